@@ -1,0 +1,250 @@
+//! A batch as both sides use it, and its conversion to and from the wire.
+
+use std::fmt;
+use std::str::FromStr;
+
+use prost::Message;
+use tailor_sizing::invocation::{Caveats, Invocation, Outcome, RequestId, Work};
+use tailor_sizing::units::{Architecture, Megabytes, UnknownArchitecture};
+
+pub use crate::wire::{Hint, Lost, Overhead};
+
+use crate::limits::{ENVIRONMENT_ID_BYTES, MAX_BATCH_BYTES, MAX_HINTS, MAX_INVOCATIONS, MAX_TEXT_BYTES};
+use crate::wire;
+
+/// What one execution environment learnt since its last acknowledged batch.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Batch {
+    /// Where it comes from.
+    pub environment: Environment,
+    /// Counts this environment's batches from 1.
+    pub sequence: u64,
+    /// When it was made, microseconds since the Unix epoch by the environment's clock.
+    pub sent_at_us: u64,
+    /// The invocations, oldest first.
+    pub invocations: Vec<Invocation>,
+    /// Running totals of what was lost.
+    pub lost: Lost,
+    /// Running totals of what the extension itself used.
+    pub overhead: Overhead,
+    /// Findings made inside the environment.
+    pub hints: Vec<Hint>,
+}
+
+/// Identity of one execution environment: random, new at every start and after every restore.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EnvironmentId(pub [u8; ENVIRONMENT_ID_BYTES]);
+
+impl fmt::Display for EnvironmentId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+/// The execution environment and the function it belongs to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Environment {
+    /// Which environment.
+    pub id: EnvironmentId,
+    /// AWS account; empty when unknown.
+    pub account: String,
+    /// AWS region.
+    pub region: String,
+    /// Function name.
+    pub function: String,
+    /// Function version: `$LATEST` or a number.
+    pub version: String,
+    /// Memory size.
+    pub memory: Megabytes,
+    /// Instruction set.
+    pub architecture: Architecture,
+    /// Runtime, as the platform names it; empty when unknown.
+    pub runtime: String,
+    /// `on-demand`, `provisioned-concurrency`, `snap-start`, `lambda-managed-instances` or one to come.
+    pub initialization_type: String,
+    /// Version of the extension.
+    pub extension_version: String,
+    /// Ephemeral storage, MB; 0 when unknown.
+    pub ephemeral_mb: u32,
+    /// Function timeout, milliseconds; 0 when unknown.
+    pub timeout_ms: u64,
+}
+
+/// A batch that cannot be taken. None of these gets better by sending it again.
+#[derive(Debug, thiserror::Error)]
+pub enum BatchError {
+    /// Larger than [`MAX_BATCH_BYTES`].
+    #[error("batch has {0} bytes, the most is {MAX_BATCH_BYTES}: send fewer invocations at a time")]
+    TooLarge(usize),
+    /// Not protobuf of this schema.
+    #[error("batch is not a tailor.v1.Batch message: {0}")]
+    Malformed(#[from] prost::DecodeError),
+    /// A message that must be there is not.
+    #[error("batch has no `{0}`")]
+    Missing(&'static str),
+    /// A text field longer than [`MAX_TEXT_BYTES`].
+    #[error("`{field}` has {bytes} bytes, the most is {MAX_TEXT_BYTES}")]
+    TextTooLong {
+        /// Which field.
+        field: &'static str,
+        /// Its length.
+        bytes: usize,
+    },
+    /// Environment id of another length.
+    #[error("environment id has {0} bytes, it must have {ENVIRONMENT_ID_BYTES}")]
+    EnvironmentId(usize),
+    /// Architecture Lambda does not have.
+    #[error(transparent)]
+    Architecture(#[from] UnknownArchitecture),
+    /// Sequences count from 1.
+    #[error("batch sequence is 0: sequences count from 1")]
+    Sequence,
+    /// Memory size outside Lambda's range, managed instances included.
+    #[error("memory size {0} MB is outside 128 to 32768")]
+    Memory(u32),
+    /// More than [`MAX_INVOCATIONS`] rows.
+    #[error("batch has {0} invocations, the most is {MAX_INVOCATIONS}")]
+    TooManyInvocations(u32),
+    /// More than [`MAX_HINTS`] hints.
+    #[error("batch has {0} hints, the most is {MAX_HINTS}")]
+    TooManyHints(usize),
+    /// A column neither empty nor as long as the batch.
+    #[error("column `{column}` has {found} elements for {expected} invocations")]
+    ColumnLength {
+        /// Which column.
+        column: &'static str,
+        /// Its length.
+        found: usize,
+        /// The batch's row count.
+        expected: usize,
+    },
+    /// A time before 1970 or beyond 64 bits.
+    #[error("invocation {0} starts outside the range of time")]
+    Time(usize),
+}
+
+impl Batch {
+    /// The batch as protobuf bytes.
+    ///
+    /// # Errors
+    /// [`BatchError::TooManyInvocations`], [`BatchError::TooLarge`]: what the other side would refuse.
+    pub fn encode(&self) -> Result<Vec<u8>, BatchError> {
+        if self.invocations.len() > MAX_INVOCATIONS {
+            let count = u32::try_from(self.invocations.len()).unwrap_or(u32::MAX);
+            return Err(BatchError::TooManyInvocations(count));
+        }
+        let message = wire::Batch {
+            environment: Some(self.environment.to_wire()),
+            sequence: self.sequence,
+            sent_at_us: self.sent_at_us,
+            invocations: Some(columns::from_rows(&self.invocations)),
+            lost: Some(self.lost),
+            overhead: Some(self.overhead),
+            hints: self.hints.clone(),
+        };
+        let bytes = message.encode_to_vec();
+        if bytes.len() > MAX_BATCH_BYTES { Err(BatchError::TooLarge(bytes.len())) } else { Ok(bytes) }
+    }
+
+    /// Reads protobuf bytes, holding them to every limit.
+    ///
+    /// # Errors
+    /// Any [`BatchError`]; none panics, whatever the bytes.
+    pub fn decode(bytes: &[u8]) -> Result<Self, BatchError> {
+        if bytes.len() > MAX_BATCH_BYTES {
+            return Err(BatchError::TooLarge(bytes.len()));
+        }
+        let message = wire::Batch::decode(bytes)?;
+        if message.sequence == 0 {
+            return Err(BatchError::Sequence);
+        }
+        if message.hints.len() > MAX_HINTS {
+            return Err(BatchError::TooManyHints(message.hints.len()));
+        }
+        for hint in &message.hints {
+            check_text("hint.code", &hint.code)?;
+            check_text("hint.message", &hint.message)?;
+        }
+        Ok(Self {
+            environment: Environment::from_wire(
+                message.environment.ok_or(BatchError::Missing("environment"))?,
+            )?,
+            sequence: message.sequence,
+            sent_at_us: message.sent_at_us,
+            invocations: columns::to_rows(&message.invocations.unwrap_or_default())?,
+            lost: message.lost.unwrap_or_default(),
+            overhead: message.overhead.unwrap_or_default(),
+            hints: message.hints,
+        })
+    }
+}
+
+impl Environment {
+    fn to_wire(&self) -> wire::Environment {
+        wire::Environment {
+            id: self.id.0.to_vec(),
+            account: self.account.clone(),
+            region: self.region.clone(),
+            function: self.function.clone(),
+            version: self.version.clone(),
+            memory_mb: self.memory.0,
+            architecture: self.architecture.as_str().to_owned(),
+            runtime: self.runtime.clone(),
+            initialization_type: self.initialization_type.clone(),
+            extension_version: self.extension_version.clone(),
+            ephemeral_mb: self.ephemeral_mb,
+            timeout_ms: self.timeout_ms,
+        }
+    }
+
+    fn from_wire(wire: wire::Environment) -> Result<Self, BatchError> {
+        for (field, text) in [
+            ("environment.account", &wire.account),
+            ("environment.region", &wire.region),
+            ("environment.function", &wire.function),
+            ("environment.version", &wire.version),
+            ("environment.runtime", &wire.runtime),
+            ("environment.initialization_type", &wire.initialization_type),
+            ("environment.extension_version", &wire.extension_version),
+        ] {
+            check_text(field, text)?;
+        }
+        if wire.function.is_empty() {
+            return Err(BatchError::Missing("environment.function"));
+        }
+        if wire.region.is_empty() {
+            return Err(BatchError::Missing("environment.region"));
+        }
+        // Managed instances go to 32,768 MB; ordinary functions stop at 10,240.
+        if !(128..=32_768).contains(&wire.memory_mb) {
+            return Err(BatchError::Memory(wire.memory_mb));
+        }
+        let id = wire.id.try_into().map_err(|id: Vec<u8>| BatchError::EnvironmentId(id.len()))?;
+        Ok(Self {
+            id: EnvironmentId(id),
+            account: wire.account,
+            region: wire.region,
+            function: wire.function,
+            version: wire.version,
+            memory: Megabytes(wire.memory_mb),
+            architecture: Architecture::from_str(&wire.architecture)?,
+            runtime: wire.runtime,
+            initialization_type: wire.initialization_type,
+            extension_version: wire.extension_version,
+            ephemeral_mb: wire.ephemeral_mb,
+            timeout_ms: wire.timeout_ms,
+        })
+    }
+}
+
+fn check_text(field: &'static str, text: &str) -> Result<(), BatchError> {
+    if text.len() > MAX_TEXT_BYTES {
+        return Err(BatchError::TextTooLong { field, bytes: text.len() });
+    }
+    Ok(())
+}
+
+mod columns;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,18 @@
+//! The wire between the extension and the collector.
+//!
+//! [`wire`] is generated from `proto/tailor.v1.proto`; [`batch`] and [`rollup`] convert to and from the
+//! types of `tailor-sizing` without loss and refuse what breaks the [`limits`]. No I/O.
+
+pub mod batch;
+pub mod limits;
+pub mod rollup;
+/// Generated from `proto/tailor.v1.proto`; `tests/generated.rs` keeps it current.
+#[allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic)]
+#[rustfmt::skip]
+pub mod wire;
+
+/// Media type of a batch and of its acknowledgement.
+pub const CONTENT_TYPE: &str = "application/x-protobuf";
+
+/// Path a batch is posted to.
+pub const BATCHES_PATH: &str = "/v1/batches";

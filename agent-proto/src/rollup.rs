@@ -1,0 +1,143 @@
+//! Rollups as bytes to store. Equal rollups are equal bytes, whatever order they were merged in.
+
+use prost::Message;
+use tailor_sizing::histogram::{LogHistogram, NoSuchBucket};
+use tailor_sizing::invocation::Work;
+use tailor_sizing::rollup::{Rollup, WorkSum};
+
+use crate::wire;
+
+/// Stored bytes that are not a rollup.
+#[derive(Debug, thiserror::Error)]
+pub enum RollupError {
+    /// Not protobuf of this schema.
+    #[error("stored rollup is damaged: {0}")]
+    Malformed(#[from] prost::DecodeError),
+    /// A histogram with a bucket that cannot be.
+    #[error("stored rollup is damaged: {0}")]
+    Bucket(#[from] NoSuchBucket),
+}
+
+/// The rollup as bytes.
+#[must_use]
+pub fn encode(rollup: &Rollup) -> Vec<u8> {
+    wire::Rollup {
+        totals: vec![
+            rollup.invocations,
+            rollup.errors,
+            rollup.timeouts,
+            rollup.out_of_memory,
+            rollup.cold_starts,
+            rollup.estimated,
+            rollup.billed_ms,
+            rollup.init_us,
+            rollup.first_at_us,
+            rollup.last_at_us,
+            rollup.max_peak_kib,
+            u64::from(rollup.max_memory_used_mb),
+            rollup.max_tmp_used_kib,
+        ],
+        duration_us: Some(histogram_to_wire(&rollup.duration_us)),
+        warm_duration_us: Some(histogram_to_wire(&rollup.warm_duration_us)),
+        peak_kib: Some(histogram_to_wire(&rollup.peak_kib)),
+        warm: Some(work_to_wire(&rollup.warm)),
+        cold: Some(work_to_wire(&rollup.cold)),
+    }
+    .encode_to_vec()
+}
+
+/// Reads what [`encode`] wrote, in this version or an earlier one.
+///
+/// # Errors
+/// [`RollupError`] when the bytes are damaged.
+pub fn decode(bytes: &[u8]) -> Result<Rollup, RollupError> {
+    let wire = wire::Rollup::decode(bytes)?;
+    let total = |index: usize| wire.totals.get(index).copied().unwrap_or_default();
+    Ok(Rollup {
+        invocations: total(0),
+        errors: total(1),
+        timeouts: total(2),
+        out_of_memory: total(3),
+        cold_starts: total(4),
+        estimated: total(5),
+        billed_ms: total(6),
+        init_us: total(7),
+        first_at_us: total(8),
+        last_at_us: total(9),
+        max_peak_kib: total(10),
+        max_memory_used_mb: u32::try_from(total(11)).unwrap_or(u32::MAX),
+        max_tmp_used_kib: total(12),
+        duration_us: histogram_from_wire(wire.duration_us.unwrap_or_default())?,
+        warm_duration_us: histogram_from_wire(wire.warm_duration_us.unwrap_or_default())?,
+        peak_kib: histogram_from_wire(wire.peak_kib.unwrap_or_default())?,
+        warm: work_from_wire(wire.warm.unwrap_or_default()),
+        cold: work_from_wire(wire.cold.unwrap_or_default()),
+    })
+}
+
+fn histogram_to_wire(histogram: &LogHistogram) -> wire::Histogram {
+    let mut previous = 0u16;
+    let (bucket_deltas, counts) = histogram
+        .buckets()
+        .map(|(bucket, count)| {
+            let delta = bucket - previous;
+            previous = bucket;
+            (u32::from(delta), count)
+        })
+        .unzip();
+    wire::Histogram { bucket_deltas, counts }
+}
+
+fn histogram_from_wire(wire: wire::Histogram) -> Result<LogHistogram, NoSuchBucket> {
+    let mut bucket = 0u64;
+    LogHistogram::from_buckets(wire.bucket_deltas.into_iter().zip(wire.counts).map(|(delta, count)| {
+        bucket = bucket.saturating_add(u64::from(delta));
+        (bucket, count)
+    }))
+}
+
+fn work_to_wire(sum: &WorkSum) -> wire::WorkSum {
+    wire::WorkSum {
+        invocations: sum.invocations,
+        wall_us: sum.wall_us,
+        counters: sum.work.counters().to_vec(),
+    }
+}
+
+fn work_from_wire(wire: wire::WorkSum) -> WorkSum {
+    WorkSum { invocations: wire.invocations, wall_us: wire.wall_us, work: Work::from_counters(wire.counters) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use tailor_sizing::invocation::{Invocation, Outcome};
+
+    proptest! {
+        #[test]
+        fn stored_rollups_read_back_and_bytes_do_not_depend_on_order(durations in prop::collection::vec(0u64..1 << 40, 0..50)) {
+            let invocation = |(index, &duration_us): (usize, &u64)| Invocation {
+                outcome: if index % 5 == 0 { Outcome::Timeout } else { Outcome::Success },
+                cold_start: index % 7 == 0,
+                started_at_us: duration_us + 1,
+                duration_us,
+                billed_ms: duration_us / 1000 + 1,
+                peak_kib: duration_us / 3,
+                max_memory_used_mb: 70,
+                work: Some(Work::from_counters(0..17)),
+                ..Invocation::default()
+            };
+            let (mut forward, mut backward) = (Rollup::default(), Rollup::default());
+            durations.iter().enumerate().for_each(|row| forward.record(&invocation(row)));
+            durations.iter().enumerate().rev().for_each(|row| backward.record(&invocation(row)));
+            prop_assert_eq!(encode(&forward), encode(&backward));
+            prop_assert_eq!(decode(&encode(&forward)).unwrap(), forward);
+        }
+
+        #[test]
+        fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..500)) {
+            let _ = decode(&bytes);
+        }
+    }
+}
