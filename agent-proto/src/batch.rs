@@ -179,6 +179,14 @@ impl Batch {
     }
 }
 
+/// Reads the collector's answer.
+///
+/// # Errors
+/// [`BatchError::Malformed`] when it is not an acknowledgement.
+pub fn decode_ack(bytes: &[u8]) -> Result<wire::Ack, BatchError> {
+    Ok(wire::Ack::decode(bytes)?)
+}
+
 impl Environment {
     fn to_wire(&self) -> wire::Environment {
         wire::Environment {

@@ -1,0 +1,206 @@
+//! What the extension knows and decides. Synchronous and without I/O but for reading `/proc`: the event
+//! loop around it is [`crate::lifecycle`].
+
+use std::time::Duration;
+
+use agent_proto::batch::{Environment, EnvironmentId, Overhead};
+use nix::sys::resource::{UsageWho, getrusage};
+use tailor_sizing::rollup::Rollup;
+
+use crate::ledger::Ledger;
+use crate::outbox::{Outbox, Sealed};
+use crate::process::{self, Processes, Snapshot};
+use crate::settings::Settings;
+use crate::telemetry::{Delivery, Event};
+
+/// The extension's state.
+#[derive(Debug)]
+pub struct Agent {
+    ledger: Ledger,
+    processes: Processes,
+    outbox: Outbox,
+    current: Option<Current>,
+    totals: Rollup,
+    sent_bytes: u64,
+    flush_items: usize,
+    flush_interval: Duration,
+    /// The next invocation is the environment's first.
+    first: bool,
+}
+
+/// The invocation that runs, or ran last.
+#[derive(Debug)]
+struct Current {
+    request_id: String,
+    start: Snapshot,
+}
+
+impl Agent {
+    /// State for a new environment.
+    #[must_use]
+    pub fn new(environment: Environment, settings: &Settings) -> Self {
+        Self {
+            ledger: Ledger::new(environment.memory.0),
+            processes: Processes::new(settings.peak),
+            outbox: Outbox::new(environment),
+            current: None,
+            totals: Rollup::default(),
+            sent_bytes: 0,
+            flush_items: settings.flush_items,
+            flush_interval: settings.flush_interval,
+            first: true,
+        }
+    }
+
+    /// INVOKE: closes the invocation before and opens this one.
+    pub fn invoked(&mut self, request_id: &str, now_us: u64, deadline_ms: u64) {
+        let snapshot = self.processes.read();
+        self.close_current(&snapshot);
+        self.processes.reset_peaks();
+        self.ledger.invoked(request_id, now_us, self.first);
+        if self.first {
+            let timeout_ms = deadline_ms.saturating_sub(now_us / 1_000);
+            // The event is on its way for a moment; timeouts are whole seconds.
+            self.outbox.environment_mut().timeout_ms = timeout_ms.saturating_add(500) / 1_000 * 1_000;
+        }
+        self.first = false;
+        self.current = Some(Current { request_id: request_id.to_owned(), start: snapshot });
+        self.collect_finished();
+    }
+
+    /// Telemetry came.
+    pub fn delivered(&mut self, delivery: Delivery) {
+        self.outbox.lost_mut().undecodable_records += delivery.undecodable;
+        for event in delivery.events {
+            self.heard(event);
+        }
+        self.collect_finished();
+    }
+
+    fn heard(&mut self, event: Event) {
+        match event {
+            Event::InitStart(init) => {
+                if let Some(runtime) = init.runtime_version {
+                    // The limit of any text on the wire; names of real runtimes are a tenth of it.
+                    self.outbox.environment_mut().runtime = runtime.chars().take(100).collect();
+                }
+            }
+            Event::Start { request_id, time_us } => self.ledger.started(&request_id, time_us),
+            Event::RuntimeDone(done) => self.ledger.runtime_done(done),
+            Event::Report(report) => self.ledger.reported(report),
+            Event::RestoreStart => self.restored(),
+            Event::LogsDropped { records } => self.outbox.lost_mut().platform_records += records,
+            Event::Other => {}
+        }
+    }
+
+    /// A SnapStart restore: every environment restored from this snapshot would go by the same id.
+    fn restored(&mut self) {
+        self.outbox.environment_mut().id = new_environment_id();
+        self.first = true;
+    }
+
+    /// SHUTDOWN: reads the last invocation's processes, if they still live.
+    pub fn shutting_down(&mut self) {
+        let snapshot = self.processes.read();
+        self.close_current(&snapshot);
+        self.collect_finished();
+    }
+
+    /// Nothing more will come: what is unfinished goes as it is.
+    pub fn finish(&mut self) {
+        let all = self.ledger.take_all();
+        self.keep(all);
+    }
+
+    /// Whether the last report is still missing.
+    #[must_use]
+    pub fn awaits_report(&self) -> bool {
+        self.ledger.awaits_report()
+    }
+
+    /// Whether a delivery is worth its CPU now.
+    #[must_use]
+    pub fn is_due(&self) -> bool {
+        self.outbox.is_due(self.flush_items, self.flush_interval)
+    }
+
+    /// Whether everything was delivered.
+    #[must_use]
+    pub fn is_delivered(&self) -> bool {
+        self.outbox.is_empty()
+    }
+
+    /// The batch to deliver, if there is one.
+    pub fn seal(&mut self, now_us: u64) -> Option<Sealed> {
+        let overhead = self.overhead();
+        self.outbox.seal(overhead, now_us)
+    }
+
+    /// What became of a delivery.
+    pub fn settle(&mut self, sealed: &Sealed, delivery: crate::shipper::Delivery) {
+        use crate::shipper::Delivery;
+        self.sent_bytes = self.sent_bytes.saturating_add(sealed.bytes.len() as u64);
+        match delivery {
+            Delivery::Acknowledged(sequence) => self.outbox.acknowledge(sequence),
+            Delivery::Refused => self.outbox.reject(sealed.sequence),
+            Delivery::Failed => self.outbox.lost_mut().failed_deliveries += 1,
+        }
+    }
+
+    /// All invocations of this environment so far, and the environment.
+    #[must_use]
+    pub fn totals(&mut self) -> (&Rollup, &Environment) {
+        (&self.totals, self.outbox.environment_mut())
+    }
+
+    fn close_current(&mut self, end: &Snapshot) {
+        let Some(current) = self.current.take() else { return };
+        // With the runtime gone there is nothing to compare: it was killed, or it ended before us.
+        let alive = end.processes.iter().any(|process| {
+            current.start.processes.iter().any(|earlier| earlier.identity == process.identity)
+        });
+        let measured = alive.then(|| process::between(&current.start, end));
+        self.ledger.measured(&current.request_id, measured);
+    }
+
+    fn collect_finished(&mut self) {
+        let finished = self.ledger.take_finished();
+        self.keep(finished);
+        self.outbox.lost_mut().invocations += self.ledger.take_evicted();
+    }
+
+    fn keep(&mut self, invocations: Vec<tailor_sizing::invocation::Invocation>) {
+        invocations.iter().for_each(|invocation| self.totals.record(invocation));
+        self.outbox.add(invocations);
+    }
+
+    fn overhead(&self) -> Overhead {
+        let usage = getrusage(UsageWho::RUSAGE_SELF).ok();
+        let microseconds = |time: nix::sys::time::TimeVal| {
+            let seconds = u64::try_from(time.tv_sec()).unwrap_or_default();
+            seconds * 1_000_000 + u64::try_from(time.tv_usec()).unwrap_or_default()
+        };
+        Overhead {
+            cpu_us: usage.map_or(0, |u| microseconds(u.user_time()) + microseconds(u.system_time())),
+            resident_kib: usage.map_or(0, |u| u64::try_from(u.max_rss()).unwrap_or_default()),
+            sent_bytes: self.sent_bytes,
+            ticks: 0,
+        }
+    }
+}
+
+/// 16 bytes that no other environment has.
+#[must_use]
+pub fn new_environment_id() -> EnvironmentId {
+    let mut id = [0u8; 16];
+    let filled = std::fs::File::open("/dev/urandom")
+        .and_then(|mut source| std::io::Read::read_exact(&mut source, &mut id));
+    if filled.is_err() {
+        // Never seen; a time and a process id are the next best, and unique enough for a key of dedup.
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        let unique = now.as_nanos() ^ (u128::from(std::process::id()) << 96);
+        id = unique.to_be_bytes();
+    }
+    EnvironmentId(id)
+}

@@ -1,0 +1,281 @@
+//! Joining what is known of each invocation, whatever order it comes in.
+//!
+//! Three sources tell of one invocation: our own INVOKE event, the platform's telemetry (which may come
+//! before it, an hour later, twice or never) and the reading of the processes at the next INVOKE. All are
+//! joined by request id in a bounded ring; what is pushed out unfinished leaves with what is known of it.
+
+use std::collections::VecDeque;
+
+use tailor_sizing::invocation::{Caveats, Invocation, Outcome, RequestId, Work};
+
+use crate::process::Measured;
+use crate::telemetry::Done;
+
+/// Invocations that may be open at once. On demand one or two are; on managed instances up to 64 run in one
+/// environment for each vCPU, and a report that is this late is not coming.
+const MAX_OPEN: usize = 1_024;
+
+/// Finished requests that are remembered, so that telemetry delivered twice does not open them again.
+const REMEMBERED: usize = 256;
+
+/// Later invocations after which a missing `platform.report` is given up. It comes with the next thaw, so
+/// two more invocations without it mean that it was lost.
+const REPORT_PATIENCE: u64 = 2;
+
+/// All open invocations.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    open: VecDeque<Entry>,
+    finished: VecDeque<RequestId>,
+    /// INVOKE events seen; the age of an entry is counted in these.
+    invokes: u64,
+    memory_mb: u32,
+    evicted: u64,
+}
+
+#[derive(Debug, Default)]
+struct Entry {
+    request_id: RequestId,
+    started_at_us: u64,
+    /// The value of `Ledger::invokes` at this entry's INVOKE; `None` when we never saw one.
+    invoke: Option<u64>,
+    cold_start: bool,
+    runtime_done: Option<Done>,
+    report: Option<Done>,
+    measurement: Measurement,
+}
+
+#[derive(Debug, Default)]
+enum Measurement {
+    /// Its processes have not been read yet.
+    #[default]
+    Pending,
+    /// They cannot be: they died with the invocation, or nobody watched them.
+    Impossible,
+    Done(Measured),
+}
+
+impl Ledger {
+    /// A ledger for a function of `memory_mb`.
+    #[must_use]
+    pub fn new(memory_mb: u32) -> Self {
+        Self { memory_mb, ..Self::default() }
+    }
+
+    /// Our own INVOKE event.
+    pub fn invoked(&mut self, request_id: &str, now_us: u64, cold_start: bool) {
+        self.invokes += 1;
+        let invoke = Some(self.invokes);
+        if let Some(entry) = self.entry(request_id) {
+            entry.invoke = invoke;
+            entry.started_at_us = now_us;
+            entry.cold_start = cold_start;
+        }
+    }
+
+    /// The processes were read at the end of the invocation; `None` when they were gone.
+    pub fn measured(&mut self, request_id: &str, measured: Option<Measured>) {
+        if let Some(entry) = self.entry(request_id) {
+            entry.measurement = measured.map_or(Measurement::Impossible, Measurement::Done);
+        }
+    }
+
+    /// `platform.start`.
+    pub fn started(&mut self, request_id: &str, time_us: u64) {
+        if let Some(entry) = self.entry(request_id)
+            && entry.started_at_us == 0
+        {
+            entry.started_at_us = time_us;
+        }
+    }
+
+    /// `platform.runtimeDone`.
+    pub fn runtime_done(&mut self, done: Done) {
+        if let Some(entry) = self.entry(&done.request_id) {
+            entry.runtime_done = Some(done);
+        }
+    }
+
+    /// `platform.report`.
+    pub fn reported(&mut self, report: Done) {
+        if let Some(entry) = self.entry(&report.request_id) {
+            entry.report = Some(report);
+        }
+    }
+
+    /// Takes the invocations of which nothing more is to come.
+    pub fn take_finished(&mut self) -> Vec<Invocation> {
+        let invokes = self.invokes;
+        self.take(|entry| entry.is_complete() || entry.age(invokes) > REPORT_PATIENCE)
+    }
+
+    /// Takes everything, as it is: the environment ends.
+    pub fn take_all(&mut self) -> Vec<Invocation> {
+        self.take(|_| true)
+    }
+
+    /// How many invocations were pushed out unfinished since the last call.
+    pub fn take_evicted(&mut self) -> u64 {
+        std::mem::take(&mut self.evicted)
+    }
+
+    /// Whether a report is still awaited.
+    #[must_use]
+    pub fn awaits_report(&self) -> bool {
+        self.open.iter().any(|entry| entry.report.is_none())
+    }
+
+    fn take(&mut self, wanted: impl Fn(&Entry) -> bool) -> Vec<Invocation> {
+        let (taken, open) = std::mem::take(&mut self.open).into_iter().partition(wanted);
+        self.open = open;
+        taken.into_iter().map(|entry: Entry| self.close(&entry)).collect()
+    }
+
+    fn close(&mut self, entry: &Entry) -> Invocation {
+        if self.finished.len() == REMEMBERED {
+            self.finished.pop_front();
+        }
+        self.finished.push_back(entry.request_id);
+        entry.to_invocation(self.memory_mb)
+    }
+
+    /// The open entry of this request, made when it is new; `None` when the request is finished already or
+    /// is not named.
+    fn entry(&mut self, request_id: &str) -> Option<&mut Entry> {
+        if request_id.is_empty() {
+            return None;
+        }
+        let request_id = RequestId::parse(request_id).unwrap_or_else(|| fingerprint(request_id));
+        if self.finished.contains(&request_id) {
+            return None;
+        }
+        let found = self.open.iter().position(|entry| entry.request_id == request_id);
+        let index = found.unwrap_or_else(|| {
+            if self.open.len() == MAX_OPEN {
+                // On managed instances alone, and only when reports are lost. What little is known of the
+                // oldest is not worth guessing at; that there was one is.
+                self.open.pop_front();
+                self.evicted += 1;
+            }
+            self.open.push_back(Entry { request_id, ..Entry::default() });
+            self.open.len() - 1
+        });
+        self.open.get_mut(index)
+    }
+}
+
+impl Entry {
+    /// Everything has come: the report, and the reading of the processes if there is to be one.
+    const fn is_complete(&self) -> bool {
+        let unmeasured = matches!(self.measurement, Measurement::Pending) && self.invoke.is_some();
+        self.report.is_some() && !unmeasured
+    }
+
+    /// INVOKE events since its own; 0 when it had none.
+    fn age(&self, invokes: u64) -> u64 {
+        self.invoke.map_or(0, |own| invokes - own)
+    }
+
+    fn to_invocation(&self, memory_mb: u32) -> Invocation {
+        let metrics = self.report.as_ref().map(|report| report.metrics).unwrap_or_default();
+        let runtime = self.runtime_done.as_ref().map(|done| done.metrics).unwrap_or_default();
+        let measured = match &self.measurement {
+            Measurement::Done(measured) => Some(*measured),
+            Measurement::Pending | Measurement::Impossible => None,
+        };
+        // Without the platform's word, the busiest thread's time is the least the invocation can have taken.
+        let least_us = measured.map_or(0, |m| m.work.top_busy_us + m.work.top_starved_us);
+        let told_us = metrics.duration_ms.or(runtime.duration_ms).map(microseconds);
+        let duration_us = told_us.unwrap_or(least_us);
+        let init_us = metrics.init_duration_ms.map_or(0, microseconds);
+        let billed_ms =
+            metrics.billed_duration_ms.map_or_else(|| (duration_us + init_us).div_ceil(1_000), whole);
+        let max_memory_used_mb =
+            u32::try_from(metrics.max_memory_used_mb.map_or(0, whole)).unwrap_or(u32::MAX);
+        Invocation {
+            request_id: self.request_id,
+            started_at_us: self.started_at_us,
+            outcome: self.outcome(max_memory_used_mb, memory_mb),
+            cold_start: self.cold_start || init_us > 0,
+            caveats: Caveats {
+                estimated: told_us.is_none(),
+                report_missing: self.report.is_none(),
+                starved_inferred: measured.is_some_and(|measured| measured.starved_inferred),
+                peak_sampled: measured.is_some_and(|measured| measured.peak_sampled),
+            },
+            duration_us,
+            runtime_us: runtime.duration_ms.map_or(0, microseconds),
+            billed_ms,
+            init_us,
+            restore_us: metrics.restore_duration_ms.map_or(0, microseconds),
+            produced_bytes: runtime.produced_bytes.map_or(0, whole),
+            max_memory_used_mb,
+            peak_kib: measured.map_or(0, |measured| measured.peak_kib),
+            start_kib: measured.map_or(0, |measured| measured.start_kib),
+            threads: measured.map_or(0, |measured| measured.threads),
+            descriptors: measured.map_or(0, |measured| measured.descriptors),
+            tmp_used_kib: 0,
+            work: measured.map(|measured| with_idle(measured.work, duration_us)),
+        }
+    }
+
+    fn outcome(&self, max_memory_used_mb: u32, memory_mb: u32) -> Outcome {
+        let told = [&self.report, &self.runtime_done];
+        let says = |text: &str| {
+            told.iter()
+                .filter_map(|done| done.as_ref()?.error_type.as_deref())
+                .any(|error| error.contains(text))
+        };
+        let status = told.iter().find_map(|done| done.as_ref()?.status.as_deref());
+        let failed = match status {
+            None => says("Error") || says("Runtime.") || says("Extension."),
+            Some(status) => status != "success",
+        };
+        // Runtimes die of memory in several ways: under their own name for it, by a signal that shows as
+        // an exit, or by grinding against the limit until the timeout.
+        if says("OutOfMemory") || failed && max_memory_used_mb > 0 && max_memory_used_mb >= memory_mb {
+            return Outcome::OutOfMemory;
+        }
+        match status {
+            Some("timeout") => Outcome::Timeout,
+            _ if failed => Outcome::Error,
+            Some(_) => Outcome::Success,
+            // A report without a status is one of a success (the documentation's own example has none).
+            None if self.report.is_some() => Outcome::Success,
+            None => Outcome::Unknown,
+        }
+    }
+}
+
+/// Fills in the time with nothing to run: what is left of the wall time when threads were neither on a CPU
+/// nor waiting for one. With several busy threads the time they cover lies between that of the busiest one
+/// and the sum; the effective number of threads says where.
+fn with_idle(mut work: Work, duration_us: u64) -> Work {
+    let thread_time_us = work.busy_us() + work.starved_us;
+    let side_by_side =
+        u128::from(thread_time_us) * 1_000 / u128::from(work.effective_threads_milli.max(1_000));
+    let covered_us =
+        u64::try_from(side_by_side).unwrap_or(u64::MAX).max(work.top_busy_us + work.top_starved_us);
+    work.idle_us = duration_us.saturating_sub(covered_us);
+    work
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "float casts saturate")]
+fn microseconds(milliseconds: f64) -> u64 {
+    (milliseconds * 1_000.0).round() as u64
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "float casts saturate")]
+fn whole(value: f64) -> u64 {
+    value.round() as u64
+}
+
+/// A stable id for a request whose own is not a UUID (FNV-1a, 128 bits).
+fn fingerprint(text: &str) -> RequestId {
+    const OFFSET: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
+    const PRIME: u128 = 0x0000_0000_0100_0000_0000_0000_0000_013b;
+    RequestId(text.bytes().fold(OFFSET, |hash, byte| (hash ^ u128::from(byte)).wrapping_mul(PRIME)))
+}
+
+#[cfg(test)]
+mod tests;

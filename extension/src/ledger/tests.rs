@@ -1,0 +1,143 @@
+use super::*;
+use crate::telemetry::Metrics;
+use proptest::prelude::*;
+
+const ID: &str = "11111111-2222-4333-8444-555555555555";
+
+fn done(status: &str, metrics: Metrics) -> Done {
+    Done { request_id: ID.into(), status: Some(status.into()), error_type: None, metrics }
+}
+
+fn report() -> Done {
+    let metrics = Metrics {
+        duration_ms: Some(25.4),
+        billed_duration_ms: Some(176.0),
+        max_memory_used_mb: Some(71.0),
+        init_duration_ms: Some(150.12),
+        ..Metrics::default()
+    };
+    done("success", metrics)
+}
+
+fn measured() -> Measured {
+    let work = Work {
+        user_us: 8_000,
+        system_us: 1_000,
+        starved_us: 4_000,
+        top_busy_us: 9_000,
+        top_starved_us: 4_000,
+        effective_threads_milli: 1_000,
+        ..Work::default()
+    };
+    Measured { work, peak_kib: 60_000, start_kib: 55_000, threads: 3, ..Measured::default() }
+}
+
+/// The things that can be told of one invocation.
+#[derive(Debug, Clone)]
+enum Told {
+    Invoke,
+    Start,
+    RuntimeDone,
+    Report,
+    Measured,
+}
+
+fn tell(ledger: &mut Ledger, told: &Told) {
+    match told {
+        Told::Invoke => ledger.invoked(ID, 1_000, true),
+        Told::Start => ledger.started(ID, 999),
+        Told::RuntimeDone => {
+            ledger.runtime_done(done("success", Metrics { duration_ms: Some(20.15), ..Metrics::default() }));
+        }
+        Told::Report => ledger.reported(report()),
+        Told::Measured => ledger.measured(ID, Some(measured())),
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_order_and_any_repetition_give_the_same_invocation(
+        order in Just(vec![Told::Invoke, Told::Start, Told::RuntimeDone, Told::Report, Told::Measured]).prop_shuffle(),
+        again in prop::collection::vec(prop::sample::select(vec![Told::Start, Told::RuntimeDone, Told::Report]), 0..6),
+    ) {
+        let mut ledger = Ledger::new(512);
+        order.iter().chain(&again).for_each(|told| tell(&mut ledger, told));
+        let finished = ledger.take_finished();
+        prop_assert_eq!(finished.len(), 1);
+        let invocation = finished[0];
+        prop_assert_eq!(invocation.duration_us, 25_400);
+        prop_assert_eq!(invocation.runtime_us, 20_150);
+        prop_assert_eq!((invocation.billed_ms, invocation.init_us), (176, 150_120));
+        prop_assert_eq!(invocation.started_at_us, 1_000);
+        prop_assert_eq!(invocation.outcome, Outcome::Success);
+        prop_assert_eq!(invocation.work.unwrap().idle_us, 25_400 - 13_000);
+        // Whatever comes again later does not make a second one.
+        again.iter().for_each(|told| tell(&mut ledger, told));
+        prop_assert!(ledger.take_all().is_empty());
+    }
+}
+
+#[test]
+fn an_invocation_waits_for_its_reading_and_its_report() {
+    let mut ledger = Ledger::new(512);
+    ledger.invoked(ID, 1, false);
+    ledger.reported(report());
+    assert!(ledger.take_finished().is_empty(), "its processes are read at the next INVOKE");
+    assert!(!ledger.awaits_report());
+    ledger.measured(ID, None);
+    assert_eq!(ledger.take_finished()[0].work, None);
+}
+
+#[test]
+fn a_report_that_never_comes_is_said_to_be_missing() {
+    let mut ledger = Ledger::new(512);
+    ledger.invoked(ID, 1, false);
+    ledger.runtime_done(done("success", Metrics { duration_ms: Some(20.0), ..Metrics::default() }));
+    ledger.measured(ID, Some(measured()));
+    for _ in 0..=REPORT_PATIENCE {
+        assert!(ledger.take_finished().is_empty());
+        ledger.invoked("22222222-2222-4333-8444-555555555555", 2, false);
+    }
+    let invocation = ledger.take_finished()[0];
+    assert!(invocation.caveats.report_missing && !invocation.caveats.estimated);
+    assert_eq!((invocation.duration_us, invocation.billed_ms), (20_000, 20));
+}
+
+#[test]
+fn without_telemetry_durations_are_estimates_and_say_so() {
+    let mut ledger = Ledger::new(512);
+    ledger.invoked("not-a-uuid", 1, false);
+    ledger.measured("not-a-uuid", Some(measured()));
+    let invocation = ledger.take_all()[0];
+    assert!(invocation.caveats.estimated && invocation.caveats.report_missing);
+    assert_eq!((invocation.duration_us, invocation.billed_ms), (13_000, 13));
+    assert_ne!(invocation.request_id, RequestId::default());
+}
+
+#[test]
+fn out_of_memory_is_seen_in_all_its_disguises() {
+    let outcome = |status: &str, error_type: Option<&str>, max_memory_used_mb: f64| {
+        let mut ledger = Ledger::new(128);
+        let metrics = Metrics { max_memory_used_mb: Some(max_memory_used_mb), ..Metrics::default() };
+        ledger.reported(Done { error_type: error_type.map(Into::into), ..done(status, metrics) });
+        ledger.take_all()[0].outcome
+    };
+    assert_eq!(outcome("error", Some("Runtime.OutOfMemory"), 128.0), Outcome::OutOfMemory);
+    assert_eq!(outcome("error", Some("Runtime.ExitError"), 128.0), Outcome::OutOfMemory);
+    assert_eq!(outcome("timeout", None, 128.0), Outcome::OutOfMemory);
+    assert_eq!(outcome("timeout", None, 70.0), Outcome::Timeout);
+    assert_eq!(outcome("error", Some("Runtime.ExitError"), 70.0), Outcome::Error);
+    assert_eq!(outcome("success", None, 128.0), Outcome::Success);
+    assert_eq!(outcome("something-new", None, 70.0), Outcome::Error);
+}
+
+#[test]
+fn memory_stays_bounded_when_reports_are_lost() {
+    let mut ledger = Ledger::new(128);
+    for request in 0..10_000u128 {
+        ledger.started(&RequestId(request + 1).to_string(), 1);
+    }
+    assert_eq!(ledger.take_all().len(), MAX_OPEN);
+    assert_eq!(ledger.take_evicted(), 10_000 - MAX_OPEN as u64, "what was pushed out is counted");
+    assert!(ledger.finished.len() <= REMEMBERED);
+}

@@ -1,0 +1,16 @@
+//! The external Lambda extension: measures, costs and reports every invocation of the function it rides on.
+//!
+//! [`lifecycle`] is the event loop; [`agent`] the state it drives; [`process`] and [`telemetry`] the two
+//! sources; [`ledger`] joins them; [`outbox`] and [`shipper`] carry the result away. It adds no billed time,
+//! never ends before the platform says so, and says what it lost.
+
+pub mod agent;
+pub mod api;
+pub mod ledger;
+pub mod lifecycle;
+pub mod outbox;
+pub mod process;
+pub mod settings;
+pub mod shipper;
+pub mod summary;
+pub mod telemetry;

@@ -1,0 +1,280 @@
+//! The extension's life: register, subscribe, then one event after the other until SHUTDOWN.
+//!
+//! Two rules stand above all else. The next event is asked for at once, because waiting is billed. And the
+//! process never ends before SHUTDOWN, because that fails the function: whatever breaks inside leaves it
+//! dormant, asking for events and doing nothing else.
+
+use std::cell::{Cell, OnceCell, RefCell};
+use std::convert::Infallible;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use agent_proto::batch::Environment;
+use lambda_extension::{Extension, LambdaEvent, NextEvent, RegisteredExtension, Service, service_fn};
+use tailor_sizing::units::{Architecture, Megabytes};
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep, timeout_at};
+
+use crate::agent::{Agent, new_environment_id};
+use crate::api::Api;
+use crate::settings::{Settings, Variables};
+use crate::shipper::{Delivery, Shipper};
+use crate::telemetry;
+use crate::telemetry::listener::{self, Subscription};
+
+/// The most that is waited at SHUTDOWN for the last `platform.report`; it comes after 5 ms on average.
+const LAST_REPORT_LIMIT: Duration = Duration::from_millis(300);
+
+/// What is left of the SHUTDOWN deadline when we end, so that the kill never catches us writing.
+const SHUTDOWN_RESERVE: Duration = Duration::from_millis(150);
+
+/// How often something that waits to be sent is looked at while the environment runs. On demand an INVOKE
+/// does that; this is for managed instances, which do not freeze, and for invocations of minutes.
+const LOOK_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Registration could not be had; the platform reports the rest.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Started by something other than Lambda.
+    #[error("AWS_LAMBDA_RUNTIME_API is not set: this program runs as a Lambda extension only")]
+    NotLambda,
+    /// Lambda refused every set of events.
+    #[error("cannot register with the extensions API: {0}")]
+    Register(lambda_extension::Error),
+}
+
+/// Everything the tasks of this one thread share.
+struct Shared {
+    agent: RefCell<Agent>,
+    shipper: Option<Shipper>,
+    shipping: Cell<bool>,
+    dormant: Cell<bool>,
+    /// Telemetry came, or a delivery ended.
+    changed: Notify,
+    log_summary: bool,
+}
+
+/// The shared state, once registration has told us whose it is. Empty: events are asked for and ignored.
+type Slot = Rc<OnceCell<Rc<Shared>>>;
+
+/// Runs until SHUTDOWN, and then ends the process.
+///
+/// # Errors
+/// [`StartError`] when registration is impossible; nothing after it is an error.
+pub async fn run(
+    settings: Settings,
+    complaints: Vec<String>,
+    variables: &impl Variables,
+) -> Result<(), StartError> {
+    let runtime_api = variables.get("AWS_LAMBDA_RUNTIME_API").ok_or(StartError::NotLambda)?;
+    let managed =
+        variables.get("AWS_LAMBDA_INITIALIZATION_TYPE").as_deref() == Some("lambda-managed-instances");
+    let slot = Slot::default();
+    let events = Rc::clone(&slot);
+    let processor = service_fn(move |event: LambdaEvent| {
+        let slot = Rc::clone(&events);
+        async move {
+            handle(&slot, event.next).await;
+            Ok::<(), Infallible>(())
+        }
+    });
+    let registered = register(managed, processor).await.map_err(StartError::Register)?;
+    for complaint in complaints {
+        tracing::warn!("{complaint}");
+    }
+    let api = Api::new(&runtime_api);
+    if settings.enabled {
+        match environment(&registered, variables) {
+            Some(environment) => start(&slot, environment, &settings, &api, &registered.extension_id).await,
+            None => tracing::error!(
+                "AWS_REGION or AWS_LAMBDA_FUNCTION_MEMORY_SIZE is missing or odd: measuring nothing"
+            ),
+        }
+    }
+    let extension_id = registered.extension_id.clone();
+    if let Err(error) = registered.run().await {
+        // The crate's loop ends at the first event it cannot read; the function must not end with it.
+        tracing::error!(%error, "the event loop ended: staying on without measuring");
+    }
+    api.next_until_shutdown(&extension_id).await;
+    shut_down(&slot, Instant::now() + Duration::from_secs(1)).await
+}
+
+/// Registers for what the platform allows: managed instances know no INVOKE event.
+async fn register<S>(managed: bool, processor: S) -> Result<RegisteredExtension<S>, lambda_extension::Error>
+where
+    S: Service<LambdaEvent, Error = Infallible> + Clone,
+    S::Future: Future<Output = Result<(), Infallible>>,
+{
+    let register =
+        |events| Extension::new().with_events(events).with_events_processor(processor.clone()).register();
+    if !managed {
+        match register(&["INVOKE", "SHUTDOWN"]).await {
+            Ok(registered) => return Ok(registered),
+            Err(error) => tracing::warn!(%error, "INVOKE events are refused: registering for SHUTDOWN only"),
+        }
+    }
+    register(&["SHUTDOWN"]).await
+}
+
+/// Who we are measuring; `None` when Lambda's own variables are not there.
+fn environment<S>(registered: &RegisteredExtension<S>, variables: &impl Variables) -> Option<Environment> {
+    let memory_mb = variables.get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE")?.parse().ok()?;
+    Some(Environment {
+        id: new_environment_id(),
+        account: registered.account_id.clone().unwrap_or_default(),
+        region: variables.get("AWS_REGION")?,
+        function: registered.function_name.clone(),
+        version: registered.function_version.clone(),
+        memory: Megabytes(memory_mb),
+        architecture: if cfg!(target_arch = "aarch64") { Architecture::Arm64 } else { Architecture::X86_64 },
+        runtime: String::new(),
+        initialization_type: variables.get("AWS_LAMBDA_INITIALIZATION_TYPE").unwrap_or_default(),
+        extension_version: env!("CARGO_PKG_VERSION").to_owned(),
+        ephemeral_mb: 0,
+        timeout_ms: 0,
+    })
+}
+
+/// Begins to measure: listens for telemetry and fills the slot.
+async fn start(slot: &Slot, environment: Environment, settings: &Settings, api: &Api, extension_id: &str) {
+    let shipper = settings.endpoint.as_ref().and_then(|endpoint| {
+        Shipper::new(endpoint, settings.api_key.clone())
+            .inspect_err(|error| tracing::error!(%error, "TAILOR_ENDPOINT is not usable: sending nothing"))
+            .ok()
+    });
+    let shared = Rc::new(Shared {
+        agent: RefCell::new(Agent::new(environment, settings)),
+        shipper,
+        shipping: Cell::new(false),
+        dormant: Cell::new(false),
+        changed: Notify::new(),
+        log_summary: settings.log_summary,
+    });
+    if let Err(reason) = listen(&shared, api, extension_id, settings.telemetry_port).await {
+        tracing::warn!(reason, "no telemetry: durations will be estimates");
+    }
+    tokio::task::spawn_local(look_regularly(Rc::clone(&shared)));
+    // Filled once: nothing else writes it.
+    let _ = slot.set(shared);
+}
+
+/// Binds first, then subscribes: Lambda may deliver at once.
+async fn listen(shared: &Rc<Shared>, api: &Api, extension_id: &str, port: u16) -> Result<(), String> {
+    let socket = listener::bind(port).await.map_err(|error| format!("no port can be bound: {error}"))?;
+    let port = socket.local_addr().map_err(|error| error.to_string())?.port();
+    let mut bodies = listener::serve(socket);
+    let subscription =
+        listener::subscribe(api, extension_id, port).await.map_err(|error| error.to_string())?;
+    let shared = Rc::clone(shared);
+    tokio::task::spawn_local(async move {
+        while let Some(body) = bodies.recv().await {
+            shared.guarded(|agent| agent.delivered(telemetry::decode(&body)));
+            shared.changed.notify_waiters();
+            ship_if_due(&shared);
+        }
+    });
+    match subscription {
+        Subscription::Accepted => Ok(()),
+        Subscription::Refused(status) => Err(format!("the platform answers the subscription with {status}")),
+    }
+}
+
+impl Shared {
+    /// Runs `action`; should it panic, the extension turns dormant instead of ending.
+    fn guarded(&self, action: impl FnOnce(&mut Agent)) {
+        if self.dormant.get() {
+            return;
+        }
+        let outcome = catch_unwind(AssertUnwindSafe(|| action(&mut self.agent.borrow_mut())));
+        if outcome.is_err() {
+            self.dormant.set(true);
+            tracing::error!("an inner failure: measuring stops, the function goes on");
+        }
+    }
+}
+
+/// One event. Returns at once on INVOKE, because the crate asks for the next event only then.
+async fn handle(slot: &Slot, event: NextEvent) {
+    match event {
+        NextEvent::Invoke(invoke) => {
+            if let Some(shared) = slot.get() {
+                shared.guarded(|agent| agent.invoked(&invoke.request_id, unix_us(), invoke.deadline_ms));
+                ship_if_due(shared);
+            }
+        }
+        NextEvent::Shutdown(shutdown) => {
+            let left = Duration::from_millis(shutdown.deadline_ms.saturating_sub(unix_us() / 1_000));
+            shut_down(slot, Instant::now() + left.saturating_sub(SHUTDOWN_RESERVE)).await
+        }
+    }
+}
+
+/// Reads the last counters, takes the last report, delivers what is left, and ends the process.
+async fn shut_down(slot: &Slot, deadline: Instant) -> ! {
+    if let Some(shared) = slot.get().filter(|shared| !shared.dormant.get()) {
+        shared.guarded(Agent::shutting_down);
+        // A clock that jumped may have put the deadline far away or into the past; both bounds still hold.
+        let report_deadline = (Instant::now() + LAST_REPORT_LIMIT).min(deadline);
+        while shared.agent.borrow().awaits_report() {
+            if timeout_at(report_deadline, shared.changed.notified()).await.is_err() {
+                break;
+            }
+        }
+        shared.guarded(Agent::finish);
+        if shared.log_summary {
+            shared.guarded(crate::summary::print);
+        }
+        // Whether it was delivered or not, the deadline decides.
+        let _ = timeout_at(deadline, ship_all(shared)).await;
+    }
+    // The crate would ask for another event; a clean end is the platform's sign that all is well.
+    std::process::exit(0)
+}
+
+async fn look_regularly(shared: Rc<Shared>) {
+    loop {
+        sleep(LOOK_INTERVAL).await;
+        ship_if_due(&shared);
+    }
+}
+
+/// Starts a delivery beside the running handler, unless one is under way or nothing is due.
+fn ship_if_due(shared: &Rc<Shared>) {
+    let Some(shipper) = &shared.shipper else { return };
+    if shared.dormant.get() || shared.shipping.get() || !shipper.is_ready() || !shared.agent.borrow().is_due()
+    {
+        return;
+    }
+    shared.shipping.set(true);
+    let shared = Rc::clone(shared);
+    tokio::task::spawn_local(async move {
+        ship_one(&shared).await;
+        shared.shipping.set(false);
+        shared.changed.notify_waiters();
+    });
+}
+
+/// Delivers one batch; tells whether there was one and the collector answered.
+async fn ship_one(shared: &Shared) -> bool {
+    let Some(shipper) = &shared.shipper else { return false };
+    let Some(sealed) = shared.agent.borrow_mut().seal(unix_us()) else { return false };
+    let delivery = shipper.deliver(&sealed).await;
+    shared.guarded(|agent| agent.settle(&sealed, delivery));
+    delivery != Delivery::Failed
+}
+
+/// Delivers everything, or stops at the first failure.
+async fn ship_all(shared: &Shared) {
+    while shared.shipping.get() {
+        shared.changed.notified().await;
+    }
+    while ship_one(shared).await {}
+}
+
+/// Microseconds since the Unix epoch; a clock before it reads as zero.
+fn unix_us() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.as_micros()).unwrap_or(u64::MAX)
+}

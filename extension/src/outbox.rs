@@ -1,0 +1,209 @@
+//! What waits to be sent: invocations by the batch, kept until the collector has them on disk.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use agent_proto::batch::{Batch, Environment, Lost, Overhead};
+use tailor_sizing::invocation::Invocation;
+use tokio::time::Instant;
+
+/// Most bytes of invocations waiting. An extension's memory is the function's memory.
+const MAX_PENDING_BYTES: usize = 1 << 20;
+
+/// Most invocations waiting.
+pub const MAX_PENDING: usize = MAX_PENDING_BYTES / size_of::<Invocation>();
+
+/// Invocations in one batch; its bytes stay far below the collector's limit.
+const MAX_BATCH: usize = 1_000;
+
+/// Invocations that wait, and the batch that is on its way.
+#[derive(Debug)]
+pub struct Outbox {
+    environment: Environment,
+    pending: VecDeque<Invocation>,
+    oldest: Option<Instant>,
+    sealed: Option<Sealed>,
+    next_sequence: u64,
+    lost: Lost,
+}
+
+/// A batch with its number. It is sent again as it is until it is acknowledged: the collector tells a
+/// repetition by the number.
+#[derive(Debug, Clone)]
+pub struct Sealed {
+    /// Its number.
+    pub sequence: u64,
+    /// Its bytes.
+    pub bytes: Vec<u8>,
+    invocations: u64,
+}
+
+impl Outbox {
+    /// An empty outbox of `environment`.
+    #[must_use]
+    pub fn new(environment: Environment) -> Self {
+        Self {
+            environment,
+            pending: VecDeque::new(),
+            oldest: None,
+            sealed: None,
+            next_sequence: 1,
+            lost: Lost::default(),
+        }
+    }
+
+    /// The environment batches are sent as.
+    pub fn environment_mut(&mut self) -> &mut Environment {
+        &mut self.environment
+    }
+
+    /// Running totals of what was lost.
+    pub fn lost_mut(&mut self) -> &mut Lost {
+        &mut self.lost
+    }
+
+    /// Adds invocations; when full, the oldest are dropped and counted.
+    pub fn add(&mut self, invocations: impl IntoIterator<Item = Invocation>) {
+        for invocation in invocations {
+            if self.pending.len() >= MAX_PENDING {
+                self.pending.pop_front();
+                self.lost.invocations += 1;
+            }
+            self.pending.push_back(invocation);
+            self.oldest.get_or_insert_with(Instant::now);
+        }
+    }
+
+    /// Whether enough waits, or something waits long enough, or a batch is not acknowledged yet.
+    #[must_use]
+    pub fn is_due(&self, items: usize, age: Duration) -> bool {
+        let unsent = self.sealed.is_some();
+        unsent || self.pending.len() >= items || self.oldest.is_some_and(|oldest| oldest.elapsed() >= age)
+    }
+
+    /// Whether nothing waits.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.pending.is_empty() && self.sealed.is_none()
+    }
+
+    /// The batch to send now: the one not acknowledged yet, or a new one of what waits.
+    pub fn seal(&mut self, overhead: Overhead, now_us: u64) -> Option<Sealed> {
+        if self.sealed.is_none() && !self.pending.is_empty() {
+            let count = self.pending.len().min(MAX_BATCH);
+            let batch = Batch {
+                environment: self.environment.clone(),
+                sequence: self.next_sequence,
+                sent_at_us: now_us,
+                invocations: self.pending.drain(..count).collect(),
+                lost: self.lost,
+                overhead,
+                hints: vec![],
+            };
+            if self.pending.is_empty() {
+                self.oldest = None;
+            }
+            self.next_sequence += 1;
+            match batch.encode() {
+                Ok(bytes) => {
+                    let invocations = count as u64;
+                    self.sealed = Some(Sealed { sequence: batch.sequence, bytes, invocations });
+                }
+                Err(error) => {
+                    // Only a bug can bring us here; it must cost these invocations and nothing else.
+                    tracing::error!(%error, "a batch cannot be encoded and is dropped");
+                    self.lost.invocations += count as u64;
+                }
+            }
+        }
+        self.sealed.clone()
+    }
+
+    /// The collector has everything up to `sequence` on disk.
+    pub fn acknowledge(&mut self, sequence: u64) {
+        self.sealed.take_if(|sealed| sealed.sequence <= sequence);
+    }
+
+    /// The collector will never take this batch: drop it and count what it held.
+    pub fn reject(&mut self, sequence: u64) {
+        if let Some(sealed) = self.sealed.take_if(|sealed| sealed.sequence == sequence) {
+            self.lost.invocations += sealed.invocations;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use agent_proto::batch::EnvironmentId;
+    use tailor_sizing::invocation::RequestId;
+    use tailor_sizing::units::{Architecture, Megabytes};
+
+    fn outbox() -> Outbox {
+        Outbox::new(Environment {
+            id: EnvironmentId([1; 16]),
+            account: String::new(),
+            region: "eu-west-1".into(),
+            function: "checkout".into(),
+            version: "$LATEST".into(),
+            memory: Megabytes(128),
+            architecture: Architecture::X86_64,
+            runtime: String::new(),
+            initialization_type: "on-demand".into(),
+            extension_version: "0.1.0".into(),
+            ephemeral_mb: 0,
+            timeout_ms: 0,
+        })
+    }
+
+    fn invocations(ids: std::ops::Range<u128>) -> impl Iterator<Item = Invocation> {
+        ids.map(|id| Invocation { request_id: RequestId(id), ..Invocation::default() })
+    }
+
+    fn sent(outbox: &mut Outbox) -> (u64, Vec<u128>) {
+        let sealed = outbox.seal(Overhead::default(), 1).unwrap();
+        let batch = Batch::decode(&sealed.bytes).unwrap();
+        assert_eq!(batch.sequence, sealed.sequence);
+        (sealed.sequence, batch.invocations.iter().map(|row| row.request_id.0).collect())
+    }
+
+    #[test]
+    fn a_batch_is_sent_unchanged_until_it_is_acknowledged() {
+        let mut outbox = outbox();
+        outbox.add(invocations(0..3));
+        assert_eq!(sent(&mut outbox), (1, vec![0, 1, 2]));
+        outbox.add(invocations(3..4));
+        assert_eq!(sent(&mut outbox), (1, vec![0, 1, 2]), "the retry is the same batch");
+        outbox.acknowledge(0);
+        assert!(!outbox.is_empty());
+        outbox.acknowledge(1);
+        assert_eq!(sent(&mut outbox), (2, vec![3]));
+        outbox.acknowledge(2);
+        assert!(outbox.is_empty() && !outbox.is_due(1, Duration::ZERO));
+    }
+
+    #[test]
+    fn the_oldest_go_first_when_full_and_every_loss_is_counted() {
+        let mut outbox = outbox();
+        let extra = 10;
+        outbox.add(invocations(0..(MAX_PENDING as u128 + extra)));
+        let mut received = vec![];
+        while !outbox.is_empty() {
+            let (sequence, ids) = sent(&mut outbox);
+            received.extend(ids);
+            outbox.acknowledge(sequence);
+        }
+        assert_eq!(received, (extra..MAX_PENDING as u128 + extra).collect::<Vec<_>>());
+        assert_eq!(u128::from(outbox.lost.invocations), extra);
+    }
+
+    #[test]
+    fn a_refused_batch_is_counted_as_lost() {
+        let mut outbox = outbox();
+        outbox.add(invocations(0..5));
+        let (sequence, _) = sent(&mut outbox);
+        outbox.reject(sequence);
+        assert!(outbox.is_empty());
+        assert_eq!(outbox.lost.invocations, 5);
+    }
+}

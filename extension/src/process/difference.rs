@@ -1,0 +1,240 @@
+//! What happened between two snapshots.
+
+use tailor_sizing::invocation::Work;
+
+use super::{Reading, Snapshot};
+
+/// One invocation's work and memory, as its two snapshots tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Measured {
+    /// Counters; `idle_us` is still zero: it follows from the duration, which the platform tells later.
+    pub work: Work,
+    /// Highest resident memory, KiB.
+    pub peak_kib: u64,
+    /// Resident memory as it began, KiB.
+    pub start_kib: u64,
+    /// Live threads at the end.
+    pub threads: u32,
+    /// Open descriptors at the end.
+    pub descriptors: u32,
+    /// Starved time was filled in for threads that ended.
+    pub starved_inferred: bool,
+    /// The peaks were not reset at the start.
+    pub peak_sampled: bool,
+}
+
+/// The share of CPU time that may belong to ended threads before starved time counts as inferred.
+const UNSEEN_SHARE: f64 = 0.05;
+
+#[derive(Default)]
+struct Sums {
+    cpu_ns: u64,
+    system_ns: u64,
+    run_ns: u64,
+    run_squared: f64,
+    wait_ns: u64,
+    top_run_ns: u64,
+    top_wait_ns: u64,
+}
+
+/// What the processes did between `start` and `end`.
+///
+/// Processes and threads that appear only in `end` began in between and count whole; those only in `start`
+/// ended, and their CPU time is found in what their parent says of its ended children (in steps of 10 ms).
+#[must_use]
+pub fn between(start: &Snapshot, end: &Snapshot) -> Measured {
+    let fresh = Reading::default();
+    let before = |process: &Reading| {
+        start.processes.iter().find(|earlier| earlier.identity == process.identity).unwrap_or(&fresh)
+    };
+    let mut sums = Sums::default();
+    let mut work = Work::default();
+    let (mut threads, mut descriptors, mut ended_ns) = (0usize, 0u64, 0u64);
+    for process in &end.processes {
+        let earlier = before(process);
+        sums.cpu_ns += process.cpu_ns.saturating_sub(earlier.cpu_ns);
+        sums.system_ns += process.system_ns.saturating_sub(earlier.system_ns);
+        ended_ns += process.ended_children_ns.saturating_sub(earlier.ended_children_ns);
+        work.minor_faults += process.minor_faults.saturating_sub(earlier.minor_faults);
+        work.major_faults += process.major_faults.saturating_sub(earlier.major_faults);
+        work.disk_read_bytes += process.disk_read_bytes.saturating_sub(earlier.disk_read_bytes);
+        work.disk_written_bytes += process.disk_written_bytes.saturating_sub(earlier.disk_written_bytes);
+        threads += process.threads.len();
+        descriptors += process.descriptors;
+        add_threads(earlier, process, &mut sums, &mut work);
+    }
+    // Of a child that ended now, its parent reports the whole life; what it had done before is not new.
+    let already_counted: u64 = start
+        .processes
+        .iter()
+        .filter(|earlier| !end.processes.iter().any(|process| process.identity == earlier.identity))
+        .map(|earlier| earlier.cpu_ns)
+        .sum();
+    sums.cpu_ns += ended_ns.saturating_sub(already_counted);
+    let starved_inferred = fill_unseen_waits(&mut sums);
+
+    let cpu_us = sums.cpu_ns / 1_000;
+    work.system_us = (sums.system_ns / 1_000).min(cpu_us);
+    work.user_us = cpu_us - work.system_us;
+    work.starved_us = sums.wait_ns / 1_000;
+    work.top_busy_us = sums.top_run_ns / 1_000;
+    work.top_starved_us = sums.top_wait_ns / 1_000;
+    work.effective_threads_milli = effective_threads_milli(&sums);
+    Measured {
+        work,
+        peak_kib: end.peak_kib(),
+        start_kib: start.resident_kib(),
+        threads: u32::try_from(threads).unwrap_or(u32::MAX),
+        descriptors: u32::try_from(descriptors).unwrap_or(u32::MAX),
+        starved_inferred,
+        peak_sampled: !end.peaks_reset,
+    }
+}
+
+fn add_threads(earlier: &Reading, process: &Reading, sums: &mut Sums, work: &mut Work) {
+    for thread in &process.threads {
+        let then = earlier
+            .threads
+            .binary_search_by_key(&thread.tid, |thread| thread.tid)
+            .map(|index| earlier.threads[index])
+            .unwrap_or_default();
+        let run_ns = thread.run_ns.saturating_sub(then.run_ns);
+        let wait_ns = thread.wait_ns.saturating_sub(then.wait_ns);
+        sums.run_ns += run_ns;
+        sums.run_squared += run_ns as f64 * run_ns as f64;
+        sums.wait_ns += wait_ns;
+        if run_ns > sums.top_run_ns {
+            (sums.top_run_ns, sums.top_wait_ns) = (run_ns, wait_ns);
+        }
+        work.timeslices += thread.timeslices.saturating_sub(then.timeslices);
+        // Zero means that the file was not read this time, not that the counter fell.
+        work.voluntary_switches += thread.voluntary_switches.saturating_sub(then.voluntary_switches);
+        work.involuntary_switches += thread.involuntary_switches.saturating_sub(then.involuntary_switches);
+    }
+}
+
+/// Threads that ended took their waits with them, but not their CPU time: assume they waited in proportion
+/// to it, as the threads that are still there did. Returns whether that moved the figure.
+fn fill_unseen_waits(sums: &mut Sums) -> bool {
+    let unseen_ns = sums.cpu_ns.saturating_sub(sums.run_ns);
+    if sums.run_ns == 0 || (unseen_ns as f64) < UNSEEN_SHARE * sums.cpu_ns as f64 {
+        return false;
+    }
+    let extra = u128::from(sums.wait_ns) * u128::from(unseen_ns) / u128::from(sums.run_ns);
+    sums.wait_ns = sums.wait_ns.saturating_add(u64::try_from(extra).unwrap_or(u64::MAX));
+    true
+}
+
+/// `(Σ run)² / Σ run²` in thousandths: 1000 for one busy thread, n × 1000 for n equally busy ones.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "at most the thread count × 1000"
+)]
+fn effective_threads_milli(sums: &Sums) -> u64 {
+    if sums.run_squared <= 0.0 {
+        return 0;
+    }
+    (sums.run_ns as f64 * sums.run_ns as f64 / sums.run_squared * 1_000.0).round() as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Processes, ThreadReading};
+    use super::*;
+    use crate::settings::Peak;
+
+    fn process(pid: i32, cpu_ms: u64, threads: &[(i32, u64, u64)]) -> Reading {
+        Reading {
+            identity: (pid, 1),
+            cpu_ns: cpu_ms * 1_000_000,
+            threads: threads
+                .iter()
+                .map(|&(tid, run_ms, wait_ms)| ThreadReading {
+                    tid,
+                    run_ns: run_ms * 1_000_000,
+                    wait_ns: wait_ms * 1_000_000,
+                    ..ThreadReading::default()
+                })
+                .collect(),
+            ..Reading::default()
+        }
+    }
+
+    fn snapshot(processes: Vec<Reading>) -> Snapshot {
+        Snapshot { processes, peaks_reset: true }
+    }
+
+    #[test]
+    fn only_what_happened_in_between_counts() {
+        let start = snapshot(vec![process(7, 100, &[(7, 90, 5)])]);
+        let end =
+            snapshot(vec![process(7, 140, &[(7, 110, 25), (9, 20, 1)]), process(30, 10, &[(30, 10, 0)])]);
+        let measured = between(&start, &end);
+        assert_eq!(measured.work.busy_us(), 50_000);
+        assert_eq!(measured.work.starved_us, 21_000);
+        assert_eq!((measured.work.top_busy_us, measured.work.top_starved_us), (20_000, 20_000));
+        // Runs of 20, 20 and 10 ms: 50² / (400 + 400 + 100).
+        assert_eq!(measured.work.effective_threads_milli, 2_778);
+        assert!(!measured.starved_inferred);
+        assert_eq!(measured.threads, 3);
+    }
+
+    #[test]
+    fn threads_that_ended_are_charged_the_waits_of_their_like() {
+        let start = snapshot(vec![process(7, 0, &[(7, 0, 0)])]);
+        let end = snapshot(vec![process(7, 30, &[(7, 10, 40)])]);
+        let measured = between(&start, &end);
+        assert_eq!(measured.work.starved_us, 120_000);
+        assert!(measured.starved_inferred);
+    }
+
+    #[test]
+    fn a_child_that_ended_is_counted_once() {
+        let start = snapshot(vec![process(7, 100, &[]), process(8, 25, &[])]);
+        let mut parent = process(7, 101, &[]);
+        parent.ended_children_ns = 60_000_000;
+        let measured = between(&start, &snapshot(vec![parent]));
+        // 1 ms of the parent, and 60 - 25 ms of the child.
+        assert_eq!(measured.work.busy_us(), 36_000);
+    }
+
+    /// Real processes: a child of the test's own parent is what the runtime is to the extension.
+    #[test]
+    fn a_real_spinning_child_is_measured() {
+        let mut child = std::process::Command::new("sh")
+            .args(["-c", "read go; i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done; read stop"])
+            .stdin(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let pid = i32::try_from(child.id()).unwrap();
+        let mut processes = Processes::new(Peak::Reset);
+        processes.probes.push(super::super::probe::Probe::open(pid).unwrap());
+        processes.reset_peaks();
+        let read = |processes: &mut Processes| {
+            let mut snapshot = processes.read();
+            snapshot.processes.retain(|process| process.identity.0 == pid);
+            snapshot
+        };
+        let start = read(&mut processes);
+        let mut stdin = child.stdin.take().unwrap();
+        std::io::Write::write_all(&mut stdin, b"go\n").unwrap();
+        // The child blocks on its second read when it is done; ask the kernel, not the clock.
+        let end = loop {
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            let snapshot = read(&mut processes);
+            let state = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+            if between(&start, &snapshot).work.busy_us() > 10_000 && state.contains(") S ") {
+                break snapshot;
+            }
+        };
+        let measured = between(&start, &end);
+        let work = measured.work;
+        assert!(work.busy_us() >= work.top_busy_us, "{work:?}");
+        assert!(work.top_busy_us * 100 >= work.busy_us() * 95, "one thread did it all: {work:?}");
+        assert!(measured.peak_kib > 100 && !measured.peak_sampled, "{measured:?}");
+        drop(stdin);
+        child.wait().unwrap();
+        assert!(read(&mut processes).processes.is_empty(), "an ended process is dropped");
+    }
+}

@@ -1,0 +1,74 @@
+//! Finding the function's processes among all that can be seen.
+//!
+//! On Lambda the platform's process starts both the runtime and the extensions, so the function's processes
+//! are the descendants of our own parent, except extensions and what extensions started.
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::parse;
+
+/// Generations that are followed upwards; deeper trees are not the function's business, and a bound keeps a
+/// process that re-parents while we look from sending us round in circles.
+const MAX_GENERATIONS: usize = 32;
+
+#[derive(Debug)]
+pub(super) struct Scanner {
+    own_pid: i32,
+    platform_pid: i32,
+    /// Where extensions live: the folder of our own executable.
+    extensions: Option<PathBuf>,
+    /// Whether a process is the function's, by id. Forgotten when the process is.
+    verdicts: HashMap<i32, bool>,
+}
+
+impl Scanner {
+    pub(super) fn of_this_process() -> Self {
+        let executable = std::env::current_exe().ok();
+        Self {
+            own_pid: nix::unistd::getpid().as_raw(),
+            platform_pid: nix::unistd::getppid().as_raw(),
+            extensions: executable.and_then(|path| path.parent().map(Path::to_owned)),
+            verdicts: HashMap::new(),
+        }
+    }
+
+    /// The function's processes that are not `known` yet.
+    pub(super) fn new_pids(&mut self, known: impl Fn(i32) -> bool) -> Vec<i32> {
+        let Ok(entries) = fs::read_dir("/proc") else { return vec![] };
+        let pids: Vec<i32> =
+            entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect();
+        self.verdicts.retain(|pid, _| pids.contains(pid));
+        pids.into_iter()
+            .filter(|&pid| !known(pid) && self.belongs_to_function(pid, MAX_GENERATIONS))
+            .collect()
+    }
+
+    fn belongs_to_function(&mut self, pid: i32, generations: usize) -> bool {
+        if pid == self.own_pid || pid == self.platform_pid || generations == 0 {
+            return false;
+        }
+        if let Some(&verdict) = self.verdicts.get(&pid) {
+            return verdict;
+        }
+        let Some(parent) = parent_of(pid) else { return false };
+        let verdict = !self.is_extension(pid)
+            && (parent == self.platform_pid || self.belongs_to_function(parent, generations - 1));
+        self.verdicts.insert(pid, verdict);
+        verdict
+    }
+
+    /// Whether the process runs an executable, or a script, of the folder extensions live in.
+    fn is_extension(&self, pid: i32) -> bool {
+        let Some(folder) = &self.extensions else { return false };
+        let runs = |path: &Path| path.parent() == Some(folder.as_path());
+        fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|path| runs(&path))
+            || fs::read_to_string(format!("/proc/{pid}/cmdline"))
+                .is_ok_and(|line| line.split('\0').take(2).any(|word| runs(Path::new(word))))
+    }
+}
+
+fn parent_of(pid: i32) -> Option<i32> {
+    Some(parse::stat(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)?.parent)
+}

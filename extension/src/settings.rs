@@ -1,0 +1,222 @@
+//! Settings from environment variables. A bad value is reported once and its default used: a typing error
+//! in a layer's setting must not cost the function an invocation.
+
+use std::fmt::Debug;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+/// Where variables come from; the process's own in production, a map in tests.
+pub trait Variables {
+    /// The value of `name`; `None` when unset or not text.
+    fn get(&self, name: &str) -> Option<String>;
+}
+
+/// The variables of this process.
+#[derive(Debug)]
+pub struct ProcessVariables;
+
+impl Variables for ProcessVariables {
+    fn get(&self, name: &str) -> Option<String> {
+        std::env::var(name).ok()
+    }
+}
+
+/// How the peak of each invocation is found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Peak {
+    /// Reset the kernel's high-water mark before each invocation: exact, but it also lowers what the
+    /// function's own `getrusage` calls its maximum.
+    Reset,
+    /// Never write to the function's processes: the peak is their lifetime's.
+    Sampled,
+}
+
+impl FromStr for Peak {
+    type Err = &'static str;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "reset" => Ok(Self::Reset),
+            "sampled" => Ok(Self::Sampled),
+            _ => Err("`reset` or `sampled`"),
+        }
+    }
+}
+
+/// Everything that can be set. Each field names its variable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// `TAILOR_ENDPOINT`: the collector's base URL. Unset: summaries go to the log.
+    pub endpoint: Option<http::Uri>,
+    /// `TAILOR_API_KEY`, or the content of the file `TAILOR_API_KEY_FILE`.
+    pub api_key: Option<ApiKey>,
+    /// `TAILOR_ENABLED`: `false` leaves the extension registered and idle. Default `true`.
+    pub enabled: bool,
+    /// `TAILOR_LOG_LEVEL`: `error`, `warn`, `info`, `debug`, `trace` or `off`. Default `warn`.
+    pub log_level: tracing::level_filters::LevelFilter,
+    /// `TAILOR_FLUSH_INTERVAL_MS`: the most a measured invocation waits before it is sent, while the
+    /// environment runs. Default 60,000.
+    pub flush_interval: Duration,
+    /// `TAILOR_FLUSH_ITEMS`: invocations that are sent without waiting for the interval. Default 500.
+    pub flush_items: usize,
+    /// `TAILOR_LOG_SUMMARY`: print a summary line at shutdown. Default: only without an endpoint.
+    pub log_summary: bool,
+    /// `TAILOR_PEAK`: `reset` or `sampled`. Default `reset`.
+    pub peak: Peak,
+    /// `TAILOR_TELEMETRY_PORT`: where telemetry is listened for; another port is taken when it is in use.
+    /// Default 4_243.
+    pub telemetry_port: u16,
+}
+
+/// The collector's key. Never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ApiKey(String);
+
+impl ApiKey {
+    /// The secret itself, for the `Authorization` header.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Debug for ApiKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ApiKey(…)")
+    }
+}
+
+/// Default of `TAILOR_TELEMETRY_PORT`: above the ports servers use, below the ephemeral range.
+pub const DEFAULT_TELEMETRY_PORT: u16 = 4_243;
+
+impl Settings {
+    /// Reads the settings; the second value has one sentence per value that was not usable.
+    #[must_use]
+    pub fn read(variables: &impl Variables) -> (Self, Vec<String>) {
+        let mut reader = Reader { variables, complaints: vec![] };
+        let endpoint = reader.read("TAILOR_ENDPOINT", "an http:// or https:// URL", parse_endpoint);
+        let settings = Self {
+            api_key: reader.api_key(),
+            enabled: reader.parse("TAILOR_ENABLED", "`true` or `false`").unwrap_or(true),
+            log_level: reader
+                .parse("TAILOR_LOG_LEVEL", "error, warn, info, debug, trace or off")
+                .unwrap_or(tracing::level_filters::LevelFilter::WARN),
+            flush_interval: reader
+                .parse("TAILOR_FLUSH_INTERVAL_MS", "a number of milliseconds")
+                .map_or(Duration::from_secs(60), Duration::from_millis),
+            flush_items: reader
+                .read("TAILOR_FLUSH_ITEMS", "a number from 1 to 5000", |text| {
+                    text.parse().ok().filter(|items| (1..=5_000).contains(items))
+                })
+                .unwrap_or(500),
+            log_summary: reader
+                .parse("TAILOR_LOG_SUMMARY", "`true` or `false`")
+                .unwrap_or_else(|| endpoint.is_none()),
+            peak: reader.parse("TAILOR_PEAK", "`reset` or `sampled`").unwrap_or(Peak::Reset),
+            telemetry_port: reader
+                .read("TAILOR_TELEMETRY_PORT", "a port other than 9001, which is Lambda's", |text| {
+                    text.parse().ok().filter(|&port| port != 9_001)
+                })
+                .unwrap_or(DEFAULT_TELEMETRY_PORT),
+            endpoint,
+        };
+        (settings, reader.complaints)
+    }
+}
+
+struct Reader<'a, V> {
+    variables: &'a V,
+    complaints: Vec<String>,
+}
+
+impl<V: Variables> Reader<'_, V> {
+    /// The parsed value; `None` when unset, empty or, with a complaint, not understood.
+    fn read<T>(&mut self, name: &str, expected: &str, parse: impl Fn(&str) -> Option<T>) -> Option<T> {
+        let text = self.variables.get(name).filter(|text| !text.is_empty())?;
+        let value = parse(text.trim());
+        if value.is_none() {
+            self.complaints.push(format!("{name} is `{text}` but must be {expected}: using the default"));
+        }
+        value
+    }
+
+    fn parse<T: FromStr>(&mut self, name: &str, expected: &str) -> Option<T> {
+        self.read(name, expected, |text| text.parse().ok())
+    }
+
+    fn api_key(&mut self) -> Option<ApiKey> {
+        let key = self.variables.get("TAILOR_API_KEY").or_else(|| {
+            let path = PathBuf::from(self.variables.get("TAILOR_API_KEY_FILE")?);
+            std::fs::read_to_string(&path)
+                .map_err(|error| {
+                    self.complaints
+                        .push(format!("cannot read TAILOR_API_KEY_FILE {}: {error}", path.display()));
+                })
+                .ok()
+        })?;
+        let key = key.trim();
+        // A key that cannot be a header value must be refused without being quoted.
+        if key.is_empty() || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
+            self.complaints.push("the API key is empty or has characters a header cannot carry".to_owned());
+            return None;
+        }
+        Some(ApiKey(key.to_owned()))
+    }
+}
+
+fn parse_endpoint(text: &str) -> Option<http::Uri> {
+    let uri: http::Uri = text.parse().ok()?;
+    let usable = matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some();
+    usable.then_some(uri)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashMap;
+
+    impl Variables for HashMap<&str, &str> {
+        fn get(&self, name: &str) -> Option<String> {
+            HashMap::get(self, name).map(ToString::to_string)
+        }
+    }
+
+    #[test]
+    fn nothing_set_gives_the_documented_defaults() {
+        let (settings, complaints) = Settings::read(&HashMap::new());
+        assert!(complaints.is_empty());
+        assert_eq!(settings.flush_interval, Duration::from_secs(60));
+        assert!(settings.enabled && settings.log_summary && settings.endpoint.is_none());
+        assert_eq!(settings.peak, Peak::Reset);
+    }
+
+    #[test]
+    fn a_bad_value_is_named_and_its_default_used() {
+        let variables = HashMap::from([
+            ("TAILOR_ENDPOINT", "ftp://collector"),
+            ("TAILOR_FLUSH_ITEMS", "many"),
+            ("TAILOR_FLUSH_INTERVAL_MS", "1000"),
+            ("TAILOR_PEAK", "sampled"),
+            ("TAILOR_TELEMETRY_PORT", "9001"),
+        ]);
+        let (settings, complaints) = Settings::read(&variables);
+        assert_eq!(complaints.len(), 3, "{complaints:?}");
+        assert!(complaints.iter().any(|c| c.contains("TAILOR_FLUSH_ITEMS is `many`")));
+        assert_eq!(settings.flush_items, 500);
+        assert_eq!(settings.flush_interval, Duration::from_secs(1));
+        assert_eq!(settings.peak, Peak::Sampled);
+        assert_eq!(settings.telemetry_port, DEFAULT_TELEMETRY_PORT);
+    }
+
+    #[test]
+    fn the_key_is_never_shown() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "s3cret\n").unwrap();
+        let path = file.path().to_str().unwrap();
+        let (settings, _) = Settings::read(&HashMap::from([("TAILOR_API_KEY_FILE", path)]));
+        assert_eq!(settings.api_key.as_ref().unwrap().expose(), "s3cret");
+        assert!(!format!("{settings:?}").contains("s3cret"));
+        let (_, complaints) = Settings::read(&HashMap::from([("TAILOR_API_KEY", "s3 cret\u{e9}")]));
+        assert!(!complaints.join(" ").contains("s3"), "{complaints:?}");
+    }
+}
