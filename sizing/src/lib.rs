@@ -2,10 +2,19 @@
 //!
 //! Pure functions and types: no I/O, no clock, no async, nothing of the other crates.
 
+pub mod advice;
 pub mod bill;
+pub mod choice;
+pub mod cost_model;
+pub mod curve;
+pub mod floor;
+pub mod hints;
 pub mod histogram;
 pub mod invocation;
 pub mod money;
+pub mod predict;
 pub mod prices;
+pub mod profile;
+pub mod replay;
 pub mod rollup;
 pub mod units;

@@ -1,0 +1,291 @@
+//! Duration at any memory size, from what was measured at one or several.
+//!
+//! The replay of the work carries the prediction; what it misses is a smooth error in the logarithm of
+//! duration over the logarithm of memory, learnt from every size that was measured and forgotten with
+//! distance from it (a Gaussian process with an exponential kernel, which between two sizes interpolates).
+//! The same process gives the interval: narrow where the function was seen, wide far away or on little
+//! evidence. What a size costs is in [`crate::bill`]; which to choose in [`crate::choice`].
+
+use serde::Serialize;
+
+use crate::histogram::LogHistogram;
+use crate::profile::Profile;
+use crate::replay::Shape;
+use crate::rollup::Rollup;
+use crate::units::Megabytes;
+
+/// Standard deviation of the replay's error far from every measured size, in logarithm.
+const REPLAY_ERROR: f64 = 0.20;
+
+/// The same without CPU counters: the split into work and waiting is then a guess.
+const BLIND_ERROR: f64 = 0.80;
+
+/// Doublings of memory over which the error is remembered (a fall to 1/e).
+const MEMORY_OCTAVES: f64 = 2.0;
+
+/// Coefficient of variation assumed of durations where too few were seen to tell.
+const ASSUMED_SPREAD: f64 = 0.30;
+
+/// Half-widths of the central 80 % and 95 % of a normal distribution.
+const Z_80: f64 = 1.281_6;
+const Z_95: f64 = 1.960_0;
+
+/// An expected mean duration and how far it may be off.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Prediction {
+    /// Expected mean wall time of a warm invocation, ms.
+    pub mean_ms: f64,
+    /// Where that mean lies with 80 % probability, ms.
+    pub interval_80: [f64; 2],
+    /// Where that mean lies with 95 % probability, ms.
+    pub interval_95: [f64; 2],
+}
+
+impl Prediction {
+    /// The prediction of something `ratio` times as long.
+    #[must_use]
+    pub fn times(self, ratio: f64) -> Self {
+        Self {
+            mean_ms: self.mean_ms * ratio,
+            interval_80: self.interval_80.map(|bound| bound * ratio),
+            interval_95: self.interval_95.map(|bound| bound * ratio),
+        }
+    }
+}
+
+/// A function's work as the model understands it.
+#[derive(Debug, Clone)]
+pub struct Model {
+    shape: Shape,
+    profile: Profile,
+    anchors: Vec<Anchor>,
+    error: f64,
+    /// Weights of the anchors' residuals, and the Cholesky factor of their covariance.
+    weights: Vec<f64>,
+    factor: Vec<Vec<f64>>,
+    noise: f64,
+    durations: LogHistogram,
+}
+
+/// A measured size and the replay's error there.
+#[derive(Debug, Clone, Copy)]
+struct Anchor {
+    octave: f64,
+    residual: f64,
+    variance: f64,
+}
+
+impl Model {
+    /// Learns from every measured size; `None` when none has an invocation with a duration.
+    #[must_use]
+    pub fn fit(sizes: &[(Megabytes, Rollup)]) -> Option<Self> {
+        let mut profiles: Vec<(Profile, f64)> = Vec::new();
+        for (memory, rollup) in sizes {
+            if let Some(profile) = Profile::of(*memory, rollup).filter(|profile| profile.wall_ms > 0.0) {
+                profiles.push((profile, relative_variance(rollup, profile.invocations)));
+            }
+        }
+        let profile =
+            profiles.iter().map(|(profile, _)| *profile).max_by(|a, b| trust(a).total_cmp(&trust(b)))?;
+        let shape = profile.shape();
+        let anchors: Vec<Anchor> = profiles
+            .iter()
+            .map(|(seen, variance)| Anchor {
+                octave: octave(seen.memory),
+                residual: (seen.wall_ms / replayed(&shape, seen.memory)).ln().clamp(-3.0, 3.0),
+                variance: *variance,
+            })
+            .collect();
+        let error = if profile.measured { REPLAY_ERROR } else { BLIND_ERROR };
+        let noise = anchors.iter().map(|anchor| anchor.variance).fold(f64::INFINITY, f64::min);
+        let durations = sizes
+            .iter()
+            .find(|(memory, _)| *memory == profile.memory)
+            .map(|(_, rollup)| rollup.warm_duration_us.clone())
+            .unwrap_or_default();
+        let mut model = Self {
+            shape,
+            profile,
+            anchors,
+            error,
+            weights: Vec::new(),
+            factor: Vec::new(),
+            noise,
+            durations,
+        };
+        model.factor = model.factorize();
+        model.weights = {
+            let residuals: Vec<f64> = model.anchors.iter().map(|anchor| anchor.residual).collect();
+            backward(&model.factor, forward(&model.factor, residuals))
+        };
+        Some(model)
+    }
+
+    /// What the most telling size measured.
+    #[must_use]
+    pub const fn profile(&self) -> &Profile {
+        &self.profile
+    }
+
+    /// Expected mean duration at `memory`, with its intervals.
+    #[must_use]
+    pub fn predict(&self, memory: Megabytes) -> Prediction {
+        let (log_mean, variance) = self.log_prediction(memory);
+        // The interval is of the mean of as many invocations as were measured, so their noise counts too.
+        let sigma = (variance + self.noise).max(0.0).sqrt();
+        let band = |z: f64| [(log_mean - z * sigma).exp(), (log_mean + z * sigma).exp()];
+        Prediction { mean_ms: log_mean.exp(), interval_80: band(Z_80), interval_95: band(Z_95) }
+    }
+
+    /// The duration at quantile `q` (0 to 1) relative to the mean duration, where it was measured best.
+    #[must_use]
+    pub fn quantile_ratio(&self, q: f64) -> f64 {
+        match (self.durations.quantile(q), self.durations.mean()) {
+            (Some(quantile), Some(mean)) if mean > 0.0 => quantile / mean,
+            _ => 1.0,
+        }
+    }
+
+    fn log_prediction(&self, memory: Megabytes) -> (f64, f64) {
+        let at = octave(memory);
+        let covariances: Vec<f64> =
+            self.anchors.iter().map(|anchor| self.kernel(anchor.octave, at)).collect();
+        let correction: f64 = covariances.iter().zip(&self.weights).map(|(k, w)| k * w).sum();
+        let explained: f64 = forward(&self.factor, covariances).iter().map(|v| v * v).sum();
+        let variance = (self.error * self.error - explained).max(0.0);
+        (replayed(&self.shape, memory).ln() + correction, variance)
+    }
+
+    fn kernel(&self, a: f64, b: f64) -> f64 {
+        self.error * self.error * (-(a - b).abs() / MEMORY_OCTAVES).exp()
+    }
+
+    /// Cholesky factor of the anchors' covariance; their noise keeps it positive definite.
+    fn factorize(&self) -> Vec<Vec<f64>> {
+        let mut factor: Vec<Vec<f64>> = Vec::with_capacity(self.anchors.len());
+        for (i, anchor) in self.anchors.iter().enumerate() {
+            let mut row = Vec::with_capacity(i + 1);
+            for (j, other) in self.anchors.iter().take(i + 1).enumerate() {
+                let above = factor.get(j).unwrap_or(&row);
+                let dot: f64 = row.iter().zip(above).take(j).map(|(a, b)| a * b).sum();
+                let entry = self.kernel(anchor.octave, other.octave);
+                if i == j {
+                    row.push((entry + anchor.variance + 1e-6 - dot).max(1e-9).sqrt());
+                } else {
+                    row.push((entry - dot) / above.get(j).copied().unwrap_or(1.0));
+                }
+            }
+            factor.push(row);
+        }
+        factor
+    }
+}
+
+/// `L x = b`.
+fn forward(factor: &[Vec<f64>], mut b: Vec<f64>) -> Vec<f64> {
+    for (i, row) in factor.iter().enumerate() {
+        let (solved, rest) = b.split_at_mut(i);
+        let dot: f64 = row.iter().zip(solved.iter()).map(|(l, x)| l * x).sum();
+        if let (Some(x), Some(diagonal)) = (rest.first_mut(), row.last()) {
+            *x = (*x - dot) / diagonal;
+        }
+    }
+    b
+}
+
+/// `Lᵀ x = b`.
+fn backward(factor: &[Vec<f64>], mut b: Vec<f64>) -> Vec<f64> {
+    for (i, row) in factor.iter().enumerate().rev() {
+        let Some(x) = b.get(i).copied().zip(row.last()).map(|(x, diagonal)| x / diagonal) else { continue };
+        for (entry, l) in b.iter_mut().zip(row.iter().take(i)) {
+            *entry -= l * x;
+        }
+        if let Some(entry) = b.get_mut(i) {
+            *entry = x;
+        }
+    }
+    b
+}
+
+fn octave(memory: Megabytes) -> f64 {
+    f64::from(memory.0.max(1)).log2()
+}
+
+/// The replay's wall time, kept away from zero so that its logarithm exists.
+fn replayed(shape: &Shape, memory: Megabytes) -> f64 {
+    shape.wall_ms(memory).max(1e-3)
+}
+
+/// Relative variance of the mean duration of `invocations`.
+fn relative_variance(rollup: &Rollup, invocations: u64) -> f64 {
+    let durations = &rollup.warm_duration_us;
+    let spread = match (durations.mean(), durations.variance()) {
+        (Some(mean), Some(variance)) if mean > 0.0 && durations.count() >= 5 => variance / (mean * mean),
+        _ => ASSUMED_SPREAD * ASSUMED_SPREAD,
+    };
+    spread / invocations.max(1) as f64
+}
+
+/// How far a profile is to be trusted as the one to replay: measured before guessed, then by evidence,
+/// and small sizes least, since one throttled period there outweighs the work.
+fn trust(profile: &Profile) -> f64 {
+    let measured = if profile.measured { 1e6 } else { 1.0 };
+    let evidence = (profile.invocations as f64).min(50.0).sqrt();
+    measured * evidence * profile.memory.share().clamp(0.01, 1.0).sqrt()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::invocation::{Invocation, Outcome, Work};
+
+    fn rollup(wall_us: u64, busy_us: u64, starved_us: u64, count: u64) -> Rollup {
+        let mut rollup = Rollup::default();
+        for i in 0..count {
+            rollup.record(&Invocation {
+                outcome: Outcome::Success,
+                duration_us: wall_us + i % 3,
+                billed_ms: wall_us.div_ceil(1_000),
+                work: Some(Work {
+                    user_us: busy_us,
+                    starved_us,
+                    idle_us: wall_us.saturating_sub(busy_us + starved_us),
+                    top_busy_us: busy_us,
+                    top_starved_us: starved_us,
+                    effective_threads_milli: 1_000,
+                    voluntary_switches: 2,
+                    ..Work::default()
+                }),
+                ..Invocation::default()
+            });
+        }
+        rollup
+    }
+
+    #[test]
+    fn work_shrinks_with_memory_and_waiting_does_not() {
+        // 100 ms of CPU at 256 MB takes 691 ms.
+        let bound = [(Megabytes(256), rollup(691_000, 100_000, 591_000, 30))];
+        let model = Model::fit(&bound).unwrap();
+        let at_1024 = model.predict(Megabytes(1_024)).mean_ms;
+        assert!((at_1024 / 172.8 - 1.0).abs() < 0.15, "{at_1024}");
+        let waiting = [(Megabytes(1_024), rollup(200_000, 2_000, 0, 30))];
+        let at_256 = Model::fit(&waiting).unwrap().predict(Megabytes(256)).mean_ms;
+        assert!((at_256 / 205.0 - 1.0).abs() < 0.1, "{at_256}");
+    }
+
+    #[test]
+    fn the_interval_widens_with_distance_and_narrows_with_a_second_size() {
+        let one = [(Megabytes(512), rollup(345_000, 100_000, 245_000, 30))];
+        let model = Model::fit(&one).unwrap();
+        let width = |model: &Model, memory| {
+            let prediction = model.predict(Megabytes(memory));
+            (prediction.interval_95[1] / prediction.interval_95[0]).ln()
+        };
+        assert!(width(&model, 512) < width(&model, 1_024) && width(&model, 1_024) < width(&model, 3_008));
+        let two = [one[0].clone(), (Megabytes(3_008), rollup(99_000, 100_000, 0, 30))];
+        let both = Model::fit(&two).unwrap();
+        assert!(width(&both, 2_048) < width(&model, 2_048));
+        assert!((both.predict(Megabytes(3_008)).mean_ms / 99.0 - 1.0).abs() < 0.03);
+    }
+}
