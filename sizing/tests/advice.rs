@@ -1,4 +1,10 @@
 //! Advice on plain workloads: what each of them must be told.
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::unwrap_used,
+    reason = "small numbers, and a test"
+)]
 
 use proptest::prelude::*;
 use proptest::strategy::Strategy as _;
