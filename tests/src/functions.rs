@@ -1,0 +1,243 @@
+//! The example functions, assembled as the sandbox wants them: a folder each, with a `bootstrap` and a
+//! `function.toml`.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail, ensure};
+
+/// A language an example is written in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Language {
+    /// Always there: it is what the project is built with.
+    Rust,
+    /// `python3`.
+    Python,
+    /// `node`.
+    Node,
+    /// `java` and `javac`.
+    Java,
+    /// `go`.
+    Go,
+}
+
+impl Language {
+    /// Its name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Rust => "Rust",
+            Self::Python => "Python",
+            Self::Node => "Node.js",
+            Self::Java => "Java",
+            Self::Go => "Go",
+        }
+    }
+
+    /// The first command this machine lacks for it; `None` when all are there.
+    #[must_use]
+    pub fn missing_command(self) -> Option<&'static str> {
+        let commands: &[(&str, &str)] = match self {
+            Self::Rust => &[],
+            Self::Python => &[("python3", "--version")],
+            Self::Node => &[("node", "--version")],
+            Self::Java => &[("java", "-version"), ("javac", "-version")],
+            Self::Go => &[("go", "version")],
+        };
+        let runs = |(command, argument): &&(&str, &str)| {
+            Command::new(command).arg(argument).output().is_ok_and(|output| output.status.success())
+        };
+        commands.iter().find(|command| !runs(command)).map(|(command, _)| *command)
+    }
+}
+
+/// One example function.
+#[derive(Debug, Clone)]
+pub struct Example {
+    /// Function name.
+    pub name: &'static str,
+    /// What it is written in.
+    pub language: Language,
+    /// Memory size, MB.
+    pub memory_mb: u32,
+    /// `WORKLOAD` of the Rust handler; unused by the others, which have one each.
+    pub workload: &'static str,
+    /// What the demo sends it.
+    pub event: &'static str,
+    /// Invocations that teach enough about it in a short time.
+    pub invocations: u32,
+    /// Whether it carries the tag that lets the tuner change it.
+    pub tunable: bool,
+}
+
+/// The demo's functions. Their sizes are wrong on purpose, each in its own way.
+pub const EXAMPLES: [Example; 8] = [
+    Example {
+        name: "cpu-bound-rust",
+        language: Language::Rust,
+        memory_mb: 256,
+        workload: "cpu",
+        event: r#"{"rounds":30000000}"#,
+        invocations: 40,
+        tunable: true,
+    },
+    Example {
+        name: "io-bound-rust",
+        language: Language::Rust,
+        memory_mb: 1_024,
+        workload: "io",
+        event: r#"{"requests":3,"delay_ms":40}"#,
+        invocations: 60,
+        tunable: false,
+    },
+    Example {
+        name: "memory-hungry-rust",
+        language: Language::Rust,
+        memory_mb: 512,
+        workload: "memory",
+        event: r#"{"mb":440}"#,
+        invocations: 30,
+        tunable: false,
+    },
+    Example {
+        name: "multi-threaded-rust",
+        language: Language::Rust,
+        memory_mb: 768,
+        workload: "threads",
+        event: r#"{"threads":4,"rounds":12000000}"#,
+        invocations: 40,
+        tunable: false,
+    },
+    Example {
+        name: "mixed-python",
+        language: Language::Python,
+        memory_mb: 512,
+        workload: "",
+        event: r#"{"delay_ms":30,"items":20000}"#,
+        invocations: 40,
+        tunable: false,
+    },
+    Example {
+        name: "io-bound-node",
+        language: Language::Node,
+        memory_mb: 1_769,
+        workload: "",
+        event: r#"{"delay_ms":60,"items":2000}"#,
+        invocations: 60,
+        tunable: false,
+    },
+    Example {
+        name: "garbage-java",
+        language: Language::Java,
+        memory_mb: 640,
+        workload: "",
+        event: "{}",
+        invocations: 40,
+        tunable: false,
+    },
+    Example {
+        name: "multi-threaded-go",
+        language: Language::Go,
+        memory_mb: 1_024,
+        workload: "",
+        event: "{}",
+        invocations: 40,
+        tunable: false,
+    },
+];
+
+/// Everything that assembling needs to know.
+#[derive(Debug)]
+pub struct Assembly<'a> {
+    /// The project's folder.
+    pub project: &'a Path,
+    /// Where the function folders go.
+    pub output: &'a Path,
+    /// The built Rust handler.
+    pub rust_handler: &'a Path,
+    /// Variables every function gets.
+    pub environment: BTreeMap<&'static str, String>,
+}
+
+impl Assembly<'_> {
+    /// Makes the folder of `example` and returns it.
+    ///
+    /// # Errors
+    /// When a file cannot be written or the language's compiler fails.
+    pub fn assemble(&self, example: &Example) -> Result<PathBuf> {
+        let folder = self.output.join(example.name);
+        fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        let sources = self.project.join("tests/functions");
+        match example.language {
+            Language::Rust => copy(self.rust_handler, &folder.join("bootstrap"))?,
+            Language::Python => {
+                copy(&sources.join("python/bootstrap.py"), &folder.join("bootstrap.py"))?;
+                script(&folder, "exec python3 \"$LAMBDA_TASK_ROOT/bootstrap.py\"")?;
+            }
+            Language::Node => {
+                copy(&sources.join("node/bootstrap.js"), &folder.join("bootstrap.js"))?;
+                script(&folder, "exec node \"$LAMBDA_TASK_ROOT/bootstrap.js\"")?;
+            }
+            Language::Java => {
+                let source = sources.join("java/Bootstrap.java");
+                run(Command::new("javac").arg("-d").arg(&folder).arg(source))?;
+                // What the managed Java runtime does too: the serial collector, the first compiler only.
+                script(
+                    &folder,
+                    "exec java -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -Xmx256m -cp \"$LAMBDA_TASK_ROOT\" Bootstrap",
+                )?;
+            }
+            Language::Go => {
+                let mut build = Command::new("go");
+                build.arg("build").arg("-o").arg(folder.join("bootstrap")).arg(".");
+                run(build.current_dir(sources.join("go")).env("CGO_ENABLED", "0"))?;
+            }
+        }
+        let settings = self.function_toml(example)?;
+        fs::write(folder.join("function.toml"), settings)?;
+        Ok(folder)
+    }
+
+    fn function_toml(&self, example: &Example) -> Result<String> {
+        let mut environment: toml::Table =
+            self.environment.iter().map(|(name, value)| ((*name).to_owned(), value.clone().into())).collect();
+        environment.insert("WORKLOAD".into(), example.workload.into());
+        let mut settings = toml::Table::new();
+        settings.insert("runtime".into(), "provided.al2023".into());
+        settings.insert("handler".into(), "bootstrap".into());
+        settings.insert("memory_mb".into(), i64::from(example.memory_mb).into());
+        settings.insert("timeout_s".into(), 30.into());
+        settings.insert("environment".into(), environment.into());
+        if example.tunable {
+            let tags = toml::Table::from_iter([("tailor:tune".to_owned(), "apply".into())]);
+            settings.insert("tags".into(), tags.into());
+        }
+        Ok(toml::to_string(&settings)?)
+    }
+}
+
+/// A `bootstrap` that is a shell script.
+fn script(folder: &Path, command: &str) -> Result<()> {
+    let path = folder.join("bootstrap");
+    fs::write(&path, format!("#!/bin/sh\n{command}\n"))?;
+    Ok(fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?)
+}
+
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    // Writing over a program that still runs is refused; a new file is not.
+    let _ = fs::remove_file(to);
+    fs::copy(from, to).with_context(|| format!("cannot copy {} to {}", from.display(), to.display()))?;
+    Ok(())
+}
+
+fn run(command: &mut Command) -> Result<()> {
+    let output = command.output().with_context(|| format!("cannot start {:?}", command.get_program()))?;
+    if !output.status.success() {
+        bail!("{command:?} failed: {}", String::from_utf8_lossy(&output.stderr).trim());
+    }
+    ensure!(output.status.success());
+    Ok(())
+}

@@ -1,0 +1,112 @@
+//! A server as a child process: started, awaited, and ended with the test or the demo, however that ends.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+/// How long a server may take to say that it is ready.
+const START_LIMIT: Duration = Duration::from_secs(30);
+
+/// A running server. Dropping it kills it.
+#[derive(Debug)]
+pub struct Server {
+    child: Child,
+    /// The line it said it was ready with.
+    pub ready_line: String,
+    log: PathBuf,
+}
+
+impl Server {
+    /// Starts `command` with its log going to `log`, and waits for its first line of standard output.
+    ///
+    /// # Errors
+    /// When it cannot be started, ends, or says nothing within half a minute; with the end of its log.
+    pub fn start(command: &mut Command, log: &Path) -> Result<Self> {
+        let program = command.get_program().to_string_lossy().into_owned();
+        let file = File::create(log).with_context(|| format!("cannot write {}", log.display()))?;
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(file)
+            .spawn()
+            .with_context(|| format!("cannot start {program}"))?;
+        let stdout = child.stdout.take().context("standard output is piped")?;
+        let (ready, first_line) = mpsc::channel();
+        // Goes on reading to the end, so that the server never blocks on a full pipe.
+        thread::spawn(move || {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                let _ = ready.send(line);
+            }
+        });
+        let mut server = Self { child, ready_line: String::new(), log: log.to_owned() };
+        match first_line.recv_timeout(START_LIMIT) {
+            Ok(line) => server.ready_line = line,
+            Err(_) => bail!("{program} did not start:\n{}", server.log_tail()),
+        }
+        Ok(server)
+    }
+
+    /// The address in the ready line: what follows `http://`.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn address(&self) -> Result<String> {
+        let (_, rest) = self
+            .ready_line
+            .split_once("http://")
+            .with_context(|| format!("no address in `{}`", self.ready_line))?;
+        let end =
+            rest.find(|c: char| !(c.is_ascii_alphanumeric() || ".:-[]".contains(c))).unwrap_or(rest.len());
+        Ok(rest[..end].to_owned())
+    }
+
+    /// Asks it to end as an operator would (SIGTERM) and waits for it.
+    ///
+    /// # Errors
+    /// When it does not end in time.
+    pub fn stop(&mut self, limit: Duration) -> Result<ExitStatus> {
+        let pid = self.child.id().to_string();
+        Command::new("kill").args(["-TERM", &pid]).status().context("cannot run kill")?;
+        let deadline = Instant::now() + limit;
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                return Ok(status);
+            }
+            if Instant::now() > deadline {
+                bail!("process {pid} did not end within {limit:?}:\n{}", self.log_tail());
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Ends it as a crash would (SIGKILL).
+    ///
+    /// # Errors
+    /// When it cannot be waited for.
+    pub fn kill(&mut self) -> Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+
+    /// The last lines of its log.
+    #[must_use]
+    pub fn log_tail(&self) -> String {
+        let log = std::fs::read_to_string(&self.log).unwrap_or_default();
+        let lines: Vec<_> = log.lines().collect();
+        lines[lines.len().saturating_sub(30)..].join("\n")
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

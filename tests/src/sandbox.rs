@@ -1,0 +1,64 @@
+//! Calls of the Lambda API, as any client makes them.
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+/// A client of the Lambda API at one address.
+#[derive(Debug, Clone)]
+pub struct Lambda {
+    base: String,
+    agent: ureq::Agent,
+}
+
+/// What an invocation answered.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Answer {
+    /// The payload.
+    pub payload: Value,
+    /// `X-Amz-Function-Error`: set when the function failed.
+    pub function_error: Option<String>,
+}
+
+impl Lambda {
+    /// A client of the API at `address` (`host:port`).
+    #[must_use]
+    pub fn new(address: &str) -> Self {
+        let config = ureq::Agent::config_builder().http_status_as_error(false).build();
+        Self { base: format!("http://{address}/2015-03-31/functions"), agent: config.into() }
+    }
+
+    /// Invokes `function` and waits for its answer.
+    ///
+    /// # Errors
+    /// When the API cannot be reached or refuses; a function that fails is an [`Answer`].
+    pub fn invoke(&self, function: &str, event: &str) -> Result<Answer> {
+        let mut response = self
+            .agent
+            .post(format!("{}/{function}/invocations", self.base))
+            .send(event)
+            .with_context(|| format!("cannot invoke {function}"))?;
+        let body = response.body_mut().read_to_string()?;
+        if !response.status().is_success() {
+            bail!("invoking {function} is refused: {} {body}", response.status());
+        }
+        let function_error = response
+            .headers()
+            .get("x-amz-function-error")
+            .and_then(|value| value.to_str().ok())
+            .map(Into::into);
+        Ok(Answer { payload: serde_json::from_str(&body).unwrap_or(Value::String(body)), function_error })
+    }
+
+    /// The function's configuration.
+    ///
+    /// # Errors
+    /// When the API cannot be reached or refuses.
+    pub fn configuration(&self, function: &str) -> Result<Value> {
+        let mut response = self.agent.get(format!("{}/{function}/configuration", self.base)).call()?;
+        let body = response.body_mut().read_to_string()?;
+        if !response.status().is_success() {
+            bail!("reading the configuration of {function} is refused: {} {body}", response.status());
+        }
+        Ok(serde_json::from_str(&body)?)
+    }
+}

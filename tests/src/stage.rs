@@ -1,0 +1,242 @@
+//! Collector and sandbox side by side, with the layer attached and example functions in place.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+use crate::functions::{Assembly, Example};
+use crate::process::Server;
+use crate::sandbox::Lambda;
+
+/// How long the sandbox may take to end all its environments: Lambda gives each two seconds.
+const SANDBOX_STOP_LIMIT: Duration = Duration::from_secs(60);
+
+/// The key of this stage's collector. It is a secret of nobody: the stage is gone with the test.
+const API_KEY: &str = "local-stage-key-4f1c2a90b7d35e86";
+
+/// The built programs.
+#[derive(Debug, Clone)]
+pub struct Programs {
+    /// `tailor`.
+    pub collector: PathBuf,
+    /// `lambda-sandbox`.
+    pub sandbox: PathBuf,
+    /// The layer's zip.
+    pub layer: PathBuf,
+    /// The Rust example handler.
+    pub handler: PathBuf,
+}
+
+/// How to set a stage.
+#[derive(Debug)]
+pub struct Plan<'a> {
+    /// The built programs.
+    pub programs: Programs,
+    /// The project's folder.
+    pub project: &'a Path,
+    /// An empty folder for everything the stage writes.
+    pub folder: &'a Path,
+    /// The functions to put in place.
+    pub examples: &'a [Example],
+    /// Where the collector listens; port 0 takes a free one.
+    pub collector_listen: &'a str,
+    /// Further arguments of `tailor serve`.
+    pub collector_arguments: &'a [&'a str],
+}
+
+/// A running collector and a running sandbox.
+#[derive(Debug)]
+pub struct Stage {
+    programs: Programs,
+    folder: PathBuf,
+    collector: Server,
+    collector_address: String,
+    collector_arguments: Vec<String>,
+    sandbox: Server,
+    sandbox_address: String,
+    /// The sandbox's Lambda API.
+    pub lambda: Lambda,
+}
+
+impl Stage {
+    /// Starts everything.
+    ///
+    /// # Errors
+    /// When a function cannot be assembled or a server does not start.
+    pub fn set(plan: &Plan<'_>) -> Result<Self> {
+        let folder = plan.folder.to_owned();
+        fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        write_secret(&folder.join("api-key"), API_KEY)?;
+        let collector_arguments: Vec<_> = plan.collector_arguments.iter().map(ToString::to_string).collect();
+        // The sandbox must be known to the collector's tuner and the collector to the functions: the
+        // sandbox gets its port from the system first.
+        let sandbox_address = free_address()?;
+        let collector = start_collector(
+            &plan.programs,
+            &folder,
+            plan.collector_listen,
+            &sandbox_address,
+            &collector_arguments,
+        )?;
+        let collector_address = collector.address()?;
+        let functions = folder.join("functions");
+        let assembly = Assembly {
+            project: plan.project,
+            output: &functions,
+            rust_handler: &plan.programs.handler,
+            environment: BTreeMap::from([
+                ("SERVER", crate::server::start()?.to_string()),
+                ("TAILOR_ENDPOINT", format!("http://{collector_address}")),
+                ("TAILOR_API_KEY", API_KEY.to_owned()),
+                // A demo is over before production's minute has passed.
+                ("TAILOR_FLUSH_INTERVAL_MS", "1000".to_owned()),
+            ]),
+        };
+        for example in plan.examples {
+            assembly.assemble(example).with_context(|| format!("cannot assemble {}", example.name))?;
+        }
+        let sandbox = Server::start(
+            Command::new(&plan.programs.sandbox)
+                .args(["serve", "--listen", &sandbox_address])
+                .arg("--data")
+                .arg(folder.join("sandbox"))
+                .arg("--functions")
+                .arg(&functions)
+                .arg("--layer")
+                .arg(&plan.programs.layer)
+                .arg("--trace")
+                .arg(folder.join("trace.jsonl")),
+            &folder.join("sandbox.log"),
+        )?;
+        Ok(Self {
+            programs: plan.programs.clone(),
+            lambda: Lambda::new(&sandbox_address),
+            folder,
+            collector,
+            collector_address,
+            collector_arguments,
+            sandbox,
+            sandbox_address,
+        })
+    }
+
+    /// The collector's base URL.
+    #[must_use]
+    pub fn collector_url(&self) -> String {
+        format!("http://{}", self.collector_address)
+    }
+
+    /// Ends the collector as a crash would.
+    ///
+    /// # Errors
+    /// When it cannot be waited for.
+    pub fn kill_collector(&mut self) -> Result<()> {
+        self.collector.kill()
+    }
+
+    /// Starts the collector again, on the same data and the same port.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn start_collector(&mut self) -> Result<()> {
+        self.collector = start_collector(
+            &self.programs,
+            &self.folder,
+            &self.collector_address,
+            &self.sandbox_address,
+            &self.collector_arguments,
+        )?;
+        Ok(())
+    }
+
+    /// Ends every environment as Lambda does, so that the extensions deliver what they hold.
+    ///
+    /// # Errors
+    /// When the sandbox does not end in time.
+    pub fn stop_sandbox(&mut self) -> Result<()> {
+        let status = self.sandbox.stop(SANDBOX_STOP_LIMIT)?;
+        ensure!(status.success(), "the sandbox ended with {status}:\n{}", self.sandbox.log_tail());
+        Ok(())
+    }
+
+    /// Runs `tailor` against the collector.
+    ///
+    /// # Errors
+    /// When it cannot be started or fails.
+    pub fn tailor(&self, arguments: &[&str]) -> Result<Output> {
+        let output = Command::new(&self.programs.collector)
+            .args(arguments)
+            .args(["--server", &self.collector_url(), "--api-key-file"])
+            .arg(self.folder.join("api-key"))
+            .output()
+            .context("cannot start tailor")?;
+        ensure!(
+            output.status.success(),
+            "tailor {} failed: {}",
+            arguments.join(" "),
+            String::from_utf8_lossy(&output.stderr)
+        );
+        Ok(output)
+    }
+
+    /// `tailor summary` as JSON.
+    ///
+    /// # Errors
+    /// As [`Stage::tailor`]; or when it is not JSON.
+    pub fn summary(&self) -> Result<Value> {
+        let output = self.tailor(&["summary", "--format", "json"])?;
+        serde_json::from_slice(&output.stdout).context("tailor summary is not JSON")
+    }
+
+    /// What the sandbox recorded, one value per line.
+    ///
+    /// # Errors
+    /// When the trace cannot be read or a line is not JSON.
+    pub fn trace(&self) -> Result<Vec<Value>> {
+        let path = self.folder.join("trace.jsonl");
+        let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        text.lines().map(|line| Ok(serde_json::from_str(line)?)).collect()
+    }
+}
+
+fn start_collector(
+    programs: &Programs,
+    folder: &Path,
+    listen: &str,
+    sandbox_address: &str,
+    arguments: &[String],
+) -> Result<Server> {
+    Server::start(
+        Command::new(&programs.collector)
+            .args(["serve", "--listen", listen, "--local-reads"])
+            .arg("--data")
+            .arg(folder.join("collector"))
+            .arg("--api-key-file")
+            .arg(folder.join("api-key"))
+            .args(arguments)
+            // The sandbox takes any credentials; the SDK insists on some.
+            .env("AWS_ENDPOINT_URL_LAMBDA", format!("http://{sandbox_address}"))
+            .env("AWS_REGION", "us-east-1")
+            .env("AWS_ACCESS_KEY_ID", "local")
+            .env("AWS_SECRET_ACCESS_KEY", "local"),
+        &folder.join("collector.log"),
+    )
+}
+
+fn write_secret(path: &Path, secret: &str) -> Result<()> {
+    let _ = fs::remove_file(path);
+    let mut file = fs::File::options().write(true).create_new(true).mode(0o600).open(path)?;
+    Ok(std::io::Write::write_all(&mut file, secret.as_bytes())?)
+}
+
+/// An address whose port was free a moment ago.
+fn free_address() -> Result<String> {
+    let listener = std::net::TcpListener::bind(("127.0.0.1", 0))?;
+    Ok(listener.local_addr()?.to_string())
+}

@@ -1,0 +1,204 @@
+//! The demo: real functions in a local Lambda, measured, costed, advised, and one of them resized.
+
+use std::fs;
+use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+use tailor_e2e::functions::{EXAMPLES, Example};
+use tailor_e2e::sandbox::Lambda;
+use tailor_e2e::stage::{Plan, Programs, Stage};
+
+use crate::{build, layer};
+
+/// Functions invoked at a time. Their CPU quotas are real and so are this machine's few cores.
+const AT_A_TIME: usize = 2;
+
+/// How long the collector's tuner may take to see enough and act.
+const TUNE_LIMIT: Duration = Duration::from_secs(60);
+
+/// What the demo can be asked.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Options {
+    /// End after the summary instead of keeping the web page up.
+    #[arg(long)]
+    once: bool,
+    /// Let the tuner change the memory of the one function that carries the tag `tailor:tune = apply`.
+    #[arg(long)]
+    apply: bool,
+    /// Write the summary as JSON to this file, too.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Port of the web page; 0 takes a free one.
+    #[arg(long, default_value_t = 8_420)]
+    port: u16,
+}
+
+/// Runs the demo.
+pub(crate) fn run(options: &Options) -> Result<ExitCode> {
+    if let Some(path) = &options.json {
+        check_writable(path)?;
+    }
+    eprintln!("building (the first time takes a few minutes)");
+    let binaries = build::all()?;
+    let folder = build::target_folder()?.join("demo");
+    if folder.exists() {
+        fs::remove_dir_all(&folder).with_context(|| format!("cannot empty {}", folder.display()))?;
+    }
+    let zip = folder.join("layer.zip");
+    layer::write(&binaries.extension, &zip)?;
+    let programs = Programs {
+        collector: binaries.collector,
+        sandbox: binaries.sandbox,
+        layer: zip,
+        handler: binaries.handler,
+    };
+    let examples = examples_for_this_machine();
+    let listen = format!("127.0.0.1:{}", options.port);
+    let tuner: &[&str] = if options.apply { &["--tuner", "apply", "--tuner-interval", "2s"] } else { &[] };
+    let mut stage = Stage::set(&Plan {
+        programs,
+        project: &build::project()?,
+        folder: &folder,
+        examples: &examples,
+        collector_listen: &listen,
+        collector_arguments: tuner,
+    })?;
+    invoke_all(&stage.lambda, &examples)?;
+    if options.apply {
+        show_change(&stage, &examples)?;
+    }
+    eprintln!("ending the environments, so that the extensions deliver what they hold");
+    stage.stop_sandbox()?;
+
+    let table = stage.tailor(&["summary"])?;
+    std::io::stdout().write_all(&table.stdout)?;
+    if let Some(path) = &options.json {
+        let summary = serde_json::to_string_pretty(&stage.summary()?)?;
+        fs::write(path, summary + "\n").with_context(|| format!("cannot write {}", path.display()))?;
+        println!("summary as JSON: {}", path.display());
+    }
+    if options.once {
+        return Ok(ExitCode::SUCCESS);
+    }
+    println!("the web page stays up at {} until Ctrl-C", stage.collector_url());
+    let (interrupted, interruption) = mpsc::channel();
+    ctrlc::set_handler(move || drop(interrupted.send(()))).context("cannot wait for Ctrl-C")?;
+    // A closed channel means the same: end, and end the collector with us.
+    let _ = interruption.recv();
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Finds out before ten minutes of work, not after, that a path is wrong.
+fn check_writable(path: &Path) -> Result<()> {
+    fs::File::options()
+        .create(true)
+        .append(true)
+        .open(path)
+        .map(drop)
+        .with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// The examples whose languages are here; the others are named.
+fn examples_for_this_machine() -> Vec<Example> {
+    let mut examples = vec![];
+    for example in &EXAMPLES {
+        match example.language.missing_command() {
+            None => examples.push(example.clone()),
+            Some(command) => println!("skipped: {} (no `{command}` on this machine)", example.name),
+        }
+    }
+    examples
+}
+
+/// Invokes every example as often as it asks for, a few functions at a time.
+fn invoke_all(lambda: &Lambda, examples: &[Example]) -> Result<()> {
+    let total: u32 = examples.iter().map(|example| example.invocations).sum();
+    let next = AtomicUsize::new(0);
+    let (progress, steps) = mpsc::channel();
+    let (next, started) = (&next, Instant::now());
+    thread::scope(|scope| {
+        for _ in 0..AT_A_TIME {
+            let progress = progress.clone();
+            scope.spawn(move || {
+                while let Some(example) = examples.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    for _ in 0..example.invocations {
+                        let outcome = invoke(lambda, example);
+                        let failed = outcome.is_err();
+                        if progress.send((example.name, outcome)).is_err() || failed {
+                            return;
+                        }
+                    }
+                }
+            });
+        }
+        drop(progress);
+        let mut done = 0;
+        for (name, outcome) in steps {
+            outcome?;
+            done += 1;
+            show_progress(name, done, total);
+        }
+        Ok::<_, anyhow::Error>(())
+    })?;
+    eprintln!(
+        "invoked {} functions {total} times in {:.0} s",
+        examples.len(),
+        started.elapsed().as_secs_f64()
+    );
+    Ok(())
+}
+
+fn invoke(lambda: &Lambda, example: &Example) -> Result<()> {
+    let answer = lambda.invoke(example.name, example.event)?;
+    if answer.function_error.is_some() {
+        bail!("{} failed: {}", example.name, answer.payload);
+    }
+    Ok(())
+}
+
+/// One line that moves on a terminal; every fiftieth step elsewhere.
+fn show_progress(name: &str, done: u32, total: u32) {
+    if std::io::stderr().is_terminal() {
+        eprint!("\r\x1b[2Kinvoking {done}/{total}  {name}");
+        if done == total {
+            eprintln!();
+        }
+    } else if done.is_multiple_of(50) || done == total {
+        eprintln!("invoking {done}/{total}  {name}");
+    }
+}
+
+/// Waits for the tuner to resize the tagged function, then invokes it at its new size.
+fn show_change(stage: &Stage, examples: &[Example]) -> Result<()> {
+    for example in examples.iter().filter(|example| example.tunable) {
+        let before = u64::from(example.memory_mb);
+        eprintln!("waiting for the tuner to resize {} from {before} MB", example.name);
+        let deadline = Instant::now() + TUNE_LIMIT;
+        let after = loop {
+            let configuration = stage.lambda.configuration(example.name)?;
+            let size = configuration.get("MemorySize").and_then(Value::as_u64).unwrap_or(before);
+            if size != before {
+                break size;
+            }
+            if Instant::now() > deadline {
+                let changes = stage.tailor(&["changes"])?;
+                bail!(
+                    "the tuner left {} at {before} MB:\n{}",
+                    example.name,
+                    String::from_utf8_lossy(&changes.stdout)
+                );
+            }
+            thread::sleep(Duration::from_millis(500));
+        };
+        eprintln!("{} now has {after} MB; invoking it again", example.name);
+        invoke_all(&stage.lambda, std::slice::from_ref(example))?;
+    }
+    Ok(())
+}

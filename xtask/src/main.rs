@@ -1,0 +1,43 @@
+//! Project chores: `cargo xtask demo`, `cargo xtask test`, `cargo xtask layer`.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+mod build;
+mod demo;
+mod layer;
+mod test;
+
+/// Chores of the Lambda Tailor project.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    chore: Chore,
+}
+
+#[derive(Debug, Subcommand)]
+enum Chore {
+    /// Run real functions in a local Lambda with the extension installed, and show what they cost.
+    Demo(demo::Options),
+    /// Prepare what the tests need, run them all, and name what this machine cannot run.
+    Test(test::Options),
+    /// Build the layer's zip for this machine's architecture.
+    Layer,
+}
+
+fn main() -> ExitCode {
+    let outcome = match Arguments::parse().chore {
+        Chore::Demo(options) => demo::run(&options),
+        Chore::Test(options) => test::run(&options),
+        Chore::Layer => layer::run(),
+    };
+    match outcome {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,37 @@
+//! Preparing and running every test.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use tailor_e2e::functions::Language;
+
+use crate::build;
+
+/// What `cargo xtask test` can be asked.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Options {
+    /// Arguments for `cargo test`, for example the name of one test.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    arguments: Vec<String>,
+}
+
+/// Builds what the end-to-end tests start, says what is left out and why, and runs the tests.
+pub(crate) fn run(options: &Options) -> Result<ExitCode> {
+    build::all()?;
+    for language in [Language::Python, Language::Node, Language::Java, Language::Go] {
+        if let Some(command) = language.missing_command() {
+            println!("skipped: functions in {} (no `{command}` on this machine)", language.name());
+        }
+    }
+    if !is_root() {
+        println!("skipped: CPU and memory limits of the sandbox (not root)");
+    }
+    let mut arguments = vec!["test", "--workspace"];
+    arguments.extend(options.arguments.iter().map(String::as_str));
+    build::cargo(&arguments)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn is_root() -> bool {
+    std::process::Command::new("id").arg("-u").output().is_ok_and(|output| output.stdout.trim_ascii() == b"0")
+}
