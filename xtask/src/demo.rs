@@ -89,7 +89,10 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     }
     println!("the web page stays up at {} until Ctrl-C", stage.collector_url());
     let (interrupted, interruption) = mpsc::channel();
-    ctrlc::set_handler(move || drop(interrupted.send(()))).context("cannot wait for Ctrl-C")?;
+    let interrupt = move || {
+        let _ = interrupted.send(());
+    };
+    ctrlc::set_handler(interrupt).context("cannot wait for Ctrl-C")?;
     // A closed channel means the same: end, and end the collector with us.
     let _ = interruption.recv();
     Ok(ExitCode::SUCCESS)
