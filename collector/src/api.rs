@@ -1,0 +1,204 @@
+//! The JSON API, version 1. The same reports as everywhere; see [`crate::report`] for the fields.
+//!
+//! `?format=` asks for the text forms of the command line, which is how `tailor summary --server` prints
+//! exactly what it would print beside the data.
+
+use std::sync::Arc;
+
+use axum::extract::{Path, Query, State};
+use axum::response::{IntoResponse, Response};
+use http::{HeaderValue, header};
+use serde::Deserialize;
+
+use tailor_sizing::choice::Strategy;
+
+use crate::clock::now_us;
+use crate::http::App;
+use crate::http::access::ApiReader;
+use crate::http::error::ApiError;
+use crate::report::table::{self, DEFAULT_WIDTH, Format, Look};
+use crate::report::units::path_segment;
+use crate::report::{self, FunctionReport};
+use crate::store::{FunctionKey, HOUR_US, Store, Tenant, Window};
+use crate::tuner::change;
+
+/// Hours shown when nothing else is asked for: a month.
+pub const DEFAULT_HOURS: u64 = 30 * 24;
+
+/// What a request for reports may say.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Wanted {
+    /// Hours back from now; 30 days when absent.
+    pub(crate) hours: Option<u64>,
+    /// `cost`, `speed` or `balanced`; the last when absent.
+    pub(crate) strategy: Option<String>,
+    /// For `balanced`: 1 is all cost, 0 all speed.
+    weight: Option<f64>,
+    /// For a function whose name is not unique.
+    region: Option<String>,
+    /// For a function whose name is not unique.
+    account: Option<String>,
+    /// Anything but JSON.
+    format: Option<Format>,
+    /// Characters in a line of a table.
+    width: Option<usize>,
+    /// Whether the table may be coloured.
+    colour: bool,
+}
+
+impl Wanted {
+    /// The window asked for, to the end of time: clocks that run ahead are not hidden.
+    #[must_use]
+    pub fn window(&self) -> Window {
+        last_hours(self.hours.unwrap_or(DEFAULT_HOURS))
+    }
+
+    /// The strategy asked for.
+    ///
+    /// # Errors
+    /// 400 for a name that is none.
+    pub fn strategy(&self) -> Result<Strategy, ApiError> {
+        strategy(self.strategy.as_deref(), self.weight)
+            .ok_or_else(|| ApiError::bad_request("strategy", "strategies are cost, speed and balanced"))
+    }
+
+    /// The same page with another window and strategy.
+    pub(crate) fn link(&self, hours: u64, strategy: &str) -> String {
+        let mut link = format!("?hours={hours}&strategy={strategy}");
+        for (name, value) in [("region", &self.region), ("account", &self.account)] {
+            if let Some(value) = value {
+                link.push_str(&format!("&{name}={}", path_segment(value)));
+            }
+        }
+        link
+    }
+
+    /// The page of a function, with this window and strategy.
+    pub(crate) fn function_link(&self, key: &FunctionKey) -> String {
+        let hours = self.hours.unwrap_or(DEFAULT_HOURS);
+        let strategy = self.strategy.as_deref().unwrap_or("balanced");
+        format!(
+            "/functions/{}?hours={hours}&strategy={}&region={}&account={}",
+            path_segment(&key.name),
+            path_segment(strategy),
+            path_segment(&key.region),
+            path_segment(&key.account)
+        )
+    }
+
+    fn look(&self) -> Look {
+        Look { colour: self.colour, width: self.width.unwrap_or(DEFAULT_WIDTH).clamp(40, 1_000) }
+    }
+
+    fn names(&self, key: &FunctionKey) -> bool {
+        self.region.as_ref().is_none_or(|region| *region == key.region)
+            && self.account.as_ref().is_none_or(|account| *account == key.account)
+    }
+}
+
+/// The window of the last hours.
+#[must_use]
+pub fn last_hours(hours: u64) -> Window {
+    let from_us = now_us().saturating_sub(hours.saturating_mul(HOUR_US));
+    Window { from_hour: from_us / HOUR_US, ..Window::ALL }
+}
+
+/// The strategy of a name and a weight; the default of none.
+#[must_use]
+pub fn strategy(name: Option<&str>, weight: Option<f64>) -> Option<Strategy> {
+    match name {
+        Some("cost") => Some(Strategy::Cost),
+        Some("speed") => Some(Strategy::Speed),
+        Some("balanced") | None => {
+            Some(weight.map_or_else(Strategy::default, |weight| Strategy::Balanced { weight }))
+        }
+        Some(_) => None,
+    }
+}
+
+/// `GET /v1/functions`.
+pub async fn functions(
+    State(app): State<Arc<App>>,
+    ApiReader(tenant): ApiReader,
+    Query(wanted): Query<Wanted>,
+) -> Result<Response, ApiError> {
+    let strategy = wanted.strategy()?;
+    let fleet = report::fleet(app.store.as_ref(), &tenant, wanted.window(), &app.prices, strategy).await?;
+    let format = wanted.format.unwrap_or(Format::Json);
+    Ok(text(format, table::fleet(&fleet, format, wanted.look())))
+}
+
+/// `GET /v1/functions/{name}`.
+pub async fn function(
+    State(app): State<Arc<App>>,
+    ApiReader(tenant): ApiReader,
+    Path(name): Path<String>,
+    Query(wanted): Query<Wanted>,
+) -> Result<Response, ApiError> {
+    let report = one_function(&app, &tenant, &name, &wanted).await?;
+    let format = wanted.format.unwrap_or(Format::Json);
+    Ok(text(format, table::function(&report, format, wanted.look())))
+}
+
+/// `GET /v1/changes`.
+pub async fn changes(
+    State(app): State<Arc<App>>,
+    ApiReader(tenant): ApiReader,
+    Query(wanted): Query<Wanted>,
+) -> Result<Response, ApiError> {
+    let changes = change::fold(app.store.changes(&tenant, None).await?);
+    let format = wanted.format.unwrap_or(Format::Json);
+    Ok(text(format, table::changes(&changes, format, wanted.look())))
+}
+
+/// `GET /readyz`: whether the store answers.
+pub async fn ready(State(app): State<Arc<App>>) -> Result<&'static str, ApiError> {
+    app.store.check().await?;
+    Ok("ready\n")
+}
+
+/// The report of the one function of that name, region and account.
+///
+/// # Errors
+/// 404 when there is none, 409 when there are several.
+pub async fn one_function(
+    app: &App,
+    tenant: &Tenant,
+    name: &str,
+    wanted: &Wanted,
+) -> Result<FunctionReport, ApiError> {
+    let strategy = wanted.strategy()?;
+    let key = find(app.store.as_ref(), tenant, name, wanted).await?;
+    report::function(app.store.as_ref(), tenant, &key, wanted.window(), &app.prices, strategy)
+        .await?
+        .ok_or_else(|| ApiError::not_found(format!("nothing was measured of `{name}` in this window")))
+}
+
+async fn find(
+    store: &dyn Store,
+    tenant: &Tenant,
+    name: &str,
+    wanted: &Wanted,
+) -> Result<FunctionKey, ApiError> {
+    let mut keys = store.functions(tenant).await?;
+    keys.retain(|key| key.name == name && wanted.names(key));
+    match keys.len() {
+        0 => Err(ApiError::not_found(format!("nothing was measured of `{name}`"))),
+        1 => Ok(keys.remove(0)),
+        several => Err(ApiError::new(
+            http::StatusCode::CONFLICT,
+            "ambiguous",
+            format!("{several} functions are named `{name}`: add `region` or `account`"),
+        )),
+    }
+}
+
+fn text(format: Format, body: String) -> Response {
+    let media_type = match format {
+        Format::Json => "application/json",
+        Format::Csv => "text/csv; charset=utf-8",
+        Format::Table | Format::Markdown => "text/plain; charset=utf-8",
+    };
+    ([(header::CONTENT_TYPE, HeaderValue::from_static(media_type))], body).into_response()
+}

@@ -1,0 +1,149 @@
+//! The command line: data on standard output, everything else on standard error.
+//!
+//! Exit codes: 0 done, 1 failed, 2 wrong arguments, 3 nothing there (no such function, no invocations).
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::report::table::Format;
+
+mod key;
+mod serve;
+mod show;
+
+/// Measures every Lambda invocation, says what another memory size would cost, and moves there safely.
+#[derive(Debug, Parser)]
+#[command(name = "tailor", version, propagate_version = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Collect what the extensions send, and show it.
+    Serve(ServeArgs),
+    /// Every function: what it costs, and the size it should have.
+    Summary(ShowArgs),
+    /// One function, or all: the recommended size, why, and the curve behind it.
+    Advise {
+        /// Function name; all functions when left out.
+        function: Option<String>,
+        #[command(flatten)]
+        show: ShowArgs,
+    },
+    /// What the tuner changed, with predicted against measured.
+    Changes(ShowArgs),
+    /// Make another API key for a data folder and print it; `tailor serve` reads it when it starts.
+    Key {
+        /// The data folder.
+        #[arg(long, env = "TAILOR_DATA", default_value = "tailor-data")]
+        data: PathBuf,
+        /// Whose invocations are sent and read with it.
+        #[arg(long, default_value = "default")]
+        tenant: String,
+    },
+}
+
+#[derive(Debug, Args)]
+struct ServeArgs {
+    /// Folder that holds everything; made when it is not there.
+    #[arg(long, env = "TAILOR_DATA", default_value = "tailor-data")]
+    data: PathBuf,
+    /// Address to listen on. Put a proxy with TLS in front of anything but loopback.
+    #[arg(long, env = "TAILOR_LISTEN", default_value = "127.0.0.1:8080")]
+    listen: SocketAddr,
+    /// Keys that may send and read, one on a line: `KEY` or `TENANT KEY`. Without any key, one is made.
+    #[arg(long, env = "TAILOR_API_KEY_FILE")]
+    api_key_file: Option<PathBuf>,
+    /// Let anybody on this machine read without a key. Only for a loopback address.
+    #[arg(long)]
+    local_reads: bool,
+    #[command(flatten)]
+    tuner: TunerArgs,
+}
+
+#[derive(Debug, Args)]
+struct TunerArgs {
+    /// Whether memory sizes may be changed; a function must also carry the tag `tailor:tune = apply`.
+    #[arg(long, env = "TAILOR_TUNER", value_enum, default_value_t)]
+    tuner: TunerMode,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+enum TunerMode {
+    /// Nothing is ever written.
+    #[default]
+    Off,
+    /// Tagged functions are moved, watched, and moved back when they got worse.
+    Apply,
+}
+
+#[derive(Debug, Args)]
+struct ShowArgs {
+    /// Data folder to read, beside a running collector or without one.
+    #[arg(long, env = "TAILOR_DATA", default_value = "tailor-data", conflicts_with = "server")]
+    data: PathBuf,
+    /// Ask a running collector instead, such as `http://127.0.0.1:8080`.
+    #[arg(long, env = "TAILOR_SERVER")]
+    server: Option<String>,
+    /// File with the key for `--server`; without one `TAILOR_API_KEY` is used.
+    #[arg(long, requires = "server")]
+    api_key_file: Option<PathBuf>,
+    /// Whose functions, when reading a data folder.
+    #[arg(long, default_value = "default")]
+    tenant: String,
+    /// How to write it.
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+    /// How many hours back from now.
+    #[arg(long, default_value_t = crate::api::DEFAULT_HOURS)]
+    hours: u64,
+    /// What a size should be good for.
+    #[arg(long, value_parser = ["cost", "speed", "balanced"], default_value = "balanced")]
+    strategy: String,
+    /// For `balanced`: 1 is all cost, 0 all speed.
+    #[arg(long, value_parser = weight)]
+    weight: Option<f64>,
+    /// When to colour the table.
+    #[arg(long, value_enum, default_value_t)]
+    color: Colour,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+enum Colour {
+    /// On a terminal, unless `NO_COLOR` is set.
+    #[default]
+    Auto,
+    /// Even into a file or a pipe.
+    Always,
+    /// Not at all.
+    Never,
+}
+
+fn weight(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(weight) if (0.0..=1.0).contains(&weight) => Ok(weight),
+        _ => Err("a weight is a number from 0 to 1".to_owned()),
+    }
+}
+
+impl Cli {
+    /// Does what was asked.
+    ///
+    /// # Errors
+    /// Whatever went wrong, with what it was about; the caller prints it and exits with 1.
+    pub fn run(self) -> anyhow::Result<ExitCode> {
+        match self.command {
+            Command::Serve(args) => serve::serve(args),
+            Command::Summary(args) => show::summary(&args),
+            Command::Advise { function: None, show } => show::summary(&show),
+            Command::Advise { function: Some(function), show } => show::advise(&function, &show),
+            Command::Changes(args) => show::changes(&args),
+            Command::Key { data, tenant } => key::create(&data, &tenant),
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! `tailor serve`.
+
+use std::fs;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::{Context, ensure};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::ServeArgs;
+use crate::http::{self, App};
+use crate::keys::{self, KeyRing};
+use crate::store::Tenant;
+use crate::store::sqlite::{SqliteStore, is_served};
+
+/// Where a running collector leaves the address of its pages, within the data folder.
+const ADDRESS_FILE: &str = "address";
+
+/// The address of the collector that serves this folder, if one does.
+pub(super) fn address_of(folder: &Path) -> Option<String> {
+    let address = fs::read_to_string(folder.join(ADDRESS_FILE)).ok()?;
+    is_served(folder).then(|| address.trim().to_owned())
+}
+
+pub(super) fn serve(args: ServeArgs) -> anyhow::Result<ExitCode> {
+    ensure!(
+        !args.local_reads || args.listen.ip().is_loopback(),
+        "--local-reads is only for a loopback address, not {}",
+        args.listen
+    );
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?
+        .block_on(serve_until_stopped(args))
+}
+
+async fn serve_until_stopped(args: ServeArgs) -> anyhow::Result<ExitCode> {
+    let folder = &args.data;
+    // Only its owner may look inside: it holds what was measured, and digests of keys.
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(folder)
+        .with_context(|| format!("cannot make the data folder {}", folder.display()))?;
+    let store = SqliteStore::open(folder)
+        .with_context(|| format!("cannot open the store in {}", folder.display()))?;
+    let keys = load_keys(folder, args.api_key_file.as_deref())?;
+    let listener = TcpListener::bind(args.listen)
+        .await
+        .with_context(|| format!("cannot listen on {}: choose another with --listen", args.listen))?;
+    let address = listener.local_addr().context("cannot tell the address listened on")?;
+
+    // For `tailor summary` to point at. Stale after a crash, which it can tell by the lock.
+    fs::write(folder.join(ADDRESS_FILE), format!("http://{address}/\n"))
+        .with_context(|| format!("cannot write to {}", folder.display()))?;
+    let app = Arc::new(App::new(Arc::new(store), keys, args.local_reads));
+    tracing::info!("listening on http://{address}, data in {}", folder.display());
+    if args.local_reads {
+        tracing::info!("open http://{address}/ (anybody on this machine may read)");
+    } else {
+        let ticket = app.sessions.issue_ticket(Tenant::default())?;
+        tracing::info!("open http://{address}/login?ticket={ticket} (works once; later sign in with a key)");
+    }
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let stopped = async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!("stopping: finishing what was begun");
+    };
+    http::run(listener, app, stopped).await;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn load_keys(folder: &Path, file: Option<&Path>) -> anyhow::Result<KeyRing> {
+    let mut keys = KeyRing::load(folder)?;
+    if let Some(file) = file {
+        keys.add_file(file)?;
+    }
+    if keys.is_empty() {
+        let key = keys::create(folder, &Tenant::default())?;
+        let place = keys::leave_for_owner(folder, &key)?;
+        tracing::info!(
+            "made the first API key: copy it from {} (readable by you only), then remove that file",
+            place.display()
+        );
+        keys.add(&key, Tenant::default());
+    }
+    Ok(keys)
+}

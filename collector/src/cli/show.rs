@@ -1,0 +1,187 @@
+//! `tailor summary`, `advise` and `changes`: from a data folder, or from a running collector that writes the
+//! same text.
+
+use std::io::{IsTerminal, Write};
+use std::process::ExitCode;
+
+use anyhow::{Context, bail};
+
+use tailor_sizing::choice::Strategy;
+use tailor_sizing::prices::PriceTable;
+
+use super::serve::address_of;
+use super::{Colour, ShowArgs};
+use crate::api;
+use crate::report;
+use crate::report::table::{self, DEFAULT_WIDTH, Format, Look};
+use crate::report::units::path_segment;
+use crate::store::sqlite::SqliteStore;
+use crate::store::{Store, Tenant, Window};
+use crate::tuner::change;
+
+/// Nothing is there to show.
+const NOTHING: u8 = 3;
+
+/// How long a running collector may take to answer.
+const ANSWER_DEADLINE: std::time::Duration = std::time::Duration::from_secs(60);
+
+/// Most that is read from a collector: a fleet of a few thousand functions as JSON.
+const MAX_ANSWER_BYTES: u64 = 256 << 20;
+
+pub(super) fn summary(args: &ShowArgs) -> anyhow::Result<ExitCode> {
+    let (code, address) = match &args.server {
+        Some(server) => (ask(args, server, &["v1", "functions"])?, Some(server.clone())),
+        None => {
+            let text = beside_data(args, |reader| async move {
+                let Reader { store, tenant, prices, window, strategy } = &reader;
+                let fleet = report::fleet(store, tenant, *window, prices, *strategy).await?;
+                let nothing = fleet.functions.is_empty();
+                Ok((table::fleet(&fleet, args.format, look(args)), nothing))
+            })?;
+            (print(text)?, address_of(&args.data))
+        }
+    };
+    if let (Format::Table, Some(address)) = (args.format, address) {
+        print((format!("\nMore, with curves and the change log: {address}\n"), false))?;
+    }
+    Ok(code)
+}
+
+pub(super) fn advise(function: &str, args: &ShowArgs) -> anyhow::Result<ExitCode> {
+    if let Some(server) = &args.server {
+        return ask(args, server, &["v1", "functions", function]);
+    }
+    let text = beside_data(args, |reader| async move {
+        let Reader { store, tenant, prices, window, strategy } = &reader;
+        let keys = store.functions(tenant).await?;
+        let mut text = String::new();
+        for key in keys.iter().filter(|key| key.name == function) {
+            let report = report::function(store, tenant, key, *window, prices, *strategy).await?;
+            if let Some(report) = report {
+                text.push_str(&table::function(&report, args.format, look(args)));
+            }
+        }
+        if text.is_empty() {
+            tracing::error!("nothing was measured of `{function}`: `tailor summary` lists what there is");
+        }
+        let nothing = text.is_empty();
+        Ok((text, nothing))
+    })?;
+    print(text)
+}
+
+pub(super) fn changes(args: &ShowArgs) -> anyhow::Result<ExitCode> {
+    if let Some(server) = &args.server {
+        return ask(args, server, &["v1", "changes"]);
+    }
+    let text = beside_data(args, |reader| async move {
+        let changes = change::fold(reader.store.changes(&reader.tenant, None).await?);
+        Ok((table::changes(&changes, args.format, look(args)), false))
+    })?;
+    print(text)
+}
+
+struct Reader {
+    store: SqliteStore,
+    tenant: Tenant,
+    prices: PriceTable,
+    window: Window,
+    strategy: Strategy,
+}
+
+fn beside_data<F>(args: &ShowArgs, show: impl FnOnce(Reader) -> F) -> anyhow::Result<(String, bool)>
+where
+    F: Future<Output = anyhow::Result<(String, bool)>>,
+{
+    let reader = Reader {
+        store: SqliteStore::open_to_read(&args.data)?,
+        tenant: Tenant(args.tenant.clone()),
+        prices: PriceTable::embedded(),
+        window: api::last_hours(args.hours),
+        // The arguments were checked when they were read.
+        strategy: api::strategy(Some(&args.strategy), args.weight).unwrap_or_default(),
+    };
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?
+        .block_on(show(reader))
+}
+
+fn look(args: &ShowArgs) -> Look {
+    let colour = match args.color {
+        Colour::Always => true,
+        Colour::Never => false,
+        Colour::Auto => {
+            std::io::stdout().is_terminal()
+                && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+        }
+    };
+    // A pipe gets what fits a terminal, so that it can be read again in one.
+    let terminal = comfy_table::Table::new().width().filter(|_| std::io::stdout().is_terminal());
+    Look { colour, width: terminal.map_or(DEFAULT_WIDTH, usize::from).max(DEFAULT_WIDTH) }
+}
+
+fn print((text, nothing): (String, bool)) -> anyhow::Result<ExitCode> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        // The reader has seen enough.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {}
+        other => other.context("cannot write the output")?,
+    }
+    Ok(if nothing { ExitCode::from(NOTHING) } else { ExitCode::SUCCESS })
+}
+
+fn ask(args: &ShowArgs, server: &str, path: &[&str]) -> anyhow::Result<ExitCode> {
+    let key = match &args.api_key_file {
+        Some(file) => Some(
+            std::fs::read_to_string(file)
+                .with_context(|| format!("cannot read the key in {}", file.display()))?
+                .trim()
+                .to_owned(),
+        ),
+        None => std::env::var("TAILOR_API_KEY").ok(),
+    };
+    let look = look(args);
+    let mut url = server.trim_end_matches('/').to_owned();
+    for part in path {
+        url.push('/');
+        url.push_str(&path_segment(part));
+    }
+    let format = serde_json::to_value(args.format)?;
+    let mut request = ureq::get(url.as_str())
+        .config()
+        .timeout_global(Some(ANSWER_DEADLINE))
+        .http_status_as_error(false)
+        .build()
+        .query("format", format.as_str().unwrap_or("json"))
+        .query("hours", args.hours.to_string())
+        .query("strategy", &args.strategy)
+        .query("width", look.width.to_string())
+        .query("colour", look.colour.to_string());
+    if let Some(weight) = args.weight {
+        request = request.query("weight", weight.to_string());
+    }
+    if let Some(key) = key {
+        request = request.header("Authorization", format!("Bearer {key}"));
+    }
+    let mut response = request.call().with_context(|| format!("cannot ask {url}"))?;
+    let status = response.status();
+    let body = response.body_mut().with_config().limit(MAX_ANSWER_BYTES).read_to_string();
+    let body = body.with_context(|| format!("cannot read the answer of {url}"))?;
+    match status.as_u16() {
+        200 => print((body, false)),
+        404 => {
+            tracing::error!("{}", message(&body));
+            Ok(ExitCode::from(NOTHING))
+        }
+        code => bail!("{url} answered {code}: {}", message(&body)),
+    }
+}
+
+/// What an error body says, or the beginning of whatever it is.
+fn message(body: &str) -> String {
+    let parsed: Option<serde_json::Value> = serde_json::from_str(body).ok();
+    let said = parsed.as_ref().and_then(|value| value.pointer("/error/message")?.as_str());
+    said.map_or_else(|| body.chars().take(200).collect(), str::to_owned)
+}

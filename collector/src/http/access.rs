@@ -1,0 +1,186 @@
+//! Who may read: a bearer key, a browser session, or anybody on this machine where the operator said so.
+//!
+//! A browser gets its session from the sign-in page, or from a link with a ticket that works once, so that
+//! no key ends up in a history. `--local-reads` drops the need for either on a loopback address; the `Host`
+//! is checked then, because otherwise any web page could read through a name that it points at this machine.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use axum::extract::FromRequestParts;
+use axum::response::{IntoResponse, Redirect, Response};
+use http::request::Parts;
+use http::{HeaderMap, header};
+
+use super::App;
+use super::error::ApiError;
+use crate::keys::{KeyError, SecretDigest, random_hex};
+use crate::store::Tenant;
+
+const COOKIE: &str = "tailor_session";
+const SESSION_LIFETIME: Duration = Duration::from_secs(12 * 3_600);
+
+/// Sessions at once; the one that ends first makes room.
+const MAX_SESSIONS: usize = 1_024;
+
+/// Browser sessions and unused tickets, by the digests of their secrets.
+#[derive(Default)]
+pub struct Sessions {
+    // Std mutexes: held for a look-up.
+    sessions: Mutex<HashMap<[u8; 32], Session>>,
+}
+
+struct Session {
+    tenant: Tenant,
+    ends_at: Instant,
+    /// A ticket opens one session and is spent.
+    ticket: bool,
+}
+
+impl Sessions {
+    /// A secret for one browser.
+    fn open(&self, tenant: Tenant, ticket: bool) -> Result<String, KeyError> {
+        let secret = random_hex()?;
+        let session = Session { tenant, ends_at: Instant::now() + SESSION_LIFETIME, ticket };
+        let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+        if sessions.len() >= MAX_SESSIONS {
+            let first = sessions.iter().min_by_key(|(_, session)| session.ends_at).map(|(key, _)| *key);
+            first.map(|key| sessions.remove(&key));
+        }
+        sessions.insert(SecretDigest::of(&secret).into_bytes(), session);
+        Ok(secret)
+    }
+
+    /// A ticket that opens one session.
+    ///
+    /// # Errors
+    /// [`KeyError::Random`].
+    pub fn issue_ticket(&self, tenant: Tenant) -> Result<String, KeyError> {
+        self.open(tenant, true)
+    }
+
+    /// Spends a ticket; `None` when it is unknown, spent or too old.
+    fn spend(&self, ticket: &str) -> Option<Tenant> {
+        let key = SecretDigest::of(ticket).into_bytes();
+        let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+        if !sessions.get(&key)?.ticket {
+            return None;
+        }
+        sessions.remove(&key).filter(|session| session.ends_at > Instant::now()).map(|session| session.tenant)
+    }
+
+    /// Looking up a digest takes no time that depends on the secret.
+    fn tenant_of(&self, secret: &str) -> Option<Tenant> {
+        let sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+        let session = sessions.get(&SecretDigest::of(secret).into_bytes())?;
+        (!session.ticket && session.ends_at > Instant::now()).then(|| session.tenant.clone())
+    }
+}
+
+impl App {
+    /// The tenant of a request's bearer key.
+    ///
+    /// # Errors
+    /// 401 when the key is missing or unknown.
+    pub fn authenticate_bearer(&self, headers: &HeaderMap) -> Result<Tenant, ApiError> {
+        let value = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+        let key = value.and_then(|value| {
+            let (scheme, key) = value.split_once(' ')?;
+            scheme.eq_ignore_ascii_case("bearer").then(|| key.trim())
+        });
+        key.and_then(|key| self.keys.tenant_of(key)).cloned().ok_or_else(ApiError::unauthorized)
+    }
+
+    fn authenticate_reader(&self, headers: &HeaderMap) -> Result<Tenant, ApiError> {
+        if headers.contains_key(header::AUTHORIZATION) {
+            return self.authenticate_bearer(headers);
+        }
+        if let Some(tenant) = session_cookie(headers).and_then(|secret| self.sessions.tenant_of(secret)) {
+            return Ok(tenant);
+        }
+        if self.local_reads && is_loopback_host(headers) {
+            return Ok(Tenant::default());
+        }
+        Err(ApiError::unauthorized())
+    }
+
+    /// Opens a session for a browser that showed a key; the answer sets its cookie.
+    pub(crate) fn sign_in_with_key(&self, key: &str) -> Option<Response> {
+        self.sign_in(self.keys.tenant_of(key.trim())?.clone())
+    }
+
+    /// Opens a session for a browser that showed a ticket.
+    pub(crate) fn sign_in_with_ticket(&self, ticket: &str) -> Option<Response> {
+        self.sign_in(self.sessions.spend(ticket)?)
+    }
+
+    fn sign_in(&self, tenant: Tenant) -> Option<Response> {
+        let secret = self.sessions.open(tenant, false).ok()?;
+        let age = SESSION_LIFETIME.as_secs();
+        let cookie = format!("{COOKIE}={secret}; Path=/; HttpOnly; SameSite=Lax; Max-Age={age}");
+        Some(([(header::SET_COOKIE, cookie)], Redirect::to("/")).into_response())
+    }
+}
+
+fn session_cookie(headers: &HeaderMap) -> Option<&str> {
+    headers
+        .get_all(header::COOKIE)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(';'))
+        .find_map(|pair| pair.trim().strip_prefix(COOKIE)?.strip_prefix('='))
+}
+
+fn is_loopback_host(headers: &HeaderMap) -> bool {
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let name = if host.ends_with(']') { host } else { host.rsplit_once(':').map_or(host, |(name, _)| name) };
+    matches!(name, "localhost" | "127.0.0.1" | "[::1]")
+}
+
+/// The tenant an API request may read.
+pub struct ApiReader(pub Tenant);
+
+impl FromRequestParts<Arc<App>> for ApiReader {
+    type Rejection = ApiError;
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Self::Rejection> {
+        app.authenticate_reader(&parts.headers).map(Self)
+    }
+}
+
+/// The tenant a browser may look at; others are sent to the sign-in page.
+pub struct PageReader(pub Tenant);
+
+impl FromRequestParts<Arc<App>> for PageReader {
+    type Rejection = Redirect;
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Self::Rejection> {
+        app.authenticate_reader(&parts.headers).map(Self).map_err(|_| Redirect::to("/login"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderValue;
+
+    #[test]
+    fn tickets_work_once_and_are_no_sessions() {
+        let sessions = Sessions::default();
+        let ticket = sessions.issue_ticket(Tenant::default()).unwrap();
+        assert_eq!(sessions.tenant_of(&ticket), None);
+        assert_eq!(sessions.spend(&ticket), Some(Tenant::default()));
+        assert_eq!(sessions.spend(&ticket), None);
+        let session = sessions.open(Tenant::default(), false).unwrap();
+        assert_eq!(sessions.spend(&session), None);
+        assert_eq!(sessions.tenant_of(&session), Some(Tenant::default()));
+    }
+
+    #[test]
+    fn only_loopback_names_pass_as_local() {
+        let host = |name: &str| {
+            is_loopback_host(&HeaderMap::from_iter([(header::HOST, HeaderValue::from_str(name).unwrap())]))
+        };
+        assert!(host("localhost:8080") && host("127.0.0.1:1") && host("[::1]:8080") && host("[::1]"));
+        assert!(!host("evil.example:8080") && !host("127.0.0.1.evil.example") && !host(""));
+    }
+}

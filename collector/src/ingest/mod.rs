@@ -1,0 +1,199 @@
+//! `POST /v1/batches`: a 200 means that the batch is on disk.
+//!
+//! In this order, so that a stranger costs next to nothing: the key, the headers, room in the memory
+//! budget, the body under limits and a deadline, decoding, summing up, the store. Sending the same batch
+//! again is harmless. Only 429, 502, 503 and 504 may be sent again; every other refusal stays one.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use prost::Message;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use agent_proto::CONTENT_TYPE;
+use agent_proto::batch::Batch;
+use agent_proto::limits::MAX_BATCH_BYTES;
+use agent_proto::wire::Ack;
+use tailor_sizing::rollup::Rollup;
+
+use crate::clock::now_us;
+use crate::http::App;
+use crate::http::error::ApiError;
+use crate::store::{Delivery, HOUR_US, Receipt, StoreError, Tenant};
+
+mod body;
+
+use body::Encoding;
+
+/// Memory that batches on their way to the disk may take together.
+const MEMORY_BUDGET_KIB: usize = 128 << 10;
+
+/// What a batch takes while it is handled: read, decompressed, and decoded into rows a few times as wide
+/// as its bytes.
+const KIB_PER_BODY_KIB: usize = 6;
+
+/// How long a request may wait for room before it is told to come again.
+const ROOM_PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long a body may take to arrive. An environment that is frozen while it sends loses its connection
+/// and sends again when it thaws.
+const BODY_DEADLINE: Duration = Duration::from_secs(15);
+
+/// Hours one batch may spread over. An environment lives for less; more is a broken clock, and each hour
+/// is a row.
+const MAX_HOURS: usize = 400;
+
+/// Bounds the memory of all batches on their way.
+#[derive(Clone)]
+pub struct Intake {
+    room: Arc<Semaphore>,
+}
+
+impl Default for Intake {
+    fn default() -> Self {
+        Self { room: Arc::new(Semaphore::new(MEMORY_BUDGET_KIB)) }
+    }
+}
+
+impl Intake {
+    async fn reserve(&self, body_bytes: usize) -> Result<OwnedSemaphorePermit, ApiError> {
+        let kib = (body_bytes / 1024 + 1) * KIB_PER_BODY_KIB;
+        let room = u32::try_from(kib).unwrap_or(u32::MAX);
+        tokio::time::timeout(ROOM_PATIENCE, Arc::clone(&self.room).acquire_many_owned(room))
+            .await
+            .map_err(|_| ApiError::busy("the collector is handling as much as it can: send again later"))?
+            .map_err(|_| ApiError::unavailable("stopping", "the collector is stopping: send again"))
+    }
+}
+
+/// Handles one request.
+pub async fn post_batch(State(app): State<Arc<App>>, request: Request) -> Response {
+    let result = accept(&app, request).await;
+    match result {
+        Ok((sequence, receipt, invocations)) => {
+            app.metrics.accepted(receipt, invocations);
+            let ack = Ack { durable_sequence: sequence, ..Ack::default() };
+            ([(header::CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE))], ack.encode_to_vec())
+                .into_response()
+        }
+        Err(error) => {
+            app.metrics.refused(error.status());
+            error.into_response()
+        }
+    }
+}
+
+async fn accept(app: &App, request: Request) -> Result<(u64, Receipt, u64), ApiError> {
+    let (parts, body) = request.into_parts();
+    let tenant = app.authenticate_bearer(&parts.headers)?;
+    let encoding = check_headers(&parts.headers)?;
+    let announced = announced_length(&parts.headers)?;
+    // A plain body is no larger than announced; any other may grow to the limit.
+    let expected = match encoding {
+        Encoding::Identity => announced.unwrap_or(MAX_BATCH_BYTES),
+        Encoding::Gzip | Encoding::Zstd => MAX_BATCH_BYTES,
+    };
+    let _room = app.intake.reserve(expected).await?;
+    let bytes = read_body(body).await?;
+    let bytes = body::decompress(encoding, bytes)?;
+    let batch = Batch::decode(&bytes)?;
+    let delivery = sum_up(tenant, batch, bytes, now_us())?;
+    let (sequence, invocations) = (delivery.sequence, delivery.invocations);
+    let receipt = app.store.append(delivery).await?;
+    // The environment sends its next batch only when it is done with the one before, so what is on disk
+    // up to here is all there will be.
+    Ok((sequence, receipt, invocations))
+}
+
+fn check_headers(headers: &HeaderMap) -> Result<Encoding, ApiError> {
+    let essence = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .map(|value| value.split(';').next().unwrap_or_default().trim());
+    if !essence.is_some_and(|essence| essence.eq_ignore_ascii_case(CONTENT_TYPE)) {
+        let message = format!("a batch has `Content-Type: {CONTENT_TYPE}`");
+        return Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "content_type", message));
+    }
+    Encoding::of(headers.get(header::CONTENT_ENCODING))
+}
+
+fn announced_length(headers: &HeaderMap) -> Result<Option<usize>, ApiError> {
+    let Some(length) = headers.get(header::CONTENT_LENGTH) else { return Ok(None) };
+    match length.to_str().ok().and_then(|text| text.parse().ok()) {
+        Some(length) if length <= MAX_BATCH_BYTES => Ok(Some(length)),
+        _ => Err(ApiError::too_large()),
+    }
+}
+
+async fn read_body(body: Body) -> Result<Bytes, ApiError> {
+    let reading = axum::body::to_bytes(body, MAX_BATCH_BYTES);
+    let late = || ApiError::unavailable("body_timeout", "the body did not arrive in time: send again");
+    let read = tokio::time::timeout(BODY_DEADLINE, reading).await.map_err(|_| late())?;
+    read.map_err(|error| {
+        let mut source: Option<&dyn std::error::Error> = Some(&error);
+        while let Some(cause) = source {
+            if cause.is::<http_body_util::LengthLimitError>() {
+                return ApiError::too_large();
+            }
+            source = cause.source();
+        }
+        // The sender is gone, so hardly anybody reads this.
+        ApiError::unavailable("body_cut", "the body ended early: send again")
+    })
+}
+
+/// Everything of a batch that is stored, computed outside the one thread that writes.
+fn sum_up(tenant: Tenant, batch: Batch, body: Bytes, received_at_us: u64) -> Result<Delivery, ApiError> {
+    let names = [&batch.environment.account, &batch.environment.region, &batch.environment.function];
+    let others = [&batch.environment.version, &batch.environment.runtime];
+    if names.into_iter().chain(others).any(|text| text.chars().any(char::is_control)) {
+        return Err(ApiError::bad_request("name", "a name of the environment has control characters"));
+    }
+    let mut rollups: BTreeMap<u64, Rollup> = BTreeMap::new();
+    for invocation in &batch.invocations {
+        rollups.entry(invocation.started_at_us / HOUR_US).or_default().record(invocation);
+    }
+    if rollups.len() > MAX_HOURS {
+        let message = format!("the invocations of one batch spread over more than {MAX_HOURS} hours");
+        return Err(ApiError::bad_request("time", message));
+    }
+    let last_at_us = batch.invocations.iter().map(|invocation| invocation.started_at_us).max();
+    Ok(Delivery {
+        tenant,
+        sequence: batch.sequence,
+        received_at_us,
+        lost: batch.lost,
+        overhead: batch.overhead,
+        rollups: rollups.into_iter().collect(),
+        last_at_us: last_at_us.unwrap_or(received_at_us),
+        invocations: batch.invocations.len() as u64,
+        body,
+        environment: batch.environment,
+    })
+}
+
+impl From<agent_proto::batch::BatchError> for ApiError {
+    fn from(error: agent_proto::batch::BatchError) -> Self {
+        match error {
+            agent_proto::batch::BatchError::TooLarge(_) => Self::too_large(),
+            other => Self::bad_request("batch", other.to_string()),
+        }
+    }
+}
+
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> Self {
+        let code = match &error {
+            StoreError::Full(_) => "disk_full",
+            StoreError::Stopping => "stopping",
+            _ => "store",
+        };
+        Self::unavailable(code, error.to_string())
+    }
+}

@@ -1,0 +1,80 @@
+//! What was measured at one memory size, in the few figures by which sizes are compared.
+
+use serde::{Deserialize, Serialize};
+
+use tailor_sizing::bill::FREE_STORAGE_MB;
+use tailor_sizing::histogram::LogHistogram;
+use tailor_sizing::invocation::Outcome;
+use tailor_sizing::money::PicoDollars;
+use tailor_sizing::prices::Rates;
+use tailor_sizing::units::Megabytes;
+
+use super::per_million;
+use crate::store::Recent;
+
+/// Figures of some invocations at one size.
+///
+/// Duration and billed time are of the successful warm ones: every change of size begins with a wave of
+/// cold starts, and they would hide what the size itself does. `/tmp` is left out of the cost: it does not change.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+pub struct Figures {
+    /// All of them.
+    pub invocations: u64,
+    /// Those that failed.
+    pub errors: u64,
+    /// Those killed for memory.
+    pub out_of_memory: u64,
+    /// Successful warm ones.
+    pub warm: u64,
+    /// What a million of them cost; `None` where no price is known.
+    pub cost_per_million_pico_usd: Option<PicoDollars>,
+    /// Their mean duration, ms.
+    pub mean_ms: f64,
+    /// Half of them are shorter, ms.
+    pub p50_ms: f64,
+    /// 95 % of them are shorter, ms.
+    pub p95_ms: f64,
+    /// Standard error of the mean, ms; 0 with fewer than two.
+    pub mean_error_ms: f64,
+}
+
+/// The figures of those that ran with `memory` and began at `since_us` or later, priced where `rates` are
+/// known.
+#[must_use]
+pub fn since(recent: &[Recent], memory: Megabytes, since_us: u64, rates: Option<&Rates>) -> Figures {
+    let mut figures = Figures::default();
+    let mut durations = LogHistogram::default();
+    let (mut sum_us, mut billed_ms) = (0u64, 0u64);
+    let chosen = recent
+        .iter()
+        .filter(|recent| recent.memory == memory && recent.invocation.started_at_us >= since_us)
+        .map(|recent| &recent.invocation);
+    for invocation in chosen {
+        figures.invocations += 1;
+        match invocation.outcome {
+            Outcome::Success | Outcome::Unknown if !invocation.cold_start => {
+                figures.warm += 1;
+                billed_ms = billed_ms.saturating_add(invocation.billed_ms);
+                sum_us = sum_us.saturating_add(invocation.duration_us);
+                durations.record(invocation.duration_us);
+            }
+            Outcome::Success | Outcome::Unknown => {}
+            Outcome::OutOfMemory => {
+                figures.errors += 1;
+                figures.out_of_memory += 1;
+            }
+            Outcome::Error | Outcome::Timeout => figures.errors += 1,
+        }
+    }
+    let ms = |us: f64| us / 1_000.0;
+    if figures.warm > 0 {
+        figures.mean_ms = ms(sum_us as f64 / figures.warm as f64);
+        figures.p50_ms = ms(durations.quantile(0.5).unwrap_or(0.0));
+        figures.p95_ms = ms(durations.quantile(0.95).unwrap_or(0.0));
+        let cost = rates.map(|rates| rates.cost(memory, billed_ms, figures.warm, FREE_STORAGE_MB));
+        figures.cost_per_million_pico_usd = cost.and_then(|cost| per_million(cost, figures.warm));
+        let variance = durations.variance().unwrap_or(0.0);
+        figures.mean_error_ms = ms((variance / figures.warm as f64).sqrt());
+    }
+    figures
+}

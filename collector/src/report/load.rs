@@ -1,0 +1,92 @@
+//! From the store to reports.
+
+use std::collections::BTreeMap;
+
+use super::{
+    FleetReport, FleetTotal, FunctionKey, FunctionReport, Material, PicoDollars, PriceTable, Store,
+    StoreError, Strategy, Tenant, Window, figures, report,
+};
+use crate::tuner::change;
+
+/// How many recent invocations are looked at to compare a change's outcome with its prediction.
+const COMPARED: usize = 2_000;
+
+/// The fleet of a tenant, the function with most to save first.
+///
+/// # Errors
+/// [`StoreError`] when the store cannot be read.
+pub async fn fleet(
+    store: &dyn Store,
+    tenant: &Tenant,
+    window: Window,
+    prices: &PriceTable,
+    strategy: Strategy,
+) -> Result<FleetReport, StoreError> {
+    let mut functions = load(store, tenant, None, window, prices, strategy).await?;
+    functions.sort_by(|a, b| {
+        let key = |report: &FunctionReport| (std::cmp::Reverse(report.saving()), report.name.clone());
+        key(a).cmp(&key(b))
+    });
+    let total = functions.iter().fold(FleetTotal::default(), |sum, report| FleetTotal {
+        invocations: sum.invocations.saturating_add(report.invocations),
+        errors: sum.errors.saturating_add(report.errors),
+        cold_starts: sum.cold_starts.saturating_add(report.cold_starts),
+        billed_ms: sum.billed_ms.saturating_add(report.billed_ms),
+        cost_pico_usd: sum.cost_pico_usd + report.cost_pico_usd.unwrap_or(PicoDollars::ZERO),
+        saving_pico_usd: sum.saving_pico_usd + report.saving().max(PicoDollars::ZERO),
+    });
+    Ok(FleetReport { total, functions, prices_of: prices.compiled().to_owned() })
+}
+
+/// One function of a tenant; `None` when nothing was measured of it.
+///
+/// # Errors
+/// [`StoreError`] when the store cannot be read.
+pub async fn function(
+    store: &dyn Store,
+    tenant: &Tenant,
+    key: &FunctionKey,
+    window: Window,
+    prices: &PriceTable,
+    strategy: Strategy,
+) -> Result<Option<FunctionReport>, StoreError> {
+    Ok(load(store, tenant, Some(key), window, prices, strategy).await?.pop())
+}
+
+async fn load(
+    store: &dyn Store,
+    tenant: &Tenant,
+    key: Option<&FunctionKey>,
+    window: Window,
+    prices: &PriceTable,
+    strategy: Strategy,
+) -> Result<Vec<FunctionReport>, StoreError> {
+    let mut materials: BTreeMap<FunctionKey, Material> = BTreeMap::new();
+    for series in store.series(tenant, key, window).await? {
+        let empty = || Material { series: Vec::new(), environments: Vec::new(), changes: Vec::new() };
+        materials.entry(series.key.function.clone()).or_insert_with(empty).series.push(series);
+    }
+    for state in store.environments(tenant, key, window).await? {
+        if let Some(material) = materials.get_mut(&FunctionKey::of(&state.environment)) {
+            material.environments.push(state);
+        }
+    }
+    for mut change in change::fold(store.changes(tenant, key).await?) {
+        let Some(material) = materials.get_mut(&change.function) else { continue };
+        if change.wants_comparison() {
+            let recent = store.recent(tenant, &change.function, COMPARED).await?;
+            let rates = material
+                .latest()
+                .and_then(|latest| prices.rates(&change.function.region, latest.key.architecture).ok());
+            let since_us = change.applied_at_us.unwrap_or(0);
+            change.compare(figures::since(&recent, change.to, since_us, rates.as_ref()));
+        }
+        material.changes.push(change);
+    }
+    let mut reports: Vec<_> =
+        materials.iter().filter_map(|(key, material)| report(key, material, prices, strategy)).collect();
+    for report in &mut reports {
+        report.changes.sort_by_key(|change| std::cmp::Reverse(change.planned_at_us));
+    }
+    Ok(reports)
+}

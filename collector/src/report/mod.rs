@@ -1,0 +1,461 @@
+//! What is shown: one report per function and one of the fleet, computed from rollups.
+//!
+//! The command line, the JSON API and the pages all show these same values. Nothing here formats; see
+//! [`table`] for text and [`crate::web`] for pages. Field names and units are the JSON API's.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use tailor_sizing::advice::{Advice, FunctionEvidence, Verdict, advise};
+use tailor_sizing::bill::Usage;
+use tailor_sizing::choice::Strategy;
+use tailor_sizing::histogram::LogHistogram;
+use tailor_sizing::money::PicoDollars;
+use tailor_sizing::prices::PriceTable;
+use tailor_sizing::rollup::Rollup;
+use tailor_sizing::units::{Architecture, Megabytes};
+
+use crate::store::{EnvironmentState, FunctionKey, Series, Store, StoreError, Tenant, Window};
+use crate::tuner::change::Change;
+
+pub mod figures;
+pub mod load;
+pub mod table;
+pub mod units;
+
+pub use load::{fleet, function};
+
+/// All functions of a tenant.
+#[derive(Debug, Clone, Serialize)]
+pub struct FleetReport {
+    /// Sum over the functions.
+    pub total: FleetTotal,
+    /// The functions, the one with most to save first.
+    pub functions: Vec<FunctionReport>,
+    /// The day the prices were compiled.
+    pub prices_of: String,
+}
+
+/// Sums over a fleet.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+pub struct FleetTotal {
+    /// All invocations.
+    pub invocations: u64,
+    /// Those that failed.
+    pub errors: u64,
+    /// First invocations of an environment.
+    pub cold_starts: u64,
+    /// Billed time, ms.
+    pub billed_ms: u64,
+    /// What was paid, as far as prices are known.
+    pub cost_pico_usd: PicoDollars,
+    /// What the same invocations would have cost less at the recommended sizes.
+    pub saving_pico_usd: PicoDollars,
+}
+
+/// One function over a window of time.
+#[derive(Debug, Clone, Serialize)]
+pub struct FunctionReport {
+    /// Function name.
+    pub name: String,
+    /// AWS account; empty when unknown.
+    pub account: String,
+    /// AWS region.
+    pub region: String,
+    /// Runtime; empty when unknown.
+    pub runtime: String,
+    /// Instruction set, of the latest invocations.
+    pub architecture: Architecture,
+    /// Versions seen.
+    pub versions: Vec<String>,
+    /// Memory size of the latest invocations.
+    #[serde(rename = "memory_mb")]
+    pub memory: Megabytes,
+    /// All invocations.
+    pub invocations: u64,
+    /// Those that failed, timeouts and out-of-memory kills included.
+    pub errors: u64,
+    /// Those the timeout ended.
+    pub timeouts: u64,
+    /// Those killed for memory.
+    pub out_of_memory: u64,
+    /// First invocations of an environment.
+    pub cold_starts: u64,
+    /// Duration, cold starts and failures included.
+    pub duration_ms: Quantiles,
+    /// Billed time, ms.
+    pub billed_ms: u64,
+    /// What was paid; `null` where no price is known.
+    pub cost_pico_usd: Option<PicoDollars>,
+    /// The same for a million invocations; `null` where no price is known.
+    pub cost_per_million_pico_usd: Option<PicoDollars>,
+    /// Highest memory in use, MB, rounded up: of the function's processes, or else of the environment.
+    pub peak_memory_mb: u64,
+    /// CPU time of its processes, ms, over the invocations that were measured.
+    pub busy_ms: u64,
+    /// Time its threads wanted to run and had no CPU, ms.
+    pub starved_ms: u64,
+    /// Time with nothing to run, ms.
+    pub idle_ms: u64,
+    /// Wall time of the invocations that were measured, ms.
+    pub measured_ms: u64,
+    /// When the first invocation began, microseconds since the epoch.
+    pub first_at_us: u64,
+    /// When the latest invocation began, microseconds since the epoch.
+    pub last_at_us: u64,
+    /// Environments heard from.
+    pub environments: u64,
+    /// Each size it ran with, smallest first.
+    pub sizes: Vec<SizeReport>,
+    /// What was lost on the way.
+    pub lost: Losses,
+    /// What the extension itself used.
+    pub overhead: Overheads,
+    /// What is known only in part, in sentences.
+    pub caveats: Vec<String>,
+    /// The recommendation.
+    pub advice: AdviceReport,
+    /// Changes made to its memory size, latest first.
+    pub changes: Vec<Change>,
+    /// `peak_kib` of every measured invocation: for the memory histogram.
+    #[serde(skip)]
+    pub peak_kib: LogHistogram,
+}
+
+impl FunctionReport {
+    /// The key the store knows it by.
+    #[must_use]
+    pub fn key(&self) -> FunctionKey {
+        FunctionKey { account: self.account.clone(), region: self.region.clone(), name: self.name.clone() }
+    }
+
+    /// What its invocations would have cost less at the recommended size.
+    #[must_use]
+    pub fn saving(&self) -> PicoDollars {
+        let per_million =
+            self.advice.full.as_ref().map_or(PicoDollars::ZERO, |advice| advice.saving.per_million);
+        per_million.scaled(u128::from(self.invocations), 1_000_000).unwrap_or(PicoDollars::ZERO)
+    }
+}
+
+/// Quantiles of a duration, ms.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+pub struct Quantiles {
+    /// Half are shorter.
+    pub p50: f64,
+    /// 95 % are shorter.
+    pub p95: f64,
+    /// 99 % are shorter.
+    pub p99: f64,
+}
+
+impl Quantiles {
+    /// Of a histogram of microseconds; zeros when it is empty.
+    #[must_use]
+    pub fn of(histogram: &LogHistogram) -> Self {
+        let at = |q| round_to_micros(histogram.quantile(q).unwrap_or(0.0) / 1_000.0);
+        Self { p50: at(0.5), p95: at(0.95), p99: at(0.99) }
+    }
+}
+
+/// One function at one memory size.
+#[derive(Debug, Clone, Serialize)]
+pub struct SizeReport {
+    /// The size.
+    #[serde(rename = "memory_mb")]
+    pub memory: Megabytes,
+    /// Invocations with it.
+    pub invocations: u64,
+    /// Those that failed.
+    pub errors: u64,
+    /// Those killed for memory.
+    pub out_of_memory: u64,
+    /// First invocations of an environment.
+    pub cold_starts: u64,
+    /// Duration of the successful warm ones.
+    pub warm_duration_ms: Quantiles,
+    /// Their mean, ms.
+    pub warm_mean_ms: f64,
+    /// Billed time of all, ms.
+    pub billed_ms: u64,
+    /// What they cost; `null` where no price is known.
+    pub cost_pico_usd: Option<PicoDollars>,
+    /// The same for a million; `null` where no price is known.
+    pub cost_per_million_pico_usd: Option<PicoDollars>,
+    /// Highest memory of the function's processes, MB, rounded up; 0 when not measured.
+    pub peak_memory_mb: u64,
+    /// When the latest began, microseconds since the epoch.
+    pub last_at_us: u64,
+}
+
+/// What was lost between the handler and the store, over the environments heard from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct Losses {
+    /// Invocations dropped because an environment's buffer was full.
+    pub invocations: u64,
+    /// Telemetry records the platform dropped.
+    pub platform_records: u64,
+    /// Telemetry that could not be decoded.
+    pub undecodable_records: u64,
+    /// Batches that were counted by an environment and never came.
+    pub batches: u64,
+    /// Deliveries that failed and were tried again: nothing is lost by these.
+    pub failed_deliveries: u64,
+}
+
+/// What the extension itself used, over the environments heard from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct Overheads {
+    /// CPU time, microseconds.
+    pub cpu_us: u64,
+    /// Resident memory of the largest, KiB.
+    pub resident_kib: u64,
+    /// Bytes sent.
+    pub sent_bytes: u64,
+}
+
+/// A recommendation in brief, and in full where there is one.
+#[derive(Debug, Clone, Serialize)]
+pub struct AdviceReport {
+    /// Recommended size; the size in use when nothing can be recommended.
+    #[serde(rename = "memory_mb")]
+    pub memory: Megabytes,
+    /// Predicted change of the cost of an invocation, percent; negative is a saving.
+    pub cost_change_percent: f64,
+    /// Predicted change of mean duration, percent; negative is faster.
+    pub duration_change_percent: f64,
+    /// Why: the verdict, then each hint as `code: evidence; action`.
+    pub reasons: Vec<String>,
+    /// Everything behind it; `null` when nothing could be computed.
+    pub full: Option<Advice>,
+}
+
+impl AdviceReport {
+    fn new(result: Result<Advice, tailor_sizing::advice::AdviceError>, current: Megabytes) -> Self {
+        match result {
+            Ok(advice) => {
+                let hints = advice.hints.iter().map(|hint| {
+                    format!("{}: {}; {}", units::hint_code(hint.code), hint.evidence, hint.action)
+                });
+                Self {
+                    memory: advice.memory,
+                    cost_change_percent: round_to_micros(advice.cost_change_percent),
+                    duration_change_percent: round_to_micros(advice.duration_change_percent),
+                    reasons: advice.reasons.iter().cloned().chain(hints).collect(),
+                    full: Some(advice),
+                }
+            }
+            Err(error) => Self {
+                memory: current,
+                cost_change_percent: 0.0,
+                duration_change_percent: 0.0,
+                reasons: vec![error.to_string()],
+                full: None,
+            },
+        }
+    }
+
+    /// Whether it says to move.
+    #[must_use]
+    pub fn is_change(&self) -> bool {
+        matches!(
+            self.full.as_ref().map(|advice| advice.verdict),
+            Some(Verdict::Change | Verdict::RaiseForMemory)
+        )
+    }
+}
+
+/// Everything the store knows of one function in a window.
+struct Material {
+    series: Vec<Series>,
+    environments: Vec<EnvironmentState>,
+    changes: Vec<Change>,
+}
+
+impl Material {
+    /// The series with the latest invocation: what the function is now.
+    fn latest(&self) -> Option<&Series> {
+        self.series.iter().max_by_key(|series| series.rollup.last_at_us)
+    }
+}
+
+/// Computes one report. `None` when nothing was measured.
+fn report(
+    key: &FunctionKey,
+    material: &Material,
+    prices: &PriceTable,
+    strategy: Strategy,
+) -> Option<FunctionReport> {
+    let latest = material.latest()?;
+    let (memory, architecture) = (latest.key.memory, latest.key.architecture);
+    let newest = material.environments.iter().max_by_key(|state| state.received_at_us);
+    let ephemeral_mb = newest.map_or(0, |state| state.environment.ephemeral_mb);
+
+    let mut whole = Rollup::default();
+    let mut by_size: BTreeMap<Megabytes, Rollup> = BTreeMap::new();
+    let mut usage: BTreeMap<&'static str, (Architecture, Usage)> = BTreeMap::new();
+    for Series { key, rollup } in &material.series {
+        whole.merge(rollup);
+        let (_, usage) =
+            usage.entry(key.architecture.as_str()).or_insert_with(|| (key.architecture, Usage::default()));
+        usage.add(&Usage::of(key.memory, rollup.billed_ms, rollup.invocations, ephemeral_mb));
+        // Another instruction set is another function as far as size is concerned.
+        if key.architecture == architecture {
+            by_size.entry(key.memory).or_default().merge(rollup);
+        }
+    }
+    // One rounding for each price there is, over everything that was billed at it.
+    let cost = usage
+        .values()
+        .map(|(architecture, usage)| {
+            prices.rates(&key.region, *architecture).ok().map(|rates| rates.bill(usage).total())
+        })
+        .sum::<Option<PicoDollars>>();
+
+    let sizes: Vec<(Megabytes, Rollup)> = by_size.into_iter().collect();
+    let timeout_ms = newest.map(|state| state.environment.timeout_ms).filter(|&timeout| timeout > 0);
+    let evidence = FunctionEvidence {
+        region: &key.region,
+        architecture,
+        memory,
+        ephemeral_mb,
+        timeout_ms,
+        environments: material.environments.len() as u64,
+        sizes: &sizes,
+    };
+    let advice = AdviceReport::new(advise(&evidence, prices, strategy), memory);
+    let rates = prices.rates(&key.region, architecture).ok();
+    let size_reports = sizes
+        .iter()
+        .map(|(memory, rollup)| {
+            let cost = rates
+                .as_ref()
+                .map(|rates| rates.cost(*memory, rollup.billed_ms, rollup.invocations, ephemeral_mb));
+            size_report(*memory, rollup, cost)
+        })
+        .collect();
+
+    let work = |of: fn(&tailor_sizing::invocation::Work) -> u64| {
+        (of(&whole.warm.work) + of(&whole.cold.work)) / 1_000
+    };
+    let lost = losses(&material.environments);
+    let mut versions: Vec<String> = material.series.iter().map(|series| series.key.version.clone()).collect();
+    versions.sort_unstable();
+    versions.dedup();
+    Some(FunctionReport {
+        name: key.name.clone(),
+        account: key.account.clone(),
+        region: key.region.clone(),
+        runtime: newest.map(|state| state.environment.runtime.clone()).unwrap_or_default(),
+        architecture,
+        versions,
+        memory,
+        invocations: whole.invocations,
+        errors: whole.errors,
+        timeouts: whole.timeouts,
+        out_of_memory: whole.out_of_memory,
+        cold_starts: whole.cold_starts,
+        duration_ms: Quantiles::of(&whole.duration_us),
+        billed_ms: whole.billed_ms,
+        cost_pico_usd: cost,
+        cost_per_million_pico_usd: cost.and_then(|cost| per_million(cost, whole.invocations)),
+        peak_memory_mb: peak_mb(&whole),
+        busy_ms: work(|work| work.busy_us()),
+        starved_ms: work(|work| work.starved_us),
+        idle_ms: work(|work| work.idle_us),
+        measured_ms: (whole.warm.wall_us + whole.cold.wall_us) / 1_000,
+        first_at_us: whole.first_at_us,
+        last_at_us: whole.last_at_us,
+        environments: material.environments.len() as u64,
+        sizes: size_reports,
+        lost,
+        overhead: overheads(&material.environments),
+        caveats: caveats(&whole, &lost, cost.is_none(), &key.region),
+        advice,
+        changes: material.changes.clone(),
+        peak_kib: whole.peak_kib,
+    })
+}
+
+fn size_report(memory: Megabytes, rollup: &Rollup, cost: Option<PicoDollars>) -> SizeReport {
+    SizeReport {
+        memory,
+        invocations: rollup.invocations,
+        errors: rollup.errors,
+        out_of_memory: rollup.out_of_memory,
+        cold_starts: rollup.cold_starts,
+        warm_duration_ms: Quantiles::of(&rollup.warm_duration_us),
+        warm_mean_ms: round_to_micros(rollup.warm_duration_us.mean().unwrap_or(0.0) / 1_000.0),
+        billed_ms: rollup.billed_ms,
+        cost_pico_usd: cost,
+        cost_per_million_pico_usd: cost.and_then(|cost| per_million(cost, rollup.invocations)),
+        peak_memory_mb: rollup.max_peak_kib.div_ceil(1_024),
+        last_at_us: rollup.last_at_us,
+    }
+}
+
+fn peak_mb(rollup: &Rollup) -> u64 {
+    match rollup.max_peak_kib {
+        0 => u64::from(rollup.max_memory_used_mb),
+        kib => kib.div_ceil(1_024),
+    }
+}
+
+fn losses(environments: &[EnvironmentState]) -> Losses {
+    environments.iter().fold(Losses::default(), |sum, state| Losses {
+        invocations: sum.invocations.saturating_add(state.lost.invocations),
+        platform_records: sum.platform_records.saturating_add(state.lost.platform_records),
+        undecodable_records: sum.undecodable_records.saturating_add(state.lost.undecodable_records),
+        batches: sum.batches.saturating_add(state.sequence.saturating_sub(state.batches)),
+        failed_deliveries: sum.failed_deliveries.saturating_add(state.lost.failed_deliveries),
+    })
+}
+
+fn overheads(environments: &[EnvironmentState]) -> Overheads {
+    environments.iter().fold(Overheads::default(), |sum, state| Overheads {
+        cpu_us: sum.cpu_us.saturating_add(state.overhead.cpu_us),
+        resident_kib: sum.resident_kib.max(state.overhead.resident_kib),
+        sent_bytes: sum.sent_bytes.saturating_add(state.overhead.sent_bytes),
+    })
+}
+
+fn caveats(whole: &Rollup, lost: &Losses, unpriced: bool, region: &str) -> Vec<String> {
+    let measured = whole.warm.invocations + whole.cold.invocations;
+    let candidates = [
+        (unpriced, format!("no price is known for region {region}: costs are left out")),
+        (
+            whole.estimated > 0,
+            format!(
+                "{} invocations were timed by the extension alone: telemetry was refused",
+                whole.estimated
+            ),
+        ),
+        (
+            measured == 0 && whole.invocations > 0,
+            "CPU time could not be measured: busy, starved and idle are unknown".to_owned(),
+        ),
+        (lost.invocations > 0, format!("{} invocations were lost before they were sent", lost.invocations)),
+        (lost.batches > 0, format!("{} batches never arrived", lost.batches)),
+        (
+            lost.platform_records > 0,
+            format!("the platform dropped {} telemetry records", lost.platform_records),
+        ),
+        (
+            lost.undecodable_records > 0,
+            format!("{} telemetry records could not be read", lost.undecodable_records),
+        ),
+    ];
+    candidates.into_iter().filter(|(applies, _)| *applies).map(|(_, sentence)| sentence).collect()
+}
+
+/// What a million cost when `count` cost this; `None` of none.
+#[must_use]
+pub fn per_million(cost: PicoDollars, count: u64) -> Option<PicoDollars> {
+    cost.scaled(1_000_000, u128::from(count))
+}
+
+/// Three decimals: finer than any of these values is known.
+fn round_to_micros(value: f64) -> f64 {
+    (value * 1_000.0).round() / 1_000.0
+}

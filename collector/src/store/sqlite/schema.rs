@@ -1,0 +1,80 @@
+//! The tables, step by step from an empty file to today's.
+//!
+//! Every key begins with tenant and function, which is what a sharded engine distributes by, and ends in
+//! something the client made. No sequences, triggers, foreign keys or updates.
+
+use rusqlite::{Connection, TransactionBehavior};
+
+use super::StoreError;
+
+/// Each entry brings the file from the version before it; entries are only ever appended.
+const STEPS: &[&str] = &["
+CREATE TABLE batch (
+    tenant TEXT NOT NULL, account TEXT NOT NULL, region TEXT NOT NULL, function TEXT NOT NULL,
+    environment BLOB NOT NULL, sequence BIGINT NOT NULL,
+    received_at_us BIGINT NOT NULL,
+    version TEXT NOT NULL, memory_mb BIGINT NOT NULL, architecture TEXT NOT NULL, runtime TEXT NOT NULL,
+    initialization_type TEXT NOT NULL, extension_version TEXT NOT NULL,
+    ephemeral_mb BIGINT NOT NULL, timeout_ms BIGINT NOT NULL,
+    lost_invocations BIGINT NOT NULL, lost_platform_records BIGINT NOT NULL,
+    lost_undecodable_records BIGINT NOT NULL, failed_deliveries BIGINT NOT NULL,
+    overhead_cpu_us BIGINT NOT NULL, overhead_resident_kib BIGINT NOT NULL,
+    overhead_sent_bytes BIGINT NOT NULL, overhead_ticks BIGINT NOT NULL,
+    PRIMARY KEY (tenant, account, region, function, environment, sequence)
+) WITHOUT ROWID;
+
+CREATE TABLE rollup (
+    tenant TEXT NOT NULL, account TEXT NOT NULL, region TEXT NOT NULL, function TEXT NOT NULL,
+    hour BIGINT NOT NULL,
+    version TEXT NOT NULL, memory_mb BIGINT NOT NULL, architecture TEXT NOT NULL,
+    part BLOB NOT NULL,
+    body BLOB NOT NULL,
+    PRIMARY KEY (tenant, account, region, function, hour, version, memory_mb, architecture, part)
+) WITHOUT ROWID;
+
+CREATE TABLE recent (
+    tenant TEXT NOT NULL, account TEXT NOT NULL, region TEXT NOT NULL, function TEXT NOT NULL,
+    last_at_us BIGINT NOT NULL,
+    environment BLOB NOT NULL, sequence BIGINT NOT NULL,
+    invocations BIGINT NOT NULL,
+    body BLOB NOT NULL,
+    PRIMARY KEY (tenant, account, region, function, last_at_us, environment, sequence)
+);
+
+CREATE TABLE change_event (
+    tenant TEXT NOT NULL, account TEXT NOT NULL, region TEXT NOT NULL, function TEXT NOT NULL,
+    change_id TEXT NOT NULL, step BIGINT NOT NULL,
+    at_us BIGINT NOT NULL, kind TEXT NOT NULL, detail TEXT NOT NULL,
+    PRIMARY KEY (tenant, account, region, function, change_id, step)
+) WITHOUT ROWID;
+"];
+
+/// The schema this program writes.
+#[expect(clippy::cast_possible_wrap, reason = "a handful of steps")]
+pub(super) const KNOWN: i64 = STEPS.len() as i64;
+
+/// Brings the file to today's schema; refuses one from the future.
+pub(super) fn migrate(connection: &mut Connection) -> Result<(), StoreError> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let found: i64 = transaction.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    if found > KNOWN {
+        return Err(StoreError::NewerSchema { found, known: KNOWN });
+    }
+    for step in STEPS.iter().skip(usize::try_from(found).unwrap_or(0)) {
+        transaction.execute_batch(step)?;
+    }
+    transaction.execute_batch(&format!("PRAGMA user_version = {KNOWN}"))?;
+    transaction.commit()?;
+    Ok(())
+}
+
+/// Refuses a file that is not of today's schema, without changing it.
+pub(super) fn check(connection: &Connection) -> Result<(), StoreError> {
+    match connection.query_row("PRAGMA user_version", [], |row| row.get(0))? {
+        KNOWN => Ok(()),
+        found if found > KNOWN => Err(StoreError::NewerSchema { found, known: KNOWN }),
+        found => Err(StoreError::Engine(format!(
+            "schema {found} is older than {KNOWN}: run `tailor serve` once to bring it up to date"
+        ))),
+    }
+}

@@ -1,0 +1,281 @@
+//! The one thread that writes: group commit.
+//!
+//! While one transaction waits for the disk the next requests queue up; they all go into the next one.
+//! Within a transaction, rollups of the same series and hour are merged before they are written, so a
+//! busy function costs one row per commit, not one per batch.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use rusqlite::{Connection, Transaction, TransactionBehavior, params};
+use tokio::sync::{mpsc, oneshot};
+
+use agent_proto::rollup;
+use tailor_sizing::rollup::Rollup;
+
+use super::compact::{self, Piles};
+use super::to_sql;
+use crate::store::{ChangeEvent, Delivery, FunctionKey, Receipt, SeriesKey, StoreError, Tenant};
+
+/// Requests in one transaction. More only delays the first of them.
+const MAX_GROUP: usize = 512;
+
+/// Batch bytes in one transaction, kept well under the 10 MiB that distributed engines allow.
+const MAX_GROUP_BYTES: usize = 4 << 20;
+
+/// How often the writer tidies up, when it has something to write at all.
+const TIDY_INTERVAL: Duration = Duration::from_secs(30);
+
+/// How often it forgets old batches: that reads the whole table.
+const FORGET_INTERVAL: Duration = Duration::from_secs(6 * 3_600);
+
+/// Something to write, and where to say what became of it.
+pub(super) enum Job {
+    Append(Box<Delivery>, oneshot::Sender<Result<Receipt, StoreError>>),
+    LogChange(Tenant, Box<ChangeEvent>, oneshot::Sender<Result<(), StoreError>>),
+}
+
+impl Job {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Append(delivery, _) => delivery.body.len(),
+            Self::LogChange(..) => 0,
+        }
+    }
+}
+
+/// What is to be said to a job once the transaction is on disk.
+enum Outcome {
+    Receipt(Receipt),
+    Logged(Result<(), StoreError>),
+}
+
+/// Writes until the channel closes.
+pub(super) fn run(connection: Connection, mut jobs: mpsc::Receiver<Job>) {
+    let mut writer = Writer::new(connection);
+    while let Some(first) = jobs.blocking_recv() {
+        let mut bytes = first.bytes();
+        let mut group = vec![first];
+        while group.len() < MAX_GROUP && bytes < MAX_GROUP_BYTES {
+            let Ok(job) = jobs.try_recv() else { break };
+            bytes += job.bytes();
+            group.push(job);
+        }
+        writer.commit_and_answer(group);
+        writer.tidy_when_due();
+    }
+    // Leaves one file behind instead of a log to replay. A failure costs the next start a moment.
+    let _ = writer.connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)");
+}
+
+struct Writer {
+    connection: Connection,
+    piles: Piles,
+    tidied_at: Instant,
+    forgot_at: Option<Instant>,
+}
+
+impl Writer {
+    fn new(connection: Connection) -> Self {
+        let piles = Piles::left_behind(&connection).unwrap_or_else(|error| {
+            tracing::warn!(%error, "could not see what needs tidying; it waits for the next start");
+            Piles::default()
+        });
+        Self { connection, piles, tidied_at: Instant::now(), forgot_at: None }
+    }
+
+    fn tidy_when_due(&mut self) {
+        let mut result = Ok(());
+        if self.tidied_at.elapsed() >= TIDY_INTERVAL {
+            self.tidied_at = Instant::now();
+            result = self.piles.tidy(&mut self.connection);
+        }
+        if self.forgot_at.is_none_or(|at| at.elapsed() >= FORGET_INTERVAL) {
+            self.forgot_at = Some(Instant::now());
+            result = result.and_then(|()| compact::forget_batches(&self.connection));
+        }
+        if let Err(error) = result {
+            tracing::warn!(%error, "could not tidy the store; trying again later");
+        }
+    }
+
+    fn commit_and_answer(&mut self, group: Vec<Job>) {
+        match commit(&mut self.connection, &mut self.piles, &group) {
+            Ok(outcomes) => {
+                for (job, outcome) in group.into_iter().zip(outcomes) {
+                    // A requester that has gone away will send again and be told that it is a duplicate.
+                    match (job, outcome) {
+                        (Job::Append(_, answer), Outcome::Receipt(receipt)) => drop(answer.send(Ok(receipt))),
+                        (Job::LogChange(_, _, answer), Outcome::Logged(result)) => drop(answer.send(result)),
+                        _ => unreachable!("each job has the outcome of its kind"),
+                    }
+                }
+            }
+            // One request that the engine cannot take must not fail its neighbours; a full disk fails all.
+            Err(error) if group.len() > 1 && !matches!(error, StoreError::Full(_)) => {
+                for job in group {
+                    self.commit_and_answer(vec![job]);
+                }
+            }
+            Err(error) => {
+                tracing::error!(%error, requests = group.len(), "could not store");
+                for job in group {
+                    match job {
+                        Job::Append(_, answer) => drop(answer.send(Err(error.clone()))),
+                        Job::LogChange(_, _, answer) => drop(answer.send(Err(error.clone()))),
+                    }
+                }
+            }
+        }
+    }
+}
+
+type Merged<'a> = BTreeMap<(&'a Tenant, SeriesKey, u64), Rollup>;
+
+fn commit(connection: &mut Connection, piles: &mut Piles, group: &[Job]) -> Result<Vec<Outcome>, StoreError> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let mut outcomes = Vec::with_capacity(group.len());
+    let mut merged = Merged::new();
+    for job in group {
+        outcomes.push(match job {
+            Job::Append(delivery, _) => Outcome::Receipt(append(&transaction, delivery, &mut merged)?),
+            Job::LogChange(tenant, event, _) => Outcome::Logged(log_change(&transaction, tenant, event)?),
+        });
+    }
+    for ((tenant, key, hour), rollup) in &merged {
+        insert_rollup(&transaction, tenant, key, *hour, rollup)?;
+    }
+    transaction.commit()?;
+    for (tenant, key, hour) in merged.keys() {
+        piles.part(tenant, key, *hour);
+    }
+    for (job, outcome) in group.iter().zip(&outcomes) {
+        if let (Job::Append(delivery, _), Outcome::Receipt(Receipt::Stored)) = (job, outcome) {
+            piles.recent(&delivery.tenant, FunctionKey::of(&delivery.environment), delivery.invocations);
+        }
+    }
+    Ok(outcomes)
+}
+
+fn append<'a>(
+    transaction: &Transaction<'_>,
+    delivery: &'a Delivery,
+    merged: &mut Merged<'a>,
+) -> Result<Receipt, StoreError> {
+    let environment = &delivery.environment;
+    let id = environment.id.0.as_slice();
+    let inserted = transaction
+        .prepare_cached(
+            "INSERT INTO batch VALUES
+             (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,?17,?18,?19,?20,?21,?22,?23)
+             ON CONFLICT DO NOTHING",
+        )?
+        .execute(params![
+            delivery.tenant.0,
+            environment.account,
+            environment.region,
+            environment.function,
+            id,
+            to_sql(delivery.sequence),
+            to_sql(delivery.received_at_us),
+            environment.version,
+            environment.memory.0,
+            environment.architecture.as_str(),
+            environment.runtime,
+            environment.initialization_type,
+            environment.extension_version,
+            environment.ephemeral_mb,
+            to_sql(environment.timeout_ms),
+            to_sql(delivery.lost.invocations),
+            to_sql(delivery.lost.platform_records),
+            to_sql(delivery.lost.undecodable_records),
+            to_sql(delivery.lost.failed_deliveries),
+            to_sql(delivery.overhead.cpu_us),
+            to_sql(delivery.overhead.resident_kib),
+            to_sql(delivery.overhead.sent_bytes),
+            to_sql(delivery.overhead.ticks),
+        ])?;
+    if inserted == 0 {
+        return Ok(Receipt::Duplicate);
+    }
+    if delivery.invocations > 0 {
+        transaction
+            .prepare_cached("INSERT INTO recent VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9) ON CONFLICT DO NOTHING")?
+            .execute(params![
+                delivery.tenant.0,
+                environment.account,
+                environment.region,
+                environment.function,
+                to_sql(delivery.last_at_us),
+                id,
+                to_sql(delivery.sequence),
+                to_sql(delivery.invocations),
+                delivery.body.as_ref(),
+            ])?;
+    }
+    for (hour, rollup) in &delivery.rollups {
+        merged.entry((&delivery.tenant, SeriesKey::of(environment), *hour)).or_default().merge(rollup);
+    }
+    Ok(Receipt::Stored)
+}
+
+/// Appends one partial rollup under an id of its own.
+pub(super) fn insert_rollup(
+    transaction: &Transaction<'_>,
+    tenant: &Tenant,
+    key: &SeriesKey,
+    hour: u64,
+    rollup: &Rollup,
+) -> Result<(), StoreError> {
+    let FunctionKey { account, region, name } = &key.function;
+    transaction.prepare_cached("INSERT INTO rollup VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10)")?.execute(
+        params![
+            tenant.0,
+            account,
+            region,
+            name,
+            to_sql(hour),
+            key.version,
+            key.memory.0,
+            key.architecture.as_str(),
+            part_id()?.as_slice(),
+            rollup::encode(rollup),
+        ],
+    )?;
+    Ok(())
+}
+
+fn log_change(
+    transaction: &Transaction<'_>,
+    tenant: &Tenant,
+    event: &ChangeEvent,
+) -> Result<Result<(), StoreError>, StoreError> {
+    let FunctionKey { account, region, name } = &event.function;
+    let inserted = transaction
+        .prepare_cached(
+            "INSERT INTO change_event VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9) ON CONFLICT DO NOTHING",
+        )?
+        .execute(params![
+            tenant.0,
+            account,
+            region,
+            name,
+            event.change_id,
+            to_sql(event.step),
+            to_sql(event.at_us),
+            event.kind,
+            event.detail.to_string(),
+        ])?;
+    Ok(if inserted == 1 {
+        Ok(())
+    } else {
+        Err(StoreError::StepTaken { change_id: event.change_id.clone(), step: event.step })
+    })
+}
+
+fn part_id() -> Result<[u8; 16], StoreError> {
+    let mut id = [0; 16];
+    getrandom::fill(&mut id)
+        .map_err(|error| StoreError::Engine(format!("no random numbers from the system: {error}")))?;
+    Ok(id)
+}

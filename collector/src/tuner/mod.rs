@@ -1,0 +1,3 @@
+//! Moves functions to better sizes, where it is told to.
+
+pub mod change;

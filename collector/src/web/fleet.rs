@@ -1,0 +1,137 @@
+//! The fleet page: every function in one table, the one with most to save first.
+
+use maud::{Markup, html};
+
+use tailor_sizing::advice::Verdict;
+use tailor_sizing::money::PicoDollars;
+
+use super::chart;
+use super::layout::{choices, document, tile, unbroken};
+use crate::api::Wanted;
+use crate::report::units::{change, count, duration, duration_of};
+use crate::report::{FleetReport, FunctionReport};
+
+pub(super) fn render(report: &FleetReport, wanted: &Wanted) -> Markup {
+    let total = &report.total;
+    let body = html! {
+        div.heading { h1 { "Functions" } (choices(wanted)) }
+        div.tiles {
+            (tile("Functions", &report.functions.len().to_string(), ""))
+            (tile("Invocations", &count(total.invocations), &format!("{} failed", count(total.errors))))
+            (tile("Billed", &duration_of(total.billed_ms), &format!("{} cold starts", count(total.cold_starts))))
+            (tile("Cost", &total.cost_pico_usd.to_string(), &format!("prices of {}", report.prices_of)))
+            (tile("To save", &total.saving_pico_usd.to_string(), "at the recommended sizes"))
+        }
+        @if report.functions.is_empty() {
+            section.card {
+                h2 { "No invocations yet" }
+                p { "Add the layer to a function, set " code { "TAILOR_ENDPOINT" } " to this address and "
+                    code { "TAILOR_API_KEY" } " to a key, and invoke it. It shows up here within a minute." }
+            }
+        } @else {
+            (table(report, wanted))
+            p.legend {
+                span.key.busy {} "running " span.key.starved {} "wanting CPU " span.key.idle {} "waiting"
+            }
+        }
+    };
+    document("Functions", &body)
+}
+
+fn table(report: &FleetReport, wanted: &Wanted) -> Markup {
+    let total = &report.total;
+    html! {
+        div.scroll {
+            table.fleet {
+                thead {
+                    tr {
+                        th scope="col" { "Function" }
+                        th.number scope="col" { "Memory" }
+                        th.number scope="col" { "Calls" }
+                        th.number scope="col" { "Errors" }
+                        th.number scope="col" { "Cold" }
+                        th.number scope="col" { "p50" }
+                        th.number scope="col" { "p95" }
+                        th scope="col" { "Time" }
+                        th.number scope="col" { "Peak" }
+                        th.number scope="col" { "Cost" }
+                        th.number scope="col" { "per million" }
+                        th.number scope="col" { "Advice" }
+                        th.number scope="col" { "To save" }
+                    }
+                }
+                tbody {
+                    @for (index, function) in report.functions.iter().enumerate() { (row(index, function, wanted)) }
+                }
+                tfoot {
+                    tr {
+                        th scope="row" { "Total" }
+                        td.number data-label="Memory" {}
+                        td.number data-label="Calls" { (count(total.invocations)) }
+                        td.number data-label="Errors" { (count(total.errors)) }
+                        td.number data-label="Cold" { (count(total.cold_starts)) }
+                        td {} td {} td {} td {}
+                        td.number data-label="Cost" { (total.cost_pico_usd) }
+                        td {} td {}
+                        td.number.good data-label="To save" { (total.saving_pico_usd) }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn row(index: usize, function: &FunctionReport, wanted: &Wanted) -> Markup {
+    let money =
+        |amount: Option<PicoDollars>| amount.map_or_else(|| "–".to_owned(), |amount| amount.to_string());
+    let peak = if function.peak_memory_mb > 0 {
+        format!("{} MB", function.peak_memory_mb)
+    } else {
+        "–".to_owned()
+    };
+    html! {
+        tr {
+            th scope="row" {
+                a href=(wanted.function_link(&function.key())) { (function.name) }
+                span.sub {
+                    (function.runtime) " · " (function.architecture) " · " (function.region)
+                    @if !function.caveats.is_empty() {
+                        " · " span.warn title=(function.caveats.join("; ")) { (function.caveats.len()) " caveats" }
+                    }
+                }
+            }
+            td.number data-label="Memory" { (unbroken(&function.memory.to_string())) }
+            td.number data-label="Calls" { (count(function.invocations)) }
+            td.number.bad[function.errors > 0] data-label="Errors" { (count(function.errors)) }
+            td.number data-label="Cold" { (count(function.cold_starts)) }
+            td.number data-label="p50" { (unbroken(&duration(function.duration_ms.p50))) }
+            td.number data-label="p95" { (unbroken(&duration(function.duration_ms.p95))) }
+            td.bar data-label="Time" {
+                (chart::split(function.busy_ms, function.starved_ms, function.idle_ms, &format!("split-{index}")))
+            }
+            td.number data-label="Peak" { (unbroken(&peak)) }
+            td.number data-label="Cost" { (money(function.cost_pico_usd)) }
+            td.number data-label="per million" { (money(function.cost_per_million_pico_usd)) }
+            td.number data-label="Advice" { (advice(function)) }
+            td.number data-label="To save" {
+                @if function.saving() > PicoDollars::ZERO { span.good { (function.saving()) } } @else { "–" }
+            }
+        }
+    }
+}
+
+fn advice(function: &FunctionReport) -> Markup {
+    let advice = &function.advice;
+    match advice.full.as_ref().map(|advice| advice.verdict) {
+        Some(Verdict::Change | Verdict::RaiseForMemory) => html! {
+            span.badge.move { "→ " (unbroken(&advice.memory.to_string())) }
+            span.sub {
+                "cost " (unbroken(&change(advice.cost_change_percent))) ", time "
+                (unbroken(&change(advice.duration_change_percent)))
+            }
+        },
+        Some(Verdict::AlreadyBest) => html! { span.badge.keep { "keep" } },
+        Some(_) => html! { span.badge { "not sure yet" } },
+        None => html! { span.badge { "no price" } },
+    }
+}

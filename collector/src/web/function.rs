@@ -1,0 +1,374 @@
+//! The page of one function: what it does, what another size would do, and what was done.
+
+use maud::{Markup, html};
+
+use tailor_sizing::advice::{Advice, ConfidenceLevel, Verdict};
+use tailor_sizing::money::PicoDollars;
+use tailor_sizing::units::Megabytes;
+
+use super::chart::{self, Curve, Expected, Mark};
+use super::layout::{choices, document, tile, unbroken};
+use super::snippet;
+use crate::api::Wanted;
+use crate::report::FunctionReport;
+use crate::report::units::{change, count, duration, duration_of, hint_code, instant, share};
+use crate::tuner::change::Change;
+
+pub(super) fn render(report: &FunctionReport, wanted: &Wanted) -> Markup {
+    let body = html! {
+        p.crumb { a href="/" { "Functions" } }
+        div.heading {
+            div {
+                h1 { (report.name) }
+                p.sub {
+                    (report.runtime) " · " (report.architecture) " · " (report.region)
+                    @if !report.account.is_empty() { " · " (report.account) }
+                    " · " (report.versions.join(", ")) " · last seen " (instant(report.last_at_us))
+                }
+            }
+            (choices(wanted))
+        }
+        (verdict(report))
+        (tiles(report))
+        @if let Some(advice) = &report.advice.full { (curves(report, advice)) }
+        div.columns {
+            (time_split(report))
+            (memory(report))
+        }
+        @if let Some(advice) = &report.advice.full { (hints(advice)) }
+        (sizes(report))
+        (changes(&report.changes))
+        (snippets(report))
+        (quality(report))
+    };
+    document(&report.name, &body)
+}
+
+fn verdict(report: &FunctionReport) -> Markup {
+    let advice = &report.advice;
+    let Some(full) = &advice.full else {
+        return html! { section.card.verdict { h2 { "No recommendation" } p { (advice.reasons.join("; ")) } } };
+    };
+    let moves = advice.is_change();
+    let heading = match full.verdict {
+        Verdict::Change => "Move",
+        Verdict::RaiseForMemory => "Give it more memory",
+        Verdict::AlreadyBest => "Keep this size",
+        Verdict::TooUncertain | Verdict::TooLittleEvidence | Verdict::NoCpuTelemetry => "Not sure yet",
+    };
+    html! {
+        section.card.verdict.move[moves] {
+            div {
+                h2 { (heading) }
+                p.sizes {
+                    span.from { (unbroken(&report.memory.to_string())) }
+                    @if moves { span.arrow aria-label="to" { "→" } span.to { (unbroken(&advice.memory.to_string())) } }
+                }
+            }
+            @if moves {
+                div { div.name { "Cost of an invocation" } div.value { (unbroken(&change(advice.cost_change_percent))) } }
+                div { div.name { "Mean duration" } div.value { (unbroken(&change(advice.duration_change_percent))) } }
+                @if full.saving.per_million != PicoDollars::ZERO {
+                    div {
+                        div.name { @if full.saving.per_million < PicoDollars::ZERO { "Costs more per million" } @else { "Saves per million" } }
+                        div.value { (magnitude(full.saving.per_million)) }
+                    }
+                }
+            }
+            div { div.name { "Confidence" } div.value { (confidence(full.confidence.level)) } }
+            p.why { @for reason in &full.reasons { (reason) ". " } }
+        }
+    }
+}
+
+fn magnitude(amount: PicoDollars) -> String {
+    PicoDollars(amount.0.saturating_abs()).to_string()
+}
+
+fn confidence(level: ConfidenceLevel) -> &'static str {
+    match level {
+        ConfidenceLevel::Low => "low",
+        ConfidenceLevel::Medium => "medium",
+        ConfidenceLevel::High => "high",
+    }
+}
+
+fn tiles(report: &FunctionReport) -> Markup {
+    let cost =
+        |amount: Option<PicoDollars>| amount.map_or_else(|| "–".to_owned(), |amount| amount.to_string());
+    let errors = format!("{} failed, {} cold", count(report.errors), count(report.cold_starts));
+    let kills = match report.out_of_memory {
+        0 => format!("in {} environments", report.environments),
+        kills => format!("{kills} killed for memory"),
+    };
+    html! {
+        div.tiles {
+            (tile("Invocations", &count(report.invocations), &errors))
+            (tile("p50", &duration(report.duration_ms.p50), &format!("p95 {}", duration(report.duration_ms.p95))))
+            (tile("Billed", &duration_of(report.billed_ms), ""))
+            (tile("Cost", &cost(report.cost_pico_usd), &format!("{} per million", cost(report.cost_per_million_pico_usd))))
+            (tile("Peak memory", &format!("{} MB", report.peak_memory_mb), &kills))
+        }
+    }
+}
+
+fn curves(report: &FunctionReport, advice: &Advice) -> Markup {
+    let dollars = |amount: PicoDollars| amount.to_dollars();
+    let duration_curve = Curve {
+        id: "duration-curve",
+        title: "Mean duration by memory size",
+        description: describe(report, advice, "Mean duration", |point| duration(point.mean.mean_ms)),
+        expected: advice
+            .curve
+            .iter()
+            .map(|point| Expected {
+                memory: point.memory,
+                value: point.mean.mean_ms,
+                low: point.mean.interval_80[0],
+                high: point.mean.interval_80[1],
+            })
+            .collect(),
+        measured: report
+            .sizes
+            .iter()
+            .filter(|size| size.warm_mean_ms > 0.0)
+            .map(|size| (size.memory, size.warm_mean_ms))
+            .collect(),
+        marks: marks(report, advice),
+        format: duration,
+    };
+    let cost_curve = Curve {
+        id: "cost-curve",
+        title: "Cost of a million invocations by memory size",
+        description: describe(report, advice, "Cost per million", |point| point.cost_per_million.to_string()),
+        expected: advice
+            .curve
+            .iter()
+            .map(|point| Expected {
+                memory: point.memory,
+                value: dollars(point.cost_per_million),
+                low: dollars(point.cost_per_million_interval_80[0]),
+                high: dollars(point.cost_per_million_interval_80[1]),
+            })
+            .collect(),
+        measured: report
+            .sizes
+            .iter()
+            .filter_map(|size| Some((size.memory, dollars(size.cost_per_million_pico_usd?))))
+            .collect(),
+        marks: marks(report, advice),
+        format: |value| if value >= 1.0 { format!("${value:.0}") } else { format!("${value:.2}") },
+    };
+    html! {
+        section.card {
+            h2 { "What other sizes would do" }
+            p.legend {
+                span.key.line {} "predicted " span.key.band {} "80 % interval " span.key.dot {} "measured"
+            }
+            div.columns {
+                figure { figcaption { "Mean duration of a warm invocation" } (duration_curve.render()) }
+                figure { figcaption { "Cost of a million invocations" } (cost_curve.render()) }
+            }
+        }
+    }
+}
+
+fn describe(
+    report: &FunctionReport,
+    advice: &Advice,
+    what: &str,
+    value: fn(&tailor_sizing::advice::CurvePoint) -> String,
+) -> String {
+    let at = |memory: Megabytes| {
+        let point = advice.curve.iter().find(|point| point.memory == memory);
+        point.map(|point| format!("{} at {memory}", value(point)))
+    };
+    let mut said: Vec<String> = [at(report.memory)].into_iter().flatten().collect();
+    if report.advice.is_change() {
+        said.extend(at(report.advice.memory).map(|text| format!("{text}, which is recommended")));
+    }
+    format!("{what}: {}.", said.join("; "))
+}
+
+fn marks(report: &FunctionReport, advice: &Advice) -> Vec<Mark> {
+    let mut marks = vec![Mark { memory: report.memory, name: "now", class: "now" }];
+    if report.advice.is_change() {
+        marks.push(Mark { memory: report.advice.memory, name: "recommended", class: "to" });
+    }
+    if !advice.floor.unmeasured && advice.floor.memory > Megabytes::MIN {
+        marks.push(Mark { memory: advice.floor.memory, name: "floor", class: "floor" });
+    }
+    marks
+}
+
+fn time_split(report: &FunctionReport) -> Markup {
+    let wall = report.busy_ms + report.starved_ms + report.idle_ms;
+    let part = |class: &str, name: &str, ms: u64, meaning: &str| {
+        html! {
+            dt { span class={ "key " (class) } {} (name) }
+            dd { (share(ms, wall)) " %, " (duration_of(ms)) span.sub { (meaning) } }
+        }
+    };
+    html! {
+        section.card {
+            h2 { "Where the time goes" }
+            div.big { (chart::split(report.busy_ms, report.starved_ms, report.idle_ms, "time-split")) }
+            dl.parts {
+                (part("busy", "Busy", report.busy_ms, "running on a CPU"))
+                (part("starved", "Starved", report.starved_ms, "wanted a CPU and had none: more memory helps"))
+                (part("idle", "Idle", report.idle_ms, "waiting for the network, a disk or a timer"))
+            }
+        }
+    }
+}
+
+fn memory(report: &FunctionReport) -> Markup {
+    let floor = report.advice.full.as_ref().map(|advice| &advice.floor);
+    html! {
+        section.card {
+            h2 { "Memory" }
+            @if report.peak_kib.is_empty() {
+                p { "Peaks of single invocations were not measured; the highest of any environment is "
+                    (report.peak_memory_mb) " MB." }
+            } @else if let Some(floor) = floor {
+                (chart::memory(&report.peak_kib, report.memory, floor.memory))
+                p.sub {
+                    "The floor is the smallest size judged safe: the highest peak with a margin of "
+                    (format!("{:.0}", 100.0 * floor.margin)) " %."
+                    @if floor.saturated { " A size was filled to 95 % or more, so the true need is not known." }
+                }
+            }
+        }
+    }
+}
+
+fn hints(advice: &Advice) -> Markup {
+    html! {
+        @if !advice.hints.is_empty() {
+            section.card {
+                h2 { "Why, and what else to do" }
+                ul.hints {
+                    @for hint in &advice.hints {
+                        li {
+                            code { (hint_code(hint.code)) }
+                            p { (hint.evidence) }
+                            p.action { (hint.action) }
+                            @if let Some(saving) = hint.saving_per_million { p.good { "saves " (saving) " per million" } }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn sizes(report: &FunctionReport) -> Markup {
+    let predicted = |memory: Megabytes| {
+        let advice = report.advice.full.as_ref()?;
+        advice.curve.iter().find(|point| point.memory == memory)
+    };
+    html! {
+        section.card {
+            h2 { "Measured at each size" }
+            div.scroll {
+                table {
+                    thead { tr {
+                        th scope="col" { "Memory" }
+                        @for name in ["Calls", "Errors", "Warm mean", "p95", "Model", "per million", "Peak"] {
+                            th.number scope="col" { (name) }
+                        }
+                        th.number scope="col" { "Latest" }
+                    } }
+                    tbody {
+                        @for size in &report.sizes {
+                            tr {
+                                th scope="row" { (unbroken(&size.memory.to_string())) }
+                                td.number data-label="Calls" { (count(size.invocations)) }
+                                td.number.bad[size.errors > 0] data-label="Errors" { (count(size.errors)) }
+                                td.number data-label="Warm mean" { (unbroken(&duration(size.warm_mean_ms))) }
+                                td.number data-label="p95" { (unbroken(&duration(size.warm_duration_ms.p95))) }
+                                td.number data-label="Model" {
+                                    @if let Some(point) = predicted(size.memory) { (unbroken(&duration(point.mean.mean_ms))) } @else { "–" }
+                                }
+                                td.number data-label="per million" {
+                                    @if let Some(cost) = size.cost_per_million_pico_usd { (cost) } @else { "–" }
+                                }
+                                td.number data-label="Peak" { (size.peak_memory_mb) " MB" }
+                                td.number data-label="Latest" { (instant(size.last_at_us)) }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn changes(changes: &[Change]) -> Markup {
+    let percent = |value: Option<f64>| value.map_or_else(|| "not yet".to_owned(), change);
+    html! {
+        @if !changes.is_empty() {
+            section.card {
+                h2 { "Changes" }
+                div.scroll {
+                    table {
+                        thead { tr {
+                            th scope="col" { "When" } th scope="col" { "From, to" } th scope="col" { "State" }
+                            th.number scope="col" { "Mean before" } th.number scope="col" { "predicted" }
+                            th.number scope="col" { "measured" }
+                            th.number scope="col" { "Cost predicted" } th.number scope="col" { "measured" }
+                        } }
+                        tbody {
+                            @for change in changes {
+                                tr {
+                                    th scope="row" { (instant(change.planned_at_us)) }
+                                    td data-label="From, to" { (unbroken(&format!("{} → {}", change.from, change.to))) }
+                                    td data-label="State" { span.badge { (change.state.code()) } span.sub { (change.reason) } }
+                                    td.number data-label="Mean before" { (unbroken(&duration(change.intent.before.mean_ms))) }
+                                    td.number data-label="predicted" { (unbroken(&duration(change.predicted_mean_ms()))) }
+                                    td.number data-label="measured" {
+                                        @if let Some(after) = change.after.filter(|after| after.warm > 0) {
+                                            (unbroken(&duration(after.mean_ms)))
+                                        } @else { "not yet" }
+                                    }
+                                    td.number data-label="Cost predicted" { (unbroken(&self::change(change.intent.cost_change_percent))) }
+                                    td.number data-label="measured" { (unbroken(&percent(change.measured_cost_change_percent()))) }
+                                }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn snippets(report: &FunctionReport) -> Markup {
+    html! {
+        section.card {
+            h2 { "To set " (report.advice.memory) " yourself" }
+            @for (index, snippet) in snippet::all(&report.name, report.advice.memory).iter().enumerate() {
+                details open[index == 0] {
+                    summary { (snippet.tool) }
+                    pre { code { (snippet.text) } }
+                }
+            }
+        }
+    }
+}
+
+fn quality(report: &FunctionReport) -> Markup {
+    let per_invocation = report.overhead.cpu_us / report.invocations.max(1);
+    html! {
+        section.card {
+            h2 { "How good the data is" }
+            @if report.caveats.is_empty() { p { "Nothing was lost, and every invocation was measured." } }
+            @else { ul { @for caveat in &report.caveats { li { (caveat) } } } }
+            p.sub {
+                "The extension used " (per_invocation) " µs of CPU for each invocation and at most "
+                (report.overhead.resident_kib / 1_024) " MB; " (report.lost.failed_deliveries)
+                " deliveries had to be repeated."
+            }
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! Pages rendered on the server: they work without JavaScript and load nothing from elsewhere.
+
+use std::sync::Arc;
+
+use axum::extract::{Form, Path, Query, State};
+use axum::response::{IntoResponse, Response};
+use http::{HeaderValue, StatusCode, header};
+use maud::{Markup, html};
+use serde::Deserialize;
+
+use crate::api::{Wanted, one_function};
+use crate::http::App;
+use crate::http::access::PageReader;
+use crate::http::error::ApiError;
+use crate::report;
+
+mod chart;
+mod fleet;
+mod function;
+mod layout;
+mod snippet;
+
+/// Where the style sheet is.
+pub const STYLE_PATH: &str = "/assets/style.css";
+
+const STYLE: &str = include_str!("style.css");
+
+/// `GET /`: the fleet.
+pub async fn fleet(
+    State(app): State<Arc<App>>,
+    PageReader(tenant): PageReader,
+    Query(wanted): Query<Wanted>,
+) -> Result<Response, Page> {
+    let strategy = wanted.strategy()?;
+    let fleet = report::fleet(app.store.as_ref(), &tenant, wanted.window(), &app.prices, strategy)
+        .await
+        .map_err(ApiError::from)?;
+    Ok(page(StatusCode::OK, &fleet::render(&fleet, &wanted)))
+}
+
+/// `GET /functions/{name}`: one function.
+pub async fn function(
+    State(app): State<Arc<App>>,
+    PageReader(tenant): PageReader,
+    Path(name): Path<String>,
+    Query(wanted): Query<Wanted>,
+) -> Result<Response, Page> {
+    let report = one_function(&app, &tenant, &name, &wanted).await?;
+    Ok(page(StatusCode::OK, &function::render(&report, &wanted)))
+}
+
+/// What a sign-in link carries.
+#[derive(Deserialize)]
+pub struct Ticket {
+    ticket: Option<String>,
+}
+
+/// `GET /login`: the sign-in form, or a ticket's way in.
+pub async fn login(State(app): State<Arc<App>>, Query(Ticket { ticket }): Query<Ticket>) -> Response {
+    let signed_in = ticket.as_deref().and_then(|ticket| app.sign_in_with_ticket(ticket));
+    signed_in.unwrap_or_else(|| {
+        let spent = ticket.is_some().then_some("This link has been used already. Sign in with an API key.");
+        page(StatusCode::OK, &layout::login(spent))
+    })
+}
+
+/// What the sign-in form sends.
+#[derive(Deserialize)]
+pub struct Credentials {
+    key: String,
+}
+
+/// `POST /login`.
+pub async fn log_in(State(app): State<Arc<App>>, Form(Credentials { key }): Form<Credentials>) -> Response {
+    app.sign_in_with_key(&key)
+        .unwrap_or_else(|| page(StatusCode::FORBIDDEN, &layout::login(Some("This key is not known here."))))
+}
+
+/// The style sheet.
+pub async fn style() -> impl IntoResponse {
+    let headers = [
+        (header::CONTENT_TYPE, HeaderValue::from_static("text/css; charset=utf-8")),
+        (header::CACHE_CONTROL, HeaderValue::from_static("max-age=300")),
+    ];
+    (headers, STYLE)
+}
+
+/// A failure, shown as a page.
+pub struct Page(ApiError);
+
+impl From<ApiError> for Page {
+    fn from(error: ApiError) -> Self {
+        Self(error)
+    }
+}
+
+impl IntoResponse for Page {
+    fn into_response(self) -> Response {
+        let body = html! {
+            h1 { "Not here" }
+            p { (self.0.to_string()) }
+            p { a href="/" { "All functions" } }
+        };
+        page(self.0.status(), &layout::document("Not here", &body))
+    }
+}
+
+fn page(status: StatusCode, markup: &Markup) -> Response {
+    let media_type = HeaderValue::from_static("text/html; charset=utf-8");
+    (status, [(header::CONTENT_TYPE, media_type)], markup.0.clone()).into_response()
+}
