@@ -4,20 +4,19 @@
 //! process never ends before SHUTDOWN, because that fails the function: whatever breaks inside leaves it
 //! dormant, asking for events and doing nothing else.
 
-use std::cell::{Cell, OnceCell, RefCell};
-use std::convert::Infallible;
+use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::rc::Rc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use agent_proto::batch::Environment;
-use lambda_extension::{Extension, LambdaEvent, NextEvent, RegisteredExtension, Service, service_fn};
 use tailor_sizing::units::{Architecture, Megabytes};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::agent::{Agent, new_environment_id};
-use crate::api::Api;
+use crate::api::{Api, ApiError, Event, Function, Registration};
 use crate::settings::{Settings, Variables};
 use crate::shipper::{Delivery, Shipper};
 use crate::telemetry;
@@ -33,6 +32,9 @@ const SHUTDOWN_RESERVE: Duration = Duration::from_millis(150);
 /// does that; this is for managed instances, which do not freeze, and for invocations of minutes.
 const LOOK_INTERVAL: Duration = Duration::from_secs(5);
 
+/// Pause between tries of a `next` that failed at once, so that a broken API does not cost a whole CPU.
+const RETRY_PAUSE: Duration = Duration::from_millis(200);
+
 /// Registration could not be had; the platform reports the rest.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -41,7 +43,7 @@ pub enum StartError {
     NotLambda,
     /// Lambda refused every set of events.
     #[error("cannot register with the extensions API: {0}")]
-    Register(lambda_extension::Error),
+    Register(#[from] ApiError),
 }
 
 /// Everything the tasks of this one thread share.
@@ -55,10 +57,7 @@ struct Shared {
     log_summary: bool,
 }
 
-/// The shared state, once registration has told us whose it is. Empty: events are asked for and ignored.
-type Slot = Rc<OnceCell<Rc<Shared>>>;
-
-/// Runs until SHUTDOWN, and then ends the process.
+/// Runs until SHUTDOWN.
 ///
 /// # Errors
 /// [`StartError`] when registration is impossible; nothing after it is an error.
@@ -70,63 +69,78 @@ pub async fn run(
     let runtime_api = variables.get("AWS_LAMBDA_RUNTIME_API").ok_or(StartError::NotLambda)?;
     let managed =
         variables.get("AWS_LAMBDA_INITIALIZATION_TYPE").as_deref() == Some("lambda-managed-instances");
-    let slot = Slot::default();
-    let events = Rc::clone(&slot);
-    let processor = service_fn(move |event: LambdaEvent| {
-        let slot = Rc::clone(&events);
-        async move {
-            handle(&slot, event.next).await;
-            Ok::<(), Infallible>(())
-        }
-    });
-    let registered = register(managed, processor).await.map_err(StartError::Register)?;
+    let api = Api::new(&runtime_api);
+    // Nothing comes before this: the runtime is not started until every extension has registered.
+    let registration = register(&api, managed).await?;
     for complaint in complaints {
         tracing::warn!("{complaint}");
     }
-    let api = Api::new(&runtime_api);
-    if settings.enabled {
-        match environment(&registered, variables) {
-            Some(environment) => start(&slot, environment, &settings, &api, &registered.extension_id).await,
-            None => tracing::error!(
+    let shared = match environment(&registration.function, variables) {
+        Some(environment) if settings.enabled => {
+            Some(start(environment, &settings, &api, &registration.identifier).await)
+        }
+        Some(_) => None,
+        None => {
+            tracing::error!(
                 "AWS_REGION or AWS_LAMBDA_FUNCTION_MEMORY_SIZE is missing or odd: measuring nothing"
-            ),
+            );
+            None
+        }
+    };
+    loop {
+        match api.next(&registration.identifier).await {
+            Ok(Event::Invoke { request_id, deadline_ms }) => {
+                if let Some(shared) = &shared {
+                    shared.guarded(|agent| agent.invoked(&request_id, unix_us(), deadline_ms));
+                    ship_if_due(shared);
+                }
+            }
+            Ok(Event::Shutdown { deadline_ms }) => {
+                let left = Duration::from_millis(deadline_ms.saturating_sub(unix_us() / 1_000));
+                if let Some(shared) = &shared {
+                    shut_down(shared, Instant::now() + left.saturating_sub(SHUTDOWN_RESERVE)).await;
+                }
+                return Ok(());
+            }
+            Ok(Event::Other) => tracing::info!("an event of a kind that is not known is passed over"),
+            Err(error) => {
+                tracing::warn!(%error, "cannot get the next event, trying again");
+                sleep(RETRY_PAUSE).await;
+            }
         }
     }
-    let extension_id = registered.extension_id.clone();
-    if let Err(error) = registered.run().await {
-        // The crate's loop ends at the first event it cannot read; the function must not end with it.
-        tracing::error!(%error, "the event loop ended: staying on without measuring");
-    }
-    api.next_until_shutdown(&extension_id).await;
-    shut_down(&slot, Instant::now() + Duration::from_secs(1)).await
 }
 
 /// Registers for what the platform allows: managed instances know no INVOKE event.
-async fn register<S>(managed: bool, processor: S) -> Result<RegisteredExtension<S>, lambda_extension::Error>
-where
-    S: Service<LambdaEvent, Error = Infallible> + Clone,
-    S::Future: Future<Output = Result<(), Infallible>>,
-{
-    let register =
-        |events| Extension::new().with_events(events).with_events_processor(processor.clone()).register();
+async fn register(api: &Api, managed: bool) -> Result<Registration, StartError> {
+    let name = own_name();
     if !managed {
-        match register(&["INVOKE", "SHUTDOWN"]).await {
-            Ok(registered) => return Ok(registered),
+        match api.register(&name, &["INVOKE", "SHUTDOWN"]).await {
+            Ok(registration) => return Ok(registration),
             Err(error) => tracing::warn!(%error, "INVOKE events are refused: registering for SHUTDOWN only"),
         }
     }
-    register(&["SHUTDOWN"]).await
+    Ok(api.register(&name, &["SHUTDOWN"]).await?)
+}
+
+/// The platform knows extensions by the names of their files.
+fn own_name() -> String {
+    std::env::args_os()
+        .next()
+        .as_deref()
+        .and_then(|path| Path::new(path).file_name())
+        .map_or_else(|| "tailor-extension".to_owned(), |name| name.to_string_lossy().into_owned())
 }
 
 /// Who we are measuring; `None` when Lambda's own variables are not there.
-fn environment<S>(registered: &RegisteredExtension<S>, variables: &impl Variables) -> Option<Environment> {
+fn environment(function: &Function, variables: &impl Variables) -> Option<Environment> {
     let memory_mb = variables.get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE")?.parse().ok()?;
     Some(Environment {
         id: new_environment_id(),
-        account: registered.account_id.clone().unwrap_or_default(),
+        account: function.account_id.clone().unwrap_or_default(),
         region: variables.get("AWS_REGION")?,
-        function: registered.function_name.clone(),
-        version: registered.function_version.clone(),
+        function: function.function_name.clone(),
+        version: function.function_version.clone(),
         memory: Megabytes(memory_mb),
         architecture: if cfg!(target_arch = "aarch64") { Architecture::Arm64 } else { Architecture::X86_64 },
         runtime: String::new(),
@@ -137,8 +151,8 @@ fn environment<S>(registered: &RegisteredExtension<S>, variables: &impl Variable
     })
 }
 
-/// Begins to measure: listens for telemetry and fills the slot.
-async fn start(slot: &Slot, environment: Environment, settings: &Settings, api: &Api, extension_id: &str) {
+/// Begins to measure and listens for telemetry.
+async fn start(environment: Environment, settings: &Settings, api: &Api, extension_id: &str) -> Rc<Shared> {
     let shipper = settings.endpoint.as_ref().and_then(|endpoint| {
         Shipper::new(endpoint, settings.api_key.clone())
             .inspect_err(|error| tracing::error!(%error, "TAILOR_ENDPOINT is not usable: sending nothing"))
@@ -156,8 +170,7 @@ async fn start(slot: &Slot, environment: Environment, settings: &Settings, api: 
         tracing::warn!(reason, "no telemetry: durations will be estimates");
     }
     tokio::task::spawn_local(look_regularly(Rc::clone(&shared)));
-    // Filled once: nothing else writes it.
-    let _ = slot.set(shared);
+    shared
 }
 
 /// Binds first, then subscribes: Lambda may deliver at once.
@@ -195,42 +208,22 @@ impl Shared {
     }
 }
 
-/// One event. Returns at once on INVOKE, because the crate asks for the next event only then.
-async fn handle(slot: &Slot, event: NextEvent) {
-    match event {
-        NextEvent::Invoke(invoke) => {
-            if let Some(shared) = slot.get() {
-                shared.guarded(|agent| agent.invoked(&invoke.request_id, unix_us(), invoke.deadline_ms));
-                ship_if_due(shared);
-            }
-        }
-        NextEvent::Shutdown(shutdown) => {
-            let left = Duration::from_millis(shutdown.deadline_ms.saturating_sub(unix_us() / 1_000));
-            shut_down(slot, Instant::now() + left.saturating_sub(SHUTDOWN_RESERVE)).await
+/// Reads the last counters, takes the last report and delivers what is left.
+async fn shut_down(shared: &Rc<Shared>, deadline: Instant) {
+    shared.guarded(Agent::shutting_down);
+    // A clock that jumped may have put the deadline far away or into the past; both bounds still hold.
+    let report_deadline = (Instant::now() + LAST_REPORT_LIMIT).min(deadline);
+    while !shared.dormant.get() && shared.agent.borrow().awaits_report() {
+        if timeout_at(report_deadline, shared.changed.notified()).await.is_err() {
+            break;
         }
     }
-}
-
-/// Reads the last counters, takes the last report, delivers what is left, and ends the process.
-async fn shut_down(slot: &Slot, deadline: Instant) -> ! {
-    if let Some(shared) = slot.get().filter(|shared| !shared.dormant.get()) {
-        shared.guarded(Agent::shutting_down);
-        // A clock that jumped may have put the deadline far away or into the past; both bounds still hold.
-        let report_deadline = (Instant::now() + LAST_REPORT_LIMIT).min(deadline);
-        while shared.agent.borrow().awaits_report() {
-            if timeout_at(report_deadline, shared.changed.notified()).await.is_err() {
-                break;
-            }
-        }
-        shared.guarded(Agent::finish);
-        if shared.log_summary {
-            shared.guarded(crate::summary::print);
-        }
-        // Whether it was delivered or not, the deadline decides.
-        let _ = timeout_at(deadline, ship_all(shared)).await;
+    shared.guarded(Agent::finish);
+    if shared.log_summary {
+        shared.guarded(crate::summary::print);
     }
-    // The crate would ask for another event; a clean end is the platform's sign that all is well.
-    std::process::exit(0)
+    // Whether it was delivered or not, the deadline decides.
+    let _ = timeout_at(deadline, ship_all(shared)).await;
 }
 
 async fn look_regularly(shared: Rc<Shared>) {

@@ -105,7 +105,7 @@ pub async fn subscribe(
             "buffering": {"maxItems": 1_000, "maxBytes": 262_144, "timeoutMs": 25},
             "destination": {"protocol": "HTTP", "URI": format!("http://sandbox.localdomain:{port}")},
         });
-        status = api.put_telemetry(extension_id, body.to_string()).await?;
+        status = api.subscribe(extension_id, body.to_string()).await?;
         match status {
             http::StatusCode::OK => return Ok(Subscription::Accepted),
             http::StatusCode::BAD_REQUEST => {}
