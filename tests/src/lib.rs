@@ -2,6 +2,7 @@
 //! functions in the languages of the machine, a slow server for them to wait for, the sandbox and the
 //! collector as child processes.
 
+pub mod build;
 pub mod functions;
 pub mod process;
 pub mod sandbox;

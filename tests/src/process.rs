@@ -1,10 +1,8 @@
 //! A server as a child process: started, awaited, and ended with the test or the demo, however that ends.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -17,53 +15,33 @@ const START_LIMIT: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub struct Server {
     child: Child,
-    /// The line it said it was ready with.
-    pub ready_line: String,
     log: PathBuf,
 }
 
 impl Server {
-    /// Starts `command` with its log going to `log`, and waits for its first line of standard output.
+    /// Starts `command` with its output and log going to `log`, and waits until `ready` finds it so.
     ///
     /// # Errors
-    /// When it cannot be started, ends, or says nothing within half a minute; with the end of its log.
-    pub fn start(command: &mut Command, log: &Path) -> Result<Self> {
+    /// When it cannot be started, ends, or is not ready within half a minute; with the end of its log.
+    pub fn start(command: &mut Command, log: &Path, ready: impl Fn() -> bool) -> Result<Self> {
         let program = command.get_program().to_string_lossy().into_owned();
         let file = File::create(log).with_context(|| format!("cannot write {}", log.display()))?;
-        let mut child = command
+        let child = command
             .stdin(Stdio::null())
-            .stdout(Stdio::piped())
+            .stdout(file.try_clone()?)
             .stderr(file)
             .spawn()
             .with_context(|| format!("cannot start {program}"))?;
-        let stdout = child.stdout.take().context("standard output is piped")?;
-        let (ready, first_line) = mpsc::channel();
-        // Goes on reading to the end, so that the server never blocks on a full pipe.
-        thread::spawn(move || {
-            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-                let _ = ready.send(line);
+        let mut server = Self { child, log: log.to_owned() };
+        let deadline = Instant::now() + START_LIMIT;
+        while !ready() {
+            let ended = server.child.try_wait()?.is_some();
+            if ended || Instant::now() > deadline {
+                bail!("{program} did not start:\n{}", server.log_tail());
             }
-        });
-        let mut server = Self { child, ready_line: String::new(), log: log.to_owned() };
-        match first_line.recv_timeout(START_LIMIT) {
-            Ok(line) => server.ready_line = line,
-            Err(_) => bail!("{program} did not start:\n{}", server.log_tail()),
+            thread::sleep(Duration::from_millis(20));
         }
         Ok(server)
-    }
-
-    /// The address in the ready line: what follows `http://`.
-    ///
-    /// # Errors
-    /// When there is none.
-    pub fn address(&self) -> Result<String> {
-        let (_, rest) = self
-            .ready_line
-            .split_once("http://")
-            .with_context(|| format!("no address in `{}`", self.ready_line))?;
-        let end =
-            rest.find(|c: char| !(c.is_ascii_alphanumeric() || ".:-[]".contains(c))).unwrap_or(rest.len());
-        Ok(rest[..end].to_owned())
     }
 
     /// Asks it to end as an operator would (SIGTERM) and waits for it.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::net::TcpStream;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -84,7 +85,7 @@ impl Stage {
             &sandbox_address,
             &collector_arguments,
         )?;
-        let collector_address = collector.address()?;
+        let collector_address = collector_address(&folder).context("the collector is ready")?;
         let functions = folder.join("functions");
         let assembly = Assembly {
             project: plan.project,
@@ -113,6 +114,7 @@ impl Stage {
                 .arg("--trace")
                 .arg(folder.join("trace.jsonl")),
             &folder.join("sandbox.log"),
+            || TcpStream::connect(&sandbox_address).is_ok(),
         )?;
         Ok(Self {
             programs: plan.programs.clone(),
@@ -212,6 +214,8 @@ fn start_collector(
     sandbox_address: &str,
     arguments: &[String],
 ) -> Result<Server> {
+    // The collector leaves its address here when it listens; an earlier one's must not be taken for it.
+    let _ = fs::remove_file(address_file(folder));
     Server::start(
         Command::new(&programs.collector)
             .args(["serve", "--listen", listen, "--local-reads"])
@@ -226,7 +230,18 @@ fn start_collector(
             .env("AWS_ACCESS_KEY_ID", "local")
             .env("AWS_SECRET_ACCESS_KEY", "local"),
         &folder.join("collector.log"),
+        || collector_address(folder).is_some_and(|address| TcpStream::connect(address).is_ok()),
     )
+}
+
+fn address_file(folder: &Path) -> PathBuf {
+    folder.join("collector/address")
+}
+
+/// `host:port` of the running collector; `None` while it does not listen.
+fn collector_address(folder: &Path) -> Option<String> {
+    let url = fs::read_to_string(address_file(folder)).ok()?;
+    Some(url.trim().strip_prefix("http://")?.to_owned())
 }
 
 fn write_secret(path: &Path, secret: &str) -> Result<()> {

@@ -11,11 +11,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
+use tailor_e2e::build;
 use tailor_e2e::functions::{EXAMPLES, Example};
 use tailor_e2e::sandbox::Lambda;
-use tailor_e2e::stage::{Plan, Programs, Stage};
+use tailor_e2e::stage::{Plan, Stage};
 
-use crate::{build, layer};
+use crate::layer;
 
 /// Functions invoked at a time. Their CPU quotas are real and so are this machine's few cores.
 const AT_A_TIME: usize = 2;
@@ -46,19 +47,14 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         check_writable(path)?;
     }
     eprintln!("building (the first time takes a few minutes)");
-    let binaries = build::all()?;
+    let mut programs = build::programs()?;
     let folder = build::target_folder()?.join("demo");
     if folder.exists() {
         fs::remove_dir_all(&folder).with_context(|| format!("cannot empty {}", folder.display()))?;
     }
     let zip = folder.join("layer.zip");
-    layer::write(&binaries.extension, &zip)?;
-    let programs = Programs {
-        collector: binaries.collector,
-        sandbox: binaries.sandbox,
-        layer: zip,
-        handler: binaries.handler,
-    };
+    layer::write(&programs.layer.join("extensions/tailor-extension"), &zip)?;
+    programs.layer = zip;
     let examples = examples_for_this_machine();
     let listen = format!("127.0.0.1:{}", options.port);
     let tuner: &[&str] = if options.apply { &["--tuner", "apply", "--tuner-interval", "2s"] } else { &[] };

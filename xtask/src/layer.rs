@@ -7,9 +7,8 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use sha2::{Digest, Sha256};
+use tailor_e2e::build;
 use zip::write::SimpleFileOptions;
-
-use crate::build;
 
 /// zopfli's default effort: a second of ours for a twentieth of every download.
 const COMPRESSION_LEVEL: i64 = 15;

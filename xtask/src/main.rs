@@ -4,7 +4,6 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-mod build;
 mod demo;
 mod layer;
 mod test;

@@ -3,9 +3,8 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
+use tailor_e2e::build;
 use tailor_e2e::functions::Language;
-
-use crate::build;
 
 /// What `cargo xtask test` can be asked.
 #[derive(Debug, clap::Args)]
@@ -17,7 +16,7 @@ pub(crate) struct Options {
 
 /// Builds what the end-to-end tests start, says what is left out and why, and runs the tests.
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
-    build::all()?;
+    build::programs()?;
     for language in [Language::Python, Language::Node, Language::Java, Language::Go] {
         if let Some(command) = language.missing_command() {
             println!("skipped: functions in {} (no `{command}` on this machine)", language.name());

@@ -1,45 +1,57 @@
-//! Building with cargo, and where the results are.
+//! Building with cargo what the stage starts, and where the results are.
+//!
+//! Tests call this themselves, so that a bare `cargo test` works; when all is built it takes a second.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
+use crate::stage::Programs;
+
 /// The cargo profile of what is shipped in the layer; the example handlers share its dependencies.
 const LAYER_PROFILE: &str = "layer";
 
 /// The project's folder.
-pub(crate) fn project() -> Result<PathBuf> {
+///
+/// # Errors
+/// When this crate was taken out of it.
+pub fn project() -> Result<PathBuf> {
     let own = Path::new(env!("CARGO_MANIFEST_DIR"));
-    Ok(own.parent().context("xtask lies in the project's folder")?.to_owned())
+    Ok(own.parent().context("this crate lies in the project's folder")?.to_owned())
 }
 
 /// The folder cargo builds into.
-pub(crate) fn target_folder() -> Result<PathBuf> {
+///
+/// # Errors
+/// When the working folder is gone.
+pub fn target_folder() -> Result<PathBuf> {
     match std::env::var_os("CARGO_TARGET_DIR") {
         Some(folder) => Ok(std::path::absolute(folder)?),
         None => Ok(project()?.join("target")),
     }
 }
 
-/// What the demo and the end-to-end tests start.
-#[derive(Debug)]
-pub(crate) struct Binaries {
-    pub(crate) collector: PathBuf,
-    pub(crate) sandbox: PathBuf,
-    pub(crate) extension: PathBuf,
-    pub(crate) handler: PathBuf,
-}
-
 /// Builds the servers as a developer runs them, and what runs inside a function as it is shipped.
-pub(crate) fn all() -> Result<Binaries> {
-    cargo(&["build", "-p", "tailor-collector", "-p", "lambda-sandbox"])?;
+///
+/// # Errors
+/// When cargo fails; it has said why.
+pub fn programs() -> Result<Programs> {
+    cargo(&["build", "--quiet", "-p", "tailor-collector", "-p", "lambda-sandbox"])?;
     let shipped = shipped(&["tailor-extension", "demo-functions"])?;
-    let servers = target_folder()?.join("debug");
-    Ok(Binaries {
-        collector: servers.join("tailor"),
-        sandbox: servers.join("lambda-sandbox"),
-        extension: shipped.join("tailor-extension"),
+    let target = target_folder()?;
+    let layer = target.join("stage-layer");
+    fs::create_dir_all(layer.join("extensions"))?;
+    let installed = layer.join("extensions/tailor-extension");
+    // Replaced in one step: another test may be starting it just now.
+    let fresh = layer.join(format!("tailor-extension-{}", std::process::id()));
+    fs::copy(shipped.join("tailor-extension"), &fresh)?;
+    fs::rename(&fresh, &installed)?;
+    Ok(Programs {
+        collector: target.join("debug/tailor"),
+        sandbox: target.join("debug/lambda-sandbox"),
+        layer,
         handler: shipped.join("handler"),
     })
 }
@@ -48,9 +60,12 @@ pub(crate) fn all() -> Result<Binaries> {
 ///
 /// Static musl where its standard library is installed: half the start and memory, and no libc to miss.
 /// Elsewhere the machine's own target, said so.
-pub(crate) fn shipped(packages: &[&str]) -> Result<PathBuf> {
+///
+/// # Errors
+/// When cargo fails; it has said why.
+pub fn shipped(packages: &[&str]) -> Result<PathBuf> {
     let musl = format!("{}-unknown-linux-musl", std::env::consts::ARCH);
-    let mut arguments = vec!["build", "--profile", LAYER_PROFILE];
+    let mut arguments = vec!["build", "--quiet", "--profile", LAYER_PROFILE];
     packages.iter().for_each(|package| arguments.extend(["-p", package]));
     let target = has_target(&musl);
     if target {
@@ -83,7 +98,10 @@ fn has_target(target: &str) -> bool {
 }
 
 /// Runs cargo in the project.
-pub(crate) fn cargo(arguments: &[&str]) -> Result<()> {
+///
+/// # Errors
+/// When it cannot be started or fails.
+pub fn cargo(arguments: &[&str]) -> Result<()> {
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
     let mut command = Command::new(cargo);
     command.args(arguments).current_dir(project()?);
