@@ -183,7 +183,7 @@ impl Agent {
         };
         Overhead {
             cpu_us: usage.map_or(0, |u| microseconds(u.user_time()) + microseconds(u.system_time())),
-            resident_kib: usage.map_or(0, |u| u64::try_from(u.max_rss()).unwrap_or_default()),
+            resident_kib: process::own_resident_kib(),
             sent_bytes: self.sent_bytes,
             ticks: 0,
         }

@@ -74,6 +74,12 @@ impl Processes {
     }
 }
 
+/// Our own resident memory, KiB. Not `getrusage`'s maximum: that is inherited from whoever started us.
+#[must_use]
+pub fn own_resident_kib() -> u64 {
+    parse::value(&std::fs::read_to_string("/proc/self/status").unwrap_or_default(), "VmRSS:")
+}
+
 impl Snapshot {
     /// Resident memory of all processes, KiB. Pages they share count once for each.
     #[must_use]
