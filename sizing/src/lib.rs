@@ -17,4 +17,6 @@ pub mod prices;
 pub mod profile;
 pub mod replay;
 pub mod rollup;
+pub mod score;
 pub mod units;
+pub mod work;

@@ -10,18 +10,21 @@ use serde::Serialize;
 
 use crate::histogram::LogHistogram;
 use crate::profile::Profile;
-use crate::replay::Shape;
 use crate::rollup::Rollup;
 use crate::units::Megabytes;
+use crate::work::{WorkModel, log_ms, trust};
 
-/// Standard deviation of the replay's error far from every measured size, in logarithm.
-const REPLAY_ERROR: f64 = 0.20;
+/// Standard deviation of the replay's error, in logarithm, where little changes.
+const REPLAY_ERROR: f64 = 0.08;
 
-/// The same without CPU counters: the split into work and waiting is then a guess.
-const BLIND_ERROR: f64 = 0.80;
+/// And per e-fold by which the replay changes the duration.
+const CHANGE_ERROR: f64 = 0.15;
 
 /// Doublings of memory over which the error is remembered (a fall to 1/e).
-const MEMORY_OCTAVES: f64 = 2.0;
+const MEMORY_OCTAVES: f64 = 1.5;
+
+/// A residual beyond this (a factor of 20) is a mix-up, not an error of the replay.
+const MOST_RESIDUAL: f64 = 3.0;
 
 /// Coefficient of variation assumed of durations where too few were seen to tell.
 const ASSUMED_SPREAD: f64 = 0.30;
@@ -56,10 +59,9 @@ impl Prediction {
 /// A function's work as the model understands it.
 #[derive(Debug, Clone)]
 pub struct Model {
-    shape: Shape,
+    work: WorkModel,
     profile: Profile,
     anchors: Vec<Anchor>,
-    error: f64,
     /// Weights of the anchors' residuals, and the Cholesky factor of their covariance.
     weights: Vec<f64>,
     factor: Vec<Vec<f64>>,
@@ -71,6 +73,7 @@ pub struct Model {
 #[derive(Debug, Clone, Copy)]
 struct Anchor {
     octave: f64,
+    log_replayed: f64,
     residual: f64,
     variance: f64,
 }
@@ -79,46 +82,38 @@ impl Model {
     /// Learns from every measured size; `None` when none has an invocation with a duration.
     #[must_use]
     pub fn fit(sizes: &[(Megabytes, Rollup)]) -> Option<Self> {
-        let mut profiles: Vec<(Profile, f64)> = Vec::new();
-        for (memory, rollup) in sizes {
-            if let Some(profile) = Profile::of(*memory, rollup).filter(|profile| profile.wall_ms > 0.0) {
-                profiles.push((profile, relative_variance(rollup, profile.invocations)));
-            }
-        }
-        let profile =
-            profiles.iter().map(|(profile, _)| *profile).max_by(|a, b| trust(a).total_cmp(&trust(b)))?;
-        let shape = profile.shape();
-        let anchors: Vec<Anchor> = profiles
+        let seen: Vec<(Profile, f64)> = sizes
             .iter()
-            .map(|(seen, variance)| Anchor {
-                octave: octave(seen.memory),
-                residual: (seen.wall_ms / replayed(&shape, seen.memory)).ln().clamp(-3.0, 3.0),
-                variance: *variance,
+            .filter_map(|(memory, rollup)| {
+                let profile = Profile::of(*memory, rollup)?;
+                Some((profile, relative_variance(rollup, profile.invocations)))
             })
             .collect();
-        let error = if profile.measured { REPLAY_ERROR } else { BLIND_ERROR };
-        let noise = anchors.iter().map(|anchor| anchor.variance).fold(f64::INFINITY, f64::min);
+        let profiles: Vec<Profile> = seen.iter().map(|(profile, _)| *profile).collect();
+        let profile = profiles.iter().copied().max_by(|a, b| trust(a).total_cmp(&trust(b)))?;
+        let work = WorkModel::fit(&profiles)?;
+        let anchors: Vec<Anchor> = seen
+            .iter()
+            .map(|(profile, variance)| {
+                let (log_replayed, _) = work.log_wall(profile.memory);
+                Anchor {
+                    octave: octave(profile.memory),
+                    log_replayed,
+                    residual: (log_ms(profile.wall_ms) - log_replayed).clamp(-MOST_RESIDUAL, MOST_RESIDUAL),
+                    variance: *variance,
+                }
+            })
+            .collect();
         let durations = sizes
             .iter()
             .find(|(memory, _)| *memory == profile.memory)
             .map(|(_, rollup)| rollup.warm_duration_us.clone())
             .unwrap_or_default();
-        let mut model = Self {
-            shape,
-            profile,
-            anchors,
-            error,
-            weights: Vec::new(),
-            factor: Vec::new(),
-            noise,
-            durations,
-        };
-        model.factor = model.factorize();
-        model.weights = {
-            let residuals: Vec<f64> = model.anchors.iter().map(|anchor| anchor.residual).collect();
-            backward(&model.factor, forward(&model.factor, residuals))
-        };
-        Some(model)
+        let noise = anchors.iter().map(|anchor| anchor.variance).fold(f64::INFINITY, f64::min);
+        let factor = factorize(&anchors);
+        let residuals = anchors.iter().map(|anchor| anchor.residual).collect();
+        let weights = backward(&factor, forward(&factor, residuals));
+        Some(Self { work, profile, anchors, weights, factor, noise, durations })
     }
 
     /// What the most telling size measured.
@@ -147,38 +142,47 @@ impl Model {
     }
 
     fn log_prediction(&self, memory: Megabytes) -> (f64, f64) {
+        let (log_replayed, between) = self.work.log_wall(memory);
         let at = octave(memory);
-        let covariances: Vec<f64> =
-            self.anchors.iter().map(|anchor| self.kernel(anchor.octave, at)).collect();
+        let covariances: Vec<f64> = self.anchors.iter().map(|anchor| kernel(anchor.octave, at)).collect();
         let correction: f64 = covariances.iter().zip(&self.weights).map(|(k, w)| k * w).sum();
         let explained: f64 = forward(&self.factor, covariances).iter().map(|v| v * v).sum();
-        let variance = (self.error * self.error - explained).max(0.0);
-        (replayed(&self.shape, memory).ln() + correction, variance)
+        let forgotten = (REPLAY_ERROR * REPLAY_ERROR - explained).max(0.0);
+        // What changes more from what was seen is known less.
+        let change = self
+            .anchors
+            .iter()
+            .map(|anchor| (log_replayed - anchor.log_replayed).abs())
+            .fold(f64::INFINITY, f64::min)
+            .min(MOST_RESIDUAL);
+        let variance = forgotten + between + CHANGE_ERROR * CHANGE_ERROR * change * change;
+        (log_replayed + correction, variance)
     }
+}
 
-    fn kernel(&self, a: f64, b: f64) -> f64 {
-        self.error * self.error * (-(a - b).abs() / MEMORY_OCTAVES).exp()
-    }
+/// Covariance of the replay's error between two sizes, given in octaves.
+fn kernel(a: f64, b: f64) -> f64 {
+    REPLAY_ERROR * REPLAY_ERROR * (-(a - b).abs() / MEMORY_OCTAVES).exp()
+}
 
-    /// Cholesky factor of the anchors' covariance; their noise keeps it positive definite.
-    fn factorize(&self) -> Vec<Vec<f64>> {
-        let mut factor: Vec<Vec<f64>> = Vec::with_capacity(self.anchors.len());
-        for (i, anchor) in self.anchors.iter().enumerate() {
-            let mut row = Vec::with_capacity(i + 1);
-            for (j, other) in self.anchors.iter().take(i + 1).enumerate() {
-                let above = factor.get(j).unwrap_or(&row);
-                let dot: f64 = row.iter().zip(above).take(j).map(|(a, b)| a * b).sum();
-                let entry = self.kernel(anchor.octave, other.octave);
-                if i == j {
-                    row.push((entry + anchor.variance + 1e-6 - dot).max(1e-9).sqrt());
-                } else {
-                    row.push((entry - dot) / above.get(j).copied().unwrap_or(1.0));
-                }
+/// Cholesky factor of the anchors' covariance; their noise keeps it positive definite.
+fn factorize(anchors: &[Anchor]) -> Vec<Vec<f64>> {
+    let mut factor: Vec<Vec<f64>> = Vec::with_capacity(anchors.len());
+    for (i, anchor) in anchors.iter().enumerate() {
+        let mut row = Vec::with_capacity(i + 1);
+        for (j, other) in anchors.iter().take(i + 1).enumerate() {
+            let above = factor.get(j).unwrap_or(&row);
+            let dot: f64 = row.iter().zip(above).take(j).map(|(a, b)| a * b).sum();
+            let entry = kernel(anchor.octave, other.octave);
+            if i == j {
+                row.push((entry + anchor.variance + 1e-6 - dot).max(1e-9).sqrt());
+            } else {
+                row.push((entry - dot) / above.get(j).copied().unwrap_or(1.0));
             }
-            factor.push(row);
         }
-        factor
+        factor.push(row);
     }
+    factor
 }
 
 /// `L x = b`.
@@ -211,11 +215,6 @@ fn octave(memory: Megabytes) -> f64 {
     f64::from(memory.0.max(1)).log2()
 }
 
-/// The replay's wall time, kept away from zero so that its logarithm exists.
-fn replayed(shape: &Shape, memory: Megabytes) -> f64 {
-    shape.wall_ms(memory).max(1e-3)
-}
-
 /// Relative variance of the mean duration of `invocations`.
 fn relative_variance(rollup: &Rollup, invocations: u64) -> f64 {
     let durations = &rollup.warm_duration_us;
@@ -224,14 +223,6 @@ fn relative_variance(rollup: &Rollup, invocations: u64) -> f64 {
         _ => ASSUMED_SPREAD * ASSUMED_SPREAD,
     };
     spread / invocations.max(1) as f64
-}
-
-/// How far a profile is to be trusted as the one to replay: measured before guessed, then by evidence,
-/// and small sizes least, since one throttled period there outweighs the work.
-fn trust(profile: &Profile) -> f64 {
-    let measured = if profile.measured { 1e6 } else { 1.0 };
-    let evidence = (profile.invocations as f64).min(50.0).sqrt();
-    measured * evidence * profile.memory.share().clamp(0.01, 1.0).sqrt()
 }
 
 #[cfg(test)]

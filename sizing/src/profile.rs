@@ -1,23 +1,34 @@
-//! What the telemetry of one size says about an invocation: its work, its waiting and its parallelism.
+//! What the telemetry of one size says about an invocation: means of its work, its wants and its waiting.
 //!
 //! For one thread `wall = busy + starved + idle`. Starved time is measured (run-queue wait, which holds the
-//! throttled time), so busy and idle can be told apart even where the function was held back. How long the
-//! same work takes at another size is in [`crate::replay`].
+//! throttled time), so busy and idle can be told apart even where the function was held back. What follows
+//! from it for other sizes is in [`crate::work`].
 
 use crate::invocation::Work;
 use crate::replay::Shape;
 use crate::rollup::{Rollup, WorkSum};
 use crate::units::Megabytes;
 
-/// Numbers of bursts tried when the replay is fitted to what was seen.
-const BURST_COUNTS: [f64; 15] =
-    [1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0, 48.0, 64.0, 100.0, 200.0, 400.0];
+/// Effective busy threads up to which there is one thread with its helpers, and beyond which (by one more)
+/// work is handed between threads.
+const ONE_THREAD: f64 = 1.3;
 
-/// A burst longer than this would have been cut by the scheduler and seen as several, ms.
-const LONGEST_BURST_MS: f64 = 80.0;
+/// Per-thread counters that cover less than this share of the process's CPU time missed the threads that
+/// ended within the invocation, and say nothing of parallelism.
+const THREADS_SEEN: f64 = 0.5;
 
-/// Effective threads below this are one thread and its helpers.
-const PARALLEL_FROM: f64 = 1.3;
+/// Timeslices per blocking of a thread, where the latter was not counted: the median of the sample functions.
+const SLICES_PER_SWITCH: f64 = 3.0;
+
+/// Most threads that are taken to run at once where throttling hides how many could: what a small size has.
+const HIDDEN_PARALLEL: f64 = 2.0;
+
+/// How far the run-queue wait of several threads may exceed what one throttled thread would wait: each
+/// thread waits for its own CPU, and small quotas serve one CPU at a time.
+const THREADED_WAIT: f64 = 3.0;
+
+/// More busy threads than Lambda lets a function have.
+const MAX_THREADS: f64 = 1_024.0;
 
 /// Means over the warm invocations at one size.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -36,14 +47,16 @@ pub struct Profile {
     pub idle_ms: f64,
     /// Threads that run at once when nothing holds them back; at least 1.
     pub parallel: f64,
-    /// Bursts of CPU the work comes in; at least 1.
-    pub bursts: f64,
+    /// How much of the work is handed between threads, from 0 (one thread) to 1.
+    pub threaded: f64,
+    /// Times a thread blocked; at least 1.
+    pub switches: f64,
     /// Whether CPU was measured; without it busy, starved and idle time are a guess.
     pub measured: bool,
 }
 
 impl Profile {
-    /// Reads the means of one size; `None` without any warm invocation.
+    /// Reads the means of one size; `None` without any invocation that took time.
     ///
     /// Functions so rare that every invocation is cold are read from their cold ones.
     #[must_use]
@@ -55,50 +68,82 @@ impl Profile {
         let durations =
             if rollup.warm_duration_us.is_empty() { &rollup.duration_us } else { &rollup.warm_duration_us };
         let wall_ms = durations.mean()? / 1e3;
-        Some(Self::unmeasured(memory, durations.count(), wall_ms))
+        (wall_ms > 0.0).then(|| Self::unmeasured(memory, durations.count(), wall_ms))
     }
 
     fn measured(memory: Megabytes, sum: &WorkSum) -> Self {
-        let per_ms = |total_us: u64| total_us as f64 / 1e3 / sum.invocations as f64;
-        let Work { starved_us, top_starved_us, effective_threads_milli, voluntary_switches, .. } = sum.work;
-        let wall_ms = per_ms(sum.wall_us);
+        let count = sum.invocations as f64;
+        let per_ms = |total_us: u64| total_us as f64 / 1e3 / count;
+        let Work { starved_us, top_starved_us, .. } = sum.work;
+        let vcpus = f64::from(memory.visible_vcpus());
         let share = memory.share();
-        let busy_ms = per_ms(sum.work.busy_us()).clamp(0.0, wall_ms * f64::from(memory.visible_vcpus()));
-        let threads = (effective_threads_milli as f64 / 1e3 / sum.invocations as f64)
-            .clamp(1.0, busy_threads_cap(memory));
+        let wall_ms = per_ms(sum.wall_us);
+        let busy_ms = per_ms(sum.work.busy_us()).min(wall_ms * vcpus);
 
-        // A thread that only waits for a sibling's CPU is not held back twice: the busiest thread's wait, or
-        // the average over the effective threads where the work wanders between them.
-        let room = (wall_ms - busy_ms.min(wall_ms)).max(0.0);
-        let starved_ms = per_ms(top_starved_us).max(per_ms(starved_us) / threads).clamp(0.0, room);
-        let parallel = if share >= 1.0 {
-            (busy_ms / wall_ms).clamp(1.0, f64::from(memory.visible_vcpus()))
-        } else if threads > PARALLEL_FROM {
-            let wanted = busy_ms + per_ms(starved_us);
-            (wanted / (busy_ms + starved_ms).max(1e-3)).clamp(1.0, threads.min(2.0))
-        } else {
-            1.0
-        };
-        let idle_ms =
-            (wall_ms - busy_ms / parallel - if share < parallel { starved_ms } else { 0.0 }).max(0.0);
-        let switches = (voluntary_switches as f64 / sum.invocations as f64).max(1.0);
+        let threads = (sum.work.effective_threads_milli as f64 / 1e3 / count).clamp(1.0, MAX_THREADS);
+        let threads = if threads_seen(&sum.work, threads) { threads } else { 1.0 };
+        let threaded = (threads - ONE_THREAD).clamp(0.0, 1.0);
         let mut profile = Self {
             memory,
             invocations: sum.invocations,
             wall_ms,
             busy_ms,
-            starved_ms,
-            idle_ms,
-            parallel,
-            bursts: switches,
+            starved_ms: 0.0,
+            idle_ms: 0.0,
+            parallel: (busy_ms / wall_ms).clamp(1.0, vcpus),
+            threaded,
+            switches: switches(&sum.work) / count,
             measured: true,
         };
-        profile.bursts = profile.fitted_bursts(switches);
+        profile.switches = profile.switches.max(1.0);
+        if share < 1.0 {
+            profile.starved_ms = profile.starved(per_ms(top_starved_us), per_ms(starved_us), threads);
+            if threads > ONE_THREAD {
+                let wanted = busy_ms + per_ms(starved_us);
+                profile.parallel = (wanted / (busy_ms + profile.starved_ms).max(1e-3))
+                    .clamp(1.0, threads.min(HIDDEN_PARALLEL));
+            }
+        }
+        profile.idle_ms = (wall_ms - busy_ms / profile.parallel - profile.starved_ms).max(0.0);
         profile
     }
 
-    /// Without CPU counters the split is unknown: half of the wall time is taken as work, which the model's
-    /// interval reflects.
+    /// Wall time lost to throttling, from the waits of the busiest thread and of all threads.
+    ///
+    /// Threads that take turns wait one after the other: the sum counts. Threads that run at once wait at
+    /// once: the busiest counts, or the mean over the effective threads. Which it is shows where both are
+    /// compared with the most that throttling can take, which is when the work comes in one burst; waits
+    /// beyond that are for a CPU that others used, and stay at any size.
+    fn starved(&self, top_ms: f64, all_ms: f64, threads: f64) -> f64 {
+        let one_burst = Shape { busy_ms: self.busy_ms / self.growth(), bursts: 1.0, ..self.one_thread() };
+        let most_ms = (one_burst.wall_ms(self.memory) - self.busy_ms).max(0.0);
+        let at_once = top_ms.max(all_ms / threads).min(most_ms * (1.0 + THREADED_WAIT * self.threaded));
+        let in_turn = all_ms.min(most_ms);
+        at_once.max(in_turn).clamp(0.0, (self.wall_ms - self.busy_ms).max(0.0))
+    }
+
+    const fn one_thread(&self) -> Shape {
+        Shape { busy_ms: 0.0, idle_ms: 0.0, bursts: 1.0, parallel: 1.0, threaded: self.threaded }
+    }
+
+    fn growth(&self) -> f64 {
+        crate::replay::growth(self.memory, self.threaded)
+    }
+
+    /// The work behind the means, in so many bursts.
+    #[must_use]
+    pub fn shape(&self, bursts: f64) -> Shape {
+        Shape {
+            busy_ms: self.busy_ms / self.growth(),
+            idle_ms: self.idle_ms,
+            bursts,
+            parallel: self.parallel,
+            threaded: self.threaded,
+        }
+    }
+
+    /// Without CPU counters only the wall time is known; the rest is a guess, half of it work, that
+    /// [`crate::work`] replaces by hypotheses.
     fn unmeasured(memory: Megabytes, invocations: u64, wall_ms: f64) -> Self {
         let busy_ms = 0.5 * wall_ms * memory.share().min(1.0);
         Self {
@@ -109,35 +154,23 @@ impl Profile {
             starved_ms: (0.5 * wall_ms - busy_ms).max(0.0),
             idle_ms: 0.5 * wall_ms,
             parallel: 1.0,
-            bursts: 1.0,
+            threaded: 0.0,
+            switches: 1.0,
             measured: false,
         }
     }
-
-    /// The size-free work behind the means.
-    #[must_use]
-    pub const fn shape(&self) -> Shape {
-        Shape { busy_ms: self.busy_ms, idle_ms: self.idle_ms, bursts: self.bursts, parallel: self.parallel }
-    }
-
-    /// The number of bursts with which the replay best tells the wall time that was measured.
-    fn fitted_bursts(&self, switches: f64) -> f64 {
-        if self.memory.share() >= self.parallel {
-            return switches.max(self.busy_ms / LONGEST_BURST_MS).min(400.0);
-        }
-        let miss = |bursts: f64| {
-            let shape = Shape { bursts, ..self.shape() };
-            (shape.wall_ms(self.memory) - self.wall_ms).abs()
-        };
-        BURST_COUNTS
-            .into_iter()
-            .filter(|&bursts| bursts <= (2.0 * switches).max(1.0))
-            .filter(|&bursts| self.busy_ms / bursts <= LONGEST_BURST_MS || bursts >= 400.0)
-            .min_by(|&a, &b| miss(a).total_cmp(&miss(b)))
-            .unwrap_or_else(|| (self.busy_ms / LONGEST_BURST_MS).max(1.0))
-    }
 }
 
-fn busy_threads_cap(memory: Megabytes) -> f64 {
-    f64::from(memory.visible_vcpus()).max(8.0)
+/// Whether the per-thread counters cover the work. The busiest thread's time times the effective threads is never less than the time of all threads seen, so a product far below the process's CPU time
+/// means that threads ended unseen.
+fn threads_seen(work: &Work, threads: f64) -> bool {
+    work.top_busy_us as f64 * threads >= THREADS_SEEN * work.busy_us() as f64
+}
+
+fn switches(work: &Work) -> f64 {
+    if work.voluntary_switches > 0 {
+        work.voluntary_switches as f64
+    } else {
+        work.timeslices as f64 / SLICES_PER_SWITCH
+    }
 }

@@ -1,0 +1,65 @@
+//! Scores the predictor on measured functions.
+//!
+//! `evaluate DIR [--base MB] [--json]`, where DIR holds `invocations.csv` in the format of
+//! `sizing/data/throttled-functions`: the first half of a function's invocations at one size is its
+//! telemetry, the mean of the second half at every other size is what must be told.
+
+mod table;
+mod throttled;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, bail};
+use tailor_sizing::prices::PriceTable;
+use tailor_sizing::score::score;
+use tailor_sizing::units::{Architecture, Megabytes};
+
+const USAGE: &str = "usage: evaluate DIR [--base MB] [--json]";
+
+struct Arguments {
+    folder: PathBuf,
+    bases: Vec<Megabytes>,
+    json: bool,
+}
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("evaluate: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> anyhow::Result<()> {
+    let arguments = arguments(std::env::args().skip(1))?;
+    let cases = throttled::read(&arguments.folder)?;
+    let rates = PriceTable::embedded().rates("us-east-1", Architecture::X86_64)?;
+    let report = score(&cases, &arguments.bases, &rates);
+    if arguments.json {
+        println!("{}", serde_json::to_string_pretty(&report)?);
+    } else {
+        print!("{}", table::render(&report));
+    }
+    Ok(())
+}
+
+fn arguments(mut given: impl Iterator<Item = String>) -> anyhow::Result<Arguments> {
+    let mut folder = None;
+    let mut bases = Vec::new();
+    let mut json = false;
+    while let Some(argument) = given.next() {
+        match argument.as_str() {
+            "--json" => json = true,
+            "--base" => {
+                let text = given.next().context(USAGE)?;
+                bases.push(Megabytes(text.parse().with_context(|| format!("`{text}` is no size in MB"))?));
+            }
+            other if other.starts_with('-') => bail!("unknown option `{other}`\n{USAGE}"),
+            other => folder = Some(PathBuf::from(other)),
+        }
+    }
+    Ok(Arguments { folder: folder.context(USAGE)?, bases, json })
+}

@@ -1,0 +1,180 @@
+//! What an invocation's work may be: weighted hypotheses that agree with what was measured.
+//!
+//! Counters tell how much work there is and how long it waited, but not in how many bursts it comes, and
+//! without counters not even how much there is. So several answers are kept, each weighted by how well its
+//! replay tells the wall time of every size that was seen; their spread is part of the interval.
+
+use crate::profile::Profile;
+use crate::replay::Shape;
+use crate::units::Megabytes;
+
+/// Numbers of bursts tried.
+const BURSTS: [f64; 8] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0];
+
+/// A burst longer than this would not have been one: a thread is moved or blocks now and then, ms.
+const LONGEST_BURST_MS: f64 = 80.0;
+
+/// Of `n` blockings most hold little work between them: as many equal bursts as `n` to this power are
+/// expected, within a factor of e.
+const BURSTS_POWER: f64 = 0.35;
+
+/// How exactly the replay tells the wall time of the size that was measured: a share of it, and in ms.
+const REPLAY_SHARE: f64 = 0.05;
+const REPLAY_MS: f64 = 0.3;
+
+/// How exactly it tells the wall time of another size, as a standard deviation in logarithm.
+const TRANSFER_ERROR: f64 = 0.10;
+
+/// Sizes whose counters are used to make hypotheses; all sizes' wall times weigh them.
+const SOURCES: usize = 3;
+
+/// Hypotheses kept: the rest have next to no weight.
+const KEPT: usize = 4;
+
+/// Shares of the wall time that may be work where CPU was not measured.
+const BUSY_SHARES: [f64; 11] = [0.0, 0.03, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.97, 1.0];
+
+/// Threads that may run at once where CPU was not measured, and how common that is.
+const PARALLELS: [(f64, f64); 3] = [(1.0, 0.80), (2.0, 0.12), (6.0, 0.08)];
+
+/// Bursts the work may come in where CPU was not measured.
+const BLIND_BURSTS: [f64; 2] = [1.0, 8.0];
+
+/// Weighted hypotheses on an invocation's work.
+#[derive(Debug, Clone)]
+pub struct WorkModel {
+    hypotheses: Vec<Hypothesis>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Hypothesis {
+    shape: Shape,
+    weight: f64,
+}
+
+impl WorkModel {
+    /// Weighs what may explain `profiles`; `None` without any.
+    #[must_use]
+    pub fn fit(profiles: &[Profile]) -> Option<Self> {
+        let mut sources: Vec<&Profile> = profiles.iter().collect();
+        sources.sort_by(|a, b| trust(b).total_cmp(&trust(a)));
+        let best = *sources.first()?;
+        // A measured size says more than any number of unmeasured ones.
+        sources.retain(|source| source.measured == best.measured);
+        sources.truncate(if best.measured { SOURCES } else { 1 });
+
+        let mut weighed: Vec<(f64, Shape)> = Vec::new();
+        for source in sources {
+            let prior = trust(source).ln();
+            let proposals = if source.measured { measured(source) } else { blind(source) };
+            weighed.extend(proposals.into_iter().map(|(log_weight, shape)| {
+                let others = profiles.iter().filter(|other| other.memory != source.memory);
+                let fit: f64 = others.map(|other| log_fit(&shape, other)).sum();
+                (prior + log_weight + fit, shape)
+            }));
+        }
+        Some(Self::normalized(weighed))
+    }
+
+    fn normalized(mut weighed: Vec<(f64, Shape)>) -> Self {
+        weighed.sort_by(|a, b| b.0.total_cmp(&a.0));
+        weighed.truncate(KEPT);
+        let most = weighed.first().map_or(0.0, |(log_weight, _)| *log_weight);
+        let mut hypotheses: Vec<Hypothesis> = weighed
+            .into_iter()
+            .map(|(log_weight, shape)| Hypothesis { shape, weight: (log_weight - most).exp() })
+            .collect();
+        let sum: f64 = hypotheses.iter().map(|hypothesis| hypothesis.weight).sum();
+        hypotheses.iter_mut().for_each(|hypothesis| hypothesis.weight /= sum.max(f64::MIN_POSITIVE));
+        hypotheses.retain(|hypothesis| hypothesis.weight > 0.01);
+        Self { hypotheses }
+    }
+
+    /// Logarithm of the expected wall time in ms at `memory`, and the variance between the hypotheses.
+    #[must_use]
+    pub fn log_wall(&self, memory: Megabytes) -> (f64, f64) {
+        let (mut sum, mut mean, mut square) = (0.0, 0.0, 0.0);
+        for Hypothesis { shape, weight } in &self.hypotheses {
+            let log = log_ms(shape.wall_ms(memory));
+            sum += weight;
+            mean += weight * log;
+            square += weight * log * log;
+        }
+        if sum <= 0.0 {
+            return (log_ms(0.0), 0.0);
+        }
+        mean /= sum;
+        (mean, (square / sum - mean * mean).max(0.0))
+    }
+
+    /// The likeliest hypothesis.
+    #[must_use]
+    pub fn likeliest(&self) -> Option<Shape> {
+        self.hypotheses.first().map(|hypothesis| hypothesis.shape)
+    }
+}
+
+/// Hypotheses from counters: how many bursts. Weighted by what is common and by the wall time measured.
+fn measured(source: &Profile) -> Vec<(f64, Shape)> {
+    let expected = BURSTS_POWER * source.switches.ln();
+    let tolerance = REPLAY_SHARE * source.wall_ms + REPLAY_MS;
+    BURSTS
+        .into_iter()
+        .filter(|&bursts| bursts <= source.switches.max(least_bursts(source)))
+        .filter(|&bursts| bursts >= least_bursts(source))
+        .map(|bursts| {
+            let shape = source.shape(bursts);
+            let off = (shape.wall_ms(source.memory) - source.wall_ms) / tolerance;
+            let uncommon = bursts.ln() - expected;
+            (-0.5 * (uncommon * uncommon + off * off), shape)
+        })
+        .collect()
+}
+
+/// The fewest bursts of [`BURSTS`] the work can come in.
+fn least_bursts(source: &Profile) -> f64 {
+    let least = source.busy_ms / LONGEST_BURST_MS;
+    BURSTS.into_iter().find(|&bursts| bursts >= least).unwrap_or(BURSTS[BURSTS.len() - 1])
+}
+
+/// Hypotheses from a wall time alone.
+fn blind(source: &Profile) -> Vec<(f64, Shape)> {
+    let mut proposals = Vec::new();
+    for busy_share in BUSY_SHARES {
+        for (parallel, common) in PARALLELS {
+            for bursts in BLIND_BURSTS {
+                let rate = source.memory.share().min(parallel);
+                let shape = Shape {
+                    busy_ms: busy_share * source.wall_ms * rate,
+                    idle_ms: (1.0 - busy_share) * source.wall_ms,
+                    bursts,
+                    parallel,
+                    threaded: 0.0,
+                };
+                proposals.push((common.ln(), shape));
+            }
+        }
+    }
+    proposals
+}
+
+/// Log-likelihood of the wall time measured at another size.
+fn log_fit(shape: &Shape, other: &Profile) -> f64 {
+    let off = (log_ms(shape.wall_ms(other.memory)) - log_ms(other.wall_ms)) / TRANSFER_ERROR;
+    // Beyond five standard deviations it is plainly wrong, and how wrong does not matter.
+    -0.5 * (off * off).min(25.0)
+}
+
+/// How far a size's telemetry is to be trusted as the source: measured before guessed, then by evidence, and
+/// small sizes least, since throttling there outweighs the work.
+#[must_use]
+pub fn trust(profile: &Profile) -> f64 {
+    let measured = if profile.measured { 1e6 } else { 1.0 };
+    let evidence = (profile.invocations as f64).clamp(1.0, 100.0).sqrt();
+    measured * evidence * profile.memory.share().clamp(0.01, 1.0)
+}
+
+/// Logarithm of a wall time, kept away from zero so that it exists.
+pub(crate) fn log_ms(wall_ms: f64) -> f64 {
+    wall_ms.max(1e-3).ln()
+}
