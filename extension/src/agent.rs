@@ -9,6 +9,7 @@ use tailor_sizing::rollup::Rollup;
 
 use crate::ledger::Ledger;
 use crate::outbox::{Outbox, Sealed};
+use crate::process::budget::Budget;
 use crate::process::{self, Processes, Snapshot};
 use crate::settings::Settings;
 use crate::telemetry::{Delivery, Event};
@@ -26,6 +27,7 @@ pub struct Agent {
     flush_interval: Duration,
     /// The next invocation is the environment's first.
     first: bool,
+    budget: Budget,
 }
 
 /// The invocation that runs, or ran last.
@@ -33,6 +35,8 @@ pub struct Agent {
 struct Current {
     request_id: String,
     start: Snapshot,
+    /// The platform said that the handler is done.
+    done: bool,
 }
 
 impl Agent {
@@ -40,6 +44,7 @@ impl Agent {
     #[must_use]
     pub fn new(environment: Environment, settings: &Settings) -> Self {
         Self {
+            budget: Budget::new(settings.cpu_budget_percent, environment.memory.share()),
             ledger: Ledger::new(environment.memory.0),
             processes: Processes::new(settings.peak),
             outbox: Outbox::new(environment),
@@ -64,8 +69,21 @@ impl Agent {
             self.outbox.environment_mut().timeout_ms = timeout_ms.saturating_add(500) / 1_000 * 1_000;
         }
         self.first = false;
-        self.current = Some(Current { request_id: request_id.to_owned(), start: snapshot });
+        self.current = Some(Current { request_id: request_id.to_owned(), start: snapshot, done: false });
         self.collect_finished();
+    }
+
+    /// How long to wait before looking inside the running invocation; `None` when there is none, or when
+    /// looking is turned off.
+    #[must_use]
+    pub fn tick_pause(&self) -> Option<Duration> {
+        self.current.as_ref().filter(|current| !current.done).and_then(|_| self.budget.pause())
+    }
+
+    /// Looks inside the running invocation.
+    pub fn tick(&mut self) {
+        let processes = &mut self.processes;
+        self.budget.spend(|| processes.tick());
     }
 
     /// Telemetry came.
@@ -86,7 +104,12 @@ impl Agent {
                 }
             }
             Event::Start { request_id, time_us } => self.ledger.started(&request_id, time_us),
-            Event::RuntimeDone(done) => self.ledger.runtime_done(done),
+            Event::RuntimeDone(done) => {
+                if let Some(current) = self.current.as_mut().filter(|c| c.request_id == done.request_id) {
+                    current.done = true;
+                }
+                self.ledger.runtime_done(done);
+            }
             Event::Report(report) => self.ledger.reported(report),
             Event::RestoreStart => self.restored(),
             Event::LogsDropped { records } => self.outbox.lost_mut().platform_records += records,
@@ -185,7 +208,7 @@ impl Agent {
             cpu_us: usage.map_or(0, |u| microseconds(u.user_time()) + microseconds(u.system_time())),
             resident_kib: process::own_resident_kib(),
             sent_bytes: self.sent_bytes,
-            ticks: 0,
+            ticks: self.budget.ticks(),
         }
     }
 }

@@ -54,6 +54,8 @@ struct Shared {
     dormant: Cell<bool>,
     /// Telemetry came, or a delivery ended.
     changed: Notify,
+    /// An invocation began.
+    invoked: Notify,
     log_summary: bool,
 }
 
@@ -92,6 +94,7 @@ pub async fn run(
             Ok(Event::Invoke { request_id, deadline_ms }) => {
                 if let Some(shared) = &shared {
                     shared.guarded(|agent| agent.invoked(&request_id, unix_us(), deadline_ms));
+                    shared.invoked.notify_one();
                     ship_if_due(shared);
                 }
             }
@@ -164,12 +167,14 @@ async fn start(environment: Environment, settings: &Settings, api: &Api, extensi
         shipping: Cell::new(false),
         dormant: Cell::new(false),
         changed: Notify::new(),
+        invoked: Notify::new(),
         log_summary: settings.log_summary,
     });
     if let Err(reason) = listen(&shared, api, extension_id, settings.telemetry_port).await {
         tracing::warn!(reason, "no telemetry: durations will be estimates");
     }
     tokio::task::spawn_local(look_regularly(Rc::clone(&shared)));
+    tokio::task::spawn_local(tick(Rc::clone(&shared)));
     shared
 }
 
@@ -230,6 +235,21 @@ async fn look_regularly(shared: Rc<Shared>) {
     loop {
         sleep(LOOK_INTERVAL).await;
         ship_if_due(&shared);
+    }
+}
+
+/// Looks inside invocations while they run. The freeze stops the timer; a thaw lets it fire once, on
+/// counters that have not moved.
+async fn tick(shared: Rc<Shared>) {
+    loop {
+        let pause = if shared.dormant.get() { None } else { shared.agent.borrow().tick_pause() };
+        match pause {
+            Some(pause) => {
+                sleep(pause).await;
+                shared.guarded(Agent::tick);
+            }
+            None => shared.invoked.notified().await,
+        }
     }
 }
 

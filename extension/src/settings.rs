@@ -44,7 +44,7 @@ impl FromStr for Peak {
 }
 
 /// Everything that can be set. Each field names its variable.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
     /// `TAILOR_ENDPOINT`: the collector's base URL. Unset: summaries go to the log.
     pub endpoint: Option<http::Uri>,
@@ -63,6 +63,9 @@ pub struct Settings {
     pub log_summary: bool,
     /// `TAILOR_PEAK`: `reset` or `sampled`. Default `reset`.
     pub peak: Peak,
+    /// `TAILOR_CPU_BUDGET_PERCENT`: CPU that looking inside an invocation may use, in percent of what the
+    /// function's memory size buys. 0 turns that off. Default 1.
+    pub cpu_budget_percent: f64,
     /// `TAILOR_TELEMETRY_PORT`: where telemetry is listened for; another port is taken when it is in use.
     /// Default 4_243.
     pub telemetry_port: u16,
@@ -113,6 +116,11 @@ impl Settings {
                 .parse("TAILOR_LOG_SUMMARY", "`true` or `false`")
                 .unwrap_or_else(|| endpoint.is_none()),
             peak: reader.parse("TAILOR_PEAK", "`reset` or `sampled`").unwrap_or(Peak::Reset),
+            cpu_budget_percent: reader
+                .read("TAILOR_CPU_BUDGET_PERCENT", "a number from 0 to 10", |text| {
+                    text.parse().ok().filter(|percent| (0.0..=10.0).contains(percent))
+                })
+                .unwrap_or(1.0),
             telemetry_port: reader
                 .read("TAILOR_TELEMETRY_PORT", "a port other than 9001, which is Lambda's", |text| {
                     text.parse().ok().filter(|&port| port != 9_001)

@@ -59,7 +59,7 @@ pub fn between(start: &Snapshot, end: &Snapshot) -> Measured {
         work.major_faults += process.major_faults.saturating_sub(earlier.major_faults);
         work.disk_read_bytes += process.disk_read_bytes.saturating_sub(earlier.disk_read_bytes);
         work.disk_written_bytes += process.disk_written_bytes.saturating_sub(earlier.disk_written_bytes);
-        threads += process.threads.len();
+        threads += process.live_threads;
         descriptors += process.descriptors;
         add_threads(earlier, process, &mut sums, &mut work);
     }
@@ -157,6 +157,7 @@ mod tests {
                     ..ThreadReading::default()
                 })
                 .collect(),
+            live_threads: threads.len(),
             ..Reading::default()
         }
     }

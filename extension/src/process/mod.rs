@@ -3,10 +3,13 @@
 //! Between freeze and thaw the counters stand still, so one reading at the next INVOKE closes one
 //! invocation and opens the next, exactly, and no handler ever waits for it.
 
+pub mod budget;
 mod difference;
 mod parse;
 mod probe;
 mod scan;
+
+use std::collections::HashMap;
 
 pub use difference::{Measured, between};
 pub use probe::{Reading, ThreadReading};
@@ -22,6 +25,9 @@ pub struct Processes {
     scanner: Scanner,
     probes: Vec<Probe>,
     peak: Peak,
+    /// Threads as the ticks of this invocation last saw them, by process and thread id. Those that end take
+    /// their counters with them, and this is what is left.
+    ticked: HashMap<(i32, i32), ThreadReading>,
 }
 
 /// All of the function's processes at one moment.
@@ -37,7 +43,7 @@ impl Processes {
     /// Nothing is read before the first [`Processes::read`].
     #[must_use]
     pub fn new(peak: Peak) -> Self {
-        Self { scanner: Scanner::of_this_process(), probes: vec![], peak }
+        Self { scanner: Scanner::of_this_process(), probes: vec![], peak, ticked: HashMap::new() }
     }
 
     /// Reads every process, new ones included. Processes that ended are dropped.
@@ -50,20 +56,40 @@ impl Processes {
         let mut peaks_reset = self.peak == Peak::Reset;
         let mut clock = clocks.into_iter();
         self.probes.retain(|probe| {
-            let reading = probe.read(clock.next().flatten());
+            let mut reading = probe.read(clock.next().flatten());
+            if let Some(reading) = &mut reading {
+                add_ended_threads(reading, &self.ticked);
+            }
             peaks_reset &= probe.peak_was_reset();
             let alive = reading.is_some();
             processes.extend(reading);
             alive
         });
-        for pid in self.scanner.new_pids(|pid| self.probes.iter().any(|probe| probe.pid() == pid)) {
-            let Some(probe) = Probe::open(pid) else { continue };
+        for probe in self.find_new() {
+            // Found only now: all of its life lies in this invocation, or before the first.
             if let Some(reading) = probe.read(probe.cpu_ns()) {
                 processes.push(reading);
                 self.probes.push(probe);
             }
         }
+        self.ticked.clear();
         Snapshot { processes, peaks_reset }
+    }
+
+    /// Looks at the threads in the middle of an invocation, so that those that end before it does are not
+    /// lost without a trace.
+    pub fn tick(&mut self) {
+        let new = self.find_new();
+        self.probes.extend(new);
+        for probe in &self.probes {
+            let threads = probe.thread_times();
+            self.ticked.extend(threads.into_iter().map(|thread| ((probe.pid(), thread.tid), thread)));
+        }
+    }
+
+    fn find_new(&mut self) -> Vec<Probe> {
+        let new = self.scanner.new_pids(|pid| self.probes.iter().any(|probe| probe.pid() == pid));
+        new.into_iter().filter_map(Probe::open).collect()
     }
 
     /// Starts a new peak for every process, where that is wanted and permitted.
@@ -72,6 +98,19 @@ impl Processes {
             self.probes.iter_mut().for_each(Probe::reset_peak);
         }
     }
+}
+
+/// Adds the threads that ticks saw and that are gone.
+fn add_ended_threads(reading: &mut Reading, ticked: &HashMap<(i32, i32), ThreadReading>) {
+    let live = reading.threads.len();
+    for (&(pid, tid), &thread) in ticked {
+        let is_live = reading.threads[..live].binary_search_by_key(&tid, |thread| thread.tid).is_ok();
+        if pid == reading.identity.0 && !is_live {
+            reading.threads.push(thread);
+        }
+    }
+    reading.live_threads = live;
+    reading.threads.sort_unstable_by_key(|thread| thread.tid);
 }
 
 /// Our own resident memory, KiB. Not `getrusage`'s maximum: that is inherited from whoever started us.

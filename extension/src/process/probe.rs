@@ -41,8 +41,10 @@ pub struct Reading {
     pub peak_kib: u64,
     /// Open descriptors; zero when the kernel does not tell.
     pub descriptors: u64,
-    /// Its live threads, by rising id.
+    /// Its threads, by rising id: those alive, and those that ended since the last reading and were seen.
     pub threads: Vec<ThreadReading>,
+    /// How many of them are alive.
+    pub live_threads: usize,
 }
 
 /// One thread at one moment. Counters run since the thread began.
@@ -103,6 +105,7 @@ impl Probe {
         let folder = format!("/proc/{}", self.pid);
         let status = fs::read_to_string(format!("{folder}/status")).unwrap_or_default();
         let io = fs::read_to_string(format!("{folder}/io")).unwrap_or_default();
+        let threads = with_switches(read_threads(&folder), &folder);
         Some(Reading {
             identity: (self.pid, self.started_ticks),
             cpu_ns: cpu_ns.unwrap_or((stat.user_ticks + stat.system_ticks) * TICK_NS),
@@ -116,8 +119,14 @@ impl Probe {
             peak_kib: parse::value(&status, "VmHWM:"),
             // Since Linux 6.2 the size of this folder is the count; before, it is zero.
             descriptors: fs::metadata(format!("{folder}/fd")).map_or(0, |folder| folder.size()),
-            threads: read_threads(&folder),
+            live_threads: threads.len(),
+            threads,
         })
+    }
+
+    /// Run and wait times of its threads now.
+    pub(super) fn thread_times(&self) -> Vec<ThreadReading> {
+        read_threads(&format!("/proc/{}", self.pid))
     }
 
     /// Starts a new high-water mark (`5` to `clear_refs`, see proc(5)); remembers whether it was permitted.
@@ -137,6 +146,7 @@ fn read_at_start(file: &File) -> Option<String> {
     Some(String::from_utf8_lossy(&buffer[..length]).into_owned())
 }
 
+/// Run and wait times of all threads, by rising id.
 fn read_threads(folder: &str) -> Vec<ThreadReading> {
     let Ok(entries) = fs::read_dir(format!("{folder}/task")) else { return vec![] };
     let mut threads: Vec<_> = entries
@@ -147,6 +157,12 @@ fn read_threads(folder: &str) -> Vec<ThreadReading> {
             Some(ThreadReading { tid, run_ns, wait_ns, timeslices, ..ThreadReading::default() })
         })
         .collect();
+    threads.sort_unstable_by_key(|thread| thread.tid);
+    threads
+}
+
+/// Adds the context switches of the threads that were put on a CPU most often.
+fn with_switches(mut threads: Vec<ThreadReading>, folder: &str) -> Vec<ThreadReading> {
     threads.sort_unstable_by_key(|thread| std::cmp::Reverse(thread.timeslices));
     for thread in threads.iter_mut().take(MAX_SWITCH_READS) {
         let status = read_small(&format!("{folder}/task/{}/status", thread.tid)).unwrap_or_default();
