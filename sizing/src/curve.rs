@@ -3,7 +3,8 @@
 //! The replay costs microseconds and Lambda has ten thousand sizes: it is run at some forty of them, where
 //! the curve may bend, and read between them along straight lines in the logarithms of memory and duration.
 
-use crate::predict::{Model, Prediction};
+use crate::interval::Prediction;
+use crate::predict::Model;
 use crate::units::Megabytes;
 
 /// Sizes the model is evaluated at: a tenth of an octave apart at most where work bends the curve, and on

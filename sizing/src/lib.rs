@@ -10,6 +10,7 @@ pub mod curve;
 pub mod floor;
 pub mod hints;
 pub mod histogram;
+pub mod interval;
 pub mod invocation;
 pub mod money;
 pub mod predict;

@@ -6,19 +6,15 @@
 //! The same process gives the interval: narrow where the function was seen, wide far away or on little
 //! evidence. What a size costs is in [`crate::bill`]; which to choose in [`crate::choice`].
 
-use serde::Serialize;
-
 use crate::histogram::LogHistogram;
+use crate::interval::{Doubt, Prediction};
 use crate::profile::Profile;
 use crate::rollup::Rollup;
 use crate::units::Megabytes;
 use crate::work::{WorkModel, log_ms, trust};
 
-/// Standard deviation of the replay's error, in logarithm, where little changes.
-const REPLAY_ERROR: f64 = 0.08;
-
-/// And per e-fold by which the replay changes the duration.
-const CHANGE_ERROR: f64 = 0.15;
+/// Standard deviation of the replay's error, in logarithm, at sizes that were not measured.
+const REPLAY_ERROR: f64 = 0.053;
 
 /// Doublings of memory over which the error is remembered (a fall to 1/e).
 const MEMORY_OCTAVES: f64 = 1.5;
@@ -28,33 +24,6 @@ const MOST_RESIDUAL: f64 = 3.0;
 
 /// Coefficient of variation assumed of durations where too few were seen to tell.
 const ASSUMED_SPREAD: f64 = 0.30;
-
-/// Half-widths of the central 80 % and 95 % of a normal distribution.
-const Z_80: f64 = 1.281_6;
-const Z_95: f64 = 1.960_0;
-
-/// An expected mean duration and how far it may be off.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct Prediction {
-    /// Expected mean wall time of a warm invocation, ms.
-    pub mean_ms: f64,
-    /// Where that mean lies with 80 % probability, ms.
-    pub interval_80: [f64; 2],
-    /// Where that mean lies with 95 % probability, ms.
-    pub interval_95: [f64; 2],
-}
-
-impl Prediction {
-    /// The prediction of something `ratio` times as long.
-    #[must_use]
-    pub fn times(self, ratio: f64) -> Self {
-        Self {
-            mean_ms: self.mean_ms * ratio,
-            interval_80: self.interval_80.map(|bound| bound * ratio),
-            interval_95: self.interval_95.map(|bound| bound * ratio),
-        }
-    }
-}
 
 /// A function's work as the model understands it.
 #[derive(Debug, Clone)]
@@ -73,6 +42,8 @@ pub struct Model {
 #[derive(Debug, Clone, Copy)]
 struct Anchor {
     octave: f64,
+    /// CPU share, of one vCPU at most.
+    share: f64,
     log_replayed: f64,
     residual: f64,
     variance: f64,
@@ -98,6 +69,7 @@ impl Model {
                 let (log_replayed, _) = work.log_wall(profile.memory);
                 Anchor {
                     octave: octave(profile.memory),
+                    share: profile.memory.share().clamp(1e-3, 1.0),
                     log_replayed,
                     residual: (log_ms(profile.wall_ms) - log_replayed).clamp(-MOST_RESIDUAL, MOST_RESIDUAL),
                     variance: *variance,
@@ -125,11 +97,14 @@ impl Model {
     /// Expected mean duration at `memory`, with its intervals.
     #[must_use]
     pub fn predict(&self, memory: Megabytes) -> Prediction {
-        let (log_mean, variance) = self.log_prediction(memory);
-        // The interval is of the mean of as many invocations as were measured, so their noise counts too.
-        let sigma = (variance + self.noise).max(0.0).sqrt();
-        let band = |z: f64| [(log_mean - z * sigma).exp(), (log_mean + z * sigma).exp()];
-        Prediction { mean_ms: log_mean.exp(), interval_80: band(Z_80), interval_95: band(Z_95) }
+        let (log_mean, doubt) = self.log_prediction(memory);
+        Prediction::new(log_mean, doubt.variance())
+    }
+
+    /// What is doubtful about the prediction at `memory`.
+    #[must_use]
+    pub fn doubt(&self, memory: Megabytes) -> Doubt {
+        self.log_prediction(memory).1
     }
 
     /// The duration at quantile `q` (0 to 1) relative to the mean duration, where it was measured best.
@@ -141,22 +116,34 @@ impl Model {
         }
     }
 
-    fn log_prediction(&self, memory: Megabytes) -> (f64, f64) {
+    fn log_prediction(&self, memory: Megabytes) -> (f64, Doubt) {
         let (log_replayed, between) = self.work.log_wall(memory);
         let at = octave(memory);
         let covariances: Vec<f64> = self.anchors.iter().map(|anchor| kernel(anchor.octave, at)).collect();
         let correction: f64 = covariances.iter().zip(&self.weights).map(|(k, w)| k * w).sum();
         let explained: f64 = forward(&self.factor, covariances).iter().map(|v| v * v).sum();
-        let forgotten = (REPLAY_ERROR * REPLAY_ERROR - explained).max(0.0);
-        // What changes more from what was seen is known less.
-        let change = self
-            .anchors
-            .iter()
-            .map(|anchor| (log_replayed - anchor.log_replayed).abs())
-            .fold(f64::INFINITY, f64::min)
-            .min(MOST_RESIDUAL);
-        let variance = forgotten + between + CHANGE_ERROR * CHANGE_ERROR * change * change;
-        (log_replayed + correction, variance)
+        let doubt = Doubt {
+            noise: self.noise,
+            replay: (REPLAY_ERROR * REPLAY_ERROR - explained).max(0.0),
+            between,
+            ..self.nearest(log_replayed)
+        };
+        (log_replayed + correction, doubt)
+    }
+
+    /// The doubt of the rise or fall from the measured size that leaves the least of it.
+    fn nearest(&self, log_replayed: f64) -> Doubt {
+        let from = |anchor: &Anchor| {
+            let change = (log_replayed - anchor.log_replayed).clamp(-MOST_RESIDUAL, MOST_RESIDUAL);
+            let (square, share) = (change * change, anchor.share);
+            if change > 0.0 {
+                Doubt { rise: square * share, ..Doubt::default() }
+            } else {
+                Doubt { fall: square / (share * share), ..Doubt::default() }
+            }
+        };
+        let least = self.anchors.iter().map(from).min_by(|a, b| a.variance().total_cmp(&b.variance()));
+        least.unwrap_or_default()
     }
 }
 
