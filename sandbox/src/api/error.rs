@@ -1,0 +1,51 @@
+//! Error answers of the Runtime, Extensions and Telemetry APIs.
+
+use axum::Json;
+use axum::response::{IntoResponse, Response};
+use http::StatusCode;
+use serde_json::json;
+
+/// An answer of `{"errorType", "errorMessage"}`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ApiError {
+    /// HTTP status.
+    pub status: StatusCode,
+    /// `errorType`.
+    pub error_type: &'static str,
+    /// `errorMessage`.
+    pub message: String,
+}
+
+impl ApiError {
+    /// An error with any status.
+    pub fn new(status: StatusCode, error_type: &'static str, message: impl Into<String>) -> ApiError {
+        ApiError { status, error_type, message: message.into() }
+    }
+
+    /// 403, the answer to nearly every misuse.
+    pub fn forbidden(error_type: &'static str, message: impl Into<String>) -> ApiError {
+        ApiError::new(StatusCode::FORBIDDEN, error_type, message)
+    }
+
+    /// 400.
+    pub fn bad_request(error_type: &'static str, message: impl Into<String>) -> ApiError {
+        ApiError::new(StatusCode::BAD_REQUEST, error_type, message)
+    }
+
+    /// The environment ended while a call waited.
+    pub fn ended() -> ApiError {
+        ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "ContainerError", "the environment has ended")
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let body = json!({"errorType": self.error_type, "errorMessage": self.message});
+        (self.status, Json(body)).into_response()
+    }
+}
+
+/// `{"status":"OK"}` with 202, the answer to reported errors and responses.
+pub(super) fn accepted() -> Response {
+    (StatusCode::ACCEPTED, Json(json!({"status": "OK"}))).into_response()
+}

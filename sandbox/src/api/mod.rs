@@ -1,0 +1,35 @@
+//! The APIs an environment's processes talk to, on one address per environment.
+
+pub mod error;
+mod extension;
+mod runtime;
+mod telemetry;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::routing::get;
+use axum::serve::ListenerExt;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+
+use crate::environment::Shared;
+
+/// Serves the APIs of `environment` on `listener` until the task is aborted.
+pub fn serve(listener: TcpListener, environment: Arc<Shared>) -> JoinHandle<()> {
+    let router = Router::new()
+        .route("/ping", get(|| async { "pong" }))
+        .merge(runtime::routes())
+        .merge(extension::routes())
+        .merge(telemetry::routes())
+        .with_state(environment);
+    // Answers are small and latency is what the sandbox is judged by.
+    let listener = listener.tap_io(|stream| {
+        let _ = stream.set_nodelay(true);
+    });
+    tokio::spawn(async move {
+        if let Err(error) = axum::serve(listener, router).await {
+            tracing::error!(%error, "an environment's API stopped");
+        }
+    })
+}

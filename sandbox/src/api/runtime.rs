@@ -1,0 +1,140 @@
+//! Runtime API, version 2018-06-01.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Path, State};
+use axum::response::Response;
+use axum::routing::{get, post};
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use serde_json::json;
+
+use super::error::{ApiError, accepted};
+use super::extension::header;
+use crate::environment::Shared;
+use crate::environment::invocation::Delivery;
+
+/// Largest response of a buffered invocation: 6 MiB and 100 bytes.
+pub(super) const MAX_RESPONSE_BYTES: usize = 6 * 1024 * 1024 + 100;
+
+pub(super) fn routes() -> Router<Arc<Shared>> {
+    Router::new()
+        .route("/2018-06-01/runtime/invocation/next", get(next))
+        .route("/2018-06-01/runtime/invocation/{id}/response", post(response))
+        .route("/2018-06-01/runtime/invocation/{id}/error", post(error))
+        .route("/2018-06-01/runtime/init/error", post(init_error))
+}
+
+async fn next(State(environment): State<Arc<Shared>>) -> Result<Response, ApiError> {
+    let waiting = environment.change(|state| state.runtime_next())?;
+    let Delivery { invocation, deadline_ms } = waiting.await.map_err(|_| ApiError::ended())?;
+    let mut builder = Response::builder()
+        .header("Content-Type", "application/json")
+        .header("Lambda-Runtime-Aws-Request-Id", &invocation.request_id)
+        .header("Lambda-Runtime-Deadline-Ms", deadline_ms)
+        .header("Lambda-Runtime-Invoked-Function-Arn", &invocation.function_arn)
+        .header("Lambda-Runtime-Trace-Id", &invocation.trace_id);
+    if let Some(context) = &invocation.client_context {
+        builder = builder.header("Lambda-Runtime-Client-Context", context);
+    }
+    if let Some(identity) = &invocation.cognito_identity {
+        builder = builder.header("Lambda-Runtime-Cognito-Identity", identity);
+    }
+    builder
+        .body(Body::from(invocation.payload.clone()))
+        .map_err(|error| ApiError::bad_request("InvalidHeader", error.to_string()))
+}
+
+async fn response(
+    State(environment): State<Arc<Shared>>,
+    Path(request_id): Path<String>,
+    body: Body,
+) -> Result<Response, ApiError> {
+    environment.change(|state| state.invocation(&request_id).map(|known| known.on_response_start()))?;
+    match read(body).await {
+        Ok(payload) => {
+            environment.change(|state| {
+                state.invocation(&request_id).map(|known| known.on_response(payload, None))
+            })?;
+            Ok(accepted())
+        }
+        Err(BodyError::TooLarge) => {
+            let message = format!("Exceeded maximum allowed payload size ({MAX_RESPONSE_BYTES} bytes).");
+            let told = format!("Response {}", message.replacen("Exceeded", "payload size exceeded", 1));
+            let error_type = "Function.ResponseSizeTooLarge";
+            let payload = json!({"errorType": error_type, "errorMessage": told}).to_string();
+            environment.change(|state| {
+                let known = state.invocation(&request_id)?;
+                known.on_response(payload.into(), Some(error_type.into()));
+                Ok::<_, ApiError>(())
+            })?;
+            Err(ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLarge", message))
+        }
+        Err(BodyError::Broken(error)) => Err(ApiError::bad_request("Runtime.TruncatedResponse", error)),
+    }
+}
+
+async fn error(
+    State(environment): State<Arc<Shared>>,
+    Path(request_id): Path<String>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, ApiError> {
+    let payload =
+        read(body).await.map_err(|_| ApiError::bad_request("InvalidErrorShape", "cannot read the error"))?;
+    let error_type = error_type(&headers);
+    environment.change(|state| {
+        state.invocation(&request_id).map(|known| known.on_response(payload, Some(error_type)))
+    })?;
+    Ok(accepted())
+}
+
+async fn init_error(
+    State(environment): State<Arc<Shared>>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, ApiError> {
+    let payload =
+        read(body).await.map_err(|_| ApiError::bad_request("InvalidErrorShape", "cannot read the error"))?;
+    let error_type = error_type(&headers);
+    environment.change(|state| {
+        if state.runtime.has_polled {
+            let message = "Transition from RuntimeReady to RuntimeInitError is not allowed";
+            return Err(ApiError::forbidden("InvalidStateTransition", message));
+        }
+        state.runtime.init_error = Some((error_type, payload));
+        Ok(())
+    })?;
+    Ok(accepted())
+}
+
+/// The declared type if it has the form `Runtime.Reason` or `Function.Reason`, else the unknown of its kind.
+fn error_type(headers: &HeaderMap) -> String {
+    let declared = header(headers, "lambda-runtime-function-error-type").unwrap_or_default();
+    let reason = declared.strip_prefix("Runtime.").or_else(|| declared.strip_prefix("Function."));
+    let is_valid = |reason: &str| {
+        reason.starts_with(|first: char| first.is_ascii_uppercase())
+            && reason.chars().all(|character| character.is_ascii_alphabetic())
+    };
+    match reason {
+        Some(reason) if is_valid(reason) => declared.to_owned(),
+        _ if declared.starts_with("Function.") => "Function.Unknown".into(),
+        _ => "Runtime.Unknown".into(),
+    }
+}
+
+enum BodyError {
+    TooLarge,
+    Broken(String),
+}
+
+async fn read(body: Body) -> Result<Bytes, BodyError> {
+    match Limited::new(body, MAX_RESPONSE_BYTES).collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) if error.downcast_ref::<LengthLimitError>().is_some() => Err(BodyError::TooLarge),
+        Err(error) => Err(BodyError::Broken(error.to_string())),
+    }
+}

@@ -1,0 +1,49 @@
+//! Telemetry API, version 2022-07-01, and what is left of the Logs API it replaced.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use axum::routing::put;
+use http::{HeaderMap, StatusCode};
+use serde_json::json;
+
+use super::error::ApiError;
+use super::extension::{IDENTIFIER, header};
+use crate::environment::Shared;
+use crate::telemetry::subscription::Subscription;
+
+pub(super) fn routes() -> Router<Arc<Shared>> {
+    Router::new().route("/2022-07-01/telemetry", put(subscribe)).route("/2020-08-15/logs", put(logs))
+}
+
+async fn subscribe(
+    State(environment): State<Arc<Shared>>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Response, ApiError> {
+    let id = header(&headers, IDENTIFIER);
+    let (name, open) = environment.change(|state| {
+        let name = state.extension(id)?.name.clone();
+        Ok::<_, ApiError>((name, state.subscription_open))
+    })?;
+    if !open {
+        let message = "Telemetry API subscription is closed already";
+        return Err(ApiError::forbidden("Telemetry.SubscriptionClosed", message));
+    }
+    let subscription = Subscription::parse(&body)
+        .map_err(|error| ApiError::bad_request("ValidationError", error.to_string()))?;
+    if !environment.telemetry.subscribe(&name, subscription) {
+        let message = format!("extension {name} has a subscription already");
+        return Err(ApiError::bad_request("ValidationError", message));
+    }
+    Ok((StatusCode::OK, axum::Json(json!("OK"))).into_response())
+}
+
+/// Superseded: answered the way AWS's emulator answers what it does not support.
+async fn logs() -> Response {
+    let body = json!({"errorType": "Logs.NotSupported", "errorMessage": "Logs API is not supported"});
+    (StatusCode::ACCEPTED, axum::Json(body)).into_response()
+}

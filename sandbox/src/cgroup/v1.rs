@@ -1,0 +1,206 @@
+//! Version 1: one tree per controller.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::{
+    CPU_PERIOD_US, CgroupError, CpuUsage, MAX_TASKS, Owner, await_freezer,
+    files::{children, make, read_key, read_u64, remove, write},
+};
+
+#[derive(Debug)]
+pub(super) struct Hierarchy {
+    trees: Vec<(&'static str, PathBuf)>,
+}
+
+impl Hierarchy {
+    pub(super) const CONTROLLERS: [&'static str; 5] = ["cpu", "cpuacct", "memory", "freezer", "pids"];
+
+    pub(super) fn detect(owner: &Owner) -> (Option<Hierarchy>, Vec<&'static str>) {
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+        let mut trees = Vec::new();
+        let mut missing = Vec::new();
+        for controller in Self::CONTROLLERS {
+            let parent = parent(&mounts, &own, controller);
+            if let Some(parent) = &parent {
+                remove_leftovers(parent);
+            }
+            match parent.map(|parent| parent.join(owner.name())) {
+                Some(tree) if make(&tree).is_ok() => trees.push((controller, tree)),
+                _ => missing.push(controller),
+            }
+        }
+        ((!trees.is_empty()).then_some(Hierarchy { trees }), missing)
+    }
+
+    pub(super) fn create(&self, name: &str) -> Result<Group, CgroupError> {
+        let mut group = Group { trees: Vec::new() };
+        for (controller, tree) in &self.trees {
+            let directory = tree.join(name);
+            make(&directory)?;
+            group.trees.push((controller, directory));
+        }
+        if let Some(pids) = group.tree("pids") {
+            write(pids, "pids.max", &MAX_TASKS.to_string())?;
+        }
+        Ok(group)
+    }
+
+    pub(super) fn remove(&self) {
+        for (_, tree) in &self.trees {
+            remove(tree);
+        }
+    }
+}
+
+/// Where this process's own group in `controller`'s tree is mounted. Groups nest under it, so that a limit set
+/// on the sandbox as a whole holds for its environments too.
+fn parent(mounts: &str, own: &str, controller: &str) -> Option<PathBuf> {
+    let mount = mounts.lines().find_map(|line| {
+        let (before, after) = line.split_once(" - ")?;
+        let mut after = after.split_whitespace();
+        let is_v1 = after.next()? == "cgroup";
+        let has = after.nth(1)?.split(',').any(|option| option == controller);
+        let mut fields = before.split_whitespace().skip(3);
+        (is_v1 && has).then_some((fields.next()?, fields.next()?))
+    })?;
+    let path = own.lines().find_map(|line| {
+        let mut fields = line.splitn(3, ':').skip(1);
+        let has = fields.next()?.split(',').any(|name| name == controller);
+        has.then(|| fields.next()).flatten()
+    })?;
+    let (root, point) = mount;
+    let inside = path.strip_prefix(root).unwrap_or(path).trim_start_matches('/');
+    let directory = Path::new(point).join(inside);
+    directory.is_dir().then_some(directory)
+}
+
+/// Kills and removes the groups of sandboxes that are no more.
+fn remove_leftovers(parent: &Path) {
+    for directory in children(parent) {
+        let owner = directory.file_name().and_then(|name| Owner::parse(&name.to_string_lossy()));
+        if owner.is_some_and(|owner| !owner.is_alive()) {
+            for group in children(&directory) {
+                // A frozen process does not die, so thaw before the kill; only the freezer's tree has the file.
+                let _ = write(&group, "freezer.state", "THAWED");
+                remove(&group);
+            }
+            remove(&directory);
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Group {
+    trees: Vec<(&'static str, PathBuf)>,
+}
+
+impl Group {
+    fn tree(&self, controller: &str) -> Option<&Path> {
+        self.trees.iter().find(|(name, _)| *name == controller).map(|(_, path)| path.as_path())
+    }
+
+    pub(super) fn directory(&self) -> &Path {
+        // `create` is only reached with at least one tree.
+        self.trees.first().map_or_else(|| Path::new("/"), |(_, path)| path)
+    }
+
+    pub(super) fn entrances(&self) -> Vec<PathBuf> {
+        self.trees.iter().map(|(_, path)| path.join("cgroup.procs")).collect()
+    }
+
+    pub(super) fn thaw_file(&self) -> Option<(PathBuf, String)> {
+        Some((self.tree("freezer")?.join("freezer.state"), "THAWED".into()))
+    }
+
+    pub(super) fn has_freezer(&self) -> bool {
+        self.tree("freezer").is_some()
+    }
+
+    pub(super) fn limit_cpu(&self, quota_us: Option<u64>) -> Result<(), CgroupError> {
+        let Some(cpu) = self.tree("cpu") else { return Ok(()) };
+        write(cpu, "cpu.cfs_period_us", &CPU_PERIOD_US.to_string())?;
+        let quota = quota_us.map_or_else(|| "-1".to_owned(), |quota| quota.to_string());
+        write(cpu, "cpu.cfs_quota_us", &quota)
+    }
+
+    pub(super) fn limit_memory(&self, bytes: u64) -> Result<(), CgroupError> {
+        let Some(memory) = self.tree("memory") else { return Ok(()) };
+        write(memory, "memory.limit_in_bytes", &bytes.to_string())?;
+        // Absent when the kernel does not account for swap; then there is none to limit.
+        let _ = write(memory, "memory.memsw.limit_in_bytes", &bytes.to_string());
+        Ok(())
+    }
+
+    pub(super) fn freeze(&self) -> Result<(), CgroupError> {
+        self.set_freezer("FROZEN")
+    }
+
+    pub(super) fn thaw(&self) -> Result<(), CgroupError> {
+        self.set_freezer("THAWED")
+    }
+
+    fn set_freezer(&self, state: &'static str) -> Result<(), CgroupError> {
+        let Some(freezer) = self.tree("freezer") else { return Ok(()) };
+        write(freezer, "freezer.state", state)?;
+        await_freezer(freezer, state, || {
+            fs::read_to_string(freezer.join("freezer.state")).is_ok_and(|now| now.trim() == state)
+        })
+    }
+
+    pub(super) fn cpu(&self) -> Option<CpuUsage> {
+        let usage_ns = read_u64(self.tree("cpuacct")?, "cpuacct.usage")?;
+        let key = |key| self.tree("cpu").and_then(|cpu| read_key(cpu, "cpu.stat", key)).unwrap_or_default();
+        Some(CpuUsage {
+            usage_ns,
+            periods: key("nr_periods "),
+            throttled_periods: key("nr_throttled "),
+            throttled_ns: key("throttled_time "),
+        })
+    }
+
+    pub(super) fn memory_peak(&self) -> Option<u64> {
+        read_u64(self.tree("memory")?, "memory.max_usage_in_bytes")
+    }
+
+    pub(super) fn reset_memory_peak(&self) -> bool {
+        self.tree("memory").is_some_and(|memory| write(memory, "memory.max_usage_in_bytes", "0").is_ok())
+    }
+
+    pub(super) fn memory_current(&self) -> Option<u64> {
+        read_u64(self.tree("memory")?, "memory.usage_in_bytes")
+    }
+
+    pub(super) fn oom_kills(&self) -> u64 {
+        self.tree("memory")
+            .and_then(|memory| read_key(memory, "memory.oom_control", "oom_kill "))
+            .unwrap_or_default()
+    }
+
+    pub(super) fn remove(&self) {
+        for (_, tree) in &self.trees {
+            remove(tree);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_parent_is_this_process_own_group() {
+        let dir = tempfile::tempdir().unwrap();
+        let point = dir.path().display();
+        fs::create_dir_all(dir.path().join("a/b")).unwrap();
+        let mounts = format!(
+            "31 24 0:28 / {point} rw,relatime shared:9 - cgroup cgroup rw,cpu,cpuacct\n\
+             40 24 0:30 / /elsewhere rw - cgroup2 cgroup rw\n"
+        );
+        let own = "4:cpu,cpuacct:/a/b\n0::/\n";
+        assert_eq!(parent(&mounts, own, "cpu"), Some(dir.path().join("a/b")));
+        assert_eq!(parent(&mounts, own, "cpuacct"), Some(dir.path().join("a/b")));
+        assert_eq!(parent(&mounts, own, "memory"), None);
+    }
+}

@@ -1,0 +1,41 @@
+//! The command line.
+
+mod serve;
+
+use clap::{Parser, Subcommand};
+
+use crate::supervisor::{inside, launch};
+
+/// A local AWS Lambda: real processes, limits, freezing, extensions and telemetry.
+#[derive(Debug, Parser)]
+#[command(name = "lambda-sandbox", version)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve the Lambda API for the functions in some folders until SIGINT or SIGTERM.
+    Serve(serve::Serve),
+    #[command(name = launch::SUBCOMMAND, hide = true)]
+    Launch { setup: String },
+    #[command(name = inside::SUBCOMMAND, hide = true)]
+    Inside { setup: String },
+}
+
+impl Cli {
+    /// Runs the command; the exit code.
+    pub fn run(self) -> anyhow::Result<i32> {
+        match self.command {
+            Command::Serve(serve) => runtime()?.block_on(serve.run()).map(|()| 0),
+            Command::Launch { setup } => launch::run(&setup),
+            Command::Inside { setup } => inside::run(&setup).map(|()| 0),
+        }
+    }
+}
+
+/// Two threads: one invocation's hand-overs can overlap, and functions keep most of a small machine.
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()
+}

@@ -1,0 +1,139 @@
+//! Which program runs a function.
+//!
+//! A `bootstrap` beside the code always wins. Without one, the language's own runtime interface client is
+//! started the way AWS's base images start it; it must be installed in the function's folder or a layer.
+
+use std::path::{Path, PathBuf};
+use std::process;
+
+use thiserror::Error;
+
+use super::FunctionConfig;
+
+/// Why a function cannot be started.
+#[derive(Debug, Error)]
+pub enum CommandError {
+    #[error(
+        "function {function}: runtime {runtime} needs an executable `bootstrap` in its code folder or a layer"
+    )]
+    NoBootstrap { function: String, runtime: String },
+    #[error("function {function}: runtime {runtime} needs `{program}` on the PATH")]
+    NoInterpreter { function: String, runtime: String, program: &'static str },
+    #[error("function {function}: `command` in function.toml is empty")]
+    EmptyCommand { function: String },
+}
+
+/// A program and its arguments.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Command {
+    /// Path or name of the program.
+    pub program: String,
+    /// Arguments without the program's own name.
+    pub arguments: Vec<String>,
+}
+
+/// Language interpreters found on this machine, looked up once.
+#[derive(Clone, Debug, Default)]
+pub struct Interpreters {
+    /// Python 3.
+    pub python: Option<String>,
+    /// Node.js.
+    pub node: Option<String>,
+    /// Java launcher.
+    pub java: Option<String>,
+}
+
+impl Interpreters {
+    /// Asks each interpreter for its own path, so that version-manager shims (shell scripts that would add
+    /// processes and milliseconds to every start) are not what functions run.
+    pub fn find() -> Interpreters {
+        Interpreters {
+            python: ask("python3", &["-c", "import sys; print(sys.executable)"]),
+            node: ask("node", &["-p", "process.execPath"]),
+            java: ask("java", &["-XshowSettings:properties", "-version"])
+                .map(|home| format!("{home}/bin/java")),
+        }
+    }
+}
+
+fn ask(program: &str, arguments: &[&str]) -> Option<String> {
+    let output = process::Command::new(program).args(arguments).output().ok()?;
+    let text = String::from_utf8_lossy(if program == "java" { &output.stderr } else { &output.stdout });
+    let line = if program == "java" {
+        text.lines().find_map(|line| line.trim().strip_prefix("java.home = "))?
+    } else {
+        text.lines().next()?
+    };
+    Some(line.trim().to_owned()).filter(|path| output.status.success() && !path.is_empty())
+}
+
+impl Command {
+    /// The command for `function`, whose code is at `task_root` and whose layers are at `opt` when it runs.
+    /// Files are looked up where they are now: in the code folder and in `opt_source`.
+    pub fn for_function(
+        function: &FunctionConfig,
+        task_root: &Path,
+        opt_source: &Path,
+        opt: &Path,
+        interpreters: &Interpreters,
+    ) -> Result<Command, CommandError> {
+        if let Some(command) = &function.command {
+            let (program, arguments) = command
+                .split_first()
+                .ok_or_else(|| CommandError::EmptyCommand { function: function.name.clone() })?;
+            return Ok(Command { program: program.clone(), arguments: arguments.to_vec() });
+        }
+        let bootstraps = [(&function.code, task_root), (&opt_source.to_path_buf(), opt)];
+        for (source, place) in bootstraps {
+            if source.join("bootstrap").is_file() {
+                return Ok(Command { program: path(place.join("bootstrap")), arguments: Vec::new() });
+            }
+        }
+        let command = managed(function, task_root, interpreters)?;
+        Ok(match function.environment.get("AWS_LAMBDA_EXEC_WRAPPER") {
+            Some(wrapper) => {
+                let mut arguments = vec![command.program];
+                arguments.extend(command.arguments);
+                Command { program: wrapper.clone(), arguments }
+            }
+            None => command,
+        })
+    }
+}
+
+fn managed(
+    function: &FunctionConfig,
+    task_root: &Path,
+    interpreters: &Interpreters,
+) -> Result<Command, CommandError> {
+    let runtime = &function.runtime;
+    let missing = |program| CommandError::NoInterpreter {
+        function: function.name.clone(),
+        runtime: runtime.clone(),
+        program,
+    };
+    let (program, arguments) = if runtime.starts_with("python") {
+        let python = interpreters.python.clone().ok_or_else(|| missing("python3"))?;
+        (python, vec!["-m".into(), "awslambdaric".into(), function.handler.clone()])
+    } else if runtime.starts_with("nodejs") {
+        let node = interpreters.node.clone().ok_or_else(|| missing("node"))?;
+        let client = ["bin/index.mjs", "bin/index.js"]
+            .map(|file| Path::new("node_modules/aws-lambda-ric").join(file))
+            .into_iter()
+            .find(|file| function.code.join(file).is_file())
+            .unwrap_or_else(|| PathBuf::from("node_modules/aws-lambda-ric/bin/index.mjs"));
+        (node, vec![path(task_root.join(client)), function.handler.clone()])
+    } else if runtime.starts_with("java") {
+        let java = interpreters.java.clone().ok_or_else(|| missing("java"))?;
+        let class_path = format!("{0}:{0}/lib/*", path(task_root.to_owned()));
+        let main = "com.amazonaws.services.lambda.runtime.api.client.AWSLambda";
+        (java, vec!["-cp".into(), class_path, main.into(), function.handler.clone()])
+    } else {
+        return Err(CommandError::NoBootstrap { function: function.name.clone(), runtime: runtime.clone() });
+    };
+    Ok(Command { program, arguments })
+}
+
+fn path(path: PathBuf) -> String {
+    path.to_string_lossy().into_owned()
+}

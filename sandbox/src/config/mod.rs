@@ -1,0 +1,138 @@
+//! What a function is: the part of its configuration that decides how it runs.
+//!
+//! Versions, aliases, tags and revision ids belong to [`crate::control`]; this is the immutable value that an
+//! execution environment is started from.
+
+mod command;
+mod file;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+pub use command::{Command, CommandError, Interpreters};
+pub use file::{FILE_NAME, FileError, FunctionFile, load_folder};
+
+/// Memory that buys one vCPU, in MB (AWS Lambda developer guide, "Configure Lambda function memory").
+pub const MEMORY_MB_PER_VCPU: u32 = 1769;
+
+/// Smallest and largest memory size in MB of an ordinary function.
+pub const MEMORY_MB_RANGE: std::ops::RangeInclusive<u32> = 128..=10_240;
+
+/// Largest function timeout in seconds.
+pub const TIMEOUT_S_RANGE: std::ops::RangeInclusive<u32> = 1..=900;
+
+/// How the environment is started, as in `AWS_LAMBDA_INITIALIZATION_TYPE`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum InitializationType {
+    /// Started by the invocation that needs it.
+    #[default]
+    OnDemand,
+    /// Started ahead of any invocation.
+    ProvisionedConcurrency,
+    /// Resumed from a snapshot taken after Init.
+    SnapStart,
+    /// Several concurrent invocations, never frozen.
+    LambdaManagedInstances,
+}
+
+impl InitializationType {
+    /// The word on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            InitializationType::OnDemand => "on-demand",
+            InitializationType::ProvisionedConcurrency => "provisioned-concurrency",
+            InitializationType::SnapStart => "snap-start",
+            InitializationType::LambdaManagedInstances => "lambda-managed-instances",
+        }
+    }
+}
+
+/// `LogFormat` of a function's logging configuration.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LogFormat {
+    /// Lines as the function wrote them.
+    #[default]
+    Text,
+    /// Lines that are JSON objects are delivered as objects.
+    #[serde(rename = "JSON")]
+    Json,
+}
+
+/// Instruction set; only what it is called matters here, as functions run on the host's own CPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Architecture {
+    /// 64-bit x86.
+    #[serde(rename = "x86_64")]
+    X86_64,
+    /// 64-bit Arm (Graviton).
+    #[serde(rename = "arm64")]
+    Arm64,
+}
+
+impl Architecture {
+    /// The word on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Architecture::X86_64 => "x86_64",
+            Architecture::Arm64 => "arm64",
+        }
+    }
+
+    /// The machine this runs on.
+    pub fn host() -> Architecture {
+        if cfg!(target_arch = "aarch64") { Architecture::Arm64 } else { Architecture::X86_64 }
+    }
+}
+
+/// Everything an execution environment needs to know of its function.
+#[derive(Clone, Debug)]
+pub struct FunctionConfig {
+    /// Function name without qualifier.
+    pub name: String,
+    /// `$LATEST` or a version number.
+    pub version: String,
+    /// Unqualified ARN.
+    pub arn: String,
+    /// AWS region, for example `us-east-1`.
+    pub region: String,
+    /// Runtime identifier, for example `python3.12` or `provided.al2023`.
+    pub runtime: String,
+    /// Handler in the runtime's own notation.
+    pub handler: String,
+    /// Memory size in MB.
+    pub memory_mb: u32,
+    /// Function timeout.
+    pub timeout: Duration,
+    /// Instruction set it is said to run on.
+    pub architecture: Architecture,
+    /// The customer's environment variables.
+    pub environment: BTreeMap<String, String>,
+    /// Code folder, `LAMBDA_TASK_ROOT`.
+    pub code: PathBuf,
+    /// Layer folders or zips, in order; later ones win.
+    pub layers: Vec<PathBuf>,
+    /// What to run instead of the runtime's own command.
+    pub command: Option<Vec<String>>,
+    /// Text or JSON logs.
+    pub log_format: LogFormat,
+    /// How its environments are started.
+    pub initialization_type: InitializationType,
+    /// Size of `/tmp` in MB; reported, and enforced only where `/tmp` can be a file system of its own.
+    pub ephemeral_storage_mb: u32,
+}
+
+impl FunctionConfig {
+    /// CPU bandwidth the memory size buys, in vCPUs.
+    pub fn share_vcpus(&self) -> f64 {
+        f64::from(self.memory_mb) / f64::from(MEMORY_MB_PER_VCPU)
+    }
+
+    /// Managed instances run several invocations at a time and are never frozen.
+    pub fn is_managed_instances(&self) -> bool {
+        self.initialization_type == InitializationType::LambdaManagedInstances
+    }
+}

@@ -1,0 +1,88 @@
+//! Why an environment had to be reset, in Lambda's terms.
+
+use bytes::Bytes;
+use serde_json::json;
+
+/// A fatal error of an environment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// For example `Extension.Crash`.
+    pub error_type: String,
+    /// In Lambda's words.
+    pub message: String,
+    /// What the runtime posted, which is then what the caller gets.
+    pub body: Option<Bytes>,
+    /// The function or initialization timeout passed.
+    pub is_timeout: bool,
+    /// The runtime was killed with `SIGKILL`: by the out-of-memory killer, perhaps.
+    pub is_killed: bool,
+}
+
+impl Failure {
+    /// An error of the runtime or an extension.
+    pub fn new(error_type: &str, message: &str) -> Failure {
+        Failure {
+            error_type: error_type.to_owned(),
+            message: message.to_owned(),
+            body: None,
+            is_timeout: false,
+            is_killed: false,
+        }
+    }
+
+    /// An error of the sandbox itself.
+    pub fn sandbox(message: &str) -> Failure {
+        Failure::new("Sandbox.Failure", message)
+    }
+
+    /// A timeout after `seconds`.
+    pub fn timeout(seconds: f64) -> Failure {
+        let message = format!("Task timed out after {seconds:.2} seconds");
+        Failure { is_timeout: true, ..Failure::new("Sandbox.Timedout", &message) }
+    }
+
+    /// With what the runtime posted.
+    pub fn with_body(self, body: Bytes) -> Failure {
+        Failure { body: Some(body), ..self }
+    }
+
+    /// The process was killed.
+    pub fn killed(self) -> Failure {
+        Failure { is_killed: true, ..self }
+    }
+
+    /// The killer was the kernel's, for want of memory. Lambda calls that so for Python and Ruby; other
+    /// runtimes just exit (specification sheet, section 2.5).
+    pub fn out_of_memory(self, runtime: &str) -> Failure {
+        if runtime.starts_with("python") || runtime.starts_with("ruby") {
+            Failure { error_type: "Runtime.OutOfMemory".into(), ..self }
+        } else {
+            self
+        }
+    }
+
+    /// `status` of telemetry events.
+    pub fn status(&self) -> &'static str {
+        if self.is_timeout {
+            "timeout"
+        } else if self.error_type.starts_with("Sandbox.") {
+            "failure"
+        } else {
+            "error"
+        }
+    }
+
+    /// `shutdownReason` of the reset that follows.
+    pub fn shutdown_reason(&self) -> &'static str {
+        if self.is_timeout { "timeout" } else { "failure" }
+    }
+
+    /// What the caller of the failed invocation gets.
+    pub fn response(&self, request_id: &str) -> Bytes {
+        if let Some(body) = &self.body {
+            return body.clone();
+        }
+        let message = format!("RequestId: {request_id} Error: {}", self.message);
+        json!({"errorType": self.error_type, "errorMessage": message}).to_string().into()
+    }
+}

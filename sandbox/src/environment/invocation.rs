@@ -1,0 +1,177 @@
+//! One invocation: what the caller sent, how far the runtime is with it, and what comes back.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+use bytes::Bytes;
+use serde_json::{Value, json};
+use tokio::sync::oneshot;
+
+use crate::time::{iso_ms, millis};
+
+/// What the caller sent.
+#[derive(Clone, Debug)]
+pub struct Invocation {
+    /// The key of everything about this invocation.
+    pub request_id: String,
+    /// The event.
+    pub payload: Bytes,
+    /// ARN as invoked, qualifier included.
+    pub function_arn: String,
+    /// X-Ray trace header.
+    pub trace_id: String,
+    /// Client context, decoded.
+    pub client_context: Option<String>,
+    /// Cognito identity, as JSON.
+    pub cognito_identity: Option<String>,
+}
+
+/// What the runtime gets from `next`.
+#[derive(Clone, Debug)]
+pub struct Delivery {
+    /// The invocation.
+    pub invocation: Arc<Invocation>,
+    /// When the function times out, milliseconds since the epoch.
+    pub deadline_ms: u64,
+}
+
+/// What the caller gets.
+#[derive(Clone, Debug)]
+pub struct InvokeResult {
+    /// The response, or a JSON error object.
+    pub payload: Bytes,
+    /// The function failed (`X-Amz-Function-Error: Unhandled`).
+    pub is_error: bool,
+}
+
+/// What is known when the environment is done with an invocation.
+#[derive(Clone, Debug)]
+pub struct Completion {
+    /// The record of `platform.report`.
+    pub report: Value,
+    /// Last lines of the log, from START to REPORT.
+    pub log_tail: String,
+}
+
+/// An invocation given to an environment.
+pub struct InvokeRequest {
+    /// What the caller sent.
+    pub invocation: Arc<Invocation>,
+    /// Where the answer goes, as soon as the runtime has it.
+    pub result: oneshot::Sender<InvokeResult>,
+    /// Where the rest goes, once every extension is done too.
+    pub completion: oneshot::Sender<Completion>,
+}
+
+/// An invocation the runtime works on.
+pub struct InFlight {
+    released: Instant,
+    released_at: SystemTime,
+    response_started: Option<Instant>,
+    response_ended: Option<Instant>,
+    next_called: Option<Instant>,
+    produced_bytes: u64,
+    error_type: Option<String>,
+    result: Option<oneshot::Sender<InvokeResult>>,
+    answered: Arc<AtomicBool>,
+}
+
+impl InFlight {
+    /// Released to the runtime now. `answered` becomes true when the caller has its answer.
+    pub fn new(result: oneshot::Sender<InvokeResult>, answered: Arc<AtomicBool>) -> InFlight {
+        InFlight {
+            released: Instant::now(),
+            released_at: SystemTime::now(),
+            response_started: None,
+            response_ended: None,
+            next_called: None,
+            produced_bytes: 0,
+            error_type: None,
+            result: Some(result),
+            answered,
+        }
+    }
+
+    /// The runtime has begun to send its answer.
+    pub fn on_response_start(&mut self) {
+        self.response_started.get_or_insert_with(Instant::now);
+    }
+
+    /// The runtime has sent its answer: the caller gets it at once. `error_type` if it is an error.
+    pub fn on_response(&mut self, payload: Bytes, error_type: Option<String>) {
+        self.on_response_start();
+        self.response_ended = Some(Instant::now());
+        self.produced_bytes = payload.len() as u64;
+        self.error_type = error_type;
+        let is_error = self.error_type.is_some();
+        self.answer(InvokeResult { payload, is_error });
+    }
+
+    /// Answers the caller, unless it was answered before.
+    pub fn answer(&mut self, result: InvokeResult) {
+        if let Some(sender) = self.result.take() {
+            // Before the answer is on its way, so that the caller's next request finds it set.
+            self.answered.store(true, Ordering::Release);
+            // A caller that hung up does not change what the function did.
+            let _ = sender.send(result);
+        }
+    }
+
+    /// The runtime has asked for the next invocation: it is done with this one.
+    pub fn on_next(&mut self) {
+        if self.response_ended.is_some() {
+            self.next_called.get_or_insert_with(Instant::now);
+        }
+    }
+
+    /// The runtime has posted a response or an error.
+    pub fn is_answered(&self) -> bool {
+        self.response_ended.is_some()
+    }
+
+    /// Answered, and the runtime has asked for the next.
+    pub fn is_done(&self) -> bool {
+        self.next_called.is_some()
+    }
+
+    /// The type of the error the runtime posted.
+    pub fn error_type(&self) -> Option<&str> {
+        self.error_type.as_deref()
+    }
+
+    /// From release to the runtime's next call, or until now.
+    pub fn runtime_duration(&self) -> Duration {
+        self.next_called.unwrap_or_else(Instant::now) - self.released
+    }
+
+    /// Bytes of the response.
+    pub fn produced_bytes(&self) -> u64 {
+        self.produced_bytes
+    }
+
+    /// The span between the runtime's end and the end of `duration`, which is what extensions took.
+    pub fn overhead_span(&self, duration: Duration) -> Option<Value> {
+        let next = self.next_called?;
+        let start = iso_ms(self.released_at + (next - self.released));
+        let overhead = duration.saturating_sub(next - self.released);
+        Some(json!({"name": "extensionOverhead", "start": start, "durationMs": millis(overhead)}))
+    }
+
+    /// `spans` of telemetry; empty if the runtime never answered.
+    pub fn spans(&self, with_overhead: bool) -> Vec<Value> {
+        let (Some(started), Some(ended)) = (self.response_started, self.response_ended) else {
+            return Vec::new();
+        };
+        let span = |name: &str, from: Instant, to: Instant| {
+            let start = iso_ms(self.released_at + (from - self.released));
+            json!({"name": name, "start": start, "durationMs": millis(to - from)})
+        };
+        let mut spans =
+            vec![span("responseLatency", self.released, started), span("responseDuration", started, ended)];
+        if let Some(next) = self.next_called.filter(|_| with_overhead) {
+            spans.push(span("runtimeOverhead", ended, next));
+        }
+        spans
+    }
+}

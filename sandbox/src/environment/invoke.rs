@@ -1,0 +1,275 @@
+//! One invocation in an environment that takes one at a time.
+
+use std::time::{Duration, SystemTime};
+
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use super::driver::Driver;
+use super::failure::Failure;
+use super::init::Phase;
+use super::invocation::{Completion, Delivery, InFlight, Invocation, InvokeRequest, InvokeResult};
+use super::report::Report;
+use crate::cgroup::CpuUsage;
+use crate::time::{epoch_ms, millis};
+
+/// What the kernel had counted before an invocation.
+struct Before {
+    cpu: Option<CpuUsage>,
+    oom_kills: u64,
+    peak_was_reset: bool,
+}
+
+impl Driver {
+    /// Runs one invocation to its end: answer, extensions done, freeze, report; or failure, report, reset.
+    pub(super) async fn invoke(&mut self, request: InvokeRequest) {
+        let InvokeRequest { invocation, result, completion } = request;
+        let shared = self.provisioned.shared.clone();
+        let timeout = shared.function.timeout;
+        let is_warm = self.initialized;
+        let before = self.before();
+        shared.log.begin();
+        let mut released = Instant::now();
+        // A suppressed Init is inside the function's timeout and duration.
+        let suppressed = match is_warm {
+            true => Ok(()),
+            false => self.initialize(Phase::Invoke, Some(released + timeout)).await.map(|_| ()),
+        };
+        self.limit_cpu(true);
+        self.tell_start(&invocation);
+        if is_warm {
+            released = Instant::now();
+        }
+        shared.change(|state| {
+            state
+                .in_flight
+                .insert(invocation.request_id.clone(), InFlight::new(result, shared.answered.clone()))
+        });
+        self.thaw();
+        let outcome = match suppressed {
+            Ok(()) => self.run(&invocation, released + timeout).await,
+            Err(failure) => Err(failure),
+        };
+        let outcome = outcome.map_err(|failure| self.explain_kill(failure, &before));
+        let failure = match outcome {
+            Ok(()) => {
+                self.tell_runtime_done(&invocation, None).await;
+                let extensions = self.await_extensions(released + timeout).await;
+                extensions.err().map(|failure| self.explain_kill(failure, &before))
+            }
+            Err(failure) => {
+                self.answer_with(&invocation, &failure);
+                self.tell_runtime_done(&invocation, Some(&failure)).await;
+                Some(failure)
+            }
+        };
+        let mut duration = released.elapsed();
+        if failure.as_ref().is_some_and(|failure| failure.is_timeout) {
+            duration = duration.min(timeout);
+        }
+        // Frozen before the report exists: so it is delivered at the next thaw, as on real Lambda.
+        if failure.is_none() {
+            self.freeze();
+        }
+        let report = self.report(&invocation, duration, failure.as_ref(), &before);
+        if let Some(failure) = &failure {
+            self.reset(failure).await;
+        }
+        shared.change(|state| state.in_flight.clear());
+        let _ = completion.send(Completion { report: report.record(), log_tail: shared.log.end() });
+    }
+
+    fn before(&self) -> Before {
+        let group = &self.provisioned.group;
+        let oom_kills = group.oom_kills();
+        Before { cpu: group.cpu(), oom_kills, peak_was_reset: group.reset_memory_peak() }
+    }
+
+    /// Releases the invocation to extensions and runtime, and waits until the runtime is done with it.
+    async fn run(
+        &mut self,
+        invocation: &std::sync::Arc<Invocation>,
+        deadline: Instant,
+    ) -> Result<(), Failure> {
+        let shared = self.provisioned.shared.clone();
+        let left = deadline.saturating_duration_since(Instant::now());
+        let deadline_ms = epoch_ms(SystemTime::now() + left);
+        let event = invoke_event(invocation, deadline_ms);
+        let mut delivery = Some(Delivery { invocation: invocation.clone(), deadline_ms });
+        let id = &invocation.request_id;
+        shared.change(|state| {
+            for extension in state.extensions.iter_mut().filter(|known| known.events.invoke) {
+                extension.release(event.clone());
+            }
+        });
+        let done = shared.wait(Some(deadline), |state| {
+            if let Some(ready) = delivery.take_if(|_| !state.runtime.waiters.is_empty()) {
+                state.deliver(ready);
+            }
+            if state.in_flight.get(id).is_some_and(InFlight::is_done) {
+                return Some(Ok(()));
+            }
+            state.failure().map(Err)
+        });
+        done.await.unwrap_or_else(|| Err(Failure::timeout(shared.function.timeout.as_secs_f64())))
+    }
+
+    async fn await_extensions(&self, deadline: Instant) -> Result<(), Failure> {
+        let shared = &self.provisioned.shared;
+        let done = shared.wait(Some(deadline), |state| {
+            if state.all_done_with_invoke() {
+                return Some(Ok(()));
+            }
+            state.failure().map(Err)
+        });
+        done.await.unwrap_or_else(|| Err(Failure::timeout(shared.function.timeout.as_secs_f64())))
+    }
+
+    fn explain_kill(&self, failure: Failure, before: &Before) -> Failure {
+        let out_of_memory = self.provisioned.group.oom_kills() > before.oom_kills;
+        if failure.is_killed && out_of_memory {
+            failure.out_of_memory(&self.provisioned.shared.function.runtime)
+        } else {
+            failure
+        }
+    }
+
+    fn answer_with(&self, invocation: &Invocation, failure: &Failure) {
+        let shared = &self.provisioned.shared;
+        let id = &invocation.request_id;
+        shared.log.line(&format!("RequestId: {id} Error: {}", failure.message));
+        let payload = failure.response(id);
+        shared.change(|state| {
+            if let Some(known) = state.in_flight.get_mut(id) {
+                known.answer(InvokeResult { payload, is_error: true });
+            }
+        });
+    }
+
+    fn tell_start(&self, invocation: &Invocation) {
+        let shared = &self.provisioned.shared;
+        let (id, version) = (&invocation.request_id, &shared.function.version);
+        let mut record = json!({"requestId": id, "version": version});
+        if let Some(tracing) = tracing(invocation) {
+            record["tracing"] = tracing;
+        }
+        let line = format!("START RequestId: {id} Version: {version}");
+        shared.log.platform(&line, "platform.start", &record);
+        shared.telemetry.platform("platform.start", record);
+    }
+
+    async fn tell_runtime_done(&self, invocation: &Invocation, failure: Option<&Failure>) {
+        // What the function wrote comes before the end of the function.
+        self.drain_logs().await;
+        let shared = &self.provisioned.shared;
+        let id = &invocation.request_id;
+        let record = shared.change(|state| {
+            let known = state.in_flight.get(id)?;
+            let handled = known.error_type();
+            let status = status(failure, handled.is_some());
+            let duration_ms = millis(known.runtime_duration());
+            let mut record = json!({
+                "requestId": id, "status": status, "spans": known.spans(true),
+                "metrics": {"durationMs": duration_ms, "producedBytes": known.produced_bytes()},
+            });
+            let timed_out = failure.is_some_and(|failure| failure.is_timeout);
+            let error_type = failure.map(|failure| failure.error_type.as_str()).or(handled);
+            if let Some(error_type) = error_type.filter(|_| !timed_out) {
+                record["errorType"] = error_type.into();
+            }
+            if let Some(tracing) = tracing(invocation) {
+                record["tracing"] = tracing;
+            }
+            Some(record)
+        });
+        if let Some(record) = record {
+            shared.log.platform(&format!("END RequestId: {id}"), "platform.runtimeDone", &record);
+            shared.telemetry.platform("platform.runtimeDone", record);
+        }
+    }
+
+    /// Makes, tells and traces the report.
+    fn report(
+        &mut self,
+        invocation: &Invocation,
+        duration: Duration,
+        failure: Option<&Failure>,
+        before: &Before,
+    ) -> Report {
+        let shared = self.provisioned.shared.clone();
+        let group = &self.provisioned.group;
+        let peak = group.memory_peak();
+        self.peak_bytes = self.peak_bytes.max(peak);
+        let cpu = group.cpu().zip(before.cpu).map(|(now, before)| now.since(before));
+        let (handled, spans, produced_bytes) = shared.change(|state| {
+            let known = state.in_flight.get(&invocation.request_id);
+            let handled = known.and_then(|known| known.error_type().map(str::to_owned));
+            let overhead = known.and_then(|known| known.overhead_span(duration));
+            let has_subscriber = state.extensions.iter().any(|extension| extension.events.invoke);
+            let spans = overhead.filter(|_| has_subscriber).into_iter().collect();
+            (handled, spans, known.map_or(0, InFlight::produced_bytes))
+        });
+        let report = Report {
+            request_id: invocation.request_id.clone(),
+            status: status(failure, handled.is_some()),
+            error_type: match failure {
+                Some(failure) if failure.is_timeout => None,
+                Some(failure) => Some(failure.error_type.clone()),
+                None => handled,
+            },
+            duration,
+            init: self.unreported_init.take(),
+            restore: None,
+            memory_mb: shared.function.memory_mb,
+            peak_bytes: self.peak_bytes,
+            managed_instances: false,
+            spans,
+            tracing: tracing(invocation),
+        };
+        let record = report.record();
+        shared.log.platform(&report.line(), "platform.report", &record);
+        shared.telemetry.platform("platform.report", record);
+        let cpu = cpu.map(|cpu| {
+            json!({"usage_ns": cpu.usage_ns, "periods": cpu.periods,
+                   "throttled_periods": cpu.throttled_periods, "throttled_ns": cpu.throttled_ns})
+        });
+        let fields = json!({
+            "request_id": report.request_id, "status": report.status, "error_type": report.error_type,
+            "duration_us": micros(duration), "init_us": report.init.map(micros),
+            "billed_ms": report.billed_ms(), "memory_mb": report.memory_mb,
+            "max_memory_used_mb": report.max_memory_used_mb(), "produced_bytes": produced_bytes,
+            "cpu": cpu, "peak_bytes": peak, "peak_is_of_invocation": before.peak_was_reset,
+        });
+        shared.trace("invocation", fields);
+        report
+    }
+}
+
+/// `status` of the closing events: a failure's own, else whether the function answered with an error.
+fn status(failure: Option<&Failure>, handled: bool) -> &'static str {
+    match (failure, handled) {
+        (Some(failure), _) => failure.status(),
+        (None, true) => "error",
+        (None, false) => "success",
+    }
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+fn tracing(invocation: &Invocation) -> Option<Value> {
+    let value = &invocation.trace_id;
+    (!value.is_empty()).then(|| json!({"type": "X-Amzn-Trace-Id", "value": value}))
+}
+
+fn invoke_event(invocation: &Invocation, deadline_ms: u64) -> Value {
+    let mut event = json!({
+        "eventType": "INVOKE", "deadlineMs": deadline_ms, "requestId": invocation.request_id,
+        "invokedFunctionArn": invocation.function_arn,
+    });
+    if let Some(tracing) = tracing(invocation) {
+        event["tracing"] = tracing;
+    }
+    event
+}

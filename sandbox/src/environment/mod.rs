@@ -1,0 +1,192 @@
+//! One execution environment, from Init to Shutdown.
+//!
+//! - [`state`], [`extension`], [`invocation`]: what its processes have said so far, changed by the APIs;
+//! - [`driver`]: the task that moves it from phase to phase, waiting for conditions on that state;
+//! - [`init`], [`invoke`], [`shutdown`]: the phases;
+//! - [`provision`]: what exists around it (folders, mounts, control group, address);
+//! - [`variables`]: what its processes are told; [`report`]: what it is billed; [`failure`]: how it goes wrong.
+//!
+//! Which environment gets which invocation is [`crate::fleet`]'s business.
+
+mod driver;
+pub mod extension;
+pub mod failure;
+mod init;
+pub mod invocation;
+mod invoke;
+mod provision;
+pub mod report;
+mod shutdown;
+pub mod state;
+pub mod variables;
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use serde_json::{Value, json};
+use tokio::sync::{Notify, mpsc};
+use tokio::time::{Instant, timeout_at};
+
+use crate::cgroup::Hierarchy;
+use crate::config::{FunctionConfig, Interpreters};
+use crate::supervisor::Isolation;
+use crate::telemetry::hub::Hub;
+use crate::trace::Trace;
+
+pub use driver::ProvisionError;
+use invocation::InvokeRequest;
+pub use provision::TASK_ROOT;
+use report::LogTail;
+use state::State;
+
+/// Invocations a managed instance takes at a time. Real ones take up to 64 per vCPU; two host cores are what
+/// this is sized for.
+pub const MANAGED_CONCURRENCY: usize = 16;
+
+/// What all environments of one sandbox share.
+pub struct Host {
+    /// The `lambda-sandbox` binary, which is also the supervisor.
+    pub helper: PathBuf,
+    /// How processes are kept apart.
+    pub isolation: Isolation,
+    /// Where limits come from.
+    pub hierarchy: Hierarchy,
+    /// Language interpreters of this machine.
+    pub interpreters: Interpreters,
+    /// Where facts are written.
+    pub trace: Trace,
+    /// AWS account number, twelve digits.
+    pub account: String,
+    /// Folders of running environments; removed with them.
+    pub run_directory: PathBuf,
+    /// Log files; kept.
+    pub log_directory: PathBuf,
+}
+
+/// What the driver, the APIs and the log readers of one environment share.
+pub struct Shared {
+    /// Random, unique among all environments.
+    pub id: String,
+    /// What runs in it.
+    pub function: Arc<FunctionConfig>,
+    /// AWS account number.
+    pub account: String,
+    /// Its telemetry.
+    pub telemetry: Hub,
+    /// Its log file and the tail of the current invocation's log.
+    pub log: LogTail,
+    /// Its caller has an answer, though runtime or extensions may not be done yet.
+    pub answered: Arc<AtomicBool>,
+    trace: Trace,
+    state: Mutex<State>,
+    changed: Notify,
+}
+
+impl Shared {
+    /// Runs `change` on the state and wakes the driver.
+    pub fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        let result = change(&mut self.lock());
+        self.changed.notify_waiters();
+        result
+    }
+
+    /// Waits until `reached` gives a value, or `None` at `deadline`.
+    pub async fn wait<T>(
+        &self,
+        deadline: Option<Instant>,
+        mut reached: impl FnMut(&mut State) -> Option<T>,
+    ) -> Option<T> {
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            // Before looking, so that a change between the look and the wait is not missed.
+            changed.as_mut().enable();
+            if let Some(value) = reached(&mut self.lock()) {
+                return Some(value);
+            }
+            match deadline {
+                Some(deadline) => timeout_at(deadline, changed).await.ok()?,
+                None => changed.await,
+            }
+        }
+    }
+
+    /// Writes a trace line about this environment.
+    pub fn trace(&self, event: &str, mut fields: Value) {
+        if let Value::Object(fields) = &mut fields {
+            fields.insert("environment".into(), json!(self.id));
+            fields.insert("function".into(), json!(self.function.name));
+            fields.insert("version".into(), json!(self.function.version));
+        }
+        self.trace.event(event, fields);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What an environment tells its owner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Milestone {
+    /// Init is over, well or badly.
+    Initialized,
+    /// It can take an invocation.
+    Idle,
+    /// It is gone, with everything it had.
+    Ended,
+}
+
+/// Called with every milestone.
+pub type OnMilestone = Arc<dyn Fn(&str, Milestone) + Send + Sync>;
+
+enum Order {
+    Invoke(InvokeRequest),
+    Shutdown,
+}
+
+/// A running environment. It ends when told so or dropped.
+#[derive(Clone)]
+pub struct Environment {
+    /// Its identifier.
+    pub id: String,
+    orders: mpsc::UnboundedSender<Order>,
+    answered: Arc<AtomicBool>,
+}
+
+impl Environment {
+    /// Starts provisioning and Init at once. `opt` is the folder whose contents appear at `/opt`.
+    pub fn start(
+        host: Arc<Host>,
+        function: Arc<FunctionConfig>,
+        opt: PathBuf,
+        on_milestone: OnMilestone,
+    ) -> Environment {
+        let id = uuid::Uuid::new_v4().simple().to_string();
+        let (orders, incoming) = mpsc::unbounded_channel();
+        let answered = Arc::new(AtomicBool::new(false));
+        let around = driver::Around { host, id: id.clone(), function, opt, answered: answered.clone() };
+        tokio::spawn(driver::run(around, incoming, on_milestone));
+        Environment { id, orders, answered }
+    }
+
+    /// Hands over an invocation. Given back if the environment has ended.
+    pub fn invoke(&self, request: InvokeRequest) -> Result<(), InvokeRequest> {
+        self.answered.store(false, Ordering::Release);
+        self.orders.send(Order::Invoke(request)).map_err(|error| match error.0 {
+            Order::Invoke(request) => request,
+            Order::Shutdown => unreachable!("an invocation was sent"),
+        })
+    }
+
+    /// Its caller has an answer: it is about to become idle.
+    pub fn is_settling(&self) -> bool {
+        self.answered.load(Ordering::Acquire)
+    }
+
+    /// Asks it to shut down when it is done with what it has been given.
+    pub fn shut_down(&self) {
+        let _ = self.orders.send(Order::Shutdown);
+    }
+}

@@ -1,0 +1,192 @@
+//! What exists around an environment before anything of it runs, and is gone after it.
+//!
+//! None of this is billed or part of Init: it is the platform's own time.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use thiserror::Error;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use super::driver::Around;
+use super::report::LogTail;
+use super::state::State;
+use super::variables::Places;
+use super::{Host, Shared};
+use crate::api;
+use crate::cgroup::{CgroupError, Group};
+use crate::config::{Command, CommandError, FunctionConfig};
+use crate::supervisor::host::{Supervisor, SupervisorError};
+use crate::supervisor::{BindMount, Setup};
+use crate::telemetry::hub::Hub;
+
+/// How long mounts may take.
+const SETUP_PATIENCE: Duration = Duration::from_secs(10);
+
+const MEBIBYTE: u64 = 1024 * 1024;
+
+/// Why an environment could not be made.
+#[derive(Debug, Error)]
+pub enum ProvisionError {
+    #[error("cannot make the environment's folder {path}")]
+    Folder { path: PathBuf, source: io::Error },
+    #[error("cannot listen for the environment's processes")]
+    Listen(#[source] io::Error),
+    #[error("cannot set up the environment: {0}")]
+    Setup(String),
+    #[error(transparent)]
+    Cgroup(#[from] CgroupError),
+    #[error(transparent)]
+    Supervisor(#[from] SupervisorError),
+    #[error(transparent)]
+    Command(#[from] CommandError),
+}
+
+/// An environment's surroundings.
+pub(super) struct Provisioned {
+    pub(super) shared: Arc<Shared>,
+    pub(super) group: Group,
+    pub(super) supervisor: Supervisor,
+    pub(super) places: Places,
+    pub(super) command: Command,
+    pub(super) opt_source: PathBuf,
+    directory: PathBuf,
+    api: JoinHandle<()>,
+}
+
+impl Provisioned {
+    pub(super) async fn make(around: &Around) -> Result<Provisioned, ProvisionError> {
+        let Around { host, id, function, opt: opt_source, answered } = around;
+        let opt_source = opt_source.clone();
+        let directory = host.run_directory.join(id);
+        let tmp_source = directory.join("tmp");
+        make_folder(&tmp_source)?;
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.map_err(ProvisionError::Listen)?;
+        let address = listener.local_addr().map_err(ProvisionError::Listen)?;
+        let log_stream = log_stream(&function.version, id);
+        let (mounts, places) =
+            layout(host, function, &opt_source, &directory, address.to_string(), &log_stream)?;
+        let command = Command::for_function(
+            function,
+            Path::new(&places.task_root),
+            &opt_source,
+            Path::new(&places.opt),
+            &host.interpreters,
+        )?;
+        let log_file = host.log_directory.join(&function.name).join(log_stream.replace('/', "-") + ".log");
+        let shared = Arc::new(Shared {
+            id: id.clone(),
+            answered: answered.clone(),
+            function: function.clone(),
+            account: host.account.clone(),
+            telemetry: Hub::new(id, function.log_format, host.trace.clone()),
+            log: LogTail::new(&log_file, function.log_format),
+            trace: host.trace.clone(),
+            state: State::default().into(),
+            changed: tokio::sync::Notify::new(),
+        });
+        let group = host.hierarchy.create(id)?;
+        group.limit_memory(u64::from(function.memory_mb) * MEBIBYTE)?;
+        let setup = Setup {
+            isolation: host.isolation,
+            entrances: group.entrances(),
+            thaw: group.thaw_file(),
+            mounts,
+            probe: false,
+        };
+        let listener_state = shared.clone();
+        let supervisor = Supervisor::start(&host.helper, &setup, move |notice| {
+            listener_state.change(|state| state.on_notice(notice));
+        })?;
+        let api = api::serve(listener, shared.clone());
+        let provisioned =
+            Provisioned { shared, group, supervisor, places, command, opt_source, directory, api };
+        provisioned.await_ready().await?;
+        Ok(provisioned)
+    }
+
+    async fn await_ready(&self) -> Result<(), ProvisionError> {
+        let ready = self.shared.wait(Some(Instant::now() + SETUP_PATIENCE), |state| {
+            match (&state.supervisor_gone, state.supervisor_ready) {
+                (Some(message), _) => Some(Err(ProvisionError::Setup(message.clone()))),
+                (None, true) => Some(Ok(())),
+                (None, false) => None,
+            }
+        });
+        ready.await.unwrap_or_else(|| Err(ProvisionError::Setup("no answer from the supervisor".into())))
+    }
+
+    /// Removes everything. Blocks until the processes are gone.
+    pub(super) fn remove(self) {
+        self.api.abort();
+        self.shared.telemetry.end();
+        drop(self.supervisor);
+        self.group.remove();
+        if let Err(error) = fs::remove_dir_all(&self.directory) {
+            tracing::warn!(%error, directory = %self.directory.display(), "cannot remove folder");
+        }
+    }
+}
+
+/// Where everything is, and the mounts that put it there.
+fn layout(
+    host: &Host,
+    function: &FunctionConfig,
+    opt: &Path,
+    directory: &Path,
+    api: String,
+    log_stream: &str,
+) -> Result<(Vec<BindMount>, Places), ProvisionError> {
+    let text = |path: &Path| path.to_string_lossy().into_owned();
+    let tmp = directory.join("tmp");
+    let log_stream = log_stream.to_owned();
+    if !host.isolation.has_mounts() {
+        let (task_root, opt, tmp) = (text(&function.code), text(opt), text(&tmp));
+        return Ok((Vec::new(), Places { api, task_root, opt, tmp, log_stream }));
+    }
+    let hosts = directory.join("hosts");
+    let known = fs::read_to_string("/etc/hosts").unwrap_or_default();
+    fs::write(&hosts, format!("{known}\n127.0.0.1 sandbox.localdomain sandbox\n"))
+        .map_err(|source| ProvisionError::Folder { path: hosts.clone(), source })?;
+    let mount = |source: &Path, target: &str, read_only| BindMount {
+        source: source.to_owned(),
+        target: target.into(),
+        read_only,
+    };
+    let mut mounts = vec![mount(opt, "/opt", true)];
+    let mut places =
+        Places { api, task_root: text(&function.code), opt: "/opt".into(), tmp: "/tmp".into(), log_stream };
+    if Path::new(TASK_ROOT).is_dir() {
+        mounts.push(mount(&function.code, TASK_ROOT, true));
+        places.task_root = TASK_ROOT.into();
+    }
+    if Path::new("/etc/hosts").is_file() {
+        mounts.push(mount(&hosts, "/etc/hosts", true));
+    }
+    if places.task_root == TASK_ROOT || !function.code.starts_with("/tmp") {
+        // Last, as what is mounted elsewhere may itself be under /tmp.
+        mounts.push(mount(&tmp, "/tmp", false));
+    } else {
+        // Only without root: mounting it would hide the code.
+        places.tmp = text(&tmp);
+    }
+    Ok((mounts, places))
+}
+
+/// Where code is found on real Lambda.
+pub const TASK_ROOT: &str = "/var/task";
+
+/// `2026/01/02/[$LATEST]ID`.
+fn log_stream(version: &str, id: &str) -> String {
+    let date = crate::time::iso_ms(std::time::SystemTime::now());
+    format!("{}/[{version}]{id}", date[..10].replace('-', "/"))
+}
+
+fn make_folder(path: &Path) -> Result<(), ProvisionError> {
+    fs::create_dir_all(path).map_err(|source| ProvisionError::Folder { path: path.to_owned(), source })
+}

@@ -1,0 +1,99 @@
+//! Environment variables of the runtime and of extensions.
+
+use std::collections::BTreeMap;
+
+use crate::config::{FunctionConfig, LogFormat};
+
+/// Variables only the runtime gets (developer guide, "Using the Lambda Extensions API").
+const WITHHELD_FROM_EXTENSIONS: [&str; 7] = [
+    "AWS_EXECUTION_ENV",
+    "AWS_LAMBDA_LOG_GROUP_NAME",
+    "AWS_LAMBDA_LOG_STREAM_NAME",
+    "AWS_XRAY_CONTEXT_MISSING",
+    "AWS_XRAY_DAEMON_ADDRESS",
+    "LAMBDA_RUNTIME_DIR",
+    "LAMBDA_TASK_ROOT",
+];
+
+/// Where an environment's processes find things.
+#[derive(Clone, Debug)]
+pub struct Places {
+    /// Host and port of the environment's APIs.
+    pub api: String,
+    /// The code folder as processes see it.
+    pub task_root: String,
+    /// Layers as processes see them: `/opt` where that can be mounted.
+    pub opt: String,
+    /// Scratch folder: `/tmp` where that can be mounted.
+    pub tmp: String,
+    /// Log stream name.
+    pub log_stream: String,
+}
+
+/// Everything the runtime gets.
+pub fn for_runtime(function: &FunctionConfig, places: &Places) -> BTreeMap<String, String> {
+    let host_path = std::env::var("PATH").unwrap_or_else(|_| "/usr/local/bin:/usr/bin:/bin".into());
+    let Places { api, task_root, opt, tmp, log_stream } = places;
+    let mut variables = BTreeMap::new();
+    let mut set = |name: &str, value: String| {
+        variables.insert(name.to_owned(), value);
+    };
+    set("AWS_LAMBDA_RUNTIME_API", api.clone());
+    set("AWS_REGION", function.region.clone());
+    set("AWS_DEFAULT_REGION", function.region.clone());
+    set("AWS_LAMBDA_FUNCTION_NAME", function.name.clone());
+    set("AWS_LAMBDA_FUNCTION_VERSION", function.version.clone());
+    set("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", function.memory_mb.to_string());
+    set("AWS_LAMBDA_INITIALIZATION_TYPE", function.initialization_type.as_str().into());
+    set("TZ", ":UTC".into());
+    set("LANG", "en_US.UTF-8".into());
+    set("PATH", format!("{host_path}:{opt}/bin"));
+    // Credentials are made up: requests signed with them are meant for local endpoints.
+    set("AWS_ACCESS_KEY_ID", "ASIASANDBOXSANDBOX00".into());
+    set("AWS_SECRET_ACCESS_KEY", "sandbox".into());
+    set("AWS_SESSION_TOKEN", "sandbox".into());
+    if function.log_format == LogFormat::Json {
+        set("AWS_LAMBDA_LOG_FORMAT", "JSON".into());
+        set("AWS_LAMBDA_LOG_LEVEL", "INFO".into());
+    }
+    set("_HANDLER", function.handler.clone());
+    set("_X_AMZN_TRACE_ID", String::new());
+    set("_AWS_XRAY_DAEMON_ADDRESS", "127.0.0.1".into());
+    set("_AWS_XRAY_DAEMON_PORT", "2000".into());
+    set("AWS_XRAY_DAEMON_ADDRESS", "127.0.0.1:2000".into());
+    set("AWS_XRAY_CONTEXT_MISSING", "LOG_ERROR".into());
+    set("AWS_LAMBDA_LOG_GROUP_NAME", format!("/aws/lambda/{}", function.name));
+    set("AWS_LAMBDA_LOG_STREAM_NAME", log_stream.clone());
+    set("LAMBDA_TASK_ROOT", task_root.clone());
+    set("LAMBDA_RUNTIME_DIR", "/var/runtime".into());
+    set("LD_LIBRARY_PATH", format!("{task_root}:{task_root}/lib:{opt}/lib"));
+    set("NODE_PATH", format!("{opt}/nodejs/node_modules"));
+    set("PYTHONPATH", format!("{task_root}:{opt}/python"));
+    if !function.runtime.starts_with("provided") {
+        set("AWS_EXECUTION_ENV", format!("AWS_Lambda_{}", function.runtime));
+    }
+    if tmp != "/tmp" {
+        set("TMPDIR", tmp.clone());
+    }
+    if opt != "/opt" {
+        set("LAMBDA_SANDBOX_OPT", opt.clone());
+    }
+    if function.is_managed_instances() {
+        set("AWS_LAMBDA_MAX_CONCURRENCY", crate::environment::MANAGED_CONCURRENCY.to_string());
+    }
+    // Last: a customer may override what is not reserved, and the reserved ones were refused before.
+    variables.extend(function.environment.clone());
+    variables
+}
+
+/// What extensions get of it.
+pub fn for_extension(runtime: &BTreeMap<String, String>) -> Vec<(String, String)> {
+    runtime
+        .iter()
+        .filter(|(name, _)| !name.starts_with('_'))
+        .filter(|(name, _)| !WITHHELD_FROM_EXTENSIONS.contains(&name.as_str()))
+        // Given to the runtime only.
+        .filter(|(name, _)| *name != "AWS_LAMBDA_MAX_CONCURRENCY")
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect()
+}

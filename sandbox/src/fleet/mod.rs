@@ -1,0 +1,227 @@
+//! All environments of all functions: which one takes an invocation, when one more is started, and when one
+//! that nobody needs is shut down.
+
+mod pool;
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use thiserror::Error;
+use tokio::sync::Notify;
+
+use crate::config::FunctionConfig;
+use crate::environment::invocation::InvokeRequest;
+use crate::environment::{Environment, Host, Milestone, OnMilestone};
+use crate::layers::{self, LayerError};
+use pool::Pool;
+
+/// How often idle environments are looked at.
+const REAP_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Longer than a round trip to real Lambda, and than the stall of a throttled runtime that asks for its next
+/// invocation (one CFS period).
+const SETTLE_PATIENCE: Duration = Duration::from_millis(25);
+
+/// How environments are scaled.
+#[derive(Clone, Debug)]
+pub struct FleetSettings {
+    /// Idle environments are shut down after this time.
+    pub idle_timeout: Duration,
+    /// Concurrent invocations of all functions together (Lambda's default quota is 1,000).
+    pub account_concurrency: u32,
+}
+
+impl Default for FleetSettings {
+    fn default() -> FleetSettings {
+        FleetSettings { idle_timeout: Duration::from_secs(600), account_concurrency: 1_000 }
+    }
+}
+
+/// One configuration of one function version that invocations can be sent to.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// What to run.
+    pub config: Arc<FunctionConfig>,
+    /// Grows with every change; environments of earlier generations take no further invocations.
+    pub generation: u64,
+    /// Concurrent invocations reserved for, and allowed to, the whole function.
+    pub reserved_concurrency: Option<u32>,
+}
+
+/// Why an invocation was not taken.
+#[derive(Debug, Error)]
+pub enum FleetError {
+    #[error("concurrency of the function is at its reserved limit")]
+    ReservedConcurrency,
+    #[error("concurrency of the account is at its limit")]
+    AccountConcurrency,
+    #[error(transparent)]
+    Layers(#[from] LayerError),
+}
+
+/// All environments.
+pub struct Fleet {
+    host: Arc<Host>,
+    settings: FleetSettings,
+    state: Mutex<State>,
+    changed: Notify,
+    myself: Weak<Fleet>,
+}
+
+#[derive(Default)]
+struct State {
+    pools: HashMap<(String, String), Pool>,
+    laid: HashMap<Vec<PathBuf>, PathBuf>,
+    /// Environments that have not ended, retired ones included.
+    alive: usize,
+}
+
+impl Fleet {
+    /// An empty fleet, and the task that reaps idle environments as long as it lives.
+    pub fn start(host: Arc<Host>, settings: FleetSettings) -> Arc<Fleet> {
+        let fleet = Arc::new_cyclic(|myself| Fleet {
+            host,
+            settings,
+            state: Mutex::default(),
+            changed: Notify::new(),
+            myself: myself.clone(),
+        });
+        let weak = Arc::downgrade(&fleet);
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(REAP_INTERVAL).await;
+                let Some(fleet) = weak.upgrade() else { return };
+                fleet.reap();
+            }
+        });
+        fleet
+    }
+
+    /// What all environments share.
+    pub fn host(&self) -> &Host {
+        &self.host
+    }
+
+    /// Sends an invocation to an idle environment of `target`, or starts one.
+    ///
+    /// An environment whose caller has just been answered is about to be idle. On real Lambda the way to the
+    /// caller and back hides that moment; here it is waited for, at most [`SETTLE_PATIENCE`].
+    pub async fn invoke(&self, target: &Target, request: InvokeRequest) -> Result<(), FleetError> {
+        let deadline = tokio::time::Instant::now() + SETTLE_PATIENCE;
+        let key = (target.config.name.clone(), target.config.version.clone());
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            let settling = self.lock().pools.get(&key).is_some_and(Pool::is_about_to_be_idle);
+            if !settling || tokio::time::timeout_at(deadline, changed).await.is_err() {
+                return self.dispatch(target, request);
+            }
+        }
+    }
+
+    fn dispatch(&self, target: &Target, request: InvokeRequest) -> Result<(), FleetError> {
+        let mut state = self.lock();
+        self.check_concurrency(&state, target)?;
+        let opt = self.opt(&mut state, &target.config)?;
+        let key = (target.config.name.clone(), target.config.version.clone());
+        let pool = state.pools.entry(key).or_default();
+        pool.advance(target.generation);
+        let mut request = request;
+        while let Some(environment) = pool.take_idle() {
+            match environment.invoke(request) {
+                Ok(()) => return Ok(()),
+                // It has just ended by itself.
+                Err(returned) => request = returned,
+            }
+        }
+        let callback = self.on_milestone(target);
+        let environment = Environment::start(self.host.clone(), target.config.clone(), opt, callback);
+        // A new environment's queue is open, so the request cannot come back.
+        let _ = environment.invoke(request);
+        pool.add_busy(environment, target.generation);
+        state.alive += 1;
+        Ok(())
+    }
+
+    /// Environments of earlier generations of a function version finish what they do and shut down.
+    pub fn retire(&self, name: &str, version: &str, generation: u64) {
+        if let Some(pool) = self.lock().pools.get_mut(&(name.to_owned(), version.to_owned())) {
+            pool.advance(generation);
+        }
+    }
+
+    /// Shuts all environments down and waits for them, at most `patience`. The number that did not end.
+    pub async fn shut_down(&self, patience: Duration) -> usize {
+        let deadline = tokio::time::Instant::now() + patience;
+        for pool in self.lock().pools.values_mut() {
+            pool.advance(u64::MAX);
+        }
+        loop {
+            let changed = self.changed.notified();
+            let alive = self.lock().alive;
+            if alive == 0 || tokio::time::timeout_at(deadline, changed).await.is_err() {
+                return alive;
+            }
+        }
+    }
+
+    fn check_concurrency(&self, state: &State, target: &Target) -> Result<(), FleetError> {
+        let busy = |name: Option<&str>| -> usize {
+            let pools = state.pools.iter().filter(|((known, _), _)| name.is_none_or(|name| name == known));
+            pools.map(|(_, pool)| pool.busy()).sum()
+        };
+        if let Some(reserved) = target.reserved_concurrency {
+            if busy(Some(&target.config.name)) >= reserved as usize {
+                return Err(FleetError::ReservedConcurrency);
+            }
+        } else if busy(None) >= self.settings.account_concurrency as usize {
+            return Err(FleetError::AccountConcurrency);
+        }
+        Ok(())
+    }
+
+    /// The folder that holds the function's layers laid over each other; made once per combination.
+    fn opt(&self, state: &mut State, config: &FunctionConfig) -> Result<PathBuf, LayerError> {
+        if let Some(path) = state.laid.get(&config.layers) {
+            return Ok(path.clone());
+        }
+        let path = self.host.run_directory.join(format!("opt-{}", state.laid.len()));
+        layers::lay(&config.layers, &path)?;
+        state.laid.insert(config.layers.clone(), path.clone());
+        Ok(path)
+    }
+
+    fn on_milestone(&self, target: &Target) -> OnMilestone {
+        let fleet = self.myself.clone();
+        let key = (target.config.name.clone(), target.config.version.clone());
+        Arc::new(move |environment, milestone| {
+            let Some(fleet) = fleet.upgrade() else { return };
+            let mut state = fleet.lock();
+            let pool = state.pools.entry(key.clone()).or_default();
+            match milestone {
+                Milestone::Initialized => {}
+                Milestone::Idle => pool.on_idle(environment),
+                Milestone::Ended => {
+                    pool.on_ended(environment);
+                    state.alive = state.alive.saturating_sub(1);
+                }
+            }
+            drop(state);
+            fleet.changed.notify_waiters();
+        })
+    }
+
+    fn reap(&self) {
+        let Some(oldest) = Instant::now().checked_sub(self.settings.idle_timeout) else { return };
+        for pool in self.lock().pools.values_mut() {
+            pool.reap(oldest);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

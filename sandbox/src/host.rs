@@ -1,0 +1,107 @@
+//! Getting the machine ready for environments, and leaving it as it was.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+
+use crate::cgroup::{Hierarchy, Owner};
+use crate::config::Interpreters;
+use crate::environment::{Host, TASK_ROOT};
+use crate::supervisor::Isolation;
+use crate::trace::Trace;
+
+/// Settings of [`prepare`].
+pub struct Options {
+    /// Folder for log files and running environments.
+    pub data: PathBuf,
+    /// AWS account number.
+    pub account: String,
+    /// Where facts are written.
+    pub trace: Trace,
+    /// How to keep environments apart; the strongest that works when absent.
+    pub isolation: Option<Isolation>,
+    /// Use control groups.
+    pub limits: bool,
+}
+
+/// Finds out what this machine allows, and removes what sandboxes that were killed have left.
+pub fn prepare(options: Options) -> anyhow::Result<Host> {
+    let helper = std::env::current_exe().context("cannot find the lambda-sandbox binary")?;
+    let data = absolute(&options.data).context("cannot make the data folder")?;
+    remove_leftover_folders(&data.join("run"));
+    let run_directory = data.join("run").join(Owner::current().name());
+    fs::create_dir_all(&run_directory)
+        .with_context(|| format!("cannot make the folder {}", run_directory.display()))?;
+    let isolation = options.isolation.unwrap_or_else(|| Isolation::detect(&helper));
+    if isolation.has_mounts() {
+        // A mount needs a place. It is removed again by `clean_up` if it is empty then. Without root it is
+        // missing, and the code stays where it is.
+        let _ = fs::create_dir_all(TASK_ROOT);
+    }
+    let hierarchy = if options.limits { Hierarchy::detect() } else { Hierarchy::off() };
+    Ok(Host {
+        helper,
+        isolation,
+        hierarchy,
+        interpreters: Interpreters::find(),
+        trace: options.trace,
+        account: options.account,
+        run_directory,
+        log_directory: data.join("logs"),
+    })
+}
+
+fn absolute(path: &Path) -> io::Result<PathBuf> {
+    fs::create_dir_all(path)?;
+    path.canonicalize()
+}
+
+fn remove_leftover_folders(run: &Path) {
+    let Ok(entries) = fs::read_dir(run) else { return };
+    for entry in entries.flatten() {
+        let owner = Owner::parse(&entry.file_name().to_string_lossy());
+        if owner.is_some_and(|owner| !owner.is_alive()) {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
+/// Tells on the log what is not as on Lambda.
+pub fn say_what_is_off(host: &Host) {
+    match host.isolation {
+        Isolation::Namespaces => {}
+        Isolation::UserNamespaces => {
+            tracing::warn!("not root: environments run in user namespaces; files belong to the current user");
+        }
+        Isolation::Processes => tracing::warn!(
+            "no namespaces: environments see all processes; /opt, /var/task and /tmp are not mounted, \
+             LAMBDA_SANDBOX_OPT, LAMBDA_TASK_ROOT and TMPDIR tell where they are"
+        ),
+    }
+    let missing = host.hierarchy.missing();
+    if missing.is_empty() {
+        tracing::info!(limits = host.hierarchy.version(), "CPU quota, memory limit and freezer are on");
+    } else {
+        let off = missing.join(" ");
+        tracing::warn!(
+            off,
+            "without these control group controllers their limits are off; \
+                             without `freezer` processes are stopped with SIGSTOP instead"
+        );
+    }
+}
+
+/// Removes what [`prepare`] made.
+pub fn clean_up(host: &Host) {
+    host.hierarchy.remove();
+    let _ = fs::remove_dir_all(&host.run_directory);
+    // Both fail, as they should, while another sandbox uses them.
+    if let Some(run) = host.run_directory.parent() {
+        let _ = fs::remove_dir(run);
+    }
+    if host.isolation.has_mounts() {
+        let _ = fs::remove_dir(TASK_ROOT);
+    }
+}

@@ -1,0 +1,229 @@
+//! The supervisor itself: serves requests until the sandbox closes the socket, then kills what is left.
+
+use std::collections::HashMap;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::prctl::set_child_subreaper;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, sigprocmask};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+
+use super::protocol::{ExitStatus, Notice, ProcessId, Request, receive, send};
+use super::{Isolation, Setup, mounts, tree};
+
+/// Hidden subcommand that runs [`run`].
+pub const SUBCOMMAND: &str = "environment-init";
+
+/// File descriptors a Lambda environment may have open per process.
+const MAX_OPEN_FILES: u64 = 1024;
+
+/// Runs the supervisor on standard input, which is its socket.
+pub fn run(setup_json: &str) -> anyhow::Result<()> {
+    let setup: Setup = serde_json::from_str(setup_json)?;
+    let socket = io::stdin().as_fd().try_clone_to_owned()?;
+    let mut supervisor = match Supervisor::set_up(&setup, socket.try_clone()?) {
+        Ok(supervisor) => supervisor,
+        Err(error) => {
+            if !setup.probe {
+                send(&socket, &Notice::SetupFailed { message: format!("{error:#}") }, &[])?;
+            }
+            return Err(error);
+        }
+    };
+    if setup.probe {
+        return Ok(());
+    }
+    send(&socket, &Notice::Ready, &[])?;
+    let outcome = supervisor.serve();
+    supervisor.kill_all();
+    outcome
+}
+
+struct Supervisor {
+    socket: OwnedFd,
+    signals: SignalFd,
+    /// Opened before the mounts changed, written by each child before it becomes its program.
+    entrances: Vec<File>,
+    processes: HashMap<i32, ProcessId>,
+    has_pid_namespace: bool,
+    thaw: Option<(std::path::PathBuf, String)>,
+}
+
+impl Supervisor {
+    fn set_up(setup: &Setup, socket: OwnedFd) -> anyhow::Result<Supervisor> {
+        let mut mask = SigSet::empty();
+        mask.add(Signal::SIGCHLD);
+        sigprocmask(SigmaskHow::SIG_BLOCK, Some(&mask), None)?;
+        let signals = SignalFd::with_flags(&mask, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
+        let entrances = setup
+            .entrances
+            .iter()
+            .map(|path| OpenOptions::new().write(true).open(path))
+            .collect::<io::Result<Vec<File>>>()?;
+        if setup.isolation == Isolation::Processes {
+            set_child_subreaper(true)?;
+        } else {
+            mounts::make(&setup.mounts)?;
+        }
+        let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+        let limit = MAX_OPEN_FILES.min(hard);
+        setrlimit(Resource::RLIMIT_NOFILE, limit, limit)?;
+        Ok(Supervisor {
+            socket,
+            signals,
+            entrances,
+            processes: HashMap::new(),
+            has_pid_namespace: setup.isolation != Isolation::Processes,
+            thaw: setup.thaw.clone(),
+        })
+    }
+
+    fn serve(&mut self) -> anyhow::Result<()> {
+        loop {
+            let (request, child) = {
+                let mut fds = [
+                    PollFd::new(self.socket.as_fd(), PollFlags::POLLIN),
+                    PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
+                ];
+                match poll(&mut fds, PollTimeout::NONE) {
+                    Ok(_) | Err(Errno::EINTR) => {}
+                    Err(error) => return Err(error.into()),
+                }
+                (fds[0].any().unwrap_or(false), fds[1].any().unwrap_or(false))
+            };
+            if child {
+                while self.signals.read_signal()?.is_some() {}
+                self.reap()?;
+            }
+            if request {
+                match receive::<Request>(&self.socket)? {
+                    Some((request, descriptors)) => self.handle(request, descriptors)?,
+                    None => return Ok(()),
+                }
+            }
+        }
+    }
+
+    fn handle(&mut self, request: Request, descriptors: Vec<OwnedFd>) -> io::Result<()> {
+        match request {
+            Request::Spawn { id, program, arguments, environment, directory } => {
+                let mut command = Command::new(program);
+                command.args(arguments).env_clear().envs(environment).current_dir(directory);
+                let notice = match self.spawn(command, descriptors) {
+                    Ok(pid) => {
+                        self.processes.insert(pid, id);
+                        Notice::Spawned { id, pid }
+                    }
+                    Err(error) => {
+                        Notice::SpawnFailed { id, errno: error.raw_os_error(), message: error.to_string() }
+                    }
+                };
+                send(&self.socket, &notice, &[])
+            }
+            Request::Signal { id, signal } => {
+                let target = self.processes.iter().find(|(_, known)| **known == id).map(|(pid, _)| *pid);
+                if let (Some(pid), Ok(signal)) = (target, Signal::try_from(signal)) {
+                    // It may just have ended, which the next reap tells.
+                    let _ = kill(Pid::from_raw(pid), signal);
+                }
+                Ok(())
+            }
+            Request::SignalAll { signal } => {
+                if let Ok(signal) = Signal::try_from(signal) {
+                    self.signal_all(signal);
+                }
+                Ok(())
+            }
+            Request::KillAll => {
+                self.kill_all();
+                send(&self.socket, &Notice::Empty, &[])
+            }
+        }
+    }
+
+    fn spawn(&self, mut command: Command, descriptors: Vec<OwnedFd>) -> io::Result<i32> {
+        let Ok([output, error]) = <[OwnedFd; 2]>::try_from(descriptors) else {
+            return Err(io::Error::other("a process needs two descriptors"));
+        };
+        command.stdin(Stdio::null()).stdout(output).stderr(error).process_group(0);
+        let entrances = self.entrances.iter().map(File::try_clone).collect::<io::Result<Vec<File>>>()?;
+        // SAFETY: between fork and exec the closure only calls `write` on descriptors it owns and
+        // `pthread_sigmask`, both async-signal-safe; it neither allocates nor takes locks.
+        unsafe {
+            command.pre_exec(move || {
+                for mut entrance in &entrances {
+                    entrance.write_all(b"0")?;
+                }
+                // The supervisor blocks SIGCHLD, which must not be inherited.
+                SigSet::empty().thread_set_mask()?;
+                Ok(())
+            });
+        }
+        let child = command.spawn()?;
+        // Reaped by `reap`, which knows all children and not only those started here.
+        i32::try_from(child.id()).map_err(io::Error::other)
+    }
+
+    fn reap(&mut self) -> io::Result<()> {
+        loop {
+            let status = match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+                Ok(status) => status,
+                Err(Errno::ECHILD) => return Ok(()),
+                Err(error) => return Err(error.into()),
+            };
+            let (pid, status) = match status {
+                WaitStatus::Exited(pid, code) => (pid, ExitStatus::Code(code)),
+                WaitStatus::Signaled(pid, signal, _) => (pid, ExitStatus::Signal(signal as i32)),
+                WaitStatus::StillAlive => return Ok(()),
+                _ => continue,
+            };
+            if let Some(id) = self.processes.remove(&pid.as_raw()) {
+                send(&self.socket, &Notice::Exited { id, status }, &[])?;
+            }
+        }
+    }
+
+    fn signal_all(&self, signal: Signal) {
+        if self.has_pid_namespace {
+            // To everyone in the namespace but its pid 1, which is this process.
+            let _ = kill(Pid::from_raw(-1), signal);
+        } else {
+            for pid in tree::descendants() {
+                let _ = kill(pid, signal);
+            }
+        }
+    }
+
+    /// Kills and reaps until nothing is left. A process may fork while the list is read, hence the loop.
+    fn kill_all(&mut self) {
+        if let Some((file, value)) = &self.thaw {
+            let _ = fs::write(file, value);
+        }
+        loop {
+            self.signal_all(Signal::SIGKILL);
+            match waitpid(None, None) {
+                Ok(WaitStatus::Exited(pid, code)) => self.report(pid, ExitStatus::Code(code)),
+                Ok(WaitStatus::Signaled(pid, signal, _)) => {
+                    self.report(pid, ExitStatus::Signal(signal as i32));
+                }
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(_) => return,
+            }
+        }
+    }
+
+    fn report(&mut self, pid: Pid, status: ExitStatus) {
+        if let Some(id) = self.processes.remove(&pid.as_raw()) {
+            // The sandbox may be gone; then nobody needs to know.
+            let _ = send(&self.socket, &Notice::Exited { id, status }, &[]);
+        }
+    }
+}

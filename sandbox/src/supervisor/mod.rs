@@ -1,0 +1,91 @@
+//! The process that owns an environment's processes.
+//!
+//! Each environment has a supervisor: this same binary, started again. Where namespaces are allowed it is pid 1
+//! of its environment, so that a scan of `/proc` inside sees the environment and nothing else, and so that
+//! nothing can outlive it. It mounts, starts, signals and reaps on request of the sandbox; it decides nothing.
+//!
+//! - [`protocol`]: what the two say to each other, over a socket of packets;
+//! - [`host`]: the sandbox's end;
+//! - [`inside`]: the supervisor's end;
+//! - [`launch`]: from the sandbox's namespaces into the environment's.
+
+pub mod host;
+pub mod inside;
+pub mod launch;
+mod mounts;
+pub mod protocol;
+mod tree;
+
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use serde::{Deserialize, Serialize};
+
+/// How far an environment's processes are kept apart from the host's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Isolation {
+    /// Own mounts and process ids, made as root.
+    Namespaces,
+    /// The same inside an unprivileged user namespace.
+    UserNamespaces,
+    /// Plain processes: `/opt`, `/var/task` and `/tmp` are where the environment variables say.
+    Processes,
+}
+
+impl Isolation {
+    /// The strongest that works here, tried with `helper`, the `lambda-sandbox` binary.
+    pub fn detect(helper: &PathBuf) -> Isolation {
+        let candidates: &[Isolation] = if nix::unistd::geteuid().is_root() {
+            &[Isolation::Namespaces, Isolation::UserNamespaces]
+        } else {
+            &[Isolation::UserNamespaces]
+        };
+        let works = |isolation: &&Isolation| {
+            let probe = Setup { probe: true, ..Setup::bare(**isolation) };
+            let Ok(text) = serde_json::to_string(&probe) else { return false };
+            let mut command = Command::new(helper);
+            command.arg(launch::SUBCOMMAND).arg(text).stdin(Stdio::null()).stderr(Stdio::null());
+            command.status().is_ok_and(|status| status.success())
+        };
+        candidates.iter().find(works).copied().unwrap_or(Isolation::Processes)
+    }
+
+    /// Whether `/opt`, `/tmp` and `/proc` are the environment's own.
+    pub fn has_mounts(self) -> bool {
+        self != Isolation::Processes
+    }
+}
+
+/// What a supervisor needs to know before its first request. Passed as one JSON argument.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Setup {
+    /// Namespaces to make.
+    pub isolation: Isolation,
+    /// Control group entrances: each started process writes `0` to all of them.
+    pub entrances: Vec<PathBuf>,
+    /// File and value that thaw the environment when the sandbox is gone.
+    pub thaw: Option<(PathBuf, String)>,
+    /// Bind mounts, in order.
+    pub mounts: Vec<BindMount>,
+    /// Exit at once: used to find out whether the isolation works.
+    pub probe: bool,
+}
+
+impl Setup {
+    /// No groups, no mounts.
+    pub fn bare(isolation: Isolation) -> Setup {
+        Setup { isolation, entrances: Vec::new(), thaw: None, mounts: Vec::new(), probe: false }
+    }
+}
+
+/// One bind mount.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct BindMount {
+    /// What is mounted.
+    pub source: PathBuf,
+    /// Where; must exist.
+    pub target: PathBuf,
+    /// Refuse writes through it.
+    pub read_only: bool,
+}

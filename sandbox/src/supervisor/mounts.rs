@@ -1,0 +1,27 @@
+//! The environment's own view of the file system.
+
+use std::path::Path;
+
+use anyhow::Context;
+use nix::mount::{MsFlags, mount};
+
+use super::BindMount;
+
+/// Mounts `/proc` for this PID namespace and then `mounts`, visible to nobody outside.
+pub(super) fn make(mounts: &[BindMount]) -> anyhow::Result<()> {
+    let none: Option<&Path> = None;
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)
+        .context("cannot make mounts private")?;
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    mount(Some("proc"), "/proc", Some("proc"), flags, none).context("cannot mount /proc")?;
+    for BindMount { source, target, read_only } in mounts {
+        mount(Some(source), target, none, MsFlags::MS_BIND | MsFlags::MS_REC, none)
+            .with_context(|| format!("cannot mount {} on {}", source.display(), target.display()))?;
+        if *read_only {
+            let flags = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
+            // A user namespace may not change the flags of some mounts; the files are then writable.
+            let _ = mount(none, target, none, flags, none);
+        }
+    }
+    Ok(())
+}

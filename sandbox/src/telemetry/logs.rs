@@ -1,0 +1,102 @@
+//! Lines that processes write, on their way to telemetry, log files and log tails.
+
+use std::io::PipeReader;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use tokio::io::AsyncReadExt;
+use tokio::net::unix::pipe::Receiver;
+use tokio::sync::{mpsc, oneshot};
+
+/// Longest line kept in one piece (Lambda splits log events at 256 KB).
+const MAX_LINE: usize = 256 * 1024;
+
+/// Called with every line, without its newline.
+pub type OnLine = Arc<dyn Fn(String) + Send + Sync>;
+
+/// A running reader of one pipe.
+#[derive(Clone)]
+pub struct LogReader {
+    barriers: mpsc::UnboundedSender<oneshot::Sender<()>>,
+}
+
+impl LogReader {
+    /// Reads `pipe` until its writers are gone.
+    pub fn start(pipe: PipeReader, on_line: OnLine) -> std::io::Result<LogReader> {
+        let receiver = Receiver::from_owned_fd(OwnedFd::from(pipe))?;
+        let (barriers, requests) = mpsc::unbounded_channel();
+        tokio::spawn(read(receiver, requests, on_line));
+        Ok(LogReader { barriers })
+    }
+
+    /// Returns when everything written so far has been passed on.
+    pub async fn barrier(&self) {
+        let (done, wait) = oneshot::channel();
+        if self.barriers.send(done).is_ok() {
+            let _ = wait.await;
+        }
+    }
+}
+
+async fn read(
+    mut receiver: Receiver,
+    mut barriers: mpsc::UnboundedReceiver<oneshot::Sender<()>>,
+    on_line: OnLine,
+) {
+    let mut chunk = vec![0; 64 * 1024];
+    let mut pending = Vec::new();
+    loop {
+        tokio::select! {
+            biased;
+            read = receiver.read(&mut chunk) => match read {
+                Ok(0) | Err(_) => break,
+                Ok(length) => split(&mut pending, &chunk[..length], &on_line),
+            },
+            Some(done) = barriers.recv() => {
+                // Past the readiness that tokio has cached, which may lag behind what the pipe holds.
+                while let Ok(length @ 1..) = rustix::io::read(&receiver, &mut chunk) {
+                    split(&mut pending, &chunk[..length], &on_line);
+                }
+                let _ = done.send(());
+            }
+        }
+    }
+    if !pending.is_empty() {
+        on_line(String::from_utf8_lossy(&pending).into_owned());
+    }
+}
+
+fn split(pending: &mut Vec<u8>, chunk: &[u8], on_line: &OnLine) {
+    for piece in chunk.split_inclusive(|byte| *byte == b'\n') {
+        pending.extend_from_slice(piece);
+        let complete = pending.last() == Some(&b'\n');
+        if complete || pending.len() >= MAX_LINE {
+            if complete {
+                pending.pop();
+            }
+            on_line(String::from_utf8_lossy(pending).into_owned());
+            pending.clear();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+    use std::sync::Mutex;
+
+    #[tokio::test]
+    async fn a_barrier_waits_for_what_was_written() {
+        let (reader, mut writer) = std::io::pipe().unwrap();
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        let sink = lines.clone();
+        let reader = LogReader::start(reader, Arc::new(move |line| sink.lock().unwrap().push(line))).unwrap();
+        writer.write_all(b"one\ntwo\nthr").unwrap();
+        reader.barrier().await;
+        assert_eq!(*lines.lock().unwrap(), ["one", "two"]);
+        writer.write_all(b"ee\n").unwrap();
+        reader.barrier().await;
+        assert_eq!(lines.lock().unwrap().last().unwrap(), "three");
+    }
+}
