@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 
 /// A language an example is written in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +35,33 @@ impl Language {
             Self::Java => "Java",
             Self::Go => "Go",
         }
+    }
+
+    /// Lambda's name of the runtime, with the version that this machine has.
+    ///
+    /// # Errors
+    /// When the language does not tell its version.
+    pub fn runtime(self) -> Result<String> {
+        Ok(match self {
+            // What Lambda has for them, too: a program of one's own.
+            Self::Rust | Self::Go => "provided.al2023".to_owned(),
+            Self::Python => {
+                let program = "import sys; print('%d.%d' % sys.version_info[:2])";
+                format!("python{}", run(Command::new("python3").args(["-c", program]))?)
+            }
+            Self::Node => {
+                let program = "process.versions.node.split('.')[0]";
+                format!("nodejs{}.x", run(Command::new("node").args(["-p", program]))?)
+            }
+            Self::Java => {
+                let properties = run(Command::new("java").args(["-XshowSettings:properties", "-version"]))?;
+                let version = properties
+                    .lines()
+                    .find_map(|line| line.trim().strip_prefix("java.specification.version = "))
+                    .context("java does not tell its version")?;
+                format!("java{version}")
+            }
+        })
     }
 
     /// The first command this machine lacks for it; `None` when all are there.
@@ -206,7 +233,9 @@ impl Assembly<'_> {
             self.environment.iter().map(|(name, value)| ((*name).to_owned(), value.clone().into())).collect();
         environment.insert("WORKLOAD".into(), example.workload.into());
         let mut settings = toml::Table::new();
-        settings.insert("runtime".into(), "provided.al2023".into());
+        settings.insert("runtime".into(), example.language.runtime()?.into());
+        // Every example brings the least of a runtime, so none needs a runtime interface client.
+        settings.insert("bootstrap".into(), "bootstrap".into());
         settings.insert("handler".into(), "bootstrap".into());
         settings.insert("memory_mb".into(), i64::from(example.memory_mb).into());
         settings.insert("timeout_s".into(), 30.into());
@@ -233,11 +262,12 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-fn run(command: &mut Command) -> Result<()> {
+/// Runs a command and returns what it printed, its errors included: Java tells its version there.
+fn run(command: &mut Command) -> Result<String> {
     let output = command.output().with_context(|| format!("cannot start {:?}", command.get_program()))?;
+    let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
     if !output.status.success() {
-        bail!("{command:?} failed: {}", String::from_utf8_lossy(&output.stderr).trim());
+        bail!("{command:?} failed: {}", said(&output.stderr));
     }
-    ensure!(output.status.success());
-    Ok(())
+    Ok([said(&output.stdout), said(&output.stderr)].join("\n").trim().to_owned())
 }

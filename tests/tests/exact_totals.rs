@@ -1,0 +1,85 @@
+//! What the collector shows equals what the platform billed, to the millisecond and the pico-dollar, also
+//! when the collector is killed in the middle.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+use tailor_e2e::build;
+use tailor_e2e::functions::{EXAMPLES, Example, Language};
+use tailor_e2e::stage::{Plan, Stage};
+
+/// us-east-1, x86_64, first tier: 0.0000166667 USD a GB-second and 0.0000002 USD a request, in pico-dollars.
+const GB_SECOND_PICO_USD: u128 = 16_666_700;
+const REQUEST_PICO_USD: u128 = 200_000;
+
+/// What the platform billed for one function.
+#[derive(Debug, Default, PartialEq)]
+struct Billed {
+    invocations: u64,
+    errors: u64,
+    billed_ms: u64,
+}
+
+/// Sums the `platform.report` events of the sandbox's trace by memory size: each example has its own.
+fn billed_by_memory(trace: &[Value]) -> BTreeMap<u64, Billed> {
+    let mut billed = BTreeMap::<u64, Billed>::new();
+    for line in trace.iter().filter(|line| line["type"] == "platform.report") {
+        let (record, metrics) = (&line["record"], &line["record"]["metrics"]);
+        let sum = billed.entry(metrics["memorySizeMB"].as_u64().unwrap()).or_default();
+        sum.invocations += 1;
+        sum.errors += u64::from(record["status"] != "success");
+        sum.billed_ms += metrics["billedDurationMs"].as_u64().unwrap();
+    }
+    billed
+}
+
+fn rust_examples() -> Vec<Example> {
+    EXAMPLES.iter().filter(|example| example.language == Language::Rust).cloned().collect()
+}
+
+#[test]
+fn totals_are_exact_also_when_the_collector_is_killed() {
+    let folder = tempfile::tempdir().unwrap();
+    let examples = rust_examples();
+    let mut stage = Stage::set(&Plan {
+        programs: build::programs().unwrap(),
+        project: &build::project().unwrap(),
+        folder: folder.path(),
+        examples: &examples,
+        collector_listen: "127.0.0.1:0",
+        collector_arguments: &[],
+    })
+    .unwrap();
+    for round in 0..6 {
+        match round {
+            2 => stage.kill_collector().unwrap(),
+            4 => stage.start_collector().unwrap(),
+            _ => {}
+        }
+        for example in &examples {
+            let answer = stage.lambda.invoke(example.name, example.event).unwrap();
+            assert_eq!(answer.function_error, None, "{}: {}", example.name, answer.payload);
+        }
+    }
+    stage.stop_sandbox().unwrap();
+
+    let expected = billed_by_memory(&stage.trace().unwrap());
+    let summary = stage.summary().unwrap();
+    let functions = summary["functions"].as_array().unwrap();
+    assert_eq!(functions.len(), examples.len());
+    for function in functions {
+        let memory_mb = function["memory_mb"].as_u64().unwrap();
+        let shown = Billed {
+            invocations: function["invocations"].as_u64().unwrap(),
+            errors: function["errors"].as_u64().unwrap(),
+            billed_ms: function["billed_ms"].as_u64().unwrap(),
+        };
+        assert_eq!(shown, expected[&memory_mb], "{}", function["name"]);
+        assert_eq!(shown.invocations, 6);
+        // By hand: MB-milliseconds over 1024 MB and 1000 ms, rounded half up once, and the requests.
+        let mb_ms = u128::from(memory_mb) * u128::from(shown.billed_ms);
+        let by_hand = (mb_ms * GB_SECOND_PICO_USD + 512_000) / 1_024_000
+            + u128::from(shown.invocations) * REQUEST_PICO_USD;
+        assert_eq!(u128::from(function["cost_pico_usd"].as_u64().unwrap()), by_hand, "{}", function["name"]);
+    }
+}
