@@ -67,10 +67,38 @@ struct ServeArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Tuner")]
 struct TunerArgs {
     /// Whether memory sizes may be changed; a function must also carry the tag `tailor:tune = apply`.
     #[arg(long, env = "TAILOR_TUNER", value_enum, default_value_t)]
     tuner: TunerMode,
+    /// Seconds between two looks at every function.
+    #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..))]
+    tuner_interval: u64,
+    /// Warm invocations that must have been measured at the present size before it is changed.
+    #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u64).range(10..=2000))]
+    tuner_evidence: u64,
+    /// Warm invocations at the new size before the change is judged.
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u64).range(10..=2000))]
+    tuner_comparison: u64,
+    /// Largest memory size it may choose, MB.
+    #[arg(long, default_value_t = 3008, value_parser = clap::value_parser!(u32).range(128..=10_240))]
+    tuner_ceiling: u32,
+    /// Minutes between two changes of one function.
+    #[arg(long, default_value_t = 1_440)]
+    tuner_cooldown: u64,
+    /// Changes open at once over all functions.
+    #[arg(long, default_value_t = 3)]
+    tuner_most_open: usize,
+    /// What a size should be good for.
+    #[arg(long, value_parser = ["cost", "speed", "balanced"], default_value = "balanced")]
+    tuner_strategy: String,
+    /// Whose functions may be changed: the AWS credentials are for one account.
+    #[arg(long, default_value = "default")]
+    tuner_tenant: String,
+    /// Address of Lambda's API, for anything but AWS itself; `AWS_ENDPOINT_URL_LAMBDA` works too.
+    #[arg(long)]
+    lambda_endpoint: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]

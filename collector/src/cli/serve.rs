@@ -5,16 +5,24 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 
-use super::ServeArgs;
+use tailor_sizing::units::Megabytes;
+
+use super::{ServeArgs, TunerArgs, TunerMode};
+use crate::api;
 use crate::http::{self, App};
 use crate::keys::{self, KeyRing};
 use crate::store::Tenant;
 use crate::store::sqlite::{SqliteStore, is_served};
+use crate::tuner::decide::TAG;
+use crate::tuner::lambda::AwsLambda;
+use crate::tuner::{Settings, Tuner};
 
 /// Where a running collector leaves the address of its pages, within the data folder.
 const ADDRESS_FILE: &str = "address";
@@ -55,7 +63,7 @@ async fn serve_until_stopped(args: ServeArgs) -> anyhow::Result<ExitCode> {
     let address = listener.local_addr().context("cannot tell the address listened on")?;
 
     // For `tailor summary` to point at. Stale after a crash, which it can tell by the lock.
-    fs::write(folder.join(ADDRESS_FILE), format!("http://{address}/\n"))
+    fs::write(folder.join(ADDRESS_FILE), format!("http://{address}\n"))
         .with_context(|| format!("cannot write to {}", folder.display()))?;
     let app = Arc::new(App::new(Arc::new(store), keys, args.local_reads));
     tracing::info!("listening on http://{address}, data in {}", folder.display());
@@ -65,16 +73,55 @@ async fn serve_until_stopped(args: ServeArgs) -> anyhow::Result<ExitCode> {
         let ticket = app.sessions.issue_ticket(Tenant::default())?;
         tracing::info!("open http://{address}/login?ticket={ticket} (works once; later sign in with a key)");
     }
+    let (stop, stopped) = watch::channel(false);
+    let tuner = start_tuner(&args.tuner, &app, stopped.clone()).await;
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let stopped = async move {
+    tokio::spawn(async move {
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
         tracing::info!("stopping: finishing what was begun");
-    };
-    http::run(listener, app, stopped).await;
+        // Nobody listens any more only when everything has ended already.
+        let _ = stop.send(true);
+    });
+    http::run(listener, app, until(stopped)).await;
+    if let Some(tuner) = tuner {
+        tuner.await.context("the tuner failed")?;
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+async fn until(mut stopped: watch::Receiver<bool>) {
+    // An error means that nobody can say stop any more, which is the same.
+    let _ = stopped.wait_for(|stopped| *stopped).await;
+}
+
+async fn start_tuner(
+    args: &TunerArgs,
+    app: &Arc<App>,
+    stopped: watch::Receiver<bool>,
+) -> Option<tokio::task::JoinHandle<()>> {
+    if args.tuner == TunerMode::Off {
+        return None;
+    }
+    let settings = Settings {
+        tenant: Tenant(args.tuner_tenant.clone()),
+        interval: Duration::from_secs(args.tuner_interval),
+        least_evidence: args.tuner_evidence,
+        least_comparison: args.tuner_comparison,
+        ceiling: Megabytes(args.tuner_ceiling),
+        cooldown: Duration::from_secs(args.tuner_cooldown.saturating_mul(60)),
+        most_open: args.tuner_most_open,
+        // The argument was checked when it was read.
+        strategy: api::strategy(Some(&args.tuner_strategy), None).unwrap_or_default(),
+        ..Settings::default()
+    };
+    let lambda = Arc::new(AwsLambda::new(args.lambda_endpoint.clone()).await);
+    let tuner = Tuner::new(Arc::clone(&app.store), lambda, app.prices.clone(), settings);
+    let (key, value) = TAG;
+    tracing::info!("the tuner may change functions tagged `{key} = {value}`");
+    Some(tokio::spawn(async move { tuner.run(until(stopped)).await }))
 }
 
 fn load_keys(folder: &Path, file: Option<&Path>) -> anyhow::Result<KeyRing> {

@@ -147,6 +147,20 @@ impl Change {
         self.after = (after.invocations > 0).then_some(after);
     }
 
+    /// Takes the next step of its log.
+    pub(crate) fn follow(&mut self, state: State, note: Note, at_us: u64) {
+        self.state = state;
+        self.moved_at_us = at_us;
+        self.reason = note.reason;
+        self.next_step += 1;
+        if state == State::Applied {
+            self.applied_at_us = Some(at_us);
+        }
+        if note.after.is_some() {
+            self.after = note.after;
+        }
+    }
+
     /// Mean duration predicted for the new size, ms.
     #[must_use]
     pub fn predicted_mean_ms(&self) -> f64 {
@@ -189,16 +203,8 @@ pub fn fold(events: Vec<ChangeEvent>) -> Vec<Change> {
         }
         let Some(change) = changes.get_mut(&key) else { continue };
         let note: Note = serde_json::from_value(event.detail).unwrap_or_default();
-        change.state = state;
-        change.moved_at_us = event.at_us;
-        change.reason = note.reason;
-        change.next_step = event.step + 1;
-        if state == State::Applied {
-            change.applied_at_us = Some(event.at_us);
-        }
-        if note.after.is_some() {
-            change.after = note.after;
-        }
+        change.next_step = event.step;
+        change.follow(state, note, event.at_us);
     }
     let mut changes: Vec<_> = changes.into_values().collect();
     changes.sort_by_key(|change| change.planned_at_us);

@@ -7,7 +7,7 @@ use tailor_sizing::units::Megabytes;
 
 /// Room around a curve for its labels, in SVG units.
 const LEFT: f64 = 62.0;
-const RIGHT: f64 = 14.0;
+const RIGHT: f64 = 24.0;
 const TOP: f64 = 26.0;
 const BOTTOM: f64 = 34.0;
 const WIDTH: f64 = 640.0;

@@ -94,7 +94,7 @@ fn row(index: usize, function: &FunctionReport, wanted: &Wanted) -> Markup {
             th scope="row" {
                 a href=(wanted.function_link(&function.key())) { (function.name) }
                 span.sub {
-                    (function.runtime) " · " (function.architecture) " · " (function.region)
+                    (function.runtime) " " (unbroken(function.architecture.as_str())) " " (unbroken(&function.region.replace('-', "\u{2011}")))
                     @if !function.caveats.is_empty() {
                         " · " span.warn title=(function.caveats.join("; ")) { (function.caveats.len()) " caveats" }
                     }

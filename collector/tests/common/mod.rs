@@ -1,0 +1,143 @@
+//! A real collector for tests: the library's server on a free port, over a store in a fresh folder.
+
+#![allow(dead_code, reason = "each test file uses its part")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tailor_collector::http::{self, App};
+use tailor_collector::keys::KeyRing;
+use tailor_collector::store::Tenant;
+use tailor_collector::store::sqlite::SqliteStore;
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
+use tokio::sync::oneshot;
+
+pub(crate) mod fleet;
+
+pub(crate) const KEY: &str = "test-key-0123456789abcdef";
+pub(crate) const OTHER_KEY: &str = "other-key-0123456789abcdef";
+
+/// A running collector; it stops when dropped.
+pub(crate) struct Collector {
+    pub(crate) address: SocketAddr,
+    pub(crate) app: Arc<App>,
+    pub(crate) folder: TempDir,
+    runtime: Option<Runtime>,
+    stop: Option<oneshot::Sender<()>>,
+}
+
+/// What came back.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) head: String,
+    pub(crate) body: Vec<u8>,
+}
+
+impl Answer {
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    pub(crate) fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.text()))
+    }
+}
+
+impl Collector {
+    pub(crate) fn start() -> Self {
+        Self::start_with(false)
+    }
+
+    pub(crate) fn start_with(local_reads: bool) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut keys = KeyRing::default();
+        keys.add(KEY, Tenant::default());
+        keys.add(OTHER_KEY, Tenant("other".to_owned()));
+        let store = Arc::new(SqliteStore::open(folder.path()).unwrap());
+        let app = Arc::new(App::new(store, keys, local_reads));
+        let runtime = Runtime::new().unwrap();
+        let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
+        let address = listener.local_addr().unwrap();
+        let (stop, stopped) = oneshot::channel();
+        let served = Arc::clone(&app);
+        runtime.spawn(async move {
+            http::run(listener, served, async {
+                let _ = stopped.await;
+            })
+            .await;
+        });
+        Self { address, app, folder, runtime: Some(runtime), stop: Some(stop) }
+    }
+
+    pub(crate) fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(self.address).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(40))).unwrap();
+        stream
+    }
+
+    /// Sends bytes as they are and reads whatever comes back.
+    pub(crate) fn raw(&self, request: &[u8]) -> Answer {
+        let mut stream = self.connect();
+        // A server that has refused may close before everything is sent.
+        let _ = stream.write_all(request);
+        read_answer(&mut stream)
+    }
+
+    pub(crate) fn get(&self, path: &str) -> Answer {
+        self.get_with(path, &format!("Authorization: Bearer {KEY}\r\n"))
+    }
+
+    pub(crate) fn get_with(&self, path: &str, headers: &str) -> Answer {
+        self.raw(
+            format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{headers}\r\n")
+                .as_bytes(),
+        )
+    }
+
+    pub(crate) fn post_batch(&self, body: &[u8]) -> Answer {
+        self.post_batch_with(KEY, "", body)
+    }
+
+    pub(crate) fn post_batch_with(&self, key: &str, headers: &str, body: &[u8]) -> Answer {
+        self.raw(&post(key, headers, body))
+    }
+}
+
+impl Drop for Collector {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_timeout(Duration::from_secs(5));
+        }
+    }
+}
+
+/// The bytes of a request that posts a batch.
+pub(crate) fn post(key: &str, headers: &str, body: &[u8]) -> Vec<u8> {
+    let mut request = format!(
+        "POST /v1/batches HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nAuthorization: Bearer {key}\r\n\
+         Content-Type: application/x-protobuf\r\nContent-Length: {}\r\n{headers}\r\n",
+        body.len()
+    )
+    .into_bytes();
+    request.extend_from_slice(body);
+    request
+}
+
+/// Reads one answer of a connection that closes after it.
+pub(crate) fn read_answer(stream: &mut TcpStream) -> Answer {
+    let mut bytes = Vec::new();
+    // A reset after the answer leaves what was read before it.
+    let _ = stream.read_to_end(&mut bytes);
+    let split = bytes.windows(4).position(|window| window == b"\r\n\r\n");
+    let split = split.unwrap_or_else(|| panic!("no answer in {:?}", String::from_utf8_lossy(&bytes)));
+    let head = String::from_utf8_lossy(&bytes[..split]).into_owned();
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap();
+    Answer { status, head, body: bytes[split + 4..].to_vec() }
+}

@@ -1,0 +1,198 @@
+//! What was acknowledged is there, whatever happens: the real binary, killed at any moment, and a full disk.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use common::fleet::{KINDS, batch};
+use tailor_collector::clock::now_us;
+
+/// The real binary over a data folder; killed when dropped.
+struct Served {
+    child: Child,
+    address: String,
+}
+
+impl Served {
+    fn start(folder: &Path) -> Self {
+        let address_file = folder.join("address");
+        let _ = std::fs::remove_file(&address_file);
+        let child = Command::new(env!("CARGO_BIN_EXE_tailor"))
+            .args(["serve", "--listen", "127.0.0.1:0", "--local-reads", "--data"])
+            .arg(folder)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut served = Self { child, address: String::new() };
+        let deadline = Instant::now() + Duration::from_secs(20);
+        loop {
+            if let Some(status) = served.child.try_wait().unwrap() {
+                panic!("the collector ended at once: {status}");
+            }
+            let address = std::fs::read_to_string(&address_file).unwrap_or_default();
+            address.trim().clone_into(&mut served.address);
+            if !address.is_empty() && ureq::get(format!("{}/readyz", served.address)).call().is_ok() {
+                return served;
+            }
+            assert!(Instant::now() < deadline, "the collector did not become ready");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    fn kill(&mut self) {
+        // On Unix this is SIGKILL: nothing of the process runs afterwards.
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    fn total(&self) -> serde_json::Value {
+        let mut answer = ureq::get(format!("{}/v1/functions", self.address)).call().unwrap();
+        answer.body_mut().read_json::<serde_json::Value>().unwrap()["total"].clone()
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Posts once; `None` when there was no answer.
+fn post(address: &str, key: &str, body: &[u8]) -> Option<u16> {
+    let sent = ureq::post(format!("{address}/v1/batches"))
+        .config()
+        .http_status_as_error(false)
+        .timeout_global(Some(Duration::from_secs(10)))
+        .build()
+        .header("Authorization", format!("Bearer {key}"))
+        .header("Content-Type", agent_proto::CONTENT_TYPE)
+        .send(body);
+    sent.ok().map(|answer| answer.status().as_u16())
+}
+
+fn key_of(folder: &Path) -> String {
+    std::fs::read_to_string(folder.join("api-key")).unwrap().trim().to_owned()
+}
+
+#[test]
+fn killed_at_any_moment_it_loses_nothing_acknowledged_and_counts_nothing_twice() {
+    const ROUNDS: u64 = 25;
+    const SENDERS: u64 = 4;
+    let folder = tempfile::tempdir().unwrap();
+    let mut served = Served::start(folder.path());
+    let key = key_of(folder.path());
+    let address = Arc::new(Mutex::new(served.address.clone()));
+    let stop = Arc::new(AtomicBool::new(false));
+    let acknowledged = Arc::new(AtomicU64::new(0));
+    let senders: Vec<_> = (0..SENDERS)
+        .map(|sender| {
+            let (address, stop) = (Arc::clone(&address), Arc::clone(&stop));
+            let (acknowledged, key) = (Arc::clone(&acknowledged), key.clone());
+            // As an environment does: the next batch only when this one was acknowledged.
+            std::thread::spawn(move || {
+                let mut billed_ms = 0;
+                let mut invocations = 0;
+                for sequence in 1.. {
+                    let kind = &KINDS[usize::try_from(sequence % 3).unwrap()];
+                    let batch = batch(kind, sender + 1, sequence, 1 + sequence % 7, now_us());
+                    let body = batch.encode().unwrap();
+                    loop {
+                        if stop.load(Ordering::Relaxed) {
+                            return (invocations, billed_ms);
+                        }
+                        let address = address.lock().unwrap().clone();
+                        match post(&address, &key, &body) {
+                            Some(200) => break,
+                            // Refused connections while it is down; 503 while it stops.
+                            None | Some(503) => std::thread::sleep(Duration::from_millis(2)),
+                            Some(status) => panic!("refused with {status}"),
+                        }
+                    }
+                    acknowledged.fetch_add(1, Ordering::Relaxed);
+                    invocations += batch.invocations.len() as u64;
+                    billed_ms += batch.invocations.iter().map(|invocation| invocation.billed_ms).sum::<u64>();
+                }
+                unreachable!("sequences do not end")
+            })
+        })
+        .collect();
+    let mut before = 0;
+    for round in 0..ROUNDS {
+        // A different moment each time; at least one batch went through since the last kill.
+        let patience = Instant::now() + Duration::from_secs(20);
+        while acknowledged.load(Ordering::Relaxed) == before && Instant::now() < patience {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        std::thread::sleep(Duration::from_millis(round * 37 % 61));
+        before = acknowledged.load(Ordering::Relaxed);
+        served.kill();
+        served = Served::start(folder.path());
+        *address.lock().unwrap() = served.address.clone();
+    }
+    stop.store(true, Ordering::Relaxed);
+    let mut sent = (0, 0);
+    for sender in senders {
+        let (invocations, billed_ms) = sender.join().unwrap();
+        sent = (sent.0 + invocations, sent.1 + billed_ms);
+    }
+    let total = served.total();
+    // Each sender may have had one batch stored whose acknowledgement it did not see.
+    let invocations = total["invocations"].as_u64().unwrap();
+    assert!(
+        (sent.0..=sent.0 + 7 * SENDERS).contains(&invocations),
+        "{invocations} stored, {} acknowledged",
+        sent.0
+    );
+    assert!(total["billed_ms"].as_u64().unwrap() >= sent.1);
+    assert!(acknowledged.load(Ordering::Relaxed) > ROUNDS);
+}
+
+#[test]
+fn a_full_disk_refuses_writes_and_keeps_reading() {
+    let folder = tempfile::tempdir().unwrap();
+    let small = folder.path().join("small");
+    std::fs::create_dir(&small).unwrap();
+    let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=2m", "tmpfs"]).arg(&small).status();
+    if !mounted.is_ok_and(|status| status.success()) {
+        eprintln!("skipped: a_full_disk_refuses_writes_and_keeps_reading: mounting a small tmpfs needs root");
+        return;
+    }
+    let _unmount = Unmount(small.clone());
+    let served = Served::start(&small);
+    let key = key_of(&small);
+    let mut stored = 0;
+    let mut refused = false;
+    for sequence in 1..400 {
+        let body = batch(&KINDS[0], 1, sequence, 300, now_us()).encode().unwrap();
+        match post(&served.address, &key, &body) {
+            Some(200) => stored += 300,
+            Some(503) => {
+                refused = true;
+                break;
+            }
+            other => panic!("answered {other:?}"),
+        }
+    }
+    assert!(refused && stored > 0);
+    assert_eq!(served.total()["invocations"], stored);
+    drop(served);
+    // What was acknowledged is also there after a restart, full as the disk is.
+    let served = Served::start(&small);
+    assert_eq!(served.total()["invocations"], stored);
+}
+
+struct Unmount(std::path::PathBuf);
+
+impl Drop for Unmount {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
+    }
+}

@@ -1,0 +1,185 @@
+//! The ingest contract over real HTTP: who is let in, what is refused and how, and that nothing counts twice.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use std::io::Write;
+use std::time::{Duration, Instant};
+
+use agent_proto::limits::MAX_BATCH_BYTES;
+use agent_proto::wire::Ack;
+use common::fleet::{KINDS, batch};
+use common::{Answer, Collector, KEY, OTHER_KEY, post, read_answer};
+use prost::Message;
+use tailor_collector::clock::now_us;
+
+fn invocations(collector: &Collector) -> u64 {
+    collector.get("/v1/functions").json()["total"]["invocations"].as_u64().unwrap()
+}
+
+fn code(answer: &Answer) -> String {
+    answer.json()["error"]["code"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn a_batch_counts_once_however_often_it_is_sent() {
+    let collector = Collector::start();
+    let end = now_us();
+    for _ in 0..3 {
+        for sequence in [2, 1] {
+            let answer = collector.post_batch(&batch(&KINDS[0], 1, sequence, 50, end).encode().unwrap());
+            assert_eq!(answer.status, 200, "{}", answer.text());
+            assert_eq!(Ack::decode(&answer.body[..]).unwrap().durable_sequence, sequence);
+        }
+    }
+    assert_eq!(invocations(&collector), 100);
+    let metrics = collector.get("/metrics").text();
+    assert!(metrics.contains("tailor_batches_total{result=\"repeated\"} 4"), "{metrics}");
+}
+
+#[test]
+fn compressed_batches_are_the_same_batches() {
+    let collector = Collector::start();
+    let plain = batch(&KINDS[0], 1, 1, 200, now_us()).encode().unwrap();
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    gzip.write_all(&plain).unwrap();
+    let gzip = gzip.finish().unwrap();
+    let zstd = zstd::encode_all(&plain[..], 3).unwrap();
+    for (encoding, body) in [("gzip", gzip), ("zstd", zstd)] {
+        let answer = collector.post_batch_with(KEY, &format!("Content-Encoding: {encoding}\r\n"), &body);
+        assert_eq!(answer.status, 200, "{encoding}: {}", answer.text());
+    }
+    assert_eq!(invocations(&collector), 200);
+}
+
+#[test]
+fn a_stranger_is_refused_before_the_body_is_read() {
+    let collector = Collector::start();
+    for authorization in ["", "Authorization: Bearer wrong\r\n", "Authorization: Basic dGVzdDp0ZXN0\r\n"] {
+        // The body never comes: an answer proves that nobody waited for it.
+        let head = format!(
+            "POST /v1/batches HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-protobuf\r\n\
+             Connection: close\r\nContent-Length: 1000\r\n{authorization}\r\n"
+        );
+        let begun = Instant::now();
+        let answer = collector.raw(head.as_bytes());
+        assert_eq!(answer.status, 401);
+        assert_eq!(code(&answer), "unauthorized");
+        assert!(begun.elapsed() < Duration::from_secs(5));
+    }
+    for path in ["/v1/functions", "/v1/changes", "/metrics"] {
+        assert_eq!(collector.get_with(path, "").status, 401, "{path}");
+    }
+    assert_eq!(collector.get_with("/", "").status, 303);
+}
+
+#[test]
+fn refusals_say_why_and_whether_to_send_again() {
+    let collector = Collector::start();
+    let good = batch(&KINDS[0], 1, 1, 10, now_us()).encode().unwrap();
+    let mut controlled = batch(&KINDS[0], 1, 1, 10, now_us());
+    controlled.environment.function = "a\u{1b}[2J".to_owned();
+    let mut scattered = batch(&KINDS[0], 1, 1, 1_000, now_us());
+    for (hour, invocation) in (0u64..).zip(&mut scattered.invocations) {
+        invocation.started_at_us = hour * 3_600_000_000;
+    }
+    let huge = vec![0; MAX_BATCH_BYTES + 1];
+    let bomb = {
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+        gzip.write_all(&vec![0; 512 << 20]).unwrap();
+        gzip.finish().unwrap()
+    };
+    let zstd_bomb = zstd::encode_all(std::io::Read::take(std::io::repeat(0), 1 << 30), 1).unwrap();
+    let window_bomb = {
+        // Asks for a window of 2 GiB before a single byte is out.
+        let mut encoder = zstd::Encoder::new(Vec::new(), 1).unwrap();
+        encoder.window_log(31).unwrap();
+        encoder.write_all(&good).unwrap();
+        encoder.finish().unwrap()
+    };
+    let encoded = |name: &str| format!("Content-Encoding: {name}\r\n");
+    let cases: [(&str, String, &[u8], u16, &str); 10] = [
+        ("not protobuf", String::new(), b"hello", 400, "batch"),
+        ("empty", String::new(), b"", 400, "batch"),
+        ("truncated", String::new(), &good[..good.len() - 1], 400, "batch"),
+        ("too large", String::new(), &huge, 413, "too_large"),
+        ("gzip bomb", encoded("gzip"), &bomb, 413, "too_large"),
+        ("zstd bomb", encoded("zstd"), &zstd_bomb, 413, "too_large"),
+        ("zstd window bomb", encoded("zstd"), &window_bomb, 400, "content_encoding"),
+        ("not gzip", encoded("gzip"), &good, 400, "content_encoding"),
+        ("unknown encoding", encoded("br"), &good, 415, "content_encoding"),
+        ("control characters", String::new(), &controlled.encode().unwrap(), 400, "name"),
+    ];
+    for (case, headers, body, status, expected) in cases {
+        let answer = collector.post_batch_with(KEY, &headers, body);
+        assert_eq!((answer.status, code(&answer).as_str()), (status, expected), "{case}: {}", answer.text());
+    }
+    let answer = collector.post_batch(&scattered.encode().unwrap());
+    assert_eq!((answer.status, code(&answer).as_str()), (400, "time"));
+
+    let wrong_type = String::from_utf8_lossy(&post(KEY, "", b"")).replace("x-protobuf", "json");
+    assert_eq!(collector.raw(wrong_type.as_bytes()).status, 415);
+    let unannounced = format!(
+        "POST /v1/batches HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {KEY}\r\nConnection: close\r\n\
+         Content-Type: application/x-protobuf\r\nTransfer-Encoding: chunked\r\n\r\n"
+    );
+    let mut chunked = unannounced.into_bytes();
+    for _ in 0..40 {
+        chunked.extend_from_slice(b"10000\r\n");
+        chunked.extend_from_slice(&[0; 0x10000]);
+        chunked.extend_from_slice(b"\r\n");
+    }
+    assert_eq!(collector.raw(&chunked).status, 413);
+    assert_eq!(collector.get("/nowhere").status, 404);
+    assert_eq!(collector.get("/v1/batches").status, 405);
+    assert_eq!(invocations(&collector), 0);
+}
+
+#[test]
+fn a_slow_body_is_cut_off_and_may_be_sent_again() {
+    let collector = Collector::start();
+    let body = batch(&KINDS[0], 1, 1, 10, now_us()).encode().unwrap();
+    let request = post(KEY, "", &body);
+    let mut stream = collector.connect();
+    stream.write_all(&request[..request.len() - 10]).unwrap();
+    let answer = read_answer(&mut stream);
+    assert_eq!((answer.status, code(&answer).as_str()), (503, "body_timeout"));
+    assert!(answer.head.to_ascii_lowercase().contains("retry-after:"), "{}", answer.head);
+    assert_eq!(collector.raw(&request).status, 200);
+    assert_eq!(invocations(&collector), 10);
+}
+
+#[test]
+fn tenants_never_see_each_other() {
+    let collector = Collector::start();
+    let end = now_us();
+    for key in [KEY, OTHER_KEY] {
+        let body = batch(&KINDS[0], 1, 1, 10, end).encode().unwrap();
+        assert_eq!(collector.post_batch_with(key, "X-Tenant: default\r\n", &body).status, 200);
+    }
+    let more = batch(&KINDS[1], 2, 1, 5, end).encode().unwrap();
+    assert_eq!(collector.post_batch_with(OTHER_KEY, "", &more).status, 200);
+    assert_eq!(invocations(&collector), 10);
+    let other = format!("Authorization: Bearer {OTHER_KEY}\r\n");
+    let seen = collector.get_with("/v1/functions", &other).json();
+    assert_eq!(seen["total"]["invocations"], 15);
+    assert_eq!(collector.get(&format!("/v1/functions/{}", KINDS[1].name)).status, 404);
+}
+
+#[test]
+fn cost_is_exact_to_the_pico_dollar() {
+    let collector = Collector::start();
+    // eu-west-1, x86_64: 16,666,700 pico-dollars a GB-second and 200,000 a request.
+    let mut batches = [batch(&KINDS[0], 1, 1, 333, now_us()), batch(&KINDS[0], 2, 1, 77, now_us())];
+    batches[1].environment.memory = tailor_sizing::units::Megabytes(1_769);
+    let mut mb_ms = 0u128;
+    for batch in &batches {
+        let billed: u64 = batch.invocations.iter().map(|invocation| invocation.billed_ms).sum();
+        mb_ms += u128::from(batch.environment.memory.0) * u128::from(billed);
+        assert_eq!(collector.post_batch(&batch.encode().unwrap()).status, 200);
+    }
+    let by_hand = (mb_ms * 16_666_700 + 512_000) / 1_024_000 + 410 * 200_000;
+    let report = &collector.get("/v1/functions").json()["functions"][0];
+    assert_eq!(report["cost_pico_usd"].as_u64().map(u128::from), Some(by_hand));
+}

@@ -1,0 +1,184 @@
+//! What every engine behind the store's interface must do, run against the embedded one.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use bytes::Bytes;
+use common::fleet::{KINDS, Kind, batch, environment};
+use proptest::prelude::*;
+use tailor_collector::clock::now_us;
+use tailor_collector::store::sqlite::SqliteStore;
+use tailor_collector::store::{
+    ChangeEvent, Delivery, FunctionKey, HOUR_US, Receipt, SeriesKey, Store, StoreError, Tenant, Window,
+};
+use tailor_sizing::rollup::Rollup;
+use tailor_sizing::units::Megabytes;
+use tokio::runtime::Runtime;
+
+/// Some hour long after the epoch.
+const HOUR: u64 = 490_000;
+
+fn delivery(tenant: &str, kind: &Kind, id: u64, sequence: u64, count: u64, hour: u64) -> Delivery {
+    let batch = batch(kind, id, sequence, count, hour * HOUR_US + HOUR_US - 1);
+    let mut rollup = Rollup::default();
+    batch.invocations.iter().for_each(|invocation| rollup.record(invocation));
+    Delivery {
+        tenant: Tenant(tenant.to_owned()),
+        environment: batch.environment.clone(),
+        sequence,
+        received_at_us: now_us(),
+        lost: batch.lost,
+        overhead: batch.overhead,
+        rollups: vec![(hour, rollup)],
+        last_at_us: batch.invocations.last().map_or(0, |invocation| invocation.started_at_us),
+        invocations: count,
+        body: Bytes::from(batch.encode().unwrap()),
+    }
+}
+
+fn whole(
+    store: &SqliteStore,
+    runtime: &Runtime,
+    tenant: &str,
+    window: Window,
+) -> BTreeMap<SeriesKey, Rollup> {
+    let series = runtime.block_on(store.series(&Tenant(tenant.to_owned()), None, window)).unwrap();
+    series.into_iter().map(|series| (series.key, series.rollup)).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    /// Whatever arrives in whatever order, however often, with restarts in between: what is read is what
+    /// was sent, once.
+    #[test]
+    fn what_is_read_is_what_was_sent_once(
+        sent in prop::collection::vec((0usize..2, 0usize..3, 0u64..3, 1u64..6, 1u64..4, 0u64..3), 1..60),
+        restarts in prop::collection::vec(0usize..60, 0..3),
+    ) {
+        let runtime = Runtime::new().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let mut store = SqliteStore::open(folder.path()).unwrap();
+        let mut expected: BTreeMap<(&str, SeriesKey, u64), Rollup> = BTreeMap::new();
+        let mut seen = std::collections::BTreeSet::new();
+        for (index, (tenant, kind, id, sequence, count, hour)) in sent.into_iter().enumerate() {
+            if restarts.contains(&index) {
+                drop(store);
+                store = SqliteStore::open(folder.path()).unwrap();
+            }
+            let tenant = ["a", "b"][tenant];
+            let kind = &KINDS[kind];
+            let delivery = delivery(tenant, kind, id, sequence, count, HOUR + hour);
+            let new = seen.insert((tenant, kind.name, id, sequence));
+            if new {
+                let key = SeriesKey::of(&delivery.environment);
+                expected.entry((tenant, key, HOUR + hour)).or_default().merge(&delivery.rollups[0].1);
+            }
+            let receipt = runtime.block_on(store.append(delivery)).unwrap();
+            prop_assert_eq!(receipt, if new { Receipt::Stored } else { Receipt::Duplicate });
+        }
+        for (tenant, window) in [
+            ("a", Window::ALL),
+            ("b", Window::ALL),
+            ("a", Window { from_hour: HOUR + 1, until_hour: HOUR + 2 }),
+            ("c", Window::ALL),
+        ] {
+            let mut merged: BTreeMap<SeriesKey, Rollup> = BTreeMap::new();
+            for ((owner, key, hour), rollup) in &expected {
+                if *owner == tenant && (window.from_hour..window.until_hour).contains(hour) {
+                    merged.entry(key.clone()).or_default().merge(rollup);
+                }
+            }
+            prop_assert_eq!(whole(&store, &runtime, tenant, window), merged);
+        }
+    }
+}
+
+#[test]
+fn the_latest_word_of_an_environment_wins_and_gaps_show() {
+    let runtime = Runtime::new().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(folder.path()).unwrap();
+    for sequence in [1, 4, 2] {
+        let mut delivery = delivery("a", &KINDS[0], 1, sequence, 1, HOUR);
+        delivery.lost.invocations = 10 * sequence;
+        runtime.block_on(store.append(delivery)).unwrap();
+    }
+    let tenant = Tenant("a".to_owned());
+    let states = runtime.block_on(store.environments(&tenant, None, Window::ALL)).unwrap();
+    assert_eq!(states.len(), 1);
+    assert_eq!((states[0].sequence, states[0].batches, states[0].lost.invocations), (4, 3, 40));
+    assert_eq!(states[0].environment, environment(&KINDS[0], 1));
+}
+
+#[test]
+fn recent_invocations_come_newest_first_and_whole() {
+    let runtime = Runtime::new().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(folder.path()).unwrap();
+    for sequence in 1..=3 {
+        runtime.block_on(store.append(delivery("a", &KINDS[0], 1, sequence, 10, HOUR + sequence))).unwrap();
+    }
+    let key = FunctionKey::of(&environment(&KINDS[0], 1));
+    let recent = runtime.block_on(store.recent(&Tenant("a".to_owned()), &key, 15)).unwrap();
+    assert_eq!(recent.len(), 15);
+    assert!(recent.is_sorted_by(|a, b| a.invocation.started_at_us > b.invocation.started_at_us));
+    assert_eq!(recent[0].memory, Megabytes(KINDS[0].memory));
+    assert!(recent[0].invocation.work.is_some());
+}
+
+#[test]
+fn a_step_of_a_change_is_taken_once() {
+    let runtime = Runtime::new().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(folder.path()).unwrap();
+    let tenant = Tenant::default();
+    let event = ChangeEvent {
+        function: FunctionKey::of(&environment(&KINDS[0], 1)),
+        change_id: "000001".to_owned(),
+        step: 0,
+        at_us: 1,
+        kind: "planned".to_owned(),
+        detail: serde_json::json!({"to": 256}),
+    };
+    runtime.block_on(store.log_change(&tenant, &event)).unwrap();
+    let again = runtime.block_on(store.log_change(&tenant, &event));
+    assert!(matches!(again, Err(StoreError::StepTaken { step: 0, .. })), "{again:?}");
+    assert_eq!(runtime.block_on(store.changes(&tenant, None)).unwrap(), vec![event]);
+}
+
+#[test]
+fn one_collector_writes_and_others_only_read() {
+    let runtime = Runtime::new().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let refused = |result: Result<SqliteStore, StoreError>| result.err().unwrap().to_string();
+    assert!(refused(SqliteStore::open_to_read(folder.path())).contains("tailor serve"));
+    let store = SqliteStore::open(folder.path()).unwrap();
+    assert!(refused(SqliteStore::open(folder.path())).contains("in use"));
+    runtime.block_on(store.append(delivery("a", &KINDS[0], 1, 1, 5, HOUR))).unwrap();
+    let reader = SqliteStore::open_to_read(folder.path()).unwrap();
+    assert_eq!(whole(&reader, &runtime, "a", Window::ALL).len(), 1);
+    assert!(runtime.block_on(reader.append(delivery("a", &KINDS[0], 1, 2, 5, HOUR))).is_err());
+    drop(store);
+    // Also when nobody serves the folder.
+    assert_eq!(whole(&reader, &runtime, "a", Window::ALL).len(), 1);
+}
+
+#[test]
+fn a_store_of_a_newer_program_is_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    drop(SqliteStore::open(folder.path()).unwrap());
+    set_schema(folder.path(), 99);
+    for result in [SqliteStore::open(folder.path()), SqliteStore::open_to_read(folder.path())] {
+        assert!(matches!(result.err(), Some(StoreError::NewerSchema { found: 99, .. })));
+    }
+}
+
+fn set_schema(folder: &Path, version: u32) {
+    let file = rusqlite::Connection::open(folder.join("tailor.sqlite")).unwrap();
+    file.execute_batch(&format!("PRAGMA user_version = {version}")).unwrap();
+}

@@ -1,0 +1,121 @@
+//! The pages: harmless with names from outside, closed without a key, whole without anything from elsewhere.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use agent_proto::batch::Batch;
+use common::fleet::{KINDS, batch};
+use common::{Collector, KEY};
+use tailor_collector::clock::now_us;
+
+const NASTY: &str = "\"><script>alert(1)</script>' onload='x${y}|<img src=//evil>";
+
+fn nasty_batch() -> Batch {
+    let mut nasty = batch(&KINDS[1], 7, 1, 60, now_us());
+    nasty.environment.function = NASTY.to_owned();
+    nasty.environment.runtime = "<b>rt</b>".to_owned();
+    nasty.environment.version = "<i>1</i>".to_owned();
+    nasty.environment.account = "<u>acc</u>".to_owned();
+    nasty
+}
+
+#[test]
+fn names_from_outside_stay_text() {
+    let collector = Collector::start();
+    assert_eq!(collector.post_batch(&nasty_batch().encode().unwrap()).status, 200);
+    let fleet = collector.get("/");
+    assert_eq!(fleet.status, 200);
+    let link = fleet.text().split("href=\"").find(|part| part.starts_with("/functions/")).unwrap().to_owned();
+    let link = link.split('"').next().unwrap().replace("&amp;", "&");
+    let page = collector.get(&link);
+    assert_eq!(page.status, 200, "{link}");
+    for text in [fleet.text(), page.text()] {
+        for bad in ["<script", "<img", "<b>rt", "<i>1", "<u>acc", "onload='x"] {
+            assert!(!text.contains(bad) || bad == "onload='x" && !text.contains("\"><script"), "{bad}");
+        }
+        assert!(text.contains("&lt;script&gt;"));
+        assert!(!text.contains("http://") && !text.contains("https://") && !text.contains("style=\""));
+    }
+    for answer in [fleet, page, collector.get("/login"), collector.get("/v1/functions")] {
+        let head = answer.head.to_ascii_lowercase();
+        assert!(head.contains("content-security-policy: default-src 'none'"), "{head}");
+        assert!(head.contains("x-content-type-options: nosniff"), "{head}");
+    }
+    let missing = collector.get("/functions/%3Cscript%3Ealert(2)%3C%2Fscript%3E");
+    assert_eq!(missing.status, 404);
+    assert!(!missing.text().contains("<script"));
+    let markdown = collector.get("/v1/functions?format=markdown").text();
+    assert!(!markdown.contains("<script") && markdown.contains("\\|"), "{markdown}");
+}
+
+#[test]
+fn every_kind_of_function_has_its_page_and_text() {
+    let collector = Collector::start();
+    for (kind, id) in KINDS.iter().zip(1..) {
+        assert_eq!(collector.post_batch(&batch(kind, id, 1, 120, now_us()).encode().unwrap()).status, 200);
+    }
+    let mut unpriced = batch(&KINDS[0], 99, 1, 3, now_us());
+    unpriced.environment.region = "mars-north-1".to_owned();
+    assert_eq!(collector.post_batch(&unpriced.encode().unwrap()).status, 200);
+
+    for kind in &KINDS[1..] {
+        let page = collector.get(&format!("/functions/{}", kind.name));
+        assert_eq!(page.status, 200);
+        let text = page.text();
+        assert!(text.contains("<polyline class=\"expected\"") && !text.contains("NaN"), "{}", kind.name);
+    }
+    assert_eq!(collector.get(&format!("/functions/{}", KINDS[0].name)).status, 409);
+    let page = collector.get(&format!("/functions/{}?region=mars-north-1", KINDS[0].name)).text();
+    assert!(page.contains("No recommendation") && page.contains("no prices for region"), "{page}");
+
+    let table = collector.get("/v1/functions?format=table").text();
+    assert!(table.lines().all(|line| line.chars().count() <= 120), "{table}");
+    assert!(table.contains("cpu-starved") && table.contains("memory-overprovisioned"), "{table}");
+    let csv = collector.get("/v1/functions?format=csv").text();
+    assert_eq!(csv.lines().count(), 1 + KINDS.len() + 1);
+}
+
+#[test]
+fn a_browser_signs_in_once_and_stays() {
+    let collector = Collector::start();
+    let cookie = |head: &str| {
+        let line = head.lines().find(|line| line.to_ascii_lowercase().starts_with("set-cookie:"))?;
+        assert!(line.contains("HttpOnly") && line.contains("SameSite=Lax"), "{line}");
+        Some(line.split([':', ';']).nth(1)?.trim().to_owned())
+    };
+    let log_in = |form: &str| {
+        let request = format!(
+            "POST /login HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
+             Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {}\r\n\r\n{form}",
+            form.len()
+        );
+        collector.raw(request.as_bytes())
+    };
+    assert_eq!(log_in("key=wrong").status, 403);
+    let welcome = log_in(&format!("key={KEY}"));
+    assert_eq!(welcome.status, 303);
+    let session = cookie(&welcome.head).unwrap();
+    assert_eq!(collector.get_with("/", &format!("Cookie: a=b; {session}\r\n")).status, 200);
+    assert_eq!(collector.get_with("/v1/functions", &format!("Cookie: {session}\r\n")).status, 200);
+    assert_eq!(collector.get_with("/", "Cookie: tailor_session=0000\r\n").status, 303);
+
+    let ticket = collector.app.sessions.issue_ticket(tailor_collector::store::Tenant::default()).unwrap();
+    let first = collector.get_with(&format!("/login?ticket={ticket}"), "");
+    assert_eq!(first.status, 303);
+    assert!(cookie(&first.head).is_some());
+    let second = collector.get_with(&format!("/login?ticket={ticket}"), "");
+    assert_eq!(second.status, 200);
+    assert!(second.text().contains("used already"));
+}
+
+#[test]
+fn local_reads_need_no_key_but_a_local_name() {
+    let collector = Collector::start_with(true);
+    assert_eq!(collector.get_with("/", "").status, 200);
+    let rebound =
+        collector.raw(b"GET /v1/functions HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n");
+    assert_eq!(rebound.status, 401);
+    let body = batch(&KINDS[0], 1, 1, 1, now_us()).encode().unwrap();
+    assert_eq!(collector.post_batch_with("wrong", "", &body).status, 401);
+}
