@@ -106,9 +106,10 @@ impl AwsLambda {
         let make = || {
             let mut config =
                 aws_sdk_lambda::config::Builder::from(&self.shared).region(Region::new(region.to_owned()));
-            config.set_endpoint_url(
-                self.endpoint.clone().or_else(|| self.shared.endpoint_url().map(str::to_owned)),
-            );
+            // Unset, it is what AWS's own variables and files say.
+            if let Some(endpoint) = &self.endpoint {
+                config.set_endpoint_url(Some(endpoint.clone()));
+            }
             Client::from_conf(config.build())
         };
         clients.entry(region.to_owned()).or_insert_with(make).clone()
