@@ -4,7 +4,7 @@
 //! multiplied by the price once, with a single rounding: the cost of a million invocations is not a million
 //! roundings. `billedDurationMs` already holds init and billed restore (lambda developer guide, "Lambda
 //! execution environment lifecycle"; in force for every function since 2025-08-01): never add them again.
-//! Monthly tiers, the free tier, provisioned concurrency and SnapStart are not here.
+//! Monthly tiers, the free tier, provisioned concurrency and SnapStart are in [`crate::plan`].
 
 use serde::Serialize;
 

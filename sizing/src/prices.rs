@@ -1,7 +1,7 @@
 //! What Lambda charges, by region and architecture, exactly.
 //!
 //! A table is embedded with its date, and another can take its place: in this crate's own compact form
-//! ([`PriceTable::from_json`]) or in AWS's (its price list). A region that is not in the table is an
+//! ([`PriceTable::from_json`]) or in AWS's ([`crate::price_list`]). A region that is not in the table is an
 //! error, never a guess. What a number of milliseconds costs is not here: see [`crate::bill`].
 
 use std::collections::BTreeMap;
@@ -177,6 +177,14 @@ impl PriceTable {
             regions.insert(name.clone(), region.read(name, &raw.tier_limits_gb_seconds)?);
         }
         Ok(Self { compiled: raw.compiled, free_tier: raw.free_tier, regions })
+    }
+
+    pub(crate) const fn from_regions(
+        compiled: String,
+        free_tier: FreeTier,
+        regions: BTreeMap<String, RegionPrices>,
+    ) -> Self {
+        Self { compiled, free_tier, regions }
     }
 
     /// The day the prices were compiled, as the table writes it (`2026-11-21`).
