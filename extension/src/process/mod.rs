@@ -5,15 +5,19 @@
 
 pub mod budget;
 mod difference;
+mod files;
 mod parse;
 mod probe;
 mod scan;
+mod threads;
 
 use std::collections::HashMap;
 
 pub use difference::{Measured, between};
-pub use probe::{Reading, ThreadReading};
+pub use probe::Reading;
+pub use threads::ThreadReading;
 
+use files::Held;
 use probe::Probe;
 use scan::Scanner;
 
@@ -28,6 +32,9 @@ pub struct Processes {
     /// Threads as the ticks of this invocation last saw them, by process and thread id. Those that end take
     /// their counters with them, and this is what is left.
     ticked: HashMap<(i32, i32), ThreadReading>,
+    loadavg: Option<Held>,
+    /// The id that was given last when we looked last. Unchanged, no process and no thread has begun since.
+    last_id: Option<u64>,
 }
 
 /// All of the function's processes at one moment.
@@ -43,7 +50,18 @@ impl Processes {
     /// Nothing is read before the first [`Processes::read`].
     #[must_use]
     pub fn new(peak: Peak) -> Self {
-        Self { scanner: Scanner::of_this_process(), probes: vec![], peak, ticked: HashMap::new() }
+        Self::with(Scanner::of_this_process(), peak)
+    }
+
+    /// The descendants of this very process instead: what a benchmark can start itself.
+    #[must_use]
+    pub fn of_children(peak: Peak) -> Self {
+        Self::with(Scanner::of_children(), peak)
+    }
+
+    fn with(scanner: Scanner, peak: Peak) -> Self {
+        let loadavg = Held::open("/proc/loadavg");
+        Self { scanner, probes: vec![], peak, ticked: HashMap::new(), loadavg, last_id: None }
     }
 
     /// Reads every process, new ones included. Processes that ended are dropped.
@@ -52,11 +70,12 @@ impl Processes {
     /// already, and each microsecond later is a microsecond of the next invocation counted to the last.
     pub fn read(&mut self) -> Snapshot {
         let clocks: Vec<_> = self.probes.iter().map(Probe::cpu_ns).collect();
+        let may_have_begun = self.something_began();
         let mut processes = Vec::with_capacity(self.probes.len());
         let mut peaks_reset = self.peak == Peak::Reset;
         let mut clock = clocks.into_iter();
-        self.probes.retain(|probe| {
-            let mut reading = probe.read(clock.next().flatten());
+        self.probes.retain_mut(|probe| {
+            let mut reading = probe.read(clock.next().flatten(), may_have_begun);
             if let Some(reading) = &mut reading {
                 add_ended_threads(reading, &self.ticked);
             }
@@ -65,11 +84,13 @@ impl Processes {
             processes.extend(reading);
             alive
         });
-        for probe in self.find_new() {
-            // Found only now: all of its life lies in this invocation, or before the first.
-            if let Some(reading) = probe.read(probe.cpu_ns()) {
-                processes.push(reading);
-                self.probes.push(probe);
+        if may_have_begun {
+            for mut probe in self.find_new() {
+                // Found only now: all of its life lies in this invocation, or before the first.
+                if let Some(reading) = probe.read(probe.cpu_ns(), true) {
+                    processes.push(reading);
+                    self.probes.push(probe);
+                }
             }
         }
         self.ticked.clear();
@@ -79,12 +100,22 @@ impl Processes {
     /// Looks at the threads in the middle of an invocation, so that those that end before it does are not
     /// lost without a trace.
     pub fn tick(&mut self) {
-        let new = self.find_new();
-        self.probes.extend(new);
-        for probe in &self.probes {
-            let threads = probe.thread_times();
-            self.ticked.extend(threads.into_iter().map(|thread| ((probe.pid(), thread.tid), thread)));
+        let may_have_begun = self.something_began();
+        if may_have_begun {
+            let new = self.find_new();
+            self.probes.extend(new);
         }
+        for probe in &mut self.probes {
+            let pid = probe.pid();
+            let threads = probe.thread_times(may_have_begun);
+            self.ticked.extend(threads.map(|thread| ((pid, thread.tid), thread)));
+        }
+    }
+
+    /// Whether any process or thread may have begun since this was asked last: one read that saves a scan.
+    fn something_began(&mut self) -> bool {
+        let last_id = self.loadavg.as_ref().and_then(|loadavg| loadavg.read(parse::last_id));
+        last_id.is_none() || std::mem::replace(&mut self.last_id, last_id) != last_id
     }
 
     fn find_new(&mut self) -> Vec<Probe> {

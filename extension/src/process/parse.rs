@@ -10,6 +10,8 @@ pub(super) struct Stat {
     pub(super) system_ticks: u64,
     /// CPU time of children that ended and were waited for.
     pub(super) ended_children_ticks: u64,
+    /// Live threads.
+    pub(super) threads: u64,
     pub(super) started_ticks: u64,
 }
 
@@ -19,17 +21,22 @@ pub(super) fn stat(text: &str) -> Option<Stat> {
     let (_, rest) = text.rsplit_once(')')?;
     let mut fields = rest.split_ascii_whitespace().skip(1);
     let parent = fields.next()?.parse().ok()?;
-    let numbers: Vec<u64> = fields.take(18).map(|field| field.parse().unwrap_or_default()).collect();
-    // proc(5) numbers fields from 1; the parent is field 4, so field n is at n - 5 here.
-    let field = |number: usize| numbers.get(number - 5).copied();
+    // proc(5) numbers fields from 1; the parent is field 4, so field n is at n - 5 here. Fields that hold
+    // negative numbers are none of those used.
+    let mut numbers = [0u64; 18];
+    for number in &mut numbers {
+        *number = fields.next()?.parse().unwrap_or_default();
+    }
+    let field = |number: usize| numbers[number - 5];
     Some(Stat {
         parent,
-        minor_faults: field(10)?,
-        major_faults: field(12)?,
-        user_ticks: field(14)?,
-        system_ticks: field(15)?,
-        ended_children_ticks: field(16)?.saturating_add(field(17)?),
-        started_ticks: field(22)?,
+        minor_faults: field(10),
+        major_faults: field(12),
+        user_ticks: field(14),
+        system_ticks: field(15),
+        ended_children_ticks: field(16).saturating_add(field(17)),
+        threads: field(20),
+        started_ticks: field(22),
     })
 }
 
@@ -46,6 +53,11 @@ pub(super) fn value(text: &str, key: &str) -> u64 {
 pub(super) fn schedstat(text: &str) -> Option<[u64; 3]> {
     let mut fields = text.split_ascii_whitespace().map(|field| field.parse().ok());
     Some([fields.next()??, fields.next()??, fields.next()??])
+}
+
+/// The last field of `/proc/loadavg`: the id given last to a process or thread.
+pub(super) fn last_id(text: &str) -> Option<u64> {
+    text.split_ascii_whitespace().nth(4)?.parse().ok()
 }
 
 #[cfg(test)]
@@ -65,6 +77,7 @@ mod tests {
                 user_ticks: 301,
                 system_ticks: 302,
                 ended_children_ticks: 803,
+                threads: 5,
                 started_ticks: 99_887,
             }
         );
@@ -79,5 +92,6 @@ mod tests {
         assert_eq!(value(status, "VmSwap:"), 0);
         assert_eq!(schedstat("480162 17 3\n"), Some([480_162, 17, 3]));
         assert_eq!(schedstat("480162"), None);
+        assert_eq!(last_id("0.10 0.05 0.01 1/123 4567\n"), Some(4_567));
     }
 }

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use super::files::read_once;
 use super::parse;
 
 /// Generations that are followed upwards; deeper trees are not the function's business, and a bound keeps a
@@ -32,6 +33,12 @@ impl Scanner {
             extensions: executable.and_then(|path| path.parent().map(Path::to_owned)),
             verdicts: HashMap::new(),
         }
+    }
+
+    /// Takes this process for the platform.
+    pub(super) fn of_children() -> Self {
+        let own_pid = nix::unistd::getpid().as_raw();
+        Self { own_pid, platform_pid: own_pid, extensions: None, verdicts: HashMap::new() }
     }
 
     /// The function's processes that are not `known` yet.
@@ -70,5 +77,5 @@ impl Scanner {
 }
 
 fn parent_of(pid: i32) -> Option<i32> {
-    Some(parse::stat(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)?.parent)
+    Some(read_once(&format!("/proc/{pid}/stat"), parse::stat)?.parent)
 }
