@@ -36,7 +36,8 @@ pub fn prepare(options: Options) -> anyhow::Result<Host> {
         .with_context(|| format!("cannot make the folder {}", run_directory.display()))?;
     let isolation = options.isolation.unwrap_or_else(|| Isolation::detect(&helper));
     if isolation.has_mounts() {
-        // A mount needs a place. It is removed again by `clean_up` if it is empty then. Without root it is
+        // A mount needs a place. The empty folder stays: another sandbox may be using it, and removing it would
+        // unmount what that one has there. Without root it is
         // missing, and the code stays where it is.
         let _ = fs::create_dir_all(TASK_ROOT);
     }
@@ -100,8 +101,5 @@ pub fn clean_up(host: &Host) {
     // Both fail, as they should, while another sandbox uses them.
     if let Some(run) = host.run_directory.parent() {
         let _ = fs::remove_dir(run);
-    }
-    if host.isolation.has_mounts() {
-        let _ = fs::remove_dir(TASK_ROOT);
     }
 }

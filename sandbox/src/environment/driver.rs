@@ -105,7 +105,8 @@ impl Driver {
         let initialization_type = shared.function.initialization_type.as_str();
         shared.trace(
             "environment.start",
-            json!({"initialization_type": initialization_type, "memory_mb": shared.function.memory_mb}),
+            json!({"initialization_type": initialization_type, "memory_mb": shared.function.memory_mb,
+                   "api": self.provisioned.places.api}),
         );
         match self.initialize(Phase::Init, None).await {
             Ok(duration) => {

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::driver::Driver;
 use super::extension::Extension;
 use super::failure::Failure;
-use super::state::State;
+use super::state::{MAX_EXTENSIONS, State};
 use super::variables;
 use crate::config::InitializationType;
 use crate::supervisor::host::Program;
@@ -133,6 +133,10 @@ impl Driver {
             Err(_) => Vec::new(),
         };
         names.sort();
+        if names.len() > MAX_EXTENSIONS {
+            let message = format!("extension limit ({MAX_EXTENSIONS}) reached");
+            return Err(Failure::new("Extension.TooManyExtensions", &message));
+        }
         let processes: Vec<_> =
             names.into_iter().map(|name| (self.provisioned.supervisor.next_id(), name)).collect();
         // All are known before any runs, so that a quick one does not find the others missing.

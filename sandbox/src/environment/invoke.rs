@@ -27,6 +27,10 @@ impl Driver {
         let shared = self.provisioned.shared.clone();
         let timeout = shared.function.timeout;
         let is_warm = self.initialized;
+        if is_warm {
+            // Before the counters are read: what ran without a quota is Init's.
+            self.limit_cpu(true);
+        }
         let before = self.before();
         shared.log.begin();
         let mut released = Instant::now();
@@ -35,7 +39,9 @@ impl Driver {
             true => Ok(()),
             false => self.initialize(Phase::Invoke, Some(released + timeout)).await.map(|_| ()),
         };
-        self.limit_cpu(true);
+        if !is_warm {
+            self.limit_cpu(true);
+        }
         self.tell_start(&invocation);
         if is_warm {
             released = Instant::now();

@@ -68,11 +68,13 @@ impl Driver {
         self.kill_all().await;
         shared.telemetry.end();
         self.initialized = false;
+        shared.trace("shutdown.end", json!({"reason": reason}));
     }
 
     async fn shut_down_extensions(&mut self, reason: &str, deadline: Instant, deadline_ms: u64) {
         let shared = self.provisioned.shared.clone();
         let event = json!({"eventType": "SHUTDOWN", "shutdownReason": reason, "deadlineMs": deadline_ms});
+        shared.trace("shutdown.release", json!({}));
         let unsubscribed = shared.change(|state| {
             let mut unsubscribed = Vec::new();
             for extension in state.extensions.iter_mut().filter(|known| known.exit.is_none()) {

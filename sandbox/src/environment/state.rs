@@ -17,7 +17,7 @@ use crate::api::error::ApiError;
 use crate::supervisor::protocol::{ExitStatus, Notice, ProcessId};
 
 /// Extensions an environment may have, internal ones included (Lambda quota).
-const MAX_EXTENSIONS: usize = 10;
+pub const MAX_EXTENSIONS: usize = 10;
 
 /// The state of one generation of processes.
 #[derive(Default)]

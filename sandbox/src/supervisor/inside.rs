@@ -2,10 +2,12 @@
 
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, ErrorKind, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
+use std::thread;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -24,6 +26,11 @@ pub const SUBCOMMAND: &str = "environment-init";
 
 /// File descriptors a Lambda environment may have open per process.
 const MAX_OPEN_FILES: u64 = 1024;
+
+/// A program that was written a moment ago may still be open for writing in a process that is just being forked
+/// elsewhere; that passes within milliseconds.
+const BUSY_ATTEMPTS: u32 = 50;
+const BUSY_PAUSE: Duration = Duration::from_millis(2);
 
 /// Runs the supervisor on standard input, which is its socket.
 pub fn run(setup_json: &str) -> anyhow::Result<()> {
@@ -44,7 +51,15 @@ pub fn run(setup_json: &str) -> anyhow::Result<()> {
     send(&socket, &Notice::Ready, &[])?;
     let outcome = supervisor.serve();
     supervisor.kill_all();
-    outcome
+    match outcome {
+        // The sandbox ended while it was being told something.
+        Err(error) if is_broken_pipe(&error) => Ok(()),
+        other => other,
+    }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == ErrorKind::BrokenPipe)
 }
 
 struct Supervisor {
@@ -167,7 +182,16 @@ impl Supervisor {
                 Ok(())
             });
         }
-        let child = command.spawn()?;
+        let mut attempts = 0;
+        let child = loop {
+            match command.spawn() {
+                Err(error) if error.kind() == ErrorKind::ExecutableFileBusy && attempts < BUSY_ATTEMPTS => {
+                    attempts += 1;
+                    thread::sleep(BUSY_PAUSE);
+                }
+                outcome => break outcome?,
+            }
+        };
         // Reaped by `reap`, which knows all children and not only those started here.
         i32::try_from(child.id()).map_err(io::Error::other)
     }

@@ -81,7 +81,7 @@ impl Event {
                 // Crash output and the like is no JSON even where JSON is configured: it stays a string.
                 match serde_json::from_str::<Value>(line) {
                     Ok(object @ Value::Object(_)) => object,
-                    _ => Value::String(line.clone()),
+                    _ => Value::String(format!("{line}\n")),
                 }
             }
             Record::Line(line) => Value::String(format!("{line}\n")),

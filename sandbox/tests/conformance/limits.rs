@@ -1,0 +1,111 @@
+//! CPU and memory limits, by the kernel's own accounts.
+
+use serde_json::Value;
+
+use crate::puppets::{PuppetRuntime, request_id};
+use crate::sandbox::{Builder, is_root};
+
+/// A runtime that burns CPU from its second start marker on, while the test answers for it.
+const SPIN: &str = "#!/bin/sh\nwhile :; do :; done\n";
+
+/// Runs one invocation of two wall seconds with a spinning process; its trace line.
+fn spin(memory_mb: u32) -> Value {
+    let settings = format!("memory_mb = {memory_mb}\ntimeout_s = 30");
+    let sandbox = Builder::new().function("fn", &settings, SPIN).start();
+    let _caller = sandbox.invoke_later("fn", "{}");
+    let runtime = PuppetRuntime { api: sandbox.api(1) };
+    sandbox.await_event("runtime.spawn", 1);
+    let invocation = runtime.next();
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    runtime.respond(&request_id(&invocation), "1");
+    let _next = runtime.next_later();
+    sandbox.await_event("invocation", 1)
+}
+
+/// CPU consumed over time elapsed is memory/1769, within 3 %. Never more; and no less unless other work on this
+/// machine takes the CPU away, which is why the best of a few tries counts. At 1,769 MB the quota is a whole CPU,
+/// which a busy machine does not give.
+#[test]
+fn duty_cycle() {
+    if !is_root("duty_cycle") {
+        return;
+    }
+    for memory_mb in [128, 256, 512, 1024, 1769] {
+        let share = f64::from(memory_mb) / 1769.0;
+        let mut best = 0.0_f64;
+        for _ in 0..4 {
+            let line = spin(memory_mb);
+            let used =
+                line["cpu"]["usage_ns"].as_f64().unwrap() / (line["duration_us"].as_f64().unwrap() * 1e3);
+            let periods = line["cpu"]["periods"].as_f64().unwrap();
+            let throttled = line["cpu"]["throttled_periods"].as_f64().unwrap();
+            let ratio = used / share;
+            println!(
+                "{memory_mb} MB: {used:.4} of {share:.4} vCPU, ratio {ratio:.4}, {throttled} of {periods} periods throttled"
+            );
+            assert!(ratio < 1.03, "{memory_mb} MB used {ratio} of its share");
+            assert!((90.0..=115.0).contains(&periods), "{periods} periods of 20 ms in two seconds");
+            best = best.max(ratio);
+            if best > 0.97 {
+                break;
+            }
+        }
+        assert!(best > 0.97 || memory_mb == 1769, "{memory_mb} MB got {best} of its share");
+    }
+}
+
+/// Init is not throttled.
+#[test]
+fn init_is_boosted() {
+    if !is_root("init_is_boosted") {
+        return;
+    }
+    let sandbox = Builder::new().function("fn", "memory_mb = 128", SPIN).start();
+    let _caller = sandbox.invoke_later("fn", "{}");
+    sandbox.await_event("runtime.spawn", 1);
+    std::thread::sleep(std::time::Duration::from_millis(700));
+    let runtime = PuppetRuntime { api: sandbox.api(1) };
+    let _invocation = runtime.next_later();
+    let line = sandbox.await_event("init", 1);
+    let ratio = line["cpu_ns"].as_f64().unwrap() / (line["init_us"].as_f64().unwrap() * 1000.0);
+    // 128 MB would be 0.07; other tests share this machine's cores.
+    assert!(ratio > 0.2, "{ratio} vCPU in Init");
+}
+
+/// A process that needs more than the memory size is killed; the invocation fails, reports the size as its peak,
+/// and the next one starts fresh.
+#[test]
+fn out_of_memory() {
+    if !is_root("out_of_memory") {
+        return;
+    }
+    for (runtime, error_type) in
+        [("provided.al2023", "Runtime.ExitError"), ("python3.12", "Runtime.OutOfMemory")]
+    {
+        let builder = Builder::new();
+        let go = builder.path().join("go");
+        // Grows only inside the invocation, and in the shell's own memory: a variable.
+        let script = format!(
+            "#!/bin/sh\nwhile [ ! -e {0} ]; do sleep 0.02; done\nrm {0}\nx=$(head -c 300000000 /dev/zero | tr '\\0' a)\nsleep 1000\n",
+            go.display()
+        );
+        let builder = builder.function("fn", "timeout_s = 30", &script);
+        let toml = builder.path().join("functions/fn/function.toml");
+        std::fs::write(toml, format!("runtime = '{runtime}'\ntimeout_s = 30")).unwrap();
+        let sandbox = builder.start();
+        let caller = sandbox.invoke_later("fn", "{}");
+        let _invocation = PuppetRuntime { api: sandbox.api(1) }.next();
+        std::fs::write(&go, "").unwrap();
+        let answer = caller.join().unwrap();
+        assert_eq!(answer.error_type(), error_type);
+        assert!(answer.json()["errorMessage"].as_str().unwrap().ends_with("signal: killed"));
+        let report = sandbox.await_telemetry("platform.report", 1);
+        assert_eq!(report["errorType"], error_type);
+        assert_eq!(report["metrics"]["maxMemoryUsedMB"], 128);
+        sandbox.await_event("shutdown.end", 1);
+        let _caller = sandbox.invoke_later("fn", "{}");
+        sandbox.await_event("runtime.spawn", 2);
+        let again = PuppetRuntime { api: sandbox.api(1) }.next();
+        assert_eq!(again.status, 200);
+    }
+}

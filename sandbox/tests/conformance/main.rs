@@ -1,0 +1,20 @@
+//! Conformance to Lambda: one test a fact of the Extensions, Runtime and Telemetry APIs and of the life of an
+//! environment. The comment of each test names the fact; facts come from AWS's documentation and emulator.
+//!
+//! Most tests play runtime and extensions themselves ([`puppets`]), so that every order of calls is theirs to
+//! choose; what only processes can show (variables, freezing, signals, limits) is shown by shell scripts.
+
+#![allow(clippy::unwrap_used, reason = "a failed assumption fails the test")]
+#![expect(unreachable_pub, reason = "modules of one test program")]
+
+mod control;
+mod extensions;
+mod http;
+mod init;
+mod invoke;
+mod limits;
+mod processes;
+mod puppets;
+mod sandbox;
+mod shutdown;
+mod telemetry;

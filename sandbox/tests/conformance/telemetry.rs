@@ -1,0 +1,167 @@
+//! The Telemetry API: subscriptions, batches, and which event is delivered when.
+
+use serde_json::json;
+
+use crate::puppets::{Listener, Stage, request_id};
+
+/// 200 `"OK"`; the subscription is told; whoever subscribes gets the events since Init began.
+#[test]
+fn subscription_and_replay() {
+    let (stage, extension) = Stage::with_extension("");
+    let listener = Listener::start(0);
+    let answer = extension.subscribe(listener.port, &["platform"], "2025-01-29");
+    assert_eq!((answer.status, answer.json()), (200, json!("OK")));
+    listener.await_kind("platform.telemetrySubscription");
+    let events = listener.events();
+    assert_eq!(events[0]["type"], "platform.initStart");
+    let record = json!({"name": "a", "state": "Subscribed", "types": ["platform"]});
+    assert_eq!(events[1]["record"], record);
+    let time = events[0]["time"].as_str().unwrap();
+    assert!(time.len() == 24 && time.ends_with('Z') && time.as_bytes()[19] == b'.', "{time}");
+    drop(stage);
+}
+
+/// Batches are JSON arrays posted with the documented headers to the path of the URI.
+#[test]
+fn posts() {
+    let (stage, extension) = Stage::with_extension("");
+    let listener = Listener::start(0);
+    extension.subscribe(listener.port, &["platform"], "2025-01-29");
+    listener.await_kind("platform.initStart");
+    let head = listener.requests()[0].to_ascii_lowercase();
+    assert!(head.starts_with("post /in http/1.1"), "{head}");
+    assert!(head.contains("content-type: application/json"));
+    assert!(head.contains("sequence-id: "));
+    drop(stage);
+}
+
+/// Schema versions are told apart in the body; the version in the URL is fixed.
+#[test]
+fn versions() {
+    let (stage, extension) = Stage::with_extension("");
+    let listener = Listener::start(0);
+    assert_eq!(extension.subscribe(listener.port, &["platform"], "2030-01-01").status, 400);
+    assert_eq!(extension.call("PUT", "/2025-01-29/telemetry", &[], "{}").status, 404);
+    for (number, schema) in ["2022-07-01", "2022-12-13", "2025-01-29"].into_iter().enumerate() {
+        let answer = extension.subscribe(listener.port, &["platform"], schema);
+        // One subscription an extension.
+        assert_eq!(answer.status, if number == 0 { 200 } else { 400 }, "{schema}");
+    }
+    drop(stage);
+}
+
+/// 400 ValidationError with a message.
+#[test]
+fn invalid_subscriptions() {
+    let (stage, extension) = Stage::with_extension("");
+    for body in ["", "{}", r#"{"schemaVersion":"2025-01-29","types":[],"destination":{}}"#] {
+        let answer = extension.call("PUT", "/2022-07-01/telemetry", &[], body);
+        assert_eq!((answer.status, answer.error_type().as_str()), (400, "ValidationError"));
+        assert!(answer.json()["errorMessage"].is_string());
+    }
+    drop(stage);
+}
+
+/// Subscriptions close with Init.
+#[test]
+fn subscriptions_close() {
+    let (stage, extension) = Stage::with_extension("");
+    let event = extension.next_later();
+    let _invocation = stage.runtime.next();
+    event.join().unwrap();
+    let answer = extension.subscribe(1234, &["platform"], "2025-01-29");
+    assert_eq!((answer.status, answer.error_type().as_str()), (403, "Telemetry.SubscriptionClosed"));
+}
+
+/// The report of an invocation exists when the environment is frozen, and is delivered after the thaw.
+#[test]
+fn the_report_comes_late() {
+    let (stage, extension) = Stage::with_extension("timeout_s = 30");
+    let listener = Listener::start(0);
+    extension.subscribe(listener.port, &["platform"], "2025-01-29");
+    let event = extension.next_later();
+    let invocation = stage.runtime.next();
+    event.join().unwrap().unwrap();
+    let first = request_id(&invocation);
+    stage.runtime.respond(&first, "1");
+    let next = stage.runtime.next_later();
+    let event = extension.next_later();
+    stage.sandbox.await_event("environment.freeze", 1);
+    std::thread::sleep(std::time::Duration::from_millis(100));
+    assert!(!listener.has("platform.report"), "frozen: nothing is delivered");
+
+    stage.sandbox.invoke_later("fn", "{}");
+    event.join().unwrap().unwrap();
+    let report = listener.await_kind("platform.report");
+    assert_eq!(report["record"]["requestId"], first);
+    next.join().unwrap().unwrap();
+}
+
+/// The last report is delivered during shutdown.
+#[test]
+fn the_last_report_comes_with_shutdown() {
+    let (mut stage, extension) = Stage::with_extension("");
+    let listener = Listener::start(0);
+    extension.subscribe(listener.port, &["platform"], "2025-01-29");
+    let event = extension.next_later();
+    let invocation = stage.runtime.next();
+    event.join().unwrap().unwrap();
+    stage.runtime.respond(&request_id(&invocation), "1");
+    let _next = stage.runtime.next_later();
+    let _idle = extension.next_later();
+    stage.sandbox.await_event("environment.freeze", 1);
+    assert!(!listener.has("platform.report"));
+    stage.sandbox.stop();
+    assert!(listener.has("platform.report"));
+}
+
+/// A batch that is refused is sent again: nothing is lost, nothing is reordered.
+#[test]
+fn refused_batches_are_repeated() {
+    let (stage, extension) = Stage::with_extension("");
+    let listener = Listener::start(2);
+    extension.subscribe(listener.port, &["platform"], "2025-01-29");
+    listener.await_kind("platform.telemetrySubscription");
+    assert_eq!(listener.kinds()[0], "platform.initStart");
+    assert!(listener.requests().len() >= 3);
+    drop(stage);
+}
+
+/// Lines of the function and of extensions are events of their own kinds, only for those who ask.
+#[test]
+fn logs() {
+    let builder = crate::sandbox::Builder::new();
+    let script = "#!/bin/sh\necho from the function\nexec sleep 1000\n";
+    let noisy = "#!/bin/sh\necho from the extension >&2\nexec sleep 1000\n";
+    let sandbox = builder.function("fn", "", script).extension("a", noisy).start();
+    let caller = sandbox.invoke_later("fn", "{}");
+    let api = sandbox.api(1);
+    sandbox.await_event("extension.spawn", 1);
+    let extension = crate::puppets::PuppetExtension::register(&api, "a", &["INVOKE"]);
+    let listener = Listener::start(0);
+    extension.subscribe(listener.port, &["function", "extension"], "2025-01-29");
+    assert_eq!(listener.await_kind("extension")["record"], "from the extension\n");
+    assert_eq!(listener.await_kind("function")["record"], "from the function\n");
+    assert!(!listener.kinds().iter().any(|kind| kind.starts_with("platform.")));
+    drop((sandbox, caller));
+}
+
+/// JSON log format: lines that are objects are delivered as objects, others as they are.
+#[test]
+fn json_logs() {
+    let script = "#!/bin/sh\necho '{\"level\":\"INFO\",\"message\":\"hi\"}'\necho crash\nexec sleep 1000\n";
+    let builder = crate::sandbox::Builder::new();
+    let sandbox =
+        builder.function("fn", "log_format = 'JSON'", script).extension("a", crate::sandbox::PUPPET).start();
+    let _caller = sandbox.invoke_later("fn", "{}");
+    let api = sandbox.api(1);
+    sandbox.await_event("extension.spawn", 1);
+    let extension = crate::puppets::PuppetExtension::register(&api, "a", &["INVOKE"]);
+    let listener = Listener::start(0);
+    extension.subscribe(listener.port, &["function"], "2025-01-29");
+    let records = crate::sandbox::wait_until("two lines", || {
+        let events = listener.events();
+        (events.len() == 2).then(|| events.iter().map(|event| event["record"].clone()).collect::<Vec<_>>())
+    });
+    assert_eq!(records, [json!({"level": "INFO", "message": "hi"}), json!("crash\n")]);
+}
