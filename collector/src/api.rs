@@ -8,9 +8,11 @@ use std::sync::Arc;
 use axum::extract::{Path, Query, State};
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, header};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use tailor_sizing::choice::Strategy;
+use tailor_sizing::invocation::Outcome;
+use tailor_sizing::units::Megabytes;
 
 use crate::clock::now_us;
 use crate::http::App;
@@ -19,7 +21,7 @@ use crate::http::error::ApiError;
 use crate::report::table::{self, DEFAULT_WIDTH, Format, Look};
 use crate::report::units::path_segment;
 use crate::report::{self, FunctionReport};
-use crate::store::{FunctionKey, HOUR_US, Store, Tenant, Window};
+use crate::store::{FunctionKey, HOUR_US, Recent, Store, Tenant, Window};
 use crate::tuner::change;
 
 /// Hours shown when nothing else is asked for: a month.
@@ -41,6 +43,8 @@ pub struct Wanted {
     account: Option<String>,
     /// Anything but JSON.
     format: Option<Format>,
+    /// Rows of a list.
+    limit: Option<usize>,
     /// Characters in a line of a table.
     width: Option<usize>,
     /// Whether the table may be coloured.
@@ -139,6 +143,86 @@ pub async fn function(
     let report = one_function(&app, &tenant, &name, &wanted).await?;
     let format = wanted.format.unwrap_or(Format::Json);
     Ok(text(format, table::function(&report, format, wanted.look())))
+}
+
+/// One invocation, for a closer look.
+#[derive(Debug, Serialize)]
+pub struct InvocationReport {
+    /// Lambda's id of it.
+    pub request_id: String,
+    /// When it began, microseconds since the epoch.
+    pub started_at_us: u64,
+    /// The environment it ran in.
+    pub environment: String,
+    /// Memory size it ran with.
+    #[serde(rename = "memory_mb")]
+    pub memory: Megabytes,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Whether it was the first of its environment.
+    pub cold_start: bool,
+    /// Duration, ms.
+    pub duration_ms: f64,
+    /// Billed time, ms.
+    pub billed_ms: u64,
+    /// Init of a cold start, ms.
+    pub init_ms: f64,
+    /// Highest memory of its processes, KiB; 0 when unknown.
+    pub peak_kib: u64,
+    /// CPU time, ms; `null` when not measured.
+    pub busy_ms: Option<f64>,
+    /// Time it wanted to run and had no CPU, ms; `null` when not measured.
+    pub starved_ms: Option<f64>,
+    /// Time with nothing to run, ms; `null` when not measured.
+    pub idle_ms: Option<f64>,
+}
+
+impl From<Recent> for InvocationReport {
+    fn from(Recent { environment, memory, invocation }: Recent) -> Self {
+        let ms = |us: u64| us as f64 / 1_000.0;
+        Self {
+            request_id: invocation.request_id.to_string(),
+            started_at_us: invocation.started_at_us,
+            environment: environment.to_string(),
+            memory,
+            outcome: invocation.outcome,
+            cold_start: invocation.cold_start,
+            duration_ms: ms(invocation.duration_us),
+            billed_ms: invocation.billed_ms,
+            init_ms: ms(invocation.init_us),
+            peak_kib: invocation.peak_kib,
+            busy_ms: invocation.work.map(|work| ms(work.busy_us())),
+            starved_ms: invocation.work.map(|work| ms(work.starved_us)),
+            idle_ms: invocation.work.map(|work| ms(work.idle_us)),
+        }
+    }
+}
+
+/// `GET /v1/functions/{name}/invocations`: the most recent ones, newest first; `?limit=` up to 1,000.
+pub async fn invocations(
+    State(app): State<Arc<App>>,
+    ApiReader(tenant): ApiReader,
+    Path(name): Path<String>,
+    Query(wanted): Query<Wanted>,
+) -> Result<Response, ApiError> {
+    let key = find(app.store.as_ref(), &tenant, &name, &wanted).await?;
+    let limit = wanted.limit.unwrap_or(100).min(1_000);
+    let recent = recent_invocations(&app, &tenant, &key, limit).await?;
+    Ok(text(Format::Json, table::json(&serde_json::json!({ "invocations": recent }))))
+}
+
+/// The most recent invocations of a function, newest first.
+///
+/// # Errors
+/// 503 when the store cannot be read.
+pub async fn recent_invocations(
+    app: &App,
+    tenant: &Tenant,
+    key: &FunctionKey,
+    limit: usize,
+) -> Result<Vec<InvocationReport>, ApiError> {
+    let recent = app.store.recent(tenant, key, limit).await?;
+    Ok(recent.into_iter().map(InvocationReport::from).collect())
 }
 
 /// `GET /v1/changes`.

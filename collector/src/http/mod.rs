@@ -29,6 +29,9 @@ pub mod metrics;
 /// Connections at once; others wait to be accepted.
 const MAX_CONNECTIONS: usize = 4_096;
 
+/// Bytes of a connection's buffer, and so of a request's head: what a stranger can make us hold.
+const MAX_BUFFER: usize = 64 << 10;
+
 /// How long a connection may take over a request's head, and stay idle between requests.
 const HEAD_DEADLINE: Duration = Duration::from_secs(30);
 
@@ -75,6 +78,7 @@ fn router(app: Arc<App>) -> Router {
         .route(BATCHES_PATH, post(ingest::post_batch))
         .route("/v1/functions", get(api::functions))
         .route("/v1/functions/{name}", get(api::function))
+        .route("/v1/functions/{name}/invocations", get(api::invocations))
         .route("/v1/changes", get(api::changes))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(api::ready))
@@ -112,7 +116,7 @@ async fn secure(mut response: axum::response::Response) -> impl IntoResponse {
 pub async fn run(listener: TcpListener, app: Arc<App>, shutdown: impl Future<Output = ()>) {
     let service = TowerToHyperService::new(router(app));
     let mut http = hyper::server::conn::http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(HEAD_DEADLINE);
+    http.timer(TokioTimer::new()).header_read_timeout(HEAD_DEADLINE).max_buf_size(MAX_BUFFER);
     let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let graceful = GracefulShutdown::new();
     tokio::pin!(shutdown);

@@ -49,6 +49,9 @@ const BODY_DEADLINE: Duration = Duration::from_secs(15);
 /// is a row.
 const MAX_HOURS: usize = 400;
 
+/// How far an environment's clock may be ahead of ours.
+const CLOCK_SLACK_US: u64 = 600_000_000;
+
 /// Bounds the memory of all batches on their way.
 #[derive(Clone)]
 pub struct Intake {
@@ -63,13 +66,17 @@ impl Default for Intake {
 
 impl Intake {
     async fn reserve(&self, body_bytes: usize) -> Result<OwnedSemaphorePermit, ApiError> {
-        let kib = (body_bytes / 1024 + 1) * KIB_PER_BODY_KIB;
-        let room = u32::try_from(kib).unwrap_or(u32::MAX);
+        let room = u32::try_from(room_kib(body_bytes)).unwrap_or(u32::MAX);
         tokio::time::timeout(ROOM_PATIENCE, Arc::clone(&self.room).acquire_many_owned(room))
             .await
             .map_err(|_| ApiError::busy("the collector is handling as much as it can: send again later"))?
             .map_err(|_| ApiError::unavailable("stopping", "the collector is stopping: send again"))
     }
+}
+
+/// What a body of this size takes while it is handled.
+const fn room_kib(body_bytes: usize) -> usize {
+    (body_bytes / 1024 + 1) * KIB_PER_BODY_KIB
 }
 
 /// Handles one request.
@@ -99,9 +106,11 @@ async fn accept(app: &App, request: Request) -> Result<(u64, Receipt, u64), ApiE
         Encoding::Identity => announced.unwrap_or(MAX_BATCH_BYTES),
         Encoding::Gzip | Encoding::Zstd => MAX_BATCH_BYTES,
     };
-    let _room = app.intake.reserve(expected).await?;
+    let mut room = app.intake.reserve(expected).await?;
     let bytes = read_body(body).await?;
     let bytes = body::decompress(encoding, bytes)?;
+    // Most batches are far smaller than they might have been: the rest is for others.
+    drop(room.split(room.num_permits().saturating_sub(room_kib(bytes.len()))));
     let batch = Batch::decode(&bytes)?;
     let delivery = sum_up(tenant, batch, bytes, now_us())?;
     let (sequence, invocations) = (delivery.sequence, delivery.invocations);
@@ -149,7 +158,12 @@ async fn read_body(body: Body) -> Result<Bytes, ApiError> {
 }
 
 /// Everything of a batch that is stored, computed outside the one thread that writes.
-fn sum_up(tenant: Tenant, batch: Batch, body: Bytes, received_at_us: u64) -> Result<Delivery, ApiError> {
+fn sum_up(tenant: Tenant, mut batch: Batch, body: Bytes, received_at_us: u64) -> Result<Delivery, ApiError> {
+    // A clock that runs ahead would make its size the latest for as long as it is ahead.
+    let latest_us = received_at_us.saturating_add(CLOCK_SLACK_US);
+    for invocation in batch.invocations.iter_mut().filter(|invocation| invocation.started_at_us > latest_us) {
+        invocation.started_at_us = received_at_us;
+    }
     let names = [&batch.environment.account, &batch.environment.region, &batch.environment.function];
     let others = [&batch.environment.version, &batch.environment.runtime];
     if names.into_iter().chain(others).any(|text| text.chars().any(char::is_control)) {

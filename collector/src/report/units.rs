@@ -8,6 +8,7 @@ use time::macros::format_description;
 #[must_use]
 pub fn duration(ms: f64) -> String {
     match ms {
+        0.0 => "0 ms".to_owned(),
         ms if ms < 10.0 => format!("{ms:.2} ms"),
         ms if ms < 100.0 => format!("{ms:.1} ms"),
         ms if ms < 999.5 => format!("{ms:.0} ms"),

@@ -52,8 +52,9 @@ pub(super) async fn round(tuner: &Tuner) -> Result<(), StoreError> {
         let history = histories.remove(&report.key()).unwrap_or_default();
         match consider(tuner, report, &history).await {
             Ok(()) => open += 1,
-            Err(Trouble::Refused(refusal)) => {
-                tracing::debug!(function = report.name, %refusal, "left as it is");
+            // Nothing is wrong: functions of other accounts, or gone, are seen in every round.
+            Err(reason @ (Trouble::Refused(_) | Trouble::Lambda(LambdaError::NoFunction(_)))) => {
+                tracing::debug!(function = report.name, %reason, "left as it is");
             }
             Err(error) => tracing::warn!(function = report.name, %error, "could not be tuned"),
         }

@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use aws_config::environment::EnvironmentVariableRegionProvider;
+use aws_config::meta::region::RegionProviderChain;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_lambda::Client;
 use aws_sdk_lambda::error::DisplayErrorContext;
@@ -93,7 +95,11 @@ impl AwsLambda {
             .tls_provider(Provider::Rustls(CryptoMode::Ring))
             .build_https();
         let timeouts = TimeoutConfig::builder().operation_timeout(CALL_DEADLINE).build();
+        // Each function's own region is used. This one only keeps the SDK from asking around for a default.
+        let region = RegionProviderChain::first_try(EnvironmentVariableRegionProvider::new())
+            .or_else(Region::new("us-east-1"));
         let shared = aws_config::defaults(BehaviorVersion::latest())
+            .region(region)
             .http_client(http)
             .timeout_config(timeouts)
             .load()

@@ -13,8 +13,16 @@ const BOTTOM: f64 = 34.0;
 const WIDTH: f64 = 640.0;
 const HEIGHT: f64 = 300.0;
 
-/// Memory sizes named on the horizontal axis.
-const SIZE_TICKS: [u32; 7] = [128, 256, 512, 1_024, 2_048, 4_096, 10_240];
+/// Memory sizes named on the horizontal axis; the minor ones only where there is room.
+const SIZE_TICKS: [(u32, &str); 7] = [
+    (128, "tick"),
+    (256, "tick minor"),
+    (512, "tick"),
+    (1_024, "tick minor"),
+    (2_048, "tick"),
+    (4_096, "tick minor"),
+    (10_240, "tick"),
+];
 
 /// A predicted value at a size, with the interval it lies in.
 pub(super) struct Expected {
@@ -109,10 +117,10 @@ impl Curve<'_> {
                     line.grid x1=(LEFT) x2=(WIDTH - RIGHT) y1=(round(y.at(tick))) y2=(round(y.at(tick))) {}
                     text.tick x=(LEFT - 8.0) y=(round(y.at(tick) + 4.0)) text-anchor="end" { ((self.format)(tick)) }
                 }
-                @for tick in SIZE_TICKS {
+                @for (tick, class) in SIZE_TICKS {
                     line.grid x1=(round(x.at(f64::from(tick)))) x2=(round(x.at(f64::from(tick))))
                         y1=(TOP) y2=(HEIGHT - BOTTOM) {}
-                    text.tick x=(round(x.at(f64::from(tick)))) y=(HEIGHT - BOTTOM + 18.0) text-anchor="middle" { (tick) }
+                    text class=(class) x=(round(x.at(f64::from(tick)))) y=(HEIGHT - BOTTOM + 18.0) text-anchor="middle" { (tick) }
                 }
                 text.axis x=(WIDTH - RIGHT) y=(HEIGHT - 3.0) text-anchor="end" { "memory, MB" }
                 polygon.band points=(band.join(" ")) {}
@@ -137,7 +145,7 @@ impl Curve<'_> {
                 @let right = position > WIDTH * 0.7;
                 line class={ "mark " (mark.class) } x1=(round(position)) x2=(round(position)) y1=(TOP - 6.0) y2=(HEIGHT - BOTTOM) {}
                 text class={ "mark " (mark.class) } x=(round(if right { position - 5.0 } else { position + 5.0 }))
-                    y=(TOP + 2.0 + 15.0 * (index as f64)) text-anchor=(if right { "end" } else { "start" }) {
+                    y=(TOP + 2.0 + 17.0 * (index as f64)) text-anchor=(if right { "end" } else { "start" }) {
                     (mark.name) " " (mark.memory.0)
                 }
             }
@@ -201,7 +209,7 @@ pub(super) fn memory(peak_kib: &LogHistogram, size: Megabytes, floor: Megabytes)
             }
             line.base x1=(left) x2=(right) y1=(base) y2=(base) {}
             text.tick x=(left) y=(base + 18.0) { "0" }
-            @for (mb, name, class, row) in [(floor.0, "floor", "floor", 0.0), (size.0, "size", "now", 1.0)] {
+            @for (mb, name, class, row) in [(floor.0, "floor", "floor", 0.0), (size.0, "size", "now", 1.2)] {
                 @let position = x(f64::from(mb));
                 @let end = position > WIDTH * 0.6;
                 line class={ "mark " (class) } x1=(round(position)) x2=(round(position)) y1=(10.0 + 15.0 * row) y2=(base) {}

@@ -9,12 +9,12 @@ use tailor_sizing::units::Megabytes;
 use super::chart::{self, Curve, Expected, Mark};
 use super::layout::{choices, document, tile, unbroken};
 use super::snippet;
-use crate::api::Wanted;
+use super::tables::{changes, invocations, sizes};
+use crate::api::{InvocationReport, Wanted};
 use crate::report::FunctionReport;
 use crate::report::units::{change, count, duration, duration_of, hint_code, instant, share};
-use crate::tuner::change::Change;
 
-pub(super) fn render(report: &FunctionReport, wanted: &Wanted) -> Markup {
+pub(super) fn render(report: &FunctionReport, recent: &[InvocationReport], wanted: &Wanted) -> Markup {
     let body = html! {
         p.crumb { a href="/" { "Functions" } }
         div.heading {
@@ -39,6 +39,7 @@ pub(super) fn render(report: &FunctionReport, wanted: &Wanted) -> Markup {
         (sizes(report))
         (changes(&report.changes))
         (snippets(report))
+        (invocations(recent))
         (quality(report))
     };
     document(&report.name, &body)
@@ -76,7 +77,12 @@ fn verdict(report: &FunctionReport) -> Markup {
                 }
             }
             div { div.name { "Confidence" } div.value { (confidence(full.confidence.level)) } }
-            p.why { @for reason in &full.reasons { (reason) ". " } }
+            p.why {
+                @for reason in &full.reasons { (reason) ". " }
+                @for change in report.changes.iter().filter(|change| change.state.is_open()) {
+                    "A change to " (change.to) " is under way: " (change.reason) "."
+                }
+            }
         }
     }
 }
@@ -254,87 +260,6 @@ fn hints(advice: &Advice) -> Markup {
                             p { (hint.evidence) }
                             p.action { (hint.action) }
                             @if let Some(saving) = hint.saving_per_million { p.good { "saves " (saving) " per million" } }
-                        }
-                    }
-                }
-            }
-        }
-    }
-}
-
-fn sizes(report: &FunctionReport) -> Markup {
-    let predicted = |memory: Megabytes| {
-        let advice = report.advice.full.as_ref()?;
-        advice.curve.iter().find(|point| point.memory == memory)
-    };
-    html! {
-        section.card {
-            h2 { "Measured at each size" }
-            div.scroll {
-                table {
-                    thead { tr {
-                        th scope="col" { "Memory" }
-                        @for name in ["Calls", "Errors", "Warm mean", "p95", "Model", "per million", "Peak"] {
-                            th.number scope="col" { (name) }
-                        }
-                        th.number scope="col" { "Latest" }
-                    } }
-                    tbody {
-                        @for size in &report.sizes {
-                            tr {
-                                th scope="row" { (unbroken(&size.memory.to_string())) }
-                                td.number data-label="Calls" { (count(size.invocations)) }
-                                td.number.bad[size.errors > 0] data-label="Errors" { (count(size.errors)) }
-                                td.number data-label="Warm mean" { (unbroken(&duration(size.warm_mean_ms))) }
-                                td.number data-label="p95" { (unbroken(&duration(size.warm_duration_ms.p95))) }
-                                td.number data-label="Model" {
-                                    @if let Some(point) = predicted(size.memory) { (unbroken(&duration(point.mean.mean_ms))) } @else { "–" }
-                                }
-                                td.number data-label="per million" {
-                                    @if let Some(cost) = size.cost_per_million_pico_usd { (cost) } @else { "–" }
-                                }
-                                td.number data-label="Peak" { (size.peak_memory_mb) " MB" }
-                                td.number data-label="Latest" { (instant(size.last_at_us)) }
-                            }
-                        }
-                    }
-                }
-            }
-        }
-    }
-}
-
-fn changes(changes: &[Change]) -> Markup {
-    let percent = |value: Option<f64>| value.map_or_else(|| "not yet".to_owned(), change);
-    html! {
-        @if !changes.is_empty() {
-            section.card {
-                h2 { "Changes" }
-                div.scroll {
-                    table {
-                        thead { tr {
-                            th scope="col" { "When" } th scope="col" { "From, to" } th scope="col" { "State" }
-                            th.number scope="col" { "Mean before" } th.number scope="col" { "predicted" }
-                            th.number scope="col" { "measured" }
-                            th.number scope="col" { "Cost predicted" } th.number scope="col" { "measured" }
-                        } }
-                        tbody {
-                            @for change in changes {
-                                tr {
-                                    th scope="row" { (instant(change.planned_at_us)) }
-                                    td data-label="From, to" { (unbroken(&format!("{} → {}", change.from, change.to))) }
-                                    td data-label="State" { span.badge { (change.state.code()) } span.sub { (change.reason) } }
-                                    td.number data-label="Mean before" { (unbroken(&duration(change.intent.before.mean_ms))) }
-                                    td.number data-label="predicted" { (unbroken(&duration(change.predicted_mean_ms()))) }
-                                    td.number data-label="measured" {
-                                        @if let Some(after) = change.after.filter(|after| after.warm > 0) {
-                                            (unbroken(&duration(after.mean_ms)))
-                                        } @else { "not yet" }
-                                    }
-                                    td.number data-label="Cost predicted" { (unbroken(&self::change(change.intent.cost_change_percent))) }
-                                    td.number data-label="measured" { (unbroken(&percent(change.measured_cost_change_percent()))) }
-                                }
-                            }
                         }
                     }
                 }

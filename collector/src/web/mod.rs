@@ -8,7 +8,7 @@ use http::{HeaderValue, StatusCode, header};
 use maud::{Markup, html};
 use serde::Deserialize;
 
-use crate::api::{Wanted, one_function};
+use crate::api::{Wanted, one_function, recent_invocations};
 use crate::http::App;
 use crate::http::access::PageReader;
 use crate::http::error::ApiError;
@@ -19,9 +19,13 @@ mod fleet;
 mod function;
 mod layout;
 mod snippet;
+mod tables;
 
 /// Where the style sheet is.
 pub const STYLE_PATH: &str = "/assets/style.css";
+
+/// Single invocations listed on a function's page.
+const RECENT_SHOWN: usize = 20;
 
 const STYLE: &str = include_str!("style.css");
 
@@ -46,7 +50,8 @@ pub async fn function(
     Query(wanted): Query<Wanted>,
 ) -> Result<Response, Page> {
     let report = one_function(&app, &tenant, &name, &wanted).await?;
-    Ok(page(StatusCode::OK, &function::render(&report, &wanted)))
+    let recent = recent_invocations(&app, &tenant, &report.key(), RECENT_SHOWN).await?;
+    Ok(page(StatusCode::OK, &function::render(&report, &recent, &wanted)))
 }
 
 /// What a sign-in link carries.

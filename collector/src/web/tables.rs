@@ -1,0 +1,146 @@
+//! The tables of a function's page: its sizes, its changes, its latest invocations.
+
+use maud::{Markup, html};
+
+use tailor_sizing::invocation::Outcome;
+use tailor_sizing::units::Megabytes;
+
+use super::layout::unbroken;
+use crate::api::InvocationReport;
+use crate::report::FunctionReport;
+use crate::report::units::{change, count, duration, duration_of, instant};
+use crate::tuner::change::Change;
+
+pub(super) fn sizes(report: &FunctionReport) -> Markup {
+    let predicted = |memory: Megabytes| {
+        let advice = report.advice.full.as_ref()?;
+        advice.curve.iter().find(|point| point.memory == memory)
+    };
+    html! {
+        section.card {
+            h2 { "Measured at each size" }
+            div.scroll {
+                table {
+                    thead { tr {
+                        th scope="col" { "Memory" }
+                        @for name in ["Calls", "Errors", "Warm mean", "p95", "Model", "per million", "Peak"] {
+                            th.number scope="col" { (name) }
+                        }
+                        th.number scope="col" { "Latest" }
+                    } }
+                    tbody {
+                        @for size in &report.sizes {
+                            tr {
+                                th scope="row" { (unbroken(&size.memory.to_string())) }
+                                td.number data-label="Calls" { (count(size.invocations)) }
+                                td.number.bad[size.errors > 0] data-label="Errors" { (count(size.errors)) }
+                                td.number data-label="Warm mean" { (unbroken(&duration(size.warm_mean_ms))) }
+                                td.number data-label="p95" { (unbroken(&duration(size.warm_duration_ms.p95))) }
+                                td.number data-label="Model" {
+                                    @if let Some(point) = predicted(size.memory) { (unbroken(&duration(point.mean.mean_ms))) } @else { "–" }
+                                }
+                                td.number data-label="per million" {
+                                    @if let Some(cost) = size.cost_per_million_pico_usd { (cost) } @else { "–" }
+                                }
+                                td.number data-label="Peak" { (size.peak_memory_mb) " MB" }
+                                td.number data-label="Latest" { (instant(size.last_at_us)) }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+pub(super) fn changes(changes: &[Change]) -> Markup {
+    let percent = |value: Option<f64>| value.map_or_else(|| "not yet".to_owned(), change);
+    html! {
+        @if !changes.is_empty() {
+            section.card {
+                h2 { "Changes" }
+                div.scroll {
+                    table {
+                        thead { tr {
+                            th scope="col" { "When" } th scope="col" { "From, to" } th scope="col" { "State" }
+                            th.number scope="col" { "Mean before" } th.number scope="col" { "predicted" }
+                            th.number scope="col" { "measured" }
+                            th.number scope="col" { "Cost predicted" } th.number scope="col" { "measured" }
+                        } }
+                        tbody {
+                            @for change in changes {
+                                tr {
+                                    th scope="row" { (instant(change.planned_at_us)) }
+                                    td data-label="From, to" { (unbroken(&format!("{} → {}", change.from, change.to))) }
+                                    td data-label="State" { span.badge { (change.state.code()) } span.sub { (change.reason) } }
+                                    td.number data-label="Mean before" { (unbroken(&duration(change.intent.before.mean_ms))) }
+                                    td.number data-label="predicted" { (unbroken(&duration(change.predicted_mean_ms()))) }
+                                    td.number data-label="measured" {
+                                        @if let Some(after) = change.after.filter(|after| after.warm > 0) {
+                                            (unbroken(&duration(after.mean_ms)))
+                                        } @else { "not yet" }
+                                    }
+                                    td.number data-label="Cost predicted" { (unbroken(&self::change(change.intent.cost_change_percent))) }
+                                    td.number data-label="measured" { (unbroken(&percent(change.measured_cost_change_percent()))) }
+                                }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+pub(super) fn invocations(recent: &[InvocationReport]) -> Markup {
+    let measured = |ms: Option<f64>| ms.map_or_else(|| "–".to_owned(), duration);
+    html! {
+        @if !recent.is_empty() {
+            section.card {
+                h2 { "Latest invocations" }
+                div.scroll {
+                    table {
+                        thead { tr {
+                            th scope="col" { "Began" } th scope="col" { "Request" } th scope="col" { "Outcome" }
+                            @for name in ["Memory", "Duration", "Billed", "Busy", "Starved", "Idle", "Peak"] {
+                                th.number scope="col" { (name) }
+                            }
+                        } }
+                        tbody {
+                            @for one in recent {
+                                tr {
+                                    th scope="row" { (instant(one.started_at_us)) }
+                                    td data-label="Request" { code title=(one.request_id) { (one.request_id.get(..8).unwrap_or_default()) } }
+                                    td data-label="Outcome" { (outcome(one)) }
+                                    td.number data-label="Memory" { (unbroken(&one.memory.to_string())) }
+                                    td.number data-label="Duration" { (unbroken(&duration(one.duration_ms))) }
+                                    td.number data-label="Billed" { (unbroken(&duration_of(one.billed_ms))) }
+                                    td.number data-label="Busy" { (unbroken(&measured(one.busy_ms))) }
+                                    td.number data-label="Starved" { (unbroken(&measured(one.starved_ms))) }
+                                    td.number data-label="Idle" { (unbroken(&measured(one.idle_ms))) }
+                                    td.number data-label="Peak" {
+                                        @if one.peak_kib > 0 { (one.peak_kib.div_ceil(1_024)) " MB" } @else { "–" }
+                                    }
+                                }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn outcome(one: &InvocationReport) -> Markup {
+    let (name, bad) = match one.outcome {
+        Outcome::Success => ("ok", false),
+        Outcome::Unknown => ("not said", false),
+        Outcome::Error => ("error", true),
+        Outcome::Timeout => ("timeout", true),
+        Outcome::OutOfMemory => ("out of memory", true),
+    };
+    html! {
+        span.bad[bad] { (name) }
+        @if one.cold_start { " " span.badge { "cold" } }
+    }
+}
