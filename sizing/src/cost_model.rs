@@ -56,6 +56,12 @@ impl CostModel {
         Self { rates, ..self.clone() }
     }
 
+    /// The same function with another amount of `/tmp`, MB.
+    #[must_use]
+    pub fn with_storage(&self, ephemeral_mb: u32) -> Self {
+        Self { ephemeral_mb, ..self.clone() }
+    }
+
     /// The prices behind it.
     #[must_use]
     pub const fn rates(&self) -> &Rates {

@@ -22,9 +22,6 @@ const MEMORY_OCTAVES: f64 = 1.5;
 /// A residual beyond this (a factor of 20) is a mix-up, not an error of the replay.
 const MOST_RESIDUAL: f64 = 3.0;
 
-/// Coefficient of variation assumed of durations where too few were seen to tell.
-const ASSUMED_SPREAD: f64 = 0.30;
-
 /// A function's work as the model understands it.
 #[derive(Debug, Clone)]
 pub struct Model {
@@ -53,26 +50,20 @@ impl Model {
     /// Learns from every measured size; `None` when none has an invocation with a duration.
     #[must_use]
     pub fn fit(sizes: &[(Megabytes, Rollup)]) -> Option<Self> {
-        let seen: Vec<(Profile, f64)> = sizes
-            .iter()
-            .filter_map(|(memory, rollup)| {
-                let profile = Profile::of(*memory, rollup)?;
-                Some((profile, relative_variance(rollup, profile.invocations)))
-            })
-            .collect();
-        let profiles: Vec<Profile> = seen.iter().map(|(profile, _)| *profile).collect();
+        let profiles: Vec<Profile> =
+            sizes.iter().filter_map(|(memory, rollup)| Profile::of(*memory, rollup)).collect();
         let profile = profiles.iter().copied().max_by(|a, b| trust(a).total_cmp(&trust(b)))?;
         let work = WorkModel::fit(&profiles)?;
-        let anchors: Vec<Anchor> = seen
+        let anchors: Vec<Anchor> = profiles
             .iter()
-            .map(|(profile, variance)| {
+            .map(|profile| {
                 let (log_replayed, _) = work.log_wall(profile.memory);
                 Anchor {
                     octave: octave(profile.memory),
                     share: profile.memory.share().clamp(1e-3, 1.0),
                     log_replayed,
                     residual: (log_ms(profile.wall_ms) - log_replayed).clamp(-MOST_RESIDUAL, MOST_RESIDUAL),
-                    variance: *variance,
+                    variance: profile.noise,
                 }
             })
             .collect();
@@ -200,16 +191,6 @@ fn backward(factor: &[Vec<f64>], mut b: Vec<f64>) -> Vec<f64> {
 
 fn octave(memory: Megabytes) -> f64 {
     f64::from(memory.0.max(1)).log2()
-}
-
-/// Relative variance of the mean duration of `invocations`.
-fn relative_variance(rollup: &Rollup, invocations: u64) -> f64 {
-    let durations = &rollup.warm_duration_us;
-    let spread = match (durations.mean(), durations.variance()) {
-        (Some(mean), Some(variance)) if mean > 0.0 && durations.count() >= 5 => variance / (mean * mean),
-        _ => ASSUMED_SPREAD * ASSUMED_SPREAD,
-    };
-    spread / invocations.max(1) as f64
 }
 
 #[cfg(test)]

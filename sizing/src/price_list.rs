@@ -160,7 +160,10 @@ mod tests {
     use super::*;
     use crate::units::Architecture;
 
-    fn offer(products: &[(&str, &str, &[(&str, &str)])]) -> String {
+    /// Usage type, region, and prices in dollars by the start of their range.
+    type Row<'a> = (&'a str, &'a str, &'a [(&'a str, &'a str)]);
+
+    fn offer(products: &[Row<'_>]) -> String {
         let (mut entries, mut terms) = (serde_json::Map::new(), serde_json::Map::new());
         for (i, (usage_type, region, prices)) in products.iter().enumerate() {
             let sku = format!("SKU{i}");

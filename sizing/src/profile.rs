@@ -4,6 +4,7 @@
 //! throttled time), so busy and idle can be told apart even where the function was held back. What follows
 //! from it for other sizes is in [`crate::work`].
 
+use crate::histogram::LogHistogram;
 use crate::invocation::Work;
 use crate::replay::Shape;
 use crate::rollup::{Rollup, WorkSum};
@@ -30,6 +31,9 @@ const THREADED_WAIT: f64 = 3.0;
 /// More busy threads than Lambda lets a function have.
 const MAX_THREADS: f64 = 1_024.0;
 
+/// Coefficient of variation assumed of durations where too few were seen to tell.
+const ASSUMED_SPREAD: f64 = 0.30;
+
 /// Means over the warm invocations at one size.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Profile {
@@ -51,6 +55,8 @@ pub struct Profile {
     pub threaded: f64,
     /// Times a thread blocked; at least 1.
     pub switches: f64,
+    /// Relative variance of `wall_ms` as the mean of so many invocations.
+    pub noise: f64,
     /// Whether CPU was measured; without it busy, starved and idle time are a guess.
     pub measured: bool,
 }
@@ -63,12 +69,14 @@ impl Profile {
     pub fn of(memory: Megabytes, rollup: &Rollup) -> Option<Self> {
         let sum = if rollup.warm.invocations > 0 { &rollup.warm } else { &rollup.cold };
         if sum.invocations > 0 && sum.wall_us > 0 {
-            return Some(Self::measured(memory, sum));
+            let noise = relative_variance(&rollup.warm_duration_us, sum.invocations);
+            return Some(Self { noise, ..Self::measured(memory, sum) });
         }
         let durations =
             if rollup.warm_duration_us.is_empty() { &rollup.duration_us } else { &rollup.warm_duration_us };
         let wall_ms = durations.mean()? / 1e3;
-        (wall_ms > 0.0).then(|| Self::unmeasured(memory, durations.count(), wall_ms))
+        let noise = relative_variance(durations, durations.count());
+        (wall_ms > 0.0).then(|| Self { noise, ..Self::unmeasured(memory, durations.count(), wall_ms) })
     }
 
     fn measured(memory: Megabytes, sum: &WorkSum) -> Self {
@@ -93,6 +101,7 @@ impl Profile {
             parallel: (busy_ms / wall_ms).clamp(1.0, vcpus),
             threaded,
             switches: switches(&sum.work) / count,
+            noise: 0.0,
             measured: true,
         };
         profile.switches = profile.switches.max(1.0);
@@ -156,6 +165,7 @@ impl Profile {
             parallel: 1.0,
             threaded: 0.0,
             switches: 1.0,
+            noise: 0.0,
             measured: false,
         }
     }
@@ -173,4 +183,16 @@ fn switches(work: &Work) -> f64 {
     } else {
         work.timeslices as f64 / SLICES_PER_SWITCH
     }
+}
+
+/// Relative variance of the mean duration of so many invocations.
+fn relative_variance(durations: &LogHistogram, invocations: u64) -> f64 {
+    let spread = match (durations.mean(), durations.variance()) {
+        // No spread at all means that a mean was recorded in place of its values.
+        (Some(mean), Some(variance)) if mean > 0.0 && variance > 0.0 && durations.count() >= 5 => {
+            variance / (mean * mean)
+        }
+        _ => ASSUMED_SPREAD * ASSUMED_SPREAD,
+    };
+    spread / invocations.max(1) as f64
 }

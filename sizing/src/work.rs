@@ -25,11 +25,15 @@ const REPLAY_MS: f64 = 0.3;
 /// How exactly it tells the wall time of another size, as a standard deviation in logarithm.
 const TRANSFER_ERROR: f64 = 0.10;
 
+/// Relative variance below which no mean is known: a millisecond's rounding, and the histogram's buckets.
+const LEAST_NOISE: f64 = 1e-4;
+
 /// Sizes whose counters are used to make hypotheses; all sizes' wall times weigh them.
 const SOURCES: usize = 3;
 
-/// Hypotheses kept: the rest have next to no weight.
+/// Hypotheses kept, with counters and without: the rest have little weight.
 const KEPT: usize = 4;
+const BLIND_KEPT: usize = 16;
 
 /// Shares of the wall time that may be work where CPU was not measured.
 const BUSY_SHARES: [f64; 11] = [0.0, 0.03, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.97, 1.0];
@@ -68,17 +72,16 @@ impl WorkModel {
             let prior = trust(source).ln();
             let proposals = if source.measured { measured(source) } else { blind(source) };
             weighed.extend(proposals.into_iter().map(|(log_weight, shape)| {
-                let others = profiles.iter().filter(|other| other.memory != source.memory);
-                let fit: f64 = others.map(|other| log_fit(&shape, other)).sum();
+                let (fit, shape) = fitted(shape, source, profiles);
                 (prior + log_weight + fit, shape)
             }));
         }
-        Some(Self::normalized(weighed))
+        Some(Self::normalized(weighed, if best.measured { KEPT } else { BLIND_KEPT }))
     }
 
-    fn normalized(mut weighed: Vec<(f64, Shape)>) -> Self {
+    fn normalized(mut weighed: Vec<(f64, Shape)>, kept: usize) -> Self {
         weighed.sort_by(|a, b| b.0.total_cmp(&a.0));
-        weighed.truncate(KEPT);
+        weighed.truncate(kept);
         let most = weighed.first().map_or(0.0, |(log_weight, _)| *log_weight);
         let mut hypotheses: Vec<Hypothesis> = weighed
             .into_iter()
@@ -158,11 +161,33 @@ fn blind(source: &Profile) -> Vec<(f64, Shape)> {
     proposals
 }
 
-/// Log-likelihood of the wall time measured at another size.
-fn log_fit(shape: &Shape, other: &Profile) -> f64 {
-    let off = (log_ms(shape.wall_ms(other.memory)) - log_ms(other.wall_ms)) / TRANSFER_ERROR;
+/// Log-likelihood of the wall times measured at all sizes, and the shape scaled to their common level where
+/// only wall times are known: the source's own mean is then no better than the others'.
+fn fitted(shape: Shape, source: &Profile, profiles: &[Profile]) -> (f64, Shape) {
+    let offs: Vec<(f64, f64)> = profiles
+        .iter()
+        .map(|seen| {
+            let transfer = if seen.memory == source.memory { 0.0 } else { TRANSFER_ERROR };
+            let off = log_ms(seen.wall_ms) - log_ms(shape.wall_ms(seen.memory));
+            (off, 1.0 / (transfer * transfer + seen.noise + LEAST_NOISE))
+        })
+        .collect();
+    let level = if source.measured {
+        0.0
+    } else {
+        offs.iter().map(|(off, weight)| off * weight).sum::<f64>() / offs.iter().map(|(_, w)| w).sum::<f64>()
+    };
     // Beyond five standard deviations it is plainly wrong, and how wrong does not matter.
-    -0.5 * (off * off).min(25.0)
+    let unlike = |(off, weight): &(f64, f64)| ((off - level) * (off - level) * weight).min(25.0);
+    // With counters the source's own fit is weighed where its hypotheses are made.
+    let fit = offs
+        .iter()
+        .zip(profiles)
+        .filter(|(_, seen)| !source.measured || seen.memory != source.memory)
+        .map(|(off, _)| -0.5 * unlike(off))
+        .sum();
+    let by = level.exp();
+    (fit, Shape { busy_ms: shape.busy_ms * by, idle_ms: shape.idle_ms * by, ..shape })
 }
 
 /// How far a size's telemetry is to be trusted as the source: measured before guessed, then by evidence, and

@@ -6,10 +6,14 @@
     reason = "small numbers, and a test"
 )]
 
+mod common;
+
+use common::{advice_of, evidence, rollup};
 use proptest::prelude::*;
 use proptest::strategy::Strategy as _;
 use tailor_sizing::advice::{Advice, ConfidenceLevel, FunctionEvidence, Verdict, advise};
 use tailor_sizing::choice::Strategy;
+use tailor_sizing::explain::explain;
 use tailor_sizing::hints::HintCode;
 use tailor_sizing::invocation::{Invocation, Outcome, Work};
 use tailor_sizing::money::PicoDollars;
@@ -17,52 +21,8 @@ use tailor_sizing::prices::PriceTable;
 use tailor_sizing::rollup::Rollup;
 use tailor_sizing::units::{Architecture, Megabytes};
 
-/// One thread's invocation at `memory` with so much CPU time, waiting and peak memory.
-fn invocation(memory: u32, busy_us: u64, idle_us: u64, peak_mb: u64) -> Invocation {
-    let share = Megabytes(memory).share().min(1.0);
-    let starved_us = (busy_us as f64 * (1.0 / share - 1.0)) as u64;
-    let duration_us = busy_us + idle_us + starved_us;
-    Invocation {
-        outcome: Outcome::Success,
-        duration_us,
-        billed_ms: duration_us.div_ceil(1_000),
-        peak_kib: peak_mb * 1_024,
-        work: Some(Work {
-            user_us: busy_us,
-            starved_us,
-            idle_us,
-            top_busy_us: busy_us,
-            top_starved_us: starved_us,
-            effective_threads_milli: 1_000,
-            voluntary_switches: 3,
-            ..Work::default()
-        }),
-        ..Invocation::default()
-    }
-}
-
-/// Thirty invocations that vary by some percent, as a demo makes.
-fn rollup(memory: u32, busy_us: u64, idle_us: u64, peak_mb: u64) -> Rollup {
-    let mut rollup = Rollup::default();
-    for i in 0..30 {
-        let vary = |us: u64| us * (96 + i * 7 % 9) / 100;
-        rollup.record(&invocation(memory, vary(busy_us), vary(idle_us), peak_mb));
-    }
-    rollup
-}
-
 fn advice_with(memory: u32, rollup: Rollup, strategy: Strategy) -> Advice {
-    let sizes = [(Megabytes(memory), rollup)];
-    let evidence = FunctionEvidence {
-        region: "us-east-1",
-        architecture: Architecture::X86_64,
-        memory: Megabytes(memory),
-        ephemeral_mb: 512,
-        timeout_ms: Some(10_000),
-        environments: 1,
-        sizes: &sizes,
-    };
-    advise(&evidence, &PriceTable::embedded(), strategy).unwrap()
+    advice_of(&evidence(&[(Megabytes(memory), rollup)]), strategy)
 }
 
 fn advice(memory: u32, busy_us: u64, idle_us: u64, peak_mb: u64) -> Advice {
@@ -122,6 +82,70 @@ fn advice_reads_as_json() {
     assert_eq!(json["hints"][0]["code"], "cpu-starved");
     assert!(json["memory_mb"].as_u64().unwrap() > 256);
     assert!(json["curve"][0]["mean"]["interval_80"][0].as_f64().unwrap() > 0.0);
+}
+
+#[test]
+fn savings_per_month_follow_the_observed_rate() {
+    let mut slow = rollup(1_536, 3_000, 250_000, 90);
+    slow.first_at_us = 1_000_000;
+    slow.last_at_us = slow.first_at_us + 2 * 3_600_000_000;
+    let advice = advice_with(1_536, slow, Strategy::default());
+    // Thirty invocations in two hours are 10,950 in a month of 730 hours.
+    let month = advice.saving.per_month.unwrap().to_dollars();
+    let expected = advice.saving.per_million.to_dollars() * 10_950.0 / 1e6;
+    assert!((month / expected - 1.0).abs() < 1e-6, "{month} against {expected}");
+    let [low, high] = advice.saving.per_month_interval_80.unwrap();
+    assert!(low <= advice.saving.per_month.unwrap() && advice.saving.per_month.unwrap() <= high);
+}
+
+#[test]
+fn a_target_is_met_by_the_cheapest_size_that_meets_it() {
+    let slo = Strategy::Slo { quantile: 0.95, target_ms: 400.0 };
+    let advice = advice_with(256, rollup(256, 150_000, 1_000, 60), slo);
+    let met = advice.curve.iter().find(|point| point.memory == advice.memory).unwrap();
+    assert!(
+        met.p95.mean_ms <= 401.0 && met.p95.mean_ms > 250.0,
+        "{} ms at {}",
+        met.p95.mean_ms,
+        advice.memory
+    );
+}
+
+#[test]
+fn a_second_size_is_believed_over_the_replay() {
+    // It says CPU-bound at 512 MB, but 1,024 MB was measured to be no faster.
+    let odd = rollup(512, 50_000, 0, 60);
+    let mut same = Rollup::default();
+    for i in 0..30u64 {
+        same.record(&Invocation { work: None, ..common::invocation(512, 49_000 + i * 70, 0, 60) });
+    }
+    let sizes = [(Megabytes(512), odd.clone()), (Megabytes(1_024), same)];
+    let (alone, both) =
+        (advice_of(&evidence(&sizes[..1]), Strategy::Speed), advice_of(&evidence(&sizes), Strategy::Speed));
+    let at = |advice: &Advice| advice.curve.iter().find(|p| p.memory.0 == 1_024).unwrap().mean.mean_ms;
+    assert!(at(&both) > 1.3 * at(&alone), "{} against {}", at(&both), at(&alone));
+}
+
+#[test]
+fn explanation_splits_the_bill_and_tells_of_arm64() {
+    let mut cold = rollup(2_048, 20_000, 30_000, 90);
+    cold.cold_starts = 3;
+    cold.init_us = 900_000;
+    cold.billed_ms += 900;
+    let sizes = [(Megabytes(2_048), cold)];
+    let explanation = explain(&evidence(&sizes), &PriceTable::embedded(), Strategy::default()).unwrap();
+    let rates = PriceTable::embedded().rates("us-east-1", Architecture::X86_64).unwrap();
+    let rollup = &sizes[0].1;
+    assert_eq!(explanation.bill.total(), rates.cost(Megabytes(2_048), rollup.billed_ms, 30, 512));
+    assert_eq!(explanation.bill.init, rates.cost(Megabytes(2_048), 900, 0, 512));
+    assert_eq!(explanation.bill.requests, PicoDollars(30 * 200_000));
+    let arm64 = explanation.other_architecture.unwrap();
+    assert_eq!(arm64.architecture, Architecture::Arm64);
+    assert!((-20.0..-15.0).contains(&arm64.cost_change_percent), "{arm64:?}");
+    assert!(arm64.best_cost_change_percent < arm64.cost_change_percent);
+    let measured = explanation.measured[0];
+    assert!((measured.idle_ms.unwrap() / 30.0 - 1.0).abs() < 0.1, "{measured:?}");
+    assert!(serde_json::to_value(&explanation).unwrap()["measured"][0]["memory_mb"] == 2_048);
 }
 
 proptest! {

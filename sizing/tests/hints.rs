@@ -1,0 +1,190 @@
+//! Every hint, on a workload made for it and absent from a plain one.
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::unwrap_used,
+    reason = "small numbers, and a test"
+)]
+
+mod common;
+
+use common::{advice_of, evidence, invocation, rollup, rollup_of};
+use tailor_sizing::advice::FunctionEvidence;
+use tailor_sizing::choice::Strategy;
+use tailor_sizing::hints::{Hint, HintCode};
+use tailor_sizing::invocation::{Invocation, Outcome, Work};
+use tailor_sizing::money::PicoDollars;
+use tailor_sizing::rollup::Rollup;
+use tailor_sizing::units::{Architecture, Megabytes};
+
+fn hints(evidence: &FunctionEvidence<'_>) -> Vec<Hint> {
+    advice_of(evidence, Strategy::default()).hints
+}
+
+/// The hint of `code` at the first of `sizes`.
+fn hint(sizes: &[(Megabytes, Rollup)], code: HintCode) -> Option<Hint> {
+    hints(&evidence(sizes)).into_iter().find(|hint| hint.code == code)
+}
+
+fn one(memory: u32, rollup: Rollup) -> [(Megabytes, Rollup); 1] {
+    [(Megabytes(memory), rollup)]
+}
+
+/// A function that fits its size: neither throttled nor idle for long, half of its memory in use, on arm64.
+fn plain() -> [(Megabytes, Rollup); 1] {
+    one(1_769, rollup(1_769, 60_000, 60_000, 900))
+}
+
+fn saves(hint: &Hint) -> bool {
+    hint.saving_per_million.is_some_and(|saving| saving > PicoDollars::ZERO)
+}
+
+#[test]
+fn a_plain_function_gets_no_hint() {
+    let sizes = plain();
+    let evidence = FunctionEvidence { architecture: Architecture::Arm64, ..evidence(&sizes) };
+    assert_eq!(hints(&evidence), []);
+}
+
+#[test]
+fn memory_underprovisioned() {
+    let hint = hint(&one(512, rollup(512, 30_000, 30_000, 490)), HintCode::MemoryUnderprovisioned).unwrap();
+    assert!(hint.evidence.contains("490 MB of 512 MB"), "{}", hint.evidence);
+    let mut killed = rollup(512, 30_000, 30_000, 100);
+    killed.record(&Invocation { outcome: Outcome::OutOfMemory, ..invocation(512, 1_000, 0, 100) });
+    let hint = self::hint(&one(512, killed), HintCode::MemoryUnderprovisioned).unwrap();
+    assert!(hint.evidence.contains("killed for memory once"), "{}", hint.evidence);
+}
+
+#[test]
+fn memory_overprovisioned() {
+    let idle = hint(&one(2_048, rollup(2_048, 3_000, 200_000, 90)), HintCode::MemoryOverprovisioned).unwrap();
+    assert!(saves(&idle));
+    let needed = one(2_048, rollup(2_048, 3_000, 200_000, 1_500));
+    assert_eq!(hint(&needed, HintCode::MemoryOverprovisioned), None);
+}
+
+#[test]
+fn memory_pressure() {
+    let tight = rollup(512, 90_000, 10_000, 480);
+    let roomy = rollup(1_024, 50_000, 10_000, 600);
+    let both = [(Megabytes(512), tight.clone()), (Megabytes(1_024), roomy)];
+    assert!(saves(&hint(&both, HintCode::MemoryPressure).unwrap()));
+    assert_eq!(hint(&one(512, tight), HintCode::MemoryPressure), None, "one size cannot tell");
+    let reloading = rollup_of(|vary| {
+        let mut invocation = invocation(512, vary(50_000), 10_000, 480);
+        invocation.work = invocation.work.map(|work| Work { major_faults: 40, ..work });
+        invocation
+    });
+    assert!(hint(&one(512, reloading), HintCode::MemoryPressure).unwrap().evidence.contains("40 pages"));
+}
+
+#[test]
+fn cpu_starved() {
+    let hint = hint(&one(256, rollup(256, 100_000, 5_000, 60)), HintCode::CpuStarved).unwrap();
+    assert!(hint.evidence.contains("0.14 vCPU"), "{}", hint.evidence);
+    assert_eq!(self::hint(&one(256, rollup(256, 500, 90_000, 60)), HintCode::CpuStarved), None);
+}
+
+#[test]
+fn single_threaded() {
+    let alone = hint(&one(3_008, rollup(3_008, 100_000, 10_000, 60)), HintCode::SingleThreaded).unwrap();
+    assert!(saves(&alone));
+    let parallel = rollup_of(|vary| {
+        let mut invocation = invocation(3_008, vary(100_000), 10_000, 60);
+        invocation.work = invocation.work.map(|work| Work {
+            user_us: vary(160_000),
+            effective_threads_milli: 2_000,
+            ..work
+        });
+        invocation
+    });
+    assert_eq!(hint(&one(3_008, parallel), HintCode::SingleThreaded), None);
+}
+
+#[test]
+fn idle_dominated() {
+    assert!(saves(&hint(&one(256, rollup(256, 1_000, 200_000, 60)), HintCode::IdleDominated).unwrap()));
+    assert_eq!(hint(&plain(), HintCode::IdleDominated), None);
+}
+
+#[test]
+fn connections_per_invocation() {
+    let opening = |sockets_opened: u64| {
+        let rollup = rollup_of(|vary| {
+            let mut invocation = invocation(512, vary(10_000), 50_000, 60);
+            invocation.work = invocation.work.map(|work| Work { sockets_opened, ..work });
+            invocation
+        });
+        hint(&one(512, rollup), HintCode::ConnectionsPerInvocation)
+    };
+    assert!(saves(&opening(2).unwrap()));
+    assert_eq!(opening(0), None);
+}
+
+#[test]
+fn cold_starts_dominate() {
+    let with_colds = |every: u64| {
+        let mut rollup = rollup(512, 10_000, 20_000, 60);
+        for _ in 0..30 / every {
+            let mut cold = invocation(512, 20_000, 20_000, 60);
+            cold.cold_start = true;
+            cold.init_us = 800_000;
+            cold.billed_ms += 800;
+            rollup.record(&cold);
+        }
+        hint(&one(512, rollup), HintCode::ColdStartsDominate)
+    };
+    let often = with_colds(3).unwrap();
+    assert!(saves(&often) && often.action.contains("provisioned concurrency pays"), "{}", often.action);
+    assert!(often.evidence.contains("800 ms each"), "{}", often.evidence);
+    assert_eq!(with_colds(31), None);
+}
+
+#[test]
+fn request_cost_dominates() {
+    assert!(saves(&hint(&one(128, rollup(128, 100, 1_000, 60)), HintCode::RequestCostDominates).unwrap()));
+    assert_eq!(hint(&plain(), HintCode::RequestCostDominates), None);
+}
+
+#[test]
+fn arm64_cheaper() {
+    let sizes = plain();
+    assert!(saves(&hint(&sizes, HintCode::Arm64Cheaper).unwrap()));
+    let already = FunctionEvidence { architecture: Architecture::Arm64, ..evidence(&sizes) };
+    assert!(hints(&already).iter().all(|hint| hint.code != HintCode::Arm64Cheaper));
+    let unpriced = FunctionEvidence { region: "us-gov-west-1", ..evidence(&sizes) };
+    assert!(hints(&unpriced).iter().all(|hint| hint.code != HintCode::Arm64Cheaper));
+}
+
+#[test]
+fn timeouts_paid() {
+    let mut hanging = rollup(512, 10_000, 20_000, 60);
+    let timeout = Invocation {
+        outcome: Outcome::Timeout,
+        duration_us: 10_000_000,
+        billed_ms: 10_000,
+        ..Invocation::default()
+    };
+    hanging.record(&timeout);
+    let hint = hint(&one(512, hanging), HintCode::TimeoutsPaid).unwrap();
+    assert!(saves(&hint) && hint.evidence.contains("1 of 31"), "{}", hint.evidence);
+    assert_eq!(self::hint(&plain(), HintCode::TimeoutsPaid), None);
+}
+
+#[test]
+fn ephemeral_storage_unused() {
+    let with = |ephemeral_mb: u32, used_mb: u64| {
+        let rollup = rollup_of(|vary| Invocation {
+            tmp_used_kib: used_mb * 1_024,
+            ..invocation(512, vary(10_000), 20_000, 60)
+        });
+        let sizes = one(512, rollup);
+        let evidence = FunctionEvidence { ephemeral_mb, ..evidence(&sizes) };
+        hints(&evidence).into_iter().find(|hint| hint.code == HintCode::EphemeralStorageUnused)
+    };
+    let unused = with(10_240, 100).unwrap();
+    assert!(saves(&unused) && unused.action.contains("512 MB"), "{}", unused.action);
+    assert_eq!(with(512, 0), None);
+    assert_eq!(with(2_048, 1_900), None);
+}
