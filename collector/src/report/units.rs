@@ -19,6 +19,16 @@ pub fn duration(ms: f64) -> String {
     }
 }
 
+/// A round duration, for an axis: `0.5 ms`, `20 ms`, `5 s`, `2 min`.
+#[must_use]
+pub fn tick(ms: f64) -> String {
+    match ms {
+        ms if ms < 999.5 => format!("{ms} ms"),
+        ms if ms < 60_000.0 => format!("{} s", (ms / 100.0).round() / 10.0),
+        ms => format!("{:.1} min", ms / 60e3),
+    }
+}
+
 /// A whole number of milliseconds as a duration.
 #[must_use]
 pub fn duration_of(ms: u64) -> String {

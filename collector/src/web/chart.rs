@@ -6,8 +6,8 @@ use tailor_sizing::histogram::LogHistogram;
 use tailor_sizing::units::Megabytes;
 
 /// Room around a curve for its labels, in SVG units.
-const LEFT: f64 = 62.0;
-const RIGHT: f64 = 24.0;
+const LEFT: f64 = 72.0;
+const RIGHT: f64 = 14.0;
 const TOP: f64 = 26.0;
 const BOTTOM: f64 = 34.0;
 const WIDTH: f64 = 640.0;
@@ -120,9 +120,8 @@ impl Curve<'_> {
                 @for (tick, class) in SIZE_TICKS {
                     line.grid x1=(round(x.at(f64::from(tick)))) x2=(round(x.at(f64::from(tick))))
                         y1=(TOP) y2=(HEIGHT - BOTTOM) {}
-                    text class=(class) x=(round(x.at(f64::from(tick)))) y=(HEIGHT - BOTTOM + 18.0) text-anchor="middle" { (tick) }
+                    text class=(class) x=(round(x.at(f64::from(tick)))) y=(HEIGHT - BOTTOM + 18.0) text-anchor=(if tick == 10_240 { "end" } else { "middle" }) { (tick) }
                 }
-                text.axis x=(WIDTH - RIGHT) y=(HEIGHT - 3.0) text-anchor="end" { "memory, MB" }
                 polygon.band points=(band.join(" ")) {}
                 polyline.expected points=(line.join(" ")) {}
                 (self.marks(x))

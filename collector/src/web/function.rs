@@ -12,7 +12,7 @@ use super::snippet;
 use super::tables::{changes, invocations, sizes};
 use crate::api::{InvocationReport, Wanted};
 use crate::report::FunctionReport;
-use crate::report::units::{change, count, duration, duration_of, hint_code, instant, share};
+use crate::report::units::{change, count, duration, duration_of, hint_code, instant, share, tick};
 
 pub(super) fn render(report: &FunctionReport, recent: &[InvocationReport], wanted: &Wanted) -> Markup {
     let body = html! {
@@ -141,7 +141,7 @@ fn curves(report: &FunctionReport, advice: &Advice) -> Markup {
             .map(|size| (size.memory, size.warm_mean_ms))
             .collect(),
         marks: marks(report, advice),
-        format: duration,
+        format: tick,
     };
     let cost_curve = Curve {
         id: "cost-curve",
@@ -172,8 +172,8 @@ fn curves(report: &FunctionReport, advice: &Advice) -> Markup {
                 span.key.line {} "predicted " span.key.band {} "80 % interval " span.key.dot {} "measured"
             }
             div.columns {
-                figure { figcaption { "Mean duration of a warm invocation" } (duration_curve.render()) }
-                figure { figcaption { "Cost of a million invocations" } (cost_curve.render()) }
+                figure { figcaption { "Mean duration of a warm invocation, by memory in MB" } (duration_curve.render()) }
+                figure { figcaption { "Cost of a million invocations, by memory in MB" } (cost_curve.render()) }
             }
         }
     }
