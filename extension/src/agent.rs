@@ -1,7 +1,7 @@
 //! What the extension knows and decides. Synchronous and without I/O but for reading `/proc`: the event
 //! loop around it is [`crate::lifecycle`].
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use agent_proto::batch::{Environment, EnvironmentId, Overhead};
 use nix::sys::resource::{UsageWho, getrusage};
@@ -35,6 +35,7 @@ pub struct Agent {
 struct Current {
     request_id: String,
     start: Snapshot,
+    began: Instant,
     /// The platform said that the handler is done.
     done: bool,
 }
@@ -69,7 +70,12 @@ impl Agent {
             self.outbox.environment_mut().timeout_ms = timeout_ms.saturating_add(500) / 1_000 * 1_000;
         }
         self.first = false;
-        self.current = Some(Current { request_id: request_id.to_owned(), start: snapshot, done: false });
+        self.current = Some(Current {
+            request_id: request_id.to_owned(),
+            start: snapshot,
+            began: Instant::now(),
+            done: false,
+        });
         self.collect_finished();
     }
 
@@ -77,7 +83,8 @@ impl Agent {
     /// looking is turned off.
     #[must_use]
     pub fn tick_pause(&self) -> Option<Duration> {
-        self.current.as_ref().filter(|current| !current.done).and_then(|_| self.budget.pause())
+        let current = self.current.as_ref().filter(|current| !current.done)?;
+        self.budget.pause(current.began.elapsed())
     }
 
     /// Looks inside the running invocation.

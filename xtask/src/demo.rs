@@ -24,6 +24,10 @@ const AT_A_TIME: usize = 2;
 /// How long the collector's tuner may take to see enough and act.
 const TUNE_LIMIT: Duration = Duration::from_secs(60);
 
+/// The tuner as the demo has it: in production it looks every few minutes and wants far more evidence.
+const TUNER: &[&str] =
+    &["--tuner", "apply", "--tuner-interval", "2", "--tuner-evidence", "30", "--tuner-comparison", "20"];
+
 /// What the demo can be asked.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
@@ -57,7 +61,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     programs.layer = zip;
     let examples = examples_for_this_machine();
     let listen = format!("127.0.0.1:{}", options.port);
-    let tuner: &[&str] = if options.apply { &["--tuner", "apply", "--tuner-interval", "2s"] } else { &[] };
+    let tuner: &[&str] = if options.apply { TUNER } else { &[] };
     let mut stage = Stage::set(&Plan {
         programs,
         project: &build::project()?,

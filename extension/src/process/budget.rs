@@ -68,24 +68,26 @@ mod tests {
     fn the_interval_keeps_the_cost_within_the_budget() {
         // 128 MB buys 72 ms of CPU a second; 1 % of it pays nine ticks of 80 µs.
         let small = Budget::new(1.0, 128.0 / 1_769.0);
-        let pause = small.pause().unwrap();
+        let pause = small.pause(Duration::ZERO).unwrap();
         assert!((100..=120).contains(&pause.as_millis()), "{pause:?}");
         let large = Budget::new(1.0, 2.0);
-        assert_eq!(large.pause(), Some(SHORTEST));
-        assert_eq!(Budget::new(0.0, 2.0).pause(), None);
+        assert_eq!(large.pause(Duration::ZERO), Some(SHORTEST));
+        assert_eq!(large.pause(Duration::from_millis(400)), Some(Duration::from_millis(100)));
+        assert_eq!(large.pause(Duration::from_secs(900)), Some(LONGEST));
+        assert_eq!(Budget::new(0.0, 2.0).pause(Duration::ZERO), None);
     }
 
     #[test]
     fn dear_ticks_become_rare() {
         let mut budget = Budget::new(1.0, 0.5);
-        let before = budget.pause().unwrap();
+        let before = budget.pause(Duration::ZERO).unwrap();
         let spin = || {
             let until = own_cpu() + Duration::from_millis(2);
             while own_cpu() < until {}
         };
         budget.spend(spin);
         budget.spend(spin);
-        assert!(budget.pause().unwrap() > before);
+        assert!(budget.pause(Duration::ZERO).unwrap() > before);
         assert_eq!(budget.ticks(), 2);
     }
 }
