@@ -32,10 +32,15 @@ impl Budget {
         Self { rate: percent / 100.0 * share, tick_cost: Duration::from_micros(80), ticks: 0 }
     }
 
-    /// How long to wait before the next tick; `None` when there is to be none.
+    /// How long to wait before the next tick of an invocation that has run for `elapsed`; `None` when there
+    /// is to be none.
+    ///
+    /// Intervals grow with the invocation: a thread that ends unseen after the last tick takes a fifth of its
+    /// time with it at most, and a long invocation is not looked at more than it needs.
     #[must_use]
-    pub fn pause(&self) -> Option<Duration> {
-        (self.rate > 0.0).then(|| self.tick_cost.div_f64(self.rate.max(1e-6)).clamp(SHORTEST, LONGEST))
+    pub fn pause(&self, elapsed: Duration) -> Option<Duration> {
+        let affordable = self.tick_cost.div_f64(self.rate.max(1e-6));
+        (self.rate > 0.0).then(|| affordable.max(elapsed / 4).clamp(SHORTEST, LONGEST))
     }
 
     /// Runs `tick` and learns from what it cost.
