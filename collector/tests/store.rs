@@ -53,12 +53,13 @@ fn whole(
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
-    /// Whatever arrives in whatever order, however often, with restarts in between: what is read is what
-    /// was sent, once.
+    /// Whatever arrives in whatever order, however often, with restarts and tidying in between: what is
+    /// read is what was sent, once.
     #[test]
     fn what_is_read_is_what_was_sent_once(
-        sent in prop::collection::vec((0usize..2, 0usize..3, 0u64..3, 1u64..6, 1u64..4, 0u64..3), 1..60),
-        restarts in prop::collection::vec(0usize..60, 0..3),
+        sent in prop::collection::vec((0usize..2, 0usize..2, 0u64..3, 1u64..12, 1u64..4, 0u64..2), 1..120),
+        restarts in prop::collection::vec(0usize..120, 0..3),
+        tidied in prop::collection::vec(0usize..120, 0..6),
     ) {
         let runtime = Runtime::new().unwrap();
         let folder = tempfile::tempdir().unwrap();
@@ -69,6 +70,9 @@ proptest! {
             if restarts.contains(&index) {
                 drop(store);
                 store = SqliteStore::open(folder.path()).unwrap();
+            }
+            if tidied.contains(&index) {
+                runtime.block_on(store.tidy()).unwrap();
             }
             let tenant = ["a", "b"][tenant];
             let kind = &KINDS[kind];
@@ -129,6 +133,27 @@ fn recent_invocations_come_newest_first_and_whole() {
     assert!(recent.is_sorted_by(|a, b| a.invocation.started_at_us > b.invocation.started_at_us));
     assert_eq!(recent[0].memory, Megabytes(KINDS[0].memory));
     assert!(recent[0].invocation.work.is_some());
+}
+
+#[test]
+fn tidying_bounds_what_is_kept_and_changes_no_total() {
+    let runtime = Runtime::new().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(folder.path()).unwrap();
+    for sequence in 1..=40 {
+        runtime.block_on(store.append(delivery("a", &KINDS[0], 1, sequence, 200, HOUR))).unwrap();
+    }
+    let before = whole(&store, &runtime, "a", Window::ALL);
+    let rows = |table: &str| -> i64 {
+        let file = rusqlite::Connection::open(folder.path().join("tailor.sqlite")).unwrap();
+        file.query_row(&format!("SELECT COUNT(*) FROM {table}"), [], |row| row.get(0)).unwrap()
+    };
+    assert_eq!((rows("rollup"), rows("recent")), (40, 40));
+    runtime.block_on(store.tidy()).unwrap();
+    assert_eq!((rows("rollup"), rows("recent")), (1, 10));
+    assert_eq!(whole(&store, &runtime, "a", Window::ALL), before);
+    let again = runtime.block_on(store.append(delivery("a", &KINDS[0], 1, 7, 200, HOUR))).unwrap();
+    assert_eq!(again, Receipt::Duplicate, "a batch whose rollup was merged away is still known");
 }
 
 #[test]

@@ -34,7 +34,9 @@ enum Fault {
     Refused,
     /// It is carried out, but the answer is lost.
     AnswerLost,
-    /// It is carried out, and then nothing can be read for a while: the collector sees what a crash leaves.
+    /// It never arrives, and nothing can be read for a while: what a crash before the write leaves.
+    Silence,
+    /// It is carried out, and then nothing can be read for a while: what a crash after the write leaves.
     ThenSilence,
 }
 
@@ -92,7 +94,8 @@ impl Lambda for FakeLambda {
         if revision != state.configuration.revision_id {
             return Err(LambdaError::Changed("revision".to_owned()));
         }
-        if state.fault == Fault::Refused {
+        if matches!(state.fault, Fault::Refused | Fault::Silence) {
+            state.silent = state.fault == Fault::Silence;
             return Err(LambdaError::Other("access denied".to_owned()));
         }
         state.set(memory);
@@ -348,8 +351,13 @@ enum Event {
 }
 
 fn event() -> impl Strategy<Value = Event> {
-    let fault =
-        prop::sample::select(vec![Fault::None, Fault::Refused, Fault::AnswerLost, Fault::ThenSilence]);
+    let fault = prop::sample::select(vec![
+        Fault::None,
+        Fault::Refused,
+        Fault::AnswerLost,
+        Fault::Silence,
+        Fault::ThenSilence,
+    ]);
     prop_oneof![
         6 => Just(Event::Round),
         4 => (20u64..150, 1u64..4, prop::bool::weighted(0.1))

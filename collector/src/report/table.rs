@@ -315,7 +315,20 @@ pub fn changes(changes: &[Change], format: Format, look: Look) -> String {
             for change in changes {
                 table.add_row(row(change));
             }
-            lines(&table) + "\nCOST and TIME: predicted → measured change\n"
+            let mut text = lines(&table) + "COST and TIME: predicted → measured change.\n";
+            for change in changes {
+                let name = shorten(&change.function.name, 40);
+                text.push_str(&format!("\n{name}, change {}\n", change.id));
+                for step in &change.steps {
+                    let line = format!("{} {}: {}", instant(step.at_us), step.state.code(), step.reason);
+                    for (index, line) in wrap(&line, look.width.saturating_sub(4)).iter().enumerate() {
+                        text.push_str(if index == 0 { "  " } else { "    " });
+                        text.push_str(line);
+                        text.push('\n');
+                    }
+                }
+            }
+            text
         }
     }
 }

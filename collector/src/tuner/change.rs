@@ -104,6 +104,17 @@ pub struct Note {
     pub revision_id: Option<String>,
 }
 
+/// One line of a change's log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Step {
+    /// When, microseconds since the epoch.
+    pub at_us: u64,
+    /// Where the change stood from then on.
+    pub state: State,
+    /// Why.
+    pub reason: String,
+}
+
 /// A change as its log tells it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Change {
@@ -131,6 +142,8 @@ pub struct Change {
     pub after: Option<Figures>,
     /// What was said when it last moved on.
     pub reason: String,
+    /// Its whole log, oldest first.
+    pub steps: Vec<Step>,
     /// The next free step of its log.
     pub next_step: u64,
 }
@@ -152,6 +165,7 @@ impl Change {
         self.state = state;
         self.moved_at_us = at_us;
         self.reason = note.reason;
+        self.steps.push(Step { at_us, state, reason: self.reason.clone() });
         self.next_step += 1;
         if state == State::Applied {
             self.applied_at_us = Some(at_us);
@@ -212,6 +226,7 @@ pub fn fold(events: Vec<ChangeEvent>) -> Vec<Change> {
 }
 
 fn begin(function: FunctionKey, id: String, at_us: u64, intent: Intent) -> Change {
+    let reason = intent.reasons.first().cloned().unwrap_or_default();
     Change {
         function,
         id,
@@ -221,7 +236,8 @@ fn begin(function: FunctionKey, id: String, at_us: u64, intent: Intent) -> Chang
         planned_at_us: at_us,
         applied_at_us: None,
         moved_at_us: at_us,
-        reason: intent.reasons.first().cloned().unwrap_or_default(),
+        steps: vec![Step { at_us, state: State::Planned, reason: reason.clone() }],
+        reason,
         intent,
         after: None,
         next_step: 1,

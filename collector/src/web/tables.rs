@@ -72,7 +72,12 @@ pub(super) fn changes(changes: &[Change]) -> Markup {
                                 tr {
                                     th scope="row" { (instant(change.planned_at_us)) }
                                     td data-label="From, to" { (unbroken(&format!("{} → {}", change.from, change.to))) }
-                                    td data-label="State" { span.badge { (change.state.code()) } span.sub { (change.reason) } }
+                                    td data-label="State" {
+                                        span.badge { (change.state.code()) }
+                                        @for step in &change.steps {
+                                            span.sub { (instant(step.at_us)) " " (step.state.code()) ": " (step.reason) }
+                                        }
+                                    }
                                     td.number data-label="Mean before" { (unbroken(&duration(change.intent.before.mean_ms))) }
                                     td.number data-label="predicted" { (unbroken(&duration(change.predicted_mean_ms()))) }
                                     td.number data-label="measured" {

@@ -147,28 +147,30 @@ fn merge_parts(
 fn trim_recent(connection: &Connection, tenant: &Tenant, function: &FunctionKey) -> Result<u64, StoreError> {
     let FunctionKey { account, region, name } = function;
     let mut kept = 0;
-    let mut oldest_kept = 0;
+    let mut oldest_kept: (i64, Vec<u8>, i64) = (0, Vec::new(), 0);
     {
         let mut statement = connection.prepare_cached(
-            "SELECT last_at_us, invocations FROM recent
+            "SELECT last_at_us, environment, sequence, invocations FROM recent
              WHERE tenant = ?1 AND account = ?2 AND region = ?3 AND function = ?4
-             ORDER BY last_at_us DESC",
+             ORDER BY last_at_us DESC, environment DESC, sequence DESC",
         )?;
         let mut rows = statement.query(params![tenant.0, account, region, name])?;
         while let Some(row) = rows.next()? {
-            oldest_kept = row.get::<_, i64>(0)?;
-            kept += from_sql(row.get(1)?);
+            oldest_kept = (row.get(0)?, row.get(1)?, row.get(2)?);
+            kept += from_sql(row.get(3)?);
             if kept >= RECENT_INVOCATIONS {
                 break;
             }
         }
     }
+    let (last_at_us, environment, sequence) = oldest_kept;
     connection
         .prepare_cached(
             "DELETE FROM recent
-             WHERE tenant = ?1 AND account = ?2 AND region = ?3 AND function = ?4 AND last_at_us < ?5",
+             WHERE tenant = ?1 AND account = ?2 AND region = ?3 AND function = ?4
+               AND (last_at_us, environment, sequence) < (?5, ?6, ?7)",
         )?
-        .execute(params![tenant.0, account, region, name, oldest_kept])?;
+        .execute(params![tenant.0, account, region, name, last_at_us, environment, sequence])?;
     Ok(kept)
 }
 

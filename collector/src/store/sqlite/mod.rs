@@ -24,6 +24,8 @@ mod read;
 mod schema;
 mod write;
 
+use write::{Job, Write};
+
 /// The file, within the data folder.
 const FILE_NAME: &str = "tailor.sqlite";
 
@@ -42,7 +44,7 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The embedded store. Dropping it waits until what was accepted is on disk.
 pub struct SqliteStore {
-    jobs: Option<mpsc::Sender<write::Job>>,
+    jobs: Option<mpsc::Sender<Job>>,
     writer: Option<JoinHandle<()>>,
     readers: Arc<Readers>,
     _lock: Option<File>,
@@ -101,9 +103,17 @@ impl SqliteStore {
         Ok(Self { jobs: None, writer: None, readers: Arc::new(readers), _lock: None })
     }
 
+    /// Merges partial rollups and drops what is too old, as the writer does by itself now and then.
+    ///
+    /// # Errors
+    /// [`StoreError::Engine`] when the store was opened to read only, or the engine fails.
+    pub async fn tidy(&self) -> Result<(), StoreError> {
+        self.submit(Job::Tidy).await
+    }
+
     async fn submit<T>(
         &self,
-        job: impl FnOnce(oneshot::Sender<Result<T, StoreError>>) -> write::Job,
+        job: impl FnOnce(oneshot::Sender<Result<T, StoreError>>) -> Job,
     ) -> Result<T, StoreError> {
         let jobs = self
             .jobs
@@ -145,7 +155,7 @@ impl Drop for SqliteStore {
 #[async_trait]
 impl Store for SqliteStore {
     async fn append(&self, delivery: Delivery) -> Result<Receipt, StoreError> {
-        self.submit(|answer| write::Job::Append(Box::new(delivery), answer)).await
+        self.submit(|answer| Job::Write(Write::Append(Box::new(delivery), answer))).await
     }
 
     async fn functions(&self, tenant: &Tenant) -> Result<Vec<FunctionKey>, StoreError> {
@@ -185,7 +195,7 @@ impl Store for SqliteStore {
 
     async fn log_change(&self, tenant: &Tenant, event: &ChangeEvent) -> Result<(), StoreError> {
         let (tenant, event) = (tenant.clone(), event.clone());
-        self.submit(|answer| write::Job::LogChange(tenant, Box::new(event), answer)).await
+        self.submit(|answer| Job::Write(Write::LogChange(tenant, Box::new(event), answer))).await
     }
 
     async fn changes(

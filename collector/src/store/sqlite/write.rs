@@ -29,13 +29,21 @@ const TIDY_INTERVAL: Duration = Duration::from_secs(30);
 /// How often it forgets old batches: that reads the whole table.
 const FORGET_INTERVAL: Duration = Duration::from_secs(6 * 3_600);
 
-/// Something to write, and where to say what became of it.
+/// What the writer is asked to do, and where to say what became of it.
 pub(super) enum Job {
-    Append(Box<Delivery>, oneshot::Sender<Result<Receipt, StoreError>>),
-    LogChange(Tenant, Box<ChangeEvent>, oneshot::Sender<Result<(), StoreError>>),
+    Write(Write),
+    Tidy(Answer<()>),
 }
 
-impl Job {
+/// Something that shares a transaction with others.
+pub(super) enum Write {
+    Append(Box<Delivery>, Answer<Receipt>),
+    LogChange(Tenant, Box<ChangeEvent>, Answer<()>),
+}
+
+pub(super) type Answer<T> = oneshot::Sender<Result<T, StoreError>>;
+
+impl Write {
     fn bytes(&self) -> usize {
         match self {
             Self::Append(delivery, _) => delivery.body.len(),
@@ -53,16 +61,34 @@ enum Outcome {
 /// Writes until the channel closes.
 pub(super) fn run(connection: Connection, mut jobs: mpsc::Receiver<Job>) {
     let mut writer = Writer::new(connection);
-    while let Some(first) = jobs.blocking_recv() {
-        let mut bytes = first.bytes();
-        let mut group = vec![first];
-        while group.len() < MAX_GROUP && bytes < MAX_GROUP_BYTES {
-            let Ok(job) = jobs.try_recv() else { break };
-            bytes += job.bytes();
-            group.push(job);
+    while let Some(job) = jobs.blocking_recv() {
+        let (mut group, mut bytes, mut tidy) = (Vec::new(), 0, None);
+        let mut next = Some(job);
+        while let Some(job) = next.take() {
+            match job {
+                Job::Write(write) => {
+                    bytes += write.bytes();
+                    group.push(write);
+                }
+                Job::Tidy(answer) => {
+                    tidy = Some(answer);
+                    break;
+                }
+            }
+            if group.len() < MAX_GROUP && bytes < MAX_GROUP_BYTES {
+                next = jobs.try_recv().ok();
+            }
         }
-        writer.commit_and_answer(group);
-        writer.tidy_when_due();
+        if !group.is_empty() {
+            writer.commit_and_answer(group);
+        }
+        if let Some(answer) = tidy {
+            drop(answer.send(writer.tidy()));
+        } else if (writer.tidied_at.elapsed() >= TIDY_INTERVAL || writer.forgot_at.is_none())
+            && let Err(error) = writer.tidy()
+        {
+            tracing::warn!(%error, "could not tidy the store; trying again later");
+        }
     }
     // Leaves one file behind instead of a log to replay. A failure costs the next start a moment.
     let _ = writer.connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)");
@@ -84,29 +110,28 @@ impl Writer {
         Self { connection, piles, tidied_at: Instant::now(), forgot_at: None }
     }
 
-    fn tidy_when_due(&mut self) {
-        let mut result = Ok(());
-        if self.tidied_at.elapsed() >= TIDY_INTERVAL {
-            self.tidied_at = Instant::now();
-            result = self.piles.tidy(&mut self.connection);
-        }
+    fn tidy(&mut self) -> Result<(), StoreError> {
+        self.tidied_at = Instant::now();
+        self.piles.tidy(&mut self.connection)?;
         if self.forgot_at.is_none_or(|at| at.elapsed() >= FORGET_INTERVAL) {
             self.forgot_at = Some(Instant::now());
-            result = result.and_then(|()| compact::forget_batches(&self.connection));
+            compact::forget_batches(&self.connection)?;
         }
-        if let Err(error) = result {
-            tracing::warn!(%error, "could not tidy the store; trying again later");
-        }
+        Ok(())
     }
 
-    fn commit_and_answer(&mut self, group: Vec<Job>) {
+    fn commit_and_answer(&mut self, group: Vec<Write>) {
         match commit(&mut self.connection, &mut self.piles, &group) {
             Ok(outcomes) => {
                 for (job, outcome) in group.into_iter().zip(outcomes) {
                     // A requester that has gone away will send again and be told that it is a duplicate.
                     match (job, outcome) {
-                        (Job::Append(_, answer), Outcome::Receipt(receipt)) => drop(answer.send(Ok(receipt))),
-                        (Job::LogChange(_, _, answer), Outcome::Logged(result)) => drop(answer.send(result)),
+                        (Write::Append(_, answer), Outcome::Receipt(receipt)) => {
+                            drop(answer.send(Ok(receipt)))
+                        }
+                        (Write::LogChange(_, _, answer), Outcome::Logged(result)) => {
+                            drop(answer.send(result))
+                        }
                         _ => unreachable!("each job has the outcome of its kind"),
                     }
                 }
@@ -121,8 +146,8 @@ impl Writer {
                 tracing::error!(%error, requests = group.len(), "could not store");
                 for job in group {
                     match job {
-                        Job::Append(_, answer) => drop(answer.send(Err(error.clone()))),
-                        Job::LogChange(_, _, answer) => drop(answer.send(Err(error.clone()))),
+                        Write::Append(_, answer) => drop(answer.send(Err(error.clone()))),
+                        Write::LogChange(_, _, answer) => drop(answer.send(Err(error.clone()))),
                     }
                 }
             }
@@ -132,14 +157,18 @@ impl Writer {
 
 type Merged<'a> = BTreeMap<(&'a Tenant, SeriesKey, u64), Rollup>;
 
-fn commit(connection: &mut Connection, piles: &mut Piles, group: &[Job]) -> Result<Vec<Outcome>, StoreError> {
+fn commit(
+    connection: &mut Connection,
+    piles: &mut Piles,
+    group: &[Write],
+) -> Result<Vec<Outcome>, StoreError> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let mut outcomes = Vec::with_capacity(group.len());
     let mut merged = Merged::new();
     for job in group {
         outcomes.push(match job {
-            Job::Append(delivery, _) => Outcome::Receipt(append(&transaction, delivery, &mut merged)?),
-            Job::LogChange(tenant, event, _) => Outcome::Logged(log_change(&transaction, tenant, event)?),
+            Write::Append(delivery, _) => Outcome::Receipt(append(&transaction, delivery, &mut merged)?),
+            Write::LogChange(tenant, event, _) => Outcome::Logged(log_change(&transaction, tenant, event)?),
         });
     }
     for ((tenant, key, hour), rollup) in &merged {
@@ -150,7 +179,7 @@ fn commit(connection: &mut Connection, piles: &mut Piles, group: &[Job]) -> Resu
         piles.part(tenant, key, *hour);
     }
     for (job, outcome) in group.iter().zip(&outcomes) {
-        if let (Job::Append(delivery, _), Outcome::Receipt(Receipt::Stored)) = (job, outcome) {
+        if let (Write::Append(delivery, _), Outcome::Receipt(Receipt::Stored)) = (job, outcome) {
             piles.recent(&delivery.tenant, FunctionKey::of(&delivery.environment), delivery.invocations);
         }
     }
