@@ -1,0 +1,133 @@
+//! The command line as scripts see it: the real binary, its output, its exit codes.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use std::process::{Command, Output};
+
+use common::fleet::{KINDS, batch};
+use common::{Collector, KEY};
+use serde_json::Value;
+use tailor_collector::clock::now_us;
+
+fn tailor(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_tailor"))
+        .args(arguments)
+        .env_remove("TAILOR_SERVER")
+        .env("TAILOR_API_KEY", KEY)
+        .output()
+        .unwrap()
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn measured() -> Collector {
+    let collector = Collector::start();
+    for (kind, id) in KINDS.iter().zip(1..) {
+        assert_eq!(collector.post_batch(&batch(kind, id, 1, 150, now_us()).encode().unwrap()).status, 200);
+    }
+    collector
+}
+
+/// The shape other programs rely on: names, and numbers as numbers.
+fn assert_agreed_shape(summary: &Value) {
+    let functions = summary["functions"].as_array().unwrap();
+    assert_eq!(functions.len(), KINDS.len());
+    for function in functions {
+        for text in ["name", "runtime"] {
+            assert!(function[text].is_string(), "{text}");
+        }
+        for integer in [
+            "memory_mb",
+            "invocations",
+            "errors",
+            "cold_starts",
+            "billed_ms",
+            "cost_pico_usd",
+            "peak_memory_mb",
+            "busy_ms",
+            "starved_ms",
+            "idle_ms",
+        ] {
+            assert!(function[integer].is_u64(), "{integer}: {}", function[integer]);
+        }
+        for number in ["p50", "p95"] {
+            assert!(function["duration_ms"][number].is_number(), "{number}");
+        }
+        let advice = &function["advice"];
+        assert!(advice["memory_mb"].is_u64());
+        assert!(advice["cost_change_percent"].is_number() && advice["duration_change_percent"].is_number());
+        assert!(!advice["reasons"].as_array().unwrap().is_empty());
+    }
+}
+
+#[test]
+fn beside_the_data_and_through_a_server_the_same_is_printed() {
+    let collector = measured();
+    let folder = collector.folder.path().to_str().unwrap();
+    let server = format!("http://{}", collector.address);
+    for format in ["json", "csv", "markdown"] {
+        for command in [&["summary"][..], &["advise", KINDS[2].name], &["changes"]] {
+            let run = |place: [&str; 2]| tailor(&[command, &place, &["--format", format]].concat());
+            let (beside, through) = (run(["--data", folder]), run(["--server", &server]));
+            assert!(beside.status.success() && through.status.success(), "{through:?}");
+            assert_eq!(stdout(&beside), stdout(&through), "{command:?} as {format}");
+            assert!(beside.stderr.is_empty(), "{beside:?}");
+        }
+    }
+    let summary = stdout(&tailor(&["summary", "--data", folder, "--format", "json"]));
+    assert_agreed_shape(&serde_json::from_str(&summary).unwrap());
+
+    let table = stdout(&tailor(&["summary", "--server", &server]));
+    assert!(table.contains("$/MLN") && table.contains(&server) && !table.contains('\u{1b}'), "{table}");
+    let coloured = stdout(&tailor(&["summary", "--data", folder, "--color", "always"]));
+    assert!(coloured.contains('\u{1b}'));
+    let advice = stdout(&tailor(&["advise", KINDS[2].name, "--data", folder]));
+    assert!(advice.contains("recommended") && advice.contains("now, measured"), "{advice}");
+}
+
+#[test]
+fn exit_codes_tell_what_happened() {
+    let collector = measured();
+    let folder = collector.folder.path().to_str().unwrap();
+    let server = format!("http://{}", collector.address);
+    let cases: [(&[&str], i32); 8] = [
+        (&["summary", "--data", folder], 0),
+        (&["advise", "no-such-function", "--data", folder], 3),
+        (&["advise", "no-such-function", "--server", &server], 3),
+        (&["summary", "--data", folder, "--tenant", "nobody"], 3),
+        (&["summary", "--data", "/nowhere/at/all"], 1),
+        (&["summary", "--server", "http://127.0.0.1:1"], 1),
+        (&["summary", "--strategy", "luck"], 2),
+        (&["serve", "--listen", "0.0.0.0:0", "--local-reads", "--data", folder], 1),
+    ];
+    for (arguments, code) in cases {
+        let output = tailor(arguments);
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {output:?}");
+        assert!(!output.stderr.is_empty() || !output.stdout.is_empty(), "{arguments:?} says nothing");
+    }
+    let busy = tailor(&["serve", "--listen", "127.0.0.1:0", "--data", folder]);
+    assert_eq!(busy.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&busy.stderr).contains("in use by another"), "{busy:?}");
+    let wrong_key = Command::new(env!("CARGO_BIN_EXE_tailor"))
+        .args(["summary", "--server", &server])
+        .env("TAILOR_API_KEY", "wrong")
+        .output()
+        .unwrap();
+    assert_eq!(wrong_key.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&wrong_key.stderr).contains("unknown API key"), "{wrong_key:?}");
+}
+
+#[test]
+fn a_key_made_by_the_command_is_let_in() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().to_str().unwrap();
+    let made = tailor(&["key", "--data", path, "--tenant", "acme"]);
+    assert!(made.status.success());
+    let ring = tailor_collector::keys::KeyRing::load(folder.path()).unwrap();
+    assert_eq!(ring.tenant_of(stdout(&made).trim()).map(|tenant| tenant.0.as_str()), Some("acme"));
+    assert!(!tailor(&["key", "--data", path, "--tenant", "two words"]).status.success());
+}
