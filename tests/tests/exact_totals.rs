@@ -1,6 +1,8 @@
 //! What the collector shows equals what the platform billed, to the millisecond and the pico-dollar, also
 //! when the collector is killed in the middle.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 use std::collections::BTreeMap;
 
 use serde_json::Value;

@@ -1,0 +1,89 @@
+//! Functions whose sizes are wrong in a known way are told so.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use serde_json::Value;
+use tailor_e2e::build;
+use tailor_e2e::functions::{EXAMPLES, Example};
+use tailor_e2e::stage::{Plan, Stage};
+
+const INVOCATIONS: u32 = 25;
+
+fn example(workload: &str) -> Example {
+    EXAMPLES.iter().find(|example| example.workload == workload).unwrap().clone()
+}
+
+/// Runs one example by itself, so that the machine's cores are its own, and returns its line of the summary.
+fn learn(example: &Example) -> Value {
+    let folder = tempfile::tempdir().unwrap();
+    let mut stage = Stage::set(&Plan {
+        programs: build::programs().unwrap(),
+        project: &build::project().unwrap(),
+        folder: folder.path(),
+        examples: std::slice::from_ref(example),
+        collector_listen: "127.0.0.1:0",
+        collector_arguments: &[],
+    })
+    .unwrap();
+    for _ in 0..INVOCATIONS {
+        assert_eq!(stage.lambda.invoke(example.name, example.event).unwrap().function_error, None);
+    }
+    stage.stop_sandbox().unwrap();
+    let function = stage.summary().unwrap()["functions"][0].clone();
+    assert_eq!(function["name"], example.name);
+    assert_eq!(function["invocations"], INVOCATIONS);
+    assert_eq!(function["errors"], 0);
+    function
+}
+
+fn has_reason(function: &Value, code: &str) -> bool {
+    let reasons = function["advice"]["reasons"].as_array().unwrap();
+    reasons.iter().any(|reason| reason.as_str().unwrap().starts_with(code))
+}
+
+/// CPU quotas and memory limits need root; without them there is nothing to be starved of.
+fn limits_are_on() -> bool {
+    let root = user_id() == Some(0);
+    if !root {
+        println!("skipped: right_advice (needs CPU quotas, which need root)");
+    }
+    root
+}
+
+fn user_id() -> Option<u32> {
+    let output = std::process::Command::new("id").arg("-u").output().ok()?;
+    String::from_utf8_lossy(&output.stdout).trim().parse().ok()
+}
+
+#[test]
+fn a_cpu_bound_function_has_its_starved_time_named() {
+    if !limits_are_on() {
+        return;
+    }
+    let function = learn(&example("cpu"));
+    assert!(has_reason(&function, "cpu-starved"), "{}", function["advice"]["reasons"]);
+    assert!(function["starved_ms"].as_u64() > function["busy_ms"].as_u64(), "{function}");
+    assert!(function["advice"]["memory_mb"].as_u64() > function["memory_mb"].as_u64());
+}
+
+#[test]
+fn an_io_bound_function_is_told_to_go_down() {
+    if !limits_are_on() {
+        return;
+    }
+    let function = learn(&example("io"));
+    assert!(function["advice"]["memory_mb"].as_u64() < function["memory_mb"].as_u64(), "{function}");
+    assert!(function["advice"]["cost_change_percent"].as_f64().unwrap() < -50.0);
+    assert!(function["idle_ms"].as_u64() > function["busy_ms"].as_u64());
+}
+
+#[test]
+fn a_memory_hungry_function_keeps_or_raises_its_memory() {
+    if !limits_are_on() {
+        return;
+    }
+    let function = learn(&example("memory"));
+    assert!(function["advice"]["memory_mb"].as_u64() >= function["memory_mb"].as_u64(), "{function}");
+    // It fills 440 MB; the rest is its runtime.
+    assert!((440..=460).contains(&function["peak_memory_mb"].as_u64().unwrap()), "{function}");
+}
