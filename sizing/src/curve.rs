@@ -7,12 +7,12 @@ use crate::interval::Prediction;
 use crate::predict::Model;
 use crate::units::Megabytes;
 
-/// Sizes the model is evaluated at: a tenth of an octave apart at most where work bends the curve, and on
-/// both sides of every step in the visible vCPUs.
-const KNOTS: [u32; 42] = [
-    128, 137, 147, 158, 169, 182, 194, 208, 223, 239, 256, 294, 338, 388, 446, 512, 588, 676, 776, 891,
-    1_024, 1_176, 1_351, 1_552, 1_680, 1_769, 1_860, 2_048, 2_389, 2_744, 3_008, 3_009, 3_538, 4_096, 4_705,
-    5_307, 5_308, 6_208, 7_076, 7_077, 8_846, 10_240,
+/// Sizes the model is evaluated at: a fifth of an octave apart at most where the quota bends the curve, and
+/// on both sides of every step in the visible vCPUs.
+const KNOTS: [u32; 36] = [
+    128, 144, 162, 182, 205, 230, 256, 294, 338, 388, 446, 512, 602, 708, 832, 1_024, 1_204, 1_416, 1_665,
+    1_769, 1_860, 2_048, 2_389, 2_744, 3_008, 3_009, 3_538, 4_096, 4_705, 5_307, 5_308, 6_208, 7_076, 7_077,
+    8_846, 10_240,
 ];
 
 /// Predictions at rising sizes.

@@ -20,19 +20,19 @@ const TICK_MS: f64 = 4.0;
 const SLICE_MS: f64 = 5.0;
 
 /// Moments at which an invocation may begin that are averaged over.
-const PHASES: u32 = 8;
+const PHASES: u32 = 6;
 
 /// Steps of the golden ratio spread the tick's offset evenly over the phases.
 const GOLDEN: f64 = 0.618_034;
 
 /// Bursts followed one by one; of a chattier invocation this many are replayed and scaled up.
-const MAX_BURSTS: f64 = 32.0;
+const MAX_BURSTS: f64 = 16.0;
 
 /// Periods of a long burst that are followed at its end; those before are all alike and skipped at once.
-const LAST_PERIODS: f64 = 6.0;
+const LAST_PERIODS: f64 = 4.0;
 
 /// A burst of more periods than this is replayed with this many, and the rest counted: they are all alike.
-const MAX_PERIODS: f64 = 60.0;
+const MAX_PERIODS: f64 = 16.0;
 
 /// Less time than this is none, ms.
 const EPSILON_MS: f64 = 1e-9;

@@ -32,8 +32,11 @@ const LEAST_NOISE: f64 = 1e-4;
 const SOURCES: usize = 3;
 
 /// Hypotheses kept, with counters and without: the rest have little weight.
-const KEPT: usize = 4;
+const KEPT: usize = 3;
 const BLIND_KEPT: usize = 16;
+
+/// Less weight than this changes nothing that can be seen.
+const LEAST_WEIGHT: f64 = 0.04;
 
 /// Shares of the wall time that may be work where CPU was not measured.
 const BUSY_SHARES: [f64; 11] = [0.0, 0.03, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.97, 1.0];
@@ -89,7 +92,7 @@ impl WorkModel {
             .collect();
         let sum: f64 = hypotheses.iter().map(|hypothesis| hypothesis.weight).sum();
         hypotheses.iter_mut().for_each(|hypothesis| hypothesis.weight /= sum.max(f64::MIN_POSITIVE));
-        hypotheses.retain(|hypothesis| hypothesis.weight > 0.01);
+        hypotheses.retain(|hypothesis| hypothesis.weight > LEAST_WEIGHT);
         Self { hypotheses }
     }
 
@@ -164,8 +167,10 @@ fn blind(source: &Profile) -> Vec<(f64, Shape)> {
 /// Log-likelihood of the wall times measured at all sizes, and the shape scaled to their common level where
 /// only wall times are known: the source's own mean is then no better than the others'.
 fn fitted(shape: Shape, source: &Profile, profiles: &[Profile]) -> (f64, Shape) {
+    // With counters the source's own fit is weighed where its hypotheses are made.
     let offs: Vec<(f64, f64)> = profiles
         .iter()
+        .filter(|seen| !source.measured || seen.memory != source.memory)
         .map(|seen| {
             let transfer = if seen.memory == source.memory { 0.0 } else { TRANSFER_ERROR };
             let off = log_ms(seen.wall_ms) - log_ms(shape.wall_ms(seen.memory));
@@ -179,13 +184,7 @@ fn fitted(shape: Shape, source: &Profile, profiles: &[Profile]) -> (f64, Shape) 
     };
     // Beyond five standard deviations it is plainly wrong, and how wrong does not matter.
     let unlike = |(off, weight): &(f64, f64)| ((off - level) * (off - level) * weight).min(25.0);
-    // With counters the source's own fit is weighed where its hypotheses are made.
-    let fit = offs
-        .iter()
-        .zip(profiles)
-        .filter(|(_, seen)| !source.measured || seen.memory != source.memory)
-        .map(|(off, _)| -0.5 * unlike(off))
-        .sum();
+    let fit = offs.iter().map(|off| -0.5 * unlike(off)).sum();
     let by = level.exp();
     (fit, Shape { busy_ms: shape.busy_ms * by, idle_ms: shape.idle_ms * by, ..shape })
 }
