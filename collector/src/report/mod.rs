@@ -426,24 +426,21 @@ fn caveats(whole: &Rollup, lost: &Losses, unpriced: bool, region: &str) -> Vec<S
         (unpriced, format!("no price is known for region {region}: costs are left out")),
         (
             whole.estimated > 0,
-            format!(
-                "{} invocations were timed by the extension alone: telemetry was refused",
-                whole.estimated
-            ),
+            format!("timed by the extension alone, without the platform's telemetry: {}", whole.estimated),
         ),
         (
             measured == 0 && whole.invocations > 0,
             "CPU time could not be measured: busy, starved and idle are unknown".to_owned(),
         ),
-        (lost.invocations > 0, format!("{} invocations were lost before they were sent", lost.invocations)),
-        (lost.batches > 0, format!("{} batches never arrived", lost.batches)),
+        (lost.invocations > 0, format!("invocations lost before they were sent: {}", lost.invocations)),
+        (lost.batches > 0, format!("batches that never arrived: {}", lost.batches)),
         (
             lost.platform_records > 0,
-            format!("the platform dropped {} telemetry records", lost.platform_records),
+            format!("telemetry records dropped by the platform: {}", lost.platform_records),
         ),
         (
             lost.undecodable_records > 0,
-            format!("{} telemetry records could not be read", lost.undecodable_records),
+            format!("telemetry records that could not be read: {}", lost.undecodable_records),
         ),
     ];
     candidates.into_iter().filter(|(applies, _)| *applies).map(|(_, sentence)| sentence).collect()

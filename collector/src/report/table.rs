@@ -4,9 +4,10 @@ use comfy_table::{Attribute, Cell, CellAlignment, Color, Table, presets};
 use serde::{Deserialize, Serialize};
 
 use tailor_sizing::advice::{CurvePoint, Verdict};
+use tailor_sizing::hints::Hint;
 use tailor_sizing::money::PicoDollars;
 
-use super::units::{change, count, duration, duration_of, instant, share, shorten};
+use super::units::{change, count, duration, duration_of, hint_code, instant, share, shorten};
 use super::{FleetReport, FunctionReport};
 use crate::tuner::change::{Change, State};
 
@@ -110,7 +111,7 @@ pub fn function(report: &FunctionReport, format: Format, look: Look) -> String {
                 false => String::new(),
             };
             let name = shorten(&report.name, look.width);
-            format!("{name}: {from_to}{expected}\n{}\n{}", function_lines(report, look), lines(&table))
+            format!("{name}: {from_to}{expected}\n{}\n{}", lines_about(in_full(report), look), lines(&table))
         }
     }
 }
@@ -200,11 +201,12 @@ fn fleet_table(report: &FleetReport, look: Look) -> String {
         total.saving_pico_usd,
     ));
     for function in &report.functions {
-        let details = function_lines(function, look);
+        let details = lines_about(brief(function), look);
         if !details.is_empty() {
             text.push_str(&format!("\n{}\n{details}", shorten(&function.name, look.width)));
         }
     }
+    text.push_str("\n`tailor advise FUNCTION` says what to do about each, and what every size would cost.\n");
     text
 }
 
@@ -224,13 +226,39 @@ fn paint(column: usize, text: String, report: &FunctionReport, look: Look) -> Ce
     }
 }
 
-/// What does not fit a row: why, what is known only in part, what was changed.
-fn function_lines(report: &FunctionReport, look: Look) -> String {
-    let mut text = String::new();
+type Said = (&'static str, String);
+
+/// Everything about a function that does not fit a row.
+fn in_full(report: &FunctionReport) -> Vec<Said> {
     let reasons = report.advice.reasons.iter().map(|reason| ("advice", reason.clone()));
+    reasons.chain(remarks(report)).collect()
+}
+
+/// The same with the first hints only, and without what to do: that is in the advice on the function.
+fn brief(report: &FunctionReport) -> Vec<Said> {
+    const HINTS: usize = 2;
+    let Some(advice) = &report.advice.full else { return in_full(report) };
+    let mut said: Vec<Said> = advice.reasons.iter().map(|reason| ("advice", reason.clone())).collect();
+    let code = |hint: &Hint| hint_code(hint.code);
+    let first = advice.hints.iter().take(HINTS);
+    said.extend(first.map(|hint| ("why", format!("{}: {}", code(hint), hint.evidence))));
+    let others: Vec<String> = advice.hints.iter().skip(HINTS).map(code).collect();
+    if !others.is_empty() {
+        said.push(("also", others.join(", ")));
+    }
+    said.extend(remarks(report));
+    said
+}
+
+/// What is known only in part, and what was changed.
+fn remarks(report: &FunctionReport) -> impl Iterator<Item = Said> + '_ {
     let caveats = report.caveats.iter().map(|caveat| ("caveat", caveat.clone()));
-    let changes = report.changes.iter().map(|change| ("change", change_line(change)));
-    for (kind, sentence) in reasons.chain(caveats).chain(changes) {
+    caveats.chain(report.changes.iter().map(|change| ("change", change_line(change))))
+}
+
+fn lines_about(said: Vec<Said>, look: Look) -> String {
+    let mut text = String::new();
+    for (kind, sentence) in said {
         for (index, line) in wrap(&sentence, look.width.saturating_sub(11)).iter().enumerate() {
             let kind = if index == 0 { kind } else { "" };
             text.push_str(&format!("  {kind:<7}  {line}\n"));
