@@ -3,12 +3,14 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::Context;
 
 use crate::cgroup::{Hierarchy, Owner};
 use crate::config::Interpreters;
 use crate::environment::{Host, TASK_ROOT};
+use crate::faults::Faults;
 use crate::supervisor::Isolation;
 use crate::trace::Trace;
 
@@ -24,6 +26,8 @@ pub struct Options {
     pub isolation: Option<Isolation>,
     /// Use control groups.
     pub limits: bool,
+    /// What is to go wrong.
+    pub faults: Faults,
 }
 
 /// Finds out what this machine allows, and removes what sandboxes that were killed have left.
@@ -41,12 +45,14 @@ pub fn prepare(options: Options) -> anyhow::Result<Host> {
         // missing, and the code stays where it is.
         let _ = fs::create_dir_all(TASK_ROOT);
     }
+    options.faults.start();
     let hierarchy = if options.limits { Hierarchy::detect() } else { Hierarchy::off() };
     Ok(Host {
         helper,
         isolation,
         hierarchy,
         interpreters: Interpreters::find(),
+        faults: Arc::new(options.faults),
         trace: options.trace,
         account: options.account,
         run_directory,

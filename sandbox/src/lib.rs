@@ -13,6 +13,7 @@
 //! - [`fleet`]: all environments of all functions, and which one takes an invocation;
 //! - [`control`]: the AWS API that SDKs and the CLI talk to;
 //! - [`host`]: what the machine allows, and leaving it as it was;
+//! - [`faults`]: what goes wrong on request;
 //! - [`trace`]: everything that happened, as JSON lines.
 //!
 //! Left out on purpose: IAM, event source mappings, function URLs, container images and the network isolation
@@ -24,6 +25,7 @@ pub mod cli;
 pub mod config;
 pub mod control;
 pub mod environment;
+pub mod faults;
 pub mod fleet;
 pub mod host;
 pub mod layers;

@@ -2,6 +2,7 @@
 
 pub mod error;
 mod extension;
+mod local;
 mod runtime;
 mod telemetry;
 
@@ -22,6 +23,7 @@ pub fn serve(listener: TcpListener, environment: Arc<Shared>) -> JoinHandle<()> 
         .merge(runtime::routes())
         .merge(extension::routes())
         .merge(telemetry::routes())
+        .merge(local::routes())
         .with_state(environment);
     // Answers are small and latency is what the sandbox is judged by.
     let listener = listener.tap_io(|stream| {

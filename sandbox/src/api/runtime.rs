@@ -26,6 +26,8 @@ pub(super) fn routes() -> Router<Arc<Shared>> {
         .route("/2018-06-01/runtime/invocation/{id}/response", post(response))
         .route("/2018-06-01/runtime/invocation/{id}/error", post(error))
         .route("/2018-06-01/runtime/init/error", post(init_error))
+        .route("/2018-06-01/runtime/restore/next", get(restore_next))
+        .route("/2018-06-01/runtime/restore/error", post(restore_error))
 }
 
 async fn next(State(environment): State<Arc<Shared>>) -> Result<Response, ApiError> {
@@ -108,6 +110,21 @@ async fn init_error(
         state.runtime.init_error = Some((error_type, payload));
         Ok(())
     })?;
+    Ok(accepted())
+}
+
+async fn restore_next(State(environment): State<Arc<Shared>>) -> Result<Response, ApiError> {
+    let restored = environment.change(|state| state.runtime_restore_next())?;
+    restored.await.map_err(|_| ApiError::ended())?;
+    Ok(Response::new(Body::empty()))
+}
+
+async fn restore_error(
+    State(environment): State<Arc<Shared>>,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let error_type = error_type(&headers);
+    environment.change(|state| state.runtime.restore_error = Some(error_type));
     Ok(accepted())
 }
 

@@ -1,5 +1,8 @@
 //! The command line.
 
+mod common;
+mod invoke;
+mod power;
 mod serve;
 
 use clap::{Parser, Subcommand};
@@ -18,6 +21,10 @@ pub struct Cli {
 enum Command {
     /// Serve the Lambda API for the functions in some folders until SIGINT or SIGTERM.
     Serve(serve::Serve),
+    /// Run one function a few times and print its answers.
+    Invoke(invoke::Invoke),
+    /// Run one function at many memory sizes and print the measured curve.
+    Power(power::Power),
     #[command(name = launch::SUBCOMMAND, hide = true)]
     Launch { setup: String },
     #[command(name = inside::SUBCOMMAND, hide = true)]
@@ -29,6 +36,8 @@ impl Cli {
     pub fn run(self) -> anyhow::Result<i32> {
         match self.command {
             Command::Serve(serve) => runtime()?.block_on(serve.run()).map(|()| 0),
+            Command::Invoke(invoke) => runtime()?.block_on(invoke.run()),
+            Command::Power(power) => runtime()?.block_on(power.run()),
             Command::Launch { setup } => launch::run(&setup),
             Command::Inside { setup } => inside::run(&setup).map(|()| 0),
         }

@@ -89,7 +89,7 @@ impl Architecture {
 }
 
 /// Everything an execution environment needs to know of its function.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FunctionConfig {
     /// Function name without qualifier.
     pub name: String,
@@ -121,6 +121,8 @@ pub struct FunctionConfig {
     pub log_format: LogFormat,
     /// How its environments are started.
     pub initialization_type: InitializationType,
+    /// Published versions use SnapStart.
+    pub snap_start_versions: bool,
     /// Size of `/tmp` in MB; reported, and enforced only where `/tmp` can be a file system of its own.
     pub ephemeral_storage_mb: u32,
 }

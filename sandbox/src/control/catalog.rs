@@ -134,24 +134,44 @@ impl Catalog {
             check_change(record, update.revision_id.as_deref())?;
             update.apply(&record.latest.config)?
         };
-        let generation = self.next_generation();
-        let delay = self.update_delay;
-        let record = self.record(name, now)?;
-        let previous = record.latest.clone();
-        let latest = &mut record.latest;
+        let mut latest = self.record(name, now)?.latest.clone();
         latest.config = Arc::new(config);
-        latest.generation = generation;
-        latest.revision_id = new_revision_id();
-        latest.last_modified = time;
         if let Some(description) = update.description {
             latest.description = description;
         }
         if let Some(role) = update.role {
             latest.role = role;
         }
-        record.pending = Some(Pending { until: now + delay, previous: Some(previous) });
+        self.replace_latest(name, latest, now, time)?;
+        self.record(name, now).map(|record| &*record)
+    }
+
+    /// Makes `latest` the new `$LATEST`, in force after the update delay.
+    pub(super) fn replace_latest(
+        &mut self,
+        name: &str,
+        latest: Revision,
+        now: Instant,
+        time: SystemTime,
+    ) -> Result<(), AwsError> {
+        let generation = self.next_generation();
+        let until = now + self.update_delay;
+        let record = self.record(name, now)?;
+        let latest = Revision { generation, revision_id: new_revision_id(), last_modified: time, ..latest };
+        let previous = std::mem::replace(&mut record.latest, latest);
+        record.pending = Some(Pending { until, previous: Some(previous) });
         record.settle(now);
-        Ok(record)
+        Ok(())
+    }
+
+    /// Forgets a function with all its versions.
+    pub(super) fn remove(&mut self, name: &str) {
+        self.records.remove(name);
+    }
+
+    /// How long a change stays `InProgress`.
+    pub(super) fn update_delay(&self) -> Duration {
+        self.update_delay
     }
 }
 

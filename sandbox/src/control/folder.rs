@@ -13,13 +13,16 @@ use thiserror::Error;
 
 use super::catalog::Catalog;
 use super::model::{LATEST, Record, Revision, new_revision_id};
-use crate::config::{Architecture, FileError, FunctionConfig, FunctionFile, load_folder};
+use crate::config::{Architecture, FileError, FunctionConfig, FunctionFile, InitializationType, load_folder};
+use crate::fleet::FleetError;
 
 /// Why functions cannot be loaded.
 #[derive(Debug, Error)]
 pub enum FolderError {
     #[error("cannot read the functions folder {path}")]
     Read { path: PathBuf, source: io::Error },
+    #[error("cannot start provisioned environments")]
+    Provision(#[source] FleetError),
     #[error(transparent)]
     File(#[from] FileError),
 }
@@ -31,6 +34,9 @@ pub struct Folders {
     pub layers: Vec<PathBuf>,
 }
 
+/// A function from a folder, and how many environments it wants ready ahead of invocations.
+pub(super) type Loaded = (Record, u32);
+
 impl Folders {
     /// The functions in `folder`: itself, if it has a `function.toml`, else its sub-folders that have one.
     pub(super) fn load(
@@ -38,7 +44,7 @@ impl Folders {
         folder: &Path,
         region: &str,
         catalog: &mut Catalog,
-    ) -> Result<Vec<Record>, FolderError> {
+    ) -> Result<Vec<Loaded>, FolderError> {
         let read = |source| FolderError::Read { path: folder.to_owned(), source };
         let folder = folder.canonicalize().map_err(read)?;
         let mut candidates = vec![folder.clone()];
@@ -50,7 +56,11 @@ impl Folders {
         let mut records = Vec::new();
         for candidate in candidates {
             if let Some(file) = load_folder(&candidate)? {
-                records.push(self.record(&candidate, file, region, catalog));
+                let wanted = match file.initialization_type {
+                    InitializationType::ProvisionedConcurrency => file.provisioned_concurrency.max(1),
+                    _ => 0,
+                };
+                records.push((self.record(&candidate, file, region, catalog), wanted));
             }
         }
         Ok(records)
@@ -79,7 +89,12 @@ impl Folders {
             code,
             command,
             log_format: file.log_format,
-            initialization_type: file.initialization_type,
+            // Provisioned environments are the fleet's to start; those started beyond them are on demand.
+            initialization_type: match file.initialization_type {
+                InitializationType::ProvisionedConcurrency => InitializationType::OnDemand,
+                other => other,
+            },
+            snap_start_versions: false,
             ephemeral_storage_mb: file.ephemeral_storage_mb,
         };
         let account = arn.split(':').nth(4).unwrap_or_default();
@@ -93,18 +108,9 @@ impl Folders {
             description: file.description,
             role: format!("arn:aws:iam::{account}:role/sandbox"),
         };
-        Record {
-            name,
-            arn,
-            latest,
-            pending: None,
-            versions: Default::default(),
-            next_version: 1,
-            aliases: Default::default(),
-            tags: file.tags,
-            reserved_concurrency: None,
-            provisioned_concurrency: Default::default(),
-        }
+        let mut record = Record::new(&name, arn, latest);
+        record.tags = file.tags;
+        record
     }
 }
 

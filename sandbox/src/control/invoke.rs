@@ -158,7 +158,7 @@ fn chance() -> f64 {
 }
 
 /// An unsampled X-Ray root.
-fn new_trace_id() -> String {
+pub(super) fn new_trace_id() -> String {
     let seconds = crate::time::epoch_ms(std::time::SystemTime::now()) / 1000;
     let random = Uuid::new_v4().simple().to_string();
     format!("Root=1-{seconds:08x}-{};Parent={};Sampled=0", &random[..24], &random[8..24])

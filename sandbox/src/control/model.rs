@@ -87,6 +87,22 @@ pub fn new_revision_id() -> String {
 }
 
 impl Record {
+    /// A function with `$LATEST` only.
+    pub fn new(name: &str, arn: String, latest: Revision) -> Record {
+        Record {
+            name: name.to_owned(),
+            arn,
+            latest,
+            pending: None,
+            versions: BTreeMap::new(),
+            next_version: 1,
+            aliases: BTreeMap::new(),
+            tags: BTreeMap::new(),
+            reserved_concurrency: None,
+            provisioned_concurrency: BTreeMap::new(),
+        }
+    }
+
     /// Puts a pending change in force when its time has come.
     pub fn settle(&mut self, now: Instant) {
         self.pending.take_if(|pending| pending.until <= now);
@@ -99,7 +115,8 @@ impl Record {
         let pending = self.pending.as_ref().filter(|_| is_latest);
         let is_new = pending.is_some_and(|pending| pending.previous.is_none());
         let arn = arn_suffix.map_or_else(|| self.arn.clone(), |suffix| format!("{}:{suffix}", self.arn));
-        let snap_start = config.initialization_type == InitializationType::SnapStart;
+        let snap_start =
+            config.snap_start_versions || config.initialization_type == InitializationType::SnapStart;
         let log_format = if config.log_format == LogFormat::Json { "JSON" } else { "Text" };
         let layers: Vec<Value> = config
             .layers

@@ -25,6 +25,7 @@ pub struct ConfigurationUpdate {
     environment: Option<Environment>,
     logging_config: Option<LoggingConfig>,
     ephemeral_storage: Option<EphemeralStorage>,
+    snap_start: Option<SnapStart>,
 }
 
 /// `Environment`.
@@ -43,11 +44,22 @@ struct LoggingConfig {
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
+struct SnapStart {
+    apply_on: String,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
 struct EphemeralStorage {
     size: u32,
 }
 
 impl ConfigurationUpdate {
+    /// A change of the memory size only.
+    pub fn memory(memory_mb: u32) -> ConfigurationUpdate {
+        ConfigurationUpdate { memory_size: Some(memory_mb), ..ConfigurationUpdate::default() }
+    }
+
     /// `config` with this change. Environment variables are replaced as a whole.
     pub fn apply(&self, config: &FunctionConfig) -> Result<FunctionConfig, AwsError> {
         let mut config = config.clone();
@@ -71,6 +83,9 @@ impl ConfigurationUpdate {
         }
         if let Some(format) = self.logging_config.as_ref().and_then(|logging| logging.log_format) {
             config.log_format = format;
+        }
+        if let Some(snap_start) = &self.snap_start {
+            config.snap_start_versions = snap_start.apply_on == "PublishedVersions";
         }
         if let Some(storage) = &self.ephemeral_storage {
             within("ephemeralStorage.size", storage.size, &(512..=10_240))?;

@@ -82,6 +82,10 @@ pub(super) struct Driver {
     pub(super) initialized: bool,
     /// Init, until the first report has told it.
     pub(super) unreported_init: Option<Duration>,
+    /// False between the snapshot and its restore.
+    pub(super) restored: bool,
+    /// Restore and its billed part, until the first report has told it.
+    pub(super) unreported_restore: Option<(Duration, u64)>,
     /// Highest memory of the environment's life, bytes.
     pub(super) peak_bytes: Option<u64>,
     readers: Vec<LogReader>,
@@ -94,6 +98,8 @@ impl Driver {
             provisioned,
             initialized: false,
             unreported_init: None,
+            restored: true,
+            unreported_restore: None,
             peak_bytes: None,
             readers: Vec::new(),
             frozen: false,
@@ -108,7 +114,12 @@ impl Driver {
             json!({"initialization_type": initialization_type, "memory_mb": shared.function.memory_mb,
                    "api": self.provisioned.places.api}),
         );
-        match self.initialize(Phase::Init, None).await {
+        let phase = if shared.function.initialization_type == InitializationType::SnapStart {
+            Phase::SnapStart
+        } else {
+            Phase::Init
+        };
+        match self.initialize(phase, None).await {
             Ok(duration) => {
                 if shared.function.initialization_type == InitializationType::OnDemand {
                     self.unreported_init = Some(duration);
@@ -118,7 +129,13 @@ impl Driver {
             Err(failure) => self.reset(&failure).await,
         }
         on_milestone(&shared.id, Milestone::Initialized);
-        if orders.is_empty() {
+        if shared.function.is_managed_instances() {
+            self.live_concurrently(orders, on_milestone).await;
+            return;
+        }
+        // A snapshot is taken of something that stands still.
+        self.restored = phase != Phase::SnapStart || !self.initialized;
+        if orders.is_empty() || !self.restored {
             self.freeze();
         }
         while let Some(Order::Invoke(request)) = orders.recv().await {

@@ -30,7 +30,6 @@ pub(super) enum Phase {
     /// Again, inside an invocation ("suppressed").
     Invoke,
     /// Before a snapshot is taken.
-    #[expect(dead_code, reason = "SnapStart")]
     SnapStart,
 }
 
@@ -115,7 +114,7 @@ impl Driver {
         };
         shared.trace("runtime.spawn", json!({"process": id}));
         self.spawn(id, program, Category::Function)?;
-        until(|state| state.runtime.has_polled).await?;
+        until(|state| state.runtime.has_polled || state.runtime.restore_waiter.is_some()).await?;
         shared.trace("runtime.ready", json!({}));
         shared.change(|state| state.registration_open = false);
         until(State::all_ready).await

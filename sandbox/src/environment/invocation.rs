@@ -50,6 +50,8 @@ pub struct InvokeResult {
 pub struct Completion {
     /// The record of `platform.report`.
     pub report: Value,
+    /// What the kernel counted, as in the trace's `invocation` lines.
+    pub facts: Value,
     /// Last lines of the log, from START to REPORT.
     pub log_tail: String,
 }

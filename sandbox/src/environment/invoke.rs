@@ -26,6 +26,11 @@ impl Driver {
         let InvokeRequest { invocation, result, completion } = request;
         let shared = self.provisioned.shared.clone();
         let timeout = shared.function.timeout;
+        if !self.restored
+            && let Err(failure) = self.restore().await
+        {
+            self.reset(&failure).await;
+        }
         let is_warm = self.initialized;
         if is_warm {
             // Before the counters are read: what ran without a quota is Init's.
@@ -77,12 +82,12 @@ impl Driver {
         if failure.is_none() {
             self.freeze();
         }
-        let report = self.report(&invocation, duration, failure.as_ref(), &before);
+        let (report, facts) = self.report(&invocation, duration, failure.as_ref(), &before);
         if let Some(failure) = &failure {
             self.reset(failure).await;
         }
         shared.change(|state| state.in_flight.clear());
-        let _ = completion.send(Completion { report: report.record(), log_tail: shared.log.end() });
+        let _ = completion.send(Completion { report: report.record(), facts, log_tail: shared.log.end() });
     }
 
     fn before(&self) -> Before {
@@ -201,7 +206,7 @@ impl Driver {
         duration: Duration,
         failure: Option<&Failure>,
         before: &Before,
-    ) -> Report {
+    ) -> (Report, Value) {
         let shared = self.provisioned.shared.clone();
         let group = &self.provisioned.group;
         let peak = group.memory_peak();
@@ -225,7 +230,7 @@ impl Driver {
             },
             duration,
             init: self.unreported_init.take(),
-            restore: None,
+            restore: self.unreported_restore.take(),
             memory_mb: shared.function.memory_mb,
             peak_bytes: self.peak_bytes,
             managed_instances: false,
@@ -246,13 +251,13 @@ impl Driver {
             "max_memory_used_mb": report.max_memory_used_mb(), "produced_bytes": produced_bytes,
             "cpu": cpu, "peak_bytes": peak, "peak_is_of_invocation": before.peak_was_reset,
         });
-        shared.trace("invocation", fields);
-        report
+        shared.trace("invocation", fields.clone());
+        (report, fields)
     }
 }
 
 /// `status` of the closing events: a failure's own, else whether the function answered with an error.
-fn status(failure: Option<&Failure>, handled: bool) -> &'static str {
+pub(super) fn status(failure: Option<&Failure>, handled: bool) -> &'static str {
     match (failure, handled) {
         (Some(failure), _) => failure.status(),
         (None, true) => "error",

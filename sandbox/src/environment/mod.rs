@@ -14,8 +14,10 @@ pub mod failure;
 mod init;
 pub mod invocation;
 mod invoke;
+mod managed;
 mod provision;
 pub mod report;
+mod restore;
 mod shutdown;
 pub mod state;
 pub mod variables;
@@ -30,6 +32,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::cgroup::Hierarchy;
 use crate::config::{FunctionConfig, Interpreters};
+use crate::faults::Faults;
 use crate::supervisor::Isolation;
 use crate::telemetry::hub::Hub;
 use crate::trace::Trace;
@@ -54,6 +57,8 @@ pub struct Host {
     pub hierarchy: Hierarchy,
     /// Language interpreters of this machine.
     pub interpreters: Interpreters,
+    /// What is to go wrong.
+    pub faults: Arc<Faults>,
     /// Where facts are written.
     pub trace: Trace,
     /// AWS account number, twelve digits.
@@ -72,8 +77,12 @@ pub struct Shared {
     pub function: Arc<FunctionConfig>,
     /// AWS account number.
     pub account: String,
+    /// Bearer token of its local endpoints.
+    pub token: String,
     /// Its telemetry.
     pub telemetry: Hub,
+    /// What is to go wrong.
+    pub faults: Arc<Faults>,
     /// Its log file and the tail of the current invocation's log.
     pub log: LogTail,
     /// Its caller has an answer, though runtime or extensions may not be done yet.

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use super::driver::Around;
 use super::report::LogTail;
 use super::state::State;
-use super::variables::Places;
+use super::variables::{self, Places};
 use super::{Host, Shared};
 use crate::api;
 use crate::cgroup::{CgroupError, Group};
@@ -84,7 +84,9 @@ impl Provisioned {
             answered: answered.clone(),
             function: function.clone(),
             account: host.account.clone(),
-            telemetry: Hub::new(id, function.log_format, host.trace.clone()),
+            token: variables::token(&places.log_stream),
+            telemetry: Hub::new(id, function.log_format, host.trace.clone(), host.faults.clone()),
+            faults: host.faults.clone(),
             log: LogTail::new(&log_file, function.log_format),
             trace: host.trace.clone(),
             state: State::default().into(),

@@ -74,10 +74,16 @@ impl Driver {
     async fn shut_down_extensions(&mut self, reason: &str, deadline: Instant, deadline_ms: u64) {
         let shared = self.provisioned.shared.clone();
         let event = json!({"eventType": "SHUTDOWN", "shutdownReason": reason, "deadlineMs": deadline_ms});
+        if let Some(delay) = shared.faults.shutdown_delay_ms {
+            tokio::time::sleep(Duration::from_millis(delay)).await;
+        }
         shared.trace("shutdown.release", json!({}));
         let unsubscribed = shared.change(|state| {
             let mut unsubscribed = Vec::new();
             for extension in state.extensions.iter_mut().filter(|known| known.exit.is_none()) {
+                if extension.events.shutdown && shared.faults.lose_shutdown {
+                    continue;
+                }
                 if extension.events.shutdown {
                     extension.release(event.clone());
                 } else {

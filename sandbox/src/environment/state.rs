@@ -57,6 +57,10 @@ pub struct Runtime {
     pub has_polled: bool,
     /// What it posted to `init/error`: type and body.
     pub init_error: Option<(String, bytes::Bytes)>,
+    /// Its pending `restore/next` call: it has hooks to run after a restore.
+    pub restore_waiter: Option<oneshot::Sender<()>>,
+    /// What it posted to `restore/error`.
+    pub restore_error: Option<String>,
     /// Its pending `next` calls.
     pub waiters: VecDeque<oneshot::Sender<Delivery>>,
 }
@@ -236,6 +240,17 @@ impl State {
         Ok(receiver)
     }
 
+    /// The runtime is ready for a snapshot and waits to be told that it has been restored.
+    pub fn runtime_restore_next(&mut self) -> Result<oneshot::Receiver<()>, ApiError> {
+        if self.runtime.has_polled {
+            let message = "Transition from RuntimeReady to RuntimeRestoreReady is not allowed";
+            return Err(ApiError::new(StatusCode::FORBIDDEN, "InvalidStateTransition", message));
+        }
+        let (sender, receiver) = oneshot::channel();
+        self.runtime.restore_waiter = Some(sender);
+        Ok(receiver)
+    }
+
     /// The invocation with this id, for a response or an error; unknown or already answered ids are refused.
     pub fn invocation(&mut self, request_id: &str) -> Result<&mut InFlight, ApiError> {
         match self.in_flight.get_mut(request_id) {
@@ -261,6 +276,9 @@ impl Runtime {
     fn failure(&self) -> Option<Failure> {
         if let Some(message) = &self.launch_error {
             return Some(Failure::new("Runtime.InvalidEntrypoint", message));
+        }
+        if let Some(error_type) = &self.restore_error {
+            return Some(Failure::new(error_type, "the runtime reported a restore error"));
         }
         if let Some((error_type, body)) = &self.init_error {
             let failure = Failure::new(error_type, "the runtime reported an initialization error");

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::config::{FunctionConfig, LogFormat};
+use crate::config::{FunctionConfig, InitializationType, LogFormat};
 
 /// Variables only the runtime gets (developer guide, "Using the Lambda Extensions API").
 const WITHHELD_FROM_EXTENSIONS: [&str; 7] = [
@@ -14,6 +14,18 @@ const WITHHELD_FROM_EXTENSIONS: [&str; 7] = [
     "LAMBDA_RUNTIME_DIR",
     "LAMBDA_TASK_ROOT",
 ];
+
+/// Made-up access key.
+pub const ACCESS_KEY_ID: &str = "ASIASANDBOXSANDBOX00";
+
+/// Made-up secret and session token.
+pub const SECRET: &str = "sandbox";
+
+/// Bearer token of the credentials and metadata endpoints; it guards nothing, but must be sent as on Lambda.
+pub fn token(log_stream: &str) -> String {
+    let alphanumeric = log_stream.chars().filter(char::is_ascii_alphanumeric);
+    alphanumeric.collect()
+}
 
 /// Where an environment's processes find things.
 #[derive(Clone, Debug)]
@@ -49,9 +61,17 @@ pub fn for_runtime(function: &FunctionConfig, places: &Places) -> BTreeMap<Strin
     set("LANG", "en_US.UTF-8".into());
     set("PATH", format!("{host_path}:{opt}/bin"));
     // Credentials are made up: requests signed with them are meant for local endpoints.
-    set("AWS_ACCESS_KEY_ID", "ASIASANDBOXSANDBOX00".into());
-    set("AWS_SECRET_ACCESS_KEY", "sandbox".into());
-    set("AWS_SESSION_TOKEN", "sandbox".into());
+    if function.initialization_type == InitializationType::SnapStart {
+        // A snapshot outlives its credentials, so there are none in it.
+        set("AWS_CONTAINER_CREDENTIALS_FULL_URI", format!("http://{api}/2021-04-23/credentials"));
+        set("AWS_CONTAINER_AUTHORIZATION_TOKEN", token(log_stream));
+    } else {
+        set("AWS_ACCESS_KEY_ID", ACCESS_KEY_ID.into());
+        set("AWS_SECRET_ACCESS_KEY", SECRET.into());
+        set("AWS_SESSION_TOKEN", SECRET.into());
+    }
+    set("AWS_LAMBDA_METADATA_API", api.clone());
+    set("AWS_LAMBDA_METADATA_TOKEN", token(log_stream));
     if function.log_format == LogFormat::Json {
         set("AWS_LAMBDA_LOG_FORMAT", "JSON".into());
         set("AWS_LAMBDA_LOG_LEVEL", "INFO".into());

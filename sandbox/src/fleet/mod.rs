@@ -11,11 +11,11 @@ use std::time::{Duration, Instant};
 use thiserror::Error;
 use tokio::sync::Notify;
 
-use crate::config::FunctionConfig;
+use crate::config::{FunctionConfig, InitializationType};
 use crate::environment::invocation::InvokeRequest;
-use crate::environment::{Environment, Host, Milestone, OnMilestone};
+use crate::environment::{Environment, Host, MANAGED_CONCURRENCY, Milestone, OnMilestone};
 use crate::layers::{self, LayerError};
-use pool::Pool;
+use pool::{Member, Pool};
 
 /// How often idle environments are looked at.
 const REAP_INTERVAL: Duration = Duration::from_millis(500);
@@ -78,6 +78,12 @@ struct State {
     alive: usize,
 }
 
+impl State {
+    fn pool(&mut self, target: &Target) -> &mut Pool {
+        self.pools.entry((target.config.name.clone(), target.config.version.clone())).or_default()
+    }
+}
+
 impl Fleet {
     /// An empty fleet, and the task that reaps idle environments as long as it lives.
     pub fn start(host: Arc<Host>, settings: FleetSettings) -> Arc<Fleet> {
@@ -125,25 +131,73 @@ impl Fleet {
     fn dispatch(&self, target: &Target, request: InvokeRequest) -> Result<(), FleetError> {
         let mut state = self.lock();
         self.check_concurrency(&state, target)?;
-        let opt = self.opt(&mut state, &target.config)?;
-        let key = (target.config.name.clone(), target.config.version.clone());
-        let pool = state.pools.entry(key).or_default();
+        let pool = state.pool(target);
         pool.advance(target.generation);
         let mut request = request;
-        while let Some(environment) = pool.take_idle() {
+        while let Some(environment) = pool.take() {
             match environment.invoke(request) {
                 Ok(()) => return Ok(()),
                 // It has just ended by itself.
-                Err(returned) => request = returned,
+                Err(returned) => {
+                    pool.on_ended(&environment.id);
+                    request = returned;
+                }
             }
         }
-        let callback = self.on_milestone(target);
-        let environment = Environment::start(self.host.clone(), target.config.clone(), opt, callback);
+        let environment = self.start_environment(&mut state, target, target.config.clone(), false)?;
         // A new environment's queue is open, so the request cannot come back.
         let _ = environment.invoke(request);
-        pool.add_busy(environment, target.generation);
-        state.alive += 1;
         Ok(())
+    }
+
+    /// Starts one more environment and adds it to its pool: provisioned and without work, or with one invocation.
+    fn start_environment(
+        &self,
+        state: &mut State,
+        target: &Target,
+        config: Arc<FunctionConfig>,
+        provisioned: bool,
+    ) -> Result<Environment, FleetError> {
+        let opt = self.opt(state, &config)?;
+        let capacity = if config.is_managed_instances() { MANAGED_CONCURRENCY } else { 1 };
+        let callback = self.on_milestone(target);
+        let environment = Environment::start(self.host.clone(), config, opt, callback);
+        state.pool(target).add(Member {
+            environment: environment.clone(),
+            generation: target.generation,
+            capacity,
+            provisioned,
+            in_flight: usize::from(!provisioned),
+            idle_since: Instant::now(),
+            initialized: false,
+        });
+        state.alive += 1;
+        Ok(environment)
+    }
+
+    /// Keeps `wanted` environments of `target` ready ahead of invocations.
+    pub fn provision(&self, target: &Target, wanted: u32) -> Result<(), FleetError> {
+        let mut state = self.lock();
+        let pool = state.pool(target);
+        pool.advance(target.generation);
+        let mut config = FunctionConfig::clone(&target.config);
+        config.initialization_type = InitializationType::ProvisionedConcurrency;
+        let config = Arc::new(config);
+        for _ in 0..pool.settle_provisioned(wanted as usize) {
+            self.start_environment(&mut state, target, config.clone(), true)?;
+        }
+        Ok(())
+    }
+
+    /// Provisioned environments of a function version: ready ones, and those of them without work.
+    pub fn provisioned(&self, name: &str, version: &str) -> (usize, usize) {
+        let state = self.lock();
+        state.pools.get(&(name.to_owned(), version.to_owned())).map_or((0, 0), Pool::provisioned)
+    }
+
+    /// Concurrent invocations all functions may have together.
+    pub fn account_concurrency(&self) -> u32 {
+        self.settings.account_concurrency
     }
 
     /// Environments of earlier generations of a function version finish what they do and shut down.
@@ -171,7 +225,7 @@ impl Fleet {
     fn check_concurrency(&self, state: &State, target: &Target) -> Result<(), FleetError> {
         let busy = |name: Option<&str>| -> usize {
             let pools = state.pools.iter().filter(|((known, _), _)| name.is_none_or(|name| name == known));
-            pools.map(|(_, pool)| pool.busy()).sum()
+            pools.map(|(_, pool)| pool.in_flight()).sum()
         };
         if let Some(reserved) = target.reserved_concurrency {
             if busy(Some(&target.config.name)) >= reserved as usize {
@@ -202,7 +256,7 @@ impl Fleet {
             let mut state = fleet.lock();
             let pool = state.pools.entry(key.clone()).or_default();
             match milestone {
-                Milestone::Initialized => {}
+                Milestone::Initialized => pool.on_initialized(environment),
                 Milestone::Idle => pool.on_idle(environment),
                 Milestone::Ended => {
                     pool.on_ended(environment);

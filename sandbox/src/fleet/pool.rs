@@ -11,11 +11,27 @@ pub(super) struct Pool {
     members: Vec<Member>,
 }
 
-struct Member {
-    environment: Environment,
-    generation: u64,
-    /// Since when it has been idle; `None` while it works.
-    idle_since: Option<Instant>,
+/// One environment of a pool.
+pub(super) struct Member {
+    pub(super) environment: Environment,
+    /// Configuration it was started with.
+    pub(super) generation: u64,
+    /// Invocations it can take at a time: one, but for managed instances.
+    pub(super) capacity: usize,
+    /// Started ahead of invocations and kept ready for them.
+    pub(super) provisioned: bool,
+    /// Invocations it works on.
+    pub(super) in_flight: usize,
+    /// Since when it has had none; meaningless until `initialized`.
+    pub(super) idle_since: Instant,
+    /// Its Init is over.
+    pub(super) initialized: bool,
+}
+
+impl Member {
+    fn is_idle(&self) -> bool {
+        self.initialized && self.in_flight == 0
+    }
 }
 
 impl Pool {
@@ -25,15 +41,15 @@ impl Pool {
         self.dismiss(|member, current| member.generation < current);
     }
 
-    /// Shuts down members idle since before `oldest`.
+    /// Shuts down members idle since before `oldest`, but for provisioned ones.
     pub(super) fn reap(&mut self, oldest: Instant) {
-        self.dismiss(|member, _| member.idle_since.is_some_and(|since| since < oldest));
+        self.dismiss(|member, _| member.idle_since < oldest && !member.provisioned);
     }
 
     fn dismiss(&mut self, mut unwanted: impl FnMut(&Member, u64) -> bool) {
         let generation = self.generation;
         self.members.retain(|member| {
-            let dismissed = member.idle_since.is_some() && unwanted(member, generation);
+            let dismissed = member.is_idle() && unwanted(member, generation);
             if dismissed {
                 member.environment.shut_down();
             }
@@ -41,28 +57,42 @@ impl Pool {
         });
     }
 
-    /// The idle member used last, now busy: the others may then grow old enough to be reaped.
-    pub(super) fn take_idle(&mut self) -> Option<Environment> {
-        let idle = self.members.iter_mut().filter(|member| member.idle_since.is_some());
-        let member = idle.max_by_key(|member| member.idle_since)?;
-        member.idle_since = None;
+    /// A member with room for an invocation, which is counted: provisioned ones first, then the one used last, so
+    /// that the others may grow old enough to be reaped.
+    pub(super) fn take(&mut self) -> Option<Environment> {
+        let generation = self.generation;
+        let free = self.members.iter_mut().filter(|member| {
+            // One at a time: a new environment is handed its invocation before its Init is over.
+            let has_room = member.in_flight < member.capacity && (member.initialized || member.capacity > 1);
+            has_room && member.generation == generation
+        });
+        let member = free.max_by_key(|member| (member.provisioned, member.idle_since))?;
+        member.in_flight += 1;
         Some(member.environment.clone())
     }
 
-    /// No member is idle, but one has answered its caller.
+    /// No member has room, but one has answered its caller.
     pub(super) fn is_about_to_be_idle(&self) -> bool {
         let current = || self.members.iter().filter(|member| member.generation == self.generation);
-        current().all(|member| member.idle_since.is_none())
+        current().all(|member| member.in_flight >= member.capacity)
             && current().any(|member| member.environment.is_settling())
     }
 
-    pub(super) fn add_busy(&mut self, environment: Environment, generation: u64) {
-        self.members.push(Member { environment, generation, idle_since: None });
+    pub(super) fn add(&mut self, member: Member) {
+        self.members.push(member);
+    }
+
+    pub(super) fn on_initialized(&mut self, id: &str) {
+        if let Some(member) = self.members.iter_mut().find(|member| member.environment.id == id) {
+            member.initialized = true;
+        }
+        self.advance(self.generation);
     }
 
     pub(super) fn on_idle(&mut self, id: &str) {
         if let Some(member) = self.members.iter_mut().find(|member| member.environment.id == id) {
-            member.idle_since = Some(Instant::now());
+            member.in_flight = member.in_flight.saturating_sub(1);
+            member.idle_since = Instant::now();
         }
         self.advance(self.generation);
     }
@@ -71,7 +101,29 @@ impl Pool {
         self.members.retain(|member| member.environment.id != id);
     }
 
-    pub(super) fn busy(&self) -> usize {
-        self.members.iter().filter(|member| member.idle_since.is_none()).count()
+    pub(super) fn in_flight(&self) -> usize {
+        self.members.iter().map(|member| member.in_flight).sum()
+    }
+
+    /// Provisioned members: all that are initialized, and those of them that are idle.
+    pub(super) fn provisioned(&self) -> (usize, usize) {
+        let allocated = self.members.iter().filter(|member| member.provisioned && member.initialized);
+        (allocated.clone().count(), allocated.filter(|member| member.in_flight == 0).count())
+    }
+
+    /// How many provisioned members are missing to `wanted`; surplus ones become ordinary and old.
+    pub(super) fn settle_provisioned(&mut self, wanted: usize) -> usize {
+        let generation = self.generation;
+        let mut kept = 0;
+        for member in self.members.iter_mut().filter(|member| member.provisioned) {
+            let keep = kept < wanted && member.generation == generation;
+            kept += usize::from(keep);
+            member.provisioned = keep;
+            if !keep {
+                member.generation = 0;
+            }
+        }
+        self.advance(generation);
+        wanted - kept
     }
 }

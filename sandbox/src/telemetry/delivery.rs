@@ -4,6 +4,7 @@
 //! while the environment is frozen: the sender of real Lambda is frozen with it.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine;
@@ -19,6 +20,7 @@ use tokio::sync::watch;
 
 use super::queue::SharedQueue;
 use super::subscription::Destination;
+use crate::faults::Faults;
 
 /// First pause after a refused or failed batch; doubled each time.
 const FIRST_BACKOFF: Duration = Duration::from_millis(25);
@@ -28,13 +30,21 @@ const FIRST_BACKOFF: Duration = Duration::from_millis(25);
 const ATTEMPTS: u32 = 6;
 
 /// Delivers from `queue` until the task is aborted. `running` is false while the environment is frozen.
-pub async fn run(queue: SharedQueue, destination: Destination, mut running: watch::Receiver<bool>) {
+pub async fn run(
+    queue: SharedQueue,
+    destination: Destination,
+    mut running: watch::Receiver<bool>,
+    faults: Arc<Faults>,
+) {
     let mut sender = Sender { destination, connection: None };
     loop {
         if running.wait_for(|running| *running).await.is_err() {
             return;
         }
-        let batch = queue.next_batch().await;
+        let batch = faults.spoil(queue.next_batch().await).await;
+        if batch.is_empty() {
+            continue;
+        }
         let mut backoff = FIRST_BACKOFF;
         let mut delivered = false;
         for _ in 0..ATTEMPTS {
@@ -43,6 +53,9 @@ pub async fn run(queue: SharedQueue, destination: Destination, mut running: watc
             }
             match sender.send(&batch).await {
                 Ok(()) => {
+                    if faults.repeats_batch() {
+                        let _ = sender.send(&batch).await;
+                    }
                     delivered = true;
                     break;
                 }

@@ -12,6 +12,7 @@ use super::event::{Event, Record};
 use super::queue::{Queue, SharedQueue};
 use super::subscription::Subscription;
 use crate::config::LogFormat;
+use crate::faults::Faults;
 use crate::time::iso_ms;
 use crate::trace::Trace;
 
@@ -20,6 +21,7 @@ pub struct Hub {
     environment: String,
     format: LogFormat,
     trace: Trace,
+    faults: Arc<Faults>,
     running: watch::Sender<bool>,
     state: Mutex<State>,
 }
@@ -39,9 +41,9 @@ struct Subscriber {
 
 impl Hub {
     /// A hub without subscribers, running.
-    pub fn new(environment: &str, format: LogFormat, trace: Trace) -> Hub {
+    pub fn new(environment: &str, format: LogFormat, trace: Trace, faults: Arc<Faults>) -> Hub {
         let (running, _) = watch::channel(true);
-        Hub { environment: environment.to_owned(), format, trace, running, state: Mutex::default() }
+        Hub { environment: environment.to_owned(), format, trace, faults, running, state: Mutex::default() }
     }
 
     /// Forgets all subscriptions and keeps events from now on for replay: Init begins.
@@ -70,7 +72,12 @@ impl Hub {
         for event in state.history.iter().flatten() {
             queue.push(event);
         }
-        let task = tokio::spawn(delivery::run(queue.clone(), destination, self.running.subscribe()));
+        let task = tokio::spawn(delivery::run(
+            queue.clone(),
+            destination,
+            self.running.subscribe(),
+            self.faults.clone(),
+        ));
         state.subscribers.push(Subscriber { name: name.to_owned(), queue, task });
         drop(state);
         let record = json!({"name": name, "state": "Subscribed", "types": types});

@@ -9,12 +9,15 @@
 
 mod control;
 mod extensions;
+mod faults;
 mod http;
 mod init;
 mod invoke;
 mod limits;
+mod modes;
 mod processes;
 mod puppets;
 mod sandbox;
 mod shutdown;
 mod telemetry;
+mod versions;

@@ -1,0 +1,52 @@
+//! Endpoints that tell an environment about itself: container credentials and metadata.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use axum::extract::State;
+use axum::routing::get;
+use axum::{Json, Router};
+use http::{HeaderMap, StatusCode, header};
+use serde_json::{Value, json};
+
+use super::error::ApiError;
+use crate::environment::Shared;
+use crate::environment::variables::{ACCESS_KEY_ID, SECRET};
+use crate::time::iso_ms;
+
+/// Life of handed-out credentials.
+const CREDENTIALS_LIFE: Duration = Duration::from_secs(6 * 3600);
+
+pub(super) fn routes() -> Router<Arc<Shared>> {
+    Router::new()
+        .route("/2021-04-23/credentials", get(credentials))
+        .route("/2026-01-15/metadata/execution-environment", get(metadata))
+}
+
+fn authorize(environment: &Shared, headers: &HeaderMap) -> Result<(), ApiError> {
+    let given = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    if given.strip_prefix("Bearer ").unwrap_or(given) == environment.token {
+        return Ok(());
+    }
+    Err(ApiError::new(StatusCode::UNAUTHORIZED, "Unauthorized", "the bearer token is missing or wrong"))
+}
+
+/// What SnapStart functions have instead of keys in variables.
+async fn credentials(
+    State(environment): State<Arc<Shared>>,
+    headers: HeaderMap,
+) -> Result<Json<Value>, ApiError> {
+    authorize(&environment, &headers)?;
+    let expiration = iso_ms(SystemTime::now() + CREDENTIALS_LIFE);
+    Ok(Json(json!({
+        "AccessKeyId": ACCESS_KEY_ID, "SecretAccessKey": SECRET, "Token": SECRET, "Expiration": expiration,
+    })))
+}
+
+async fn metadata(
+    State(environment): State<Arc<Shared>>,
+    headers: HeaderMap,
+) -> Result<Json<Value>, ApiError> {
+    authorize(&environment, &headers)?;
+    Ok(Json(json!({"AvailabilityZoneID": "use1-az1"})))
+}

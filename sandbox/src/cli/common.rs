@@ -1,0 +1,126 @@
+//! What every command that runs functions has in common.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::{Args, ValueEnum};
+
+use crate::control::{ControlPlane, Folders};
+use crate::environment::Host;
+use crate::faults::Faults;
+use crate::fleet::{Fleet, FleetSettings};
+use crate::host;
+use crate::supervisor::Isolation;
+use crate::trace::Trace;
+
+/// How long environments may take to end; SHUTDOWN has two seconds, a running invocation may need more.
+const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(15);
+
+/// Settings of a sandbox.
+#[derive(Debug, Args)]
+pub(super) struct Common {
+    /// Folder for log files and running environments.
+    #[arg(long, default_value = ".lambda-sandbox")]
+    data: PathBuf,
+    /// Layer (folder or zip) that every function gets; may be repeated.
+    #[arg(long)]
+    layer: Vec<PathBuf>,
+    /// Write everything that happens to this file, one JSON object a line.
+    #[arg(long)]
+    trace: Option<PathBuf>,
+    /// AWS region the functions believe to be in.
+    #[arg(long, default_value = "us-east-1")]
+    region: String,
+    /// AWS account number the functions believe to be in.
+    #[arg(long, default_value = "123456789012")]
+    account: String,
+    /// How environments are kept apart.
+    #[arg(long, value_enum, default_value_t = IsolationChoice::Auto)]
+    isolation: IsolationChoice,
+    /// Leave CPU, memory and freezing to nobody, even where control groups work.
+    #[arg(long)]
+    no_limits: bool,
+    #[command(flatten)]
+    faults: Faults,
+}
+
+/// Values of `--isolation`.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum IsolationChoice {
+    /// The strongest that works.
+    Auto,
+    /// Mount and PID namespaces, as root.
+    Namespaces,
+    /// The same in an unprivileged user namespace.
+    User,
+    /// Plain processes.
+    None,
+}
+
+/// How fast the control plane acts, and how much it allows.
+pub(super) struct Pace {
+    pub(super) fleet: FleetSettings,
+    pub(super) update_delay: Duration,
+    pub(super) control_rate: Option<f64>,
+}
+
+/// A sandbox without an address.
+pub(super) struct Sandbox {
+    pub(super) host: Arc<Host>,
+    pub(super) fleet: Arc<Fleet>,
+    pub(super) plane: Arc<ControlPlane>,
+    folders: Folders,
+}
+
+impl Common {
+    pub(super) fn start(self, pace: Pace) -> anyhow::Result<Sandbox> {
+        let trace = match &self.trace {
+            Some(path) => Trace::to_file(path)
+                .with_context(|| format!("cannot write the trace file {}", path.display()))?,
+            None => Trace::disabled(),
+        };
+        let isolation = match self.isolation {
+            IsolationChoice::Auto => None,
+            IsolationChoice::Namespaces => Some(Isolation::Namespaces),
+            IsolationChoice::User => Some(Isolation::UserNamespaces),
+            IsolationChoice::None => Some(Isolation::Processes),
+        };
+        let options = host::Options {
+            data: self.data,
+            account: self.account,
+            trace,
+            isolation,
+            limits: !self.no_limits,
+            faults: self.faults,
+        };
+        let host = Arc::new(host::prepare(options)?);
+        host::say_what_is_off(&host);
+        let fleet = Fleet::start(host.clone(), pace.fleet);
+        let plane = ControlPlane::new(fleet.clone(), &self.region, pace.update_delay, pace.control_rate);
+        let layers = self.layer.iter().map(|layer| layer.canonicalize().unwrap_or_else(|_| layer.clone()));
+        let folders = Folders { layers: layers.collect() };
+        Ok(Sandbox { host, fleet, plane: Arc::new(plane), folders })
+    }
+}
+
+impl Sandbox {
+    pub(super) fn load(&self, folder: &Path) -> anyhow::Result<Vec<String>> {
+        let names = self.plane.load(&self.folders, folder)?;
+        tracing::info!(folder = %folder.display(), functions = %names.join(" "), "functions loaded");
+        Ok(names)
+    }
+
+    /// Shuts every environment down properly, unless `hurry` comes first.
+    pub(super) async fn stop(self, hurry: impl Future) {
+        let left = tokio::select! {
+            left = self.fleet.shut_down(SHUTDOWN_PATIENCE) => left,
+            _ = hurry => 1,
+        };
+        if left > 0 {
+            tracing::warn!(left, "environments did not end by themselves and are killed");
+        }
+        host::clean_up(&self.host);
+    }
+}

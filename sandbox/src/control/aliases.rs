@@ -1,0 +1,181 @@
+//! Aliases, with weights between two versions.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::{Path, Query, State};
+use http::StatusCode;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::ControlPlane;
+use super::error::AwsError;
+use super::model::{Alias, LATEST, Record, new_revision_id};
+use super::name::FunctionRef;
+
+/// The request body of `CreateAlias` and `UpdateAlias`.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct AliasBody {
+    name: Option<String>,
+    function_version: Option<String>,
+    description: Option<String>,
+    routing_config: Option<RoutingConfig>,
+    revision_id: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct RoutingConfig {
+    #[serde(default)]
+    additional_version_weights: BTreeMap<String, f64>,
+}
+
+type Answer = Result<Json<Value>, AwsError>;
+
+fn parse(body: &[u8]) -> Result<AliasBody, AwsError> {
+    serde_json::from_slice(body).map_err(|error| AwsError::malformed(error.to_string()))
+}
+
+fn missing(record: &Record, alias: &str) -> AwsError {
+    AwsError::not_found(format!("Cannot find alias arn: {}:{alias}", record.arn))
+}
+
+/// Both versions must be there; a weighted alias may not involve `$LATEST`.
+fn check(record: &Record, alias: &Alias) -> Result<(), AwsError> {
+    let exists = |version: &str| {
+        let found = record.version(version).map(|_| ());
+        found.ok_or_else(|| AwsError::not_found(format!("Function not found: {}:{version}", record.arn)))
+    };
+    exists(&alias.version)?;
+    let Some((version, weight)) = &alias.additional else { return Ok(()) };
+    if alias.version == LATEST || version == LATEST {
+        return Err(AwsError::invalid(
+            "$LATEST is not supported for an alias pointing to more than 1 version",
+        ));
+    }
+    if !(0.0..=1.0).contains(weight) {
+        return Err(AwsError::invalid(format!("weight {weight} is not between 0 and 1")));
+    }
+    if *version == alias.version {
+        return Err(AwsError::invalid("an alias needs two different versions to have weights"));
+    }
+    exists(version)
+}
+
+fn routing(config: RoutingConfig) -> Result<Option<(String, f64)>, AwsError> {
+    let mut weights = config.additional_version_weights.into_iter();
+    match (weights.next(), weights.next()) {
+        (additional, None) => Ok(additional),
+        _ => Err(AwsError::invalid("at most one additional version")),
+    }
+}
+
+pub(super) async fn create(
+    State(plane): State<Arc<ControlPlane>>,
+    Path(name): Path<String>,
+    body: Bytes,
+) -> Result<(StatusCode, Json<Value>), AwsError> {
+    let function = FunctionRef::parse(&name, None)?;
+    let body = parse(&body)?;
+    let (Some(name), Some(version)) = (body.name, body.function_version) else {
+        return Err(AwsError::invalid("Name and FunctionVersion are required"));
+    };
+    let is_number = name.chars().all(|character| character.is_ascii_digit());
+    if name.is_empty() || is_number || name.contains('$') {
+        return Err(AwsError::invalid(format!("{name} is not an alias name")));
+    }
+    let mut catalog = plane.catalog();
+    let record = catalog.record(&function.name, Instant::now())?;
+    if record.aliases.contains_key(&name) {
+        return Err(AwsError::conflict(format!("Alias already exists: {}:{name}", record.arn)));
+    }
+    let alias = Alias {
+        version,
+        additional: body.routing_config.map(routing).transpose()?.flatten(),
+        description: body.description.unwrap_or_default(),
+        revision_id: new_revision_id(),
+    };
+    check(record, &alias)?;
+    let shown = record.alias(&name, &alias);
+    record.aliases.insert(name, alias);
+    plane.trace("control.create_alias", &shown);
+    Ok((StatusCode::CREATED, Json(shown)))
+}
+
+pub(super) async fn update(
+    State(plane): State<Arc<ControlPlane>>,
+    Path((name, alias_name)): Path<(String, String)>,
+    body: Bytes,
+) -> Answer {
+    let function = FunctionRef::parse(&name, None)?;
+    let body = parse(&body)?;
+    let mut catalog = plane.catalog();
+    let record = catalog.record(&function.name, Instant::now())?;
+    let mut alias = record.aliases.get(&alias_name).cloned().ok_or_else(|| missing(record, &alias_name))?;
+    if body.revision_id.is_some_and(|wanted| wanted != alias.revision_id) {
+        let message = "The RevisionId provided does not match the latest RevisionId for the Lambda function or alias. Call the GetFunction or the GetAlias API to retrieve the latest RevisionId";
+        return Err(AwsError::precondition(message));
+    }
+    if let Some(version) = body.function_version {
+        alias.version = version;
+    }
+    if let Some(config) = body.routing_config {
+        alias.additional = routing(config)?;
+    }
+    if let Some(description) = body.description {
+        alias.description = description;
+    }
+    check(record, &alias)?;
+    alias.revision_id = new_revision_id();
+    let shown = record.alias(&alias_name, &alias);
+    record.aliases.insert(alias_name, alias);
+    plane.trace("control.update_alias", &shown);
+    Ok(Json(shown))
+}
+
+pub(super) async fn get(
+    State(plane): State<Arc<ControlPlane>>,
+    Path((name, alias)): Path<(String, String)>,
+) -> Answer {
+    let function = FunctionRef::parse(&name, None)?;
+    let mut catalog = plane.catalog();
+    let record = catalog.record(&function.name, Instant::now())?;
+    let found = record.aliases.get(&alias).ok_or_else(|| missing(record, &alias))?;
+    Ok(Json(record.alias(&alias, found)))
+}
+
+pub(super) async fn delete(
+    State(plane): State<Arc<ControlPlane>>,
+    Path((name, alias)): Path<(String, String)>,
+) -> Result<StatusCode, AwsError> {
+    let function = FunctionRef::parse(&name, None)?;
+    let mut catalog = plane.catalog();
+    catalog.record(&function.name, Instant::now())?.aliases.remove(&alias);
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// `?FunctionVersion=`.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct Filter {
+    function_version: Option<String>,
+}
+
+pub(super) async fn list(
+    State(plane): State<Arc<ControlPlane>>,
+    Path(name): Path<String>,
+    Query(filter): Query<Filter>,
+) -> Answer {
+    let function = FunctionRef::parse(&name, None)?;
+    let mut catalog = plane.catalog();
+    let record = catalog.record(&function.name, Instant::now())?;
+    let wanted =
+        |alias: &Alias| filter.function_version.as_ref().is_none_or(|version| *version == alias.version);
+    let aliases = record.aliases.iter().filter(|(_, alias)| wanted(alias));
+    let aliases: Vec<Value> = aliases.map(|(name, alias)| record.alias(name, alias)).collect();
+    Ok(Json(json!({"Aliases": aliases})))
+}

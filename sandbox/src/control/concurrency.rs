@@ -1,0 +1,155 @@
+//! Reserved and provisioned concurrency, and the account's limits.
+
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::{Path, Query, State};
+use http::StatusCode;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::ControlPlane;
+use super::error::AwsError;
+use super::functions::Qualifier;
+use super::model::LATEST;
+use super::name::FunctionRef;
+use crate::time::last_modified;
+
+type Answer = Result<Json<Value>, AwsError>;
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Reserved {
+    reserved_concurrent_executions: u32,
+}
+
+pub(super) async fn put_reserved(
+    State(plane): State<Arc<ControlPlane>>,
+    Path(name): Path<String>,
+    body: Bytes,
+) -> Answer {
+    let function = FunctionRef::parse(&name, None)?;
+    let Reserved { reserved_concurrent_executions: reserved } =
+        serde_json::from_slice(&body).map_err(|error| AwsError::malformed(error.to_string()))?;
+    plane.catalog().record(&function.name, Instant::now())?.reserved_concurrency = Some(reserved);
+    Ok(Json(json!({"ReservedConcurrentExecutions": reserved})))
+}
+
+pub(super) async fn get_reserved(State(plane): State<Arc<ControlPlane>>, Path(name): Path<String>) -> Answer {
+    let function = FunctionRef::parse(&name, None)?;
+    let reserved = plane.catalog().record(&function.name, Instant::now())?.reserved_concurrency;
+    Ok(Json(reserved.map_or_else(|| json!({}), |it| json!({"ReservedConcurrentExecutions": it}))))
+}
+
+pub(super) async fn delete_reserved(
+    State(plane): State<Arc<ControlPlane>>,
+    Path(name): Path<String>,
+) -> Result<StatusCode, AwsError> {
+    let function = FunctionRef::parse(&name, None)?;
+    plane.catalog().record(&function.name, Instant::now())?.reserved_concurrency = None;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// The version or alias that provisioned concurrency needs, and never `$LATEST`.
+fn qualified(name: &str, query: &Qualifier) -> Result<(FunctionRef, String), AwsError> {
+    let function = FunctionRef::parse(name, query.qualifier.as_deref())?;
+    match function.qualifier.clone() {
+        Some(qualifier) if qualifier != LATEST => Ok((function, qualifier)),
+        _ => Err(AwsError::invalid(
+            "Provisioned Concurrency Configs cannot be applied to unpublished function versions.",
+        )),
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Provisioned {
+    provisioned_concurrent_executions: u32,
+}
+
+pub(super) async fn put_provisioned(
+    State(plane): State<Arc<ControlPlane>>,
+    Path(name): Path<String>,
+    Query(query): Query<Qualifier>,
+    body: Bytes,
+) -> Result<(StatusCode, Json<Value>), AwsError> {
+    let (function, qualifier) = qualified(&name, &query)?;
+    let Provisioned { provisioned_concurrent_executions: requested } =
+        serde_json::from_slice(&body).map_err(|error| AwsError::malformed(error.to_string()))?;
+    let target = {
+        let mut catalog = plane.catalog();
+        // 1 is never below a weight, so the alias's main version is what gets the environments.
+        let resolved = catalog.resolve(&function, Instant::now(), 1.0)?;
+        let record = catalog.record(&function.name, Instant::now())?;
+        record.provisioned_concurrency.insert(qualifier, requested);
+        resolved.target
+    };
+    plane.fleet.provision(&target, requested)?;
+    let status = json!({
+        "RequestedProvisionedConcurrentExecutions": requested, "Status": "IN_PROGRESS",
+        "AllocatedProvisionedConcurrentExecutions": 0, "AvailableProvisionedConcurrentExecutions": 0,
+        "LastModified": last_modified(SystemTime::now()),
+    });
+    Ok((StatusCode::ACCEPTED, Json(status)))
+}
+
+pub(super) async fn get_provisioned(
+    State(plane): State<Arc<ControlPlane>>,
+    Path(name): Path<String>,
+    Query(query): Query<Qualifier>,
+) -> Answer {
+    let (function, qualifier) = qualified(&name, &query)?;
+    let mut catalog = plane.catalog();
+    let resolved = catalog.resolve(&function, Instant::now(), 1.0)?;
+    let record = catalog.record(&function.name, Instant::now())?;
+    let Some(requested) = record.provisioned_concurrency.get(&qualifier).copied() else {
+        let message = "No Provisioned Concurrency Config found for this function";
+        let error = AwsError::not_found(message);
+        return Err(AwsError { exception: "ProvisionedConcurrencyConfigNotFoundException", ..error });
+    };
+    let (allocated, available) = plane.fleet.provisioned(&function.name, &resolved.version);
+    Ok(Json(json!({
+        "RequestedProvisionedConcurrentExecutions": requested,
+        "AllocatedProvisionedConcurrentExecutions": allocated,
+        "AvailableProvisionedConcurrentExecutions": available,
+        "Status": if allocated >= requested as usize { "READY" } else { "IN_PROGRESS" },
+        "LastModified": last_modified(SystemTime::now()),
+    })))
+}
+
+pub(super) async fn delete_provisioned(
+    State(plane): State<Arc<ControlPlane>>,
+    Path(name): Path<String>,
+    Query(query): Query<Qualifier>,
+) -> Result<StatusCode, AwsError> {
+    let (function, qualifier) = qualified(&name, &query)?;
+    let target = {
+        let mut catalog = plane.catalog();
+        catalog.record(&function.name, Instant::now())?.provisioned_concurrency.remove(&qualifier);
+        catalog.resolve(&function, Instant::now(), 1.0)?.target
+    };
+    plane.fleet.provision(&target, 0)?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+pub(super) async fn account_settings(State(plane): State<Arc<ControlPlane>>) -> Answer {
+    let mut catalog = plane.catalog();
+    let (mut count, mut size, mut reserved) = (0_u64, 0, 0);
+    for record in catalog.records(Instant::now()) {
+        count += 1;
+        size += record.latest.code_size;
+        reserved += record.reserved_concurrency.unwrap_or_default();
+    }
+    let limit = plane.fleet.account_concurrency();
+    Ok(Json(json!({
+        "AccountLimit": {
+            "ConcurrentExecutions": limit,
+            "UnreservedConcurrentExecutions": limit.saturating_sub(reserved),
+            "TotalCodeSize": 80_530_636_800_u64,
+            "CodeSizeUnzipped": 262_144_000, "CodeSizeZipped": 52_428_800,
+        },
+        "AccountUsage": {"FunctionCount": count, "TotalCodeSize": size},
+    })))
+}

@@ -1,0 +1,62 @@
+//! Invocations from the command line, past HTTP.
+
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use anyhow::anyhow;
+use bytes::Bytes;
+use uuid::Uuid;
+
+use super::ControlPlane;
+use super::error::AwsError;
+use super::invoke::{new_trace_id, send};
+use super::name::FunctionRef;
+use super::update::ConfigurationUpdate;
+use crate::environment::invocation::{Completion, Invocation, InvokeResult};
+
+/// An invocation that is over.
+pub struct Done {
+    /// The answer.
+    pub result: InvokeResult,
+    /// Report and log.
+    pub completion: Completion,
+}
+
+impl ControlPlane {
+    /// Invokes a function and waits until everything about it is over, at `memory_mb` if given.
+    pub async fn invoke_directly(
+        &self,
+        name: &str,
+        memory_mb: Option<u32>,
+        payload: Bytes,
+    ) -> anyhow::Result<Done> {
+        let failed = |error: AwsError| anyhow!("{}: {}", error.exception, error.message);
+        let function = FunctionRef::parse(name, None).map_err(failed)?;
+        let resolved = {
+            let mut catalog = self.catalog();
+            let now = Instant::now();
+            let current = catalog.record(name, now).map_err(failed)?.latest.config.memory_mb;
+            if let Some(memory_mb) = memory_mb.filter(|wanted| *wanted != current) {
+                let update = ConfigurationUpdate::memory(memory_mb);
+                let changed = catalog.update_configuration(name, update, now, SystemTime::now());
+                let generation = changed.map_err(failed)?.latest.generation;
+                self.fleet.retire(name, super::LATEST, generation);
+            }
+            catalog.resolve(&function, now, 1.0).map_err(failed)?
+        };
+        let invocation = Arc::new(Invocation {
+            request_id: Uuid::new_v4().to_string(),
+            payload,
+            function_arn: resolved.function_arn.clone(),
+            trace_id: new_trace_id(),
+            client_context: None,
+            cognito_identity: None,
+        });
+        let (answered, completed) = send(self, &resolved, invocation).await.map_err(failed)?;
+        let result = answered.await?;
+        let completion = completed.await.map_err(|_| {
+            anyhow!("the environment could not be used: {}", String::from_utf8_lossy(&result.payload))
+        })?;
+        Ok(Done { result, completion })
+    }
+}
