@@ -1,9 +1,10 @@
 //! Scores the predictor on measured functions.
 //!
-//! `evaluate DIR [--base MB] [--json]`, where DIR holds `invocations.csv` in the format of
+//! `evaluate DIR [--base MB] [--json] [--picture FILE]`, where DIR holds `invocations.csv` in the format of
 //! `sizing/data/throttled-functions`: the first half of a function's invocations at one size is its
 //! telemetry, the mean of the second half at every other size is what must be told.
 
+mod picture;
 mod table;
 mod throttled;
 
@@ -15,12 +16,14 @@ use tailor_sizing::prices::PriceTable;
 use tailor_sizing::score::score;
 use tailor_sizing::units::{Architecture, Megabytes};
 
-const USAGE: &str = "usage: evaluate DIR [--base MB] [--json]";
+const USAGE: &str = "usage: evaluate DIR [--base MB] [--json] [--picture FILE]";
 
 struct Arguments {
     folder: PathBuf,
     bases: Vec<Megabytes>,
     json: bool,
+    /// Where to draw predicted against measured, from the first base or 256 MB.
+    picture: Option<PathBuf>,
 }
 
 fn main() -> ExitCode {
@@ -37,6 +40,11 @@ fn run() -> anyhow::Result<()> {
     let arguments = arguments(std::env::args().skip(1))?;
     let cases = throttled::read(&arguments.folder)?;
     let rates = PriceTable::embedded().rates("us-east-1", Architecture::X86_64)?;
+    if let Some(path) = &arguments.picture {
+        let base = arguments.bases.first().copied().unwrap_or(Megabytes(256));
+        std::fs::write(path, picture::draw(&cases, base))
+            .with_context(|| format!("cannot write {}", path.display()))?;
+    }
     let report = score(&cases, &arguments.bases, &rates);
     if arguments.json {
         println!("{}", serde_json::to_string_pretty(&report)?);
@@ -50,6 +58,7 @@ fn arguments(mut given: impl Iterator<Item = String>) -> anyhow::Result<Argument
     let mut folder = None;
     let mut bases = Vec::new();
     let mut json = false;
+    let mut picture = None;
     while let Some(argument) = given.next() {
         match argument.as_str() {
             "--json" => json = true,
@@ -57,9 +66,10 @@ fn arguments(mut given: impl Iterator<Item = String>) -> anyhow::Result<Argument
                 let text = given.next().context(USAGE)?;
                 bases.push(Megabytes(text.parse().with_context(|| format!("`{text}` is no size in MB"))?));
             }
+            "--picture" => picture = Some(PathBuf::from(given.next().context(USAGE)?)),
             other if other.starts_with('-') => bail!("unknown option `{other}`\n{USAGE}"),
             other => folder = Some(PathBuf::from(other)),
         }
     }
-    Ok(Arguments { folder: folder.context(USAGE)?, bases, json })
+    Ok(Arguments { folder: folder.context(USAGE)?, bases, json, picture })
 }

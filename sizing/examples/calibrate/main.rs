@@ -1,0 +1,146 @@
+//! Makes the constants of `sizing/src/interval.rs`.
+//!
+//! `calibrate DIR`, DIR as for `evaluate`. Predicts every size of every function from every other, and finds
+//! the weights of the doubts under which the errors are likeliest (Student's t with five degrees of freedom:
+//! a few errors are far larger than most), then the widths that hold 80 % and 95 % of them. Prints the
+//! constants, and how many errors such intervals hold on functions that were left out of the fit.
+
+#[path = "../evaluate/throttled.rs"]
+mod throttled;
+
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use tailor_sizing::interval::WEIGHTS;
+use tailor_sizing::predict::Model;
+
+/// Degrees of freedom of the error's distribution.
+const FREEDOM: f64 = 5.0;
+
+/// Parts the functions are cut into, each left out once.
+const FOLDS: usize = 8;
+
+/// One prediction: who, from which size, its doubts and its error in logarithm.
+struct Sample {
+    function: usize,
+    base_mb: u32,
+    doubts: [f64; WEIGHTS.len()],
+    error: f64,
+}
+
+/// Weights and the two widths.
+struct Fit {
+    weights: [f64; WEIGHTS.len()],
+    width_80: f64,
+    width_95: f64,
+}
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("calibrate: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> anyhow::Result<()> {
+    let folder = std::env::args().nth(1).context("usage: calibrate DIR")?;
+    let samples = samples(folder.as_ref())?;
+    let mut held: BTreeMap<u32, [usize; 3]> = BTreeMap::new();
+    for fold in 0..FOLDS {
+        let (left_out, seen): (Vec<&Sample>, Vec<&Sample>) =
+            samples.iter().partition(|sample| sample.function % FOLDS == fold);
+        let fit = Fit::of(&seen);
+        for sample in left_out {
+            let off = fit.standardized(sample);
+            let counts = held.entry(sample.base_mb).or_default();
+            counts[0] += 1;
+            counts[1] += usize::from(off <= fit.width_80);
+            counts[2] += usize::from(off <= fit.width_95);
+        }
+    }
+    let Fit { weights, width_80, width_95 } = Fit::of(&samples.iter().collect::<Vec<_>>());
+    println!("WEIGHTS {weights:.5?}\nWIDTH_80 {width_80:.2}\nWIDTH_95 {width_95:.2}\n");
+    println!("base MB   in 80   in 95   (percent of the errors of functions left out)");
+    let all = held.values().fold([0; 3], |sum, counts| std::array::from_fn(|i| sum[i] + counts[i]));
+    for (name, counts) in
+        held.iter().map(|(base, counts)| (base.to_string(), counts)).chain([("all".into(), &all)])
+    {
+        let percent = |part: usize| 100.0 * part as f64 / counts[0].max(1) as f64;
+        println!("{name:>7} {:>7.1} {:>7.1}", percent(counts[1]), percent(counts[2]));
+    }
+    Ok(())
+}
+
+fn samples(folder: &std::path::Path) -> anyhow::Result<Vec<Sample>> {
+    let mut samples = Vec::new();
+    for (function, case) in throttled::read(folder)?.into_iter().enumerate() {
+        for base in &case.sizes {
+            let Some(model) = Model::fit(&[(base.memory, base.telemetry.clone())]) else { continue };
+            for target in case.sizes.iter().filter(|target| target.memory != base.memory) {
+                samples.push(Sample {
+                    function,
+                    base_mb: base.memory.0,
+                    doubts: model.doubt(target.memory).parts(),
+                    error: (target.truth_ms / model.predict(target.memory).mean_ms).ln(),
+                });
+            }
+        }
+    }
+    Ok(samples)
+}
+
+impl Fit {
+    /// Climbs the likelihood one weight at a time, by smaller and smaller factors.
+    fn of(samples: &[&Sample]) -> Self {
+        let mut fit = Self { weights: WEIGHTS, width_80: 0.0, width_95: 0.0 };
+        fit.weights[0] = 1.0;
+        let mut best = fit.log_likelihood(samples);
+        for step in [4.0, 2.0, 1.4, 1.15, 1.05] {
+            let mut improved = true;
+            while improved {
+                improved = false;
+                // The first is the noise of a mean, which is known: its weight is one.
+                for i in 1..WEIGHTS.len() {
+                    for factor in [step, 1.0 / step] {
+                        let before = fit.weights[i];
+                        fit.weights[i] = before * factor;
+                        let now = fit.log_likelihood(samples);
+                        if now > best + 1e-6 {
+                            best = now;
+                            improved = true;
+                        } else {
+                            fit.weights[i] = before;
+                        }
+                    }
+                }
+            }
+        }
+        let mut offs: Vec<f64> = samples.iter().map(|sample| fit.standardized(sample)).collect();
+        offs.sort_by(f64::total_cmp);
+        let at = |percent: usize| offs.get(offs.len() * percent / 100).copied().unwrap_or_default();
+        (fit.width_80, fit.width_95) = (at(80), at(95));
+        fit
+    }
+
+    fn deviation(&self, sample: &Sample) -> f64 {
+        let variance: f64 =
+            sample.doubts.iter().zip(self.weights).map(|(doubt, weight)| doubt * weight).sum();
+        variance.sqrt().max(1e-6)
+    }
+
+    fn standardized(&self, sample: &Sample) -> f64 {
+        sample.error.abs() / self.deviation(sample)
+    }
+
+    fn log_likelihood(&self, samples: &[&Sample]) -> f64 {
+        let one = |sample: &&Sample| {
+            let off = self.standardized(sample);
+            -(FREEDOM + 1.0) / 2.0 * (1.0 + off * off / FREEDOM).ln() - self.deviation(sample).ln()
+        };
+        samples.iter().map(one).sum()
+    }
+}
