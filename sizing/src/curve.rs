@@ -29,13 +29,23 @@ struct Knot {
 }
 
 impl Curve {
-    /// Samples `model`.
+    /// Samples the mean duration.
     #[must_use]
     pub fn new(model: &Model) -> Self {
+        Self::of(|memory| model.predict(memory))
+    }
+
+    /// Samples the duration at quantile `q` (0 to 1).
+    #[must_use]
+    pub fn quantile(model: &Model, q: f64) -> Self {
+        Self::of(|memory| model.quantile(memory, q))
+    }
+
+    fn of(predict: impl Fn(Megabytes) -> Prediction) -> Self {
         let knots = KNOTS
             .into_iter()
             .map(|memory| {
-                let Prediction { mean_ms, interval_80: a, interval_95: b } = model.predict(Megabytes(memory));
+                let Prediction { mean_ms, interval_80: a, interval_95: b } = predict(Megabytes(memory));
                 Knot {
                     log_memory: f64::from(memory).ln(),
                     log_mean: mean_ms.ln(),
@@ -46,13 +56,13 @@ impl Curve {
         Self { knots }
     }
 
-    /// Expected mean duration at `memory`, ms.
+    /// Expected duration at `memory`, ms.
     #[must_use]
     pub fn mean_ms(&self, memory: Megabytes) -> f64 {
         self.at(memory, |knot| knot.log_mean)
     }
 
-    /// Expected mean duration at `memory` with its intervals.
+    /// Expected duration at `memory` with its intervals.
     #[must_use]
     pub fn predict(&self, memory: Megabytes) -> Prediction {
         let bound = |i: usize| self.at(memory, |knot| knot.log_bounds[i]);

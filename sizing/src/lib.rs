@@ -19,6 +19,7 @@ pub mod predict;
 pub mod price_list;
 pub mod prices;
 pub mod profile;
+mod quantile;
 pub mod replay;
 pub mod rollup;
 pub mod score;

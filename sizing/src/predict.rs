@@ -6,9 +6,9 @@
 //! The same process gives the interval: narrow where the function was seen, wide far away or on little
 //! evidence. What a size costs is in [`crate::bill`]; which to choose in [`crate::choice`].
 
-use crate::histogram::LogHistogram;
 use crate::interval::{Doubt, Prediction};
 use crate::profile::Profile;
+use crate::quantile::{self, Tail};
 use crate::rollup::Rollup;
 use crate::units::Megabytes;
 use crate::work::{WorkModel, log_ms, trust};
@@ -32,7 +32,7 @@ pub struct Model {
     weights: Vec<f64>,
     factor: Vec<Vec<f64>>,
     noise: f64,
-    durations: LogHistogram,
+    tails: Vec<Tail>,
 }
 
 /// A measured size and the replay's error there.
@@ -67,16 +67,20 @@ impl Model {
                 }
             })
             .collect();
-        let durations = sizes
+        let tails = sizes
             .iter()
-            .find(|(memory, _)| *memory == profile.memory)
-            .map(|(_, rollup)| rollup.warm_duration_us.clone())
-            .unwrap_or_default();
+            .filter(|(_, rollup)| !rollup.warm_duration_us.is_empty())
+            .map(|(memory, rollup)| Tail {
+                memory: *memory,
+                durations: rollup.warm_duration_us.clone(),
+                quota_spread: work.quota_spread(*memory),
+            })
+            .collect();
         let noise = anchors.iter().map(|anchor| anchor.variance).fold(f64::INFINITY, f64::min);
         let factor = factorize(&anchors);
         let residuals = anchors.iter().map(|anchor| anchor.residual).collect();
         let weights = backward(&factor, forward(&factor, residuals));
-        Some(Self { work, profile, anchors, weights, factor, noise, durations })
+        Some(Self { work, profile, anchors, weights, factor, noise, tails })
     }
 
     /// What the most telling size measured.
@@ -98,13 +102,12 @@ impl Model {
         self.log_prediction(memory).1
     }
 
-    /// The duration at quantile `q` (0 to 1) relative to the mean duration, where it was measured best.
+    /// Expected duration at quantile `q` (0 to 1) at `memory`, with its intervals.
     #[must_use]
-    pub fn quantile_ratio(&self, q: f64) -> f64 {
-        match (self.durations.quantile(q), self.durations.mean()) {
-            (Some(quantile), Some(mean)) if mean > 0.0 => quantile / mean,
-            _ => 1.0,
-        }
+    pub fn quantile(&self, memory: Megabytes, q: f64) -> Prediction {
+        let (log_mean, doubt) = self.log_prediction(memory);
+        let (ratio, more) = quantile::ratio(&self.tails, q, memory, self.work.quota_spread(memory));
+        Prediction::new(log_mean + ratio.ln(), doubt.variance() + more.variance())
     }
 
     fn log_prediction(&self, memory: Megabytes) -> (f64, Doubt) {

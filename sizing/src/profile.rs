@@ -123,11 +123,13 @@ impl Profile {
     /// once: the busiest counts, or the mean over the effective threads. Which it is shows where both are
     /// compared with the most that throttling can take, which is when the work comes in one burst; waits
     /// beyond that are for a CPU that others used, and stay at any size.
+    ///
+    /// Where the kernel hides waits (no thread ever waited), throttling is taken to explain what it can.
     fn starved(&self, top_ms: f64, all_ms: f64, threads: f64) -> f64 {
         let one_burst = Shape { busy_ms: self.busy_ms / self.growth(), bursts: 1.0, ..self.one_thread() };
         let most_ms = (one_burst.wall_ms(self.memory) - self.busy_ms).max(0.0);
         let at_once = top_ms.max(all_ms / threads).min(most_ms * (1.0 + THREADED_WAIT * self.threaded));
-        let in_turn = all_ms.min(most_ms);
+        let in_turn = if all_ms > 0.0 { all_ms.min(most_ms) } else { most_ms };
         at_once.max(in_turn).clamp(0.0, (self.wall_ms - self.busy_ms).max(0.0))
     }
 

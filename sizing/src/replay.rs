@@ -65,14 +65,21 @@ impl Shape {
     /// Expected wall time at `memory`, in ms, averaged over the moment at which it begins.
     #[must_use]
     pub fn wall_ms(&self, memory: Megabytes) -> f64 {
+        self.wall(memory).0
+    }
+
+    /// Expected wall time at `memory`, in ms, and its relative variance over the moments at which an
+    /// invocation may begin.
+    #[must_use]
+    pub fn wall(&self, memory: Megabytes) -> (f64, f64) {
         let share = memory.share();
         let parallel = self.parallel.min(f64::from(memory.visible_vcpus())).max(1.0);
         let busy_ms = self.busy_ms * growth(memory, self.threaded);
         if busy_ms <= 0.0 || share <= 0.0 {
-            return self.idle_ms;
+            return (self.idle_ms, 0.0);
         }
         if share >= parallel {
-            return self.idle_ms + busy_ms / parallel;
+            return (self.idle_ms + busy_ms / parallel, 0.0);
         }
         let all = self.bursts.round().max(1.0);
         let bursts = all.min(MAX_BURSTS);
@@ -84,8 +91,17 @@ impl Shape {
             quota_ms,
             parallel,
         };
-        let total: f64 = (0..PHASES).map(|phase| burst.repeat(bursts, f64::from(phase))).sum();
-        total / f64::from(PHASES) * (all / bursts) + all * skipped * PERIOD_MS
+        let (mut sum, mut square) = (0.0, 0.0);
+        for phase in 0..PHASES {
+            let replayed = burst.repeat(bursts, f64::from(phase));
+            sum += replayed;
+            square += replayed * replayed;
+        }
+        let mean = sum / f64::from(PHASES);
+        let variance = (square / f64::from(PHASES) - mean * mean).max(0.0);
+        let wall = mean * (all / bursts) + all * skipped * PERIOD_MS;
+        // What was scaled up or skipped is many alike, whose spread averages out.
+        (wall, variance * (all / bursts) / (wall * wall).max(f64::MIN_POSITIVE))
     }
 }
 

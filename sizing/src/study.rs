@@ -41,6 +41,12 @@ const MEDIUM: (u64, f64) = (50, 30.0);
 const SHOWN: [u32; 15] =
     [128, 192, 256, 384, 512, 768, 1_024, 1_280, 1_536, 1_769, 2_048, 3_008, 3_538, 5_307, 10_240];
 
+/// A strategy, and the curve of the quantile it watches.
+pub(crate) struct Target {
+    pub(crate) strategy: Strategy,
+    curve: Option<Curve>,
+}
+
 /// The evidence with everything derived from it.
 pub(crate) struct Study<'a> {
     pub(crate) evidence: &'a FunctionEvidence<'a>,
@@ -77,8 +83,9 @@ impl<'a> Study<'a> {
 
     pub(crate) fn advice(&self, strategy: Strategy) -> Advice {
         let current = self.evidence.memory;
-        let best = self.best(&self.costs, strategy);
-        let (verdict, gain) = self.verdict(best, strategy);
+        let target = self.target(strategy);
+        let best = self.best(&self.costs, &target);
+        let (verdict, gain) = self.verdict(best, &target);
         let chosen = match verdict {
             Verdict::Change | Verdict::RaiseForMemory => best.memory,
             _ => current,
@@ -103,8 +110,9 @@ impl<'a> Study<'a> {
     }
 
     /// The best size not below the floor.
-    pub(crate) fn best(&self, costs: &CostModel, strategy: Strategy) -> Candidate {
-        let candidate = |memory: u32| self.candidate(Megabytes(memory), costs, strategy);
+    pub(crate) fn best(&self, costs: &CostModel, target: &Target) -> Candidate {
+        let strategy = target.strategy;
+        let candidate = |memory: u32| self.candidate(Megabytes(memory), costs, target);
         let (floor, most) = (self.floor.memory.0, Megabytes::MAX.0);
         let coarse: Vec<Candidate> = (floor..=most).step_by(COARSE_MB).chain([most]).map(candidate).collect();
         let Some(near) = choose(&coarse, strategy) else { return candidate(floor) };
@@ -116,18 +124,25 @@ impl<'a> Study<'a> {
         choose(&fine, strategy).unwrap_or(near)
     }
 
-    fn candidate(&self, memory: Megabytes, costs: &CostModel, strategy: Strategy) -> Candidate {
-        let mean_ms = self.curve.mean_ms(memory);
-        let ratio = match strategy {
-            Strategy::Slo { quantile, .. } => self.model.quantile_ratio(quantile),
-            _ => 1.0,
+    /// The strategy with the curve of the quantile it watches, if it does.
+    pub(crate) fn target(&self, strategy: Strategy) -> Target {
+        let curve = match strategy {
+            Strategy::Slo { quantile, .. } => Some(Curve::quantile(&self.model, quantile)),
+            _ => None,
         };
-        Candidate { memory, mean_ms, quantile_ms: mean_ms * ratio, cost: costs.pico(memory, mean_ms) }
+        Target { strategy, curve }
+    }
+
+    fn candidate(&self, memory: Megabytes, costs: &CostModel, target: &Target) -> Candidate {
+        let mean_ms = self.curve.mean_ms(memory);
+        let quantile_ms = target.curve.as_ref().map_or(mean_ms, |curve| curve.mean_ms(memory));
+        Candidate { memory, mean_ms, quantile_ms, cost: costs.pico(memory, mean_ms) }
     }
 
     /// Whether to move to `best`, and what share of the objective that gains.
-    fn verdict(&self, best: Candidate, strategy: Strategy) -> (Verdict, f64) {
-        let current = self.candidate(self.evidence.memory, &self.costs, strategy);
+    fn verdict(&self, best: Candidate, target: &Target) -> (Verdict, f64) {
+        let strategy = target.strategy;
+        let current = self.candidate(self.evidence.memory, &self.costs, target);
         let gain = match objectives(&[best, current], strategy).as_slice() {
             [best, current] if *current > 0.0 => 1.0 - best / current,
             _ => 0.0,
@@ -266,7 +281,7 @@ impl<'a> Study<'a> {
             curve: &self.curve,
             costs: &self.costs,
             on_arm64,
-            cheapest: self.best(&self.costs, Strategy::Cost).memory,
+            cheapest: self.best(&self.costs, &self.target(Strategy::Cost)).memory,
         })
     }
 
@@ -279,10 +294,9 @@ impl<'a> Study<'a> {
         sizes.extend([self.evidence.memory, chosen]);
         sizes.sort_unstable();
         sizes.dedup();
-        let ratios = [0.5, 0.95, 0.99].map(|q| self.model.quantile_ratio(q));
         let point = |memory: Megabytes| {
             let mean = self.curve.predict(memory);
-            let [p50, p95, p99] = ratios.map(|ratio| mean.times(ratio));
+            let [p50, p95, p99] = [0.5, 0.95, 0.99].map(|q| self.model.quantile(memory, q));
             CurvePoint {
                 memory,
                 observed: observed(memory),

@@ -113,10 +113,10 @@ impl WorkModel {
         (mean, (square / sum - mean * mean).max(0.0))
     }
 
-    /// The likeliest hypothesis.
+    /// Relative variance of the wall time at `memory` that the quota alone gives, by the likeliest hypothesis.
     #[must_use]
-    pub fn likeliest(&self) -> Option<Shape> {
-        self.hypotheses.first().map(|hypothesis| hypothesis.shape)
+    pub fn quota_spread(&self, memory: Megabytes) -> f64 {
+        self.hypotheses.first().map_or(0.0, |hypothesis| hypothesis.shape.wall(memory).1)
     }
 }
 
