@@ -63,8 +63,17 @@ pub fn fleet(report: &FleetReport, format: Format, look: Look) -> String {
         Format::Table => fleet_table(report, look),
         Format::Markdown => markdown(&HEADER, report.functions.iter().map(cells)),
         Format::Csv => csv(&report.functions),
-        Format::Json => json(report),
+        Format::Json => json(&without_curves(report)),
     }
+}
+
+/// Nine tenths of a fleet's JSON would be curves; each function's own has its.
+fn without_curves(report: &FleetReport) -> FleetReport {
+    let mut report = report.clone();
+    for advice in report.functions.iter_mut().filter_map(|function| function.advice.full.as_mut()) {
+        advice.curve.clear();
+    }
+    report
 }
 
 /// One function, written as `format` asks.

@@ -1,0 +1,69 @@
+//! How long the report of a large fleet takes: read, merged, advised and written as a page.
+//!
+//! `cargo bench -p tailor-collector --bench fleet`.
+
+#![allow(clippy::unwrap_used, reason = "a benchmark fails by panicking")]
+
+#[path = "../tests/common/fleet.rs"]
+mod fleet;
+
+use std::time::Instant;
+
+use bytes::Bytes;
+use fleet::{KINDS, batch};
+use tailor_collector::clock::now_us;
+use tailor_collector::report::{self, table};
+use tailor_collector::store::sqlite::SqliteStore;
+use tailor_collector::store::{Delivery, HOUR_US, Store, Tenant, Window};
+use tailor_sizing::choice::Strategy;
+use tailor_sizing::prices::PriceTable;
+use tailor_sizing::rollup::Rollup;
+
+const FUNCTIONS: u64 = 1_000;
+const HOURS: u64 = 24;
+
+fn main() {
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let store = SqliteStore::open(folder.path()).unwrap();
+    let now = now_us();
+    runtime.block_on(async {
+        for number in 0..FUNCTIONS {
+            let kind = KINDS[usize::try_from(number).unwrap() % KINDS.len()];
+            for hour in 0..HOURS {
+                let end = now - hour * HOUR_US;
+                let mut batch = batch(&kind, number + 1, hour + 1, 100, end);
+                batch.environment.function = format!("{}-{number}", kind.name);
+                let mut rollup = Rollup::default();
+                batch.invocations.iter().for_each(|invocation| rollup.record(invocation));
+                let delivery = Delivery {
+                    tenant: Tenant::default(),
+                    sequence: batch.sequence,
+                    received_at_us: end,
+                    lost: batch.lost,
+                    overhead: batch.overhead,
+                    rollups: vec![(end / HOUR_US, rollup)],
+                    last_at_us: end,
+                    invocations: 0,
+                    body: Bytes::new(),
+                    environment: batch.environment,
+                };
+                store.append(delivery).await.unwrap();
+            }
+        }
+    });
+    let (prices, tenant) = (PriceTable::embedded(), Tenant::default());
+    let read = Instant::now();
+    let series = runtime.block_on(store.series(&tenant, None, Window::ALL)).unwrap();
+    let read = read.elapsed();
+    assert_eq!(series.len() as u64, FUNCTIONS);
+    let begun = Instant::now();
+    let fleet = report::fleet(&store, &tenant, Window::ALL, &prices, Strategy::default());
+    let fleet = runtime.block_on(fleet).unwrap();
+    let reported = begun.elapsed();
+    let text = table::fleet(&fleet, table::Format::Json, table::Look::default());
+    println!(
+        "{FUNCTIONS} functions over {HOURS} hours: rollups merged in {read:.0?}, whole report in {reported:.0?}, {} KB as JSON",
+        text.len() / 1_024
+    );
+}
