@@ -84,7 +84,7 @@ fn key_of(folder: &Path) -> String {
 
 #[test]
 fn killed_at_any_moment_it_loses_nothing_acknowledged_and_counts_nothing_twice() {
-    const ROUNDS: u64 = 25;
+    const ROUNDS: u64 = 60;
     const SENDERS: u64 = 4;
     let folder = tempfile::tempdir().unwrap();
     let mut served = Served::start(folder.path());
@@ -101,13 +101,13 @@ fn killed_at_any_moment_it_loses_nothing_acknowledged_and_counts_nothing_twice()
                 let mut billed_ms = 0;
                 let mut invocations = 0;
                 for sequence in 1.. {
+                    if stop.load(Ordering::Relaxed) {
+                        break;
+                    }
                     let kind = &KINDS[usize::try_from(sequence % 3).unwrap()];
                     let batch = batch(kind, sender + 1, sequence, 1 + sequence % 7, now_us());
                     let body = batch.encode().unwrap();
                     loop {
-                        if stop.load(Ordering::Relaxed) {
-                            return (invocations, billed_ms);
-                        }
                         let address = address.lock().unwrap().clone();
                         match post(&address, &key, &body) {
                             Some(200) => break,
@@ -120,7 +120,7 @@ fn killed_at_any_moment_it_loses_nothing_acknowledged_and_counts_nothing_twice()
                     invocations += batch.invocations.len() as u64;
                     billed_ms += batch.invocations.iter().map(|invocation| invocation.billed_ms).sum::<u64>();
                 }
-                unreachable!("sequences do not end")
+                (invocations, billed_ms)
             })
         })
         .collect();
@@ -144,14 +144,8 @@ fn killed_at_any_moment_it_loses_nothing_acknowledged_and_counts_nothing_twice()
         sent = (sent.0 + invocations, sent.1 + billed_ms);
     }
     let total = served.total();
-    // Each sender may have had one batch stored whose acknowledgement it did not see.
-    let invocations = total["invocations"].as_u64().unwrap();
-    assert!(
-        (sent.0..=sent.0 + 7 * SENDERS).contains(&invocations),
-        "{invocations} stored, {} acknowledged",
-        sent.0
-    );
-    assert!(total["billed_ms"].as_u64().unwrap() >= sent.1);
+    // Every batch was acknowledged in the end, some of them more than once.
+    assert_eq!((total["invocations"].as_u64(), total["billed_ms"].as_u64()), (Some(sent.0), Some(sent.1)));
     assert!(acknowledged.load(Ordering::Relaxed) > ROUNDS);
 }
 

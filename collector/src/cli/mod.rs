@@ -113,10 +113,10 @@ enum TunerMode {
 #[derive(Debug, Args)]
 struct ShowArgs {
     /// Data folder to read, beside a running collector or without one.
-    #[arg(long, env = "TAILOR_DATA", default_value = "tailor-data", conflicts_with = "server")]
+    #[arg(long, env = "TAILOR_DATA", default_value = "tailor-data")]
     data: PathBuf,
     /// Ask a running collector instead, such as `http://127.0.0.1:8080`.
-    #[arg(long, env = "TAILOR_SERVER")]
+    #[arg(long)]
     server: Option<String>,
     /// File with the key for `--server`; without one `TAILOR_API_KEY` is used.
     #[arg(long, requires = "server")]
