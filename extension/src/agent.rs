@@ -77,6 +77,7 @@ impl Agent {
             done: false,
         });
         self.collect_finished();
+        self.budget.begin();
     }
 
     /// How long to wait before looking inside the running invocation; `None` when there is none, or when

@@ -45,6 +45,10 @@ pub struct Plan<'a> {
     pub folder: &'a Path,
     /// The functions to put in place.
     pub examples: &'a [Example],
+    /// Whether the layer is attached to them; benchmarks compare with and without.
+    pub attach_layer: bool,
+    /// How long the extensions keep what they could send, milliseconds.
+    pub flush_interval_ms: u64,
     /// Where the collector listens; port 0 takes a free one.
     pub collector_listen: &'a str,
     /// Further arguments of `tailor serve`.
@@ -95,27 +99,22 @@ impl Stage {
                 ("SERVER", crate::server::start()?.to_string()),
                 ("TAILOR_ENDPOINT", format!("http://{collector_address}")),
                 ("TAILOR_API_KEY", API_KEY.to_owned()),
-                // A demo is over before production's minute has passed.
-                ("TAILOR_FLUSH_INTERVAL_MS", "1000".to_owned()),
+                ("TAILOR_FLUSH_INTERVAL_MS", plan.flush_interval_ms.to_string()),
             ]),
         };
         for example in plan.examples {
             assembly.assemble(example).with_context(|| format!("cannot assemble {}", example.name))?;
         }
-        let sandbox = Server::start(
-            Command::new(&plan.programs.sandbox)
-                .args(["serve", "--listen", &sandbox_address])
-                .arg("--data")
-                .arg(folder.join("sandbox"))
-                .arg("--functions")
-                .arg(&functions)
-                .arg("--layer")
-                .arg(&plan.programs.layer)
-                .arg("--trace")
-                .arg(folder.join("trace.jsonl")),
-            &folder.join("sandbox.log"),
-            || TcpStream::connect(&sandbox_address).is_ok(),
-        )?;
+        let mut command = Command::new(&plan.programs.sandbox);
+        command.args(["serve", "--listen", &sandbox_address]);
+        command.arg("--data").arg(folder.join("sandbox"));
+        command.arg("--functions").arg(&functions);
+        command.arg("--trace").arg(folder.join("trace.jsonl"));
+        if plan.attach_layer {
+            command.arg("--layer").arg(&plan.programs.layer);
+        }
+        let ready = || TcpStream::connect(&sandbox_address).is_ok();
+        let sandbox = Server::start(&mut command, &folder.join("sandbox.log"), ready)?;
         Ok(Self {
             programs: plan.programs.clone(),
             lambda: Lambda::new(&sandbox_address),

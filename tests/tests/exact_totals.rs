@@ -48,6 +48,8 @@ fn totals_are_exact_also_when_the_collector_is_killed() {
         project: &build::project().unwrap(),
         folder: folder.path(),
         examples: &examples,
+        attach_layer: true,
+        flush_interval_ms: 1_000,
         collector_listen: "127.0.0.1:0",
         collector_arguments: &[],
     })

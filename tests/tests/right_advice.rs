@@ -21,6 +21,8 @@ fn learn(example: &Example) -> Value {
         project: &build::project().unwrap(),
         folder: folder.path(),
         examples: std::slice::from_ref(example),
+        attach_layer: true,
+        flush_interval_ms: 1_000,
         collector_listen: "127.0.0.1:0",
         collector_arguments: &[],
     })

@@ -1,9 +1,10 @@
-//! Project chores: `cargo xtask demo`, `cargo xtask test`, `cargo xtask layer`.
+//! Project chores: `cargo xtask demo`, `cargo xtask test`, `cargo xtask layer`, `cargo xtask bench`.
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod bench;
 mod demo;
 mod layer;
 mod test;
@@ -24,6 +25,9 @@ enum Chore {
     Test(test::Options),
     /// Build the layer's zip for this machine's architecture.
     Layer,
+    /// Measure against a baseline in the same run.
+    #[command(subcommand)]
+    Bench(bench::Bench),
 }
 
 fn main() -> ExitCode {
@@ -31,6 +35,7 @@ fn main() -> ExitCode {
         Chore::Demo(options) => demo::run(&options),
         Chore::Test(options) => test::run(&options),
         Chore::Layer => layer::run(),
+        Chore::Bench(bench) => bench::run(&bench),
     };
     match outcome {
         Ok(code) => code,
