@@ -19,6 +19,8 @@ pub enum CommandError {
     NoBootstrap { function: String, runtime: String },
     #[error("function {function}: runtime {runtime} needs `{program}` on the PATH")]
     NoInterpreter { function: String, runtime: String, program: &'static str },
+    #[error("function {function}: runtime {runtime} needs {client} in its code folder or a layer")]
+    NoClient { function: String, runtime: String, client: &'static str },
     #[error("function {function}: `command` in function.toml is empty")]
     EmptyCommand { function: String },
 }
@@ -89,7 +91,7 @@ impl Command {
                 return Ok(Command { program: path(place.join("bootstrap")), arguments: Vec::new() });
             }
         }
-        let command = managed(function, task_root, interpreters)?;
+        let command = managed(function, task_root, opt_source, opt, interpreters)?;
         Ok(match function.environment.get("AWS_LAMBDA_EXEC_WRAPPER") {
             Some(wrapper) => {
                 let mut arguments = vec![command.program];
@@ -104,6 +106,8 @@ impl Command {
 fn managed(
     function: &FunctionConfig,
     task_root: &Path,
+    opt_source: &Path,
+    opt: &Path,
     interpreters: &Interpreters,
 ) -> Result<Command, CommandError> {
     let runtime = &function.runtime;
@@ -117,15 +121,26 @@ fn managed(
         (python, vec!["-m".into(), "awslambdaric".into(), function.handler.clone()])
     } else if runtime.starts_with("nodejs") {
         let node = interpreters.node.clone().ok_or_else(|| missing("node"))?;
-        let client = ["bin/index.mjs", "bin/index.js"]
-            .map(|file| Path::new("node_modules/aws-lambda-ric").join(file))
-            .into_iter()
-            .find(|file| function.code.join(file).is_file())
-            .unwrap_or_else(|| PathBuf::from("node_modules/aws-lambda-ric/bin/index.mjs"));
-        (node, vec![path(task_root.join(client)), function.handler.clone()])
+        let client = Path::new("node_modules/aws-lambda-ric/bin");
+        let places = [
+            (&*function.code, task_root, client.to_owned()),
+            (opt_source, opt, Path::new("nodejs").join(client)),
+        ];
+        let mut candidates = places.into_iter().flat_map(|(source, place, client)| {
+            ["index.mjs", "index.js"]
+                .map(|file| (source.join(&client).join(file), place.join(&client).join(file)))
+        });
+        let found = candidates.find(|(source, _)| source.is_file());
+        let (_, client) = found.ok_or_else(|| CommandError::NoClient {
+            function: function.name.clone(),
+            runtime: runtime.clone(),
+            client: "aws-lambda-ric",
+        })?;
+        (node, vec![path(client), function.handler.clone()])
     } else if runtime.starts_with("java") {
         let java = interpreters.java.clone().ok_or_else(|| missing("java"))?;
-        let class_path = format!("{0}:{0}/lib/*", path(task_root.to_owned()));
+        let (task_root, opt) = (path(task_root.to_owned()), path(opt.to_owned()));
+        let class_path = format!("{task_root}:{task_root}/lib/*:{opt}/java/lib/*");
         let main = "com.amazonaws.services.lambda.runtime.api.client.AWSLambda";
         (java, vec!["-cp".into(), class_path, main.into(), function.handler.clone()])
     } else {

@@ -1,0 +1,16 @@
+// What the other languages' handlers do too: echo, fail, sleep, use memory.
+let invocations = 0;
+
+exports.handler = async (event, context) => {
+  invocations += 1;
+  switch (event.do) {
+    case "fail":
+      throw new RangeError("boom");
+    case "sleep":
+      await new Promise((resolve) => setTimeout(resolve, event.seconds * 1000));
+      break;
+    case "memory":
+      return Buffer.alloc(event.mb * 1024 * 1024, 1).length;
+  }
+  return { invocations, request_id: context.awsRequestId, memory_mb: context.memoryLimitInMB };
+};
