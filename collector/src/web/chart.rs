@@ -120,7 +120,8 @@ impl Curve<'_> {
                 @for (tick, class) in SIZE_TICKS {
                     line.grid x1=(round(x.at(f64::from(tick)))) x2=(round(x.at(f64::from(tick))))
                         y1=(TOP) y2=(HEIGHT - BOTTOM) {}
-                    text class=(class) x=(round(x.at(f64::from(tick)))) y=(HEIGHT - BOTTOM + 18.0) text-anchor=(if tick == 10_240 { "end" } else { "middle" }) { (tick) }
+                    text class=(class) x=(round(x.at(f64::from(tick)))) y=(HEIGHT - BOTTOM + 18.0)
+                        text-anchor=(if tick == 10_240 { "end" } else { "middle" }) { (tick) }
                 }
                 polygon.band points=(band.join(" ")) {}
                 polyline.expected points=(line.join(" ")) {}
@@ -142,7 +143,8 @@ impl Curve<'_> {
             @for (index, mark) in marks.iter().enumerate() {
                 @let position = x.at(f64::from(mark.memory.0));
                 @let right = position > WIDTH * 0.7;
-                line class={ "mark " (mark.class) } x1=(round(position)) x2=(round(position)) y1=(TOP - 6.0) y2=(HEIGHT - BOTTOM) {}
+                line class={ "mark " (mark.class) } x1=(round(position)) x2=(round(position))
+                    y1=(TOP - 6.0) y2=(HEIGHT - BOTTOM) {}
                 text class={ "mark " (mark.class) } x=(round(if right { position - 5.0 } else { position + 5.0 }))
                     y=(TOP + 2.0 + 17.0 * (index as f64)) text-anchor=(if right { "end" } else { "start" }) {
                     (mark.name) " " (mark.memory.0)

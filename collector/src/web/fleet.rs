@@ -94,7 +94,9 @@ fn row(index: usize, function: &FunctionReport, wanted: &Wanted) -> Markup {
             th scope="row" {
                 a href=(wanted.function_link(&function.key())) { (function.name) }
                 span.sub {
-                    (function.runtime) " " (unbroken(function.architecture.as_str())) " " (unbroken(&function.region.replace('-', "\u{2011}")))
+                    (function.runtime) " " (function.architecture) " "
+                    // Regions do not break at their hyphens.
+                    (function.region.replace('-', "\u{2011}"))
                     @if !function.caveats.is_empty() {
                         " · " span.warn title=(function.caveats.join("; ")) { (function.caveats.len()) " caveats" }
                     }

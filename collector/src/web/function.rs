@@ -71,7 +71,8 @@ fn verdict(report: &FunctionReport) -> Markup {
                 div { div.name { "Mean duration" } div.value { (unbroken(&change(advice.duration_change_percent))) } }
                 @if full.saving.per_million != PicoDollars::ZERO {
                     div {
-                        div.name { @if full.saving.per_million < PicoDollars::ZERO { "Costs more per million" } @else { "Saves per million" } }
+                        @let costs_more = full.saving.per_million < PicoDollars::ZERO;
+                        div.name { (if costs_more { "Costs more per million" } else { "Saves per million" }) }
                         div.value { (magnitude(full.saving.per_million)) }
                     }
                 }

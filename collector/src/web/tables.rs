@@ -3,6 +3,7 @@
 use maud::{Markup, html};
 
 use tailor_sizing::invocation::Outcome;
+use tailor_sizing::money::PicoDollars;
 use tailor_sizing::units::Megabytes;
 
 use super::layout::unbroken;
@@ -13,9 +14,11 @@ use crate::tuner::change::Change;
 
 pub(super) fn sizes(report: &FunctionReport) -> Markup {
     let predicted = |memory: Megabytes| {
-        let advice = report.advice.full.as_ref()?;
-        advice.curve.iter().find(|point| point.memory == memory)
+        let curve = report.advice.full.as_ref().map_or(&[][..], |advice| &advice.curve);
+        let point = curve.iter().find(|point| point.memory == memory);
+        point.map_or_else(|| "–".to_owned(), |point| duration(point.mean.mean_ms))
     };
+    let money = |cost: Option<PicoDollars>| cost.map_or_else(|| "–".to_owned(), |cost| cost.to_string());
     html! {
         section.card {
             h2 { "Measured at each size" }
@@ -36,12 +39,8 @@ pub(super) fn sizes(report: &FunctionReport) -> Markup {
                                 td.number.bad[size.errors > 0] data-label="Errors" { (count(size.errors)) }
                                 td.number data-label="Warm mean" { (unbroken(&duration(size.warm_mean_ms))) }
                                 td.number data-label="p95" { (unbroken(&duration(size.warm_duration_ms.p95))) }
-                                td.number data-label="Model" {
-                                    @if let Some(point) = predicted(size.memory) { (unbroken(&duration(point.mean.mean_ms))) } @else { "–" }
-                                }
-                                td.number data-label="per million" {
-                                    @if let Some(cost) = size.cost_per_million_pico_usd { (cost) } @else { "–" }
-                                }
+                                td.number data-label="Model" { (unbroken(&predicted(size.memory))) }
+                                td.number data-label="per million" { (money(size.cost_per_million_pico_usd)) }
                                 td.number data-label="Peak" { (size.peak_memory_mb) " MB" }
                                 td.number data-label="Latest" { (instant(size.last_at_us)) }
                             }
@@ -62,31 +61,34 @@ pub(super) fn changes(changes: &[Change]) -> Markup {
                 div.scroll {
                     table {
                         thead { tr {
-                            th scope="col" { "When" } th scope="col" { "From, to" } th scope="col" { "State" }
-                            th.number scope="col" { "Mean before" } th.number scope="col" { "predicted" }
-                            th.number scope="col" { "measured" }
-                            th.number scope="col" { "Cost predicted" } th.number scope="col" { "measured" }
+                            @for name in ["When", "From, to", "State"] { th scope="col" { (name) } }
+                            @for name in ["Mean before", "predicted", "measured", "Cost predicted", "measured"] {
+                                th.number scope="col" { (name) }
+                            }
                         } }
                         tbody {
-                            @for change in changes {
+                            @for one in changes {
+                                @let before = one.intent.before.mean_ms;
+                                @let after = one.after.filter(|after| after.warm > 0).map(|after| duration(after.mean_ms));
+                                @let cost = one.intent.cost_change_percent;
                                 tr {
-                                    th scope="row" { (instant(change.planned_at_us)) }
-                                    td data-label="From, to" { (unbroken(&format!("{} → {}", change.from, change.to))) }
+                                    th scope="row" { (instant(one.planned_at_us)) }
+                                    td data-label="From, to" { (unbroken(&format!("{} → {}", one.from, one.to))) }
                                     td data-label="State" {
-                                        span.badge { (change.state.code()) }
-                                        @for step in &change.steps {
-                                            span.sub { (instant(step.at_us)) " " (step.state.code()) ": " (step.reason) }
+                                        span.badge { (one.state.code()) }
+                                        @for step in &one.steps {
+                                            span.sub {
+                                                (instant(step.at_us)) " " (step.state.code()) ": " (step.reason)
+                                            }
                                         }
                                     }
-                                    td.number data-label="Mean before" { (unbroken(&duration(change.intent.before.mean_ms))) }
-                                    td.number data-label="predicted" { (unbroken(&duration(change.predicted_mean_ms()))) }
+                                    td.number data-label="Mean before" { (unbroken(&duration(before))) }
+                                    td.number data-label="predicted" { (unbroken(&duration(one.predicted_mean_ms()))) }
+                                    td.number data-label="measured" { (unbroken(after.as_deref().unwrap_or("not yet"))) }
+                                    td.number data-label="Cost predicted" { (unbroken(&change(cost))) }
                                     td.number data-label="measured" {
-                                        @if let Some(after) = change.after.filter(|after| after.warm > 0) {
-                                            (unbroken(&duration(after.mean_ms)))
-                                        } @else { "not yet" }
+                                        (unbroken(&percent(one.measured_cost_change_percent())))
                                     }
-                                    td.number data-label="Cost predicted" { (unbroken(&self::change(change.intent.cost_change_percent))) }
-                                    td.number data-label="measured" { (unbroken(&percent(change.measured_cost_change_percent()))) }
                                 }
                             }
                         }
@@ -115,7 +117,9 @@ pub(super) fn invocations(recent: &[InvocationReport]) -> Markup {
                             @for one in recent {
                                 tr {
                                     th scope="row" { (instant(one.started_at_us)) }
-                                    td data-label="Request" { code title=(one.request_id) { (one.request_id.get(..8).unwrap_or_default()) } }
+                                    td data-label="Request" {
+                                        code title=(one.request_id) { (one.request_id.get(..8).unwrap_or_default()) }
+                                    }
                                     td data-label="Outcome" { (outcome(one)) }
                                     td.number data-label="Memory" { (unbroken(&one.memory.to_string())) }
                                     td.number data-label="Duration" { (unbroken(&duration(one.duration_ms))) }
