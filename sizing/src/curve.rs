@@ -4,7 +4,7 @@
 //! the curve may bend, and read between them along straight lines in the logarithms of memory and duration.
 
 use crate::interval::Prediction;
-use crate::predict::Model;
+use crate::predict::{Expected, Model};
 use crate::units::Megabytes;
 
 /// Sizes the model is evaluated at: a fifth of an octave apart at most where the quota bends the curve, and
@@ -24,65 +24,53 @@ pub struct Curve {
 #[derive(Debug, Clone, Copy)]
 struct Knot {
     log_memory: f64,
-    log_mean: f64,
-    log_bounds: [f64; 4],
+    expected: Expected,
 }
 
 impl Curve {
-    /// Samples the mean duration.
+    /// Samples `model`.
     #[must_use]
     pub fn new(model: &Model) -> Self {
-        Self::of(|memory| model.predict(memory))
+        let knot = |memory: u32| Knot {
+            log_memory: f64::from(memory).ln(),
+            expected: model.expect(Megabytes(memory)),
+        };
+        Self { knots: KNOTS.into_iter().map(knot).collect() }
     }
 
-    /// Samples the duration at quantile `q` (0 to 1).
-    #[must_use]
-    pub fn quantile(model: &Model, q: f64) -> Self {
-        Self::of(|memory| model.quantile(memory, q))
-    }
-
-    fn of(predict: impl Fn(Megabytes) -> Prediction) -> Self {
-        let knots = KNOTS
-            .into_iter()
-            .map(|memory| {
-                let Prediction { mean_ms, interval_80: a, interval_95: b } = predict(Megabytes(memory));
-                Knot {
-                    log_memory: f64::from(memory).ln(),
-                    log_mean: mean_ms.ln(),
-                    log_bounds: [a[0].ln(), a[1].ln(), b[0].ln(), b[1].ln()],
-                }
-            })
-            .collect();
-        Self { knots }
-    }
-
-    /// Expected duration at `memory`, ms.
+    /// Expected mean duration at `memory`, ms.
     #[must_use]
     pub fn mean_ms(&self, memory: Megabytes) -> f64 {
-        self.at(memory, |knot| knot.log_mean)
+        self.expect(memory).log_ms.exp()
     }
 
-    /// Expected duration at `memory` with its intervals.
+    /// Expected mean duration at `memory` with its intervals.
     #[must_use]
     pub fn predict(&self, memory: Megabytes) -> Prediction {
-        let bound = |i: usize| self.at(memory, |knot| knot.log_bounds[i]);
-        Prediction {
-            mean_ms: self.mean_ms(memory),
-            interval_80: [bound(0), bound(1)],
-            interval_95: [bound(2), bound(3)],
-        }
+        let expected = self.expect(memory);
+        Prediction::new(expected.log_ms, expected.variance)
     }
 
-    fn at(&self, memory: Megabytes, value: impl Fn(&Knot) -> f64) -> f64 {
+    /// What is expected at `memory`; outside of Lambda's sizes, what is expected at the nearest of them.
+    #[must_use]
+    pub fn expect(&self, memory: Megabytes) -> Expected {
         let log_memory = f64::from(memory.0.max(1)).ln();
         let after = self.knots.partition_point(|knot| knot.log_memory < log_memory);
-        match (after.checked_sub(1).and_then(|before| self.knots.get(before)), self.knots.get(after)) {
+        let before = after.checked_sub(1).and_then(|before| self.knots.get(before));
+        match (before, self.knots.get(after)) {
             (Some(left), Some(right)) => {
                 let t = (log_memory - left.log_memory) / (right.log_memory - left.log_memory);
-                (value(left) * (1.0 - t) + value(right) * t).exp()
+                let (a, b) = (&left.expected, &right.expected);
+                let between = |a: f64, b: f64| a * (1.0 - t) + b * t;
+                Expected {
+                    memory,
+                    log_ms: between(a.log_ms, b.log_ms),
+                    variance: between(a.variance, b.variance),
+                    quota_spread: between(a.quota_spread, b.quota_spread),
+                }
             }
-            (Some(only), None) | (None, Some(only)) => value(only).exp(),
-            (None, None) => f64::NAN,
+            (Some(only), None) | (None, Some(only)) => Expected { memory, ..only.expected },
+            (None, None) => Expected { memory, log_ms: f64::NAN, variance: 0.0, quota_spread: 0.0 },
         }
     }
 }

@@ -142,7 +142,7 @@ fn counterfactual(study: &Study<'_>, strategy: Strategy) -> Option<Counterfactua
     let memory = study.evidence.memory;
     let now_ms = study.curve.mean_ms(memory);
     let now = study.costs.pico(memory, now_ms);
-    let best = study.best(costs, &study.target(strategy));
+    let best = study.best(costs, strategy);
     Some(Counterfactual {
         architecture: *architecture,
         cost_per_million: costs.per_million(memory, now_ms),

@@ -11,7 +11,7 @@ use crate::profile::Profile;
 use crate::quantile::{self, Tail};
 use crate::rollup::Rollup;
 use crate::units::Megabytes;
-use crate::work::{WorkModel, log_ms, trust};
+use crate::work::{Replayed, WorkModel, log_ms, trust};
 
 /// Standard deviation of the replay's error, in logarithm, at sizes that were not measured.
 const REPLAY_ERROR: f64 = 0.053;
@@ -46,6 +46,19 @@ struct Anchor {
     variance: f64,
 }
 
+/// What is expected of the mean duration at one size.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Expected {
+    /// The size.
+    pub memory: Megabytes,
+    /// Logarithm of the mean duration in ms.
+    pub log_ms: f64,
+    /// Variance of that logarithm.
+    pub variance: f64,
+    /// Relative variance of single durations that the quota alone gives.
+    pub quota_spread: f64,
+}
+
 impl Model {
     /// Learns from every measured size; `None` when none has an invocation with a duration.
     #[must_use]
@@ -57,7 +70,7 @@ impl Model {
         let anchors: Vec<Anchor> = profiles
             .iter()
             .map(|profile| {
-                let (log_replayed, _) = work.log_wall(profile.memory);
+                let log_replayed = work.at(profile.memory).log_ms;
                 Anchor {
                     octave: octave(profile.memory),
                     share: profile.memory.share().clamp(1e-3, 1.0),
@@ -70,10 +83,8 @@ impl Model {
         let tails = sizes
             .iter()
             .filter(|(_, rollup)| !rollup.warm_duration_us.is_empty())
-            .map(|(memory, rollup)| Tail {
-                memory: *memory,
-                durations: rollup.warm_duration_us.clone(),
-                quota_spread: work.quota_spread(*memory),
+            .map(|(memory, rollup)| {
+                Tail::new(*memory, rollup.warm_duration_us.clone(), work.at(*memory).quota_spread)
             })
             .collect();
         let noise = anchors.iter().map(|anchor| anchor.variance).fold(f64::INFINITY, f64::min);
@@ -92,8 +103,22 @@ impl Model {
     /// Expected mean duration at `memory`, with its intervals.
     #[must_use]
     pub fn predict(&self, memory: Megabytes) -> Prediction {
-        let (log_mean, doubt) = self.log_prediction(memory);
-        Prediction::new(log_mean, doubt.variance())
+        let expected = self.expect(memory);
+        Prediction::new(expected.log_ms, expected.variance)
+    }
+
+    /// Expected duration at quantile `q` (0 to 1) at a size whose mean is `expected`.
+    #[must_use]
+    pub fn quantile(&self, expected: &Expected, q: f64) -> Prediction {
+        let (ratio, more) = quantile::ratio(&self.tails, q, expected.memory, expected.quota_spread);
+        Prediction::new(expected.log_ms + ratio.ln(), expected.variance + more.variance())
+    }
+
+    /// What is expected of the mean at `memory`.
+    #[must_use]
+    pub fn expect(&self, memory: Megabytes) -> Expected {
+        let (log_ms, doubt, quota_spread) = self.log_prediction(memory);
+        Expected { memory, log_ms, variance: doubt.variance(), quota_spread }
     }
 
     /// What is doubtful about the prediction at `memory`.
@@ -102,16 +127,8 @@ impl Model {
         self.log_prediction(memory).1
     }
 
-    /// Expected duration at quantile `q` (0 to 1) at `memory`, with its intervals.
-    #[must_use]
-    pub fn quantile(&self, memory: Megabytes, q: f64) -> Prediction {
-        let (log_mean, doubt) = self.log_prediction(memory);
-        let (ratio, more) = quantile::ratio(&self.tails, q, memory, self.work.quota_spread(memory));
-        Prediction::new(log_mean + ratio.ln(), doubt.variance() + more.variance())
-    }
-
-    fn log_prediction(&self, memory: Megabytes) -> (f64, Doubt) {
-        let (log_replayed, between) = self.work.log_wall(memory);
+    fn log_prediction(&self, memory: Megabytes) -> (f64, Doubt, f64) {
+        let Replayed { log_ms: log_replayed, between, quota_spread } = self.work.at(memory);
         let at = octave(memory);
         let covariances: Vec<f64> = self.anchors.iter().map(|anchor| kernel(anchor.octave, at)).collect();
         let correction: f64 = covariances.iter().zip(&self.weights).map(|(k, w)| k * w).sum();
@@ -122,7 +139,7 @@ impl Model {
             between,
             ..self.nearest(log_replayed)
         };
-        (log_replayed + correction, doubt)
+        (log_replayed + correction, doubt, quota_spread)
     }
 
     /// The doubt of the rise or fall from the measured size that leaves the least of it.

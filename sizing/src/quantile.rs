@@ -12,45 +12,71 @@ use crate::units::Megabytes;
 /// seen or they are of two kinds.
 const MOST_DEVIATIONS: f64 = 8.0;
 
+/// A quantile is never told below this share of the mean: its logarithm must exist.
+const LEAST_RATIO: f64 = 1e-3;
+
 /// Most relative standard deviation that is believed.
 const MOST_SPREAD: f64 = 10.0;
 
 /// Durations measured at one size.
 #[derive(Debug, Clone)]
 pub(crate) struct Tail {
-    /// The size.
-    pub(crate) memory: Megabytes,
-    /// Warm durations, µs.
-    pub(crate) durations: LogHistogram,
+    memory: Megabytes,
+    /// Warm durations, µs, with their mean and relative variance.
+    durations: LogHistogram,
+    mean: f64,
+    squared_spread: f64,
     /// Relative variance that the quota alone gives them here.
-    pub(crate) quota_spread: f64,
+    quota_spread: f64,
+}
+
+impl Tail {
+    /// The tail of warm durations in µs.
+    pub(crate) fn new(memory: Megabytes, durations: LogHistogram, quota_spread: f64) -> Self {
+        let mean = durations.mean().unwrap_or(0.0);
+        let variance = durations.variance().unwrap_or(0.0);
+        let squared_spread = if mean > 0.0 { variance / (mean * mean) } else { 0.0 };
+        Self {
+            memory,
+            mean,
+            squared_spread: squared_spread.clamp(0.0, MOST_SPREAD * MOST_SPREAD),
+            durations,
+            quota_spread,
+        }
+    }
+
+    fn octaves_from(&self, memory: Megabytes) -> f64 {
+        (f64::from(self.memory.0.max(1)) / f64::from(memory.0.max(1))).log2().abs()
+    }
+
+    /// The quantile relative to the mean, here.
+    fn ratio(&self, q: f64) -> f64 {
+        self.durations.quantile(q).map_or(1.0, |quantile| quantile / self.mean)
+    }
 }
 
 /// The duration at quantile `q` (0 to 1) of `memory` relative to the mean there, and what is doubtful about
 /// it besides the mean. `quota_spread` is the relative variance that the quota gives at `memory`.
 pub(crate) fn ratio(tails: &[Tail], q: f64, memory: Megabytes, quota_spread: f64) -> (f64, Doubt) {
     let q = if q.is_nan() { 0.5 } else { q.clamp(0.0, 1.0) };
-    let distance = |tail: &&Tail| (f64::from(tail.memory.0.max(1)) / f64::from(memory.0.max(1))).ln().abs();
-    let nearest = tails.iter().min_by(|a, b| distance(a).total_cmp(&distance(b)));
-    let Some((tail, mean)) = nearest.and_then(|tail| Some((tail, tail.durations.mean()?))) else {
-        return (1.0, Doubt::default());
-    };
-    let quantile = tail.durations.quantile(q).unwrap_or(mean);
-    let count = tail.durations.count().max(1) as f64;
-    let squared = tail.durations.variance().unwrap_or(0.0) / (mean * mean).max(f64::MIN_POSITIVE);
-    let here = squared.clamp(0.0, MOST_SPREAD * MOST_SPREAD);
+    let usable = tails.iter().filter(|tail| tail.mean > 0.0);
+    let nearest = usable.min_by(|a, b| a.octaves_from(memory).total_cmp(&b.octaves_from(memory)));
+    let Some(tail) = nearest else { return (1.0, Doubt::default()) };
+    let here = tail.squared_spread;
     let there = ((here - tail.quota_spread).max(0.0) + quota_spread).min(MOST_SPREAD * MOST_SPREAD);
-    let deviations = if here > 0.0 && mean > 0.0 {
-        ((quantile / mean - 1.0) / here.sqrt()).clamp(-MOST_DEVIATIONS, MOST_DEVIATIONS)
+    let ratio = if tail.memory == memory {
+        tail.ratio(q)
+    } else if here > 0.0 {
+        let deviations = (tail.ratio(q) - 1.0) / here.sqrt();
+        1.0 + deviations.clamp(-MOST_DEVIATIONS, MOST_DEVIATIONS) * there.sqrt()
     } else {
-        normal_quantile(q)
+        1.0 + normal_quantile(q) * there.sqrt()
     };
-    let ratio =
-        if tail.memory == memory && mean > 0.0 { quantile / mean } else { 1.0 + deviations * there.sqrt() };
     // Standard error of a sample quantile of a normal distribution: sqrt(q(1 - q)/n) / density.
     let density = (-0.5 * normal_quantile(q).powi(2)).exp() / (2.0 * std::f64::consts::PI).sqrt();
+    let count = tail.durations.count().max(1) as f64;
     let noise = there * q * (1.0 - q) / (count * density * density).max(f64::MIN_POSITIVE);
-    (ratio.max(1e-3), Doubt { noise: noise.min(1.0), ..Doubt::default() })
+    (ratio.max(LEAST_RATIO), Doubt { noise: noise.min(1.0), ..Doubt::default() })
 }
 
 /// Quantile of the standard normal distribution, within 0.005 of it (Abramowitz and Stegun, 26.2.22), and at
@@ -70,7 +96,7 @@ mod tests {
     fn tail(memory: u32, durations: &[u64]) -> Tail {
         let mut histogram = LogHistogram::default();
         durations.iter().for_each(|&us| histogram.record(us));
-        Tail { memory: Megabytes(memory), durations: histogram, quota_spread: 0.0 }
+        Tail::new(Megabytes(memory), histogram, 0.0)
     }
 
     #[test]

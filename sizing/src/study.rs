@@ -8,6 +8,7 @@ use crate::cost_model::{CostModel, money};
 use crate::curve::Curve;
 use crate::floor::{Floor, floor};
 use crate::hints::{Facts, Hint, hints};
+use crate::interval::Prediction;
 use crate::predict::Model;
 use crate::prices::PriceTable;
 use crate::profile::Profile;
@@ -40,12 +41,6 @@ const MEDIUM: (u64, f64) = (50, 30.0);
 /// Sizes worth showing besides those observed: Power Tuning's, the vCPU steps and the ends.
 const SHOWN: [u32; 15] =
     [128, 192, 256, 384, 512, 768, 1_024, 1_280, 1_536, 1_769, 2_048, 3_008, 3_538, 5_307, 10_240];
-
-/// A strategy, and the curve of the quantile it watches.
-pub(crate) struct Target {
-    pub(crate) strategy: Strategy,
-    curve: Option<Curve>,
-}
 
 /// The evidence with everything derived from it.
 pub(crate) struct Study<'a> {
@@ -83,9 +78,8 @@ impl<'a> Study<'a> {
 
     pub(crate) fn advice(&self, strategy: Strategy) -> Advice {
         let current = self.evidence.memory;
-        let target = self.target(strategy);
-        let best = self.best(&self.costs, &target);
-        let (verdict, gain) = self.verdict(best, &target);
+        let best = self.best(&self.costs, strategy);
+        let (verdict, gain) = self.verdict(best, strategy);
         let chosen = match verdict {
             Verdict::Change | Verdict::RaiseForMemory => best.memory,
             _ => current,
@@ -110,9 +104,8 @@ impl<'a> Study<'a> {
     }
 
     /// The best size not below the floor.
-    pub(crate) fn best(&self, costs: &CostModel, target: &Target) -> Candidate {
-        let strategy = target.strategy;
-        let candidate = |memory: u32| self.candidate(Megabytes(memory), costs, target);
+    pub(crate) fn best(&self, costs: &CostModel, strategy: Strategy) -> Candidate {
+        let candidate = |memory: u32| self.candidate(Megabytes(memory), costs, strategy);
         let (floor, most) = (self.floor.memory.0, Megabytes::MAX.0);
         let coarse: Vec<Candidate> = (floor..=most).step_by(COARSE_MB).chain([most]).map(candidate).collect();
         let Some(near) = choose(&coarse, strategy) else { return candidate(floor) };
@@ -124,25 +117,19 @@ impl<'a> Study<'a> {
         choose(&fine, strategy).unwrap_or(near)
     }
 
-    /// The strategy with the curve of the quantile it watches, if it does.
-    pub(crate) fn target(&self, strategy: Strategy) -> Target {
-        let curve = match strategy {
-            Strategy::Slo { quantile, .. } => Some(Curve::quantile(&self.model, quantile)),
-            _ => None,
+    fn candidate(&self, memory: Megabytes, costs: &CostModel, strategy: Strategy) -> Candidate {
+        let expected = self.curve.expect(memory);
+        let mean_ms = expected.log_ms.exp();
+        let quantile_ms = match strategy {
+            Strategy::Slo { quantile, .. } => self.model.quantile(&expected, quantile).mean_ms,
+            _ => mean_ms,
         };
-        Target { strategy, curve }
-    }
-
-    fn candidate(&self, memory: Megabytes, costs: &CostModel, target: &Target) -> Candidate {
-        let mean_ms = self.curve.mean_ms(memory);
-        let quantile_ms = target.curve.as_ref().map_or(mean_ms, |curve| curve.mean_ms(memory));
         Candidate { memory, mean_ms, quantile_ms, cost: costs.pico(memory, mean_ms) }
     }
 
     /// Whether to move to `best`, and what share of the objective that gains.
-    fn verdict(&self, best: Candidate, target: &Target) -> (Verdict, f64) {
-        let strategy = target.strategy;
-        let current = self.candidate(self.evidence.memory, &self.costs, target);
+    fn verdict(&self, best: Candidate, strategy: Strategy) -> (Verdict, f64) {
+        let current = self.candidate(self.evidence.memory, &self.costs, strategy);
         let gain = match objectives(&[best, current], strategy).as_slice() {
             [best, current] if *current > 0.0 => 1.0 - best / current,
             _ => 0.0,
@@ -281,7 +268,7 @@ impl<'a> Study<'a> {
             curve: &self.curve,
             costs: &self.costs,
             on_arm64,
-            cheapest: self.best(&self.costs, &self.target(Strategy::Cost)).memory,
+            cheapest: self.best(&self.costs, Strategy::Cost).memory,
         })
     }
 
@@ -295,8 +282,9 @@ impl<'a> Study<'a> {
         sizes.sort_unstable();
         sizes.dedup();
         let point = |memory: Megabytes| {
-            let mean = self.curve.predict(memory);
-            let [p50, p95, p99] = [0.5, 0.95, 0.99].map(|q| self.model.quantile(memory, q));
+            let expected = self.curve.expect(memory);
+            let mean = Prediction::new(expected.log_ms, expected.variance);
+            let [p50, p95, p99] = [0.5, 0.95, 0.99].map(|q| self.model.quantile(&expected, q));
             CurvePoint {
                 memory,
                 observed: observed(memory),

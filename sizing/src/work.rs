@@ -96,28 +96,34 @@ impl WorkModel {
         Self { hypotheses }
     }
 
-    /// Logarithm of the expected wall time in ms at `memory`, and the variance between the hypotheses.
+    /// What the hypotheses expect at `memory`.
     #[must_use]
-    pub fn log_wall(&self, memory: Megabytes) -> (f64, f64) {
+    pub fn at(&self, memory: Megabytes) -> Replayed {
         let (mut sum, mut mean, mut square) = (0.0, 0.0, 0.0);
+        let mut likeliest_spread = None;
         for Hypothesis { shape, weight } in &self.hypotheses {
-            let log = log_ms(shape.wall_ms(memory));
+            let (wall_ms, spread) = shape.wall(memory);
+            let log = log_ms(wall_ms);
+            likeliest_spread.get_or_insert(spread);
             sum += weight;
             mean += weight * log;
             square += weight * log * log;
         }
-        if sum <= 0.0 {
-            return (log_ms(0.0), 0.0);
-        }
-        mean /= sum;
-        (mean, (square / sum - mean * mean).max(0.0))
+        let mean = if sum > 0.0 { mean / sum } else { log_ms(0.0) };
+        let between = if sum > 0.0 { (square / sum - mean * mean).max(0.0) } else { 0.0 };
+        Replayed { log_ms: mean, between, quota_spread: likeliest_spread.unwrap_or(0.0) }
     }
+}
 
-    /// Relative variance of the wall time at `memory` that the quota alone gives, by the likeliest hypothesis.
-    #[must_use]
-    pub fn quota_spread(&self, memory: Megabytes) -> f64 {
-        self.hypotheses.first().map_or(0.0, |hypothesis| hypothesis.shape.wall(memory).1)
-    }
+/// What the hypotheses expect at one size.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Replayed {
+    /// Logarithm of the expected wall time in ms.
+    pub log_ms: f64,
+    /// Variance of that logarithm between the hypotheses.
+    pub between: f64,
+    /// Relative variance of the wall time that the quota alone gives, by the likeliest hypothesis.
+    pub quota_spread: f64,
 }
 
 /// Hypotheses from counters: how many bursts. Weighted by what is common and by the wall time measured.
