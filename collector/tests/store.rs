@@ -97,6 +97,15 @@ proptest! {
                     merged.entry(key.clone()).or_default().merge(rollup);
                 }
             }
+            let mut functions: Vec<FunctionKey> = expected
+                .keys()
+                .filter(|(owner, ..)| *owner == tenant)
+                .map(|(_, key, _)| key.function.clone())
+                .collect();
+            functions.sort_unstable();
+            functions.dedup();
+            let listed = runtime.block_on(store.functions(&Tenant(tenant.to_owned()))).unwrap();
+            prop_assert_eq!(listed, functions);
             prop_assert_eq!(whole(&store, &runtime, tenant, window), merged);
         }
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::str::FromStr;
 
-use rusqlite::{Connection, Row, ToSql};
+use rusqlite::{Connection, OptionalExtension, Row, ToSql};
 
 use agent_proto::batch::{Batch, Environment, EnvironmentId, Lost, Overhead};
 use agent_proto::rollup;
@@ -17,15 +17,28 @@ use crate::store::{
     Window,
 };
 
+/// One step along the key for each function, however many rows each has.
 pub(super) fn functions(connection: &Connection, tenant: &Tenant) -> Result<Vec<FunctionKey>, StoreError> {
-    let mut statement = connection.prepare_cached(
-        "SELECT DISTINCT account, region, function FROM rollup WHERE tenant = ?1
-         ORDER BY account, region, function",
+    let mut next = connection.prepare_cached(
+        "SELECT account, region, function FROM rollup
+         WHERE tenant = ?1 AND (account, region, function) > (?2, ?3, ?4)
+         ORDER BY account, region, function LIMIT 1",
     )?;
-    let rows = statement.query_map([&tenant.0], |row| {
-        Ok(FunctionKey { account: row.get(0)?, region: row.get(1)?, name: row.get(2)? })
-    })?;
-    Ok(rows.collect::<Result<_, _>>()?)
+    let mut functions: Vec<FunctionKey> = Vec::new();
+    // No function has an empty name, so this is before the first.
+    let before = FunctionKey { account: String::new(), region: String::new(), name: String::new() };
+    loop {
+        let FunctionKey { account, region, name } = functions.last().unwrap_or(&before);
+        let found = next
+            .query_row([&tenant.0, account, region, name], |row| {
+                Ok(FunctionKey { account: row.get(0)?, region: row.get(1)?, name: row.get(2)? })
+            })
+            .optional()?;
+        match found {
+            Some(key) => functions.push(key),
+            None => return Ok(functions),
+        }
+    }
 }
 
 pub(super) fn series(
