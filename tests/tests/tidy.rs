@@ -72,3 +72,18 @@ fn crates_use_only_what_the_house_allows() {
         }
     }
 }
+
+/// A promise whose test was renamed or removed is no longer held.
+#[test]
+fn the_specification_names_tests_that_exist() {
+    let project = project().unwrap();
+    let mut files = vec![];
+    rust_files(&project, &mut files);
+    let code: String = files.iter().map(|path| fs::read_to_string(path).unwrap()).collect();
+    let specification = fs::read_to_string(project.join("SPECIFICATION.md")).unwrap();
+    let is_test_name = |name: &&str| name.contains('_') && !name.contains([' ', '/', '.']);
+    let named: Vec<_> = specification.split('`').skip(1).step_by(2).filter(is_test_name).collect();
+    assert!(named.len() > 30, "the specification's tests were not found");
+    let missing: Vec<_> = named.iter().filter(|name| !code.contains(&format!("fn {name}("))).collect();
+    assert!(missing.is_empty(), "no such tests: {missing:?}");
+}
