@@ -26,6 +26,9 @@ pub struct Measured {
 /// The share of CPU time that may belong to ended threads before starved time counts as inferred.
 const UNSEEN_SHARE: f64 = 0.05;
 
+/// The share of CPU time that must have been seen for the threads seen to stand for all.
+const TELLING_SHARE: f64 = 0.25;
+
 #[derive(Default)]
 struct Sums {
     cpu_ns: u64,
@@ -114,14 +117,21 @@ fn add_threads(earlier: &Reading, process: &Reading, sums: &mut Sums, work: &mut
 }
 
 /// Threads that ended took their waits with them, but not their CPU time: assume they waited in proportion
-/// to it, as the threads that are still there did. Returns whether that moved the figure.
+/// to it, as the threads that were seen did. Returns whether that moved the figure.
 fn fill_unseen_waits(sums: &mut Sums) -> bool {
     let unseen_ns = sums.cpu_ns.saturating_sub(sums.run_ns);
     if sums.run_ns == 0 || (unseen_ns as f64) < UNSEEN_SHARE * sums.cpu_ns as f64 {
         return false;
     }
-    let extra = u128::from(sums.wait_ns) * u128::from(unseen_ns) / u128::from(sums.run_ns);
-    sums.wait_ns = sums.wait_ns.saturating_add(u64::try_from(extra).unwrap_or(u64::MAX));
+    let (cpu_ns, run_ns) = (u128::from(sums.cpu_ns), u128::from(sums.run_ns));
+    let scaled = |ns: u64| u64::try_from(u128::from(ns) * cpu_ns / run_ns).unwrap_or(u64::MAX);
+    sums.wait_ns = scaled(sums.wait_ns);
+    // With too little seen, the busiest thread seen is not the busiest; left as it is, its smallness shows
+    // that nothing is known of the others.
+    if sums.run_ns as f64 >= TELLING_SHARE * sums.cpu_ns as f64 {
+        sums.top_run_ns = scaled(sums.top_run_ns);
+        sums.top_wait_ns = scaled(sums.top_wait_ns);
+    }
     true
 }
 
@@ -187,7 +197,11 @@ mod tests {
         let end = snapshot(vec![process(7, 30, &[(7, 10, 40)])]);
         let measured = between(&start, &end);
         assert_eq!(measured.work.starved_us, 120_000);
+        assert_eq!(measured.work.top_busy_us, 30_000);
         assert!(measured.starved_inferred);
+        // One tenth seen says nothing of which thread was the busiest.
+        let end = snapshot(vec![process(7, 100, &[(7, 10, 40)])]);
+        assert_eq!(between(&start, &end).work.top_busy_us, 10_000);
     }
 
     #[test]
