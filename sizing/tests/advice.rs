@@ -47,7 +47,7 @@ fn cpu_bound_at_a_small_size_is_told_it_starves() {
     assert!(has(&advice, HintCode::CpuStarved), "{:?}", advice.hints);
     assert!(advice.memory >= Megabytes(1_024), "{}", advice.memory);
     assert!(advice.duration_change_percent < -60.0);
-    assert!(advice.cost_change_percent.abs() < 15.0);
+    assert!(advice.cost_change_percent.abs() < 20.0, "{} % at {}", advice.cost_change_percent, advice.memory);
 }
 
 #[test]
