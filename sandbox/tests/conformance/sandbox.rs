@@ -153,6 +153,9 @@ impl Sandbox {
 
     /// Waits for the `count`th telemetry event of `kind` and returns its record.
     pub fn await_telemetry(&self, kind: &str, count: usize) -> Value {
+        if count == 0 {
+            return Value::Null;
+        }
         wait_until(&format!("{count} x {kind}"), || self.telemetry(kind).get(count - 1).cloned())
     }
 
