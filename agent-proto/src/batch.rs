@@ -179,6 +179,12 @@ impl Batch {
     }
 }
 
+/// The answer that acknowledges everything up to `durable_sequence`.
+#[must_use]
+pub fn encode_ack(durable_sequence: u64) -> Vec<u8> {
+    wire::Ack { durable_sequence, ..wire::Ack::default() }.encode_to_vec()
+}
+
 /// Reads the collector's answer.
 ///
 /// # Errors

@@ -1,5 +1,7 @@
 //! Calls of the Lambda API, as any client makes them.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
@@ -60,5 +62,28 @@ impl Lambda {
             bail!("reading the configuration of {function} is refused: {} {body}", response.status());
         }
         Ok(serde_json::from_str(&body)?)
+    }
+
+    /// Gives the function another memory size and waits until it is in force.
+    ///
+    /// # Errors
+    /// When the API cannot be reached or refuses, or the update fails or takes longer than half a minute.
+    pub fn resize(&self, function: &str, memory_mb: u32) -> Result<()> {
+        let mut response = self
+            .agent
+            .put(format!("{}/{function}/configuration", self.base))
+            .send(format!(r#"{{"MemorySize":{memory_mb}}}"#))?;
+        if !response.status().is_success() {
+            let body = response.body_mut().read_to_string()?;
+            bail!("resizing {function} to {memory_mb} MB is refused: {} {body}", response.status());
+        }
+        for _ in 0..300 {
+            match self.configuration(function)?["LastUpdateStatus"].as_str() {
+                Some("InProgress") => std::thread::sleep(Duration::from_millis(100)),
+                Some("Successful") => return Ok(()),
+                other => bail!("resizing {function} to {memory_mb} MB failed: {other:?}"),
+            }
+        }
+        bail!("resizing {function} to {memory_mb} MB takes longer than half a minute")
     }
 }

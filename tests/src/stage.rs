@@ -49,6 +49,8 @@ pub struct Plan<'a> {
     pub attach_layer: bool,
     /// How long the extensions keep what they could send, milliseconds.
     pub flush_interval_ms: u64,
+    /// Where the extensions send to instead of the collector; benchmarks listen themselves.
+    pub endpoint: Option<String>,
     /// Where the collector listens; port 0 takes a free one.
     pub collector_listen: &'a str,
     /// Further arguments of `tailor serve`.
@@ -97,7 +99,10 @@ impl Stage {
             rust_handler: &plan.programs.handler,
             environment: BTreeMap::from([
                 ("SERVER", crate::server::start()?.to_string()),
-                ("TAILOR_ENDPOINT", format!("http://{collector_address}")),
+                (
+                    "TAILOR_ENDPOINT",
+                    plan.endpoint.clone().unwrap_or_else(|| format!("http://{collector_address}")),
+                ),
                 ("TAILOR_API_KEY", API_KEY.to_owned()),
                 ("TAILOR_FLUSH_INTERVAL_MS", plan.flush_interval_ms.to_string()),
             ]),

@@ -50,6 +50,7 @@ fn totals_are_exact_also_when_the_collector_is_killed() {
         examples: &examples,
         attach_layer: true,
         flush_interval_ms: 1_000,
+        endpoint: None,
         collector_listen: "127.0.0.1:0",
         collector_arguments: &[],
     })

@@ -23,6 +23,7 @@ fn learn(example: &Example) -> Value {
         examples: std::slice::from_ref(example),
         attach_layer: true,
         flush_interval_ms: 1_000,
+        endpoint: None,
         collector_listen: "127.0.0.1:0",
         collector_arguments: &[],
     })

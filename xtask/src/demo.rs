@@ -72,6 +72,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         examples: &examples,
         attach_layer: true,
         flush_interval_ms: FLUSH_INTERVAL_MS,
+        endpoint: None,
         collector_listen: &listen,
         collector_arguments: tuner,
     })?;

@@ -35,7 +35,7 @@ fn main() -> ExitCode {
         Chore::Demo(options) => demo::run(&options),
         Chore::Test(options) => test::run(&options),
         Chore::Layer => layer::run(),
-        Chore::Bench(bench) => bench::run(&bench),
+        Chore::Bench(bench) => bench.run(),
     };
     match outcome {
         Ok(code) => code,

@@ -6,11 +6,12 @@ import java.net.http.HttpRequest.BodyPublishers;
 import java.net.http.HttpResponse.BodyHandlers;
 import java.util.ArrayList;
 import java.util.List;
+import java.util.stream.LongStream;
 
 /**
  * A handler and the least of a runtime: fetches each event from the Runtime API and posts the answer.
  *
- * <p>The work is CPU and garbage: it builds, sorts and joins strings.
+ * <p>WORKLOAD says what the work is; by default it is CPU and garbage.
  */
 public final class Bootstrap {
   private static final HttpClient CLIENT =
@@ -18,13 +19,36 @@ public final class Bootstrap {
   private static final String API =
       "http://" + System.getenv("AWS_LAMBDA_RUNTIME_API") + "/2018-06-01/runtime/invocation/";
 
-  private static String handle() {
+  private static String handle(String workload) {
+    return switch (workload) {
+      case "compute" -> "{\"state\":" + compute(20_000_000) + "}";
+      case "parallel" -> "{\"state\":" + parallel() + "}";
+      default -> "{\"length\":" + garbage() + "}";
+    };
+  }
+
+  /** Builds, sorts and joins strings: CPU and garbage. */
+  private static int garbage() {
     List<String> names = new ArrayList<>();
     for (int i = 0; i < 40_000; i++) {
       names.add(Integer.toString(i * 31 % 40_009, 36));
     }
     names.sort(null);
-    return "{\"length\":" + String.join(",", names).length() + "}";
+    return String.join(",", names).length();
+  }
+
+  /** One thread's arithmetic. */
+  private static long compute(int rounds) {
+    long state = 1;
+    for (int i = 0; i < rounds; i++) {
+      state = (state * 1_103_515_245L + 12_345L) % 2_147_483_648L;
+    }
+    return state;
+  }
+
+  /** The same on the common pool's threads. */
+  private static long parallel() {
+    return LongStream.range(0, 4).parallel().map(part -> compute(5_000_000)).sum();
   }
 
   private static void post(String requestId, String what, String body)
@@ -35,12 +59,13 @@ public final class Bootstrap {
   }
 
   public static void main(String[] arguments) throws IOException, InterruptedException {
+    String workload = System.getenv().getOrDefault("WORKLOAD", "");
     var next = HttpRequest.newBuilder(URI.create(API + "next")).build();
     while (true) {
       var event = CLIENT.send(next, BodyHandlers.ofString());
       String requestId = event.headers().firstValue("Lambda-Runtime-Aws-Request-Id").orElseThrow();
       try {
-        post(requestId, "/response", handle());
+        post(requestId, "/response", handle(workload));
       } catch (RuntimeException error) {
         String type = error.getClass().getName();
         post(requestId, "/error", "{\"errorMessage\":\"the handler failed\",\"errorType\":\"" + type + "\"}");

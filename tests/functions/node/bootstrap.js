@@ -1,8 +1,10 @@
 // A handler and the least of a runtime: fetches each event from the Runtime API and posts the answer.
 //
-// The work is waiting: three requests at once to a server, and a little JSON.
+// WORKLOAD says what the work is; by default it is waiting.
 'use strict';
 const http = require('node:http');
+const zlib = require('node:zlib');
+const { promisify } = require('node:util');
 
 const agent = new http.Agent({ keepAlive: true });
 const api = `http://${process.env.AWS_LAMBDA_RUNTIME_API}/2018-06-01/runtime/invocation`;
@@ -21,12 +23,42 @@ function request(url, method = 'GET', body = undefined) {
   });
 }
 
-async function handler(event) {
-  const url = `http://${process.env.SERVER}/${event.delay_ms ?? 60}`;
-  const answers = await Promise.all([1, 2, 3].map(() => request(url)));
-  const rows = Array.from({ length: event.items ?? 2000 }, (_, id) => ({ id, name: `item-${id}` }));
-  return { answers: answers.length, bytes: JSON.stringify(rows).length };
-}
+const ask = (delayMs) => request(`http://${process.env.SERVER}/${delayMs}`);
+
+const workloads = {
+  // Three requests at once, and a little JSON.
+  async wait(event) {
+    const answers = await Promise.all([1, 2, 3].map(() => ask(event.delay_ms ?? 60)));
+    const rows = Array.from({ length: event.items ?? 2000 }, (_, id) => ({ id, name: `item-${id}` }));
+    return { answers: answers.length, bytes: JSON.stringify(rows).length };
+  },
+  // One thread's arithmetic.
+  async compute(event) {
+    let state = 1;
+    for (let i = 0; i < (event.rounds ?? 8e6); i += 1) state = (Math.imul(state, 1103515245) + 12345) & 0x7fffffff;
+    return { state };
+  },
+  // Compression on the pool's threads, at once.
+  async pool(event) {
+    const block = Buffer.alloc(event.bytes ?? 1 << 19, 'lambda');
+    const packed = await Promise.all([1, 2, 3, 4].map(() => promisify(zlib.gzip)(block)));
+    return { bytes: packed[0].length };
+  },
+  // Short bursts between requests that are answered at once.
+  async chat(event) {
+    let bytes = 0;
+    for (let i = 0; i < (event.requests ?? 25); i += 1) {
+      bytes += JSON.stringify(Array.from((await ask(1)).body)).length;
+    }
+    return { bytes };
+  },
+  // Objects, and the garbage collector after them.
+  async allocate(event) {
+    const rows = Array.from({ length: event.items ?? 150000 }, (_, id) => ({ id, name: `row-${id}` }));
+    return { names: new Set(rows.map((row) => row.name)).size };
+  },
+};
+const handler = workloads[process.env.WORKLOAD] ?? workloads.wait;
 
 async function main() {
   for (;;) {

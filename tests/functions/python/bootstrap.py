@@ -1,8 +1,9 @@
 """A handler and the least of a runtime: fetches each event from the Runtime API and posts the answer.
 
-The work is mixed: it asks a server, parses what came, and sorts and serialises it.
+WORKLOAD says what the work is; by default it is mixed.
 """
 
+import hashlib
 import http.client
 import json
 import os
@@ -13,13 +14,46 @@ API = os.environ["AWS_LAMBDA_RUNTIME_API"]
 SERVER = os.environ.get("SERVER")
 
 
-def handler(event):
-    delay_ms = event.get("delay_ms", 30)
+def fetch(delay_ms):
     with urllib.request.urlopen(f"http://{SERVER}/{delay_ms}", timeout=10) as answer:
-        answer.read()
+        return answer.read()
+
+
+def mixed(event):
+    """Waits, parses, sorts and serialises."""
+    fetch(event.get("delay_ms", 30))
     numbers = [random.random() for _ in range(event.get("items", 20_000))]
     text = json.dumps(sorted(numbers))
     return {"bytes": len(text), "items": len(json.loads(text))}
+
+
+def compute(event):
+    """Interpreted arithmetic on one thread."""
+    state = 1
+    for _ in range(event.get("rounds", 300_000)):
+        state = (state * 1_103_515_245 + 12_345) % 2_147_483_648
+    return {"state": state}
+
+
+def digest(event):
+    """Native code, the interpreter waiting for it."""
+    block = bytes(1 << 20)
+    return {"digest": [hashlib.sha256(block).hexdigest() for _ in range(event.get("blocks", 40))][-1]}
+
+
+def chat(event):
+    """Many short bursts between requests that are answered at once."""
+    return {"bytes": sum(len(json.dumps(list(fetch(1)))) for _ in range(event.get("requests", 25)))}
+
+
+def allocate(event):
+    """Objects by the hundred thousand, and the garbage collector after them."""
+    rows = [{"id": i, "name": f"row-{i}"} for i in range(event.get("items", 60_000))]
+    return {"items": len({row["name"] for row in rows})}
+
+
+WORKLOADS = {"compute": compute, "digest": digest, "chat": chat, "allocate": allocate}
+handler = WORKLOADS.get(os.environ.get("WORKLOAD", ""), mixed)
 
 
 def main():

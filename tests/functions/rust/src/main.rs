@@ -25,6 +25,11 @@ async fn handle(workload: &str, event: &Value) -> Result<Value, Error> {
         "io" => json!({ "bytes": wait(size("requests", 3), size("delay_ms", 40)).await? }),
         "memory" => json!({ "sum": hold(size("mb", 400)) }),
         "threads" => json!({ "checksum": spread(size("threads", 4), size("rounds", 12_000_000)) }),
+        "mixed" => {
+            let bytes = wait(size("requests", 1), size("delay_ms", 25)).await?;
+            json!({ "bytes": bytes, "checksum": spin(size("rounds", 10_000_000)) })
+        }
+        "chatty" => json!({ "checksum": chat(size("requests", 30), size("rounds", 400_000)).await? }),
         "fail" => return Err("asked to fail".into()),
         _ => json!({}),
     })
@@ -53,6 +58,16 @@ async fn wait(requests: u64, delay_ms: u64) -> Result<usize, Error> {
         received += connection.read_to_end(&mut answer).await?;
     }
     Ok(received)
+}
+
+/// Many short bursts: a request that is answered at once, then a little CPU, again and again.
+async fn chat(requests: u64, rounds: u64) -> Result<u64, Error> {
+    let mut checksum = 0;
+    for _ in 0..requests {
+        wait(1, 1).await?;
+        checksum ^= spin(rounds);
+    }
+    Ok(checksum)
 }
 
 /// Memory: fills and reads `mb` MB, then gives it back.

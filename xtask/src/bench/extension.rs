@@ -11,13 +11,6 @@ use tailor_e2e::build;
 use tailor_e2e::functions::{Example, Language};
 use tailor_e2e::stage::{Plan, Stage};
 
-/// A benchmark.
-#[derive(Debug, clap::Subcommand)]
-pub(crate) enum Bench {
-    /// Billed duration with and without the extension, and what it uses itself.
-    Extension(Options),
-}
-
 /// What the benchmark can be asked.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
@@ -53,9 +46,8 @@ struct Sample {
     billed_ms: Vec<u64>,
 }
 
-/// Runs a benchmark.
-pub(crate) fn run(bench: &Bench) -> Result<ExitCode> {
-    let Bench::Extension(options) = bench;
+/// Runs the benchmark.
+pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     ensure!(options.invocations >= 10, "fewer than 10 invocations say nothing");
     let [bare, attached] = measure(options)?;
     println!(
@@ -131,6 +123,7 @@ fn stage(attach_layer: bool) -> Result<Stage> {
         examples: &EXAMPLES,
         attach_layer,
         flush_interval_ms: 60_000,
+        endpoint: None,
         collector_listen: "127.0.0.1:0",
         collector_arguments: &[],
     })

@@ -1,0 +1,242 @@
+//! How well every memory size is predicted from any single one, on functions of our own making: real
+//! handlers in the sandbox at seven sizes, measured by the extension itself.
+//!
+//! Telemetry is the first half of the warm invocations at one size; truth is the mean of the second half at
+//! each other size, as the platform reported it. A run can be saved and scored again.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+use tailor_e2e::build;
+use tailor_e2e::functions::{Example, Language};
+use tailor_e2e::stage::{Plan, Stage};
+use tailor_sizing::invocation::Invocation;
+use tailor_sizing::prices::PriceTable;
+use tailor_sizing::rollup::Rollup;
+use tailor_sizing::score::{BaseScore, Case, Report, SizeCase, score};
+use tailor_sizing::units::{Architecture, Megabytes};
+
+use super::receiver::Receiver;
+
+/// What the benchmark can be asked.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Options {
+    /// Save the measurements to this file.
+    #[arg(long, value_name = "FILE")]
+    save: Option<PathBuf>,
+    /// Score saved measurements instead of making new ones.
+    #[arg(long, value_name = "FILE", conflicts_with = "save")]
+    load: Option<PathBuf>,
+    /// Write the scores as JSON to this file, too.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Warm invocations of each function at each size.
+    #[arg(long, default_value_t = 16)]
+    invocations: usize,
+}
+
+/// Power Tuning's sizes, with the one that buys exactly one vCPU.
+const SIZES: [u32; 7] = [128, 256, 512, 1_024, 1_769, 2_048, 3_008];
+
+/// Invocations at each size that are not counted: compilers warm up on the first ones.
+const WARM_UP: usize = 4;
+
+const FUNCTIONS: [Example; 22] = [
+    function("rust-cpu", Language::Rust, "cpu", r#"{"rounds":20000000}"#),
+    function("rust-cpu-short", Language::Rust, "cpu", r#"{"rounds":2000000}"#),
+    function("rust-waiting", Language::Rust, "io", r#"{"requests":2,"delay_ms":30}"#),
+    function("rust-mixed", Language::Rust, "mixed", "{}"),
+    function("rust-chatty", Language::Rust, "chatty", "{}"),
+    function("rust-threads", Language::Rust, "threads", r#"{"threads":4,"rounds":6000000}"#),
+    function("rust-memory", Language::Rust, "memory", r#"{"mb":60}"#),
+    function("python-mixed", Language::Python, "mixed", r#"{"items":10000}"#),
+    function("python-compute", Language::Python, "compute", r#"{"rounds":200000}"#),
+    function("python-digest", Language::Python, "digest", "{}"),
+    function("python-chat", Language::Python, "chat", "{}"),
+    function("python-allocate", Language::Python, "allocate", "{}"),
+    function("node-wait", Language::Node, "wait", "{}"),
+    function("node-compute", Language::Node, "compute", "{}"),
+    function("node-pool", Language::Node, "pool", "{}"),
+    function("node-chat", Language::Node, "chat", "{}"),
+    function("node-allocate", Language::Node, "allocate", r#"{"items":60000}"#),
+    function("java-garbage", Language::Java, "garbage", "{}"),
+    function("java-compute", Language::Java, "compute", "{}"),
+    function("java-parallel", Language::Java, "parallel", "{}"),
+    function("go-single", Language::Go, "single", "{}"),
+    function("go-mixed", Language::Go, "mixed", "{}"),
+];
+
+const fn function(
+    name: &'static str,
+    language: Language,
+    workload: &'static str,
+    event: &'static str,
+) -> Example {
+    Example { name, language, memory_mb: 1_769, workload, event, invocations: 0, tunable: false }
+}
+
+/// Runs the benchmark.
+pub(crate) fn run(options: &Options) -> Result<ExitCode> {
+    ensure!(options.invocations >= 4, "fewer than 4 invocations cannot be halved");
+    let measured = match &options.load {
+        Some(path) => load(path)?,
+        None => measure(options.invocations)?,
+    };
+    if let Some(path) = &options.save {
+        fs::write(path, to_json(&measured).to_string())
+            .with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    let cases: Vec<Case> = measured.iter().filter_map(|(name, sizes)| case(name, sizes)).collect();
+    ensure!(!cases.is_empty(), "no function was measured at every size");
+    let rates = PriceTable::embedded().rates("us-east-1", Architecture::X86_64)?;
+    let report = score(&cases, &SIZES.map(Megabytes), &rates);
+    print(&report);
+    if let Some(path) = &options.json {
+        fs::write(path, serde_json::to_string_pretty(&report)? + "\n")
+            .with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Warm invocations by function and size.
+type Measured = BTreeMap<String, BTreeMap<u32, Vec<Invocation>>>;
+
+fn measure(invocations: usize) -> Result<Measured> {
+    let receiver = Receiver::start()?;
+    let folder = build::target_folder()?.join("bench-sizing");
+    if folder.exists() {
+        fs::remove_dir_all(&folder)?;
+    }
+    let functions: Vec<Example> = FUNCTIONS
+        .iter()
+        .filter(|function| match function.language.missing_command() {
+            None => true,
+            Some(command) => {
+                println!("skipped: {} (no `{command}` on this machine)", function.name);
+                false
+            }
+        })
+        .cloned()
+        .collect();
+    let mut stage = Stage::set(&Plan {
+        programs: build::programs()?,
+        project: &build::project()?,
+        folder: &folder,
+        examples: &functions,
+        attach_layer: true,
+        flush_interval_ms: 200,
+        endpoint: Some(receiver.endpoint()),
+        collector_listen: "127.0.0.1:0",
+        collector_arguments: &[],
+    })?;
+    for function in &functions {
+        for size in SIZES {
+            eprintln!("measuring {} at {size} MB", function.name);
+            stage.lambda.resize(function.name, size)?;
+            // One more than is counted: the last invocation is measured at the next.
+            for _ in 0..WARM_UP + invocations + 2 {
+                let answer = stage.lambda.invoke(function.name, function.event)?;
+                if let Some(error) = answer.function_error {
+                    println!("left out: {} at {size} MB ({error}: {})", function.name, answer.payload);
+                    break;
+                }
+            }
+        }
+    }
+    stage.stop_sandbox()?;
+    let warm = |function: &str, size: u32| -> Vec<Invocation> {
+        let all = receiver.invocations(function, size);
+        let warm = all.into_iter().filter(|invocation| !invocation.cold_start && invocation.work.is_some());
+        warm.skip(WARM_UP).take(invocations).collect()
+    };
+    let sizes = |function: &Example| SIZES.map(|size| (size, warm(function.name, size))).into();
+    Ok(functions.iter().map(|function| (function.name.to_owned(), sizes(function))).collect())
+}
+
+/// Telemetry and truth of one function; `None` when a size is missing.
+fn case(name: &str, sizes: &BTreeMap<u32, Vec<Invocation>>) -> Option<Case> {
+    let sizes = sizes.iter().map(|(&memory_mb, invocations)| {
+        let (telemetry, truth) = invocations.split_at(invocations.len() / 2);
+        let mut rollup = Rollup::default();
+        telemetry.iter().for_each(|invocation| rollup.record(invocation));
+        let sum_us: u64 = truth.iter().map(|invocation| invocation.duration_us).sum();
+        (telemetry.len() >= 2).then(|| SizeCase {
+            memory: Megabytes(memory_mb),
+            telemetry: rollup,
+            truth_ms: sum_us as f64 / 1e3 / truth.len() as f64,
+        })
+    });
+    let sizes: Option<Vec<_>> = sizes.collect();
+    if sizes.is_none() {
+        println!("left out: {name} (not measured at every size)");
+    }
+    Some(Case { name: name.to_owned(), sizes: sizes? })
+}
+
+fn print(report: &Report) {
+    println!("{} functions; errors and shares in percent", report.functions);
+    println!(
+        "{:>8}{:>8}{:>8}{:>8}{:>8}{:>8}{:>8}{:>8}{:>8}",
+        "base MB", "mean", "median", "best", "best 2", "regret", "p95", "in 80", "in 95"
+    );
+    for (base, score) in &report.by_base {
+        row(&base.to_string(), score);
+    }
+    row("ceiling", &report.noise_ceiling);
+}
+
+fn row(name: &str, score: &BaseScore) {
+    let pooled = score.best.get("pooled").copied().unwrap_or(f64::NAN);
+    let share = |share: Option<f64>| share.map_or_else(|| "-".to_owned(), |share| format!("{share:.1}"));
+    println!(
+        "{name:>8}{:>8.1}{:>8.1}{pooled:>8.1}{:>8.1}{:>8.1}{:>8.1}{:>8}{:>8}",
+        score.mape_mean,
+        score.mape_median,
+        score.best_two_pooled,
+        score.regret_mean,
+        score.regret_p95,
+        share(score.coverage_80),
+        share(score.coverage_95),
+    );
+}
+
+/// Measurements as JSON: what the scores need of each invocation, its counters by position.
+fn to_json(measured: &Measured) -> Value {
+    let invocation = |invocation: &Invocation| {
+        let work = invocation.work.unwrap_or_default();
+        json!([invocation.duration_us, invocation.billed_ms, invocation.peak_kib, work.counters().to_vec()])
+    };
+    let sizes = |sizes: &BTreeMap<u32, Vec<Invocation>>| -> serde_json::Map<String, Value> {
+        let rows = |rows: &Vec<Invocation>| rows.iter().map(invocation).collect::<Value>();
+        sizes.iter().map(|(size, invocations)| (size.to_string(), rows(invocations))).collect()
+    };
+    let functions: serde_json::Map<String, Value> =
+        measured.iter().map(|(name, by_size)| (name.clone(), sizes(by_size).into())).collect();
+    json!({ "schema": "tailor-bench-sizing/1", "functions": functions })
+}
+
+fn load(path: &Path) -> Result<Measured> {
+    type Row = (u64, u64, u64, Vec<u64>);
+    let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let mut saved: Value =
+        serde_json::from_str(&text).with_context(|| format!("{} is not JSON", path.display()))?;
+    let functions: BTreeMap<String, BTreeMap<u32, Vec<Row>>> =
+        serde_json::from_value(saved["functions"].take())
+            .with_context(|| format!("{} is not a saved run", path.display()))?;
+    let invocation = |(duration_us, billed_ms, peak_kib, counters): Row| Invocation {
+        outcome: tailor_sizing::invocation::Outcome::Success,
+        duration_us,
+        billed_ms,
+        peak_kib,
+        work: Some(tailor_sizing::invocation::Work::from_counters(counters)),
+        ..Invocation::default()
+    };
+    let sizes = |sizes: BTreeMap<u32, Vec<Row>>| -> BTreeMap<u32, Vec<Invocation>> {
+        sizes.into_iter().map(|(size, rows)| (size, rows.into_iter().map(invocation).collect())).collect()
+    };
+    Ok(functions.into_iter().map(|(name, by_size)| (name, sizes(by_size))).collect())
+}
