@@ -1,6 +1,9 @@
 //! What a Lambda invocation costs, and what it would cost at any other memory size.
 //!
 //! Pure functions and types: no I/O, no clock, no async, nothing of the other crates.
+//!
+//! Begin at [`advice`] and [`explain`]; bills are in [`bill`], the model in [`profile`], [`replay`], [`work`] and
+//! [`predict`]. The README derives it with its figures.
 
 pub mod advice;
 pub mod bill;
