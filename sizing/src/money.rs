@@ -81,19 +81,16 @@ impl Sum for PicoDollars {
 }
 
 impl fmt::Display for PicoDollars {
-    /// Dollars with as many decimals as the size of the amount deserves: `$12.34`, `$0.0517`, `$0.00000021`.
+    /// Dollars with two decimals, or with as many as three significant digits need: `$12.34`, `$0.0517`,
+    /// `$0.00000210`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let dollars = self.to_dollars();
-        let magnitude = dollars.abs();
-        let sign = if dollars < 0.0 { "-" } else { "" };
-        let decimals = match magnitude {
-            0.0 => 2,
-            m if m >= 1.0 => 2,
-            m if m >= 0.01 => 4,
-            m if m >= 0.0001 => 6,
-            _ => 10,
-        };
-        write!(f, "{sign}${magnitude:.decimals$}")
+        let magnitude = self.0.unsigned_abs();
+        let sign = if self.0 < 0 { "-" } else { "" };
+        // Twelve digits after the point hold everything; each digit of the amount needs one less.
+        let digits = magnitude.checked_ilog10().map_or(0, |power| power + 1);
+        let decimals = if magnitude == 0 { 2 } else { (12 + 3_u32.saturating_sub(digits.min(3)) + 3).saturating_sub(digits).clamp(2, 12) };
+        let dollars = self.to_dollars().abs();
+        write!(f, "{sign}${dollars:.*}", decimals as usize)
     }
 }
 
@@ -106,7 +103,11 @@ mod tests {
     fn display_keeps_significant_digits() {
         assert_eq!(PicoDollars(12_345_000_000_000).to_string(), "$12.35");
         assert_eq!(PicoDollars(51_700_000_000).to_string(), "$0.0517");
-        assert_eq!(PicoDollars(-210_000).to_string(), "-$0.0000002100");
+        assert_eq!(PicoDollars(-210_000).to_string(), "-$0.000000210");
+        assert_eq!(PicoDollars(30_783_400).to_string(), "$0.0000308");
+        assert_eq!(PicoDollars(769_600_000_000).to_string(), "$0.770");
+        assert_eq!(PicoDollars(1_234_560_000_000_000).to_string(), "$1234.56");
+        assert_eq!(PicoDollars(7).to_string(), "$0.000000000007");
         assert_eq!(PicoDollars::ZERO.to_string(), "$0.00");
     }
 

@@ -25,6 +25,9 @@ const REPLAY_MS: f64 = 0.3;
 /// How exactly it tells the wall time of another size, as a standard deviation in logarithm.
 const TRANSFER_ERROR: f64 = 0.10;
 
+/// Beyond a factor of 20 a hypothesis is not scaled but wrong.
+const MOST_OFF: f64 = 3.0;
+
 /// Relative variance below which no mean is known: a millisecond's rounding, and the histogram's buckets.
 const LEAST_NOISE: f64 = 1e-4;
 
@@ -186,7 +189,13 @@ fn fitted(shape: Shape, source: &Profile, profiles: &[Profile]) -> (f64, Shape) 
     let level = if source.measured {
         0.0
     } else {
-        offs.iter().map(|(off, weight)| off * weight).sum::<f64>() / offs.iter().map(|(_, w)| w).sum::<f64>()
+        // The level of least relative error: durations err upwards, by cold starts and neighbours, so that low
+        // ones are to be believed more.
+        let ratio = |off: f64| (-off).clamp(-MOST_OFF, MOST_OFF).exp();
+        let (sum, square) = offs.iter().fold((0.0, 0.0), |(sum, square), (off, weight)| {
+            (sum + weight * ratio(*off), square + weight * ratio(*off) * ratio(*off))
+        });
+        (sum / square).ln()
     };
     // Beyond five standard deviations it is plainly wrong, and how wrong does not matter.
     let unlike = |(off, weight): &(f64, f64)| ((off - level) * (off - level) * weight).min(25.0);
