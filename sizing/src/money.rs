@@ -86,9 +86,9 @@ impl fmt::Display for PicoDollars {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let magnitude = self.0.unsigned_abs();
         let sign = if self.0 < 0 { "-" } else { "" };
-        // Twelve digits after the point hold everything; each digit of the amount needs one less.
-        let digits = magnitude.checked_ilog10().map_or(0, |power| power + 1);
-        let decimals = if magnitude == 0 { 2 } else { (12 + 3_u32.saturating_sub(digits.min(3)) + 3).saturating_sub(digits).clamp(2, 12) };
+        let digits = magnitude.checked_ilog10().map_or(13, |power| power + 1);
+        // An amount of 13 digits is a dollar: its third digit is the second after the point.
+        let decimals = 15_u32.saturating_sub(digits).clamp(2, 12);
         let dollars = self.to_dollars().abs();
         write!(f, "{sign}${dollars:.*}", decimals as usize)
     }
