@@ -170,7 +170,7 @@ fn money(amount: Option<PicoDollars>) -> String {
     let dollars = amount.to_dollars();
     match dollars.abs() {
         0.0 => "0".to_owned(),
-        d if d < 0.000_1 => format!("{dollars:.0e}"),
+        d if d < 0.000_1 => format!("{dollars:.1e}"),
         d if d < 0.01 => format!("{dollars:.5}"),
         d if d < 1.0 => format!("{dollars:.4}"),
         d if d < 1_000.0 => format!("{dollars:.2}"),
