@@ -54,7 +54,9 @@ impl Driver {
         let shared = self.provisioned.shared.clone();
         let function = &shared.function;
         let managed = function.is_managed_instances();
-        shared.change(|state| *state = State::at_init(managed, state.times_emptied));
+        if phase == Phase::Invoke {
+            shared.change(|state| *state = State::at_init(managed, state.times_emptied));
+        }
         shared.telemetry.open();
         let mut start = json!({
             "initializationType": function.initialization_type.as_str(), "phase": phase.as_str(),

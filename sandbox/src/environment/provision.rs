@@ -89,7 +89,8 @@ impl Provisioned {
             faults: host.faults.clone(),
             log: LogTail::new(&log_file, function.log_format),
             trace: host.trace.clone(),
-            state: State::default().into(),
+            state: State { supervisor_ready: false, ..State::at_init(function.is_managed_instances(), 0) }
+                .into(),
             changed: tokio::sync::Notify::new(),
         });
         let group = host.hierarchy.create(id)?;

@@ -38,7 +38,10 @@ impl Builder {
     pub fn function(self, name: &str, settings: &str, bootstrap: &str) -> Builder {
         let folder = self.directory.path().join("functions").join(name);
         fs::create_dir_all(&folder).unwrap();
-        fs::write(folder.join("function.toml"), format!("runtime = 'provided.al2023'\n{settings}")).unwrap();
+        // Generous unless a test is about it: a busy machine must not make invocations time out.
+        let timeout = if settings.contains("timeout_s") { "" } else { "timeout_s = 60\n" };
+        let toml = format!("runtime = 'provided.al2023'\n{timeout}{settings}");
+        fs::write(folder.join("function.toml"), toml).unwrap();
         write_script(&folder.join("bootstrap"), bootstrap);
         self
     }

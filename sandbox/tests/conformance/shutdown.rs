@@ -55,18 +55,22 @@ fn an_extension_that_stays_is_killed() {
 fn the_runtime_goes_first() {
     let builder = Builder::new();
     let out = builder.path().join("out").display().to_string();
-    let stubborn = format!("#!/bin/sh\ntrap 'echo term >> {out}' TERM\nwhile :; do sleep 0.05; done\n");
+    let stubborn = format!(
+        "#!/bin/sh\ntrap 'echo term >> {out}' TERM\necho ready > {out}\nwhile :; do sleep 0.05; done\n"
+    );
     let mut sandbox = builder.function("fn", "", &stubborn).extension("a", PUPPET).start();
     let caller = sandbox.invoke_later("fn", "{}");
     let api = sandbox.api(1);
     sandbox.await_event("extension.spawn", 1);
     let extension = PuppetExtension::register(&api, "a", &["INVOKE", "SHUTDOWN"]);
     let stage = Stage { runtime: PuppetRuntime { api: api.clone() }, sandbox, api, caller };
+    // Frozen before it has set its trap, it would die of the signal.
+    crate::sandbox::wait_until("the trap", || stage.sandbox.read("out"));
     let idle = run_once(&stage, &extension);
     sandbox = stage.sandbox;
     let trace = sandbox.stop();
     let event = idle.join().unwrap().unwrap();
-    assert_eq!(sandbox.read("out").unwrap(), "term\n");
+    assert_eq!(sandbox.read("out").unwrap(), "ready\nterm\n");
     let started_ms = line(&trace, "shutdown")["time"].as_u64().unwrap() / 1000;
     let released = line(&trace, "shutdown.release")["time"].as_u64().unwrap() / 1000;
     assert!((590..1_200).contains(&(released - started_ms)), "{} ms", released - started_ms);
