@@ -32,6 +32,7 @@ fn sleeper(threads: u32) -> Child {
     let program = "import sys,threading,time\nfor _ in range(int(sys.argv[1])-1): threading.Thread(target=lambda: time.sleep(1000),daemon=True).start()\nprint('ready',flush=True)\nsys.stdin.read()";
     let mut child = Command::new("python3")
         .args(["-c", program, &threads.to_string()])
+        .env("LAMBDA_TASK_ROOT", "/var/task")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()

@@ -125,10 +125,10 @@ impl Agent {
         }
     }
 
-    /// A SnapStart restore: every environment restored from this snapshot would go by the same id.
+    /// A SnapStart restore: every environment restored from this snapshot would go by the same id. Nothing
+    /// was invoked before the snapshot, so the first invocation is still told apart.
     fn restored(&mut self) {
         self.outbox.environment_mut().id = new_environment_id();
-        self.first = true;
     }
 
     /// SHUTDOWN: reads the last invocation's processes, if they still live.

@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 
 use tailor_sizing::invocation::{Caveats, Invocation, Outcome, RequestId, Work};
+use tailor_sizing::units::Megabytes;
 
 use crate::process::Measured;
 use crate::telemetry::Done;
@@ -18,9 +19,14 @@ const MAX_OPEN: usize = 1_024;
 /// Finished requests that are remembered, so that telemetry delivered twice does not open them again.
 const REMEMBERED: usize = 256;
 
-/// Later invocations after which a missing `platform.report` is given up. It comes with the next thaw, so
-/// two more invocations without it mean that it was lost.
-const REPORT_PATIENCE: u64 = 2;
+/// A missing `platform.report` is given up after so many later invocations and so long after the first of
+/// them. It usually comes with the next thaw, but the platform buffers for 25 ms of running time at least, and
+/// a fast function is invoked many times in that.
+const REPORT_PATIENCE_INVOKES: u64 = 64;
+const REPORT_PATIENCE_US: u64 = 5_000_000;
+
+/// The part of its share from which on a function counts as held back by it.
+const AT_CAP: f64 = 0.8;
 
 /// All open invocations.
 #[derive(Debug, Default)]
@@ -29,6 +35,8 @@ pub struct Ledger {
     finished: VecDeque<RequestId>,
     /// INVOKE events seen; the age of an entry is counted in these.
     invokes: u64,
+    /// When the last of them came, microseconds since the epoch.
+    last_invoke_us: u64,
     memory_mb: u32,
     evicted: u64,
 }
@@ -39,6 +47,8 @@ struct Entry {
     started_at_us: u64,
     /// The value of `Ledger::invokes` at this entry's INVOKE; `None` when we never saw one.
     invoke: Option<u64>,
+    /// When the next INVOKE came: since then the report may come.
+    followed_at_us: Option<u64>,
     cold_start: bool,
     runtime_done: Option<Done>,
     report: Option<Done>,
@@ -65,6 +75,10 @@ impl Ledger {
     /// Our own INVOKE event.
     pub fn invoked(&mut self, request_id: &str, now_us: u64, cold_start: bool) {
         self.invokes += 1;
+        self.last_invoke_us = now_us;
+        for entry in self.open.iter_mut().filter(|entry| entry.invoke.is_some()) {
+            entry.followed_at_us.get_or_insert(now_us);
+        }
         let invoke = Some(self.invokes);
         if let Some(entry) = self.entry(request_id) {
             entry.invoke = invoke;
@@ -105,8 +119,8 @@ impl Ledger {
 
     /// Takes the invocations of which nothing more is to come.
     pub fn take_finished(&mut self) -> Vec<Invocation> {
-        let invokes = self.invokes;
-        self.take(|entry| entry.is_complete() || entry.age(invokes) > REPORT_PATIENCE)
+        let (invokes, now_us) = (self.invokes, self.last_invoke_us);
+        self.take(|entry| entry.is_complete() || entry.is_given_up(invokes, now_us))
     }
 
     /// Takes everything, as it is: the environment ends.
@@ -171,9 +185,11 @@ impl Entry {
         self.report.is_some() && !unmeasured
     }
 
-    /// INVOKE events since its own; 0 when it had none.
-    fn age(&self, invokes: u64) -> u64 {
-        self.invoke.map_or(0, |own| invokes - own)
+    /// Whether the report has had every chance to come.
+    fn is_given_up(&self, invokes: u64, now_us: u64) -> bool {
+        let later = self.invoke.map_or(0, |own| invokes - own);
+        let waited_us = self.followed_at_us.map_or(0, |since| now_us.saturating_sub(since));
+        later > REPORT_PATIENCE_INVOKES && waited_us >= REPORT_PATIENCE_US
     }
 
     fn to_invocation(&self, memory_mb: u32) -> Invocation {
@@ -215,7 +231,7 @@ impl Entry {
             threads: measured.map_or(0, |measured| measured.threads),
             descriptors: measured.map_or(0, |measured| measured.descriptors),
             tmp_used_kib: 0,
-            work: measured.map(|measured| with_idle(measured.work, duration_us)),
+            work: measured.map(|measured| complete(&measured, duration_us, memory_mb)),
         }
     }
 
@@ -247,11 +263,30 @@ impl Entry {
     }
 }
 
-/// Fills in the time with nothing to run: what is left of the wall time when threads were neither on a CPU
-/// nor waiting for one. With several busy threads the time they cover lies between that of the busiest one
-/// and the sum; the effective number of threads says where.
-fn with_idle(mut work: Work, duration_us: u64) -> Work {
-    let thread_time_us = work.busy_us() + work.starved_us;
+/// Completes the work with what follows from the duration: starved time that was not seen, and idle time.
+///
+/// Idle is what is left of the wall time when threads were neither on a CPU nor waiting for one. With several
+/// busy threads the time they cover lies between that of the busiest one and the sum; the effective number of
+/// threads says where.
+fn complete(measured: &Measured, duration_us: u64, memory_mb: u32) -> Work {
+    let mut work = measured.work;
+    let busy_us = work.busy_us();
+    if measured.threads_unseen {
+        // The waits of threads that ended are gone; that the CPU rate was at the share's cap is not.
+        let cap_us = Megabytes(memory_mb).share() * duration_us as f64;
+        let at_cap = busy_us as f64 >= AT_CAP * cap_us;
+        let wanted_us = if at_cap { duration_us.saturating_sub(busy_us) } else { 0 };
+        work.starved_us = work.starved_us.max(wanted_us);
+        let covered_us = (busy_us + work.starved_us).min(duration_us);
+        work.idle_us = duration_us - covered_us;
+        return work;
+    }
+    if measured.starved_inferred {
+        // However many threads there were, each waited no longer than the invocation took.
+        let most_us = duration_us.saturating_mul(u64::from(measured.threads_seen.max(1)));
+        work.starved_us = work.starved_us.min(most_us.saturating_sub(busy_us));
+    }
+    let thread_time_us = busy_us + work.starved_us;
     let side_by_side =
         u128::from(thread_time_us) * 1_000 / u128::from(work.effective_threads_milli.max(1_000));
     let covered_us =

@@ -108,8 +108,8 @@ impl Settings {
                 .parse("TAILOR_FLUSH_INTERVAL_MS", "a number of milliseconds")
                 .map_or(Duration::from_secs(60), Duration::from_millis),
             flush_items: reader
-                .read("TAILOR_FLUSH_ITEMS", "a number from 1 to 5000", |text| {
-                    text.parse().ok().filter(|items| (1..=5_000).contains(items))
+                .read("TAILOR_FLUSH_ITEMS", "a number from 1 to 3000", |text| {
+                    text.parse().ok().filter(|items| (1..=3_000).contains(items))
                 })
                 .unwrap_or(500),
             log_summary: reader

@@ -219,7 +219,8 @@ impl Assembly<'_> {
             }
             Language::Go => {
                 let mut build = Command::new("go");
-                build.arg("build").arg("-o").arg(folder.join("bootstrap")).arg(".");
+                // The version control stamp fails where the checkout belongs to somebody else, as in containers.
+                build.args(["build", "-buildvcs=false"]).arg("-o").arg(folder.join("bootstrap")).arg(".");
                 run(build.current_dir(sources.join("go")).env("CGO_ENABLED", "0"))?;
             }
         }

@@ -17,8 +17,12 @@ pub struct Measured {
     pub threads: u32,
     /// Open descriptors at the end.
     pub descriptors: u32,
+    /// Threads seen at all, those that ended included.
+    pub threads_seen: u32,
     /// Starved time was filled in for threads that ended.
     pub starved_inferred: bool,
+    /// Most of the work was done by threads that ended unseen: nothing is known of their waits.
+    pub threads_unseen: bool,
     /// The peaks were not reset at the start.
     pub peak_sampled: bool,
 }
@@ -52,7 +56,7 @@ pub fn between(start: &Snapshot, end: &Snapshot) -> Measured {
     };
     let mut sums = Sums::default();
     let mut work = Work::default();
-    let (mut threads, mut descriptors, mut ended_ns) = (0usize, 0u64, 0u64);
+    let (mut threads, mut threads_seen, mut descriptors, mut ended_ns) = (0usize, 0usize, 0u64, 0u64);
     for process in &end.processes {
         let earlier = before(process);
         sums.cpu_ns += process.cpu_ns.saturating_sub(earlier.cpu_ns);
@@ -63,6 +67,7 @@ pub fn between(start: &Snapshot, end: &Snapshot) -> Measured {
         work.disk_read_bytes += process.disk_read_bytes.saturating_sub(earlier.disk_read_bytes);
         work.disk_written_bytes += process.disk_written_bytes.saturating_sub(earlier.disk_written_bytes);
         threads += process.live_threads;
+        threads_seen += process.threads.len();
         descriptors += process.descriptors;
         add_threads(earlier, process, &mut sums, &mut work);
     }
@@ -74,7 +79,7 @@ pub fn between(start: &Snapshot, end: &Snapshot) -> Measured {
         .map(|earlier| earlier.cpu_ns)
         .sum();
     sums.cpu_ns += ended_ns.saturating_sub(already_counted);
-    let starved_inferred = fill_unseen_waits(&mut sums);
+    let seen = fill_unseen_waits(&mut sums);
 
     let cpu_us = sums.cpu_ns / 1_000;
     work.system_us = (sums.system_ns / 1_000).min(cpu_us);
@@ -89,7 +94,9 @@ pub fn between(start: &Snapshot, end: &Snapshot) -> Measured {
         start_kib: start.resident_kib(),
         threads: u32::try_from(threads).unwrap_or(u32::MAX),
         descriptors: u32::try_from(descriptors).unwrap_or(u32::MAX),
-        starved_inferred,
+        threads_seen: u32::try_from(threads_seen).unwrap_or(u32::MAX),
+        starved_inferred: seen != Seen::All,
+        threads_unseen: seen == Seen::Few,
         peak_sampled: !end.peaks_reset,
     }
 }
@@ -116,23 +123,33 @@ fn add_threads(earlier: &Reading, process: &Reading, sums: &mut Sums, work: &mut
     }
 }
 
+/// How much of the work the threads that were seen did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Seen {
+    /// All that matters.
+    All,
+    /// Enough to stand for the rest.
+    Some,
+    /// Too little to say anything.
+    Few,
+}
+
 /// Threads that ended took their waits with them, but not their CPU time: assume they waited in proportion
-/// to it, as the threads that were seen did. Returns whether that moved the figure.
-fn fill_unseen_waits(sums: &mut Sums) -> bool {
-    let unseen_ns = sums.cpu_ns.saturating_sub(sums.run_ns);
-    if sums.run_ns == 0 || (unseen_ns as f64) < UNSEEN_SHARE * sums.cpu_ns as f64 {
-        return false;
+/// to it, as the threads that were seen did, where those did enough to stand for all.
+fn fill_unseen_waits(sums: &mut Sums) -> Seen {
+    let seen = sums.run_ns as f64 / (sums.cpu_ns as f64).max(1.0);
+    if seen >= 1.0 - UNSEEN_SHARE {
+        return Seen::All;
     }
-    let (cpu_ns, run_ns) = (u128::from(sums.cpu_ns), u128::from(sums.run_ns));
+    if seen < TELLING_SHARE {
+        return Seen::Few;
+    }
+    let (cpu_ns, run_ns) = (u128::from(sums.cpu_ns), u128::from(sums.run_ns.max(1)));
     let scaled = |ns: u64| u64::try_from(u128::from(ns) * cpu_ns / run_ns).unwrap_or(u64::MAX);
     sums.wait_ns = scaled(sums.wait_ns);
-    // With too little seen, the busiest thread seen is not the busiest; left as it is, its smallness shows
-    // that nothing is known of the others.
-    if sums.run_ns as f64 >= TELLING_SHARE * sums.cpu_ns as f64 {
-        sums.top_run_ns = scaled(sums.top_run_ns);
-        sums.top_wait_ns = scaled(sums.top_wait_ns);
-    }
-    true
+    sums.top_run_ns = scaled(sums.top_run_ns);
+    sums.top_wait_ns = scaled(sums.top_wait_ns);
+    Seen::Some
 }
 
 /// `(Σ run)² / Σ run²` in thousandths: 1000 for one busy thread, n × 1000 for n equally busy ones.
@@ -201,7 +218,9 @@ mod tests {
         assert!(measured.starved_inferred);
         // One tenth seen says nothing of which thread was the busiest.
         let end = snapshot(vec![process(7, 100, &[(7, 10, 40)])]);
-        assert_eq!(between(&start, &end).work.top_busy_us, 10_000);
+        let measured = between(&start, &end);
+        assert!(measured.threads_unseen);
+        assert_eq!((measured.work.top_busy_us, measured.work.starved_us), (10_000, 40_000));
     }
 
     #[test]

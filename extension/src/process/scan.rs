@@ -1,7 +1,9 @@
 //! Finding the function's processes among all that can be seen.
 //!
 //! On Lambda the platform's process starts both the runtime and the extensions, so the function's processes
-//! are the descendants of our own parent, except extensions and what extensions started.
+//! are the descendants of our own parent, except extensions and what extensions started. An extension may be a
+//! script that runs a program from anywhere; what gives it away is that Lambda does not tell extensions where
+//! the function's code is.
 
 use std::collections::HashMap;
 use std::fs;
@@ -60,8 +62,11 @@ impl Scanner {
             return verdict;
         }
         let Some(parent) = parent_of(pid) else { return false };
-        let verdict = !self.is_extension(pid)
-            && (parent == self.platform_pid || self.belongs_to_function(parent, generations - 1));
+        let verdict = if parent == self.platform_pid {
+            knows_the_code(pid) && !self.is_extension(pid)
+        } else {
+            self.belongs_to_function(parent, generations - 1) && !self.is_extension(pid)
+        };
         self.verdicts.insert(pid, verdict);
         verdict
     }
@@ -74,6 +79,14 @@ impl Scanner {
             || fs::read_to_string(format!("/proc/{pid}/cmdline"))
                 .is_ok_and(|line| line.split('\0').take(2).any(|word| runs(Path::new(word))))
     }
+}
+
+/// Whether Lambda gave the process what it gives the runtime and withholds from extensions; a process whose
+/// environment cannot be read has the benefit of the doubt.
+fn knows_the_code(pid: i32) -> bool {
+    fs::read(format!("/proc/{pid}/environ")).map_or(true, |environment| {
+        environment.split(|&byte| byte == 0).any(|variable| variable.starts_with(b"LAMBDA_TASK_ROOT="))
+    })
 }
 
 fn parent_of(pid: i32) -> Option<i32> {
