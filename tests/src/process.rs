@@ -11,7 +11,10 @@ use anyhow::{Context, Result, bail};
 /// How long a server may take to say that it is ready.
 const START_LIMIT: Duration = Duration::from_secs(30);
 
-/// A running server. Dropping it kills it.
+/// How long a dropped server may take to end by itself.
+const DROP_LIMIT: Duration = Duration::from_secs(10);
+
+/// A running server. Dropping it ends it.
 #[derive(Debug)]
 pub struct Server {
     child: Child,
@@ -83,8 +86,11 @@ impl Server {
 }
 
 impl Drop for Server {
+    /// Lets it clean up after itself, but not for ever.
     fn drop(&mut self) {
-        let _ = self.child.kill();
+        if !matches!(self.child.try_wait(), Ok(Some(_))) && self.stop(DROP_LIMIT).is_err() {
+            let _ = self.child.kill();
+        }
         let _ = self.child.wait();
     }
 }

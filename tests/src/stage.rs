@@ -171,6 +171,17 @@ impl Stage {
         Ok(())
     }
 
+    /// What the sandbox warned of: that limits are off, for example, without which advice is about a machine
+    /// and not about Lambda.
+    #[must_use]
+    pub fn sandbox_warnings(&self) -> Vec<String> {
+        let log = self.sandbox.log_tail();
+        log.lines()
+            .filter_map(|line| line.split_once(" WARN "))
+            .map(|(_, said)| said.trim().to_owned())
+            .collect()
+    }
+
     /// Runs `tailor` against the collector.
     ///
     /// # Errors

@@ -39,6 +39,24 @@ fn rust_examples() -> Vec<Example> {
     EXAMPLES.iter().filter(|example| example.language == Language::Rust).cloned().collect()
 }
 
+/// Each function's shown totals and cost are the platform's and the price list's.
+fn assert_exact(summary: &Value, expected: &BTreeMap<u64, Billed>) {
+    for function in summary["functions"].as_array().unwrap() {
+        let memory_mb = function["memory_mb"].as_u64().unwrap();
+        let shown = Billed {
+            invocations: function["invocations"].as_u64().unwrap(),
+            errors: function["errors"].as_u64().unwrap(),
+            billed_ms: function["billed_ms"].as_u64().unwrap(),
+        };
+        assert_eq!(shown, expected[&memory_mb], "{}", function["name"]);
+        // By hand: MB-milliseconds over 1024 MB and 1000 ms, rounded half up once, and the requests.
+        let mb_ms = u128::from(memory_mb) * u128::from(shown.billed_ms);
+        let by_hand = (mb_ms * GB_SECOND_PICO_USD + 512_000) / 1_024_000
+            + u128::from(shown.invocations) * REQUEST_PICO_USD;
+        assert_eq!(u128::from(function["cost_pico_usd"].as_u64().unwrap()), by_hand, "{}", function["name"]);
+    }
+}
+
 #[test]
 fn totals_are_exact_also_when_the_collector_is_killed() {
     let folder = tempfile::tempdir().unwrap();
@@ -70,21 +88,35 @@ fn totals_are_exact_also_when_the_collector_is_killed() {
 
     let expected = billed_by_memory(&stage.trace().unwrap());
     let summary = stage.summary().unwrap();
-    let functions = summary["functions"].as_array().unwrap();
-    assert_eq!(functions.len(), examples.len());
-    for function in functions {
-        let memory_mb = function["memory_mb"].as_u64().unwrap();
-        let shown = Billed {
-            invocations: function["invocations"].as_u64().unwrap(),
-            errors: function["errors"].as_u64().unwrap(),
-            billed_ms: function["billed_ms"].as_u64().unwrap(),
-        };
-        assert_eq!(shown, expected[&memory_mb], "{}", function["name"]);
-        assert_eq!(shown.invocations, 6);
-        // By hand: MB-milliseconds over 1024 MB and 1000 ms, rounded half up once, and the requests.
-        let mb_ms = u128::from(memory_mb) * u128::from(shown.billed_ms);
-        let by_hand = (mb_ms * GB_SECOND_PICO_USD + 512_000) / 1_024_000
-            + u128::from(shown.invocations) * REQUEST_PICO_USD;
-        assert_eq!(u128::from(function["cost_pico_usd"].as_u64().unwrap()), by_hand, "{}", function["name"]);
+    assert_eq!(summary["functions"].as_array().unwrap().len(), examples.len());
+    assert_exact(&summary, &expected);
+    assert!(expected.values().all(|billed| billed.invocations == 6));
+}
+
+/// A handler of less than a millisecond is invoked many times before the platform delivers its first report.
+#[test]
+fn totals_are_exact_for_a_function_invoked_back_to_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let example = Example { name: "empty", workload: "empty", event: "{}", ..rust_examples()[0].clone() };
+    let mut stage = Stage::set(&Plan {
+        programs: build::programs().unwrap(),
+        project: &build::project().unwrap(),
+        folder: folder.path(),
+        examples: std::slice::from_ref(&example),
+        attach_layer: true,
+        flush_interval_ms: 1_000,
+        endpoint: None,
+        collector_listen: "127.0.0.1:0",
+        collector_arguments: &[],
+    })
+    .unwrap();
+    for _ in 0..300 {
+        assert_eq!(stage.lambda.invoke(example.name, example.event).unwrap().function_error, None);
     }
+    stage.stop_sandbox().unwrap();
+    let expected = billed_by_memory(&stage.trace().unwrap());
+    let summary = stage.summary().unwrap();
+    assert_exact(&summary, &expected);
+    assert_eq!(summary["functions"][0]["invocations"], 300);
+    assert_eq!(summary["functions"][0]["caveats"], serde_json::json!([]), "nothing was estimated");
 }

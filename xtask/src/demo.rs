@@ -4,12 +4,12 @@ use std::fs;
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 use tailor_e2e::build;
 use tailor_e2e::functions::{EXAMPLES, Example};
@@ -53,9 +53,12 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     if let Some(path) = &options.json {
         check_writable(path)?;
     }
+    catch_interrupts()?;
+    let folder = build::target_folder()?.join("demo");
+    let _lock = alone(&folder)?;
+    check_port(options.port)?;
     eprintln!("building (the first time takes a few minutes)");
     let mut programs = build::programs()?;
-    let folder = build::target_folder()?.join("demo");
     if folder.exists() {
         fs::remove_dir_all(&folder).with_context(|| format!("cannot empty {}", folder.display()))?;
     }
@@ -76,6 +79,9 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         collector_listen: &listen,
         collector_arguments: tuner,
     })?;
+    for warning in stage.sandbox_warnings() {
+        println!("note: {warning}");
+    }
     invoke_all(&stage.lambda, &examples)?;
     if options.apply {
         show_change(&stage, &examples)?;
@@ -94,14 +100,38 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     println!("the web page stays up at {} until Ctrl-C", stage.collector_url());
-    let (interrupted, interruption) = mpsc::channel();
-    let interrupt = move || {
-        let _ = interrupted.send(());
-    };
-    ctrlc::set_handler(interrupt).context("cannot wait for Ctrl-C")?;
-    // A closed channel means the same: end, and end the collector with us.
-    let _ = interruption.recv();
+    while !INTERRUPTED.load(Ordering::Relaxed) {
+        thread::sleep(Duration::from_millis(100));
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Set by Ctrl-C and SIGTERM. Whatever is under way ends soon after, and the servers with it.
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
+fn catch_interrupts() -> Result<()> {
+    ctrlc::set_handler(|| INTERRUPTED.store(true, Ordering::Relaxed)).context("cannot wait for Ctrl-C")
+}
+
+fn check_interrupt() -> Result<()> {
+    ensure!(!INTERRUPTED.load(Ordering::Relaxed), "interrupted");
+    Ok(())
+}
+
+/// Keeps a second demo from emptying the folder of a running one, for as long as the file is open.
+fn alone(folder: &Path) -> Result<fs::File> {
+    let path = folder.with_extension("lock");
+    fs::create_dir_all(folder.parent().unwrap_or(folder))?;
+    let lock = fs::File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
+    ensure!(lock.try_lock().is_ok(), "another demo is running: end it first");
+    Ok(lock)
+}
+
+/// Finds out before the build, not after, that the port is taken.
+fn check_port(port: u16) -> Result<()> {
+    std::net::TcpListener::bind(("127.0.0.1", port))
+        .map(drop)
+        .with_context(|| format!("port {port} is taken: choose another with --port"))
 }
 
 /// Finds out before ten minutes of work, not after, that a path is wrong.
@@ -138,6 +168,9 @@ fn invoke_all(lambda: &Lambda, examples: &[Example]) -> Result<()> {
             scope.spawn(move || {
                 while let Some(example) = examples.get(next.fetch_add(1, Ordering::Relaxed)) {
                     for _ in 0..example.invocations {
+                        if check_interrupt().is_err() {
+                            return;
+                        }
                         let outcome = invoke(lambda, example);
                         let failed = outcome.is_err();
                         if progress.send((example.name, outcome)).is_err() || failed {
@@ -156,6 +189,7 @@ fn invoke_all(lambda: &Lambda, examples: &[Example]) -> Result<()> {
         }
         Ok::<_, anyhow::Error>(())
     })?;
+    check_interrupt()?;
     eprintln!(
         "invoked {} functions {total} times in {:.0} s",
         examples.len(),
@@ -196,6 +230,7 @@ fn show_change(stage: &Stage, examples: &[Example]) -> Result<()> {
             if size != before {
                 break size;
             }
+            check_interrupt()?;
             if Instant::now() > deadline {
                 let changes = stage.tailor(&["changes"])?;
                 bail!(
