@@ -34,6 +34,7 @@ pub async fn fleet(
         billed_ms: sum.billed_ms.saturating_add(report.billed_ms),
         cost_pico_usd: sum.cost_pico_usd + report.cost_pico_usd.unwrap_or(PicoDollars::ZERO),
         saving_pico_usd: sum.saving_pico_usd + report.saving().max(PicoDollars::ZERO),
+        spending_pico_usd: sum.spending_pico_usd - report.saving().min(PicoDollars::ZERO),
     });
     Ok(FleetReport { total, functions, prices_of: prices.compiled().to_owned() })
 }

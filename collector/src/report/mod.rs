@@ -50,8 +50,10 @@ pub struct FleetTotal {
     pub billed_ms: u64,
     /// What was paid, as far as prices are known.
     pub cost_pico_usd: PicoDollars,
-    /// What the same invocations would have cost less at the recommended sizes.
+    /// What the functions whose recommended size is cheaper would have cost less at it.
     pub saving_pico_usd: PicoDollars,
+    /// What those whose recommended size is faster, and dearer, would have cost more at it.
+    pub spending_pico_usd: PicoDollars,
 }
 
 /// One function over a window of time.
@@ -94,9 +96,9 @@ pub struct FunctionReport {
     pub peak_memory_mb: u64,
     /// CPU time of its processes, ms, over the invocations that were measured.
     pub busy_ms: u64,
-    /// Time its threads wanted to run and had no CPU, ms.
+    /// Wall time in which they wanted more CPU than they had, ms.
     pub starved_ms: u64,
-    /// Time with nothing to run, ms.
+    /// Wall time with nothing to run, ms.
     pub idle_ms: u64,
     /// Wall time of the invocations that were measured, ms.
     pub measured_ms: u64,
@@ -128,6 +130,14 @@ impl FunctionReport {
     #[must_use]
     pub fn key(&self) -> FunctionKey {
         FunctionKey { account: self.account.clone(), region: self.region.clone(), name: self.name.clone() }
+    }
+
+    /// Its measured wall time in three parts: running, wanting CPU, and waiting, ms. Several threads that run
+    /// at once are busy for longer than the wall time, which counts once here.
+    #[must_use]
+    pub fn wall_split(&self) -> [u64; 3] {
+        let covered_ms = self.measured_ms.saturating_sub(self.idle_ms);
+        [self.busy_ms.min(covered_ms), self.starved_ms, self.idle_ms]
     }
 
     /// What its invocations would have cost less at the recommended size.
@@ -339,6 +349,9 @@ fn report(
     let work = |of: fn(&tailor_sizing::invocation::Work) -> u64| {
         (of(&whole.warm.work) + of(&whole.cold.work)) / 1_000
     };
+    let measured_ms = (whole.warm.wall_us + whole.cold.wall_us) / 1_000;
+    let busy_ms = work(|work| work.busy_us());
+    let idle_ms = work(|work| work.idle_us).min(measured_ms);
     let lost = losses(&material.environments);
     let mut versions: Vec<String> = material.series.iter().map(|series| series.key.version.clone()).collect();
     versions.sort_unstable();
@@ -361,10 +374,10 @@ fn report(
         cost_pico_usd: cost,
         cost_per_million_pico_usd: cost.and_then(|cost| per_million(cost, whole.invocations)),
         peak_memory_mb: peak_mb(&whole),
-        busy_ms: work(|work| work.busy_us()),
-        starved_ms: work(|work| work.starved_us),
-        idle_ms: work(|work| work.idle_us),
-        measured_ms: (whole.warm.wall_us + whole.cold.wall_us) / 1_000,
+        busy_ms,
+        starved_ms: measured_ms.saturating_sub(idle_ms).saturating_sub(busy_ms),
+        idle_ms,
+        measured_ms,
         first_at_us: whole.first_at_us,
         last_at_us: whole.last_at_us,
         environments: material.environments.len() as u64,

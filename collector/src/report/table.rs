@@ -50,7 +50,7 @@ const HEADER: [&str; 17] = [
 ];
 
 /// Below the table: what its short headings mean.
-const LEGEND: &str = "MB and PEAK: memory size and most in use, MB. BUSY, STRV, IDLE: time running, wanting CPU and waiting, %.\n\
+const LEGEND: &str = "MB and PEAK: memory size and most in use, MB. BUSY, STRV, IDLE: wall time running, wanting CPU and waiting, %.\n\
                       → MB: recommended size, with the change of cost and mean duration expected of it.\n";
 
 /// Narrowest name column.
@@ -134,7 +134,8 @@ pub fn json(value: &impl Serialize) -> String {
 
 fn cells(report: &FunctionReport) -> [String; 17] {
     let advice = &report.advice;
-    let wall = report.busy_ms + report.starved_ms + report.idle_ms;
+    let split = report.wall_split();
+    let wall = split.iter().sum();
     let moves = advice.is_change();
     let verdict = advice.full.as_ref().map(|advice| advice.verdict);
     let recommended = match verdict {
@@ -155,9 +156,9 @@ fn cells(report: &FunctionReport) -> [String; 17] {
         money(report.cost_pico_usd),
         money(report.cost_per_million_pico_usd),
         if report.peak_memory_mb > 0 { report.peak_memory_mb.to_string() } else { "-".to_owned() },
-        share(report.busy_ms, wall) + "%",
-        share(report.starved_ms, wall) + "%",
-        share(report.idle_ms, wall) + "%",
+        share(split[0], wall) + "%",
+        share(split[1], wall) + "%",
+        share(split[2], wall) + "%",
         recommended,
         percent(advice.cost_change_percent),
         percent(advice.duration_change_percent),
@@ -200,7 +201,7 @@ fn fleet_table(report: &FleetReport, look: Look) -> String {
     let mut text = lines(&table) + LEGEND;
     let total = &report.total;
     text.push_str(&format!(
-        "\n{} functions, {} invocations, {} errors, {} cold starts; billed {}, {}; to save: {}\n",
+        "\n{} functions, {} invocations, {} errors, {} cold starts; billed {}, {}; to save: {}, to spend for speed: {}\n",
         report.functions.len(),
         count(total.invocations),
         count(total.errors),
@@ -208,6 +209,7 @@ fn fleet_table(report: &FleetReport, look: Look) -> String {
         duration_of(total.billed_ms),
         total.cost_pico_usd,
         total.saving_pico_usd,
+        total.spending_pico_usd,
     ));
     for function in &report.functions {
         let details = lines_about(brief(function), look);

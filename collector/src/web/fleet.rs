@@ -20,7 +20,7 @@ pub(super) fn render(report: &FleetReport, wanted: &Wanted) -> Markup {
             (tile("Invocations", &count(total.invocations), &format!("{} failed", count(total.errors))))
             (tile("Billed", &duration_of(total.billed_ms), &format!("{} cold starts", count(total.cold_starts))))
             (tile("Cost", &total.cost_pico_usd.to_string(), &format!("prices of {}", report.prices_of)))
-            (tile("To save", &total.saving_pico_usd.to_string(), "at the recommended sizes"))
+            (tile("To save", &total.saving_pico_usd.to_string(), &format!("and {} to spend for speed", total.spending_pico_usd)))
         }
         @if report.functions.is_empty() {
             section.card {
@@ -109,7 +109,7 @@ fn row(index: usize, function: &FunctionReport, wanted: &Wanted) -> Markup {
             td.number data-label="p50" { (unbroken(&duration(function.duration_ms.p50))) }
             td.number data-label="p95" { (unbroken(&duration(function.duration_ms.p95))) }
             td.bar data-label="Time" {
-                (chart::split(function.busy_ms, function.starved_ms, function.idle_ms, &format!("split-{index}")))
+                (split(function, index))
             }
             td.number data-label="Peak" { (unbroken(&peak)) }
             td.number data-label="Cost" { (money(function.cost_pico_usd)) }
@@ -136,4 +136,10 @@ fn advice(function: &FunctionReport) -> Markup {
         Some(_) => html! { span.badge { "not sure yet" } },
         None => html! { span.badge { "no price" } },
     }
+}
+
+/// Where its wall time goes, as a bar.
+fn split(function: &FunctionReport, index: usize) -> Markup {
+    let [busy_ms, starved_ms, idle_ms] = function.wall_split();
+    chart::split(busy_ms, starved_ms, idle_ms, &format!("split-{index}"))
 }

@@ -209,7 +209,8 @@ fn marks(report: &FunctionReport, advice: &Advice) -> Vec<Mark> {
 }
 
 fn time_split(report: &FunctionReport) -> Markup {
-    let wall = report.busy_ms + report.starved_ms + report.idle_ms;
+    let [busy_ms, starved_ms, idle_ms] = report.wall_split();
+    let wall = busy_ms + starved_ms + idle_ms;
     let part = |class: &str, name: &str, ms: u64, meaning: &str| {
         html! {
             dt { span class={ "key " (class) } {} (name) }
@@ -219,11 +220,11 @@ fn time_split(report: &FunctionReport) -> Markup {
     html! {
         section.card {
             h2 { "Where the time goes" }
-            div.big { (chart::split(report.busy_ms, report.starved_ms, report.idle_ms, "time-split")) }
+            div.big { (chart::split(busy_ms, starved_ms, idle_ms, "time-split")) }
             dl.parts {
-                (part("busy", "Busy", report.busy_ms, "running on a CPU"))
-                (part("starved", "Starved", report.starved_ms, "wanted a CPU and had none: more memory helps"))
-                (part("idle", "Idle", report.idle_ms, "waiting for the network, a disk or a timer"))
+                (part("busy", "Busy", busy_ms, "running on a CPU"))
+                (part("starved", "Starved", starved_ms, "wanted a CPU and had none: more memory helps"))
+                (part("idle", "Idle", idle_ms, "waiting for the network, a disk or a timer"))
             }
         }
     }
