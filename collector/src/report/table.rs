@@ -201,7 +201,7 @@ fn fleet_table(report: &FleetReport, look: Look) -> String {
     let mut text = lines(&table) + LEGEND;
     let total = &report.total;
     text.push_str(&format!(
-        "\n{} functions, {} invocations, {} errors, {} cold starts; billed {}, {}; to save: {}, to spend for speed: {}\n",
+        "\n{} functions, {} invocations, {} errors, {} cold starts; billed {}, {}\nto save: {}; to spend for speed: {}\n",
         report.functions.len(),
         count(total.invocations),
         count(total.errors),
