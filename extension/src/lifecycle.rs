@@ -51,6 +51,8 @@ struct Shared {
     agent: RefCell<Agent>,
     shipper: Option<Shipper>,
     shipping: Cell<bool>,
+    /// The platform promised telemetry.
+    subscribed: Cell<bool>,
     dormant: Cell<bool>,
     /// Telemetry came, or a delivery ended.
     changed: Notify,
@@ -165,13 +167,15 @@ async fn start(environment: Environment, settings: &Settings, api: &Api, extensi
         agent: RefCell::new(Agent::new(environment, settings)),
         shipper,
         shipping: Cell::new(false),
+        subscribed: Cell::new(false),
         dormant: Cell::new(false),
         changed: Notify::new(),
         invoked: Notify::new(),
         log_summary: settings.log_summary,
     });
-    if let Err(reason) = listen(&shared, api, extension_id, settings.telemetry_port).await {
-        tracing::warn!(reason, "no telemetry: durations will be estimates");
+    match listen(&shared, api, extension_id, settings.telemetry_port).await {
+        Ok(()) => shared.subscribed.set(true),
+        Err(reason) => tracing::warn!(reason, "no telemetry: durations will be estimates"),
     }
     tokio::task::spawn_local(look_regularly(Rc::clone(&shared)));
     tokio::task::spawn_local(tick(Rc::clone(&shared)));
@@ -218,7 +222,7 @@ async fn shut_down(shared: &Rc<Shared>, deadline: Instant) {
     shared.guarded(Agent::shutting_down);
     // A clock that jumped may have put the deadline far away or into the past; both bounds still hold.
     let report_deadline = (Instant::now() + LAST_REPORT_LIMIT).min(deadline);
-    while !shared.dormant.get() && shared.agent.borrow().awaits_report() {
+    while shared.subscribed.get() && !shared.dormant.get() && shared.agent.borrow().awaits_report() {
         if timeout_at(report_deadline, shared.changed.notified()).await.is_err() {
             break;
         }
@@ -272,7 +276,9 @@ fn ship_if_due(shared: &Rc<Shared>) {
 /// Delivers one batch; tells whether there was one and the collector answered.
 async fn ship_one(shared: &Shared) -> bool {
     let Some(shipper) = &shared.shipper else { return false };
-    let Some(sealed) = shared.agent.borrow_mut().seal(unix_us()) else { return false };
+    let mut sealed = None;
+    shared.guarded(|agent| sealed = agent.seal(unix_us()));
+    let Some(sealed) = sealed else { return false };
     let delivery = shipper.deliver(&sealed).await;
     shared.guarded(|agent| agent.settle(&sealed, delivery));
     delivery != Delivery::Failed

@@ -75,12 +75,13 @@ impl Shipper {
         self.not_before.get().is_none_or(|not_before| Instant::now() >= not_before)
     }
 
-    /// Delivers one batch, trying a second time at once when the first try found no living connection.
+    /// Delivers one batch, trying a second time at once when the first try found no living connection; an
+    /// answer, or none in time, is not tried again at once.
     pub async fn deliver(&self, batch: &Sealed) -> Delivery {
-        let mut delivery = self.try_once(batch).await;
-        if delivery == Delivery::Failed {
-            delivery = self.try_once(batch).await;
-        }
+        let delivery = match self.try_once(batch).await {
+            Some(delivery) => delivery,
+            None => self.try_once(batch).await.unwrap_or(Delivery::Failed),
+        };
         if delivery == Delivery::Failed {
             let failures = self.failures.get();
             let pause = FIRST_PAUSE.saturating_mul(1 << failures.min(6)).min(LONGEST_PAUSE);
@@ -93,8 +94,9 @@ impl Shipper {
         delivery
     }
 
-    async fn try_once(&self, batch: &Sealed) -> Delivery {
-        let Ok(request) = self.request(batch) else { return Delivery::Refused };
+    /// `None` when the connection broke before an answer: it may have died in the freeze.
+    async fn try_once(&self, batch: &Sealed) -> Option<Delivery> {
+        let Ok(request) = self.request(batch) else { return Some(Delivery::Refused) };
         let exchange = async {
             let answer = self.client().request(request).await?;
             let status = answer.status();
@@ -102,14 +104,14 @@ impl Shipper {
             Ok::<_, Box<dyn std::error::Error + Send + Sync>>((status, body))
         };
         match timeout(TRY_LIMIT, exchange).await {
-            Ok(Ok((status, body))) => judge(status, &body),
+            Ok(Ok((status, body))) => Some(judge(status, &body)),
             Ok(Err(error)) => {
                 tracing::info!(collector = %self.uri, %error, "delivery failed");
-                Delivery::Failed
+                None
             }
             Err(_) => {
                 tracing::info!(collector = %self.uri, "delivery took longer than {TRY_LIMIT:?}");
-                Delivery::Failed
+                Some(Delivery::Failed)
             }
         }
     }
