@@ -57,6 +57,29 @@ pub struct Plan<'a> {
     pub collector_arguments: &'a [&'a str],
 }
 
+impl<'a> Plan<'a> {
+    /// The layer attached, deliveries every second, a free port, no further arguments.
+    #[must_use]
+    pub const fn new(
+        programs: Programs,
+        project: &'a Path,
+        folder: &'a Path,
+        examples: &'a [Example],
+    ) -> Self {
+        Self {
+            programs,
+            project,
+            folder,
+            examples,
+            attach_layer: true,
+            flush_interval_ms: 1_000,
+            endpoint: None,
+            collector_listen: "127.0.0.1:0",
+            collector_arguments: &[],
+        }
+    }
+}
+
 /// A running collector and a running sandbox.
 #[derive(Debug)]
 pub struct Stage {

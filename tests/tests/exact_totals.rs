@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use serde_json::Value;
 use tailor_e2e::build;
@@ -57,22 +58,17 @@ fn assert_exact(summary: &Value, expected: &BTreeMap<u64, Billed>) {
     }
 }
 
+/// A stage with the layer attached to `examples`.
+fn stage(folder: &Path, examples: &[Example]) -> Stage {
+    let (programs, project) = (build::programs().unwrap(), build::project().unwrap());
+    Stage::set(&Plan::new(programs, &project, folder, examples)).unwrap()
+}
+
 #[test]
 fn totals_are_exact_also_when_the_collector_is_killed() {
     let folder = tempfile::tempdir().unwrap();
     let examples = rust_examples();
-    let mut stage = Stage::set(&Plan {
-        programs: build::programs().unwrap(),
-        project: &build::project().unwrap(),
-        folder: folder.path(),
-        examples: &examples,
-        attach_layer: true,
-        flush_interval_ms: 1_000,
-        endpoint: None,
-        collector_listen: "127.0.0.1:0",
-        collector_arguments: &[],
-    })
-    .unwrap();
+    let mut stage = stage(folder.path(), &examples);
     for round in 0..6 {
         match round {
             2 => stage.kill_collector().unwrap(),
@@ -98,18 +94,7 @@ fn totals_are_exact_also_when_the_collector_is_killed() {
 fn totals_are_exact_for_a_function_invoked_back_to_back() {
     let folder = tempfile::tempdir().unwrap();
     let example = Example { name: "empty", workload: "empty", event: "{}", ..rust_examples()[0].clone() };
-    let mut stage = Stage::set(&Plan {
-        programs: build::programs().unwrap(),
-        project: &build::project().unwrap(),
-        folder: folder.path(),
-        examples: std::slice::from_ref(&example),
-        attach_layer: true,
-        flush_interval_ms: 1_000,
-        endpoint: None,
-        collector_listen: "127.0.0.1:0",
-        collector_arguments: &[],
-    })
-    .unwrap();
+    let mut stage = stage(folder.path(), std::slice::from_ref(&example));
     for _ in 0..300 {
         assert_eq!(stage.lambda.invoke(example.name, example.event).unwrap().function_error, None);
     }

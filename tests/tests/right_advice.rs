@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+use std::path::Path;
+
 use serde_json::Value;
 use tailor_e2e::build;
 use tailor_e2e::functions::{EXAMPLES, Example};
@@ -13,21 +15,16 @@ fn example(workload: &str) -> Example {
     EXAMPLES.iter().find(|example| example.workload == workload).unwrap().clone()
 }
 
+/// A stage with the layer attached to `examples`.
+fn stage(folder: &Path, examples: &[Example]) -> Stage {
+    let (programs, project) = (build::programs().unwrap(), build::project().unwrap());
+    Stage::set(&Plan::new(programs, &project, folder, examples)).unwrap()
+}
+
 /// Runs one example by itself, so that the machine's cores are its own, and returns its line of the summary.
 fn learn(example: &Example) -> Value {
     let folder = tempfile::tempdir().unwrap();
-    let mut stage = Stage::set(&Plan {
-        programs: build::programs().unwrap(),
-        project: &build::project().unwrap(),
-        folder: folder.path(),
-        examples: std::slice::from_ref(example),
-        attach_layer: true,
-        flush_interval_ms: 1_000,
-        endpoint: None,
-        collector_listen: "127.0.0.1:0",
-        collector_arguments: &[],
-    })
-    .unwrap();
+    let mut stage = stage(folder.path(), std::slice::from_ref(example));
     for _ in 0..INVOCATIONS {
         assert_eq!(stage.lambda.invoke(example.name, example.event).unwrap().function_error, None);
     }

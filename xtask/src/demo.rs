@@ -24,9 +24,6 @@ const AT_A_TIME: usize = 2;
 /// How long the collector's tuner may take to see enough and act.
 const TUNE_LIMIT: Duration = Duration::from_secs(60);
 
-/// A demo is over before production's minute has passed.
-const FLUSH_INTERVAL_MS: u64 = 1_000;
-
 /// The tuner as the demo has it: in production it looks every few minutes and wants far more evidence.
 const TUNER: &[&str] =
     &["--tuner", "apply", "--tuner-interval", "2", "--tuner-evidence", "30", "--tuner-comparison", "20"];
@@ -68,16 +65,11 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let examples = examples_for_this_machine();
     let listen = format!("127.0.0.1:{}", options.port);
     let tuner: &[&str] = if options.apply { TUNER } else { &[] };
+    let project = build::project()?;
     let mut stage = Stage::set(&Plan {
-        programs,
-        project: &build::project()?,
-        folder: &folder,
-        examples: &examples,
-        attach_layer: true,
-        flush_interval_ms: FLUSH_INTERVAL_MS,
-        endpoint: None,
         collector_listen: &listen,
         collector_arguments: tuner,
+        ..Plan::new(programs, &project, &folder, &examples)
     })?;
     for warning in stage.sandbox_warnings() {
         println!("note: {warning}");

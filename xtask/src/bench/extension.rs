@@ -116,17 +116,11 @@ fn stage(attach_layer: bool) -> Result<Stage> {
     if folder.exists() {
         fs::remove_dir_all(&folder)?;
     }
-    Stage::set(&Plan {
-        programs: build::programs()?,
-        project: &build::project()?,
-        folder: &folder,
-        examples: &EXAMPLES,
-        attach_layer,
-        flush_interval_ms: 60_000,
-        endpoint: None,
-        collector_listen: "127.0.0.1:0",
-        collector_arguments: &[],
-    })
+    let project = build::project()?;
+    // As in production: what a demo sends every second would be charged to every few invocations.
+    let flush_interval_ms = 60_000;
+    let plan = Plan::new(build::programs()?, &project, &folder, &EXAMPLES);
+    Stage::set(&Plan { attach_layer, flush_interval_ms, ..plan })
 }
 
 fn results(stage: &Stage) -> Result<Measured> {

@@ -122,17 +122,10 @@ fn measure(invocations: usize) -> Result<Measured> {
         })
         .cloned()
         .collect();
-    let mut stage = Stage::set(&Plan {
-        programs: build::programs()?,
-        project: &build::project()?,
-        folder: &folder,
-        examples: &functions,
-        attach_layer: true,
-        flush_interval_ms: 200,
-        endpoint: Some(receiver.endpoint()),
-        collector_listen: "127.0.0.1:0",
-        collector_arguments: &[],
-    })?;
+    let project = build::project()?;
+    let plan = Plan::new(build::programs()?, &project, &folder, &functions);
+    let mut stage =
+        Stage::set(&Plan { flush_interval_ms: 200, endpoint: Some(receiver.endpoint()), ..plan })?;
     for function in &functions {
         for size in SIZES {
             eprintln!("measuring {} at {size} MB", function.name);
