@@ -29,7 +29,7 @@ pub struct Builder {
 
 impl Builder {
     pub fn new() -> Builder {
-        let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        let directory = tempfile::tempdir_in(shared_folder()).unwrap();
         fs::create_dir_all(directory.path().join("layer/extensions")).unwrap();
         Builder { directory, arguments: Vec::new() }
     }
@@ -94,6 +94,13 @@ pub struct Sandbox {
     child: Child,
     pub address: String,
     directory: TempDir,
+}
+
+/// Where test and puppets can both write. Environments have a `/tmp` of their own, so it must not lie there,
+/// as it would with a checkout in `/tmp`.
+fn shared_folder() -> &'static Path {
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    if target.starts_with("/tmp") { Path::new("/var/tmp") } else { target }
 }
 
 impl Sandbox {
