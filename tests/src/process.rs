@@ -8,6 +8,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
+/// Whether this process is root: the sandbox's CPU quotas and memory limits need it.
+#[must_use]
+pub fn is_root() -> bool {
+    Command::new("id").arg("-u").output().is_ok_and(|output| output.stdout.trim_ascii() == b"0")
+}
+
 /// How long a server may take to say that it is ready.
 const START_LIMIT: Duration = Duration::from_secs(30);
 

@@ -7,6 +7,7 @@ use std::path::Path;
 use serde_json::Value;
 use tailor_e2e::build;
 use tailor_e2e::functions::{EXAMPLES, Example};
+use tailor_e2e::process::is_root;
 use tailor_e2e::stage::{Plan, Stage};
 
 const INVOCATIONS: u32 = 25;
@@ -43,16 +44,11 @@ fn has_reason(function: &Value, code: &str) -> bool {
 
 /// CPU quotas and memory limits need root; without them there is nothing to be starved of.
 fn limits_are_on() -> bool {
-    let root = user_id() == Some(0);
+    let root = is_root();
     if !root {
         println!("skipped: right_advice (needs CPU quotas, which need root)");
     }
     root
-}
-
-fn user_id() -> Option<u32> {
-    let output = std::process::Command::new("id").arg("-u").output().ok()?;
-    String::from_utf8_lossy(&output.stdout).trim().parse().ok()
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use tailor_e2e::build;
 use tailor_e2e::functions::Language;
+use tailor_e2e::process::is_root;
 
 /// What `cargo xtask test` can be asked.
 #[derive(Debug, clap::Args)]
@@ -29,8 +30,4 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     arguments.extend(options.arguments.iter().map(String::as_str));
     build::cargo(&arguments)?;
     Ok(ExitCode::SUCCESS)
-}
-
-fn is_root() -> bool {
-    std::process::Command::new("id").arg("-u").output().is_ok_and(|output| output.stdout.trim_ascii() == b"0")
 }

@@ -13,13 +13,11 @@ use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
-use prost::Message;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use agent_proto::CONTENT_TYPE;
-use agent_proto::batch::Batch;
+use agent_proto::batch::{Batch, encode_ack};
 use agent_proto::limits::MAX_BATCH_BYTES;
-use agent_proto::wire::Ack;
 use tailor_sizing::rollup::Rollup;
 
 use crate::clock::now_us;
@@ -85,8 +83,7 @@ pub async fn post_batch(State(app): State<Arc<App>>, request: Request) -> Respon
     match result {
         Ok((sequence, receipt, invocations)) => {
             app.metrics.accepted(receipt, invocations);
-            let ack = Ack { durable_sequence: sequence, ..Ack::default() };
-            ([(header::CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE))], ack.encode_to_vec())
+            ([(header::CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE))], encode_ack(sequence))
                 .into_response()
         }
         Err(error) => {

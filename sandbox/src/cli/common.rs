@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 
 use crate::control::{ControlPlane, Folders};
@@ -110,6 +110,16 @@ impl Sandbox {
         let names = self.plane.load(&self.folders, folder)?;
         tracing::info!(folder = %folder.display(), functions = %names.join(" "), "functions loaded");
         Ok(names)
+    }
+
+    /// Loads `folder`, which must be one function, and returns its name.
+    pub(super) fn load_one(&self, folder: &Path) -> anyhow::Result<String> {
+        let names = self.load(folder)?;
+        let count = names.len();
+        let Ok([name]) = <[String; 1]>::try_from(names) else {
+            bail!("{} must be one function, not {count}", folder.display());
+        };
+        Ok(name)
     }
 
     /// Shuts every environment down properly, unless `hurry` comes first.

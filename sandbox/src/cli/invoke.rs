@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
 use bytes::Bytes;
 use clap::Args;
 
@@ -50,16 +50,10 @@ impl Invoke {
         let payload = payload(&self.payload)?;
         let sandbox = self.common.start(pace())?;
         let outcome = async {
-            let names = sandbox.load(&self.function)?;
-            ensure!(
-                names.len() == 1,
-                "{} must be one function, not {}",
-                self.function.display(),
-                names.len()
-            );
+            let name = sandbox.load_one(&self.function)?;
             let mut failed = false;
             for _ in 0..self.count {
-                let done = sandbox.plane.invoke_directly(&names[0], self.memory_mb, payload.clone()).await?;
+                let done = sandbox.plane.invoke_directly(&name, self.memory_mb, payload.clone()).await?;
                 println!("{}", String::from_utf8_lossy(&done.result.payload));
                 eprint!("{}", done.completion.log_tail);
                 failed |= done.result.is_error;

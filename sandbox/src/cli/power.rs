@@ -5,7 +5,7 @@
 use std::fs::File;
 use std::path::PathBuf;
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
 use clap::Args;
 use serde_json::{Value, json};
 
@@ -51,19 +51,13 @@ impl Power {
         let payload = payload(&self.payload)?;
         let sandbox = self.common.start(pace())?;
         let measure = async {
-            let names = sandbox.load(&self.function)?;
-            ensure!(
-                names.len() == 1,
-                "{} must be one function, not {}",
-                self.function.display(),
-                names.len()
-            );
+            let name = sandbox.load_one(&self.function)?;
             let mut points = Vec::new();
             for (number, memory_mb) in self.sizes.iter().enumerate() {
                 eprintln!("{memory_mb} MB ({} of {})", number + 1, self.sizes.len());
                 let mut point = Point::new(*memory_mb);
                 for _ in 0..=self.count {
-                    let invoked = sandbox.plane.invoke_directly(&names[0], Some(*memory_mb), payload.clone());
+                    let invoked = sandbox.plane.invoke_directly(&name, Some(*memory_mb), payload.clone());
                     let done = invoked.await?;
                     point.add(
                         &done.completion.report["metrics"],
@@ -73,7 +67,7 @@ impl Power {
                 }
                 points.push(point);
             }
-            Ok((names[0].clone(), points))
+            Ok((name, points))
         };
         let outcome: anyhow::Result<_> = tokio::select! {
             outcome = measure => outcome,
