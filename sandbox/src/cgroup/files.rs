@@ -1,7 +1,7 @@
 //! Reading and writing the small files of a control group.
 
 use std::fs::{self, OpenOptions};
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::Path;
 use std::thread;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::CgroupError;
+use super::{CgroupError, Owner};
 
 pub(super) fn write(directory: &Path, file: &str, value: &str) -> Result<(), CgroupError> {
     let path = directory.join(file);
@@ -44,23 +44,52 @@ pub(super) fn make(directory: &Path) -> Result<(), CgroupError> {
     })
 }
 
-/// Kills what still runs in `directory` and removes it. Retries for a second: a killed process leaves its
-/// group only when it has been reaped.
+/// Ends what runs in `directory` and its sub-groups and removes them. Retries for two seconds: a killed process
+/// leaves its group only when the kernel has taken it apart. What may not be removed stays, without a wait.
 pub(super) fn remove(directory: &Path) {
-    for _ in 0..100 {
-        if fs::remove_dir(directory).is_ok() || !directory.exists() {
-            return;
+    for _ in 0..200 {
+        match sweep(directory) {
+            Ok(()) => return,
+            Err(error) if is_in_use(&error) => thread::sleep(Duration::from_millis(10)),
+            Err(error) => {
+                tracing::debug!(directory = %directory.display(), %error, "control group left alone");
+                return;
+            }
         }
-        for process in processes(directory) {
-            let _ = kill(Pid::from_raw(process), Signal::SIGKILL);
-        }
-        thread::sleep(Duration::from_millis(10));
     }
     tracing::warn!(directory = %directory.display(), "cannot remove control group");
 }
 
+fn sweep(directory: &Path) -> io::Result<()> {
+    // In version 1 a frozen process does not die, so thaw before the kill; only the freezer's tree has the
+    // file. In version 2 it dies where it stands.
+    let _ = write(directory, "freezer.state", "THAWED");
+    for process in processes(directory) {
+        let _ = kill(Pid::from_raw(process), Signal::SIGKILL);
+    }
+    let inner = children(directory).iter().map(|child| sweep(child)).fold(Ok(()), Result::and);
+    match fs::remove_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => inner.and(removed),
+    }
+}
+
+fn is_in_use(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::ResourceBusy | io::ErrorKind::DirectoryNotEmpty)
+}
+
+/// Removes the groups in `parent` of sandboxes that are no more.
+pub(super) fn remove_leftovers(parent: &Path) {
+    for directory in children(parent) {
+        let owner = directory.file_name().and_then(|name| Owner::parse(&name.to_string_lossy()));
+        if owner.is_some_and(|owner| !owner.is_alive()) {
+            remove(&directory);
+        }
+    }
+}
+
 /// The sub-groups of `directory`.
-pub(super) fn children(directory: &Path) -> Vec<std::path::PathBuf> {
+fn children(directory: &Path) -> Vec<std::path::PathBuf> {
     let Ok(entries) = fs::read_dir(directory) else { return Vec::new() };
     entries.flatten().map(|entry| entry.path()).filter(|path| path.is_dir()).collect()
 }

@@ -118,7 +118,7 @@ impl Hierarchy {
         }))
     }
 
-    /// Removes the parent made by [`Hierarchy::detect`]; its groups must be gone.
+    /// Removes the parent made by [`Hierarchy::detect`], with what may still be in it.
     pub fn remove(&self) {
         match &self.backend {
             Backend::V1(hierarchy) => hierarchy.remove(),

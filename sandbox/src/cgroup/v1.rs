@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::{
     CPU_PERIOD_US, CgroupError, CpuUsage, MAX_TASKS, Owner, await_freezer,
-    files::{children, make, read_key, read_u64, remove, write},
+    files::{make, read_key, read_u64, remove, remove_leftovers, write},
 };
 
 #[derive(Debug)]
@@ -14,7 +14,8 @@ pub(super) struct Hierarchy {
 }
 
 impl Hierarchy {
-    pub(super) const CONTROLLERS: [&'static str; 5] = ["cpu", "cpuacct", "memory", "freezer", "pids"];
+    /// The freezer comes first, so that what is removed in this order is thawed, and can die, before the rest.
+    pub(super) const CONTROLLERS: [&'static str; 5] = ["freezer", "cpu", "cpuacct", "memory", "pids"];
 
     pub(super) fn detect(owner: &Owner) -> (Option<Hierarchy>, Vec<&'static str>) {
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
@@ -74,21 +75,6 @@ fn parent(mounts: &str, own: &str, controller: &str) -> Option<PathBuf> {
     let inside = path.strip_prefix(root).unwrap_or(path).trim_start_matches('/');
     let directory = Path::new(point).join(inside);
     directory.is_dir().then_some(directory)
-}
-
-/// Kills and removes the groups of sandboxes that are no more.
-fn remove_leftovers(parent: &Path) {
-    for directory in children(parent) {
-        let owner = directory.file_name().and_then(|name| Owner::parse(&name.to_string_lossy()));
-        if owner.is_some_and(|owner| !owner.is_alive()) {
-            for group in children(&directory) {
-                // A frozen process does not die, so thaw before the kill; only the freezer's tree has the file.
-                let _ = write(&group, "freezer.state", "THAWED");
-                remove(&group);
-            }
-            remove(&directory);
-        }
-    }
 }
 
 #[derive(Debug)]

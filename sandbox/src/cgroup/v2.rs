@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::{
     CPU_PERIOD_US, CgroupError, CpuUsage, MAX_TASKS, Owner, await_freezer,
-    files::{children, make, read_key, read_u64, remove, write},
+    files::{make, read_key, read_u64, remove, remove_leftovers, write},
 };
 
 #[derive(Debug)]
@@ -58,20 +58,6 @@ fn enable(directory: &Path) -> Result<(), CgroupError> {
     write(directory, "cgroup.subtree_control", "+cpu +memory")?;
     let _ = write(directory, "cgroup.subtree_control", "+pids");
     Ok(())
-}
-
-fn remove_leftovers(root: &Path) {
-    for directory in children(root) {
-        let owner = directory.file_name().and_then(|name| Owner::parse(&name.to_string_lossy()));
-        if owner.is_some_and(|owner| !owner.is_alive()) {
-            for group in children(&directory) {
-                // Unlike in version 1 a frozen process dies at once, so there is nothing to thaw.
-                let _ = write(&group, "cgroup.kill", "1");
-                remove(&group);
-            }
-            remove(&directory);
-        }
-    }
 }
 
 #[derive(Debug)]
