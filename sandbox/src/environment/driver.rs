@@ -154,6 +154,7 @@ impl Driver {
         category: Category,
     ) -> Result<(), Failure> {
         let shared = self.provisioned.shared.clone();
+        shared.change(|state| state.starting += 1);
         let output = self.provisioned.supervisor.spawn(id, program);
         let output = output.map_err(|error| Failure::sandbox(&chain(&error)))?;
         let on_line: OnLine = Arc::new(move |line| {

@@ -119,7 +119,8 @@ impl Driver {
         until(|state| state.runtime.has_polled || state.runtime.restore_waiter.is_some()).await?;
         shared.trace("runtime.ready", json!({}));
         shared.change(|state| state.registration_open = false);
-        until(State::all_ready).await
+        // A process frozen before it has become its program would keep the supervisor waiting for it.
+        until(|state| state.all_ready() && state.starting == 0).await
     }
 
     /// Starts every file of `/opt/extensions`, in parallel.

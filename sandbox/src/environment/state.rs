@@ -36,6 +36,8 @@ pub struct State {
     pub managed_instances: bool,
     /// Exits are expected.
     pub shutting_down: bool,
+    /// Processes asked for that do not run their programs yet.
+    pub starting: u32,
     /// Answers to `KillAll` so far.
     pub times_emptied: u64,
     /// Mounts are made.
@@ -83,8 +85,11 @@ impl State {
         match notice {
             Some(Notice::Ready) => self.supervisor_ready = true,
             Some(Notice::SetupFailed { message }) => self.supervisor_gone = Some(message),
-            Some(Notice::Spawned { .. }) => {}
-            Some(Notice::SpawnFailed { id, errno, message }) => self.on_spawn_failed(id, errno, message),
+            Some(Notice::Spawned { .. }) => self.starting = self.starting.saturating_sub(1),
+            Some(Notice::SpawnFailed { id, errno, message }) => {
+                self.starting = self.starting.saturating_sub(1);
+                self.on_spawn_failed(id, errno, message);
+            }
             Some(Notice::Exited { id, status }) => self.on_exit(id, status),
             Some(Notice::Empty) => self.times_emptied += 1,
             None => {
