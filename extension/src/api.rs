@@ -5,38 +5,29 @@
 //! one unknown record, and it adds 0.4 MB to a layer of one.
 
 use bytes::Bytes;
-use http::{Method, Request, StatusCode};
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::Incoming;
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
+use http::StatusCode;
+use http_body_util::Full;
 use serde::Deserialize;
 
-/// Bytes of an answer that are read; Lambda's are a few hundred.
-const MAX_ANSWER_BYTES: usize = 64 * 1024;
+use crate::client::{Answer, Client, ClientError};
 
 const IDENTIFIER: &str = "lambda-extension-identifier";
 
 /// A client of the API at `AWS_LAMBDA_RUNTIME_API`.
 #[derive(Debug)]
 pub struct Api {
-    base: String,
-    client: Client<HttpConnector, Full<Bytes>>,
+    client: Client,
 }
 
 /// The API could not be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ApiError {
-    /// The request could not be formed: the address or the identifier is not usable.
-    #[error("cannot form a request to the extensions API: {0}")]
-    Request(#[from] http::Error),
+    /// The address is not one.
+    #[error("AWS_LAMBDA_RUNTIME_API is not host:port: {0}")]
+    Address(#[from] http::uri::InvalidUri),
     /// No answer.
     #[error("extensions API does not answer: {0}")]
-    Transport(#[from] hyper_util::client::legacy::Error),
-    /// An answer that broke off or is far too long.
-    #[error("answer of the extensions API cannot be read: {0}")]
-    Body(#[source] Box<dyn std::error::Error + Send + Sync>),
+    Transport(#[from] ClientError),
     /// A refusal.
     #[error("extensions API answers {status}: {body}")]
     Refused {
@@ -93,12 +84,11 @@ pub enum Event {
 
 impl Api {
     /// A client of the API at `address` (`host:port`).
-    #[must_use]
-    pub fn new(address: &str) -> Self {
-        Self {
-            base: format!("http://{address}"),
-            client: Client::builder(TokioExecutor::new()).pool_max_idle_per_host(1).build_http(),
-        }
+    ///
+    /// # Errors
+    /// When it is not an address.
+    pub fn new(address: &str) -> Result<Self, ApiError> {
+        Ok(Self { client: Client::new(&format!("http://{address}").parse()?) })
     }
 
     /// Registers under `name`, which must be our file's, for `events`.
@@ -106,14 +96,15 @@ impl Api {
     /// # Errors
     /// When the API does not answer or refuses, as it does events that the mode does not have.
     pub async fn register(&self, name: &str, events: &[&str]) -> Result<Registration, ApiError> {
-        let request = Request::builder()
-            .method(Method::POST)
-            .uri(format!("{}/2020-01-01/extension/register", self.base))
+        let request = self
+            .client
+            .request("POST", "/2020-01-01/extension/register")
             .header("lambda-extension-name", name)
             .header("lambda-extension-accept-feature", "accountId")
             .header(http::header::CONTENT_TYPE, "application/json")
-            .body(Full::from(serde_json::json!({ "events": events }).to_string()))?;
-        let (head, body) = self.exchange(request).await?;
+            .body(Full::from(serde_json::json!({ "events": events }).to_string()))
+            .map_err(ClientError::from)?;
+        let (head, body) = accepted(self.client.exchange(request).await?)?;
         let identifier = head
             .headers
             .get(IDENTIFIER)
@@ -130,9 +121,9 @@ impl Api {
     /// # Errors
     /// When the API does not answer or refuses.
     pub async fn next(&self, identifier: &str) -> Result<Event, ApiError> {
-        let request =
-            self.request(Method::GET, "/2020-01-01/extension/event/next", identifier, Bytes::new())?;
-        let (_, body) = self.exchange(request).await?;
+        let answer =
+            self.exchange("GET", "/2020-01-01/extension/event/next", identifier, Bytes::new()).await?;
+        let (_, body) = accepted(answer)?;
         Ok(Event::read(&body))
     }
 
@@ -141,41 +132,39 @@ impl Api {
     /// # Errors
     /// When the API does not answer; a refusal is a status.
     pub async fn subscribe(&self, identifier: &str, subscription: String) -> Result<StatusCode, ApiError> {
-        let request = self.request(Method::PUT, "/2022-07-01/telemetry", identifier, subscription.into())?;
-        Ok(self.client.request(request).await?.status())
+        let answer = self.exchange("PUT", "/2022-07-01/telemetry", identifier, subscription.into()).await?;
+        Ok(answer.0.status)
     }
 
-    fn request(
+    /// An exchange as `identifier`; once more when the connection turns out to be dead.
+    async fn exchange(
         &self,
-        method: Method,
+        method: &'static str,
         path: &str,
         identifier: &str,
         body: Bytes,
-    ) -> Result<Request<Full<Bytes>>, http::Error> {
-        Request::builder()
-            .method(method)
-            .uri(format!("{}{path}", self.base))
-            .header(IDENTIFIER, identifier)
-            .header(http::header::CONTENT_TYPE, "application/json")
-            .body(Full::new(body))
-    }
-
-    async fn exchange(
-        &self,
-        request: Request<Full<Bytes>>,
-    ) -> Result<(http::response::Parts, Bytes), ApiError> {
-        let (head, body) = self.client.request(request).await?.into_parts();
-        let body = read(body).await?;
-        if head.status.is_success() {
-            return Ok((head, body));
+    ) -> Result<Answer, ClientError> {
+        let request = || {
+            self.client
+                .request(method, path)
+                .header(IDENTIFIER, identifier)
+                .header(http::header::CONTENT_TYPE, "application/json")
+                .body(Full::new(body.clone()))
+        };
+        match self.client.exchange(request()?).await {
+            Err(ClientError::Broken(_)) => self.client.exchange(request()?).await,
+            answer => answer,
         }
-        let body = String::from_utf8_lossy(&body).chars().take(300).collect();
-        Err(ApiError::Refused { status: head.status, body })
     }
 }
 
-async fn read(body: Incoming) -> Result<Bytes, ApiError> {
-    Ok(Limited::new(body, MAX_ANSWER_BYTES).collect().await.map_err(ApiError::Body)?.to_bytes())
+/// The answer, unless it is a refusal.
+fn accepted((head, body): Answer) -> Result<Answer, ApiError> {
+    if head.status.is_success() {
+        return Ok((head, body));
+    }
+    let body = String::from_utf8_lossy(&body).chars().take(300).collect();
+    Err(ApiError::Refused { status: head.status, body })
 }
 
 impl Event {

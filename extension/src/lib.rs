@@ -6,6 +6,7 @@
 
 pub mod agent;
 pub mod api;
+pub mod client;
 pub mod ledger;
 pub mod lifecycle;
 pub mod outbox;

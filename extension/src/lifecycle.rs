@@ -73,7 +73,7 @@ pub async fn run(
     let runtime_api = variables.get("AWS_LAMBDA_RUNTIME_API").ok_or(StartError::NotLambda)?;
     let managed =
         variables.get("AWS_LAMBDA_INITIALIZATION_TYPE").as_deref() == Some("lambda-managed-instances");
-    let api = Api::new(&runtime_api);
+    let api = Api::new(&runtime_api)?;
     // Nothing comes before this: the runtime is not started until every extension has registered.
     let registration = register(&api, managed).await?;
     for complaint in complaints {
@@ -158,11 +158,7 @@ fn environment(function: &Function, variables: &impl Variables) -> Option<Enviro
 
 /// Begins to measure and listens for telemetry.
 async fn start(environment: Environment, settings: &Settings, api: &Api, extension_id: &str) -> Rc<Shared> {
-    let shipper = settings.endpoint.as_ref().and_then(|endpoint| {
-        Shipper::new(endpoint, settings.api_key.clone())
-            .inspect_err(|error| tracing::error!(%error, "TAILOR_ENDPOINT is not usable: sending nothing"))
-            .ok()
-    });
+    let shipper = settings.endpoint.as_ref().map(|endpoint| Shipper::new(endpoint, settings.api_key.clone()));
     let shared = Rc::new(Shared {
         agent: RefCell::new(Agent::new(environment, settings)),
         shipper,

@@ -3,18 +3,15 @@
 //! Deliveries happen while a later handler runs and never hold anything up. The connection is kept, and may
 //! have died in the freeze: one retry at once on a new one, then back-off.
 
-use std::cell::{Cell, OnceCell};
+use std::cell::Cell;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Method, Request, StatusCode, Uri, header};
-use http_body_util::{BodyExt, Full, Limited};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
+use http::{Request, StatusCode, Uri, header};
+use http_body_util::Full;
 use tokio::time::{Instant, timeout};
 
+use crate::client::Client;
 use crate::outbox::Sealed;
 use crate::settings::ApiKey;
 
@@ -27,18 +24,11 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// Longest pause. While it lasts the collector is left alone: this is the circuit breaker.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
-/// Bytes of an answer that are read.
-const MAX_ANSWER_BYTES: usize = 64 * 1024;
-
-type HttpsClient = Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
-
 /// Delivers batches to one collector.
 #[derive(Debug)]
 pub struct Shipper {
-    uri: Uri,
+    client: Client,
     key: Option<ApiKey>,
-    /// Made at the first delivery: TLS set-up has no place in a cold start.
-    client: OnceCell<HttpsClient>,
     failures: Cell<u32>,
     not_before: Cell<Option<Instant>>,
 }
@@ -56,17 +46,10 @@ pub enum Delivery {
 
 impl Shipper {
     /// A shipper to the collector at `endpoint`.
-    ///
-    /// # Errors
-    /// When no batch path can be formed on it.
-    pub fn new(endpoint: &Uri, key: Option<ApiKey>) -> Result<Self, http::Error> {
-        let base = endpoint.path().trim_end_matches('/');
-        let uri = Uri::builder()
-            .scheme(endpoint.scheme_str().unwrap_or("http"))
-            .authority(endpoint.authority().map_or("", |authority| authority.as_str()))
-            .path_and_query(format!("{base}{}", agent_proto::BATCHES_PATH))
-            .build()?;
-        Ok(Self { uri, key, client: OnceCell::new(), failures: Cell::new(0), not_before: Cell::new(None) })
+    #[must_use]
+    pub fn new(endpoint: &Uri, key: Option<ApiKey>) -> Self {
+        let client = Client::new(endpoint);
+        Self { client, key, failures: Cell::new(0), not_before: Cell::new(None) }
     }
 
     /// Whether a delivery may be tried now, or the last failure is too recent.
@@ -97,29 +80,24 @@ impl Shipper {
     /// `None` when the connection broke before an answer: it may have died in the freeze.
     async fn try_once(&self, batch: &Sealed) -> Option<Delivery> {
         let Ok(request) = self.request(batch) else { return Some(Delivery::Refused) };
-        let exchange = async {
-            let answer = self.client().request(request).await?;
-            let status = answer.status();
-            let body = Limited::new(answer.into_body(), MAX_ANSWER_BYTES).collect().await?.to_bytes();
-            Ok::<_, Box<dyn std::error::Error + Send + Sync>>((status, body))
-        };
-        match timeout(TRY_LIMIT, exchange).await {
-            Ok(Ok((status, body))) => Some(judge(status, &body)),
+        let collector = self.client.host();
+        match timeout(TRY_LIMIT, self.client.exchange(request)).await {
+            Ok(Ok((head, body))) => Some(judge(head.status, &body)),
             Ok(Err(error)) => {
-                tracing::info!(collector = %self.uri, %error, "delivery failed");
+                tracing::info!(collector, %error, "delivery failed");
                 None
             }
             Err(_) => {
-                tracing::info!(collector = %self.uri, "delivery took longer than {TRY_LIMIT:?}");
+                tracing::info!(collector, "delivery took longer than {TRY_LIMIT:?}");
                 Some(Delivery::Failed)
             }
         }
     }
 
     fn request(&self, batch: &Sealed) -> Result<Request<Full<Bytes>>, http::Error> {
-        let mut request = Request::builder()
-            .method(Method::POST)
-            .uri(self.uri.clone())
+        let mut request = self
+            .client
+            .request("POST", agent_proto::BATCHES_PATH)
             .header(header::CONTENT_TYPE, agent_proto::CONTENT_TYPE);
         if let Some(key) = &self.key {
             let mut value = header::HeaderValue::try_from(format!("Bearer {}", key.expose()))?;
@@ -127,14 +105,6 @@ impl Shipper {
             request = request.header(header::AUTHORIZATION, value);
         }
         request.body(Full::new(Bytes::from(batch.bytes.clone())))
-    }
-
-    fn client(&self) -> &HttpsClient {
-        self.client.get_or_init(|| {
-            let connector =
-                HttpsConnectorBuilder::new().with_webpki_roots().https_or_http().enable_http1().build();
-            Client::builder(TokioExecutor::new()).pool_max_idle_per_host(1).build(connector)
-        })
     }
 }
 
@@ -181,17 +151,5 @@ mod tests {
         assert_eq!(judge(StatusCode::OK, b"<html>"), Delivery::Failed);
         // Field 1, varint 7.
         assert_eq!(judge(StatusCode::OK, &[0x08, 7]), Delivery::Acknowledged(7));
-    }
-
-    #[test]
-    fn the_path_is_joined_to_any_base() {
-        for (endpoint, expected) in [
-            ("https://tailor.example.com", "https://tailor.example.com/v1/batches"),
-            ("http://127.0.0.1:8080/", "http://127.0.0.1:8080/v1/batches"),
-            ("https://example.com/tailor/", "https://example.com/tailor/v1/batches"),
-        ] {
-            let shipper = Shipper::new(&endpoint.parse().unwrap(), None).unwrap();
-            assert_eq!(shipper.uri.to_string(), expected);
-        }
     }
 }

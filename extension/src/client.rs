@@ -1,0 +1,152 @@
+//! HTTP over one kept connection to one server: what both Lambda's APIs and the collector need.
+//!
+//! On hyper's connection directly. Its pooling client brought 150 KB for connections that never number more
+//! than one.
+
+use std::cell::{Cell, OnceCell};
+
+use bytes::Bytes;
+use http::uri::{Authority, PathAndQuery, Uri};
+use http::{Request, header};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+mod tls;
+
+/// Bytes of an answer that are read; those of Lambda, of the collector and of credentials are a few hundred.
+const MAX_ANSWER_BYTES: usize = 64 * 1024;
+
+/// A client of one server.
+pub struct Client {
+    authority: Authority,
+    /// What comes before every path.
+    base: String,
+    is_https: bool,
+    /// Made at the first connection: TLS set-up has no place in a cold start.
+    tls: OnceCell<TlsConnector>,
+    /// The connection of the last exchange, when it ended well.
+    kept: Cell<Option<SendRequest<Full<Bytes>>>>,
+}
+
+/// An exchange failed before a whole answer came.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// The request could not be formed.
+    #[error("cannot form a request: {0}")]
+    Request(#[from] http::Error),
+    /// No connection: no route, no listener, no name, or no trust.
+    #[error("cannot connect to {server}: {source}")]
+    Connect {
+        /// Host and port.
+        server: String,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// The connection broke.
+    #[error("connection broke: {0}")]
+    Broken(#[from] hyper::Error),
+    /// An answer that broke off or is far too long.
+    #[error("answer cannot be read: {0}")]
+    Answer(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// The server's answer: its head, and its whole body.
+pub type Answer = (http::response::Parts, Bytes);
+
+/// What connections are made of, with and without TLS.
+trait Stream: hyper::rt::Read + hyper::rt::Write + Unpin {}
+impl<T: hyper::rt::Read + hyper::rt::Write + Unpin> Stream for T {}
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Client").field("authority", &self.authority).finish_non_exhaustive()
+    }
+}
+
+impl Client {
+    /// A client of the server at `base`, an `http` or `https` URL with a host; requests are made to paths
+    /// under its own.
+    #[must_use]
+    pub fn new(base: &Uri) -> Self {
+        Self {
+            authority: base.authority().cloned().unwrap_or_else(|| Authority::from_static("localhost")),
+            base: base.path().trim_end_matches('/').to_owned(),
+            is_https: base.scheme_str() == Some("https"),
+            tls: OnceCell::new(),
+            kept: Cell::new(None),
+        }
+    }
+
+    /// The server's host, and its port where the URL had one: the value of the `Host` header.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        // Credentials in a URL are not for the server.
+        self.authority.as_str().rsplit_once('@').map_or(self.authority.as_str(), |(_, host)| host)
+    }
+
+    /// Begins a request to `path`, which starts with a slash and goes under the base's.
+    pub fn request(&self, method: &str, path: &str) -> http::request::Builder {
+        let path = format!("{}{path}", self.base);
+        Request::builder()
+            .method(method)
+            .uri(PathAndQuery::try_from(path).map(Uri::from).unwrap_or_default())
+            .header(header::HOST, self.host())
+    }
+
+    /// Sends a request and reads the whole answer, on the kept connection if it still lives.
+    ///
+    /// # Errors
+    /// [`ClientError`]; the next exchange then begins with a new connection.
+    pub async fn exchange(&self, request: Request<Full<Bytes>>) -> Result<Answer, ClientError> {
+        let mut connection = match self.still_alive().await {
+            Some(kept) => kept,
+            None => self.connect().await?,
+        };
+        let (head, body) = connection.send_request(request).await?.into_parts();
+        let body = Limited::new(body, MAX_ANSWER_BYTES).collect().await.map_err(ClientError::Answer)?;
+        self.kept.set(Some(connection));
+        Ok((head, body.to_bytes()))
+    }
+
+    async fn still_alive(&self) -> Option<SendRequest<Full<Bytes>>> {
+        let mut kept = self.kept.take()?;
+        kept.ready().await.is_ok().then_some(kept)
+    }
+
+    async fn connect(&self) -> Result<SendRequest<Full<Bytes>>, ClientError> {
+        let stream = self.open().await.map_err(|source| {
+            let server = self.host().to_owned();
+            ClientError::Connect { server, source }
+        })?;
+        let (connection, task) = handshake(stream).await?;
+        // Ends with the connection; how it ended shows in the exchange that needed it.
+        tokio::task::spawn_local(async move { drop(task.await) });
+        Ok(connection)
+    }
+
+    async fn open(&self) -> std::io::Result<Box<dyn Stream>> {
+        let port = self.authority.port_u16().unwrap_or(if self.is_https { 443 } else { 80 });
+        // An IPv6 address stands in brackets in a URL and nowhere else.
+        let host = self.authority.host().trim_start_matches('[').trim_end_matches(']');
+        let stream = TcpStream::connect((host, port)).await?;
+        stream.set_nodelay(true)?;
+        if !self.is_https {
+            return Ok(Box::new(TokioIo::new(stream)));
+        }
+        let name = host.to_owned().try_into().map_err(std::io::Error::other)?;
+        let connector = match self.tls.get() {
+            Some(connector) => connector,
+            None => {
+                let made = tls::connector().map_err(std::io::Error::other)?;
+                self.tls.get_or_init(|| made)
+            }
+        };
+        Ok(Box::new(TokioIo::new(connector.connect(name, stream).await?)))
+    }
+}
+
+#[cfg(test)]
+mod tests;

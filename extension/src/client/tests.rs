@@ -1,0 +1,137 @@
+use std::io::{BufRead, BufReader, ErrorKind, Write};
+use std::net::TcpListener;
+use std::process::{Command, Stdio};
+
+use super::*;
+
+/// A server that answers one request on each of its connections with what it was sent, and hangs up.
+fn impatient_server() -> std::net::SocketAddr {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let head: Vec<_> = BufReader::new(&stream)
+                .lines()
+                .map_while(Result::ok)
+                .take_while(|line| !line.is_empty())
+                .collect();
+            let body = head.join("|");
+            let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+            (&stream).write_all(answer.as_bytes()).unwrap();
+        }
+    });
+    address
+}
+
+async fn get(client: &Client, path: &str) -> Result<String, ClientError> {
+    let request = client.request("GET", path).body(Full::default())?;
+    Ok(String::from_utf8(client.exchange(request).await?.1.to_vec()).unwrap())
+}
+
+/// Runs `action` as the extension runs: one thread, local tasks.
+fn on_one_thread<T>(action: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    tokio::task::LocalSet::new().block_on(&runtime, action)
+}
+
+#[test]
+fn the_path_is_joined_to_any_base_and_the_host_is_named() {
+    for (base, path, host) in [
+        ("https://tailor.example.com", "/v1/batches", "tailor.example.com"),
+        ("http://127.0.0.1:8080/", "/v1/batches", "127.0.0.1:8080"),
+        ("https://user@example.com/tailor/", "/tailor/v1/batches", "example.com"),
+    ] {
+        let client = Client::new(&base.parse().unwrap());
+        let request = client.request("POST", "/v1/batches").body(()).unwrap();
+        assert_eq!(request.uri(), path);
+        assert_eq!(request.headers()["host"], host);
+    }
+}
+
+#[test]
+fn a_connection_that_died_is_replaced() {
+    on_one_thread(async {
+        let client = Client::new(&format!("http://{}/base", impatient_server()).parse().unwrap());
+        for path in ["/one", "/two", "/three"] {
+            // The server hangs up after each answer; whether we know yet is a matter of luck.
+            let answer = match get(&client, path).await {
+                Err(ClientError::Broken(_)) => get(&client, path).await,
+                answer => answer,
+            };
+            assert!(answer.unwrap().starts_with(&format!("GET /base{path} HTTP/1.1|host: 127.0.0.1")));
+        }
+    });
+}
+
+#[test]
+fn errors_name_the_server() {
+    on_one_thread(async {
+        let client = Client::new(&"http://127.0.0.1:1".parse().unwrap());
+        let error = get(&client, "/").await.unwrap_err().to_string();
+        assert!(error.starts_with("cannot connect to 127.0.0.1:1: "), "{error}");
+    });
+}
+
+/// Only handshakes show that what was left out of TLS is not missed. The test's certificates are nobody's,
+/// so each must end at the trust in them: the key exchange and the signatures came before.
+#[test]
+fn every_usual_kind_of_server_is_understood_and_no_stranger_is_trusted() {
+    if Command::new("openssl").arg("version").output().is_err() {
+        println!(
+            "skipped: every_usual_kind_of_server_is_understood_and_no_stranger_is_trusted (needs openssl)"
+        );
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let kinds: [&[&str]; 3] = [
+        &["-newkey", "rsa:2048"],
+        &["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"],
+        &["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:secp384r1"],
+    ];
+    for kind in kinds {
+        let made = Command::new("openssl")
+            .args(["req", "-x509", "-nodes", "-subj", "/CN=localhost", "-keyout", "key", "-out", "cert"])
+            .args([
+                "-addext",
+                "subjectAltName=DNS:localhost",
+                "-addext",
+                "basicConstraints=critical,CA:FALSE",
+            ])
+            .args(kind)
+            .current_dir(&folder)
+            .output()
+            .unwrap();
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        for version in ["-tls1_2", "-tls1_3"] {
+            let error = handshake_with_openssl(folder.path(), version);
+            assert!(error.contains("invalid peer certificate: UnknownIssuer"), "{kind:?} {version}: {error}");
+        }
+    }
+}
+
+/// What the client says of `openssl s_server` with the certificate in `folder`.
+fn handshake_with_openssl(folder: &std::path::Path, version: &str) -> String {
+    let port = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
+    let mut server = Command::new("openssl")
+        .args(["s_server", "-quiet", "-key", "key", "-cert", "cert", "-accept", &port.to_string(), version])
+        .current_dir(folder)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let client = Client::new(&format!("https://localhost:{port}").parse().unwrap());
+    let error = on_one_thread(async {
+        loop {
+            match get(&client, "/").await.unwrap_err() {
+                ClientError::Connect { source, .. } if source.kind() == ErrorKind::ConnectionRefused => {
+                    tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+                }
+                error => break error.to_string(),
+            }
+        }
+    });
+    server.kill().unwrap();
+    server.wait().unwrap();
+    error
+}
