@@ -3,6 +3,7 @@
 pub mod error;
 mod extension;
 mod local;
+mod response;
 mod runtime;
 mod telemetry;
 

@@ -8,17 +8,20 @@ use axum::extract::{Path, State};
 use axum::response::Response;
 use axum::routing::{get, post};
 use bytes::Bytes;
-use http::{HeaderMap, StatusCode};
+use http::HeaderMap;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use serde_json::json;
 
 use super::error::{ApiError, accepted};
 use super::extension::header;
+use super::response::response;
 use crate::environment::Shared;
 use crate::environment::invocation::Delivery;
 
 /// Largest response of a buffered invocation: 6 MiB and 100 bytes.
 pub(super) const MAX_RESPONSE_BYTES: usize = 6 * 1024 * 1024 + 100;
+
+/// Which attempt at a request an answer belongs to, if the runtime says so.
+pub(super) const INVOCATION_ID: &str = "lambda-runtime-invocation-id";
 
 pub(super) fn routes() -> Router<Arc<Shared>> {
     Router::new()
@@ -32,10 +35,11 @@ pub(super) fn routes() -> Router<Arc<Shared>> {
 
 async fn next(State(environment): State<Arc<Shared>>) -> Result<Response, ApiError> {
     let waiting = environment.change(|state| state.runtime_next())?;
-    let Delivery { invocation, deadline_ms } = waiting.await.map_err(|_| ApiError::ended())?;
+    let Delivery { invocation, invocation_id, deadline_ms } = waiting.await.map_err(|_| ApiError::ended())?;
     let mut builder = Response::builder()
         .header("Content-Type", "application/json")
         .header("Lambda-Runtime-Aws-Request-Id", &invocation.request_id)
+        .header("Lambda-Runtime-Invocation-Id", invocation_id)
         .header("Lambda-Runtime-Deadline-Ms", deadline_ms)
         .header("Lambda-Runtime-Invoked-Function-Arn", &invocation.function_arn)
         .header("Lambda-Runtime-Trace-Id", &invocation.trace_id);
@@ -45,38 +49,12 @@ async fn next(State(environment): State<Arc<Shared>>) -> Result<Response, ApiErr
     if let Some(identity) = &invocation.cognito_identity {
         builder = builder.header("Lambda-Runtime-Cognito-Identity", identity);
     }
+    if let Some(tenant_id) = &invocation.tenant_id {
+        builder = builder.header("Lambda-Runtime-Aws-Tenant-Id", tenant_id);
+    }
     builder
         .body(Body::from(invocation.payload.clone()))
         .map_err(|error| ApiError::bad_request("InvalidHeader", error.to_string()))
-}
-
-async fn response(
-    State(environment): State<Arc<Shared>>,
-    Path(request_id): Path<String>,
-    body: Body,
-) -> Result<Response, ApiError> {
-    environment.change(|state| state.invocation(&request_id).map(|known| known.on_response_start()))?;
-    match read(body).await {
-        Ok(payload) => {
-            environment.change(|state| {
-                state.invocation(&request_id).map(|known| known.on_response(payload, None))
-            })?;
-            Ok(accepted())
-        }
-        Err(BodyError::TooLarge) => {
-            let message = format!("Exceeded maximum allowed payload size ({MAX_RESPONSE_BYTES} bytes).");
-            let told = format!("Response {}", message.replacen("Exceeded", "payload size exceeded", 1));
-            let error_type = "Function.ResponseSizeTooLarge";
-            let payload = json!({"errorType": error_type, "errorMessage": told}).to_string();
-            environment.change(|state| {
-                let known = state.invocation(&request_id)?;
-                known.on_response(payload.into(), Some(error_type.into()));
-                Ok::<_, ApiError>(())
-            })?;
-            Err(ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLarge", message))
-        }
-        Err(BodyError::Broken(error)) => Err(ApiError::bad_request("Runtime.TruncatedResponse", error)),
-    }
 }
 
 async fn error(
@@ -87,9 +65,9 @@ async fn error(
 ) -> Result<Response, ApiError> {
     let payload =
         read(body).await.map_err(|_| ApiError::bad_request("InvalidErrorShape", "cannot read the error"))?;
-    let error_type = error_type(&headers);
+    let (error_type, attempt) = (error_type(&headers), header(&headers, INVOCATION_ID));
     environment.change(|state| {
-        state.invocation(&request_id).map(|known| known.on_response(payload, Some(error_type)))
+        state.invocation(&request_id, attempt).map(|known| known.on_response(payload, Some(error_type)))
     })?;
     Ok(accepted())
 }
@@ -129,7 +107,7 @@ async fn restore_error(
 }
 
 /// The declared type if it has the form `Runtime.Reason` or `Function.Reason`, else the unknown of its kind.
-fn error_type(headers: &HeaderMap) -> String {
+pub(super) fn error_type(headers: &HeaderMap) -> String {
     let declared = header(headers, "lambda-runtime-function-error-type").unwrap_or_default();
     let reason = declared.strip_prefix("Runtime.").or_else(|| declared.strip_prefix("Function."));
     let is_valid = |reason: &str| {
@@ -143,12 +121,12 @@ fn error_type(headers: &HeaderMap) -> String {
     }
 }
 
-enum BodyError {
+pub(super) enum BodyError {
     TooLarge,
     Broken(String),
 }
 
-async fn read(body: Body) -> Result<Bytes, BodyError> {
+pub(super) async fn read(body: Body) -> Result<Bytes, BodyError> {
     match Limited::new(body, MAX_RESPONSE_BYTES).collect().await {
         Ok(collected) => Ok(collected.to_bytes()),
         Err(error) if error.downcast_ref::<LengthLimitError>().is_some() => Err(BodyError::TooLarge),

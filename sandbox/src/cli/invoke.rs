@@ -56,7 +56,7 @@ impl Invoke {
                 let done = sandbox.plane.invoke_directly(&name, self.memory_mb, payload.clone()).await?;
                 println!("{}", String::from_utf8_lossy(&done.result.payload));
                 eprint!("{}", done.completion.log_tail);
-                failed |= done.result.is_error;
+                failed |= done.result.is_error();
             }
             Ok(i32::from(failed))
         };

@@ -62,7 +62,7 @@ impl Power {
                     point.add(
                         &done.completion.report["metrics"],
                         &done.completion.facts,
-                        done.result.is_error,
+                        done.result.is_error(),
                     );
                 }
                 points.push(point);

@@ -22,6 +22,8 @@ pub enum FileError {
     Parse { path: PathBuf, source: Box<toml::de::Error> },
     #[error("{path}: {field} is {value}, allowed is {allowed}")]
     OutOfRange { path: PathBuf, field: &'static str, value: u32, allowed: String },
+    #[error("{path}: tenant_isolation works with initialization_type on-demand only")]
+    TenantIsolation { path: PathBuf },
 }
 
 /// `function.toml` as written. Unknown keys are refused, so that a misspelt limit is not silently ignored;
@@ -71,6 +73,9 @@ pub struct FunctionFile {
     /// Environments kept ready with `provisioned-concurrency`.
     #[serde(default)]
     pub provisioned_concurrency: u32,
+    /// Every invocation names a tenant, and no environment serves two.
+    #[serde(default)]
+    pub tenant_isolation: bool,
     /// Size of `/tmp` in MB.
     #[serde(default = "default_ephemeral_storage_mb")]
     pub ephemeral_storage_mb: u32,
@@ -116,6 +121,9 @@ pub fn load_folder(folder: &Path) -> Result<Option<FunctionFile>, FileError> {
             return Err(FileError::OutOfRange { path, field, value, allowed });
         }
     }
+    if file.tenant_isolation && file.initialization_type != InitializationType::OnDemand {
+        return Err(FileError::TenantIsolation { path });
+    }
     Ok(Some(file))
 }
 
@@ -145,5 +153,7 @@ mod tests {
     fn misspelt_and_out_of_range_settings_are_refused() {
         assert!(matches!(load("runtime = 'x'\nmemory = 1"), Err(FileError::Parse { .. })));
         assert!(matches!(load("runtime = 'x'\nmemory_mb = 127"), Err(FileError::OutOfRange { .. })));
+        let both = "runtime = 'x'\ntenant_isolation = true\ninitialization_type = 'snap-start'";
+        assert!(matches!(load(both), Err(FileError::TenantIsolation { .. })));
     }
 }

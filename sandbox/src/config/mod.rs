@@ -123,6 +123,8 @@ pub struct FunctionConfig {
     pub initialization_type: InitializationType,
     /// Published versions use SnapStart.
     pub snap_start_versions: bool,
+    /// Every invocation names a tenant, and no environment serves two.
+    pub tenant_isolation: bool,
     /// Size of `/tmp` in MB; reported, and enforced only where `/tmp` can be a file system of its own.
     pub ephemeral_storage_mb: u32,
 }

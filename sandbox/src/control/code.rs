@@ -75,8 +75,24 @@ struct Creation {
     #[serde(default)]
     tags: BTreeMap<String, String>,
     architectures: Option<Vec<Architecture>>,
+    /// Can be set at creation only.
+    tenancy_config: Option<TenancyConfig>,
     #[serde(flatten)]
     configuration: ConfigurationUpdate,
+}
+
+/// There is one mode.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct TenancyConfig {
+    #[serde(rename = "TenantIsolationMode")]
+    _mode: TenantIsolationMode,
+}
+
+#[derive(Deserialize)]
+enum TenantIsolationMode {
+    #[serde(rename = "PER_TENANT")]
+    PerTenant,
 }
 
 #[derive(Deserialize)]
@@ -116,6 +132,7 @@ pub(super) async fn create(
         log_format: LogFormat::Text,
         initialization_type: InitializationType::OnDemand,
         snap_start_versions: false,
+        tenant_isolation: creation.tenancy_config.is_some(),
         ephemeral_storage_mb: 512,
     };
     let mut config = creation.configuration.apply(&blank)?;

@@ -82,6 +82,11 @@ pub(super) async fn put_provisioned(
         let mut catalog = plane.catalog();
         // 1 is never below a weight, so the alias's main version is what gets the environments.
         let resolved = catalog.resolve(&function, Instant::now(), 1.0)?;
+        if resolved.target.config.tenant_isolation {
+            return Err(AwsError::invalid(
+                "Provisioned concurrency is not supported for functions with tenant isolation",
+            ));
+        }
         let record = catalog.record(&function.name, Instant::now())?;
         record.provisioned_concurrency.insert(qualifier, requested);
         resolved.target

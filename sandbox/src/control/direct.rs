@@ -1,6 +1,5 @@
 //! Invocations from the command line, past HTTP.
 
-use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use anyhow::anyhow;
@@ -9,7 +8,7 @@ use uuid::Uuid;
 
 use super::ControlPlane;
 use super::error::AwsError;
-use super::invoke::{new_trace_id, send};
+use super::invoke::{Checked, Sent, new_trace_id, send};
 use super::name::FunctionRef;
 use super::update::ConfigurationUpdate;
 use crate::environment::invocation::{Completion, Invocation, InvokeResult};
@@ -44,15 +43,17 @@ impl ControlPlane {
             }
             catalog.resolve(&function, now, 1.0).map_err(failed)?
         };
-        let invocation = Arc::new(Invocation {
+        let invocation = Invocation {
             request_id: Uuid::new_v4().to_string(),
             payload,
             function_arn: resolved.function_arn.clone(),
             trace_id: new_trace_id(),
             client_context: None,
             cognito_identity: None,
-        });
-        let (answered, completed) = send(self, &resolved, invocation).await.map_err(failed)?;
+            tenant_id: resolved.target.config.tenant_isolation.then(|| "local".to_owned()),
+        };
+        let checked = Checked::trusted(resolved, invocation);
+        let Sent { answered, completed } = send(self, &checked, None).await.map_err(failed)?;
         let result = answered.await?;
         let completion = completed.await.map_err(|_| {
             anyhow!("the environment could not be used: {}", String::from_utf8_lossy(&result.payload))

@@ -95,6 +95,7 @@ impl Folders {
                 other => other,
             },
             snap_start_versions: false,
+            tenant_isolation: file.tenant_isolation,
             ephemeral_storage_mb: file.ephemeral_storage_mb,
         };
         let account = arn.split(':').nth(4).unwrap_or_default();

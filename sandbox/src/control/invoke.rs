@@ -5,11 +5,12 @@ use std::time::{Duration, Instant};
 
 use axum::body::{Body, Bytes};
 use axum::extract::{Path, Query, State};
+use axum::http::response;
 use axum::response::Response;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use http::{HeaderMap, StatusCode};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
 use super::ControlPlane;
@@ -17,10 +18,10 @@ use super::catalog::Resolved;
 use super::error::AwsError;
 use super::functions::Qualifier;
 use super::name::FunctionRef;
-use crate::environment::invocation::{Completion, Invocation, InvokeRequest, InvokeResult};
+use crate::environment::invocation::{Caller, Completion, Invocation, InvokeRequest, InvokeResult};
 
 /// Largest event of a synchronous invocation, bytes.
-const MAX_SYNC_BYTES: usize = 6 * 1024 * 1024;
+pub(super) const MAX_SYNC_BYTES: usize = 6 * 1024 * 1024;
 
 /// Largest event of an asynchronous invocation, bytes.
 const MAX_EVENT_BYTES: usize = 1024 * 1024;
@@ -39,81 +40,131 @@ pub(super) async fn invoke(
     headers: HeaderMap,
     payload: Bytes,
 ) -> Result<Response, AwsError> {
-    let function = FunctionRef::parse(&name, query.qualifier.as_deref())?;
-    let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-    let resolved = plane.catalog().resolve(&function, Instant::now(), chance())?;
-    let payload = if payload.is_empty() { Bytes::from_static(b"{}") } else { payload };
-    let limit = match header("x-amz-invocation-type") {
-        Some("Event") => MAX_EVENT_BYTES,
-        _ => MAX_SYNC_BYTES,
-    };
-    if payload.len() > limit {
-        return Err(AwsError::too_large(format!(
-            "{} byte payload is too large (limit {limit} bytes)",
-            payload.len()
-        )));
-    }
-    if serde_json::from_slice::<serde::de::IgnoredAny>(&payload).is_err() {
-        return Err(AwsError::malformed("Could not parse request body into json"));
-    }
-    let client_context = header("x-amz-client-context")
-        .map(|text| STANDARD.decode(text).ok().and_then(|bytes| String::from_utf8(bytes).ok()))
-        .map(|decoded| decoded.ok_or_else(|| AwsError::malformed("Client context must be valid Base64")))
-        .transpose()?;
-    let invocation = Arc::new(Invocation {
-        request_id: Uuid::new_v4().to_string(),
-        payload,
-        function_arn: resolved.function_arn.clone(),
-        trace_id: header("x-amzn-trace-id").map_or_else(new_trace_id, str::to_owned),
-        client_context,
-        cognito_identity: None,
-    });
-    match header("x-amz-invocation-type") {
-        None | Some("RequestResponse") => {
-            let wants_tail = header("x-amz-log-type") == Some("Tail");
-            answer(&plane, &resolved, invocation, wants_tail).await
-        }
-        Some("Event") => {
-            let accepted = empty(StatusCode::ACCEPTED, &resolved, &invocation);
-            tokio::spawn(run_event(plane, resolved, invocation));
+    let kind = headers.get("x-amz-invocation-type").map(|value| value.as_bytes());
+    let limit = if kind == Some(b"Event") { MAX_EVENT_BYTES } else { MAX_SYNC_BYTES };
+    let checked = Checked::new(&plane, &name, query.qualifier.as_deref(), &headers, payload, limit)?;
+    match kind {
+        None | Some(b"RequestResponse") => answer(&plane, &checked).await,
+        Some(b"Event") => {
+            let accepted = empty(StatusCode::ACCEPTED, &checked);
+            tokio::spawn(run_event(plane, checked));
             accepted
         }
-        Some("DryRun") => empty(StatusCode::NO_CONTENT, &resolved, &invocation),
-        Some(other) => Err(AwsError::invalid(format!("invocation type {other} is unknown"))),
+        Some(b"DryRun") => empty(StatusCode::NO_CONTENT, &checked),
+        Some(other) => {
+            let other = String::from_utf8_lossy(other);
+            Err(AwsError::invalid(format!("invocation type {other} is unknown")))
+        }
     }
 }
 
-/// Sends one invocation to the fleet. The two receivers are its answer and its end.
+/// A request that may be sent to the fleet.
+pub(super) struct Checked {
+    resolved: Resolved,
+    invocation: Arc<Invocation>,
+    /// The caller asked for the end of the log.
+    pub(super) wants_tail: bool,
+}
+
+impl Checked {
+    /// Checks what all kinds of invocation have in common. The payload may have `limit` bytes.
+    pub(super) fn new(
+        plane: &ControlPlane,
+        name: &str,
+        qualifier: Option<&str>,
+        headers: &HeaderMap,
+        payload: Bytes,
+        limit: usize,
+    ) -> Result<Checked, AwsError> {
+        let function = FunctionRef::parse(name, qualifier)?;
+        let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+        let resolved = plane.catalog().resolve(&function, Instant::now(), chance())?;
+        let payload = if payload.is_empty() { Bytes::from_static(b"{}") } else { payload };
+        if payload.len() > limit {
+            return Err(AwsError::too_large(format!(
+                "{} byte payload is too large (limit {limit} bytes)",
+                payload.len()
+            )));
+        }
+        if serde_json::from_slice::<serde::de::IgnoredAny>(&payload).is_err() {
+            return Err(AwsError::malformed("Could not parse request body into json"));
+        }
+        let client_context = header("x-amz-client-context")
+            .map(|text| STANDARD.decode(text).ok().and_then(|bytes| String::from_utf8(bytes).ok()))
+            .map(|decoded| decoded.ok_or_else(|| AwsError::malformed("Client context must be valid Base64")))
+            .transpose()?;
+        let tenant_id = check_tenant(&resolved, header("x-amz-tenant-id"))?;
+        let invocation = Arc::new(Invocation {
+            request_id: Uuid::new_v4().to_string(),
+            payload,
+            function_arn: resolved.function_arn.clone(),
+            trace_id: header("x-amzn-trace-id").map_or_else(new_trace_id, str::to_owned),
+            client_context,
+            cognito_identity: None,
+            tenant_id,
+        });
+        let wants_tail = header("x-amz-log-type") == Some("Tail");
+        Ok(Checked { resolved, invocation, wants_tail })
+    }
+
+    /// One that needs no checks.
+    pub(super) fn trusted(resolved: Resolved, invocation: Invocation) -> Checked {
+        Checked { resolved, invocation: Arc::new(invocation), wants_tail: false }
+    }
+
+    /// The head of every answer.
+    pub(super) fn response(&self, status: StatusCode) -> response::Builder {
+        Response::builder()
+            .status(status)
+            .header("x-amzn-requestid", &self.invocation.request_id)
+            .header("x-amzn-trace-id", &self.invocation.trace_id)
+            .header("x-amz-executed-version", &self.resolved.version)
+    }
+}
+
+/// A function with tenant isolation must be told the tenant, any other must not.
+fn check_tenant(resolved: &Resolved, tenant_id: Option<&str>) -> Result<Option<String>, AwsError> {
+    match (resolved.target.config.tenant_isolation, tenant_id) {
+        (true, None) => Err(AwsError::invalid(
+            "The invoked function is enabled with tenancy configuration. Add a valid tenant ID in your request and try again.",
+        )),
+        (false, Some(_)) => Err(AwsError::invalid(
+            "The invoked function is not enabled with tenancy configuration. Remove the tenant ID from your request and try again.",
+        )),
+        (_, tenant_id) => Ok(tenant_id.map(str::to_owned)),
+    }
+}
+
+/// An invocation the fleet has taken.
+pub(super) struct Sent {
+    /// Its answer.
+    pub(super) answered: oneshot::Receiver<InvokeResult>,
+    /// Its end.
+    pub(super) completed: oneshot::Receiver<Completion>,
+}
+
+/// Sends one invocation to the fleet. Parts of a streamed response go to `chunks`.
 pub(super) async fn send(
     plane: &ControlPlane,
-    resolved: &Resolved,
-    invocation: Arc<Invocation>,
-) -> Result<(oneshot::Receiver<InvokeResult>, oneshot::Receiver<Completion>), AwsError> {
+    checked: &Checked,
+    chunks: Option<mpsc::Sender<Bytes>>,
+) -> Result<Sent, AwsError> {
     let (result, answered) = oneshot::channel();
     let (completion, completed) = oneshot::channel();
-    let request = InvokeRequest { invocation, result, completion };
-    plane.fleet.invoke(&resolved.target, request).await?;
-    Ok((answered, completed))
+    let caller = Caller { result, chunks };
+    let request = InvokeRequest { invocation: checked.invocation.clone(), caller, completion };
+    plane.fleet.invoke(&checked.resolved.target, request).await?;
+    Ok(Sent { answered, completed })
 }
 
-async fn answer(
-    plane: &ControlPlane,
-    resolved: &Resolved,
-    invocation: Arc<Invocation>,
-    wants_tail: bool,
-) -> Result<Response, AwsError> {
-    let (answered, completed) = send(plane, resolved, invocation.clone()).await?;
+async fn answer(plane: &ControlPlane, checked: &Checked) -> Result<Response, AwsError> {
+    let Sent { answered, completed } = send(plane, checked, None).await?;
     let result = answered.await.map_err(|_| AwsError::service("the environment ended"))?;
-    let mut response = Response::builder()
-        .status(StatusCode::OK)
-        .header("content-type", "application/json")
-        .header("x-amzn-requestid", &invocation.request_id)
-        .header("x-amzn-trace-id", &invocation.trace_id)
-        .header("x-amz-executed-version", &resolved.version);
-    if result.is_error {
+    let mut response = checked.response(StatusCode::OK).header("content-type", "application/json");
+    if result.is_error() {
         response = response.header("x-amz-function-error", "Unhandled");
     }
-    if wants_tail {
+    if checked.wants_tail {
         // The tail holds the REPORT line, which exists only when extensions are done too.
         if let Ok(completion) = completed.await {
             response = response.header("x-amz-log-result", STANDARD.encode(completion.log_tail));
@@ -122,20 +173,15 @@ async fn answer(
     response.body(Body::from(result.payload)).map_err(|error| AwsError::service(error.to_string()))
 }
 
-fn empty(status: StatusCode, resolved: &Resolved, invocation: &Invocation) -> Result<Response, AwsError> {
-    Response::builder()
-        .status(status)
-        .header("x-amzn-requestid", &invocation.request_id)
-        .header("x-amz-executed-version", &resolved.version)
-        .body(Body::empty())
-        .map_err(|error| AwsError::service(error.to_string()))
+pub(super) fn empty(status: StatusCode, checked: &Checked) -> Result<Response, AwsError> {
+    checked.response(status).body(Body::empty()).map_err(|error| AwsError::service(error.to_string()))
 }
 
 /// An asynchronous invocation: tried again after function errors and throttling, with the same request id.
-async fn run_event(plane: Arc<ControlPlane>, resolved: Resolved, invocation: Arc<Invocation>) {
+async fn run_event(plane: Arc<ControlPlane>, checked: Checked) {
     for attempt in 1..=EVENT_ATTEMPTS {
-        if let Ok((answered, completed)) = send(&plane, &resolved, invocation.clone()).await {
-            let failed = answered.await.map_or(true, |result| result.is_error);
+        if let Ok(Sent { answered, completed }) = send(&plane, &checked, None).await {
+            let failed = answered.await.map_or(true, |result| result.is_error());
             let _ = completed.await;
             if !failed {
                 return;
@@ -145,7 +191,7 @@ async fn run_event(plane: Arc<ControlPlane>, resolved: Resolved, invocation: Arc
             tokio::time::sleep(EVENT_RETRY_PAUSE).await;
         }
     }
-    tracing::warn!(request_id = %invocation.request_id, "asynchronous invocation failed for good");
+    tracing::warn!(request_id = %checked.invocation.request_id, "asynchronous invocation failed for good");
 }
 
 /// A random number from 0 to 1.

@@ -8,11 +8,13 @@ mod code;
 mod concurrency;
 mod direct;
 pub mod error;
+mod event_stream;
 mod folder;
 mod functions;
 mod invoke;
 pub mod model;
 pub mod name;
+mod stream;
 mod tags;
 mod throttle;
 pub mod update;
@@ -124,6 +126,10 @@ impl ControlPlane {
             // Not under that limit.
             .route(function, get(functions::get))
             .route(&format!("{function}/invocations"), post(invoke::invoke))
+            .route(
+                "/2021-11-15/functions/{name}/response-streaming-invocations",
+                post(stream::invoke_with_response_stream),
+            )
             .fallback(unknown)
             .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
             .with_state(self);

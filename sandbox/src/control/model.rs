@@ -129,7 +129,7 @@ impl Record {
                 json!({"Arn": format!("arn:aws:lambda:{region}:{account}:layer:{name}:1"), "CodeSize": 0})
             })
             .collect();
-        json!({
+        let mut configuration = json!({
             "FunctionName": self.name, "FunctionArn": arn, "Version": config.version,
             "Runtime": config.runtime, "Handler": config.handler, "Role": revision.role,
             "Description": revision.description, "Timeout": config.timeout.as_secs(),
@@ -145,7 +145,11 @@ impl Record {
             "LoggingConfig": {"LogFormat": log_format, "LogGroup": format!("/aws/lambda/{}", self.name)},
             "State": if is_new { "Pending" } else { "Active" },
             "LastUpdateStatus": if pending.is_some() { "InProgress" } else { "Successful" },
-        })
+        });
+        if config.tenant_isolation {
+            configuration["TenancyConfig"] = json!({"TenantIsolationMode": "PER_TENANT"});
+        }
+        configuration
     }
 
     /// The JSON of an alias.

@@ -87,6 +87,9 @@ impl ConfigurationUpdate {
         if let Some(snap_start) = &self.snap_start {
             config.snap_start_versions = snap_start.apply_on == "PublishedVersions";
         }
+        if config.tenant_isolation && config.snap_start_versions {
+            return Err(AwsError::invalid("SnapStart is not supported for functions with tenant isolation"));
+        }
         if let Some(storage) = &self.ephemeral_storage {
             within("ephemeralStorage.size", storage.size, &(512..=10_240))?;
             config.ephemeral_storage_mb = storage.size;

@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 
 use super::failure::Failure;
 use super::init::Phase;
-use super::invocation::{InvokeRequest, InvokeResult};
+use super::invocation::InvokeRequest;
 pub use super::provision::ProvisionError;
 use super::provision::Provisioned;
 use super::{Host, Milestone, OnMilestone, Order};
@@ -55,9 +55,8 @@ pub(super) async fn run(
             orders.close();
             on_milestone(&id, Milestone::Initialized);
             let failure = Failure::sandbox(&message);
-            while let Some(Order::Invoke(InvokeRequest { invocation, result, .. })) = orders.recv().await {
-                let payload = failure.response(&invocation.request_id);
-                let _ = result.send(InvokeResult { payload, is_error: true });
+            while let Some(Order::Invoke(InvokeRequest { invocation, caller, .. })) = orders.recv().await {
+                let _ = caller.result.send(failure.result(&invocation.request_id));
             }
         }
     }

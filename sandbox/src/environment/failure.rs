@@ -3,6 +3,8 @@
 use bytes::Bytes;
 use serde_json::json;
 
+use super::invocation::InvokeResult;
+
 /// A fatal error of an environment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
@@ -78,11 +80,16 @@ impl Failure {
     }
 
     /// What the caller of the failed invocation gets.
-    pub fn response(&self, request_id: &str) -> Bytes {
+    fn response(&self, request_id: &str) -> Bytes {
         if let Some(body) = &self.body {
             return body.clone();
         }
         let message = format!("RequestId: {request_id} Error: {}", self.message);
         json!({"errorType": self.error_type, "errorMessage": message}).to_string().into()
+    }
+
+    /// That, as the answer.
+    pub fn result(&self, request_id: &str) -> InvokeResult {
+        InvokeResult { payload: self.response(request_id), error_type: Some(self.error_type.clone()) }
     }
 }

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use serde_json::{Value, json};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
+use uuid::Uuid;
 
 use crate::time::{iso_ms, millis};
 
@@ -25,6 +26,8 @@ pub struct Invocation {
     pub client_context: Option<String>,
     /// Cognito identity, as JSON.
     pub cognito_identity: Option<String>,
+    /// The tenant of a function with tenant isolation.
+    pub tenant_id: Option<String>,
 }
 
 /// What the runtime gets from `next`.
@@ -32,6 +35,8 @@ pub struct Invocation {
 pub struct Delivery {
     /// The invocation.
     pub invocation: Arc<Invocation>,
+    /// [`InFlight::invocation_id`].
+    pub invocation_id: String,
     /// When the function times out, milliseconds since the epoch.
     pub deadline_ms: u64,
 }
@@ -39,10 +44,25 @@ pub struct Delivery {
 /// What the caller gets.
 #[derive(Clone, Debug)]
 pub struct InvokeResult {
-    /// The response, or a JSON error object.
+    /// The response, or a JSON error object. Empty if all of it went through [`Caller::chunks`].
     pub payload: Bytes,
+    /// With an error: its type, for example `Runtime.ExitError`.
+    pub error_type: Option<String>,
+}
+
+impl InvokeResult {
     /// The function failed (`X-Amz-Function-Error: Unhandled`).
-    pub is_error: bool,
+    pub fn is_error(&self) -> bool {
+        self.error_type.is_some()
+    }
+}
+
+/// Where an answer goes.
+pub struct Caller {
+    /// The answer, as soon as the runtime has given it.
+    pub result: oneshot::Sender<InvokeResult>,
+    /// Parts of a streamed response as they come; `None` if the caller wants it in one piece.
+    pub chunks: Option<mpsc::Sender<Bytes>>,
 }
 
 /// What is known when the environment is done with an invocation.
@@ -60,14 +80,17 @@ pub struct Completion {
 pub struct InvokeRequest {
     /// What the caller sent.
     pub invocation: Arc<Invocation>,
-    /// Where the answer goes, as soon as the runtime has it.
-    pub result: oneshot::Sender<InvokeResult>,
+    /// Where the answer goes.
+    pub caller: Caller,
     /// Where the rest goes, once every extension is done too.
     pub completion: oneshot::Sender<Completion>,
 }
 
 /// An invocation the runtime works on.
 pub struct InFlight {
+    /// Names this attempt at the request, whose retries have the same request id: a runtime that repeats it with
+    /// its answer (`Lambda-Runtime-Invocation-Id`) cannot answer a later attempt by mistake.
+    pub invocation_id: String,
     released: Instant,
     released_at: SystemTime,
     response_started: Option<Instant>,
@@ -75,14 +98,15 @@ pub struct InFlight {
     next_called: Option<Instant>,
     produced_bytes: u64,
     error_type: Option<String>,
-    result: Option<oneshot::Sender<InvokeResult>>,
+    caller: Option<Caller>,
     answered: Arc<AtomicBool>,
 }
 
 impl InFlight {
     /// Released to the runtime now. `answered` becomes true when the caller has its answer.
-    pub fn new(result: oneshot::Sender<InvokeResult>, answered: Arc<AtomicBool>) -> InFlight {
+    pub fn new(caller: Caller, answered: Arc<AtomicBool>) -> InFlight {
         InFlight {
+            invocation_id: Uuid::new_v4().to_string(),
             released: Instant::now(),
             released_at: SystemTime::now(),
             response_started: None,
@@ -90,7 +114,7 @@ impl InFlight {
             next_called: None,
             produced_bytes: 0,
             error_type: None,
-            result: Some(result),
+            caller: Some(caller),
             answered,
         }
     }
@@ -102,21 +126,32 @@ impl InFlight {
 
     /// The runtime has sent its answer: the caller gets it at once. `error_type` if it is an error.
     pub fn on_response(&mut self, payload: Bytes, error_type: Option<String>) {
+        let produced_bytes = payload.len() as u64;
+        self.on_streamed(InvokeResult { payload, error_type }, produced_bytes);
+    }
+
+    /// The runtime has sent its answer, of `produced_bytes` in all; what has not gone through the caller's chunks
+    /// is in `result`.
+    pub fn on_streamed(&mut self, result: InvokeResult, produced_bytes: u64) {
         self.on_response_start();
         self.response_ended = Some(Instant::now());
-        self.produced_bytes = payload.len() as u64;
-        self.error_type = error_type;
-        let is_error = self.error_type.is_some();
-        self.answer(InvokeResult { payload, is_error });
+        self.produced_bytes = produced_bytes;
+        self.error_type = result.error_type.clone();
+        self.answer(result);
+    }
+
+    /// Where parts of the response go, if the caller takes it in parts.
+    pub fn chunks(&self) -> Option<mpsc::Sender<Bytes>> {
+        self.caller.as_ref()?.chunks.clone()
     }
 
     /// Answers the caller, unless it was answered before.
     pub fn answer(&mut self, result: InvokeResult) {
-        if let Some(sender) = self.result.take() {
+        if let Some(caller) = self.caller.take() {
             // Before the answer is on its way, so that the caller's next request finds it set.
             self.answered.store(true, Ordering::Release);
             // A caller that hung up does not change what the function did.
-            let _ = sender.send(result);
+            let _ = caller.result.send(result);
         }
     }
 

@@ -1,5 +1,6 @@
 //! One invocation in an environment that takes one at a time.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
@@ -8,7 +9,7 @@ use tokio::time::Instant;
 use super::driver::Driver;
 use super::failure::Failure;
 use super::init::Phase;
-use super::invocation::{Completion, Delivery, InFlight, Invocation, InvokeRequest, InvokeResult};
+use super::invocation::{Completion, Delivery, InFlight, Invocation, InvokeRequest};
 use super::report::Report;
 use crate::cgroup::CpuUsage;
 use crate::time::{epoch_ms, millis};
@@ -23,7 +24,7 @@ struct Before {
 impl Driver {
     /// Runs one invocation to its end: answer, extensions done, freeze, report; or failure, report, reset.
     pub(super) async fn invoke(&mut self, request: InvokeRequest) {
-        let InvokeRequest { invocation, result, completion } = request;
+        let InvokeRequest { invocation, caller, completion } = request;
         let shared = self.provisioned.shared.clone();
         let timeout = shared.function.timeout;
         if !self.restored
@@ -51,14 +52,12 @@ impl Driver {
         if is_warm {
             released = Instant::now();
         }
-        shared.change(|state| {
-            state
-                .in_flight
-                .insert(invocation.request_id.clone(), InFlight::new(result, shared.answered.clone()))
-        });
+        let in_flight = InFlight::new(caller, shared.answered.clone());
+        let invocation_id = in_flight.invocation_id.clone();
+        shared.change(|state| state.in_flight.insert(invocation.request_id.clone(), in_flight));
         self.thaw();
         let outcome = match suppressed {
-            Ok(()) => self.run(&invocation, released + timeout).await,
+            Ok(()) => self.run(&invocation, invocation_id, released + timeout).await,
             Err(failure) => Err(failure),
         };
         let outcome = outcome.map_err(|failure| self.explain_kill(failure, &before));
@@ -99,14 +98,15 @@ impl Driver {
     /// Releases the invocation to extensions and runtime, and waits until the runtime is done with it.
     async fn run(
         &mut self,
-        invocation: &std::sync::Arc<Invocation>,
+        invocation: &Arc<Invocation>,
+        invocation_id: String,
         deadline: Instant,
     ) -> Result<(), Failure> {
         let shared = self.provisioned.shared.clone();
         let left = deadline.saturating_duration_since(Instant::now());
         let deadline_ms = epoch_ms(SystemTime::now() + left);
         let event = invoke_event(invocation, deadline_ms);
-        let mut delivery = Some(Delivery { invocation: invocation.clone(), deadline_ms });
+        let mut delivery = Some(Delivery { invocation: invocation.clone(), invocation_id, deadline_ms });
         let id = &invocation.request_id;
         shared.change(|state| {
             for extension in state.extensions.iter_mut().filter(|known| known.events.invoke) {
@@ -149,10 +149,9 @@ impl Driver {
         let shared = &self.provisioned.shared;
         let id = &invocation.request_id;
         shared.log.line(&format!("RequestId: {id} Error: {}", failure.message));
-        let payload = failure.response(id);
         shared.change(|state| {
             if let Some(known) = state.in_flight.get_mut(id) {
-                known.answer(InvokeResult { payload, is_error: true });
+                known.answer(failure.result(id));
             }
         });
     }
@@ -161,9 +160,7 @@ impl Driver {
         let shared = &self.provisioned.shared;
         let (id, version) = (&invocation.request_id, &shared.function.version);
         let mut record = json!({"requestId": id, "version": version});
-        if let Some(tracing) = tracing(invocation) {
-            record["tracing"] = tracing;
-        }
+        identify(&mut record, invocation);
         let line = format!("START RequestId: {id} Version: {version}");
         shared.log.platform(&line, "platform.start", &record);
         shared.telemetry.platform("platform.start", record);
@@ -188,9 +185,7 @@ impl Driver {
             if let Some(error_type) = error_type.filter(|_| !timed_out) {
                 record["errorType"] = error_type.into();
             }
-            if let Some(tracing) = tracing(invocation) {
-                record["tracing"] = tracing;
-            }
+            identify(&mut record, invocation);
             Some(record)
         });
         if let Some(record) = record {
@@ -236,6 +231,7 @@ impl Driver {
             managed_instances: false,
             spans,
             tracing: tracing(invocation),
+            tenant_id: invocation.tenant_id.clone(),
         };
         let record = report.record();
         shared.log.platform(&report.line(), "platform.report", &record);
@@ -272,6 +268,16 @@ fn micros(duration: Duration) -> u64 {
 fn tracing(invocation: &Invocation) -> Option<Value> {
     let value = &invocation.trace_id;
     (!value.is_empty()).then(|| json!({"type": "X-Amzn-Trace-Id", "value": value}))
+}
+
+/// Adds what start, runtimeDone and report tell of who asked.
+fn identify(record: &mut Value, invocation: &Invocation) {
+    if let Some(tracing) = tracing(invocation) {
+        record["tracing"] = tracing;
+    }
+    if let Some(tenant_id) = &invocation.tenant_id {
+        record["tenantId"] = tenant_id.as_str().into();
+    }
 }
 
 fn invoke_event(invocation: &Invocation, deadline_ms: u64) -> Value {

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::driver::Driver;
 use super::failure::Failure;
-use super::invocation::{Completion, Delivery, InFlight, InvokeRequest, InvokeResult};
+use super::invocation::{Completion, Delivery, InFlight, InvokeRequest};
 use super::invoke::status;
 use super::report::Report;
 use super::{Milestone, OnMilestone, Order, Shared};
@@ -48,11 +48,10 @@ impl Driver {
         shared.trace("environment.end", json!({}));
         orders.close();
         while let Some(order) = orders.recv().await {
-            if let Order::Invoke(InvokeRequest { invocation, result, .. }) = order {
+            if let Order::Invoke(InvokeRequest { invocation, caller, .. }) = order {
                 let failure =
                     failure.clone().unwrap_or_else(|| Failure::sandbox("the environment has ended"));
-                let payload = failure.response(&invocation.request_id);
-                let _ = result.send(InvokeResult { payload, is_error: true });
+                let _ = caller.result.send(failure.result(&invocation.request_id));
             }
         }
     }
@@ -65,7 +64,7 @@ async fn failure_of(shared: &Shared) -> Failure {
 
 /// One invocation among others. A timeout answers the caller but leaves the code running.
 async fn invoke(shared: &Arc<Shared>, request: InvokeRequest) {
-    let InvokeRequest { invocation, result, completion } = request;
+    let InvokeRequest { invocation, caller, completion } = request;
     let id = invocation.request_id.clone();
     let function = &shared.function;
     let record =
@@ -79,8 +78,10 @@ async fn invoke(shared: &Arc<Shared>, request: InvokeRequest) {
     let released = Instant::now();
     let deadline = released + function.timeout;
     let deadline_ms = epoch_ms(SystemTime::now() + function.timeout);
-    shared.change(|state| state.in_flight.insert(id.clone(), InFlight::new(result, shared.answered.clone())));
-    let mut delivery = Some(Delivery { invocation, deadline_ms });
+    let in_flight = InFlight::new(caller, shared.answered.clone());
+    let invocation_id = in_flight.invocation_id.clone();
+    shared.change(|state| state.in_flight.insert(id.clone(), in_flight));
+    let mut delivery = Some(Delivery { invocation, invocation_id, deadline_ms });
     let done = shared.wait(Some(deadline), |state| {
         if let Some(ready) = delivery.take_if(|_| !state.runtime.waiters.is_empty()) {
             state.deliver(ready);
@@ -95,7 +96,7 @@ async fn invoke(shared: &Arc<Shared>, request: InvokeRequest) {
     let finished = shared.change(|state| {
         let mut known = state.in_flight.remove(&id)?;
         if let Some(failure) = &failure {
-            known.answer(InvokeResult { payload: failure.response(&id), is_error: true });
+            known.answer(failure.result(&id));
         }
         Some((known.spans(false), known.error_type().map(str::to_owned), known.produced_bytes()))
     });
@@ -112,6 +113,7 @@ async fn invoke(shared: &Arc<Shared>, request: InvokeRequest) {
         managed_instances: true,
         spans,
         tracing: None,
+        tenant_id: None,
     };
     let record = report.record();
     shared.log.platform(&report.line(), "platform.report", &record);

@@ -44,6 +44,8 @@ pub struct Report {
     pub spans: Vec<Value>,
     /// X-Ray header.
     pub tracing: Option<Value>,
+    /// With tenant isolation.
+    pub tenant_id: Option<String>,
 }
 
 impl Report {
@@ -83,6 +85,9 @@ impl Report {
         }
         if let Some(tracing) = &self.tracing {
             record["tracing"] = tracing.clone();
+        }
+        if let Some(tenant_id) = &self.tenant_id {
+            record["tenantId"] = tenant_id.as_str().into();
         }
         record
     }
@@ -203,6 +208,7 @@ mod tests {
             managed_instances: false,
             spans: Vec::new(),
             tracing: None,
+            tenant_id: None,
         }
     }
 

@@ -256,12 +256,19 @@ impl State {
         Ok(receiver)
     }
 
-    /// The invocation with this id, for a response or an error; unknown or already answered ids are refused.
-    pub fn invocation(&mut self, request_id: &str) -> Result<&mut InFlight, ApiError> {
-        match self.in_flight.get_mut(request_id) {
-            Some(invocation) if !invocation.is_answered() => Ok(invocation),
-            _ => Err(ApiError::bad_request("InvalidRequestID", "Invalid request ID")),
+    /// The invocation with this id, for a response or an error; unknown or already answered ids are refused, and
+    /// so is an answer to another attempt at the same request, as `invocation_id` tells if the runtime sends it.
+    pub fn invocation(
+        &mut self,
+        request_id: &str,
+        invocation_id: Option<&str>,
+    ) -> Result<&mut InFlight, ApiError> {
+        let known = self.in_flight.get_mut(request_id).filter(|known| !known.is_answered());
+        let known = known.ok_or_else(|| ApiError::bad_request("InvalidRequestID", "Invalid request ID"))?;
+        if invocation_id.is_some_and(|echoed| echoed != known.invocation_id) {
+            return Err(ApiError::bad_request("InvalidInvocationId", "Invalid invocation ID"));
         }
+        Ok(known)
     }
 
     /// Gives an invocation to the runtime; `false` when it does not wait for one.

@@ -70,6 +70,14 @@ pub struct Fleet {
     myself: Weak<Fleet>,
 }
 
+/// What an environment is started for.
+enum For {
+    /// To be ready ahead of invocations.
+    Reserve,
+    /// An invocation, of this tenant if the function isolates them.
+    Tenant(Option<String>),
+}
+
 #[derive(Default)]
 struct State {
     pools: HashMap<(String, String), Pool>,
@@ -121,7 +129,9 @@ impl Fleet {
             let changed = self.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            let settling = self.lock().pools.get(&key).is_some_and(Pool::is_about_to_be_idle);
+            let tenant_id = request.invocation.tenant_id.as_deref();
+            let settling =
+                self.lock().pools.get(&key).is_some_and(|pool| pool.is_about_to_be_idle(tenant_id));
             if !settling || tokio::time::timeout_at(deadline, changed).await.is_err() {
                 return self.dispatch(target, request);
             }
@@ -134,7 +144,8 @@ impl Fleet {
         let pool = state.pool(target);
         pool.advance(target.generation);
         let mut request = request;
-        while let Some(environment) = pool.take() {
+        let tenant_id = request.invocation.tenant_id.clone();
+        while let Some(environment) = pool.take(tenant_id.as_deref()) {
             match environment.invoke(request) {
                 Ok(()) => return Ok(()),
                 // It has just ended by itself.
@@ -144,29 +155,35 @@ impl Fleet {
                 }
             }
         }
-        let environment = self.start_environment(&mut state, target, target.config.clone(), false)?;
+        let environment =
+            self.start_environment(&mut state, target, target.config.clone(), For::Tenant(tenant_id))?;
         // A new environment's queue is open, so the request cannot come back.
         let _ = environment.invoke(request);
         Ok(())
     }
 
-    /// Starts one more environment and adds it to its pool: provisioned and without work, or with one invocation.
+    /// Starts one more environment and adds it to its pool, counting the invocation it is started for.
     fn start_environment(
         &self,
         state: &mut State,
         target: &Target,
         config: Arc<FunctionConfig>,
-        provisioned: bool,
+        purpose: For,
     ) -> Result<Environment, FleetError> {
         let opt = self.opt(state, &config)?;
         let capacity = if config.is_managed_instances() { MANAGED_CONCURRENCY } else { 1 };
         let callback = self.on_milestone(target);
+        let (provisioned, tenant_id) = match purpose {
+            For::Reserve => (true, None),
+            For::Tenant(tenant_id) => (false, tenant_id),
+        };
         let environment = Environment::start(self.host.clone(), config, opt, callback);
         state.pool(target).add(Member {
             environment: environment.clone(),
             generation: target.generation,
             capacity,
             provisioned,
+            tenant_id,
             in_flight: usize::from(!provisioned),
             idle_since: Instant::now(),
             initialized: false,
@@ -184,7 +201,7 @@ impl Fleet {
         config.initialization_type = InitializationType::ProvisionedConcurrency;
         let config = Arc::new(config);
         for _ in 0..pool.settle_provisioned(wanted as usize) {
-            self.start_environment(&mut state, target, config.clone(), true)?;
+            self.start_environment(&mut state, target, config.clone(), For::Reserve)?;
         }
         Ok(())
     }

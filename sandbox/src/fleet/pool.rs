@@ -20,6 +20,8 @@ pub(super) struct Member {
     pub(super) capacity: usize,
     /// Started ahead of invocations and kept ready for them.
     pub(super) provisioned: bool,
+    /// The only tenant it serves, with tenant isolation.
+    pub(super) tenant_id: Option<String>,
     /// Invocations it works on.
     pub(super) in_flight: usize,
     /// Since when it has had none; meaningless until `initialized`.
@@ -57,23 +59,27 @@ impl Pool {
         });
     }
 
-    /// A member with room for an invocation, which is counted: provisioned ones first, then the one used last, so
+    /// A member with room for an invocation of this tenant, which is counted: provisioned ones first, then the one used last, so
     /// that the others may grow old enough to be reaped.
-    pub(super) fn take(&mut self) -> Option<Environment> {
+    pub(super) fn take(&mut self, tenant_id: Option<&str>) -> Option<Environment> {
         let generation = self.generation;
         let free = self.members.iter_mut().filter(|member| {
             // One at a time: a new environment is handed its invocation before its Init is over.
             let has_room = member.in_flight < member.capacity && (member.initialized || member.capacity > 1);
-            has_room && member.generation == generation
+            let is_of_tenant = member.tenant_id.as_deref() == tenant_id;
+            has_room && is_of_tenant && member.generation == generation
         });
         let member = free.max_by_key(|member| (member.provisioned, member.idle_since))?;
         member.in_flight += 1;
         Some(member.environment.clone())
     }
 
-    /// No member has room, but one has answered its caller.
-    pub(super) fn is_about_to_be_idle(&self) -> bool {
-        let current = || self.members.iter().filter(|member| member.generation == self.generation);
+    /// No member has room for an invocation of this tenant, but one has answered its caller.
+    pub(super) fn is_about_to_be_idle(&self, tenant_id: Option<&str>) -> bool {
+        let current = || {
+            let members = self.members.iter().filter(|member| member.generation == self.generation);
+            members.filter(|member| member.tenant_id.as_deref() == tenant_id)
+        };
         current().all(|member| member.in_flight >= member.capacity)
             && current().any(|member| member.environment.is_settling())
     }

@@ -48,10 +48,20 @@ fn start() -> Sandbox {
 
 #[test]
 fn boto3() {
-    if !has("python3", &["-c", "import boto3"], "boto3") {
+    run_script("boto3", "life.py");
+}
+
+#[test]
+fn boto3_response_stream() {
+    run_script("boto3_response_stream", "stream.py");
+}
+
+/// Runs a script of this folder, which says `done` when it is satisfied.
+fn run_script(test: &str, name: &str) {
+    if !has("python3", &["-c", "import boto3"], test) {
         return;
     }
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients/life.py");
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients").join(name);
     let sandbox = start();
     let text = run("python3", &[script.to_str().unwrap()], &sandbox);
     assert!(text.ends_with("done\n"), "{text}");

@@ -240,3 +240,25 @@ fn a_reset_forgets_registrations() {
     stage.sandbox.await_event("extension.spawn", 2);
     assert_eq!(extension.next().error_type(), "Extension.UnknownExtensionIdentifier");
 }
+
+/// Every attempt at a request has an id of its own, which a runtime may repeat with its answer: an answer to another
+/// attempt is refused.
+#[test]
+fn invocation_ids() {
+    let stage = Stage::open(&[], "");
+    let invocation = stage.runtime.next();
+    let request = request_id(&invocation);
+    let attempt = invocation.header("Lambda-Runtime-Invocation-Id").unwrap();
+    assert!(uuid::Uuid::parse_str(attempt).is_ok() && attempt != request);
+    let post = |kind: &str, attempt: &str| {
+        let path = format!("/2018-06-01/runtime/invocation/{request}/{kind}");
+        let headers = [("Lambda-Runtime-Invocation-Id", attempt)];
+        crate::http::request(&stage.api, "POST", &path, &headers, b"1")
+    };
+    for kind in ["response", "error"] {
+        let stale = post(kind, &uuid::Uuid::new_v4().to_string());
+        assert_eq!((stale.status, stale.error_type().as_str()), (400, "InvalidInvocationId"), "{kind}");
+    }
+    assert_eq!(post("response", attempt).status, 202);
+    assert_eq!(stage.caller.join().unwrap().json(), json!(1));
+}

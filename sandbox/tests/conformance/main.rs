@@ -19,5 +19,7 @@ mod processes;
 mod puppets;
 mod sandbox;
 mod shutdown;
+mod streaming;
 mod telemetry;
+mod tenants;
 mod versions;

@@ -137,3 +137,43 @@ fn managed_timeout() {
     stage.runtime.respond(&request_id(&invocation), "3");
     assert_eq!(again.join().unwrap().json(), json!(3));
 }
+
+/// `restore/error` fails the restore; the invocation then runs in fresh processes.
+#[test]
+fn restore_error() {
+    let stage = Stage::open(&[], SNAP_START);
+    let restored = crate::http::request(&stage.api, "GET", "/2018-06-01/runtime/restore/next", &[], b"");
+    assert_eq!(restored.status, 200);
+    let headers = [("Lambda-Runtime-Function-Error-Type", "Runtime.HookFailed")];
+    let path = "/2018-06-01/runtime/restore/error";
+    let accepted = crate::http::request(&stage.api, "POST", path, &headers, b"{}");
+    assert_eq!((accepted.status, accepted.json()), (202, json!({"status": "OK"})));
+    let report = stage.sandbox.await_telemetry("platform.restoreReport", 1);
+    assert_eq!((&report["status"], &report["errorType"]), (&json!("error"), &json!("Runtime.HookFailed")));
+    let done = stage.sandbox.await_telemetry("platform.restoreRuntimeDone", 1);
+    assert_eq!(done["errorType"], "Runtime.HookFailed");
+    assert_eq!(stage.sandbox.await_event("environment.reset", 1)["error_type"], "Runtime.HookFailed");
+    stage.sandbox.await_event("runtime.spawn", 2);
+    let invocation = stage.runtime.next();
+    stage.runtime.respond(&request_id(&invocation), "1");
+    let _next = stage.runtime.next_later();
+    assert_eq!(stage.caller.join().unwrap().json(), json!(1));
+}
+
+/// Environments tell their availability zone to whoever has their token, which extensions have too.
+#[test]
+fn metadata() {
+    let builder = Builder::new();
+    let out = builder.path().join("out").display().to_string();
+    let script = format!("#!/bin/sh\nenv > {out}.tmp; mv {out}.tmp {out}\nexec sleep 1000\n");
+    let sandbox = builder.function("fn", "", PUPPET).extension("a", &script).start();
+    let _caller = sandbox.invoke_later("fn", "{}");
+    let text = crate::sandbox::wait_until("variables", || sandbox.read("out"));
+    let value = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)).unwrap().to_owned();
+    let (api, token) = (value("AWS_LAMBDA_METADATA_API="), value("AWS_LAMBDA_METADATA_TOKEN="));
+    let path = "/2026-01-15/metadata/execution-environment";
+    let bearer = format!("Bearer {token}");
+    let answer = crate::http::request(&api, "GET", path, &[("Authorization", &bearer)], b"");
+    assert_eq!((answer.status, answer.json()), (200, json!({"AvailabilityZoneID": "use1-az1"})));
+    assert_eq!(crate::http::request(&api, "GET", path, &[("Authorization", "Bearer x")], b"").status, 401);
+}

@@ -165,3 +165,80 @@ fn json_logs() {
     });
     assert_eq!(records, [json!({"level": "INFO", "message": "hi"}), json!("crash\n")]);
 }
+
+/// A TCP destination gets one JSON object a line, the same events in the same order.
+#[test]
+fn tcp() {
+    use std::io::BufRead;
+    let (stage, extension) = Stage::with_extension("");
+    let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let body = json!({
+        "schemaVersion": "2025-01-29", "types": ["platform"],
+        "buffering": {"maxItems": 1000, "maxBytes": 262_144, "timeoutMs": 25},
+        "destination": {"protocol": "TCP", "port": socket.local_addr().unwrap().port()},
+    });
+    assert_eq!(extension.call("PUT", "/2022-07-01/telemetry", &[], &body.to_string()).status, 200);
+    let (stream, _) = socket.accept().unwrap();
+    let mut lines = std::io::BufReader::new(stream).lines();
+    let mut next = || serde_json::from_str::<serde_json::Value>(&lines.next().unwrap().unwrap()).unwrap();
+    let kinds: Vec<_> = (0..2).map(|_| next()["type"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(kinds, ["platform.initStart", "platform.telemetrySubscription"]);
+    // Later batches come on the same connection.
+    let event = extension.next_later();
+    let invocation = stage.runtime.next();
+    event.join().unwrap().unwrap();
+    while next()["type"] != "platform.start" {}
+    stage.runtime.respond(&request_id(&invocation), "1");
+    let _next = stage.runtime.next_later();
+    let done = loop {
+        let event = next();
+        if event["type"] == "platform.runtimeDone" {
+            break event;
+        }
+    };
+    assert_eq!(done["record"]["status"], "success");
+}
+
+/// What a listener refuses too often is lost, and the next batch says how much.
+#[test]
+fn refused_for_good() {
+    let (stage, extension) = Stage::with_extension("");
+    let listener = Listener::start(6);
+    extension.subscribe(listener.port, &["platform"], "2025-01-29");
+    // The only batch so far holds initStart and the subscription.
+    crate::sandbox::wait_until("six refusals", || (listener.requests().len() >= 6).then_some(()));
+    std::thread::sleep(std::time::Duration::from_millis(1_000));
+    let _event = extension.next_later();
+    let _invocation = stage.runtime.next();
+    let dropped = listener.await_kind("platform.logsDropped");
+    assert_eq!(dropped["record"]["droppedRecords"], 2);
+    assert!(dropped["record"]["droppedBytes"].as_u64().unwrap() > 100);
+    assert!(dropped["record"]["reason"].is_string());
+    assert!(!listener.has("platform.initStart"), "lost for good");
+}
+
+/// More logs than the buffer holds are dropped, counted and told.
+#[test]
+fn overflow() {
+    // Twenty lines of 50 kB at once: the buffer holds two batches of 256 KiB.
+    let line = "head -c 50000 /dev/zero | tr '\\0' x; echo";
+    let script = format!(
+        "#!/bin/sh\nfor n in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do {line}; done\nexec sleep 1000\n"
+    );
+    let sandbox = crate::sandbox::Builder::new()
+        .function("fn", "", &script)
+        .extension("a", crate::sandbox::PUPPET)
+        .start();
+    let _caller = sandbox.invoke_later("fn", "{}");
+    let api = sandbox.api(1);
+    sandbox.await_event("extension.spawn", 1);
+    let extension = crate::puppets::PuppetExtension::register(&api, "a", &["INVOKE"]);
+    // Refuses for 375 ms: long enough for all lines to be written meanwhile.
+    let listener = Listener::start(4);
+    extension.subscribe(listener.port, &["function"], "2025-01-29");
+    let dropped = listener.await_kind("platform.logsDropped");
+    let (records, bytes) = (&dropped["record"]["droppedRecords"], &dropped["record"]["droppedBytes"]);
+    let records = records.as_u64().unwrap();
+    assert!((1..20).contains(&records), "{records}");
+    assert!(bytes.as_u64().unwrap() >= records * 50_000);
+}

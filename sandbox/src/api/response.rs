@@ -1,0 +1,206 @@
+//! `POST invocation/{id}/response`: in one piece, or streamed to the caller as it is made.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::body::Body;
+use axum::extract::{Path, State};
+use axum::response::Response;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, StatusCode};
+use http_body_util::BodyExt;
+use serde_json::json;
+use tokio::sync::mpsc;
+
+use super::error::{ApiError, accepted};
+use super::extension::header;
+use super::runtime::{BodyError, INVOCATION_ID, MAX_RESPONSE_BYTES, error_type, read};
+use crate::environment::Shared;
+use crate::environment::invocation::InvokeResult;
+
+/// Largest streamed response (Lambda quota, 2025).
+const MAX_STREAMED_BYTES: u64 = 200 * 1024 * 1024;
+
+/// Bytes of a streamed response that Lambda lets through at any speed.
+const BURST_BYTES: u64 = 6 * 1024 * 1024;
+
+/// Speed of the rest, bytes a second.
+const BYTES_PER_SECOND: u64 = 2 * 1024 * 1024;
+
+const MODE: &str = "lambda-runtime-function-response-mode";
+const ERROR_TYPE_TRAILER: &str = "lambda-runtime-function-error-type";
+const ERROR_BODY_TRAILER: &str = "lambda-runtime-function-error-body";
+
+/// What the caller gets instead of a response that is too large.
+const TOO_LARGE: &str = "Function.ResponseSizeTooLarge";
+
+pub(super) async fn response(
+    State(environment): State<Arc<Shared>>,
+    Path(request_id): Path<String>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, ApiError> {
+    let attempt = header(&headers, INVOCATION_ID).map(str::to_owned);
+    let post = Post { environment, request_id, attempt };
+    match header(&headers, MODE) {
+        None => {
+            post.begin()?;
+            post.in_one_piece(body).await
+        }
+        Some("streaming") => match post.begin()? {
+            Some(chunks) => post.streamed(body, chunks).await,
+            None => post.collected(body).await,
+        },
+        Some(_) => {
+            let message = "Invalid function response mode";
+            post.end_with_error("Runtime.InvalidResponseModeHeader", message, 0)?;
+            Err(ApiError::bad_request("InvalidFunctionResponseMode", message))
+        }
+    }
+}
+
+/// One response on its way in.
+struct Post {
+    environment: Arc<Shared>,
+    request_id: String,
+    attempt: Option<String>,
+}
+
+impl Post {
+    /// The response starts. Where its parts go, if the caller takes parts.
+    fn begin(&self) -> Result<Option<mpsc::Sender<Bytes>>, ApiError> {
+        self.environment.change(|state| {
+            let known = state.invocation(&self.request_id, self.attempt.as_deref())?;
+            known.on_response_start();
+            Ok(known.chunks())
+        })
+    }
+
+    /// The response has ended after `produced_bytes`.
+    fn end(&self, result: InvokeResult, produced_bytes: u64) -> Result<(), ApiError> {
+        self.environment.change(|state| {
+            let known = state.invocation(&self.request_id, self.attempt.as_deref())?;
+            known.on_streamed(result, produced_bytes);
+            Ok(())
+        })
+    }
+
+    fn end_with_error(&self, error_type: &str, message: &str, produced_bytes: u64) -> Result<(), ApiError> {
+        let payload = json!({"errorType": error_type, "errorMessage": message}).to_string().into();
+        self.end(InvokeResult { payload, error_type: Some(error_type.to_owned()) }, produced_bytes)
+    }
+
+    async fn in_one_piece(&self, body: Body) -> Result<Response, ApiError> {
+        match read(body).await {
+            Ok(payload) => {
+                let produced_bytes = payload.len() as u64;
+                self.end(InvokeResult { payload, error_type: None }, produced_bytes)?;
+                Ok(accepted())
+            }
+            Err(BodyError::TooLarge) => Err(self.refuse_size(MAX_RESPONSE_BYTES as u64)?),
+            Err(BodyError::Broken(error)) => Err(ApiError::bad_request("Runtime.TruncatedResponse", error)),
+        }
+    }
+
+    /// Passes parts on as they come, at Lambda's speed, and at the end what the trailers say of an error.
+    async fn streamed(&self, mut body: Body, chunks: mpsc::Sender<Bytes>) -> Result<Response, ApiError> {
+        let started = Instant::now();
+        let mut sent = 0;
+        let mut trailers = HeaderMap::new();
+        while let Some(frame) = body.frame().await {
+            let Ok(frame) = frame else { return Err(self.break_off(sent)?) };
+            match frame.into_data() {
+                Ok(data) => {
+                    sent += data.len() as u64;
+                    if sent > MAX_STREAMED_BYTES {
+                        return Err(self.refuse_size(MAX_STREAMED_BYTES)?);
+                    }
+                    tokio::time::sleep(allowed_after(sent).saturating_sub(started.elapsed())).await;
+                    // A caller that hung up does not change what the function does.
+                    let _ = chunks.send(data).await;
+                }
+                Err(frame) => trailers = frame.into_trailers().unwrap_or_default(),
+            }
+        }
+        let error = error_of(&trailers);
+        let result = error.unwrap_or(InvokeResult { payload: Bytes::new(), error_type: None });
+        self.end(result, sent)?;
+        Ok(accepted())
+    }
+
+    /// A streamed response to a caller that wants it in one piece, whose limit then holds.
+    async fn collected(&self, mut body: Body) -> Result<Response, ApiError> {
+        let mut payload = BytesMut::new();
+        let mut trailers = HeaderMap::new();
+        while let Some(frame) = body.frame().await {
+            let Ok(frame) = frame else { return Err(self.break_off(payload.len() as u64)?) };
+            match frame.into_data() {
+                Ok(data) if payload.len() + data.len() > MAX_RESPONSE_BYTES => {
+                    return Err(self.refuse_size(MAX_RESPONSE_BYTES as u64)?);
+                }
+                Ok(data) => payload.extend_from_slice(&data),
+                Err(frame) => trailers = frame.into_trailers().unwrap_or_default(),
+            }
+        }
+        let produced_bytes = payload.len() as u64;
+        let whole = || InvokeResult { payload: payload.freeze(), error_type: None };
+        self.end(error_of(&trailers).unwrap_or_else(whole), produced_bytes)?;
+        Ok(accepted())
+    }
+
+    /// Ends an invocation whose response is too large; the runtime's answer.
+    fn refuse_size(&self, limit: u64) -> Result<ApiError, ApiError> {
+        let told = format!("Response payload size exceeded maximum allowed payload size ({limit} bytes).");
+        self.end_with_error(TOO_LARGE, &told, limit)?;
+        let message = format!("Exceeded maximum allowed payload size ({limit} bytes).");
+        Ok(ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLarge", message))
+    }
+
+    /// Ends an invocation whose runtime stopped in the middle of its response, part of which is with the caller.
+    fn break_off(&self, produced_bytes: u64) -> Result<ApiError, ApiError> {
+        let (error_type, message) = ("Runtime.TruncatedResponse", "Response ended before it was complete");
+        self.end_with_error(error_type, message, produced_bytes)?;
+        Ok(ApiError::bad_request(error_type, message))
+    }
+}
+
+/// An error in the middle of a stream: its type, and its body in base64.
+fn error_of(trailers: &HeaderMap) -> Option<InvokeResult> {
+    header(trailers, ERROR_TYPE_TRAILER)?;
+    let body = header(trailers, ERROR_BODY_TRAILER).unwrap_or_default();
+    let payload = STANDARD.decode(body).unwrap_or_else(|_| body.as_bytes().to_vec());
+    Some(InvokeResult { payload: payload.into(), error_type: Some(error_type(trailers)) })
+}
+
+/// How long after its start a response may have sent this much.
+fn allowed_after(bytes: u64) -> Duration {
+    let beyond = bytes.saturating_sub(BURST_BYTES);
+    Duration::from_nanos(beyond.saturating_mul(1_000_000_000 / BYTES_PER_SECOND))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn six_mib_pass_at_once_and_the_rest_at_two_a_second() {
+        assert_eq!(allowed_after(BURST_BYTES), Duration::ZERO);
+        let after = allowed_after(BURST_BYTES + 4 * 1024 * 1024);
+        assert!((1.99..=2.01).contains(&after.as_secs_f64()), "{after:?}");
+    }
+
+    #[test]
+    fn an_error_in_the_middle_is_in_the_trailers() {
+        let mut trailers = HeaderMap::new();
+        assert!(error_of(&trailers).is_none());
+        trailers.insert(ERROR_TYPE_TRAILER, "Function.Broken".parse().unwrap());
+        trailers.insert(ERROR_BODY_TRAILER, "eyJhIjoxfQ==".parse().unwrap());
+        let error = error_of(&trailers).unwrap();
+        assert_eq!(
+            (error.error_type.as_deref(), &error.payload[..]),
+            (Some("Function.Broken"), &b"{\"a\":1}"[..])
+        );
+    }
+}

@@ -1,0 +1,109 @@
+//! `InvokeWithResponseStream`: the response as events, while the function makes it.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use axum::body::{Body, Bytes};
+use axum::extract::{Path, Query, State};
+use axum::response::Response;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use http::{HeaderMap, StatusCode};
+use http_body_util::channel::{Channel, Sender};
+use serde_json::json;
+use tokio::sync::{mpsc, oneshot};
+
+use super::ControlPlane;
+use super::error::AwsError;
+use super::event_stream::{MAX_PAYLOAD_BYTES, event};
+use super::functions::Qualifier;
+use super::invoke::{Checked, MAX_SYNC_BYTES, Sent, empty, send};
+use crate::environment::invocation::{Completion, InvokeResult};
+
+/// Parts that wait for a slow caller; then the function waits too, as on Lambda.
+const PARTS_IN_FLIGHT: usize = 16;
+
+/// `InvokeComplete.ErrorDetails` is cut after this many bytes, far more than runtimes report.
+const MAX_DETAILS_BYTES: usize = 256 * 1024;
+
+type Events = Sender<Bytes, Infallible>;
+
+pub(super) async fn invoke_with_response_stream(
+    State(plane): State<Arc<ControlPlane>>,
+    Path(name): Path<String>,
+    Query(query): Query<Qualifier>,
+    headers: HeaderMap,
+    payload: Bytes,
+) -> Result<Response, AwsError> {
+    let checked = Checked::new(&plane, &name, query.qualifier.as_deref(), &headers, payload, MAX_SYNC_BYTES)?;
+    match headers.get("x-amz-invocation-type").map(|value| value.as_bytes()) {
+        None | Some(b"RequestResponse") => {}
+        Some(b"DryRun") => return empty(StatusCode::NO_CONTENT, &checked),
+        Some(_) => return Err(AwsError::invalid("the invocation type must be RequestResponse or DryRun")),
+    }
+    let (chunks, parts) = mpsc::channel(PARTS_IN_FLIGHT);
+    let Sent { answered, completed } = send(&plane, &checked, Some(chunks)).await?;
+    let (events, body) = Channel::new(PARTS_IN_FLIGHT);
+    tokio::spawn(relay(parts, answered, checked.wants_tail.then_some(completed), events));
+    checked
+        .response(StatusCode::OK)
+        .header("content-type", "application/vnd.amazon.eventstream")
+        .body(Body::new(body))
+        .map_err(|error| AwsError::service(error.to_string()))
+}
+
+/// Writes parts as they come, the rest of the answer, and how it ended. Ends early if the caller hangs up, which
+/// does not end the function.
+async fn relay(
+    mut parts: mpsc::Receiver<Bytes>,
+    mut answered: oneshot::Receiver<InvokeResult>,
+    completed: Option<oneshot::Receiver<Completion>>,
+    mut events: Events,
+) {
+    let result = loop {
+        tokio::select! {
+            biased;
+            Some(part) = parts.recv() => {
+                if !write_chunks(&mut events, &part).await {
+                    return;
+                }
+            }
+            result = &mut answered => break result,
+        }
+    };
+    // What a failure has cut off may still be on its way.
+    parts.close();
+    while let Some(part) = parts.recv().await {
+        if !write_chunks(&mut events, &part).await {
+            return;
+        }
+    }
+    let ended = || InvokeResult { payload: Bytes::new(), error_type: Some("Sandbox.Failure".into()) };
+    let result = result.unwrap_or_else(|_| ended());
+    let mut complete = json!({});
+    if let Some(error_type) = &result.error_type {
+        let details = &result.payload[..result.payload.len().min(MAX_DETAILS_BYTES)];
+        complete["ErrorCode"] = error_type.as_str().into();
+        complete["ErrorDetails"] = String::from_utf8_lossy(details).into();
+    } else if !write_chunks(&mut events, &result.payload).await {
+        return;
+    }
+    if let Some(completed) = completed
+        && let Ok(completion) = completed.await
+    {
+        complete["LogResult"] = STANDARD.encode(completion.log_tail).into();
+    }
+    let complete = event("InvokeComplete", "application/json", complete.to_string().as_bytes());
+    let _ = events.send_data(complete).await;
+}
+
+/// `false` when nobody reads any more.
+async fn write_chunks(events: &mut Events, part: &[u8]) -> bool {
+    for piece in part.chunks(MAX_PAYLOAD_BYTES) {
+        let chunk = event("PayloadChunk", "application/octet-stream", piece);
+        if events.send_data(chunk).await.is_err() {
+            return false;
+        }
+    }
+    true
+}

@@ -1,0 +1,283 @@
+//! Streamed responses: from the runtime through the platform to the caller.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::thread::{self, JoinHandle};
+use std::time::Instant;
+
+use aws_smithy_eventstream::frame::{DecodedFrame, MessageFrameDecoder};
+use bytes::BytesMut;
+use serde_json::{Value, json};
+
+use crate::puppets::{PuppetRuntime, Stage, request_id};
+use crate::sandbox::{Builder, PUPPET, Sandbox};
+
+const STREAMING: (&str, &str) = ("Lambda-Runtime-Function-Response-Mode", "streaming");
+
+/// Events of `InvokeWithResponseStream` as they come: type and payload.
+struct EventStream {
+    connection: BufReader<TcpStream>,
+    decoder: MessageFrameDecoder,
+    buffered: BytesMut,
+}
+
+impl EventStream {
+    fn open(address: &str, name: &str, headers: &str) -> EventStream {
+        let mut connection = TcpStream::connect(address).unwrap();
+        let path = format!("/2021-11-15/functions/{name}/response-streaming-invocations");
+        let head = format!("POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n{headers}\r\n{{}}");
+        connection.write_all(head.as_bytes()).unwrap();
+        let mut connection = BufReader::new(connection);
+        let head = read_head(&mut connection);
+        assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+        assert!(head.contains("content-type: application/vnd.amazon.eventstream"), "{head}");
+        assert!(head.contains("x-amz-executed-version: $LATEST"), "{head}");
+        EventStream { connection, decoder: MessageFrameDecoder::new(), buffered: BytesMut::new() }
+    }
+
+    fn next(&mut self) -> (String, Vec<u8>) {
+        loop {
+            if let DecodedFrame::Complete(message) = self.decoder.decode_frame(&mut self.buffered).unwrap() {
+                let kind = message.headers().iter().find(|header| header.name().as_str() == ":event-type");
+                let kind = kind.unwrap().value().as_string().unwrap().as_str().to_owned();
+                return (kind, message.payload().to_vec());
+            }
+            let mut size = String::new();
+            self.connection.read_line(&mut size).unwrap();
+            let size = usize::from_str_radix(size.trim(), 16).unwrap();
+            assert!(size > 0, "the stream ended without InvokeComplete");
+            let mut chunk = vec![0; size + 2];
+            self.connection.read_exact(&mut chunk).unwrap();
+            self.buffered.extend_from_slice(&chunk[..size]);
+        }
+    }
+
+    /// Everything up to the end, and how it ended.
+    fn rest(&mut self) -> (Vec<u8>, Value) {
+        let mut all = Vec::new();
+        loop {
+            match self.next() {
+                (kind, payload) if kind == "PayloadChunk" => all.extend(payload),
+                (kind, payload) => {
+                    assert_eq!(kind, "InvokeComplete");
+                    return (all, serde_json::from_slice(&payload).unwrap());
+                }
+            }
+        }
+    }
+}
+
+fn read_head(connection: &mut impl BufRead) -> String {
+    let mut head = String::new();
+    while !head.ends_with("\r\n\r\n") {
+        assert!(connection.read_line(&mut head).unwrap() > 0, "closed after {head:?}");
+    }
+    head.to_ascii_lowercase().replace("http/1.1", "HTTP/1.1").replace("$latest", "$LATEST")
+}
+
+/// A streamed response that the test writes bit by bit.
+struct Post(TcpStream);
+
+impl Post {
+    fn open(runtime: &PuppetRuntime, request_id: &str) -> Post {
+        let mut stream = TcpStream::connect(&runtime.api).unwrap();
+        stream.set_nodelay(true).unwrap();
+        let (name, value) = STREAMING;
+        let head = format!(
+            "POST /2018-06-01/runtime/invocation/{request_id}/response HTTP/1.1\r\nHost: x\r\n{name}: {value}\r\n\
+             Transfer-Encoding: chunked\r\nTrailer: Lambda-Runtime-Function-Error-Type\r\n\r\n"
+        );
+        stream.write_all(head.as_bytes()).unwrap();
+        Post(stream)
+    }
+
+    fn chunk(&mut self, data: &[u8]) {
+        let mut bytes = format!("{:x}\r\n", data.len()).into_bytes();
+        bytes.extend(data);
+        bytes.extend(b"\r\n");
+        self.0.write_all(&bytes).unwrap();
+    }
+
+    /// Ends with `trailers`; the status line of the answer.
+    fn end(mut self, trailers: &str) -> String {
+        self.0.write_all(format!("0\r\n{trailers}\r\n").as_bytes()).unwrap();
+        read_head(&mut BufReader::new(&mut self.0)).lines().next().unwrap().to_owned()
+    }
+}
+
+struct Streamed {
+    sandbox: Sandbox,
+    runtime: PuppetRuntime,
+    request_id: String,
+    events: JoinHandle<EventStream>,
+}
+
+/// A function that is invoked with a response stream and has its invocation.
+fn invoked(settings: &str, headers: &'static str) -> Streamed {
+    let sandbox = Builder::new().function("fn", settings, PUPPET).start();
+    let address = sandbox.address.clone();
+    let events = thread::spawn(move || EventStream::open(&address, "fn", headers));
+    let runtime = PuppetRuntime { api: sandbox.api(1) };
+    let request_id = request_id(&runtime.next());
+    Streamed { sandbox, runtime, request_id, events }
+}
+
+/// Parts reach the caller while the function still makes the next ones; the times and sizes are told.
+#[test]
+fn parts_come_as_they_are_made() {
+    let Streamed { sandbox, runtime, request_id, events } = invoked("", "X-Amz-Log-Type: Tail\r\n");
+    let mut events = events.join().unwrap();
+    thread::sleep(std::time::Duration::from_millis(60));
+    let mut post = Post::open(&runtime, &request_id);
+    post.chunk(b"one ");
+    assert_eq!(events.next(), ("PayloadChunk".into(), b"one ".to_vec()));
+    thread::sleep(std::time::Duration::from_millis(80));
+    post.chunk(b"two");
+    assert_eq!(events.next(), ("PayloadChunk".into(), b"two".to_vec()));
+    assert!(post.end("").starts_with("HTTP/1.1 202"));
+    let _next = runtime.next_later();
+    let (rest, complete) = events.rest();
+    assert!(rest.is_empty() && complete.get("ErrorCode").is_none(), "{complete}");
+    assert!(complete["LogResult"].is_string());
+    let done = sandbox.await_telemetry("platform.runtimeDone", 1);
+    assert_eq!((&done["status"], &done["metrics"]["producedBytes"]), (&json!("success"), &json!(7)));
+    let span = |name: &str| {
+        let spans = done["spans"].as_array().unwrap();
+        spans.iter().find(|span| span["name"] == name).unwrap()["durationMs"].as_f64().unwrap()
+    };
+    assert!(span("responseLatency") >= 60.0 && span("responseDuration") >= 80.0, "{done}");
+    assert!(done["metrics"]["durationMs"].as_f64().unwrap() >= 140.0);
+}
+
+/// An error in the middle is in the trailers: what was sent stays sent, and the end says what happened.
+#[test]
+fn an_error_in_the_middle() {
+    let Streamed { sandbox, runtime, request_id, events } = invoked("", "");
+    let mut post = Post::open(&runtime, &request_id);
+    post.chunk(b"half");
+    // {"errorMessage":"boom"} in base64.
+    let trailers = "Lambda-Runtime-Function-Error-Type: Function.Boom\r\n\
+                    Lambda-Runtime-Function-Error-Body: eyJlcnJvck1lc3NhZ2UiOiJib29tIn0=\r\n";
+    assert!(post.end(trailers).starts_with("HTTP/1.1 202"));
+    let _next = runtime.next_later();
+    let (sent, complete) = events.join().unwrap().rest();
+    assert_eq!(sent, b"half");
+    assert_eq!(complete, json!({"ErrorCode": "Function.Boom", "ErrorDetails": r#"{"errorMessage":"boom"}"#}));
+    let report = sandbox.await_telemetry("platform.report", 1);
+    assert_eq!((&report["status"], &report["errorType"]), (&json!("error"), &json!("Function.Boom")));
+    assert!(sandbox.events("environment.reset").is_empty());
+}
+
+/// A runtime that stops in the middle of its response is Runtime.TruncatedResponse.
+#[test]
+fn a_truncated_response() {
+    let Streamed { sandbox, runtime, request_id, events } = invoked("", "");
+    let mut post = Post::open(&runtime, &request_id);
+    post.chunk(b"half");
+    drop(post);
+    let (sent, complete) = events.join().unwrap().rest();
+    assert_eq!((&sent[..], &complete["ErrorCode"]), (&b"half"[..], &json!("Runtime.TruncatedResponse")));
+    let _next = runtime.next_later();
+    assert_eq!(sandbox.await_telemetry("platform.report", 1)["errorType"], "Runtime.TruncatedResponse");
+}
+
+/// A timeout in the middle ends the stream at once, and says so.
+#[test]
+fn a_timeout_in_the_middle() {
+    let Streamed { sandbox, runtime, request_id, events } = invoked("timeout_s = 1", "");
+    let mut post = Post::open(&runtime, &request_id);
+    post.chunk(b"half");
+    let (sent, complete) = events.join().unwrap().rest();
+    assert_eq!((&sent[..], &complete["ErrorCode"]), (&b"half"[..], &json!("Sandbox.Timedout")));
+    assert!(complete["ErrorDetails"].as_str().unwrap().contains("Task timed out after 1.00 seconds"));
+    assert_eq!(sandbox.await_telemetry("platform.report", 1)["status"], "timeout");
+}
+
+/// More than 6 MB may be streamed; beyond them at 2 MB a second.
+#[test]
+fn more_than_six_megabytes() {
+    let Streamed { sandbox, runtime, request_id, events } = invoked("", "");
+    let started = Instant::now();
+    let producer = thread::spawn(move || {
+        let mut post = Post::open(&runtime, &request_id);
+        for _ in 0..7 {
+            post.chunk(&vec![b'x'; 1024 * 1024]);
+        }
+        (post.end(""), runtime.next_later())
+    });
+    let (sent, complete) = events.join().unwrap().rest();
+    assert_eq!((sent.len(), complete), (7 * 1024 * 1024, json!({})));
+    assert!(started.elapsed().as_secs_f64() >= 0.45, "{:?} for 1 MB beyond 6", started.elapsed());
+    let (status, _next) = producer.join().unwrap();
+    assert!(status.starts_with("HTTP/1.1 202"));
+    let done = sandbox.await_telemetry("platform.runtimeDone", 1);
+    assert_eq!(done["metrics"]["producedBytes"], 7 * 1024 * 1024);
+}
+
+/// A function that does not stream answers a streaming caller in one chunk; its errors end the stream.
+#[test]
+fn buffered_answers_to_streaming_callers() {
+    let Streamed { sandbox, runtime, request_id: first, events } = invoked("", "");
+    runtime.respond(&first, r#"{"a":1}"#);
+    let (sent, complete) = events.join().unwrap().rest();
+    assert_eq!((&sent[..], complete), (&br#"{"a":1}"#[..], json!({})));
+    let next = runtime.next_later();
+    sandbox.await_event("environment.freeze", 1);
+    let mut events = EventStream::open(&sandbox.address, "fn", "");
+    let second = request_id(&next.join().unwrap().unwrap());
+    runtime.fail(&second, "Function.Boom", r#"{"errorMessage":"boom"}"#);
+    let (sent, complete) = events.rest();
+    assert!(sent.is_empty());
+    assert_eq!(
+        (&complete["ErrorCode"], &complete["ErrorDetails"]),
+        (&json!("Function.Boom"), &json!(r#"{"errorMessage":"boom"}"#))
+    );
+}
+
+/// A streamed response to an ordinary caller is collected, under the ordinary limit; its error is an error.
+#[test]
+fn streamed_answers_to_buffered_callers() {
+    let stage = Stage::open(&[], "");
+    let id = request_id(&stage.runtime.next());
+    let mut post = Post::open(&stage.runtime, &id);
+    post.chunk(b"[1,");
+    post.chunk(b"2]");
+    assert!(post.end("").starts_with("HTTP/1.1 202"));
+    assert_eq!(stage.caller.join().unwrap().json(), json!([1, 2]));
+    let next = stage.runtime.next_later();
+    stage.sandbox.await_event("environment.freeze", 1);
+
+    let caller = stage.sandbox.invoke_later("fn", "{}");
+    let mut post = Post::open(&stage.runtime, &request_id(&next.join().unwrap().unwrap()));
+    post.chunk(&vec![b'x'; 6 * 1024 * 1024]);
+    post.chunk(&[b'x'; 101]);
+    assert!(post.end("").starts_with("HTTP/1.1 413"));
+    assert_eq!(caller.join().unwrap().error_type(), "Function.ResponseSizeTooLarge");
+}
+
+/// There is one response mode besides none.
+#[test]
+fn unknown_response_mode() {
+    let stage = Stage::open(&[], "");
+    let path = format!("/2018-06-01/runtime/invocation/{}/response", request_id(&stage.runtime.next()));
+    let headers = [("Lambda-Runtime-Function-Response-Mode", "other")];
+    let refused = crate::http::request(&stage.api, "POST", &path, &headers, b"1");
+    assert_eq!((refused.status, refused.error_type().as_str()), (400, "InvalidFunctionResponseMode"));
+    assert_eq!(stage.caller.join().unwrap().error_type(), "Runtime.InvalidResponseModeHeader");
+}
+
+/// Refusals come as ordinary errors, before any stream.
+#[test]
+fn refusals_and_dry_runs() {
+    let sandbox = Builder::new().function("fn", "", PUPPET).start();
+    let call = |name: &str, kind: &str| {
+        let path = format!("/2021-11-15/functions/{name}/response-streaming-invocations");
+        crate::http::request(&sandbox.address, "POST", &path, &[("X-Amz-Invocation-Type", kind)], b"{}")
+    };
+    assert_eq!(
+        call("other", "RequestResponse").header("x-amzn-errortype"),
+        Some("ResourceNotFoundException")
+    );
+    assert_eq!(call("fn", "DryRun").status, 204);
+    assert_eq!(call("fn", "Event").header("x-amzn-errortype"), Some("InvalidParameterValueException"));
+}

@@ -1,0 +1,71 @@
+//! Tenant isolation: who asks is named, told to the runtime and to telemetry, and shares no environment.
+
+use serde_json::json;
+
+use crate::http::{Response, request};
+use crate::puppets::{PuppetRuntime, request_id};
+use crate::sandbox::{Builder, PUPPET, Sandbox};
+
+const ISOLATED: &str = "tenant_isolation = true";
+
+fn invoke(sandbox: &Sandbox, tenant: &str) -> std::thread::JoinHandle<Response> {
+    let (address, tenant) = (sandbox.address.clone(), tenant.to_owned());
+    std::thread::spawn(move || {
+        let path = "/2015-03-31/functions/fn/invocations";
+        request(&address, "POST", path, &[("X-Amz-Tenant-Id", &tenant)], b"{}")
+    })
+}
+
+/// Each tenant has environments of its own, which are used again for it only.
+#[test]
+fn one_environment_a_tenant() {
+    let sandbox = Builder::new().function("fn", ISOLATED, PUPPET).start();
+    let mut idle = Vec::new();
+    for (number, tenant) in ["blue", "green"].into_iter().enumerate() {
+        let caller = invoke(&sandbox, tenant);
+        let runtime = PuppetRuntime { api: sandbox.api(number + 1) };
+        let invocation = runtime.next();
+        assert_eq!(invocation.header("Lambda-Runtime-Aws-Tenant-Id"), Some(tenant));
+        runtime.respond(&request_id(&invocation), "1");
+        idle.push(runtime.next_later());
+        assert_eq!(caller.join().unwrap().json(), json!(1));
+        sandbox.await_event("environment.freeze", number + 1);
+    }
+    let _caller = invoke(&sandbox, "blue");
+    let invocation = idle.remove(0).join().unwrap().unwrap();
+    assert_eq!(invocation.header("Lambda-Runtime-Aws-Tenant-Id"), Some("blue"));
+    assert_eq!(sandbox.events("environment.start").len(), 2);
+    for kind in ["platform.start", "platform.runtimeDone", "platform.report"] {
+        assert_eq!(sandbox.await_telemetry(kind, 1)["tenantId"], "blue", "{kind}");
+        assert_eq!(sandbox.await_telemetry(kind, 2)["tenantId"], "green", "{kind}");
+    }
+}
+
+/// With isolation the tenant must be named, without it must not; configurations tell.
+#[test]
+fn the_tenant_must_be_named() {
+    let sandbox = Builder::new().function("fn", ISOLATED, PUPPET).function("other", "", PUPPET).start();
+    let exception = Some("InvalidParameterValueException");
+    let unnamed = sandbox.invoke("fn", "{}");
+    assert_eq!((unnamed.status, unnamed.header("x-amzn-errortype")), (400, exception));
+    let path = "/2015-03-31/functions/other/invocations";
+    let named = request(&sandbox.address, "POST", path, &[("X-Amz-Tenant-Id", "blue")], b"{}");
+    assert_eq!((named.status, named.header("x-amzn-errortype")), (400, exception));
+    let configuration =
+        |name: &str| sandbox.call("GET", &format!("/2015-03-31/functions/{name}/configuration"), "").json();
+    assert_eq!(configuration("fn")["TenancyConfig"], json!({"TenantIsolationMode": "PER_TENANT"}));
+    assert!(configuration("other").get("TenancyConfig").is_none());
+}
+
+/// Neither SnapStart nor provisioned concurrency goes with tenant isolation.
+#[test]
+fn exclusions() {
+    let sandbox = Builder::new().function("fn", ISOLATED, PUPPET).start();
+    let configuration = "/2015-03-31/functions/fn/configuration";
+    let answer = sandbox.call("PUT", configuration, r#"{"SnapStart":{"ApplyOn":"PublishedVersions"}}"#);
+    assert_eq!(answer.status, 400);
+    assert_eq!(sandbox.call("POST", "/2015-03-31/functions/fn/versions", "{}").status, 201);
+    let path = "/2019-09-30/functions/fn/provisioned-concurrency?Qualifier=1";
+    let answer = sandbox.call("PUT", path, r#"{"ProvisionedConcurrentExecutions":1}"#);
+    assert_eq!(answer.status, 400);
+}
