@@ -7,4 +7,5 @@ pub mod functions;
 pub mod process;
 pub mod sandbox;
 pub mod server;
+pub mod shipped;
 pub mod stage;

@@ -1,41 +1,101 @@
-//! The layer's zip: `extensions/tailor-extension`, executable, the same bytes from the same binary.
+//! The layer's zips: `extensions/tailor-extension`, executable, the same bytes from the same sources.
 
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail, ensure};
+use clap::ValueEnum;
 use sha2::{Digest, Sha256};
 use tailor_e2e::build;
+use tailor_e2e::shipped::{self, Architecture};
 use zip::write::SimpleFileOptions;
+
+#[cfg(test)]
+mod check;
 
 /// zopfli's default effort: a second of ours for a twentieth of every download.
 const COMPRESSION_LEVEL: i64 = 15;
 
-/// Builds the zip and says where it is.
-pub(crate) fn run() -> Result<ExitCode> {
-    let binary = build::shipped(&["tailor-extension"])?.join("tailor-extension");
-    let folder = build::target_folder()?.join("layer-zips");
-    let path = folder.join(format!("tailor-extension-{}.zip", architecture()));
-    write(&binary, &path)?;
-    let bytes = fs::read(&path)?;
-    let digest: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
-    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    fs::write(path.with_extension("zip.sha256"), format!("{digest}  {name}\n"))?;
-    println!(
-        "{} ({} KB; binary {} KB)",
-        path.display(),
-        bytes.len() / 1_000,
-        fs::metadata(&binary)?.len() / 1_000
-    );
-    println!("sha256 {digest}");
+/// The largest binary that is shipped, bytes: its pages are read at every cold start.
+const MAX_BINARY_BYTES: u64 = 2_500_000;
+
+/// The largest zip that is shipped, bytes: Lambda fetches it for new environments.
+const MAX_ZIP_BYTES: u64 = 1_250_000;
+
+/// What `cargo xtask layer` can be asked.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Options {
+    /// Build for this architecture only, and fail where it cannot be built.
+    #[arg(long)]
+    architecture: Option<Wanted>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Wanted {
+    #[value(name = "x86_64")]
+    X86_64,
+    Arm64,
+}
+
+/// Builds the zips and says where they are.
+pub(crate) fn run(options: &Options) -> Result<ExitCode> {
+    let wanted = match options.architecture {
+        Some(Wanted::X86_64) => vec![Architecture::X86_64],
+        Some(Wanted::Arm64) => vec![Architecture::Arm64],
+        None => {
+            let (wanted, skipped): (Vec<_>, _) =
+                Architecture::ALL.into_iter().partition(|architecture| architecture.missing().is_none());
+            for architecture in skipped {
+                let missing = architecture.missing().unwrap_or_default();
+                println!("skipped: the zip for {} (this machine lacks {missing})", architecture.name());
+            }
+            wanted
+        }
+    };
+    ensure!(!wanted.is_empty(), "this machine can build the layer for neither architecture");
+    for architecture in wanted {
+        let built = build(architecture)?;
+        println!(
+            "{} ({} KB; binary {} KB)",
+            built.zip.display(),
+            built.zip_bytes / 1_000,
+            built.binary_bytes / 1_000
+        );
+        println!("sha256 {}", built.digest);
+    }
     Ok(ExitCode::SUCCESS)
 }
 
-/// Lambda's name of this machine's architecture.
-fn architecture() -> &'static str {
-    if std::env::consts::ARCH == "aarch64" { "arm64" } else { std::env::consts::ARCH }
+/// A zip as it is published, its checksum beside it.
+struct Built {
+    zip: PathBuf,
+    zip_bytes: u64,
+    binary_bytes: u64,
+    digest: String,
+}
+
+/// Builds the zip for `architecture`, within the limits.
+fn build(architecture: Architecture) -> Result<Built> {
+    let binary = shipped::build(&["tailor-extension"], architecture)?.join("tailor-extension");
+    let zip = build::target_folder()?
+        .join("layer-zips")
+        .join(format!("tailor-extension-{}.zip", architecture.name()));
+    write(&binary, &zip)?;
+    let bytes = fs::read(&zip)?;
+    let digest: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+    let name = zip.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    fs::write(zip.with_extension("zip.sha256"), format!("{digest}  {name}\n"))?;
+    let built =
+        Built { binary_bytes: fs::metadata(&binary)?.len(), zip_bytes: bytes.len() as u64, digest, zip };
+    let sizes = [("binary", built.binary_bytes, MAX_BINARY_BYTES), ("zip", built.zip_bytes, MAX_ZIP_BYTES)];
+    for (what, bytes, limit) in sizes {
+        if bytes > limit {
+            bail!("the {what} for {} has {bytes} bytes, over its limit of {limit}", architecture.name());
+        }
+    }
+    Ok(built)
 }
 
 /// Writes the zip with a fixed time and mode 0755, which Lambda keeps when it unpacks to `/opt`.
@@ -54,25 +114,4 @@ pub(crate) fn write(binary: &Path, zip: &Path) -> Result<()> {
     archive.write_all(&fs::read(binary).with_context(|| format!("cannot read {}", binary.display()))?)?;
     archive.finish()?;
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_zip_is_reproducible_and_keeps_the_mode() {
-        let folder = tempfile::tempdir().unwrap();
-        let binary = folder.path().join("binary");
-        fs::write(&binary, b"not really an executable").unwrap();
-        let (one, two) = (folder.path().join("one.zip"), folder.path().join("two.zip"));
-        write(&binary, &one).unwrap();
-        write(&binary, &two).unwrap();
-        assert_eq!(fs::read(&one).unwrap(), fs::read(&two).unwrap());
-        let mut archive = zip::ZipArchive::new(File::open(&one).unwrap()).unwrap();
-        assert_eq!(archive.len(), 1);
-        let entry = archive.by_index(0).unwrap();
-        assert_eq!(entry.name().unwrap(), "extensions/tailor-extension");
-        assert_eq!(entry.unix_mode().unwrap() & 0o777, 0o755);
-    }
 }

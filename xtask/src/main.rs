@@ -23,8 +23,8 @@ enum Chore {
     Demo(demo::Options),
     /// Prepare what the tests need, run them all, and name what this machine cannot run.
     Test(test::Options),
-    /// Build the layer's zip for this machine's architecture.
-    Layer,
+    /// Build the layer's zips for both architectures.
+    Layer(layer::Options),
     /// Measure against a baseline in the same run.
     #[command(subcommand)]
     Bench(bench::Bench),
@@ -34,7 +34,7 @@ fn main() -> ExitCode {
     let outcome = match Arguments::parse().chore {
         Chore::Demo(options) => demo::run(&options),
         Chore::Test(options) => test::run(&options),
-        Chore::Layer => layer::run(),
+        Chore::Layer(options) => layer::run(&options),
         Chore::Bench(bench) => bench.run(),
     };
     match outcome {

@@ -6,6 +6,7 @@ use anyhow::Result;
 use tailor_e2e::build;
 use tailor_e2e::functions::Language;
 use tailor_e2e::process::is_root;
+use tailor_e2e::shipped::Architecture;
 
 /// What `cargo xtask test` can be asked.
 #[derive(Debug, clap::Args)]
@@ -25,6 +26,11 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     }
     if !is_root() {
         println!("skipped: CPU and memory limits of the sandbox (not root)");
+    }
+    for architecture in Architecture::ALL {
+        if let Some(missing) = architecture.missing() {
+            println!("skipped: the layer for {} (this machine lacks {missing})", architecture.name());
+        }
     }
     let mut arguments = vec!["test", "--workspace"];
     arguments.extend(options.arguments.iter().map(String::as_str));

@@ -1,0 +1,128 @@
+//! Proof that what is published works: what is in the zips, and both architectures' binaries started in the
+//! sandbox, the foreign one under user-mode emulation.
+
+use std::env;
+use std::fs::{self, File};
+use std::io::Read;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use object::elf;
+use object::read::elf::{ElfFile64, ProgramHeader};
+use object::{Endianness, Object};
+use tailor_e2e::build::{programs, project};
+use tailor_e2e::functions::{EXAMPLES, Example};
+use tailor_e2e::shipped::Architecture;
+use tailor_e2e::stage::{Plan, Stage};
+
+use super::{build, write};
+
+/// Everything `missing` names is said, so that a skipped check is seen.
+fn buildable() -> impl Iterator<Item = Architecture> {
+    Architecture::ALL.into_iter().filter(|architecture| match architecture.missing() {
+        None => true,
+        Some(missing) => {
+            eprintln!("skipped: the layer for {} (this machine lacks {missing})", architecture.name());
+            false
+        }
+    })
+}
+
+fn unpack(zip: &Path) -> Vec<u8> {
+    let mut archive = zip::ZipArchive::new(File::open(zip).unwrap()).unwrap();
+    assert_eq!(archive.len(), 1);
+    let mut entry = archive.by_index(0).unwrap();
+    assert_eq!(entry.name().unwrap(), "extensions/tailor-extension");
+    assert_eq!(entry.unix_mode().unwrap() & 0o777, 0o755);
+    let mut binary = Vec::new();
+    entry.read_to_end(&mut binary).unwrap();
+    binary
+}
+
+/// `build` itself fails when binary or zip is over its limit.
+#[test]
+fn each_zip_holds_one_static_executable_that_tells_nothing_of_its_builder() {
+    for architecture in buildable() {
+        let binary = unpack(&build(architecture).unwrap().zip);
+        let elf: ElfFile64<'_, Endianness> = ElfFile64::parse(&*binary).unwrap();
+        let machine = match architecture {
+            Architecture::X86_64 => object::Architecture::X86_64,
+            Architecture::Arm64 => object::Architecture::Aarch64,
+        };
+        assert_eq!(elf.architecture(), machine);
+        let kinds = elf.elf_program_headers().iter().map(|header| header.p_type(elf.endian()));
+        let needs = [elf::PT_INTERP, elf::PT_DYNAMIC];
+        assert!(!kinds.into_iter().any(|kind| needs.contains(&kind)), "it must be static");
+        let home = env::var("HOME").unwrap_or_default();
+        for folder in [project().unwrap().display().to_string(), format!("{home}/.")] {
+            let found = binary.windows(folder.len()).any(|bytes| bytes == folder.as_bytes());
+            assert!(!found, "{folder} is in the binary for {}", architecture.name());
+        }
+    }
+}
+
+#[test]
+fn the_zip_is_reproducible() {
+    let folder = tempfile::tempdir().unwrap();
+    let binary = folder.path().join("binary");
+    fs::write(&binary, b"not really an executable").unwrap();
+    let (one, two) = (folder.path().join("one.zip"), folder.path().join("two.zip"));
+    write(&binary, &one).unwrap();
+    write(&binary, &two).unwrap();
+    assert_eq!(fs::read(&one).unwrap(), fs::read(&two).unwrap());
+}
+
+/// The published bytes, attached to a real function: every invocation reaches the collector.
+#[test]
+fn each_published_extension_measures_a_function() {
+    for architecture in buildable() {
+        let folder = tempfile::tempdir().unwrap();
+        let zip = build(architecture).unwrap().zip;
+        let layer = if Some(architecture) == Architecture::own() {
+            zip
+        } else if let Some(emulator) = find_emulator(architecture) {
+            emulated(&unpack(&zip), &emulator, folder.path())
+        } else {
+            let name = architecture.name();
+            eprintln!("skipped: starting the layer for {name} (no qemu-{}-static)", architecture.rust_name());
+            continue;
+        };
+        let mut programs = programs().unwrap();
+        programs.layer = layer;
+        let example = Example { memory_mb: 512, tunable: false, ..EXAMPLES[0].clone() };
+        let (project, examples) = (project().unwrap(), [example]);
+        let mut stage =
+            Stage::set(&Plan::new(programs, &project, &folder.path().join("stage"), &examples)).unwrap();
+        for _ in 0..3 {
+            let answer = stage.lambda.invoke(examples[0].name, r#"{"rounds":1000000}"#).unwrap();
+            assert_eq!(answer.function_error, None, "{}", answer.payload);
+        }
+        stage.stop_sandbox().unwrap();
+        let summary = stage.summary().unwrap();
+        let function = &summary["functions"][0];
+        assert_eq!(function["invocations"], 3, "{}: {summary}", architecture.name());
+        assert!(function["busy_ms"].as_f64().unwrap() > 0.0, "{}: {summary}", architecture.name());
+    }
+}
+
+fn find_emulator(architecture: Architecture) -> Option<PathBuf> {
+    let name = format!("qemu-{}-static", architecture.rust_name());
+    let output = Command::new("sh").args(["-c", &format!("command -v {name}")]).output().ok()?;
+    let path = String::from_utf8(output.stdout).ok()?;
+    output.status.success().then(|| PathBuf::from(path.trim()))
+}
+
+/// A layer in which the extension is a script that runs `binary` under `emulator`.
+fn emulated(binary: &[u8], emulator: &Path, folder: &Path) -> PathBuf {
+    let layer = folder.join("layer");
+    fs::create_dir_all(layer.join("extensions")).unwrap();
+    fs::create_dir_all(layer.join("emulated")).unwrap();
+    fs::copy(emulator, layer.join("emulated/emulator")).unwrap();
+    let script = b"#!/bin/sh\ncd \"$(dirname \"$0\")/../emulated\" && exec ./emulator ./tailor-extension\n";
+    for (path, bytes) in [("emulated/tailor-extension", binary), ("extensions/tailor-extension", script)] {
+        fs::write(layer.join(path), bytes).unwrap();
+        fs::set_permissions(layer.join(path), fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    layer
+}
