@@ -6,12 +6,15 @@
 
 pub mod agent;
 pub mod api;
+pub mod calendar;
 pub mod client;
+pub mod credentials;
 pub mod ledger;
 pub mod lifecycle;
 pub mod outbox;
 pub mod process;
 pub mod settings;
 pub mod shipper;
+pub mod sign;
 pub mod summary;
 pub mod telemetry;

@@ -81,7 +81,7 @@ pub async fn run(
     }
     let shared = match environment(&registration.function, variables) {
         Some(environment) if settings.enabled => {
-            Some(start(environment, &settings, &api, &registration.identifier).await)
+            Some(start(environment, &settings, variables, &api, &registration.identifier).await)
         }
         Some(_) => None,
         None => {
@@ -157,8 +157,18 @@ fn environment(function: &Function, variables: &impl Variables) -> Option<Enviro
 }
 
 /// Begins to measure and listens for telemetry.
-async fn start(environment: Environment, settings: &Settings, api: &Api, extension_id: &str) -> Rc<Shared> {
-    let shipper = settings.endpoint.as_ref().map(|endpoint| Shipper::new(endpoint, settings.api_key.clone()));
+async fn start(
+    environment: Environment,
+    settings: &Settings,
+    variables: &impl Variables,
+    api: &Api,
+    extension_id: &str,
+) -> Rc<Shared> {
+    let shipper = settings.endpoint.as_ref().and_then(|_| {
+        Shipper::new(settings, variables)
+            .inspect_err(|error| tracing::error!("nothing is sent to the collector: {error}"))
+            .ok()
+    });
     let shared = Rc::new(Shared {
         agent: RefCell::new(Agent::new(environment, settings)),
         shipper,

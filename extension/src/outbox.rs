@@ -38,6 +38,14 @@ pub struct Sealed {
     invocations: u64,
 }
 
+#[cfg(test)]
+impl Sealed {
+    /// A batch of any bytes.
+    pub(crate) const fn of(sequence: u64, bytes: Vec<u8>) -> Self {
+        Self { sequence, bytes, invocations: 0 }
+    }
+}
+
 impl Outbox {
     /// An empty outbox of `environment`.
     #[must_use]

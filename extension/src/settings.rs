@@ -43,6 +43,26 @@ impl FromStr for Peak {
     }
 }
 
+/// How the collector knows us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Auth {
+    /// By its own key alone.
+    Key,
+    /// AWS does, by a signature: a Lambda function URL with `AWS_IAM`.
+    Iam,
+}
+
+impl FromStr for Auth {
+    type Err = &'static str;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "key" => Ok(Self::Key),
+            "iam" => Ok(Self::Iam),
+            _ => Err("`key` or `iam`"),
+        }
+    }
+}
+
 /// Everything that can be set. Each field names its variable.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
@@ -50,6 +70,8 @@ pub struct Settings {
     pub endpoint: Option<http::Uri>,
     /// `TAILOR_API_KEY`, or the content of the file `TAILOR_API_KEY_FILE`.
     pub api_key: Option<ApiKey>,
+    /// `TAILOR_AUTH`: `key` or `iam`. Default: `iam` for a Lambda function URL when no key is set.
+    pub auth: Auth,
     /// `TAILOR_ENABLED`: `false` leaves the extension registered and idle. Default `true`.
     pub enabled: bool,
     /// `TAILOR_LOG_LEVEL`: `error`, `warn`, `info`, `debug`, `trace` or `off`. Default `warn`.
@@ -98,8 +120,13 @@ impl Settings {
     pub fn read(variables: &impl Variables) -> (Self, Vec<String>) {
         let mut reader = Reader { variables, complaints: vec![] };
         let endpoint = reader.read("TAILOR_ENDPOINT", "an http:// or https:// URL", parse_endpoint);
+        let api_key = reader.api_key();
         let settings = Self {
-            api_key: reader.api_key(),
+            auth: reader.parse("TAILOR_AUTH", "`key` or `iam`").unwrap_or_else(|| {
+                let is_function_url = endpoint.as_ref().is_some_and(|uri| function_url_region(uri).is_some());
+                if is_function_url && api_key.is_none() { Auth::Iam } else { Auth::Key }
+            }),
+            api_key,
             enabled: reader.parse("TAILOR_ENABLED", "`true` or `false`").unwrap_or(true),
             log_level: reader
                 .parse("TAILOR_LOG_LEVEL", "error, warn, info, debug, trace or off")
@@ -172,6 +199,13 @@ impl<V: Variables> Reader<'_, V> {
     }
 }
 
+/// The region of a Lambda function URL (`ID.lambda-url.REGION.on.aws`); `None` for any other.
+#[must_use]
+pub fn function_url_region(endpoint: &http::Uri) -> Option<&str> {
+    let (_, rest) = endpoint.host()?.split_once(".lambda-url.")?;
+    rest.strip_suffix(".on.aws").or_else(|| rest.strip_suffix(".on.amazonwebservices.com.cn"))
+}
+
 fn parse_endpoint(text: &str) -> Option<http::Uri> {
     let uri: http::Uri = text.parse().ok()?;
     let usable = matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some();
@@ -196,6 +230,21 @@ mod tests {
         assert_eq!(settings.flush_interval, Duration::from_secs(60));
         assert!(settings.enabled && settings.log_summary && settings.endpoint.is_none());
         assert_eq!(settings.peak, Peak::Reset);
+    }
+
+    #[test]
+    fn function_urls_are_signed_for_unless_a_key_is_set() {
+        let auth = |variables: &[(&'static str, &'static str)]| {
+            Settings::read(&variables.iter().copied().collect::<HashMap<_, _>>()).0.auth
+        };
+        let url = ("TAILOR_ENDPOINT", "https://abc.lambda-url.eu-west-1.on.aws/");
+        let own = ("TAILOR_ENDPOINT", "https://tailor.example.com");
+        assert_eq!(auth(&[url]), Auth::Iam);
+        assert_eq!(auth(&[url, ("TAILOR_API_KEY", "k")]), Auth::Key);
+        assert_eq!(auth(&[url, ("TAILOR_API_KEY", "k"), ("TAILOR_AUTH", "iam")]), Auth::Iam);
+        assert_eq!(auth(&[url, ("TAILOR_AUTH", "key")]), Auth::Key);
+        assert_eq!((auth(&[own]), auth(&[own, ("TAILOR_AUTH", "iam")])), (Auth::Key, Auth::Iam));
+        assert_eq!(function_url_region(&url.1.parse().unwrap()), Some("eu-west-1"));
     }
 
     #[test]

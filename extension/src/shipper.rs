@@ -4,16 +4,19 @@
 //! have died in the freeze: one retry at once on a new one, then back-off.
 
 use std::cell::Cell;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use http::{Request, StatusCode, Uri, header};
+use http::{Request, StatusCode, header};
 use http_body_util::Full;
 use tokio::time::{Instant, timeout};
 
-use crate::client::Client;
+use crate::calendar;
+use crate::client::{Client, ClientError};
+use crate::credentials::{CredentialsError, Provider};
 use crate::outbox::Sealed;
-use crate::settings::ApiKey;
+use crate::settings::{ApiKey, Auth, Settings, Variables, function_url_region};
+use crate::sign::{Scope, ToSign, authorization};
 
 /// The most one try may take. A network without a route to the collector fails by silence.
 const TRY_LIMIT: Duration = Duration::from_secs(5);
@@ -24,13 +27,53 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// Longest pause. While it lasts the collector is left alone: this is the circuit breaker.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
+/// Carries the collector's key where `Authorization` carries a signature.
+const KEY_HEADER: &str = "x-tailor-api-key";
+
 /// Delivers batches to one collector.
 #[derive(Debug)]
 pub struct Shipper {
     client: Client,
     key: Option<ApiKey>,
+    signer: Option<Signer>,
     failures: Cell<u32>,
     not_before: Cell<Option<Instant>>,
+}
+
+/// Signs for a Lambda function URL.
+#[derive(Debug)]
+struct Signer {
+    provider: Provider,
+    region: String,
+}
+
+/// Nothing can be delivered with these settings.
+#[derive(Debug, thiserror::Error)]
+pub enum ShipperError {
+    /// No collector is named.
+    #[error("TAILOR_ENDPOINT is not set")]
+    NoEndpoint,
+    /// Signatures are for one region.
+    #[error("signing for TAILOR_ENDPOINT needs AWS_REGION: it is not a function URL that names its region")]
+    NoRegion,
+    /// There is nothing to sign with.
+    #[error(transparent)]
+    Credentials(#[from] CredentialsError),
+}
+
+/// A request that could not be made.
+#[derive(Debug, thiserror::Error)]
+enum RequestError {
+    #[error(transparent)]
+    Form(#[from] ClientError),
+    #[error("cannot sign: {0}")]
+    Credentials(#[from] CredentialsError),
+}
+
+impl From<http::Error> for RequestError {
+    fn from(error: http::Error) -> Self {
+        Self::Form(error.into())
+    }
 }
 
 /// What became of a delivery.
@@ -45,11 +88,29 @@ pub enum Delivery {
 }
 
 impl Shipper {
-    /// A shipper to the collector at `endpoint`.
-    #[must_use]
-    pub fn new(endpoint: &Uri, key: Option<ApiKey>) -> Self {
-        let client = Client::new(endpoint);
-        Self { client, key, failures: Cell::new(0), not_before: Cell::new(None) }
+    /// A shipper to the collector that the settings name.
+    ///
+    /// # Errors
+    /// [`ShipperError`] when there is none, or when it must be signed for and cannot be.
+    pub fn new(settings: &Settings, variables: &impl Variables) -> Result<Self, ShipperError> {
+        let endpoint = settings.endpoint.as_ref().ok_or(ShipperError::NoEndpoint)?;
+        let signer = match settings.auth {
+            Auth::Key => None,
+            Auth::Iam => Some(Signer {
+                provider: Provider::read(variables)?,
+                region: function_url_region(endpoint)
+                    .map(Into::into)
+                    .or_else(|| variables.get("AWS_REGION"))
+                    .ok_or(ShipperError::NoRegion)?,
+            }),
+        };
+        Ok(Self {
+            client: Client::new(endpoint),
+            key: settings.api_key.clone(),
+            signer,
+            failures: Cell::new(0),
+            not_before: Cell::new(None),
+        })
     }
 
     /// Whether a delivery may be tried now, or the last failure is too recent.
@@ -79,13 +140,20 @@ impl Shipper {
 
     /// `None` when the connection broke before an answer: it may have died in the freeze.
     async fn try_once(&self, batch: &Sealed) -> Option<Delivery> {
-        let Ok(request) = self.request(batch) else { return Some(Delivery::Refused) };
         let collector = self.client.host();
-        match timeout(TRY_LIMIT, self.client.exchange(request)).await {
-            Ok(Ok((head, body))) => Some(judge(head.status, &body)),
-            Ok(Err(error)) => {
+        let exchange = async {
+            let request = self.request(batch, unix_s()).await?;
+            Ok::<_, RequestError>(self.client.exchange(request).await?)
+        };
+        match timeout(TRY_LIMIT, exchange).await {
+            Ok(Ok((head, body))) => Some(self.judge(head.status, &body)),
+            Ok(Err(RequestError::Form(error))) => {
                 tracing::info!(collector, %error, "delivery failed");
                 None
+            }
+            Ok(Err(error)) => {
+                tracing::error!(collector, %error, "delivery failed");
+                Some(Delivery::Failed)
             }
             Err(_) => {
                 tracing::info!(collector, "delivery took longer than {TRY_LIMIT:?}");
@@ -94,18 +162,72 @@ impl Shipper {
         }
     }
 
-    fn request(&self, batch: &Sealed) -> Result<Request<Full<Bytes>>, http::Error> {
-        let mut request = self
+    async fn request(&self, batch: &Sealed, now_s: u64) -> Result<Request<Full<Bytes>>, RequestError> {
+        let request = self
             .client
             .request("POST", agent_proto::BATCHES_PATH)
             .header(header::CONTENT_TYPE, agent_proto::CONTENT_TYPE);
-        if let Some(key) = &self.key {
-            let mut value = header::HeaderValue::try_from(format!("Bearer {}", key.expose()))?;
+        let mut request = request.body(Full::new(Bytes::from(batch.bytes.clone())))?;
+        let path = request.uri().path().to_owned();
+        let mut set = |name: &'static str, value: &str| {
+            let mut value = header::HeaderValue::try_from(value).map_err(http::Error::from)?;
             value.set_sensitive(true);
-            request = request.header(header::AUTHORIZATION, value);
+            request.headers_mut().insert(name, value);
+            Ok::<_, http::Error>(())
+        };
+        let Some(signer) = &self.signer else {
+            if let Some(key) = &self.key {
+                set("authorization", &format!("Bearer {}", key.expose()))?;
+            }
+            return Ok(request);
+        };
+        if let Some(key) = &self.key {
+            set(KEY_HEADER, key.expose())?;
         }
-        request.body(Full::new(Bytes::from(batch.bytes.clone())))
+        let credentials = signer.provider.current(now_s.saturating_mul(1_000_000)).await?;
+        let time = calendar::basic_format(now_s);
+        set("x-amz-date", &time)?;
+        let mut headers = vec![
+            ("content-type", agent_proto::CONTENT_TYPE),
+            ("host", self.client.host()),
+            ("x-amz-date", &time),
+        ];
+        if let Some(token) = credentials.session_token() {
+            set("x-amz-security-token", token)?;
+            headers.push(("x-amz-security-token", token));
+        }
+        let to_sign = ToSign { method: "POST", path: &path, headers: &headers, body: &batch.bytes };
+        let scope = Scope { time: &time, region: &signer.region, service: "lambda" };
+        set("authorization", &authorization(&to_sign, &scope, &credentials))?;
+        Ok(request)
     }
+
+    /// What an answer means for the batch.
+    fn judge(&self, status: StatusCode, body: &[u8]) -> Delivery {
+        if let Some(signer) = &self.signer
+            && status == StatusCode::FORBIDDEN
+        {
+            // Credentials expire, clocks are off after a thaw, and permissions are given later.
+            signer.provider.forget();
+            let said = beginning(body);
+            tracing::error!(
+                said,
+                "AWS refuses the signature: the function's role needs lambda:InvokeFunctionUrl and lambda:InvokeFunction on the collector"
+            );
+            return Delivery::Failed;
+        }
+        judge(status, body)
+    }
+}
+
+/// Seconds since the Unix epoch.
+fn unix_s() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+/// As much of an answer as belongs in a log.
+fn beginning(body: &[u8]) -> String {
+    String::from_utf8_lossy(body).chars().take(200).collect()
 }
 
 /// Only an overloaded or restarting collector is worth asking again; all else stays as it is.
@@ -126,7 +248,7 @@ fn judge(status: StatusCode, body: &[u8]) -> Delivery {
             Delivery::Failed
         }
         _ => {
-            let said: String = String::from_utf8_lossy(body).chars().take(200).collect();
+            let said = beginning(body);
             tracing::error!(%status, said, "the collector refuses the batch: check TAILOR_ENDPOINT and the API key");
             Delivery::Refused
         }
@@ -135,7 +257,10 @@ fn judge(status: StatusCode, body: &[u8]) -> Delivery {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
     use super::*;
+    use crate::client::tests::on_one_thread;
 
     #[test]
     fn only_what_may_pass_is_tried_again() {
@@ -151,5 +276,46 @@ mod tests {
         assert_eq!(judge(StatusCode::OK, b"<html>"), Delivery::Failed);
         // Field 1, varint 7.
         assert_eq!(judge(StatusCode::OK, &[0x08, 7]), Delivery::Acknowledged(7));
+    }
+
+    #[test]
+    fn a_signed_request_carries_the_key_beside_the_signature() {
+        let variables = HashMap::from([
+            ("TAILOR_ENDPOINT", "https://abc.lambda-url.eu-west-1.on.aws"),
+            ("TAILOR_API_KEY", "collector-key"),
+            ("TAILOR_AUTH", "iam"),
+            ("AWS_ACCESS_KEY_ID", "AKID"),
+            ("AWS_SECRET_ACCESS_KEY", "s3cret"),
+            ("AWS_SESSION_TOKEN", "t0ken"),
+        ]);
+        let shipper = Shipper::new(&Settings::read(&variables).0, &variables).unwrap();
+        let batch = Sealed::of(1, vec![1, 2, 3]);
+        let request = on_one_thread(shipper.request(&batch, 1_440_938_160)).unwrap();
+        let header = |name: &str| request.headers()[name].to_str().unwrap();
+        assert_eq!((header("x-tailor-api-key"), header("x-amz-security-token")), ("collector-key", "t0ken"));
+        assert_eq!(header("x-amz-date"), "20150830T123600Z");
+        let signed = header("authorization");
+        assert!(signed.contains("AKID/20150830/eu-west-1/lambda/aws4_request"), "{signed}");
+        assert!(signed.contains("SignedHeaders=content-type;host;x-amz-date;x-amz-security-token,"));
+        let shown = format!("{shipper:?} {request:?}");
+        assert!(!["s3cret", "t0ken", "collector-key"].iter().any(|secret| shown.contains(secret)), "{shown}");
+        // A permission that is given later must not have cost the batch.
+        assert_eq!(shipper.judge(StatusCode::FORBIDDEN, b"{}"), Delivery::Failed);
+    }
+
+    #[test]
+    fn what_cannot_be_signed_for_is_said() {
+        let said = |variables: &[(&'static str, &'static str)]| {
+            let variables: HashMap<_, _> = variables.iter().copied().collect();
+            Shipper::new(&Settings::read(&variables).0, &variables).unwrap_err().to_string()
+        };
+        let url = ("TAILOR_ENDPOINT", "https://abc.lambda-url.eu-west-1.on.aws");
+        assert!(said(&[]).contains("TAILOR_ENDPOINT"));
+        assert!(said(&[url]).contains("AWS_ACCESS_KEY_ID"));
+        let keys = [("AWS_ACCESS_KEY_ID", "A"), ("AWS_SECRET_ACCESS_KEY", "S"), ("TAILOR_AUTH", "iam")];
+        assert!(
+            said(&[("TAILOR_ENDPOINT", "https://x.example"), keys[0], keys[1], keys[2]])
+                .contains("AWS_REGION")
+        );
     }
 }

@@ -7,6 +7,8 @@
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use crate::calendar;
+
 pub mod listener;
 
 /// One record that matters to us; all else is [`Event::Other`].
@@ -133,7 +135,7 @@ fn decode_record(envelope: Envelope<'_>) -> serde_json::Result<Event> {
         "platform.initStart" => Event::InitStart(serde_json::from_str(record)?),
         "platform.start" => Event::Start {
             request_id: serde_json::from_str::<Start>(record)?.request_id,
-            time_us: envelope.time.map_or(0, unix_us),
+            time_us: envelope.time.and_then(calendar::unix_us).unwrap_or(0),
         },
         "platform.runtimeDone" => Event::RuntimeDone(serde_json::from_str(record)?),
         "platform.report" => Event::Report(serde_json::from_str(record)?),
@@ -143,14 +145,6 @@ fn decode_record(envelope: Envelope<'_>) -> serde_json::Result<Event> {
         }
         _ => Event::Other,
     })
-}
-
-/// Microseconds since the Unix epoch of an ISO 8601 timestamp; zero when it is not one.
-fn unix_us(timestamp: &str) -> u64 {
-    chrono::DateTime::parse_from_rfc3339(timestamp)
-        .ok()
-        .and_then(|time| u64::try_from(time.timestamp_micros()).ok())
-        .unwrap_or(0)
 }
 
 #[cfg(test)]

@@ -29,7 +29,7 @@ async fn get(client: &Client, path: &str) -> Result<String, ClientError> {
 }
 
 /// Runs `action` as the extension runs: one thread, local tasks.
-fn on_one_thread<T>(action: impl Future<Output = T>) -> T {
+pub(crate) fn on_one_thread<T>(action: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     tokio::task::LocalSet::new().block_on(&runtime, action)
 }
