@@ -111,7 +111,7 @@ pub struct Lost {
     /// Telemetry records the platform said it dropped (`platform.logsDropped`).
     #[prost(uint64, tag = "2")]
     pub platform_records: u64,
-    /// Telemetry that could not be decoded.
+    /// Telemetry that could not be decoded, or came so late that it could not be told from a repetition.
     #[prost(uint64, tag = "3")]
     pub undecodable_records: u64,
     /// Deliveries that failed and were tried again.

@@ -76,7 +76,7 @@ impl Agent {
             began: Instant::now(),
             done: false,
         });
-        self.collect_finished();
+        self.collect_finished(now_us);
         self.budget.begin();
     }
 
@@ -94,13 +94,13 @@ impl Agent {
         self.budget.spend(|| processes.tick());
     }
 
-    /// Telemetry came.
-    pub fn delivered(&mut self, delivery: Delivery) {
+    /// Telemetry came, at `now_us`, microseconds since the Unix epoch.
+    pub fn delivered(&mut self, delivery: Delivery, now_us: u64) {
         self.outbox.lost_mut().undecodable_records += delivery.undecodable;
         for event in delivery.events {
             self.heard(event);
         }
-        self.collect_finished();
+        self.collect_finished(now_us);
     }
 
     fn heard(&mut self, event: Event) {
@@ -112,13 +112,13 @@ impl Agent {
                 }
             }
             Event::Start { request_id, time_us } => self.ledger.started(&request_id, time_us),
-            Event::RuntimeDone(done) => {
+            Event::RuntimeDone { done, time_us } => {
                 if let Some(current) = self.current.as_mut().filter(|c| c.request_id == done.request_id) {
                     current.done = true;
                 }
-                self.ledger.runtime_done(done);
+                self.ledger.runtime_done(done, time_us);
             }
-            Event::Report(report) => self.ledger.reported(report),
+            Event::Report { done, time_us } => self.ledger.reported(done, time_us),
             Event::RestoreStart => self.restored(),
             Event::LogsDropped { records } => self.outbox.lost_mut().platform_records += records,
             Event::Other => {}
@@ -135,7 +135,8 @@ impl Agent {
     pub fn shutting_down(&mut self) {
         let snapshot = self.processes.read();
         self.close_current(&snapshot);
-        self.collect_finished();
+        // What is not finished is taken by [`Agent::finish`].
+        self.collect_finished(0);
     }
 
     /// Nothing more will come: what is unfinished goes as it is.
@@ -195,10 +196,11 @@ impl Agent {
         self.ledger.measured(&current.request_id, measured);
     }
 
-    fn collect_finished(&mut self) {
-        let finished = self.ledger.take_finished();
+    fn collect_finished(&mut self, now_us: u64) {
+        let finished = self.ledger.take_finished(now_us);
         self.keep(finished);
         self.outbox.lost_mut().invocations += self.ledger.take_evicted();
+        self.outbox.lost_mut().undecodable_records += self.ledger.take_stale();
     }
 
     fn keep(&mut self, invocations: Vec<tailor_sizing::invocation::Invocation>) {

@@ -16,14 +16,19 @@ use crate::telemetry::Done;
 /// environment for each vCPU, and a report that is this late is not coming.
 const MAX_OPEN: usize = 1_024;
 
-/// Finished requests that are remembered, so that telemetry delivered twice does not open them again.
-const REMEMBERED: usize = 256;
+/// Finished requests that are remembered, so that telemetry delivered twice does not open them again. What is
+/// older is told by its time.
+const REMEMBERED: usize = 512;
 
 /// A missing `platform.report` is given up after so many later invocations and so long after the first of
 /// them. It usually comes with the next thaw, but the platform buffers for 25 ms of running time at least, and
 /// a fast function is invoked many times in that.
 const REPORT_PATIENCE_INVOKES: u64 = 64;
 const REPORT_PATIENCE_US: u64 = 5_000_000;
+
+/// The same for an invocation of which we had no INVOKE event, as on managed instances, where others run beside
+/// it: longer than any function may run, counted from when another one began.
+const UNINVOKED_PATIENCE_US: u64 = 960_000_000;
 
 /// The part of its share from which on a function counts as held back by it.
 const AT_CAP: f64 = 0.8;
@@ -32,22 +37,41 @@ const AT_CAP: f64 = 0.8;
 #[derive(Debug, Default)]
 pub struct Ledger {
     open: VecDeque<Entry>,
-    finished: VecDeque<RequestId>,
+    finished: VecDeque<Finished>,
+    /// The time of the latest record of any request that was finished so long ago that it is forgotten. Telemetry
+    /// of an unknown request from before it is a repetition: the platform delivers in the order of events.
+    forgotten_us: u64,
+    stale: u64,
     /// INVOKE events seen; the age of an entry is counted in these.
     invokes: u64,
-    /// When the last of them came, microseconds since the epoch.
-    last_invoke_us: u64,
     memory_mb: u32,
     evicted: u64,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Finished {
+    request_id: RequestId,
+    told_us: u64,
+}
+
+/// Who tells of a request, and from when.
+#[derive(Debug, Clone, Copy)]
+enum Teller {
+    /// Ourselves, now: what we tell of is no repetition.
+    Us,
+    /// The platform, with the record's own time.
+    Platform(u64),
 }
 
 #[derive(Debug, Default)]
 struct Entry {
     request_id: RequestId,
     started_at_us: u64,
+    /// The time of the latest of the platform's records of it.
+    told_us: u64,
     /// The value of `Ledger::invokes` at this entry's INVOKE; `None` when we never saw one.
     invoke: Option<u64>,
-    /// When the next INVOKE came: since then the report may come.
+    /// When the next one began: since then the report may come.
     followed_at_us: Option<u64>,
     cold_start: bool,
     runtime_done: Option<Done>,
@@ -75,51 +99,57 @@ impl Ledger {
     /// Our own INVOKE event.
     pub fn invoked(&mut self, request_id: &str, now_us: u64, cold_start: bool) {
         self.invokes += 1;
-        self.last_invoke_us = now_us;
-        for entry in self.open.iter_mut().filter(|entry| entry.invoke.is_some()) {
-            entry.followed_at_us.get_or_insert(now_us);
-        }
         let invoke = Some(self.invokes);
-        if let Some(entry) = self.entry(request_id) {
+        self.followed(now_us);
+        if let Some(entry) = self.entry(request_id, Teller::Us) {
             entry.invoke = invoke;
             entry.started_at_us = now_us;
             entry.cold_start = cold_start;
+            entry.followed_at_us = None;
+        }
+    }
+
+    /// Another invocation began: the ones before it may be reported from now on.
+    fn followed(&mut self, now_us: u64) {
+        for entry in &mut self.open {
+            entry.followed_at_us.get_or_insert(now_us);
         }
     }
 
     /// The processes were read at the end of the invocation; `None` when they were gone.
     pub fn measured(&mut self, request_id: &str, measured: Option<Measured>) {
-        if let Some(entry) = self.entry(request_id) {
+        if let Some(entry) = self.entry(request_id, Teller::Us) {
             entry.measurement = measured.map_or(Measurement::Impossible, Measurement::Done);
         }
     }
 
     /// `platform.start`.
     pub fn started(&mut self, request_id: &str, time_us: u64) {
-        if let Some(entry) = self.entry(request_id)
+        if let Some(entry) = self.entry(request_id, Teller::Platform(time_us))
             && entry.started_at_us == 0
         {
             entry.started_at_us = time_us;
         }
     }
 
-    /// `platform.runtimeDone`.
-    pub fn runtime_done(&mut self, done: Done) {
-        if let Some(entry) = self.entry(&done.request_id) {
+    /// `platform.runtimeDone`, recorded at `time_us`.
+    pub fn runtime_done(&mut self, done: Done, time_us: u64) {
+        if let Some(entry) = self.entry(&done.request_id, Teller::Platform(time_us)) {
             entry.runtime_done = Some(done);
         }
     }
 
-    /// `platform.report`.
-    pub fn reported(&mut self, report: Done) {
-        if let Some(entry) = self.entry(&report.request_id) {
+    /// `platform.report`, recorded at `time_us`.
+    pub fn reported(&mut self, report: Done, time_us: u64) {
+        if let Some(entry) = self.entry(&report.request_id, Teller::Platform(time_us)) {
             entry.report = Some(report);
         }
     }
 
-    /// Takes the invocations of which nothing more is to come.
-    pub fn take_finished(&mut self) -> Vec<Invocation> {
-        let (invokes, now_us) = (self.invokes, self.last_invoke_us);
+    /// Takes the invocations of which nothing more is to come, as far as can be told at `now_us`, microseconds
+    /// since the Unix epoch.
+    pub fn take_finished(&mut self, now_us: u64) -> Vec<Invocation> {
+        let invokes = self.invokes;
         self.take(|entry| entry.is_complete() || entry.is_given_up(invokes, now_us))
     }
 
@@ -131,6 +161,11 @@ impl Ledger {
     /// How many invocations were pushed out unfinished since the last call.
     pub fn take_evicted(&mut self) -> u64 {
         std::mem::take(&mut self.evicted)
+    }
+
+    /// How many records came so late since the last call that they cannot be told from repetitions.
+    pub fn take_stale(&mut self) -> u64 {
+        std::mem::take(&mut self.stale)
     }
 
     /// Whether a report is still awaited.
@@ -146,35 +181,54 @@ impl Ledger {
     }
 
     fn close(&mut self, entry: &Entry) -> Invocation {
-        if self.finished.len() == REMEMBERED {
-            self.finished.pop_front();
+        if self.finished.len() == REMEMBERED
+            && let Some(forgotten) = self.finished.pop_front()
+        {
+            self.forgotten_us = self.forgotten_us.max(forgotten.told_us);
         }
-        self.finished.push_back(entry.request_id);
+        let Entry { request_id, told_us, .. } = *entry;
+        self.finished.push_back(Finished { request_id, told_us });
         entry.to_invocation(self.memory_mb)
     }
 
     /// The open entry of this request, made when it is new; `None` when the request is finished already or
     /// is not named.
-    fn entry(&mut self, request_id: &str) -> Option<&mut Entry> {
+    fn entry(&mut self, request_id: &str, teller: Teller) -> Option<&mut Entry> {
         if request_id.is_empty() {
             return None;
         }
         let request_id = RequestId::parse(request_id).unwrap_or_else(|| fingerprint(request_id));
-        if self.finished.contains(&request_id) {
+        let found = self.open.iter().position(|entry| entry.request_id == request_id);
+        let index = match found {
+            Some(index) => index,
+            None => self.open(request_id, teller)?,
+        };
+        let entry = self.open.get_mut(index)?;
+        if let Teller::Platform(time_us) = teller {
+            entry.told_us = entry.told_us.max(time_us);
+        }
+        Some(entry)
+    }
+
+    fn open(&mut self, request_id: RequestId, teller: Teller) -> Option<usize> {
+        if self.finished.iter().any(|finished| finished.request_id == request_id) {
             return None;
         }
-        let found = self.open.iter().position(|entry| entry.request_id == request_id);
-        let index = found.unwrap_or_else(|| {
-            if self.open.len() == MAX_OPEN {
-                // On managed instances alone, and only when reports are lost. What little is known of the
-                // oldest is not worth guessing at; that there was one is.
-                self.open.pop_front();
-                self.evicted += 1;
+        if let Teller::Platform(time_us) = teller {
+            if time_us <= self.forgotten_us {
+                self.stale += 1;
+                return None;
             }
-            self.open.push_back(Entry { request_id, ..Entry::default() });
-            self.open.len() - 1
-        });
-        self.open.get_mut(index)
+            self.followed(time_us);
+        }
+        if self.open.len() == MAX_OPEN {
+            // On managed instances alone, and only when reports are lost. What little is known of the
+            // oldest is not worth guessing at; that there was one is.
+            self.open.pop_front();
+            self.evicted += 1;
+        }
+        self.open.push_back(Entry { request_id, ..Entry::default() });
+        Some(self.open.len() - 1)
     }
 }
 
@@ -187,9 +241,11 @@ impl Entry {
 
     /// Whether the report has had every chance to come.
     fn is_given_up(&self, invokes: u64, now_us: u64) -> bool {
-        let later = self.invoke.map_or(0, |own| invokes - own);
         let waited_us = self.followed_at_us.map_or(0, |since| now_us.saturating_sub(since));
-        later > REPORT_PATIENCE_INVOKES && waited_us >= REPORT_PATIENCE_US
+        match self.invoke {
+            Some(own) => invokes - own > REPORT_PATIENCE_INVOKES && waited_us >= REPORT_PATIENCE_US,
+            None => waited_us >= UNINVOKED_PATIENCE_US,
+        }
     }
 
     fn to_invocation(&self, memory_mb: u32) -> Invocation {

@@ -198,7 +198,7 @@ async fn listen(shared: &Rc<Shared>, api: &Api, extension_id: &str, port: u16) -
     let shared = Rc::clone(shared);
     tokio::task::spawn_local(async move {
         while let Some(body) = bodies.recv().await {
-            shared.guarded(|agent| agent.delivered(telemetry::decode(&body)));
+            shared.guarded(|agent| agent.delivered(telemetry::decode(&body), unix_us()));
             shared.changed.notify_waiters();
             ship_if_due(&shared);
         }

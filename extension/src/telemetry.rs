@@ -24,9 +24,19 @@ pub enum Event {
         time_us: u64,
     },
     /// `platform.runtimeDone`.
-    RuntimeDone(Done),
+    RuntimeDone {
+        /// What it says.
+        done: Done,
+        /// As in [`Event::Start`].
+        time_us: u64,
+    },
     /// `platform.report`.
-    Report(Done),
+    Report {
+        /// What it says.
+        done: Done,
+        /// As in [`Event::Start`].
+        time_us: u64,
+    },
     /// `platform.restoreStart`: a SnapStart restore, so this is another environment than before.
     RestoreStart,
     /// `platform.logsDropped`.
@@ -131,14 +141,14 @@ fn decode_record(envelope: Envelope<'_>) -> serde_json::Result<Event> {
         dropped_records: u64,
     }
     let record = envelope.record.get();
+    let time_us = envelope.time.and_then(calendar::unix_us).unwrap_or(0);
     Ok(match envelope.kind {
         "platform.initStart" => Event::InitStart(serde_json::from_str(record)?),
-        "platform.start" => Event::Start {
-            request_id: serde_json::from_str::<Start>(record)?.request_id,
-            time_us: envelope.time.and_then(calendar::unix_us).unwrap_or(0),
-        },
-        "platform.runtimeDone" => Event::RuntimeDone(serde_json::from_str(record)?),
-        "platform.report" => Event::Report(serde_json::from_str(record)?),
+        "platform.start" => {
+            Event::Start { request_id: serde_json::from_str::<Start>(record)?.request_id, time_us }
+        }
+        "platform.runtimeDone" => Event::RuntimeDone { done: serde_json::from_str(record)?, time_us },
+        "platform.report" => Event::Report { done: serde_json::from_str(record)?, time_us },
         "platform.restoreStart" => Event::RestoreStart,
         "platform.logsDropped" => {
             Event::LogsDropped { records: serde_json::from_str::<Dropped>(record)?.dropped_records }
@@ -169,7 +179,7 @@ mod tests {
             Event::Start { request_id: "a".into(), time_us: 1_767_323_045_160_000 }
         );
         assert_eq!(delivery.events[1..3], [Event::Other, Event::Other]);
-        let Event::Report(report) = &delivery.events[3] else { panic!("{:?}", delivery.events) };
+        let Event::Report { done: report, .. } = &delivery.events[3] else { panic!("{:?}", delivery.events) };
         assert_eq!(report.metrics.duration_ms, Some(1.148));
         assert_eq!(report.metrics.billed_duration_ms, None);
     }

@@ -2,6 +2,9 @@ use super::*;
 use crate::telemetry::Metrics;
 use proptest::prelude::*;
 
+/// When telemetry is told of and looked at, where that does not matter.
+const NOW_US: u64 = 1_000_000;
+
 const ID: &str = "11111111-2222-4333-8444-555555555555";
 
 fn done(status: &str, metrics: Metrics) -> Done {
@@ -37,7 +40,7 @@ fn completed(measured: Measured) -> Work {
     let mut ledger = Ledger::new(1_769);
     ledger.invoked(ID, 1, false);
     ledger.measured(ID, Some(measured));
-    ledger.reported(done("success", Metrics { duration_ms: Some(100.0), ..Metrics::default() }));
+    ledger.reported(done("success", Metrics { duration_ms: Some(100.0), ..Metrics::default() }), NOW_US);
     ledger.take_all()[0].work.unwrap()
 }
 
@@ -73,9 +76,10 @@ fn tell(ledger: &mut Ledger, told: &Told) {
         Told::Invoke => ledger.invoked(ID, 1_000, true),
         Told::Start => ledger.started(ID, 999),
         Told::RuntimeDone => {
-            ledger.runtime_done(done("success", Metrics { duration_ms: Some(20.15), ..Metrics::default() }));
+            let metrics = Metrics { duration_ms: Some(20.15), ..Metrics::default() };
+            ledger.runtime_done(done("success", metrics), NOW_US);
         }
-        Told::Report => ledger.reported(report()),
+        Told::Report => ledger.reported(report(), NOW_US),
         Told::Measured => ledger.measured(ID, Some(measured())),
     }
 }
@@ -88,7 +92,7 @@ proptest! {
     ) {
         let mut ledger = Ledger::new(512);
         order.iter().chain(&again).for_each(|told| tell(&mut ledger, told));
-        let finished = ledger.take_finished();
+        let finished = ledger.take_finished(NOW_US);
         prop_assert_eq!(finished.len(), 1);
         let invocation = finished[0];
         prop_assert_eq!(invocation.duration_us, 25_400);
@@ -107,27 +111,27 @@ proptest! {
 fn an_invocation_waits_for_its_reading_and_its_report() {
     let mut ledger = Ledger::new(512);
     ledger.invoked(ID, 1, false);
-    ledger.reported(report());
-    assert!(ledger.take_finished().is_empty(), "its processes are read at the next INVOKE");
+    ledger.reported(report(), NOW_US);
+    assert!(ledger.take_finished(NOW_US).is_empty(), "its processes are read at the next INVOKE");
     assert!(!ledger.awaits_report());
     ledger.measured(ID, None);
-    assert_eq!(ledger.take_finished()[0].work, None);
+    assert_eq!(ledger.take_finished(NOW_US)[0].work, None);
 }
 
 #[test]
 fn a_report_that_never_comes_is_said_to_be_missing() {
     let mut ledger = Ledger::new(512);
     ledger.invoked(ID, 1, false);
-    ledger.runtime_done(done("success", Metrics { duration_ms: Some(20.0), ..Metrics::default() }));
+    ledger.runtime_done(done("success", Metrics { duration_ms: Some(20.0), ..Metrics::default() }), NOW_US);
     ledger.measured(ID, Some(measured()));
     let other = "22222222-2222-4333-8444-555555555555";
     // Back to back, the platform has not had the time to deliver; later, but rarely invoked, not the chance.
     for at_us in 0..=REPORT_PATIENCE_INVOKES {
         ledger.invoked(other, at_us, false);
-        assert!(ledger.take_finished().is_empty());
+        assert!(ledger.take_finished(at_us).is_empty());
     }
     ledger.invoked(other, REPORT_PATIENCE_US, false);
-    let invocation = ledger.take_finished()[0];
+    let invocation = ledger.take_finished(REPORT_PATIENCE_US)[0];
     assert!(invocation.caveats.report_missing && !invocation.caveats.estimated);
     assert_eq!((invocation.duration_us, invocation.billed_ms), (20_000, 20));
 }
@@ -148,7 +152,7 @@ fn out_of_memory_is_seen_in_all_its_disguises() {
     let outcome = |status: &str, error_type: Option<&str>, max_memory_used_mb: f64| {
         let mut ledger = Ledger::new(128);
         let metrics = Metrics { max_memory_used_mb: Some(max_memory_used_mb), ..Metrics::default() };
-        ledger.reported(Done { error_type: error_type.map(Into::into), ..done(status, metrics) });
+        ledger.reported(Done { error_type: error_type.map(Into::into), ..done(status, metrics) }, NOW_US);
         ledger.take_all()[0].outcome
     };
     assert_eq!(outcome("error", Some("Runtime.OutOfMemory"), 128.0), Outcome::OutOfMemory);
@@ -169,4 +173,44 @@ fn memory_stays_bounded_when_reports_are_lost() {
     assert_eq!(ledger.take_all().len(), MAX_OPEN);
     assert_eq!(ledger.take_evicted(), 10_000 - MAX_OPEN as u64, "what was pushed out is counted");
     assert!(ledger.finished.len() <= REMEMBERED);
+}
+
+/// On managed instances there is no INVOKE, and a report that was dropped never comes.
+#[test]
+fn an_invocation_that_was_only_announced_is_given_up_and_reported() {
+    let mut ledger = Ledger::new(2_048);
+    ledger.started(ID, 1);
+    for later in 1..=20u64 {
+        let time_us = later * 60_000_000;
+        ledger.started(&RequestId(later.into()).to_string(), time_us);
+        let taken = ledger.take_finished(time_us);
+        if later <= 16 {
+            assert!(taken.is_empty(), "after {later} minutes it may still run");
+        }
+        if later == 17 {
+            assert_eq!(taken.len(), 1);
+            assert_eq!(taken[0].request_id, RequestId::parse(ID).unwrap());
+            assert!(taken[0].caveats.estimated && taken[0].caveats.report_missing);
+        }
+    }
+    assert!(ledger.take_all().iter().all(|invocation| invocation.request_id.0 > 3));
+}
+
+/// Telemetry is delivered at least once, and nobody says how late the second time may be.
+#[test]
+fn a_repetition_is_not_a_new_invocation_however_late_it_comes() {
+    let mut ledger = Ledger::new(512);
+    let tell = |ledger: &mut Ledger, request: u64| {
+        let request_id = RequestId(request.into()).to_string();
+        let time_us = request * 1_000;
+        ledger.started(&request_id, time_us);
+        ledger.reported(Done { request_id, ..report() }, time_us + 500);
+        ledger.take_finished(time_us).len() as u64
+    };
+    let many = 3 * REMEMBERED as u64;
+    assert_eq!((1..=many).map(|request| tell(&mut ledger, request)).sum::<u64>(), many);
+    let again: u64 = (1..=many).map(|request| tell(&mut ledger, request)).sum();
+    assert_eq!(again, 0, "each of them was counted already");
+    assert!(ledger.take_stale() > 0, "those too old to be remembered are counted");
+    assert_eq!(tell(&mut ledger, many + 1), 1, "new ones still count");
 }
