@@ -1,25 +1,21 @@
 //! What the sandbox itself costs: an empty handler on AWS's Rust runtime, invoked over HTTP on one kept-alive
-//! connection, thawed and frozen each time. `cargo bench -p lambda-sandbox` prints the spread; the target is a
-//! median under 2 ms.
+//! connection, thawed and frozen each time. `cargo bench -p lambda-sandbox --bench overhead` builds what it needs
+//! and prints the spread, and how much of it was the function's own time; the target is a median under 2 ms.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
+
+use serde_json::Value;
 
 const WARM_UP: usize = 50;
 const INVOCATIONS: usize = 1000;
 
 fn main() {
     let sandbox = Path::new(env!("CARGO_BIN_EXE_lambda-sandbox"));
-    // Benches do not build examples, so the handler must have been built before, in whichever profile.
-    let profiles = [sandbox.with_file_name("examples"), sandbox.with_file_name("../debug/examples")];
-    let Some(handler) = profiles.iter().map(|folder| folder.join("handler")).find(|file| file.is_file())
-    else {
-        println!("skipped: overhead: run `cargo build -p lambda-sandbox --examples` first");
-        return;
-    };
+    let handler = build_handler(sandbox);
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
     let function = folder.path().join("empty");
     std::fs::create_dir(&function).expect("a folder");
@@ -31,6 +27,8 @@ fn main() {
         .arg(folder.path().join("data"))
         .arg("--functions")
         .arg(folder.path())
+        .arg("--trace")
+        .arg(folder.path().join("trace"))
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
@@ -65,14 +63,36 @@ fn main() {
             took.push(started.elapsed().as_secs_f64() * 1e3);
         }
     }
-    took.sort_by(f64::total_cmp);
-    let at = |quantile: usize| took[(took.len() - 1) * quantile / 100];
-    println!(
-        "overhead: {INVOCATIONS} invocations: p50 {:.3} ms, p95 {:.3} ms, p99 {:.3} ms",
-        at(50),
-        at(95),
-        at(99)
-    );
     Command::new("kill").args(["-INT", &child.id().to_string()]).status().expect("kill");
     child.wait().expect("an end");
+    println!("overhead: {INVOCATIONS} invocations: {}", spread(took));
+    let (environments, inside) = traced(&folder.path().join("trace"));
+    println!("of it in the function's environment: {}; {environments} environment(s)", spread(inside));
+}
+
+/// Environments started, and the milliseconds from release to the end of each invocation after the warm-up.
+fn traced(trace: &Path) -> (usize, Vec<f64>) {
+    let text = std::fs::read_to_string(trace).expect("a trace");
+    let lines: Vec<Value> = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let events = |name: &'static str| lines.iter().filter(move |line| line["event"] == name);
+    let durations = events("invocation").skip(WARM_UP);
+    let durations = durations.filter_map(|line| Some(line["duration_us"].as_f64()? / 1e3)).collect();
+    (events("environment.start").count(), durations)
+}
+
+fn spread(mut milliseconds: Vec<f64>) -> String {
+    milliseconds.sort_by(f64::total_cmp);
+    let at = |quantile: usize| milliseconds[(milliseconds.len() - 1) * quantile / 100];
+    format!("p50 {:.3} ms, p95 {:.3} ms, p99 {:.3} ms", at(50), at(95), at(99))
+}
+
+/// Builds the handler, which benches of cargo do not do by themselves.
+fn build_handler(sandbox: &Path) -> PathBuf {
+    let built = Command::new(std::env::var("CARGO").unwrap_or_else(|_| "cargo".into()))
+        .args(["build", "--quiet", "--release", "-p", "lambda-sandbox", "--example", "handler"])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .status()
+        .expect("cargo");
+    assert!(built.success(), "the handler cannot be built");
+    sandbox.with_file_name("examples").join("handler")
 }

@@ -10,7 +10,7 @@ use anyhow::Context;
 use crate::cgroup::{Hierarchy, Owner};
 use crate::config::Interpreters;
 use crate::environment::{Host, TASK_ROOT};
-use crate::faults::Faults;
+use crate::faults::{Faults, Neighbours, Settings};
 use crate::supervisor::Isolation;
 use crate::trace::Trace;
 
@@ -27,7 +27,7 @@ pub struct Options {
     /// Use control groups.
     pub limits: bool,
     /// What is to go wrong.
-    pub faults: Faults,
+    pub faults: Settings,
 }
 
 /// Finds out what this machine allows, and removes what sandboxes that were killed have left.
@@ -45,19 +45,21 @@ pub fn prepare(options: Options) -> anyhow::Result<Host> {
         // missing, and the code stays where it is.
         let _ = fs::create_dir_all(TASK_ROOT);
     }
-    options.faults.start();
     let hierarchy = if options.limits { Hierarchy::detect() } else { Hierarchy::off() };
-    Ok(Host {
+    let host = Host {
         helper,
         isolation,
         hierarchy,
         interpreters: Interpreters::find(),
-        faults: Arc::new(options.faults),
+        faults: Arc::new(Faults::default()),
+        neighbours: Neighbours::default(),
         trace: options.trace,
         account: options.account,
         run_directory,
         log_directory: data.join("logs"),
-    })
+    };
+    host.set_faults(options.faults)?;
+    Ok(host)
 }
 
 fn absolute(path: &Path) -> io::Result<PathBuf> {
@@ -102,6 +104,9 @@ pub fn say_what_is_off(host: &Host) {
 
 /// Removes what [`prepare`] made.
 pub fn clean_up(host: &Host) {
+    if let Err(error) = host.set_faults(Settings::default()) {
+        tracing::warn!(%error, "cannot end what competes for CPU");
+    }
     host.hierarchy.remove();
     let _ = fs::remove_dir_all(&host.run_directory);
     // Both fail, as they should, while another sandbox uses them.

@@ -1,6 +1,26 @@
 //! Wall-clock times the way Lambda's APIs write them.
 
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// By how much the platform's clock differs from the machine's. One for the process, as there is one clock.
+static OFFSET_MS: AtomicI64 = AtomicI64::new(0);
+
+/// The platform's clock: what environments are told, in deadlines, telemetry and credentials.
+pub fn now() -> SystemTime {
+    let offset_ms = OFFSET_MS.load(Ordering::Relaxed);
+    let offset = Duration::from_millis(offset_ms.unsigned_abs());
+    let shifted = match offset_ms {
+        0.. => SystemTime::now().checked_add(offset),
+        _ => SystemTime::now().checked_sub(offset),
+    };
+    shifted.unwrap_or(UNIX_EPOCH)
+}
+
+/// Lets [`now`] jump.
+pub fn set_offset_ms(offset_ms: i64) {
+    OFFSET_MS.store(offset_ms, Ordering::Relaxed);
+}
 
 /// Milliseconds since the Unix epoch, as in `deadlineMs`.
 pub fn epoch_ms(time: SystemTime) -> u64 {

@@ -1,7 +1,7 @@
 //! Endpoints that tell an environment about itself: container credentials and metadata.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use axum::extract::State;
 use axum::routing::get;
@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::error::ApiError;
 use crate::environment::Shared;
 use crate::environment::variables::{ACCESS_KEY_ID, SECRET};
-use crate::time::iso_ms;
+use crate::time::{iso_ms, now};
 
 /// Life of handed-out credentials.
 const CREDENTIALS_LIFE: Duration = Duration::from_secs(6 * 3600);
@@ -37,7 +37,7 @@ async fn credentials(
     headers: HeaderMap,
 ) -> Result<Json<Value>, ApiError> {
     authorize(&environment, &headers)?;
-    let expiration = iso_ms(SystemTime::now() + CREDENTIALS_LIFE);
+    let expiration = iso_ms(now() + CREDENTIALS_LIFE);
     Ok(Json(json!({
         "AccessKeyId": ACCESS_KEY_ID, "SecretAccessKey": SECRET, "Token": SECRET, "Expiration": expiration,
     })))

@@ -29,7 +29,7 @@ async fn subscribe(
         let name = state.extension(id)?.name.clone();
         Ok::<_, ApiError>((name, state.subscription_open))
     })?;
-    if let Some(status) = environment.faults.refuse_subscription {
+    if let Some(status) = environment.faults.settings().refuse_subscription {
         let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         // The words of AWS's emulator, which cannot deliver telemetry.
         let message = "Telemetry API is not supported";

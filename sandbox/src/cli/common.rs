@@ -9,7 +9,7 @@ use clap::{Args, ValueEnum};
 
 use crate::control::{ControlPlane, Folders};
 use crate::environment::Host;
-use crate::faults::Faults;
+use crate::faults::Settings;
 use crate::fleet::{Fleet, FleetSettings};
 use crate::host;
 use crate::supervisor::Isolation;
@@ -43,7 +43,7 @@ pub(super) struct Common {
     #[arg(long)]
     no_limits: bool,
     #[command(flatten)]
-    faults: Faults,
+    faults: Settings,
 }
 
 /// Values of `--isolation`.

@@ -7,6 +7,9 @@ mod serve;
 
 use clap::{Parser, Subcommand};
 
+use std::path::PathBuf;
+
+use crate::faults;
 use crate::supervisor::{inside, launch};
 
 /// A local AWS Lambda: real processes, limits, freezing, extensions and telemetry.
@@ -29,6 +32,8 @@ enum Command {
     Launch { setup: String },
     #[command(name = inside::SUBCOMMAND, hide = true)]
     Inside { setup: String },
+    #[command(name = faults::SUBCOMMAND, hide = true)]
+    Neighbour { entrances: Vec<PathBuf> },
 }
 
 impl Cli {
@@ -40,6 +45,7 @@ impl Cli {
             Command::Power(power) => runtime()?.block_on(power.run()),
             Command::Launch { setup } => launch::run(&setup),
             Command::Inside { setup } => inside::run(&setup).map(|()| 0),
+            Command::Neighbour { entrances } => Ok(faults::spin(&entrances).map(|()| 0)?),
         }
     }
 }

@@ -11,6 +11,7 @@ pub mod error;
 mod event_stream;
 mod folder;
 mod functions;
+mod handle;
 mod invoke;
 pub mod model;
 pub mod name;
@@ -130,6 +131,7 @@ impl ControlPlane {
                 "/2021-11-15/functions/{name}/response-streaming-invocations",
                 post(stream::invoke_with_response_stream),
             )
+            .merge(handle::routes())
             .fallback(unknown)
             .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
             .with_state(self);

@@ -1,8 +1,8 @@
 //! The task that moves one environment from phase to phase.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -14,7 +14,7 @@ use super::init::Phase;
 use super::invocation::InvokeRequest;
 pub use super::provision::ProvisionError;
 use super::provision::Provisioned;
-use super::{Host, Milestone, OnMilestone, Order};
+use super::{Host, Inside, Milestone, OnMilestone, Order};
 use crate::config::{FunctionConfig, InitializationType};
 use crate::supervisor::host::Program;
 use crate::supervisor::protocol::ProcessId;
@@ -35,11 +35,17 @@ pub(super) async fn run(
     around: Around,
     mut orders: mpsc::UnboundedReceiver<Order>,
     on_milestone: OnMilestone,
+    inside: Arc<OnceLock<Inside>>,
 ) {
     let made = Provisioned::make(&around).await;
     let Around { host, id, function, .. } = around;
     match made {
         Ok(provisioned) => {
+            let _ = inside.set(Inside {
+                shared: provisioned.shared.clone(),
+                supervisor: Arc::downgrade(&provisioned.supervisor),
+                api: provisioned.places.api.clone(),
+            });
             let mut driver = Driver::new(provisioned);
             driver.live(&mut orders, &on_milestone).await;
             // Waits for processes and removes folders: not for the async threads.

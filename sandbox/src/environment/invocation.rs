@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
-use crate::time::{iso_ms, millis};
+use crate::time::{iso_ms, millis, now};
 
 /// What the caller sent.
 #[derive(Clone, Debug)]
@@ -108,7 +108,7 @@ impl InFlight {
         InFlight {
             invocation_id: Uuid::new_v4().to_string(),
             released: Instant::now(),
-            released_at: SystemTime::now(),
+            released_at: now(),
             response_started: None,
             response_ended: None,
             next_called: None,

@@ -1,7 +1,7 @@
 //! One invocation in an environment that takes one at a time.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -12,7 +12,7 @@ use super::init::Phase;
 use super::invocation::{Completion, Delivery, InFlight, Invocation, InvokeRequest};
 use super::report::Report;
 use crate::cgroup::CpuUsage;
-use crate::time::{epoch_ms, millis};
+use crate::time::{epoch_ms, millis, now};
 
 /// What the kernel had counted before an invocation.
 struct Before {
@@ -104,7 +104,7 @@ impl Driver {
     ) -> Result<(), Failure> {
         let shared = self.provisioned.shared.clone();
         let left = deadline.saturating_duration_since(Instant::now());
-        let deadline_ms = epoch_ms(SystemTime::now() + left);
+        let deadline_ms = epoch_ms(now() + left);
         let event = invoke_event(invocation, deadline_ms);
         let mut delivery = Some(Delivery { invocation: invocation.clone(), invocation_id, deadline_ms });
         let id = &invocation.request_id;

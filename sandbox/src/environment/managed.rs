@@ -3,7 +3,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::SystemTime;
 
 use serde_json::json;
 use tokio::sync::mpsc;
@@ -15,7 +14,7 @@ use super::invocation::{Completion, Delivery, InFlight, InvokeRequest};
 use super::invoke::status;
 use super::report::Report;
 use super::{Milestone, OnMilestone, Order, Shared};
-use crate::time::epoch_ms;
+use crate::time::{epoch_ms, now};
 
 impl Driver {
     /// Takes invocations as they come until told to shut down, or until something of it fails.
@@ -77,7 +76,7 @@ async fn invoke(shared: &Arc<Shared>, request: InvokeRequest) {
     shared.telemetry.platform("platform.start", record);
     let released = Instant::now();
     let deadline = released + function.timeout;
-    let deadline_ms = epoch_ms(SystemTime::now() + function.timeout);
+    let deadline_ms = epoch_ms(now() + function.timeout);
     let in_flight = InFlight::new(caller, shared.answered.clone());
     let invocation_id = in_flight.invocation_id.clone();
     shared.change(|state| state.in_flight.insert(id.clone(), in_flight));

@@ -24,16 +24,18 @@ pub mod variables;
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, timeout_at};
 
 use crate::cgroup::Hierarchy;
 use crate::config::{FunctionConfig, Interpreters};
-use crate::faults::Faults;
+use crate::faults::{Faults, Neighbours, Settings};
 use crate::supervisor::Isolation;
+use crate::supervisor::host::Supervisor;
 use crate::telemetry::hub::Hub;
 use crate::trace::Trace;
 
@@ -59,6 +61,8 @@ pub struct Host {
     pub interpreters: Interpreters,
     /// What is to go wrong.
     pub faults: Arc<Faults>,
+    /// Who else wants the CPU.
+    pub neighbours: Neighbours,
     /// Where facts are written.
     pub trace: Trace,
     /// AWS account number, twelve digits.
@@ -67,6 +71,18 @@ pub struct Host {
     pub run_directory: PathBuf,
     /// Log files; kept.
     pub log_directory: PathBuf,
+}
+
+impl Host {
+    /// Replaces the faults in force. Fails if a process that competes for CPU cannot be started; the others are
+    /// then in force as before.
+    pub fn set_faults(&self, settings: Settings) -> anyhow::Result<()> {
+        self.neighbours.keep(settings.cpu_contention, &self.helper, &self.hierarchy)?;
+        let told = serde_json::to_value(&settings)?;
+        self.faults.set(settings);
+        self.trace.event("faults", told);
+        Ok(())
+    }
 }
 
 /// What the driver, the APIs and the log readers of one environment share.
@@ -162,6 +178,15 @@ pub struct Environment {
     pub id: String,
     orders: mpsc::UnboundedSender<Order>,
     answered: Arc<AtomicBool>,
+    inside: Arc<OnceLock<Inside>>,
+}
+
+/// What can be seen and done from outside, once it is made.
+struct Inside {
+    shared: Arc<Shared>,
+    /// Gone when the environment is.
+    supervisor: Weak<Supervisor>,
+    api: String,
 }
 
 impl Environment {
@@ -175,9 +200,38 @@ impl Environment {
         let id = uuid::Uuid::new_v4().simple().to_string();
         let (orders, incoming) = mpsc::unbounded_channel();
         let answered = Arc::new(AtomicBool::new(false));
+        let inside = Arc::new(OnceLock::new());
         let around = driver::Around { host, id: id.clone(), function, opt, answered: answered.clone() };
-        tokio::spawn(driver::run(around, incoming, on_milestone));
-        Environment { id, orders, answered }
+        tokio::spawn(driver::run(around, incoming, on_milestone, inside.clone()));
+        Environment { id, orders, answered, inside }
+    }
+
+    /// Its address and processes, for people and tests; `None` before it is made.
+    pub fn describe(&self) -> Option<Value> {
+        let Inside { shared, api, .. } = self.inside.get()?;
+        let extensions: Vec<Value> = shared.change(|state| {
+            let external = state.extensions.iter();
+            external.map(|known| json!({"name": known.name, "state": format!("{:?}", known.state)})).collect()
+        });
+        Some(json!({
+            "environment": self.id, "function": shared.function.name, "version": shared.function.version,
+            "memory_mb": shared.function.memory_mb, "api": api, "extensions": extensions,
+        }))
+    }
+
+    /// Kills a process as `kill -9` would: `runtime`, or `extensions/NAME`. `false` if there is none of that name.
+    /// One that is frozen may die only at the thaw, as the kernel has it.
+    pub fn kill(&self, process: &str) -> bool {
+        let Some(Inside { shared, supervisor, .. }) = self.inside.get() else { return false };
+        let id = shared.change(|state| match process.strip_prefix("extensions/") {
+            Some(name) => state.extensions.iter().find(|known| known.name == name)?.process,
+            None if process == "runtime" => state.runtime.process,
+            None => None,
+        });
+        let (Some(id), Some(supervisor)) = (id, supervisor.upgrade()) else { return false };
+        shared.trace("fault.kill", json!({"process": process}));
+        supervisor.signal(id, Signal::SIGKILL);
+        true
     }
 
     /// Hands over an invocation. Given back if the environment has ended.

@@ -51,7 +51,7 @@ pub enum ProvisionError {
 pub(super) struct Provisioned {
     pub(super) shared: Arc<Shared>,
     pub(super) group: Group,
-    pub(super) supervisor: Supervisor,
+    pub(super) supervisor: Arc<Supervisor>,
     pub(super) places: Places,
     pub(super) command: Command,
     pub(super) opt_source: PathBuf,
@@ -107,8 +107,16 @@ impl Provisioned {
             listener_state.change(|state| state.on_notice(notice));
         })?;
         let api = api::serve(listener, shared.clone());
-        let provisioned =
-            Provisioned { shared, group, supervisor, places, command, opt_source, directory, api };
+        let provisioned = Provisioned {
+            shared,
+            group,
+            supervisor: Arc::new(supervisor),
+            places,
+            command,
+            opt_source,
+            directory,
+            api,
+        };
         provisioned.await_ready().await?;
         Ok(provisioned)
     }

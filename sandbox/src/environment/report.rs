@@ -4,12 +4,12 @@ use std::fs::File;
 use std::io::Write;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
 use crate::config::LogFormat;
-use crate::time::{iso_ms, millis};
+use crate::time::{iso_ms, millis, now};
 
 /// Lambda returns the last 4 KB of a log.
 const TAIL_BYTES: usize = 4096;
@@ -167,7 +167,7 @@ impl LogTail {
         match self.format {
             LogFormat::Text => self.line(text),
             LogFormat::Json => {
-                let time = iso_ms(SystemTime::now());
+                let time = iso_ms(now());
                 self.line(&json!({"time": time, "type": kind, "record": record}).to_string());
             }
         }

@@ -1,6 +1,6 @@
 //! Shutdown, and the reset that is a shutdown with a second life: `/tmp` stays, everything else is forgotten.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use serde_json::json;
@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::driver::Driver;
 use super::extension::ExtensionState;
 use super::failure::Failure;
-use crate::time::epoch_ms;
+use crate::time::{epoch_ms, now};
 
 /// Budget with external extensions.
 const EXTERNAL_BUDGET: Duration = Duration::from_secs(2);
@@ -51,7 +51,7 @@ impl Driver {
         };
         shared.trace("shutdown", json!({"reason": reason, "budget_ms": budget.as_millis()}));
         let deadline = started + budget;
-        let deadline_ms = epoch_ms(SystemTime::now() + budget);
+        let deadline_ms = epoch_ms(now() + budget);
         shared.telemetry.flush();
         if let Some(runtime) = runtime.filter(|_| !budget.is_zero()) {
             self.provisioned.supervisor.signal(runtime, Signal::SIGTERM);
@@ -74,14 +74,15 @@ impl Driver {
     async fn shut_down_extensions(&mut self, reason: &str, deadline: Instant, deadline_ms: u64) {
         let shared = self.provisioned.shared.clone();
         let event = json!({"eventType": "SHUTDOWN", "shutdownReason": reason, "deadlineMs": deadline_ms});
-        if let Some(delay) = shared.faults.shutdown_delay_ms {
+        let faults = shared.faults.settings();
+        if let Some(delay) = faults.shutdown_delay_ms {
             tokio::time::sleep(Duration::from_millis(delay)).await;
         }
         shared.trace("shutdown.release", json!({}));
         let unsubscribed = shared.change(|state| {
             let mut unsubscribed = Vec::new();
             for extension in state.extensions.iter_mut().filter(|known| known.exit.is_none()) {
-                if extension.events.shutdown && shared.faults.lose_shutdown {
+                if extension.events.shutdown && faults.lose_shutdown {
                     continue;
                 }
                 if extension.events.shutdown {

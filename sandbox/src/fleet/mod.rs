@@ -206,6 +206,11 @@ impl Fleet {
         Ok(())
     }
 
+    /// Environments that take invocations, of all functions.
+    pub fn environments(&self) -> Vec<Environment> {
+        self.lock().pools.values().flat_map(Pool::environments).cloned().collect()
+    }
+
     /// Provisioned environments of a function version: ready ones, and those of them without work.
     pub fn provisioned(&self, name: &str, version: &str) -> (usize, usize) {
         let state = self.lock();

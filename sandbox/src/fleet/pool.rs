@@ -107,6 +107,10 @@ impl Pool {
         self.members.retain(|member| member.environment.id != id);
     }
 
+    pub(super) fn environments(&self) -> impl Iterator<Item = &Environment> {
+        self.members.iter().map(|member| &member.environment)
+    }
+
     pub(super) fn in_flight(&self) -> usize {
         self.members.iter().map(|member| member.in_flight).sum()
     }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::config::LogFormat;
-use crate::time::iso_ms;
+use crate::time::{iso_ms, now};
 
 /// Kinds of events a subscriber can ask for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -60,7 +60,7 @@ impl Event {
     /// An event of the platform, now.
     pub fn platform(kind: &str, record: Value) -> Event {
         Event {
-            time: SystemTime::now(),
+            time: now(),
             category: Category::Platform,
             kind: kind.to_owned(),
             record: Record::Platform(record),
@@ -70,7 +70,7 @@ impl Event {
     /// A line of output, now.
     pub fn line(category: Category, line: String) -> Event {
         let kind = if category == Category::Extension { "extension" } else { "function" };
-        Event { time: SystemTime::now(), category, kind: kind.to_owned(), record: Record::Line(line) }
+        Event { time: now(), category, kind: kind.to_owned(), record: Record::Line(line) }
     }
 
     /// As a subscriber with `schema` reads it, when the function logs in `format`.

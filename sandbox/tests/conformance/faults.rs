@@ -1,7 +1,9 @@
 //! Faults on request.
 
-use crate::puppets::{Listener, PuppetExtension, PuppetRuntime, request_id};
-use crate::sandbox::{Builder, PUPPET, Sandbox, wait_until};
+use serde_json::json;
+
+use crate::puppets::{Listener, PuppetExtension, PuppetRuntime, Stage, request_id};
+use crate::sandbox::{Builder, PUPPET, Sandbox, is_root, wait_until};
 
 /// A sandbox with `arguments`, its extension subscribed, one invocation served and still thawed for the extension.
 fn subscribed(arguments: &[&str]) -> (Sandbox, PuppetExtension, PuppetRuntime, Listener) {
@@ -94,4 +96,154 @@ fn slow_shutdown() {
     let deadline_ms = event.join().unwrap().unwrap()["deadlineMs"].as_u64().unwrap();
     let released_ms = sandbox.events("shutdown.release")[0]["time"].as_u64().unwrap() / 1000;
     assert!(deadline_ms - released_ms < 1_350, "{} ms left", deadline_ms - released_ms);
+}
+
+/// Faults are read and set while the sandbox serves; what is not named is off, what is unknown is refused.
+#[test]
+fn faults_at_run_time() {
+    let (sandbox, extension, runtime, listener) = subscribed(&["--fault-lose-telemetry", "platform.start"]);
+    let path = "/sandbox/faults";
+    assert_eq!(sandbox.call("GET", path, "").json()["lose_telemetry"], json!(["platform.start"]));
+    let set = sandbox.call("PUT", path, r#"{"unknown_telemetry":true}"#);
+    assert_eq!((set.status, &set.json()["lose_telemetry"]), (200, &json!([])));
+    assert!(!listener.has("platform.start"));
+    let refused = sandbox.call("PUT", path, r#"{"unheard_of":true}"#);
+    assert_eq!(refused.status, 400);
+    assert!(refused.json()["Message"].as_str().unwrap().contains("unheard_of"));
+    let event = extension.next_later();
+    sandbox.await_event("environment.freeze", 1);
+    let _caller = sandbox.invoke_later("fn", "{}");
+    event.join().unwrap().unwrap();
+    listener.await_kind("platform.start");
+    listener.await_kind("platform.somethingNew");
+    drop(runtime);
+}
+
+/// Times that environments are told jump on request, there and back; durations do not.
+#[test]
+fn clock_jump() {
+    let hour_ms = 3_600_000;
+    let sandbox = Builder::new().function("fn", "timeout_s = 30", PUPPET).start();
+    let _caller = sandbox.invoke_later("fn", "{}");
+    let runtime = PuppetRuntime { api: sandbox.api(1) };
+    let mut invocation = runtime.next();
+    for (number, offset_ms) in [0, hour_ms, -hour_ms].into_iter().enumerate() {
+        if number > 0 {
+            let body = json!({"clock_offset_ms": offset_ms}).to_string();
+            assert_eq!(sandbox.call("PUT", "/sandbox/faults", &body).status, 200);
+            let next = runtime.next_later();
+            sandbox.await_event("environment.freeze", number);
+            let _caller = sandbox.invoke_later("fn", "{}");
+            invocation = next.join().unwrap().unwrap();
+        }
+        let deadline_ms: i64 = invocation.header("Lambda-Runtime-Deadline-Ms").unwrap().parse().unwrap();
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis();
+        let ahead_ms = deadline_ms - i64::try_from(now).unwrap() - 30_000;
+        assert!((ahead_ms - offset_ms).abs() < 10_000, "{ahead_ms} ms for an offset of {offset_ms} ms");
+        runtime.respond(&request_id(&invocation), "1");
+    }
+    let _next = runtime.next_later();
+    sandbox.await_telemetry("platform.report", 3);
+    let events = sandbox.events("telemetry");
+    let times: Vec<_> = events
+        .iter()
+        .filter(|line| line["type"] == "platform.start")
+        .map(|line| line["at"].as_str().unwrap().to_owned())
+        .collect();
+    assert!(times[2] < times[0] && times[0] < times[1], "{times:?}");
+    let reports = sandbox.telemetry("platform.report");
+    assert!(reports.iter().all(|report| report["metrics"]["durationMs"].as_f64().unwrap() < 30_000.0));
+}
+
+/// Any process is killed on request: a runtime is a `Runtime.ExitError`, an extension an `Extension.Crash`.
+#[test]
+fn kill_on_request() {
+    for (process, error_type) in [("runtime", "Runtime.ExitError"), ("extensions/a", "Extension.Crash")] {
+        let (stage, extension) = Stage::with_extension("timeout_s = 30");
+        let event = extension.next_later();
+        let _invocation = stage.runtime.next();
+        event.join().unwrap().unwrap();
+        let listed = stage.sandbox.call("GET", "/sandbox/environments", "").json()["Environments"].clone();
+        let environment = &listed[0];
+        assert_eq!((&environment["function"], &environment["api"]), (&json!("fn"), &json!(stage.api)));
+        assert_eq!(environment["extensions"], json!([{"name": "a", "state": "Running"}]));
+        let path = format!("/sandbox/environments/{}/kill", environment["environment"].as_str().unwrap());
+        let body = |process: &str| json!({"process": process}).to_string();
+        assert_eq!(stage.sandbox.call("POST", &path, &body("extensions/b")).status, 404);
+        assert_eq!(stage.sandbox.call("POST", "/sandbox/environments/x/kill", &body(process)).status, 404);
+        assert_eq!(stage.sandbox.call("POST", &path, &body(process)).status, 204);
+        let answer = stage.caller.join().unwrap();
+        assert_eq!(answer.error_type(), error_type);
+        assert!(answer.json()["errorMessage"].as_str().unwrap().ends_with("signal: killed"));
+        assert_eq!(stage.sandbox.await_event("environment.reset", 1)["error_type"], error_type);
+    }
+}
+
+/// A process killed while it is frozen fails the next invocation.
+#[test]
+fn killed_while_frozen() {
+    let stage = Stage::open(&[], "");
+    let invocation = stage.runtime.next();
+    stage.runtime.respond(&request_id(&invocation), "1");
+    let _next = stage.runtime.next_later();
+    stage.sandbox.await_event("environment.freeze", 1);
+    let listed = stage.sandbox.call("GET", "/sandbox/environments", "").json();
+    let id = listed["Environments"][0]["environment"].as_str().unwrap().to_owned();
+    let path = format!("/sandbox/environments/{id}/kill");
+    assert_eq!(stage.sandbox.call("POST", &path, r#"{"process":"runtime"}"#).status, 204);
+    assert_eq!(stage.sandbox.invoke("fn", "{}").error_type(), "Runtime.ExitError");
+}
+
+/// Neighbours take CPU from a function that has a whole one to use, and are gone when they are no longer wanted.
+#[test]
+fn cpu_contention() {
+    if !is_root("cpu_contention") {
+        return;
+    }
+    let spin = "#!/bin/sh\nwhile :; do :; done\n";
+    let sandbox = Builder::new().function("fn", "memory_mb = 1769", spin).start();
+    let neighbours = 3 * std::thread::available_parallelism().unwrap().get();
+    let body = json!({"cpu_contention": neighbours}).to_string();
+    assert_eq!(sandbox.call("PUT", "/sandbox/faults", &body).status, 200);
+    assert_eq!(spinning(&sandbox), neighbours);
+    let _caller = sandbox.invoke_later("fn", "{}");
+    let runtime = PuppetRuntime { api: sandbox.api(1) };
+    sandbox.await_event("runtime.spawn", 1);
+    let invocation = runtime.next();
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    runtime.respond(&request_id(&invocation), "1");
+    let _next = runtime.next_later();
+    let line = sandbox.await_event("invocation", 1);
+    // Alone it would get all of a CPU; among three neighbours for each CPU it is entitled to a quarter.
+    let got = line["cpu"]["usage_ns"].as_f64().unwrap() / (line["duration_us"].as_f64().unwrap() * 1e3);
+    println!("{got:.3} of a CPU beside {neighbours} neighbours");
+    assert!(got < 0.6, "{got} of a CPU beside {neighbours} neighbours");
+    assert_eq!(sandbox.call("PUT", "/sandbox/faults", "{}").status, 200);
+    assert_eq!(spinning(&sandbox), 0);
+    // Those of a sandbox that is killed end by themselves.
+    sandbox.call("PUT", "/sandbox/faults", r#"{"cpu_contention":1}"#);
+    let left = children(&sandbox);
+    let mut sandbox = sandbox;
+    sandbox.kill();
+    wait_until("the neighbour's end", || left.iter().all(|pid| !is_neighbour(*pid)).then_some(()));
+}
+
+fn spinning(sandbox: &Sandbox) -> usize {
+    children(sandbox).len()
+}
+
+/// Neighbours of this sandbox, by process id.
+fn children(sandbox: &Sandbox) -> Vec<u32> {
+    let path = format!("/proc/{0}/task", sandbox.id());
+    let tasks = std::fs::read_dir(path).unwrap().flatten();
+    let lists = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("children")).ok());
+    let pids: Vec<u32> = lists
+        .flat_map(|list| list.split_whitespace().map(|pid| pid.parse().unwrap()).collect::<Vec<_>>())
+        .collect();
+    pids.into_iter().filter(|pid| is_neighbour(*pid)).collect()
+}
+
+fn is_neighbour(pid: u32) -> bool {
+    let line = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    line.split('\0').nth(1) == Some("neighbour")
 }

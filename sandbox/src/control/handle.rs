@@ -1,0 +1,71 @@
+//! What real Lambda has not: a handle on the sandbox itself, under `/sandbox/` beside AWS's paths.
+//!
+//! - `GET`, `PUT /sandbox/faults`: the faults in force; what a `PUT` leaves out is off;
+//! - `GET /sandbox/environments`: those that take invocations;
+//! - `POST /sandbox/environments/{id}/kill` with `{"process":"runtime"}` or `{"process":"extensions/NAME"}`.
+
+use std::sync::Arc;
+
+use axum::body::Bytes;
+use axum::extract::{Path, State};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use http::StatusCode;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::ControlPlane;
+use super::error::AwsError;
+use crate::environment::Environment;
+use crate::faults::Settings;
+
+pub(super) fn routes() -> Router<Arc<ControlPlane>> {
+    Router::new()
+        .route("/sandbox/faults", get(faults).put(set_faults))
+        .route("/sandbox/environments", get(environments))
+        .route("/sandbox/environments/{id}/kill", post(kill))
+}
+
+async fn faults(State(plane): State<Arc<ControlPlane>>) -> Json<Settings> {
+    Json(Settings::clone(&plane.fleet.host().faults.settings()))
+}
+
+async fn set_faults(State(plane): State<Arc<ControlPlane>>, body: Bytes) -> Result<Json<Settings>, AwsError> {
+    let wanted: Settings = serde_json::from_slice(&body)
+        .map_err(|error| AwsError::malformed(format!("these are no faults: {error}")))?;
+    plane
+        .fleet
+        .host()
+        .set_faults(wanted.clone())
+        .map_err(|error| AwsError::invalid(format!("cannot set the faults: {error:#}")))?;
+    Ok(Json(wanted))
+}
+
+async fn environments(State(plane): State<Arc<ControlPlane>>) -> Json<Value> {
+    let all = plane.fleet.environments();
+    Json(json!({"Environments": all.iter().filter_map(Environment::describe).collect::<Vec<_>>()}))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Kill {
+    process: String,
+}
+
+async fn kill(
+    State(plane): State<Arc<ControlPlane>>,
+    Path(id): Path<String>,
+    body: Bytes,
+) -> Result<StatusCode, AwsError> {
+    let Kill { process } =
+        serde_json::from_slice(&body).map_err(|error| AwsError::malformed(error.to_string()))?;
+    let all = plane.fleet.environments();
+    let environment = all.iter().find(|environment| environment.id == id);
+    let environment =
+        environment.ok_or_else(|| AwsError::not_found(format!("there is no environment {id}")))?;
+    if environment.kill(&process) {
+        return Ok(StatusCode::NO_CONTENT);
+    }
+    let message = format!("environment {id} has no process {process}; say runtime or extensions/NAME");
+    Err(AwsError::not_found(message))
+}
