@@ -243,7 +243,8 @@ mod tests {
             .unwrap();
         let pid = i32::try_from(child.id()).unwrap();
         let mut processes = Processes::new(Peak::Reset);
-        processes.probes.push(super::super::probe::Probe::open(pid).unwrap());
+        let probe = super::super::probe::Probe::open(pid, &processes.allowance);
+        processes.probes.push(probe.unwrap());
         processes.reset_peaks();
         let read = |processes: &mut Processes| {
             let mut snapshot = processes.read();

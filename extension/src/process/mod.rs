@@ -17,11 +17,22 @@ pub use difference::{Measured, between};
 pub use probe::Reading;
 pub use threads::ThreadReading;
 
-use files::Held;
+use files::{Allowance, View};
 use probe::Probe;
 use scan::Scanner;
 
 use crate::settings::Peak;
+
+/// Files that are held open at most, over all processes: enough for a runtime of a hundred threads, and an
+/// eighth of the 1,024 that Lambda gives the function and its extensions together.
+const MAX_HELD: usize = 128;
+
+/// Processes that are read at most: as many as Lambda lets an environment have.
+const MAX_PROCESSES: usize = 1_024;
+
+/// Threads that ticks remember for one invocation at most. More than Lambda lets live at once; a function that
+/// starts and ends more than these in one invocation is one whose waits are inferred.
+const MAX_TICKED: usize = 4_096;
 
 /// The function's processes: every descendant of the platform's process that is not an extension.
 #[derive(Debug)]
@@ -32,7 +43,8 @@ pub struct Processes {
     /// Threads as the ticks of this invocation last saw them, by process and thread id. Those that end take
     /// their counters with them, and this is what is left.
     ticked: HashMap<(i32, i32), ThreadReading>,
-    loadavg: Option<Held>,
+    loadavg: View,
+    allowance: Allowance,
     /// The id that was given last when we looked last. Unchanged, no process and no thread has begun since.
     last_id: Option<u64>,
 }
@@ -60,8 +72,9 @@ impl Processes {
     }
 
     fn with(scanner: Scanner, peak: Peak) -> Self {
-        let loadavg = Held::open("/proc/loadavg");
-        Self { scanner, probes: vec![], peak, ticked: HashMap::new(), loadavg, last_id: None }
+        let allowance = Allowance::of(MAX_HELD);
+        let loadavg = View::of("/proc/loadavg".to_owned(), &allowance);
+        Self { scanner, probes: vec![], peak, ticked: HashMap::new(), loadavg, allowance, last_id: None }
     }
 
     /// Reads every process, new ones included. Processes that ended are dropped.
@@ -108,19 +121,25 @@ impl Processes {
         for probe in &mut self.probes {
             let pid = probe.pid();
             let threads = probe.thread_times(may_have_begun);
-            self.ticked.extend(threads.map(|thread| ((pid, thread.tid), thread)));
+            for thread in threads {
+                let key = (pid, thread.tid);
+                if self.ticked.len() < MAX_TICKED || self.ticked.contains_key(&key) {
+                    self.ticked.insert(key, thread);
+                }
+            }
         }
     }
 
     /// Whether any process or thread may have begun since this was asked last: one read that saves a scan.
     fn something_began(&mut self) -> bool {
-        let last_id = self.loadavg.as_ref().and_then(|loadavg| loadavg.read(parse::last_id));
+        let last_id = self.loadavg.read(parse::last_id);
         last_id.is_none() || std::mem::replace(&mut self.last_id, last_id) != last_id
     }
 
     fn find_new(&mut self) -> Vec<Probe> {
         let new = self.scanner.new_pids(|pid| self.probes.iter().any(|probe| probe.pid() == pid));
-        new.into_iter().filter_map(Probe::open).collect()
+        let room = MAX_PROCESSES.saturating_sub(self.probes.len());
+        new.into_iter().filter_map(|pid| Probe::open(pid, &self.allowance)).take(room).collect()
     }
 
     /// Starts a new peak for every process, where that is wanted and permitted.
@@ -161,5 +180,46 @@ impl Snapshot {
     #[must_use]
     pub fn peak_kib(&self) -> u64 {
         self.processes.iter().map(|process| process.peak_kib).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Child, Command, Stdio};
+
+    use super::*;
+
+    fn held_views() -> usize {
+        let links = std::fs::read_dir("/proc/self/fd")
+            .unwrap()
+            .filter_map(|entry| entry.ok()?.path().read_link().ok());
+        links.filter(|path| path.starts_with("/proc") && path.ends_with("stat")).count()
+    }
+
+    /// A function may start as many processes as it likes.
+    #[test]
+    fn descriptors_are_bounded_however_many_processes_there_are() {
+        let mut children: Vec<Child> = (0..2 * MAX_HELD)
+            .map(|_| Command::new("cat").env("LAMBDA_TASK_ROOT", "/").stdin(Stdio::piped()).spawn().unwrap())
+            .collect();
+        let mut processes = Processes::of_children(Peak::Sampled);
+        let snapshot = processes.read();
+        let seen = |child: &&Child| {
+            let pid = i32::try_from(child.id()).unwrap();
+            snapshot.processes.iter().any(|process| process.identity.0 == pid && process.resident_kib > 0)
+        };
+        assert_eq!(children.iter().filter(seen).count(), children.len(), "each is read all the same");
+        assert!(processes.allowance.left() == 0 && held_views() <= MAX_HELD, "{}", held_views());
+        for child in &mut children {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+        processes.read();
+        // Other tests' children are ours, too, while they run.
+        assert!(
+            processes.allowance.left() > MAX_HELD / 2,
+            "what ended is let go: {}",
+            processes.allowance.left()
+        );
     }
 }

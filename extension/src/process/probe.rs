@@ -7,7 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use nix::time::{ClockId, clock_getcpuclockid, clock_gettime};
 use nix::unistd::Pid;
 
-use super::files::Held;
+use super::files::{Allowance, View};
 use super::parse;
 use super::threads::{ThreadReading, Threads};
 
@@ -51,25 +51,26 @@ pub(super) struct Probe {
     pid: i32,
     started_ticks: u64,
     clock: Option<ClockId>,
-    stat: Held,
-    status: Option<Held>,
-    io: Option<Held>,
+    stat: View,
+    status: View,
+    io: View,
     threads: Threads,
     peak_was_reset: bool,
 }
 
 impl Probe {
     /// `None` when the process is gone or may not be looked at.
-    pub(super) fn open(pid: i32) -> Option<Self> {
-        let stat = Held::open(&format!("/proc/{pid}/stat"))?;
+    pub(super) fn open(pid: i32, allowance: &Allowance) -> Option<Self> {
+        let view = |file| View::of(format!("/proc/{pid}/{file}"), allowance);
+        let stat = view("stat");
         Some(Self {
             pid,
             started_ticks: stat.read(parse::stat)?.started_ticks,
             clock: clock_getcpuclockid(Pid::from_raw(pid)).ok(),
             stat,
-            status: Held::open(&format!("/proc/{pid}/status")),
-            io: Held::open(&format!("/proc/{pid}/io")),
-            threads: Threads::of(pid),
+            status: view("status"),
+            io: view("io"),
+            threads: Threads::of(pid, allowance),
             peak_was_reset: false,
         })
     }
@@ -95,11 +96,9 @@ impl Probe {
     pub(super) fn read(&mut self, cpu_ns: Option<u64>, may_have_begun: bool) -> Option<Reading> {
         let stat = self.stat.read(parse::stat)?;
         let memory = |status: &str| Some((parse::value(status, "VmRSS:"), parse::value(status, "VmHWM:")));
-        let (resident_kib, peak_kib) =
-            self.status.as_ref().and_then(|status| status.read(memory)).unwrap_or_default();
+        let (resident_kib, peak_kib) = self.status.read(memory).unwrap_or_default();
         let disk = |io: &str| Some((parse::value(io, "read_bytes:"), parse::value(io, "write_bytes:")));
-        let (disk_read_bytes, disk_written_bytes) =
-            self.io.as_ref().and_then(|io| io.read(disk)).unwrap_or_default();
+        let (disk_read_bytes, disk_written_bytes) = self.io.read(disk).unwrap_or_default();
         self.threads.refresh(stat.threads, may_have_begun);
         let threads = self.threads.read();
         Some(Reading {

@@ -2,11 +2,8 @@
 
 use std::fs;
 
-use super::files::{Held, read_once};
+use super::files::{Allowance, View, read_once};
 use super::parse;
-
-/// Threads whose files are kept open. Descriptors are shared with the function, which has 1,024.
-const MAX_HELD: usize = 48;
 
 /// Threads whose context switches are read each time. That file is dear (6 µs), and a function with more
 /// busy threads than this is not understood by counting its switches.
@@ -33,6 +30,7 @@ pub struct ThreadReading {
 #[derive(Debug)]
 pub(super) struct Threads {
     folder: String,
+    allowance: Allowance,
     threads: Vec<Thread>,
     /// As the process's `stat` told when the list was made.
     count: u64,
@@ -40,7 +38,7 @@ pub(super) struct Threads {
 
 #[derive(Debug)]
 struct Thread {
-    schedstat: Option<Held>,
+    schedstat: View,
     last: ThreadReading,
     /// `timeslices` when the switches were read last.
     switches_at: u64,
@@ -48,8 +46,9 @@ struct Thread {
 
 impl Threads {
     /// The threads under `/proc/PID`, not listed yet.
-    pub(super) fn of(pid: i32) -> Self {
-        Self { folder: format!("/proc/{pid}/task"), threads: vec![], count: 0 }
+    pub(super) fn of(pid: i32, allowance: &Allowance) -> Self {
+        let allowance = allowance.clone();
+        Self { folder: format!("/proc/{pid}/task"), allowance, threads: vec![], count: 0 }
     }
 
     /// Lists the threads anew if some may have begun or ended since the last time.
@@ -65,8 +64,7 @@ impl Threads {
         self.threads.retain(|thread| tids.binary_search(&thread.last.tid).is_ok());
         for tid in tids {
             if let Err(place) = self.threads.binary_search_by_key(&tid, |thread| thread.last.tid) {
-                let held = self.threads.len() < MAX_HELD;
-                let schedstat = held.then(|| Held::open(&self.path(tid, "schedstat"))).flatten();
+                let schedstat = View::of(self.path(tid, "schedstat"), &self.allowance);
                 let last = ThreadReading { tid, ..ThreadReading::default() };
                 self.threads.insert(place, Thread { schedstat, last, switches_at: 0 });
             }
@@ -75,13 +73,8 @@ impl Threads {
 
     /// Reads run and wait times; those of threads that ended meanwhile stay as they were.
     pub(super) fn read_times(&mut self) -> impl Iterator<Item = ThreadReading> + '_ {
-        let folder = &self.folder;
-        self.threads.iter_mut().map(move |thread| {
-            let times = match &thread.schedstat {
-                Some(held) => held.read(parse::schedstat),
-                None => read_once(&format!("{folder}/{}/schedstat", thread.last.tid), parse::schedstat),
-            };
-            if let Some([run_ns, wait_ns, timeslices]) = times {
+        self.threads.iter_mut().map(|thread| {
+            if let Some([run_ns, wait_ns, timeslices]) = thread.schedstat.read(parse::schedstat) {
                 thread.last = ThreadReading { run_ns, wait_ns, timeslices, ..thread.last };
             }
             thread.last
