@@ -17,6 +17,10 @@ async fn handle(event: LambdaEvent<Value>) -> Result<Value, Error> {
         Some("sleep") => {
             tokio::time::sleep(Duration::from_secs(event["seconds"].as_u64().unwrap_or_default())).await;
         }
+        Some("spin") => {
+            let rounds = event["rounds"].as_u64().unwrap_or_default();
+            return Ok(json!((0..rounds).fold(1, |sum: u64, round| std::hint::black_box(sum ^ round))));
+        }
         Some("memory") => {
             let megabytes = usize::try_from(event["mb"].as_u64().unwrap_or_default())?;
             let held = std::hint::black_box(vec![1_u8; megabytes * 1024 * 1024]);

@@ -1,6 +1,7 @@
 //! The command line.
 
 mod common;
+mod curve;
 mod invoke;
 mod power;
 mod serve;

@@ -5,12 +5,18 @@
 use std::fs::File;
 use std::path::PathBuf;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
+use bytes::Bytes;
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::common::Common;
+use super::common::{Common, Sandbox};
+use super::curve::{Point, table};
 use super::invoke::{pace, payload};
+use crate::config::{Architecture, MEMORY_MB_PER_VCPU};
+
+/// A size at which nothing but failures came is left after this many.
+const FAILURES: u32 = 3;
 
 /// Arguments of `power`.
 #[derive(Debug, Args)]
@@ -21,10 +27,11 @@ pub(super) struct Power {
     #[arg(default_value = "{}")]
     payload: String,
     /// Memory sizes in MB.
-    #[arg(long, value_delimiter = ',', default_value = "128,256,512,1024,1769,3008")]
+    #[arg(long, value_delimiter = ',', default_value = "128,256,512,1024,1769,3008",
+          value_parser = clap::value_parser!(u32).range(128..=10_240))]
     sizes: Vec<u32>,
     /// Warm invocations at each size, after a cold one.
-    #[arg(long, default_value_t = 10)]
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
     count: u32,
     /// Write the curve to this file, as JSON.
     #[arg(long)]
@@ -33,158 +40,87 @@ pub(super) struct Power {
     common: Common,
 }
 
-/// One measured size.
-struct Point {
-    memory_mb: u32,
-    init_ms: f64,
-    cold_ms: f64,
-    warm_ms: Vec<f64>,
-    billed_ms: Vec<f64>,
-    cpu_ms: Vec<f64>,
-    throttled_ms: Vec<f64>,
-    max_memory_used_mb: u64,
-    errors: u32,
-}
-
 impl Power {
+    /// The table goes to standard output, progress and complaints to standard error. The exit code is 1 if nothing
+    /// could be measured.
     pub(super) async fn run(self) -> anyhow::Result<i32> {
         let payload = payload(&self.payload)?;
+        // Before anything is measured, so that a wrong path costs nothing.
+        let file = self.json.as_ref().map(|path| {
+            File::create(path).with_context(|| format!("cannot write the curve to {}", path.display()))
+        });
+        let file = file.transpose()?;
         let sandbox = self.common.start(pace())?;
-        let measure = async {
-            let name = sandbox.load_one(&self.function)?;
-            let mut points = Vec::new();
-            for (number, memory_mb) in self.sizes.iter().enumerate() {
-                eprintln!("{memory_mb} MB ({} of {})", number + 1, self.sizes.len());
-                let mut point = Point::new(*memory_mb);
-                for _ in 0..=self.count {
-                    let invoked = sandbox.plane.invoke_directly(&name, Some(*memory_mb), payload.clone());
-                    let done = invoked.await?;
-                    point.add(
-                        &done.completion.report["metrics"],
-                        &done.completion.facts,
-                        done.result.is_error(),
-                    );
-                }
-                points.push(point);
-            }
-            Ok((name, points))
-        };
+        warn_of_limits(&sandbox, &self.sizes);
         let outcome: anyhow::Result<_> = tokio::select! {
-            outcome = measure => outcome,
+            outcome = measure(&sandbox, &self.function, payload, &self.sizes, self.count) => outcome,
             _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted")),
         };
         sandbox.stop(tokio::signal::ctrl_c()).await;
         let (name, points) = outcome?;
-        print(&points);
-        if let Some(path) = &self.json {
+        print!("{}", table(&points));
+        points.iter().filter_map(Point::complaint).for_each(|complaint| eprintln!("{complaint}"));
+        if let Some(file) = file {
             let curve: Vec<Value> = points.iter().map(Point::json).collect();
-            let file = File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
-            serde_json::to_writer_pretty(file, &json!({"function": name, "curve": curve}))?;
+            let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+            let saved = json!({
+                "function": name, "architecture": Architecture::host().as_str(), "host_cpus": cpus,
+                "warm_invocations": self.count, "curve": curve,
+            });
+            serde_json::to_writer_pretty(file, &saved).context("cannot write the curve")?;
         }
-        Ok(i32::from(points.iter().any(|point| point.errors > 0)))
+        Ok(i32::from(!points.iter().any(Point::is_measured)))
     }
 }
 
-impl Point {
-    fn new(memory_mb: u32) -> Point {
-        Point {
-            memory_mb,
-            init_ms: 0.0,
-            cold_ms: 0.0,
-            warm_ms: Vec::new(),
-            billed_ms: Vec::new(),
-            cpu_ms: Vec::new(),
-            throttled_ms: Vec::new(),
-            max_memory_used_mb: 0,
-            errors: 0,
+async fn measure(
+    sandbox: &Sandbox,
+    function: &std::path::Path,
+    payload: Bytes,
+    sizes: &[u32],
+    count: u32,
+) -> anyhow::Result<(String, Vec<Point>)> {
+    let name = sandbox.load_one(function)?;
+    let mut points = Vec::new();
+    for (number, memory_mb) in sizes.iter().enumerate() {
+        eprintln!("{memory_mb} MB ({} of {})", number + 1, sizes.len());
+        let mut point = Point::new(*memory_mb);
+        for _ in 0..=count {
+            let done = sandbox.plane.invoke_directly(&name, Some(*memory_mb), payload.clone()).await?;
+            let (report, facts) = (&done.completion.report, &done.completion.facts);
+            ensure!(
+                report["metrics"]["memorySizeMB"].is_u64(),
+                "{name} runs on managed instances, which are not billed by memory size: there is no curve"
+            );
+            let error = done.result.is_error().then_some(&done.result.payload[..]);
+            point.add(report, facts, error);
+            if point.failed() >= FAILURES && !point.is_measured() {
+                break;
+            }
         }
+        points.push(point);
     }
-
-    /// Adds one invocation by its report and what the kernel counted.
-    fn add(&mut self, metrics: &Value, facts: &Value, failed: bool) {
-        let duration_ms = metrics["durationMs"].as_f64().unwrap_or_default();
-        self.errors += u32::from(failed);
-        self.max_memory_used_mb =
-            self.max_memory_used_mb.max(metrics["maxMemoryUsedMB"].as_u64().unwrap_or_default());
-        if let Some(init_ms) = metrics["initDurationMs"].as_f64() {
-            (self.init_ms, self.cold_ms) = (init_ms, duration_ms);
-            return;
-        }
-        self.warm_ms.push(duration_ms);
-        self.billed_ms.push(metrics["billedDurationMs"].as_f64().unwrap_or_default());
-        let cpu_ms = |key: &str| facts["cpu"][key].as_f64().map(|ns| ns / 1e6);
-        self.cpu_ms.extend(cpu_ms("usage_ns"));
-        self.throttled_ms.extend(cpu_ms("throttled_ns"));
-    }
-
-    fn json(&self) -> Value {
-        json!({
-            "memory_mb": self.memory_mb, "init_ms": self.init_ms, "cold_ms": self.cold_ms,
-            "warm_ms": self.warm_ms, "billed_ms": self.billed_ms, "cpu_ms": self.cpu_ms,
-            "throttled_ms": self.throttled_ms, "max_memory_used_mb": self.max_memory_used_mb,
-            "errors": self.errors, "mean_ms": mean(&self.warm_ms), "mean_billed_ms": mean(&self.billed_ms),
-            "gb_seconds": self.gb_seconds(),
-        })
-    }
-
-    /// What one warm invocation is billed.
-    fn gb_seconds(&self) -> f64 {
-        mean(&self.billed_ms) / 1e3 * f64::from(self.memory_mb) / 1024.0
-    }
+    Ok((name, points))
 }
 
-fn print(points: &[Point]) {
-    println!(
-        "{:>9} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9} {:>12} {:>6}",
-        "memory MB",
-        "init ms",
-        "cold ms",
-        "p50 ms",
-        "p95 ms",
-        "billed ms",
-        "cpu ms",
-        "GB-s/million",
-        "max MB"
-    );
-    for point in points {
-        println!(
-            "{:>9} {:>9.1} {:>9.2} {:>9.2} {:>9.2} {:>9.1} {:>9.2} {:>12.1} {:>6}",
-            point.memory_mb,
-            point.init_ms,
-            point.cold_ms,
-            quantile(&point.warm_ms, 0.5),
-            quantile(&point.warm_ms, 0.95),
-            mean(&point.billed_ms),
-            mean(&point.cpu_ms),
-            point.gb_seconds() * 1e6,
-            point.max_memory_used_mb,
+/// A curve without limits is flat, and one beyond the machine's CPUs is too slow: better to say so.
+fn warn_of_limits(sandbox: &Sandbox, sizes: &[u32]) {
+    if sandbox.host.hierarchy.missing().contains(&"cpu") {
+        tracing::warn!(
+            "CPU is not limited here: every size has all of it, so the curve says nothing of Lambda"
+        );
+    }
+    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+    let beyond =
+        |memory_mb: &&u32| f64::from(**memory_mb) / f64::from(MEMORY_MB_PER_VCPU) > cpus_as_f64(cpus);
+    if let Some(memory_mb) = sizes.iter().find(beyond) {
+        let bought = f64::from(*memory_mb) / f64::from(MEMORY_MB_PER_VCPU);
+        tracing::warn!(
+            "{memory_mb} MB buy {bought:.1} CPUs, this machine has {cpus}: functions that use several are slower here"
         );
     }
 }
 
-fn mean(values: &[f64]) -> f64 {
-    #[expect(clippy::cast_precision_loss)]
-    let count = values.len().max(1) as f64;
-    values.iter().sum::<f64>() / count
-}
-
-/// Nearest rank.
-fn quantile(values: &[f64], quantile: f64) -> f64 {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-    let rank = (quantile * sorted.len() as f64).ceil() as usize;
-    sorted.get(rank.saturating_sub(1)).copied().unwrap_or_default()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn quantiles_are_measured_values() {
-        let values = [5.0, 1.0, 3.0, 2.0, 4.0];
-        assert_eq!((quantile(&values, 0.5), quantile(&values, 0.95)), (3.0, 5.0));
-        assert_eq!(quantile(&[], 0.5), 0.0);
-    }
+fn cpus_as_f64(cpus: usize) -> f64 {
+    u32::try_from(cpus).map_or(f64::MAX, f64::from)
 }

@@ -6,6 +6,7 @@
 
 #[path = "../conformance/http.rs"]
 mod http;
+mod power;
 mod prepare;
 #[path = "../conformance/sandbox.rs"]
 mod sandbox;

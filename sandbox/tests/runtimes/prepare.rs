@@ -112,9 +112,10 @@ pub fn rust() -> Result<Prepared, Skip> {
     if !binary.is_file() {
         return Err(format!("needs the example `handler`: {} is missing", binary.display()));
     }
-    let bootstrap = code.join("bootstrap");
-    let _ = fs::remove_file(&bootstrap);
-    fs::copy(&binary, &bootstrap).unwrap();
-    fs::set_permissions(&bootstrap, fs::Permissions::from_mode(0o755)).unwrap();
+    // Replaced in one step: another test may be starting it just now.
+    let fresh = code.join(format!("bootstrap-{:?}", std::thread::current().id()));
+    fs::copy(&binary, &fresh).unwrap();
+    fs::set_permissions(&fresh, fs::Permissions::from_mode(0o755)).unwrap();
+    fs::rename(&fresh, code.join("bootstrap")).unwrap();
     Ok(Prepared { code, layer: None, runtime: "provided.al2023", handler: "bootstrap" })
 }
