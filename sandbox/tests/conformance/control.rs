@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::puppets::{PuppetRuntime, request_id};
+use crate::puppets::{PuppetExtension, PuppetRuntime, request_id};
 use crate::sandbox::{Builder, PUPPET, wait_until};
 
 /// The log tail holds START, the function's lines, END and REPORT.
@@ -144,4 +144,33 @@ fn reaping() {
     let _next = runtime.next_later();
     sandbox.await_event("environment.end", 1);
     assert_eq!(sandbox.events("shutdown")[0]["reason"], "spindown");
+}
+
+/// Until every extension has asked for its next event an environment is busy, though its caller has the answer: the
+/// next invocation gets another environment. One that is done is used again, however soon.
+#[test]
+fn busy_until_extensions_are_done() {
+    let builder = Builder::new().function("fn", "timeout_s = 30", PUPPET);
+    let sandbox = builder.extension("a", PUPPET).start();
+    let first = sandbox.invoke_later("fn", "1");
+    let api = sandbox.api(1);
+    sandbox.await_event("extension.spawn", 1);
+    let extension = PuppetExtension::register(&api, "a", &["INVOKE"]);
+    let event = extension.next_later();
+    let runtime = PuppetRuntime { api };
+    let invocation = runtime.next();
+    event.join().unwrap().unwrap();
+    runtime.respond(&request_id(&invocation), "1");
+    let next = runtime.next_later();
+    first.join().unwrap();
+
+    let _second = sandbox.invoke_later("fn", "2");
+    sandbox.await_event("environment.start", 2);
+    assert!(sandbox.events("environment.freeze").is_empty(), "the first still works");
+
+    let _event = extension.next_later();
+    sandbox.await_event("environment.freeze", 1);
+    let _third = sandbox.invoke_later("fn", "3");
+    assert_eq!(next.join().unwrap().unwrap().json(), json!(3));
+    assert_eq!(sandbox.events("environment.start").len(), 2);
 }

@@ -205,7 +205,7 @@ fn cpu_contention() {
     let neighbours = 3 * std::thread::available_parallelism().unwrap().get();
     let body = json!({"cpu_contention": neighbours}).to_string();
     assert_eq!(sandbox.call("PUT", "/sandbox/faults", &body).status, 200);
-    assert_eq!(spinning(&sandbox), neighbours);
+    assert_eq!(neighbours_of(&sandbox).len(), neighbours);
     let _caller = sandbox.invoke_later("fn", "{}");
     let runtime = PuppetRuntime { api: sandbox.api(1) };
     sandbox.await_event("runtime.spawn", 1);
@@ -219,28 +219,25 @@ fn cpu_contention() {
     println!("{got:.3} of a CPU beside {neighbours} neighbours");
     assert!(got < 0.6, "{got} of a CPU beside {neighbours} neighbours");
     assert_eq!(sandbox.call("PUT", "/sandbox/faults", "{}").status, 200);
-    assert_eq!(spinning(&sandbox), 0);
+    assert!(neighbours_of(&sandbox).is_empty());
     // Those of a sandbox that is killed end by themselves.
     sandbox.call("PUT", "/sandbox/faults", r#"{"cpu_contention":1}"#);
-    let left = children(&sandbox);
+    let left = neighbours_of(&sandbox);
+    assert_eq!(left.len(), 1);
     let mut sandbox = sandbox;
     sandbox.kill();
     wait_until("the neighbour's end", || left.iter().all(|pid| !is_neighbour(*pid)).then_some(()));
 }
 
-fn spinning(sandbox: &Sandbox) -> usize {
-    children(sandbox).len()
-}
-
 /// Neighbours of this sandbox, by process id.
-fn children(sandbox: &Sandbox) -> Vec<u32> {
-    let path = format!("/proc/{0}/task", sandbox.id());
-    let tasks = std::fs::read_dir(path).unwrap().flatten();
-    let lists = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("children")).ok());
-    let pids: Vec<u32> = lists
-        .flat_map(|list| list.split_whitespace().map(|pid| pid.parse().unwrap()).collect::<Vec<_>>())
-        .collect();
-    pids.into_iter().filter(|pid| is_neighbour(*pid)).collect()
+fn neighbours_of(sandbox: &Sandbox) -> Vec<u32> {
+    let parent_is_sandbox = |pid: &u32| {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        status.lines().any(|line| line == format!("PPid:\t{}", sandbox.id()))
+    };
+    let names = std::fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.file_name());
+    let pids = names.filter_map(|name| name.to_str().and_then(|name| name.parse().ok()));
+    pids.filter(parent_is_sandbox).filter(|pid| is_neighbour(*pid)).collect()
 }
 
 fn is_neighbour(pid: u32) -> bool {

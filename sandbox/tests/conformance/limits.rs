@@ -22,9 +22,17 @@ fn spin(memory_mb: u32) -> Value {
     sandbox.await_event("invocation", 1)
 }
 
-/// CPU consumed over time elapsed is memory/1769, within 3 %. Never more; and no less unless other work on this
-/// machine takes the CPU away, which is why the best of a few tries counts. At 1,769 MB the quota is a whole CPU,
-/// which a busy machine does not give.
+/// CPU time that nobody wanted since the machine was started, seconds, over all its CPUs.
+fn idle_s() -> f64 {
+    let text = std::fs::read_to_string("/proc/stat").unwrap();
+    let ticks: f64 = text.split_whitespace().nth(4).unwrap().parse().unwrap();
+    // A hundred a second, as for all of user space.
+    ticks / 100.0
+}
+
+/// CPU consumed over time elapsed, both the kernel's, is memory/1769, within 3 %. Never more; and no less unless other
+/// work on this machine takes the CPU away, which is why the best of a few tries counts. At 1,769 MB the quota is a
+/// whole CPU, which is only there to be had while another is idle.
 #[test]
 fn duty_cycle() {
     if !is_root("duty_cycle") {
@@ -32,9 +40,11 @@ fn duty_cycle() {
     }
     for memory_mb in [128, 256, 512, 1024, 1769] {
         let share = f64::from(memory_mb) / 1769.0;
-        let mut best = 0.0_f64;
+        let (mut best, mut had_idle_cpu) = (0.0_f64, false);
         for _ in 0..4 {
+            let idle_before_s = idle_s();
             let line = spin(memory_mb);
+            had_idle_cpu |= idle_s() - idle_before_s > 1.0;
             let used =
                 line["cpu"]["usage_ns"].as_f64().unwrap() / (line["duration_us"].as_f64().unwrap() * 1e3);
             let periods = line["cpu"]["periods"].as_f64().unwrap();
@@ -50,7 +60,13 @@ fn duty_cycle() {
                 break;
             }
         }
-        assert!(best > 0.97 || memory_mb == 1769, "{memory_mb} MB got {best} of its share");
+        if best <= 0.97 && memory_mb == 1769 && !had_idle_cpu {
+            println!(
+                "skipped: duty_cycle at 1769 MB: needs a CPU that nobody else uses; got {best:.3} of one"
+            );
+            continue;
+        }
+        assert!(best > 0.97, "{memory_mb} MB got {best} of its share");
     }
 }
 
