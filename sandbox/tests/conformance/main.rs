@@ -8,6 +8,7 @@
 #![expect(unreachable_pub, reason = "modules of one test program")]
 
 mod control;
+mod event_stream;
 mod extensions;
 mod faults;
 mod http;

@@ -4,15 +4,18 @@
 #![expect(unreachable_pub, reason = "modules of one test program")]
 #![allow(dead_code, reason = "helpers shared with the conformance tests")]
 
+#[path = "../conformance/event_stream.rs"]
+mod event_stream;
 #[path = "../conformance/http.rs"]
 mod http;
 mod power;
 mod prepare;
 #[path = "../conformance/sandbox.rs"]
 mod sandbox;
+mod streaming;
 
 use prepare::{Prepared, Skip};
-use sandbox::{Builder, PUPPET, is_root};
+use sandbox::{Builder, PUPPET, Sandbox, is_root};
 
 /// What differs between languages.
 struct Language {
@@ -25,6 +28,23 @@ struct Language {
     out_of_memory: &'static str,
 }
 
+/// A sandbox with the function `fn` made of `prepared`.
+fn start(prepared: &Prepared, handler: &str, settings: &str) -> Sandbox {
+    let builder = Builder::new().function("fn", "", PUPPET);
+    let folder = builder.path().join("functions/fn");
+    std::fs::remove_file(folder.join("bootstrap")).unwrap();
+    let layers = prepared.layer.iter().map(|layer| format!("{:?}", layer.display().to_string()));
+    let toml = format!(
+        "runtime = '{}'\nhandler = '{handler}'\ncode = '{}'\nlayers = [{}]\n{settings}\n\
+         [environment]\nJAVA_TOOL_OPTIONS = '-Xmx1g -XX:TieredStopAtLevel=1'\n",
+        prepared.runtime,
+        prepared.code.display(),
+        layers.collect::<Vec<_>>().join(", ")
+    );
+    std::fs::write(folder.join("function.toml"), toml).unwrap();
+    builder.start()
+}
+
 fn check(language: Language) {
     let Language { name, prepared, memory_mb, failure, out_of_memory } = language;
     let prepared = match prepared {
@@ -34,20 +54,8 @@ fn check(language: Language) {
             return;
         }
     };
-    let builder = Builder::new().function("fn", "", PUPPET);
-    let folder = builder.path().join("functions/fn");
-    std::fs::remove_file(folder.join("bootstrap")).unwrap();
-    let layers = prepared.layer.iter().map(|layer| format!("{:?}", layer.display().to_string()));
-    let toml = format!(
-        "runtime = '{}'\nhandler = '{}'\nmemory_mb = {memory_mb}\ntimeout_s = 10\ncode = '{}'\nlayers = [{}]\n\
-         [environment]\nJAVA_TOOL_OPTIONS = '-Xmx1g -XX:TieredStopAtLevel=1'\n",
-        prepared.runtime,
-        prepared.handler,
-        prepared.code.display(),
-        layers.collect::<Vec<_>>().join(", ")
-    );
-    std::fs::write(folder.join("function.toml"), toml).unwrap();
-    let sandbox = builder.start();
+    let settings = format!("memory_mb = {memory_mb}\ntimeout_s = 10");
+    let sandbox = start(&prepared, prepared.handler, &settings);
 
     // Cold, then warm in the same environment, once that is idle: on a busy machine the caller may be faster.
     let settled = |count: usize| {

@@ -6,6 +6,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 
 /// A function folder, ready but for its function.toml, and the layer with its runtime interface client.
 pub struct Prepared {
@@ -44,8 +45,10 @@ fn run(folder: &Path, program: &str, arguments: &[&str]) -> Result<(), Skip> {
     Err(format!("{program} {} failed: {last}", arguments.first().unwrap_or(&"")))
 }
 
-/// Does `make` once: a finished preparation leaves a mark.
+/// Does `make` once: a finished preparation leaves a mark. One at a time, as several tests may want the same.
 fn once(folder: &Path, make: impl FnOnce() -> Result<(), Skip>) -> Result<(), Skip> {
+    static PREPARING: Mutex<()> = Mutex::new(());
+    let _guard = PREPARING.lock().unwrap_or_else(PoisonError::into_inner);
     let mark = folder.join(".prepared");
     if !mark.exists() {
         make()?;

@@ -14,3 +14,15 @@ exports.handler = async (event, context) => {
   }
   return { invocations, request_id: context.awsRequestId, memory_mb: context.memoryLimitInMB };
 };
+
+// Writes three parts over 40 ms or more, and then fails if asked to.
+exports.stream = awslambda.streamifyResponse(async (event, stream) => {
+  for (const part of ["one ", "two ", "three"]) {
+    stream.write(part);
+    await new Promise((resolve) => setTimeout(resolve, 25));
+  }
+  if (event.do === "fail") {
+    throw new RangeError("boom");
+  }
+  stream.end();
+});
