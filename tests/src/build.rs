@@ -31,6 +31,15 @@ pub fn target_folder() -> Result<PathBuf> {
     }
 }
 
+/// Builds the sandbox as a developer runs it; the path of its program.
+///
+/// # Errors
+/// When cargo fails; it has said why.
+pub fn sandbox() -> Result<PathBuf> {
+    cargo(&["build", "--quiet", "-p", "lambda-sandbox"])?;
+    Ok(target_folder()?.join("debug/lambda-sandbox"))
+}
+
 /// Builds the servers as a developer runs them, and what runs inside a function as it is shipped.
 ///
 /// # Errors

@@ -32,6 +32,19 @@ impl ApiError {
         ApiError::new(StatusCode::BAD_REQUEST, error_type, message)
     }
 
+    /// Registration for an event that is not there to be had.
+    pub fn invalid_event_type(event: &str) -> ApiError {
+        ApiError::forbidden("Extension.InvalidEventType", format!("{event}: ErrorInvalidEventType"))
+    }
+
+    /// A call that the runtime's state does not allow.
+    pub fn invalid_transition(from: &str, to: &str) -> ApiError {
+        let message = format!(
+            "State transition from {from} to {to} failed for runtime. Error: State transition is not allowed"
+        );
+        ApiError::forbidden("InvalidStateTransition", message)
+    }
+
     /// The environment ended while a call waited.
     pub fn ended() -> ApiError {
         ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "ContainerError", "the environment has ended")

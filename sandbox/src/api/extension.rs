@@ -53,8 +53,7 @@ async fn register(
             "INVOKE" => events.invoke = true,
             "SHUTDOWN" => events.shutdown = true,
             other => {
-                let message = format!("Invalid event type: {other}");
-                return Err(ApiError::forbidden("Extension.InvalidEventType", message));
+                return Err(ApiError::invalid_event_type(other));
             }
         }
     }
@@ -79,6 +78,9 @@ async fn next(State(environment): State<Arc<Shared>>, headers: HeaderMap) -> Res
     })?;
     environment.trace("extension.next", json!({"name": name}));
     let event = event.await.map_err(|_| ApiError::ended())?;
+    if event["eventType"] != "INVOKE" {
+        return Ok(axum::Json(event).into_response());
+    }
     let event_id = Uuid::new_v4().to_string();
     Ok(([("lambda-extension-event-identifier", event_id)], axum::Json(event)).into_response())
 }
@@ -98,12 +100,13 @@ async fn exit_error(
 }
 
 fn report_error(environment: &Shared, headers: &HeaderMap, init: bool) -> Result<Response, ApiError> {
+    let id = header(headers, IDENTIFIER);
+    environment.change(|state| state.extension(id).map(|_| ()))?;
     let Some(error_type) = header(headers, "lambda-extension-function-error-type").filter(|t| !t.is_empty())
     else {
-        let message = "Lambda-Extension-Function-Error-Type header not set";
+        let message = "Lambda-Extension-Function-Error-Type not found";
         return Err(ApiError::forbidden("Extension.MissingHeader", message));
     };
-    let id = header(headers, IDENTIFIER);
     environment.change(|state| state.extension_error(id, init, error_type.to_owned()))?;
     environment.trace("extension.error", json!({"init": init, "error_type": error_type}));
     Ok(accepted())

@@ -25,6 +25,7 @@ pub fn serve(listener: TcpListener, environment: Arc<Shared>) -> JoinHandle<()> 
         .merge(extension::routes())
         .merge(telemetry::routes())
         .merge(local::routes())
+        .fallback(|| async { (http::StatusCode::NOT_FOUND, "404 page not found\n") })
         .with_state(environment);
     // Answers are small and latency is what the sandbox is judged by.
     let listener = listener.tap_io(|stream| {

@@ -19,6 +19,7 @@ use super::extension::header;
 use super::runtime::{BodyError, INVOCATION_ID, MAX_RESPONSE_BYTES, error_type, read};
 use crate::environment::Shared;
 use crate::environment::invocation::InvokeResult;
+use crate::environment::state::Answer;
 
 /// Largest streamed response (Lambda quota, 2025).
 const MAX_STREAMED_BYTES: u64 = 200 * 1024 * 1024;
@@ -72,7 +73,8 @@ impl Post {
     /// The response starts. Where its parts go, if the caller takes parts.
     fn begin(&self) -> Result<Option<mpsc::Sender<Bytes>>, ApiError> {
         self.environment.change(|state| {
-            let known = state.invocation(&self.request_id, self.attempt.as_deref())?;
+            let known =
+                state.invocation(&self.request_id, self.attempt.as_deref(), Answer::InvocationResponse)?;
             known.on_response_start();
             Ok(known.chunks())
         })
@@ -81,7 +83,8 @@ impl Post {
     /// The response has ended after `produced_bytes`.
     fn end(&self, result: InvokeResult, produced_bytes: u64) -> Result<(), ApiError> {
         self.environment.change(|state| {
-            let known = state.invocation(&self.request_id, self.attempt.as_deref())?;
+            let known =
+                state.invocation(&self.request_id, self.attempt.as_deref(), Answer::InvocationResponse)?;
             known.on_streamed(result, produced_bytes);
             Ok(())
         })

@@ -16,6 +16,7 @@ use super::extension::header;
 use super::response::response;
 use crate::environment::Shared;
 use crate::environment::invocation::Delivery;
+use crate::environment::state::Answer;
 
 /// Largest response of a buffered invocation: 6 MiB and 100 bytes.
 pub(super) const MAX_RESPONSE_BYTES: usize = 6 * 1024 * 1024 + 100;
@@ -67,7 +68,9 @@ async fn error(
         read(body).await.map_err(|_| ApiError::bad_request("InvalidErrorShape", "cannot read the error"))?;
     let (error_type, attempt) = (error_type(&headers), header(&headers, INVOCATION_ID));
     environment.change(|state| {
-        state.invocation(&request_id, attempt).map(|known| known.on_response(payload, Some(error_type)))
+        let known = state.invocation(&request_id, attempt, Answer::InvocationErrorResponse)?;
+        known.on_response(payload, Some(error_type));
+        Ok::<_, ApiError>(())
     })?;
     Ok(accepted())
 }
@@ -82,8 +85,7 @@ async fn init_error(
     let error_type = error_type(&headers);
     environment.change(|state| {
         if state.runtime.has_polled {
-            let message = "Transition from RuntimeReady to RuntimeInitError is not allowed";
-            return Err(ApiError::forbidden("InvalidStateTransition", message));
+            return Err(ApiError::invalid_transition("Ready", "InitError"));
         }
         state.runtime.init_error = Some((error_type, payload));
         Ok(())

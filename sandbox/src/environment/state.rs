@@ -5,7 +5,6 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use http::StatusCode;
 use serde_json::Value;
 use tokio::sync::oneshot;
 use uuid::Uuid;
@@ -65,6 +64,15 @@ pub struct Runtime {
     pub restore_error: Option<String>,
     /// Its pending `next` calls.
     pub waiters: VecDeque<oneshot::Sender<Delivery>>,
+}
+
+/// What a runtime posts for an invocation, by the name of the state it leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// A result.
+    InvocationResponse,
+    /// The handler's error.
+    InvocationErrorResponse,
 }
 
 impl State {
@@ -134,13 +142,12 @@ impl State {
             return Err(ApiError::forbidden("Extension.RegistrationClosed", message));
         }
         if self.managed_instances && events.invoke {
-            let message = "Invalid event type: INVOKE is not supported on managed instances";
-            return Err(ApiError::forbidden("Extension.InvalidEventType", message));
+            return Err(ApiError::invalid_event_type("INVOKE"));
         }
         let id = Uuid::new_v4().to_string();
         if let Some(extension) = self.extensions.iter_mut().find(|known| known.name == name) {
             if extension.state != ExtensionState::Started {
-                return Err(invalid_state(extension.state, ExtensionState::Registered));
+                return Err(invalid_state(extension, ExtensionState::Registered));
             }
             extension.id = Some(id.clone());
             extension.events = events;
@@ -181,7 +188,7 @@ impl State {
         let extension = self.extension(header)?;
         use ExtensionState::{Ready, Registered, Running};
         if !matches!(extension.state, Registered | Running) {
-            return Err(invalid_state(extension.state, Ready));
+            return Err(invalid_state(extension, Ready));
         }
         extension.state = Ready;
         let (sender, receiver) = oneshot::channel();
@@ -208,7 +215,7 @@ impl State {
             _ => false,
         };
         if !allowed {
-            return Err(invalid_state(extension.state, target));
+            return Err(invalid_state(extension, target));
         }
         extension.state = target;
         extension.error_type = Some(error_type);
@@ -233,8 +240,7 @@ impl State {
     /// The runtime asks for its next invocation.
     pub fn runtime_next(&mut self) -> Result<oneshot::Receiver<Delivery>, ApiError> {
         if !self.managed_instances && self.in_flight.values().any(|known| !known.is_answered()) {
-            let message = "Transition from RuntimeRunning to RuntimeReady is not allowed";
-            return Err(ApiError::new(StatusCode::FORBIDDEN, "InvalidStateTransition", message));
+            return Err(ApiError::invalid_transition("Running", "Ready"));
         }
         for invocation in self.in_flight.values_mut() {
             invocation.on_next();
@@ -248,23 +254,28 @@ impl State {
     /// The runtime is ready for a snapshot and waits to be told that it has been restored.
     pub fn runtime_restore_next(&mut self) -> Result<oneshot::Receiver<()>, ApiError> {
         if self.runtime.has_polled {
-            let message = "Transition from RuntimeReady to RuntimeRestoreReady is not allowed";
-            return Err(ApiError::new(StatusCode::FORBIDDEN, "InvalidStateTransition", message));
+            return Err(ApiError::invalid_transition("Ready", "RestoreReady"));
         }
         let (sender, receiver) = oneshot::channel();
         self.runtime.restore_waiter = Some(sender);
         Ok(receiver)
     }
 
-    /// The invocation with this id, for a response or an error; unknown or already answered ids are refused, and
-    /// so is an answer to another attempt at the same request, as `invocation_id` tells if the runtime sends it.
+    /// The invocation with this id, for an `answer`; unknown or already answered ids are refused, and so is an
+    /// answer to another attempt at the same request, as `invocation_id` tells if the runtime sends it.
     pub fn invocation(
         &mut self,
         request_id: &str,
         invocation_id: Option<&str>,
+        answer: Answer,
     ) -> Result<&mut InFlight, ApiError> {
-        let known = self.in_flight.get_mut(request_id).filter(|known| !known.is_answered());
-        let known = known.ok_or_else(|| ApiError::bad_request("InvalidRequestID", "Invalid request ID"))?;
+        let unknown = || ApiError::bad_request("InvalidRequestID", "Invalid request ID");
+        let known = self.in_flight.get_mut(request_id).ok_or_else(unknown)?;
+        if known.is_answered() {
+            // Of several invocations at a time an answered one is forgotten.
+            let again = || ApiError::invalid_transition("RuntimeResponseSentState", &format!("{answer:?}"));
+            return Err(if self.managed_instances { unknown() } else { again() });
+        }
         if invocation_id.is_some_and(|echoed| echoed != known.invocation_id) {
             return Err(ApiError::bad_request("InvalidInvocationId", "Invalid invocation ID"));
         }
@@ -302,7 +313,11 @@ impl Runtime {
     }
 }
 
-fn invalid_state(from: ExtensionState, to: ExtensionState) -> ApiError {
-    let message = format!("Extension state transition from {from:?} to {to:?} is not allowed");
+fn invalid_state(extension: &Extension, to: ExtensionState) -> ApiError {
+    let (from, name) = (extension.state, &extension.name);
+    let message = format!(
+        "State transition from {from:?} to {to:?} failed for extension {name}. \
+         Error: State transition is not allowed"
+    );
     ApiError::forbidden("Extension.InvalidExtensionState", message)
 }

@@ -124,7 +124,8 @@ fn wrong_request_ids() {
     assert_eq!((wrong.status, wrong.error_type().as_str()), (400, "InvalidRequestID"));
     let id = request_id(&invocation);
     assert_eq!(stage.runtime.respond(&id, "1").status, 202);
-    assert_eq!(stage.runtime.respond(&id, "2").status, 400);
+    let second = stage.runtime.respond(&id, "2");
+    assert_eq!((second.status, second.error_type().as_str()), (403, "InvalidStateTransition"));
     assert_eq!(stage.caller.join().unwrap().json(), json!(1));
 }
 

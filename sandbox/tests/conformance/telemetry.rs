@@ -163,7 +163,7 @@ fn json_logs() {
         let events = listener.events();
         (events.len() == 2).then(|| events.iter().map(|event| event["record"].clone()).collect::<Vec<_>>())
     });
-    assert_eq!(records, [json!({"level": "INFO", "message": "hi"}), json!("crash\n")]);
+    assert_eq!(records, [json!({"level": "INFO", "message": "hi"}), json!("crash")]);
 }
 
 /// A TCP destination gets one JSON object a line, the same events in the same order.

@@ -1,0 +1,205 @@
+//! The sandbox beside AWS's own emulator: the same probe extension and the same runtime see the same.
+//!
+//! The emulator (`aws-lambda-rie`, from the Python package `aws-sam-cli`) is a front end on the code that runs in
+//! real environments, so where the two differ the sandbox needs a reason. `emulator/differences.json` lists every
+//! difference with its reason; one that is not listed fails the test, and so does one that has gone. After a change,
+//! `UPDATE_DIFFERENCES=1 cargo test -p tailor-e2e --test emulator` writes the list anew, reasons kept.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod emulator {
+    pub(crate) mod observed;
+    pub(crate) mod rie;
+}
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use emulator::observed::Observed;
+use emulator::rie::{Emulator, find_emulator, free_port};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use tailor_e2e::build::{project, sandbox};
+use tailor_e2e::process::Server;
+use tailor_e2e::sandbox::Lambda;
+use tailor_e2e::shipped::build_for_here;
+
+/// What the emulator and the sandbox are both started as.
+const MODES: [&str; 2] = ["on-demand", "lambda-managed-instances"];
+
+/// Invocations that `emulator/runtime.py` waits for.
+const INVOCATIONS: usize = 4;
+
+/// Between invocations: the emulator of managed instances refuses one that the runtime does not wait for.
+const PAUSE: Duration = Duration::from_millis(300);
+
+/// One thing the two show differently.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Difference {
+    mode: String,
+    what: String,
+    emulator: Value,
+    sandbox: Value,
+    why: String,
+}
+
+#[test]
+fn the_sandbox_differs_from_the_emulator_only_where_it_says_so() {
+    let Some(emulator) = find_emulator() else { return };
+    let mut found = Vec::new();
+    for mode in MODES {
+        let theirs = watch_emulator(&emulator, mode);
+        let ours = watch_sandbox(mode);
+        found.extend(compare(mode, &theirs, &ours));
+    }
+    let path = project().unwrap().join("tests/emulator/differences.json");
+    let known: Vec<Difference> =
+        fs::read(&path).map_or_else(|_| Vec::new(), |text| serde_json::from_slice(&text).unwrap());
+    for difference in &mut found {
+        let same =
+            known.iter().find(|known| (&known.mode, &known.what) == (&difference.mode, &difference.what));
+        difference.why = same.map_or_else(String::new, |same| same.why.clone());
+    }
+    if std::env::var_os("UPDATE_DIFFERENCES").is_some() {
+        fs::write(&path, serde_json::to_string_pretty(&found).unwrap() + "\n").unwrap();
+    } else {
+        assert_eq!(found, known, "listed in {} on the right", path.display());
+    }
+    let unexplained: Vec<_> = found.iter().filter(|difference| difference.why.is_empty()).collect();
+    assert!(unexplained.is_empty(), "without a reason: {unexplained:#?}");
+}
+
+fn compare(mode: &str, theirs: &Observed, ours: &Observed) -> Vec<Difference> {
+    // The emulator delivers no telemetry to an on-demand function's extensions.
+    let applies = |name: &String| mode != "on-demand" || !name.starts_with("telemetry");
+    let (theirs, ours) = (theirs.facts(), ours.facts());
+    let names: std::collections::BTreeSet<_> =
+        theirs.keys().chain(ours.keys()).filter(|name| applies(name)).collect();
+    let fact = |facts: &BTreeMap<String, Value>, name: &str| facts.get(name).cloned().unwrap_or(Value::Null);
+    names
+        .into_iter()
+        .map(|name| (name, fact(&theirs, name), fact(&ours, name)))
+        .filter(|(_, emulator, sandbox)| emulator != sandbox)
+        .map(|(name, emulator, sandbox)| Difference {
+            mode: mode.into(),
+            what: name.clone(),
+            emulator,
+            sandbox,
+            why: String::new(),
+        })
+        .collect()
+}
+
+/// A folder that environments share with the test, whoever they run as: so not in `/tmp`, which is their own.
+fn shared_folder() -> tempfile::TempDir {
+    let folder = tempfile::tempdir_in("/var/tmp").unwrap();
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let record = folder.path().join("record");
+    fs::create_dir(&record).unwrap();
+    fs::set_permissions(record, fs::Permissions::from_mode(0o777)).unwrap();
+    folder
+}
+
+/// Puts the probe and the runtime where both take them from: `opt/extensions` and a function's folder.
+fn put_in_place(folder: &Path) -> (PathBuf, PathBuf) {
+    let sources = project().unwrap().join("tests/emulator");
+    let (opt, function) = (folder.join("opt"), folder.join("functions/fn"));
+    fs::create_dir_all(opt.join("extensions")).unwrap();
+    fs::create_dir_all(&function).unwrap();
+    fs::copy(sources.join("probe.py"), opt.join("extensions/probe")).unwrap();
+    fs::copy(sources.join("runtime.py"), function.join("bootstrap")).unwrap();
+    (opt, function)
+}
+
+fn invoke_all(invoke: impl Fn() -> Value) -> Vec<Value> {
+    let answers = (0..INVOCATIONS).map(|_| {
+        std::thread::sleep(PAUSE);
+        invoke()
+    });
+    answers.collect()
+}
+
+/// What the emulator is started with to be a function of `mode`.
+fn environment<'a>(record: &'a Path, mode: &'a str) -> Vec<(&'a str, &'a str)> {
+    let mut environment = vec![
+        ("PROBE_RECORD", record.to_str().unwrap()),
+        ("AWS_LAMBDA_INITIALIZATION_TYPE", mode),
+        ("AWS_REGION", "us-east-1"),
+    ];
+    if mode != "on-demand" {
+        // What makes the emulator one of managed instances.
+        environment.push(("AWS_LAMBDA_MAX_CONCURRENCY", "2"));
+    }
+    environment
+}
+
+fn watch_emulator(emulator: &Emulator, mode: &str) -> Observed {
+    let folder = shared_folder();
+    let record = folder.path().join("record");
+    let (opt, function) = put_in_place(folder.path());
+    let mut running =
+        emulator.start(&opt, &function, &environment(&record, mode), &folder.path().join("log"));
+    let answers = invoke_all(|| running.invoke("{}"));
+    // The last events are delivered after the last answer.
+    std::thread::sleep(Duration::from_millis(500));
+    running.stop();
+    Observed::read(&record, answers)
+}
+
+fn watch_sandbox(mode: &str) -> Observed {
+    let folder = shared_folder();
+    let record = folder.path().join("record");
+    let (opt, function) = put_in_place(folder.path());
+    // Managed instances log nothing but JSON.
+    let log_format = if mode == "on-demand" { "Text" } else { "JSON" };
+    fs::write(
+        function.join("function.toml"),
+        format!(
+            "runtime = 'provided.al2023'\nname = 'test_function'\nmemory_mb = 3008\ntimeout_s = 60\n\
+             initialization_type = '{mode}'\nlog_format = '{log_format}'\nenvironment.PROBE_RECORD = '{}'\n",
+            record.display()
+        ),
+    )
+    .unwrap();
+    let address = format!("127.0.0.1:{}", free_port());
+    let mut command = Command::new(sandbox().unwrap());
+    command.args(["serve", "--listen", &address, "--account", "123456789012"]);
+    command.arg("--data").arg(folder.path().join("data"));
+    command.arg("--functions").arg(folder.path().join("functions")).arg("--layer").arg(opt);
+    let ready = || std::net::TcpStream::connect(&address).is_ok();
+    let mut sandbox = Server::start(&mut command, &folder.path().join("log"), ready).unwrap();
+    let lambda = Lambda::new(&address);
+    let answers = invoke_all(|| lambda.invoke("test_function", "{}").unwrap().payload);
+    std::thread::sleep(Duration::from_millis(500));
+    sandbox.stop(Duration::from_secs(20)).unwrap();
+    Observed::read(&record, answers)
+}
+
+/// The shipped extension on AWS's emulator: no invocation fails, it does not end before its time, and it says what
+/// it could not see.
+#[test]
+fn the_extension_is_at_home_on_the_emulator() {
+    let Some(emulator) = find_emulator() else { return };
+    let shipped = build_for_here(&["tailor-extension"]).unwrap().join("tailor-extension");
+    for mode in MODES {
+        let folder = shared_folder();
+        let (opt, function) = put_in_place(folder.path());
+        fs::remove_file(opt.join("extensions/probe")).unwrap();
+        fs::copy(&shipped, opt.join("extensions/tailor-extension")).unwrap();
+        let record = folder.path().join("record");
+        let mut running =
+            emulator.start(&opt, &function, &environment(&record, mode), &folder.path().join("log"));
+        let answers = invoke_all(|| running.invoke("{}"));
+        assert_eq!(answers[0], serde_json::json!({"answer": 1}), "{mode}");
+        std::thread::sleep(Duration::from_millis(500));
+        let log = running.stop();
+        assert!(!log.contains("Extension.Crash"), "{mode}: {log}");
+        let summary = log.lines().find(|line| line.contains("tailor.summary")).unwrap_or_default();
+        let summary: Value = serde_json::from_str(summary).unwrap_or_else(|_| panic!("{mode}: {log}"));
+        assert_eq!(summary["invocations"], INVOCATIONS, "{mode}: {summary}");
+    }
+}
