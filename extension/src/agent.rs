@@ -10,7 +10,7 @@ use tailor_sizing::rollup::Rollup;
 use crate::ledger::Ledger;
 use crate::outbox::{Outbox, Sealed};
 use crate::process::budget::Budget;
-use crate::process::{self, Processes, Snapshot};
+use crate::process::{self, Measured, Processes, Reading, Snapshot};
 use crate::settings::Settings;
 use crate::telemetry::{Delivery, Event};
 
@@ -36,6 +36,8 @@ struct Current {
     request_id: String,
     start: Snapshot,
     began: Instant,
+    /// How long it had run at the last look.
+    last_look: Duration,
     /// The platform said that the handler is done.
     done: bool,
 }
@@ -61,7 +63,7 @@ impl Agent {
     /// INVOKE: closes the invocation before and opens this one.
     pub fn invoked(&mut self, request_id: &str, now_us: u64, deadline_ms: u64) {
         let snapshot = self.processes.read();
-        self.close_current(&snapshot);
+        self.close_current(&snapshot, None);
         self.processes.reset_peaks();
         self.ledger.invoked(request_id, now_us, self.first);
         if self.first {
@@ -74,6 +76,7 @@ impl Agent {
             request_id: request_id.to_owned(),
             start: snapshot,
             began: Instant::now(),
+            last_look: Duration::ZERO,
             done: false,
         });
         self.collect_finished(now_us);
@@ -92,6 +95,9 @@ impl Agent {
     pub fn tick(&mut self) {
         let processes = &mut self.processes;
         self.budget.spend(|| processes.tick());
+        if let Some(current) = &mut self.current {
+            current.last_look = current.began.elapsed();
+        }
     }
 
     /// Telemetry came, at `now_us`, microseconds since the Unix epoch.
@@ -131,10 +137,12 @@ impl Agent {
         self.outbox.environment_mut().id = new_environment_id();
     }
 
-    /// SHUTDOWN: reads the last invocation's processes, if they still live.
+    /// SHUTDOWN: reads the last invocation's processes, if they still live. Mostly the platform has ended them
+    /// before it tells us; then what the last look inside saw has to do.
     pub fn shutting_down(&mut self) {
+        let last_tick = self.processes.last_tick();
         let snapshot = self.processes.read();
-        self.close_current(&snapshot);
+        self.close_current(&snapshot, Some(&last_tick));
         // What is not finished is taken by [`Agent::finish`].
         self.collect_finished(0);
     }
@@ -186,13 +194,20 @@ impl Agent {
         (&self.totals, self.outbox.environment_mut())
     }
 
-    fn close_current(&mut self, end: &Snapshot) {
+    fn close_current(&mut self, end: &Snapshot, last_tick: Option<&Snapshot>) {
         let Some(current) = self.current.take() else { return };
-        // With the runtime gone there is nothing to compare: it was killed, or it ended before us.
-        let alive = end.processes.iter().any(|process| {
+        let began = |process: &Reading| {
             current.start.processes.iter().any(|earlier| earlier.identity == process.identity)
-        });
-        let measured = alive.then(|| process::between(&current.start, end));
+        };
+        let lives_in = |snapshot: &Snapshot| snapshot.processes.iter().any(began);
+        let measured = if lives_in(end) {
+            Some(process::between(&current.start, end))
+        } else {
+            last_tick.filter(|tick| lives_in(tick)).map(|tick| Measured {
+                last_look_us: Some(u64::try_from(current.last_look.as_micros()).unwrap_or(u64::MAX)),
+                ..process::between(&current.start, tick)
+            })
+        };
         self.ledger.measured(&current.request_id, measured);
     }
 

@@ -14,6 +14,8 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
+use crate::process::machine::count_own_connection;
+
 mod tls;
 
 /// Bytes of an answer that are read; those of Lambda, of the collector and of credentials are a few hundred.
@@ -132,6 +134,7 @@ impl Client {
         // An IPv6 address stands in brackets in a URL and nowhere else.
         let host = self.authority.host().trim_start_matches('[').trim_end_matches(']');
         let stream = TcpStream::connect((host, port)).await?;
+        count_own_connection();
         stream.set_nodelay(true)?;
         if !self.is_https {
             return Ok(Box::new(TokioIo::new(stream)));

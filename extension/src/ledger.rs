@@ -251,13 +251,13 @@ impl Entry {
     fn to_invocation(&self, memory_mb: u32) -> Invocation {
         let metrics = self.report.as_ref().map(|report| report.metrics).unwrap_or_default();
         let runtime = self.runtime_done.as_ref().map(|done| done.metrics).unwrap_or_default();
+        let told_us = metrics.duration_ms.or(runtime.duration_ms).map(microseconds);
         let measured = match &self.measurement {
-            Measurement::Done(measured) => Some(*measured),
+            Measurement::Done(measured) => Some(*measured).filter(|measured| stands_for(measured, told_us)),
             Measurement::Pending | Measurement::Impossible => None,
         };
         // Without the platform's word, the busiest thread's time is the least the invocation can have taken.
         let least_us = measured.map_or(0, |m| m.work.top_busy_us + m.work.top_starved_us);
-        let told_us = metrics.duration_ms.or(runtime.duration_ms).map(microseconds);
         let duration_us = told_us.unwrap_or(least_us);
         let init_us = metrics.init_duration_ms.map_or(0, microseconds);
         let billed_ms =
@@ -270,7 +270,8 @@ impl Entry {
             outcome: self.outcome(max_memory_used_mb, memory_mb),
             cold_start: self.cold_start || init_us > 0,
             caveats: Caveats {
-                estimated: told_us.is_none(),
+                estimated: told_us.is_none()
+                    || measured.is_some_and(|measured| measured.last_look_us.is_some()),
                 report_missing: self.report.is_none(),
                 starved_inferred: measured.is_some_and(|measured| measured.starved_inferred),
                 peak_sampled: measured.is_some_and(|measured| measured.peak_sampled),
@@ -286,7 +287,7 @@ impl Entry {
             start_kib: measured.map_or(0, |measured| measured.start_kib),
             threads: measured.map_or(0, |measured| measured.threads),
             descriptors: measured.map_or(0, |measured| measured.descriptors),
-            tmp_used_kib: 0,
+            tmp_used_kib: measured.map_or(0, |measured| measured.tmp_used_kib),
             work: measured.map(|measured| complete(&measured, duration_us, memory_mb)),
         }
     }
@@ -317,6 +318,14 @@ impl Entry {
             None => Outcome::Unknown,
         }
     }
+}
+
+/// Whether a measurement stands for an invocation that took `told_us`: one that ended unseen was looked at last
+/// when at least four fifths of it had passed.
+fn stands_for(measured: &Measured, told_us: Option<u64>) -> bool {
+    measured.last_look_us.is_none_or(|look_us| {
+        told_us.is_some_and(|told_us| look_us.saturating_mul(5) >= told_us.saturating_mul(4))
+    })
 }
 
 /// Completes the work with what follows from the duration: starved time that was not seen, and idle time.

@@ -214,3 +214,20 @@ fn a_repetition_is_not_a_new_invocation_however_late_it_comes() {
     assert!(ledger.take_stale() > 0, "those too old to be remembered are counted");
     assert_eq!(tell(&mut ledger, many + 1), 1, "new ones still count");
 }
+
+/// The platform ends the runtime before it tells us: what was seen last is better than nothing, if it was late.
+#[test]
+fn a_last_look_stands_for_the_end_when_most_had_passed() {
+    let finished = |look_us| {
+        let mut ledger = Ledger::new(512);
+        ledger.invoked(ID, 1, false);
+        ledger.measured(ID, Some(Measured { last_look_us: Some(look_us), ..measured() }));
+        ledger.reported(report(), NOW_US);
+        ledger.take_finished(NOW_US)[0]
+    };
+    // It took 25.4 ms.
+    let late = finished(21_000);
+    assert!(late.work.is_some() && late.caveats.estimated && !late.caveats.report_missing);
+    let early = finished(20_000);
+    assert!(early.work.is_none() && early.peak_kib == 0 && !early.caveats.estimated);
+}

@@ -23,8 +23,12 @@ pub struct Measured {
     pub starved_inferred: bool,
     /// Most of the work was done by threads that ended unseen: nothing is known of their waits.
     pub threads_unseen: bool,
-    /// The peaks were not reset at the start.
+    /// The peaks were not reset at the start, or children ended and took theirs with them.
     pub peak_sampled: bool,
+    /// When the last look came, microseconds after the beginning, where the end itself could not be read.
+    pub last_look_us: Option<u64>,
+    /// `/tmp` in use at the end, KiB; zero when unknown.
+    pub tmp_used_kib: u64,
 }
 
 /// The share of CPU time that may belong to ended threads before starved time counts as inferred.
@@ -56,11 +60,17 @@ pub fn between(start: &Snapshot, end: &Snapshot) -> Measured {
     };
     let mut sums = Sums::default();
     let mut work = Work::default();
+    let mut children_ended = false;
+    // Of those that were there before, and of those begun since.
+    let (mut old_peaks_kib, mut new_peaks_kib) = (0u64, 0u64);
     let (mut threads, mut threads_seen, mut descriptors, mut ended_ns) = (0usize, 0usize, 0u64, 0u64);
     for process in &end.processes {
         let earlier = before(process);
         sums.cpu_ns += process.cpu_ns.saturating_sub(earlier.cpu_ns);
         sums.system_ns += process.system_ns.saturating_sub(earlier.system_ns);
+        children_ended |= process.ended_children_faults > earlier.ended_children_faults;
+        let is_new = earlier.identity != process.identity;
+        *(if is_new { &mut new_peaks_kib } else { &mut old_peaks_kib }) += process.peak_kib;
         ended_ns += process.ended_children_ns.saturating_sub(earlier.ended_children_ns);
         work.minor_faults += process.minor_faults.saturating_sub(earlier.minor_faults);
         work.major_faults += process.major_faults.saturating_sub(earlier.major_faults);
@@ -85,19 +95,25 @@ pub fn between(start: &Snapshot, end: &Snapshot) -> Measured {
     work.system_us = (sums.system_ns / 1_000).min(cpu_us);
     work.user_us = cpu_us - work.system_us;
     work.starved_us = sums.wait_ns / 1_000;
+    let (before, after) = (&start.machine, &end.machine);
+    work.network_rx_bytes = after.received_bytes.saturating_sub(before.received_bytes);
+    work.network_tx_bytes = after.sent_bytes.saturating_sub(before.sent_bytes);
+    work.sockets_opened = after.connections.saturating_sub(before.connections);
     work.top_busy_us = sums.top_run_ns / 1_000;
     work.top_starved_us = sums.top_wait_ns / 1_000;
     work.effective_threads_milli = effective_threads_milli(&sums);
     Measured {
         work,
-        peak_kib: end.peak_kib(),
+        peak_kib: old_peaks_kib + new_peaks_kib.max(end.newcomers_peak_kib),
         start_kib: start.resident_kib(),
         threads: u32::try_from(threads).unwrap_or(u32::MAX),
         descriptors: u32::try_from(descriptors).unwrap_or(u32::MAX),
         threads_seen: u32::try_from(threads_seen).unwrap_or(u32::MAX),
         starved_inferred: seen != Seen::All,
         threads_unseen: seen == Seen::Few,
-        peak_sampled: !end.peaks_reset,
+        peak_sampled: !end.peaks_reset || children_ended,
+        tmp_used_kib: after.tmp_used_kib,
+        last_look_us: None,
     }
 }
 
@@ -190,7 +206,7 @@ mod tests {
     }
 
     fn snapshot(processes: Vec<Reading>) -> Snapshot {
-        Snapshot { processes, peaks_reset: true }
+        Snapshot { processes, peaks_reset: true, ..Snapshot::default() }
     }
 
     #[test]
@@ -231,6 +247,20 @@ mod tests {
         let measured = between(&start, &snapshot(vec![parent]));
         // 1 ms of the parent, and 60 - 25 ms of the child.
         assert_eq!(measured.work.busy_us(), 36_000);
+    }
+
+    #[test]
+    fn what_children_held_before_they_ended_counts_for_the_peak() {
+        let at = |pid, peak_kib| Reading { peak_kib, ..process(pid, 1, &[]) };
+        let start = snapshot(vec![at(7, 900)]);
+        let mut end = snapshot(vec![at(7, 1_000), at(8, 300)]);
+        end.newcomers_peak_kib = 2_000;
+        assert_eq!(between(&start, &end).peak_kib, 3_000, "they held 2,000 together, of which 300 are left");
+        end.newcomers_peak_kib = 0;
+        assert_eq!(between(&start, &end).peak_kib, 1_300);
+        assert!(!between(&start, &end).peak_sampled);
+        end.processes[0].ended_children_faults = 1;
+        assert!(between(&start, &end).peak_sampled, "one may have ended between two looks");
     }
 
     /// Real processes: a child of the test's own parent is what the runtime is to the extension.

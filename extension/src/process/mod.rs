@@ -6,6 +6,7 @@
 pub mod budget;
 mod difference;
 mod files;
+pub mod machine;
 mod parse;
 mod probe;
 mod scan;
@@ -18,7 +19,8 @@ pub use probe::Reading;
 pub use threads::ThreadReading;
 
 use files::{Allowance, View};
-use probe::Probe;
+use machine::{Machine, Watch};
+use probe::{Glance, Probe};
 use scan::Scanner;
 
 use crate::settings::Peak;
@@ -43,6 +45,10 @@ pub struct Processes {
     /// Threads as the ticks of this invocation last saw them, by process and thread id. Those that end take
     /// their counters with them, and this is what is left.
     ticked: HashMap<(i32, i32), ThreadReading>,
+    /// What the last tick of this invocation saw, and the most that processes begun in it held at any tick, KiB.
+    glances: Vec<Glance>,
+    newcomers_peak_kib: u64,
+    watch: Watch,
     loadavg: View,
     allowance: Allowance,
     /// The id that was given last when we looked last. Unchanged, no process and no thread has begun since.
@@ -56,6 +62,10 @@ pub struct Snapshot {
     pub processes: Vec<Reading>,
     /// Whether the peaks in this snapshot go back to a reset at the start of the invocation only.
     pub peaks_reset: bool,
+    /// The most that processes begun in the invocation were seen to hold at once before some of them ended, KiB.
+    pub newcomers_peak_kib: u64,
+    /// What is counted for the environment as a whole.
+    pub machine: Machine,
 }
 
 impl Processes {
@@ -73,8 +83,18 @@ impl Processes {
 
     fn with(scanner: Scanner, peak: Peak) -> Self {
         let allowance = Allowance::of(MAX_HELD);
-        let loadavg = View::of("/proc/loadavg".to_owned(), &allowance);
-        Self { scanner, probes: vec![], peak, ticked: HashMap::new(), loadavg, allowance, last_id: None }
+        Self {
+            scanner,
+            probes: vec![],
+            peak,
+            ticked: HashMap::new(),
+            glances: vec![],
+            newcomers_peak_kib: 0,
+            watch: Watch::new(&allowance),
+            loadavg: View::of("/proc/loadavg".to_owned(), &allowance),
+            allowance,
+            last_id: None,
+        }
     }
 
     /// Reads every process, new ones included. Processes that ended are dropped.
@@ -92,7 +112,8 @@ impl Processes {
             if let Some(reading) = &mut reading {
                 add_ended_threads(reading, &self.ticked);
             }
-            peaks_reset &= probe.peak_was_reset();
+            peaks_reset &= probe.peak_was_reset() || probe.is_new;
+            probe.is_new = false;
             let alive = reading.is_some();
             processes.extend(reading);
             alive
@@ -100,6 +121,7 @@ impl Processes {
         if may_have_begun {
             for mut probe in self.find_new() {
                 // Found only now: all of its life lies in this invocation, or before the first.
+                probe.is_new = false;
                 if let Some(reading) = probe.read(probe.cpu_ns(), true) {
                     processes.push(reading);
                     self.probes.push(probe);
@@ -107,7 +129,22 @@ impl Processes {
             }
         }
         self.ticked.clear();
-        Snapshot { processes, peaks_reset }
+        self.glances.clear();
+        let newcomers_peak_kib = std::mem::take(&mut self.newcomers_peak_kib);
+        Snapshot { processes, peaks_reset, newcomers_peak_kib, machine: self.watch.read() }
+    }
+
+    /// What the last tick saw, as far as it looked: for an invocation whose processes are gone.
+    #[must_use]
+    pub fn last_tick(&self) -> Snapshot {
+        let reading = |glance: &Glance| {
+            let (identity, cpu_ns) = (glance.identity, glance.cpu_ns);
+            let mut reading = Reading { identity, cpu_ns, ..Reading::default() };
+            add_ended_threads(&mut reading, &self.ticked);
+            reading.live_threads = reading.threads.len();
+            reading
+        };
+        Snapshot { processes: self.glances.iter().map(reading).collect(), ..Snapshot::default() }
     }
 
     /// Looks at the threads in the middle of an invocation, so that those that end before it does are not
@@ -118,8 +155,10 @@ impl Processes {
             let new = self.find_new();
             self.probes.extend(new);
         }
+        self.glances.clear();
         for probe in &mut self.probes {
             let pid = probe.pid();
+            self.glances.push(probe.glance());
             let threads = probe.thread_times(may_have_begun);
             for thread in threads {
                 let key = (pid, thread.tid);
@@ -128,6 +167,8 @@ impl Processes {
                 }
             }
         }
+        let newcomers_kib = self.glances.iter().map(|glance| glance.peak_kib).sum();
+        self.newcomers_peak_kib = self.newcomers_peak_kib.max(newcomers_kib);
     }
 
     /// Whether any process or thread may have begun since this was asked last: one read that saves a scan.
@@ -174,12 +215,6 @@ impl Snapshot {
     #[must_use]
     pub fn resident_kib(&self) -> u64 {
         self.processes.iter().map(|process| process.resident_kib).sum()
-    }
-
-    /// Sum of the processes' peaks, KiB: the most they can have held at once.
-    #[must_use]
-    pub fn peak_kib(&self) -> u64 {
-        self.processes.iter().map(|process| process.peak_kib).sum()
     }
 }
 

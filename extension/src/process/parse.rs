@@ -5,6 +5,8 @@
 pub(super) struct Stat {
     pub(super) parent: i32,
     pub(super) minor_faults: u64,
+    /// Of children that ended and were waited for; every process that ever ran had some.
+    pub(super) ended_children_faults: u64,
     pub(super) major_faults: u64,
     pub(super) user_ticks: u64,
     pub(super) system_ticks: u64,
@@ -31,6 +33,7 @@ pub(super) fn stat(text: &str) -> Option<Stat> {
     Some(Stat {
         parent,
         minor_faults: field(10),
+        ended_children_faults: field(11),
         major_faults: field(12),
         user_ticks: field(14),
         system_ticks: field(15),
@@ -60,6 +63,24 @@ pub(super) fn last_id(text: &str) -> Option<u64> {
     text.split_ascii_whitespace().nth(4)?.parse().ok()
 }
 
+/// `/proc/net/dev`: bytes received and sent over the interfaces whose names begin with `prefix`; `None` when
+/// there is none.
+pub(super) fn interface_bytes(text: &str, prefix: &str) -> Option<[u64; 2]> {
+    let interfaces = text.lines().filter_map(|line| line.trim_start().strip_prefix(prefix)?.split_once(':'));
+    interfaces.fold(None, |sum, (_, counters)| {
+        let [received, sent] = sum.unwrap_or([0u64; 2]);
+        let mut counters = counters.split_ascii_whitespace().map(|number| number.parse().unwrap_or(0));
+        Some([received + counters.next().unwrap_or(0), sent + counters.nth(7).unwrap_or(0)])
+    })
+}
+
+/// `/proc/net/snmp`: TCP connections opened from this side.
+pub(super) fn active_opens(text: &str) -> Option<u64> {
+    let mut lines = text.lines().filter_map(|line| line.strip_prefix("Tcp:"));
+    let place = lines.next()?.split_ascii_whitespace().position(|name| name == "ActiveOpens")?;
+    lines.next()?.split_ascii_whitespace().nth(place)?.parse().ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -73,6 +94,7 @@ mod tests {
             Stat {
                 parent: 3,
                 minor_faults: 101,
+                ended_children_faults: 202,
                 major_faults: 11,
                 user_ticks: 301,
                 system_ticks: 302,
@@ -93,5 +115,16 @@ mod tests {
         assert_eq!(schedstat("480162 17 3\n"), Some([480_162, 17, 3]));
         assert_eq!(schedstat("480162"), None);
         assert_eq!(last_id("0.10 0.05 0.01 1/123 4567\n"), Some(4_567));
+    }
+
+    #[test]
+    fn network() {
+        let dev = "Inter-| Receive | Transmit\n face |bytes packets|bytes packets\n    lo: 9 1 0 0 0 0 0 0 9 1 0 0 0 0 0 0\nvinternal_1: 100 2 0 0 0 0 0 0 30 4 0 0 0 0 0 0\n  vint_runtime:1 2 0 0 0 0 0 0 3 4 0 0 0 0 0 0\n";
+        assert_eq!(interface_bytes(dev, "vint"), Some([101, 33]));
+        assert_eq!(interface_bytes(dev, "lo"), Some([9, 9]));
+        assert_eq!(interface_bytes(dev, "eth"), None);
+        let snmp = "Ip: Forwarding\nIp: 1\nTcp: RtoAlgorithm ActiveOpens PassiveOpens\nTcp: 1 63911 49960\n";
+        assert_eq!(active_opens(snmp), Some(63_911));
+        assert_eq!(active_opens("Tcp: Other\nTcp: 1\n"), None);
     }
 }

@@ -25,6 +25,8 @@ pub struct Reading {
     pub system_ns: u64,
     /// CPU time of children that ended and were waited for, in steps of a tick, nanoseconds.
     pub ended_children_ns: u64,
+    /// Page faults of children that ended and were waited for.
+    pub ended_children_faults: u64,
     /// Page faults served from memory.
     pub minor_faults: u64,
     /// Page faults that read from disk.
@@ -56,6 +58,16 @@ pub(super) struct Probe {
     io: View,
     threads: Threads,
     peak_was_reset: bool,
+    /// It was not there when the invocation began.
+    pub(super) is_new: bool,
+}
+
+/// What is cheap to know of a process in the middle of an invocation.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Glance {
+    pub(super) identity: (i32, u64),
+    pub(super) cpu_ns: u64,
+    pub(super) peak_kib: u64,
 }
 
 impl Probe {
@@ -72,6 +84,7 @@ impl Probe {
             io: view("io"),
             threads: Threads::of(pid, allowance),
             peak_was_reset: false,
+            is_new: true,
         })
     }
 
@@ -106,6 +119,7 @@ impl Probe {
             cpu_ns: cpu_ns.unwrap_or((stat.user_ticks + stat.system_ticks) * TICK_NS),
             system_ns: stat.system_ticks * TICK_NS,
             ended_children_ns: stat.ended_children_ticks * TICK_NS,
+            ended_children_faults: stat.ended_children_faults,
             minor_faults: stat.minor_faults,
             major_faults: stat.major_faults,
             disk_read_bytes,
@@ -117,6 +131,16 @@ impl Probe {
             live_threads: threads.len(),
             threads,
         })
+    }
+
+    /// What a tick keeps of it: name, CPU time and, for one that began in this invocation and may end in it, peak.
+    pub(super) fn glance(&self) -> Glance {
+        let peak = |status: &str| Some(parse::value(status, "VmHWM:"));
+        Glance {
+            identity: (self.pid, self.started_ticks),
+            cpu_ns: self.cpu_ns().unwrap_or_default(),
+            peak_kib: if self.is_new { self.status.read(peak).unwrap_or_default() } else { 0 },
+        }
     }
 
     /// Run and wait times of its threads now; none when the process is gone.

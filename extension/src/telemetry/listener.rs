@@ -14,6 +14,8 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
+use crate::process::machine::count_own_connection;
+
 /// Most bytes of one delivery that are kept: twice the buffering limit we ask for, plus room for envelopes.
 const MAX_DELIVERY_BYTES: usize = 1 << 20;
 
@@ -48,6 +50,7 @@ pub fn serve(listener: TcpListener) -> mpsc::Receiver<Bytes> {
                 tokio::time::sleep(std::time::Duration::from_millis(100)).await;
                 continue;
             };
+            count_own_connection();
             let bodies = bodies.clone();
             tokio::task::spawn_local(async move {
                 let service = service_fn(move |request| receive(request, bodies.clone()));
