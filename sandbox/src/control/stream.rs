@@ -23,8 +23,9 @@ use crate::environment::invocation::{Completion, InvokeResult};
 /// Parts that wait for a slow caller; then the function waits too, as on Lambda.
 const PARTS_IN_FLIGHT: usize = 16;
 
-/// `InvokeComplete.ErrorDetails` is cut after this many bytes, far more than runtimes report.
-const MAX_DETAILS_BYTES: usize = 256 * 1024;
+/// `InvokeComplete.ErrorDetails` is cut after this many bytes, far more than runtimes report. Escaped they still fit
+/// into one event.
+const MAX_DETAILS_BYTES: usize = 64 * 1024;
 
 type Events = Sender<Bytes, Infallible>;
 

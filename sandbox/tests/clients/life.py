@@ -111,4 +111,14 @@ client.delete_alias(FunctionName="f", Name="live")
 client.delete_function(FunctionName="f", Qualifier="1")
 client.delete_function(FunctionName="f")
 refused("ResourceNotFoundException", client.get_function, FunctionName="f")
+
+# Tenants are unknown to older versions of boto3.
+if "TenantId" in client.meta.service_model.operation_model("Invoke").input_shape.members:
+    isolation = {"TenantIsolationMode": "PER_TENANT"}
+    isolated = client.create_function(Code={"ZipFile": packed()}, TenancyConfig=isolation, **{**base, "FunctionName": "t"})
+    assert isolated["TenancyConfig"] == isolation, isolated
+    client.get_waiter("function_active_v2").wait(FunctionName="t", WaiterConfig={"Delay": 1})
+    refused("InvalidParameterValueException", client.invoke, FunctionName="t")
+    assert answer("t", TenantId="blue")[0] == "$LATEST 128"
+    client.delete_function(FunctionName="t")
 print("done")
