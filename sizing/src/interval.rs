@@ -7,12 +7,12 @@
 use serde::Serialize;
 
 /// Variances and what multiplies them, one for each doubt; see [`Doubt`].
-pub const WEIGHTS: [f64; 5] = [1.0, 1.33, 0.006_9, 0.000_34, 1.66];
+pub const WEIGHTS: [f64; 5] = [1.0, 1.27, 0.004_6, 0.000_34, 1.91];
 
 /// Half-widths of the 80 % and the 95 % interval in standard deviations.
-pub const WIDTH_80: f64 = 1.41;
+pub const WIDTH_80: f64 = 1.40;
 /// See [`WIDTH_80`].
-pub const WIDTH_95: f64 = 3.04;
+pub const WIDTH_95: f64 = 2.99;
 
 /// Most standard deviations of any interval, in logarithm: beyond a factor of 1,000 it says nothing anyway.
 const MOST_LOG: f64 = 6.9;

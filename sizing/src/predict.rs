@@ -267,4 +267,34 @@ mod tests {
         assert!(width(&both, 2_048) < width(&model, 2_048));
         assert!((both.predict(Megabytes(3_008)).mean_ms / 99.0 - 1.0).abs() < 0.03);
     }
+
+    #[test]
+    fn parallelism_that_a_small_size_cannot_show_is_in_doubt() {
+        // Four threads with 100 ms of CPU each at 512 MB: 1.38 s, in which all but one wait at any time.
+        let mut telemetry = Rollup::default();
+        for _ in 0..30 {
+            telemetry.record(&Invocation {
+                outcome: Outcome::Success,
+                duration_us: 1_380_000,
+                billed_ms: 1_380,
+                work: Some(Work {
+                    user_us: 400_000,
+                    starved_us: 5_120_000,
+                    top_busy_us: 100_000,
+                    top_starved_us: 1_280_000,
+                    effective_threads_milli: 4_000,
+                    voluntary_switches: 8,
+                    ..Work::default()
+                }),
+                ..Invocation::default()
+            });
+        }
+        let model = Model::fit(&[(Megabytes(512), telemetry)]).unwrap();
+        let at = |memory| model.predict(Megabytes(memory));
+        // With 1.7 vCPU both readings agree; with 4 the threads take between 100 and 200 ms.
+        assert!((at(3_008).mean_ms / 235.0 - 1.0).abs() < 0.15, "{:?}", at(3_008));
+        assert!((100.0..200.0).contains(&at(7_076).mean_ms), "{:?}", at(7_076));
+        let width = |memory| (at(memory).interval_80[1] / at(memory).interval_80[0]).ln();
+        assert!(width(7_076) > 1.3 * width(3_008), "{} and {}", width(7_076), width(3_008));
+    }
 }

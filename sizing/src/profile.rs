@@ -6,7 +6,7 @@
 
 use crate::histogram::LogHistogram;
 use crate::invocation::Work;
-use crate::replay::Shape;
+use crate::replay::{MOST_REFILL, PERIOD_MS, Shape, refill_ms};
 use crate::rollup::{Rollup, WorkSum};
 use crate::units::Megabytes;
 
@@ -21,8 +21,9 @@ const THREADS_SEEN: f64 = 0.5;
 /// Timeslices per blocking of a thread, where the latter was not counted: the median of the sample functions.
 const SLICES_PER_SWITCH: f64 = 3.0;
 
-/// Most threads that are taken to run at once where throttling hides how many could: what a small size has.
-const HIDDEN_PARALLEL: f64 = 2.0;
+/// How much of the waiting behind others, seen while throttled, goes on at other sizes. Between nothing (the
+/// others were neighbours of that moment) and all of it (they are the function's own): half.
+const QUEUED_STAYS: f64 = 0.5;
 
 /// How far the run-queue wait of several threads may exceed what one throttled thread would wait: each
 /// thread waits for its own CPU, and small quotas serve one CPU at a time.
@@ -47,9 +48,12 @@ pub struct Profile {
     pub busy_ms: f64,
     /// Wall time lost for want of CPU, ms: starved time on the critical path.
     pub starved_ms: f64,
+    /// The part of it that throttling does not explain, ms: waiting behind others for a CPU, which more memory
+    /// does not shorten.
+    pub queued_ms: f64,
     /// Wall time with nothing to run, ms.
     pub idle_ms: f64,
-    /// Threads that run at once when nothing holds them back; at least 1.
+    /// Threads that would run at once if nothing held them back, by how many wanted to; at least 1.
     pub parallel: f64,
     /// How much of the work is handed between threads, from 0 (one thread) to 1.
     pub threaded: f64,
@@ -84,9 +88,10 @@ impl Profile {
         let per_ms = |total_us: u64| total_us as f64 / 1e3 / count;
         let Work { starved_us, top_starved_us, .. } = sum.work;
         let vcpus = f64::from(memory.visible_vcpus());
-        let share = memory.share();
         let wall_ms = per_ms(sum.wall_us);
-        let busy_ms = per_ms(sum.work.busy_us()).min(wall_ms * vcpus);
+        // Clocks that tick may show less than the busiest thread alone was measured to use.
+        let busy_us = sum.work.busy_us().max(sum.work.top_busy_us);
+        let busy_ms = per_ms(busy_us).min(wall_ms * vcpus);
 
         let threads = (sum.work.effective_threads_milli as f64 / 1e3 / count).clamp(1.0, MAX_THREADS);
         let threads = if threads_seen(&sum.work, threads) { threads } else { 1.0 };
@@ -97,23 +102,29 @@ impl Profile {
             wall_ms,
             busy_ms,
             starved_ms: 0.0,
+            queued_ms: 0.0,
             idle_ms: 0.0,
             parallel: (busy_ms / wall_ms).clamp(1.0, vcpus),
             threaded,
-            switches: switches(&sum.work) / count,
+            switches: (switches(&sum.work) / count).max(1.0),
             noise: 0.0,
             measured: true,
         };
-        profile.switches = profile.switches.max(1.0);
-        if share < 1.0 {
-            profile.starved_ms = profile.starved(per_ms(top_starved_us), per_ms(starved_us), threads);
-            if threads > ONE_THREAD {
-                let wanted = busy_ms + per_ms(starved_us);
-                profile.parallel = (wanted / (busy_ms + profile.starved_ms).max(1e-3))
-                    .clamp(1.0, threads.min(HIDDEN_PARALLEL));
-            }
+        let (top_ms, all_ms) = (per_ms(top_starved_us), per_ms(starved_us));
+        let throttled_ms =
+            if memory.share() < 1.0 { profile.throttled(top_ms, all_ms, threads) } else { 0.0 };
+        if threads > ONE_THREAD {
+            // Threads that wanted to run, on average over the time in which any did.
+            let active_ms =
+                if memory.share() < 1.0 { (busy_ms + throttled_ms).min(wall_ms) } else { wall_ms };
+            let demand = (busy_ms + all_ms) / active_ms.max(1e-3);
+            profile.parallel = profile.parallel.max(demand).min(threads.max(1.0));
         }
-        profile.idle_ms = (wall_ms - busy_ms / profile.parallel - profile.starved_ms).max(0.0);
+        let at_once = profile.parallel.min(vcpus);
+        let rest_ms = (wall_ms - busy_ms / at_once - throttled_ms).max(0.0);
+        profile.queued_ms = (top_ms - throttled_ms).clamp(0.0, rest_ms);
+        profile.idle_ms = rest_ms - profile.queued_ms;
+        profile.starved_ms = throttled_ms + profile.queued_ms;
         profile
     }
 
@@ -122,31 +133,44 @@ impl Profile {
     /// Threads that take turns wait one after the other: the sum counts. Threads that run at once wait at
     /// once: the busiest counts, or the mean over the effective threads. Which it is shows where both are
     /// compared with the most that throttling can take, which is when the work comes in one burst; waits
-    /// beyond that are for a CPU that others used, and stay at any size.
+    /// beyond that are for a CPU that others used.
     ///
     /// Where the kernel hides waits (no thread ever waited), throttling is taken to explain what it can.
-    fn starved(&self, top_ms: f64, all_ms: f64, threads: f64) -> f64 {
-        let one_burst = Shape { busy_ms: self.busy_ms / self.growth(), bursts: 1.0, ..self.one_thread() };
+    fn throttled(&self, top_ms: f64, all_ms: f64, threads: f64) -> f64 {
+        let one_burst = Shape {
+            busy_ms: self.busy_ms,
+            idle_ms: 0.0,
+            bursts: 1.0,
+            parallel: 1.0,
+            threaded: self.threaded,
+        };
         let most_ms = (one_burst.wall_ms(self.memory) - self.busy_ms).max(0.0);
         let at_once = top_ms.max(all_ms / threads).min(most_ms * (1.0 + THREADED_WAIT * self.threaded));
         let in_turn = if all_ms > 0.0 { all_ms.min(most_ms) } else { most_ms };
-        at_once.max(in_turn).clamp(0.0, (self.wall_ms - self.busy_ms).max(0.0))
+        let least_ms = self.busy_ms / threads.min(f64::from(self.memory.visible_vcpus()));
+        at_once.max(in_turn).clamp(0.0, (self.wall_ms - least_ms).max(0.0))
     }
 
-    const fn one_thread(&self) -> Shape {
-        Shape { busy_ms: 0.0, idle_ms: 0.0, bursts: 1.0, parallel: 1.0, threaded: self.threaded }
+    /// Wall time lost to throttling, ms: the part of `starved_ms` that more memory shortens.
+    #[must_use]
+    pub fn throttled_ms(&self) -> f64 {
+        self.starved_ms - self.queued_ms
     }
 
-    fn growth(&self) -> f64 {
-        crate::replay::growth(self.memory, self.threaded)
+    /// CPU time of the same work where nothing is throttled, ms.
+    fn unthrottled_busy_ms(&self) -> f64 {
+        let refills = self.throttled_ms() / PERIOD_MS;
+        let cost_ms = refills * refill_ms(self.memory, self.threaded);
+        (self.busy_ms - cost_ms).max((1.0 - MOST_REFILL) * self.busy_ms)
     }
 
     /// The work behind the means, in so many bursts.
     #[must_use]
     pub fn shape(&self, bursts: f64) -> Shape {
+        let stays = if self.memory.share() < 1.0 { QUEUED_STAYS } else { 1.0 };
         Shape {
-            busy_ms: self.busy_ms / self.growth(),
-            idle_ms: self.idle_ms,
+            busy_ms: self.unthrottled_busy_ms(),
+            idle_ms: self.idle_ms + stays * self.queued_ms,
             bursts,
             parallel: self.parallel,
             threaded: self.threaded,
@@ -163,6 +187,7 @@ impl Profile {
             wall_ms,
             busy_ms,
             starved_ms: (0.5 * wall_ms - busy_ms).max(0.0),
+            queued_ms: 0.0,
             idle_ms: 0.5 * wall_ms,
             parallel: 1.0,
             threaded: 0.0,

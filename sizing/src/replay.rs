@@ -19,8 +19,10 @@ const TICK_MS: f64 = 4.0;
 /// Run time a CPU takes from the pool at once, ms (`sched_cfs_bandwidth_slice_us`).
 const SLICE_MS: f64 = 5.0;
 
-/// Moments at which an invocation may begin that are averaged over.
-const PHASES: u32 = 6;
+/// Bursts replayed in all, at several moments at which an invocation may begin, and the fewest such moments:
+/// many bursts average over their own moments.
+const REPLAYED: f64 = 24.0;
+const LEAST_PHASES: f64 = 6.0;
 
 /// Steps of the golden ratio spread the tick's offset evenly over the phases.
 const GOLDEN: f64 = 0.618_034;
@@ -37,11 +39,14 @@ const MAX_PERIODS: f64 = 16.0;
 /// Less time than this is none, ms.
 const EPSILON_MS: f64 = 1e-9;
 
-/// CPU time grows at small sizes, where caches are cold after every throttled wait: by this much per squared
-/// octave below 512 MB with one thread, and more with threads that hand work to each other. Medians over the
-/// sample functions: 3 % and 7 % at 128 MB, up to 40 %.
-const GROWTH: f64 = 0.01;
-const GROWTH_THREADED: f64 = 0.03;
+/// CPU time that a refill waited for costs, since caches are cold after the wait, with one thread and besides
+/// with threads that hand work to each other. CPU time grows by 3 % and 10 % of itself at 128 MB, and half of
+/// that with each doubling: medians over the sample functions are 6 % and 7 % (mean 13 %) at 128 MB.
+const REFILL_MS: f64 = 0.05;
+const REFILL_THREADED_MS: f64 = 0.10;
+
+/// Share of a quota that a refill may cost at most.
+pub const MOST_REFILL: f64 = 0.3;
 
 /// One vCPU is not quite reached at 1,769 MB: single-threaded work runs there at 95.4 % of its full speed, at
 /// 1,536 MB at 97 % of what the share promises, and at full speed from about 2,048 MB (medians over published
@@ -49,13 +54,10 @@ const GROWTH_THREADED: f64 = 0.03;
 const KNEE: f64 = 0.048;
 const KNEE_MB: [f64; 3] = [1_024.0, 1_769.0, 2_048.0];
 
-/// Below this size CPU time grows, MB.
-const GROWTH_BELOW_MB: f64 = 512.0;
-
 /// An invocation's work, free of the size it was measured at. All finite and not negative.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Shape {
-    /// CPU time at 512 MB and above, ms.
+    /// CPU time where nothing is throttled, ms.
     pub busy_ms: f64,
     /// Wall time in which nothing wanted to run, ms.
     pub idle_ms: f64,
@@ -80,32 +82,37 @@ impl Shape {
     pub fn wall(&self, memory: Megabytes) -> (f64, f64) {
         let share = memory.share();
         let parallel = self.parallel.min(f64::from(memory.visible_vcpus())).max(1.0);
-        let busy_ms = self.busy_ms * growth(memory, self.threaded);
-        if busy_ms <= 0.0 || share <= 0.0 {
+        if self.busy_ms <= 0.0 || share <= 0.0 {
             return (self.idle_ms, 0.0);
         }
-        let busy_ms = busy_ms * (1.0 + knee(memory) * (2.0 - parallel).clamp(0.0, 1.0));
+        let busy_ms = self.busy_ms * (1.0 + knee(memory) * (2.0 - parallel).clamp(0.0, 1.0));
         if share >= parallel {
             return (self.idle_ms + busy_ms / parallel, 0.0);
         }
         let all = self.bursts.round().max(1.0);
         let bursts = all.min(MAX_BURSTS);
         let quota_ms = PERIOD_MS * share;
-        let skipped = (busy_ms / all / quota_ms - MAX_PERIODS).floor().max(0.0);
+        let refill_ms = refill_ms(memory, self.threaded);
+        let net_ms = quota_ms - refill_ms;
+        let skipped = (busy_ms / all / net_ms - MAX_PERIODS).floor().max(0.0);
         let burst = Burst {
-            busy_ms: busy_ms / all - skipped * quota_ms,
+            busy_ms: busy_ms / all - skipped * net_ms,
+            refill_ms,
             gap_ms: self.idle_ms / all,
             quota_ms,
             parallel,
         };
         let (mut sum, mut square) = (0.0, 0.0);
-        for phase in 0..PHASES {
-            let replayed = burst.repeat(bursts, f64::from(phase));
+        let phases = (REPLAYED / bursts).ceil().max(LEAST_PHASES);
+        let mut phase = 0.0;
+        while phase < phases {
+            let replayed = burst.repeat(bursts, phase, phases);
             sum += replayed;
             square += replayed * replayed;
+            phase += 1.0;
         }
-        let mean = sum / f64::from(PHASES);
-        let variance = (square / f64::from(PHASES) - mean * mean).max(0.0);
+        let mean = sum / phases;
+        let variance = (square / phases - mean * mean).max(0.0);
         let wall = mean * (all / bursts) + all * skipped * PERIOD_MS;
         // What was scaled up or skipped is many alike, whose spread averages out.
         (wall, variance * (all / bursts) / (wall * wall).max(f64::MIN_POSITIVE))
@@ -119,28 +126,31 @@ fn knee(memory: Megabytes) -> f64 {
     KNEE * ((mb - from) / (top - from)).min((to - mb) / (to - top)).max(0.0)
 }
 
-/// CPU time at `memory` relative to that at 512 MB and above.
+/// CPU time that every refill waited for costs at `memory`, ms: well below the quota, so that work gets done.
 #[must_use]
-pub fn growth(memory: Megabytes, threaded: f64) -> f64 {
-    let octaves = (GROWTH_BELOW_MB / f64::from(memory.0.max(1))).log2().clamp(0.0, 2.0);
-    1.0 + octaves * octaves * (GROWTH + GROWTH_THREADED * threaded.clamp(0.0, 1.0))
+pub fn refill_ms(memory: Megabytes, threaded: f64) -> f64 {
+    let costs = REFILL_MS + REFILL_THREADED_MS * threaded.clamp(0.0, 1.0);
+    costs.min(MOST_REFILL * PERIOD_MS * memory.share())
 }
 
 /// One of the equal bursts and the gap around it.
 struct Burst {
     busy_ms: f64,
+    /// What a refill waited for costs.
+    refill_ms: f64,
     gap_ms: f64,
     quota_ms: f64,
     parallel: f64,
 }
 
 impl Burst {
-    /// Wall time of `count` bursts and their gaps, begun at one of the [`PHASES`].
-    fn repeat(&self, count: f64, phase: f64) -> f64 {
+    /// Wall time of `count` bursts and their gaps, begun at one of so many phases of the period.
+    fn repeat(&self, count: f64, phase: f64, phases: f64) -> f64 {
         let mut cpu = Cpu {
             quota_ms: self.quota_ms,
+            refill_ms: self.refill_ms,
             elapsed: 0.0,
-            to_period: PERIOD_MS * (1.0 - (phase + 0.5) / f64::from(PHASES)),
+            to_period: PERIOD_MS * (1.0 - (phase + 0.5) / phases),
             to_tick: TICK_MS * (1.0 - (phase * GOLDEN).fract()),
             mine: 0.0,
             pool: self.quota_ms,
@@ -159,6 +169,8 @@ impl Burst {
 /// The bandwidth controller as one run queue sees it.
 struct Cpu {
     quota_ms: f64,
+    /// CPU time that every refill waited for costs.
+    refill_ms: f64,
     elapsed: f64,
     /// Until the next refill.
     to_period: f64,
@@ -175,7 +187,7 @@ impl Cpu {
     fn run(&mut self, mut need: f64, parallel: f64) {
         self.take();
         if self.mine <= 0.0 {
-            self.wait_for_quota();
+            need += self.wait_for_quota();
         }
         while need > EPSILON_MS {
             let step = (need / parallel).min(self.to_tick).min(self.to_period);
@@ -188,10 +200,11 @@ impl Cpu {
             if need > EPSILON_MS && ticked && self.mine <= 0.0 {
                 self.take();
                 if self.mine <= 0.0 {
-                    let alike = ((need / self.quota_ms).floor() - LAST_PERIODS).max(0.0);
-                    need -= alike * self.quota_ms;
+                    let net_ms = self.quota_ms - self.refill_ms;
+                    let alike = ((need / net_ms).floor() - LAST_PERIODS).max(0.0);
+                    need -= alike * net_ms;
                     self.elapsed += alike * PERIOD_MS;
-                    self.wait_for_quota();
+                    need += self.wait_for_quota();
                 }
             }
         }
@@ -202,7 +215,8 @@ impl Cpu {
         }
     }
 
-    /// Lets `gap` ms pass without work: debts are paid from the refills, and at most one quota is kept.
+    /// Lets `gap` ms pass without work. Of the refills at most one quota is kept, and a debt stays until the
+    /// next burst: the kernel settles it when a thread wants to run, and not while all sleep.
     fn sleep(&mut self, gap: f64) {
         self.elapsed += gap;
         self.to_tick = TICK_MS - (gap - self.to_tick).rem_euclid(TICK_MS);
@@ -211,10 +225,7 @@ impl Cpu {
             return;
         }
         let refills = ((gap - self.to_period) / PERIOD_MS).floor() + 1.0;
-        let paid = (-self.mine).clamp(0.0, refills * self.quota_ms);
-        let left_over = (refills * self.quota_ms - paid).clamp(0.0, self.quota_ms);
-        self.mine += paid;
-        self.pool = left_over;
+        self.pool = self.quota_ms;
         self.to_period = (self.to_period + refills * PERIOD_MS - gap).clamp(EPSILON_MS, PERIOD_MS);
     }
 
@@ -225,8 +236,8 @@ impl Cpu {
         self.mine += amount;
     }
 
-    /// Throttled: waits for as many refills as the debt takes.
-    fn wait_for_quota(&mut self) {
+    /// Throttled: waits for as many refills as the debt takes, and returns the CPU time that costs.
+    fn wait_for_quota(&mut self) -> f64 {
         let refills = ((-self.mine / self.quota_ms).floor() + 1.0).max(1.0);
         let wait = self.to_period + (refills - 1.0) * PERIOD_MS;
         // The kernel lends no more than it takes to be runnable again; the rest of the refill stays pooled.
@@ -235,6 +246,7 @@ impl Cpu {
         self.elapsed += wait;
         self.to_period = PERIOD_MS;
         self.to_tick = TICK_MS - (wait - self.to_tick).rem_euclid(TICK_MS);
+        refills * self.refill_ms
     }
 
     /// Lets time pass, at most up to the next tick or refill; says which of them came.
@@ -268,7 +280,8 @@ mod tests {
         let shape = single(5_000.0, 0.0, 1.0);
         for memory in [128, 256, 512, 1_024] {
             let memory = Megabytes(memory);
-            let expected = 5_000.0 * growth(memory, 0.0) / memory.share();
+            let quota_ms = PERIOD_MS * memory.share();
+            let expected = 5_000.0 * PERIOD_MS / (quota_ms - refill_ms(memory, 0.0));
             let wall = shape.wall_ms(memory);
             assert!((wall / expected - 1.0).abs() < 0.02, "{memory}: {wall} against {expected}");
         }

@@ -18,8 +18,9 @@ const LONGEST_BURST_MS: f64 = 80.0;
 /// expected, within a factor of e.
 const BURSTS_POWER: f64 = 0.35;
 
-/// How exactly the replay tells the wall time of the size that was measured: a share of it, and in ms.
-const REPLAY_SHARE: f64 = 0.05;
+/// How exactly the replay tells the wall time of the size that was measured, besides the noise of its mean: a
+/// share of it, and in ms.
+const REPLAY_SHARE: f64 = 0.03;
 const REPLAY_MS: f64 = 0.3;
 
 /// How exactly it tells the wall time of another size, as a standard deviation in logarithm.
@@ -34,7 +35,8 @@ const LEAST_NOISE: f64 = 1e-4;
 /// Sizes whose counters are used to make hypotheses; all sizes' wall times weigh them.
 const SOURCES: usize = 3;
 
-/// Hypotheses kept, with counters and without: the rest have little weight.
+/// Hypotheses kept, with counters (times two where parallelism is in doubt) and without: the rest have little
+/// weight.
 const KEPT: usize = 3;
 const BLIND_KEPT: usize = 16;
 
@@ -73,6 +75,11 @@ impl WorkModel {
         sources.retain(|source| source.measured == best.measured);
         sources.truncate(if best.measured { SOURCES } else { 1 });
 
+        let kept = match best {
+            Profile { measured: false, .. } => BLIND_KEPT,
+            doubtful if parallels(doubtful).len() > 1 => 2 * KEPT,
+            _ => KEPT,
+        };
         let mut weighed: Vec<(f64, Shape)> = Vec::new();
         for source in sources {
             let prior = trust(source).ln();
@@ -82,7 +89,7 @@ impl WorkModel {
                 (prior + log_weight + fit, shape)
             }));
         }
-        Some(Self::normalized(weighed, if best.measured { KEPT } else { BLIND_KEPT }))
+        Some(Self::normalized(weighed, kept))
     }
 
     fn normalized(mut weighed: Vec<(f64, Shape)>, kept: usize) -> Self {
@@ -129,21 +136,32 @@ pub struct Replayed {
     pub quota_spread: f64,
 }
 
-/// Hypotheses from counters: how many bursts. Weighted by what is common and by the wall time measured.
+/// Hypotheses from counters: how many bursts, and how many threads at once. Weighted by what is common and by
+/// the wall time measured.
 fn measured(source: &Profile) -> Vec<(f64, Shape)> {
     let expected = BURSTS_POWER * source.switches.ln();
-    let tolerance = REPLAY_SHARE * source.wall_ms + REPLAY_MS;
+    let tolerance = (REPLAY_SHARE * REPLAY_SHARE + source.noise).sqrt() * source.wall_ms + REPLAY_MS;
+    let parallels = parallels(source);
     BURSTS
         .into_iter()
         .filter(|&bursts| bursts <= source.switches.max(least_bursts(source)))
         .filter(|&bursts| bursts >= least_bursts(source))
-        .map(|bursts| {
+        .flat_map(|bursts| {
             let shape = source.shape(bursts);
             let off = (shape.wall_ms(source.memory) - source.wall_ms) / tolerance;
             let uncommon = bursts.ln() - expected;
-            (-0.5 * (uncommon * uncommon + off * off), shape)
+            let log_weight = -0.5 * (uncommon * uncommon + off * off);
+            parallels.iter().map(move |&parallel| (log_weight, Shape { parallel, ..shape }))
         })
         .collect()
+}
+
+/// How many threads may run at once. Up to the CPUs that the measured size shows, the run queue tells; more
+/// threads than those wanted to run, but not whether with work of their own or in wait for each other. Both
+/// are kept, and where they part the interval is wide.
+fn parallels(source: &Profile) -> Vec<f64> {
+    let shown = f64::from(source.memory.visible_vcpus());
+    if source.parallel > shown { vec![source.parallel, shown] } else { vec![source.parallel] }
 }
 
 /// The fewest bursts of [`BURSTS`] the work can come in.

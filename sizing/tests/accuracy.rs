@@ -18,11 +18,11 @@ fn predictions_from_one_size_are_as_good_as_promised() {
     let bases = [256, 512, 1_024, 2_048, 3_008].map(Megabytes);
     let report = score(&cases, &bases, &rates);
     for (base, score) in &report.by_base {
-        assert!(score.mape_mean <= 11.0, "from {base} MB the mean error is {:.1} %", score.mape_mean);
+        assert!(score.mape_mean <= 10.0, "from {base} MB the mean error is {:.1} %", score.mape_mean);
         assert!(score.mape_median <= 7.0, "from {base} MB the median error is {:.1} %", score.mape_median);
-        assert!(score.best["pooled"] >= 72.0 && score.best_two_pooled >= 93.0, "{base} MB: {score:?}");
+        assert!(score.best["pooled"] >= 70.0 && score.best_two_pooled >= 93.0, "{base} MB: {score:?}");
         assert!(score.regret_mean <= 3.0, "from {base} MB the mean regret is {:.1} %", score.regret_mean);
         let (in_80, in_95) = (score.coverage_80.unwrap(), score.coverage_95.unwrap());
-        assert!((74.0..86.0).contains(&in_80) && in_95 >= 90.0, "from {base} MB: {in_80:.1}, {in_95:.1}");
+        assert!((75.0..88.0).contains(&in_80) && in_95 >= 88.0, "from {base} MB: {in_80:.1}, {in_95:.1}");
     }
 }

@@ -49,30 +49,44 @@ fn main() -> ExitCode {
 fn run() -> anyhow::Result<()> {
     let folder = std::env::args().nth(1).context("usage: calibrate DIR")?;
     let samples = samples(folder.as_ref())?;
-    let mut held: BTreeMap<u32, [usize; 3]> = BTreeMap::new();
+    // By base size and function: predictions, and how many of them each interval held.
+    let mut held: BTreeMap<u32, BTreeMap<usize, [f64; 3]>> = BTreeMap::new();
     for fold in 0..FOLDS {
         let (left_out, seen): (Vec<&Sample>, Vec<&Sample>) =
             samples.iter().partition(|sample| sample.function % FOLDS == fold);
         let fit = Fit::of(&seen);
         for sample in left_out {
             let off = fit.standardized(sample);
-            let counts = held.entry(sample.base_mb).or_default();
-            counts[0] += 1;
-            counts[1] += usize::from(off <= fit.width_80);
-            counts[2] += usize::from(off <= fit.width_95);
+            let counts = held.entry(sample.base_mb).or_default().entry(sample.function).or_default();
+            counts[0] += 1.0;
+            counts[1] += f64::from(u8::from(off <= fit.width_80));
+            counts[2] += f64::from(u8::from(off <= fit.width_95));
         }
     }
     let Fit { weights, width_80, width_95 } = Fit::of(&samples.iter().collect::<Vec<_>>());
     println!("WEIGHTS {weights:.5?}\nWIDTH_80 {width_80:.2}\nWIDTH_95 {width_95:.2}\n");
-    println!("base MB   in 80   in 95   (percent of the errors of functions left out)");
-    let all = held.values().fold([0; 3], |sum, counts| std::array::from_fn(|i| sum[i] + counts[i]));
-    for (name, counts) in
-        held.iter().map(|(base, counts)| (base.to_string(), counts)).chain([("all".into(), &all)])
-    {
-        let percent = |part: usize| 100.0 * part as f64 / counts[0].max(1) as f64;
-        println!("{name:>7} {:>7.1} {:>7.1}", percent(counts[1]), percent(counts[2]));
+    println!("percent of the errors of functions left out, and its standard error over the functions");
+    println!("base MB        in 80         in 95");
+    let mut all: BTreeMap<usize, [f64; 3]> = BTreeMap::new();
+    for (base, functions) in &held {
+        println!("{base:>7} {} {}", share(functions, 1), share(functions, 2));
+        for (&function, counts) in functions {
+            let sum = all.entry(function).or_default();
+            *sum = std::array::from_fn(|i| sum[i] + counts[i]);
+        }
     }
+    println!("    all {} {}", share(&all, 1), share(&all, 2));
     Ok(())
+}
+
+/// The percentage held, of all predictions, and its standard error: those of one function err together, so
+/// that the functions are what was sampled.
+fn share(functions: &BTreeMap<usize, [f64; 3]>, which: usize) -> String {
+    let sum = |i: usize| functions.values().map(|counts| counts[i]).sum::<f64>();
+    let held = sum(which) / sum(0);
+    let off = |counts: &[f64; 3]| (counts[which] - held * counts[0]).powi(2);
+    let error = functions.values().map(off).sum::<f64>().sqrt() / sum(0);
+    format!("{:>7.1} ± {:>3.1}", 100.0 * held, 100.0 * error)
 }
 
 fn samples(folder: &std::path::Path) -> anyhow::Result<Vec<Sample>> {
