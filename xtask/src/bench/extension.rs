@@ -1,15 +1,21 @@
-//! What the extension costs the function it rides on: the same handlers with and without it, in one run.
+//! What the extension costs the function it rides on: the same handlers without any, with a minimal one, with one on
+//! AWS's crate and with ours, in one run.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use tailor_e2e::build;
 use tailor_e2e::functions::{Example, Language};
+use tailor_e2e::shipped;
 use tailor_e2e::stage::{Plan, Stage};
+
+use super::start::Platform;
 
 /// What the benchmark can be asked.
 #[derive(Debug, clap::Args)]
@@ -46,44 +52,128 @@ struct Sample {
     billed_ms: Vec<u64>,
 }
 
+/// Longer than the quota's period.
+const PERIOD: Duration = Duration::from_millis(25);
+
+/// What rides on the handlers, from nothing to ours.
+const RIDERS: [&str; 4] = ["nothing", "minimal-extension", "bare-lambda-extension", "tailor-extension"];
+
+/// Starts of each extension, with and without a quota; in turn, so that this machine's other work meets all.
+const STARTS: u32 = 30;
+
 /// Runs the benchmark.
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     ensure!(options.invocations >= 10, "fewer than 10 invocations say nothing");
-    let [bare, attached] = measure(options)?;
+    let layers = RIDERS.map(layer);
+    let layers: Vec<Option<PathBuf>> = layers.into_iter().collect::<Result<_>>()?;
+    let starts = starts(&layers)?;
+    let measured = measure(options, &layers)?;
     println!(
-        "{:<16}{:>14}{:>14}{:>10}{:>14}{:>14}{:>12}{:>12}",
-        "handler", "billed ms", "with", "added ms", "duration us", "with", "CPU us/call", "RSS KiB"
+        "\nmedian billed duration, ms; duration, us; CPU per call, us (looking inside and delivering included)"
     );
+    println!(
+        "{:<16}{:>9}{:>9}{:>9}{:>9}{:>10}{:>10}{:>10}{:>10}{:>8}{:>10}",
+        "handler",
+        "nothing",
+        "minimal",
+        "crate",
+        "tailor",
+        "nothing",
+        "minimal",
+        "crate",
+        "tailor",
+        "CPU",
+        "RSS KiB"
+    );
+    let ours = measured.last().context("we ride")?;
     let mut rows = vec![];
     for example in &EXAMPLES {
-        let (without, with) = (&bare.samples[example.name], &attached.samples[example.name]);
-        let (billed, billed_with) = (median(&without.billed_ms), median(&with.billed_ms));
-        let (duration, duration_with) = (median(&without.duration_us), median(&with.duration_us));
-        let overhead =
-            attached.overhead.get(example.name).context("the collector heard nothing of a handler")?;
+        let samples = measured.iter().map(|measured| &measured.samples[example.name]);
+        let (billed, duration): (Vec<_>, Vec<_>) =
+            samples.map(|sample| (median(&sample.billed_ms), median(&sample.duration_us))).unzip();
+        let overhead = ours.overhead.get(example.name).context("the collector heard nothing of a handler")?;
         let cpu_us = overhead["cpu_us"].as_u64().unwrap_or_default() / u64::from(options.invocations);
         let resident_kib = overhead["resident_kib"].as_u64().unwrap_or_default();
-        println!(
-            "{:<16}{billed:>14}{billed_with:>14}{:>10}{duration:>14}{duration_with:>14}{cpu_us:>12}{resident_kib:>12}",
-            example.name,
-            i128::from(billed_with) - i128::from(billed),
-        );
+        print!("{:<16}", example.name);
+        billed.iter().for_each(|billed| print!("{billed:>9}"));
+        duration.iter().for_each(|duration| print!("{duration:>10}"));
+        println!("{cpu_us:>8}{resident_kib:>10}");
         rows.push(json!({
             "handler": example.name, "memory_mb": example.memory_mb, "workload": example.workload,
-            "billed_ms": billed, "billed_ms_with_extension": billed_with,
-            "duration_us": duration, "duration_us_with_extension": duration_with,
+            "billed_ms": by_rider(&billed), "duration_us": by_rider(&duration),
             "extension_cpu_us_per_invocation": cpu_us, "extension_resident_kib": resident_kib,
         }));
     }
-    println!(
-        "medians of {} warm invocations each; CPU includes looking inside and delivering",
-        options.invocations - 1
-    );
+    println!("medians of {} warm invocations each", options.invocations - 1);
     if let Some(path) = &options.json {
-        let text = serde_json::to_string_pretty(&json!({ "extension": rows }))?;
+        let text = serde_json::to_string_pretty(&json!({ "start": starts, "handlers": rows }))?;
         fs::write(path, text + "\n").with_context(|| format!("cannot write {}", path.display()))?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn by_rider(values: &[u64]) -> Value {
+    RIDERS.iter().zip(values).map(|(rider, value)| ((*rider).to_owned(), json!(value))).collect()
+}
+
+/// A layer folder with that extension in it; none for nothing.
+fn layer(rider: &str) -> Result<Option<PathBuf>> {
+    let package = match rider {
+        "nothing" => return Ok(None),
+        "tailor-extension" => rider,
+        _ => "baseline-extensions",
+    };
+    let program = shipped::build_for_here(&[package])?.join(rider);
+    let folder = build::target_folder()?.join("bench-layers").join(rider);
+    fs::create_dir_all(folder.join("extensions"))?;
+    fs::copy(program, folder.join("extensions").join(rider))?;
+    Ok(Some(folder))
+}
+
+/// Times from exec to the first `next`, printed and as JSON.
+fn starts(layers: &[Option<PathBuf>]) -> Result<Value> {
+    let platform = Platform::start()?;
+    let group = platform.small_group()?;
+    let riders: Vec<_> =
+        RIDERS.iter().zip(layers).filter_map(|(rider, layer)| Some((rider, layer.as_ref()?))).collect();
+    let mut times: BTreeMap<(&str, bool), Vec<u64>> = BTreeMap::new();
+    for _ in 0..STARTS {
+        for (rider, layer) in &riders {
+            let program = layer.join("extensions").join(rider);
+            let quotas = [Some(None), group.as_ref().map(Some)];
+            for group in quotas.into_iter().flatten() {
+                if group.is_some() {
+                    // An environment that starts has used none of its quota.
+                    thread::sleep(PERIOD);
+                }
+                let took = platform.time(&program, group)?;
+                let key = (**rider, group.is_some());
+                times.entry(key).or_default().push(u64::try_from(took.as_micros())?);
+            }
+        }
+    }
+    println!("exec to first next, median us ({STARTS} starts each; ratio to the minimal extension)");
+    let mut rows = vec![];
+    for is_small in [false, true] {
+        let base = times.get(&("minimal-extension", is_small)).map(|times| median(&sorted(times)));
+        let Some(base) = base else {
+            println!("skipped: with the quota of 128 MB (this machine has no CPU quotas for us)");
+            continue;
+        };
+        for (rider, _) in &riders {
+            let us = median(&sorted(&times[&(**rider, is_small)]));
+            let quota = if is_small { "128 MB" } else { "none" };
+            println!("{rider:<24}{quota:>8}{us:>9}{:>7.2}", us as f64 / base as f64);
+            rows.push(json!({"extension": rider, "cpu_quota": quota, "median_us": us}));
+        }
+    }
+    Ok(rows.into())
+}
+
+fn sorted(times: &[u64]) -> Vec<u64> {
+    let mut times = times.to_vec();
+    times.sort_unstable();
+    times
 }
 
 struct Measured {
@@ -92,9 +182,13 @@ struct Measured {
     overhead: BTreeMap<String, Value>,
 }
 
-/// Runs every handler without and with the extension, in turn: whatever else this machine does meets both.
-fn measure(options: &Options) -> Result<[Measured; 2]> {
-    let mut stages = [stage(false)?, stage(true)?];
+/// Runs every handler with each rider, in turn: whatever else this machine does meets all.
+fn measure(options: &Options, layers: &[Option<PathBuf>]) -> Result<Vec<Measured>> {
+    let mut stages = RIDERS
+        .iter()
+        .zip(layers)
+        .map(|(rider, layer)| stage(rider, layer.clone()))
+        .collect::<Result<Vec<_>>>()?;
     for example in &EXAMPLES {
         eprintln!("invoking {}", example.name);
         for _ in 0..options.invocations {
@@ -107,19 +201,21 @@ fn measure(options: &Options) -> Result<[Measured; 2]> {
     for stage in &mut stages {
         stage.stop_sandbox()?;
     }
-    let [bare, attached] = stages;
-    Ok([results(&bare)?, results(&attached)?])
+    stages.iter().map(results).collect()
 }
 
-fn stage(attach_layer: bool) -> Result<Stage> {
-    let folder = build::target_folder()?.join("bench-extension").join(attach_layer.to_string());
+fn stage(rider: &str, layer: Option<PathBuf>) -> Result<Stage> {
+    let folder = build::target_folder()?.join("bench-extension").join(rider);
     if folder.exists() {
         fs::remove_dir_all(&folder)?;
     }
     let project = build::project()?;
     // As in production: what a demo sends every second would be charged to every few invocations.
     let flush_interval_ms = 60_000;
-    let plan = Plan::new(build::programs()?, &project, &folder, &EXAMPLES);
+    let mut programs = build::programs()?;
+    let attach_layer = layer.is_some();
+    programs.layer = layer.unwrap_or(programs.layer);
+    let plan = Plan::new(programs, &project, &folder, &EXAMPLES);
     Stage::set(&Plan { attach_layer, flush_interval_ms, ..plan })
 }
 

@@ -7,6 +7,7 @@ use anyhow::Result;
 mod extension;
 mod receiver;
 mod sizing;
+mod start;
 
 /// A benchmark.
 #[derive(Debug, clap::Subcommand)]
