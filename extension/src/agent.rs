@@ -12,7 +12,11 @@ use crate::outbox::{Outbox, Sealed};
 use crate::process::budget::Budget;
 use crate::process::{self, Measured, Processes, Reading, Snapshot};
 use crate::settings::Settings;
+use crate::summary::{self, Teller};
 use crate::telemetry::{Delivery, Event};
+
+/// The shortest time from hints in one batch to hints in another; the last batch of an environment has them, too.
+const HINTS_INTERVAL: Duration = Duration::from_secs(600);
 
 /// The extension's state.
 #[derive(Debug)]
@@ -22,6 +26,12 @@ pub struct Agent {
     outbox: Outbox,
     current: Option<Current>,
     totals: Rollup,
+    teller: Teller,
+    /// Lines to print.
+    lines: Vec<String>,
+    /// When hints were drawn last; they cost half a millisecond.
+    hinted: Instant,
+    finishing: bool,
     sent_bytes: u64,
     flush_items: usize,
     flush_interval: Duration,
@@ -53,6 +63,10 @@ impl Agent {
             outbox: Outbox::new(environment),
             current: None,
             totals: Rollup::default(),
+            teller: Teller::new(settings.emf, settings.log_invocations),
+            lines: vec![],
+            hinted: Instant::now(),
+            finishing: false,
             sent_bytes: 0,
             flush_items: settings.flush_items,
             flush_interval: settings.flush_interval,
@@ -149,6 +163,7 @@ impl Agent {
 
     /// Nothing more will come: what is unfinished goes as it is.
     pub fn finish(&mut self) {
+        self.finishing = true;
         let all = self.ledger.take_all();
         self.keep(all);
     }
@@ -174,7 +189,12 @@ impl Agent {
     /// The batch to deliver, if there is one.
     pub fn seal(&mut self, now_us: u64) -> Option<Sealed> {
         let overhead = self.overhead();
-        self.outbox.seal(overhead, now_us)
+        let mut hints = vec![];
+        if self.outbox.seals_new() && (self.finishing || self.hinted.elapsed() >= HINTS_INTERVAL) {
+            self.hinted = Instant::now();
+            hints = summary::hints(&self.totals, self.outbox.environment_mut());
+        }
+        self.outbox.seal(overhead, hints, now_us)
     }
 
     /// What became of a delivery.
@@ -188,10 +208,28 @@ impl Agent {
         }
     }
 
-    /// All invocations of this environment so far, and the environment.
+    /// Whether a summary is to be printed by now.
     #[must_use]
-    pub fn totals(&mut self) -> (&Rollup, &Environment) {
-        (&self.totals, self.outbox.environment_mut())
+    pub fn summary_is_due(&self) -> bool {
+        self.teller.is_due()
+    }
+
+    /// Adds the summary since the last one to the lines to print.
+    pub fn summarise(&mut self, now_us: u64) {
+        let lost = self.outbox.lost_mut().invocations;
+        let line = self.teller.summary(&self.totals, self.outbox.environment_mut(), lost, now_us);
+        self.lines.extend(line);
+    }
+
+    /// Whether there are lines to print.
+    #[must_use]
+    pub const fn has_lines(&self) -> bool {
+        !self.lines.is_empty()
+    }
+
+    /// Takes the lines to print.
+    pub fn take_lines(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.lines)
     }
 
     fn close_current(&mut self, end: &Snapshot, last_tick: Option<&Snapshot>) {
@@ -219,7 +257,10 @@ impl Agent {
     }
 
     fn keep(&mut self, invocations: Vec<tailor_sizing::invocation::Invocation>) {
-        invocations.iter().for_each(|invocation| self.totals.record(invocation));
+        for invocation in &invocations {
+            self.totals.record(invocation);
+            self.lines.extend(self.teller.finished(invocation, self.outbox.environment_mut()));
+        }
         self.outbox.add(invocations);
     }
 

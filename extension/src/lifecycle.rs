@@ -5,6 +5,7 @@
 //! dormant, asking for events and doing nothing else.
 
 use std::cell::{Cell, RefCell};
+use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::rc::Rc;
@@ -97,6 +98,7 @@ pub async fn run(
                 if let Some(shared) = &shared {
                     shared.guarded(|agent| agent.invoked(&request_id, unix_us(), deadline_ms));
                     shared.invoked.notify_one();
+                    tell_if_due(shared);
                     ship_if_due(shared);
                 }
             }
@@ -200,6 +202,7 @@ async fn listen(shared: &Rc<Shared>, api: &Api, extension_id: &str, port: u16) -
         while let Some(body) = bodies.recv().await {
             shared.guarded(|agent| agent.delivered(telemetry::decode(&body), unix_us()));
             shared.changed.notify_waiters();
+            tell_if_due(&shared);
             ship_if_due(&shared);
         }
     });
@@ -221,6 +224,31 @@ impl Shared {
             tracing::error!("an inner failure: measuring stops, the function goes on");
         }
     }
+
+    /// Prints what there is to tell. A log that does not take it is no reason to fail.
+    fn print(&self) {
+        let mut lines = vec![];
+        self.guarded(|agent| lines = agent.take_lines());
+        let mut out = std::io::stdout().lock();
+        lines.iter().for_each(|line| drop(writeln!(out, "{line}")));
+    }
+}
+
+/// Prints what there is to tell, beside the running handler.
+fn tell_if_due(shared: &Rc<Shared>) {
+    if shared.dormant.get() {
+        return;
+    }
+    let summary = shared.log_summary && shared.agent.borrow().summary_is_due();
+    if summary || shared.agent.borrow().has_lines() {
+        let shared = Rc::clone(shared);
+        tokio::task::spawn_local(async move {
+            if summary {
+                shared.guarded(|agent| agent.summarise(unix_us()));
+            }
+            shared.print();
+        });
+    }
 }
 
 /// Reads the last counters, takes the last report and delivers what is left.
@@ -235,8 +263,9 @@ async fn shut_down(shared: &Rc<Shared>, deadline: Instant) {
     }
     shared.guarded(Agent::finish);
     if shared.log_summary {
-        shared.guarded(crate::summary::print);
+        shared.guarded(|agent| agent.summarise(unix_us()));
     }
+    shared.print();
     // Whether it was delivered or not, the deadline decides.
     let _ = timeout_at(deadline, ship_all(shared)).await;
 }

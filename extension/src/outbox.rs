@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use agent_proto::batch::{Batch, Environment, Lost, Overhead};
+use agent_proto::batch::{Batch, Environment, Hint, Lost, Overhead};
 use tailor_sizing::invocation::Invocation;
 use tokio::time::Instant;
 
@@ -95,9 +95,15 @@ impl Outbox {
         self.pending.is_empty() && self.sealed.is_none()
     }
 
+    /// Whether [`Outbox::seal`] would make a new batch.
+    #[must_use]
+    pub fn seals_new(&self) -> bool {
+        self.sealed.is_none() && !self.pending.is_empty()
+    }
+
     /// The batch to send now: the one not acknowledged yet, or a new one of what waits.
-    pub fn seal(&mut self, overhead: Overhead, now_us: u64) -> Option<Sealed> {
-        if self.sealed.is_none() && !self.pending.is_empty() {
+    pub fn seal(&mut self, overhead: Overhead, hints: Vec<Hint>, now_us: u64) -> Option<Sealed> {
+        if self.seals_new() {
             let count = self.pending.len().min(MAX_BATCH);
             let batch = Batch {
                 environment: self.environment.clone(),
@@ -106,7 +112,7 @@ impl Outbox {
                 invocations: self.pending.drain(..count).collect(),
                 lost: self.lost,
                 overhead,
-                hints: vec![],
+                hints,
             };
             if self.pending.is_empty() {
                 self.oldest = None;
@@ -169,7 +175,7 @@ mod tests {
     }
 
     fn sent(outbox: &mut Outbox) -> (u64, Vec<u128>) {
-        let sealed = outbox.seal(Overhead::default(), 1).unwrap();
+        let sealed = outbox.seal(Overhead::default(), vec![], 1).unwrap();
         let batch = Batch::decode(&sealed.bytes).unwrap();
         assert_eq!(batch.sequence, sealed.sequence);
         (sealed.sequence, batch.invocations.iter().map(|row| row.request_id.0).collect())

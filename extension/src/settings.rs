@@ -81,8 +81,13 @@ pub struct Settings {
     pub flush_interval: Duration,
     /// `TAILOR_FLUSH_ITEMS`: invocations that are sent without waiting for the interval. Default 500.
     pub flush_items: usize,
-    /// `TAILOR_LOG_SUMMARY`: print a summary line at shutdown. Default: only without an endpoint.
+    /// `TAILOR_LOG_SUMMARY`: print a summary line every five minutes and at shutdown. Default: only without an
+    /// endpoint.
     pub log_summary: bool,
+    /// `TAILOR_LOG_INVOCATIONS`: print a line for so many invocations a minute. Default 0.
+    pub log_invocations: u32,
+    /// `TAILOR_EMF`: make summary lines CloudWatch metrics, by the Embedded Metric Format. Default `false`.
+    pub emf: bool,
     /// `TAILOR_PEAK`: `reset` or `sampled`. Default `reset`.
     pub peak: Peak,
     /// `TAILOR_CPU_BUDGET_PERCENT`: CPU that looking inside an invocation may use, in percent of what the
@@ -142,6 +147,12 @@ impl Settings {
             log_summary: reader
                 .parse("TAILOR_LOG_SUMMARY", "`true` or `false`")
                 .unwrap_or_else(|| endpoint.is_none()),
+            log_invocations: reader
+                .read("TAILOR_LOG_INVOCATIONS", "a number from 0 to 600", |text| {
+                    text.parse().ok().filter(|lines| (0..=600).contains(lines))
+                })
+                .unwrap_or(0),
+            emf: reader.parse("TAILOR_EMF", "`true` or `false`").unwrap_or(false),
             peak: reader.parse("TAILOR_PEAK", "`reset` or `sampled`").unwrap_or(Peak::Reset),
             cpu_budget_percent: reader
                 .read("TAILOR_CPU_BUDGET_PERCENT", "a number from 0 to 10", |text| {

@@ -1,0 +1,58 @@
+//! CloudWatch's Embedded Metric Format: a log line that says which of its fields are metrics.
+//!
+//! The fields stand at the root of the line; `_aws` names them. Source: CloudWatch's user guide,
+//! "Specification: Embedded metric format".
+
+use serde::Serialize;
+
+/// The metrics' namespace in CloudWatch.
+const NAMESPACE: &str = "LambdaTailor";
+
+/// Which fields of a summary are metrics, and CloudWatch's names of their units.
+const METRICS: [Metric; 12] = [
+    Metric { name: "invocations", unit: "Count" },
+    Metric { name: "errors", unit: "Count" },
+    Metric { name: "cold_starts", unit: "Count" },
+    Metric { name: "estimated", unit: "Count" },
+    Metric { name: "duration_p50_ms", unit: "Milliseconds" },
+    Metric { name: "duration_p95_ms", unit: "Milliseconds" },
+    Metric { name: "billed_ms", unit: "Milliseconds" },
+    // CloudWatch has no unit for money.
+    Metric { name: "cost_pico_usd", unit: "None" },
+    Metric { name: "peak_memory_mb", unit: "Megabytes" },
+    Metric { name: "busy_ms", unit: "Milliseconds" },
+    Metric { name: "starved_ms", unit: "Milliseconds" },
+    Metric { name: "idle_ms", unit: "Milliseconds" },
+];
+
+/// The `_aws` member.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct Metadata {
+    /// Milliseconds since the Unix epoch.
+    timestamp: u64,
+    cloud_watch_metrics: [Directive; 1],
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Directive {
+    namespace: &'static str,
+    dimensions: [[&'static str; 1]; 1],
+    metrics: &'static [Metric],
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Metric {
+    name: &'static str,
+    unit: &'static str,
+}
+
+impl Metadata {
+    /// For a line written at `timestamp`, milliseconds since the Unix epoch.
+    pub(super) const fn at(timestamp: u64) -> Self {
+        let directive = Directive { namespace: NAMESPACE, dimensions: [["FunctionName"]], metrics: &METRICS };
+        Self { timestamp, cloud_watch_metrics: [directive] }
+    }
+}

@@ -1,0 +1,113 @@
+use agent_proto::batch::EnvironmentId;
+use serde_json::Value;
+use tailor_sizing::units::{Architecture, Megabytes};
+
+use super::*;
+
+fn environment() -> Environment {
+    Environment {
+        id: EnvironmentId([1; 16]),
+        account: String::new(),
+        region: "us-east-1".into(),
+        function: "checkout".into(),
+        version: "7".into(),
+        memory: Megabytes(1_024),
+        architecture: Architecture::X86_64,
+        runtime: String::new(),
+        initialization_type: "on-demand".into(),
+        extension_version: "0.1.0".into(),
+        ephemeral_mb: 0,
+        timeout_ms: 3_000,
+    }
+}
+
+/// Mostly waits, in a size eight times too large.
+fn invocation() -> Invocation {
+    let work = Work { user_us: 2_000, idle_us: 98_000, top_busy_us: 2_000, ..Work::default() };
+    Invocation {
+        started_at_us: 1_790_000_000_000_000,
+        outcome: Outcome::Success,
+        duration_us: 100_000,
+        billed_ms: 100,
+        peak_kib: 60 * 1_024,
+        work: Some(Work { effective_threads_milli: 1_000, ..work }),
+        ..Invocation::default()
+    }
+}
+
+/// The lines of `count` invocations, and the summary after them.
+fn told(teller: &mut Teller, totals: &mut Rollup, count: usize) -> (Vec<String>, Value) {
+    let mut lines = vec![];
+    for _ in 0..count {
+        totals.record(&invocation());
+        lines.extend(teller.finished(&invocation(), &environment()));
+    }
+    let summary = teller.summary(totals, &environment(), 2, 1_790_000_000_123_456);
+    (lines, summary.map_or(Value::Null, |line| serde_json::from_str(&line).unwrap()))
+}
+
+#[test]
+fn a_summary_tells_what_it_cost_and_what_would_be_better() {
+    let (mut teller, mut totals) = (Teller::new(false, 0), Rollup::default());
+    let (lines, summary) = told(&mut teller, &mut totals, 200);
+    assert!(lines.is_empty(), "nobody asked for lines of single invocations");
+    assert_eq!(
+        (summary["type"].as_str(), summary["function"].as_str()),
+        (Some("tailor.summary"), Some("checkout"))
+    );
+    assert_eq!((summary["invocations"].as_u64(), summary["lost"].as_u64()), (Some(200), Some(2)));
+    // 20 s of 1 GB at 16,666.7 nano-dollars, and 200 requests at 200.
+    assert_eq!(summary["cost_pico_usd"], 20 * 16_666_700 + 200 * 200_000);
+    assert_eq!(summary["idle_ms"], 200 * 98);
+    assert!(summary["advice"]["memory_mb"].as_u64() < Some(1_024), "{summary}");
+    assert_eq!(summary["advice"]["verdict"], "change");
+    let codes: Vec<_> = summary["hints"].as_array().unwrap().iter().map(|hint| &hint["code"]).collect();
+    assert!(codes.contains(&&Value::from("idle-dominated")), "{codes:?}");
+    assert!(summary.get("_aws").is_none());
+    assert!(summary.to_string().len() < 4_096, "a line is bounded: {}", summary.to_string().len());
+    // The next one is about what happened since, with advice from everything.
+    let (_, next) = told(&mut teller, &mut totals, 1);
+    assert_eq!((next["invocations"].as_u64(), next["billed_ms"].as_u64()), (Some(1), Some(100)));
+    assert_eq!(next["advice"]["verdict"], "change");
+    assert_eq!(told(&mut teller, &mut totals, 0).1, Value::Null, "nothing happened, nothing is told");
+    assert!(!teller.is_due(), "and not for five minutes");
+}
+
+#[test]
+fn metrics_are_embedded_as_cloudwatch_wants_them() {
+    let (_, line) = told(&mut Teller::new(true, 0), &mut Rollup::default(), 3);
+    assert_eq!(line["_aws"]["Timestamp"], 1_790_000_000_123u64);
+    let directive = &line["_aws"]["CloudWatchMetrics"][0];
+    assert_eq!(directive["Namespace"], "LambdaTailor");
+    assert_eq!(directive["Dimensions"], serde_json::json!([["FunctionName"]]));
+    assert_eq!(line["FunctionName"], "checkout");
+    let units = ["Count", "Milliseconds", "Megabytes", "None"];
+    for metric in directive["Metrics"].as_array().unwrap() {
+        let name = metric["Name"].as_str().unwrap();
+        assert!(line[name].is_number(), "{name} is not at the root of {line}");
+        assert!(units.contains(&metric["Unit"].as_str().unwrap()), "{metric}");
+    }
+}
+
+#[test]
+fn lines_of_invocations_are_as_many_as_were_asked_for() {
+    let (lines, _) = told(&mut Teller::new(false, 5), &mut Rollup::default(), 100);
+    assert_eq!(lines.len(), 5);
+    let line: Value = serde_json::from_str(&lines[0]).unwrap();
+    assert_eq!((&line["type"], &line["idle_ms"]), (&"tailor.invocation".into(), &98.0.into()));
+    // A tenth of a second of 1 GB, and the request.
+    assert_eq!(line["cost_pico_usd"], 1_666_670 + 200_000);
+}
+
+#[test]
+fn hints_of_a_batch_are_within_the_wires_limits() {
+    let mut totals = Rollup::default();
+    (0..200).for_each(|_| totals.record(&invocation()));
+    let hints = hints(&totals, &environment());
+    assert!(hints.iter().any(|hint| hint.code == "idle-dominated"), "{hints:?}");
+    assert!(hints.iter().all(|hint| hint.message.len() <= MAX_TEXT_BYTES));
+    let managed = Environment { initialization_type: "lambda-managed-instances".into(), ..environment() };
+    assert!(super::hints(&totals, &managed).is_empty(), "no sizing of what is not the function's");
+    let elsewhere = Environment { region: "moon-east-1".into(), ..environment() };
+    assert!(super::hints(&totals, &elsewhere).is_empty(), "no price, no advice");
+}
