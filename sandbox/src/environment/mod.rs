@@ -219,13 +219,16 @@ impl Environment {
         }))
     }
 
-    /// Kills a process as `kill -9` would: `runtime`, or `extensions/NAME`. `false` if there is none of that name.
-    /// One that is frozen may die only at the thaw, as the kernel has it.
+    /// Kills a process as `kill -9` would: `runtime`, or `extensions/NAME`. `false` if none of
+    /// that name runs. One that is frozen may die only at the thaw, as the kernel has it.
     pub fn kill(&self, process: &str) -> bool {
         let Some(Inside { shared, supervisor, .. }) = self.inside.get() else { return false };
         let id = shared.change(|state| match process.strip_prefix("extensions/") {
-            Some(name) => state.extensions.iter().find(|known| known.name == name)?.process,
-            None if process == "runtime" => state.runtime.process,
+            Some(name) => {
+                let known = state.extensions.iter().find(|known| known.name == name)?;
+                known.process.filter(|_| known.exit.is_none())
+            }
+            None if process == "runtime" => state.runtime.process.filter(|_| state.runtime.exit.is_none()),
             None => None,
         });
         let (Some(id), Some(supervisor)) = (id, supervisor.upgrade()) else { return false };

@@ -176,6 +176,8 @@ fn kill_on_request() {
         assert_eq!(answer.error_type(), error_type);
         assert!(answer.json()["errorMessage"].as_str().unwrap().ends_with("signal: killed"));
         assert_eq!(stage.sandbox.await_event("environment.reset", 1)["error_type"], error_type);
+        stage.sandbox.await_event("shutdown.end", 1);
+        assert_eq!(stage.sandbox.call("POST", &path, &body(process)).status, 404, "nothing is left of it");
     }
 }
 

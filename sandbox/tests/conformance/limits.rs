@@ -1,25 +1,46 @@
 //! CPU and memory limits, by the kernel's own accounts.
 
+use std::path::PathBuf;
+
 use serde_json::Value;
 
 use crate::puppets::{PuppetRuntime, request_id};
-use crate::sandbox::{Builder, is_root};
+use crate::sandbox::{Builder, Sandbox, is_root};
 
 /// A runtime that burns CPU from its second start marker on, while the test answers for it.
 const SPIN: &str = "#!/bin/sh\nwhile :; do :; done\n";
 
-/// Runs one invocation of two wall seconds with a spinning process; its trace line.
+/// Runs one invocation of three wall seconds with a spinning process; its trace line.
 fn spin(memory_mb: u32) -> Value {
     let settings = format!("memory_mb = {memory_mb}\ntimeout_s = 30");
     let sandbox = Builder::new().function("fn", &settings, SPIN).start();
+    favour(&sandbox);
     let _caller = sandbox.invoke_later("fn", "{}");
     let runtime = PuppetRuntime { api: sandbox.api(1) };
     sandbox.await_event("runtime.spawn", 1);
     let invocation = runtime.next();
-    std::thread::sleep(std::time::Duration::from_secs(2));
+    std::thread::sleep(std::time::Duration::from_secs(3));
     runtime.respond(&request_id(&invocation), "1");
     let _next = runtime.next_later();
     sandbox.await_event("invocation", 1)
+}
+
+/// Gives this sandbox's control group the greatest weight there is: what else runs on this machine must not take the
+/// CPU that the quota leaves.
+fn favour(sandbox: &Sandbox) {
+    let own = format!("lambda-sandbox.{}-", sandbox.id());
+    let mut folders = vec![(PathBuf::from("/sys/fs/cgroup"), 0)];
+    while let Some((folder, depth)) = folders.pop() {
+        if folder.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&own)) {
+            // Whichever version this is; of version 1, whichever controller.
+            let _ = std::fs::write(folder.join("cpu.shares"), "262144");
+            let _ = std::fs::write(folder.join("cpu.weight"), "10000");
+        } else if depth < 5 {
+            let entries = std::fs::read_dir(&folder).into_iter().flatten().flatten();
+            let inner = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+            folders.extend(inner.map(|entry| (entry.path(), depth + 1)));
+        }
+    }
 }
 
 /// CPU time that nobody wanted since the machine was started, seconds, over all its CPUs.
@@ -30,9 +51,9 @@ fn idle_s() -> f64 {
     ticks / 100.0
 }
 
-/// CPU consumed over time elapsed, both the kernel's, is memory/1769, within 3 %. Never more; and no less unless other
-/// work on this machine takes the CPU away, which is why the best of a few tries counts. At 1,769 MB the quota is a
-/// whole CPU, which is only there to be had while another is idle.
+/// CPU consumed over time elapsed, the kernel's account, is memory/1769, within 3 %. Never more; and no less unless
+/// other work takes the CPU away in spite of all, which is why the best of a few tries counts. At 1,769 MB the quota
+/// is a whole CPU, which may only be there to be had while another is idle.
 #[test]
 fn duty_cycle() {
     if !is_root("duty_cycle") {
@@ -44,7 +65,7 @@ fn duty_cycle() {
         for _ in 0..4 {
             let idle_before_s = idle_s();
             let line = spin(memory_mb);
-            had_idle_cpu |= idle_s() - idle_before_s > 1.0;
+            had_idle_cpu |= idle_s() - idle_before_s > 1.5;
             let used =
                 line["cpu"]["usage_ns"].as_f64().unwrap() / (line["duration_us"].as_f64().unwrap() * 1e3);
             let periods = line["cpu"]["periods"].as_f64().unwrap();
@@ -54,7 +75,7 @@ fn duty_cycle() {
                 "{memory_mb} MB: {used:.4} of {share:.4} vCPU, ratio {ratio:.4}, {throttled} of {periods} periods throttled"
             );
             assert!(ratio < 1.03, "{memory_mb} MB used {ratio} of its share");
-            assert!((90.0..=115.0).contains(&periods), "{periods} periods of 20 ms in two seconds");
+            assert!((135.0..=172.0).contains(&periods), "{periods} periods of 20 ms in three seconds");
             best = best.max(ratio);
             if best > 0.97 {
                 break;
