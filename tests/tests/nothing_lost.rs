@@ -1,0 +1,169 @@
+//! Nothing is lost and nothing counted twice: many environments at once, a collector that is killed again and
+//! again, answers that never arrive, telemetry that comes twice, reversed and with strangers in it, and a freeze
+//! after every invocation.
+//!
+//! `TAILOR_NOTHING_LOST_INVOCATIONS` sets how many invocations; 2,000 unless it says otherwise.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use serde_json::Value;
+use tailor_e2e::build;
+use tailor_e2e::functions::{EXAMPLES, Example};
+use tailor_e2e::stage::{Plan, Stage};
+
+const ENVIRONMENTS: u64 = 50;
+
+/// Every so many answers of the collector are thrown away on the way back.
+const DROPPED_ANSWER: u64 = 7;
+
+/// Stands between the extensions and the collector, and breaks connections when an answer is due.
+struct Proxy {
+    address: SocketAddr,
+    seen: AtomicU64,
+    dropped: AtomicU64,
+    honest: AtomicBool,
+}
+
+impl Proxy {
+    fn start(collector: SocketAddr) -> Arc<Self> {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let proxy = Arc::new(Self {
+            address: listener.local_addr().unwrap(),
+            seen: AtomicU64::new(0),
+            dropped: AtomicU64::new(0),
+            honest: AtomicBool::new(false),
+        });
+        let shared = Arc::clone(&proxy);
+        thread::spawn(move || {
+            for client in listener.incoming().flatten() {
+                let proxy = Arc::clone(&shared);
+                // Without a collector the connection just ends, as one to a dead machine does.
+                thread::spawn(move || drop(proxy.relay(&client, collector)));
+            }
+        });
+        proxy
+    }
+
+    fn relay(&self, client: &TcpStream, collector: SocketAddr) -> std::io::Result<()> {
+        let server = TcpStream::connect(collector)?;
+        let (mut from_client, mut to_server) = (client.try_clone()?, server.try_clone()?);
+        thread::spawn(move || {
+            let _ = std::io::copy(&mut from_client, &mut to_server);
+            let _ = to_server.shutdown(Shutdown::Both);
+        });
+        let mut answer = [0; 64 * 1024];
+        loop {
+            let length = (&server).read(&mut answer)?;
+            // The collector answers in one write, so this is one answer.
+            let due = self.seen.fetch_add(1, Ordering::Relaxed) % DROPPED_ANSWER == DROPPED_ANSWER - 1;
+            let drops = length > 0 && due && !self.honest.load(Ordering::Relaxed);
+            if drops {
+                self.dropped.fetch_add(1, Ordering::Relaxed);
+            }
+            if length == 0 || drops {
+                return client.shutdown(Shutdown::Both);
+            }
+            (&*client).write_all(&answer[..length])?;
+        }
+    }
+}
+
+fn free_address() -> SocketAddr {
+    TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap()
+}
+
+/// What the platform says of all invocations: how many, how many failed, and milliseconds billed.
+fn reported(trace: &[Value]) -> [u64; 3] {
+    let reports = trace.iter().filter(|line| line["type"] == "platform.report");
+    reports.fold([0; 3], |[invocations, errors, billed_ms], line| {
+        let record = &line["record"];
+        let billed = record["metrics"]["billedDurationMs"].as_u64().unwrap();
+        [invocations + 1, errors + u64::from(record["status"] != "success"), billed_ms + billed]
+    })
+}
+
+/// Sets the sandbox's faults; its log in `folder` says where it listens.
+fn set_faults(folder: &Path, faults: &str) {
+    let log = fs::read_to_string(folder.join("sandbox.log")).unwrap();
+    let from = &log[log.find("http://").unwrap()..];
+    let url = from.split(|c: char| c.is_whitespace() || c == '"').next().unwrap();
+    ureq::put(format!("{url}/sandbox/faults")).send(faults).unwrap();
+}
+
+#[test]
+fn nothing_is_lost_and_nothing_counted_twice() {
+    let invocations: u64 = std::env::var("TAILOR_NOTHING_LOST_INVOCATIONS")
+        .map_or(2_000, |text| text.parse().expect("TAILOR_NOTHING_LOST_INVOCATIONS is a number"));
+    let folder = tempfile::tempdir().unwrap();
+    let io = EXAMPLES.iter().find(|example| example.workload == "io").unwrap();
+    // Long enough that all callers are served at once, each by an environment of its own.
+    let example = Example { name: "steady", event: r#"{"requests":1,"delay_ms":30}"#, ..io.clone() };
+    let collector = free_address();
+    let proxy = Proxy::start(collector);
+    let (programs, project) = (build::programs().unwrap(), build::project().unwrap());
+    let listen = collector.to_string();
+    let mut stage = Stage::set(&Plan {
+        endpoint: Some(format!("http://{}", proxy.address)),
+        collector_listen: &listen,
+        ..Plan::new(programs, &project, folder.path(), std::slice::from_ref(&example))
+    })
+    .unwrap();
+    set_faults(
+        folder.path(),
+        r#"{"duplicate_telemetry":3,"reorder_telemetry":true,"unknown_telemetry":true}"#,
+    );
+
+    let answered = Arc::new(AtomicU64::new(0));
+    let callers: Vec<_> = (0..ENVIRONMENTS)
+        .map(|_| {
+            let (lambda, answered, event) = (stage.lambda.clone(), Arc::clone(&answered), example.event);
+            thread::spawn(move || {
+                for _ in 0..invocations / ENVIRONMENTS {
+                    let answer = lambda.invoke("steady", event).unwrap();
+                    assert_eq!(answer.function_error, None, "{}", answer.payload);
+                    answered.fetch_add(1, Ordering::Relaxed);
+                }
+            })
+        })
+        .collect();
+    let mut restarts = 0u64;
+    // Killed at every sixth of the way, and gone for a while each time.
+    while callers.iter().any(|caller| !caller.is_finished()) {
+        thread::sleep(Duration::from_millis(50));
+        if answered.load(Ordering::Relaxed) * 6 > (restarts + 1) * invocations {
+            stage.kill_collector().unwrap();
+            thread::sleep(Duration::from_millis(700));
+            stage.start_collector().unwrap();
+            restarts += 1;
+        }
+    }
+    callers.into_iter().for_each(|caller| caller.join().unwrap());
+    proxy.honest.store(true, Ordering::Relaxed);
+    stage.stop_sandbox().unwrap();
+
+    let trace = stage.trace().unwrap();
+    let environments: BTreeSet<_> = trace.iter().filter_map(|line| line["environment"].as_str()).collect();
+    let dropped = proxy.dropped.load(Ordering::Relaxed);
+    let expected = reported(&trace);
+    let function = stage.summary().unwrap()["functions"][0].clone();
+    let shown = ["invocations", "errors", "billed_ms"].map(|name| function[name].as_u64().unwrap());
+    println!(
+        "{} invocations in {} environments; the collector was killed {restarts} times, {dropped} answers were dropped",
+        expected[0],
+        environments.len()
+    );
+    assert_eq!(expected[0], invocations / ENVIRONMENTS * ENVIRONMENTS);
+    assert_eq!(shown, expected, "{function}");
+    assert!(environments.len() as u64 >= ENVIRONMENTS * 9 / 10, "{}", environments.len());
+    assert!(restarts >= 4 && dropped > 0, "the faults were not made: {restarts}, {dropped}");
+}
