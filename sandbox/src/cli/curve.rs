@@ -17,7 +17,8 @@ pub(super) struct Point {
     cpu_ms: Vec<f64>,
     /// Time they had something to do and no quota left.
     throttled_ms: Vec<f64>,
-    max_memory_used_mb: u64,
+    /// `None` where the kernel keeps no account.
+    max_memory_used_mb: Option<u64>,
     failed: u32,
     first_error: Option<String>,
     /// The last invocation failed: the next may start its environment again, inside its own duration.
@@ -33,8 +34,8 @@ impl Point {
     pub(super) fn add(&mut self, report: &Value, facts: &Value, error: Option<&[u8]>) {
         let metrics = &report["metrics"];
         let ms = |key: &str| metrics[key].as_f64().unwrap_or_default();
-        self.max_memory_used_mb =
-            self.max_memory_used_mb.max(metrics["maxMemoryUsedMB"].as_u64().unwrap_or_default());
+        let used_mb = metrics["maxMemoryUsedMB"].as_u64().filter(|used_mb| *used_mb > 0);
+        self.max_memory_used_mb = self.max_memory_used_mb.max(used_mb);
         let restarted = std::mem::replace(&mut self.just_failed, error.is_some());
         if let Some(answer) = error {
             self.failed += 1;
@@ -124,7 +125,7 @@ pub(super) fn table(points: &[Point]) -> String {
             shown(mean(&point.billed_ms), 1),
             shown(mean(&point.cpu_ms), 2),
             shown(point.gb_seconds().map(|each| each * 1e6), 0),
-            point.max_memory_used_mb.to_string(),
+            point.max_memory_used_mb.map_or_else(|| "-".to_owned(), |used_mb| used_mb.to_string()),
             point.failed.to_string(),
         ];
         let widths = headings.map(str::len);

@@ -116,7 +116,7 @@ fn warn_of_limits(sandbox: &Sandbox, sizes: &[u32]) {
     if let Some(memory_mb) = sizes.iter().find(beyond) {
         let bought = f64::from(*memory_mb) / f64::from(MEMORY_MB_PER_VCPU);
         tracing::warn!(
-            "{memory_mb} MB buy {bought:.1} CPUs, this machine has {cpus}: functions that use several are slower here"
+            "{memory_mb} MB buy {bought:.2} CPUs, this machine has {cpus}: functions that use several are slower here"
         );
     }
 }
