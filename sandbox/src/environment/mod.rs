@@ -74,9 +74,10 @@ pub struct Host {
 }
 
 impl Host {
-    /// Replaces the faults in force. Fails if a process that competes for CPU cannot be started; the others are
-    /// then in force as before.
+    /// Replaces the faults in force. Fails on values out of range, or if a process that competes for CPU cannot be
+    /// started; everything is then as before.
     pub fn set_faults(&self, settings: Settings) -> anyhow::Result<()> {
+        settings.check()?;
         self.neighbours.keep(settings.cpu_contention, &self.helper, &self.hierarchy)?;
         let told = serde_json::to_value(&settings)?;
         self.faults.set(settings);

@@ -18,6 +18,9 @@ pub use neighbours::{Neighbours, SUBCOMMAND, spin};
 
 use crate::telemetry::event::{Category, Event, Record, Schema};
 
+/// A hundred years, in milliseconds: further from now times cannot be written as Lambda writes them.
+const MAX_CLOCK_OFFSET_MS: u64 = 100 * 365 * 24 * 3_600_000;
+
 /// Faults to make. None by default.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Args, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -109,6 +112,22 @@ impl Faults {
 }
 
 impl Settings {
+    /// Fails on values that cannot be put in force.
+    pub fn check(&self) -> anyhow::Result<()> {
+        let offset_ms = self.clock_offset_ms;
+        anyhow::ensure!(
+            offset_ms.unsigned_abs() <= MAX_CLOCK_OFFSET_MS,
+            "clock_offset_ms is {offset_ms}, allowed are {MAX_CLOCK_OFFSET_MS} either way"
+        );
+        if let Some(status) = self.refuse_subscription {
+            anyhow::ensure!(
+                (200..=599).contains(&status),
+                "refuse_subscription is {status}, allowed is an HTTP status from 200 to 599"
+            );
+        }
+        Ok(())
+    }
+
     fn loses(&self, event: &str) -> bool {
         let event: Value = serde_json::from_str(event).unwrap_or_default();
         self.lose_telemetry.iter().any(|kind| event["type"] == kind.as_str())

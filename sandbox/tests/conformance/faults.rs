@@ -110,6 +110,14 @@ fn faults_at_run_time() {
     let refused = sandbox.call("PUT", path, r#"{"unheard_of":true}"#);
     assert_eq!(refused.status, 400);
     assert!(refused.json()["Message"].as_str().unwrap().contains("unheard_of"));
+    for body in [
+        r#"{"refuse_subscription":42}"#,
+        r#"{"clock_offset_ms":9223372036854775807}"#,
+        r#"{"cpu_contention":999}"#,
+    ] {
+        assert_eq!(sandbox.call("PUT", path, body).status, 400, "{body}");
+    }
+    assert_eq!(sandbox.call("GET", path, "").json(), set.json(), "as before");
     let event = extension.next_later();
     sandbox.await_event("environment.freeze", 1);
     let _caller = sandbox.invoke_later("fn", "{}");
