@@ -80,6 +80,15 @@ impl Post {
         })
     }
 
+    /// Bytes that came before a failure are told, too.
+    fn tell_progress(&self, produced_bytes: u64) {
+        self.environment.change(|state| {
+            if let Some(known) = state.in_flight.get_mut(&self.request_id) {
+                known.on_part(produced_bytes);
+            }
+        });
+    }
+
     /// The response has ended after `produced_bytes`.
     fn end(&self, result: InvokeResult, produced_bytes: u64) -> Result<(), ApiError> {
         self.environment.change(|state| {
@@ -125,6 +134,7 @@ impl Post {
                     if !pause.is_zero() {
                         tokio::time::sleep(pause).await;
                     }
+                    self.tell_progress(sent);
                     // A caller that hung up does not change what the function does.
                     let _ = chunks.send(data).await;
                 }

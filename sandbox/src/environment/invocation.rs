@@ -140,6 +140,11 @@ impl InFlight {
         self.answer(result);
     }
 
+    /// A streamed response has come this far.
+    pub fn on_part(&mut self, produced_bytes: u64) {
+        self.produced_bytes = produced_bytes;
+    }
+
     /// Where parts of the response go, if the caller takes it in parts.
     pub fn chunks(&self) -> Option<mpsc::Sender<Bytes>> {
         self.caller.as_ref()?.chunks.clone()

@@ -128,6 +128,8 @@ fn a_timeout_in_the_middle() {
     let (sent, complete) = events.join().unwrap().rest();
     assert_eq!((&sent[..], &complete["ErrorCode"]), (&b"half"[..], &json!("Sandbox.Timedout")));
     assert!(complete["ErrorDetails"].as_str().unwrap().contains("Task timed out after 1.00 seconds"));
+    let done = sandbox.await_telemetry("platform.runtimeDone", 1);
+    assert_eq!((&done["status"], &done["metrics"]["producedBytes"]), (&json!("timeout"), &json!(4)));
     assert_eq!(sandbox.await_telemetry("platform.report", 1)["status"], "timeout");
 }
 
