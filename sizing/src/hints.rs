@@ -8,6 +8,8 @@ mod cpu;
 mod memory;
 mod waste;
 
+use std::cmp::Ordering;
+
 use serde::{Deserialize, Serialize};
 
 use crate::advice::FunctionEvidence;
@@ -75,8 +77,8 @@ pub(crate) struct Facts<'a> {
     pub(crate) costs: &'a CostModel,
     /// The costs on arm64, when it is on x86_64 and the price is known.
     pub(crate) on_arm64: Option<CostModel>,
-    /// The cheapest size not below the floor.
-    pub(crate) cheapest: Megabytes,
+    /// The size that the advice recommends: hints give its reasons and never speak against it.
+    pub(crate) recommended: Megabytes,
 }
 
 impl Facts<'_> {
@@ -111,7 +113,19 @@ fn share(part: f64, whole: f64) -> f64 {
     if whole > 0.0 { part / whole } else { 0.0 }
 }
 
-/// Every hint that holds, the most pressing first.
+impl HintCode {
+    /// Where the hint points: to more memory, to less, or elsewhere.
+    const fn direction(self) -> Option<Ordering> {
+        match self {
+            Self::MemoryUnderprovisioned | Self::MemoryPressure | Self::CpuStarved => Some(Ordering::Greater),
+            Self::MemoryOverprovisioned | Self::SingleThreaded | Self::IdleDominated => Some(Ordering::Less),
+            _ => None,
+        }
+    }
+}
+
+/// Every hint that holds, the most pressing first, and none that contradicts the recommended size or one
+/// before it: those that point to more memory come before those that point to less.
 pub(crate) fn hints(facts: &Facts<'_>) -> Vec<Hint> {
     let all = [
         memory::underprovisioned,
@@ -127,5 +141,15 @@ pub(crate) fn hints(facts: &Facts<'_>) -> Vec<Hint> {
         waste::connections,
         waste::storage,
     ];
-    all.into_iter().filter_map(|hint| hint(facts)).collect()
+    let mut towards = match facts.recommended.cmp(&facts.evidence.memory) {
+        Ordering::Equal => None,
+        changed => Some(changed),
+    };
+    let mut agrees = |hint: &Hint| {
+        let direction = hint.code.direction();
+        let agreed = direction.is_none() || towards.is_none() || direction == towards;
+        towards = towards.or(direction);
+        agreed
+    };
+    all.into_iter().filter_map(|hint| hint(facts)).filter(|hint| agrees(hint)).collect()
 }

@@ -97,7 +97,7 @@ impl<'a> Study<'a> {
             floor: self.floor.clone(),
             verdict,
             reasons: vec![self.reason(verdict, best.memory, gain)],
-            hints: self.hints(),
+            hints: self.hints(chosen),
             confidence: self.confidence(chosen),
             curve: self.points(chosen),
         }
@@ -253,7 +253,7 @@ impl<'a> Study<'a> {
         }
     }
 
-    fn hints(&self) -> Vec<Hint> {
+    fn hints(&self, recommended: Megabytes) -> Vec<Hint> {
         let (memory, rollup) = self.main;
         let profile = Profile::of(memory, rollup).unwrap_or_else(|| *self.model.profile());
         let on_arm64 = match &self.elsewhere {
@@ -268,7 +268,7 @@ impl<'a> Study<'a> {
             curve: &self.curve,
             costs: &self.costs,
             on_arm64,
-            cheapest: self.best(&self.costs, Strategy::Cost).memory,
+            recommended,
         })
     }
 

@@ -9,6 +9,8 @@
 mod common;
 
 use common::{advice_of, evidence, invocation, rollup, rollup_of};
+use proptest::prelude::*;
+use proptest::strategy::Strategy as _;
 use tailor_sizing::advice::FunctionEvidence;
 use tailor_sizing::choice::Strategy;
 use tailor_sizing::hints::{Hint, HintCode};
@@ -187,4 +189,74 @@ fn ephemeral_storage_unused() {
     assert!(saves(&unused) && unused.action.contains("512 MB"), "{}", unused.action);
     assert_eq!(with(512, 0), None);
     assert_eq!(with(2_048, 1_900), None);
+}
+
+/// Pairs that would send the reader both ways.
+const CONTRADICTIONS: [(HintCode, HintCode); 9] = [
+    (HintCode::MemoryUnderprovisioned, HintCode::MemoryOverprovisioned),
+    (HintCode::MemoryUnderprovisioned, HintCode::SingleThreaded),
+    (HintCode::MemoryUnderprovisioned, HintCode::IdleDominated),
+    (HintCode::MemoryPressure, HintCode::MemoryOverprovisioned),
+    (HintCode::MemoryPressure, HintCode::SingleThreaded),
+    (HintCode::MemoryPressure, HintCode::IdleDominated),
+    (HintCode::CpuStarved, HintCode::MemoryOverprovisioned),
+    (HintCode::CpuStarved, HintCode::SingleThreaded),
+    (HintCode::CpuStarved, HintCode::IdleDominated),
+];
+
+#[test]
+fn waiting_behind_others_is_neither_idle_nor_starved() {
+    // 80 of 160 ms behind others at 1,024 MB, where 9 ms of CPU are never throttled.
+    let behind = rollup_of(|vary| {
+        let mut invocation = invocation(1_024, 9_000, 0, 60);
+        invocation.duration_us = vary(160_000);
+        invocation.work = invocation.work.map(|work| Work {
+            starved_us: 80_000,
+            top_starved_us: 80_000,
+            idle_us: 71_000,
+            ..work
+        });
+        invocation
+    });
+    let codes: Vec<HintCode> = hints(&evidence(&one(1_024, behind))).iter().map(|hint| hint.code).collect();
+    assert!(!codes.contains(&HintCode::IdleDominated) && !codes.contains(&HintCode::CpuStarved), "{codes:?}");
+}
+
+proptest! {
+    #[test]
+    fn no_hint_contradicts_another_or_the_recommendation(
+        memory in 128u32..=10_240,
+        (busy_us, idle_us, peak_mb) in (1u64..2_000_000, 0u64..2_000_000, 1u64..12_000),
+        (behind_us, threads, faults) in (0u64..500_000, 1_000u64..6_000, 0u64..50),
+        strategy in prop_oneof![
+            Just(Strategy::Cost),
+            Just(Strategy::Speed),
+            (0.0..=1.0).prop_map(|weight| Strategy::Balanced { weight }),
+            (1.0..3_000.0).prop_map(|target_ms| Strategy::Slo { quantile: 0.95, target_ms }),
+        ],
+    ) {
+        let rollup = rollup_of(|vary| {
+            let mut invocation = invocation(memory, vary(busy_us), vary(idle_us), peak_mb);
+            invocation.duration_us += behind_us;
+            invocation.work = invocation.work.map(|work| Work {
+                starved_us: work.starved_us + behind_us,
+                top_starved_us: work.top_starved_us + behind_us,
+                effective_threads_milli: threads,
+                major_faults: faults,
+                ..work
+            });
+            invocation
+        });
+        let sizes = one(memory, rollup);
+        let advice = advice_of(&evidence(&sizes), strategy);
+        let has = |code: HintCode| advice.hints.iter().any(|hint| hint.code == code);
+        for (one, other) in CONTRADICTIONS {
+            prop_assert!(!(has(one) && has(other)), "{one:?} and {other:?}");
+            prop_assert!(advice.memory >= advice.current || !has(one), "{one:?}, yet {}", advice.memory);
+            prop_assert!(advice.memory <= advice.current || !has(other), "{other:?}, yet {}", advice.memory);
+        }
+        for hint in &advice.hints {
+            prop_assert!(!hint.action.contains("go down to") || hint.action.ends_with(&advice.memory.to_string()));
+        }
+    }
 }

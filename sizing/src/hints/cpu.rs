@@ -24,19 +24,20 @@ const KNEE: f64 = 1.16;
 
 pub(super) fn starved(facts: &Facts<'_>) -> Option<Hint> {
     let profile = facts.profile;
-    let starved = profile.measured && share(profile.starved_ms, profile.wall_ms) >= STARVED;
+    // Waiting behind others is not shortened by memory.
+    let starved = profile.measured && share(profile.throttled_ms(), profile.wall_ms) >= STARVED;
     starved.then(|| Hint {
         code: HintCode::CpuStarved,
         evidence: format!(
             "for {:.0} of {:.0} ms an invocation wanted to run and had no CPU: {} buys {:.2} vCPU",
-            profile.starved_ms,
+            profile.throttled_ms(),
             profile.wall_ms,
             profile.memory,
             profile.memory.share()
         ),
         action: "more memory brings more CPU and shortens this time".to_owned(),
-        saving_per_million: (facts.cheapest > facts.evidence.memory)
-            .then(|| facts.saving_at(facts.cheapest))
+        saving_per_million: (facts.recommended > facts.evidence.memory)
+            .then(|| facts.saving_at(facts.recommended))
             .flatten(),
     })
 }
@@ -50,8 +51,7 @@ pub(super) fn idle(facts: &Facts<'_>) -> Option<Hint> {
             "for {:.0} of {:.0} ms an invocation had nothing to run: it waited for a network, a disk or a timer",
             profile.idle_ms, profile.wall_ms
         ),
-        action: "wait for several things at once, batch, or use the least memory: waiting gets no faster"
-            .to_owned(),
+        action: "wait for several things at once or batch: with more memory waiting gets no shorter".to_owned(),
         saving_per_million: facts.saving_of_ms(profile.idle_ms * OVERLAPPED),
     })
 }

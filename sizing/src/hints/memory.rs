@@ -39,10 +39,11 @@ pub(super) fn underprovisioned(facts: &Facts<'_>) -> Option<Hint> {
 pub(super) fn overprovisioned(facts: &Facts<'_>) -> Option<Hint> {
     let (floor, memory) = (facts.floor, facts.evidence.memory);
     let spare = f64::from(floor.memory.0) < SPARE * f64::from(memory.0);
-    if floor.unmeasured || !spare || facts.cheapest >= memory {
+    // Memory may be bought for the CPU that comes with it: only where less is recommended is it too much.
+    if floor.unmeasured || !spare || facts.recommended >= memory {
         return None;
     }
-    let saving = facts.saving_at(facts.cheapest)?;
+    let saving = facts.saving_at(facts.recommended)?;
     Some(Hint {
         code: HintCode::MemoryOverprovisioned,
         evidence: format!(
@@ -51,7 +52,7 @@ pub(super) fn overprovisioned(facts: &Facts<'_>) -> Option<Hint> {
             floor.memory,
             100.0 * floor.margin
         ),
-        action: format!("{} is the cheapest size", facts.cheapest),
+        action: format!("go down to {}", facts.recommended),
         saving_per_million: Some(saving),
     })
 }
