@@ -93,7 +93,7 @@ impl Agent {
             last_look: Duration::ZERO,
             done: false,
         });
-        self.collect_finished(now_us);
+        self.collect_finished();
         self.budget.begin();
     }
 
@@ -116,11 +116,12 @@ impl Agent {
 
     /// Telemetry came, at `now_us`, microseconds since the Unix epoch.
     pub fn delivered(&mut self, delivery: Delivery, now_us: u64) {
+        self.ledger.at(now_us);
         self.outbox.lost_mut().undecodable_records += delivery.undecodable;
         for event in delivery.events {
             self.heard(event);
         }
-        self.collect_finished(now_us);
+        self.collect_finished();
     }
 
     fn heard(&mut self, event: Event) {
@@ -157,8 +158,7 @@ impl Agent {
         let last_tick = self.processes.last_tick();
         let snapshot = self.processes.read();
         self.close_current(&snapshot, Some(&last_tick));
-        // What is not finished is taken by [`Agent::finish`].
-        self.collect_finished(0);
+        self.collect_finished();
     }
 
     /// Nothing more will come: what is unfinished goes as it is.
@@ -249,8 +249,8 @@ impl Agent {
         self.ledger.measured(&current.request_id, measured);
     }
 
-    fn collect_finished(&mut self, now_us: u64) {
-        let finished = self.ledger.take_finished(now_us);
+    fn collect_finished(&mut self) {
+        let finished = self.ledger.take_finished();
         self.keep(finished);
         self.outbox.lost_mut().invocations += self.ledger.take_evicted();
         self.outbox.lost_mut().undecodable_records += self.ledger.take_stale();

@@ -42,6 +42,8 @@ pub struct Ledger {
     /// of an unknown request from before it is a repetition: the platform delivers in the order of events.
     forgotten_us: u64,
     stale: u64,
+    /// Now by our own clock, as told last, microseconds since the Unix epoch.
+    now_us: u64,
     /// INVOKE events seen; the age of an entry is counted in these.
     invokes: u64,
     memory_mb: u32,
@@ -96,11 +98,17 @@ impl Ledger {
         Self { memory_mb, ..Self::default() }
     }
 
+    /// Tells the time, microseconds since the Unix epoch by our own clock, before telemetry is told of.
+    pub const fn at(&mut self, now_us: u64) {
+        self.now_us = now_us;
+    }
+
     /// Our own INVOKE event.
     pub fn invoked(&mut self, request_id: &str, now_us: u64, cold_start: bool) {
         self.invokes += 1;
         let invoke = Some(self.invokes);
-        self.followed(now_us);
+        self.at(now_us);
+        self.followed();
         if let Some(entry) = self.entry(request_id, Teller::Us) {
             entry.invoke = invoke;
             entry.started_at_us = now_us;
@@ -110,9 +118,9 @@ impl Ledger {
     }
 
     /// Another invocation began: the ones before it may be reported from now on.
-    fn followed(&mut self, now_us: u64) {
+    fn followed(&mut self) {
         for entry in &mut self.open {
-            entry.followed_at_us.get_or_insert(now_us);
+            entry.followed_at_us.get_or_insert(self.now_us);
         }
     }
 
@@ -146,10 +154,9 @@ impl Ledger {
         }
     }
 
-    /// Takes the invocations of which nothing more is to come, as far as can be told at `now_us`, microseconds
-    /// since the Unix epoch.
-    pub fn take_finished(&mut self, now_us: u64) -> Vec<Invocation> {
-        let invokes = self.invokes;
+    /// Takes the invocations of which nothing more is to come.
+    pub fn take_finished(&mut self) -> Vec<Invocation> {
+        let (invokes, now_us) = (self.invokes, self.now_us);
         self.take(|entry| entry.is_complete() || entry.is_given_up(invokes, now_us))
     }
 
@@ -219,7 +226,7 @@ impl Ledger {
                 self.stale += 1;
                 return None;
             }
-            self.followed(time_us);
+            self.followed();
         }
         if self.open.len() == MAX_OPEN {
             // On managed instances alone, and only when reports are lost. What little is known of the

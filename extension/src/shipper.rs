@@ -209,7 +209,8 @@ impl Shipper {
         {
             // Credentials expire, clocks are off after a thaw, and permissions are given later.
             signer.provider.forget();
-            let said = beginning(body);
+            // Not what AWS says further on: it may quote what was signed, the session's token included.
+            let said = beginning(body, 80);
             tracing::error!(
                 said,
                 "AWS refuses the signature: the function's role needs lambda:InvokeFunctionUrl and lambda:InvokeFunction on the collector"
@@ -226,8 +227,8 @@ fn unix_s() -> u64 {
 }
 
 /// As much of an answer as belongs in a log.
-fn beginning(body: &[u8]) -> String {
-    String::from_utf8_lossy(body).chars().take(200).collect()
+fn beginning(body: &[u8], characters: usize) -> String {
+    String::from_utf8_lossy(body).chars().take(characters).collect()
 }
 
 /// Only an overloaded or restarting collector is worth asking again; all else stays as it is.
@@ -248,7 +249,7 @@ fn judge(status: StatusCode, body: &[u8]) -> Delivery {
             Delivery::Failed
         }
         _ => {
-            let said = beginning(body);
+            let said = beginning(body, 200);
             tracing::error!(%status, said, "the collector refuses the batch: check TAILOR_ENDPOINT and the API key");
             Delivery::Refused
         }

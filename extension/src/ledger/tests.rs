@@ -92,7 +92,7 @@ proptest! {
     ) {
         let mut ledger = Ledger::new(512);
         order.iter().chain(&again).for_each(|told| tell(&mut ledger, told));
-        let finished = ledger.take_finished(NOW_US);
+        let finished = ledger.take_finished();
         prop_assert_eq!(finished.len(), 1);
         let invocation = finished[0];
         prop_assert_eq!(invocation.duration_us, 25_400);
@@ -112,10 +112,10 @@ fn an_invocation_waits_for_its_reading_and_its_report() {
     let mut ledger = Ledger::new(512);
     ledger.invoked(ID, 1, false);
     ledger.reported(report(), NOW_US);
-    assert!(ledger.take_finished(NOW_US).is_empty(), "its processes are read at the next INVOKE");
+    assert!(ledger.take_finished().is_empty(), "its processes are read at the next INVOKE");
     assert!(!ledger.awaits_report());
     ledger.measured(ID, None);
-    assert_eq!(ledger.take_finished(NOW_US)[0].work, None);
+    assert_eq!(ledger.take_finished()[0].work, None);
 }
 
 #[test]
@@ -128,10 +128,10 @@ fn a_report_that_never_comes_is_said_to_be_missing() {
     // Back to back, the platform has not had the time to deliver; later, but rarely invoked, not the chance.
     for at_us in 0..=REPORT_PATIENCE_INVOKES {
         ledger.invoked(other, at_us, false);
-        assert!(ledger.take_finished(at_us).is_empty());
+        assert!(ledger.take_finished().is_empty());
     }
     ledger.invoked(other, REPORT_PATIENCE_US, false);
-    let invocation = ledger.take_finished(REPORT_PATIENCE_US)[0];
+    let invocation = ledger.take_finished()[0];
     assert!(invocation.caveats.report_missing && !invocation.caveats.estimated);
     assert_eq!((invocation.duration_us, invocation.billed_ms), (20_000, 20));
 }
@@ -182,8 +182,9 @@ fn an_invocation_that_was_only_announced_is_given_up_and_reported() {
     ledger.started(ID, 1);
     for later in 1..=20u64 {
         let time_us = later * 60_000_000;
+        ledger.at(time_us);
         ledger.started(&RequestId(later.into()).to_string(), time_us);
-        let taken = ledger.take_finished(time_us);
+        let taken = ledger.take_finished();
         if later <= 16 {
             assert!(taken.is_empty(), "after {later} minutes it may still run");
         }
@@ -205,7 +206,7 @@ fn a_repetition_is_not_a_new_invocation_however_late_it_comes() {
         let time_us = request * 1_000;
         ledger.started(&request_id, time_us);
         ledger.reported(Done { request_id, ..report() }, time_us + 500);
-        ledger.take_finished(time_us).len() as u64
+        ledger.take_finished().len() as u64
     };
     let many = 3 * REMEMBERED as u64;
     assert_eq!((1..=many).map(|request| tell(&mut ledger, request)).sum::<u64>(), many);
@@ -223,7 +224,7 @@ fn a_last_look_stands_for_the_end_when_most_had_passed() {
         ledger.invoked(ID, 1, false);
         ledger.measured(ID, Some(Measured { last_look_us: Some(look_us), ..measured() }));
         ledger.reported(report(), NOW_US);
-        ledger.take_finished(NOW_US)[0]
+        ledger.take_finished()[0]
     };
     // It took 25.4 ms.
     let late = finished(21_000);
