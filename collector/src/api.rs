@@ -5,8 +5,9 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Path, Query, State};
+use axum::extract::{FromRequestParts, Path, Query, State};
 use axum::response::{IntoResponse, Response};
+use http::request::Parts;
 use http::{HeaderValue, header};
 use serde::{Deserialize, Serialize};
 
@@ -49,6 +50,22 @@ pub struct Wanted {
     width: Option<usize>,
     /// Whether the table may be coloured.
     colour: bool,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Wanted {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let asked = Query::<Self>::from_request_parts(parts, state).await;
+        asked.map(|Query(wanted)| wanted).map_err(|rejection| {
+            let why = std::error::Error::source(&rejection)
+                .map_or_else(|| rejection.body_text(), ToString::to_string);
+            ApiError::bad_request(
+                "query",
+                format!("the address asks for something that cannot be read: {why}"),
+            )
+        })
+    }
 }
 
 impl Wanted {
@@ -125,7 +142,7 @@ pub fn strategy(name: Option<&str>, weight: Option<f64>) -> Option<Strategy> {
 pub async fn functions(
     State(app): State<Arc<App>>,
     ApiReader(tenant): ApiReader,
-    Query(wanted): Query<Wanted>,
+    wanted: Wanted,
 ) -> Result<Response, ApiError> {
     let strategy = wanted.strategy()?;
     let fleet = report::fleet(app.store.as_ref(), &tenant, wanted.window(), &app.prices, strategy).await?;
@@ -138,7 +155,7 @@ pub async fn function(
     State(app): State<Arc<App>>,
     ApiReader(tenant): ApiReader,
     Path(name): Path<String>,
-    Query(wanted): Query<Wanted>,
+    wanted: Wanted,
 ) -> Result<Response, ApiError> {
     let report = one_function(&app, &tenant, &name, &wanted).await?;
     let format = wanted.format.unwrap_or(Format::Json);
@@ -203,7 +220,7 @@ pub async fn invocations(
     State(app): State<Arc<App>>,
     ApiReader(tenant): ApiReader,
     Path(name): Path<String>,
-    Query(wanted): Query<Wanted>,
+    wanted: Wanted,
 ) -> Result<Response, ApiError> {
     let key = find(app.store.as_ref(), &tenant, &name, &wanted).await?;
     let limit = wanted.limit.unwrap_or(100).min(1_000);
@@ -229,7 +246,7 @@ pub async fn recent_invocations(
 pub async fn changes(
     State(app): State<Arc<App>>,
     ApiReader(tenant): ApiReader,
-    Query(wanted): Query<Wanted>,
+    wanted: Wanted,
 ) -> Result<Response, ApiError> {
     let changes = change::fold(app.store.changes(&tenant, None).await?);
     let format = wanted.format.unwrap_or(Format::Json);

@@ -124,7 +124,8 @@ impl KeyRing {
     /// # Errors
     /// [`KeyError::File`] and [`KeyError::Line`].
     pub fn add_file(&mut self, path: &Path) -> Result<(), KeyError> {
-        if !path.exists() {
+        let there = path.try_exists().map_err(|error| KeyError::File { path: path.to_owned(), error })?;
+        if !there {
             return Err(KeyError::File { path: path.to_owned(), error: ErrorKind::NotFound.into() });
         }
         for (line, text) in lines(path)? {

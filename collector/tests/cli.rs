@@ -131,3 +131,50 @@ fn a_key_made_by_the_command_is_let_in() {
     assert_eq!(ring.tenant_of(stdout(&made).trim()).map(|tenant| tenant.0.as_str()), Some("acme"));
     assert!(!tailor(&["key", "--data", path, "--tenant", "two words"]).status.success());
 }
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+#[test]
+fn a_folder_that_cannot_be_read_is_not_called_empty() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let output = tailor(&["summary", "--data", file.path().to_str().unwrap()]);
+    let said = stderr(&output);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(said.contains("cannot look into") && said.contains("Not a directory"), "{said}");
+}
+
+#[test]
+fn a_used_port_leaves_nothing_behind() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let parent = tempfile::tempdir().unwrap();
+    let data = parent.path().join("data");
+    let address = taken.local_addr().unwrap().to_string();
+    let output = tailor(&["serve", "--data", data.to_str().unwrap(), "--listen", &address]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("choose another with --listen"), "{}", stderr(&output));
+    assert!(!data.exists());
+}
+
+#[test]
+fn a_server_without_its_scheme_is_told_so() {
+    let output = tailor(&["summary", "--server", "127.0.0.1:8080"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("http://127.0.0.1:8080"), "{}", stderr(&output));
+}
+
+#[test]
+fn no_two_columns_have_one_name() {
+    let collector = measured();
+    let server = format!("http://{}", collector.address);
+    let text = stdout(&tailor(&["summary", "--server", &server, "--format", "markdown"]));
+    let mut names: Vec<&str> = text.lines().next().unwrap().split('|').map(str::trim).collect();
+    names.retain(|name| !name.is_empty());
+    let all = names.len();
+    names.sort_unstable();
+    names.dedup();
+    assert_eq!(names.len(), all, "{text}");
+    assert!(!names.contains(&"COST $") || !names.contains(&"COST"), "{text}");
+    assert!(!text.contains("-%"), "{text}");
+}

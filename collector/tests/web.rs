@@ -119,3 +119,15 @@ fn local_reads_need_no_key_but_a_local_name() {
     let body = batch(&KINDS[0], 1, 1, 1, now_us()).encode().unwrap();
     assert_eq!(collector.post_batch_with("wrong", "", &body).status, 401);
 }
+
+#[test]
+fn an_address_that_asks_for_nonsense_is_answered_in_words() {
+    let collector = Collector::start_with(true);
+    let page = collector.get("/?hours=abc");
+    assert_eq!(page.status, 400);
+    assert!(page.text().contains("<html") && page.text().contains("cannot be read"), "{}", page.text());
+    let api = collector.get("/v1/functions?hours=abc");
+    assert_eq!(api.status, 400);
+    assert_eq!(api.json()["error"]["code"], "query");
+    assert!(api.json()["error"]["message"].as_str().unwrap().contains("hours"), "{}", api.text());
+}

@@ -116,7 +116,7 @@ struct ShowArgs {
     #[arg(long, env = "TAILOR_DATA", default_value = "tailor-data")]
     data: PathBuf,
     /// Ask a running collector instead, such as `http://127.0.0.1:8080`.
-    #[arg(long)]
+    #[arg(long, value_parser = server)]
     server: Option<String>,
     /// File with the key for `--server`; without one `TAILOR_API_KEY` is used.
     #[arg(long, requires = "server")]
@@ -150,6 +150,14 @@ enum Colour {
     Always,
     /// Not at all.
     Never,
+}
+
+fn server(text: &str) -> Result<String, String> {
+    if text.starts_with("http://") || text.starts_with("https://") {
+        Ok(text.to_owned())
+    } else {
+        Err(format!("an address begins with its scheme: http://{text} or https://{text}"))
+    }
 }
 
 fn weight(text: &str) -> Result<f64, String> {

@@ -48,6 +48,10 @@ pub(super) fn serve(args: ServeArgs) -> anyhow::Result<ExitCode> {
 
 async fn serve_until_stopped(args: ServeArgs) -> anyhow::Result<ExitCode> {
     let folder = &args.data;
+    // First of all: a taken port must not leave a folder and a key behind.
+    let listener = TcpListener::bind(args.listen)
+        .await
+        .with_context(|| format!("cannot listen on {}: choose another with --listen", args.listen))?;
     // Only its owner may look inside: it holds what was measured, and digests of keys.
     fs::DirBuilder::new()
         .recursive(true)
@@ -57,9 +61,6 @@ async fn serve_until_stopped(args: ServeArgs) -> anyhow::Result<ExitCode> {
     let store = SqliteStore::open(folder)
         .with_context(|| format!("cannot open the store in {}", folder.display()))?;
     let keys = load_keys(folder, args.api_key_file.as_deref())?;
-    let listener = TcpListener::bind(args.listen)
-        .await
-        .with_context(|| format!("cannot listen on {}: choose another with --listen", args.listen))?;
     let address = listener.local_addr().context("cannot tell the address listened on")?;
 
     // For `tailor summary` to point at. Stale after a crash, which it can tell by the lock.

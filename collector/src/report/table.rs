@@ -46,12 +46,12 @@ impl Default for Look {
 
 const HEADER: [&str; 17] = [
     "FUNCTION", "MB", "CALLS", "ERR", "COLD", "P50", "P95", "BILLED", "COST $", "$/MLN", "PEAK", "BUSY",
-    "STRV", "IDLE", "→ MB", "COST", "TIME",
+    "STRV", "IDLE", "→ MB", "±COST", "±TIME",
 ];
 
 /// Below the table: what its short headings mean.
 const LEGEND: &str = "MB and PEAK: memory size and most in use, MB. BUSY, STRV, IDLE: wall time running, wanting CPU and waiting, %.\n\
-                      → MB: recommended size, with the change of cost and mean duration expected of it.\n";
+                      → MB: recommended size; ±COST, ±TIME: the change of cost and mean duration expected of it.\n";
 
 /// Narrowest name column.
 const MIN_NAME: usize = 12;
@@ -156,13 +156,18 @@ fn cells(report: &FunctionReport) -> [String; 17] {
         money(report.cost_pico_usd),
         money(report.cost_per_million_pico_usd),
         if report.peak_memory_mb > 0 { report.peak_memory_mb.to_string() } else { "-".to_owned() },
-        share(split[0], wall) + "%",
-        share(split[1], wall) + "%",
-        share(split[2], wall) + "%",
+        percent_of(split[0], wall),
+        percent_of(split[1], wall),
+        percent_of(split[2], wall),
         recommended,
         percent(advice.cost_change_percent),
         percent(advice.duration_change_percent),
     ]
+}
+
+/// A part of a whole, `-` where nothing was measured.
+fn percent_of(part: u64, whole: u64) -> String {
+    if whole == 0 { "-".to_owned() } else { share(part, whole) + "%" }
 }
 
 /// Dollars in at most seven characters, without their sign.

@@ -33,8 +33,9 @@ const STYLE: &str = include_str!("style.css");
 pub async fn fleet(
     State(app): State<Arc<App>>,
     PageReader(tenant): PageReader,
-    Query(wanted): Query<Wanted>,
+    wanted: Result<Wanted, ApiError>,
 ) -> Result<Response, Page> {
+    let wanted = wanted?;
     let strategy = wanted.strategy()?;
     let fleet = report::fleet(app.store.as_ref(), &tenant, wanted.window(), &app.prices, strategy)
         .await
@@ -47,8 +48,9 @@ pub async fn function(
     State(app): State<Arc<App>>,
     PageReader(tenant): PageReader,
     Path(name): Path<String>,
-    Query(wanted): Query<Wanted>,
+    wanted: Result<Wanted, ApiError>,
 ) -> Result<Response, Page> {
+    let wanted = wanted?;
     let report = one_function(&app, &tenant, &name, &wanted).await?;
     let recent = recent_invocations(&app, &tenant, &report.key(), RECENT_SHOWN).await?;
     Ok(page(StatusCode::OK, &function::render(&report, &recent, &wanted)))

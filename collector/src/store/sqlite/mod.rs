@@ -91,7 +91,10 @@ impl SqliteStore {
     /// [`StoreError::Engine`] when there is no store, [`StoreError::NewerSchema`] as for [`Self::open`].
     pub fn open_to_read(folder: &Path) -> Result<Self, StoreError> {
         let path = folder.join(FILE_NAME);
-        if !path.exists() {
+        let there = path
+            .try_exists()
+            .map_err(|error| StoreError::Engine(format!("cannot look into {}: {error}", folder.display())))?;
+        if !there {
             let message = format!(
                 "no store in {}: start `tailor serve --data` there, or name another",
                 folder.display()
