@@ -93,8 +93,8 @@ fn take_probe_wait(work: &mut Work, memory: Megabytes, wall_us: u64) {
 
 /// Mean time the probe waits behind a burst that was throttled, ms. Such a burst ends at any moment of a run,
 /// which lasts until a tick finds the quota used up; whatever it ran beyond the quota is paid back before the
-/// probe may run. The measured run and wait exceed what the wall time has room for by 24, 9, 4 and 0.5 ms at
-/// 128, 256, 512 and 1,024 MB (single-threaded functions against themselves at 2,048 and 3,008 MB); this gives
+/// probe may run. The measured run and wait exceed what the wall time has room for by 24, 8, 4 and 0 ms at
+/// 128, 256, 512 and 1,024 MB (eight single-threaded functions against themselves at 2,048 MB and above); this gives
 /// 21, 7, 4 and 0.6.
 fn probe_wait_ms(memory: Megabytes) -> f64 {
     const MOMENTS: u32 = 100;
