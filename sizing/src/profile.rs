@@ -118,7 +118,7 @@ impl Profile {
             let active_ms =
                 if memory.share() < 1.0 { (busy_ms + throttled_ms).min(wall_ms) } else { wall_ms };
             let demand = (busy_ms + all_ms) / active_ms.max(1e-3);
-            profile.parallel = profile.parallel.max(demand).min(threads.max(1.0));
+            profile.parallel = profile.parallel.max(demand.min(threads));
         }
         let at_once = profile.parallel.min(vcpus);
         let rest_ms = (wall_ms - busy_ms / at_once - throttled_ms).max(0.0);
@@ -198,8 +198,9 @@ impl Profile {
     }
 }
 
-/// Whether the per-thread counters cover the work. The busiest thread's time times the effective threads is never less than the time of all threads seen, so a product far below the process's CPU time
-/// means that threads ended unseen.
+/// Whether the per-thread counters cover the work. The busiest thread's time times the effective threads is
+/// never less than the time of all threads seen, so a product far below the process's CPU time means that
+/// threads ended unseen.
 fn threads_seen(work: &Work, threads: f64) -> bool {
     work.top_busy_us as f64 * threads >= THREADS_SEEN * work.busy_us() as f64
 }
@@ -222,4 +223,44 @@ fn relative_variance(durations: &LogHistogram, invocations: u64) -> f64 {
         _ => ASSUMED_SPREAD * ASSUMED_SPREAD,
     };
     spread / invocations.max(1) as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::invocation::{Invocation, Outcome};
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn the_parts_make_up_the_wall_time(
+            memory in 128u32..=10_240,
+            (wall_us, user_us, top_busy_us) in (1u64..100_000_000, 0u64..200_000_000, 0u64..100_000_000),
+            (starved_us, top_starved_us) in (0u64..1_000_000_000, 0u64..100_000_000),
+            (threads, voluntary_switches) in (0u64..20_000, 0u64..10_000),
+        ) {
+            let mut rollup = Rollup::default();
+            rollup.record(&Invocation {
+                outcome: Outcome::Success,
+                duration_us: wall_us,
+                work: Some(Work {
+                    user_us,
+                    starved_us,
+                    top_busy_us,
+                    top_starved_us,
+                    effective_threads_milli: threads,
+                    voluntary_switches,
+                    ..Work::default()
+                }),
+                ..Invocation::default()
+            });
+            let profile = Profile::of(Megabytes(memory), &rollup).unwrap();
+            let Profile { wall_ms, busy_ms, starved_ms, queued_ms, idle_ms, parallel, .. } = profile;
+            prop_assert!(idle_ms >= 0.0 && (0.0..=starved_ms).contains(&queued_ms) && parallel >= 1.0);
+            let at_once = parallel.min(f64::from(Megabytes(memory).visible_vcpus()));
+            let sum = busy_ms / at_once + starved_ms + idle_ms;
+            prop_assert!(sum >= wall_ms * 0.999_999, "{sum} of {wall_ms}: {profile:?}");
+            prop_assert!(starved_ms + idle_ms <= wall_ms * 1.000_001, "{profile:?}");
+        }
+    }
 }
