@@ -14,6 +14,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use agent_proto::batch::Environment;
 use tailor_sizing::units::{Architecture, Megabytes};
 use tokio::sync::Notify;
+use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::agent::{Agent, new_environment_id};
@@ -52,6 +53,8 @@ struct Shared {
     agent: RefCell<Agent>,
     shipper: Option<Shipper>,
     shipping: Cell<bool>,
+    /// The delivery under way.
+    delivery: RefCell<Option<AbortHandle>>,
     /// The platform promised telemetry.
     subscribed: Cell<bool>,
     dormant: Cell<bool>,
@@ -175,6 +178,7 @@ async fn start(
         agent: RefCell::new(Agent::new(environment, settings)),
         shipper,
         shipping: Cell::new(false),
+        delivery: RefCell::new(None),
         subscribed: Cell::new(false),
         dormant: Cell::new(false),
         changed: Notify::new(),
@@ -267,7 +271,7 @@ async fn shut_down(shared: &Rc<Shared>, deadline: Instant) {
     }
     shared.print();
     // Whether it was delivered or not, the deadline decides.
-    let _ = timeout_at(deadline, ship_all(shared)).await;
+    let _ = timeout_at(deadline, ship_all(shared, deadline)).await;
 }
 
 async fn look_regularly(shared: Rc<Shared>) {
@@ -300,12 +304,15 @@ fn ship_if_due(shared: &Rc<Shared>) {
         return;
     }
     shared.shipping.set(true);
-    let shared = Rc::clone(shared);
-    tokio::task::spawn_local(async move {
-        ship_one(&shared).await;
-        shared.shipping.set(false);
-        shared.changed.notify_waiters();
+    let task = tokio::task::spawn_local({
+        let shared = Rc::clone(shared);
+        async move {
+            ship_one(&shared).await;
+            shared.shipping.set(false);
+            shared.changed.notify_waiters();
+        }
     });
+    shared.delivery.replace(Some(task.abort_handle()));
 }
 
 /// Delivers one batch; tells whether there was one and the collector answered.
@@ -319,12 +326,28 @@ async fn ship_one(shared: &Shared) -> bool {
     delivery != Delivery::Failed
 }
 
-/// Delivers everything, or stops at the first failure.
-async fn ship_all(shared: &Shared) {
+/// Delivers everything by `deadline`, or stops at the second failure. A connection that fell silent in the freeze
+/// must not cost what a new one could still carry, so nothing is waited for until the end.
+async fn ship_all(shared: &Shared, deadline: Instant) {
+    let Some(shipper) = &shared.shipper else { return };
+    let left = || deadline.saturating_duration_since(Instant::now());
+    let patience = Instant::now() + left() / 3;
     while shared.shipping.get() {
-        shared.changed.notified().await;
+        if timeout_at(patience, shared.changed.notified()).await.is_err() {
+            // Should it have arrived after all, the collector drops the repetition.
+            if let Some(delivery) = shared.delivery.take() {
+                delivery.abort();
+            }
+            shared.shipping.set(false);
+        }
     }
-    while ship_one(shared).await {}
+    let mut failures = 0;
+    while failures < 2 && !shared.dormant.get() && !shared.agent.borrow().is_delivered() {
+        shipper.limit_tries(left() / 2);
+        if !ship_one(shared).await {
+            failures += 1;
+        }
+    }
 }
 
 /// Microseconds since the Unix epoch; a clock before it reads as zero.

@@ -36,6 +36,8 @@ pub struct Shipper {
     client: Client,
     key: Option<ApiKey>,
     signer: Option<Signer>,
+    /// The most one try may take.
+    try_limit: Cell<Duration>,
     failures: Cell<u32>,
     not_before: Cell<Option<Instant>>,
 }
@@ -108,6 +110,7 @@ impl Shipper {
             client: Client::new(endpoint),
             key: settings.api_key.clone(),
             signer,
+            try_limit: Cell::new(TRY_LIMIT),
             failures: Cell::new(0),
             not_before: Cell::new(None),
         })
@@ -117,6 +120,11 @@ impl Shipper {
     #[must_use]
     pub fn is_ready(&self) -> bool {
         self.not_before.get().is_none_or(|not_before| Instant::now() >= not_before)
+    }
+
+    /// From now on a try may take `limit` at most: the environment ends.
+    pub fn limit_tries(&self, limit: Duration) {
+        self.try_limit.set(limit.min(TRY_LIMIT));
     }
 
     /// Delivers one batch, trying a second time at once when the first try found no living connection; an
@@ -145,7 +153,8 @@ impl Shipper {
             let request = self.request(batch, unix_s()).await?;
             Ok::<_, RequestError>(self.client.exchange(request).await?)
         };
-        match timeout(TRY_LIMIT, exchange).await {
+        let limit = self.try_limit.get();
+        match timeout(limit, exchange).await {
             Ok(Ok((head, body))) => Some(self.judge(head.status, &body)),
             Ok(Err(RequestError::Form(error))) => {
                 tracing::info!(collector, %error, "delivery failed");
@@ -156,7 +165,7 @@ impl Shipper {
                 Some(Delivery::Failed)
             }
             Err(_) => {
-                tracing::info!(collector, "delivery took longer than {TRY_LIMIT:?}");
+                tracing::info!(collector, "delivery took longer than {limit:?}");
                 Some(Delivery::Failed)
             }
         }
