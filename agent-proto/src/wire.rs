@@ -66,7 +66,8 @@ pub struct Invocations {
     pub started_at_us_delta: ::prost::alloc::vec::Vec<i64>,
     #[prost(enumeration = "Outcome", repeated, tag = "4")]
     pub outcomes: ::prost::alloc::vec::Vec<i32>,
-    /// Bits: 1 cold start, 2 estimated, 4 report missing, 8 starved inferred, 16 peak sampled, 32 work known.
+    /// Bits: 1 cold start, 2 estimated, 4 report missing, 8 starved inferred, 16 peak sampled, 32 work known,
+    /// 64 work estimated.
     #[prost(uint32, repeated, tag = "5")]
     pub flags: ::prost::alloc::vec::Vec<u32>,
     #[prost(uint64, repeated, tag = "6")]

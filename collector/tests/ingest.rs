@@ -53,6 +53,25 @@ fn compressed_batches_are_the_same_batches() {
     assert_eq!(invocations(&collector), 200);
 }
 
+/// As through a function URL that asks for AWS's signature, which takes the usual header.
+#[test]
+fn a_key_may_travel_beside_a_signature() {
+    let collector = Collector::start();
+    let body = batch(&KINDS[0], 7, 1, 10, now_us()).encode().unwrap();
+    let signature = "Authorization: AWS4-HMAC-SHA256 Credential=x, SignedHeaders=host, Signature=0\r\n";
+    for (key, status) in [("wrong", 401), (KEY, 200)] {
+        let mut request = format!(
+            "POST /v1/batches HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-protobuf\r\n\
+             Connection: close\r\nContent-Length: {}\r\n{signature}X-Tailor-Api-Key: {key}\r\n\r\n",
+            body.len()
+        )
+        .into_bytes();
+        request.extend(&body);
+        assert_eq!(collector.raw(&request).status, status, "{key}");
+    }
+    assert_eq!(invocations(&collector), 10);
+}
+
 #[test]
 fn a_stranger_is_refused_before_the_body_is_read() {
     let collector = Collector::start();

@@ -277,11 +277,11 @@ impl Entry {
             outcome: self.outcome(max_memory_used_mb, memory_mb),
             cold_start: self.cold_start || init_us > 0,
             caveats: Caveats {
-                estimated: told_us.is_none()
-                    || measured.is_some_and(|measured| measured.last_look_us.is_some()),
+                estimated: told_us.is_none(),
                 report_missing: self.report.is_none(),
                 starved_inferred: measured.is_some_and(|measured| measured.starved_inferred),
                 peak_sampled: measured.is_some_and(|measured| measured.peak_sampled),
+                work_estimated: measured.is_some_and(|measured| measured.last_look_us.is_some()),
             },
             duration_us,
             runtime_us: runtime.duration_ms.map_or(0, microseconds),

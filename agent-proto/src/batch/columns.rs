@@ -8,6 +8,7 @@ const REPORT_MISSING: u32 = 4;
 const STARVED_INFERRED: u32 = 8;
 const PEAK_SAMPLED: u32 = 16;
 const WORK_KNOWN: u32 = 32;
+const WORK_ESTIMATED: u32 = 64;
 
 const REQUEST_ID_BYTES: usize = 16;
 
@@ -78,6 +79,7 @@ pub(super) fn to_rows(wire: &wire::Invocations) -> Result<Vec<Invocation>, Batch
                 report_missing: flags & REPORT_MISSING != 0,
                 starved_inferred: flags & STARVED_INFERRED != 0,
                 peak_sampled: flags & PEAK_SAMPLED != 0,
+                work_estimated: flags & WORK_ESTIMATED != 0,
             },
             duration_us: at(&wire.duration_us, row),
             runtime_us: at(&wire.runtime_us, row),
@@ -150,6 +152,7 @@ fn flags(row: &Invocation) -> u32 {
         | bit(row.caveats.starved_inferred, STARVED_INFERRED)
         | bit(row.caveats.peak_sampled, PEAK_SAMPLED)
         | bit(row.work.is_some(), WORK_KNOWN)
+        | bit(row.caveats.work_estimated, WORK_ESTIMATED)
 }
 
 fn outcome_to_wire(outcome: Outcome) -> wire::Outcome {

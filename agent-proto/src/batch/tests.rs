@@ -32,7 +32,7 @@ fn batch(invocations: Vec<Invocation>) -> Batch {
 
 fn invocation() -> impl Strategy<Value = Invocation> {
     let times = (any::<u64>(), any::<u64>(), any::<u64>(), any::<u64>());
-    let flags = (any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>());
+    let flags = (any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>());
     let outcome = prop::sample::select(vec![
         Outcome::Unknown,
         Outcome::Success,
@@ -53,6 +53,7 @@ fn invocation() -> impl Strategy<Value = Invocation> {
                 report_missing: flags.2,
                 starved_inferred: flags.3,
                 peak_sampled: flags.4,
+                work_estimated: flags.5,
             },
             duration_us: times.0,
             runtime_us: times.1,

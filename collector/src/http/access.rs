@@ -18,6 +18,9 @@ use super::error::ApiError;
 use crate::keys::{KeyError, SecretDigest, random_hex};
 use crate::store::Tenant;
 
+/// Carries the key where `Authorization` carries something else.
+const KEY_HEADER: &str = "x-tailor-api-key";
+
 const COOKIE: &str = "tailor_session";
 const SESSION_LIFETIME: Duration = Duration::from_secs(12 * 3_600);
 
@@ -79,7 +82,8 @@ impl Sessions {
 }
 
 impl App {
-    /// The tenant of a request's bearer key.
+    /// The tenant of a request's key: a bearer's, or [`KEY_HEADER`]'s where `Authorization` holds something else, as
+    /// AWS's signature does on the way through a function URL.
     ///
     /// # Errors
     /// 401 when the key is missing or unknown.
@@ -89,11 +93,12 @@ impl App {
             let (scheme, key) = value.split_once(' ')?;
             scheme.eq_ignore_ascii_case("bearer").then(|| key.trim())
         });
+        let key = key.or_else(|| headers.get(KEY_HEADER)?.to_str().ok().map(str::trim));
         key.and_then(|key| self.keys.tenant_of(key)).cloned().ok_or_else(ApiError::unauthorized)
     }
 
     fn authenticate_reader(&self, headers: &HeaderMap) -> Result<Tenant, ApiError> {
-        if headers.contains_key(header::AUTHORIZATION) {
+        if headers.contains_key(header::AUTHORIZATION) || headers.contains_key(KEY_HEADER) {
             return self.authenticate_bearer(headers);
         }
         if let Some(tenant) = session_cookie(headers).and_then(|secret| self.sessions.tenant_of(secret)) {

@@ -30,7 +30,8 @@ impl ApiError {
     /// The key is missing or unknown. Which of the two is not said.
     #[must_use]
     pub fn unauthorized() -> Self {
-        let message = "missing or unknown API key: send `Authorization: Bearer KEY`";
+        let message =
+            "missing or unknown API key: send `Authorization: Bearer KEY` or `X-Tailor-Api-Key: KEY`";
         Self::new(StatusCode::UNAUTHORIZED, "unauthorized", message)
     }
 

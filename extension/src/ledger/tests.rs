@@ -228,7 +228,12 @@ fn a_last_look_stands_for_the_end_when_most_had_passed() {
     };
     // It took 25.4 ms.
     let late = finished(21_000);
-    assert!(late.work.is_some() && late.caveats.estimated && !late.caveats.report_missing);
+    assert!(
+        late.work.is_some()
+            && late.caveats.work_estimated
+            && !late.caveats.estimated
+            && !late.caveats.report_missing
+    );
     let early = finished(20_000);
-    assert!(early.work.is_none() && early.peak_kib == 0 && !early.caveats.estimated);
+    assert!(early.work.is_none() && early.peak_kib == 0 && !early.caveats.work_estimated);
 }
