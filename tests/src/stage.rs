@@ -18,6 +18,9 @@ use crate::sandbox::Lambda;
 /// How long the sandbox may take to end all its environments: Lambda gives each two seconds.
 const SANDBOX_STOP_LIMIT: Duration = Duration::from_secs(60);
 
+/// How long the collector may take to end: what it answers is already on disk.
+const COLLECTOR_STOP_LIMIT: Duration = Duration::from_secs(20);
+
 /// The key of this stage's collector. It is a secret of nobody: the stage is gone with the test.
 const API_KEY: &str = "local-stage-key-4f1c2a90b7d35e86";
 
@@ -210,19 +213,23 @@ impl Stage {
     /// # Errors
     /// When it cannot be started or fails.
     pub fn tailor(&self, arguments: &[&str]) -> Result<Output> {
-        let output = Command::new(&self.programs.collector)
+        let mut command = Command::new(&self.programs.collector);
+        command
             .args(arguments)
             .args(["--server", &self.collector_url(), "--api-key-file"])
-            .arg(self.folder.join("api-key"))
-            .output()
-            .context("cannot start tailor")?;
-        ensure!(
-            output.status.success(),
-            "tailor {} failed: {}",
-            arguments.join(" "),
-            String::from_utf8_lossy(&output.stderr)
-        );
-        Ok(output)
+            .arg(self.folder.join("api-key"));
+        run_tailor(&mut command, arguments)
+    }
+
+    /// Ends the collector as an operator does, and runs `tailor` on the data folder that it leaves.
+    ///
+    /// # Errors
+    /// When the collector does not end in time; as [`Stage::tailor`].
+    pub fn tailor_afterwards(&mut self, arguments: &[&str]) -> Result<Output> {
+        self.collector.stop(COLLECTOR_STOP_LIMIT)?;
+        let mut command = Command::new(&self.programs.collector);
+        command.args(arguments).arg("--data").arg(self.folder.join("collector"));
+        run_tailor(&mut command, arguments)
     }
 
     /// `tailor summary` as JSON.
@@ -243,6 +250,17 @@ impl Stage {
         let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
         text.lines().map(|line| Ok(serde_json::from_str(line)?)).collect()
     }
+}
+
+fn run_tailor(command: &mut Command, arguments: &[&str]) -> Result<Output> {
+    let output = command.output().context("cannot start tailor")?;
+    ensure!(
+        output.status.success(),
+        "tailor {} failed: {}",
+        arguments.join(" "),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(output)
 }
 
 fn start_collector(

@@ -81,10 +81,13 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     eprintln!("ending the environments, so that the extensions deliver what they hold");
     stage.stop_sandbox()?;
 
-    let table = stage.tailor(&["summary"])?;
+    let json = options.json.as_ref().map(|path| (path, stage.summary()));
+    // What ends at once has no page to point to.
+    let table =
+        if options.once { stage.tailor_afterwards(&["summary"])? } else { stage.tailor(&["summary"])? };
     std::io::stdout().write_all(&table.stdout)?;
-    if let Some(path) = &options.json {
-        let summary = serde_json::to_string_pretty(&stage.summary()?)?;
+    if let Some((path, summary)) = json {
+        let summary = serde_json::to_string_pretty(&summary?)?;
         fs::write(path, summary + "\n").with_context(|| format!("cannot write {}", path.display()))?;
         println!("summary as JSON: {}", path.display());
     }
