@@ -194,6 +194,13 @@ pub fn decode_ack(bytes: &[u8]) -> Result<wire::Ack, BatchError> {
 }
 
 impl Environment {
+    /// Whether instances are billed and not invocations, and the memory size is shared by invocations at a time:
+    /// neither a cost nor another size can be told of such a function.
+    #[must_use]
+    pub fn is_managed_instances(&self) -> bool {
+        self.initialization_type == "lambda-managed-instances"
+    }
+
     fn to_wire(&self) -> wire::Environment {
         wire::Environment {
             id: self.id.0.to_vec(),

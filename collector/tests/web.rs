@@ -76,6 +76,25 @@ fn every_kind_of_function_has_its_page_and_text() {
     assert_eq!(csv.lines().count(), 1 + KINDS.len() + 1);
 }
 
+/// Instances are billed there, and shared by invocations at a time.
+#[test]
+fn managed_instances_have_neither_cost_nor_advice() {
+    let collector = Collector::start();
+    let mut managed = batch(&KINDS[0], 1, 1, 120, now_us());
+    managed.environment.initialization_type = "lambda-managed-instances".to_owned();
+    assert_eq!(collector.post_batch(&managed.encode().unwrap()).status, 200);
+    let functions: serde_json::Value = serde_json::from_str(&collector.get("/v1/functions").text()).unwrap();
+    let function = &functions["functions"][0];
+    assert_eq!(
+        (&function["invocations"], &function["cost_pico_usd"]),
+        (&120.into(), &serde_json::Value::Null)
+    );
+    let reason = function["advice"]["reasons"][0].as_str().unwrap();
+    assert!(reason.starts_with("on managed instances"), "{function}");
+    let page = collector.get(&format!("/functions/{}", KINDS[0].name)).text();
+    assert!(page.contains("No recommendation") && !page.contains("NaN"), "{page}");
+}
+
 #[test]
 fn a_browser_signs_in_once_and_stays() {
     let collector = Collector::start();

@@ -233,7 +233,7 @@ pub fn hints(totals: &Rollup, environment: &Environment) -> Vec<WireHint> {
 /// Advice from one environment's evidence; `None` where there is no price or nothing was measured, and on
 /// managed instances, whose size is not the function's.
 fn advice(totals: &Rollup, environment: &Environment) -> Option<Advice> {
-    if environment.initialization_type == "lambda-managed-instances" {
+    if environment.is_managed_instances() {
         return None;
     }
     let evidence = FunctionEvidence {
@@ -248,9 +248,11 @@ fn advice(totals: &Rollup, environment: &Environment) -> Option<Advice> {
     advise(&evidence, &PriceTable::embedded(), Strategy::default()).ok()
 }
 
+/// `None` where there is no price, and on managed instances, which are billed by the instance.
 fn cost(environment: &Environment, billed_ms: u64, invocations: u64) -> Option<PicoDollars> {
     let rates = PriceTable::embedded().rates(&environment.region, environment.architecture).ok()?;
-    Some(rates.cost(environment.memory, billed_ms, invocations, environment.ephemeral_mb))
+    (!environment.is_managed_instances())
+        .then(|| rates.cost(environment.memory, billed_ms, invocations, environment.ephemeral_mb))
 }
 
 fn all_work(rollup: &Rollup) -> Work {

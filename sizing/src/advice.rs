@@ -40,6 +40,9 @@ pub enum AdviceError {
     /// The function's price is not known.
     #[error(transparent)]
     Price(#[from] PriceError),
+    /// The function runs on instances that are billed as such.
+    #[error("on managed instances neither cost nor memory size belong to an invocation: none is advised")]
+    ManagedInstances,
     /// No invocation with a duration was seen at any size.
     #[error("no invocation was measured yet: invoke the function and ask again")]
     NoEvidence,

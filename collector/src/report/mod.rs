@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use tailor_sizing::advice::{Advice, FunctionEvidence, Verdict, advise};
+use tailor_sizing::advice::{Advice, AdviceError, FunctionEvidence, Verdict, advise};
 use tailor_sizing::bill::Usage;
 use tailor_sizing::choice::Strategy;
 use tailor_sizing::histogram::LogHistogram;
@@ -242,7 +242,7 @@ pub struct AdviceReport {
 }
 
 impl AdviceReport {
-    fn new(result: Result<Advice, tailor_sizing::advice::AdviceError>, current: Megabytes) -> Self {
+    fn new(result: Result<Advice, AdviceError>, current: Megabytes) -> Self {
         match result {
             Ok(advice) => {
                 let hints = advice.hints.iter().map(|hint| {
@@ -300,6 +300,7 @@ fn report(
     let latest = material.latest()?;
     let (memory, architecture) = (latest.key.memory, latest.key.architecture);
     let newest = material.environments.iter().max_by_key(|state| state.received_at_us);
+    let is_managed = newest.is_some_and(|state| state.environment.is_managed_instances());
     let ephemeral_mb = newest.map_or(0, |state| state.environment.ephemeral_mb);
 
     let mut whole = Rollup::default();
@@ -321,7 +322,8 @@ fn report(
         .map(|(architecture, usage)| {
             prices.rates(&key.region, *architecture).ok().map(|rates| rates.bill(usage).total())
         })
-        .sum::<Option<PicoDollars>>();
+        .sum::<Option<PicoDollars>>()
+        .filter(|_| !is_managed);
 
     let sizes: Vec<(Megabytes, Rollup)> = by_size.into_iter().collect();
     let timeout_ms = newest.map(|state| state.environment.timeout_ms).filter(|&timeout| timeout > 0);
@@ -334,8 +336,10 @@ fn report(
         environments: material.environments.len() as u64,
         sizes: &sizes,
     };
-    let advice = AdviceReport::new(advise(&evidence, prices, strategy), memory);
-    let rates = prices.rates(&key.region, architecture).ok();
+    let advice =
+        if is_managed { Err(AdviceError::ManagedInstances) } else { advise(&evidence, prices, strategy) };
+    let advice = AdviceReport::new(advice, memory);
+    let rates = prices.rates(&key.region, architecture).ok().filter(|_| !is_managed);
     let size_reports = sizes
         .iter()
         .map(|(memory, rollup)| {
@@ -384,7 +388,7 @@ fn report(
         sizes: size_reports,
         lost,
         overhead: overheads(&material.environments),
-        caveats: caveats(&whole, &lost, cost.is_none(), &key.region),
+        caveats: caveats(&whole, &lost, cost.is_none() && !is_managed, &key.region),
         advice,
         changes: material.changes.clone(),
         peak_kib: whole.peak_kib,

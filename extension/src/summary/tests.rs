@@ -108,6 +108,7 @@ fn hints_of_a_batch_are_within_the_wires_limits() {
     assert!(hints.iter().all(|hint| hint.message.len() <= MAX_TEXT_BYTES));
     let managed = Environment { initialization_type: "lambda-managed-instances".into(), ..environment() };
     assert!(super::hints(&totals, &managed).is_empty(), "no sizing of what is not the function's");
+    assert!(super::cost(&managed, 1_000, 1).is_none(), "instances are billed, not invocations");
     let elsewhere = Environment { region: "moon-east-1".into(), ..environment() };
     assert!(super::hints(&totals, &elsewhere).is_empty(), "no price, no advice");
 }
