@@ -81,12 +81,12 @@ impl Wanted {
     /// 400 for a name that is none.
     pub fn strategy(&self) -> Result<Strategy, ApiError> {
         strategy(self.strategy.as_deref(), self.weight)
-            .ok_or_else(|| ApiError::bad_request("strategy", "strategies are cost, speed and balanced"))
+            .ok_or_else(|| ApiError::bad_request("strategy", STRATEGIES))
     }
 
     /// The same page with another window and strategy.
     pub(crate) fn link(&self, hours: u64, strategy: &str) -> String {
-        let mut link = format!("?hours={hours}&strategy={strategy}");
+        let mut link = format!("?hours={hours}&strategy={}", path_segment(strategy));
         for (name, value) in [("region", &self.region), ("account", &self.account)] {
             if let Some(value) = value {
                 link.push_str(&format!("&{name}={}", path_segment(value)));
@@ -125,6 +125,10 @@ pub fn last_hours(hours: u64) -> Window {
     Window { from_hour: from_us / HOUR_US, ..Window::ALL }
 }
 
+/// What a strategy may be called.
+pub const STRATEGIES: &str =
+    "a strategy is cost, speed, balanced or, for a service level, like p95=300 (milliseconds)";
+
 /// The strategy of a name and a weight; the default of none.
 #[must_use]
 pub fn strategy(name: Option<&str>, weight: Option<f64>) -> Option<Strategy> {
@@ -134,8 +138,16 @@ pub fn strategy(name: Option<&str>, weight: Option<f64>) -> Option<Strategy> {
         Some("balanced") | None => {
             Some(weight.map_or_else(Strategy::default, |weight| Strategy::Balanced { weight }))
         }
-        Some(_) => None,
+        Some(objective) => slo(objective),
     }
+}
+
+/// `p95=300`: the cheapest size at which that part of all invocations takes at most so many milliseconds.
+fn slo(objective: &str) -> Option<Strategy> {
+    let (percentile, target_ms) = objective.strip_prefix('p')?.split_once('=')?;
+    let (percentile, target_ms): (f64, f64) = (percentile.parse().ok()?, target_ms.parse().ok()?);
+    let is_sane = (50.0..100.0).contains(&percentile) && target_ms > 0.0 && target_ms.is_finite();
+    is_sane.then_some(Strategy::Slo { quantile: percentile / 100.0, target_ms })
 }
 
 /// `GET /v1/functions`.
@@ -302,4 +314,21 @@ fn text(format: Format, body: String) -> Response {
         Format::Table | Format::Markdown => "text/plain; charset=utf-8",
     };
     ([(header::CONTENT_TYPE, HeaderValue::from_static(media_type))], body).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_service_level_is_a_percentile_and_milliseconds() {
+        let slo = |quantile, target_ms| Some(Strategy::Slo { quantile, target_ms });
+        assert_eq!(strategy(Some("p95=300"), None), slo(0.95, 300.0));
+        assert_eq!(strategy(Some("p50=0.5"), None), slo(0.5, 0.5));
+        for nonsense in
+            ["p95", "p95=", "p95=-1", "p95=inf", "p95=NaN", "p100=5", "p0=5", "q95=5", "pp=5", "=5", ""]
+        {
+            assert_eq!(strategy(Some(nonsense), None), None, "{nonsense}");
+        }
+    }
 }

@@ -94,7 +94,7 @@ fn exit_codes_tell_what_happened() {
     let collector = measured();
     let folder = collector.folder.path().to_str().unwrap();
     let server = format!("http://{}", collector.address);
-    let cases: [(&[&str], i32); 8] = [
+    let cases: [(&[&str], i32); 11] = [
         (&["summary", "--data", folder], 0),
         (&["advise", "no-such-function", "--data", folder], 3),
         (&["advise", "no-such-function", "--server", &server], 3),
@@ -102,6 +102,9 @@ fn exit_codes_tell_what_happened() {
         (&["summary", "--data", "/nowhere/at/all"], 1),
         (&["summary", "--server", "http://127.0.0.1:1"], 1),
         (&["summary", "--strategy", "luck"], 2),
+        (&["summary", "--strategy", "p95=fast"], 2),
+        (&["summary", "--strategy", "p95=300", "--data", folder], 0),
+        (&["summary", "--strategy", "p99=50", "--server", &server], 0),
         (&["serve", "--listen", "0.0.0.0:0", "--local-reads", "--data", folder], 1),
     ];
     for (arguments, code) in cases {

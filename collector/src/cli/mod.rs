@@ -90,8 +90,8 @@ struct TunerArgs {
     /// Changes open at once over all functions.
     #[arg(long, default_value_t = 3)]
     tuner_most_open: usize,
-    /// What a size should be good for.
-    #[arg(long, value_parser = ["cost", "speed", "balanced"], default_value = "balanced")]
+    /// What a size should be good for: `cost`, `speed`, `balanced`, or a service level like `p95=300` (milliseconds).
+    #[arg(long, value_parser = strategy, default_value = "balanced")]
     tuner_strategy: String,
     /// Whose functions may be changed: the AWS credentials are for one account.
     #[arg(long, default_value = "default")]
@@ -130,8 +130,8 @@ struct ShowArgs {
     /// How many hours back from now.
     #[arg(long, default_value_t = crate::api::DEFAULT_HOURS)]
     hours: u64,
-    /// What a size should be good for.
-    #[arg(long, value_parser = ["cost", "speed", "balanced"], default_value = "balanced")]
+    /// What a size should be good for: `cost`, `speed`, `balanced`, or a service level like `p95=300` (milliseconds).
+    #[arg(long, value_parser = strategy, default_value = "balanced")]
     strategy: String,
     /// For `balanced`: 1 is all cost, 0 all speed.
     #[arg(long, value_parser = weight)]
@@ -158,6 +158,11 @@ fn server(text: &str) -> Result<String, String> {
     } else {
         Err(format!("an address begins with its scheme: http://{text} or https://{text}"))
     }
+}
+
+fn strategy(text: &str) -> Result<String, String> {
+    let known = crate::api::strategy(Some(text), None).map(|_| text.to_owned());
+    known.ok_or_else(|| crate::api::STRATEGIES.to_owned())
 }
 
 fn weight(text: &str) -> Result<f64, String> {
