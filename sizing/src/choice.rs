@@ -28,7 +28,8 @@ pub enum Strategy {
         /// From 0 (speed alone) to 1 (cost alone); values outside are clamped.
         weight: f64,
     },
-    /// The least cost among sizes whose predicted quantile meets a target; the fastest if none does.
+    /// The least cost among sizes whose predicted quantile meets a target; if none does, the cheapest of those that come
+    /// as near as the fastest, within 2 %.
     Slo {
         /// Which quantile of duration, from 0 to 1 (0.95 for p95).
         quantile: f64,
@@ -92,6 +93,12 @@ pub fn choose(candidates: &[Candidate], strategy: Strategy) -> Option<Candidate>
             .map(|(candidate, _)| *candidate)
     };
     match strategy {
+        // Where none meets the target, the last per cents of speed are not worth any price.
+        Strategy::Slo { target_ms, .. }
+            if candidates.iter().all(|candidate| candidate.quantile_ms > target_ms) =>
+        {
+            near(SAME_SPEED).min_by(|a, b| a.cost.total_cmp(&b.cost))
+        }
         Strategy::Cost | Strategy::Slo { .. } => {
             near(SAME_COST).min_by(|a, b| a.mean_ms.total_cmp(&b.mean_ms))
         }
@@ -132,7 +139,7 @@ mod tests {
         assert_eq!(chosen(Strategy::default()), 1_024);
         assert_eq!(chosen(Strategy::Slo { quantile: 0.95, target_ms: 60.0 }), 512);
         assert_eq!(chosen(Strategy::Slo { quantile: 0.95, target_ms: 24.5 }), 1_024);
-        assert_eq!(chosen(Strategy::Slo { quantile: 0.95, target_ms: 1.0 }), 3_008, "no size meets it");
+        assert_eq!(chosen(Strategy::Slo { quantile: 0.95, target_ms: 1.0 }), 1_024, "no size meets it");
         assert_eq!(choose(&[], Strategy::Cost), None);
     }
 

@@ -96,7 +96,7 @@ impl<'a> Study<'a> {
             saving: self.saving(chosen),
             floor: self.floor.clone(),
             verdict,
-            reasons: vec![self.reason(verdict, best.memory, gain)],
+            reasons: vec![self.reason(verdict, best, gain, strategy)],
             hints: self.hints(chosen),
             confidence: self.confidence(chosen),
             curve: self.points(chosen),
@@ -164,9 +164,13 @@ impl<'a> Study<'a> {
         matches!(scores.as_slice(), [worst, current, _] if worst <= current)
     }
 
-    fn reason(&self, verdict: Verdict, best: Megabytes, gain: f64) -> String {
+    fn reason(&self, verdict: Verdict, best: Candidate, gain: f64, strategy: Strategy) -> String {
         let current = self.evidence.memory;
         let gain = 100.0 * gain;
+        if let (Strategy::Slo { quantile, target_ms }, Verdict::Change) = (strategy, verdict) {
+            return service_level(best, 100.0 * quantile, target_ms);
+        }
+        let best = best.memory;
         match verdict {
             Verdict::Change => format!("{best} is better than {current} by {gain:.0} % of the objective"),
             Verdict::RaiseForMemory => format!(
@@ -303,4 +307,21 @@ impl<'a> Study<'a> {
 /// By how much `new` differs from `old`, in percent; zero where there is nothing to compare with.
 pub(crate) fn change_percent(new: f64, old: f64) -> f64 {
     if old > 0.0 { 100.0 * (new / old - 1.0) } else { 0.0 }
+}
+
+/// What is to be said of the size chosen for a service level.
+fn service_level(best: Candidate, percentile: f64, target_ms: f64) -> String {
+    let (memory, expected_ms) = (best.memory, best.quantile_ms);
+    // Of a tenth as a floating number remain dust.
+    let percentile = (percentile * 1e4).round() / 1e4;
+    if expected_ms <= target_ms {
+        format!(
+            "{memory} is the cheapest size that is predicted to keep p{percentile} within {target_ms} ms: {expected_ms:.1} ms"
+        )
+    } else {
+        format!(
+            "no size is predicted to keep p{percentile} within {target_ms} ms: {memory} comes as near as is worth its \
+             price, {expected_ms:.1} ms"
+        )
+    }
 }

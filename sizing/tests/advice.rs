@@ -109,6 +109,20 @@ fn a_target_is_met_by_the_cheapest_size_that_meets_it() {
         met.p95.mean_ms,
         advice.memory
     );
+    assert!(advice.reasons[0].contains("keep p95 within 400 ms"), "{:?}", advice.reasons);
+}
+
+/// The last per cents of speed are not worth any price.
+#[test]
+fn a_target_out_of_reach_is_told_and_not_paid_for() {
+    let slo = Strategy::Slo { quantile: 0.999, target_ms: 1.0 };
+    let advice = advice_with(256, rollup(256, 150_000, 1_000, 60), slo);
+    assert!(
+        advice.reasons[0].starts_with("no size is predicted to keep p99.9 within 1 ms"),
+        "{:?}",
+        advice.reasons
+    );
+    assert!((1_700..=3_600).contains(&advice.memory.0), "{}", advice.memory);
 }
 
 #[test]
