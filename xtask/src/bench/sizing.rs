@@ -15,7 +15,7 @@ use tailor_e2e::build;
 use tailor_e2e::functions::{Example, Language};
 use tailor_e2e::stage::{Plan, Stage};
 use tailor_sizing::invocation::Invocation;
-use tailor_sizing::prices::PriceTable;
+use tailor_sizing::prices::{PriceTable, Rates};
 use tailor_sizing::rollup::Rollup;
 use tailor_sizing::score::{BaseScore, Case, Report, SizeCase, score};
 use tailor_sizing::units::{Architecture, Megabytes};
@@ -95,6 +95,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let rates = PriceTable::embedded().rates("us-east-1", Architecture::X86_64)?;
     let report = score(&cases, &SIZES.map(Megabytes), &rates);
     print(&report);
+    print_each(&cases, &rates);
     if let Some(path) = &options.json {
         fs::write(path, serde_json::to_string_pretty(&report)? + "\n")
             .with_context(|| format!("cannot write {}", path.display()))?;
@@ -180,6 +181,17 @@ fn print(report: &Report) {
         row(&base.to_string(), score);
     }
     row("ceiling", &report.noise_ceiling);
+}
+
+/// The mean error of each function from each size, so that a poor score can be laid at somebody's door.
+fn print_each(cases: &[Case], rates: &Rates) {
+    println!("\nmean error of each function, by base");
+    for case in cases {
+        print!("{:<16}", case.name);
+        let report = score(std::slice::from_ref(case), &SIZES.map(Megabytes), rates);
+        report.by_base.values().for_each(|base| print!("{:>8.1}", base.mape_mean));
+        println!();
+    }
 }
 
 fn row(name: &str, score: &BaseScore) {
