@@ -105,6 +105,7 @@ fn tiles(report: &FunctionReport) -> Markup {
         |amount: Option<PicoDollars>| amount.map_or_else(|| "–".to_owned(), |amount| amount.to_string());
     let errors = format!("{} failed, {} cold", count(report.errors), count(report.cold_starts));
     let kills = match report.out_of_memory {
+        0 if report.environments == 1 => "in 1 environment".to_owned(),
         0 => format!("in {} environments", report.environments),
         kills => format!("{kills} killed for memory"),
     };

@@ -60,6 +60,9 @@ pub(super) fn choices(wanted: &Wanted) -> Markup {
                 @for (value, name) in STRATEGIES {
                     a href=(wanted.link(hours, value)) aria-current=[(value == strategy).then_some("true")] { (name) }
                 }
+                @if STRATEGIES.iter().all(|(value, _)| *value != strategy) {
+                    a href=(wanted.link(hours, strategy)) aria-current="true" { (strategy) " ms" }
+                }
             }
         }
     }
