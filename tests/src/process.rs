@@ -1,6 +1,7 @@
 //! A server as a child process: started, awaited, and ended with the test or the demo, however that ends.
 
 use std::fs::File;
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
@@ -12,6 +13,14 @@ use anyhow::{Context, Result, bail};
 #[must_use]
 pub fn is_root() -> bool {
     Command::new("id").arg("-u").output().is_ok_and(|output| output.stdout.trim_ascii() == b"0")
+}
+
+/// A loopback address whose port was free a moment ago, for a server that must be told one.
+///
+/// # Errors
+/// When the system has no port to give.
+pub fn free_address() -> std::io::Result<SocketAddr> {
+    TcpListener::bind(("127.0.0.1", 0))?.local_addr()
 }
 
 /// How long a server may take to say that it is ready.

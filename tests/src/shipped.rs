@@ -60,11 +60,16 @@ impl Architecture {
     /// What this machine lacks to build for it, for people; `None` when it can.
     #[must_use]
     pub fn missing(self) -> Option<String> {
+        self.toolchain().err()
+    }
+
+    /// The C compiler, with Rust's standard library there, too; else what is missing.
+    fn toolchain(self) -> Result<String, String> {
         let target = self.target();
         if !has_target(&target) {
-            return Some(format!("Rust's standard library for it (rustup target add {target})"));
+            return Err(format!("Rust's standard library for it (rustup target add {target})"));
         }
-        self.c_compiler().is_none().then(|| {
+        self.c_compiler().ok_or_else(|| {
             let gcc = format!("{}-linux-gnu-gcc", self.rust_name());
             let package = format!("gcc-{}-linux-gnu", self.rust_name().replace('_', "-"));
             format!("a C compiler for it ({gcc}, in Debian's package {package}; or clang; or zig)")
@@ -101,9 +106,9 @@ fn runs(program: &str, arguments: &[&str]) -> bool {
 /// When cargo fails; it has said why.
 pub fn build_for_here(packages: &[&str]) -> Result<PathBuf> {
     let missing = match Architecture::own() {
-        Some(own) => match own.missing() {
-            None => return build(packages, own),
-            Some(missing) => missing,
+        Some(own) => match own.toolchain() {
+            Ok(compiler) => return build_with(packages, own, &compiler),
+            Err(missing) => missing,
         },
         None => format!("an instruction set that Lambda has (it is {})", env::consts::ARCH),
     };
@@ -117,15 +122,19 @@ pub fn build_for_here(packages: &[&str]) -> Result<PathBuf> {
 /// # Errors
 /// When this machine lacks something ([`Architecture::missing`]) or cargo fails; it has said why.
 pub fn build(packages: &[&str], architecture: Architecture) -> Result<PathBuf> {
-    if let Some(missing) = architecture.missing() {
-        bail!("cannot build for {}: this machine lacks {missing}", architecture.name());
+    match architecture.toolchain() {
+        Ok(compiler) => build_with(packages, architecture, &compiler),
+        Err(missing) => bail!("cannot build for {}: this machine lacks {missing}", architecture.name()),
     }
+}
+
+fn build_with(packages: &[&str], architecture: Architecture, c_compiler: &str) -> Result<PathBuf> {
     let target = architecture.target();
     let mut command = cargo_build(packages)?;
     command.args(["--target", &target]);
     let compiler = format!("CC_{}", target.replace('-', "_"));
     if env::var_os(&compiler).is_none() {
-        command.env(compiler, architecture.c_compiler().context("just found")?);
+        command.env(compiler, c_compiler);
     }
     // Beats what the user's own settings say, so that they do not change the bytes.
     command.env("CARGO_ENCODED_RUSTFLAGS", rust_flags()?);

@@ -12,7 +12,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use crate::functions::{Assembly, Example};
-use crate::process::Server;
+use crate::process::{Server, free_address};
 use crate::sandbox::Lambda;
 
 /// How long the sandbox may take to end all its environments: Lambda gives each two seconds.
@@ -109,7 +109,7 @@ impl Stage {
         let collector_arguments: Vec<_> = plan.collector_arguments.iter().map(ToString::to_string).collect();
         // The sandbox must be known to the collector's tuner and the collector to the functions: the
         // sandbox gets its port from the system first.
-        let sandbox_address = free_address()?;
+        let sandbox_address = free_address()?.to_string();
         let collector = start_collector(
             &plan.programs,
             &folder,
@@ -304,10 +304,4 @@ fn write_secret(path: &Path, secret: &str) -> Result<()> {
     let _ = fs::remove_file(path);
     let mut file = fs::File::options().write(true).create_new(true).mode(0o600).open(path)?;
     Ok(std::io::Write::write_all(&mut file, secret.as_bytes())?)
-}
-
-/// An address whose port was free a moment ago.
-fn free_address() -> Result<String> {
-    let listener = std::net::TcpListener::bind(("127.0.0.1", 0))?;
-    Ok(listener.local_addr()?.to_string())
 }

@@ -20,11 +20,11 @@ use std::process::Command;
 use std::time::Duration;
 
 use emulator::observed::Observed;
-use emulator::rie::{Emulator, find_emulator, free_port};
+use emulator::rie::{Emulator, find_emulator};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tailor_e2e::build::{project, sandbox};
-use tailor_e2e::process::Server;
+use tailor_e2e::process::{Server, free_address};
 use tailor_e2e::sandbox::Lambda;
 use tailor_e2e::shipped::build_for_here;
 
@@ -165,7 +165,7 @@ fn watch_sandbox(mode: &str) -> Observed {
         ),
     )
     .unwrap();
-    let address = format!("127.0.0.1:{}", free_port());
+    let address = free_address().unwrap().to_string();
     let mut command = Command::new(sandbox().unwrap());
     command.args(["serve", "--listen", &address, "--account", "123456789012"]);
     command.arg("--data").arg(folder.path().join("data"));

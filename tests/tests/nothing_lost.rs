@@ -19,6 +19,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tailor_e2e::build;
 use tailor_e2e::functions::{EXAMPLES, Example};
+use tailor_e2e::process::free_address;
 use tailor_e2e::stage::{Plan, Stage};
 
 const ENVIRONMENTS: u64 = 50;
@@ -80,10 +81,6 @@ impl Proxy {
     }
 }
 
-fn free_address() -> SocketAddr {
-    TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap()
-}
-
 /// What the platform says of all invocations: how many, how many failed, and milliseconds billed.
 fn reported(trace: &[Value]) -> [u64; 3] {
     let reports = trace.iter().filter(|line| line["type"] == "platform.report");
@@ -110,7 +107,7 @@ fn nothing_is_lost_and_nothing_counted_twice() {
     let io = EXAMPLES.iter().find(|example| example.workload == "io").unwrap();
     // Long enough that all callers are served at once, each by an environment of its own.
     let example = Example { name: "steady", event: r#"{"requests":1,"delay_ms":30}"#, ..io.clone() };
-    let collector = free_address();
+    let collector = free_address().unwrap();
     let proxy = Proxy::start(collector);
     let (programs, project) = (build::programs().unwrap(), build::project().unwrap());
     let listen = collector.to_string();

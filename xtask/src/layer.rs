@@ -45,11 +45,17 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         Some(Wanted::X86_64) => vec![Architecture::X86_64],
         Some(Wanted::Arm64) => vec![Architecture::Arm64],
         None => {
-            let (wanted, skipped): (Vec<_>, _) =
-                Architecture::ALL.into_iter().partition(|architecture| architecture.missing().is_none());
-            for architecture in skipped {
-                let missing = architecture.missing().unwrap_or_default();
-                println!("skipped: the zip for {} (this machine lacks {missing})", architecture.name());
+            let mut wanted = vec![];
+            for architecture in Architecture::ALL {
+                match architecture.missing() {
+                    None => wanted.push(architecture),
+                    Some(missing) => {
+                        println!(
+                            "skipped: the zip for {} (this machine lacks {missing})",
+                            architecture.name()
+                        );
+                    }
+                }
             }
             wanted
         }

@@ -1,7 +1,7 @@
 //! AWS's emulator: fetched once, started with a folder as `/opt` and another as `/var/task`, invoked, ended.
 
 use std::fs;
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use tailor_e2e::build::target_folder;
-use tailor_e2e::process::{Server, is_root};
+use tailor_e2e::process::{Server, free_address, is_root};
 
 /// The package that carries the emulator.
 const PACKAGE: &str = "aws-sam-cli==1.170.0";
@@ -73,13 +73,13 @@ impl Emulator {
         environment: &[(&str, &str)],
         log: &Path,
     ) -> Running {
-        let (api, address) = (free_port(), format!("127.0.0.1:{}", free_port()));
+        let [api, address] = [(); 2].map(|()| free_address().unwrap().to_string());
         let mounts = "mkdir -p /opt /var/task && mount --bind \"$1\" /opt && mount --bind \"$2\" /var/task && \
                       shift 2 && exec \"$@\"";
         let mut command = Command::new("unshare");
         command.args(["--mount", "--propagation", "private", "sh", "-c", mounts, "sh"]);
         command.args([opt, function]).arg(&self.0);
-        command.args(["--runtime-api-address", &format!("127.0.0.1:{api}")]);
+        command.args(["--runtime-api-address", &api]);
         command.args(["--runtime-interface-emulator-address", &address, "/var/task/bootstrap"]);
         // Where it is started is named in its messages.
         command
@@ -106,9 +106,4 @@ impl Running {
         self.server.stop(STOP_LIMIT).unwrap();
         self.server.log_tail()
     }
-}
-
-/// A port that was free a moment ago.
-pub(crate) fn free_port() -> u16 {
-    TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
 }

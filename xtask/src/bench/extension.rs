@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tailor_e2e::build;
 use tailor_e2e::functions::{Example, Language};
 use tailor_e2e::shipped;
-use tailor_e2e::stage::{Plan, Stage};
+use tailor_e2e::stage::{Plan, Programs, Stage};
 
 use super::start::Platform;
 
@@ -184,10 +184,11 @@ struct Measured {
 
 /// Runs every handler with each rider, in turn: whatever else this machine does meets all.
 fn measure(options: &Options, layers: &[Option<PathBuf>]) -> Result<Vec<Measured>> {
+    let programs = build::programs()?;
     let mut stages = RIDERS
         .iter()
         .zip(layers)
-        .map(|(rider, layer)| stage(rider, layer.clone()))
+        .map(|(rider, layer)| stage(rider, programs.clone(), layer.clone()))
         .collect::<Result<Vec<_>>>()?;
     for example in &EXAMPLES {
         eprintln!("invoking {}", example.name);
@@ -204,7 +205,7 @@ fn measure(options: &Options, layers: &[Option<PathBuf>]) -> Result<Vec<Measured
     stages.iter().map(results).collect()
 }
 
-fn stage(rider: &str, layer: Option<PathBuf>) -> Result<Stage> {
+fn stage(rider: &str, mut programs: Programs, layer: Option<PathBuf>) -> Result<Stage> {
     let folder = build::target_folder()?.join("bench-extension").join(rider);
     if folder.exists() {
         fs::remove_dir_all(&folder)?;
@@ -212,7 +213,6 @@ fn stage(rider: &str, layer: Option<PathBuf>) -> Result<Stage> {
     let project = build::project()?;
     // As in production: what a demo sends every second would be charged to every few invocations.
     let flush_interval_ms = 60_000;
-    let mut programs = build::programs()?;
     let attach_layer = layer.is_some();
     programs.layer = layer.unwrap_or(programs.layer);
     let plan = Plan::new(programs, &project, &folder, &EXAMPLES);
