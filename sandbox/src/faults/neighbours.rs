@@ -3,7 +3,7 @@
 //! like any other.
 
 use std::fs;
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, PoisonError};
@@ -18,6 +18,9 @@ pub const SUBCOMMAND: &str = "neighbour";
 
 /// More would only slow down the machine.
 const MAX_NEIGHBOURS: usize = 256;
+
+/// What a neighbour says once it is where it spins.
+const ENTERED: &[u8] = b".";
 
 /// The neighbours that run.
 #[derive(Debug, Default)]
@@ -54,9 +57,19 @@ impl Neighbour {
             .args(group.entrances())
             // Closed when the sandbox ends, however it ends.
             .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
             .spawn()
             .context("cannot start a process that competes for CPU")?;
-        Ok(Neighbour { child, group })
+        let mut neighbour = Neighbour { child, group };
+        neighbour.await_entry()?;
+        Ok(neighbour)
+    }
+
+    /// Waits for its word that it is in its control group and about to spin; it spins nowhere else.
+    fn await_entry(&mut self) -> anyhow::Result<()> {
+        let said = self.child.stdout.as_mut().context("no standard output to hear it from")?;
+        said.read_exact(&mut [0; ENTERED.len()])
+            .context("a process that competes for CPU ended as it started")
     }
 }
 
@@ -73,6 +86,8 @@ pub fn spin(entrances: &[PathBuf]) -> io::Result<()> {
     for entrance in entrances {
         fs::write(entrance, "0")?;
     }
+    io::stdout().write_all(ENTERED)?;
+    io::stdout().flush()?;
     thread::spawn(|| {
         loop {
             std::hint::black_box(0);
