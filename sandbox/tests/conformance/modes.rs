@@ -25,8 +25,10 @@ fn provisioned_concurrency() {
     let starts = sandbox.telemetry("platform.initStart");
     assert!(starts.iter().all(|start| start["initializationType"] == "provisioned-concurrency"));
     let callers = [sandbox.invoke_later("fn", "{}"), sandbox.invoke_later("fn", "{}")];
-    for (next, runtime) in runtimes {
-        let invocation = next.join().unwrap().unwrap();
+    // Both first: an environment that has answered would take the second as well.
+    let invocations: Vec<_> =
+        runtimes.into_iter().map(|(next, runtime)| (next.join().unwrap().unwrap(), runtime)).collect();
+    for (invocation, runtime) in invocations {
         runtime.respond(&request_id(&invocation), "1");
         let _next = runtime.next_later();
     }
