@@ -4,6 +4,7 @@
 //! than one.
 
 use std::cell::{Cell, OnceCell};
+use std::path::PathBuf;
 
 use bytes::Bytes;
 use http::uri::{Authority, PathAndQuery, Uri};
@@ -27,6 +28,8 @@ pub struct Client {
     /// What comes before every path.
     base: String,
     is_https: bool,
+    /// Authorities to trust beside the public ones.
+    ca_file: Option<PathBuf>,
     /// Made at the first connection: TLS set-up has no place in a cold start.
     tls: OnceCell<TlsConnector>,
     /// The connection of the last exchange, when it ended well.
@@ -77,9 +80,16 @@ impl Client {
             authority: base.authority().cloned().unwrap_or_else(|| Authority::from_static("localhost")),
             base: base.path().trim_end_matches('/').to_owned(),
             is_https: base.scheme_str() == Some("https"),
+            ca_file: None,
             tls: OnceCell::new(),
             kept: Cell::new(None),
         }
+    }
+
+    /// The same, trusting the certificate authorities of a PEM file beside the public ones.
+    #[must_use]
+    pub fn trusting(self, ca_file: Option<PathBuf>) -> Self {
+        Self { ca_file, ..self }
     }
 
     /// The server's host, and its port where the URL had one: the value of the `Host` header.
@@ -143,7 +153,7 @@ impl Client {
         let connector = match self.tls.get() {
             Some(connector) => connector,
             None => {
-                let made = tls::connector().map_err(std::io::Error::other)?;
+                let made = tls::connector(self.ca_file.as_deref()).map_err(std::io::Error::other)?;
                 self.tls.get_or_init(|| made)
             }
         };

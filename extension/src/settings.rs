@@ -70,6 +70,9 @@ pub struct Settings {
     pub endpoint: Option<http::Uri>,
     /// `TAILOR_API_KEY`, or the content of the file `TAILOR_API_KEY_FILE`.
     pub api_key: Option<ApiKey>,
+    /// `TAILOR_CA_FILE`: a PEM file of certificate authorities that are trusted beside the public ones, for a
+    /// collector with a certificate of the company's own.
+    pub ca_file: Option<PathBuf>,
     /// `TAILOR_AUTH`: `key` or `iam`. Default: `iam` for a Lambda function URL when no key is set.
     pub auth: Auth,
     /// `TAILOR_ENABLED`: `false` leaves the extension registered and idle. Default `true`.
@@ -132,6 +135,7 @@ impl Settings {
                 if is_function_url && api_key.is_none() { Auth::Iam } else { Auth::Key }
             }),
             api_key,
+            ca_file: reader.parse("TAILOR_CA_FILE", "a path"),
             enabled: reader.parse("TAILOR_ENABLED", "`true` or `false`").unwrap_or(true),
             log_level: reader
                 .parse("TAILOR_LOG_LEVEL", "error, warn, info, debug, trace or off")

@@ -107,7 +107,7 @@ impl Shipper {
             }),
         };
         Ok(Self {
-            client: Client::new(endpoint),
+            client: Client::new(endpoint).trusting(settings.ca_file.clone()),
             key: settings.api_key.clone(),
             signer,
             try_limit: Cell::new(TRY_LIMIT),

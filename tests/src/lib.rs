@@ -5,6 +5,7 @@
 pub mod build;
 pub mod functions;
 pub mod process;
+pub mod puppet;
 pub mod sandbox;
 pub mod server;
 pub mod shipped;

@@ -3,23 +3,56 @@
 //! rustls's own set of algorithms links every cipher and every way to sign. What is chosen here every server
 //! on the internet has, and what is left out is a tenth of the layer.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use rustls::crypto::ring::{cipher_suite, kx_group};
 use rustls::crypto::{CryptoProvider, GetRandomFailed, KeyProvider, SecureRandom, WebPkiSupportedAlgorithms};
-use rustls::pki_types::PrivateKeyDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::SigningKey;
 use rustls::{ClientConfig, RootCertStore, SignatureScheme};
 use tokio_rustls::TlsConnector;
 use webpki::ring as algorithms;
 
-/// A connector that trusts Mozilla's roots.
-pub(super) fn connector() -> Result<TlsConnector, rustls::Error> {
+/// A connector that trusts Mozilla's roots, and the authorities in `ca_file`. What of that file cannot be used is
+/// reported once and left out: a server with a public certificate is reached without.
+pub(super) fn connector(ca_file: Option<&Path>) -> Result<TlsConnector, rustls::Error> {
+    let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+    if let Some(file) = ca_file
+        && let Err(error) = add_authorities(&mut roots, file)
+    {
+        tracing::warn!("TAILOR_CA_FILE {} is of no use: {error}", file.display());
+    }
     let config = ClientConfig::builder_with_provider(Arc::new(provider()))
         .with_safe_default_protocol_versions()?
-        .with_root_certificates(RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() })
+        .with_root_certificates(roots)
         .with_no_client_auth();
     Ok(TlsConnector::from(Arc::new(config)))
+}
+
+/// Why a file of authorities could not be used.
+#[derive(Debug, thiserror::Error)]
+enum AuthorityError {
+    #[error("{0}")]
+    Read(#[from] std::io::Error),
+    #[error("it is not PEM")]
+    NotPem,
+    #[error("it has no certificate")]
+    Empty,
+    #[error("a certificate in it is not an authority's: {0}")]
+    Refused(#[from] rustls::Error),
+}
+
+fn add_authorities(roots: &mut RootCertStore, file: &Path) -> Result<(), AuthorityError> {
+    let text = std::fs::read(file)?;
+    let certificates: Vec<_> = CertificateDer::pem_slice_iter(&text)
+        .collect::<Result<_, _>>()
+        .map_err(|_| AuthorityError::NotPem)?;
+    if certificates.is_empty() {
+        return Err(AuthorityError::Empty);
+    }
+    Ok(certificates.into_iter().try_for_each(|certificate| roots.add(certificate))?)
 }
 
 /// AES-GCM alone: mandatory in TLS 1.3, in every suite recommended for 1.2, and in the hardware of both of

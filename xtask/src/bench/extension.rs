@@ -9,12 +9,14 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use lambda_sandbox::cgroup::Group;
 use serde_json::{Value, json};
 use tailor_e2e::build;
 use tailor_e2e::functions::{Example, Language};
 use tailor_e2e::shipped;
 use tailor_e2e::stage::{Plan, Programs, Stage};
 
+use super::delivery;
 use super::start::Platform;
 
 /// What the benchmark can be asked.
@@ -66,7 +68,12 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     ensure!(options.invocations >= 10, "fewer than 10 invocations say nothing");
     let layers = RIDERS.map(layer);
     let layers: Vec<Option<PathBuf>> = layers.into_iter().collect::<Result<_>>()?;
-    let starts = starts(&layers)?;
+    let platform = Platform::start()?;
+    let small = platform.small_group()?;
+    let starts = starts(&layers, &platform, small.as_ref())?;
+    let ours = layers.last().and_then(Option::as_ref).context("we ride")?;
+    let delivery = delivery::run(&ours.join("extensions/tailor-extension"), small.as_ref())?;
+    drop((small, platform));
     let measured = measure(options, &layers)?;
     println!(
         "\nmedian billed duration, ms; duration, us; CPU per call, us (looking inside and delivering included)"
@@ -106,7 +113,9 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     }
     println!("medians of {} warm invocations each", options.invocations - 1);
     if let Some(path) = &options.json {
-        let text = serde_json::to_string_pretty(&json!({ "start": starts, "handlers": rows }))?;
+        let text = serde_json::to_string_pretty(
+            &json!({ "start": starts, "first_delivery": delivery, "handlers": rows }),
+        )?;
         fs::write(path, text + "\n").with_context(|| format!("cannot write {}", path.display()))?;
     }
     Ok(ExitCode::SUCCESS)
@@ -131,16 +140,14 @@ fn layer(rider: &str) -> Result<Option<PathBuf>> {
 }
 
 /// Times from exec to the first `next`, printed and as JSON.
-fn starts(layers: &[Option<PathBuf>]) -> Result<Value> {
-    let platform = Platform::start()?;
-    let group = platform.small_group()?;
+fn starts(layers: &[Option<PathBuf>], platform: &Platform, small: Option<&Group>) -> Result<Value> {
     let riders: Vec<_> =
         RIDERS.iter().zip(layers).filter_map(|(rider, layer)| Some((rider, layer.as_ref()?))).collect();
     let mut times: BTreeMap<(&str, bool), Vec<u64>> = BTreeMap::new();
     for _ in 0..STARTS {
         for (rider, layer) in &riders {
             let program = layer.join("extensions").join(rider);
-            let quotas = [Some(None), group.as_ref().map(Some)];
+            let quotas = [Some(None), small.map(Some)];
             for group in quotas.into_iter().flatten() {
                 if group.is_some() {
                     // An environment that starts has used none of its quota.

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 
+mod delivery;
 mod extension;
 mod receiver;
 mod sizing;

@@ -72,21 +72,7 @@ impl Platform {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null());
-        let entrances = group.map(Group::entrances).unwrap_or_default();
-        let files: Vec<_> = entrances
-            .iter()
-            .map(|path| std::fs::File::options().write(true).open(path))
-            .collect::<std::io::Result<_>>()?;
-        // SAFETY: between fork and exec the closure only writes to open files, which is async-signal-safe; it
-        // neither allocates nor takes locks.
-        unsafe {
-            command.pre_exec(move || {
-                for mut file in &files {
-                    std::io::Write::write_all(&mut file, b"0")?;
-                }
-                Ok(())
-            });
-        }
+        enter(&mut command, group)?;
         let started = Instant::now();
         let child = command.spawn().with_context(|| format!("cannot start {}", program.display()))?;
         let child = Ended(child);
@@ -95,6 +81,26 @@ impl Platform {
         let ready = ready.with_context(|| format!("{} never asked for an event", program.display()))?;
         Ok(ready.duration_since(started))
     }
+}
+
+/// Lets `command` start in `group`, so that nothing of it runs outside.
+pub(super) fn enter(command: &mut Command, group: Option<&Group>) -> Result<()> {
+    let entrances = group.map(Group::entrances).unwrap_or_default();
+    let files: Vec<_> = entrances
+        .iter()
+        .map(|path| std::fs::File::options().write(true).open(path))
+        .collect::<std::io::Result<_>>()?;
+    // SAFETY: between fork and exec the closure only writes to open files, which is async-signal-safe; it
+    // neither allocates nor takes locks.
+    unsafe {
+        command.pre_exec(move || {
+            for mut file in &files {
+                std::io::Write::write_all(&mut file, b"0")?;
+            }
+            Ok(())
+        });
+    }
+    Ok(())
 }
 
 impl Drop for Platform {

@@ -1,19 +1,21 @@
-//! A hundred thousand invocations in one environment: memory and descriptors must not grow, and nothing be lost.
+//! A hundred thousand invocations in one environment, delivered over HTTPS: memory and descriptors must not grow,
+//! and nothing be lost.
 //!
-//! `cargo bench -p tailor-extension --bench soak` prints a table and fails when they do. `SOAK_INVOCATIONS` sets
-//! how many, `SOAK_EXTENSION` another build of the extension, such as the layer's. The platform and the collector are
-//! puppets in this process; the extension, its reading of `/proc` and its connections are real. The function is one
-//! `cat`, which never ends.
+//! `cargo bench -p tailor-e2e --bench soak` prints a table and fails when they do. `SOAK_INVOCATIONS` sets how many,
+//! `SOAK_INTERVAL_MS` after how long a delivery is due; 0 delivers at every one. The platform and the collector are
+//! puppets in this process; the extension, as it is shipped, its reading of `/proc` and its connections are real.
+//! The function is one `cat`, which never ends.
 
 #![allow(clippy::unwrap_used, reason = "a benchmark that cannot go on has failed")]
-
-mod puppet;
 
 use std::fs;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc;
+
+use tailor_e2e::puppet::{Certificate, Collector, Platform};
+use tailor_e2e::shipped;
 
 /// What the extension may hold more at the end than after a tenth of the invocations, KiB: the allocator's slack.
 const MAX_GROWTH_KIB: u64 = 256;
@@ -47,36 +49,34 @@ fn main() {
     }
     let invocations: u64 =
         std::env::var("SOAK_INVOCATIONS").map_or(100_000, |text| text.parse().expect("a number"));
+    let interval_ms = std::env::var("SOAK_INTERVAL_MS").unwrap_or_else(|_| "100".into());
     let mut function = Command::new("cat")
         .env("LAMBDA_TASK_ROOT", "/var/task")
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .spawn()
         .unwrap();
-    let received = Arc::new(puppet::Received::default());
-    let collector = puppet::collector(Arc::clone(&received));
+    let folder = tempfile::tempdir().unwrap();
+    let certificate = Certificate::make(folder.path()).unwrap();
+    if certificate.is_none() {
+        println!("note: deliveries are over HTTP, since there is no openssl to make a certificate with");
+    }
+    let collector = Collector::start(certificate.as_ref()).unwrap();
     let pid = Arc::new(AtomicU32::new(0));
     let (samples, taken) = mpsc::channel();
     let extension_pid = Arc::clone(&pid);
-    let platform = puppet::platform(
-        invocations,
-        Box::new(move |count| {
-            if count > 0 && count.is_multiple_of((invocations / 10).max(1)) {
-                samples.send(sample(extension_pid.load(Ordering::Relaxed), count)).unwrap();
-            }
-        }),
-    );
-    let program =
-        std::env::var("SOAK_EXTENSION").unwrap_or_else(|_| env!("CARGO_BIN_EXE_tailor-extension").to_owned());
-    let mut extension = Command::new(program)
-        .env_clear()
-        .env("AWS_LAMBDA_RUNTIME_API", platform.to_string())
-        .env("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "1769")
-        .env("AWS_REGION", "us-east-1")
-        .env("TAILOR_ENDPOINT", format!("http://{collector}"))
-        .env("TAILOR_TELEMETRY_PORT", "0")
-        .spawn()
-        .unwrap();
+    let watch = Box::new(move |count: u64| {
+        let pid = extension_pid.load(Ordering::Relaxed);
+        if count > 0 && (count == 1_000 || count.is_multiple_of((invocations / 10).max(1))) {
+            samples.send(sample(pid, count)).unwrap();
+        }
+    });
+    let program = shipped::build_for_here(&["tailor-extension"]).unwrap().join("tailor-extension");
+    let mut command = Command::new(program);
+    Platform { invocations, to_a_delivery: 50, watch }.start(&mut command, 1_769).unwrap();
+    command.env("TAILOR_ENDPOINT", &collector.url).env("TAILOR_FLUSH_INTERVAL_MS", interval_ms);
+    command.envs(certificate.iter().map(|certificate| ("TAILOR_CA_FILE", &certificate.authority)));
+    let mut extension = command.spawn().unwrap();
     pid.store(extension.id(), Ordering::Relaxed);
     assert!(extension.wait().unwrap().success());
     function.kill().unwrap();
@@ -91,15 +91,13 @@ fn main() {
             sample.invocations, sample.resident_kib, sample.descriptors
         );
     }
-    let count = |number: &std::sync::atomic::AtomicU64| number.load(Ordering::Relaxed);
+    let received = collector.received();
     println!(
-        "{} of {invocations} invocations delivered in {} batches, {} lost",
-        count(&received.invocations),
-        count(&received.batches),
-        count(&received.lost)
+        "{} of {invocations} invocations delivered in {} batches over {} connections, {} lost",
+        received.invocations, received.batches, received.connections, received.lost
     );
-    assert_eq!((count(&received.invocations), count(&received.lost)), (invocations, 0));
-    assert_eq!(count(&received.billed_ms), 2 * invocations);
+    assert_eq!((received.invocations, received.lost), (invocations, 0));
+    assert_eq!(received.billed_ms, 2 * invocations);
     let (first, last) = (samples[0], samples[samples.len() - 1]);
     assert!(last.resident_kib <= first.resident_kib + MAX_GROWTH_KIB, "memory grows: {first:?} {last:?}");
     assert!(last.descriptors <= first.descriptors + 2, "descriptors grow: {first:?} {last:?}");
