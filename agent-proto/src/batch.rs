@@ -29,6 +29,8 @@ pub struct Batch {
     pub overhead: Overhead,
     /// Findings made inside the environment.
     pub hints: Vec<Hint>,
+    /// Invocations that had begun and are in no batch yet.
+    pub unsent: u64,
 }
 
 /// Identity of one execution environment: random, new at every start and after every restore.
@@ -141,6 +143,7 @@ impl Batch {
             lost: Some(self.lost),
             overhead: Some(self.overhead),
             hints: self.hints.clone(),
+            unsent: self.unsent,
         };
         let bytes = message.encode_to_vec();
         if bytes.len() > MAX_BATCH_BYTES { Err(BatchError::TooLarge(bytes.len())) } else { Ok(bytes) }
@@ -175,6 +178,7 @@ impl Batch {
             lost: message.lost.unwrap_or_default(),
             overhead: message.overhead.unwrap_or_default(),
             hints: message.hints,
+            unsent: message.unsent,
         })
     }
 }

@@ -18,6 +18,10 @@ pub struct Batch {
     /// When the batch was made, microseconds since the Unix epoch, by the environment's clock.
     #[prost(uint64, tag = "7")]
     pub sent_at_us: u64,
+    /// Invocations that had begun when the batch was made, and are neither in it, nor in one before it, nor lost:
+    /// they run, or wait for what the platform says of them. Of an environment that is killed they are the loss.
+    #[prost(uint64, tag = "8")]
+    pub unsent: u64,
 }
 /// The execution environment and the function it belongs to.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

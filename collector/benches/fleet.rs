@@ -44,6 +44,7 @@ fn main() {
                     overhead: batch.overhead,
                     rollups: vec![(end / HOUR_US, rollup)],
                     last_at_us: end,
+                    unsent: 1,
                     invocations: 0,
                     body: Bytes::new(),
                     environment: batch.environment,

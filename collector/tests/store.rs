@@ -35,6 +35,7 @@ fn delivery(tenant: &str, kind: &Kind, id: u64, sequence: u64, count: u64, hour:
         overhead: batch.overhead,
         rollups: vec![(hour, rollup)],
         last_at_us: batch.invocations.last().map_or(0, |invocation| invocation.started_at_us),
+        unsent: 1,
         invocations: count,
         body: Bytes::from(batch.encode().unwrap()),
     }
@@ -210,6 +211,30 @@ fn a_store_of_a_newer_program_is_left_alone() {
     for result in [SqliteStore::open(folder.path()), SqliteStore::open_to_read(folder.path())] {
         assert!(matches!(result.err(), Some(StoreError::NewerSchema { found: 99, .. })));
     }
+}
+
+#[test]
+fn a_store_of_an_older_program_is_brought_up_to_date() {
+    let (folder, runtime) = (tempfile::tempdir().unwrap(), Runtime::new().unwrap());
+    let store = SqliteStore::open(folder.path()).unwrap();
+    runtime.block_on(store.append(delivery("a", &KINDS[0], 1, 1, 5, HOUR))).unwrap();
+    drop(store);
+    let file = rusqlite::Connection::open(folder.path().join("tailor.sqlite")).unwrap();
+    file.execute_batch("ALTER TABLE batch DROP COLUMN unsent").unwrap();
+    drop(file);
+    set_schema(folder.path(), 1);
+    let unread = SqliteStore::open_to_read(folder.path()).err().unwrap().to_string();
+    assert!(unread.contains("run `tailor serve` once"), "{unread}");
+    let store = SqliteStore::open(folder.path()).unwrap();
+    assert_eq!(whole(&store, &runtime, "a", Window::ALL).len(), 1);
+    let again = runtime.block_on(store.append(delivery("a", &KINDS[0], 1, 1, 5, HOUR))).unwrap();
+    assert_eq!(again, Receipt::Duplicate);
+    let tenant = Tenant("a".to_owned());
+    let environments = runtime.block_on(store.environments(&tenant, None, Window::ALL)).unwrap();
+    assert_eq!((environments.len(), environments[0].unsent), (1, 0));
+    runtime.block_on(store.append(delivery("a", &KINDS[0], 1, 2, 5, HOUR))).unwrap();
+    let environments = runtime.block_on(store.environments(&tenant, None, Window::ALL)).unwrap();
+    assert_eq!(environments[0].unsent, 1);
 }
 
 fn set_schema(folder: &Path, version: u32) {

@@ -192,6 +192,7 @@ impl Scene {
             overhead: batch.overhead,
             rollups: vec![(now_us() / HOUR_US, rollup)],
             last_at_us: now_us(),
+            unsent: 1,
             invocations: count,
             body: Bytes::from(batch.encode().unwrap()),
         };

@@ -107,6 +107,7 @@ fn batch(invocations: u64) -> Vec<u8> {
         lost: Lost::default(),
         overhead: Overhead { cpu_us: 120_000, resident_kib: 2_100, sent_bytes: 80_000, ticks: 40 },
         hints: vec![],
+        unsent: 1,
     }
     .encode()
     .unwrap()

@@ -194,7 +194,7 @@ impl Agent {
             self.hinted = Instant::now();
             hints = summary::hints(&self.totals, self.outbox.environment_mut());
         }
-        self.outbox.seal(overhead, hints, now_us)
+        self.outbox.seal(overhead, hints, self.ledger.open_count(), now_us)
     }
 
     /// What became of a delivery.

@@ -165,6 +165,12 @@ impl Ledger {
         self.take(|_| true)
     }
 
+    /// How many invocations have begun and are not finished.
+    #[must_use]
+    pub fn open_count(&self) -> usize {
+        self.open.len()
+    }
+
     /// How many invocations were pushed out unfinished since the last call.
     pub fn take_evicted(&mut self) -> u64 {
         std::mem::take(&mut self.evicted)

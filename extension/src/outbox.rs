@@ -102,9 +102,12 @@ impl Outbox {
     }
 
     /// The batch to send now: the one not acknowledged yet, or a new one of what waits.
-    pub fn seal(&mut self, overhead: Overhead, hints: Vec<Hint>, now_us: u64) -> Option<Sealed> {
+    ///
+    /// `open` is how many invocations have begun and are not here yet.
+    pub fn seal(&mut self, overhead: Overhead, hints: Vec<Hint>, open: usize, now_us: u64) -> Option<Sealed> {
         if self.seals_new() {
             let count = self.pending.len().min(MAX_BATCH);
+            let unsent = (self.pending.len() - count + open) as u64;
             let batch = Batch {
                 environment: self.environment.clone(),
                 sequence: self.next_sequence,
@@ -113,6 +116,7 @@ impl Outbox {
                 lost: self.lost,
                 overhead,
                 hints,
+                unsent,
             };
             if self.pending.is_empty() {
                 self.oldest = None;
@@ -175,8 +179,9 @@ mod tests {
     }
 
     fn sent(outbox: &mut Outbox) -> (u64, Vec<u128>) {
-        let sealed = outbox.seal(Overhead::default(), vec![], 1).unwrap();
+        let sealed = outbox.seal(Overhead::default(), vec![], 3, 1).unwrap();
         let batch = Batch::decode(&sealed.bytes).unwrap();
+        assert!(batch.unsent >= 3);
         assert_eq!(batch.sequence, sealed.sequence);
         (sealed.sequence, batch.invocations.iter().map(|row| row.request_id.0).collect())
     }

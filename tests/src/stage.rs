@@ -164,6 +164,20 @@ impl Stage {
         format!("http://{}", self.collector_address)
     }
 
+    /// The sandbox's base URL.
+    #[must_use]
+    pub fn sandbox_url(&self) -> String {
+        format!("http://{}", self.sandbox_address)
+    }
+
+    /// Ends the sandbox as a crash would, and with it every environment, outright.
+    ///
+    /// # Errors
+    /// When it cannot be waited for.
+    pub fn kill_sandbox(&mut self) -> Result<()> {
+        self.sandbox.kill()
+    }
+
     /// Ends the collector as a crash would.
     ///
     /// # Errors
@@ -241,14 +255,16 @@ impl Stage {
         serde_json::from_slice(&output.stdout).context("tailor summary is not JSON")
     }
 
-    /// What the sandbox recorded, one value per line.
+    /// What the sandbox recorded so far, one value per line.
     ///
     /// # Errors
     /// When the trace cannot be read or a line is not JSON.
     pub fn trace(&self) -> Result<Vec<Value>> {
         let path = self.folder.join("trace.jsonl");
         let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        text.lines().map(|line| Ok(serde_json::from_str(line)?)).collect()
+        // A line without its end is still being written.
+        let lines = text.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n'));
+        lines.map(|line| Ok(serde_json::from_str(line)?)).collect()
     }
 }
 

@@ -7,14 +7,12 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tailor_e2e::build;
@@ -91,12 +89,10 @@ fn reported(trace: &[Value]) -> [u64; 3] {
     })
 }
 
-/// Sets the sandbox's faults; its log in `folder` says where it listens.
-fn set_faults(folder: &Path, faults: &str) {
-    let log = fs::read_to_string(folder.join("sandbox.log")).unwrap();
-    let from = &log[log.find("http://").unwrap()..];
-    let url = from.split(|c: char| c.is_whitespace() || c == '"').next().unwrap();
-    ureq::put(format!("{url}/sandbox/faults")).send(faults).unwrap();
+/// A function that waits, long enough that all callers are served at once, each by an environment of its own.
+fn steady() -> Example {
+    let io = EXAMPLES.iter().find(|example| example.workload == "io").unwrap();
+    Example { name: "steady", event: r#"{"requests":1,"delay_ms":30}"#, ..io.clone() }
 }
 
 #[test]
@@ -104,9 +100,7 @@ fn nothing_is_lost_and_nothing_counted_twice() {
     let invocations: u64 = std::env::var("TAILOR_NOTHING_LOST_INVOCATIONS")
         .map_or(2_000, |text| text.parse().expect("TAILOR_NOTHING_LOST_INVOCATIONS is a number"));
     let folder = tempfile::tempdir().unwrap();
-    let io = EXAMPLES.iter().find(|example| example.workload == "io").unwrap();
-    // Long enough that all callers are served at once, each by an environment of its own.
-    let example = Example { name: "steady", event: r#"{"requests":1,"delay_ms":30}"#, ..io.clone() };
+    let example = steady();
     let collector = free_address().unwrap();
     let proxy = Proxy::start(collector);
     let (programs, project) = (build::programs().unwrap(), build::project().unwrap());
@@ -118,10 +112,9 @@ fn nothing_is_lost_and_nothing_counted_twice() {
         ..Plan::new(programs, &project, folder.path(), std::slice::from_ref(&example))
     })
     .unwrap();
-    set_faults(
-        folder.path(),
-        r#"{"duplicate_telemetry":3,"reorder_telemetry":true,"unknown_telemetry":true}"#,
-    );
+    ureq::put(format!("{}/sandbox/faults", stage.sandbox_url()))
+        .send(r#"{"duplicate_telemetry":3,"reorder_telemetry":true,"unknown_telemetry":true}"#)
+        .unwrap();
 
     let answered = Arc::new(AtomicU64::new(0));
     let callers: Vec<_> = (0..ENVIRONMENTS)
@@ -166,4 +159,56 @@ fn nothing_is_lost_and_nothing_counted_twice() {
     assert_eq!(shown, expected, "{function}");
     assert!(environments.len() as u64 >= ENVIRONMENTS * 9 / 10, "{}", environments.len());
     assert!(restarts >= 4 && dropped > 0, "the faults were not made: {restarts}, {dropped}");
+}
+
+/// Environments that are killed outright cannot say a last word. What they had begun is known from the one before.
+#[test]
+fn what_is_lost_with_a_killed_environment_is_reported() {
+    const KILLED: u64 = 5;
+    const ROUNDS: u64 = 3;
+    let folder = tempfile::tempdir().unwrap();
+    let example = steady();
+    let (programs, project) = (build::programs().unwrap(), build::project().unwrap());
+    let mut stage = Stage::set(&Plan {
+        // Each invocation is delivered during the next.
+        flush_interval_ms: 0,
+        ..Plan::new(programs, &project, folder.path(), std::slice::from_ref(&example))
+    })
+    .unwrap();
+    let invoke_all = |event: &'static str| -> Vec<_> {
+        let callers = (0..KILLED).map(|_| {
+            let lambda = stage.lambda.clone();
+            thread::spawn(move || lambda.invoke("steady", event))
+        });
+        callers.collect()
+    };
+    let until = |what: &str, holds: &dyn Fn() -> bool| {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while !holds() {
+            assert!(Instant::now() < deadline, "{what}");
+            thread::sleep(Duration::from_millis(50));
+        }
+    };
+    let count = |field: &str, value: &str| {
+        let trace = stage.trace().unwrap();
+        trace.iter().filter(|line| line[field] == value).count() as u64
+    };
+    for round in 1..=ROUNDS {
+        let callers = invoke_all(r#"{"requests":1,"delay_ms":500}"#);
+        callers
+            .into_iter()
+            .for_each(|caller| assert_eq!(caller.join().unwrap().unwrap().function_error, None));
+        until("they can be used again", &|| count("event", "environment.freeze") >= round * KILLED);
+    }
+    let _cut_off = invoke_all(r#"{"requests":1,"delay_ms":60000}"#);
+    let function = || stage.summary().unwrap()["functions"][0].clone();
+    until("all before it are delivered", &|| function()["invocations"] == KILLED * ROUNDS);
+    let begun = count("type", "platform.start");
+    assert_eq!(begun, KILLED * (ROUNDS + 1));
+    stage.kill_sandbox().unwrap();
+
+    let function = stage.summary().unwrap()["functions"][0].clone();
+    let counted = ["invocations", "environments"].map(|name| function[name].as_u64().unwrap());
+    assert_eq!(counted, [KILLED * ROUNDS, KILLED]);
+    assert_eq!(function["lost"]["unsent"], begun - KILLED * ROUNDS, "{function}");
 }

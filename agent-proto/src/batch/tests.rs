@@ -27,6 +27,7 @@ fn batch(invocations: Vec<Invocation>) -> Batch {
         lost: Lost { invocations: 3, ..Lost::default() },
         overhead: Overhead { cpu_us: 120, ..Overhead::default() },
         hints: vec![Hint { code: "cpu-starved".into(), message: "72 % of its time".into() }],
+        unsent: 2,
     }
 }
 

@@ -184,6 +184,7 @@ fn sum_up(tenant: Tenant, mut batch: Batch, body: Bytes, received_at_us: u64) ->
         rollups: rollups.into_iter().collect(),
         last_at_us: last_at_us.unwrap_or(received_at_us),
         invocations: batch.invocations.len() as u64,
+        unsent: batch.unsent,
         body,
         environment: batch.environment,
     })

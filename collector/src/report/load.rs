@@ -6,6 +6,7 @@ use super::{
     FleetReport, FleetTotal, FunctionKey, FunctionReport, Material, PicoDollars, PriceTable, Store,
     StoreError, Strategy, Tenant, Window, figures, report,
 };
+use crate::clock::now_us;
 use crate::tuner::change;
 
 /// How many recent invocations are looked at to compare a change's outcome with its prediction.
@@ -86,7 +87,7 @@ async fn load(
     }
     let mut reports = Vec::with_capacity(materials.len());
     for (key, material) in &materials {
-        reports.extend(report(key, material, prices, strategy));
+        reports.extend(report(key, material, prices, strategy, now_us()));
         // Each takes a fraction of a millisecond, a fleet of thousands does not: batches go in between.
         tokio::task::yield_now().await;
     }

@@ -21,10 +21,12 @@ use crate::tuner::change::Change;
 
 pub mod figures;
 pub mod load;
+pub mod losses;
 pub mod table;
 pub mod units;
 
 pub use load::{fleet, function};
+pub use losses::Losses;
 
 /// All functions of a tenant.
 #[derive(Debug, Clone, Serialize)]
@@ -199,21 +201,6 @@ pub struct SizeReport {
     pub last_at_us: u64,
 }
 
-/// What was lost between the handler and the store, over the environments heard from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
-pub struct Losses {
-    /// Invocations dropped because an environment's buffer was full.
-    pub invocations: u64,
-    /// Telemetry records the platform dropped.
-    pub platform_records: u64,
-    /// Telemetry that could not be decoded.
-    pub undecodable_records: u64,
-    /// Batches that were counted by an environment and never came.
-    pub batches: u64,
-    /// Deliveries that failed and were tried again: nothing is lost by these.
-    pub failed_deliveries: u64,
-}
-
 /// What the extension itself used, over the environments heard from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 pub struct Overheads {
@@ -296,6 +283,7 @@ fn report(
     material: &Material,
     prices: &PriceTable,
     strategy: Strategy,
+    now_us: u64,
 ) -> Option<FunctionReport> {
     let latest = material.latest()?;
     let (memory, architecture) = (latest.key.memory, latest.key.architecture);
@@ -356,7 +344,7 @@ fn report(
     let measured_ms = (whole.warm.wall_us + whole.cold.wall_us) / 1_000;
     let busy_ms = work(|work| work.busy_us());
     let idle_ms = work(|work| work.idle_us).min(measured_ms);
-    let lost = losses(&material.environments);
+    let lost = Losses::of(&material.environments, now_us);
     let mut versions: Vec<String> = material.series.iter().map(|series| series.key.version.clone()).collect();
     versions.sort_unstable();
     versions.dedup();
@@ -419,16 +407,6 @@ fn peak_mb(rollup: &Rollup) -> u64 {
     }
 }
 
-fn losses(environments: &[EnvironmentState]) -> Losses {
-    environments.iter().fold(Losses::default(), |sum, state| Losses {
-        invocations: sum.invocations.saturating_add(state.lost.invocations),
-        platform_records: sum.platform_records.saturating_add(state.lost.platform_records),
-        undecodable_records: sum.undecodable_records.saturating_add(state.lost.undecodable_records),
-        batches: sum.batches.saturating_add(state.sequence.saturating_sub(state.batches)),
-        failed_deliveries: sum.failed_deliveries.saturating_add(state.lost.failed_deliveries),
-    })
-}
-
 fn overheads(environments: &[EnvironmentState]) -> Overheads {
     environments.iter().fold(Overheads::default(), |sum, state| Overheads {
         cpu_us: sum.cpu_us.saturating_add(state.overhead.cpu_us),
@@ -449,18 +427,9 @@ fn caveats(whole: &Rollup, lost: &Losses, unpriced: bool, region: &str) -> Vec<S
             measured == 0 && whole.invocations > 0,
             "CPU time could not be measured: busy, starved and idle are unknown".to_owned(),
         ),
-        (lost.invocations > 0, format!("invocations lost before they were sent: {}", lost.invocations)),
-        (lost.batches > 0, format!("batches that never arrived: {}", lost.batches)),
-        (
-            lost.platform_records > 0,
-            format!("telemetry records dropped by the platform: {}", lost.platform_records),
-        ),
-        (
-            lost.undecodable_records > 0,
-            format!("telemetry records that could not be read: {}", lost.undecodable_records),
-        ),
     ];
-    candidates.into_iter().filter(|(applies, _)| *applies).map(|(_, sentence)| sentence).collect()
+    let applying = candidates.into_iter().filter(|(applies, _)| *applies).map(|(_, sentence)| sentence);
+    applying.chain(lost.sentences()).collect()
 }
 
 /// What a million cost when `count` cost this; `None` of none.

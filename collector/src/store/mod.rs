@@ -133,6 +133,8 @@ pub struct Delivery {
     pub last_at_us: u64,
     /// How many invocations it has.
     pub invocations: u64,
+    /// Invocations that had begun and were in no batch yet.
+    pub unsent: u64,
     /// The batch itself, as protobuf, kept for a while so that single invocations can be looked at.
     pub body: Bytes,
 }
@@ -159,6 +161,8 @@ pub struct EnvironmentState {
     pub received_at_us: u64,
     /// Running totals of what it lost.
     pub lost: Lost,
+    /// Invocations that had begun and were in no batch yet.
+    pub unsent: u64,
     /// Running totals of what the extension used.
     pub overhead: Overhead,
 }

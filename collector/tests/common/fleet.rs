@@ -128,6 +128,7 @@ pub(crate) fn batch(kind: &Kind, id: u64, sequence: u64, count: u64, end_us: u64
         environment: environment(kind, id),
         sequence,
         sent_at_us: end_us,
+        unsent: 1,
         invocations: (0..count)
             .map(|index| invocation(kind, first + index, end_us - (count - index) * 1_000_000))
             .collect(),

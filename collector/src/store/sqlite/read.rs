@@ -118,6 +118,7 @@ fn environment_state(row: &Row<'_>) -> rusqlite::Result<EnvironmentState> {
             undecodable_records: count("lost_undecodable_records")?,
             failed_deliveries: count("failed_deliveries")?,
         },
+        unsent: count("unsent")?,
         overhead: Overhead {
             cpu_us: count("overhead_cpu_us")?,
             resident_kib: count("overhead_resident_kib")?,

@@ -8,7 +8,8 @@ use rusqlite::{Connection, TransactionBehavior};
 use super::StoreError;
 
 /// Each entry brings the file from the version before it; entries are only ever appended.
-const STEPS: &[&str] = &["
+const STEPS: &[&str] = &[
+    "
 CREATE TABLE batch (
     tenant TEXT NOT NULL, account TEXT NOT NULL, region TEXT NOT NULL, function TEXT NOT NULL,
     environment BLOB NOT NULL, sequence BIGINT NOT NULL,
@@ -47,7 +48,11 @@ CREATE TABLE change_event (
     at_us BIGINT NOT NULL, kind TEXT NOT NULL, detail TEXT NOT NULL,
     PRIMARY KEY (tenant, account, region, function, change_id, step)
 ) WITHOUT ROWID;
-"];
+",
+    "
+ALTER TABLE batch ADD COLUMN unsent BIGINT NOT NULL DEFAULT 0;
+",
+];
 
 /// The schema this program writes.
 #[expect(clippy::cast_possible_wrap, reason = "a handful of steps")]

@@ -196,7 +196,7 @@ fn append<'a>(
     let inserted = transaction
         .prepare_cached(
             "INSERT INTO batch VALUES
-             (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,?17,?18,?19,?20,?21,?22,?23)
+             (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,?17,?18,?19,?20,?21,?22,?23,?24)
              ON CONFLICT DO NOTHING",
         )?
         .execute(params![
@@ -223,6 +223,7 @@ fn append<'a>(
             to_sql(delivery.overhead.resident_kib),
             to_sql(delivery.overhead.sent_bytes),
             to_sql(delivery.overhead.ticks),
+            to_sql(delivery.unsent),
         ])?;
     if inserted == 0 {
         return Ok(Receipt::Duplicate);
