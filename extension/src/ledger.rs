@@ -188,9 +188,16 @@ impl Ledger {
     }
 
     fn take(&mut self, wanted: impl Fn(&Entry) -> bool) -> Vec<Invocation> {
-        let (taken, open) = std::mem::take(&mut self.open).into_iter().partition(wanted);
-        self.open = open;
-        taken.into_iter().map(|entry: Entry| self.close(&entry)).collect()
+        let mut taken = vec![];
+        let mut index = 0;
+        while let Some(entry) = self.open.get(index) {
+            if wanted(entry) {
+                taken.extend(self.open.remove(index));
+            } else {
+                index += 1;
+            }
+        }
+        taken.iter().map(|entry| self.close(entry)).collect()
     }
 
     fn close(&mut self, entry: &Entry) -> Invocation {

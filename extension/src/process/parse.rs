@@ -45,11 +45,19 @@ pub(super) fn stat(text: &str) -> Option<Stat> {
 
 /// The value of `key` (with its colon) in a `key: value [kB]` file; zero when there is none.
 pub(super) fn value(text: &str, key: &str) -> u64 {
-    text.lines()
-        .find_map(|line| line.strip_prefix(key))
-        .and_then(|rest| rest.split_ascii_whitespace().next())
-        .and_then(|number| number.parse().ok())
-        .unwrap_or_default()
+    let [value] = values(text, [key]);
+    value
+}
+
+/// The values of `keys`, which come in the order of the file; zero where there is none.
+pub(super) fn values<const N: usize>(text: &str, keys: [&str; N]) -> [u64; N] {
+    let mut lines = text.lines();
+    keys.map(|key| {
+        let number = |line: &str| line.strip_prefix(key)?.split_ascii_whitespace().next()?.parse().ok();
+        let mut ahead = lines.clone();
+        // One that is missing must not cost those after it.
+        ahead.find_map(number).inspect(|_| lines = ahead).unwrap_or_default()
+    })
 }
 
 /// `/proc/PID/task/TID/schedstat`: nanoseconds on CPU, nanoseconds runnable without one, times put on one.
@@ -115,6 +123,14 @@ mod tests {
         assert_eq!(schedstat("480162 17 3\n"), Some([480_162, 17, 3]));
         assert_eq!(schedstat("480162"), None);
         assert_eq!(last_id("0.10 0.05 0.01 1/123 4567\n"), Some(4_567));
+    }
+
+    #[test]
+    fn values_by_their_keys() {
+        let status = "Name:\tVmRSS:\nVmHWM:\t  300 kB\nVmRSS:\t  200 kB\nvoluntary_ctxt_switches:\t7\nnonvoluntary_ctxt_switches:\t1\n";
+        let keys = ["VmHWM:", "VmSwap:", "VmRSS:", "voluntary_ctxt_switches:", "nonvoluntary_ctxt_switches:"];
+        assert_eq!(values(status, keys), [300, 0, 200, 7, 1]);
+        assert_eq!((value(status, "VmRSS:"), value("", "VmRSS:")), (200, 0));
     }
 
     #[test]

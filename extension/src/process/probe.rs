@@ -1,15 +1,14 @@
 //! One process and what is read of it.
 
-use std::fs::{self, File};
-use std::io::Write;
+use std::fs;
 use std::os::unix::fs::MetadataExt;
 
 use nix::time::{ClockId, clock_getcpuclockid, clock_gettime};
 use nix::unistd::Pid;
 
-use super::files::{Allowance, View};
+use super::files::{Allowance, Knob, View};
 use super::parse;
-use super::threads::{ThreadReading, Threads};
+use super::threads::{Switches, ThreadReading, Threads};
 
 /// Length of the kernel's clock tick in `/proc/PID/stat`: `USER_HZ` is 100 on every Linux Lambda runs on.
 pub(super) const TICK_NS: u64 = 10_000_000;
@@ -52,10 +51,13 @@ pub struct Reading {
 pub(super) struct Probe {
     pid: i32,
     started_ticks: u64,
+    allowance: Allowance,
     clock: Option<ClockId>,
     stat: View,
     status: View,
     io: View,
+    /// Made at the first reset: some are never reset.
+    clear_refs: Option<Knob>,
     threads: Threads,
     peak_was_reset: bool,
     /// It was not there when the invocation began.
@@ -78,10 +80,12 @@ impl Probe {
         Some(Self {
             pid,
             started_ticks: stat.read(parse::stat)?.started_ticks,
+            allowance: allowance.clone(),
             clock: clock_getcpuclockid(Pid::from_raw(pid)).ok(),
             stat,
             status: view("status"),
             io: view("io"),
+            clear_refs: None,
             threads: Threads::of(pid, allowance),
             peak_was_reset: false,
             is_new: true,
@@ -108,12 +112,14 @@ impl Probe {
     /// `may_have_begun` says whether any thread on the machine began since the last time.
     pub(super) fn read(&mut self, cpu_ns: Option<u64>, may_have_begun: bool) -> Option<Reading> {
         let stat = self.stat.read(parse::stat)?;
-        let memory = |status: &str| Some((parse::value(status, "VmRSS:"), parse::value(status, "VmHWM:")));
-        let (resident_kib, peak_kib) = self.status.read(memory).unwrap_or_default();
-        let disk = |io: &str| Some((parse::value(io, "read_bytes:"), parse::value(io, "write_bytes:")));
-        let (disk_read_bytes, disk_written_bytes) = self.io.read(disk).unwrap_or_default();
+        let keys = ["VmHWM:", "VmRSS:", "voluntary_ctxt_switches:", "nonvoluntary_ctxt_switches:"];
+        let status = self.status.read(|status| Some(parse::values(status, keys)));
+        let [peak_kib, resident_kib, voluntary, involuntary] = status.unwrap_or_default();
+        let disk = self.io.read(|io| Some(parse::values(io, ["read_bytes:", "write_bytes:"])));
+        let [disk_read_bytes, disk_written_bytes] = disk.unwrap_or_default();
         self.threads.refresh(stat.threads, may_have_begun);
-        let threads = self.threads.read();
+        // The switches in a process's own file are its first thread's.
+        let threads = self.threads.read(status.map(|_| Switches { voluntary, involuntary }));
         Some(Reading {
             identity: (self.pid, self.started_ticks),
             cpu_ns: cpu_ns.unwrap_or((stat.user_ticks + stat.system_ticks) * TICK_NS),
@@ -153,10 +159,8 @@ impl Probe {
 
     /// Starts a new high-water mark (`5` to `clear_refs`, see proc(5)); remembers whether it was permitted.
     pub(super) fn reset_peak(&mut self) {
-        self.peak_was_reset = File::options()
-            .write(true)
-            .open(format!("/proc/{}/clear_refs", self.pid))
-            .and_then(|mut file| file.write_all(b"5"))
-            .is_ok();
+        let path = || format!("/proc/{}/clear_refs", self.pid);
+        let knob = self.clear_refs.get_or_insert_with(|| Knob::of(path(), &self.allowance));
+        self.peak_was_reset = knob.turn(b"5");
     }
 }

@@ -26,9 +26,17 @@ pub struct ThreadReading {
     pub involuntary_switches: u64,
 }
 
+/// How often a thread gave up its CPU and was put off it, since it began.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Switches {
+    pub(super) voluntary: u64,
+    pub(super) involuntary: u64,
+}
+
 /// An open view of a process's threads.
 #[derive(Debug)]
 pub(super) struct Threads {
+    pid: i32,
     folder: String,
     allowance: Allowance,
     threads: Vec<Thread>,
@@ -48,7 +56,7 @@ impl Threads {
     /// The threads under `/proc/PID`, not listed yet.
     pub(super) fn of(pid: i32, allowance: &Allowance) -> Self {
         let allowance = allowance.clone();
-        Self { folder: format!("/proc/{pid}/task"), allowance, threads: vec![], count: 0 }
+        Self { pid, folder: format!("/proc/{pid}/task"), allowance, threads: vec![], count: 0 }
     }
 
     /// Lists the threads anew if some may have begun or ended since the last time.
@@ -82,8 +90,9 @@ impl Threads {
     }
 
     /// Reads everything, context switches too, of the threads that were put on a CPU most often since the
-    /// last time; a thread that was not cannot have switched.
-    pub(super) fn read(&mut self) -> Vec<ThreadReading> {
+    /// last time; a thread that was not cannot have switched. `first` are those of the process's first thread, when
+    /// they are known already.
+    pub(super) fn read(&mut self, first: Option<Switches>) -> Vec<ThreadReading> {
         self.read_times().for_each(drop);
         let mut ran: Vec<(u64, usize)> = self
             .threads
@@ -95,13 +104,17 @@ impl Threads {
         ran.sort_unstable_by(|a, b| b.cmp(a));
         for &(_, index) in ran.iter().take(MAX_SWITCH_READS) {
             let tid = self.threads[index].last.tid;
-            let switches = read_once(&self.path(tid, "status"), |status| {
-                let voluntary = parse::value(status, "voluntary_ctxt_switches:");
-                Some((voluntary, parse::value(status, "nonvoluntary_ctxt_switches:")))
-            });
-            if let (Some((voluntary, involuntary)), Some(thread)) = (switches, self.threads.get_mut(index)) {
-                thread.last.voluntary_switches = voluntary;
-                thread.last.involuntary_switches = involuntary;
+            let switches = match first {
+                Some(first) if tid == self.pid => Some(first),
+                _ => read_once(&self.path(tid, "status"), |status| {
+                    let keys = ["voluntary_ctxt_switches:", "nonvoluntary_ctxt_switches:"];
+                    let [voluntary, involuntary] = parse::values(status, keys);
+                    Some(Switches { voluntary, involuntary })
+                }),
+            };
+            if let (Some(switches), Some(thread)) = (switches, self.threads.get_mut(index)) {
+                thread.last.voluntary_switches = switches.voluntary;
+                thread.last.involuntary_switches = switches.involuntary;
                 thread.switches_at = thread.last.timeslices;
             }
         }
