@@ -83,7 +83,7 @@ pub async fn run(
     for complaint in complaints {
         tracing::warn!("{complaint}");
     }
-    let shared = match environment(&registration.function, variables) {
+    let shared = match environment(&registration.function, &settings, variables) {
         Some(environment) if settings.enabled => {
             Some(start(environment, &settings, variables, &api, &registration.identifier).await)
         }
@@ -143,7 +143,7 @@ fn own_name() -> String {
 }
 
 /// Who we are measuring; `None` when Lambda's own variables are not there.
-fn environment(function: &Function, variables: &impl Variables) -> Option<Environment> {
+fn environment(function: &Function, settings: &Settings, variables: &impl Variables) -> Option<Environment> {
     let memory_mb = variables.get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE")?.parse().ok()?;
     Some(Environment {
         id: new_environment_id(),
@@ -156,7 +156,7 @@ fn environment(function: &Function, variables: &impl Variables) -> Option<Enviro
         runtime: String::new(),
         initialization_type: variables.get("AWS_LAMBDA_INITIALIZATION_TYPE").unwrap_or_default(),
         extension_version: env!("CARGO_PKG_VERSION").to_owned(),
-        ephemeral_mb: 0,
+        ephemeral_mb: settings.ephemeral_storage_mb.unwrap_or_default(),
         timeout_ms: 0,
     })
 }

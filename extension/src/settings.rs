@@ -96,6 +96,9 @@ pub struct Settings {
     /// `TAILOR_CPU_BUDGET_PERCENT`: CPU that looking inside an invocation may use, in percent of what the
     /// function's memory size buys. 0 turns that off. Default 1.
     pub cpu_budget_percent: f64,
+    /// `TAILOR_EPHEMERAL_STORAGE_MB`: the function's ephemeral storage, 512 to 10,240. Lambda bills what is above 512
+    /// and tells extensions nothing of it. Default: not known, and not in costs.
+    pub ephemeral_storage_mb: Option<u32>,
     /// `TAILOR_TELEMETRY_PORT`: where telemetry is listened for; another port is taken when it is in use.
     /// Default 4_243.
     pub telemetry_port: u16,
@@ -163,6 +166,11 @@ impl Settings {
                     text.parse().ok().filter(|percent| (0.0..=10.0).contains(percent))
                 })
                 .unwrap_or(1.0),
+            ephemeral_storage_mb: reader.read(
+                "TAILOR_EPHEMERAL_STORAGE_MB",
+                "a number from 512 to 10240",
+                |text| text.parse().ok().filter(|mb| (512..=10_240).contains(mb)),
+            ),
             telemetry_port: reader
                 .read("TAILOR_TELEMETRY_PORT", "a port other than 9001, which is Lambda's", |text| {
                     text.parse().ok().filter(|&port| port != 9_001)
@@ -270,9 +278,10 @@ mod tests {
             ("TAILOR_FLUSH_INTERVAL_MS", "1000"),
             ("TAILOR_PEAK", "sampled"),
             ("TAILOR_TELEMETRY_PORT", "9001"),
+            ("TAILOR_EPHEMERAL_STORAGE_MB", "100"),
         ]);
         let (settings, complaints) = Settings::read(&variables);
-        assert_eq!(complaints.len(), 3, "{complaints:?}");
+        assert_eq!((complaints.len(), settings.ephemeral_storage_mb), (4, None), "{complaints:?}");
         assert!(complaints.iter().any(|c| c.contains("TAILOR_FLUSH_ITEMS is `many`")));
         assert_eq!(settings.flush_items, 500);
         assert_eq!(settings.flush_interval, Duration::from_secs(1));
