@@ -12,6 +12,7 @@ use serde::Serialize;
 use tailor_sizing::advice::{Advice, FunctionEvidence, Verdict, advise};
 use tailor_sizing::bill::FREE_STORAGE_MB;
 use tailor_sizing::choice::Strategy;
+use tailor_sizing::enforcement::Enforcement;
 use tailor_sizing::hints::Hint;
 use tailor_sizing::invocation::{Invocation, Outcome, Work};
 use tailor_sizing::money::PicoDollars;
@@ -243,6 +244,8 @@ fn advice(totals: &Rollup, environment: &Environment) -> Option<Advice> {
         ephemeral_mb: environment.ephemeral_mb.max(FREE_STORAGE_MB),
         timeout_ms: Some(environment.timeout_ms).filter(|&timeout_ms| timeout_ms > 0),
         environments: 1,
+        // One function cannot tell; a collector knows more of them.
+        enforcement: Enforcement::default(),
         sizes: &[(environment.memory, totals.clone())],
     };
     advise(&evidence, &PriceTable::embedded(), Strategy::default()).ok()

@@ -6,6 +6,7 @@
 use divan::{Bencher, black_box};
 use tailor_sizing::advice::{FunctionEvidence, advise};
 use tailor_sizing::choice::Strategy;
+use tailor_sizing::enforcement::Enforcement;
 use tailor_sizing::invocation::{Invocation, Outcome, Work};
 use tailor_sizing::prices::PriceTable;
 use tailor_sizing::rollup::Rollup;
@@ -48,7 +49,7 @@ fn rollup(number: u64, memory: u32) -> Rollup {
     rollup
 }
 
-fn advise_on(sizes: &[(Megabytes, Rollup)], prices: &PriceTable) -> u32 {
+fn advise_on(sizes: &[(Megabytes, Rollup)], enforcement: Enforcement, prices: &PriceTable) -> u32 {
     let evidence = FunctionEvidence {
         region: "eu-central-1",
         architecture: Architecture::X86_64,
@@ -56,6 +57,7 @@ fn advise_on(sizes: &[(Megabytes, Rollup)], prices: &PriceTable) -> u32 {
         ephemeral_mb: 512,
         timeout_ms: Some(30_000),
         environments: 5,
+        enforcement,
         sizes,
     };
     advise(black_box(&evidence), prices, Strategy::default()).map_or(0, |advice| advice.memory.0)
@@ -65,7 +67,7 @@ fn advise_on(sizes: &[(Megabytes, Rollup)], prices: &PriceTable) -> u32 {
 fn one_function_with_ten_sizes(bencher: Bencher<'_, '_>) {
     let prices = PriceTable::embedded();
     let sizes = SIZES.map(|memory| (Megabytes(memory), rollup(3, memory)));
-    bencher.bench(|| advise_on(&sizes, &prices));
+    bencher.bench(|| advise_on(&sizes, Enforcement::default(), &prices));
 }
 
 #[divan::bench(sample_count = 5)]
@@ -77,5 +79,9 @@ fn ten_thousand_functions(bencher: Bencher<'_, '_>) {
             [(Megabytes(memory), rollup(number, memory))]
         })
         .collect();
-    bencher.bench(|| fleet.iter().map(|sizes| u64::from(advise_on(sizes, &prices))).sum::<u64>());
+    bencher.bench(|| {
+        let telemetry = fleet.iter().flatten().map(|(memory, rollup)| (*memory, rollup));
+        let enforcement = Enforcement::of(telemetry);
+        fleet.iter().map(|sizes| u64::from(advise_on(sizes, enforcement, &prices))).sum::<u64>()
+    });
 }

@@ -6,6 +6,7 @@
 use serde::Serialize;
 
 use crate::choice::Strategy;
+use crate::enforcement::Enforcement;
 use crate::floor::Floor;
 use crate::hints::Hint;
 use crate::interval::Prediction;
@@ -30,6 +31,8 @@ pub struct FunctionEvidence<'a> {
     pub timeout_ms: Option<u64>,
     /// Execution environments behind the evidence.
     pub environments: u64,
+    /// What the whole fleet says of the kernel it runs on.
+    pub enforcement: Enforcement,
     /// What was measured of the same code, one rollup per size.
     pub sizes: &'a [(Megabytes, Rollup)],
 }

@@ -12,6 +12,7 @@ use crate::floor::used_mb;
 use crate::money::PicoDollars;
 use crate::prices::PriceTable;
 use crate::profile::Profile;
+use crate::replay::Kernel;
 use crate::rollup::Rollup;
 use crate::study::{Study, change_percent};
 use crate::units::{Architecture, Megabytes};
@@ -101,7 +102,8 @@ pub fn explain(
     for (memory, rollup) in evidence.sizes {
         let usage = usage(*memory, rollup);
         all.add(&usage);
-        measured.extend(measured_size(*memory, rollup, rates.bill(&usage)));
+        let kernel = evidence.enforcement.likeliest();
+        measured.extend(measured_size(*memory, rollup, kernel, rates.bill(&usage)));
     }
     measured.sort_by_key(|size| size.memory);
     Ok(Explanation {
@@ -114,8 +116,8 @@ pub fn explain(
     })
 }
 
-fn measured_size(memory: Megabytes, rollup: &Rollup, bill: Bill) -> Option<MeasuredSize> {
-    let profile = Profile::of(memory, rollup)?;
+fn measured_size(memory: Megabytes, rollup: &Rollup, kernel: Kernel, bill: Bill) -> Option<MeasuredSize> {
+    let profile = Profile::of(memory, rollup, kernel)?;
     let measured = |ms: f64| profile.measured.then_some(ms);
     let durations =
         if rollup.warm_duration_us.is_empty() { &rollup.duration_us } else { &rollup.warm_duration_us };

@@ -3,13 +3,15 @@
 //! Pure functions and types: no I/O, no clock, no async, nothing of the other crates.
 //!
 //! Begin at [`advice`] and [`explain`]; bills are in [`bill`], the model in [`profile`], [`replay`], [`work`] and
-//! [`predict`]. The README derives it with its figures.
+//! [`predict`], and what all functions of a fleet have in common in [`enforcement`]. The README derives it with its figures.
 
 pub mod advice;
 pub mod bill;
 pub mod choice;
 pub mod cost_model;
 pub mod curve;
+pub mod doubt;
+pub mod enforcement;
 pub mod explain;
 pub mod floor;
 pub mod hints;
@@ -25,6 +27,7 @@ pub mod profile;
 mod quantile;
 pub mod replay;
 pub mod rollup;
+pub mod saved;
 pub mod score;
 mod study;
 pub mod units;

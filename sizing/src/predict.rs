@@ -6,12 +6,15 @@
 //! The same process gives the interval: narrow where the function was seen, wide far away or on little
 //! evidence. What a size costs is in [`crate::bill`]; which to choose in [`crate::choice`].
 
-use crate::interval::{Doubt, Prediction};
+use crate::doubt::{Doubt, Seen, Target};
+use crate::enforcement::Enforcement;
+use crate::floor::used_mb;
+use crate::interval::Prediction;
 use crate::profile::Profile;
 use crate::quantile::{self, Tail};
 use crate::rollup::Rollup;
 use crate::units::Megabytes;
-use crate::work::{Replayed, WorkModel, log_ms, trust};
+use crate::work::{Reading, Replayed, WorkModel, log_ms, trust};
 
 /// Standard deviation of the replay's error, in logarithm, at sizes that were not measured.
 const REPLAY_ERROR: f64 = 0.053;
@@ -28,6 +31,7 @@ pub struct Model {
     work: WorkModel,
     profile: Profile,
     anchors: Vec<Anchor>,
+    seen: Vec<Seen>,
     /// Weights of the anchors' residuals, and the Cholesky factor of their covariance.
     weights: Vec<f64>,
     factor: Vec<Vec<f64>>,
@@ -35,13 +39,10 @@ pub struct Model {
     tails: Vec<Tail>,
 }
 
-/// A measured size and the replay's error there.
+/// The replay's error at a measured size.
 #[derive(Debug, Clone, Copy)]
 struct Anchor {
     octave: f64,
-    /// CPU share, of one vCPU at most.
-    share: f64,
-    log_replayed: f64,
     residual: f64,
     variance: f64,
 }
@@ -60,38 +61,46 @@ pub struct Expected {
 }
 
 impl Model {
-    /// Learns from every measured size; `None` when none has an invocation with a duration.
+    /// Learns from every measured size, given what is known of the kernel; `None` when none has an invocation
+    /// with a duration.
     #[must_use]
-    pub fn fit(sizes: &[(Megabytes, Rollup)]) -> Option<Self> {
-        let profiles: Vec<Profile> =
-            sizes.iter().filter_map(|(memory, rollup)| Profile::of(*memory, rollup)).collect();
+    pub fn fit(sizes: &[(Megabytes, Rollup)], enforcement: Enforcement) -> Option<Self> {
+        let readings: Vec<Reading> = enforcement
+            .kernels()
+            .map(|(kernel, probability)| {
+                let profile = |(memory, rollup): &(Megabytes, Rollup)| Profile::of(*memory, rollup, kernel);
+                Reading { kernel, probability, profiles: sizes.iter().filter_map(profile).collect() }
+            })
+            .collect();
+        let profiles = &readings.first()?.profiles;
         let profile = profiles.iter().copied().max_by(|a, b| trust(a).total_cmp(&trust(b)))?;
-        let work = WorkModel::fit(&profiles)?;
-        let anchors: Vec<Anchor> = profiles
-            .iter()
-            .map(|profile| {
-                let log_replayed = work.at(profile.memory).log_ms;
-                Anchor {
-                    octave: octave(profile.memory),
-                    share: profile.memory.share().clamp(1e-3, 1.0),
-                    log_replayed,
-                    residual: (log_ms(profile.wall_ms) - log_replayed).clamp(-MOST_RESIDUAL, MOST_RESIDUAL),
-                    variance: profile.noise,
-                }
-            })
-            .collect();
-        let tails = sizes
-            .iter()
-            .filter(|(_, rollup)| !rollup.warm_duration_us.is_empty())
-            .map(|(memory, rollup)| {
-                Tail::new(*memory, rollup.warm_duration_us.clone(), work.at(*memory).quota_spread)
-            })
-            .collect();
+        let work = WorkModel::fit(&readings)?;
+        let (mut anchors, mut seen, mut tails) = (Vec::new(), Vec::new(), Vec::new());
+        for (memory, rollup) in sizes {
+            let Some(profile) = profiles.iter().find(|profile| profile.memory == *memory) else { continue };
+            let Replayed { log_ms: log_replayed, quota_spread, .. } = work.at(*memory);
+            let residual = log_ms(profile.wall_ms) - log_replayed;
+            anchors.push(Anchor {
+                octave: octave(*memory),
+                residual: residual.clamp(-MOST_RESIDUAL, MOST_RESIDUAL),
+                variance: profile.noise,
+            });
+            seen.push(Seen {
+                memory: *memory,
+                log_replayed,
+                busy_ms: profile.busy_ms,
+                queued: profile.queued_ms / profile.wall_ms,
+                used_mb: used_mb(rollup),
+            });
+            if !rollup.warm_duration_us.is_empty() {
+                tails.push(Tail::new(*memory, rollup.warm_duration_us.clone(), quota_spread));
+            }
+        }
         let noise = anchors.iter().map(|anchor| anchor.variance).fold(f64::INFINITY, f64::min);
         let factor = factorize(&anchors);
         let residuals = anchors.iter().map(|anchor| anchor.residual).collect();
         let weights = backward(&factor, forward(&factor, residuals));
-        Some(Self { work, profile, anchors, weights, factor, noise, tails })
+        Some(Self { work, profile, anchors, seen, weights, factor, noise, tails })
     }
 
     /// What the most telling size measured.
@@ -130,36 +139,24 @@ impl Model {
     fn log_prediction(&self, memory: Megabytes) -> (f64, Doubt, f64) {
         let Replayed { log_ms: log_replayed, between, quota_spread } = self.work.at(memory);
         let at = octave(memory);
-        let covariances: Vec<f64> = self.anchors.iter().map(|anchor| kernel(anchor.octave, at)).collect();
+        let covariances: Vec<f64> = self.anchors.iter().map(|anchor| covariance(anchor.octave, at)).collect();
         let correction: f64 = covariances.iter().zip(&self.weights).map(|(k, w)| k * w).sum();
         let explained: f64 = forward(&self.factor, covariances).iter().map(|v| v * v).sum();
+        let nearest =
+            self.anchors.iter().map(|anchor| (anchor.octave - at).abs()).fold(f64::INFINITY, f64::min);
+        let unknown = 1.0 - (-2.0 * nearest / MEMORY_OCTAVES).exp();
         let doubt = Doubt {
             noise: self.noise,
             replay: (REPLAY_ERROR * REPLAY_ERROR - explained).max(0.0),
             between,
-            ..self.nearest(log_replayed)
+            ..Doubt::of_way(&Target { memory, log_replayed, quota_spread, unknown }, &self.seen)
         };
         (log_replayed + correction, doubt, quota_spread)
-    }
-
-    /// The doubt of the rise or fall from the measured size that leaves the least of it.
-    fn nearest(&self, log_replayed: f64) -> Doubt {
-        let from = |anchor: &Anchor| {
-            let change = (log_replayed - anchor.log_replayed).clamp(-MOST_RESIDUAL, MOST_RESIDUAL);
-            let (square, share) = (change * change, anchor.share);
-            if change > 0.0 {
-                Doubt { rise: square * share, ..Doubt::default() }
-            } else {
-                Doubt { fall: square / (share * share), ..Doubt::default() }
-            }
-        };
-        let least = self.anchors.iter().map(from).min_by(|a, b| a.variance().total_cmp(&b.variance()));
-        least.unwrap_or_default()
     }
 }
 
 /// Covariance of the replay's error between two sizes, given in octaves.
-fn kernel(a: f64, b: f64) -> f64 {
+fn covariance(a: f64, b: f64) -> f64 {
     REPLAY_ERROR * REPLAY_ERROR * (-(a - b).abs() / MEMORY_OCTAVES).exp()
 }
 
@@ -171,7 +168,7 @@ fn factorize(anchors: &[Anchor]) -> Vec<Vec<f64>> {
         for (j, other) in anchors.iter().take(i + 1).enumerate() {
             let above = factor.get(j).unwrap_or(&row);
             let dot: f64 = row.iter().zip(above).take(j).map(|(a, b)| a * b).sum();
-            let entry = kernel(anchor.octave, other.octave);
+            let entry = covariance(anchor.octave, other.octave);
             if i == j {
                 row.push((entry + anchor.variance + 1e-6 - dot).max(1e-9).sqrt());
             } else {
@@ -245,25 +242,25 @@ mod tests {
     fn work_shrinks_with_memory_and_waiting_does_not() {
         // 100 ms of CPU at 256 MB takes 691 ms.
         let bound = [(Megabytes(256), rollup(691_000, 100_000, 591_000, 30))];
-        let model = Model::fit(&bound).unwrap();
+        let model = Model::fit(&bound, Enforcement::default()).unwrap();
         let at_1024 = model.predict(Megabytes(1_024)).mean_ms;
         assert!((at_1024 / 172.8 - 1.0).abs() < 0.15, "{at_1024}");
         let waiting = [(Megabytes(1_024), rollup(200_000, 2_000, 0, 30))];
-        let at_256 = Model::fit(&waiting).unwrap().predict(Megabytes(256)).mean_ms;
+        let at_256 = Model::fit(&waiting, Enforcement::default()).unwrap().predict(Megabytes(256)).mean_ms;
         assert!((at_256 / 205.0 - 1.0).abs() < 0.1, "{at_256}");
     }
 
     #[test]
     fn the_interval_widens_with_distance_and_narrows_with_a_second_size() {
         let one = [(Megabytes(512), rollup(345_000, 100_000, 245_000, 30))];
-        let model = Model::fit(&one).unwrap();
+        let model = Model::fit(&one, Enforcement::default()).unwrap();
         let width = |model: &Model, memory| {
             let prediction = model.predict(Megabytes(memory));
             (prediction.interval_95[1] / prediction.interval_95[0]).ln()
         };
         assert!(width(&model, 512) < width(&model, 1_024) && width(&model, 1_024) < width(&model, 3_008));
         let two = [one[0].clone(), (Megabytes(3_008), rollup(99_000, 100_000, 0, 30))];
-        let both = Model::fit(&two).unwrap();
+        let both = Model::fit(&two, Enforcement::default()).unwrap();
         assert!(width(&both, 2_048) < width(&model, 2_048));
         assert!((both.predict(Megabytes(3_008)).mean_ms / 99.0 - 1.0).abs() < 0.03);
     }
@@ -289,7 +286,7 @@ mod tests {
                 ..Invocation::default()
             });
         }
-        let model = Model::fit(&[(Megabytes(512), telemetry)]).unwrap();
+        let model = Model::fit(&[(Megabytes(512), telemetry)], Enforcement::default()).unwrap();
         let at = |memory| model.predict(Megabytes(memory));
         // With 1.7 vCPU both readings agree; with 4 the threads take between 100 and 200 ms.
         assert!((at(3_008).mean_ms / 235.0 - 1.0).abs() < 0.15, "{:?}", at(3_008));

@@ -6,7 +6,7 @@
 
 use crate::histogram::LogHistogram;
 use crate::invocation::Work;
-use crate::replay::{MOST_REFILL, PERIOD_MS, Shape, refill_ms};
+use crate::replay::{Kernel, MOST_REFILL, PERIOD_MS, Shape, refill_ms};
 use crate::rollup::{Rollup, WorkSum};
 use crate::units::Megabytes;
 
@@ -32,8 +32,12 @@ const THREADED_WAIT: f64 = 3.0;
 /// More busy threads than Lambda lets a function have.
 const MAX_THREADS: f64 = 1_024.0;
 
-/// Coefficient of variation assumed of durations where too few were seen to tell.
+/// Coefficient of variation assumed of durations where none can be told.
 const ASSUMED_SPREAD: f64 = 0.30;
+
+/// Coefficient of variation that a function is expected to have before any of its durations is seen, as strong
+/// as one degree of freedom: near the median of the sample functions.
+const USUAL_SPREAD: f64 = 0.10;
 
 /// Means over the warm invocations at one size.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -63,27 +67,32 @@ pub struct Profile {
     pub noise: f64,
     /// Whether CPU was measured; without it busy, starved and idle time are a guess.
     pub measured: bool,
+    /// The kernel it is read for: what throttling can explain depends on it.
+    pub kernel: Kernel,
+    /// What the only busy thread waited for a CPU, ms; `None` with several, or when it was not measured.
+    waited_ms: Option<f64>,
 }
 
 impl Profile {
-    /// Reads the means of one size; `None` without any invocation that took time.
+    /// Reads the means of one size as measured on such a kernel; `None` without any invocation that took time.
     ///
     /// Functions so rare that every invocation is cold are read from their cold ones.
     #[must_use]
-    pub fn of(memory: Megabytes, rollup: &Rollup) -> Option<Self> {
+    pub fn of(memory: Megabytes, rollup: &Rollup, kernel: Kernel) -> Option<Self> {
         let sum = if rollup.warm.invocations > 0 { &rollup.warm } else { &rollup.cold };
         if sum.invocations > 0 && sum.wall_us > 0 {
             let noise = relative_variance(&rollup.warm_duration_us, sum.invocations);
-            return Some(Self { noise, ..Self::measured(memory, sum) });
+            return Some(Self { noise, ..Self::measured(memory, sum, kernel) });
         }
         let durations =
             if rollup.warm_duration_us.is_empty() { &rollup.duration_us } else { &rollup.warm_duration_us };
         let wall_ms = durations.mean()? / 1e3;
         let noise = relative_variance(durations, durations.count());
-        (wall_ms > 0.0).then(|| Self { noise, ..Self::unmeasured(memory, durations.count(), wall_ms) })
+        (wall_ms > 0.0)
+            .then(|| Self { noise, ..Self::unmeasured(memory, durations.count(), wall_ms, kernel) })
     }
 
-    fn measured(memory: Megabytes, sum: &WorkSum) -> Self {
+    fn measured(memory: Megabytes, sum: &WorkSum, kernel: Kernel) -> Self {
         let count = sum.invocations as f64;
         let per_ms = |total_us: u64| total_us as f64 / 1e3 / count;
         let Work { starved_us, top_starved_us, .. } = sum.work;
@@ -109,6 +118,8 @@ impl Profile {
             switches: (switches(&sum.work) / count).max(1.0),
             noise: 0.0,
             measured: true,
+            kernel,
+            waited_ms: (threads <= ONE_THREAD).then(|| per_ms(top_starved_us)),
         };
         let (top_ms, all_ms) = (per_ms(top_starved_us), per_ms(starved_us));
         let throttled_ms =
@@ -132,8 +143,9 @@ impl Profile {
     ///
     /// Threads that take turns wait one after the other: the sum counts. Threads that run at once wait at
     /// once: the busiest counts, or the mean over the effective threads. Which it is shows where both are
-    /// compared with the most that throttling can take, which is when the work comes in one burst; waits
-    /// beyond that are for a CPU that others used.
+    /// compared with the most that throttling can take, which is when the work comes in one burst, and, where
+    /// the kernel lends nothing, when every invocation begins just as the quota was used up; waits beyond that
+    /// are for a CPU that others used.
     ///
     /// Where the kernel hides waits (no thread ever waited), throttling is taken to explain what it can.
     fn throttled(&self, top_ms: f64, all_ms: f64, threads: f64) -> f64 {
@@ -144,11 +156,20 @@ impl Profile {
             parallel: 1.0,
             threaded: self.threaded,
         };
-        let most_ms = (one_burst.wall_ms(self.memory) - self.busy_ms).max(0.0);
+        let mean_ms = (one_burst.wall_ms(self.memory, self.kernel) - self.busy_ms).max(0.0);
+        let most_ms = mean_ms + if mean_ms > 0.0 { unlucky_ms(self.kernel, self.memory) } else { 0.0 };
         let at_once = top_ms.max(all_ms / threads).min(most_ms * (1.0 + THREADED_WAIT * self.threaded));
         let in_turn = if all_ms > 0.0 { all_ms.min(most_ms) } else { most_ms };
         let least_ms = self.busy_ms / threads.min(f64::from(self.memory.visible_vcpus()));
         at_once.max(in_turn).clamp(0.0, (self.wall_ms - least_ms).max(0.0))
+    }
+
+    /// The same with all waits taken as throttling; `None` where several threads waited or nothing was measured.
+    #[must_use]
+    pub(crate) fn all_throttled(self) -> Option<Self> {
+        let rest_ms = (self.wall_ms - self.busy_ms).max(0.0);
+        let starved_ms = self.waited_ms?.min(rest_ms);
+        Some(Self { starved_ms, queued_ms: 0.0, idle_ms: rest_ms - starved_ms, ..self })
     }
 
     /// Wall time lost to throttling, ms: the part of `starved_ms` that more memory shortens.
@@ -179,7 +200,7 @@ impl Profile {
 
     /// Without CPU counters only the wall time is known; the rest is a guess, half of it work, that
     /// [`crate::work`] replaces by hypotheses.
-    fn unmeasured(memory: Megabytes, invocations: u64, wall_ms: f64) -> Self {
+    fn unmeasured(memory: Megabytes, invocations: u64, wall_ms: f64, kernel: Kernel) -> Self {
         let busy_ms = 0.5 * wall_ms * memory.share().min(1.0);
         Self {
             memory,
@@ -194,6 +215,8 @@ impl Profile {
             switches: 1.0,
             noise: 0.0,
             measured: false,
+            kernel,
+            waited_ms: None,
         }
     }
 }
@@ -205,6 +228,17 @@ fn threads_seen(work: &Work, threads: f64) -> bool {
     work.top_busy_us as f64 * threads >= THREADS_SEEN * work.busy_us() as f64
 }
 
+/// How much longer than on average throttling may take of one invocation, ms.
+///
+/// The average is over all moments of a period at which an invocation may begin. Where nothing is lent, the
+/// runtime's own work before it may have used up the quota, and callers in lockstep always begin right then.
+fn unlucky_ms(kernel: Kernel, memory: Megabytes) -> f64 {
+    match kernel {
+        Kernel::Ticking => 0.0,
+        Kernel::Prompt => PERIOD_MS * (1.0 - memory.share()).max(0.0),
+    }
+}
+
 fn switches(work: &Work) -> f64 {
     if work.voluntary_switches > 0 {
         work.voluntary_switches as f64
@@ -213,12 +247,14 @@ fn switches(work: &Work) -> f64 {
     }
 }
 
-/// Relative variance of the mean duration of so many invocations.
+/// Relative variance of the mean duration of so many invocations: what was seen, drawn towards the usual.
 fn relative_variance(durations: &LogHistogram, invocations: u64) -> f64 {
     let spread = match (durations.mean(), durations.variance()) {
         // No spread at all means that a mean was recorded in place of its values.
-        (Some(mean), Some(variance)) if mean > 0.0 && variance > 0.0 && durations.count() >= 5 => {
-            variance / (mean * mean)
+        (Some(mean), Some(variance)) if mean > 0.0 && variance > 0.0 => {
+            let freedom = durations.count() as f64 - 1.0;
+            let seen = variance / (mean * mean);
+            (USUAL_SPREAD * USUAL_SPREAD + freedom * seen) / (1.0 + freedom)
         }
         _ => ASSUMED_SPREAD * ASSUMED_SPREAD,
     };
@@ -238,7 +274,9 @@ mod tests {
             (wall_us, user_us, top_busy_us) in (1u64..100_000_000, 0u64..200_000_000, 0u64..100_000_000),
             (starved_us, top_starved_us) in (0u64..1_000_000_000, 0u64..100_000_000),
             (threads, voluntary_switches) in (0u64..20_000, 0u64..10_000),
+            prompt: bool,
         ) {
+            let kernel = if prompt { Kernel::Prompt } else { Kernel::Ticking };
             let mut rollup = Rollup::default();
             rollup.record(&Invocation {
                 outcome: Outcome::Success,
@@ -254,7 +292,7 @@ mod tests {
                 }),
                 ..Invocation::default()
             });
-            let profile = Profile::of(Megabytes(memory), &rollup).unwrap();
+            let profile = Profile::of(Megabytes(memory), &rollup, kernel).unwrap();
             let Profile { wall_ms, busy_ms, starved_ms, queued_ms, idle_ms, parallel, .. } = profile;
             prop_assert!(idle_ms >= 0.0 && (0.0..=starved_ms).contains(&queued_ms) && parallel >= 1.0);
             let at_once = parallel.min(f64::from(Megabytes(memory).visible_vcpus()));

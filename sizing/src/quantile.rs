@@ -4,8 +4,8 @@
 //! distance is taken from the nearest measured size and changed by what the quota adds: at small sizes it
 //! matters when within a period an invocation begins, so durations spread that did not before.
 
+use crate::doubt::Doubt;
 use crate::histogram::LogHistogram;
-use crate::interval::Doubt;
 use crate::units::Megabytes;
 
 /// Distances of a quantile from the mean in standard deviations that are believed; beyond, few durations were

@@ -2,18 +2,19 @@
 //!
 //! Lambda gives a size `share = memory / 1769` vCPU through the kernel's CFS bandwidth control: every period
 //! of 20 ms brings `20 ms × share` of run time (pwrdrvr/lambda-throttling, 2025), and who has used it up
-//! waits for the next. The kernel looks at the quota only when a thread blocks and at its timer tick, every
-//! 4 ms, so a burst may overrun its quota by up to a tick and pays it back in the periods after, unless it
-//! has ended by then (arXiv 2506.01283, on overallocation by scheduling granularity). Duration is therefore
-//! not `idle + work / share`: a short burst is not slowed at all, and a longer one in jumps. The replay
-//! follows periods, ticks and debts. What an invocation's work is comes from [`crate::work`].
+//! waits for the next. A ticking kernel looks at the quota only when a thread blocks and at its timer tick,
+//! every 4 ms, so a burst may overrun its quota by up to a tick and pays it back in the periods after, unless
+//! it has ended by then (arXiv 2506.01283, on overallocation by scheduling granularity); a prompt one stops it
+//! at once. Duration is therefore not `idle + work / share`: a short burst is not slowed at all, and a longer
+//! one in jumps. The replay follows periods, ticks and debts. What an invocation's work is comes from
+//! [`crate::work`], which kernel it ran on from [`crate::enforcement`].
 
 use crate::units::Megabytes;
 
 /// Period of the kernel's bandwidth control on Lambda, ms.
 pub const PERIOD_MS: f64 = 20.0;
 
-/// Timer tick of Lambda's kernels, ms (250 Hz).
+/// Timer tick of a ticking kernel, ms (250 Hz).
 const TICK_MS: f64 = 4.0;
 
 /// Run time a CPU takes from the pool at once, ms (`sched_cfs_bandwidth_slice_us`).
@@ -54,6 +55,16 @@ pub const MOST_REFILL: f64 = 0.3;
 const KNEE: f64 = 0.048;
 const KNEE_MB: [f64; 3] = [1_024.0, 1_769.0, 2_048.0];
 
+/// When the kernel finds that a running thread has used up the quota.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Kernel {
+    /// At its timer tick, every 4 ms: a burst may overrun.
+    #[default]
+    Ticking,
+    /// At once, by a timer of its own (`CONFIG_SCHED_HRTICK`).
+    Prompt,
+}
+
 /// An invocation's work, free of the size it was measured at. All finite and not negative.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Shape {
@@ -72,14 +83,14 @@ pub struct Shape {
 impl Shape {
     /// Expected wall time at `memory`, in ms, averaged over the moment at which it begins.
     #[must_use]
-    pub fn wall_ms(&self, memory: Megabytes) -> f64 {
-        self.wall(memory).0
+    pub fn wall_ms(&self, memory: Megabytes, kernel: Kernel) -> f64 {
+        self.wall(memory, kernel).0
     }
 
     /// Expected wall time at `memory`, in ms, and its relative variance over the moments at which an
     /// invocation may begin.
     #[must_use]
-    pub fn wall(&self, memory: Megabytes) -> (f64, f64) {
+    pub fn wall(&self, memory: Megabytes, kernel: Kernel) -> (f64, f64) {
         let share = memory.share();
         let parallel = self.parallel.min(f64::from(memory.visible_vcpus())).max(1.0);
         if self.busy_ms <= 0.0 || share <= 0.0 {
@@ -101,6 +112,7 @@ impl Shape {
             gap_ms: self.idle_ms / all,
             quota_ms,
             parallel,
+            kernel,
         };
         let (mut sum, mut square) = (0.0, 0.0);
         let phases = (REPLAYED / bursts).ceil().max(LEAST_PHASES);
@@ -141,12 +153,14 @@ struct Burst {
     gap_ms: f64,
     quota_ms: f64,
     parallel: f64,
+    kernel: Kernel,
 }
 
 impl Burst {
     /// Wall time of `count` bursts and their gaps, begun at one of so many phases of the period.
     fn repeat(&self, count: f64, phase: f64, phases: f64) -> f64 {
         let mut cpu = Cpu {
+            kernel: self.kernel,
             quota_ms: self.quota_ms,
             refill_ms: self.refill_ms,
             elapsed: 0.0,
@@ -168,13 +182,14 @@ impl Burst {
 
 /// The bandwidth controller as one run queue sees it.
 struct Cpu {
+    kernel: Kernel,
     quota_ms: f64,
     /// CPU time that every refill waited for costs.
     refill_ms: f64,
     elapsed: f64,
     /// Until the next refill.
     to_period: f64,
-    /// Until the next look at the quota.
+    /// Until the next timer tick.
     to_tick: f64,
     /// Run time taken from the pool and not used; negative when overrun.
     mine: f64,
@@ -190,16 +205,21 @@ impl Cpu {
             need += self.wait_for_quota();
         }
         while need > EPSILON_MS {
-            let step = (need / parallel).min(self.to_tick).min(self.to_period);
+            let to_look = match self.kernel {
+                Kernel::Ticking => self.to_tick,
+                Kernel::Prompt => self.mine.max(0.0) / parallel,
+            };
+            let step = (need / parallel).min(to_look).min(self.to_period);
             need -= step * parallel;
             self.mine -= step * parallel;
             let (ticked, refilled) = self.pass(step);
             if refilled {
                 self.pool = self.quota_ms;
             }
-            if need > EPSILON_MS && ticked && self.mine <= 0.0 {
+            let looked = ticked || self.kernel == Kernel::Prompt;
+            if need > EPSILON_MS && looked && self.mine <= EPSILON_MS {
                 self.take();
-                if self.mine <= 0.0 {
+                if self.mine <= EPSILON_MS {
                     let net_ms = self.quota_ms - self.refill_ms;
                     let alike = ((need / net_ms).floor() - LAST_PERIODS).max(0.0);
                     need -= alike * net_ms;
@@ -278,36 +298,53 @@ mod tests {
     #[test]
     fn long_work_takes_its_share() {
         let shape = single(5_000.0, 0.0, 1.0);
-        for memory in [128, 256, 512, 1_024] {
+        let kernels = [Kernel::Ticking, Kernel::Prompt];
+        for (memory, kernel) in [128, 256, 512, 1_024].into_iter().flat_map(|mb| kernels.map(|k| (mb, k))) {
             let memory = Megabytes(memory);
             let quota_ms = PERIOD_MS * memory.share();
             let expected = 5_000.0 * PERIOD_MS / (quota_ms - refill_ms(memory, 0.0));
-            let wall = shape.wall_ms(memory);
+            let wall = shape.wall_ms(memory, kernel);
             assert!((wall / expected - 1.0).abs() < 0.02, "{memory}: {wall} against {expected}");
         }
     }
 
     #[test]
     fn a_burst_within_quota_and_tick_is_not_slowed() {
-        let wall = single(1.0, 50.0, 1.0).wall_ms(Megabytes(512));
+        let wall = single(1.0, 50.0, 1.0).wall_ms(Megabytes(512), Kernel::Ticking);
         assert!((wall - 51.0).abs() < 1e-6, "{wall}");
         // Measured: 7.1 ms of CPU at 512 MB, whose quota is 5.8 ms, took 7.2 ms, and 21 ms at 256 MB.
         let burst = single(7.1, 0.0, 1.0);
-        assert!(burst.wall_ms(Megabytes(512)) < 11.0);
-        assert!((15.0..28.0).contains(&burst.wall_ms(Megabytes(256))));
+        assert!(burst.wall_ms(Megabytes(512), Kernel::Ticking) < 11.0);
+        assert!((15.0..28.0).contains(&burst.wall_ms(Megabytes(256), Kernel::Ticking)));
     }
 
     #[test]
     fn the_end_of_a_long_burst_is_not_paid_back() {
         // Measured: 63.5 ms of CPU at 256 MB took 407 ms, not 439.
-        let wall = single(63.5, 0.0, 1.0).wall_ms(Megabytes(256));
+        let wall = single(63.5, 0.0, 1.0).wall_ms(Megabytes(256), Kernel::Ticking);
         assert!((395.0..425.0).contains(&wall), "{wall}");
+    }
+
+    #[test]
+    fn a_prompt_kernel_lends_nothing() {
+        let prompt = |shape: Shape, memory| shape.wall_ms(Megabytes(memory), Kernel::Prompt);
+        // Measured: 34.6 ms of CPU took 118.7 ms at 512 MB and 228 to 235 at 256.
+        assert!((106.0..121.0).contains(&prompt(single(34.6, 0.0, 1.0), 512)));
+        assert!((220.0..240.0).contains(&prompt(single(34.6, 0.0, 1.0), 256)));
+        // 3.8 ms at 256 MB, whose quota is 2.9 ms, take 19 at most and as much as they need at least.
+        let burst = single(3.8, 0.0, 1.0);
+        assert!((8.0..19.0).contains(&prompt(burst, 256)));
+        assert!(burst.wall_ms(Megabytes(256), Kernel::Ticking) < 8.0);
+        assert!((prompt(burst, 512) - 3.8).abs() < 0.5);
     }
 
     #[test]
     fn the_knee_is_soft() {
         let work = single(1_000.0, 0.0, 1.0);
-        let speed = |memory: u32| work.wall_ms(Megabytes(1_024)) * 0.579 / work.wall_ms(Megabytes(memory));
+        let speed = |memory: u32| {
+            work.wall_ms(Megabytes(1_024), Kernel::Ticking) * 0.579
+                / work.wall_ms(Megabytes(memory), Kernel::Ticking)
+        };
         // Medians over published single-threaded AWS curves, relative to 1,024 MB.
         for (memory, published) in [(1_536, 0.843), (1_769, 0.954), (2_048, 1.02), (3_008, 1.0)] {
             assert!((speed(memory) / published - 1.0).abs() < 0.03, "{memory} MB: {}", speed(memory));
@@ -317,14 +354,15 @@ mod tests {
     #[test]
     fn threads_share_the_quota() {
         let shape = Shape { busy_ms: 400.0, idle_ms: 0.0, bursts: 1.0, parallel: 2.0, threaded: 0.0 };
-        assert!((shape.wall_ms(Megabytes(3_538)) - 200.0).abs() < 1e-6);
-        assert!((shape.wall_ms(Megabytes(1_769)) / 400.0 - 1.0).abs() < 0.08);
+        assert!((shape.wall_ms(Megabytes(3_538), Kernel::Ticking) - 200.0).abs() < 1e-6);
+        assert!((shape.wall_ms(Megabytes(1_769), Kernel::Ticking) / 400.0 - 1.0).abs() < 0.08);
     }
 
     proptest! {
         #[test]
-        fn wall_is_never_less_than_work_allows(busy in 0.0f64..1e5, idle in 0.0f64..1e5, bursts in 0.0f64..1e5, parallel in 0.0f64..9.0, threaded in 0.0f64..=1.0, memory in 1u32..20_000) {
-            let wall = Shape { busy_ms: busy, idle_ms: idle, bursts, parallel, threaded }.wall_ms(Megabytes(memory));
+        fn wall_is_never_less_than_work_allows(busy in 0.0f64..1e5, idle in 0.0f64..1e5, bursts in 0.0f64..1e5, parallel in 0.0f64..9.0, threaded in 0.0f64..=1.0, memory in 1u32..20_000, prompt: bool) {
+            let kernel = if prompt { Kernel::Prompt } else { Kernel::Ticking };
+            let wall = Shape { busy_ms: busy, idle_ms: idle, bursts, parallel, threaded }.wall_ms(Megabytes(memory), kernel);
             prop_assert!(wall.is_finite() && wall >= idle * 0.999);
             prop_assert!(wall >= busy / parallel.max(1.0) * 0.999);
         }

@@ -9,9 +9,11 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::choice::{Candidate, Strategy, objectives};
+use crate::enforcement::Enforcement;
 use crate::predict::Model;
 use crate::prices::Rates;
 use crate::profile::Profile;
+use crate::replay::Kernel;
 use crate::rollup::Rollup;
 use crate::units::Megabytes;
 
@@ -89,13 +91,37 @@ pub fn score(cases: &[Case], bases: &[Megabytes], rates: &Rates) -> Report {
     let mut report = Report { functions: cases.len(), ..Report::default() };
     for base in bases {
         let mut tally = Tally::default();
-        cases.iter().for_each(|case| tally.predict(case, base, rates));
+        let enforcement = enforcement(cases, base);
+        cases.iter().for_each(|case| tally.predict(case, base, rates, enforcement));
         report.by_base.insert(base.0, tally.score());
     }
     let mut ceiling = Tally::default();
     cases.iter().for_each(|case| ceiling.measure(case, rates));
     report.noise_ceiling = ceiling.score();
     report
+}
+
+/// What a predictor that sees the telemetry of one size knows of the kernel.
+#[must_use]
+pub fn enforcement(cases: &[Case], base: Megabytes) -> Enforcement {
+    let sizes = cases.iter().flat_map(|case| &case.sizes).filter(|size| size.memory == base);
+    Enforcement::of(sizes.map(|size| (size.memory, &size.telemetry)))
+}
+
+/// Mean absolute percentage error of each case predicted from one size, in the order of `cases`; `None` where
+/// it was not measured at that size, or at no other.
+#[must_use]
+pub fn errors(cases: &[Case], base: Megabytes) -> Vec<Option<f64>> {
+    let enforcement = enforcement(cases, base);
+    let error = |case: &Case| {
+        let seen = case.sizes.iter().find(|size| size.memory == base)?;
+        let model = Model::fit(&[(base, seen.telemetry.clone())], enforcement)?;
+        let others = case.sizes.iter().filter(|size| size.memory != base);
+        let errors: Vec<f64> =
+            others.map(|size| relative_error(model.predict(size.memory).mean_ms, size.truth_ms)).collect();
+        (!errors.is_empty()).then(|| mean(&errors))
+    };
+    cases.iter().map(error).collect()
 }
 
 /// Running sums of one base size.
@@ -111,22 +137,22 @@ struct Tally {
 }
 
 impl Tally {
-    /// Predicts a case from one of its sizes.
-    fn predict(&mut self, case: &Case, base: Megabytes, rates: &Rates) {
+    /// Predicts a case from one of its sizes, and chooses from the predictions as advice does: the measured size
+    /// is believed as far as the model believes it.
+    fn predict(&mut self, case: &Case, base: Megabytes, rates: &Rates, enforcement: Enforcement) {
         let Some(seen) = case.sizes.iter().find(|size| size.memory == base) else { return };
-        let Some(model) = Model::fit(&[(base, seen.telemetry.clone())]) else { return };
+        let Some(model) = Model::fit(&[(base, seen.telemetry.clone())], enforcement) else { return };
         let mut believed = Vec::with_capacity(case.sizes.len());
         for size in &case.sizes {
+            let prediction = model.predict(size.memory);
+            believed.push(prediction.mean_ms);
             if size.memory == base {
-                believed.push(model.profile().wall_ms);
                 continue;
             }
-            let prediction = model.predict(size.memory);
             self.error(size, prediction.mean_ms);
             let within = |[low, high]: [f64; 2]| (low..=high).contains(&size.truth_ms);
             self.within_80.push(within(prediction.interval_80));
             self.within_95.push(within(prediction.interval_95));
-            believed.push(prediction.mean_ms);
         }
         self.choose(case, &believed, rates);
     }
@@ -135,7 +161,7 @@ impl Tally {
     fn measure(&mut self, case: &Case, rates: &Rates) {
         let mut believed = Vec::with_capacity(case.sizes.len());
         for size in &case.sizes {
-            let Some(profile) = Profile::of(size.memory, &size.telemetry) else { return };
+            let Some(profile) = Profile::of(size.memory, &size.telemetry, Kernel::default()) else { return };
             self.error(size, profile.wall_ms);
             believed.push(profile.wall_ms);
         }
@@ -143,7 +169,7 @@ impl Tally {
     }
 
     fn error(&mut self, size: &SizeCase, told_ms: f64) {
-        let error = 100.0 * (told_ms / size.truth_ms - 1.0).abs();
+        let error = relative_error(told_ms, size.truth_ms);
         self.errors.push(error);
         self.by_target.entry(size.memory.0).or_default().push(error);
     }
@@ -200,6 +226,11 @@ fn candidates(case: &Case, durations: impl Iterator<Item = f64>, rates: &Rates) 
             cost: rates.expected_pico(size.memory, mean_ms, 0),
         })
         .collect()
+}
+
+/// In percent.
+fn relative_error(told: f64, truth: f64) -> f64 {
+    100.0 * (told / truth - 1.0).abs()
 }
 
 fn position_of_least(scores: &[f64]) -> Option<usize> {

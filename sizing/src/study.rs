@@ -58,7 +58,7 @@ pub(crate) struct Study<'a> {
 impl<'a> Study<'a> {
     pub(crate) fn new(evidence: &'a FunctionEvidence<'a>, prices: &PriceTable) -> Result<Self, AdviceError> {
         let rates = prices.rates(evidence.region, evidence.architecture)?;
-        let model = Model::fit(evidence.sizes).ok_or(AdviceError::NoEvidence)?;
+        let model = Model::fit(evidence.sizes, evidence.enforcement).ok_or(AdviceError::NoEvidence)?;
         let curve = Curve::new(&model);
         let seen = || evidence.sizes.iter().filter(|(_, rollup)| rollup.invocations > 0);
         let (main_memory, main) = seen()
@@ -259,7 +259,8 @@ impl<'a> Study<'a> {
 
     fn hints(&self, recommended: Megabytes) -> Vec<Hint> {
         let (memory, rollup) = self.main;
-        let profile = Profile::of(memory, rollup).unwrap_or_else(|| *self.model.profile());
+        let kernel = self.evidence.enforcement.likeliest();
+        let profile = Profile::of(memory, rollup, kernel).unwrap_or_else(|| *self.model.profile());
         let on_arm64 = match &self.elsewhere {
             Some((Architecture::Arm64, costs)) => Some(costs.clone()),
             _ => None,

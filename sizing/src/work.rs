@@ -5,7 +5,7 @@
 //! replay tells the wall time of every size that was seen; their spread is part of the interval.
 
 use crate::profile::Profile;
-use crate::replay::Shape;
+use crate::replay::{Kernel, Shape};
 use crate::units::Megabytes;
 
 /// Numbers of bursts tried.
@@ -18,10 +18,8 @@ const LONGEST_BURST_MS: f64 = 80.0;
 /// expected, within a factor of e.
 const BURSTS_POWER: f64 = 0.35;
 
-/// How exactly the replay tells the wall time of the size that was measured, besides the noise of its mean: a
-/// share of it, and in ms.
-const REPLAY_SHARE: f64 = 0.03;
-const REPLAY_MS: f64 = 0.3;
+/// How exactly the replay tells the wall time of the size that was measured, besides the noise of its mean.
+const REPLAY_TOLERANCE: Tolerance = Tolerance { share: 0.03, ms: 0.3 };
 
 /// How exactly it tells the wall time of another size, as a standard deviation in logarithm.
 const TRANSFER_ERROR: f64 = 0.10;
@@ -39,6 +37,9 @@ const SOURCES: usize = 3;
 /// weight.
 const KEPT: usize = 3;
 const BLIND_KEPT: usize = 16;
+
+/// A kernel less probable than this contributes its likeliest hypothesis alone.
+const UNLIKELY: f64 = 0.25;
 
 /// Less weight than this changes nothing that can be seen.
 const LEAST_WEIGHT: f64 = 0.04;
@@ -61,13 +62,53 @@ pub struct WorkModel {
 #[derive(Debug, Clone, Copy)]
 struct Hypothesis {
     shape: Shape,
+    kernel: Kernel,
     weight: f64,
 }
 
+/// How far a replay may be off the wall time it is to tell: a share of it, and in ms.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Tolerance {
+    pub(crate) share: f64,
+    pub(crate) ms: f64,
+}
+
+/// All measured sizes of a function as read for one kernel.
+#[derive(Debug, Clone)]
+pub struct Reading {
+    /// The kernel.
+    pub kernel: Kernel,
+    /// How likely it is; all readings' add up to one, about.
+    pub probability: f64,
+    /// The sizes.
+    pub profiles: Vec<Profile>,
+}
+
 impl WorkModel {
-    /// Weighs what may explain `profiles`; `None` without any.
+    /// Weighs what may explain the measured sizes on each kernel, the likeliest kernel first; `None` without any
+    /// size.
     #[must_use]
-    pub fn fit(profiles: &[Profile]) -> Option<Self> {
+    pub fn fit(readings: &[Reading]) -> Option<Self> {
+        let likeliest = readings.first()?;
+        let of_all: f64 = readings.iter().map(|reading| reading.probability).sum();
+        let mut hypotheses = Vec::new();
+        for reading in readings {
+            let probability = reading.probability / of_all.max(f64::MIN_POSITIVE);
+            // How the work would look on an unlikely kernel is not worth more than one answer.
+            let kept =
+                if reading.kernel == likeliest.kernel || probability > UNLIKELY { usize::MAX } else { 1 };
+            let explained = Self::explain(&reading.profiles, reading.kernel, kept)?;
+            hypotheses.extend(
+                explained
+                    .into_iter()
+                    .map(|hypothesis| Hypothesis { weight: hypothesis.weight * probability, ..hypothesis }),
+            );
+        }
+        Some(Self { hypotheses })
+    }
+
+    /// The likeliest hypotheses on one kernel, `most` at most, likeliest first; their weights add up to one.
+    fn explain(profiles: &[Profile], kernel: Kernel, most: usize) -> Option<Vec<Hypothesis>> {
         let mut sources: Vec<&Profile> = profiles.iter().collect();
         sources.sort_by(|a, b| trust(b).total_cmp(&trust(a)));
         let best = *sources.first()?;
@@ -83,27 +124,13 @@ impl WorkModel {
         let mut weighed: Vec<(f64, Shape)> = Vec::new();
         for source in sources {
             let prior = trust(source).ln();
-            let proposals = if source.measured { measured(source) } else { blind(source) };
+            let proposals = if source.measured { measured(source, REPLAY_TOLERANCE) } else { blind(source) };
             weighed.extend(proposals.into_iter().map(|(log_weight, shape)| {
                 let (fit, shape) = fitted(shape, source, profiles);
                 (prior + log_weight + fit, shape)
             }));
         }
-        Some(Self::normalized(weighed, kept))
-    }
-
-    fn normalized(mut weighed: Vec<(f64, Shape)>, kept: usize) -> Self {
-        weighed.sort_by(|a, b| b.0.total_cmp(&a.0));
-        weighed.truncate(kept);
-        let most = weighed.first().map_or(0.0, |(log_weight, _)| *log_weight);
-        let mut hypotheses: Vec<Hypothesis> = weighed
-            .into_iter()
-            .map(|(log_weight, shape)| Hypothesis { shape, weight: (log_weight - most).exp() })
-            .collect();
-        let sum: f64 = hypotheses.iter().map(|hypothesis| hypothesis.weight).sum();
-        hypotheses.iter_mut().for_each(|hypothesis| hypothesis.weight /= sum.max(f64::MIN_POSITIVE));
-        hypotheses.retain(|hypothesis| hypothesis.weight > LEAST_WEIGHT);
-        Self { hypotheses }
+        Some(normalized(weighed, kept.min(most), kernel))
     }
 
     /// What the hypotheses expect at `memory`.
@@ -111,8 +138,8 @@ impl WorkModel {
     pub fn at(&self, memory: Megabytes) -> Replayed {
         let (mut sum, mut mean, mut square) = (0.0, 0.0, 0.0);
         let mut likeliest_spread = None;
-        for Hypothesis { shape, weight } in &self.hypotheses {
-            let (wall_ms, spread) = shape.wall(memory);
+        for Hypothesis { shape, kernel, weight } in &self.hypotheses {
+            let (wall_ms, spread) = shape.wall(memory, *kernel);
             let log = log_ms(wall_ms);
             likeliest_spread.get_or_insert(spread);
             sum += weight;
@@ -123,6 +150,21 @@ impl WorkModel {
         let between = if sum > 0.0 { (square / sum - mean * mean).max(0.0) } else { 0.0 };
         Replayed { log_ms: mean, between, quota_spread: likeliest_spread.unwrap_or(0.0) }
     }
+}
+
+/// The heaviest hypotheses, their weights from logarithms to shares.
+fn normalized(mut weighed: Vec<(f64, Shape)>, kept: usize, kernel: Kernel) -> Vec<Hypothesis> {
+    weighed.sort_by(|a, b| b.0.total_cmp(&a.0));
+    weighed.truncate(kept);
+    let most = weighed.first().map_or(0.0, |(log_weight, _)| *log_weight);
+    let mut hypotheses: Vec<Hypothesis> = weighed
+        .into_iter()
+        .map(|(log_weight, shape)| Hypothesis { shape, kernel, weight: (log_weight - most).exp() })
+        .collect();
+    let sum: f64 = hypotheses.iter().map(|hypothesis| hypothesis.weight).sum();
+    hypotheses.iter_mut().for_each(|hypothesis| hypothesis.weight /= sum.max(f64::MIN_POSITIVE));
+    hypotheses.retain(|hypothesis| hypothesis.weight > LEAST_WEIGHT);
+    hypotheses
 }
 
 /// What the hypotheses expect at one size.
@@ -138,9 +180,10 @@ pub struct Replayed {
 
 /// Hypotheses from counters: how many bursts, and how many threads at once. Weighted by what is common and by
 /// the wall time measured.
-fn measured(source: &Profile) -> Vec<(f64, Shape)> {
+fn measured(source: &Profile, tolerance: Tolerance) -> Vec<(f64, Shape)> {
     let expected = BURSTS_POWER * source.switches.ln();
-    let tolerance = (REPLAY_SHARE * REPLAY_SHARE + source.noise).sqrt() * source.wall_ms + REPLAY_MS;
+    let tolerance_ms =
+        (tolerance.share * tolerance.share + source.noise).sqrt() * source.wall_ms + tolerance.ms;
     let parallels = parallels(source);
     BURSTS
         .into_iter()
@@ -148,12 +191,19 @@ fn measured(source: &Profile) -> Vec<(f64, Shape)> {
         .filter(|&bursts| bursts >= least_bursts(source))
         .flat_map(|bursts| {
             let shape = source.shape(bursts);
-            let off = (shape.wall_ms(source.memory) - source.wall_ms) / tolerance;
+            let off = (shape.wall_ms(source.memory, source.kernel) - source.wall_ms) / tolerance_ms;
             let uncommon = bursts.ln() - expected;
             let log_weight = -0.5 * (uncommon * uncommon + off * off);
             parallels.iter().map(move |&parallel| (log_weight, Shape { parallel, ..shape }))
         })
         .collect()
+}
+
+/// Logarithm of how likely a measured wall time is on the kernel that its profile was read for, all numbers of
+/// bursts taken together; but for a constant of the profile.
+pub(crate) fn log_likelihood(profile: &Profile, tolerance: Tolerance) -> f64 {
+    let weights = measured(profile, tolerance).into_iter().map(|(log_weight, _)| log_weight.exp());
+    weights.sum::<f64>().max(f64::MIN_POSITIVE).ln()
 }
 
 /// How many threads may run at once. Up to the CPUs that the measured size shows, the run queue tells; more
@@ -200,7 +250,7 @@ fn fitted(shape: Shape, source: &Profile, profiles: &[Profile]) -> (f64, Shape) 
         .filter(|seen| !source.measured || seen.memory != source.memory)
         .map(|seen| {
             let transfer = if seen.memory == source.memory { 0.0 } else { TRANSFER_ERROR };
-            let off = log_ms(seen.wall_ms) - log_ms(shape.wall_ms(seen.memory));
+            let off = log_ms(seen.wall_ms) - log_ms(shape.wall_ms(seen.memory, seen.kernel));
             (off, 1.0 / (transfer * transfer + seen.noise + LEAST_NOISE))
         })
         .collect();

@@ -13,6 +13,7 @@ use proptest::prelude::*;
 use proptest::strategy::Strategy as _;
 use tailor_sizing::advice::{Advice, ConfidenceLevel, FunctionEvidence, Verdict, advise};
 use tailor_sizing::choice::Strategy;
+use tailor_sizing::enforcement::Enforcement;
 use tailor_sizing::explain::explain;
 use tailor_sizing::hints::HintCode;
 use tailor_sizing::invocation::{Invocation, Outcome, Work};
@@ -203,6 +204,7 @@ proptest! {
             ephemeral_mb: numbers[0] as u32,
             timeout_ms: Some(numbers[1]),
             environments: numbers[2],
+            enforcement: Enforcement::of(sizes.iter().map(|(memory, rollup)| (*memory, rollup))),
             sizes: &sizes,
         };
         if let Ok(advice) = advise(&evidence, &PriceTable::embedded(), strategy) {

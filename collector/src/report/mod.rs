@@ -10,6 +10,7 @@ use serde::Serialize;
 use tailor_sizing::advice::{Advice, AdviceError, FunctionEvidence, Verdict, advise};
 use tailor_sizing::bill::Usage;
 use tailor_sizing::choice::Strategy;
+use tailor_sizing::enforcement::Enforcement;
 use tailor_sizing::histogram::LogHistogram;
 use tailor_sizing::money::PicoDollars;
 use tailor_sizing::prices::PriceTable;
@@ -322,6 +323,7 @@ fn report(
         ephemeral_mb,
         timeout_ms,
         environments: material.environments.len() as u64,
+        enforcement: Enforcement::default(),
         sizes: &sizes,
     };
     let advice =

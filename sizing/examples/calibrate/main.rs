@@ -1,19 +1,23 @@
-//! Makes the constants of `sizing/src/interval.rs`.
+//! Makes the constants of `sizing/src/doubt.rs` and `sizing/src/interval.rs`.
 //!
-//! `calibrate DIR`, DIR as for `evaluate`. Predicts every size of every function from every other, and finds
-//! the weights of the doubts under which the errors are likeliest (Student's t with five degrees of freedom:
-//! a few errors are far larger than most), then the widths that hold 80 % and 95 % of them. Prints the
-//! constants, and how many errors such intervals hold on functions that were left out of the fit.
+//! `calibrate SOURCE...`, each a folder as for `evaluate` or a saved run of `cargo xtask bench sizing`. Predicts
+//! every size of every function from every other, and finds the weights of the doubts under which the errors
+//! are likeliest (Student's t with five degrees of freedom: a few errors are far larger than most), then the
+//! widths that hold 80 % and 95 % of them. Prints the constants, and how many errors such intervals hold on
+//! functions that were left out of the fit.
 
 #[path = "../evaluate/throttled.rs"]
 mod throttled;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::process::ExitCode;
 
-use anyhow::Context;
-use tailor_sizing::interval::WEIGHTS;
+use anyhow::{Context, ensure};
+use tailor_sizing::doubt::WEIGHTS;
 use tailor_sizing::predict::Model;
+use tailor_sizing::saved;
+use tailor_sizing::score::{Case, enforcement};
 
 /// Degrees of freedom of the error's distribution.
 const FREEDOM: f64 = 5.0;
@@ -21,8 +25,12 @@ const FREEDOM: f64 = 5.0;
 /// Parts the functions are cut into, each left out once.
 const FOLDS: usize = 8;
 
-/// One prediction: who, from which size, its doubts and its error in logarithm.
+/// Weights that are not fitted: the noise of a mean is known, and no measured function was under pressure.
+const FIXED: [usize; 2] = [0, WEIGHTS.len() - 1];
+
+/// One prediction: of which source and function, from which size, its doubts and its error in logarithm.
 struct Sample {
+    source: usize,
     function: usize,
     base_mb: u32,
     doubts: [f64; WEIGHTS.len()],
@@ -47,17 +55,22 @@ fn main() -> ExitCode {
 }
 
 fn run() -> anyhow::Result<()> {
-    let folder = std::env::args().nth(1).context("usage: calibrate DIR")?;
-    let samples = samples(folder.as_ref())?;
-    // By base size and function: predictions, and how many of them each interval held.
-    let mut held: BTreeMap<u32, BTreeMap<usize, [f64; 3]>> = BTreeMap::new();
+    let sources: Vec<String> = std::env::args().skip(1).collect();
+    ensure!(!sources.is_empty(), "usage: calibrate SOURCE...");
+    let mut samples = Vec::new();
+    for (source, path) in sources.iter().enumerate() {
+        samples.extend(predictions(source, samples.len(), &cases(path.as_ref())?));
+    }
+    // By source, base size and function: predictions, and how many of them each interval held.
+    let mut held: BTreeMap<(usize, u32), BTreeMap<usize, [f64; 3]>> = BTreeMap::new();
     for fold in 0..FOLDS {
         let (left_out, seen): (Vec<&Sample>, Vec<&Sample>) =
             samples.iter().partition(|sample| sample.function % FOLDS == fold);
         let fit = Fit::of(&seen);
         for sample in left_out {
             let off = fit.standardized(sample);
-            let counts = held.entry(sample.base_mb).or_default().entry(sample.function).or_default();
+            let by_function = held.entry((sample.source, sample.base_mb)).or_default();
+            let counts = by_function.entry(sample.function).or_default();
             counts[0] += 1.0;
             counts[1] += f64::from(u8::from(off <= fit.width_80));
             counts[2] += f64::from(u8::from(off <= fit.width_95));
@@ -66,16 +79,18 @@ fn run() -> anyhow::Result<()> {
     let Fit { weights, width_80, width_95 } = Fit::of(&samples.iter().collect::<Vec<_>>());
     println!("WEIGHTS {weights:.5?}\nWIDTH_80 {width_80:.2}\nWIDTH_95 {width_95:.2}\n");
     println!("percent of the errors of functions left out, and its standard error over the functions");
-    println!("base MB        in 80         in 95");
-    let mut all: BTreeMap<usize, [f64; 3]> = BTreeMap::new();
-    for (base, functions) in &held {
-        println!("{base:>7} {} {}", share(functions, 1), share(functions, 2));
-        for (&function, counts) in functions {
-            let sum = all.entry(function).or_default();
-            *sum = std::array::from_fn(|i| sum[i] + counts[i]);
+    for (source, path) in sources.iter().enumerate() {
+        println!("\n{path}\nbase MB        in 80         in 95");
+        let mut all: BTreeMap<usize, [f64; 3]> = BTreeMap::new();
+        for ((_, base), functions) in held.iter().filter(|((of, _), _)| *of == source) {
+            println!("{base:>7} {} {}", share(functions, 1), share(functions, 2));
+            for (&function, counts) in functions {
+                let sum = all.entry(function).or_default();
+                *sum = std::array::from_fn(|i| sum[i] + counts[i]);
+            }
         }
+        println!("    all {} {}", share(&all, 1), share(&all, 2));
     }
-    println!("    all {} {}", share(&all, 1), share(&all, 2));
     Ok(())
 }
 
@@ -89,14 +104,27 @@ fn share(functions: &BTreeMap<usize, [f64; 3]>, which: usize) -> String {
     format!("{:>7.1} ± {:>3.1}", 100.0 * held, 100.0 * error)
 }
 
-fn samples(folder: &std::path::Path) -> anyhow::Result<Vec<Sample>> {
+fn cases(path: &Path) -> anyhow::Result<Vec<Case>> {
+    if path.is_dir() {
+        return throttled::read(path);
+    }
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let measured =
+        saved::from_json(&text).with_context(|| format!("{} is not a saved run", path.display()))?;
+    Ok(measured.iter().filter_map(|(name, by_size)| saved::case(name, by_size)).collect())
+}
+
+/// Every size of every case from every other; functions are numbered from `first`.
+fn predictions(source: usize, first: usize, cases: &[Case]) -> Vec<Sample> {
     let mut samples = Vec::new();
-    for (function, case) in throttled::read(folder)?.into_iter().enumerate() {
+    for (number, case) in cases.iter().enumerate() {
         for base in &case.sizes {
-            let Some(model) = Model::fit(&[(base.memory, base.telemetry.clone())]) else { continue };
+            let telemetry = [(base.memory, base.telemetry.clone())];
+            let Some(model) = Model::fit(&telemetry, enforcement(cases, base.memory)) else { continue };
             for target in case.sizes.iter().filter(|target| target.memory != base.memory) {
                 samples.push(Sample {
-                    function,
+                    source,
+                    function: first + number,
                     base_mb: base.memory.0,
                     doubts: model.doubt(target.memory).parts(),
                     error: (target.truth_ms / model.predict(target.memory).mean_ms).ln(),
@@ -104,21 +132,19 @@ fn samples(folder: &std::path::Path) -> anyhow::Result<Vec<Sample>> {
             }
         }
     }
-    Ok(samples)
+    samples
 }
 
 impl Fit {
     /// Climbs the likelihood one weight at a time, by smaller and smaller factors.
     fn of(samples: &[&Sample]) -> Self {
         let mut fit = Self { weights: WEIGHTS, width_80: 0.0, width_95: 0.0 };
-        fit.weights[0] = 1.0;
         let mut best = fit.log_likelihood(samples);
-        for step in [4.0, 2.0, 1.4, 1.15, 1.05] {
+        for step in [8.0, 4.0, 2.0, 1.4, 1.15, 1.05] {
             let mut improved = true;
             while improved {
                 improved = false;
-                // The first is the noise of a mean, which is known: its weight is one.
-                for i in 1..WEIGHTS.len() {
+                for i in (0..WEIGHTS.len()).filter(|i| !FIXED.contains(i)) {
                     for factor in [step, 1.0 / step] {
                         let before = fit.weights[i];
                         fit.weights[i] = before * factor;

@@ -8,6 +8,7 @@ mod sets;
 use std::process::ExitCode;
 
 use anyhow::Context;
+use tailor_sizing::enforcement::Enforcement;
 use tailor_sizing::predict::Model;
 use tailor_sizing::rollup::Rollup;
 use tailor_sizing::units::Megabytes;
@@ -93,7 +94,7 @@ fn fit(seen: &Curve) -> Option<Model> {
             (Megabytes(memory), rollup)
         })
         .collect();
-    Model::fit(&sizes)
+    Model::fit(&sizes, Enforcement::default())
 }
 
 /// Straight lines between the observed sizes in the logarithms of memory and duration, flat outside.

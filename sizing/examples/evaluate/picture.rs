@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use tailor_sizing::predict::Model;
-use tailor_sizing::score::Case;
+use tailor_sizing::score::{Case, enforcement};
 use tailor_sizing::units::Megabytes;
 
 /// Side of the square plot and its margin, in pixels.
@@ -28,9 +28,10 @@ pub(crate) fn draw(cases: &[Case], base: Megabytes) -> String {
         COLOURS[index % COLOURS.len()]
     };
     let mut svg = frame(base);
+    let enforcement = enforcement(cases, base);
     for case in cases {
         let Some(seen) = case.sizes.iter().find(|size| size.memory == base) else { continue };
-        let Some(model) = Model::fit(&[(base, seen.telemetry.clone())]) else { continue };
+        let Some(model) = Model::fit(&[(base, seen.telemetry.clone())], enforcement) else { continue };
         for size in case.sizes.iter().filter(|size| size.memory != base) {
             let prediction = model.predict(size.memory);
             let [low, high] = prediction.interval_80;

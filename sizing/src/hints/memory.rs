@@ -93,7 +93,7 @@ fn roomier_busy_ms(facts: &Facts<'_>) -> Option<f64> {
         .filter(|(size, rollup)| {
             *size > facts.evidence.memory && share(used_mb(rollup), f64::from(size.0)) < TIGHT
         })
-        .filter_map(|(size, rollup)| Profile::of(*size, rollup))
+        .filter_map(|(size, rollup)| Profile::of(*size, rollup, facts.profile.kernel))
         .filter(|profile| profile.measured)
         .map(|profile| (profile.memory, profile.busy_ms))
         .collect();

@@ -2,6 +2,7 @@
 
 use tailor_sizing::advice::{Advice, FunctionEvidence, advise};
 use tailor_sizing::choice::Strategy;
+use tailor_sizing::enforcement::Enforcement;
 use tailor_sizing::invocation::{Invocation, Outcome, Work};
 use tailor_sizing::prices::PriceTable;
 use tailor_sizing::rollup::Rollup;
@@ -54,6 +55,7 @@ pub(crate) fn evidence(sizes: &[(Megabytes, Rollup)]) -> FunctionEvidence<'_> {
         ephemeral_mb: 512,
         timeout_ms: Some(10_000),
         environments: 1,
+        enforcement: Enforcement::default(),
         sizes,
     }
 }

@@ -10,14 +10,13 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, ensure};
-use serde_json::{Value, json};
 use tailor_e2e::build;
 use tailor_e2e::functions::{Example, Language};
 use tailor_e2e::stage::{Plan, Stage};
 use tailor_sizing::invocation::Invocation;
-use tailor_sizing::prices::{PriceTable, Rates};
-use tailor_sizing::rollup::Rollup;
-use tailor_sizing::score::{BaseScore, Case, Report, SizeCase, score};
+use tailor_sizing::prices::PriceTable;
+use tailor_sizing::saved::{self, Measured};
+use tailor_sizing::score::{BaseScore, Case, Report, errors, score};
 use tailor_sizing::units::{Architecture, Megabytes};
 
 use super::receiver::Receiver;
@@ -87,7 +86,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         None => measure(options.invocations)?,
     };
     if let Some(path) = &options.save {
-        fs::write(path, to_json(&measured).to_string())
+        fs::write(path, saved::to_json(&measured).to_string())
             .with_context(|| format!("cannot write {}", path.display()))?;
     }
     let cases: Vec<Case> = measured.iter().filter_map(|(name, sizes)| case(name, sizes)).collect();
@@ -95,16 +94,13 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let rates = PriceTable::embedded().rates("us-east-1", Architecture::X86_64)?;
     let report = score(&cases, &SIZES.map(Megabytes), &rates);
     print(&report);
-    print_each(&cases, &rates);
+    print_each(&cases);
     if let Some(path) = &options.json {
         fs::write(path, serde_json::to_string_pretty(&report)? + "\n")
             .with_context(|| format!("cannot write {}", path.display()))?;
     }
     Ok(ExitCode::SUCCESS)
 }
-
-/// Warm invocations by function and size.
-type Measured = BTreeMap<String, BTreeMap<u32, Vec<Invocation>>>;
 
 fn measure(invocations: usize) -> Result<Measured> {
     let receiver = Receiver::start()?;
@@ -151,24 +147,13 @@ fn measure(invocations: usize) -> Result<Measured> {
     Ok(functions.iter().map(|function| (function.name.to_owned(), sizes(function))).collect())
 }
 
-/// Telemetry and truth of one function; `None` when a size is missing.
+/// Telemetry and truth of one function; `None`, and a word about it, when a size is missing.
 fn case(name: &str, sizes: &BTreeMap<u32, Vec<Invocation>>) -> Option<Case> {
-    let sizes = sizes.iter().map(|(&memory_mb, invocations)| {
-        let (telemetry, truth) = invocations.split_at(invocations.len() / 2);
-        let mut rollup = Rollup::default();
-        telemetry.iter().for_each(|invocation| rollup.record(invocation));
-        let sum_us: u64 = truth.iter().map(|invocation| invocation.duration_us).sum();
-        (telemetry.len() >= 2).then(|| SizeCase {
-            memory: Megabytes(memory_mb),
-            telemetry: rollup,
-            truth_ms: sum_us as f64 / 1e3 / truth.len() as f64,
-        })
-    });
-    let sizes: Option<Vec<_>> = sizes.collect();
-    if sizes.is_none() {
+    let case = saved::case(name, sizes);
+    if case.is_none() {
         println!("left out: {name} (not measured at every size)");
     }
-    Some(Case { name: name.to_owned(), sizes: sizes? })
+    case
 }
 
 fn print(report: &Report) {
@@ -184,12 +169,14 @@ fn print(report: &Report) {
 }
 
 /// The mean error of each function from each size, so that a poor score can be laid at somebody's door.
-fn print_each(cases: &[Case], rates: &Rates) {
+fn print_each(cases: &[Case]) {
     println!("\nmean error of each function, by base");
-    for case in cases {
+    let by_base = SIZES.map(|size| errors(cases, Megabytes(size)));
+    for (i, case) in cases.iter().enumerate() {
         print!("{:<16}", case.name);
-        let report = score(std::slice::from_ref(case), &SIZES.map(Megabytes), rates);
-        report.by_base.values().for_each(|base| print!("{:>8.1}", base.mape_mean));
+        for errors in &by_base {
+            print!("{:>8.1}", errors.get(i).copied().flatten().unwrap_or(f64::NAN));
+        }
         println!();
     }
 }
@@ -209,39 +196,7 @@ fn row(name: &str, score: &BaseScore) {
     );
 }
 
-/// Measurements as JSON: what the scores need of each invocation, its counters by position.
-fn to_json(measured: &Measured) -> Value {
-    let invocation = |invocation: &Invocation| {
-        let work = invocation.work.unwrap_or_default();
-        json!([invocation.duration_us, invocation.billed_ms, invocation.peak_kib, work.counters().to_vec()])
-    };
-    let sizes = |sizes: &BTreeMap<u32, Vec<Invocation>>| -> serde_json::Map<String, Value> {
-        let rows = |rows: &Vec<Invocation>| rows.iter().map(invocation).collect::<Value>();
-        sizes.iter().map(|(size, invocations)| (size.to_string(), rows(invocations))).collect()
-    };
-    let functions: serde_json::Map<String, Value> =
-        measured.iter().map(|(name, by_size)| (name.clone(), sizes(by_size).into())).collect();
-    json!({ "schema": "tailor-bench-sizing/1", "functions": functions })
-}
-
 fn load(path: &Path) -> Result<Measured> {
-    type Row = (u64, u64, u64, Vec<u64>);
     let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let mut saved: Value =
-        serde_json::from_str(&text).with_context(|| format!("{} is not JSON", path.display()))?;
-    let functions: BTreeMap<String, BTreeMap<u32, Vec<Row>>> =
-        serde_json::from_value(saved["functions"].take())
-            .with_context(|| format!("{} is not a saved run", path.display()))?;
-    let invocation = |(duration_us, billed_ms, peak_kib, counters): Row| Invocation {
-        outcome: tailor_sizing::invocation::Outcome::Success,
-        duration_us,
-        billed_ms,
-        peak_kib,
-        work: Some(tailor_sizing::invocation::Work::from_counters(counters)),
-        ..Invocation::default()
-    };
-    let sizes = |sizes: BTreeMap<u32, Vec<Row>>| -> BTreeMap<u32, Vec<Invocation>> {
-        sizes.into_iter().map(|(size, rows)| (size, rows.into_iter().map(invocation).collect())).collect()
-    };
-    Ok(functions.into_iter().map(|(name, by_size)| (name, sizes(by_size))).collect())
+    saved::from_json(&text).with_context(|| format!("{} is not a saved run", path.display()))
 }
