@@ -45,7 +45,7 @@ impl Enforcement {
         let mut enforcement = Self::default();
         for (memory, rollup) in telemetry {
             enforcement.observe(memory, rollup);
-            if enforcement.evidence.abs() > SETTLED {
+            if enforcement.is_settled() {
                 break;
             }
         }
@@ -71,6 +71,12 @@ impl Enforcement {
     /// Adds what others saw of the same fleet.
     pub fn merge(&mut self, other: Self) {
         self.evidence += other.evidence;
+    }
+
+    /// Whether more telemetry would change nothing.
+    #[must_use]
+    pub fn is_settled(self) -> bool {
+        self.evidence.abs() > SETTLED
     }
 
     /// Probability that the kernel is prompt.

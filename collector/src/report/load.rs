@@ -2,15 +2,23 @@
 
 use std::collections::BTreeMap;
 
+use tailor_sizing::rollup::Rollup;
+use tailor_sizing::units::Megabytes;
+
 use super::{
-    FleetReport, FleetTotal, FunctionKey, FunctionReport, Material, PicoDollars, PriceTable, Store,
-    StoreError, Strategy, Tenant, Window, figures, report,
+    Enforcement, FleetReport, FleetTotal, FunctionKey, FunctionReport, Material, PicoDollars, PriceTable,
+    Series, Store, StoreError, Strategy, Tenant, Window, figures, report,
 };
 use crate::clock::now_us;
+use crate::store::HOUR_US;
 use crate::tuner::change;
 
 /// How many recent invocations are looked at to compare a change's outcome with its prediction.
 const COMPARED: usize = 2_000;
+
+/// Hours looked back to learn how the kernel enforces the quota: a busy fleet tells within the first of them,
+/// and more of a quiet one is quickly read.
+const LOOK_BACK_HOURS: [u64; 2] = [1, 24];
 
 /// The fleet of a tenant, the function with most to save first.
 ///
@@ -86,8 +94,13 @@ async fn load(
         material.changes.push(change);
     }
     let mut reports = Vec::with_capacity(materials.len());
+    let enforcement = if materials.is_empty() {
+        Enforcement::default()
+    } else {
+        enforcement(store, tenant, window).await?
+    };
     for (key, material) in &materials {
-        reports.extend(report(key, material, prices, strategy, now_us()));
+        reports.extend(report(key, material, prices, strategy, enforcement, now_us()));
         // Each takes a fraction of a millisecond, a fleet of thousands does not: batches go in between.
         tokio::task::yield_now().await;
     }
@@ -95,4 +108,28 @@ async fn load(
         report.changes.sort_by_key(|change| std::cmp::Reverse(change.planned_at_us));
     }
     Ok(reports)
+}
+
+/// What the tenant's functions say of the kernel they share, read alike for one of them and for all, so that
+/// the same advice is given everywhere.
+async fn enforcement(store: &dyn Store, tenant: &Tenant, window: Window) -> Result<Enforcement, StoreError> {
+    let until_hour = window.until_hour.min(now_us().div_ceil(HOUR_US));
+    let mut enforcement = Enforcement::default();
+    for hours in LOOK_BACK_HOURS {
+        let from_hour = until_hour.saturating_sub(hours).max(window.from_hour);
+        let series = store.series(tenant, None, Window { from_hour, until_hour }).await?;
+        // However many versions a function has, it is one witness at each of its sizes.
+        let mut witnesses: BTreeMap<(&FunctionKey, Megabytes), &Rollup> = BTreeMap::new();
+        for Series { key, rollup } in &series {
+            let witness = witnesses.entry((&key.function, key.memory)).or_insert(rollup);
+            if rollup.warm.invocations > witness.warm.invocations {
+                *witness = rollup;
+            }
+        }
+        enforcement = Enforcement::of(witnesses.into_iter().map(|((_, memory), rollup)| (memory, rollup)));
+        if enforcement.is_settled() {
+            break;
+        }
+    }
+    Ok(enforcement)
 }

@@ -284,6 +284,7 @@ fn report(
     material: &Material,
     prices: &PriceTable,
     strategy: Strategy,
+    enforcement: Enforcement,
     now_us: u64,
 ) -> Option<FunctionReport> {
     let latest = material.latest()?;
@@ -323,7 +324,7 @@ fn report(
         ephemeral_mb,
         timeout_ms,
         environments: material.environments.len() as u64,
-        enforcement: Enforcement::default(),
+        enforcement,
         sizes: &sizes,
     };
     let advice =
