@@ -11,7 +11,7 @@ use crate::units::Megabytes;
 
 /// What multiplies each doubt, in the order of [`Doubt::parts`]. The first is the noise of a mean, which is
 /// known; the last was not fitted, since no measured function came near its limit: a fifth of the CPU time.
-pub const WEIGHTS: [f64; 9] = [1.0, 0.276, 0.877, 0.054, 0.049, 0.529, 1.95, 0.019, 0.04];
+pub const WEIGHTS: [f64; 9] = [1.0, 0.276, 1.53, 0.049, 0.003_5, 0.56, 1.86, 0.019, 0.04];
 
 /// A change beyond a factor of 20 is as doubtful as one of 20.
 const MOST_CHANGE: f64 = 3.0;
@@ -38,7 +38,7 @@ pub struct Doubt {
     /// Square of the rise from the nearest measured size, per period that the invocation lasts: which of few
     /// bursts run into the quota must be guessed.
     pub rise: f64,
-    /// Square of the fall from the nearest measured size, per millisecond of CPU time and by the share it had:
+    /// Square of the fall from the nearest measured size over the share it had, per millisecond of CPU time:
     /// what was throttled and what was waiting must be told apart in few bursts that were mostly throttled.
     pub fall: f64,
     /// Square of the share of the wall time queued behind others, seen while throttled and on the way up:
@@ -117,7 +117,7 @@ impl Doubt {
         let (rise, fall) = if change > 0.0 {
             (square * PERIOD_MS / wall_ms, 0.0)
         } else {
-            (0.0, square / (share * from.busy_ms.max(LEAST_BUSY_MS)))
+            (0.0, square / (share * share * from.busy_ms.max(LEAST_BUSY_MS)))
         };
         let throttled_below = share < 1.0 && target.memory > from.memory;
         let queued = if throttled_below { from.queued * from.queued } else { 0.0 };
