@@ -139,7 +139,7 @@ impl Settings {
             }),
             api_key,
             ca_file: reader.parse("TAILOR_CA_FILE", "a path"),
-            enabled: reader.parse("TAILOR_ENABLED", "`true` or `false`").unwrap_or(true),
+            enabled: reader.switch("TAILOR_ENABLED").unwrap_or(true),
             log_level: reader
                 .parse("TAILOR_LOG_LEVEL", "error, warn, info, debug, trace or off")
                 .unwrap_or(tracing::level_filters::LevelFilter::WARN),
@@ -151,15 +151,13 @@ impl Settings {
                     text.parse().ok().filter(|items| (1..=3_000).contains(items))
                 })
                 .unwrap_or(500),
-            log_summary: reader
-                .parse("TAILOR_LOG_SUMMARY", "`true` or `false`")
-                .unwrap_or_else(|| endpoint.is_none()),
+            log_summary: reader.switch("TAILOR_LOG_SUMMARY").unwrap_or_else(|| endpoint.is_none()),
             log_invocations: reader
                 .read("TAILOR_LOG_INVOCATIONS", "a number from 0 to 600", |text| {
                     text.parse().ok().filter(|lines| (0..=600).contains(lines))
                 })
                 .unwrap_or(0),
-            emf: reader.parse("TAILOR_EMF", "`true` or `false`").unwrap_or(false),
+            emf: reader.switch("TAILOR_EMF").unwrap_or(false),
             peak: reader.parse("TAILOR_PEAK", "`reset` or `sampled`").unwrap_or(Peak::Reset),
             cpu_budget_percent: reader
                 .read("TAILOR_CPU_BUDGET_PERCENT", "a number from 0 to 10", |text| {
@@ -193,9 +191,19 @@ impl<V: Variables> Reader<'_, V> {
         let text = self.variables.get(name).filter(|text| !text.is_empty())?;
         let value = parse(text.trim());
         if value.is_none() {
-            self.complaints.push(format!("{name} is `{text}` but must be {expected}: using the default"));
+            // Not what it is: a password may be in it, or a key that was meant for another variable.
+            self.complaints.push(format!("{name} is not {expected}: using the default"));
         }
         value
+    }
+
+    /// A boolean, spelt as people and templates spell it.
+    fn switch(&mut self, name: &str) -> Option<bool> {
+        self.read(name, "`true` or `false`", |text| match text.to_ascii_lowercase().as_str() {
+            "true" | "1" => Some(true),
+            "false" | "0" => Some(false),
+            _ => None,
+        })
     }
 
     fn parse<T: FromStr>(&mut self, name: &str, expected: &str) -> Option<T> {
@@ -203,8 +211,9 @@ impl<V: Variables> Reader<'_, V> {
     }
 
     fn api_key(&mut self) -> Option<ApiKey> {
-        let key = self.variables.get("TAILOR_API_KEY").or_else(|| {
-            let path = PathBuf::from(self.variables.get("TAILOR_API_KEY_FILE")?);
+        let get = |name| self.variables.get(name).filter(|text| !text.is_empty());
+        let key = get("TAILOR_API_KEY").or_else(|| {
+            let path = PathBuf::from(get("TAILOR_API_KEY_FILE")?);
             std::fs::read_to_string(&path)
                 .map_err(|error| {
                     self.complaints
@@ -231,8 +240,11 @@ pub fn function_url_region(endpoint: &http::Uri) -> Option<&str> {
 
 fn parse_endpoint(text: &str) -> Option<http::Uri> {
     let uri: http::Uri = text.parse().ok()?;
-    let usable = matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some();
-    usable.then_some(uri)
+    let authority = uri.authority()?;
+    let server = authority.as_str().rsplit_once('@').map_or(authority.as_str(), |(_, server)| server);
+    let has_odd_port = server != authority.host() && authority.port_u16().is_none();
+    let usable = matches!(uri.scheme_str(), Some("http" | "https")) && !authority.host().is_empty();
+    (usable && !has_odd_port).then_some(uri)
 }
 
 #[cfg(test)]
@@ -282,7 +294,10 @@ mod tests {
         ]);
         let (settings, complaints) = Settings::read(&variables);
         assert_eq!((complaints.len(), settings.ephemeral_storage_mb), (4, None), "{complaints:?}");
-        assert!(complaints.iter().any(|c| c.contains("TAILOR_FLUSH_ITEMS is `many`")));
+        assert!(
+            complaints
+                .contains(&"TAILOR_FLUSH_ITEMS is not a number from 1 to 3000: using the default".to_owned())
+        );
         assert_eq!(settings.flush_items, 500);
         assert_eq!(settings.flush_interval, Duration::from_secs(1));
         assert_eq!(settings.peak, Peak::Sampled);
@@ -297,7 +312,31 @@ mod tests {
         let (settings, _) = Settings::read(&HashMap::from([("TAILOR_API_KEY_FILE", path)]));
         assert_eq!(settings.api_key.as_ref().unwrap().expose(), "s3cret");
         assert!(!format!("{settings:?}").contains("s3cret"));
-        let (_, complaints) = Settings::read(&HashMap::from([("TAILOR_API_KEY", "s3 cret\u{e9}")]));
-        assert!(!complaints.join(" ").contains("s3"), "{complaints:?}");
+        // An empty variable is one that is not set.
+        let (settings, _) =
+            Settings::read(&HashMap::from([("TAILOR_API_KEY", ""), ("TAILOR_API_KEY_FILE", path)]));
+        assert_eq!(settings.api_key.as_ref().unwrap().expose(), "s3cret");
+        // Wherever it was put by mistake.
+        for variable in ["TAILOR_API_KEY", "TAILOR_ENDPOINT", "TAILOR_FLUSH_ITEMS", "TAILOR_EMF"] {
+            for value in ["s3 cret\u{e9}", "tailor:s3cret@collector.example.com"] {
+                let (_, complaints) = Settings::read(&HashMap::from([(variable, value)]));
+                assert!(!complaints.join(" ").contains("s3"), "{complaints:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn endpoints_and_switches_are_read_as_people_write_them() {
+        let read = |name, value| Settings::read(&HashMap::from([(name, value)]));
+        for url in
+            ["https://a", "http://u:p@a.example:8080/x", "http://[::1]:80", "http://[::1]", "http://a:/"]
+        {
+            assert_eq!(read("TAILOR_ENDPOINT", url).0.endpoint.is_some(), !url.ends_with(":/"), "{url}");
+        }
+        for url in ["https://a:x/", "http://a:70000", "a.example", "ftp://a", "http://"] {
+            assert_eq!(read("TAILOR_ENDPOINT", url).0.endpoint, None, "{url}");
+        }
+        let enabled = |value| read("TAILOR_ENABLED", value).0.enabled;
+        assert_eq!(["False", "0", "FALSE", "true", "no"].map(enabled), [false, false, false, true, true]);
     }
 }

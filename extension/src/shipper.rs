@@ -7,6 +7,7 @@ use std::cell::Cell;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
+use http::response::Parts;
 use http::{Request, StatusCode, header};
 use http_body_util::Full;
 use tokio::time::{Instant, timeout};
@@ -155,7 +156,7 @@ impl Shipper {
         };
         let limit = self.try_limit.get();
         match timeout(limit, exchange).await {
-            Ok(Ok((head, body))) => Some(self.judge(head.status, &body)),
+            Ok(Ok((head, body))) => Some(self.judge(&head, &body, batch.sequence)),
             Ok(Err(RequestError::Form(error))) => {
                 tracing::info!(collector, %error, "delivery failed");
                 None
@@ -211,22 +212,22 @@ impl Shipper {
         Ok(request)
     }
 
-    /// What an answer means for the batch.
-    fn judge(&self, status: StatusCode, body: &[u8]) -> Delivery {
+    /// What an answer means for the batch of that sequence.
+    fn judge(&self, head: &Parts, body: &[u8], sequence: u64) -> Delivery {
         if let Some(signer) = &self.signer
-            && status == StatusCode::FORBIDDEN
+            && head.status == StatusCode::FORBIDDEN
         {
             // Credentials expire, clocks are off after a thaw, and permissions are given later.
             signer.provider.forget();
-            // Not what AWS says further on: it may quote what was signed, the session's token included.
-            let said = beginning(body, 80);
+            // The kind alone: what AWS says further on may quote what was signed, the session's token included.
+            let kind = head.headers.get("x-amzn-errortype").and_then(|kind| kind.to_str().ok());
             tracing::error!(
-                said,
+                kind,
                 "AWS refuses the signature: the function's role needs lambda:InvokeFunctionUrl and lambda:InvokeFunction on the collector"
             );
             return Delivery::Failed;
         }
-        judge(status, body)
+        judge(head.status, body, sequence)
     }
 }
 
@@ -235,18 +236,28 @@ fn unix_s() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
-/// As much of an answer as belongs in a log.
-fn beginning(body: &[u8], characters: usize) -> String {
-    String::from_utf8_lossy(body).chars().take(characters).collect()
+/// What the collector says of an error. Nothing of an answer in any other form: proxies quote requests, and the key
+/// is in them.
+fn said(body: &[u8]) -> Option<String> {
+    #[derive(serde::Deserialize)]
+    struct Answer {
+        error: Said,
+    }
+    #[derive(serde::Deserialize)]
+    struct Said {
+        message: String,
+    }
+    let Answer { error } = serde_json::from_slice(body).ok()?;
+    Some(error.message.chars().take(200).collect())
 }
 
 /// Only an overloaded or restarting collector is worth asking again; all else stays as it is.
-fn judge(status: StatusCode, body: &[u8]) -> Delivery {
+fn judge(status: StatusCode, body: &[u8], sequence: u64) -> Delivery {
     match status {
         StatusCode::OK => match agent_proto::batch::decode_ack(body) {
-            Ok(ack) => Delivery::Acknowledged(ack.durable_sequence),
-            Err(error) => {
-                tracing::warn!(%error, "the endpoint answers, but not as a collector does");
+            Ok(ack) if ack.durable_sequence >= sequence => Delivery::Acknowledged(ack.durable_sequence),
+            _ => {
+                tracing::warn!("the endpoint answers, but not as a collector does: check TAILOR_ENDPOINT");
                 Delivery::Failed
             }
         },
@@ -258,7 +269,7 @@ fn judge(status: StatusCode, body: &[u8]) -> Delivery {
             Delivery::Failed
         }
         _ => {
-            let said = beginning(body, 200);
+            let said = said(body);
             tracing::error!(%status, said, "the collector refuses the batch: check TAILOR_ENDPOINT and the API key");
             Delivery::Refused
         }
@@ -281,11 +292,21 @@ mod tests {
             (StatusCode::BAD_REQUEST, Delivery::Refused),
             (StatusCode::INTERNAL_SERVER_ERROR, Delivery::Refused),
         ] {
-            assert_eq!(judge(status, b"{}"), expected, "{status}");
+            assert_eq!(judge(status, b"{}", 7), expected, "{status}");
         }
-        assert_eq!(judge(StatusCode::OK, b"<html>"), Delivery::Failed);
+        assert_eq!(judge(StatusCode::OK, b"<html>", 7), Delivery::Failed);
         // Field 1, varint 7.
-        assert_eq!(judge(StatusCode::OK, &[0x08, 7]), Delivery::Acknowledged(7));
+        assert_eq!(judge(StatusCode::OK, &[0x08, 7], 7), Delivery::Acknowledged(7));
+        assert_eq!(judge(StatusCode::OK, &[0x08, 7], 8), Delivery::Failed);
+        assert_eq!(judge(StatusCode::OK, b"", 1), Delivery::Failed, "many a server answers so");
+    }
+
+    #[test]
+    fn only_the_collectors_own_words_are_repeated() {
+        let error = br#"{"error":{"code":"unauthorized","message":"the key is not known"}}"#;
+        assert_eq!(said(error).as_deref(), Some("the key is not known"));
+        assert_eq!(said(br#"{"headers":{"authorization":"Bearer s3cret"}}"#), None);
+        assert_eq!(said(b"no such route; you sent Bearer s3cret"), None);
     }
 
     #[test]
@@ -310,7 +331,8 @@ mod tests {
         let shown = format!("{shipper:?} {request:?}");
         assert!(!["s3cret", "t0ken", "collector-key"].iter().any(|secret| shown.contains(secret)), "{shown}");
         // A permission that is given later must not have cost the batch.
-        assert_eq!(shipper.judge(StatusCode::FORBIDDEN, b"{}"), Delivery::Failed);
+        let (head, ()) = http::Response::builder().status(403).body(()).unwrap().into_parts();
+        assert_eq!(shipper.judge(&head, b"{}", 1), Delivery::Failed);
     }
 
     #[test]
