@@ -18,6 +18,9 @@ use crate::telemetry::{Delivery, Event};
 /// The shortest time from hints in one batch to hints in another; the last batch of an environment has them, too.
 const HINTS_INTERVAL: Duration = Duration::from_secs(600);
 
+/// The initialization type of environments that are restored from a snapshot.
+const SNAP_START: &str = "snap-start";
+
 /// The extension's state.
 #[derive(Debug)]
 pub struct Agent {
@@ -81,6 +84,10 @@ impl Agent {
         self.processes.reset_peaks();
         self.ledger.invoked(request_id, now_us, self.first);
         if self.first {
+            if self.outbox.environment_mut().initialization_type == SNAP_START {
+                // The record of the restore may be late or lost, and where telemetry is refused there is none.
+                self.restored();
+            }
             let timeout_ms = deadline_ms.saturating_sub(now_us / 1_000);
             // The event is on its way for a moment; timeouts are whole seconds.
             self.outbox.environment_mut().timeout_ms = timeout_ms.saturating_add(500) / 1_000 * 1_000;
@@ -146,10 +153,12 @@ impl Agent {
         }
     }
 
-    /// A SnapStart restore: every environment restored from this snapshot would go by the same id. Nothing
-    /// was invoked before the snapshot, so the first invocation is still told apart.
+    /// A SnapStart restore: every environment restored from this snapshot would go by the same id. What is restored
+    /// has not been invoked yet; a record that comes later is a repetition, and batches went out by this id.
     fn restored(&mut self) {
-        self.outbox.environment_mut().id = new_environment_id();
+        if self.first {
+            self.outbox.environment_mut().id = new_environment_id();
+        }
     }
 
     /// SHUTDOWN: reads the last invocation's processes, if they still live. Mostly the platform has ended them
@@ -178,6 +187,17 @@ impl Agent {
     #[must_use]
     pub fn is_due(&self) -> bool {
         self.outbox.is_due(self.flush_items, self.flush_interval)
+    }
+
+    /// How many invocations are not delivered.
+    #[must_use]
+    pub fn undelivered(&self) -> u64 {
+        self.outbox.waiting()
+    }
+
+    /// The platform delivers no telemetry: nothing is waited for.
+    pub const fn without_telemetry(&mut self) {
+        self.ledger.expect_no_reports();
     }
 
     /// Whether everything was delivered.
@@ -292,4 +312,56 @@ pub fn new_environment_id() -> EnvironmentId {
         id = unique.to_be_bytes();
     }
     EnvironmentId(id)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use agent_proto::batch::Batch;
+    use tailor_sizing::units::{Architecture, Megabytes};
+
+    use super::*;
+
+    fn agent(initialization_type: &str) -> Agent {
+        let environment = Environment {
+            id: EnvironmentId([1; 16]),
+            account: String::new(),
+            region: "eu-west-1".into(),
+            function: "checkout".into(),
+            version: "1".into(),
+            memory: Megabytes(512),
+            architecture: Architecture::Arm64,
+            runtime: String::new(),
+            initialization_type: initialization_type.into(),
+            extension_version: String::new(),
+            ephemeral_mb: 0,
+            timeout_ms: 0,
+        };
+        Agent::new(environment, &Settings::read(&HashMap::new()).0)
+    }
+
+    fn sealed_by(agent: &mut Agent) -> EnvironmentId {
+        agent.finish();
+        Batch::decode(&agent.seal(1).unwrap().bytes).unwrap().environment.id
+    }
+
+    /// All that are restored from one snapshot begin as the same process.
+    #[test]
+    fn a_restored_environment_has_an_id_of_its_own_and_keeps_it() {
+        let restore = || Delivery { events: vec![Event::RestoreStart], ..Delivery::default() };
+        let mut told = agent("");
+        told.delivered(restore(), 1);
+        let mut untold = agent("snap-start");
+        for agent in [&mut told, &mut untold] {
+            agent.invoked("3f2504e0-4f89-41d3-9a0c-0305e82c3301", 2, 3_000);
+            let id = agent.outbox.environment_mut().id;
+            assert_ne!(id, EnvironmentId([1; 16]));
+            agent.delivered(restore(), 3);
+            assert_eq!(sealed_by(agent), id, "a record that is repeated or late changes nothing");
+        }
+        let mut plain = agent("on-demand");
+        plain.invoked("3f2504e0-4f89-41d3-9a0c-0305e82c3301", 2, 3_000);
+        assert_eq!(sealed_by(&mut plain), EnvironmentId([1; 16]));
+    }
 }

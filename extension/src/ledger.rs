@@ -48,6 +48,8 @@ pub struct Ledger {
     invokes: u64,
     memory_mb: u32,
     evicted: u64,
+    /// The platform delivers no telemetry.
+    no_reports: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -96,6 +98,11 @@ impl Ledger {
     #[must_use]
     pub fn new(memory_mb: u32) -> Self {
         Self { memory_mb, ..Self::default() }
+    }
+
+    /// The platform delivers no telemetry: an invocation is finished when its processes are read.
+    pub const fn expect_no_reports(&mut self) {
+        self.no_reports = true;
     }
 
     /// Tells the time, microseconds since the Unix epoch by our own clock, before telemetry is told of.
@@ -157,7 +164,8 @@ impl Ledger {
     /// Takes the invocations of which nothing more is to come.
     pub fn take_finished(&mut self) -> Vec<Invocation> {
         let (invokes, now_us) = (self.invokes, self.now_us);
-        self.take(|entry| entry.is_complete() || entry.is_given_up(invokes, now_us))
+        let no_reports = self.no_reports;
+        self.take(|entry| entry.is_complete(no_reports) || entry.is_given_up(invokes, now_us))
     }
 
     /// Takes everything, as it is: the environment ends.
@@ -254,9 +262,9 @@ impl Ledger {
 
 impl Entry {
     /// Everything has come: the report, and the reading of the processes if there is to be one.
-    const fn is_complete(&self) -> bool {
+    const fn is_complete(&self, no_reports: bool) -> bool {
         let unmeasured = matches!(self.measurement, Measurement::Pending) && self.invoke.is_some();
-        self.report.is_some() && !unmeasured
+        (self.report.is_some() || no_reports) && !unmeasured
     }
 
     /// Whether the report has had every chance to come.

@@ -12,6 +12,7 @@ pub mod credentials;
 pub mod ledger;
 pub mod lifecycle;
 pub mod outbox;
+pub mod patience;
 pub mod process;
 pub mod settings;
 pub mod shipper;

@@ -30,6 +30,12 @@ const LAST_REPORT_LIMIT: Duration = Duration::from_millis(300);
 /// What is left of the SHUTDOWN deadline when we end, so that the kill never catches us writing.
 const SHUTDOWN_RESERVE: Duration = Duration::from_millis(150);
 
+/// The most that Lambda gives extensions to end; a deadline further away was read by a clock that is off.
+const SHUTDOWN_MOST: Duration = Duration::from_secs(2);
+
+/// What we take when the deadline cannot be believed: runtimes may take 600 ms of the two seconds first.
+const SHUTDOWN_UNKNOWN: Duration = Duration::from_millis(1_200);
+
 /// How often something that waits to be sent is looked at while the environment runs. On demand an INVOKE
 /// does that; this is for managed instances, which do not freeze, and for invocations of minutes.
 const LOOK_INTERVAL: Duration = Duration::from_secs(5);
@@ -106,9 +112,8 @@ pub async fn run(
                 }
             }
             Ok(Event::Shutdown { deadline_ms }) => {
-                let left = Duration::from_millis(deadline_ms.saturating_sub(unix_us() / 1_000));
                 if let Some(shared) = &shared {
-                    shut_down(shared, Instant::now() + left.saturating_sub(SHUTDOWN_RESERVE)).await;
+                    shut_down(shared, Instant::now() + time_to_end(deadline_ms, unix_us() / 1_000)).await;
                 }
                 return Ok(());
             }
@@ -187,7 +192,10 @@ async fn start(
     });
     match listen(&shared, api, extension_id, settings.telemetry_port).await {
         Ok(()) => shared.subscribed.set(true),
-        Err(reason) => tracing::warn!(reason, "no telemetry: durations will be estimates"),
+        Err(reason) => {
+            tracing::warn!(reason, "no telemetry: durations will be estimates");
+            shared.guarded(Agent::without_telemetry);
+        }
     }
     tokio::task::spawn_local(look_regularly(Rc::clone(&shared)));
     tokio::task::spawn_local(tick(Rc::clone(&shared)));
@@ -258,7 +266,6 @@ fn tell_if_due(shared: &Rc<Shared>) {
 /// Reads the last counters, takes the last report and delivers what is left.
 async fn shut_down(shared: &Rc<Shared>, deadline: Instant) {
     shared.guarded(Agent::shutting_down);
-    // A clock that jumped may have put the deadline far away or into the past; both bounds still hold.
     let report_deadline = (Instant::now() + LAST_REPORT_LIMIT).min(deadline);
     while shared.subscribed.get() && !shared.dormant.get() && shared.agent.borrow().awaits_report() {
         if timeout_at(report_deadline, shared.changed.notified()).await.is_err() {
@@ -272,6 +279,20 @@ async fn shut_down(shared: &Rc<Shared>, deadline: Instant) {
     shared.print();
     // Whether it was delivered or not, the deadline decides.
     let _ = timeout_at(deadline, ship_all(shared, deadline)).await;
+    let undelivered = shared.agent.borrow().undelivered();
+    if shared.shipper.is_some() && undelivered > 0 {
+        tracing::warn!(undelivered, "invocations end with this environment: the collector was not reached");
+    }
+}
+
+/// How long we may take at SHUTDOWN. A clock that is off, as after a thaw, must not cost the last delivery.
+fn time_to_end(deadline_ms: u64, now_ms: u64) -> Duration {
+    let left = Duration::from_millis(deadline_ms.saturating_sub(now_ms));
+    if left.is_zero() || left > SHUTDOWN_MOST {
+        SHUTDOWN_UNKNOWN
+    } else {
+        left.saturating_sub(SHUTDOWN_RESERVE)
+    }
 }
 
 async fn look_regularly(shared: Rc<Shared>) {
@@ -354,4 +375,18 @@ async fn ship_all(shared: &Shared, deadline: Instant) {
 fn unix_us() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(now.as_micros()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_is_off_does_not_cost_the_last_delivery() {
+        let left = |ms: u64| u64::try_from(time_to_end(10_000 + ms, 10_000).as_millis()).unwrap();
+        assert_eq!([left(2_000), left(1_393), left(100)], [1_850, 1_243, 0]);
+        // Two and a half seconds ahead, and a minute behind.
+        assert_eq!(time_to_end(10_000, 12_500), SHUTDOWN_UNKNOWN);
+        assert_eq!(time_to_end(72_000, 10_000), SHUTDOWN_UNKNOWN);
+    }
 }

@@ -22,7 +22,11 @@ fn main() -> ExitCode {
         }
     };
     let tasks = tokio::task::LocalSet::new();
-    match tasks.block_on(&runtime, lifecycle::run(settings, complaints, &ProcessVariables)) {
+    let outcome = tasks.block_on(&runtime, lifecycle::run(settings, complaints, &ProcessVariables));
+    drop(tasks);
+    // A name that is still being looked up would hold us until Lambda kills us.
+    runtime.shutdown_background();
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error}");

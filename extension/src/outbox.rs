@@ -89,6 +89,13 @@ impl Outbox {
         unsent || self.pending.len() >= items || self.oldest.is_some_and(|oldest| oldest.elapsed() >= age)
     }
 
+    /// How many invocations wait, those on their way included.
+    #[must_use]
+    pub fn waiting(&self) -> u64 {
+        let sealed = self.sealed.as_ref().map_or(0, |sealed| sealed.invocations);
+        self.pending.len() as u64 + sealed
+    }
+
     /// Whether nothing waits.
     #[must_use]
     pub fn is_empty(&self) -> bool {

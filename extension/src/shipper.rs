@@ -10,16 +10,17 @@ use bytes::Bytes;
 use http::response::Parts;
 use http::{Request, StatusCode, header};
 use http_body_util::Full;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 use crate::calendar;
 use crate::client::{Client, ClientError};
 use crate::credentials::{CredentialsError, Provider};
 use crate::outbox::Sealed;
+use crate::patience;
 use crate::settings::{ApiKey, Auth, Settings, Variables, function_url_region};
 use crate::sign::{Scope, ToSign, authorization};
 
-/// The most one try may take. A network without a route to the collector fails by silence.
+/// The most one try may take while the environment runs. A network without a route to the collector fails by silence.
 const TRY_LIMIT: Duration = Duration::from_secs(5);
 
 /// First pause after a failed delivery; it doubles with every further one.
@@ -40,6 +41,8 @@ pub struct Shipper {
     /// The most one try may take.
     try_limit: Cell<Duration>,
     failures: Cell<u32>,
+    /// Tries since the last delivery that was answered.
+    failed_tries: Cell<u32>,
     not_before: Cell<Option<Instant>>,
 }
 
@@ -113,6 +116,7 @@ impl Shipper {
             signer,
             try_limit: Cell::new(TRY_LIMIT),
             failures: Cell::new(0),
+            failed_tries: Cell::new(0),
             not_before: Cell::new(None),
         })
     }
@@ -142,6 +146,7 @@ impl Shipper {
             self.not_before.set(Some(Instant::now() + pause));
         } else {
             self.failures.set(0);
+            self.failed_tries.set(0);
             self.not_before.set(None);
         }
         delivery
@@ -155,20 +160,34 @@ impl Shipper {
             Ok::<_, RequestError>(self.client.exchange(request).await?)
         };
         let limit = self.try_limit.get();
-        match timeout(limit, exchange).await {
-            Ok(Ok((head, body))) => Some(self.judge(&head, &body, batch.sequence)),
-            Ok(Err(RequestError::Form(error))) => {
-                tracing::info!(collector, %error, "delivery failed");
+        match patience::within(limit, exchange).await {
+            Some(Ok((head, body))) => Some(self.judge(&head, &body, batch.sequence)),
+            Some(Err(RequestError::Form(error))) => {
+                self.complain(&error);
                 None
             }
-            Ok(Err(error)) => {
+            Some(Err(error)) => {
                 tracing::error!(collector, %error, "delivery failed");
                 Some(Delivery::Failed)
             }
-            Err(_) => {
-                tracing::info!(collector, "delivery took longer than {limit:?}");
+            None => {
+                self.complain(&format_args!("no answer within {limit:?}"));
                 Some(Delivery::Failed)
             }
+        }
+    }
+
+    /// Says what went wrong: loud when an outage begins, since somebody has to know of a wrong port or certificate;
+    /// while it lasts, only to those who want to hear everything. A connection that died in the freeze is no outage
+    /// yet: it takes two failed tries to be one.
+    fn complain(&self, error: &impl std::fmt::Display) {
+        let collector = self.client.host();
+        let tries = self.failed_tries.get();
+        self.failed_tries.set(tries.saturating_add(1));
+        if tries == 1 {
+            tracing::warn!(collector, %error, "delivery failed: trying again from time to time");
+        } else {
+            tracing::info!(collector, %error, "delivery failed");
         }
     }
 

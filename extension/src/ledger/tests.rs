@@ -148,6 +148,18 @@ fn without_telemetry_durations_are_estimates_and_say_so() {
 }
 
 #[test]
+fn where_no_telemetry_comes_none_is_waited_for() {
+    let mut ledger = Ledger::new(512);
+    ledger.expect_no_reports();
+    ledger.invoked("not-a-uuid", 1, false);
+    assert!(ledger.take_finished().is_empty(), "it runs");
+    ledger.measured("not-a-uuid", Some(measured()));
+    ledger.invoked("another", 2, false);
+    let finished = ledger.take_finished();
+    assert!(finished.len() == 1 && finished[0].caveats.report_missing);
+}
+
+#[test]
 fn out_of_memory_is_seen_in_all_its_disguises() {
     let outcome = |status: &str, error_type: Option<&str>, max_memory_used_mb: f64| {
         let mut ledger = Ledger::new(128);
