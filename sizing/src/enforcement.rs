@@ -12,8 +12,9 @@ use crate::rollup::Rollup;
 use crate::units::Megabytes;
 use crate::work::{Tolerance, log_likelihood};
 
-/// How common prompt kernels are before anything is known: public measurements of Lambda show bursts beyond
-/// the quota that were not slowed (the first invocations by runtime in `maxday/lambda-perf`).
+/// How common prompt kernels are taken to be before anything is known. Public measurements of Lambda do not
+/// settle it (`maxday/lambda-perf`, first invocations by runtime): long ones are told better by a prompt kernel,
+/// but bursts of a few milliseconds beyond the quota were not slowed as one would slow them.
 const PROMPT_PRIOR: f64 = 0.05;
 
 /// How exactly a replay tells a wall time from waits that are all taken as throttling: neighbours are in them.

@@ -63,10 +63,12 @@ fn run() -> anyhow::Result<()> {
     }
     // By source, base size and function: predictions, and how many of them each interval held.
     let mut held: BTreeMap<(usize, u32), BTreeMap<usize, [f64; 3]>> = BTreeMap::new();
+    let mut log_likelihood = 0.0;
     for fold in 0..FOLDS {
         let (left_out, seen): (Vec<&Sample>, Vec<&Sample>) =
             samples.iter().partition(|sample| sample.function % FOLDS == fold);
         let fit = Fit::of(&seen);
+        log_likelihood += fit.log_likelihood(&left_out);
         for sample in left_out {
             let off = fit.standardized(sample);
             let by_function = held.entry((sample.source, sample.base_mb)).or_default();
@@ -78,7 +80,8 @@ fn run() -> anyhow::Result<()> {
     }
     let Fit { weights, width_80, width_95 } = Fit::of(&samples.iter().collect::<Vec<_>>());
     println!("WEIGHTS {weights:.5?}\nWIDTH_80 {width_80:.2}\nWIDTH_95 {width_95:.2}\n");
-    println!("percent of the errors of functions left out, and its standard error over the functions");
+    println!("log-likelihood of the errors of functions left out: {log_likelihood:.0}");
+    println!("percent of them, and its standard error over the functions");
     for (source, path) in sources.iter().enumerate() {
         println!("\n{path}\nbase MB        in 80         in 95");
         let mut all: BTreeMap<usize, [f64; 3]> = BTreeMap::new();

@@ -13,7 +13,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use tailor_sizing::prices::PriceTable;
-use tailor_sizing::score::score;
+use tailor_sizing::score::{enforcement, score};
 use tailor_sizing::units::{Architecture, Megabytes};
 
 const USAGE: &str = "usage: evaluate DIR [--base MB] [--json] [--picture FILE]";
@@ -50,6 +50,9 @@ fn run() -> anyhow::Result<()> {
         println!("{}", serde_json::to_string_pretty(&report)?);
     } else {
         print!("{}", table::render(&report));
+        let prompt = |base: u32| format!("{base}: {:.2}", enforcement(&cases, Megabytes(base)).prompt());
+        let by_base: Vec<String> = report.by_base.keys().map(|&base| prompt(base)).collect();
+        println!("\nprobability of a prompt kernel, by base: {}", by_base.join(", "));
     }
     Ok(())
 }

@@ -16,7 +16,7 @@ use tailor_e2e::stage::{Plan, Stage};
 use tailor_sizing::invocation::Invocation;
 use tailor_sizing::prices::PriceTable;
 use tailor_sizing::saved::{self, Measured};
-use tailor_sizing::score::{BaseScore, Case, Report, errors, score};
+use tailor_sizing::score::{BaseScore, Case, Report, enforcement, errors, score};
 use tailor_sizing::units::{Architecture, Megabytes};
 
 use super::receiver::Receiver;
@@ -94,6 +94,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let rates = PriceTable::embedded().rates("us-east-1", Architecture::X86_64)?;
     let report = score(&cases, &SIZES.map(Megabytes), &rates);
     print(&report);
+    print_kernel(&cases);
     print_each(&cases);
     if let Some(path) = &options.json {
         fs::write(path, serde_json::to_string_pretty(&report)? + "\n")
@@ -166,6 +167,13 @@ fn print(report: &Report) {
         row(&base.to_string(), score);
     }
     row("ceiling", &report.noise_ceiling);
+}
+
+/// What the telemetry of each size says of the kernel it was measured on.
+fn print_kernel(cases: &[Case]) {
+    print!("{:<16}", "\nprompt kernel");
+    SIZES.iter().for_each(|&size| print!("{:>8.2}", enforcement(cases, Megabytes(size)).prompt()));
+    println!();
 }
 
 /// The mean error of each function from each size, so that a poor score can be laid at somebody's door.
