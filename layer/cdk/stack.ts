@@ -1,28 +1,47 @@
-// Attaches the Lambda Tailor layer to every function of a CDK app:
+// Attaches the Lambda Tailor layer to the functions of a CDK app, or of any part of one:
 //
-//   Aspects.of(app).add(new TailorLayer({ layerArn, endpoint, apiKey }));
-import { IAspect } from 'aws-cdk-lib';
-import { Function, LayerVersion } from 'aws-cdk-lib/aws-lambda';
+//   Aspects.of(app).add(new TailorLayer({
+//     layerArns: { x86_64: '...', arm64: '...' }, endpoint, apiKey,
+//     include: (fn) => fn.node.path.startsWith('Shop/'),
+//   }));
+import { IAspect, Stack } from 'aws-cdk-lib';
+import { Role } from 'aws-cdk-lib/aws-iam';
+import { Function, LayerVersion, Runtime } from 'aws-cdk-lib/aws-lambda';
 import { IConstruct } from 'constructs';
 
 export interface TailorLayerProps {
-  /** ARN of the layer version; its architecture must be the functions'. */
-  readonly layerArn: string;
+  /** ARN of the layer version for each architecture; functions of one without are left as they are. */
+  readonly layerArns: { readonly x86_64?: string; readonly arm64?: string };
   /** The collector's URL. */
   readonly endpoint: string;
-  /** The collector's key. */
+  /** The collector's key; `secret.secretValue.unsafeUnwrap()` keeps it out of the template. */
   readonly apiKey: string;
+  /** Which functions; all that can take the layer, if absent. */
+  readonly include?: (fn: Function) => boolean;
 }
 
 export class TailorLayer implements IAspect {
   constructor(private readonly props: TailorLayerProps) {}
 
   public visit(node: IConstruct): void {
-    if (!(node instanceof Function)) {
+    if (!(node instanceof Function) || !takesLayers(node) || !(this.props.include?.(node) ?? true)) {
       return;
     }
-    node.addLayers(LayerVersion.fromLayerVersionArn(node, 'TailorLayer', this.props.layerArn));
-    node.addEnvironment('TAILOR_ENDPOINT', this.props.endpoint);
-    node.addEnvironment('TAILOR_API_KEY', this.props.apiKey);
+    // A layer of the other architecture would keep the function from starting.
+    const arn = this.props.layerArns[node.architecture.name as 'x86_64' | 'arm64'];
+    if (arn) {
+      node.addLayers(LayerVersion.fromLayerVersionArn(node, 'TailorLayer', arn));
+      node.addEnvironment('TAILOR_ENDPOINT', this.props.endpoint);
+      node.addEnvironment('TAILOR_API_KEY', this.props.apiKey);
+    }
   }
+}
+
+/** Container images and Lambda@Edge take no layers, and CDK's own helpers run only while a stack is deployed. */
+function takesLayers(fn: Function): boolean {
+  const trusted = fn.role instanceof Role ? Stack.of(fn).resolve(fn.role.assumeRolePolicy) : undefined;
+  const helper = /(^|\/)framework-on(Event|Timeout)$|(^|\/)framework-isComplete$/.test(fn.node.path)
+    || fn.node.metadata.some(({ type }) => type.startsWith('aws:cdk:is-custom-resource-handler'));
+  return fn.runtime !== Runtime.FROM_IMAGE && !helper
+    && !(JSON.stringify(trusted) ?? '').includes('edgelambda.amazonaws.com');
 }

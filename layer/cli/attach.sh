@@ -1,36 +1,97 @@
 #!/usr/bin/env bash
-# Publishes the layer's zip and attaches it to one function, keeping its other layers and variables.
+# Publishes the layer's zip and attaches it to one function, keeping its other layers and variables; what is there
+# already is not done again. Needs the AWS CLI and python3.
 #
-#   attach.sh ZIP x86_64|arm64 FUNCTION COLLECTOR_URL    (the key comes from the variable TAILOR_API_KEY)
+#   TAILOR_API_KEY=KEY attach.sh ZIP FUNCTION COLLECTOR_URL
 set -euo pipefail
 
-if [ $# -ne 4 ] || [ -z "${TAILOR_API_KEY:-}" ]; then
-    sed -n '2,4s/^# \{0,1\}//p' "$0" >&2
+if [ $# -ne 3 ] || [ -z "${TAILOR_API_KEY:-}" ]; then
+    sed -n '5s/^# *//p' "$0" >&2
     exit 64
 fi
-zip=$1 architecture=$2 function=$3 endpoint=$4
+zip=$1 function=$2
+export TAILOR_ENDPOINT=$3 TAILOR_API_KEY AWS_PAGER=
 
-found=$(aws lambda get-function-configuration --function-name "$function" --query 'Architectures[0]' --output text)
-if [ "$found" != "$architecture" ]; then
-    echo "error: $function is $found, the layer is $architecture: build the zip for $found" >&2
-    exit 65
+# The key and the function's variables are secrets: they go through files that no one else reads, never through
+# arguments, which every user of the machine sees.
+umask 077
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+# plan ZIP FOLDER [LAYER]: the layer's architecture and the zip's hash; with LAYER, the update to send as request.json,
+# unless the function is so already.
+plan() {
+    python3 - "$@" <<'PYTHON'
+import base64, hashlib, json, os, re, sys, zipfile
+
+def stop(why):
+    sys.exit(f"error: {why}; nothing was changed")
+
+zip_file, folder, layer = (sys.argv[1:] + [""])[:3]
+with open(f"{folder}/function.json") as file:
+    function = json.load(file)
+name = function["FunctionName"]
+if function.get("PackageType") == "Image":
+    stop(f"{name} is a container image and takes no layers: see container/Dockerfile")
+
+# What the extension was built for, its ELF header says; of another architecture it would keep the function from
+# starting.
+try:
+    machine = zipfile.ZipFile(zip_file).read("extensions/tailor-extension")[18]
+except (OSError, KeyError, IndexError, zipfile.BadZipFile) as error:
+    stop(f"{zip_file} is not the layer's zip: {error}")
+built, runs = {0x3E: "x86_64", 0xB7: "arm64"}.get(machine), function.get("Architectures", ["x86_64"])[0]
+if built != runs:
+    stop(f"{name} is {runs}, {zip_file} is {built}: take the zip for {runs}")
+
+# An update replaces all variables, so they must be known. Those that a customer-managed key encrypts are left out of
+# the answer for a caller who may not decrypt them.
+environment = function.get("Environment", {"Variables": {}})
+if "Error" in environment or "Variables" not in environment:
+    reason = environment.get("Error", {}).get("Message", "Lambda does not show them")
+    stop(f"the variables of {name} cannot be read and would be lost: {reason}")
+
+attached = [entry["Arn"] for entry in function.get("Layers") or []]
+is_ours = re.compile(r":layer:tailor-extension(-x86_64|-arm64)?:\d+$").search
+layers = [arn for arn in attached if not is_ours(arn)]
+place = next((at for at, arn in enumerate(attached) if is_ours(arn)), len(layers))
+if len(layers) > 4:
+    stop(f"{name} has five layers, which is all it may have")
+if not layer:
+    with open(zip_file, "rb") as file:
+        print(built, base64.b64encode(hashlib.sha256(file.read()).digest()).decode())
+    sys.exit()
+
+layers.insert(place, layer)
+ours = {key: os.environ[key] for key in ("TAILOR_ENDPOINT", "TAILOR_API_KEY")}
+variables = {**environment["Variables"], **ours}
+if layers != attached or variables != environment["Variables"]:
+    # With the revision that was read, so that a change by someone else in between is refused, not overwritten.
+    request = {"FunctionName": function["FunctionArn"], "RevisionId": function["RevisionId"], "Layers": layers,
+               "Environment": {"Variables": variables}}
+    with open(f"{folder}/request.json", "w") as file:
+        json.dump(request, file)
+PYTHON
+}
+
+aws lambda get-function-configuration --function-name "$function" --output json >"$work/function.json"
+facts=$(plan "$zip" "$work")
+read -r architecture digest <<<"$facts"
+
+# The newest version is taken when it is this very zip; who may not read versions publishes one more.
+layer=$(aws lambda list-layer-versions --layer-name "tailor-extension-$architecture" --no-paginate \
+    --query 'LayerVersions[0].LayerVersionArn' --output text 2>"$work/refused") || layer=None
+if [ "$layer" = None ] || [ "$digest" != "$(aws lambda get-layer-version-by-arn --arn "$layer" \
+    --query Content.CodeSha256 --output text 2>"$work/refused")" ]; then
+    layer=$(aws lambda publish-layer-version --layer-name "tailor-extension-$architecture" \
+        --description "Measures, costs and right-sizes every invocation" --zip-file "fileb://$zip" \
+        --compatible-architectures "$architecture" --license-info Apache-2.0 --query LayerVersionArn --output text)
 fi
 
-layer=$(aws lambda publish-layer-version --layer-name "tailor-extension-$architecture" \
-    --zip-file "fileb://$zip" --compatible-architectures "$architecture" --license-info Apache-2.0 \
-    --query LayerVersionArn --output text)
-
-# Both lists are replaced as a whole by an update, so what is there is read first.
-layers=$(aws lambda get-function-configuration --function-name "$function" \
-    --query 'Layers[].Arn' --output text | tr '\t' '\n' | grep -v ':layer:tailor-extension-' | grep -v '^None$' || true)
-environment=$(aws lambda get-function-configuration --function-name "$function" \
-    --query 'Environment.Variables' --output json |
-    ENDPOINT=$endpoint python3 -c '
-import json, os, sys
-variables = json.load(sys.stdin) or {}
-variables |= {"TAILOR_ENDPOINT": os.environ["ENDPOINT"], "TAILOR_API_KEY": os.environ["TAILOR_API_KEY"]}
-print(json.dumps({"Variables": variables}))')
-
-# shellcheck disable=SC2086 # one word for each layer is wanted
-aws lambda update-function-configuration --function-name "$function" \
-    --layers $layers "$layer" --environment "$environment" --query '[FunctionName,LastUpdateStatus]' --output text
+plan "$zip" "$work" "$layer"
+if [ -e "$work/request.json" ]; then
+    aws lambda update-function-configuration --cli-input-json "file://$work/request.json" \
+        --query '[FunctionName,LastUpdateStatus]' --output text
+else
+    echo "$function has $layer and its variables already"
+fi

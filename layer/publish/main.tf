@@ -24,6 +24,9 @@ resource "aws_lambda_layer_version" "tailor" {
   source_code_hash         = filebase64sha256(var.zip)
   compatible_architectures = [var.architecture]
   license_info             = "Apache-2.0"
+
+  # A new zip makes a new version; the old one stays for the functions that still have it.
+  skip_destroy = true
 }
 
 output "layer_arn" {
