@@ -7,9 +7,9 @@
 use serde::Serialize;
 
 /// Half-widths of the 80 % and the 95 % interval in standard deviations.
-pub const WIDTH_80: f64 = 1.47;
+pub const WIDTH_80: f64 = 1.46;
 /// See [`WIDTH_80`].
-pub const WIDTH_95: f64 = 2.73;
+pub const WIDTH_95: f64 = 2.74;
 
 /// Most standard deviations of any interval, in logarithm: beyond a factor of 1,000 it says nothing anyway.
 const MOST_LOG: f64 = 6.9;

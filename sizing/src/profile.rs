@@ -157,11 +157,17 @@ impl Profile {
             threaded: self.threaded,
         };
         let mean_ms = (one_burst.wall_ms(self.memory, self.kernel) - self.busy_ms).max(0.0);
+        let least_ms = self.busy_ms / threads.min(f64::from(self.memory.visible_vcpus()));
+        let rest_ms = (self.wall_ms - least_ms).max(0.0);
+        if all_ms <= 0.0 {
+            return mean_ms.min(rest_ms);
+        }
         let most_ms = mean_ms + if mean_ms > 0.0 { unlucky_ms(self.kernel, self.memory) } else { 0.0 };
         let at_once = top_ms.max(all_ms / threads).min(most_ms * (1.0 + THREADED_WAIT * self.threaded));
-        let in_turn = if all_ms > 0.0 { all_ms.min(most_ms) } else { most_ms };
-        let least_ms = self.busy_ms / threads.min(f64::from(self.memory.visible_vcpus()));
-        at_once.max(in_turn).clamp(0.0, (self.wall_ms - least_ms).max(0.0))
+        let more_in_turn = (all_ms.min(most_ms) - at_once).max(0.0);
+        // A bound with a period to spare does not keep helpers' waits from being counted twice.
+        let counted = if self.kernel == Kernel::Prompt { self.threaded } else { 1.0 };
+        (at_once + counted * more_in_turn).min(rest_ms)
     }
 
     /// The same with all waits taken as throttling; `None` where several threads waited or nothing was measured.
