@@ -1,0 +1,198 @@
+//! The script that attaches the layer to a function, run with an `aws` that answers from files.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use serde_json::{Value, json};
+use tailor_e2e::build::project;
+
+const KEY: &str = "a \"secret\" key";
+const NEW: &str = "arn:aws:lambda:eu-west-1:111122223333:layer:tailor-extension-arm64:8";
+const OLD: &str = "arn:aws:lambda:eu-west-1:111122223333:layer:tailor-extension-arm64:7";
+const OTHER: &str = "arn:aws:lambda:eu-west-1:111122223333:layer:other";
+
+/// Answers a call with the file of its name, refuses one without; notes arguments, and the update with what others
+/// may do with its file.
+const AWS: &str = r#"#!/usr/bin/env bash
+echo "$*" >>calls
+for argument; do
+    case $argument in file://*) cat "${argument#file://}" >sent; stat -c %a "${argument#file://}" >mode ;; esac
+done
+cat "answers/$2"
+"#;
+
+/// A zip like the layer's: of the extension it has the beginning of an ELF header.
+const ZIP: &str = "import sys, zipfile
+with zipfile.ZipFile('layer.zip', 'w') as file:
+    file.writestr('extensions/tailor-extension', b'\\x7fELF' + bytes(14) + bytes([int(sys.argv[1]), 0]))
+import base64, hashlib
+print(base64.b64encode(hashlib.sha256(open('layer.zip', 'rb').read()).digest()).decode())";
+
+fn output(command: &mut Command) -> Option<Output> {
+    command.stdin(Stdio::null()).output().ok().filter(|output| output.status.success())
+}
+
+/// Whether what the script needs is here; says so if not.
+fn can_run(test: &str) -> bool {
+    let missing = ["bash", "python3"]
+        .into_iter()
+        .find(|program| output(Command::new(program).args(["-c", "exit"])).is_none());
+    if let Some(missing) = missing {
+        println!("skipped: {test} (needs {missing})");
+    }
+    missing.is_none()
+}
+
+/// What came of a run.
+struct Outcome {
+    ok: bool,
+    said: String,
+    /// The operations called, in their order.
+    calls: Vec<String>,
+    /// The update that was sent.
+    sent: Option<Value>,
+}
+
+/// Attaches an arm64 layer, which may be published already, to `function`; Lambda may refuse the update.
+fn attach(function: &Value, published: bool, update_is_refused: bool) -> Outcome {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    for name in ["answers", "bin", "tmp"] {
+        fs::create_dir(at(name)).unwrap();
+    }
+    fs::write(at("bin/aws"), AWS).unwrap();
+    fs::set_permissions(at("bin/aws"), fs::Permissions::from_mode(0o755)).unwrap();
+    let arm64 = "183";
+    let zip = output(Command::new("python3").args(["-c", ZIP, arm64]).current_dir(&folder)).unwrap();
+    fs::write(at("answers/get-function-configuration"), function.to_string()).unwrap();
+    fs::write(at("answers/publish-layer-version"), format!("{NEW}\n")).unwrap();
+    if published {
+        fs::write(at("answers/list-layer-versions"), format!("{NEW}\n")).unwrap();
+        fs::write(at("answers/get-layer-version-by-arn"), zip.stdout).unwrap();
+    }
+    if !update_is_refused {
+        fs::write(at("answers/update-function-configuration"), "shop\tInProgress\n").unwrap();
+    }
+
+    let path = format!("{}:{}", at("bin").display(), std::env::var("PATH").unwrap());
+    let output = Command::new(project().unwrap().join("layer/cli/attach.sh"))
+        .args(["layer.zip", "shop", "https://collector"])
+        .env("PATH", path)
+        .env("TMPDIR", at("tmp"))
+        .env("TAILOR_API_KEY", KEY)
+        .current_dir(&folder)
+        .output()
+        .unwrap();
+
+    let calls = fs::read_to_string(at("calls")).unwrap();
+    assert!(!calls.contains("secret"), "arguments, which every user sees, hold no key: {calls}");
+    let left = fs::read_dir(at("tmp")).unwrap().count();
+    assert_eq!(left, 0, "no file with secrets is left behind");
+    if let Ok(mode) = fs::read_to_string(at("mode")) {
+        assert_eq!(mode.trim(), "600", "nobody else may read the update");
+    }
+    let said = [output.stdout, output.stderr].map(|said| String::from_utf8(said).unwrap()).concat();
+    let sent = fs::read(at("sent")).ok().map(|sent| serde_json::from_slice(&sent).unwrap());
+    let operation = |call: &str| call.split(' ').nth(1).unwrap().to_owned();
+    Outcome { ok: output.status.success(), said, calls: calls.lines().map(operation).collect(), sent }
+}
+
+fn function(layers: &[&str], environment: &Value) -> Value {
+    let layers: Vec<_> = layers.iter().map(|arn| json!({ "Arn": arn, "CodeSize": 1 })).collect();
+    json!({ "FunctionName": "shop", "FunctionArn": "arn:shop", "RevisionId": "as-read", "PackageType": "Zip",
+            "Architectures": ["arm64"], "Layers": layers, "Environment": environment })
+}
+
+/// The function without one of its fields, or with another value in it.
+fn but(mut function: Value, field: &str, value: Option<Value>) -> Value {
+    let fields = function.as_object_mut().unwrap();
+    fields.remove(field);
+    fields.extend(value.map(|value| (field.to_owned(), value)));
+    function
+}
+
+#[test]
+fn attaching_keeps_layers_and_variables() {
+    if !can_run("attaching_keeps_layers_and_variables") {
+        return;
+    }
+    let (one, two) = (format!("{OTHER}:1"), format!("{OTHER}-tailor-extension-arm64:2"));
+    let theirs = json!({ "Variables": { "NAME": "it's \"quoted\" and ü", "TAILOR_API_KEY": "old" } });
+    let ours = json!({ "TAILOR_ENDPOINT": "https://collector", "TAILOR_API_KEY": KEY });
+    let mut all = ours.clone();
+    all["NAME"] = theirs["Variables"]["NAME"].clone();
+    let attached = function(&[&one, OLD, &two], &theirs);
+    let update = |layers: &[&str], variables: &Value| {
+        Some(json!({ "FunctionName": "arn:shop", "RevisionId": "as-read", "Layers": layers,
+                     "Environment": { "Variables": variables } }))
+    };
+
+    // An older version is replaced where it was; a name that only ends like ours is another's.
+    let outcome = attach(&attached, false, false);
+    assert!(outcome.ok, "{}", outcome.said);
+    assert!(outcome.calls.iter().any(|call| call == "publish-layer-version"));
+    assert_eq!(outcome.sent, update(&[&one, NEW, &two], &all));
+
+    // What is published already is not published again.
+    let outcome = attach(&but(attached.clone(), "Layers", None), true, false);
+    assert!(
+        outcome.ok && !outcome.calls.iter().any(|call| call == "publish-layer-version"),
+        "{}",
+        outcome.said
+    );
+    assert_eq!(outcome.sent, update(&[NEW], &all));
+
+    // A function without variables is no function whose variables are hidden.
+    let outcome = attach(&but(attached.clone(), "Environment", None), true, false);
+    assert_eq!(outcome.sent, update(&[&one, NEW, &two], &ours), "{}", outcome.said);
+
+    // An update that Lambda refuses is no success.
+    assert!(!attach(&attached, true, true).ok);
+
+    // A second run changes nothing.
+    let outcome = attach(&function(&[&one, NEW], &json!({ "Variables": all })), true, false);
+    assert!(outcome.ok && outcome.said.contains("already"), "{}", outcome.said);
+    assert_eq!(
+        outcome.calls,
+        ["get-function-configuration", "list-layer-versions", "get-layer-version-by-arn"]
+    );
+}
+
+#[test]
+fn attaching_refuses_what_would_break_the_function() {
+    if !can_run("attaching_refuses_what_would_break_the_function") {
+        return;
+    }
+    let good = function(&[OLD], &json!({ "Variables": { "NAME": "value" } }));
+    let hidden = json!({ "Error": { "ErrorCode": "AccessDeniedException", "Message": "may not decrypt" } });
+    let five: Vec<_> = (1..=5).map(|number| json!({ "Arn": format!("{OTHER}{number}:1") })).collect();
+    let refused = [
+        ("Environment", hidden, "would be lost: may not decrypt"),
+        ("Architectures", json!(["x86_64"]), "shop is x86_64, layer.zip is arm64"),
+        ("PackageType", json!("Image"), "takes no layers"),
+        ("Layers", json!(five), "five layers"),
+    ];
+    for (field, value, why) in refused {
+        let outcome = attach(&but(good.clone(), field, Some(value)), false, false);
+        assert!(!outcome.ok && outcome.said.contains(why), "{field}: {}", outcome.said);
+        assert_eq!(outcome.calls, ["get-function-configuration"], "{field}: nothing else is called");
+    }
+}
+
+/// Every template that attaches the layer says where to send and with which key, and none holds a key.
+#[test]
+fn every_template_sets_the_same_two_variables() {
+    let layer = project().unwrap().join("layer");
+    let readme = fs::read_to_string(layer.join("README.md")).unwrap();
+    let named: Vec<_> = readme.split("](").skip(1).map(|rest| rest.split(')').next().unwrap()).collect();
+    assert!(named.len() > 7, "the table of templates was not found");
+    for template in named {
+        let text = fs::read_to_string(layer.join(Path::new(template))).unwrap();
+        let sets = ["TAILOR_ENDPOINT", "TAILOR_API_KEY"].map(|variable| text.contains(variable));
+        assert_eq!(sets, [!template.starts_with("publish/"); 2], "{template}");
+    }
+}
