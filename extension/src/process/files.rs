@@ -92,7 +92,7 @@ impl Knob {
     }
 }
 
-/// Reads a small file once.
+/// Reads a small file once. Names in it may be of any bytes; numbers are what is wanted.
 pub(super) fn read_once<T>(path: &str, parse: impl FnOnce(&str) -> Option<T>) -> Option<T> {
     read(&File::open(path).ok()?, parse)
 }
@@ -100,5 +100,5 @@ pub(super) fn read_once<T>(path: &str, parse: impl FnOnce(&str) -> Option<T>) ->
 fn read<T>(file: &File, parse: impl FnOnce(&str) -> Option<T>) -> Option<T> {
     let mut buffer = [0u8; CAPACITY];
     let length = file.read_at(&mut buffer, 0).ok().filter(|&length| length > 0)?;
-    parse(std::str::from_utf8(&buffer[..length]).ok()?)
+    parse(&String::from_utf8_lossy(&buffer[..length]))
 }

@@ -6,7 +6,9 @@
 //! the function's code is.
 
 use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use super::files::read_once;
@@ -76,8 +78,9 @@ impl Scanner {
         let Some(folder) = &self.extensions else { return false };
         let runs = |path: &Path| path.parent() == Some(folder.as_path());
         fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|path| runs(&path))
-            || fs::read_to_string(format!("/proc/{pid}/cmdline"))
-                .is_ok_and(|line| line.split('\0').take(2).any(|word| runs(Path::new(word))))
+            || fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| {
+                line.split(|&byte| byte == 0).take(2).any(|word| runs(Path::new(OsStr::from_bytes(word))))
+            })
     }
 }
 
