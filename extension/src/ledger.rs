@@ -281,7 +281,9 @@ impl Entry {
         let runtime = self.runtime_done.as_ref().map(|done| done.metrics).unwrap_or_default();
         let told_us = metrics.duration_ms.or(runtime.duration_ms).map(microseconds);
         let measured = match &self.measurement {
-            Measurement::Done(measured) => Some(*measured).filter(|measured| stands_for(measured, told_us)),
+            Measurement::Done(measured) => Some(*measured)
+                .filter(|measured| stands_for(measured, told_us))
+                .map(|measured| within(measured, told_us, Megabytes(memory_mb))),
             Measurement::Pending | Measurement::Impossible => None,
         };
         // Without the platform's word, the busiest thread's time is the least the invocation can have taken.
@@ -386,6 +388,21 @@ fn complete(measured: &Measured, duration_us: u64, memory_mb: u32) -> Work {
         u64::try_from(side_by_side).unwrap_or(u64::MAX).max(work.top_busy_us + work.top_starved_us);
     work.idle_us = duration_us.saturating_sub(covered_us);
     work
+}
+
+/// Takes off the CPU time of ended children what all CPUs together cannot have done in the time, where that is told.
+///
+/// That part is known in steps of 10 ms, rounded several times over, and its error can be many times a short
+/// invocation. What clocks say is not touched: it is exact, and where it is more than the time allows, the time is
+/// what does not cover it (work after the answer, or of the next invocation before we could read).
+fn within(mut measured: Measured, told_us: Option<u64>, memory: Megabytes) -> Measured {
+    let most_us = told_us.unwrap_or(u64::MAX).saturating_mul(memory.visible_vcpus().into());
+    let work = &mut measured.work;
+    let excess_us = work.busy_us().saturating_sub(most_us).min(measured.ended_children_us);
+    let from_user_us = excess_us.min(work.user_us);
+    work.user_us -= from_user_us;
+    work.system_us = work.system_us.saturating_sub(excess_us - from_user_us);
+    measured
 }
 
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "float casts saturate")]

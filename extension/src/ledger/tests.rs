@@ -52,6 +52,28 @@ fn inferred_starved_time_stays_within_what_the_threads_can_have_waited() {
 }
 
 #[test]
+fn the_steps_of_ended_children_stay_within_what_all_cpus_can_have_done() {
+    let finished = |work, ended_children_us, duration_ms| {
+        let mut ledger = Ledger::new(1_769);
+        ledger.invoked(ID, 1, false);
+        ledger.measured(ID, Some(Measured { work, ended_children_us, ..Measured::default() }));
+        ledger.reported(
+            done("success", Metrics { duration_ms: Some(duration_ms), ..Metrics::default() }),
+            NOW_US,
+        );
+        ledger.take_all()[0].work.unwrap()
+    };
+    // 3 ms by clocks and 40 ms by steps, on two CPUs for 10 ms.
+    let work = Work { user_us: 42_000, system_us: 1_000, ..Work::default() };
+    assert_eq!(
+        (finished(work, 40_000, 10.0).user_us, finished(work, 40_000, 10.0).system_us),
+        (19_000, 1_000)
+    );
+    assert_eq!(finished(work, 40_000, 100.0).busy_us(), 43_000);
+    assert_eq!(finished(work, 0, 10.0).busy_us(), 43_000, "clocks are believed");
+}
+
+#[test]
 fn threads_that_ended_unseen_are_starved_only_at_the_cap() {
     let unseen = |user_us| {
         let work = Work { user_us, starved_us: 100, ..Work::default() };

@@ -1,5 +1,7 @@
 //! What happened between two snapshots.
 
+use std::collections::HashMap;
+
 use tailor_sizing::invocation::Work;
 
 use super::{Reading, Snapshot};
@@ -9,6 +11,8 @@ use super::{Reading, Snapshot};
 pub struct Measured {
     /// Counters; `idle_us` is still zero: it follows from the duration, which the platform tells later.
     pub work: Work,
+    /// What part of the CPU time is that of children that ended: known in steps of 10 ms, the rest to the nanosecond.
+    pub ended_children_us: u64,
     /// Highest resident memory, KiB.
     pub peak_kib: u64,
     /// Resident memory as it began, KiB.
@@ -63,7 +67,7 @@ pub fn between(start: &Snapshot, end: &Snapshot) -> Measured {
     let mut children_ended = false;
     // Of those that were there before, and of those begun since.
     let (mut old_peaks_kib, mut new_peaks_kib) = (0u64, 0u64);
-    let (mut threads, mut threads_seen, mut descriptors, mut ended_ns) = (0usize, 0usize, 0u64, 0u64);
+    let (mut threads, mut threads_seen, mut descriptors) = (0usize, 0usize, 0u64);
     for process in &end.processes {
         let earlier = before(process);
         sums.cpu_ns += process.cpu_ns.saturating_sub(earlier.cpu_ns);
@@ -71,7 +75,6 @@ pub fn between(start: &Snapshot, end: &Snapshot) -> Measured {
         children_ended |= process.ended_children_faults > earlier.ended_children_faults;
         let is_new = earlier.identity != process.identity;
         *(if is_new { &mut new_peaks_kib } else { &mut old_peaks_kib }) += process.peak_kib;
-        ended_ns += process.ended_children_ns.saturating_sub(earlier.ended_children_ns);
         work.minor_faults += process.minor_faults.saturating_sub(earlier.minor_faults);
         work.major_faults += process.major_faults.saturating_sub(earlier.major_faults);
         work.disk_read_bytes += process.disk_read_bytes.saturating_sub(earlier.disk_read_bytes);
@@ -81,14 +84,8 @@ pub fn between(start: &Snapshot, end: &Snapshot) -> Measured {
         descriptors += process.descriptors;
         add_threads(earlier, process, &mut sums, &mut work);
     }
-    // Of a child that ended now, its parent reports the whole life; what it had done before is not new.
-    let already_counted: u64 = start
-        .processes
-        .iter()
-        .filter(|earlier| !end.processes.iter().any(|process| process.identity == earlier.identity))
-        .map(|earlier| earlier.cpu_ns)
-        .sum();
-    sums.cpu_ns += ended_ns.saturating_sub(already_counted);
+    let ended_children_ns = of_ended_children(start, end);
+    sums.cpu_ns += ended_children_ns;
     let seen = fill_unseen_waits(&mut sums);
 
     let cpu_us = sums.cpu_ns / 1_000;
@@ -104,6 +101,7 @@ pub fn between(start: &Snapshot, end: &Snapshot) -> Measured {
     work.effective_threads_milli = effective_threads_milli(&sums);
     Measured {
         work,
+        ended_children_us: ended_children_ns / 1_000,
         peak_kib: old_peaks_kib + new_peaks_kib.max(end.newcomers_peak_kib),
         start_kib: start.resident_kib(),
         threads: u32::try_from(threads).unwrap_or(u32::MAX),
@@ -115,6 +113,35 @@ pub fn between(start: &Snapshot, end: &Snapshot) -> Measured {
         tmp_used_kib: after.tmp_used_kib,
         last_look_us: None,
     }
+}
+
+/// CPU time of the children that ended in between, as those tell who waited for them.
+///
+/// Whoever waits for a child is told of its whole life and of its own ended children; what was counted of that
+/// before is not new. A child that ended together with its parent is found with the nearest forebear that lives;
+/// of one that nobody here waited for, as a daemon, nobody is told, and nothing may be taken off.
+fn of_ended_children(start: &Snapshot, end: &Snapshot) -> u64 {
+    let lives = |identity| end.processes.iter().any(|process| process.identity == identity);
+    let named = |pid| start.processes.iter().find(|process: &&Reading| process.identity.0 == pid);
+    let mut counted_ns: HashMap<i32, u64> = HashMap::new();
+    for gone in start.processes.iter().filter(|earlier| !lives(earlier.identity)) {
+        let mut heir = gone.parent;
+        // Each step is to another process, or round in circles should ids have been given again meanwhile.
+        for _ in 0..start.processes.len() {
+            match named(heir) {
+                Some(forebear) if !lives(forebear.identity) => heir = forebear.parent,
+                _ => break,
+            }
+        }
+        *counted_ns.entry(heir).or_default() += gone.cpu_ns + gone.ended_children_ns;
+    }
+    let told = |process: &Reading| {
+        let earlier = named(process.identity.0).filter(|earlier| earlier.identity == process.identity);
+        let before_ns = earlier.map_or(0, |earlier| earlier.ended_children_ns);
+        let counted_ns = counted_ns.get(&process.identity.0).copied().unwrap_or_default();
+        process.ended_children_ns.saturating_sub(before_ns).saturating_sub(counted_ns)
+    };
+    end.processes.iter().map(told).sum()
 }
 
 fn add_threads(earlier: &Reading, process: &Reading, sums: &mut Sums, work: &mut Work) {
@@ -241,12 +268,43 @@ mod tests {
 
     #[test]
     fn a_child_that_ended_is_counted_once() {
-        let start = snapshot(vec![process(7, 100, &[]), process(8, 25, &[])]);
-        let mut parent = process(7, 101, &[]);
-        parent.ended_children_ns = 60_000_000;
-        let measured = between(&start, &snapshot(vec![parent]));
+        let start = snapshot(vec![member(7, 1, 100, 0), member(8, 7, 25, 0)]);
+        let measured = between(&start, &snapshot(vec![member(7, 1, 101, 60)]));
         // 1 ms of the parent, and 60 - 25 ms of the child.
-        assert_eq!(measured.work.busy_us(), 36_000);
+        assert_eq!((measured.work.busy_us(), measured.ended_children_us), (36_000, 35_000));
+    }
+
+    /// A process of 7's family: `ended_ms` of its own children ended before.
+    fn member(pid: i32, parent: i32, cpu_ms: u64, ended_ms: u64) -> Reading {
+        Reading { parent, ended_children_ns: ended_ms * 1_000_000, ..process(pid, cpu_ms, &[]) }
+    }
+
+    #[test]
+    fn the_children_of_a_child_that_ended_are_counted_once() {
+        // A worker whose jobs took 500 ms in invocations before this one.
+        let start = snapshot(vec![member(7, 1, 100, 0), member(8, 7, 2, 500)]);
+        let end = snapshot(vec![member(7, 1, 101, 510)]);
+        assert_eq!(between(&start, &end).work.busy_us(), 9_000, "1 ms of 7, and 510 - 502 ms of its worker");
+    }
+
+    #[test]
+    fn a_process_that_nobody_waited_for_takes_nothing_from_others() {
+        // A daemon with 300 ms behind it ends while another child does 100 ms.
+        let start = snapshot(vec![member(7, 1, 100, 0), member(8, 1, 300, 0)]);
+        let end = snapshot(vec![member(7, 1, 101, 100)]);
+        assert_eq!(between(&start, &end).work.busy_us(), 101_000);
+        // And one parent's children take nothing from another's.
+        let start = snapshot(vec![member(7, 1, 0, 0), member(8, 7, 0, 0), member(9, 8, 300, 0)]);
+        let end = snapshot(vec![member(7, 1, 0, 100), member(8, 7, 0, 310)]);
+        assert_eq!(between(&start, &end).work.busy_us(), 110_000);
+    }
+
+    #[test]
+    fn a_family_that_ended_together_is_counted_once() {
+        // 9 was waited for by 8, and 8 by 7, which is told of both.
+        let start = snapshot(vec![member(7, 1, 0, 0), member(8, 7, 20, 0), member(9, 8, 300, 40)]);
+        let end = snapshot(vec![member(7, 1, 0, 400)]);
+        assert_eq!(between(&start, &end).work.busy_us(), 40_000);
     }
 
     #[test]

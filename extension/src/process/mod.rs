@@ -231,6 +231,25 @@ mod tests {
         links.filter(|path| path.starts_with("/proc") && path.ends_with("stat")).count()
     }
 
+    /// Titles are cut at 15 bytes, also in the middle of a letter.
+    #[test]
+    fn a_process_with_any_name_is_measured() {
+        let script = r"printf '\320\236\320\261\321\200\320\260\320\261\320\276\321\202\321' > /proc/$$/comm; echo; read stop";
+        let mut command = Command::new("sh");
+        command.args(["-c", script]).env("LAMBDA_TASK_ROOT", "/");
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut named = [0];
+        std::io::Read::read_exact(&mut child.stdout.take().unwrap(), &mut named).unwrap();
+        let pid = i32::try_from(child.id()).unwrap();
+        let comm = std::fs::read(format!("/proc/{pid}/comm")).unwrap();
+        assert!(std::str::from_utf8(&comm).is_err(), "{comm:?}");
+        let snapshot = Processes::of_children(Peak::Sampled).read();
+        let found = snapshot.processes.iter().find(|process| process.identity.0 == pid);
+        assert!(found.is_some_and(|process| process.resident_kib > 0 && process.threads.len() == 1));
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
     /// A function may start as many processes as it likes.
     #[test]
     fn descriptors_are_bounded_however_many_processes_there_are() {

@@ -18,6 +18,8 @@ pub(super) const TICK_NS: u64 = 10_000_000;
 pub struct Reading {
     /// Its id and its start, which together name it for ever.
     pub identity: (i32, u64),
+    /// The process that started it, or that took it over when its own ended.
+    pub parent: i32,
     /// CPU time, ended threads included, nanoseconds.
     pub cpu_ns: u64,
     /// CPU time in the kernel, in steps of a tick, nanoseconds.
@@ -122,6 +124,7 @@ impl Probe {
         let threads = self.threads.read(status.map(|_| Switches { voluntary, involuntary }));
         Some(Reading {
             identity: (self.pid, self.started_ticks),
+            parent: stat.parent,
             cpu_ns: cpu_ns.unwrap_or((stat.user_ticks + stat.system_ticks) * TICK_NS),
             system_ns: stat.system_ticks * TICK_NS,
             ended_children_ns: stat.ended_children_ticks * TICK_NS,
