@@ -133,3 +133,91 @@ async fn enforcement(store: &dyn Store, tenant: &Tenant, window: Window) -> Resu
     }
     Ok(enforcement)
 }
+
+#[cfg(test)]
+mod tests {
+    use agent_proto::batch::{Environment, EnvironmentId, Lost, Overhead};
+    use bytes::Bytes;
+    use tailor_sizing::invocation::{Invocation, Outcome, Work};
+    use tailor_sizing::replay::Kernel;
+    use tailor_sizing::units::Architecture;
+
+    use super::*;
+    use crate::store::Delivery;
+    use crate::store::sqlite::SqliteStore;
+
+    /// What a function of one burst sends that at 256 MB waits for its second refill every time.
+    fn delivery(number: u8, busy_us: u64) -> Delivery {
+        let now = now_us();
+        let starved_us = 20_000 - busy_us % 2_900;
+        let mut rollup = Rollup::default();
+        for i in 0..30 {
+            rollup.record(&Invocation {
+                outcome: Outcome::Success,
+                started_at_us: now - 1_000_000,
+                duration_us: busy_us + starved_us + 10 * (i % 5),
+                billed_ms: 25,
+                peak_kib: 60_000,
+                work: Some(Work {
+                    user_us: busy_us,
+                    starved_us,
+                    top_busy_us: busy_us,
+                    top_starved_us: starved_us,
+                    effective_threads_milli: 1_000,
+                    voluntary_switches: 1,
+                    ..Work::default()
+                }),
+                ..Invocation::default()
+            });
+        }
+        Delivery {
+            tenant: Tenant::default(),
+            environment: Environment {
+                id: EnvironmentId([number; 16]),
+                account: String::new(),
+                region: "eu-west-1".to_owned(),
+                function: format!("burst-{number}"),
+                version: "1".to_owned(),
+                memory: Megabytes(256),
+                architecture: Architecture::X86_64,
+                runtime: String::new(),
+                initialization_type: "on-demand".to_owned(),
+                extension_version: String::new(),
+                ephemeral_mb: 512,
+                timeout_ms: 30_000,
+            },
+            sequence: 1,
+            received_at_us: now,
+            lost: Lost::default(),
+            overhead: Overhead::default(),
+            rollups: vec![(now / HOUR_US, rollup)],
+            last_at_us: now,
+            invocations: 30,
+            unsent: 0,
+            body: Bytes::new(),
+        }
+    }
+
+    #[tokio::test]
+    async fn the_kernel_is_told_by_all_functions_and_the_same_for_one_as_for_all() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = SqliteStore::open(folder.path()).unwrap();
+        let tenant = Tenant::default();
+        let (prices, strategy) = (PriceTable::embedded(), Strategy::default());
+        let kernel = async || enforcement(&store, &tenant, Window::ALL).await.unwrap().likeliest();
+        store.append(delivery(1, 3_600)).await.unwrap();
+        assert_eq!(kernel().await, Kernel::Ticking, "one function may have met a neighbour");
+        for number in 2..8 {
+            store.append(delivery(number, 3_400 + 150 * u64::from(number))).await.unwrap();
+        }
+        assert_eq!(kernel().await, Kernel::Prompt);
+        let fleet = fleet(&store, &tenant, Window::ALL, &prices, strategy).await.unwrap();
+        for number in 1..8 {
+            let environment = delivery(number, 4_000).environment;
+            let key = FunctionKey::of(&environment);
+            let one = function(&store, &tenant, &key, Window::ALL, &prices, strategy).await.unwrap().unwrap();
+            let listed = fleet.functions.iter().find(|report| report.name == environment.function).unwrap();
+            assert_eq!(one.advice.full, listed.advice.full);
+        }
+    }
+}
