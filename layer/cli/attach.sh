@@ -49,7 +49,7 @@ if built != runs:
 environment = function.get("Environment", {"Variables": {}})
 if "Error" in environment or "Variables" not in environment:
     reason = environment.get("Error", {}).get("Message", "Lambda does not show them")
-    stop(f"the variables of {name} cannot be read and would be lost: {reason}")
+    stop(f"the variables of {name} cannot be read and would be lost: {reason.rstrip('.')}")
 
 attached = [entry["Arn"] for entry in function.get("Layers") or []]
 is_ours = re.compile(r":layer:tailor-extension(-x86_64|-arm64)?:\d+$").search
