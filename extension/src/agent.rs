@@ -139,6 +139,11 @@ impl Agent {
                     self.outbox.environment_mut().runtime = runtime.chars().take(100).collect();
                 }
             }
+            Event::InitReport { report, time_us } => {
+                if report.phase.as_deref() == Some("invoke") {
+                    self.ledger.initialized_inside(report.metrics.duration_ms.unwrap_or_default(), time_us);
+                }
+            }
             Event::Start { request_id, time_us } => self.ledger.started(&request_id, time_us),
             Event::RuntimeDone { done, time_us } => {
                 if let Some(current) = self.current.as_mut().filter(|c| c.request_id == done.request_id) {

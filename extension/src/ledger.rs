@@ -30,6 +30,9 @@ const REPORT_PATIENCE_US: u64 = 5_000_000;
 /// it: longer than any function may run, counted from when another one began.
 const UNINVOKED_PATIENCE_US: u64 = 960_000_000;
 
+/// Inits inside invocations that are remembered until their invocation is reported. One runs at a time.
+const MAX_INITS: usize = 8;
+
 /// The part of its share from which on a function counts as held back by it.
 const AT_CAP: f64 = 0.8;
 
@@ -50,6 +53,14 @@ pub struct Ledger {
     evicted: u64,
     /// The platform delivers no telemetry.
     no_reports: bool,
+    inits: VecDeque<InitInside>,
+}
+
+/// An Init that ran inside an invocation, because the runtime had crashed in the one before ("suppressed").
+#[derive(Debug, Clone, Copy)]
+struct InitInside {
+    ended_at_us: u64,
+    took_us: u64,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -161,6 +172,14 @@ impl Ledger {
         }
     }
 
+    /// `platform.initReport` of an Init inside an invocation, recorded at `time_us`. It does not say inside which.
+    pub fn initialized_inside(&mut self, took_ms: f64, time_us: u64) {
+        if self.inits.len() == MAX_INITS {
+            self.inits.pop_front();
+        }
+        self.inits.push_back(InitInside { ended_at_us: time_us, took_us: microseconds(took_ms) });
+    }
+
     /// Takes the invocations of which nothing more is to come.
     pub fn take_finished(&mut self) -> Vec<Invocation> {
         let (invokes, now_us) = (self.invokes, self.now_us);
@@ -216,7 +235,9 @@ impl Ledger {
         }
         let Entry { request_id, told_us, .. } = *entry;
         self.finished.push_back(Finished { request_id, told_us });
-        entry.to_invocation(self.memory_mb)
+        let inside = self.inits.iter().position(|init| entry.contains(init));
+        let init_inside_us = inside.and_then(|index| self.inits.remove(index)).map_or(0, |init| init.took_us);
+        entry.to_invocation(self.memory_mb, init_inside_us)
     }
 
     /// The open entry of this request, made when it is new; `None` when the request is finished already or
@@ -276,10 +297,24 @@ impl Entry {
         }
     }
 
-    fn to_invocation(&self, memory_mb: u32) -> Invocation {
+    /// Whether the Init ended within this invocation, which ended when the platform told of it last. An Init that the
+    /// report names is not inside what it calls the duration.
+    fn contains(&self, init: &InitInside) -> bool {
+        let Some(Done { metrics, .. }) = &self.report else { return false };
+        let duration_us = metrics.duration_ms.map_or(0, microseconds);
+        let began_at_us = self.told_us.saturating_sub(duration_us);
+        metrics.init_duration_ms.is_none()
+            && (began_at_us..=self.told_us).contains(&init.ended_at_us)
+            && init.took_us <= duration_us
+    }
+
+    /// `init_inside_us` is what an Init inside took. It is told as any other Init: no part of the duration, because it
+    /// was over before our INVOKE, and of its time we know neither how much was work nor how much was waiting.
+    fn to_invocation(&self, memory_mb: u32, init_inside_us: u64) -> Invocation {
         let metrics = self.report.as_ref().map(|report| report.metrics).unwrap_or_default();
         let runtime = self.runtime_done.as_ref().map(|done| done.metrics).unwrap_or_default();
         let told_us = metrics.duration_ms.or(runtime.duration_ms).map(microseconds);
+        let told_us = told_us.map(|told_us| told_us.saturating_sub(init_inside_us));
         let measured = match &self.measurement {
             Measurement::Done(measured) => Some(*measured)
                 .filter(|measured| stands_for(measured, told_us))
@@ -289,7 +324,8 @@ impl Entry {
         // Without the platform's word, the busiest thread's time is the least the invocation can have taken.
         let least_us = measured.map_or(0, |m| m.work.top_busy_us + m.work.top_starved_us);
         let duration_us = told_us.unwrap_or(least_us);
-        let init_us = metrics.init_duration_ms.map_or(0, microseconds);
+        let init_us = metrics.init_duration_ms.map_or(init_inside_us, microseconds);
+        let most_runtime_us = if init_inside_us > 0 { duration_us } else { u64::MAX };
         let billed_ms =
             metrics.billed_duration_ms.map_or_else(|| (duration_us + init_us).div_ceil(1_000), whole);
         let max_memory_used_mb =
@@ -307,7 +343,8 @@ impl Entry {
                 work_estimated: measured.is_some_and(|measured| measured.last_look_us.is_some()),
             },
             duration_us,
-            runtime_us: runtime.duration_ms.map_or(0, microseconds),
+            // Whether it holds an Init inside is not documented.
+            runtime_us: runtime.duration_ms.map_or(0, microseconds).min(most_runtime_us),
             billed_ms,
             init_us,
             restore_us: metrics.restore_duration_ms.map_or(0, microseconds),

@@ -16,6 +16,13 @@ pub mod listener;
 pub enum Event {
     /// `platform.initStart`.
     InitStart(InitStart),
+    /// `platform.initReport`.
+    InitReport {
+        /// What it says.
+        report: InitReport,
+        /// As in [`Event::Start`]: when the Init ended.
+        time_us: u64,
+    },
     /// `platform.start`.
     Start {
         /// The request.
@@ -54,6 +61,16 @@ pub enum Event {
 pub struct InitStart {
     /// For example `python:3.13.v50`.
     pub runtime_version: Option<String>,
+}
+
+/// What `platform.initReport` says.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct InitReport {
+    /// `init`, `invoke` for one inside an invocation, after the runtime crashed ("suppressed"), or `snap-start`.
+    pub phase: Option<String>,
+    /// The measures: `duration_ms`.
+    pub metrics: Metrics,
 }
 
 /// What `platform.runtimeDone` and `platform.report` have in common, and all of their measures.
@@ -144,6 +161,7 @@ fn decode_record(envelope: Envelope<'_>) -> serde_json::Result<Event> {
     let time_us = envelope.time.and_then(calendar::unix_us).unwrap_or(0);
     Ok(match envelope.kind {
         "platform.initStart" => Event::InitStart(serde_json::from_str(record)?),
+        "platform.initReport" => Event::InitReport { report: serde_json::from_str(record)?, time_us },
         "platform.start" => {
             Event::Start { request_id: serde_json::from_str::<Start>(record)?.request_id, time_us }
         }
@@ -182,6 +200,15 @@ mod tests {
         let Event::Report { done: report, .. } = &delivery.events[3] else { panic!("{:?}", delivery.events) };
         assert_eq!(report.metrics.duration_ms, Some(1.148));
         assert_eq!(report.metrics.billed_duration_ms, None);
+    }
+
+    #[test]
+    fn an_init_says_in_what_phase_it_was() {
+        let body = br#"[{"time":"2026-01-02T03:04:05.160Z","type":"platform.initReport","record":
+            {"initializationType":"on-demand","phase":"invoke","status":"success","metrics":{"durationMs":350.5}}}]"#;
+        let Event::InitReport { report, time_us } = &decode(body).events[0] else { panic!() };
+        assert_eq!((report.phase.as_deref(), report.metrics.duration_ms), (Some("invoke"), Some(350.5)));
+        assert_eq!(*time_us, 1_767_323_045_160_000);
     }
 
     #[test]

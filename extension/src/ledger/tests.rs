@@ -73,6 +73,39 @@ fn the_steps_of_ended_children_stay_within_what_all_cpus_can_have_done() {
     assert_eq!(finished(work, 0, 10.0).busy_us(), 43_000, "clocks are believed");
 }
 
+/// After a crash the next invocation begins with an Init, which is in its duration and not in what we measure.
+#[test]
+fn an_init_inside_an_invocation_is_no_idle_time() {
+    let other = "22222222-2222-4333-8444-555555555555";
+    let report = |id: &str, duration_ms| {
+        let metrics = Metrics { duration_ms: Some(duration_ms), ..Metrics::default() };
+        Done { request_id: id.into(), ..done("success", metrics) }
+    };
+    // The Init ends at 400 ms; the invocation it is in at 450 ms, and one that follows at once at 460 ms.
+    let tell = |order: [usize; 3]| {
+        let mut ledger = Ledger::new(1_769);
+        for id in [ID, other] {
+            ledger.invoked(id, 1, false);
+            ledger.measured(id, Some(measured()));
+        }
+        for told in order {
+            match told {
+                0 => ledger.initialized_inside(350.0, 400_000),
+                1 => ledger.reported(report(ID, 400.0), 450_000),
+                _ => ledger.reported(report(other, 9.5), 460_000),
+            }
+        }
+        ledger.take_finished()
+    };
+    for order in [[0, 1, 2], [2, 1, 0], [1, 0, 2], [0, 2, 1]] {
+        let invocations = tell(order);
+        let [with, without] = &invocations[..] else { panic!("{invocations:?}") };
+        assert_eq!((with.duration_us, with.init_us, with.cold_start), (50_000, 350_000, true), "{order:?}");
+        assert_eq!(with.work.unwrap().idle_us, 50_000 - 13_000);
+        assert_eq!((without.duration_us, without.init_us, without.cold_start), (9_500, 0, false));
+    }
+}
+
 #[test]
 fn threads_that_ended_unseen_are_starved_only_at_the_cap() {
     let unseen = |user_us| {
