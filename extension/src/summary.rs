@@ -52,7 +52,9 @@ struct Summary<'a> {
     /// Absent when the price of the region is not known.
     #[serde(skip_serializing_if = "Option::is_none")]
     cost_pico_usd: Option<i128>,
-    peak_memory_mb: u64,
+    /// Absent when it is not known of any invocation.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    peak_memory_mb: Option<u64>,
     busy_ms: u64,
     starved_ms: u64,
     idle_ms: u64,
@@ -96,7 +98,9 @@ struct InvocationLine {
 
 #[derive(Debug, Serialize)]
 struct WorkLine {
-    peak_memory_mb: f64,
+    /// Absent when it is not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    peak_memory_mb: Option<f64>,
     busy_ms: f64,
     starved_ms: f64,
     idle_ms: f64,
@@ -150,7 +154,7 @@ impl Teller {
             billed_ms: invocation.billed_ms,
             cost_pico_usd: cost(environment, invocation.billed_ms, 1).map(|cost| cost.0),
             work: invocation.work.map(|work| WorkLine {
-                peak_memory_mb: invocation.peak_kib as f64 / 1_024.0,
+                peak_memory_mb: Some(invocation.peak_kib as f64 / 1_024.0).filter(|&peak_mb| peak_mb > 0.0),
                 busy_ms: milliseconds(work.busy_us()),
                 starved_ms: milliseconds(work.starved_us),
                 idle_ms: milliseconds(work.idle_us),
@@ -181,9 +185,16 @@ impl Teller {
         let advice = advice(totals, environment);
         let quantile_ms = |q| since.duration_us.quantile(q).unwrap_or_default() / 1_000.0;
         let work = all_work(&since);
+        let cost = cost(environment, since.billed_ms, since.invocations).map(|cost| cost.0);
+        let peak_memory_mb = Some(since.max_peak_kib.div_ceil(1_024)).filter(|&peak_mb| peak_mb > 0);
+        let absent: Vec<&str> =
+            [("cost_pico_usd", cost.is_none()), ("peak_memory_mb", peak_memory_mb.is_none())]
+                .into_iter()
+                .filter_map(|(name, is_absent)| is_absent.then_some(name))
+                .collect();
         let summary = Summary {
             kind: "tailor.summary",
-            metrics: self.emf.then(|| emf::Metadata::at(now_us / 1_000)),
+            metrics: self.emf.then(|| emf::Metadata::at(now_us / 1_000, &absent)),
             dimension: self.emf.then_some(environment.function.as_str()),
             function: &environment.function,
             version: &environment.version,
@@ -196,8 +207,8 @@ impl Teller {
             duration_p50_ms: quantile_ms(0.5),
             duration_p95_ms: quantile_ms(0.95),
             billed_ms: since.billed_ms,
-            cost_pico_usd: cost(environment, since.billed_ms, since.invocations).map(|cost| cost.0),
-            peak_memory_mb: since.max_peak_kib.div_ceil(1_024),
+            cost_pico_usd: cost,
+            peak_memory_mb,
             busy_ms: work.busy_us() / 1_000,
             starved_ms: work.starved_us / 1_000,
             idle_ms: work.idle_us / 1_000,

@@ -39,10 +39,10 @@ pub(super) struct Metadata {
 struct Directive {
     namespace: &'static str,
     dimensions: [[&'static str; 1]; 1],
-    metrics: &'static [Metric],
+    metrics: Vec<Metric>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Copy, Serialize)]
 #[serde(rename_all = "PascalCase")]
 struct Metric {
     name: &'static str,
@@ -50,9 +50,10 @@ struct Metric {
 }
 
 impl Metadata {
-    /// For a line written at `timestamp`, milliseconds since the Unix epoch.
-    pub(super) const fn at(timestamp: u64) -> Self {
-        let directive = Directive { namespace: NAMESPACE, dimensions: [["FunctionName"]], metrics: &METRICS };
+    /// For a line written at `timestamp`, milliseconds since the Unix epoch, that has all fields but `absent`.
+    pub(super) fn at(timestamp: u64, absent: &[&str]) -> Self {
+        let metrics = METRICS.into_iter().filter(|metric| !absent.contains(&metric.name)).collect();
+        let directive = Directive { namespace: NAMESPACE, dimensions: [["FunctionName"]], metrics };
         Self { timestamp, cloud_watch_metrics: [directive] }
     }
 }

@@ -89,6 +89,24 @@ fn metrics_are_embedded_as_cloudwatch_wants_them() {
     }
 }
 
+/// A killed process takes its peak with it: that is not a function which holds nothing.
+#[test]
+fn what_is_not_known_is_left_out() {
+    let unknown = Invocation { peak_kib: 0, ..invocation() };
+    let elsewhere = Environment { region: "moon-east-1".into(), ..environment() };
+    let mut teller = Teller::new(true, 5);
+    let line: Value = serde_json::from_str(&teller.finished(&unknown, &elsewhere).unwrap()).unwrap();
+    assert!(line["busy_ms"].is_number() && line.get("peak_memory_mb").is_none(), "{line}");
+    let summary = teller.summary(&Rollup::default(), &elsewhere, 0, 1).unwrap();
+    let summary: Value = serde_json::from_str(&summary).unwrap();
+    let metrics = summary["_aws"]["CloudWatchMetrics"][0]["Metrics"].as_array().unwrap();
+    for unknown in ["peak_memory_mb", "cost_pico_usd"] {
+        assert!(summary.get(unknown).is_none(), "{summary}");
+        assert!(metrics.iter().all(|metric| metric["Name"] != unknown), "{summary}");
+    }
+    assert_eq!(metrics.len(), 10);
+}
+
 #[test]
 fn lines_of_invocations_are_as_many_as_were_asked_for() {
     let (lines, _) = told(&mut Teller::new(false, 5), &mut Rollup::default(), 100);
