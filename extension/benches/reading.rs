@@ -1,4 +1,4 @@
-//! What one reading of the function's processes costs: CPU microseconds, per number of threads.
+//! What one reading of the function's processes costs: CPU microseconds, per number of threads and of processes.
 //!
 //! `cargo bench -p tailor-extension --bench reading` prints a table; ratios are to reading `/proc/self/stat`
 //! once, in the same run.
@@ -27,9 +27,25 @@ fn cost(mut action: impl FnMut()) -> f64 {
     (cpu_us() - before) / f64::from(ROUNDS)
 }
 
-/// A process with `threads` threads that all sleep.
+/// The same of a call after `child` ran for a moment.
+fn cost_after(child: &mut Child, mut action: impl FnMut()) -> f64 {
+    let (mut stdin, mut stdout) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+    let mut answer = [0];
+    let mut spent = 0.0;
+    for _ in 0..ROUNDS / 10 {
+        stdin.write_all(b"x").unwrap();
+        std::io::Read::read_exact(&mut stdout, &mut answer).unwrap();
+        let before = cpu_us();
+        action();
+        spent += cpu_us() - before;
+    }
+    (child.stdin, child.stdout) = (Some(stdin), Some(stdout));
+    spent / f64::from(ROUNDS / 10)
+}
+
+/// A process with `threads` threads that all sleep, but for the first, which answers every byte with one.
 fn sleeper(threads: u32) -> Child {
-    let program = "import sys,threading,time\nfor _ in range(int(sys.argv[1])-1): threading.Thread(target=lambda: time.sleep(1000),daemon=True).start()\nprint('ready',flush=True)\nsys.stdin.read()";
+    let program = "import sys,threading,time\nfor _ in range(int(sys.argv[1])-1): threading.Thread(target=lambda: time.sleep(1000),daemon=True).start()\n\nimport os\nos.write(1,b'x')\nwhile True: os.write(1,os.read(0,1))";
     let mut child = Command::new("python3")
         .args(["-c", program, &threads.to_string()])
         .env("LAMBDA_TASK_ROOT", "/var/task")
@@ -37,9 +53,7 @@ fn sleeper(threads: u32) -> Child {
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    let mut line = String::new();
-    std::io::BufRead::read_line(&mut std::io::BufReader::new(child.stdout.take().unwrap()), &mut line)
-        .unwrap();
+    std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut [0]).unwrap();
     child
 }
 
@@ -52,17 +66,34 @@ fn main() {
     let mut out = std::io::stdout();
     writeln!(out, "{:<28}{:>10}{:>10}", "", "CPU us", "ratio").unwrap();
     writeln!(out, "{:<28}{base:>10.1}{:>10.1}", "one small /proc file", 1.0).unwrap();
-    for threads in [1, 4, 12, 32] {
+    let mut tell = |what: &str, threads: u32, cost: f64| {
+        writeln!(out, "{:<28}{cost:>10.1}{:>10.1}", format!("{what}, {threads} threads"), cost / base)
+            .unwrap();
+    };
+    for threads in [1, 4, 12, 32, 100, 500] {
         let mut child = sleeper(threads);
         let mut processes = Processes::of_children(Peak::Reset);
         processes.read();
-        let read = cost(|| drop(processes.read()));
-        let reset = cost(|| processes.reset_peaks());
-        let tick = cost(|| processes.tick());
-        for (what, cost) in [("read", read), ("reset peaks", reset), ("tick", tick)] {
-            writeln!(out, "{:<28}{cost:>10.1}{:>10.1}", format!("{what}, {threads} threads"), cost / base)
-                .unwrap();
-        }
+        tell("read at rest", threads, cost(|| drop(processes.read())));
+        tell(
+            "read, reset",
+            threads,
+            cost_after(&mut child, || {
+                processes.read();
+                processes.reset_peaks();
+            }),
+        );
+        tell("tick", threads, cost_after(&mut child, || _ = processes.tick()));
+        tell("look back", threads, cost_after(&mut child, || _ = processes.look_back()));
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    let mut children: Vec<Child> = (0..60).map(|_| sleeper(1)).collect();
+    let mut processes = Processes::of_children(Peak::Reset);
+    (0..10).for_each(|_| drop(processes.read()));
+    let rest = cost(|| drop(processes.read()));
+    writeln!(out, "{:<28}{rest:>10.1}{:>10.1}", "60 processes at rest", rest / base).unwrap();
+    for child in &mut children {
         child.kill().unwrap();
         child.wait().unwrap();
     }

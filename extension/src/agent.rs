@@ -1,6 +1,7 @@
 //! What the extension knows and decides. Synchronous and without I/O but for reading `/proc`: the event
 //! loop around it is [`crate::lifecycle`].
 
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use agent_proto::batch::{Environment, EnvironmentId, Overhead};
@@ -115,8 +116,8 @@ impl Agent {
     /// Looks inside the running invocation.
     pub fn tick(&mut self) {
         let processes = &mut self.processes;
-        self.budget.spend(|| processes.tick());
-        if let Some(current) = &mut self.current {
+        let any_lives = self.budget.spend(|| processes.tick());
+        if let Some(current) = self.current.as_mut().filter(|_| any_lives) {
             current.last_look = current.began.elapsed();
         }
     }
@@ -169,7 +170,7 @@ impl Agent {
     /// SHUTDOWN: reads the last invocation's processes, if they still live. Mostly the platform has ended them
     /// before it tells us; then what the last look inside saw has to do.
     pub fn shutting_down(&mut self) {
-        let last_tick = self.processes.last_tick();
+        let last_tick = self.processes.last_look();
         let snapshot = self.processes.read();
         self.close_current(&snapshot, Some(&last_tick));
         self.collect_finished();
@@ -259,7 +260,7 @@ impl Agent {
 
     fn close_current(&mut self, end: &Snapshot, last_tick: Option<&Snapshot>) {
         let Some(current) = self.current.take() else { return };
-        let began = |process: &Reading| {
+        let began = |process: &Rc<Reading>| {
             current.start.processes.iter().any(|earlier| earlier.identity == process.identity)
         };
         let lives_in = |snapshot: &Snapshot| snapshot.processes.iter().any(began);

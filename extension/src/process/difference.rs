@@ -1,6 +1,7 @@
 //! What happened between two snapshots.
 
 use std::collections::HashMap;
+use std::rc::Rc;
 
 use tailor_sizing::invocation::Work;
 
@@ -59,9 +60,7 @@ struct Sums {
 #[must_use]
 pub fn between(start: &Snapshot, end: &Snapshot) -> Measured {
     let fresh = Reading::default();
-    let before = |process: &Reading| {
-        start.processes.iter().find(|earlier| earlier.identity == process.identity).unwrap_or(&fresh)
-    };
+    let before = |process: &Reading| start.named(process.identity).unwrap_or(&fresh);
     let mut sums = Sums::default();
     let mut work = Work::default();
     let mut children_ended = false;
@@ -69,7 +68,13 @@ pub fn between(start: &Snapshot, end: &Snapshot) -> Measured {
     let (mut old_peaks_kib, mut new_peaks_kib) = (0u64, 0u64);
     let (mut threads, mut threads_seen, mut descriptors) = (0usize, 0usize, 0u64);
     for process in &end.processes {
-        let earlier = before(process);
+        let mut earlier = before(process);
+        let as_found;
+        if let (true, Some(cpu_ns)) = (earlier.identity != process.identity, process.found_late_ns) {
+            // It has nothing to compare with but its clock, and begins here.
+            as_found = Reading { cpu_ns, ..Reading::clone(process) };
+            earlier = &as_found;
+        }
         sums.cpu_ns += process.cpu_ns.saturating_sub(earlier.cpu_ns);
         sums.system_ns += process.system_ns.saturating_sub(earlier.system_ns);
         children_ended |= process.ended_children_faults > earlier.ended_children_faults;
@@ -82,7 +87,9 @@ pub fn between(start: &Snapshot, end: &Snapshot) -> Measured {
         threads += process.live_threads;
         threads_seen += process.threads.len();
         descriptors += process.descriptors;
-        add_threads(earlier, process, &mut sums, &mut work);
+        if !earlier.passed_over && !process.passed_over {
+            add_threads(earlier, process, &mut sums, &mut work);
+        }
     }
     let ended_children_ns = of_ended_children(start, end);
     sums.cpu_ns += ended_children_ns;
@@ -121,23 +128,30 @@ pub fn between(start: &Snapshot, end: &Snapshot) -> Measured {
 /// before is not new. A child that ended together with its parent is found with the nearest forebear that lives;
 /// of one that nobody here waited for, as a daemon, nobody is told, and nothing may be taken off.
 fn of_ended_children(start: &Snapshot, end: &Snapshot) -> u64 {
-    let lives = |identity| end.processes.iter().any(|process| process.identity == identity);
-    let named = |pid| start.processes.iter().find(|process: &&Reading| process.identity.0 == pid);
+    let lives = |identity| end.named(identity).is_some();
+    // Ids rise with identities, and of two processes of one id the later lives.
+    let of_id = |pid| {
+        let after = start.processes.partition_point(|process| process.identity.0 <= pid);
+        start.processes[..after].last().filter(|process| process.identity.0 == pid)
+    };
     let mut counted_ns: HashMap<i32, u64> = HashMap::new();
     for gone in start.processes.iter().filter(|earlier| !lives(earlier.identity)) {
         let mut heir = gone.parent;
         // Each step is to another process, or round in circles should ids have been given again meanwhile.
         for _ in 0..start.processes.len() {
-            match named(heir) {
+            match of_id(heir) {
                 Some(forebear) if !lives(forebear.identity) => heir = forebear.parent,
                 _ => break,
             }
         }
         *counted_ns.entry(heir).or_default() += gone.cpu_ns + gone.ended_children_ns;
     }
-    let told = |process: &Reading| {
-        let earlier = named(process.identity.0).filter(|earlier| earlier.identity == process.identity);
-        let before_ns = earlier.map_or(0, |earlier| earlier.ended_children_ns);
+    let told = |process: &Rc<Reading>| {
+        let before_ns = match (start.named(process.identity), process.found_late_ns) {
+            (Some(earlier), _) => earlier.ended_children_ns,
+            (None, Some(_)) => process.ended_children_ns,
+            (None, None) => 0,
+        };
         let counted_ns = counted_ns.get(&process.identity.0).copied().unwrap_or_default();
         process.ended_children_ns.saturating_sub(before_ns).saturating_sub(counted_ns)
     };
@@ -151,6 +165,10 @@ fn add_threads(earlier: &Reading, process: &Reading, sums: &mut Sums, work: &mut
             .binary_search_by_key(&thread.tid, |thread| thread.tid)
             .map(|index| earlier.threads[index])
             .unwrap_or_default();
+        if thread.stale || then.stale {
+            // What it did, it may have done in an invocation before. It counts as not seen.
+            continue;
+        }
         let run_ns = thread.run_ns.saturating_sub(then.run_ns);
         let wait_ns = thread.wait_ns.saturating_sub(then.wait_ns);
         sums.run_ns += run_ns;
@@ -233,7 +251,11 @@ mod tests {
     }
 
     fn snapshot(processes: Vec<Reading>) -> Snapshot {
-        Snapshot { processes, peaks_reset: true, ..Snapshot::default() }
+        Snapshot {
+            processes: processes.into_iter().map(Rc::new).collect(),
+            peaks_reset: true,
+            ..Snapshot::default()
+        }
     }
 
     #[test]
@@ -317,7 +339,7 @@ mod tests {
         end.newcomers_peak_kib = 0;
         assert_eq!(between(&start, &end).peak_kib, 1_300);
         assert!(!between(&start, &end).peak_sampled);
-        end.processes[0].ended_children_faults = 1;
+        Rc::make_mut(&mut end.processes[0]).ended_children_faults = 1;
         assert!(between(&start, &end).peak_sampled, "one may have ended between two looks");
     }
 
@@ -331,7 +353,7 @@ mod tests {
             .unwrap();
         let pid = i32::try_from(child.id()).unwrap();
         let mut processes = Processes::new(Peak::Reset);
-        let probe = super::super::probe::Probe::open(pid, &processes.allowance);
+        let probe = super::super::probe::Probe::open(pid, None, &processes.allowance);
         processes.probes.push(probe.unwrap());
         processes.reset_peaks();
         let read = |processes: &mut Processes| {

@@ -19,13 +19,13 @@ impl Allowance {
         Self(Rc::new(Cell::new(files)))
     }
 
-    #[cfg(test)]
     pub(super) fn left(&self) -> usize {
         self.0.get()
     }
 }
 
-/// A file that is used again and again: held where the allowance lasts, opened each time where it does not.
+/// A file that is used again and again: held from its first use where the allowance lasts, opened each time where it
+/// does not.
 #[derive(Debug)]
 struct Held {
     path: Box<str>,
@@ -34,21 +34,35 @@ struct Held {
 }
 
 impl Held {
-    fn of(path: String, options: &OpenOptions, allowance: &Allowance) -> Self {
-        let left = allowance.0.get();
-        let file = if left > 0 { options.open(&path).ok() } else { None };
-        if file.is_some() {
-            allowance.0.set(left - 1);
+    fn of(path: String, allowance: &Allowance) -> Self {
+        Self { path: path.into_boxed_str(), file: None, allowance: allowance.clone() }
+    }
+
+    fn use_with<T>(&mut self, options: &OpenOptions, action: impl FnOnce(&File) -> Option<T>) -> Option<T> {
+        if let Some(file) = &self.file {
+            return action(file);
         }
-        Self { path: path.into_boxed_str(), file, allowance: allowance.clone() }
+        let file = options.open(&*self.path).ok()?;
+        let result = action(&file);
+        let left = self.allowance.left();
+        if left > 0 {
+            self.allowance.0.set(left - 1);
+            self.file = Some(file);
+        }
+        result
+    }
+
+    /// Lets others hold what they need more.
+    fn release(&mut self) {
+        if self.file.take().is_some() {
+            self.allowance.0.set(self.allowance.left() + 1);
+        }
     }
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
-        if self.file.is_some() {
-            self.allowance.0.set(self.allowance.0.get() + 1);
-        }
+        self.release();
     }
 }
 
@@ -59,15 +73,22 @@ pub(super) struct View(Held);
 impl View {
     /// A view of `path`, which need not be there.
     pub(super) fn of(path: String, allowance: &Allowance) -> Self {
-        Self(Held::of(path, File::options().read(true), allowance))
+        Self(Held::of(path, allowance))
     }
 
     /// Hands its content now to `parse`; `None` when it is not there, may not be read, or its process is gone.
-    pub(super) fn read<T>(&self, parse: impl FnOnce(&str) -> Option<T>) -> Option<T> {
-        match &self.0.file {
-            Some(file) => read(file, parse),
-            None => read_once(&self.0.path, parse),
-        }
+    pub(super) fn read<T>(&mut self, parse: impl FnOnce(&str) -> Option<T>) -> Option<T> {
+        self.0.use_with(File::options().read(true), |file| read(file, parse))
+    }
+
+    /// Whether reading it is one `pread`.
+    pub(super) const fn is_held(&self) -> bool {
+        self.0.file.is_some()
+    }
+
+    /// Lets others be held.
+    pub(super) fn release(&mut self) {
+        self.0.release();
     }
 }
 
@@ -78,27 +99,32 @@ pub(super) struct Knob(Held);
 impl Knob {
     /// The knob at `path`, which need not be there.
     pub(super) fn of(path: String, allowance: &Allowance) -> Self {
-        Self(Held::of(path, File::options().write(true), allowance))
+        Self(Held::of(path, allowance))
     }
 
     /// Writes `setting`; whether that was permitted.
-    pub(super) fn turn(&self, setting: &[u8]) -> bool {
-        let write = |file: &File| file.write_all_at(setting, 0);
-        let written = match &self.0.file {
-            Some(file) => write(file),
-            None => File::options().write(true).open(&*self.0.path).and_then(|file| write(&file)),
-        };
-        written.is_ok()
+    pub(super) fn turn(&mut self, setting: &[u8]) -> bool {
+        let write = |file: &File| file.write_all_at(setting, 0).ok();
+        self.0.use_with(File::options().write(true), write).is_some()
     }
 }
 
-/// Reads a small file once. Names in it may be of any bytes; numbers are what is wanted.
+/// Reads a small file once.
 pub(super) fn read_once<T>(path: &str, parse: impl FnOnce(&str) -> Option<T>) -> Option<T> {
     read(&File::open(path).ok()?, parse)
 }
 
+/// Names in it may be of any bytes; numbers are what is wanted.
 fn read<T>(file: &File, parse: impl FnOnce(&str) -> Option<T>) -> Option<T> {
+    #[cfg(test)]
+    READS.set(READS.get() + 1);
     let mut buffer = [0u8; CAPACITY];
     let length = file.read_at(&mut buffer, 0).ok().filter(|&length| length > 0)?;
     parse(&String::from_utf8_lossy(&buffer[..length]))
+}
+
+#[cfg(test)]
+thread_local! {
+    /// Files this thread has read: what a reading costs, whatever else runs on the machine.
+    pub(super) static READS: Cell<usize> = const { Cell::new(0) };
 }

@@ -87,7 +87,7 @@ impl Watch {
 
 impl Network {
     fn of(prefix: &'static str, allowance: &Allowance) -> Option<Self> {
-        let interfaces = View::of("/proc/net/dev".to_owned(), allowance);
+        let mut interfaces = View::of("/proc/net/dev".to_owned(), allowance);
         interfaces.read(|text| parse::interface_bytes(text, prefix))?;
         let tcp = View::of("/proc/net/snmp".to_owned(), allowance);
         Some(Self { prefix, interfaces, tcp, read: None })

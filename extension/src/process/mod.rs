@@ -4,6 +4,7 @@
 //! invocation and opens the next, exactly, and no handler ever waits for it.
 
 pub mod budget;
+mod choice;
 mod difference;
 mod files;
 pub mod machine;
@@ -13,14 +14,18 @@ mod scan;
 mod threads;
 
 use std::collections::HashMap;
+use std::rc::Rc;
+
+use nix::time::{ClockId, clock_gettime};
 
 pub use difference::{Measured, between};
 pub use probe::Reading;
 pub use threads::ThreadReading;
 
+use choice::{Candidate, choose};
 use files::{Allowance, View};
 use machine::{Machine, Watch};
-use probe::{Glance, Probe};
+use probe::Probe;
 use scan::Scanner;
 
 use crate::settings::Peak;
@@ -29,8 +34,16 @@ use crate::settings::Peak;
 /// eighth of the 1,024 that Lambda gives the function and its extensions together.
 const MAX_HELD: usize = 128;
 
+/// Files of threads that are opened in one look at most, where threads are many or no more can be held: each costs ten
+/// times a held one.
+const MAX_DEAR: usize = 16;
+
 /// Processes that are read at most: as many as Lambda lets an environment have.
 const MAX_PROCESSES: usize = 1_024;
+
+/// Processes that are first met in one look at most: each costs as much as several known ones. Others wait for the
+/// next.
+const MAX_MET: usize = 8;
 
 /// Threads that ticks remember for one invocation at most. More than Lambda lets live at once; a function that
 /// starts and ends more than these in one invocation is one whose waits are inferred.
@@ -45,21 +58,23 @@ pub struct Processes {
     /// Threads as the ticks of this invocation last saw them, by process and thread id. Those that end take
     /// their counters with them, and this is what is left.
     ticked: HashMap<(i32, i32), ThreadReading>,
-    /// What the last tick of this invocation saw, and the most that processes begun in it held at any tick, KiB.
-    glances: Vec<Glance>,
+    /// Something was looked at in this invocation, and the most that processes begun in it held at any look, KiB.
+    looked: bool,
     newcomers_peak_kib: u64,
     watch: Watch,
     loadavg: View,
     allowance: Allowance,
     /// The id that was given last when we looked last. Unchanged, no process and no thread has begun since.
     last_id: Option<u64>,
+    /// When the last reading was, in the clock ticks in which the beginnings of processes are told.
+    read_at_ticks: Option<u64>,
 }
 
 /// All of the function's processes at one moment.
 #[derive(Debug, Clone, Default)]
 pub struct Snapshot {
-    /// One reading per live process.
-    pub processes: Vec<Reading>,
+    /// One reading per live process, by rising identity.
+    pub processes: Vec<Rc<Reading>>,
     /// Whether the peaks in this snapshot go back to a reset at the start of the invocation only.
     pub peaks_reset: bool,
     /// The most that processes begun in the invocation were seen to hold at once before some of them ended, KiB.
@@ -88,32 +103,51 @@ impl Processes {
             probes: vec![],
             peak,
             ticked: HashMap::new(),
-            glances: vec![],
+            looked: false,
             newcomers_peak_kib: 0,
             watch: Watch::new(&allowance),
             loadavg: View::of("/proc/loadavg".to_owned(), &allowance),
             allowance,
             last_id: None,
+            read_at_ticks: None,
         }
     }
 
     /// Reads every process, new ones included. Processes that ended are dropped.
     ///
     /// The CPU clocks of known processes are read before anything else: the thawed handler is running
-    /// already, and each microsecond later is a microsecond of the next invocation counted to the last.
+    /// already, and each microsecond later is a microsecond of the next invocation counted to the last. They also
+    /// say which processes ran at all: of the others nothing else needs reading. When more ran than is cheap to read,
+    /// the rest are passed over.
     pub fn read(&mut self) -> Snapshot {
         let clocks: Vec<_> = self.probes.iter().map(Probe::cpu_ns).collect();
         let may_have_begun = self.something_began();
+        let mut chosen = self.choose_since(&clocks, Probe::ran_since_read).into_iter().peekable();
         let mut processes = Vec::with_capacity(self.probes.len());
         let mut peaks_reset = self.peak == Peak::Reset;
-        let mut clock = clocks.into_iter();
+        let (mut dear, mut wanted) = (MAX_DEAR, false);
+        let mut clocks = clocks.into_iter().enumerate();
+        let ticked = &self.ticked;
         self.probes.retain_mut(|probe| {
-            let mut reading = probe.read(clock.next().flatten(), may_have_begun);
-            if let Some(reading) = &mut reading {
-                add_ended_threads(reading, &self.ticked);
-            }
-            peaks_reset &= probe.peak_was_reset() || probe.is_new;
-            probe.is_new = false;
+            let Some((index, cpu_ns)) = clocks.next() else { return true };
+            let was_reset = probe.peak_was_reset() || probe.is_new;
+            let ran = probe.ran_since_read(cpu_ns).is_some();
+            let reading = if probe.is_gone(cpu_ns) {
+                None
+            } else if chosen.next_if_eq(&index).is_some() {
+                let reading = probe.read(cpu_ns, may_have_begun, &mut dear);
+                wanted |= !probe.is_held();
+                reading.map(|mut reading| {
+                    add_ended_threads(&mut reading, ticked);
+                    probe.keep(reading)
+                })
+            } else if ran {
+                probe.pass_over(cpu_ns, may_have_begun)
+            } else {
+                probe.repeat()
+            };
+            peaks_reset &= was_reset && !reading.as_ref().is_some_and(|reading| reading.passed_over);
+            (probe.is_new, probe.glance, probe.rests) = (false, None, !ran);
             let alive = reading.is_some();
             processes.extend(reading);
             alive
@@ -122,53 +156,115 @@ impl Processes {
             for mut probe in self.find_new() {
                 // Found only now: all of its life lies in this invocation, or before the first.
                 probe.is_new = false;
-                if let Some(reading) = probe.read(probe.cpu_ns(), true) {
-                    processes.push(reading);
+                if let Some(reading) = probe.read(probe.cpu_ns(), true, &mut dear) {
+                    processes.push(probe.keep(reading));
                     self.probes.push(probe);
                 }
             }
         }
+        if wanted {
+            self.probes.iter_mut().filter(|probe| probe.rests).for_each(Probe::release);
+        }
+        processes.sort_unstable_by_key(|process| process.identity);
         self.ticked.clear();
-        self.glances.clear();
+        self.looked = false;
+        self.read_at_ticks = now_ticks();
         let newcomers_peak_kib = std::mem::take(&mut self.newcomers_peak_kib);
         Snapshot { processes, peaks_reset, newcomers_peak_kib, machine: self.watch.read() }
     }
 
-    /// What the last tick saw, as far as it looked: for an invocation whose processes are gone.
+    /// What the last look saw, as far as it looked: for an invocation whose processes are gone.
     #[must_use]
-    pub fn last_tick(&self) -> Snapshot {
-        let reading = |glance: &Glance| {
-            let (identity, cpu_ns) = (glance.identity, glance.cpu_ns);
-            let mut reading = Reading { identity, cpu_ns, ..Reading::default() };
+    pub fn last_look(&self) -> Snapshot {
+        if !self.looked {
+            return Snapshot::default();
+        }
+        let reading = |probe: &Probe| {
+            let glance = probe.glance.or_else(|| probe.glance_at_rest())?;
+            let (cpu_ns, peak_kib) = (glance.cpu_ns, glance.peak_kib);
+            let mut reading = Reading { identity: probe.identity(), cpu_ns, peak_kib, ..Reading::default() };
             add_ended_threads(&mut reading, &self.ticked);
             reading.live_threads = reading.threads.len();
-            reading
+            Some(Rc::new(reading))
         };
-        Snapshot { processes: self.glances.iter().map(reading).collect(), ..Snapshot::default() }
+        let mut processes: Vec<_> = self.probes.iter().filter_map(reading).collect();
+        processes.sort_unstable_by_key(|process| process.identity);
+        Snapshot { processes, ..Snapshot::default() }
     }
 
-    /// Looks at the threads in the middle of an invocation, so that those that end before it does are not
-    /// lost without a trace.
-    pub fn tick(&mut self) {
+    /// Looks inside in the middle of an invocation, so that what ends before it does is not lost without a trace:
+    /// threads, memory, and the invocation itself. Tells whether any process lives that could be looked at.
+    pub fn tick(&mut self) -> bool {
         let may_have_begun = self.something_began();
         if may_have_begun {
             let new = self.find_new();
             self.probes.extend(new);
         }
-        self.glances.clear();
-        for probe in &mut self.probes {
-            let pid = probe.pid();
-            self.glances.push(probe.glance());
-            let threads = probe.thread_times(may_have_begun);
-            for thread in threads {
-                let key = (pid, thread.tid);
-                if self.ticked.len() < MAX_TICKED || self.ticked.contains_key(&key) {
-                    self.ticked.insert(key, thread);
-                }
+        self.look(|probe, cpu_ns, dear| probe.tick(cpu_ns, may_have_begun, dear), may_have_begun)
+    }
+
+    /// The same as cheaply as can be: clocks, and of what ran memory and the threads that account for it.
+    pub fn look_back(&mut self) -> bool {
+        self.look(Probe::look_back, false)
+    }
+
+    fn look(
+        &mut self,
+        mut look_at: impl FnMut(&mut Probe, Option<u64>, &mut usize),
+        may_have_begun: bool,
+    ) -> bool {
+        let clocks: Vec<_> = self.probes.iter().map(Probe::cpu_ns).collect();
+        let mut chosen = self.choose_since(&clocks, Probe::ran_since_look).into_iter().peekable();
+        let (mut dear, mut newcomers_kib, mut any_lives) = (MAX_DEAR, 0, false);
+        for (index, (probe, cpu_ns)) in self.probes.iter_mut().zip(clocks).enumerate() {
+            let is_chosen = chosen.next_if_eq(&index).is_some();
+            if probe.is_gone(cpu_ns) {
+                // What was seen of it stands.
+                continue;
             }
+            any_lives = true;
+            if is_chosen {
+                look_at(probe, cpu_ns, &mut dear);
+                for thread in probe.threads().filter(|thread| !thread.stale) {
+                    let key = (probe.pid(), thread.tid);
+                    if self.ticked.len() < MAX_TICKED || self.ticked.contains_key(&key) {
+                        self.ticked.insert(key, thread);
+                    }
+                }
+            } else {
+                probe.glance_over(cpu_ns, may_have_begun);
+            }
+            newcomers_kib += probe.glance.filter(|_| probe.is_new).map_or(0, |glance| glance.peak_kib);
         }
-        let newcomers_kib = self.glances.iter().map(|glance| glance.peak_kib).sum();
+        self.looked |= any_lives;
         self.newcomers_peak_kib = self.newcomers_peak_kib.max(newcomers_kib);
+        any_lives
+    }
+
+    /// The indices of the processes to read, when their clocks say `clocks` and `ran` tells what that means.
+    fn choose_since(
+        &self,
+        clocks: &[Option<u64>],
+        ran: impl Fn(&Probe, Option<u64>) -> Option<u64>,
+    ) -> Vec<usize> {
+        let all = || self.probes.iter().zip(clocks);
+        let gone: Vec<&Probe> =
+            all().filter(|(probe, clock)| probe.is_gone(**clock)).map(|(probe, _)| probe).collect();
+        // Who waited for one that is gone is told of it, and whom it left behind has another parent now.
+        let inherits = |probe: &Probe| {
+            gone.iter().any(|gone| gone.parent() == Some(probe.pid()) || probe.parent() == Some(gone.pid()))
+        };
+        let candidate = |(index, (probe, &clock)): (usize, (&Probe, &Option<u64>))| {
+            let (ran_ns, is_heir) = (ran(probe, clock), inherits(probe));
+            let is_due = !probe.is_gone(clock) && (ran_ns.is_some() || is_heir);
+            is_due.then(|| Candidate {
+                index,
+                is_heir,
+                ran_ns: ran_ns.unwrap_or_default(),
+                is_held: probe.is_held(),
+            })
+        };
+        choose(all().enumerate().filter_map(candidate).collect())
     }
 
     /// Whether any process or thread may have begun since this was asked last: one read that saves a scan.
@@ -178,12 +274,17 @@ impl Processes {
     }
 
     fn find_new(&mut self) -> Vec<Probe> {
-        let new = self.scanner.new_pids(|pid| self.probes.iter().any(|probe| probe.pid() == pid));
-        let room = MAX_PROCESSES.saturating_sub(self.probes.len());
-        new.into_iter().filter_map(|pid| Probe::open(pid, &self.allowance)).take(room).collect()
+        let mut known: Vec<i32> = self.probes.iter().map(Probe::pid).collect();
+        known.sort_unstable();
+        let room = MAX_PROCESSES.saturating_sub(known.len()).min(MAX_MET);
+        let (new, are_more) = self.scanner.new_pids(&known, room);
+        if are_more && room > 0 {
+            self.last_id = None;
+        }
+        new.into_iter().filter_map(|pid| Probe::open(pid, self.read_at_ticks, &self.allowance)).collect()
     }
 
-    /// Starts a new peak for every process, where that is wanted and permitted.
+    /// Starts a new peak for every process that was read, where that is wanted and permitted.
     pub fn reset_peaks(&mut self) {
         if self.peak == Peak::Reset {
             self.probes.iter_mut().for_each(Probe::reset_peak);
@@ -191,16 +292,26 @@ impl Processes {
     }
 }
 
+/// The time since the machine started, in the clock ticks of `/proc`.
+fn now_ticks() -> Option<u64> {
+    let now = clock_gettime(ClockId::CLOCK_BOOTTIME).ok()?;
+    let nanoseconds = i128::from(now.tv_sec()) * 1_000_000_000 + i128::from(now.tv_nsec());
+    u64::try_from(nanoseconds / i128::from(parse::TICK_NS)).ok()
+}
+
 /// Adds the threads that ticks saw and that are gone.
 fn add_ended_threads(reading: &mut Reading, ticked: &HashMap<(i32, i32), ThreadReading>) {
     let live = reading.threads.len();
+    reading.live_threads = live;
+    if ticked.is_empty() {
+        return;
+    }
     for (&(pid, tid), &thread) in ticked {
         let is_live = reading.threads[..live].binary_search_by_key(&tid, |thread| thread.tid).is_ok();
         if pid == reading.identity.0 && !is_live {
             reading.threads.push(thread);
         }
     }
-    reading.live_threads = live;
     reading.threads.sort_unstable_by_key(|thread| thread.tid);
 }
 
@@ -211,6 +322,12 @@ pub fn own_resident_kib() -> u64 {
 }
 
 impl Snapshot {
+    /// The reading of one process.
+    fn named(&self, identity: (i32, u64)) -> Option<&Reading> {
+        let place = self.processes.binary_search_by_key(&identity, |process| process.identity).ok()?;
+        Some(&*self.processes[place])
+    }
+
     /// Resident memory of all processes, KiB. Pages they share count once for each.
     #[must_use]
     pub fn resident_kib(&self) -> u64 {
@@ -219,61 +336,4 @@ impl Snapshot {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::process::{Child, Command, Stdio};
-
-    use super::*;
-
-    fn held_views() -> usize {
-        let links = std::fs::read_dir("/proc/self/fd")
-            .unwrap()
-            .filter_map(|entry| entry.ok()?.path().read_link().ok());
-        links.filter(|path| path.starts_with("/proc") && path.ends_with("stat")).count()
-    }
-
-    /// Titles are cut at 15 bytes, also in the middle of a letter.
-    #[test]
-    fn a_process_with_any_name_is_measured() {
-        let script = r"printf '\320\236\320\261\321\200\320\260\320\261\320\276\321\202\321' > /proc/$$/comm; echo; read stop";
-        let mut command = Command::new("sh");
-        command.args(["-c", script]).env("LAMBDA_TASK_ROOT", "/");
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-        let mut named = [0];
-        std::io::Read::read_exact(&mut child.stdout.take().unwrap(), &mut named).unwrap();
-        let pid = i32::try_from(child.id()).unwrap();
-        let comm = std::fs::read(format!("/proc/{pid}/comm")).unwrap();
-        assert!(std::str::from_utf8(&comm).is_err(), "{comm:?}");
-        let snapshot = Processes::of_children(Peak::Sampled).read();
-        let found = snapshot.processes.iter().find(|process| process.identity.0 == pid);
-        assert!(found.is_some_and(|process| process.resident_kib > 0 && process.threads.len() == 1));
-        child.kill().unwrap();
-        child.wait().unwrap();
-    }
-
-    /// A function may start as many processes as it likes.
-    #[test]
-    fn descriptors_are_bounded_however_many_processes_there_are() {
-        let mut children: Vec<Child> = (0..2 * MAX_HELD)
-            .map(|_| Command::new("cat").env("LAMBDA_TASK_ROOT", "/").stdin(Stdio::piped()).spawn().unwrap())
-            .collect();
-        let mut processes = Processes::of_children(Peak::Sampled);
-        let snapshot = processes.read();
-        let seen = |child: &&Child| {
-            let pid = i32::try_from(child.id()).unwrap();
-            snapshot.processes.iter().any(|process| process.identity.0 == pid && process.resident_kib > 0)
-        };
-        assert_eq!(children.iter().filter(seen).count(), children.len(), "each is read all the same");
-        assert!(processes.allowance.left() == 0 && held_views() <= MAX_HELD, "{}", held_views());
-        for child in &mut children {
-            child.kill().unwrap();
-            child.wait().unwrap();
-        }
-        processes.read();
-        // Other tests' children are ours, too, while they run.
-        assert!(
-            processes.allowance.left() > MAX_HELD / 2,
-            "what ended is let go: {}",
-            processes.allowance.left()
-        );
-    }
-}
+mod tests;

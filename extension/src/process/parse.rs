@@ -1,5 +1,8 @@
 //! Reading the kernel's text files. Lines that are missing read as zero: kernels differ in what they show.
 
+/// Length of the kernel's clock tick in `/proc/PID/stat`: `USER_HZ` is 100 on every Linux Lambda runs on.
+pub(super) const TICK_NS: u64 = 10_000_000;
+
 /// The fields of `/proc/PID/stat` that are used; times in clock ticks.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Stat {
@@ -15,6 +18,13 @@ pub(super) struct Stat {
     /// Live threads.
     pub(super) threads: u64,
     pub(super) started_ticks: u64,
+}
+
+impl Stat {
+    /// Its CPU time, in steps of a tick.
+    pub(super) const fn cpu_ns(&self) -> u64 {
+        (self.user_ticks + self.system_ticks) * TICK_NS
+    }
 }
 
 /// Parses `/proc/PID/stat`; `None` when it is not one.

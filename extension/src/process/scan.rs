@@ -26,6 +26,9 @@ pub(super) struct Scanner {
     extensions: Option<PathBuf>,
     /// Whether a process is the function's, by id. Forgotten when the process is.
     verdicts: HashMap<i32, bool>,
+    /// The platform's children that are looked at; other tests have some, too.
+    #[cfg(test)]
+    only: Option<Vec<i32>>,
 }
 
 impl Scanner {
@@ -36,24 +39,47 @@ impl Scanner {
             platform_pid: nix::unistd::getppid().as_raw(),
             extensions: executable.and_then(|path| path.parent().map(Path::to_owned)),
             verdicts: HashMap::new(),
+            #[cfg(test)]
+            only: None,
         }
     }
 
     /// Takes this process for the platform.
     pub(super) fn of_children() -> Self {
         let own_pid = nix::unistd::getpid().as_raw();
-        Self { own_pid, platform_pid: own_pid, extensions: None, verdicts: HashMap::new() }
+        Self {
+            own_pid,
+            platform_pid: own_pid,
+            extensions: None,
+            verdicts: HashMap::new(),
+            #[cfg(test)]
+            only: None,
+        }
     }
 
-    /// The function's processes that are not `known` yet.
-    pub(super) fn new_pids(&mut self, known: impl Fn(i32) -> bool) -> Vec<i32> {
-        let Ok(entries) = fs::read_dir("/proc") else { return vec![] };
-        let pids: Vec<i32> =
+    /// Takes these and their descendants for the function's, and nothing else.
+    #[cfg(test)]
+    pub(super) fn forget_all_but(&mut self, pids: Vec<i32>) {
+        self.only = Some(pids);
+    }
+
+    /// So many of the function's processes that are not `known` (by rising id) yet, and whether there may be more.
+    pub(super) fn new_pids(&mut self, known: &[i32], room: usize) -> (Vec<i32>, bool) {
+        let Ok(entries) = fs::read_dir("/proc") else { return (vec![], false) };
+        let mut pids: Vec<i32> =
             entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect();
-        self.verdicts.retain(|pid, _| pids.contains(pid));
-        pids.into_iter()
-            .filter(|&pid| !known(pid) && self.belongs_to_function(pid, MAX_GENERATIONS))
-            .collect()
+        pids.sort_unstable();
+        self.verdicts.retain(|pid, _| pids.binary_search(pid).is_ok());
+        let mut found = vec![];
+        for pid in pids {
+            if known.binary_search(&pid).is_err() && self.belongs_to_function(pid, MAX_GENERATIONS) {
+                if found.len() == room {
+                    return (found, true);
+                }
+                found.push(pid);
+            }
+        }
+        (found, false)
     }
 
     fn belongs_to_function(&mut self, pid: i32, generations: usize) -> bool {
@@ -64,6 +90,10 @@ impl Scanner {
             return verdict;
         }
         let Some(parent) = parent_of(pid) else { return false };
+        #[cfg(test)]
+        if parent == self.platform_pid && self.only.as_ref().is_some_and(|only| !only.contains(&pid)) {
+            return false;
+        }
         let verdict = if parent == self.platform_pid {
             knows_the_code(pid) && !self.is_extension(pid)
         } else {

@@ -1,5 +1,10 @@
 //! The threads of one process: which there are, and how long each ran and waited.
+//!
+//! All are read where they are few, as in ordinary runtimes. Of many only so many are read that they account for the
+//! CPU time of the process, those first that ran last: a thread that did not run cannot have waited either, because
+//! the kernel books a wait when it ends.
 
+use std::cmp::Reverse;
 use std::fs;
 
 use super::files::{Allowance, View, read_once};
@@ -8,6 +13,15 @@ use super::parse;
 /// Threads whose context switches are read each time. That file is dear (6 µs), and a function with more
 /// busy threads than this is not understood by counting its switches.
 const MAX_SWITCH_READS: usize = 4;
+
+/// A process with more threads has many. Ordinary runtimes have a dozen or two, large thread pools a hundred.
+const MANY: usize = 100;
+
+/// The part of the process's CPU time, in hundredths, that accounts for all of it.
+const ACCOUNTED_PERCENT: u128 = 99;
+
+/// How often in a row the list of many threads is left as it is; listing 500 takes as long as all other reading.
+const MAX_LISTS_PUT_OFF: u32 = 16;
 
 /// One thread at one moment. Counters run since the thread began.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -24,6 +38,8 @@ pub struct ThreadReading {
     pub voluntary_switches: u64,
     /// Context switches forced on it.
     pub involuntary_switches: u64,
+    /// The counters may be older than the reading: what they say is not of one invocation.
+    pub stale: bool,
 }
 
 /// How often a thread gave up its CPU and was put off it, since it began.
@@ -31,6 +47,15 @@ pub struct ThreadReading {
 pub(super) struct Switches {
     pub(super) voluntary: u64,
     pub(super) involuntary: u64,
+}
+
+/// How much is worth knowing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Depth {
+    /// Every thread, unless there are many.
+    Full,
+    /// No more than accounts for the CPU time.
+    Accounted,
 }
 
 /// An open view of a process's threads.
@@ -42,12 +67,20 @@ pub(super) struct Threads {
     threads: Vec<Thread>,
     /// As the process's `stat` told when the list was made.
     count: u64,
+    lists_put_off: u32,
+    /// Counts the looks at the threads.
+    look: u64,
 }
 
 #[derive(Debug)]
 struct Thread {
     schedstat: View,
     last: ThreadReading,
+    /// It may have begun long before it was listed.
+    listed_late: bool,
+    /// The looks at which it was read last, and at which it was seen to have run.
+    read_at: u64,
+    ran_at: u64,
     /// `timeslices` when the switches were read last.
     switches_at: u64,
 }
@@ -55,45 +88,119 @@ struct Thread {
 impl Threads {
     /// The threads under `/proc/PID`, not listed yet.
     pub(super) fn of(pid: i32, allowance: &Allowance) -> Self {
-        let allowance = allowance.clone();
-        Self { pid, folder: format!("/proc/{pid}/task"), allowance, threads: vec![], count: 0 }
+        let (folder, allowance) = (format!("/proc/{pid}/task"), allowance.clone());
+        Self { pid, folder, allowance, threads: vec![], count: 0, lists_put_off: 0, look: 0 }
     }
 
-    /// Lists the threads anew if some may have begun or ended since the last time.
-    pub(super) fn refresh(&mut self, count: u64, may_have_begun: bool) {
-        if !may_have_begun && count == self.count {
+    /// Lists the threads anew if some may have begun or ended since the last time; many, only `at_leisure` or when
+    /// that was put off too often.
+    pub(super) fn refresh(&mut self, count: u64, may_have_begun: bool, at_leisure: bool) {
+        if self.lists_put_off == 0 && !may_have_begun && count == self.count {
             return;
         }
+        let are_many = self.threads.len() > MANY;
+        if are_many && !at_leisure && self.lists_put_off < MAX_LISTS_PUT_OFF {
+            self.lists_put_off += 1;
+            return;
+        }
+        let listed_late = std::mem::take(&mut self.lists_put_off) > 0;
         self.count = count;
         let Ok(entries) = fs::read_dir(&self.folder) else { return };
         let mut tids: Vec<i32> =
             entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect();
         tids.sort_unstable();
         self.threads.retain(|thread| tids.binary_search(&thread.last.tid).is_ok());
-        for tid in tids {
-            if let Err(place) = self.threads.binary_search_by_key(&tid, |thread| thread.last.tid) {
-                let schedstat = View::of(self.path(tid, "schedstat"), &self.allowance);
-                let last = ThreadReading { tid, ..ThreadReading::default() };
-                self.threads.insert(place, Thread { schedstat, last, switches_at: 0 });
+        // Both rise; the new ones go to where they belong in one pass.
+        let known = std::mem::take(&mut self.threads);
+        let mut known = known.into_iter().peekable();
+        self.threads = tids
+            .into_iter()
+            .map(|tid| {
+                known.next_if(|thread| thread.last.tid == tid).unwrap_or_else(|| self.begun(tid, listed_late))
+            })
+            .collect();
+    }
+
+    fn begun(&self, tid: i32, listed_late: bool) -> Thread {
+        Thread {
+            schedstat: View::of(self.path(tid, "schedstat"), &self.allowance),
+            last: ThreadReading { tid, stale: listed_late, ..ThreadReading::default() },
+            listed_late,
+            read_at: 0,
+            ran_at: 0,
+            switches_at: 0,
+        }
+    }
+
+    /// Reads run and wait times; those of threads that ended meanwhile stay as they were. The process ran for `ran_ns`
+    /// since the last look, if that is known; `dear` is how many files that are not held may be read, over all.
+    pub(super) fn read_times(&mut self, ran_ns: Option<u64>, depth: Depth, dear: &mut usize) {
+        self.look += 1;
+        let all = depth == Depth::Full && self.threads.len() <= MANY;
+        let mut order: Vec<usize> = (0..self.threads.len()).collect();
+        if !all {
+            // Those that ran last; of others, those not read for longest.
+            order.sort_unstable_by_key(|&index| {
+                let thread = &self.threads[index];
+                (Reverse(thread.ran_at), thread.read_at, thread.last.tid)
+            });
+        }
+        let mut seen_ns = 0u64;
+        let accounted = |seen_ns: u64| {
+            ran_ns.is_some_and(|ran_ns| u128::from(seen_ns) * 100 >= u128::from(ran_ns) * ACCOUNTED_PERCENT)
+        };
+        let mut needed = 0;
+        for index in order {
+            if !all && accounted(seen_ns) {
+                break;
+            }
+            let thread = &mut self.threads[index];
+            let is_dear = !thread.schedstat.is_held() && (!all || self.allowance.left() == 0);
+            if is_dear {
+                if *dear == 0 {
+                    continue;
+                }
+                *dear -= 1;
+            }
+            let (was_stale, before_ns) = (thread.last.stale, thread.last.run_ns);
+            thread.read(self.look);
+            if !was_stale && !thread.last.stale {
+                seen_ns += thread.last.run_ns - before_ns;
+            }
+            needed += usize::from(!thread.schedstat.is_held() && thread.ran_at == self.look);
+        }
+        // The hundredth that may be theirs adds up over many looks: what they show next has to be a new start.
+        for thread in self.threads.iter_mut().filter(|thread| thread.read_at != self.look) {
+            thread.last.stale = true;
+        }
+        self.make_room(needed);
+    }
+
+    /// Releases the files of so many threads that have not run for longest, for others that do.
+    fn make_room(&mut self, wanted: usize) {
+        for _ in 0..wanted {
+            let held = self.threads.iter_mut().filter(|thread| thread.schedstat.is_held());
+            match held.min_by_key(|thread| thread.ran_at).filter(|thread| thread.ran_at < self.look) {
+                Some(thread) => thread.schedstat.release(),
+                None => return,
             }
         }
     }
 
-    /// Reads run and wait times; those of threads that ended meanwhile stay as they were.
-    pub(super) fn read_times(&mut self) -> impl Iterator<Item = ThreadReading> + '_ {
-        self.threads.iter_mut().map(|thread| {
-            if let Some([run_ns, wait_ns, timeslices]) = thread.schedstat.read(parse::schedstat) {
-                thread.last = ThreadReading { run_ns, wait_ns, timeslices, ..thread.last };
-            }
-            thread.last
-        })
+    /// The threads as they were seen last, by rising id.
+    pub(super) fn readings(&self) -> impl Iterator<Item = ThreadReading> + '_ {
+        self.threads.iter().map(|thread| thread.last)
     }
 
-    /// Reads everything, context switches too, of the threads that were put on a CPU most often since the
+    /// Lets others hold files: the process does not run.
+    pub(super) fn release(&mut self) {
+        self.threads.iter_mut().for_each(|thread| thread.schedstat.release());
+    }
+
+    /// Reads context switches, too, of the threads that were put on a CPU most often since the
     /// last time; a thread that was not cannot have switched. `first` are those of the process's first thread, when
     /// they are known already.
-    pub(super) fn read(&mut self, first: Option<Switches>) -> Vec<ThreadReading> {
-        self.read_times().for_each(drop);
+    pub(super) fn read_switches(&mut self, first: Option<Switches>) {
         let mut ran: Vec<(u64, usize)> = self
             .threads
             .iter()
@@ -118,10 +225,27 @@ impl Threads {
                 thread.switches_at = thread.last.timeslices;
             }
         }
-        self.threads.iter().map(|thread| thread.last).collect()
     }
 
     fn path(&self, tid: i32, file: &str) -> String {
         format!("{}/{tid}/{file}", self.folder)
+    }
+}
+
+impl Thread {
+    fn read(&mut self, look: u64) {
+        // Of one that is read for the first time long after it began, nobody knows when it ran.
+        let is_known = self.read_at > 0 || !self.last.stale;
+        self.read_at = look;
+        // What one that was listed late did before is not known to be new: the first reading is where it starts.
+        self.last.stale = std::mem::take(&mut self.listed_late);
+        if let Some([run_ns, wait_ns, timeslices]) = self.schedstat.read(parse::schedstat) {
+            if is_known && run_ns > self.last.run_ns {
+                self.ran_at = look;
+            }
+            // A counter of the kernel's does not fall; whatever shows one that does is not worth a panic.
+            let run_ns = run_ns.max(self.last.run_ns);
+            self.last = ThreadReading { run_ns, wait_ns, timeslices, ..self.last };
+        }
     }
 }

@@ -1,0 +1,189 @@
+use std::io::{Read, Write};
+use std::process::{Child, Command, Stdio};
+
+use super::files::READS;
+use super::*;
+
+/// A child that is the function's, and ends with the test.
+struct Function(Child);
+
+impl Function {
+    fn start(program: &str, arguments: &[&str]) -> Self {
+        let mut command = Command::new(program);
+        command.args(arguments).env("LAMBDA_TASK_ROOT", "/").stdin(Stdio::piped()).stdout(Stdio::piped());
+        Self(command.spawn().unwrap())
+    }
+
+    /// Runs a Python program that serves `answer(byte)` and has said that it is ready.
+    fn serve(program: &str) -> Self {
+        let serve =
+            "\nos.write(1,b'x')\nwhile True:\n b=os.read(0,1)\n if not b: break\n answer(b); os.write(1,b)";
+        let mut function =
+            Self::start("python3", &["-c", &format!("import os,time,threading\n{program}{serve}")]);
+        function.hear();
+        function
+    }
+
+    fn hear(&mut self) {
+        self.0.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
+    }
+
+    /// One invocation.
+    fn invoke(&mut self) {
+        self.0.stdin.as_mut().unwrap().write_all(b"i").unwrap();
+        self.hear();
+        // It has blocked again when its clock stands still.
+        let clock = |pid| Probe::open(pid, None, &Allowance::of(0)).unwrap().cpu_ns();
+        while clock(self.pid()) != {
+            std::thread::sleep(std::time::Duration::from_millis(5));
+            clock(self.pid())
+        } {}
+    }
+
+    fn pid(&self) -> i32 {
+        i32::try_from(self.0.id()).unwrap()
+    }
+}
+
+impl Drop for Function {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+/// The processes among which only these are read, whatever other tests start meanwhile.
+fn only(functions: &[&Function], peak: Peak) -> Processes {
+    let mut processes = Processes::of_children(peak);
+    processes.scanner.forget_all_but(functions.iter().map(|function| function.pid()).collect());
+    processes
+}
+
+/// How many files `action` reads.
+fn reads<T>(action: impl FnOnce() -> T) -> (T, usize) {
+    let before = READS.get();
+    let result = action();
+    (result, READS.get() - before)
+}
+
+/// Titles are cut at 15 bytes, also in the middle of a letter.
+#[test]
+fn a_process_with_any_name_is_measured() {
+    let script = r"printf '\320\236\320\261\321\200\320\260\320\261\320\276\321\202\321' > /proc/$$/comm; printf x; read stop";
+    let mut function = Function::start("sh", &["-c", script]);
+    function.hear();
+    let comm = std::fs::read(format!("/proc/{}/comm", function.pid())).unwrap();
+    assert!(std::str::from_utf8(&comm).is_err(), "{comm:?}");
+    let snapshot = only(&[&function], Peak::Sampled).read();
+    assert!(snapshot.processes[0].resident_kib > 0 && snapshot.processes[0].threads.len() == 1);
+}
+
+/// A function may start as many processes as it likes.
+#[test]
+fn descriptors_and_reads_are_bounded_however_many_processes_there_are() {
+    let functions: Vec<Function> = (0..2 * MAX_HELD).map(|_| Function::start("cat", &[])).collect();
+    let mut processes = only(&functions.iter().collect::<Vec<_>>(), Peak::Reset);
+    let mut looks = 0;
+    while processes.read().processes.len() < functions.len() {
+        processes.reset_peaks();
+        looks += 1;
+        assert!(looks <= functions.len() / MAX_MET + 8, "some are never found");
+    }
+    assert!(processes.allowance.left() <= MAX_HELD);
+    let held = std::fs::read_dir("/proc/self/fd").unwrap();
+    let held = held.filter_map(|entry| entry.ok()?.path().read_link().ok());
+    let is_ours = |path: &std::path::PathBuf| {
+        functions.iter().any(|function| path.starts_with(format!("/proc/{}", function.pid())))
+    };
+    assert!(held.filter(is_ours).count() <= MAX_HELD);
+    // They rest, and their clocks say so; of the machine there is a little more.
+    let (snapshot, reads) = reads(|| processes.read());
+    assert!(reads < 8, "{reads} files were read of processes that did not run");
+    assert!(snapshot.processes.iter().all(|process| process.resident_kib > 0 && !process.passed_over));
+    drop(functions);
+    assert!(processes.read().processes.is_empty());
+    assert!(
+        processes.allowance.left() > MAX_HELD / 2,
+        "what ended is let go: {}",
+        processes.allowance.left()
+    );
+}
+
+#[test]
+fn of_many_processes_that_ran_some_are_passed_over_and_none_is_lost() {
+    let program = "parent=os.getpid()
+for _ in range(59):
+ if os.fork()==0:
+  while os.getppid()==parent:
+   for _ in range(2000): pass
+   time.sleep(0.02)
+  os._exit(0)
+def answer(b): pass";
+    let function = Function::serve(program);
+    let mut processes = only(&[&function], Peak::Reset);
+    while processes.read().processes.len() < 60 {}
+    processes.reset_peaks();
+    let start = processes.read();
+    std::thread::sleep(std::time::Duration::from_millis(200));
+    let clocks = |snapshot: &Snapshot| snapshot.processes.iter().map(|process| process.cpu_ns).sum::<u64>();
+    let (end, reads) = reads(|| processes.read());
+    assert!(reads < 200, "{reads} files were read");
+    assert!(end.processes.iter().any(|process| process.passed_over));
+    let measured = between(&start, &end);
+    assert_eq!(measured.work.busy_us(), (clocks(&end) - clocks(&start)) / 1_000, "clocks are exact for all");
+    assert!(measured.starved_inferred && measured.peak_sampled, "{measured:?}");
+}
+
+/// Most threads of large pools sleep.
+#[test]
+fn of_many_threads_those_are_read_that_ran() {
+    let program = "threading.stack_size(65536)
+for _ in range(400): threading.Thread(target=lambda: time.sleep(1000),daemon=True).start()
+def spin():
+ t=time.thread_time()
+ while time.thread_time()-t<0.03: pass
+go=threading.Semaphore(0); done=threading.Semaphore(0)
+def work():
+ while True: go.acquire(); spin(); done.release()
+threading.Thread(target=work,daemon=True).start()
+def answer(b):
+ go.release(); done.acquire()";
+    let mut function = Function::serve(program);
+    let mut processes = only(&[&function], Peak::Reset);
+    processes.read();
+    let mut measured = Measured::default();
+    for invocation in 0..80 {
+        let start = processes.read();
+        function.invoke();
+        let (end, reads) = reads(|| processes.read());
+        assert!(reads < 160, "{reads} files were read");
+        measured = between(&start, &end);
+        assert!(measured.work.busy_us() >= 30_000 && end.processes[0].live_threads == 402);
+        if measured.starved_inferred {
+            assert!(invocation < 70, "the thread that works is never found");
+            continue;
+        }
+        assert!(measured.work.top_busy_us * 100 >= measured.work.busy_us() * 90, "{measured:?}");
+    }
+    assert!(!measured.starved_inferred);
+    let start = processes.read();
+    function.invoke();
+    let (end, reads) = reads(|| processes.read());
+    assert!(reads < 16, "it is known who works, and {reads} files were read");
+    assert!(!between(&start, &end).starved_inferred);
+}
+
+#[test]
+fn all_of_a_hundred_threads_are_read() {
+    let program = "for _ in range(99): threading.Thread(target=lambda: time.sleep(1000),daemon=True).start()
+def answer(b):
+ t=time.process_time()
+ while time.process_time()-t<0.005: pass";
+    let mut function = Function::serve(program);
+    let mut processes = only(&[&function], Peak::Reset);
+    processes.read();
+    function.invoke();
+    let snapshot = processes.read();
+    assert_eq!(snapshot.processes[0].threads.len(), 100);
+    assert!(snapshot.processes[0].threads.iter().all(|thread| !thread.stale && thread.run_ns > 0));
+}
