@@ -115,8 +115,21 @@ impl Agent {
 
     /// Looks inside the running invocation.
     pub fn tick(&mut self) {
+        if self.current.as_ref().is_some_and(|current| !current.done) {
+            self.look(Processes::tick);
+        }
+    }
+
+    /// Notes as cheaply as can be how far the invocation came, should nothing else come to tell of it.
+    pub fn look_back(&mut self) {
+        if self.current.is_some() {
+            self.look(Processes::look_back);
+        }
+    }
+
+    fn look(&mut self, look: impl FnOnce(&mut Processes) -> bool) {
         let processes = &mut self.processes;
-        let any_lives = self.budget.spend(|| processes.tick());
+        let any_lives = self.budget.spend(|| look(processes));
         if let Some(current) = self.current.as_mut().filter(|_| any_lives) {
             current.last_look = current.began.elapsed();
         }

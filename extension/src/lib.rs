@@ -19,3 +19,4 @@ pub mod shipper;
 pub mod sign;
 pub mod summary;
 pub mod telemetry;
+mod ticker;

@@ -23,6 +23,7 @@ use crate::settings::{Settings, Variables};
 use crate::shipper::{Delivery, Shipper};
 use crate::telemetry;
 use crate::telemetry::listener::{self, Subscription};
+use crate::ticker::{self, Looks};
 
 /// The most that is waited at SHUTDOWN for the last `platform.report`; it comes after 5 ms on average.
 const LAST_REPORT_LIMIT: Duration = Duration::from_millis(300);
@@ -198,7 +199,10 @@ async fn start(
         }
     }
     tokio::task::spawn_local(look_regularly(Rc::clone(&shared)));
-    tokio::task::spawn_local(tick(Rc::clone(&shared)));
+    tokio::task::spawn_local({
+        let shared = Rc::clone(&shared);
+        async move { ticker::run(&*shared, &shared.invoked).await }
+    });
     shared
 }
 
@@ -302,18 +306,18 @@ async fn look_regularly(shared: Rc<Shared>) {
     }
 }
 
-/// Looks inside invocations while they run. The freeze stops the timer; a thaw lets it fire once, on
-/// counters that have not moved.
-async fn tick(shared: Rc<Shared>) {
-    loop {
-        let pause = if shared.dormant.get() { None } else { shared.agent.borrow().tick_pause() };
-        match pause {
-            Some(pause) => {
-                sleep(pause).await;
-                shared.guarded(Agent::tick);
-            }
-            None => shared.invoked.notified().await,
-        }
+/// Looks inside invocations while they run.
+impl Looks for Shared {
+    fn pause(&self) -> Option<Duration> {
+        if self.dormant.get() { None } else { self.agent.borrow().tick_pause() }
+    }
+
+    fn look_back(&self) {
+        self.guarded(Agent::look_back);
+    }
+
+    fn tick(&self) {
+        self.guarded(Agent::tick);
     }
 }
 

@@ -1,0 +1,106 @@
+//! When to look inside the running invocation.
+//!
+//! The freeze stops the timer, so that a tick left over from one invocation is due at the thaw for the next, and comes
+//! before its INVOKE is read. By then the counters must be read for that, as soon as can be: a tick would come at the
+//! worst time. But the thaw may also be the last, and the platform ends the function's processes before it tells us;
+//! then nothing else tells of the last invocation. So a tick that comes late is a cheap look back first, and a tick only
+//! if no INVOKE follows.
+
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::{Instant, timeout, timeout_at};
+
+/// A tick that comes so late was kept by a freeze, or by a used-up quota.
+const LATE: Duration = Duration::from_millis(2);
+
+/// How long an INVOKE may take to reach us after the thaw: a quota that was used up comes again within 20 ms.
+const INVOKE_LIMIT: Duration = Duration::from_millis(20);
+
+/// What looks.
+pub(crate) trait Looks {
+    /// How long to wait before the next look; `None` until something is invoked.
+    fn pause(&self) -> Option<Duration>;
+    /// Looks as cheaply as can be at what the invocation has done.
+    fn look_back(&self);
+    /// Looks inside the invocation.
+    fn tick(&self);
+}
+
+/// Looks at the right times, for ever. `invoked` is notified of each INVOKE.
+pub(crate) async fn run(looks: &impl Looks, invoked: &Notify) {
+    loop {
+        let Some(pause) = looks.pause() else {
+            invoked.notified().await;
+            continue;
+        };
+        let due = Instant::now() + pause;
+        if timeout_at(due, invoked.notified()).await.is_ok() {
+            continue;
+        }
+        if due.elapsed() > LATE {
+            looks.look_back();
+            if timeout(INVOKE_LIMIT, invoked.notified()).await.is_ok() {
+                continue;
+            }
+        }
+        looks.tick();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::{Cell, RefCell};
+
+    use super::*;
+
+    struct Told {
+        pauses: Cell<u32>,
+        looks: RefCell<Vec<&'static str>>,
+    }
+
+    impl Looks for Told {
+        fn pause(&self) -> Option<Duration> {
+            self.pauses.set(self.pauses.get().checked_sub(1)?);
+            Some(Duration::from_millis(5))
+        }
+        fn look_back(&self) {
+            self.looks.borrow_mut().push("back");
+        }
+        fn tick(&self) {
+            self.looks.borrow_mut().push("tick");
+        }
+    }
+
+    /// What is looked at in one invocation that is frozen for `frozen` and then followed by another, or not.
+    async fn looks_of(frozen: Duration, is_followed: bool) -> Vec<&'static str> {
+        let (told, invoked) = (Told { pauses: Cell::new(1), looks: RefCell::default() }, Notify::new());
+        let rest = async {
+            tokio::task::yield_now().await;
+            // Nothing runs meanwhile, as in a freeze.
+            std::thread::sleep(frozen);
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            if is_followed {
+                invoked.notify_one();
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        };
+        tokio::select! {
+            () = run(&told, &invoked) => {}
+            () = rest => {}
+        }
+        told.looks.into_inner()
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_tick_left_over_from_the_invocation_before_does_not_delay_the_next() {
+        assert_eq!(looks_of(Duration::from_millis(60), true).await, ["back"]);
+        assert_eq!(
+            looks_of(Duration::from_millis(60), false).await,
+            ["back", "tick"],
+            "the last thaw, or a quota"
+        );
+        assert_eq!(looks_of(Duration::ZERO, true).await, [""; 0], "another invocation has its own ticks");
+        assert_eq!(looks_of(Duration::ZERO, false).await, ["tick"]);
+    }
+}
