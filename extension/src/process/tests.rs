@@ -187,3 +187,29 @@ def answer(b):
     assert_eq!(snapshot.processes[0].threads.len(), 100);
     assert!(snapshot.processes[0].threads.iter().all(|thread| !thread.stale && thread.run_ns > 0));
 }
+
+/// A runtime that is killed takes its counters with it.
+#[test]
+fn what_was_seen_of_a_process_stands_when_it_is_killed() {
+    let program = "held=[]
+def answer(b):
+ held.append(b'x'*20_000_000)
+ t=time.process_time()
+ while time.process_time()-t<0.03: pass";
+    for look in [Processes::tick, Processes::look_back] {
+        let mut function = Function::serve(program);
+        let mut processes = only(&[&function], Peak::Reset);
+        let start = processes.read();
+        processes.reset_peaks();
+        assert!(processes.last_look().processes.is_empty(), "nothing was looked at");
+        function.invoke();
+        assert!(look(&mut processes));
+        drop(function);
+        assert!(!look(&mut processes), "nothing lives");
+        let measured = between(&start, &processes.last_look());
+        assert!(measured.peak_kib > start.processes[0].resident_kib + 19_000, "{measured:?}");
+        assert!(measured.peak_sampled && !measured.starved_inferred, "{measured:?}");
+        assert!(measured.work.busy_us() >= 30_000 && measured.work.top_busy_us >= 30_000, "{measured:?}");
+        assert!(processes.read().processes.is_empty() && processes.last_look().processes.is_empty());
+    }
+}
