@@ -183,6 +183,9 @@ impl Agent {
     /// SHUTDOWN: reads the last invocation's processes, if they still live. Mostly the platform has ended them
     /// before it tells us; then what the last look inside saw has to do.
     pub fn shutting_down(&mut self) {
+        if self.current.is_none() {
+            return;
+        }
         let last_tick = self.processes.last_look();
         let snapshot = self.processes.read();
         self.close_current(&snapshot, Some(&last_tick));

@@ -55,14 +55,13 @@ mod tests {
     use super::*;
 
     struct Told {
-        pauses: Cell<u32>,
+        pause: Cell<Option<Duration>>,
         looks: RefCell<Vec<&'static str>>,
     }
 
     impl Looks for Told {
         fn pause(&self) -> Option<Duration> {
-            self.pauses.set(self.pauses.get().checked_sub(1)?);
-            Some(Duration::from_millis(5))
+            self.pause.take()
         }
         fn look_back(&self) {
             self.looks.borrow_mut().push("back");
@@ -72,18 +71,20 @@ mod tests {
         }
     }
 
-    /// What is looked at in one invocation that is frozen for `frozen` and then followed by another, or not.
-    async fn looks_of(frozen: Duration, is_followed: bool) -> Vec<&'static str> {
-        let (told, invoked) = (Told { pauses: Cell::new(1), looks: RefCell::default() }, Notify::new());
+    /// What is looked at, when a tick is due after `pause` and all stands still for `frozen`; `until` so many looks.
+    async fn looks_of(pause: u64, frozen: u64, is_followed: bool, until: usize) -> Vec<&'static str> {
+        let pause = Cell::new(Some(Duration::from_millis(pause)));
+        let (told, invoked) = (Told { pause, looks: RefCell::default() }, Notify::new());
         let rest = async {
             tokio::task::yield_now().await;
-            // Nothing runs meanwhile, as in a freeze.
-            std::thread::sleep(frozen);
-            tokio::time::sleep(Duration::from_millis(1)).await;
+            std::thread::sleep(Duration::from_millis(frozen));
+            while told.looks.borrow().len() < until {
+                tokio::task::yield_now().await;
+            }
             if is_followed {
                 invoked.notify_one();
+                tokio::time::sleep(2 * INVOKE_LIMIT).await;
             }
-            tokio::time::sleep(Duration::from_millis(200)).await;
         };
         tokio::select! {
             () = run(&told, &invoked) => {}
@@ -94,13 +95,9 @@ mod tests {
 
     #[tokio::test(flavor = "current_thread")]
     async fn a_tick_left_over_from_the_invocation_before_does_not_delay_the_next() {
-        assert_eq!(looks_of(Duration::from_millis(60), true).await, ["back"]);
-        assert_eq!(
-            looks_of(Duration::from_millis(60), false).await,
-            ["back", "tick"],
-            "the last thaw, or a quota"
-        );
-        assert_eq!(looks_of(Duration::ZERO, true).await, [""; 0], "another invocation has its own ticks");
-        assert_eq!(looks_of(Duration::ZERO, false).await, ["tick"]);
+        assert_eq!(looks_of(5, 60, true, 1).await, ["back"]);
+        assert_eq!(looks_of(5, 60, false, 2).await, ["back", "tick"], "the last thaw, or a used-up quota");
+        assert_eq!(looks_of(60_000, 0, true, 0).await, [""; 0], "another invocation has its own ticks");
+        assert_eq!(looks_of(5, 0, false, 1).await.len(), 1, "one that is not late");
     }
 }

@@ -68,6 +68,8 @@ pub struct Processes {
     last_id: Option<u64>,
     /// When the last reading was, in the clock ticks in which the beginnings of processes are told.
     read_at_ticks: Option<u64>,
+    /// Something to measure was found once.
+    found_any: bool,
 }
 
 /// All of the function's processes at one moment.
@@ -110,6 +112,7 @@ impl Processes {
             allowance,
             last_id: None,
             read_at_ticks: None,
+            found_any: false,
         }
     }
 
@@ -153,15 +156,15 @@ impl Processes {
             alive
         });
         if may_have_begun {
-            for mut probe in self.find_new() {
-                // Found only now: all of its life lies in this invocation, or before the first.
-                probe.is_new = false;
-                if let Some(reading) = probe.read(probe.cpu_ns(), true, &mut dear) {
-                    processes.push(probe.keep(reading));
-                    self.probes.push(probe);
-                }
-            }
+            self.meet_new(&mut processes, &mut dear);
         }
+        if processes.is_empty() && !self.found_any && self.scanner.ask_for_no_signs() {
+            tracing::warn!(
+                "no process has the variables of a Lambda runtime: all that are no extensions are measured"
+            );
+            self.meet_new(&mut processes, &mut dear);
+        }
+        self.found_any |= !processes.is_empty();
         if wanted {
             self.probes.iter_mut().filter(|probe| probe.rests).for_each(Probe::release);
         }
@@ -171,6 +174,18 @@ impl Processes {
         self.read_at_ticks = now_ticks();
         let newcomers_peak_kib = std::mem::take(&mut self.newcomers_peak_kib);
         Snapshot { processes, peaks_reset, newcomers_peak_kib, machine: self.watch.read() }
+    }
+
+    /// Reads those that were not known before.
+    fn meet_new(&mut self, processes: &mut Vec<Rc<Reading>>, dear: &mut usize) {
+        for mut probe in self.find_new() {
+            // Found only now: all of its life lies in this invocation, or before the first.
+            probe.is_new = false;
+            if let Some(reading) = probe.read(probe.cpu_ns(), true, dear) {
+                processes.push(probe.keep(reading));
+                self.probes.push(probe);
+            }
+        }
     }
 
     /// What the last look saw, as far as it looked: for an invocation whose processes are gone.

@@ -2,8 +2,9 @@
 //!
 //! On Lambda the platform's process starts both the runtime and the extensions, so the function's processes
 //! are the descendants of our own parent, except extensions and what extensions started. An extension may be a
-//! script that runs a program from anywhere; what gives it away is that Lambda does not tell extensions where
-//! the function's code is.
+//! script that runs a program from anywhere; what gives it away is that Lambda withholds variables from extensions that
+//! it gives the runtime. A runtime may have overwritten or dropped all of them, and then nothing would be measured:
+//! where no process shows any, none is asked for.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -18,6 +19,11 @@ use super::parse;
 /// process that re-parents while we look from sending us round in circles.
 const MAX_GENERATIONS: usize = 32;
 
+/// What Lambda tells every runtime and no extension. Source: "Augment Lambda functions using Lambda extensions",
+/// the variables that extensions do not have.
+const TOLD_TO_RUNTIMES: [&[u8]; 4] =
+    [b"LAMBDA_TASK_ROOT=", b"_HANDLER=", b"LAMBDA_RUNTIME_DIR=", b"AWS_LAMBDA_LOG_GROUP_NAME="];
+
 #[derive(Debug)]
 pub(super) struct Scanner {
     own_pid: i32,
@@ -26,6 +32,10 @@ pub(super) struct Scanner {
     extensions: Option<PathBuf>,
     /// Whether a process is the function's, by id. Forgotten when the process is.
     verdicts: HashMap<i32, bool>,
+    /// Only what shows that it is a runtime is taken for one.
+    asks_for_signs: bool,
+    /// Something was refused for want of signs alone.
+    refused: bool,
     /// The platform's children that are looked at; other tests have some, too.
     #[cfg(test)]
     only: Option<Vec<i32>>,
@@ -39,6 +49,8 @@ impl Scanner {
             platform_pid: nix::unistd::getppid().as_raw(),
             extensions: executable.and_then(|path| path.parent().map(Path::to_owned)),
             verdicts: HashMap::new(),
+            asks_for_signs: true,
+            refused: false,
             #[cfg(test)]
             only: None,
         }
@@ -52,6 +64,8 @@ impl Scanner {
             platform_pid: own_pid,
             extensions: None,
             verdicts: HashMap::new(),
+            asks_for_signs: true,
+            refused: false,
             #[cfg(test)]
             only: None,
         }
@@ -82,6 +96,13 @@ impl Scanner {
         (found, false)
     }
 
+    /// From now on takes what shows no sign, too; whether that makes a difference.
+    pub(super) fn ask_for_no_signs(&mut self) -> bool {
+        self.asks_for_signs = false;
+        self.verdicts.clear();
+        std::mem::take(&mut self.refused)
+    }
+
     fn belongs_to_function(&mut self, pid: i32, generations: usize) -> bool {
         if pid == self.own_pid || pid == self.platform_pid || generations == 0 {
             return false;
@@ -90,17 +111,30 @@ impl Scanner {
             return verdict;
         }
         let Some(parent) = parent_of(pid) else { return false };
-        #[cfg(test)]
-        if parent == self.platform_pid && self.only.as_ref().is_some_and(|only| !only.contains(&pid)) {
-            return false;
-        }
         let verdict = if parent == self.platform_pid {
-            knows_the_code(pid) && !self.is_extension(pid)
+            self.is_of_this_environment(pid) && !self.is_extension(pid) && self.is_runtime(pid)
         } else {
             self.belongs_to_function(parent, generations - 1) && !self.is_extension(pid)
         };
         self.verdicts.insert(pid, verdict);
         verdict
+    }
+
+    #[cfg(test)]
+    fn is_of_this_environment(&self, pid: i32) -> bool {
+        self.only.as_ref().is_none_or(|only| only.contains(&pid))
+    }
+
+    #[cfg(not(test))]
+    #[expect(clippy::unused_self, reason = "tests share a machine")]
+    const fn is_of_this_environment(&self, _: i32) -> bool {
+        true
+    }
+
+    fn is_runtime(&mut self, pid: i32) -> bool {
+        let is_runtime = !self.asks_for_signs || is_told_of_the_function(pid);
+        self.refused |= !is_runtime;
+        is_runtime
     }
 
     /// Whether the process runs an executable, or a script, of the folder extensions live in.
@@ -114,11 +148,12 @@ impl Scanner {
     }
 }
 
-/// Whether Lambda gave the process what it gives the runtime and withholds from extensions; a process whose
-/// environment cannot be read has the benefit of the doubt.
-fn knows_the_code(pid: i32) -> bool {
+/// Whether the process has a variable that extensions do not have; one whose environment cannot be read has the
+/// benefit of the doubt.
+fn is_told_of_the_function(pid: i32) -> bool {
     fs::read(format!("/proc/{pid}/environ")).map_or(true, |environment| {
-        environment.split(|&byte| byte == 0).any(|variable| variable.starts_with(b"LAMBDA_TASK_ROOT="))
+        let variables = environment.split(|&byte| byte == 0);
+        variables.into_iter().any(|variable| TOLD_TO_RUNTIMES.iter().any(|name| variable.starts_with(name)))
     })
 }
 

@@ -9,9 +9,14 @@ struct Function(Child);
 
 impl Function {
     fn start(program: &str, arguments: &[&str]) -> Self {
+        Self::told(&["LAMBDA_TASK_ROOT"], program, arguments)
+    }
+
+    /// With these variables and no others.
+    fn told(variables: &[&str], program: &str, arguments: &[&str]) -> Self {
         let mut command = Command::new(program);
-        command.args(arguments).env("LAMBDA_TASK_ROOT", "/").stdin(Stdio::piped()).stdout(Stdio::piped());
-        Self(command.spawn().unwrap())
+        command.args(arguments).env_clear().envs(variables.iter().map(|variable| (variable, "/")));
+        Self(command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap())
     }
 
     /// Runs a Python program that serves `answer(byte)` and has said that it is ready.
@@ -212,4 +217,20 @@ def answer(b):
         assert!(measured.work.busy_us() >= 30_000 && measured.work.top_busy_us >= 30_000, "{measured:?}");
         assert!(processes.read().processes.is_empty() && processes.last_look().processes.is_empty());
     }
+}
+
+/// An extension may be a script that runs a program from anywhere, and a runtime may take care of its variables.
+#[test]
+fn a_runtime_is_told_from_an_extension_by_any_sign() {
+    let runtime = Function::told(&["AWS_LAMBDA_RUNTIME_API", "_HANDLER"], "cat", &[]);
+    let extension = Function::told(&["AWS_LAMBDA_RUNTIME_API"], "cat", &[]);
+    let found = |functions: &[&Function]| {
+        let mut processes = only(functions, Peak::Sampled);
+        let first = processes.read();
+        assert_eq!(first.processes.len(), processes.read().processes.len());
+        first.processes.iter().map(|process| process.identity.0).collect::<Vec<_>>()
+    };
+    assert_eq!(found(&[&runtime, &extension]), [runtime.pid()]);
+    let without_signs = Function::told(&[], "cat", &[]);
+    assert_eq!(found(&[&without_signs]), [without_signs.pid()], "something must be the runtime");
 }
