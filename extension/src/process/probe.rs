@@ -65,8 +65,6 @@ pub(super) struct Probe {
     threads: Threads,
     /// As it was read in full last.
     last: Option<Rc<Reading>>,
-    /// Its clock at the last look at its threads.
-    looked_ns: u64,
     found_late_ns: Option<u64>,
     /// It was passed over when threads may have begun.
     list_is_due: bool,
@@ -106,7 +104,6 @@ impl Probe {
             clear_refs: None,
             threads: Threads::of(pid, allowance),
             last: None,
-            looked_ns: 0,
             found_late_ns: None,
             list_is_due: false,
             reset_is_due: true,
@@ -188,7 +185,7 @@ impl Probe {
         self.look_at_threads(cpu_ns, Depth::Full, dear);
         // The switches in a process's own file are its first thread's.
         self.threads.read_switches(status.map(|_| Switches { voluntary, involuntary }));
-        let threads: Vec<_> = self.threads.readings().collect();
+        let threads = self.threads.readings();
         Some(Reading {
             identity: self.identity(),
             parent: stat.parent,
@@ -228,8 +225,7 @@ impl Probe {
         }
         // Threads that ended were ended before.
         if last.threads.len() != last.live_threads {
-            let threads = self.threads.readings().collect();
-            Rc::make_mut(last).threads = threads;
+            Rc::make_mut(last).threads = self.threads.seen().collect();
         }
         Some(Rc::clone(last))
     }
@@ -281,9 +277,9 @@ impl Probe {
     }
 
     fn look_at_threads(&mut self, cpu_ns: Option<u64>, depth: Depth, dear: &mut usize) {
-        let ran_ns = cpu_ns.map(|now| now.saturating_sub(self.looked_ns));
+        let before_ns = self.last.as_ref().map_or(0, |last| last.cpu_ns);
+        let ran_ns = cpu_ns.map(|now| now.saturating_sub(before_ns));
         self.threads.read_times(ran_ns, depth, dear);
-        self.looked_ns = cpu_ns.unwrap_or(self.looked_ns);
     }
 
     /// What a tick knows of it when it did not run since it was read.
@@ -300,7 +296,7 @@ impl Probe {
 
     /// Its threads as they were seen last.
     pub(super) fn threads(&self) -> impl Iterator<Item = ThreadReading> + '_ {
-        self.threads.readings()
+        self.threads.seen()
     }
 
     /// Starts a new high-water mark (`5` to `clear_refs`, see proc(5)); remembers whether it was permitted. One that

@@ -176,6 +176,11 @@ def answer(b):
     let (end, reads) = reads(|| processes.read());
     assert!(reads < 16, "it is known who works, and {reads} files were read");
     assert!(!between(&start, &end).starved_inferred);
+    // A look just before does not make the reading forget who worked.
+    let start = processes.read();
+    function.invoke();
+    processes.look_back();
+    assert!(!between(&start, &processes.read()).starved_inferred);
 }
 
 #[test]

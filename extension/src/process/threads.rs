@@ -76,8 +76,10 @@ pub(super) struct Threads {
 struct Thread {
     schedstat: View,
     last: ThreadReading,
-    /// It may have begun long before it was listed.
+    /// It may have begun long before it was listed, and was in no reading yet.
     listed_late: bool,
+    /// Its run time at the last reading of the process; `None` when it is not known.
+    base_ns: Option<u64>,
     /// The looks at which it was read last, and at which it was seen to have run.
     read_at: u64,
     ran_at: u64,
@@ -126,6 +128,7 @@ impl Threads {
             schedstat: View::of(self.path(tid, "schedstat"), &self.allowance),
             last: ThreadReading { tid, stale: listed_late, ..ThreadReading::default() },
             listed_late,
+            base_ns: if listed_late { None } else { Some(0) },
             read_at: 0,
             ran_at: 0,
             switches_at: 0,
@@ -133,7 +136,7 @@ impl Threads {
     }
 
     /// Reads run and wait times; those of threads that ended meanwhile stay as they were. The process ran for `ran_ns`
-    /// since the last look, if that is known; `dear` is how many files that are not held may be read, over all.
+    /// since it was read last, if that is known; `dear` is how many files that are not held may be read, over all.
     pub(super) fn read_times(&mut self, ran_ns: Option<u64>, depth: Depth, dear: &mut usize) {
         self.look += 1;
         let all = depth == Depth::Full && self.threads.len() <= MANY;
@@ -162,11 +165,8 @@ impl Threads {
                 }
                 *dear -= 1;
             }
-            let (was_stale, before_ns) = (thread.last.stale, thread.last.run_ns);
             thread.read(self.look);
-            if !was_stale && !thread.last.stale {
-                seen_ns += thread.last.run_ns - before_ns;
-            }
+            seen_ns += thread.base_ns.map_or(0, |base_ns| thread.last.run_ns - base_ns);
             needed += usize::from(!thread.schedstat.is_held() && thread.ran_at == self.look);
         }
         // The hundredth that may be theirs adds up over many looks: what they show next has to be a new start.
@@ -188,8 +188,21 @@ impl Threads {
     }
 
     /// The threads as they were seen last, by rising id.
-    pub(super) fn readings(&self) -> impl Iterator<Item = ThreadReading> + '_ {
-        self.threads.iter().map(|thread| thread.last)
+    pub(super) fn seen(&self) -> impl Iterator<Item = ThreadReading> + '_ {
+        self.threads.iter().map(|thread| {
+            // What one that was listed late did, it did not all do since the last reading.
+            ThreadReading { stale: thread.last.stale || thread.listed_late, ..thread.last }
+        })
+    }
+
+    /// The same for a reading, which is where the next begins.
+    pub(super) fn readings(&mut self) -> Vec<ThreadReading> {
+        let readings = self.seen().collect();
+        for thread in &mut self.threads {
+            thread.base_ns = Some(thread.last.run_ns).filter(|_| !thread.last.stale);
+            thread.listed_late &= thread.last.stale;
+        }
+        readings
     }
 
     /// Lets others hold files: the process does not run.
@@ -235,10 +248,9 @@ impl Threads {
 impl Thread {
     fn read(&mut self, look: u64) {
         // Of one that is read for the first time long after it began, nobody knows when it ran.
-        let is_known = self.read_at > 0 || !self.last.stale;
+        let is_known = self.read_at > 0 || self.base_ns.is_some();
         self.read_at = look;
-        // What one that was listed late did before is not known to be new: the first reading is where it starts.
-        self.last.stale = std::mem::take(&mut self.listed_late);
+        self.last.stale = false;
         if let Some([run_ns, wait_ns, timeslices]) = self.schedstat.read(parse::schedstat) {
             if is_known && run_ns > self.last.run_ns {
                 self.ran_at = look;
