@@ -99,6 +99,7 @@ pub fn between(start: &Snapshot, end: &Snapshot) -> Measured {
     work.system_us = (sums.system_ns / 1_000).min(cpu_us);
     work.user_us = cpu_us - work.system_us;
     work.starved_us = sums.wait_ns / 1_000;
+    let are_unmet = start.are_unmet || end.are_unmet;
     let (before, after) = (&start.machine, &end.machine);
     work.network_rx_bytes = after.received_bytes.saturating_sub(before.received_bytes);
     work.network_tx_bytes = after.sent_bytes.saturating_sub(before.sent_bytes);
@@ -114,9 +115,9 @@ pub fn between(start: &Snapshot, end: &Snapshot) -> Measured {
         threads: u32::try_from(threads).unwrap_or(u32::MAX),
         descriptors: u32::try_from(descriptors).unwrap_or(u32::MAX),
         threads_seen: u32::try_from(threads_seen).unwrap_or(u32::MAX),
-        starved_inferred: seen != Seen::All,
+        starved_inferred: seen != Seen::All || are_unmet,
         threads_unseen: seen == Seen::Few,
-        peak_sampled: !end.peaks_reset || children_ended,
+        peak_sampled: !end.peaks_reset || children_ended || are_unmet,
         tmp_used_kib: after.tmp_used_kib,
         last_look_us: None,
     }

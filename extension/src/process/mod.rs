@@ -70,6 +70,8 @@ pub struct Processes {
     read_at_ticks: Option<u64>,
     /// Something to measure was found once.
     found_any: bool,
+    /// More was found than is met in one look.
+    are_unmet: bool,
 }
 
 /// All of the function's processes at one moment.
@@ -81,6 +83,8 @@ pub struct Snapshot {
     pub peaks_reset: bool,
     /// The most that processes begun in the invocation were seen to hold at once before some of them ended, KiB.
     pub newcomers_peak_kib: u64,
+    /// There are processes of which nothing is known yet.
+    pub are_unmet: bool,
     /// What is counted for the environment as a whole.
     pub machine: Machine,
 }
@@ -113,6 +117,7 @@ impl Processes {
             last_id: None,
             read_at_ticks: None,
             found_any: false,
+            are_unmet: false,
         }
     }
 
@@ -173,7 +178,8 @@ impl Processes {
         self.looked = false;
         self.read_at_ticks = now_ticks();
         let newcomers_peak_kib = std::mem::take(&mut self.newcomers_peak_kib);
-        Snapshot { processes, peaks_reset, newcomers_peak_kib, machine: self.watch.read() }
+        let (are_unmet, machine) = (self.are_unmet, self.watch.read());
+        Snapshot { processes, peaks_reset, newcomers_peak_kib, are_unmet, machine }
     }
 
     /// Reads those that were not known before.
@@ -293,6 +299,7 @@ impl Processes {
         known.sort_unstable();
         let room = MAX_PROCESSES.saturating_sub(known.len()).min(MAX_MET);
         let (new, are_more) = self.scanner.new_pids(&known, room);
+        self.are_unmet = are_more;
         if are_more && room > 0 {
             self.last_id = None;
         }

@@ -89,7 +89,13 @@ fn descriptors_and_reads_are_bounded_however_many_processes_there_are() {
     let functions: Vec<Function> = (0..2 * MAX_HELD).map(|_| Function::start("cat", &[])).collect();
     let mut processes = only(&functions.iter().collect::<Vec<_>>(), Peak::Reset);
     let mut looks = 0;
-    while processes.read().processes.len() < functions.len() {
+    loop {
+        let snapshot = processes.read();
+        let are_all = snapshot.processes.len() == functions.len();
+        assert_eq!(snapshot.are_unmet, !are_all, "that some are missing is said");
+        if are_all {
+            break;
+        }
         processes.reset_peaks();
         looks += 1;
         assert!(looks <= functions.len() / MAX_MET + 8, "some are never found");
