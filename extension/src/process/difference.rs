@@ -85,7 +85,7 @@ pub fn between(start: &Snapshot, end: &Snapshot) -> Measured {
         work.disk_read_bytes += process.disk_read_bytes.saturating_sub(earlier.disk_read_bytes);
         work.disk_written_bytes += process.disk_written_bytes.saturating_sub(earlier.disk_written_bytes);
         threads += process.live_threads;
-        threads_seen += process.threads.len();
+        threads_seen += process.threads.len().max(process.live_threads);
         descriptors += process.descriptors;
         if !earlier.passed_over && !process.passed_over {
             add_threads(earlier, process, &mut sums, &mut work);
@@ -166,7 +166,7 @@ fn add_threads(earlier: &Reading, process: &Reading, sums: &mut Sums, work: &mut
             .binary_search_by_key(&thread.tid, |thread| thread.tid)
             .map(|index| earlier.threads[index])
             .unwrap_or_default();
-        if thread.stale || then.stale {
+        if thread.is_baseless {
             // What it did, it may have done in an invocation before. It counts as not seen.
             continue;
         }

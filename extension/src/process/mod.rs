@@ -246,7 +246,7 @@ impl Processes {
             any_lives = true;
             if is_chosen {
                 look_at(probe, cpu_ns, &mut dear);
-                for thread in probe.threads().filter(|thread| !thread.stale) {
+                for thread in probe.threads().filter(|thread| !thread.is_baseless) {
                     let key = (probe.pid(), thread.tid);
                     if self.ticked.len() < MAX_TICKED || self.ticked.contains_key(&key) {
                         self.ticked.insert(key, thread);
@@ -321,10 +321,9 @@ fn now_ticks() -> Option<u64> {
     u64::try_from(nanoseconds / i128::from(parse::TICK_NS)).ok()
 }
 
-/// Adds the threads that ticks saw and that are gone.
+/// Adds the threads that ticks saw and that were not read since: most are gone.
 fn add_ended_threads(reading: &mut Reading, ticked: &HashMap<(i32, i32), ThreadReading>) {
     let live = reading.threads.len();
-    reading.live_threads = live;
     if ticked.is_empty() {
         return;
     }

@@ -40,9 +40,10 @@ pub struct Reading {
     pub peak_kib: u64,
     /// Open descriptors; zero when the kernel does not tell.
     pub descriptors: u64,
-    /// Its threads, by rising id: those alive, and those that ended since the last reading and were seen.
+    /// Its threads as far as they were read, by rising id: those alive, and those that ended since the last reading and
+    /// were seen.
     pub threads: Vec<ThreadReading>,
-    /// How many of them are alive.
+    /// How many threads are alive.
     pub live_threads: usize,
     /// Only the clock was read; all else is as it was read last.
     pub passed_over: bool,
@@ -201,7 +202,7 @@ impl Probe {
             peak_kib,
             // Since Linux 6.2 the size of this folder is the count; before, it is zero.
             descriptors: fs::metadata(format!("/proc/{}/fd", self.pid)).map_or(0, |folder| folder.size()),
-            live_threads: threads.len(),
+            live_threads: self.threads.count(),
             threads,
             passed_over: false,
             found_late_ns: self.found_late_ns,
@@ -222,10 +223,6 @@ impl Probe {
         // A new peak begins at what is resident.
         if self.peak_was_reset && last.peak_kib != last.resident_kib {
             Rc::make_mut(last).peak_kib = last.resident_kib;
-        }
-        // Threads that ended were ended before.
-        if last.threads.len() != last.live_threads {
-            Rc::make_mut(last).threads = self.threads.seen().collect();
         }
         Some(Rc::clone(last))
     }
@@ -294,7 +291,7 @@ impl Probe {
         (self.pid, self.started_ticks)
     }
 
-    /// Its threads as they were seen last.
+    /// Those of its threads that were read at the last look.
     pub(super) fn threads(&self) -> impl Iterator<Item = ThreadReading> + '_ {
         self.threads.seen()
     }

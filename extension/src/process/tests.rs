@@ -201,7 +201,7 @@ def answer(b):
     function.invoke();
     let snapshot = processes.read();
     assert_eq!(snapshot.processes[0].threads.len(), 100);
-    assert!(snapshot.processes[0].threads.iter().all(|thread| !thread.stale && thread.run_ns > 0));
+    assert!(snapshot.processes[0].threads.iter().all(|thread| !thread.is_baseless && thread.run_ns > 0));
 }
 
 /// A runtime that is killed takes its counters with it.

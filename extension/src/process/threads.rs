@@ -20,6 +20,9 @@ const MANY: usize = 100;
 /// The part of the process's CPU time, in hundredths, that accounts for all of it.
 const ACCOUNTED_PERCENT: u128 = 99;
 
+/// A thread that ran in so many of the last looks is read before others.
+const LATELY: u64 = 16;
+
 /// How often in a row the list of many threads is left as it is; listing 500 takes as long as all other reading.
 const MAX_LISTS_PUT_OFF: u32 = 16;
 
@@ -38,8 +41,8 @@ pub struct ThreadReading {
     pub voluntary_switches: u64,
     /// Context switches forced on it.
     pub involuntary_switches: u64,
-    /// The counters may be older than the reading: what they say is not of one invocation.
-    pub stale: bool,
+    /// It was not read at the reading before: what it did since then is not known.
+    pub is_baseless: bool,
 }
 
 /// How often a thread gave up its CPU and was put off it, since it began.
@@ -68,18 +71,20 @@ pub(super) struct Threads {
     /// As the process's `stat` told when the list was made.
     count: u64,
     lists_put_off: u32,
-    /// Counts the looks at the threads.
+    /// Counts the looks at the threads; the last of them that was a reading.
     look: u64,
+    reading_at: u64,
+    /// The places of those read at the last look.
+    read: Vec<usize>,
 }
 
 #[derive(Debug)]
 struct Thread {
     schedstat: View,
     last: ThreadReading,
-    /// It may have begun long before it was listed, and was in no reading yet.
-    listed_late: bool,
-    /// Its run time at the last reading of the process; `None` when it is not known.
-    base_ns: Option<u64>,
+    /// Its run time at the reading that was look number `base_at`; zero if it began since.
+    base_ns: u64,
+    base_at: u64,
     /// The looks at which it was read last, and at which it was seen to have run.
     read_at: u64,
     ran_at: u64,
@@ -91,7 +96,8 @@ impl Threads {
     /// The threads under `/proc/PID`, not listed yet.
     pub(super) fn of(pid: i32, allowance: &Allowance) -> Self {
         let (folder, allowance) = (format!("/proc/{pid}/task"), allowance.clone());
-        Self { pid, folder, allowance, threads: vec![], count: 0, lists_put_off: 0, look: 0 }
+        let (threads, read) = (vec![], vec![]);
+        Self { pid, folder, allowance, threads, count: 0, lists_put_off: 0, look: 0, reading_at: 0, read }
     }
 
     /// Lists the threads anew if some may have begun or ended since the last time; many, only `at_leisure` or when
@@ -126,9 +132,10 @@ impl Threads {
     fn begun(&self, tid: i32, listed_late: bool) -> Thread {
         Thread {
             schedstat: View::of(self.path(tid, "schedstat"), &self.allowance),
-            last: ThreadReading { tid, stale: listed_late, ..ThreadReading::default() },
-            listed_late,
-            base_ns: if listed_late { None } else { Some(0) },
+            last: ThreadReading { tid, ..ThreadReading::default() },
+            base_ns: 0,
+            // One that may have begun before the last reading has no base.
+            base_at: if listed_late { u64::MAX } else { self.reading_at },
             read_at: 0,
             ran_at: 0,
             switches_at: 0,
@@ -139,41 +146,58 @@ impl Threads {
     /// since it was read last, if that is known; `dear` is how many files that are not held may be read, over all.
     pub(super) fn read_times(&mut self, ran_ns: Option<u64>, depth: Depth, dear: &mut usize) {
         self.look += 1;
-        let all = depth == Depth::Full && self.threads.len() <= MANY;
-        let mut order: Vec<usize> = (0..self.threads.len()).collect();
-        if !all {
-            // Those that ran last; of others, those not read for longest.
-            order.sort_unstable_by_key(|&index| {
-                let thread = &self.threads[index];
-                (Reverse(thread.ran_at), thread.read_at, thread.last.tid)
-            });
+        self.read.clear();
+        if depth == Depth::Full && self.threads.len() <= MANY {
+            for index in 0..self.threads.len() {
+                if self.threads[index].schedstat.is_held() || self.allowance.left() > 0 || take_one(dear) {
+                    self.read_one(index);
+                }
+            }
+            return;
         }
         let mut seen_ns = 0u64;
-        let accounted = |seen_ns: u64| {
+        let mut is_enough = |more_ns: u64| {
+            seen_ns += more_ns;
             ran_ns.is_some_and(|ran_ns| u128::from(seen_ns) * 100 >= u128::from(ran_ns) * ACCOUNTED_PERCENT)
         };
-        let mut needed = 0;
-        for index in order {
-            if !all && accounted(seen_ns) {
+        if is_enough(0) {
+            return;
+        }
+        // Those that ran last; of others, those not read for longest.
+        let lately = self.look.saturating_sub(LATELY);
+        let (mut first, mut others): (Vec<usize>, Vec<usize>) =
+            (0..self.threads.len()).partition(|&index| self.threads[index].ran_at > lately);
+        first.sort_unstable_by_key(|&index| Reverse(self.threads[index].ran_at));
+        for index in first {
+            if (self.threads[index].schedstat.is_held() || take_one(dear)) && is_enough(self.read_one(index))
+            {
+                return;
+            }
+        }
+        others.sort_unstable_by_key(|&index| {
+            let thread = &self.threads[index];
+            (thread.read_at, Reverse(thread.ran_at), thread.last.tid)
+        });
+        for index in others {
+            if (self.threads[index].schedstat.is_held() || take_one(dear)) && is_enough(self.read_one(index))
+            {
                 break;
             }
-            let thread = &mut self.threads[index];
-            let is_dear = !thread.schedstat.is_held() && (!all || self.allowance.left() == 0);
-            if is_dear {
-                if *dear == 0 {
-                    continue;
-                }
-                *dear -= 1;
-            }
-            thread.read(self.look);
-            seen_ns += thread.base_ns.map_or(0, |base_ns| thread.last.run_ns - base_ns);
-            needed += usize::from(!thread.schedstat.is_held() && thread.ran_at == self.look);
         }
-        // The hundredth that may be theirs adds up over many looks: what they show next has to be a new start.
-        for thread in self.threads.iter_mut().filter(|thread| thread.read_at != self.look) {
-            thread.last.stale = true;
-        }
-        self.make_room(needed);
+        let wanting = |&&index: &&usize| {
+            let thread = &self.threads[index];
+            !thread.schedstat.is_held() && thread.ran_at == self.look
+        };
+        self.make_room(self.read.iter().filter(wanting).count());
+    }
+
+    /// Reads one, and tells what it ran since the last reading as far as that is known.
+    fn read_one(&mut self, index: usize) -> u64 {
+        let Some(thread) = self.threads.get_mut(index) else { return 0 };
+        let has_base = thread.base_at == self.reading_at;
+        thread.read(self.look, has_base);
+        self.read.push(index);
+        if has_base { thread.last.run_ns - thread.base_ns } else { 0 }
     }
 
     /// Releases the files of so many threads that have not run for longest, for others that do.
@@ -187,22 +211,30 @@ impl Threads {
         }
     }
 
-    /// The threads as they were seen last, by rising id.
+    /// Those that were read at the last look, by rising id.
     pub(super) fn seen(&self) -> impl Iterator<Item = ThreadReading> + '_ {
-        self.threads.iter().map(|thread| {
-            // What one that was listed late did, it did not all do since the last reading.
-            ThreadReading { stale: thread.last.stale || thread.listed_late, ..thread.last }
+        self.read.iter().filter_map(|&index| self.threads.get(index)).map(|thread| {
+            let is_baseless = thread.base_at != self.reading_at;
+            ThreadReading { is_baseless, ..thread.last }
         })
     }
 
     /// The same for a reading, which is where the next begins.
     pub(super) fn readings(&mut self) -> Vec<ThreadReading> {
+        self.read.sort_unstable();
         let readings = self.seen().collect();
-        for thread in &mut self.threads {
-            thread.base_ns = Some(thread.last.run_ns).filter(|_| !thread.last.stale);
-            thread.listed_late &= thread.last.stale;
+        self.reading_at = self.look;
+        for &index in &self.read {
+            if let Some(thread) = self.threads.get_mut(index) {
+                (thread.base_ns, thread.base_at) = (thread.last.run_ns, self.look);
+            }
         }
         readings
+    }
+
+    /// How many there are.
+    pub(super) const fn count(&self) -> usize {
+        self.threads.len()
     }
 
     /// Lets others hold files: the process does not run.
@@ -214,11 +246,11 @@ impl Threads {
     /// last time; a thread that was not cannot have switched. `first` are those of the process's first thread, when
     /// they are known already.
     pub(super) fn read_switches(&mut self, first: Option<Switches>) {
+        let slices = |thread: &Thread| thread.last.timeslices.saturating_sub(thread.switches_at);
         let mut ran: Vec<(u64, usize)> = self
-            .threads
+            .read
             .iter()
-            .enumerate()
-            .map(|(index, thread)| (thread.last.timeslices.saturating_sub(thread.switches_at), index))
+            .filter_map(|&index| Some((slices(self.threads.get(index)?), index)))
             .filter(|&(slices, _)| slices > 0)
             .collect();
         ran.sort_unstable_by(|a, b| b.cmp(a));
@@ -246,11 +278,10 @@ impl Threads {
 }
 
 impl Thread {
-    fn read(&mut self, look: u64) {
+    fn read(&mut self, look: u64, has_base: bool) {
         // Of one that is read for the first time long after it began, nobody knows when it ran.
-        let is_known = self.read_at > 0 || self.base_ns.is_some();
+        let is_known = self.read_at > 0 || has_base;
         self.read_at = look;
-        self.last.stale = false;
         if let Some([run_ns, wait_ns, timeslices]) = self.schedstat.read(parse::schedstat) {
             if is_known && run_ns > self.last.run_ns {
                 self.ran_at = look;
@@ -260,4 +291,10 @@ impl Thread {
             self.last = ThreadReading { run_ns, wait_ns, timeslices, ..self.last };
         }
     }
+}
+
+fn take_one(dear: &mut usize) -> bool {
+    let left = dear.checked_sub(1);
+    *dear = left.unwrap_or_default();
+    left.is_some()
 }
