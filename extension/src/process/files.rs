@@ -78,6 +78,8 @@ impl View {
 
     /// Hands its content now to `parse`; `None` when it is not there, may not be read, or its process is gone.
     pub(super) fn read<T>(&mut self, parse: impl FnOnce(&str) -> Option<T>) -> Option<T> {
+        #[cfg(test)]
+        READS.set(READS.get() + 1);
         self.0.use_with(File::options().read(true), |file| read(file, parse))
     }
 
@@ -116,8 +118,6 @@ pub(super) fn read_once<T>(path: &str, parse: impl FnOnce(&str) -> Option<T>) ->
 
 /// Names in it may be of any bytes; numbers are what is wanted.
 fn read<T>(file: &File, parse: impl FnOnce(&str) -> Option<T>) -> Option<T> {
-    #[cfg(test)]
-    READS.set(READS.get() + 1);
     let mut buffer = [0u8; CAPACITY];
     let length = file.read_at(&mut buffer, 0).ok().filter(|&length| length > 0)?;
     parse(&String::from_utf8_lossy(&buffer[..length]))
@@ -125,6 +125,6 @@ fn read<T>(file: &File, parse: impl FnOnce(&str) -> Option<T>) -> Option<T> {
 
 #[cfg(test)]
 thread_local! {
-    /// Files this thread has read: what a reading costs, whatever else runs on the machine.
+    /// Files of known processes this thread has read: what a reading costs, whatever else begins on the machine.
     pub(super) static READS: Cell<usize> = const { Cell::new(0) };
 }

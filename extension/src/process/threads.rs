@@ -20,6 +20,10 @@ const MANY: usize = 100;
 /// The part of the process's CPU time, in hundredths, that accounts for all of it.
 const ACCOUNTED_PERCENT: u128 = 99;
 
+/// A difference this small is no reason to look for more threads: the kernel books to a running thread only now and
+/// then what its process's clock shows at once.
+const NOT_BOOKED_NS: u64 = 500_000;
+
 /// A thread that ran in so many of the last looks is read before others.
 const LATELY: u64 = 16;
 
@@ -155,9 +159,7 @@ impl Threads {
             }
             return;
         }
-        let mut seen_ns = 0u64;
-        let mut is_enough = |more_ns: u64| {
-            seen_ns += more_ns;
+        let is_enough = |seen_ns: u64| {
             ran_ns.is_some_and(|ran_ns| u128::from(seen_ns) * 100 >= u128::from(ran_ns) * ACCOUNTED_PERCENT)
         };
         if is_enough(0) {
@@ -168,27 +170,39 @@ impl Threads {
         let (mut first, mut others): (Vec<usize>, Vec<usize>) =
             (0..self.threads.len()).partition(|&index| self.threads[index].ran_at > lately);
         first.sort_unstable_by_key(|&index| Reverse(self.threads[index].ran_at));
-        for index in first {
-            if (self.threads[index].schedstat.is_held() || take_one(dear)) && is_enough(self.read_one(index))
-            {
-                return;
-            }
+        let seen_ns = self.read_some(&first, 0, is_enough, dear);
+        if !first.is_empty() && ran_ns.is_some_and(|ran_ns| ran_ns.saturating_sub(seen_ns) <= NOT_BOOKED_NS) {
+            return;
         }
         others.sort_unstable_by_key(|&index| {
             let thread = &self.threads[index];
             (thread.read_at, Reverse(thread.ran_at), thread.last.tid)
         });
-        for index in others {
-            if (self.threads[index].schedstat.is_held() || take_one(dear)) && is_enough(self.read_one(index))
-            {
-                break;
-            }
-        }
+        self.read_some(&others, seen_ns, is_enough, dear);
         let wanting = |&&index: &&usize| {
             let thread = &self.threads[index];
             !thread.schedstat.is_held() && thread.ran_at == self.look
         };
         self.make_room(self.read.iter().filter(wanting).count());
+    }
+
+    /// Reads these in order until it `is_enough`, as far as they are cheap or `dear` lasts; tells how much was seen.
+    fn read_some(
+        &mut self,
+        places: &[usize],
+        mut seen_ns: u64,
+        is_enough: impl Fn(u64) -> bool,
+        dear: &mut usize,
+    ) -> u64 {
+        for &index in places {
+            if is_enough(seen_ns) {
+                break;
+            }
+            if self.threads[index].schedstat.is_held() || take_one(dear) {
+                seen_ns += self.read_one(index);
+            }
+        }
+        seen_ns
     }
 
     /// Reads one, and tells what it ran since the last reading as far as that is known.
