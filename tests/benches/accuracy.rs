@@ -5,8 +5,8 @@
 //! The control group's account ends with the answer; what a runtime does after it until the freeze (Node.js collects
 //! garbage) is in the other two, and on Lambda it uses the function's CPU all the same. The extension reads a moment
 //! after the thaw: a handler that is at work by then has that moment counted to the invocation before, and gets as
-//! much from the one after. So handlers that begin by waiting are judged one by one, the others
-//! by what remains of that in the mean or in the median.
+//! much from the one after. So handlers are judged by what remains of that in the mean or in the median, those that
+//! begin by waiting more strictly than the others.
 //!
 //! `cargo bench -p tailor-e2e` prints a table, and fails where a figure is out of bounds; `TAILOR_ACCURACY_LONG=1` adds
 //! invocations of ten seconds. Needs CPU quotas, so root, and a machine with little else to do.
@@ -294,7 +294,7 @@ fn cpu_and_peaks() -> Vec<String> {
         // Long moments at the ends of the run move the mean, moments that alternate the median.
         let judged = |all: Vec<f64>| {
             let (median, mean) = (median(all.iter().copied()), mean(all.into_iter()));
-            if kind.waits || median.abs() < mean.abs() { median } else { mean }
+            if median.abs() < mean.abs() { median } else { mean }
         };
         let is_right = judged(to_threads().collect()).abs() <= allowed(threads_ms)
             // What came after the answer is not in the control group's account.
@@ -321,16 +321,19 @@ fn starved_time_of_a_spin() -> bool {
     let off_cpu = |pair: &Pair| pair.duration_ms - pair.cpu[0];
     let differs = median(pairs.iter().map(|pair| (pair.starved[1] - off_cpu(pair)) / off_cpu(pair)));
     let to_throttled = |pair: &Pair| (pair.starved[1] - pair.starved[0]) / pair.starved[0].max(1e-3);
+    // A reading that comes a period late, since the spin had the quota, moves waits between neighbours and loses none.
+    let sum = |which: usize| pairs.iter().map(|pair| pair.starved[which]).sum::<f64>();
+    let in_all = (sum(1) - sum(0)) / sum(0).max(1e-3);
     println!(
-        "duration less CPU {:.1} ms, starved {:.1} ms: {:.1} % off; throttled {:.1} ms: {:.1} % off, {:.1} % at best",
+        "duration less CPU {:.1} ms, starved {:.1} ms: {:.1} % off; throttled {:.1} ms: {:.1} % off in all, {:.1} % at worst",
         median(pairs.iter().map(off_cpu)),
         median(pairs.iter().map(|pair| pair.starved[1])),
         100.0 * differs,
         median(pairs.iter().map(|pair| pair.starved[0])),
-        100.0 * median(pairs.iter().map(to_throttled)),
+        100.0 * in_all,
         100.0 * pairs.iter().map(to_throttled).fold(f64::INFINITY, f64::min)
     );
-    differs.abs() <= STARVED_PART && pairs.iter().all(|pair| to_throttled(pair) >= -STARVED_PART)
+    differs.abs() <= STARVED_PART && in_all.abs() <= STARVED_PART
 }
 
 fn main() -> ExitCode {
