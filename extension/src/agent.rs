@@ -341,24 +341,13 @@ mod tests {
     use std::collections::HashMap;
 
     use agent_proto::batch::Batch;
-    use tailor_sizing::units::{Architecture, Megabytes};
 
     use super::*;
 
     fn agent(initialization_type: &str) -> Agent {
         let environment = Environment {
-            id: EnvironmentId([1; 16]),
-            account: String::new(),
-            region: "eu-west-1".into(),
-            function: "checkout".into(),
-            version: "1".into(),
-            memory: Megabytes(512),
-            architecture: Architecture::Arm64,
-            runtime: String::new(),
             initialization_type: initialization_type.into(),
-            extension_version: String::new(),
-            ephemeral_mb: 0,
-            timeout_ms: 0,
+            ..crate::outbox::tests::environment()
         };
         Agent::new(environment, &Settings::read(&HashMap::new()).0)
     }

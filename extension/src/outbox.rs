@@ -158,14 +158,15 @@ impl Outbox {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use agent_proto::batch::EnvironmentId;
     use tailor_sizing::invocation::RequestId;
     use tailor_sizing::units::{Architecture, Megabytes};
 
-    fn outbox() -> Outbox {
-        Outbox::new(Environment {
+    /// That of a function like many.
+    pub(crate) fn environment() -> Environment {
+        Environment {
             id: EnvironmentId([1; 16]),
             account: String::new(),
             region: "eu-west-1".into(),
@@ -178,7 +179,11 @@ mod tests {
             extension_version: "0.1.0".into(),
             ephemeral_mb: 0,
             timeout_ms: 0,
-        })
+        }
+    }
+
+    fn outbox() -> Outbox {
+        Outbox::new(environment())
     }
 
     fn invocations(ids: std::ops::Range<u128>) -> impl Iterator<Item = Invocation> {

@@ -1,23 +1,15 @@
-use agent_proto::batch::EnvironmentId;
 use serde_json::Value;
-use tailor_sizing::units::{Architecture, Megabytes};
+use tailor_sizing::units::Megabytes;
 
 use super::*;
 
 fn environment() -> Environment {
     Environment {
-        id: EnvironmentId([1; 16]),
-        account: String::new(),
         region: "us-east-1".into(),
-        function: "checkout".into(),
         version: "7".into(),
         memory: Megabytes(1_024),
-        architecture: Architecture::X86_64,
-        runtime: String::new(),
-        initialization_type: "on-demand".into(),
-        extension_version: "0.1.0".into(),
-        ephemeral_mb: 0,
         timeout_ms: 3_000,
+        ..crate::outbox::tests::environment()
     }
 }
 
