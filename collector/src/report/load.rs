@@ -99,8 +99,10 @@ async fn load(
     } else {
         enforcement(store, tenant, window).await?
     };
+    // One moment for all: what is silent for an hour is so in the whole list.
+    let now_us = now_us();
     for (key, material) in &materials {
-        reports.extend(report(key, material, prices, strategy, enforcement, now_us()));
+        reports.extend(report(key, material, prices, strategy, enforcement, now_us));
         // Each takes a fraction of a millisecond, a fleet of thousands does not: batches go in between.
         tokio::task::yield_now().await;
     }
@@ -140,7 +142,6 @@ mod tests {
     use bytes::Bytes;
     use tailor_sizing::invocation::{Invocation, Outcome, Work};
     use tailor_sizing::replay::Kernel;
-    use tailor_sizing::units::Architecture;
 
     use super::*;
     use crate::store::Delivery;
@@ -174,17 +175,10 @@ mod tests {
             tenant: Tenant::default(),
             environment: Environment {
                 id: EnvironmentId([number; 16]),
-                account: String::new(),
-                region: "eu-west-1".to_owned(),
                 function: format!("burst-{number}"),
-                version: "1".to_owned(),
                 memory: Megabytes(256),
-                architecture: Architecture::X86_64,
-                runtime: String::new(),
-                initialization_type: "on-demand".to_owned(),
-                extension_version: String::new(),
-                ephemeral_mb: 512,
                 timeout_ms: 30_000,
+                ..crate::report::losses::tests::environment()
             },
             sequence: 1,
             received_at_us: now,

@@ -66,27 +66,32 @@ impl Losses {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use agent_proto::batch::{Environment, EnvironmentId, Lost, Overhead};
     use tailor_sizing::units::{Architecture, Megabytes};
 
+    /// That of a function like many.
+    pub(crate) fn environment() -> Environment {
+        Environment {
+            id: EnvironmentId([1; 16]),
+            account: String::new(),
+            region: "eu-west-1".into(),
+            function: "checkout".into(),
+            version: "1".into(),
+            memory: Megabytes(128),
+            architecture: Architecture::X86_64,
+            runtime: String::new(),
+            initialization_type: "on-demand".into(),
+            extension_version: String::new(),
+            ephemeral_mb: 512,
+            timeout_ms: 0,
+        }
+    }
+
     fn state(received_at_us: u64, unsent: u64) -> EnvironmentState {
         EnvironmentState {
-            environment: Environment {
-                id: EnvironmentId([1; 16]),
-                account: String::new(),
-                region: "eu-west-1".into(),
-                function: "checkout".into(),
-                version: "1".into(),
-                memory: Megabytes(128),
-                architecture: Architecture::Arm64,
-                runtime: String::new(),
-                initialization_type: "on-demand".into(),
-                extension_version: String::new(),
-                ephemeral_mb: 0,
-                timeout_ms: 0,
-            },
+            environment: environment(),
             sequence: 3,
             batches: 3,
             received_at_us,
