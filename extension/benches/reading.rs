@@ -9,7 +9,7 @@ use std::io::Write;
 use std::process::{Child, Command, Stdio};
 
 use nix::time::{ClockId, clock_gettime};
-use tailor_extension::process::Processes;
+use tailor_extension::measure::Processes;
 use tailor_extension::settings::Peak;
 
 const ROUNDS: u32 = 2_000;

@@ -1,5 +1,5 @@
-//! What the extension knows and decides. Synchronous and without I/O but for reading `/proc`: the event
-//! loop around it is [`crate::lifecycle`].
+//! The extension's state and its decisions. Synchronous, and without I/O except reading `/proc`. The event loop
+//! drives it.
 
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -8,13 +8,13 @@ use agent_proto::batch::{Environment, EnvironmentId, Overhead};
 use nix::sys::resource::{UsageWho, getrusage};
 use tailor_sizing::rollup::Rollup;
 
-use crate::ledger::Ledger;
-use crate::outbox::{Outbox, Sealed};
-use crate::process::budget::Budget;
-use crate::process::{self, Measured, Processes, Reading, Snapshot};
+use crate::deliver::ledger::Ledger;
+use crate::deliver::outbox::{Outbox, Sealed};
+use crate::deliver::summary::{self, Teller};
+use crate::lambda::telemetry::{Delivery, Event};
+use crate::measure::cpu_budget::CpuBudget;
+use crate::measure::{self, Measured, Processes, Reading, Snapshot};
 use crate::settings::Settings;
-use crate::summary::{self, Teller};
-use crate::telemetry::{Delivery, Event};
 
 /// The shortest time from hints in one batch to hints in another; the last batch of an environment has them, too.
 const HINTS_INTERVAL: Duration = Duration::from_secs(600);
@@ -41,7 +41,7 @@ pub struct Agent {
     flush_interval: Duration,
     /// The next invocation is the environment's first.
     first: bool,
-    budget: Budget,
+    budget: CpuBudget,
 }
 
 /// The invocation that runs, or ran last.
@@ -61,7 +61,7 @@ impl Agent {
     #[must_use]
     pub fn new(environment: Environment, settings: &Settings) -> Self {
         Self {
-            budget: Budget::new(settings.cpu_budget_percent, environment.memory.share()),
+            budget: CpuBudget::new(settings.cpu_budget_percent, environment.memory.share()),
             ledger: Ledger::new(environment.memory.0),
             processes: Processes::new(settings.peak),
             outbox: Outbox::new(environment),
@@ -240,8 +240,8 @@ impl Agent {
     }
 
     /// What became of a delivery.
-    pub fn settle(&mut self, sealed: &Sealed, delivery: crate::shipper::Delivery) {
-        use crate::shipper::Delivery;
+    pub fn settle(&mut self, sealed: &Sealed, delivery: crate::deliver::shipper::Delivery) {
+        use crate::deliver::shipper::Delivery;
         self.sent_bytes = self.sent_bytes.saturating_add(sealed.bytes.len() as u64);
         match delivery {
             Delivery::Acknowledged(sequence) => self.outbox.acknowledge(sequence),
@@ -281,11 +281,11 @@ impl Agent {
         };
         let lives_in = |snapshot: &Snapshot| snapshot.processes.iter().any(began);
         let measured = if lives_in(end) {
-            Some(process::between(&current.start, end))
+            Some(measure::between(&current.start, end))
         } else {
             last_tick.filter(|tick| lives_in(tick)).map(|tick| Measured {
                 last_look_us: Some(u64::try_from(current.last_look.as_micros()).unwrap_or(u64::MAX)),
-                ..process::between(&current.start, tick)
+                ..measure::between(&current.start, tick)
             })
         };
         self.ledger.measured(&current.request_id, measured);
@@ -314,7 +314,7 @@ impl Agent {
         };
         Overhead {
             cpu_us: usage.map_or(0, |u| microseconds(u.user_time()) + microseconds(u.system_time())),
-            resident_kib: process::own_resident_kib(),
+            resident_kib: measure::own_resident_kib(),
             sent_bytes: self.sent_bytes,
             ticks: self.budget.ticks(),
         }
@@ -347,7 +347,7 @@ mod tests {
     fn agent(initialization_type: &str) -> Agent {
         let environment = Environment {
             initialization_type: initialization_type.into(),
-            ..crate::outbox::tests::environment()
+            ..crate::deliver::outbox::tests::environment()
         };
         Agent::new(environment, &Settings::read(&HashMap::new()).0)
     }

@@ -1,22 +1,17 @@
-//! The external Lambda extension: measures, costs and reports every invocation of the function it rides on.
+//! The external Lambda extension. It measures each invocation of its function and sends the result to the collector.
 //!
-//! [`lifecycle`] is the event loop; [`agent`] the state it drives; [`process`] and [`telemetry`] the two
-//! sources; [`ledger`] joins them; [`outbox`] and [`shipper`] carry the result away. It adds no billed time,
-//! never ends before the platform says so, and says what it lost.
+//! - [`lifecycle`] is the event loop, and [`agent`] is the state that the loop drives.
+//! - [`lambda`] has the Extensions API and the Telemetry API; [`measure`] reads `/proc` and CPU clocks.
+//! - [`deliver`] joins both by request id and delivers the result; [`net`] is the HTTP client that it uses.
+//!
+//! The extension adds no billed time, ends only after SHUTDOWN, and counts everything that it loses.
 
 pub mod agent;
-pub mod api;
-pub mod calendar;
-pub mod client;
-pub mod credentials;
-pub mod ledger;
+pub mod deliver;
+pub mod freeze_timeout;
+pub mod lambda;
 pub mod lifecycle;
-pub mod outbox;
-pub mod patience;
-pub mod process;
+pub mod measure;
+pub mod net;
 pub mod settings;
-pub mod shipper;
-pub mod sign;
-pub mod summary;
-pub mod telemetry;
-mod ticker;
+pub mod timestamp;

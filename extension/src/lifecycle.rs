@@ -18,12 +18,12 @@ use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::agent::{Agent, new_environment_id};
-use crate::api::{Api, ApiError, Event, Function, Registration};
+use crate::deliver::shipper::{Delivery, Shipper};
+use crate::lambda::extensions_api::{Api, ApiError, Event, Function, Registration};
+use crate::lambda::listener::{self, Subscription};
+use crate::lambda::telemetry;
+use crate::measure::ticker::{self, Looks};
 use crate::settings::{Settings, Variables};
-use crate::shipper::{Delivery, Shipper};
-use crate::telemetry;
-use crate::telemetry::listener::{self, Subscription};
-use crate::ticker::{self, Looks};
 
 /// The most that is waited at SHUTDOWN for the last `platform.report`; it comes after 5 ms on average.
 const LAST_REPORT_LIMIT: Duration = Duration::from_millis(300);

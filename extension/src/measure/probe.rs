@@ -7,7 +7,7 @@ use std::rc::Rc;
 use nix::time::{ClockId, clock_getcpuclockid, clock_gettime};
 use nix::unistd::Pid;
 
-use super::files::{Allowance, Knob, View};
+use super::files::{Allowance, View, WritableFile};
 use super::parse::{self, TICK_NS};
 use super::threads::{Depth, Switches, ThreadReading, Threads};
 
@@ -62,7 +62,7 @@ pub(super) struct Probe {
     status: View,
     io: View,
     /// Made at the first reset: some are never reset.
-    clear_refs: Option<Knob>,
+    clear_refs: Option<WritableFile>,
     threads: Threads,
     /// As it was read in full last.
     last: Option<Rc<Reading>>,
@@ -303,8 +303,8 @@ impl Probe {
             return;
         }
         let path = || format!("/proc/{}/clear_refs", self.pid);
-        let knob = self.clear_refs.get_or_insert_with(|| Knob::of(path(), &self.allowance));
-        self.peak_was_reset = knob.turn(b"5");
+        let file = self.clear_refs.get_or_insert_with(|| WritableFile::of(path(), &self.allowance));
+        self.peak_was_reset = file.write(b"5");
     }
 
     /// Lets processes that run hold files instead.

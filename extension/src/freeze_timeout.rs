@@ -30,7 +30,7 @@ mod tests {
     use tokio::time::sleep;
 
     use super::*;
-    use crate::client::tests::on_one_thread;
+    use crate::net::client::tests::on_one_thread;
 
     #[test]
     fn a_freeze_costs_no_more_than_a_slice() {

@@ -9,8 +9,8 @@ use std::collections::VecDeque;
 use tailor_sizing::invocation::{Caveats, Invocation, Outcome, RequestId, Work};
 use tailor_sizing::units::Megabytes;
 
-use crate::process::Measured;
-use crate::telemetry::Done;
+use crate::lambda::telemetry::Done;
+use crate::measure::Measured;
 
 /// Invocations that may be open at once. On demand one or two are; on managed instances up to 64 run in one
 /// environment for each vCPU, and a report that is this late is not coming.

@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use std::sync::mpsc;
 
 use super::*;
-use crate::client::tests::on_one_thread;
+use crate::net::client::tests::on_one_thread;
 
 const MINUTE_US: u64 = 60_000_000;
 /// 2026-01-02T03:04:05Z.

@@ -1,5 +1,5 @@
 use super::*;
-use crate::telemetry::Metrics;
+use crate::lambda::telemetry::Metrics;
 use proptest::prelude::*;
 
 /// When telemetry is told of and looked at, where that does not matter.

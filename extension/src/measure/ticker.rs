@@ -18,7 +18,7 @@ const LATE: Duration = Duration::from_millis(2);
 const INVOKE_LIMIT: Duration = Duration::from_millis(20);
 
 /// What looks.
-pub(crate) trait Looks {
+pub trait Looks {
     /// How long to wait before the next look; `None` until something is invoked.
     fn pause(&self) -> Option<Duration>;
     /// Looks as cheaply as can be at what the invocation has done.
@@ -28,7 +28,7 @@ pub(crate) trait Looks {
 }
 
 /// Looks at the right times, for ever. `invoked` is notified of each INVOKE.
-pub(crate) async fn run(looks: &impl Looks, invoked: &Notify) {
+pub async fn run(looks: &impl Looks, invoked: &Notify) {
     loop {
         let Some(pause) = looks.pause() else {
             invoked.notified().await;

@@ -9,9 +9,9 @@ use http::{StatusCode, Uri, header};
 use http_body_util::Full;
 use serde::Deserialize;
 
-use crate::calendar;
-use crate::client::{Client, ClientError};
+use crate::net::client::{Client, ClientError};
 use crate::settings::Variables;
+use crate::timestamp;
 
 /// Credentials are fetched anew when so little of their life is left: enough for a delivery's slowest try,
 /// and for a clock that is minutes off.
@@ -238,7 +238,7 @@ async fn fetch(client: &Client, token: &Token) -> Result<Credentials, Credential
     }
     let answer: Answer = serde_json::from_slice(&body).map_err(|_| CredentialsError::Shape)?;
     let expires_us = match answer.expiration {
-        Some(text) => Some(calendar::unix_us(&text).ok_or(CredentialsError::Shape)?),
+        Some(text) => Some(timestamp::unix_us(&text).ok_or(CredentialsError::Shape)?),
         None => None,
     };
     Ok(Credentials {

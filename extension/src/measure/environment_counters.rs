@@ -1,13 +1,13 @@
 //! What is counted for the environment as a whole: `/tmp`, network bytes and connections.
 
 use std::os::unix::fs::MetadataExt;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::sys::statvfs::statvfs;
 
 use super::files::{Allowance, View};
 use super::parse;
+use crate::net::connections::own_connections;
 
 /// The network's counters take as long to read as all else (17 µs), so that they are left alone for so long.
 /// What they counted goes to a later invocation; nothing of it is lost.
@@ -22,17 +22,9 @@ const LARGEST_TMP_KIB: u64 = 11 * 1_024 * 1_024;
 /// better.
 const LAMBDA_INTERFACES: &str = "vint";
 
-/// Connections of ours, to either side, which are no work of the function's.
-static OWN_CONNECTIONS: AtomicU64 = AtomicU64::new(0);
-
-/// A connection was opened by the extension, or by the platform to it.
-pub fn count_own_connection() {
-    OWN_CONNECTIONS.fetch_add(1, Ordering::Relaxed);
-}
-
 /// The environment's counters at one moment; those of the network run since it began.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Machine {
+pub struct EnvironmentCounters {
     /// `/tmp` in use, KiB; zero when it is not a file system of its own.
     pub tmp_used_kib: u64,
     /// Bytes received over Lambda's interfaces.
@@ -45,11 +37,11 @@ pub struct Machine {
 
 /// The open views of it.
 #[derive(Debug)]
-pub(super) struct Watch {
+pub(super) struct EnvironmentReader {
     tmp_is_own: bool,
     /// `None` where the network is not the environment's alone.
     network: Option<Network>,
-    last: Machine,
+    last: EnvironmentCounters,
 }
 
 #[derive(Debug)]
@@ -60,7 +52,7 @@ struct Network {
     read: Option<Instant>,
 }
 
-impl Watch {
+impl EnvironmentReader {
     pub(super) fn new(allowance: &Allowance) -> Self {
         Self::counting(LAMBDA_INTERFACES, allowance)
     }
@@ -71,12 +63,12 @@ impl Watch {
         Self {
             tmp_is_own: device("/tmp").is_some() && device("/tmp") != device("/"),
             network: Network::of(interfaces, allowance),
-            last: Machine::default(),
+            last: EnvironmentCounters::default(),
         }
     }
 
     /// Reads `/tmp` and, when it had its rest, the network.
-    pub(super) fn read(&mut self) -> Machine {
+    pub(super) fn read(&mut self) -> EnvironmentCounters {
         self.last.tmp_used_kib = if self.tmp_is_own { tmp_used_kib() } else { 0 };
         if let Some(network) = &mut self.network {
             network.read(&mut self.last);
@@ -93,7 +85,7 @@ impl Network {
         Some(Self { prefix, interfaces, tcp, read: None })
     }
 
-    fn read(&mut self, machine: &mut Machine) {
+    fn read(&mut self, machine: &mut EnvironmentCounters) {
         if self.read.is_some_and(|read| read.elapsed() < NETWORK_REST) {
             return;
         }
@@ -103,7 +95,7 @@ impl Network {
             (machine.received_bytes, machine.sent_bytes) = (received, sent);
         }
         if let Some(opened) = self.tcp.read(parse::active_opens) {
-            machine.connections = opened.saturating_sub(OWN_CONNECTIONS.load(Ordering::Relaxed));
+            machine.connections = opened.saturating_sub(own_connections());
         }
     }
 }
@@ -121,7 +113,7 @@ mod tests {
 
     #[test]
     fn connections_are_seen_where_the_network_is_ours_alone() {
-        let mut watch = Watch::counting("lo", &Allowance::of(8));
+        let mut watch = EnvironmentReader::counting("lo", &Allowance::of(8));
         let before = watch.read();
         let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let connect = || std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
@@ -137,7 +129,7 @@ mod tests {
 
     #[test]
     fn a_network_with_others_on_it_is_not_read() {
-        let machine = Watch::counting("no such interface", &Allowance::of(8)).read();
+        let machine = EnvironmentReader::counting("no such interface", &Allowance::of(8)).read();
         assert_eq!((machine.received_bytes, machine.sent_bytes, machine.connections), (0, 0, 0));
     }
 }

@@ -96,16 +96,16 @@ impl View {
 
 /// A file that the same is written to again and again.
 #[derive(Debug)]
-pub(super) struct Knob(Held);
+pub(super) struct WritableFile(Held);
 
-impl Knob {
-    /// The knob at `path`, which need not be there.
+impl WritableFile {
+    /// The file at `path`, which need not be there.
     pub(super) fn of(path: String, allowance: &Allowance) -> Self {
         Self(Held::of(path, allowance))
     }
 
     /// Writes `setting`; whether that was permitted.
-    pub(super) fn turn(&mut self, setting: &[u8]) -> bool {
+    pub(super) fn write(&mut self, setting: &[u8]) -> bool {
         let write = |file: &File| file.write_all_at(setting, 0).ok();
         self.0.use_with(File::options().write(true), write).is_some()
     }

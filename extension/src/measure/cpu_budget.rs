@@ -16,7 +16,7 @@ const LONGEST: Duration = Duration::from_millis(500);
 
 /// Decides when the next tick is due.
 #[derive(Debug)]
-pub struct Budget {
+pub struct CpuBudget {
     /// CPU time that may be used per time passed; 0 turns ticks off.
     rate: f64,
     /// Own CPU time when the invocation began, and when the last tick ended.
@@ -27,7 +27,7 @@ pub struct Budget {
     ticks: u64,
 }
 
-impl Budget {
+impl CpuBudget {
     /// `percent` of a share of `share` vCPU.
     #[must_use]
     pub fn new(percent: f64, share: f64) -> Self {
@@ -91,8 +91,8 @@ fn own_cpu() -> Duration {
 mod tests {
     use super::*;
 
-    fn budget(percent: f64, share: f64) -> Budget {
-        let mut budget = Budget::new(percent, share);
+    fn budget(percent: f64, share: f64) -> CpuBudget {
+        let mut budget = CpuBudget::new(percent, share);
         // As if nothing was used yet, whatever the test runner did.
         (budget.invocation_cpu, budget.last_cpu) = (Duration::ZERO, Duration::ZERO);
         budget
@@ -118,7 +118,7 @@ mod tests {
 
     #[test]
     fn what_was_used_is_paid_before_the_next_look() {
-        let mut budget = Budget::new(1.0, 1.0);
+        let mut budget = CpuBudget::new(1.0, 1.0);
         budget.begin();
         budget.spend(|| spin(Duration::from_millis(2)));
         // At least 2 ms used and a tick that costs a quarter of that: at 1 %, not before 250 ms.

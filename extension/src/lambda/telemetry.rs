@@ -7,9 +7,7 @@
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::calendar;
-
-pub mod listener;
+use crate::timestamp;
 
 /// One record that matters to us; all else is [`Event::Other`].
 #[derive(Debug, Clone, PartialEq)]
@@ -158,7 +156,7 @@ fn decode_record(envelope: Envelope<'_>) -> serde_json::Result<Event> {
         dropped_records: u64,
     }
     let record = envelope.record.get();
-    let time_us = envelope.time.and_then(calendar::unix_us).unwrap_or(0);
+    let time_us = envelope.time.and_then(timestamp::unix_us).unwrap_or(0);
     Ok(match envelope.kind {
         "platform.initStart" => Event::InitStart(serde_json::from_str(record)?),
         "platform.initReport" => Event::InitReport { report: serde_json::from_str(record)?, time_us },

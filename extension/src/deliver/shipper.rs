@@ -12,13 +12,13 @@ use http::{Request, StatusCode, header};
 use http_body_util::Full;
 use tokio::time::Instant;
 
-use crate::calendar;
-use crate::client::{Client, ClientError};
-use crate::credentials::{CredentialsError, Provider};
-use crate::outbox::Sealed;
-use crate::patience;
+use crate::deliver::outbox::Sealed;
+use crate::freeze_timeout;
+use crate::net::client::{Client, ClientError};
+use crate::net::credentials::{CredentialsError, Provider};
+use crate::net::sign::{Scope, ToSign, authorization};
 use crate::settings::{ApiKey, Auth, Settings, Variables, function_url_region};
-use crate::sign::{Scope, ToSign, authorization};
+use crate::timestamp;
 
 /// The most one try may take while the environment runs. A network without a route to the collector fails by silence.
 const TRY_LIMIT: Duration = Duration::from_secs(5);
@@ -160,7 +160,7 @@ impl Shipper {
             Ok::<_, RequestError>(self.client.exchange(request).await?)
         };
         let limit = self.try_limit.get();
-        match patience::within(limit, exchange).await {
+        match freeze_timeout::within(limit, exchange).await {
             Some(Ok((head, body))) => Some(self.judge(&head, &body, batch.sequence)),
             Some(Err(RequestError::Form(error))) => {
                 self.complain(&error);
@@ -214,7 +214,7 @@ impl Shipper {
             set(KEY_HEADER, key.expose())?;
         }
         let credentials = signer.provider.current(now_s.saturating_mul(1_000_000)).await?;
-        let time = calendar::basic_format(now_s);
+        let time = timestamp::basic_format(now_s);
         set("x-amz-date", &time)?;
         let mut headers = vec![
             ("content-type", agent_proto::CONTENT_TYPE),
@@ -300,7 +300,7 @@ mod tests {
     use std::collections::HashMap;
 
     use super::*;
-    use crate::client::tests::on_one_thread;
+    use crate::net::client::tests::on_one_thread;
 
     #[test]
     fn only_what_may_pass_is_tried_again() {

@@ -9,7 +9,7 @@ use http::StatusCode;
 use http_body_util::Full;
 use serde::Deserialize;
 
-use crate::client::{Answer, Client, ClientError};
+use crate::net::client::{Answer, Client, ClientError};
 
 const IDENTIFIER: &str = "lambda-extension-identifier";
 

@@ -15,7 +15,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use crate::process::machine::count_own_connection;
+use crate::net::connections::count_own_connection;
 
 mod tls;
 

@@ -9,7 +9,7 @@ fn environment() -> Environment {
         version: "7".into(),
         memory: Megabytes(1_024),
         timeout_ms: 3_000,
-        ..crate::outbox::tests::environment()
+        ..crate::deliver::outbox::tests::environment()
     }
 }
 

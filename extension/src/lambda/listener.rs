@@ -14,7 +14,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
-use crate::process::machine::count_own_connection;
+use crate::net::connections::count_own_connection;
 
 /// Most bytes of one delivery that are kept: twice the buffering limit we ask for, plus room for envelopes.
 const MAX_DELIVERY_BYTES: usize = 1 << 20;
@@ -95,10 +95,10 @@ const SCHEMAS: [&str; 2] = ["2025-01-29", "2022-07-01"];
 /// # Errors
 /// When the API does not answer.
 pub async fn subscribe(
-    api: &crate::api::Api,
+    api: &crate::lambda::extensions_api::Api,
     extension_id: &str,
     port: u16,
-) -> Result<Subscription, crate::api::ApiError> {
+) -> Result<Subscription, crate::lambda::extensions_api::ApiError> {
     let mut status = http::StatusCode::OK;
     for schema in SCHEMAS {
         let body = serde_json::json!({

@@ -3,29 +3,31 @@
 //! Between freeze and thaw the counters stand still, so one reading at the next INVOKE closes one
 //! invocation and opens the next, exactly, and no handler ever waits for it.
 
-pub mod budget;
-mod choice;
-mod difference;
+pub mod cpu_budget;
+mod delta;
+mod environment_counters;
 mod files;
-pub mod machine;
 mod parse;
 mod probe;
+mod read_selection;
 mod scan;
 mod threads;
+pub mod ticker;
 
 use std::collections::HashMap;
 use std::rc::Rc;
 
 use nix::time::{ClockId, clock_gettime};
 
-pub use difference::{Measured, between};
+pub use delta::{Measured, between};
+pub use environment_counters::EnvironmentCounters;
 pub use probe::Reading;
 pub use threads::ThreadReading;
 
-use choice::{Candidate, choose};
+use environment_counters::EnvironmentReader;
 use files::{Allowance, View};
-use machine::{Machine, Watch};
 use probe::Probe;
+use read_selection::{Candidate, choose};
 use scan::Scanner;
 
 use crate::settings::Peak;
@@ -61,7 +63,7 @@ pub struct Processes {
     /// Something was looked at in this invocation, and the most that processes begun in it held at any look, KiB.
     looked: bool,
     newcomers_peak_kib: u64,
-    watch: Watch,
+    watch: EnvironmentReader,
     loadavg: View,
     allowance: Allowance,
     /// The id that was given last when we looked last. Unchanged, no process and no thread has begun since.
@@ -86,7 +88,7 @@ pub struct Snapshot {
     /// There are processes of which nothing is known yet.
     pub are_unmet: bool,
     /// What is counted for the environment as a whole.
-    pub machine: Machine,
+    pub machine: EnvironmentCounters,
 }
 
 impl Processes {
@@ -111,7 +113,7 @@ impl Processes {
             ticked: HashMap::new(),
             looked: false,
             newcomers_peak_kib: 0,
-            watch: Watch::new(&allowance),
+            watch: EnvironmentReader::new(&allowance),
             loadavg: View::of("/proc/loadavg".to_owned(), &allowance),
             allowance,
             last_id: None,

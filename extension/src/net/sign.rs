@@ -7,7 +7,7 @@ use std::fmt::Write;
 
 use ring::{digest, hmac};
 
-use crate::credentials::Credentials;
+use crate::net::credentials::Credentials;
 
 const ALGORITHM: &str = "AWS4-HMAC-SHA256";
 

@@ -1,0 +1,5 @@
+//! AWS's interfaces for extensions: the Extensions API, the Telemetry API, and the listener for telemetry.
+
+pub mod extensions_api;
+pub mod listener;
+pub mod telemetry;
