@@ -9,15 +9,13 @@ use nix::sys::resource::{UsageWho, getrusage};
 use tailor_sizing::rollup::Rollup;
 
 use crate::deliver::ledger::Ledger;
-use crate::deliver::outbox::{Outbox, Sealed};
-use crate::deliver::summary::{self, Teller};
+use crate::deliver::outbox::{Outbox, SealedBatch};
+use crate::deliver::shipper::DeliveryOutcome;
+use crate::deliver::summary::Teller;
 use crate::lambda::telemetry::{Delivery, Event};
 use crate::measure::cpu_budget::CpuBudget;
 use crate::measure::{self, Measured, Processes, Reading, Snapshot};
 use crate::settings::Settings;
-
-/// The shortest time from hints in one batch to hints in another; the last batch of an environment has them, too.
-const HINTS_INTERVAL: Duration = Duration::from_secs(600);
 
 /// The initialization type of environments that are restored from a snapshot.
 const SNAP_START: &str = "snap-start";
@@ -33,9 +31,6 @@ pub struct Agent {
     teller: Teller,
     /// Lines to print.
     lines: Vec<String>,
-    /// When hints were drawn last; they cost half a millisecond.
-    hinted: Instant,
-    finishing: bool,
     sent_bytes: u64,
     flush_items: usize,
     flush_interval: Duration,
@@ -69,8 +64,6 @@ impl Agent {
             totals: Rollup::default(),
             teller: Teller::new(settings.emf, settings.log_invocations),
             lines: vec![],
-            hinted: Instant::now(),
-            finishing: false,
             sent_bytes: 0,
             flush_items: settings.flush_items,
             flush_interval: settings.flush_interval,
@@ -194,7 +187,6 @@ impl Agent {
 
     /// Nothing more will come: what is unfinished goes as it is.
     pub fn finish(&mut self) {
-        self.finishing = true;
         let all = self.ledger.take_all();
         self.keep(all);
     }
@@ -214,7 +206,7 @@ impl Agent {
     /// How many invocations are not delivered.
     #[must_use]
     pub fn undelivered(&self) -> u64 {
-        self.outbox.waiting()
+        self.outbox.undelivered()
     }
 
     /// The platform delivers no telemetry: nothing is waited for.
@@ -228,25 +220,19 @@ impl Agent {
         self.outbox.is_empty()
     }
 
-    /// The batch to deliver, if there is one.
-    pub fn seal(&mut self, now_us: u64) -> Option<Sealed> {
+    /// The batch to deliver, if there is one. `now_us` is microseconds since the Unix epoch.
+    pub fn seal(&mut self, now_us: u64) -> Option<SealedBatch> {
         let overhead = self.overhead();
-        let mut hints = vec![];
-        if self.outbox.seals_new() && (self.finishing || self.hinted.elapsed() >= HINTS_INTERVAL) {
-            self.hinted = Instant::now();
-            hints = summary::hints(&self.totals, self.outbox.environment_mut());
-        }
-        self.outbox.seal(overhead, hints, self.ledger.open_count(), now_us)
+        self.outbox.seal(overhead, self.ledger.open_count(), now_us)
     }
 
-    /// What became of a delivery.
-    pub fn settle(&mut self, sealed: &Sealed, delivery: crate::deliver::shipper::Delivery) {
-        use crate::deliver::shipper::Delivery;
+    /// A delivery ended.
+    pub fn settle(&mut self, sealed: &SealedBatch, outcome: DeliveryOutcome) {
         self.sent_bytes = self.sent_bytes.saturating_add(sealed.bytes.len() as u64);
-        match delivery {
-            Delivery::Acknowledged(sequence) => self.outbox.acknowledge(sequence),
-            Delivery::Refused => self.outbox.reject(sealed.sequence),
-            Delivery::Failed => self.outbox.lost_mut().failed_deliveries += 1,
+        match outcome {
+            DeliveryOutcome::Acknowledged(sequence) => self.outbox.acknowledge(sequence),
+            DeliveryOutcome::Rejected => self.outbox.reject(sealed.sequence),
+            DeliveryOutcome::Failed { .. } => self.outbox.lost_mut().failed_deliveries += 1,
         }
     }
 

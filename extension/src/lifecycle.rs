@@ -18,7 +18,7 @@ use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::agent::{Agent, new_environment_id};
-use crate::deliver::shipper::{Delivery, Shipper};
+use crate::deliver::shipper::{DeliveryOutcome, Shipper};
 use crate::lambda::extensions_api::{Api, ApiError, Event, Function, Registration};
 use crate::lambda::listener::{self, Subscription};
 use crate::lambda::telemetry;
@@ -346,9 +346,9 @@ async fn ship_one(shared: &Shared) -> bool {
     let mut sealed = None;
     shared.guarded(|agent| sealed = agent.seal(unix_us()));
     let Some(sealed) = sealed else { return false };
-    let delivery = shipper.deliver(&sealed).await;
-    shared.guarded(|agent| agent.settle(&sealed, delivery));
-    delivery != Delivery::Failed
+    let outcome = shipper.deliver(&sealed).await;
+    shared.guarded(|agent| agent.settle(&sealed, outcome));
+    !matches!(outcome, DeliveryOutcome::Failed { .. })
 }
 
 /// Delivers everything by `deadline`, or stops at the second failure. A connection that fell silent in the freeze

@@ -1,8 +1,9 @@
-//! From what is known of each invocation to the collector and the function's log.
+//! Delivers what is known of each invocation to the collector and to the function's log.
 //!
-//! [`ledger`] joins measurements and telemetry, [`outbox`] keeps batches until they are acknowledged, and [`shipper`]
-//! sends them. [`summary`] writes log lines for functions without a collector.
+//! [`ledger`] joins measurements and telemetry, [`outbox`] keeps batches until they are acknowledged, [`shipper`] sends
+//! them and [`backoff`] decides when to try again. [`summary`] writes log lines.
 
+pub mod backoff;
 pub mod ledger;
 pub mod outbox;
 pub mod shipper;

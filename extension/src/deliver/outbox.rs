@@ -1,53 +1,54 @@
-//! What waits to be sent: invocations by the batch, kept until the collector has them on disk.
+//! Invocations that are not delivered yet. A batch is kept until the collector has it on disk.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use agent_proto::batch::{Batch, Environment, Hint, Lost, Overhead};
+use agent_proto::batch::{Batch, Environment, Lost, Overhead};
+use bytes::Bytes;
 use tailor_sizing::invocation::Invocation;
 use tokio::time::Instant;
 
-/// Most bytes of invocations waiting. An extension's memory is the function's memory.
+/// The most bytes of pending invocations. The extension's memory is part of the function's memory.
 const MAX_PENDING_BYTES: usize = 1 << 20;
 
-/// Most invocations waiting.
+/// The most pending invocations.
 pub const MAX_PENDING: usize = MAX_PENDING_BYTES / size_of::<Invocation>();
 
-/// Invocations in one batch; its bytes stay far below the collector's limit.
+/// The most invocations in one batch. Its size stays far below the collector's limit.
 const MAX_BATCH: usize = 1_000;
 
-/// Invocations that wait, and the batch that is on its way.
+/// The pending invocations, and the batch that is not acknowledged yet.
 #[derive(Debug)]
 pub struct Outbox {
     environment: Environment,
     pending: VecDeque<Invocation>,
     oldest: Option<Instant>,
-    sealed: Option<Sealed>,
+    sealed: Option<SealedBatch>,
     next_sequence: u64,
     lost: Lost,
 }
 
-/// A batch with its number. It is sent again as it is until it is acknowledged: the collector tells a
-/// repetition by the number.
+/// An encoded batch. It is sent unchanged until it is acknowledged, so that the collector recognizes a repeated batch
+/// by its sequence. Clones share the bytes.
 #[derive(Debug, Clone)]
-pub struct Sealed {
-    /// Its number.
+pub struct SealedBatch {
+    /// Counts from 1.
     pub sequence: u64,
-    /// Its bytes.
-    pub bytes: Vec<u8>,
+    /// The request body.
+    pub bytes: Bytes,
     invocations: u64,
 }
 
 #[cfg(test)]
-impl Sealed {
-    /// A batch of any bytes.
-    pub(crate) const fn of(sequence: u64, bytes: Vec<u8>) -> Self {
-        Self { sequence, bytes, invocations: 0 }
+impl SealedBatch {
+    /// A batch with any bytes.
+    pub(crate) fn of(sequence: u64, bytes: Vec<u8>) -> Self {
+        Self { sequence, bytes: bytes.into(), invocations: 0 }
     }
 }
 
 impl Outbox {
-    /// An empty outbox of `environment`.
+    /// An empty outbox.
     #[must_use]
     pub fn new(environment: Environment) -> Self {
         Self {
@@ -60,7 +61,7 @@ impl Outbox {
         }
     }
 
-    /// The environment batches are sent as.
+    /// The environment in the header of each batch.
     pub fn environment_mut(&mut self) -> &mut Environment {
         &mut self.environment
     }
@@ -82,37 +83,32 @@ impl Outbox {
         }
     }
 
-    /// Whether enough waits, or something waits long enough, or a batch is not acknowledged yet.
+    /// Whether to send now: `items` invocations are pending, one is pending for `age`, or a batch is not acknowledged.
     #[must_use]
     pub fn is_due(&self, items: usize, age: Duration) -> bool {
         let unsent = self.sealed.is_some();
         unsent || self.pending.len() >= items || self.oldest.is_some_and(|oldest| oldest.elapsed() >= age)
     }
 
-    /// How many invocations wait, those on their way included.
+    /// The number of invocations that are not acknowledged.
     #[must_use]
-    pub fn waiting(&self) -> u64 {
+    pub fn undelivered(&self) -> u64 {
         let sealed = self.sealed.as_ref().map_or(0, |sealed| sealed.invocations);
         self.pending.len() as u64 + sealed
     }
 
-    /// Whether nothing waits.
+    /// Whether every invocation is acknowledged.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.pending.is_empty() && self.sealed.is_none()
     }
 
-    /// Whether [`Outbox::seal`] would make a new batch.
-    #[must_use]
-    pub fn seals_new(&self) -> bool {
-        self.sealed.is_none() && !self.pending.is_empty()
-    }
-
-    /// The batch to send now: the one not acknowledged yet, or a new one of what waits.
+    /// The batch to send now: the one that is not acknowledged, or a new one of the pending invocations.
     ///
-    /// `open` is how many invocations have begun and are not here yet.
-    pub fn seal(&mut self, overhead: Overhead, hints: Vec<Hint>, open: usize, now_us: u64) -> Option<Sealed> {
-        if self.seals_new() {
+    /// `open` is the number of invocations that have begun and are not in the outbox yet; `now_us` is microseconds since
+    /// the Unix epoch.
+    pub fn seal(&mut self, overhead: Overhead, open: usize, now_us: u64) -> Option<SealedBatch> {
+        if self.sealed.is_none() && !self.pending.is_empty() {
             let count = self.pending.len().min(MAX_BATCH);
             let unsent = (self.pending.len() - count + open) as u64;
             let batch = Batch {
@@ -122,7 +118,8 @@ impl Outbox {
                 invocations: self.pending.drain(..count).collect(),
                 lost: self.lost,
                 overhead,
-                hints,
+                // The collector computes hints from the rollups of all environments.
+                hints: vec![],
                 unsent,
             };
             if self.pending.is_empty() {
@@ -132,11 +129,12 @@ impl Outbox {
             match batch.encode() {
                 Ok(bytes) => {
                     let invocations = count as u64;
-                    self.sealed = Some(Sealed { sequence: batch.sequence, bytes, invocations });
+                    self.sealed =
+                        Some(SealedBatch { sequence: batch.sequence, bytes: bytes.into(), invocations });
                 }
                 Err(error) => {
-                    // Only a bug can bring us here; it must cost these invocations and nothing else.
-                    tracing::error!(%error, "a batch cannot be encoded and is dropped");
+                    // Only a bug can cause this. It must lose these invocations and nothing else.
+                    tracing::error!(%error, invocations = count, "cannot encode the batch: its invocations are lost");
                     self.lost.invocations += count as u64;
                 }
             }
@@ -149,7 +147,7 @@ impl Outbox {
         self.sealed.take_if(|sealed| sealed.sequence <= sequence);
     }
 
-    /// The collector will never take this batch: drop it and count what it held.
+    /// The collector will never accept this batch: drops it and counts its invocations as lost.
     pub fn reject(&mut self, sequence: u64) {
         if let Some(sealed) = self.sealed.take_if(|sealed| sealed.sequence == sequence) {
             self.lost.invocations += sealed.invocations;
@@ -164,7 +162,7 @@ pub(crate) mod tests {
     use tailor_sizing::invocation::RequestId;
     use tailor_sizing::units::{Architecture, Megabytes};
 
-    /// That of a function like many.
+    /// A typical environment.
     pub(crate) fn environment() -> Environment {
         Environment {
             id: EnvironmentId([1; 16]),
@@ -191,7 +189,7 @@ pub(crate) mod tests {
     }
 
     fn sent(outbox: &mut Outbox) -> (u64, Vec<u128>) {
-        let sealed = outbox.seal(Overhead::default(), vec![], 3, 1).unwrap();
+        let sealed = outbox.seal(Overhead::default(), 3, 1).unwrap();
         let batch = Batch::decode(&sealed.bytes).unwrap();
         assert!(batch.unsent >= 3);
         assert_eq!(batch.sequence, sealed.sequence);
@@ -204,13 +202,21 @@ pub(crate) mod tests {
         outbox.add(invocations(0..3));
         assert_eq!(sent(&mut outbox), (1, vec![0, 1, 2]));
         outbox.add(invocations(3..4));
-        assert_eq!(sent(&mut outbox), (1, vec![0, 1, 2]), "the retry is the same batch");
+        assert_eq!(sent(&mut outbox), (1, vec![0, 1, 2]), "a retry sends the same batch");
         outbox.acknowledge(0);
         assert!(!outbox.is_empty());
         outbox.acknowledge(1);
         assert_eq!(sent(&mut outbox), (2, vec![3]));
         outbox.acknowledge(2);
         assert!(outbox.is_empty() && !outbox.is_due(1, Duration::ZERO));
+    }
+
+    #[test]
+    fn sealing_again_shares_the_bytes_instead_of_copying_them() {
+        let mut outbox = outbox();
+        outbox.add(invocations(0..3));
+        let mut seal = || outbox.seal(Overhead::default(), 0, 1).unwrap();
+        assert_eq!(seal().bytes.as_ptr(), seal().bytes.as_ptr());
     }
 
     #[test]
@@ -229,7 +235,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_refused_batch_is_counted_as_lost() {
+    fn a_rejected_batch_is_counted_as_lost() {
         let mut outbox = outbox();
         outbox.add(invocations(0..5));
         let (sequence, _) = sent(&mut outbox);

@@ -1,7 +1,7 @@
-//! Delivering batches to the collector over HTTP or HTTPS.
+//! Delivers batches to the collector over HTTP or HTTPS.
 //!
-//! Deliveries happen while a later handler runs and never hold anything up. The connection is kept, and may
-//! have died in the freeze: one retry at once on a new one, then back-off.
+//! A delivery runs while a later invocation runs, and nothing waits for it. The connection is kept. It may have broken
+//! during the freeze, so a broken connection is replaced once at once. After that, [`Backoff`] decides.
 
 use std::cell::Cell;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -10,9 +10,9 @@ use bytes::Bytes;
 use http::response::Parts;
 use http::{Request, StatusCode, header};
 use http_body_util::Full;
-use tokio::time::Instant;
 
-use crate::deliver::outbox::Sealed;
+use super::backoff::{Backoff, parse_retry_after};
+use super::outbox::SealedBatch;
 use crate::freeze_timeout;
 use crate::net::client::{Client, ClientError};
 use crate::net::credentials::{CredentialsError, Provider};
@@ -20,16 +20,10 @@ use crate::net::sign::{Scope, ToSign, authorization};
 use crate::settings::{ApiKey, Auth, Settings, Variables, function_url_region};
 use crate::timestamp;
 
-/// The most one try may take while the environment runs. A network without a route to the collector fails by silence.
-const TRY_LIMIT: Duration = Duration::from_secs(5);
+/// The longest time for one try while the environment runs. Without a route to the collector there is no answer at all.
+const TRY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// First pause after a failed delivery; it doubles with every further one.
-const FIRST_PAUSE: Duration = Duration::from_secs(1);
-
-/// Longest pause. While it lasts the collector is left alone: this is the circuit breaker.
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
-
-/// Carries the collector's key where `Authorization` carries a signature.
+/// The header for the collector's key when `Authorization` has a signature.
 const KEY_HEADER: &str = "x-tailor-api-key";
 
 /// Delivers batches to one collector.
@@ -38,66 +32,73 @@ pub struct Shipper {
     client: Client,
     key: Option<ApiKey>,
     signer: Option<Signer>,
-    /// The most one try may take.
-    try_limit: Cell<Duration>,
-    failures: Cell<u32>,
-    /// Tries since the last delivery that was answered.
+    /// The longest time for one try.
+    try_timeout: Cell<Duration>,
+    backoff: Backoff,
+    /// Tries without an answer since the last answer.
     failed_tries: Cell<u32>,
-    not_before: Cell<Option<Instant>>,
 }
 
-/// Signs for a Lambda function URL.
+/// Signs requests to a Lambda function URL.
 #[derive(Debug)]
 struct Signer {
     provider: Provider,
     region: String,
 }
 
-/// Nothing can be delivered with these settings.
+/// Why these settings do not allow deliveries.
 #[derive(Debug, thiserror::Error)]
 pub enum ShipperError {
-    /// No collector is named.
+    /// There is no collector.
     #[error("TAILOR_ENDPOINT is not set")]
     NoEndpoint,
-    /// Signatures are for one region.
-    #[error("signing for TAILOR_ENDPOINT needs AWS_REGION: it is not a function URL that names its region")]
+    /// A signature needs a region.
+    #[error("TAILOR_ENDPOINT is not a Lambda function URL with a region: set AWS_REGION to sign requests")]
     NoRegion,
-    /// There is nothing to sign with.
+    /// There are no credentials to sign with.
     #[error(transparent)]
     Credentials(#[from] CredentialsError),
 }
 
-/// A request that could not be made.
+/// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 enum RequestError {
     #[error(transparent)]
-    Form(#[from] ClientError),
-    #[error("cannot sign: {0}")]
+    Client(#[from] ClientError),
+    #[error("cannot sign the request: {0}")]
     Credentials(#[from] CredentialsError),
 }
 
 impl From<http::Error> for RequestError {
     fn from(error: http::Error) -> Self {
-        Self::Form(error.into())
+        Self::Client(error.into())
     }
 }
 
-/// What became of a delivery.
+/// The result of one delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Delivery {
-    /// The collector has everything up to this sequence on disk.
+pub enum DeliveryOutcome {
+    /// The collector has every batch up to this sequence on disk.
     Acknowledged(u64),
-    /// The collector will never take this batch.
-    Refused,
-    /// Try again later.
-    Failed,
+    /// The collector will never accept this batch.
+    Rejected,
+    /// The delivery can be tried again.
+    Failed {
+        /// The time that the collector asks to wait.
+        retry_after: Option<Duration>,
+    },
+}
+
+impl DeliveryOutcome {
+    /// A failure without a `Retry-After` header.
+    const FAILED: Self = Self::Failed { retry_after: None };
 }
 
 impl Shipper {
-    /// A shipper to the collector that the settings name.
+    /// A shipper to the collector of the settings.
     ///
     /// # Errors
-    /// [`ShipperError`] when there is none, or when it must be signed for and cannot be.
+    /// [`ShipperError`] when there is no collector, or when requests must be signed and cannot be.
     pub fn new(settings: &Settings, variables: &impl Variables) -> Result<Self, ShipperError> {
         let endpoint = settings.endpoint.as_ref().ok_or(ShipperError::NoEndpoint)?;
         let signer = match settings.auth {
@@ -114,89 +115,82 @@ impl Shipper {
             client: Client::new(endpoint).trusting(settings.ca_file.clone()),
             key: settings.api_key.clone(),
             signer,
-            try_limit: Cell::new(TRY_LIMIT),
-            failures: Cell::new(0),
+            try_timeout: Cell::new(TRY_TIMEOUT),
+            backoff: Backoff::default(),
             failed_tries: Cell::new(0),
-            not_before: Cell::new(None),
         })
     }
 
-    /// Whether a delivery may be tried now, or the last failure is too recent.
+    /// Whether a delivery may be tried now; `false` during the pause after a failure.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        self.not_before.get().is_none_or(|not_before| Instant::now() >= not_before)
+        self.backoff.is_ready()
     }
 
-    /// From now on a try may take `limit` at most: the environment ends.
+    /// Limits the time of each further try, for the end of the environment.
     pub fn limit_tries(&self, limit: Duration) {
-        self.try_limit.set(limit.min(TRY_LIMIT));
+        self.try_timeout.set(limit.min(TRY_TIMEOUT));
     }
 
-    /// Delivers one batch, trying a second time at once when the first try found no living connection; an
-    /// answer, or none in time, is not tried again at once.
-    pub async fn deliver(&self, batch: &Sealed) -> Delivery {
-        let delivery = match self.try_once(batch).await {
-            Some(delivery) => delivery,
-            None => self.try_once(batch).await.unwrap_or(Delivery::Failed),
+    /// Delivers one batch. Tries a second time at once when the connection broke before an answer.
+    pub async fn deliver(&self, batch: &SealedBatch) -> DeliveryOutcome {
+        let outcome = match self.try_once(batch).await {
+            Some(outcome) => outcome,
+            None => self.try_once(batch).await.unwrap_or(DeliveryOutcome::FAILED),
         };
-        if delivery == Delivery::Failed {
-            let failures = self.failures.get();
-            let pause = FIRST_PAUSE.saturating_mul(1 << failures.min(6)).min(LONGEST_PAUSE);
-            self.failures.set(failures.saturating_add(1));
-            self.not_before.set(Some(Instant::now() + pause));
+        if let DeliveryOutcome::Failed { retry_after } = outcome {
+            self.backoff.record_failure(retry_after);
         } else {
-            self.failures.set(0);
+            self.backoff.record_success();
             self.failed_tries.set(0);
-            self.not_before.set(None);
         }
-        delivery
+        outcome
     }
 
-    /// `None` when the connection broke before an answer: it may have died in the freeze.
-    async fn try_once(&self, batch: &Sealed) -> Option<Delivery> {
+    /// `None` when the connection broke before an answer, as after a freeze.
+    async fn try_once(&self, batch: &SealedBatch) -> Option<DeliveryOutcome> {
         let collector = self.client.host();
         let exchange = async {
             let request = self.request(batch, unix_s()).await?;
             Ok::<_, RequestError>(self.client.exchange(request).await?)
         };
-        let limit = self.try_limit.get();
+        let limit = self.try_timeout.get();
         match freeze_timeout::within(limit, exchange).await {
-            Some(Ok((head, body))) => Some(self.judge(&head, &body, batch.sequence)),
-            Some(Err(RequestError::Form(error))) => {
-                self.complain(&error);
+            Some(Ok((head, body))) => Some(self.outcome(&head, &body, batch.sequence)),
+            Some(Err(RequestError::Client(error))) => {
+                self.log_failure(&error);
                 None
             }
             Some(Err(error)) => {
                 tracing::error!(collector, %error, "delivery failed");
-                Some(Delivery::Failed)
+                Some(DeliveryOutcome::FAILED)
             }
             None => {
-                self.complain(&format_args!("no answer within {limit:?}"));
-                Some(Delivery::Failed)
+                self.log_failure(&format_args!("no answer within {limit:?}"));
+                Some(DeliveryOutcome::FAILED)
             }
         }
     }
 
-    /// Says what went wrong: loud when an outage begins, since somebody has to know of a wrong port or certificate;
-    /// while it lasts, only to those who want to hear everything. A connection that died in the freeze is no outage
-    /// yet: it takes two failed tries to be one.
-    fn complain(&self, error: &impl std::fmt::Display) {
+    /// Logs a try without an answer. The second in a row is a warning, because then the port, the certificate or the
+    /// route may be wrong. The first may be a connection that broke during the freeze. The later ones repeat the second.
+    fn log_failure(&self, error: &impl std::fmt::Display) {
         let collector = self.client.host();
         let tries = self.failed_tries.get();
         self.failed_tries.set(tries.saturating_add(1));
         if tries == 1 {
-            tracing::warn!(collector, %error, "delivery failed: trying again from time to time");
+            tracing::warn!(collector, %error, "delivery failed: it will be retried");
         } else {
             tracing::info!(collector, %error, "delivery failed");
         }
     }
 
-    async fn request(&self, batch: &Sealed, now_s: u64) -> Result<Request<Full<Bytes>>, RequestError> {
+    async fn request(&self, batch: &SealedBatch, now_s: u64) -> Result<Request<Full<Bytes>>, RequestError> {
         let request = self
             .client
             .request("POST", agent_proto::BATCHES_PATH)
             .header(header::CONTENT_TYPE, agent_proto::CONTENT_TYPE);
-        let mut request = request.body(Full::new(Bytes::from(batch.bytes.clone())))?;
+        let mut request = request.body(Full::new(batch.bytes.clone()))?;
         let path = request.uri().path().to_owned();
         let mut set = |name: &'static str, value: &str| {
             let mut value = header::HeaderValue::try_from(value).map_err(http::Error::from)?;
@@ -231,23 +225,30 @@ impl Shipper {
         Ok(request)
     }
 
-    /// What an answer means for the batch of that sequence.
-    fn judge(&self, head: &Parts, body: &[u8], sequence: u64) -> Delivery {
+    /// What an answer means for the batch with that sequence.
+    fn outcome(&self, head: &Parts, body: &[u8], sequence: u64) -> DeliveryOutcome {
         if let Some(signer) = &self.signer
             && head.status == StatusCode::FORBIDDEN
         {
-            // Credentials expire, clocks are off after a thaw, and permissions are given later.
+            // The credentials may have expired, the clock may be wrong after a thaw, or the permission may be missing.
             signer.provider.forget();
-            // The kind alone: what AWS says further on may quote what was signed, the session's token included.
-            let kind = head.headers.get("x-amzn-errortype").and_then(|kind| kind.to_str().ok());
+            // Only the error type: the rest of AWS's answer may quote the signed request with the session token.
+            let error_type = head.headers.get("x-amzn-errortype").and_then(|kind| kind.to_str().ok());
             tracing::error!(
-                kind,
-                "AWS refuses the signature: the function's role needs lambda:InvokeFunctionUrl and lambda:InvokeFunction on the collector"
+                error_type,
+                "AWS rejected the signature: allow lambda:InvokeFunctionUrl and lambda:InvokeFunction on the collector in the function's role"
             );
-            return Delivery::Failed;
+            return DeliveryOutcome::FAILED;
         }
-        judge(head.status, body, sequence)
+        match outcome_of(head.status, body, sequence) {
+            DeliveryOutcome::Failed { .. } => DeliveryOutcome::Failed { retry_after: retry_after(head) },
+            outcome => outcome,
+        }
     }
+}
+
+fn retry_after(head: &Parts) -> Option<Duration> {
+    parse_retry_after(head.headers.get(header::RETRY_AFTER)?.to_str().ok()?, SystemTime::now())
 }
 
 /// Seconds since the Unix epoch.
@@ -255,118 +256,46 @@ fn unix_s() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
-/// What the collector says of an error. Nothing of an answer in any other form: proxies quote requests, and the key
-/// is in them.
-fn said(body: &[u8]) -> Option<String> {
+/// The message of the collector's error body. `None` for any other body: a proxy may quote the request with the key.
+fn error_message(body: &[u8]) -> Option<String> {
     #[derive(serde::Deserialize)]
-    struct Answer {
-        error: Said,
+    struct Body {
+        error: Error,
     }
     #[derive(serde::Deserialize)]
-    struct Said {
+    struct Error {
         message: String,
     }
-    let Answer { error } = serde_json::from_slice(body).ok()?;
+    let Body { error } = serde_json::from_slice(body).ok()?;
     Some(error.message.chars().take(200).collect())
 }
 
-/// Only an overloaded or restarting collector is worth asking again; all else stays as it is.
-fn judge(status: StatusCode, body: &[u8], sequence: u64) -> Delivery {
+/// The outcome by status. Only an overloaded or restarting collector is worth another try; any other refusal is final.
+fn outcome_of(status: StatusCode, body: &[u8], sequence: u64) -> DeliveryOutcome {
     match status {
         StatusCode::OK => match agent_proto::batch::decode_ack(body) {
-            Ok(ack) if ack.durable_sequence >= sequence => Delivery::Acknowledged(ack.durable_sequence),
+            Ok(ack) if ack.durable_sequence >= sequence => {
+                DeliveryOutcome::Acknowledged(ack.durable_sequence)
+            }
             _ => {
-                tracing::warn!("the endpoint answers, but not as a collector does: check TAILOR_ENDPOINT");
-                Delivery::Failed
+                tracing::warn!("the endpoint answered 200 without an acknowledgement: check TAILOR_ENDPOINT");
+                DeliveryOutcome::FAILED
             }
         },
         StatusCode::TOO_MANY_REQUESTS
         | StatusCode::BAD_GATEWAY
         | StatusCode::SERVICE_UNAVAILABLE
         | StatusCode::GATEWAY_TIMEOUT => {
-            tracing::info!(%status, "the collector asks to try again later");
-            Delivery::Failed
+            tracing::info!(%status, "the collector is not available: the batch will be sent again");
+            DeliveryOutcome::FAILED
         }
         _ => {
-            let said = said(body);
-            tracing::error!(%status, said, "the collector refuses the batch: check TAILOR_ENDPOINT and the API key");
-            Delivery::Refused
+            let message = error_message(body);
+            tracing::error!(%status, message, "the collector rejected the batch: check TAILOR_ENDPOINT and the API key");
+            DeliveryOutcome::Rejected
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::HashMap;
-
-    use super::*;
-    use crate::net::client::tests::on_one_thread;
-
-    #[test]
-    fn only_what_may_pass_is_tried_again() {
-        for (status, expected) in [
-            (StatusCode::SERVICE_UNAVAILABLE, Delivery::Failed),
-            (StatusCode::TOO_MANY_REQUESTS, Delivery::Failed),
-            (StatusCode::UNAUTHORIZED, Delivery::Refused),
-            (StatusCode::BAD_REQUEST, Delivery::Refused),
-            (StatusCode::INTERNAL_SERVER_ERROR, Delivery::Refused),
-        ] {
-            assert_eq!(judge(status, b"{}", 7), expected, "{status}");
-        }
-        assert_eq!(judge(StatusCode::OK, b"<html>", 7), Delivery::Failed);
-        // Field 1, varint 7.
-        assert_eq!(judge(StatusCode::OK, &[0x08, 7], 7), Delivery::Acknowledged(7));
-        assert_eq!(judge(StatusCode::OK, &[0x08, 7], 8), Delivery::Failed);
-        assert_eq!(judge(StatusCode::OK, b"", 1), Delivery::Failed, "many a server answers so");
-    }
-
-    #[test]
-    fn only_the_collectors_own_words_are_repeated() {
-        let error = br#"{"error":{"code":"unauthorized","message":"the key is not known"}}"#;
-        assert_eq!(said(error).as_deref(), Some("the key is not known"));
-        assert_eq!(said(br#"{"headers":{"authorization":"Bearer s3cret"}}"#), None);
-        assert_eq!(said(b"no such route; you sent Bearer s3cret"), None);
-    }
-
-    #[test]
-    fn a_signed_request_carries_the_key_beside_the_signature() {
-        let variables = HashMap::from([
-            ("TAILOR_ENDPOINT", "https://abc.lambda-url.eu-west-1.on.aws"),
-            ("TAILOR_API_KEY", "collector-key"),
-            ("TAILOR_AUTH", "iam"),
-            ("AWS_ACCESS_KEY_ID", "AKID"),
-            ("AWS_SECRET_ACCESS_KEY", "s3cret"),
-            ("AWS_SESSION_TOKEN", "t0ken"),
-        ]);
-        let shipper = Shipper::new(&Settings::read(&variables).0, &variables).unwrap();
-        let batch = Sealed::of(1, vec![1, 2, 3]);
-        let request = on_one_thread(shipper.request(&batch, 1_440_938_160)).unwrap();
-        let header = |name: &str| request.headers()[name].to_str().unwrap();
-        assert_eq!((header("x-tailor-api-key"), header("x-amz-security-token")), ("collector-key", "t0ken"));
-        assert_eq!(header("x-amz-date"), "20150830T123600Z");
-        let signed = header("authorization");
-        assert!(signed.contains("AKID/20150830/eu-west-1/lambda/aws4_request"), "{signed}");
-        assert!(signed.contains("SignedHeaders=content-type;host;x-amz-date;x-amz-security-token,"));
-        let shown = format!("{shipper:?} {request:?}");
-        assert!(!["s3cret", "t0ken", "collector-key"].iter().any(|secret| shown.contains(secret)), "{shown}");
-        // A permission that is given later must not have cost the batch.
-        let (head, ()) = http::Response::builder().status(403).body(()).unwrap().into_parts();
-        assert_eq!(shipper.judge(&head, b"{}", 1), Delivery::Failed);
-    }
-
-    #[test]
-    fn what_cannot_be_signed_for_is_said() {
-        let said = |variables: &[(&'static str, &'static str)]| {
-            let variables: HashMap<_, _> = variables.iter().copied().collect();
-            Shipper::new(&Settings::read(&variables).0, &variables).unwrap_err().to_string()
-        };
-        let url = ("TAILOR_ENDPOINT", "https://abc.lambda-url.eu-west-1.on.aws");
-        assert!(said(&[]).contains("TAILOR_ENDPOINT"));
-        assert!(said(&[url]).contains("AWS_ACCESS_KEY_ID"));
-        let keys = [("AWS_ACCESS_KEY_ID", "A"), ("AWS_SECRET_ACCESS_KEY", "S"), ("TAILOR_AUTH", "iam")];
-        assert!(
-            said(&[("TAILOR_ENDPOINT", "https://x.example"), keys[0], keys[1], keys[2]])
-                .contains("AWS_REGION")
-        );
-    }
-}
+mod tests;

@@ -6,8 +6,7 @@
 
 use std::time::{Duration, Instant};
 
-use agent_proto::batch::{Environment, Hint as WireHint};
-use agent_proto::limits::MAX_TEXT_BYTES;
+use agent_proto::batch::Environment;
 use serde::Serialize;
 use tailor_sizing::advice::{Advice, FunctionEvidence, Verdict, advise};
 use tailor_sizing::bill::FREE_STORAGE_MB;
@@ -227,19 +226,6 @@ impl Teller {
 
 fn line(hint: &Hint) -> HintLine {
     HintLine { code: hint.code, evidence: hint.evidence.clone(), action: hint.action.clone() }
-}
-
-/// What `totals` say of the function, for a batch: codes, and text within the wire's limit.
-#[must_use]
-pub fn hints(totals: &Rollup, environment: &Environment) -> Vec<WireHint> {
-    let hints = advice(totals, environment).map(|advice| advice.hints).unwrap_or_default();
-    let wire = |hint: &Hint| {
-        let mut message = format!("{}: {}", hint.evidence, hint.action);
-        message.truncate(message.floor_char_boundary(MAX_TEXT_BYTES));
-        let code = serde_json::to_value(hint.code).ok()?.as_str()?.to_owned();
-        Some(WireHint { code, message })
-    };
-    hints.iter().filter_map(wire).collect()
 }
 
 /// Advice from one environment's evidence; `None` where there is no price or nothing was measured, and on

@@ -110,15 +110,14 @@ fn lines_of_invocations_are_as_many_as_were_asked_for() {
 }
 
 #[test]
-fn hints_of_a_batch_are_within_the_wires_limits() {
+fn there_is_no_advice_where_it_cannot_be_right() {
     let mut totals = Rollup::default();
     (0..200).for_each(|_| totals.record(&invocation()));
-    let hints = hints(&totals, &environment());
-    assert!(hints.iter().any(|hint| hint.code == "idle-dominated"), "{hints:?}");
-    assert!(hints.iter().all(|hint| hint.message.len() <= MAX_TEXT_BYTES));
+    let hints = advice(&totals, &environment()).unwrap().hints;
+    assert!(hints.iter().any(|hint| hint.code == tailor_sizing::hints::HintCode::IdleDominated), "{hints:?}");
     let managed = Environment { initialization_type: "lambda-managed-instances".into(), ..environment() };
-    assert!(super::hints(&totals, &managed).is_empty(), "no sizing of what is not the function's");
-    assert!(super::cost(&managed, 1_000, 1).is_none(), "instances are billed, not invocations");
+    assert!(advice(&totals, &managed).is_none(), "the memory size is the instance's");
+    assert!(cost(&managed, 1_000, 1).is_none(), "instances are billed, not invocations");
     let elsewhere = Environment { region: "moon-east-1".into(), ..environment() };
-    assert!(super::hints(&totals, &elsewhere).is_empty(), "no price, no advice");
+    assert!(advice(&totals, &elsewhere).is_none(), "no price, no advice");
 }
