@@ -1,0 +1,72 @@
+//! Snapshots of everything that `tailor` prints for people and programs, and of the pages.
+//!
+//! A change of an output shows as a difference of a file in `snapshots/`. After a wanted change run the tests once with
+//! `INSTA_UPDATE=always` and read the difference before you commit it.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use std::process::Command;
+
+use common::Collector;
+use common::fleet::{KINDS, batch};
+
+/// 2026-06-01T12:00:00Z, microseconds: fixed, so that outputs hold no time of the test run.
+const MEASURED_AT_US: u64 = 1_780_315_200_000_000;
+
+/// A window that reaches back to [`MEASURED_AT_US`] for the next hundred years.
+const HOURS: &str = "1000000";
+
+fn collector() -> Collector {
+    let collector = Collector::start();
+    for (kind, id) in KINDS.iter().zip(1..) {
+        let body = batch(kind, id, 1, 150, MEASURED_AT_US).encode().unwrap();
+        assert_eq!(collector.post_batch(&body).status, 200);
+    }
+    collector
+}
+
+fn tailor(arguments: &[&str]) -> String {
+    let output = Command::new(env!("CARGO_BIN_EXE_tailor")).args(arguments).env_clear().output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn command_line_outputs() {
+    let collector = collector();
+    let folder = collector.folder.path().to_str().unwrap();
+    for (name, command) in [("fleet", &["summary"][..]), ("function", &["advise", KINDS[2].name])] {
+        for format in ["table", "markdown", "csv", "json"] {
+            let place = ["--data", folder, "--hours", HOURS, "--format", format];
+            let output = tailor(&[command, &place].concat()).replace(folder, "DATA");
+            insta::assert_snapshot!(format!("{name}.{format}"), output);
+        }
+    }
+    insta::assert_snapshot!("changes.table", tailor(&["changes", "--data", folder]));
+}
+
+#[test]
+fn help_texts() {
+    for command in [&[][..], &["serve"], &["summary"], &["advise"], &["changes"], &["key"]] {
+        let name = command.first().unwrap_or(&"tailor");
+        insta::assert_snapshot!(format!("help.{name}"), tailor(&[command, &["--help"]].concat()));
+    }
+}
+
+#[test]
+fn pages() {
+    let collector = collector();
+    for (name, path) in
+        [("page.fleet", "/".to_owned()), ("page.function", format!("/functions/{}", KINDS[1].name))]
+    {
+        let answer = collector.get(&format!("{path}?hours={HOURS}"));
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        // One element a line, so that a difference is readable.
+        insta::assert_snapshot!(name, answer.text().replace("><", ">\n<"));
+    }
+    let missing = collector.get("/no-such-page");
+    assert_eq!(missing.status, 404);
+    insta::assert_snapshot!("page.missing", missing.text().replace("><", ">\n<"));
+}
