@@ -15,19 +15,18 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
 use std::process::ExitCode;
-use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use agent_proto::batch::{Batch, encode_ack};
+use agent_proto::batch::Batch;
 use serde_json::Value;
-use tailor_e2e::build;
-use tailor_e2e::functions::{Example, Language};
-use tailor_e2e::process::is_root;
-use tailor_e2e::stage::{Plan, Programs, Stage};
+use tailor_test_kit::build;
+use tailor_test_kit::deployment::{Deployment, Plan, Programs};
+use tailor_test_kit::fake::BatchRecorder;
+use tailor_test_kit::functions::{Example, Language};
+use tailor_test_kit::process::is_root;
+use tailor_test_kit::workspace;
 
 /// Invocations of each kind: the first is a cold start and the last is cut off by the shutdown.
 const INVOCATIONS: usize = 14;
@@ -68,46 +67,6 @@ struct Pair {
     duration_ms: f64,
 }
 
-/// A collector that keeps every batch.
-fn receiver() -> (String, Arc<Mutex<Vec<Batch>>>) {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
-    let batches = Arc::new(Mutex::new(vec![]));
-    let kept = Arc::clone(&batches);
-    thread::spawn(move || {
-        for stream in listener.incoming().flatten() {
-            let kept = Arc::clone(&kept);
-            // A connection that breaks is the extension's to open again.
-            thread::spawn(move || drop(receive(&stream, &kept)));
-        }
-    });
-    (url, batches)
-}
-
-fn receive(mut stream: &TcpStream, kept: &Mutex<Vec<Batch>>) -> std::io::Result<()> {
-    let mut reader = BufReader::new(stream);
-    loop {
-        let mut length = 0;
-        let mut line = String::new();
-        while reader.read_line(&mut line)? > 2 {
-            if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
-                length = value.trim().parse().unwrap();
-            }
-            line.clear();
-        }
-        if length == 0 {
-            return Ok(());
-        }
-        let mut body = vec![0; length];
-        reader.read_exact(&mut body)?;
-        let batch = Batch::decode(&body).unwrap();
-        let ack = encode_ack(batch.sequence);
-        kept.lock().unwrap().push(batch);
-        stream.write_all(format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", ack.len()).as_bytes())?;
-        stream.write_all(&ack)?;
-    }
-}
-
 /// What the kernel says of the function's processes while they are frozen.
 #[derive(Debug, Clone, Copy, Default)]
 struct Frozen {
@@ -142,7 +101,7 @@ fn frozen(function: &str) -> Frozen {
 /// Runs one kind and pairs what the two say of each warm invocation.
 fn measure(kind: &Kind, programs: &Programs) -> Vec<Pair> {
     let folder = tempfile::tempdir().unwrap();
-    let (endpoint, batches) = receiver();
+    let recorder = BatchRecorder::start().unwrap();
     // Other sandboxes on this machine must not have functions of this name.
     let name: &'static str = format!("accuracy-{}", std::process::id()).leak();
     let example = Example {
@@ -154,30 +113,30 @@ fn measure(kind: &Kind, programs: &Programs) -> Vec<Pair> {
         invocations: 0,
         tunable: false,
     };
-    let project = build::project().unwrap();
-    let mut stage = Stage::set(&Plan {
-        endpoint: Some(endpoint),
+    let project = workspace::project().unwrap();
+    let mut deployment = Deployment::start(&Plan {
+        endpoint: Some(recorder.endpoint()),
         flush_interval_ms: 200,
         ..Plan::new(programs.clone(), &project, folder.path(), std::slice::from_ref(&example))
     })
     .unwrap();
     let left: Vec<Frozen> = (0..kind.invocations)
         .map(|_| {
-            assert_eq!(stage.lambda.invoke(name, kind.event).unwrap().function_error, None);
+            assert_eq!(deployment.lambda.invoke(name, kind.event).unwrap().function_error, None);
             // Until it is frozen.
             thread::sleep(Duration::from_millis(30));
             frozen(name)
         })
         .collect();
-    stage.stop_sandbox().unwrap();
-    let batches = batches.lock().unwrap();
+    deployment.stop_sandbox().unwrap();
+    let batches = recorder.batches();
     let own_ms = own_cpu_ms(&batches);
     let rows: HashMap<String, _> = batches
         .iter()
         .flat_map(|batch| &batch.invocations)
         .map(|row| (row.request_id.to_string(), *row))
         .collect();
-    let trace = stage.trace().unwrap();
+    let trace = deployment.trace().unwrap();
     // The first was a cold start, with the scan for processes in it; of the last only a part was seen.
     trace
         .iter()

@@ -14,8 +14,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc;
 
-use tailor_e2e::puppet::{Certificate, Collector, Platform};
-use tailor_e2e::shipped;
+use tailor_test_kit::fake::{Certificate, FakeCollector, FakePlatform};
+use tailor_test_kit::release;
 
 /// What the extension may hold more at the end than after a tenth of the invocations, KiB: the allocator's slack.
 const MAX_GROWTH_KIB: u64 = 256;
@@ -61,7 +61,7 @@ fn main() {
     if certificate.is_none() {
         println!("note: deliveries are over HTTP, since there is no openssl to make a certificate with");
     }
-    let collector = Collector::start(certificate.as_ref()).unwrap();
+    let collector = FakeCollector::start(certificate.as_ref()).unwrap();
     let pid = Arc::new(AtomicU32::new(0));
     let (samples, taken) = mpsc::channel();
     let extension_pid = Arc::clone(&pid);
@@ -71,9 +71,9 @@ fn main() {
             samples.send(sample(pid, count)).unwrap();
         }
     });
-    let program = shipped::build_for_here(&["tailor-extension"]).unwrap().join("tailor-extension");
+    let program = release::build_for_host(&["tailor-extension"]).unwrap().join("tailor-extension");
     let mut command = Command::new(program);
-    Platform { invocations, to_a_delivery: 50, watch }.start(&mut command, 1_769).unwrap();
+    FakePlatform { invocations, invocations_per_delivery: 50, watch }.start(&mut command, 1_769).unwrap();
     command.env("TAILOR_ENDPOINT", &collector.url).env("TAILOR_FLUSH_INTERVAL_MS", interval_ms);
     command.envs(certificate.iter().map(|certificate| ("TAILOR_CA_FILE", &certificate.authority)));
     let mut extension = command.spawn().unwrap();

@@ -13,14 +13,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use tailor_e2e::process::{free_address, is_root};
-use tailor_e2e::puppet::{Certificate, Collector, Platform, Received};
-use tailor_e2e::shipped;
+use tailor_test_kit::fake::{Certificate, FakeCollector, FakePlatform, Received};
+use tailor_test_kit::process::{free_address, is_root};
+use tailor_test_kit::release;
 
 const INVOCATIONS: u64 = 20;
 
 fn extension() -> PathBuf {
-    shipped::build_for_here(&["tailor-extension"]).unwrap().join("tailor-extension")
+    release::build_for_host(&["tailor-extension"]).unwrap().join("tailor-extension")
 }
 
 /// Runs `extension` on a platform to its end, with these variables; returns what it said, and how long it took from
@@ -32,7 +32,8 @@ fn run(mut extension: Command, variables: &[(&str, &str)]) -> (String, Duration)
             sender.send(Instant::now()).unwrap();
         }
     };
-    let platform = Platform { invocations: INVOCATIONS, to_a_delivery: 5, watch: Box::new(watch) };
+    let platform =
+        FakePlatform { invocations: INVOCATIONS, invocations_per_delivery: 5, watch: Box::new(watch) };
     platform.start(&mut extension, 1_769).unwrap();
     extension.envs(variables.iter().copied());
     let output = extension.stdin(Stdio::null()).output().unwrap();
@@ -50,7 +51,7 @@ fn only_a_collector_that_is_trusted_receives_anything() {
         return;
     };
     let deliver = |trusted: Option<&str>| -> (Received, String) {
-        let collector = Collector::start(Some(&certificate)).unwrap();
+        let collector = FakeCollector::start(Some(&certificate)).unwrap();
         let mut variables = vec![("TAILOR_ENDPOINT", collector.url.as_str())];
         variables.extend(trusted.map(|file| ("TAILOR_CA_FILE", file)));
         let (said, _) = run(Command::new(extension()), &variables);

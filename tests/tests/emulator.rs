@@ -23,10 +23,11 @@ use emulator::observed::Observed;
 use emulator::rie::{Emulator, find_emulator};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use tailor_e2e::build::{project, sandbox};
-use tailor_e2e::process::{Server, free_address};
-use tailor_e2e::sandbox::Lambda;
-use tailor_e2e::shipped::build_for_here;
+use tailor_test_kit::build::sandbox;
+use tailor_test_kit::lambda::LambdaClient;
+use tailor_test_kit::process::{Server, free_address};
+use tailor_test_kit::release::build_for_host;
+use tailor_test_kit::workspace::project;
 
 /// What the emulator and the sandbox are both started as.
 const MODES: [&str; 2] = ["on-demand", "lambda-managed-instances"];
@@ -172,7 +173,7 @@ fn watch_sandbox(mode: &str) -> Observed {
     command.arg("--functions").arg(folder.path().join("functions")).arg("--layer").arg(opt);
     let ready = || std::net::TcpStream::connect(&address).is_ok();
     let mut sandbox = Server::start(&mut command, &folder.path().join("log"), ready).unwrap();
-    let lambda = Lambda::new(&address);
+    let lambda = LambdaClient::new(&address);
     let answers = invoke_all(|| lambda.invoke("test_function", "{}").unwrap().payload);
     std::thread::sleep(Duration::from_millis(500));
     sandbox.stop(Duration::from_secs(20)).unwrap();
@@ -184,7 +185,7 @@ fn watch_sandbox(mode: &str) -> Observed {
 #[test]
 fn the_extension_is_at_home_on_the_emulator() {
     let Some(emulator) = find_emulator() else { return };
-    let shipped = build_for_here(&["tailor-extension"]).unwrap().join("tailor-extension");
+    let shipped = build_for_host(&["tailor-extension"]).unwrap().join("tailor-extension");
     for mode in MODES {
         let folder = shared_folder();
         let (opt, function) = put_in_place(folder.path());

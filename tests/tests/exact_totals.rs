@@ -7,9 +7,10 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde_json::Value;
-use tailor_e2e::build;
-use tailor_e2e::functions::{EXAMPLES, Example, Language};
-use tailor_e2e::stage::{Plan, Stage};
+use tailor_test_kit::build;
+use tailor_test_kit::deployment::{Deployment, Plan};
+use tailor_test_kit::functions::{EXAMPLES, Example, Language};
+use tailor_test_kit::workspace;
 
 /// us-east-1, x86_64, first tier: 0.0000166667 USD a GB-second and 0.0000002 USD a request, in pico-dollars.
 const GB_SECOND_PICO_USD: u128 = 16_666_700;
@@ -58,32 +59,32 @@ fn assert_exact(summary: &Value, expected: &BTreeMap<u64, Billed>) {
     }
 }
 
-/// A stage with the layer attached to `examples`.
-fn stage(folder: &Path, examples: &[Example]) -> Stage {
-    let (programs, project) = (build::programs().unwrap(), build::project().unwrap());
-    Stage::set(&Plan::new(programs, &project, folder, examples)).unwrap()
+/// A deployment with the layer attached to `examples`.
+fn deploy(folder: &Path, examples: &[Example]) -> Deployment {
+    let (programs, project) = (build::programs().unwrap(), workspace::project().unwrap());
+    Deployment::start(&Plan::new(programs, &project, folder, examples)).unwrap()
 }
 
 #[test]
 fn totals_are_exact_also_when_the_collector_is_killed() {
     let folder = tempfile::tempdir().unwrap();
     let examples = rust_examples();
-    let mut stage = stage(folder.path(), &examples);
+    let mut deployment = deploy(folder.path(), &examples);
     for round in 0..6 {
         match round {
-            2 => stage.kill_collector().unwrap(),
-            4 => stage.start_collector().unwrap(),
+            2 => deployment.kill_collector().unwrap(),
+            4 => deployment.start_collector().unwrap(),
             _ => {}
         }
         for example in &examples {
-            let answer = stage.lambda.invoke(example.name, example.event).unwrap();
+            let answer = deployment.lambda.invoke(example.name, example.event).unwrap();
             assert_eq!(answer.function_error, None, "{}: {}", example.name, answer.payload);
         }
     }
-    stage.stop_sandbox().unwrap();
+    deployment.stop_sandbox().unwrap();
 
-    let expected = billed_by_memory(&stage.trace().unwrap());
-    let summary = stage.summary().unwrap();
+    let expected = billed_by_memory(&deployment.trace().unwrap());
+    let summary = deployment.summary().unwrap();
     assert_eq!(summary["functions"].as_array().unwrap().len(), examples.len());
     assert_exact(&summary, &expected);
     assert!(expected.values().all(|billed| billed.invocations == 6));
@@ -94,13 +95,13 @@ fn totals_are_exact_also_when_the_collector_is_killed() {
 fn totals_are_exact_for_a_function_invoked_back_to_back() {
     let folder = tempfile::tempdir().unwrap();
     let example = Example { name: "empty", workload: "empty", event: "{}", ..rust_examples()[0].clone() };
-    let mut stage = stage(folder.path(), std::slice::from_ref(&example));
+    let mut deployment = deploy(folder.path(), std::slice::from_ref(&example));
     for _ in 0..300 {
-        assert_eq!(stage.lambda.invoke(example.name, example.event).unwrap().function_error, None);
+        assert_eq!(deployment.lambda.invoke(example.name, example.event).unwrap().function_error, None);
     }
-    stage.stop_sandbox().unwrap();
-    let expected = billed_by_memory(&stage.trace().unwrap());
-    let summary = stage.summary().unwrap();
+    deployment.stop_sandbox().unwrap();
+    let expected = billed_by_memory(&deployment.trace().unwrap());
+    let summary = deployment.summary().unwrap();
     assert_exact(&summary, &expected);
     assert_eq!(summary["functions"][0]["invocations"], 300);
     assert_eq!(summary["functions"][0]["caveats"], serde_json::json!([]), "nothing was estimated");

@@ -15,10 +15,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use tailor_e2e::build;
-use tailor_e2e::functions::{EXAMPLES, Example};
-use tailor_e2e::process::free_address;
-use tailor_e2e::stage::{Plan, Stage};
+use tailor_test_kit::build;
+use tailor_test_kit::deployment::{Deployment, Plan};
+use tailor_test_kit::functions::{EXAMPLES, Example};
+use tailor_test_kit::process::free_address;
+use tailor_test_kit::workspace;
 
 const ENVIRONMENTS: u64 = 50;
 
@@ -103,23 +104,23 @@ fn nothing_is_lost_and_nothing_counted_twice() {
     let example = steady();
     let collector = free_address().unwrap();
     let proxy = Proxy::start(collector);
-    let (programs, project) = (build::programs().unwrap(), build::project().unwrap());
+    let (programs, project) = (build::programs().unwrap(), workspace::project().unwrap());
     let listen = collector.to_string();
-    let mut stage = Stage::set(&Plan {
+    let mut deployment = Deployment::start(&Plan {
         endpoint: Some(format!("http://{}", proxy.address)),
         collector_listen: &listen,
         flush_interval_ms: 200,
         ..Plan::new(programs, &project, folder.path(), std::slice::from_ref(&example))
     })
     .unwrap();
-    ureq::put(format!("{}/sandbox/faults", stage.sandbox_url()))
+    ureq::put(format!("{}/sandbox/faults", deployment.sandbox_url()))
         .send(r#"{"duplicate_telemetry":3,"reorder_telemetry":true,"unknown_telemetry":true}"#)
         .unwrap();
 
     let answered = Arc::new(AtomicU64::new(0));
     let callers: Vec<_> = (0..ENVIRONMENTS)
         .map(|_| {
-            let (lambda, answered, event) = (stage.lambda.clone(), Arc::clone(&answered), example.event);
+            let (lambda, answered, event) = (deployment.lambda.clone(), Arc::clone(&answered), example.event);
             thread::spawn(move || {
                 for _ in 0..invocations / ENVIRONMENTS {
                     let answer = lambda.invoke("steady", event).unwrap();
@@ -134,21 +135,21 @@ fn nothing_is_lost_and_nothing_counted_twice() {
     while callers.iter().any(|caller| !caller.is_finished()) {
         thread::sleep(Duration::from_millis(50));
         if answered.load(Ordering::Relaxed) * 6 > (restarts + 1) * invocations {
-            stage.kill_collector().unwrap();
+            deployment.kill_collector().unwrap();
             thread::sleep(Duration::from_millis(700));
-            stage.start_collector().unwrap();
+            deployment.start_collector().unwrap();
             restarts += 1;
         }
     }
     callers.into_iter().for_each(|caller| caller.join().unwrap());
     proxy.honest.store(true, Ordering::Relaxed);
-    stage.stop_sandbox().unwrap();
+    deployment.stop_sandbox().unwrap();
 
-    let trace = stage.trace().unwrap();
+    let trace = deployment.trace().unwrap();
     let environments: BTreeSet<_> = trace.iter().filter_map(|line| line["environment"].as_str()).collect();
     let dropped = proxy.dropped.load(Ordering::Relaxed);
     let expected = reported(&trace);
-    let function = stage.summary().unwrap()["functions"][0].clone();
+    let function = deployment.summary().unwrap()["functions"][0].clone();
     let shown = ["invocations", "errors", "billed_ms"].map(|name| function[name].as_u64().unwrap());
     println!(
         "{} invocations in {} environments; the collector was killed {restarts} times, {dropped} answers were dropped",
@@ -168,8 +169,8 @@ fn what_is_lost_with_a_killed_environment_is_reported() {
     const ROUNDS: u64 = 3;
     let folder = tempfile::tempdir().unwrap();
     let example = steady();
-    let (programs, project) = (build::programs().unwrap(), build::project().unwrap());
-    let mut stage = Stage::set(&Plan {
+    let (programs, project) = (build::programs().unwrap(), workspace::project().unwrap());
+    let mut deployment = Deployment::start(&Plan {
         // Each invocation is delivered during the next.
         flush_interval_ms: 0,
         ..Plan::new(programs, &project, folder.path(), std::slice::from_ref(&example))
@@ -177,7 +178,7 @@ fn what_is_lost_with_a_killed_environment_is_reported() {
     .unwrap();
     let invoke_all = |event: &'static str| -> Vec<_> {
         let callers = (0..KILLED).map(|_| {
-            let lambda = stage.lambda.clone();
+            let lambda = deployment.lambda.clone();
             thread::spawn(move || lambda.invoke("steady", event))
         });
         callers.collect()
@@ -190,7 +191,7 @@ fn what_is_lost_with_a_killed_environment_is_reported() {
         }
     };
     let count = |field: &str, value: &str| {
-        let trace = stage.trace().unwrap();
+        let trace = deployment.trace().unwrap();
         trace.iter().filter(|line| line[field] == value).count() as u64
     };
     for round in 1..=ROUNDS {
@@ -201,13 +202,13 @@ fn what_is_lost_with_a_killed_environment_is_reported() {
         until("they can be used again", &|| count("event", "environment.freeze") >= round * KILLED);
     }
     let _cut_off = invoke_all(r#"{"requests":1,"delay_ms":60000}"#);
-    let function = || stage.summary().unwrap()["functions"][0].clone();
+    let function = || deployment.summary().unwrap()["functions"][0].clone();
     until("all before it are delivered", &|| function()["invocations"] == KILLED * ROUNDS);
     let begun = count("type", "platform.start");
     assert_eq!(begun, KILLED * (ROUNDS + 1));
-    stage.kill_sandbox().unwrap();
+    deployment.kill_sandbox().unwrap();
 
-    let function = stage.summary().unwrap()["functions"][0].clone();
+    let function = deployment.summary().unwrap()["functions"][0].clone();
     let counted = ["invocations", "environments"].map(|name| function[name].as_u64().unwrap());
     assert_eq!(counted, [KILLED * ROUNDS, KILLED]);
     assert_eq!(function["lost"]["unsent"], begun - KILLED * ROUNDS, "{function}");

@@ -5,10 +5,11 @@
 use std::path::Path;
 
 use serde_json::Value;
-use tailor_e2e::build;
-use tailor_e2e::functions::{EXAMPLES, Example};
-use tailor_e2e::process::is_root;
-use tailor_e2e::stage::{Plan, Stage};
+use tailor_test_kit::build;
+use tailor_test_kit::deployment::{Deployment, Plan};
+use tailor_test_kit::functions::{EXAMPLES, Example};
+use tailor_test_kit::process::is_root;
+use tailor_test_kit::workspace;
 
 const INVOCATIONS: u32 = 25;
 
@@ -16,21 +17,21 @@ fn example(workload: &str) -> Example {
     EXAMPLES.iter().find(|example| example.workload == workload).unwrap().clone()
 }
 
-/// A stage with the layer attached to `examples`.
-fn stage(folder: &Path, examples: &[Example]) -> Stage {
-    let (programs, project) = (build::programs().unwrap(), build::project().unwrap());
-    Stage::set(&Plan::new(programs, &project, folder, examples)).unwrap()
+/// A deployment with the layer attached to `examples`.
+fn deploy(folder: &Path, examples: &[Example]) -> Deployment {
+    let (programs, project) = (build::programs().unwrap(), workspace::project().unwrap());
+    Deployment::start(&Plan::new(programs, &project, folder, examples)).unwrap()
 }
 
 /// Runs one example by itself, so that the machine's cores are its own, and returns its line of the summary.
 fn learn(example: &Example) -> Value {
     let folder = tempfile::tempdir().unwrap();
-    let mut stage = stage(folder.path(), std::slice::from_ref(example));
+    let mut deployment = deploy(folder.path(), std::slice::from_ref(example));
     for _ in 0..INVOCATIONS {
-        assert_eq!(stage.lambda.invoke(example.name, example.event).unwrap().function_error, None);
+        assert_eq!(deployment.lambda.invoke(example.name, example.event).unwrap().function_error, None);
     }
-    stage.stop_sandbox().unwrap();
-    let function = stage.summary().unwrap()["functions"][0].clone();
+    deployment.stop_sandbox().unwrap();
+    let function = deployment.summary().unwrap()["functions"][0].clone();
     assert_eq!(function["name"], example.name);
     assert_eq!(function["invocations"], INVOCATIONS);
     assert_eq!(function["errors"], 0);

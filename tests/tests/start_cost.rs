@@ -7,7 +7,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 
-use tailor_e2e::build;
+use tailor_test_kit::build;
 
 const MAX_INSTRUCTIONS: u64 = 400_000;
 

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use serde_json::{Value, json};
-use tailor_e2e::build::project;
+use tailor_test_kit::workspace::project;
 
 const KEY: &str = "a \"secret\" key";
 const NEW: &str = "arn:aws:lambda:eu-west-1:111122223333:layer:tailor-extension-arm64:8";

@@ -5,7 +5,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use tailor_e2e::build::project;
+use tailor_test_kit::workspace::project;
 
 /// Longest file; longer ones hold more than one idea.
 const MAX_LINES: usize = 520;

@@ -11,10 +11,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
-use tailor_e2e::build;
-use tailor_e2e::functions::{EXAMPLES, Example};
-use tailor_e2e::sandbox::Lambda;
-use tailor_e2e::stage::{Plan, Stage};
+use tailor_test_kit::build;
+use tailor_test_kit::deployment::{Deployment, Plan};
+use tailor_test_kit::functions::{EXAMPLES, Example};
+use tailor_test_kit::lambda::LambdaClient;
+use tailor_test_kit::workspace;
 
 use crate::layer;
 
@@ -51,7 +52,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         check_writable(path)?;
     }
     catch_interrupts()?;
-    let folder = build::target_folder()?.join("demo");
+    let folder = workspace::target_folder()?.join("demo");
     let _lock = alone(&folder)?;
     check_port(options.port)?;
     eprintln!("building (the first time takes a few minutes)");
@@ -65,26 +66,29 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let examples = examples_for_this_machine();
     let listen = format!("127.0.0.1:{}", options.port);
     let tuner: &[&str] = if options.apply { TUNER } else { &[] };
-    let project = build::project()?;
-    let mut stage = Stage::set(&Plan {
+    let project = workspace::project()?;
+    let mut deployment = Deployment::start(&Plan {
         collector_listen: &listen,
         collector_arguments: tuner,
         ..Plan::new(programs, &project, &folder, &examples)
     })?;
-    for warning in stage.sandbox_warnings() {
+    for warning in deployment.sandbox_warnings() {
         println!("note: {warning}");
     }
-    invoke_all(&stage.lambda, &examples)?;
+    invoke_all(&deployment.lambda, &examples)?;
     if options.apply {
-        show_change(&stage, &examples)?;
+        show_change(&deployment, &examples)?;
     }
     eprintln!("ending the environments, so that the extensions deliver what they hold");
-    stage.stop_sandbox()?;
+    deployment.stop_sandbox()?;
 
-    let json = options.json.as_ref().map(|path| (path, stage.summary()));
+    let json = options.json.as_ref().map(|path| (path, deployment.summary()));
     // What ends at once has no page to point to.
-    let table =
-        if options.once { stage.tailor_afterwards(&["summary"])? } else { stage.tailor(&["summary"])? };
+    let table = if options.once {
+        deployment.tailor_offline(&["summary"])?
+    } else {
+        deployment.tailor(&["summary"])?
+    };
     std::io::stdout().write_all(&table.stdout)?;
     if let Some((path, summary)) = json {
         let summary = serde_json::to_string_pretty(&summary?)?;
@@ -94,7 +98,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     if options.once {
         return Ok(ExitCode::SUCCESS);
     }
-    println!("the web page stays up at {} until Ctrl-C", stage.collector_url());
+    println!("the web page stays up at {} until Ctrl-C", deployment.collector_url());
     while !INTERRUPTED.load(Ordering::Relaxed) {
         thread::sleep(Duration::from_millis(100));
     }
@@ -152,7 +156,7 @@ fn examples_for_this_machine() -> Vec<Example> {
 }
 
 /// Invokes every example as often as it asks for, a few functions at a time.
-fn invoke_all(lambda: &Lambda, examples: &[Example]) -> Result<()> {
+fn invoke_all(lambda: &LambdaClient, examples: &[Example]) -> Result<()> {
     let total: u32 = examples.iter().map(|example| example.invocations).sum();
     let next = AtomicUsize::new(0);
     let (progress, steps) = mpsc::channel();
@@ -193,7 +197,7 @@ fn invoke_all(lambda: &Lambda, examples: &[Example]) -> Result<()> {
     Ok(())
 }
 
-fn invoke(lambda: &Lambda, example: &Example) -> Result<()> {
+fn invoke(lambda: &LambdaClient, example: &Example) -> Result<()> {
     let answer = lambda.invoke(example.name, example.event)?;
     if answer.function_error.is_some() {
         bail!("{} failed: {}", example.name, answer.payload);
@@ -214,20 +218,20 @@ fn show_progress(name: &str, done: u32, total: u32) {
 }
 
 /// Waits for the tuner to resize the tagged function, then invokes it at its new size.
-fn show_change(stage: &Stage, examples: &[Example]) -> Result<()> {
+fn show_change(deployment: &Deployment, examples: &[Example]) -> Result<()> {
     for example in examples.iter().filter(|example| example.tunable) {
         let before = u64::from(example.memory_mb);
         eprintln!("waiting for the tuner to resize {} from {before} MB", example.name);
         let deadline = Instant::now() + TUNE_LIMIT;
         let after = loop {
-            let configuration = stage.lambda.configuration(example.name)?;
+            let configuration = deployment.lambda.configuration(example.name)?;
             let size = configuration.get("MemorySize").and_then(Value::as_u64).unwrap_or(before);
             if size != before {
                 break size;
             }
             check_interrupt()?;
             if Instant::now() > deadline {
-                let changes = stage.tailor(&["changes"])?;
+                let changes = deployment.tailor(&["changes"])?;
                 bail!(
                     "the tuner left {} at {before} MB:\n{}",
                     example.name,
@@ -237,7 +241,7 @@ fn show_change(stage: &Stage, examples: &[Example]) -> Result<()> {
             thread::sleep(Duration::from_millis(500));
         };
         eprintln!("{} now has {after} MB; invoking it again", example.name);
-        invoke_all(&stage.lambda, std::slice::from_ref(example))?;
+        invoke_all(&deployment.lambda, std::slice::from_ref(example))?;
     }
     Ok(())
 }

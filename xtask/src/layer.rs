@@ -8,8 +8,8 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail, ensure};
 use clap::ValueEnum;
 use sha2::{Digest, Sha256};
-use tailor_e2e::build;
-use tailor_e2e::shipped::{self, Architecture};
+use tailor_test_kit::release::{self, Architecture};
+use tailor_test_kit::workspace;
 use zip::write::SimpleFileOptions;
 
 #[cfg(test)]
@@ -84,8 +84,8 @@ struct Built {
 
 /// Builds the zip for `architecture`, within the limits.
 fn build(architecture: Architecture) -> Result<Built> {
-    let binary = shipped::build(&["tailor-extension"], architecture)?.join("tailor-extension");
-    let zip = build::target_folder()?
+    let binary = release::build(&["tailor-extension"], architecture)?.join("tailor-extension");
+    let zip = workspace::target_folder()?
         .join("layer-zips")
         .join(format!("tailor-extension-{}.zip", architecture.name()));
     write(&binary, &zip)?;

@@ -3,10 +3,11 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
-use tailor_e2e::build;
-use tailor_e2e::functions::Language;
-use tailor_e2e::process::is_root;
-use tailor_e2e::shipped::Architecture;
+use tailor_test_kit::build;
+use tailor_test_kit::functions::Language;
+use tailor_test_kit::process::is_root;
+use tailor_test_kit::release::Architecture;
+use tailor_test_kit::workspace;
 
 /// What `cargo xtask test` can be asked.
 #[derive(Debug, clap::Args)]
@@ -34,6 +35,6 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     }
     let mut arguments = vec!["test", "--workspace"];
     arguments.extend(options.arguments.iter().map(String::as_str));
-    build::cargo(&arguments)?;
+    workspace::cargo(&arguments)?;
     Ok(ExitCode::SUCCESS)
 }

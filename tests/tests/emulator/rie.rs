@@ -8,8 +8,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use serde_json::Value;
-use tailor_e2e::build::target_folder;
-use tailor_e2e::process::{Server, free_address, is_root};
+use tailor_test_kit::process::{Server, free_address, is_root};
+use tailor_test_kit::workspace::target_folder;
 
 /// The package that carries the emulator.
 const PACKAGE: &str = "aws-sam-cli==1.170.0";

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use lambda_sandbox::cgroup::Group;
 use serde_json::{Value, json};
-use tailor_e2e::puppet::{Certificate, Collector, Platform};
+use tailor_test_kit::fake::{Certificate, FakeCollector, FakePlatform};
 
 use super::start::enter;
 
@@ -103,12 +103,12 @@ fn measure(
 
 /// What the extension used from the second INVOKE to the answer, and from connecting to the answer.
 fn once(extension: &Path, group: Option<&Group>, certificate: &Certificate) -> Result<(Scheduled, Duration)> {
-    let collector = Arc::new(Collector::start(Some(certificate))?);
+    let collector = Arc::new(FakeCollector::start(Some(certificate))?);
     let pid = Arc::new(AtomicU32::new(0));
     let (sender, told) = channel();
     let watch = watch(Arc::clone(&pid), Arc::clone(&collector), sender);
     let mut command = Command::new(extension);
-    Platform { invocations: 2, to_a_delivery: 1, watch }.start(&mut command, 128)?;
+    FakePlatform { invocations: 2, invocations_per_delivery: 1, watch }.start(&mut command, 128)?;
     command
         .env("TAILOR_ENDPOINT", &collector.url)
         .env("TAILOR_CA_FILE", &certificate.authority)
@@ -127,7 +127,7 @@ fn once(extension: &Path, group: Option<&Group>, certificate: &Certificate) -> R
 
 fn watch(
     pid: Arc<AtomicU32>,
-    collector: Arc<Collector>,
+    collector: Arc<FakeCollector>,
     used: Sender<Scheduled>,
 ) -> Box<dyn FnMut(u64) + Send> {
     let mut before = Scheduled::default();

@@ -11,10 +11,11 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use lambda_sandbox::cgroup::Group;
 use serde_json::{Value, json};
-use tailor_e2e::build;
-use tailor_e2e::functions::{Example, Language};
-use tailor_e2e::shipped;
-use tailor_e2e::stage::{Plan, Programs, Stage};
+use tailor_test_kit::build;
+use tailor_test_kit::deployment::{Deployment, Plan, Programs};
+use tailor_test_kit::functions::{Example, Language};
+use tailor_test_kit::release;
+use tailor_test_kit::workspace;
 
 use super::delivery;
 use super::start::Platform;
@@ -132,8 +133,8 @@ fn layer(rider: &str) -> Result<Option<PathBuf>> {
         "tailor-extension" => rider,
         _ => "baseline-extensions",
     };
-    let program = shipped::build_for_here(&[package])?.join(rider);
-    let folder = build::target_folder()?.join("bench-layers").join(rider);
+    let program = release::build_for_host(&[package])?.join(rider);
+    let folder = workspace::target_folder()?.join("bench-layers").join(rider);
     fs::create_dir_all(folder.join("extensions"))?;
     fs::copy(program, folder.join("extensions").join(rider))?;
     Ok(Some(folder))
@@ -192,44 +193,44 @@ struct Measured {
 /// Runs every handler with each rider, in turn: whatever else this machine does meets all.
 fn measure(options: &Options, layers: &[Option<PathBuf>]) -> Result<Vec<Measured>> {
     let programs = build::programs()?;
-    let mut stages = RIDERS
+    let mut deployments = RIDERS
         .iter()
         .zip(layers)
-        .map(|(rider, layer)| stage(rider, programs.clone(), layer.clone()))
+        .map(|(rider, layer)| deploy(rider, programs.clone(), layer.clone()))
         .collect::<Result<Vec<_>>>()?;
     for example in &EXAMPLES {
         eprintln!("invoking {}", example.name);
         for _ in 0..options.invocations {
-            for stage in &stages {
-                let answer = stage.lambda.invoke(example.name, example.event)?;
+            for deployment in &deployments {
+                let answer = deployment.lambda.invoke(example.name, example.event)?;
                 ensure!(answer.function_error.is_none(), "{} failed: {}", example.name, answer.payload);
             }
         }
     }
-    for stage in &mut stages {
-        stage.stop_sandbox()?;
+    for deployment in &mut deployments {
+        deployment.stop_sandbox()?;
     }
-    stages.iter().map(results).collect()
+    deployments.iter().map(results).collect()
 }
 
-fn stage(rider: &str, mut programs: Programs, layer: Option<PathBuf>) -> Result<Stage> {
-    let folder = build::target_folder()?.join("bench-extension").join(rider);
+fn deploy(rider: &str, mut programs: Programs, layer: Option<PathBuf>) -> Result<Deployment> {
+    let folder = workspace::target_folder()?.join("bench-extension").join(rider);
     if folder.exists() {
         fs::remove_dir_all(&folder)?;
     }
-    let project = build::project()?;
+    let project = workspace::project()?;
     // As in production: what a demo sends every second would be charged to every few invocations.
     let flush_interval_ms = 60_000;
     let attach_layer = layer.is_some();
     programs.layer = layer.unwrap_or(programs.layer);
     let plan = Plan::new(programs, &project, &folder, &EXAMPLES);
-    Stage::set(&Plan { attach_layer, flush_interval_ms, ..plan })
+    Deployment::start(&Plan { attach_layer, flush_interval_ms, ..plan })
 }
 
-fn results(stage: &Stage) -> Result<Measured> {
+fn results(deployment: &Deployment) -> Result<Measured> {
     let mut samples = BTreeMap::<String, Sample>::new();
     for line in
-        stage.trace()?.iter().filter(|line| line["event"] == "invocation" && line["init_us"].is_null())
+        deployment.trace()?.iter().filter(|line| line["event"] == "invocation" && line["init_us"].is_null())
     {
         let sample = samples.entry(line["function"].as_str().unwrap_or_default().to_owned()).or_default();
         sample.duration_us.extend(line["duration_us"].as_u64());
@@ -241,7 +242,7 @@ fn results(stage: &Stage) -> Result<Measured> {
     }
     let mut overhead = BTreeMap::new();
     // Without the layer the collector has heard of nothing.
-    if let Ok(summary) = stage.summary() {
+    if let Ok(summary) = deployment.summary() {
         for function in summary["functions"].as_array().into_iter().flatten() {
             let name = function["name"].as_str().unwrap_or_default().to_owned();
             overhead.insert(name, function["overhead"].clone());

@@ -6,7 +6,6 @@ use anyhow::Result;
 
 mod delivery;
 mod extension;
-mod receiver;
 mod sizing;
 mod start;
 

@@ -9,17 +9,18 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use agent_proto::batch::Batch;
 use anyhow::{Context, Result, ensure};
-use tailor_e2e::build;
-use tailor_e2e::functions::{Example, Language};
-use tailor_e2e::stage::{Plan, Stage};
 use tailor_sizing::invocation::Invocation;
 use tailor_sizing::prices::PriceTable;
 use tailor_sizing::saved::{self, Measured};
 use tailor_sizing::score::{BaseScore, Case, Report, enforcement, errors, score};
 use tailor_sizing::units::{Architecture, Megabytes};
-
-use super::receiver::Receiver;
+use tailor_test_kit::build;
+use tailor_test_kit::deployment::{Deployment, Plan};
+use tailor_test_kit::fake::BatchRecorder;
+use tailor_test_kit::functions::{Example, Language};
+use tailor_test_kit::workspace;
 
 /// What the benchmark can be asked.
 #[derive(Debug, clap::Args)]
@@ -104,8 +105,8 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
 }
 
 fn measure(invocations: usize) -> Result<Measured> {
-    let receiver = Receiver::start()?;
-    let folder = build::target_folder()?.join("bench-sizing");
+    let recorder = BatchRecorder::start()?;
+    let folder = workspace::target_folder()?.join("bench-sizing");
     if folder.exists() {
         fs::remove_dir_all(&folder)?;
     }
@@ -120,17 +121,17 @@ fn measure(invocations: usize) -> Result<Measured> {
         })
         .cloned()
         .collect();
-    let project = build::project()?;
+    let project = workspace::project()?;
     let plan = Plan::new(build::programs()?, &project, &folder, &functions);
-    let mut stage =
-        Stage::set(&Plan { flush_interval_ms: 200, endpoint: Some(receiver.endpoint()), ..plan })?;
+    let mut deployment =
+        Deployment::start(&Plan { flush_interval_ms: 200, endpoint: Some(recorder.endpoint()), ..plan })?;
     for function in &functions {
         for size in SIZES {
             eprintln!("measuring {} at {size} MB", function.name);
-            stage.lambda.resize(function.name, size)?;
+            deployment.lambda.resize(function.name, size)?;
             // One more than is counted: the last invocation is measured at the next.
             for _ in 0..WARM_UP + invocations + 2 {
-                let answer = stage.lambda.invoke(function.name, function.event)?;
+                let answer = deployment.lambda.invoke(function.name, function.event)?;
                 if let Some(error) = answer.function_error {
                     println!("left out: {} at {size} MB ({error}: {})", function.name, answer.payload);
                     break;
@@ -138,14 +139,26 @@ fn measure(invocations: usize) -> Result<Measured> {
             }
         }
     }
-    stage.stop_sandbox()?;
+    deployment.stop_sandbox()?;
+    let batches = recorder.batches();
     let warm = |function: &str, size: u32| -> Vec<Invocation> {
-        let all = receiver.invocations(function, size);
+        let all = invocations_of(&batches, function, size);
         let warm = all.into_iter().filter(|invocation| !invocation.cold_start && invocation.work.is_some());
         warm.skip(WARM_UP).take(invocations).collect()
     };
     let sizes = |function: &Example| SIZES.map(|size| (size, warm(function.name, size))).into();
     Ok(functions.iter().map(|function| (function.name.to_owned(), sizes(function))).collect())
+}
+
+/// The invocations of `function` at `memory_mb`, oldest first.
+fn invocations_of(batches: &[Batch], function: &str, memory_mb: u32) -> Vec<Invocation> {
+    let mut invocations: Vec<_> = batches
+        .iter()
+        .filter(|batch| batch.environment.function == function && batch.environment.memory.0 == memory_mb)
+        .flat_map(|batch| batch.invocations.iter().copied())
+        .collect();
+    invocations.sort_by_key(|invocation| invocation.started_at_us);
+    invocations
 }
 
 /// Telemetry and truth of one function; `None`, and a word about it, when a size is missing.

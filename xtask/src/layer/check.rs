@@ -11,10 +11,11 @@ use std::process::Command;
 use object::elf;
 use object::read::elf::{ElfFile64, ProgramHeader};
 use object::{Endianness, Object};
-use tailor_e2e::build::{programs, project};
-use tailor_e2e::functions::{EXAMPLES, Example};
-use tailor_e2e::shipped::Architecture;
-use tailor_e2e::stage::{Plan, Stage};
+use tailor_test_kit::build::programs;
+use tailor_test_kit::deployment::{Deployment, Plan};
+use tailor_test_kit::functions::{EXAMPLES, Example};
+use tailor_test_kit::release::Architecture;
+use tailor_test_kit::workspace::project;
 
 use super::{build, write};
 
@@ -79,7 +80,7 @@ fn each_published_extension_measures_a_function() {
     for architecture in buildable() {
         let folder = tempfile::tempdir().unwrap();
         let zip = build(architecture).unwrap().zip;
-        let layer = if Some(architecture) == Architecture::own() {
+        let layer = if Some(architecture) == Architecture::host() {
             zip
         } else if let Some(emulator) = find_emulator(architecture) {
             emulated(&unpack(&zip), &emulator, folder.path())
@@ -92,14 +93,15 @@ fn each_published_extension_measures_a_function() {
         programs.layer = layer;
         let example = Example { memory_mb: 512, tunable: false, ..EXAMPLES[0].clone() };
         let (project, examples) = (project().unwrap(), [example]);
-        let mut stage =
-            Stage::set(&Plan::new(programs, &project, &folder.path().join("stage"), &examples)).unwrap();
+        let mut deployment =
+            Deployment::start(&Plan::new(programs, &project, &folder.path().join("deployment"), &examples))
+                .unwrap();
         for _ in 0..3 {
-            let answer = stage.lambda.invoke(examples[0].name, r#"{"rounds":1000000}"#).unwrap();
+            let answer = deployment.lambda.invoke(examples[0].name, r#"{"rounds":1000000}"#).unwrap();
             assert_eq!(answer.function_error, None, "{}", answer.payload);
         }
-        stage.stop_sandbox().unwrap();
-        let summary = stage.summary().unwrap();
+        deployment.stop_sandbox().unwrap();
+        let summary = deployment.summary().unwrap();
         let function = &summary["functions"][0];
         assert_eq!(function["invocations"], 3, "{}: {summary}", architecture.name());
         assert!(function["busy_ms"].as_f64().unwrap() > 0.0, "{}: {summary}", architecture.name());

@@ -1,4 +1,4 @@
-//! Collector and sandbox side by side, with the layer attached and example functions in place.
+//! A local deployment: a collector, and a sandbox with example functions to which the layer is attached.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,17 +12,17 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use crate::functions::{Assembly, Example};
+use crate::lambda::LambdaClient;
 use crate::process::{Server, free_address};
-use crate::sandbox::Lambda;
 
-/// How long the sandbox may take to end all its environments: Lambda gives each two seconds.
+/// Time limit for the sandbox to stop: each environment has two seconds to shut down.
 const SANDBOX_STOP_LIMIT: Duration = Duration::from_secs(60);
 
-/// How long the collector may take to end: what it answers is already on disk.
+/// Time limit for the collector to stop.
 const COLLECTOR_STOP_LIMIT: Duration = Duration::from_secs(20);
 
-/// The key of this stage's collector. It is a secret of nobody: the stage is gone with the test.
-const API_KEY: &str = "local-stage-key-4f1c2a90b7d35e86";
+/// The API key of the collector. It need not be secret: the deployment ends with the test.
+const API_KEY: &str = "local-test-key-4f1c2a90b7d35e86";
 
 /// The built programs.
 #[derive(Debug, Clone)]
@@ -37,31 +37,31 @@ pub struct Programs {
     pub handler: PathBuf,
 }
 
-/// How to set a stage.
+/// What to deploy, and how.
 #[derive(Debug)]
 pub struct Plan<'a> {
     /// The built programs.
     pub programs: Programs,
-    /// The project's folder.
+    /// The root folder of the workspace.
     pub project: &'a Path,
-    /// An empty folder for everything the stage writes.
+    /// An empty folder for all files of the deployment.
     pub folder: &'a Path,
-    /// The functions to put in place.
+    /// The functions to deploy.
     pub examples: &'a [Example],
-    /// Whether the layer is attached to them; benchmarks compare with and without.
+    /// Whether the layer is attached to them. Benchmarks compare both cases.
     pub attach_layer: bool,
-    /// How long the extensions keep what they could send, milliseconds.
+    /// `TAILOR_FLUSH_INTERVAL_MS` of the extensions, milliseconds.
     pub flush_interval_ms: u64,
-    /// Where the extensions send to instead of the collector; benchmarks listen themselves.
+    /// `TAILOR_ENDPOINT` of the extensions when it is not the collector.
     pub endpoint: Option<String>,
-    /// Where the collector listens; port 0 takes a free one.
+    /// `host:port` on which the collector listens. Port 0 selects a free port.
     pub collector_listen: &'a str,
-    /// Further arguments of `tailor serve`.
+    /// More arguments for `tailor serve`.
     pub collector_arguments: &'a [&'a str],
 }
 
 impl<'a> Plan<'a> {
-    /// The layer attached, deliveries every second, a free port, no further arguments.
+    /// A plan with the layer attached, a delivery every second, a free port and no more arguments.
     #[must_use]
     pub const fn new(
         programs: Programs,
@@ -85,7 +85,7 @@ impl<'a> Plan<'a> {
 
 /// A running collector and a running sandbox.
 #[derive(Debug)]
-pub struct Stage {
+pub struct Deployment {
     programs: Programs,
     folder: PathBuf,
     collector: Server,
@@ -93,22 +93,22 @@ pub struct Stage {
     collector_arguments: Vec<String>,
     sandbox: Server,
     sandbox_address: String,
-    /// The sandbox's Lambda API.
-    pub lambda: Lambda,
+    /// Client of the sandbox's Lambda API.
+    pub lambda: LambdaClient,
 }
 
-impl Stage {
-    /// Starts everything.
+impl Deployment {
+    /// Starts the collector and the sandbox.
     ///
     /// # Errors
     /// When a function cannot be assembled or a server does not start.
-    pub fn set(plan: &Plan<'_>) -> Result<Self> {
+    pub fn start(plan: &Plan<'_>) -> Result<Self> {
         let folder = plan.folder.to_owned();
         fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
         write_secret(&folder.join("api-key"), API_KEY)?;
         let collector_arguments: Vec<_> = plan.collector_arguments.iter().map(ToString::to_string).collect();
-        // The sandbox must be known to the collector's tuner and the collector to the functions: the
-        // sandbox gets its port from the system first.
+        // The collector's tuner needs the sandbox's address and the functions need the collector's. So the
+        // sandbox's port is selected first.
         let sandbox_address = free_address()?.to_string();
         let collector = start_collector(
             &plan.programs,
@@ -124,7 +124,7 @@ impl Stage {
             output: &functions,
             rust_handler: &plan.programs.handler,
             environment: BTreeMap::from([
-                ("SERVER", crate::server::start()?.to_string()),
+                ("SERVER", crate::delay_server::start()?.to_string()),
                 (
                     "TAILOR_ENDPOINT",
                     plan.endpoint.clone().unwrap_or_else(|| format!("http://{collector_address}")),
@@ -148,7 +148,7 @@ impl Stage {
         let sandbox = Server::start(&mut command, &folder.join("sandbox.log"), ready)?;
         Ok(Self {
             programs: plan.programs.clone(),
-            lambda: Lambda::new(&sandbox_address),
+            lambda: LambdaClient::new(&sandbox_address),
             folder,
             collector,
             collector_address,
@@ -170,7 +170,7 @@ impl Stage {
         format!("http://{}", self.sandbox_address)
     }
 
-    /// Ends the sandbox as a crash would, and with it every environment, outright.
+    /// Kills the sandbox, and with it every environment, with SIGKILL.
     ///
     /// # Errors
     /// When it cannot be waited for.
@@ -178,7 +178,7 @@ impl Stage {
         self.sandbox.kill()
     }
 
-    /// Ends the collector as a crash would.
+    /// Kills the collector with SIGKILL.
     ///
     /// # Errors
     /// When it cannot be waited for.
@@ -186,7 +186,7 @@ impl Stage {
         self.collector.kill()
     }
 
-    /// Starts the collector again, on the same data and the same port.
+    /// Starts the collector again, with the same data folder and port.
     ///
     /// # Errors
     /// When it does not start.
@@ -201,28 +201,28 @@ impl Stage {
         Ok(())
     }
 
-    /// Ends every environment as Lambda does, so that the extensions deliver what they hold.
+    /// Stops the sandbox. It shuts down every environment first, so the extensions send what they buffered.
     ///
     /// # Errors
-    /// When the sandbox does not end in time.
+    /// When the sandbox does not stop in time or fails.
     pub fn stop_sandbox(&mut self) -> Result<()> {
         let status = self.sandbox.stop(SANDBOX_STOP_LIMIT)?;
         ensure!(status.success(), "the sandbox ended with {status}:\n{}", self.sandbox.log_tail());
         Ok(())
     }
 
-    /// What the sandbox warned of: that limits are off, for example, without which advice is about a machine
-    /// and not about Lambda.
+    /// The warnings in the sandbox's log, for example that CPU quotas are not available. Without quotas, advice does
+    /// not hold for Lambda.
     #[must_use]
     pub fn sandbox_warnings(&self) -> Vec<String> {
         let log = self.sandbox.log_tail();
         log.lines()
             .filter_map(|line| line.split_once(" WARN "))
-            .map(|(_, said)| said.trim().to_owned())
+            .map(|(_, message)| message.trim().to_owned())
             .collect()
     }
 
-    /// Runs `tailor` against the collector.
+    /// Runs `tailor` with the running collector as its server.
     ///
     /// # Errors
     /// When it cannot be started or fails.
@@ -235,11 +235,11 @@ impl Stage {
         run_tailor(&mut command, arguments)
     }
 
-    /// Ends the collector as an operator does, and runs `tailor` on the data folder that it leaves.
+    /// Stops the collector and runs `tailor` on its data folder.
     ///
     /// # Errors
-    /// When the collector does not end in time; as [`Stage::tailor`].
-    pub fn tailor_afterwards(&mut self, arguments: &[&str]) -> Result<Output> {
+    /// When the collector does not stop in time, or as [`Deployment::tailor`].
+    pub fn tailor_offline(&mut self, arguments: &[&str]) -> Result<Output> {
         self.collector.stop(COLLECTOR_STOP_LIMIT)?;
         let mut command = Command::new(&self.programs.collector);
         command.args(arguments).arg("--data").arg(self.folder.join("collector"));
@@ -249,20 +249,20 @@ impl Stage {
     /// `tailor summary` as JSON.
     ///
     /// # Errors
-    /// As [`Stage::tailor`]; or when it is not JSON.
+    /// As [`Deployment::tailor`], or when the output is not JSON.
     pub fn summary(&self) -> Result<Value> {
         let output = self.tailor(&["summary", "--format", "json"])?;
         serde_json::from_slice(&output.stdout).context("tailor summary is not JSON")
     }
 
-    /// What the sandbox recorded so far, one value per line.
+    /// The sandbox's trace so far, one value per line.
     ///
     /// # Errors
     /// When the trace cannot be read or a line is not JSON.
     pub fn trace(&self) -> Result<Vec<Value>> {
         let path = self.folder.join("trace.jsonl");
         let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        // A line without its end is still being written.
+        // A line without a line end is not complete yet.
         let lines = text.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n'));
         lines.map(|line| Ok(serde_json::from_str(line)?)).collect()
     }
@@ -286,7 +286,7 @@ fn start_collector(
     sandbox_address: &str,
     arguments: &[String],
 ) -> Result<Server> {
-    // The collector leaves its address here when it listens; an earlier one's must not be taken for it.
+    // The collector writes this file when it listens. A file of an earlier process would be read too early.
     let _ = fs::remove_file(address_file(folder));
     Server::start(
         Command::new(&programs.collector)
@@ -296,7 +296,7 @@ fn start_collector(
             .arg("--api-key-file")
             .arg(folder.join("api-key"))
             .args(arguments)
-            // The sandbox takes any credentials; the SDK insists on some.
+            // The sandbox accepts any credentials, but the SDK requires some.
             .env("AWS_ENDPOINT_URL_LAMBDA", format!("http://{sandbox_address}"))
             .env("AWS_REGION", "us-east-1")
             .env("AWS_ACCESS_KEY_ID", "local")

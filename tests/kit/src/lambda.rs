@@ -7,21 +7,21 @@ use serde_json::Value;
 
 /// A client of the Lambda API at one address.
 #[derive(Debug, Clone)]
-pub struct Lambda {
+pub struct LambdaClient {
     base: String,
     agent: ureq::Agent,
 }
 
 /// What an invocation answered.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Answer {
+pub struct InvokeResponse {
     /// The payload.
     pub payload: Value,
     /// `X-Amz-Function-Error`: set when the function failed.
     pub function_error: Option<String>,
 }
 
-impl Lambda {
+impl LambdaClient {
     /// A client of the API at `address` (`host:port`).
     #[must_use]
     pub fn new(address: &str) -> Self {
@@ -32,8 +32,8 @@ impl Lambda {
     /// Invokes `function` and waits for its answer.
     ///
     /// # Errors
-    /// When the API cannot be reached or refuses; a function that fails is an [`Answer`].
-    pub fn invoke(&self, function: &str, event: &str) -> Result<Answer> {
+    /// When the API cannot be reached or refuses; a function that fails is an [`InvokeResponse`].
+    pub fn invoke(&self, function: &str, event: &str) -> Result<InvokeResponse> {
         let mut response = self
             .agent
             .post(format!("{}/{function}/invocations", self.base))
@@ -48,7 +48,10 @@ impl Lambda {
             .get("x-amz-function-error")
             .and_then(|value| value.to_str().ok())
             .map(Into::into);
-        Ok(Answer { payload: serde_json::from_str(&body).unwrap_or(Value::String(body)), function_error })
+        Ok(InvokeResponse {
+            payload: serde_json::from_str(&body).unwrap_or(Value::String(body)),
+            function_error,
+        })
     }
 
     /// The function's configuration.

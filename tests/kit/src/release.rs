@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
-use crate::build::{project, run_cargo, target_folder};
+use crate::workspace::{cargo_command, project, run_cargo, target_folder};
 
 /// The cargo profile of what is shipped in the layer; the example handlers share its dependencies.
 const LAYER_PROFILE: &str = "layer";
@@ -31,7 +31,7 @@ impl Architecture {
 
     /// This machine's; `None` where Lambda has no such machines.
     #[must_use]
-    pub fn own() -> Option<Self> {
+    pub fn host() -> Option<Self> {
         Self::ALL.into_iter().find(|known| known.rust_name() == env::consts::ARCH)
     }
 
@@ -79,7 +79,7 @@ impl Architecture {
     /// A C compiler for ring's C and assembly, which need no libc.
     fn c_compiler(self) -> Option<String> {
         let rust_name = self.rust_name();
-        if Some(self) == Self::own() && runs("cc", &["--version"]) {
+        if Some(self) == Self::host() && runs("cc", &["--version"]) {
             return Some("cc".into());
         }
         let gcc = ["gnu", "musl"].map(|libc| format!("{rust_name}-linux-{libc}-gcc"));
@@ -104,8 +104,8 @@ fn runs(program: &str, arguments: &[&str]) -> bool {
 ///
 /// # Errors
 /// When cargo fails; it has said why.
-pub fn build_for_here(packages: &[&str]) -> Result<PathBuf> {
-    let missing = match Architecture::own() {
+pub fn build_for_host(packages: &[&str]) -> Result<PathBuf> {
+    let missing = match Architecture::host() {
         Some(own) => match own.toolchain() {
             Ok(compiler) => return build_with(packages, own, &compiler),
             Err(missing) => missing,
@@ -143,7 +143,7 @@ fn build_with(packages: &[&str], architecture: Architecture, c_compiler: &str) -
 }
 
 fn cargo_build(packages: &[&str]) -> Result<Command> {
-    let mut command = crate::build::cargo_command()?;
+    let mut command = cargo_command()?;
     command.args(["build", "--quiet", "--profile", LAYER_PROFILE]);
     packages.iter().for_each(|package| {
         command.args(["-p", package]);

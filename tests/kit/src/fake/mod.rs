@@ -1,15 +1,18 @@
-//! Puppets of Lambda and of a collector, in threads of the calling process: a hundred thousand invocations take a
-//! minute, and nothing but the extension is in the figures.
+//! A fake Lambda platform and fake collectors, in threads of the calling process. The extension that they serve is a
+//! real process with real connections.
 //!
-//! The extension on their strings is a real process with real connections; they only speak to it.
+//! Without a sandbox, a hundred thousand invocations take a minute, and the measurements contain nothing but the
+//! extension.
 
 use std::io::{BufRead, BufReader, Read, Write};
 
 mod collector;
 mod platform;
+mod recorder;
 
-pub use collector::{Certificate, Collector, Received};
-pub use platform::Platform;
+pub use collector::{Certificate, FakeCollector, Received};
+pub use platform::FakePlatform;
+pub use recorder::BatchRecorder;
 
 /// One request: its first line, and its body.
 struct Request {

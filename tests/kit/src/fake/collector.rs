@@ -36,7 +36,7 @@ pub struct Received {
 
 /// A running collector; it lives as long as the process.
 #[derive(Debug)]
-pub struct Collector {
+pub struct FakeCollector {
     /// Its base URL.
     pub url: String,
     received: Arc<Mutex<Received>>,
@@ -82,7 +82,7 @@ impl Certificate {
     }
 }
 
-impl Collector {
+impl FakeCollector {
     /// Starts one that speaks HTTPS with that certificate, or HTTP without.
     ///
     /// # Errors
@@ -103,7 +103,7 @@ impl Collector {
                     match tls.map(ServerConnection::new) {
                         None => serve(stream, &received),
                         Some(Ok(tls)) => serve(StreamOwned::new(tls, stream), &received),
-                        Some(Err(error)) => eprintln!("the puppet collector failed: {error}"),
+                        Some(Err(error)) => eprintln!("the fake collector failed: {error}"),
                     }
                 });
             }
@@ -132,7 +132,7 @@ fn serve(stream: impl Read + Write, received: &Mutex<Received>) {
         let batch = match Batch::decode(&request.body) {
             Ok(batch) => batch,
             Err(error) => {
-                eprintln!("the puppet collector cannot read a batch: {error}");
+                eprintln!("the fake collector cannot decode a batch: {error}");
                 return;
             }
         };

@@ -14,22 +14,22 @@ use super::Connection;
 type Watch = Box<dyn FnMut(u64) + Send>;
 
 /// A platform that answers registration and subscription at once, sends INVOKE events and then SHUTDOWN.
-pub struct Platform {
+pub struct FakePlatform {
     /// How many INVOKE events it sends.
     pub invocations: u64,
     /// Invocations between two deliveries of telemetry, each awaited. On Lambda it is what fits into 25 ms.
-    pub to_a_delivery: u64,
+    pub invocations_per_delivery: u64,
     /// Called between the events.
     pub watch: Watch,
 }
 
-impl std::fmt::Debug for Platform {
+impl std::fmt::Debug for FakePlatform {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Platform").field("invocations", &self.invocations).finish_non_exhaustive()
+        f.debug_struct("FakePlatform").field("invocations", &self.invocations).finish_non_exhaustive()
     }
 }
 
-impl Platform {
+impl FakePlatform {
     /// Starts it, and sets the variables by which an extension finds it. The platform lives as long as the
     /// extension stays connected.
     ///
@@ -47,7 +47,7 @@ impl Platform {
             if let Err(error) =
                 listener.accept().map_err(Into::into).and_then(|(stream, _)| self.serve(stream))
             {
-                eprintln!("the puppet platform failed: {error:#}");
+                eprintln!("the fake platform failed: {error:#}");
             }
         });
         Ok(())
@@ -61,8 +61,8 @@ impl Platform {
         let mut sent = 0u64;
         while let Some(request) = extension.read() {
             if request.line.contains("/register") {
-                let body = br#"{"functionName":"puppet","functionVersion":"1","handler":"h"}"#;
-                extension.answer("Lambda-Extension-Identifier: puppet\r\n", body);
+                let body = br#"{"functionName":"function","functionVersion":"1","handler":"h"}"#;
+                extension.answer("Lambda-Extension-Identifier: extension\r\n", body);
             } else if request.line.contains("/telemetry") {
                 let stream = TcpStream::connect(destination(&request.body)?)?;
                 telemetry = Some(Connection::new(stream));
@@ -70,7 +70,7 @@ impl Platform {
             } else {
                 (self.watch)(sent);
                 let is_last = sent == self.invocations;
-                if !records.is_empty() && (sent.is_multiple_of(self.to_a_delivery) || is_last) {
+                if !records.is_empty() && (sent.is_multiple_of(self.invocations_per_delivery) || is_last) {
                     let telemetry = telemetry.as_mut().context("it asked for events before telemetry")?;
                     deliver(telemetry, &records)?;
                     records.clear();

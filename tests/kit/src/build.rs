@@ -1,0 +1,46 @@
+//! Cargo builds of the programs that a deployment starts.
+//!
+//! Tests call these functions, so that `cargo test` works alone. When everything is built, a call takes a second.
+
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::Result;
+
+use crate::deployment::Programs;
+use crate::release::build_for_host;
+use crate::workspace::{cargo, target_folder};
+
+/// Builds the sandbox with the dev profile. Returns the path of its program.
+///
+/// # Errors
+/// When cargo fails. Its messages are on standard error.
+pub fn sandbox() -> Result<PathBuf> {
+    cargo(&["build", "--quiet", "-p", "lambda-sandbox"])?;
+    Ok(target_folder()?.join("debug/lambda-sandbox"))
+}
+
+/// Builds the collector and the sandbox with the dev profile, the extension and the handlers with the release settings.
+///
+/// # Errors
+/// When cargo fails. Its messages are on standard error.
+pub fn programs() -> Result<Programs> {
+    cargo(&["build", "--quiet", "-p", "tailor-collector", "-p", "lambda-sandbox"])?;
+    // Two builds: in one build, cargo would unify the handlers' dependency features with the extension's.
+    let release = build_for_host(&["tailor-extension"])?;
+    build_for_host(&["demo-functions"])?;
+    let target = target_folder()?;
+    let layer = target.join("test-layer");
+    fs::create_dir_all(layer.join("extensions"))?;
+    let installed = layer.join("extensions/tailor-extension");
+    // Replaced atomically: another test may start the program at the same time.
+    let new = layer.join(format!("tailor-extension-{}", std::process::id()));
+    fs::copy(release.join("tailor-extension"), &new)?;
+    fs::rename(&new, &installed)?;
+    Ok(Programs {
+        collector: target.join("debug/tailor"),
+        sandbox: target.join("debug/lambda-sandbox"),
+        layer,
+        handler: release.join("handler"),
+    })
+}

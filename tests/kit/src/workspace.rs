@@ -1,0 +1,50 @@
+//! The folders of the workspace, and cargo in it.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+/// The root folder of the workspace.
+///
+/// # Errors
+/// When this crate is not in `tests/kit` of the workspace.
+pub fn project() -> Result<PathBuf> {
+    let manifest_folder = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let root = manifest_folder.ancestors().nth(2);
+    Ok(root.context("tailor-test-kit must be in tests/kit of the workspace")?.to_owned())
+}
+
+/// Cargo's target folder.
+///
+/// # Errors
+/// When the current folder does not exist.
+pub fn target_folder() -> Result<PathBuf> {
+    match std::env::var_os("CARGO_TARGET_DIR") {
+        Some(folder) => Ok(std::path::absolute(folder)?),
+        None => Ok(project()?.join("target")),
+    }
+}
+
+/// Runs cargo in the root folder of the workspace.
+///
+/// # Errors
+/// When it cannot be started or fails.
+pub fn cargo(arguments: &[&str]) -> Result<()> {
+    run_cargo(cargo_command()?.args(arguments))
+}
+
+pub(crate) fn cargo_command() -> Result<Command> {
+    let mut command = Command::new(std::env::var("CARGO").unwrap_or_else(|_| "cargo".into()));
+    command.current_dir(project()?);
+    Ok(command)
+}
+
+pub(crate) fn run_cargo(command: &mut Command) -> Result<()> {
+    let status = command.status().context("cannot start cargo")?;
+    if !status.success() {
+        let arguments: Vec<_> = command.get_args().map(|argument| argument.to_string_lossy()).collect();
+        bail!("cargo {} failed", arguments.join(" "));
+    }
+    Ok(())
+}
