@@ -12,9 +12,10 @@ use std::time::Instant;
 use bytes::Bytes;
 use fleet::{KINDS, batch};
 use tailor_collector::clock::now_us;
-use tailor_collector::report::{self, table};
+use tailor_collector::render::table;
+use tailor_collector::report;
 use tailor_collector::store::sqlite::SqliteStore;
-use tailor_collector::store::{Delivery, HOUR_US, Store, Tenant, Window};
+use tailor_collector::store::{HOUR_US, NewBatch, Store, Tenant, Window};
 use tailor_sizing::choice::Strategy;
 use tailor_sizing::prices::PriceTable;
 use tailor_sizing::rollup::Rollup;
@@ -36,7 +37,7 @@ fn main() {
                 batch.environment.function = format!("{}-{number}", kind.name);
                 let mut rollup = Rollup::default();
                 batch.invocations.iter().for_each(|invocation| rollup.record(invocation));
-                let delivery = Delivery {
+                let delivery = NewBatch {
                     tenant: Tenant::default(),
                     sequence: batch.sequence,
                     received_at_us: end,
@@ -59,7 +60,7 @@ fn main() {
     let read = read.elapsed();
     assert_eq!(series.len() as u64, FUNCTIONS);
     let begun = Instant::now();
-    let fleet = report::fleet(&store, &tenant, Window::ALL, &prices, Strategy::default());
+    let fleet = report::fleet(&store, &tenant, Window::ALL, &prices, Strategy::default(), now_us());
     let fleet = runtime.block_on(fleet).unwrap();
     let reported = begun.elapsed();
     let text = table::fleet(&fleet, table::Format::Json, table::Look::default());

@@ -1,15 +1,20 @@
-//! The collector: stores what the extensions send, shows it, recommends a memory size and, opt-in, applies it.
+//! The collector: stores what the extensions send, shows reports, advises a memory size and, opt-in, applies it.
 //!
-//! [`ingest`] takes batches and answers when they are in the [`store`]; [`report`] turns stored rollups into
-//! what [`api`], [`web`] and [`cli`] show; [`tuner`] acts on it. [`http`] serves all of it on one port.
+//! [`ingest`] stores batches in the [`store`]. [`report`] computes reports from stored rollups. [`api`], [`web`] and [`cli`]
+//! show them with [`render`]. [`tuner`] changes memory sizes, and [`changes`] is the log of that. [`routes`] joins the
+//! handlers, and [`http`] serves them on one port.
 
 pub mod api;
+pub mod changes;
 pub mod cli;
 pub mod clock;
 pub mod http;
 pub mod ingest;
 pub mod keys;
+pub mod query;
+pub mod render;
 pub mod report;
+pub mod routes;
 pub mod store;
 pub mod tuner;
 pub mod web;

@@ -133,9 +133,9 @@ fn the_tagged_function_is_moved_through_the_real_api_and_the_others_are_not() {
     drop(off);
 
     let (_collector, collector) = start_collector(&data, &lambda, "apply");
-    let state = |wanted: &str| {
+    let state = |query: &str| {
         let changes = get(&format!("{collector}/v1/changes"))["changes"].clone();
-        (changes[0]["state"] == wanted).then_some(changes)
+        (changes[0]["state"] == query).then_some(changes)
     };
     let changes = wait_for("the change", || state("applied"));
     let to = changes[0]["to_mb"].as_u64().unwrap();

@@ -1,6 +1,6 @@
 //! Snapshots of everything that `tailor` prints for people and programs, and of the pages.
 //!
-//! A change of an output shows as a difference of a file in `snapshots/`. After a wanted change run the tests once with
+//! A change of an output shows as a difference of a file in `snapshots/`. After a query change run the tests once with
 //! `INSTA_UPDATE=always` and read the difference before you commit it.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]

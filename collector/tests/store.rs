@@ -10,10 +10,10 @@ use std::path::Path;
 use bytes::Bytes;
 use common::fleet::{KINDS, Kind, batch, environment};
 use proptest::prelude::*;
-use tailor_collector::clock::now_us;
+use tailor_collector::clock::{Clock, now_us};
 use tailor_collector::store::sqlite::SqliteStore;
 use tailor_collector::store::{
-    ChangeEvent, Delivery, FunctionKey, HOUR_US, Receipt, SeriesKey, Store, StoreError, Tenant, Window,
+    ChangeEvent, FunctionKey, HOUR_US, NewBatch, Receipt, SeriesKey, Store, StoreError, Tenant, Window,
 };
 use tailor_sizing::rollup::Rollup;
 use tailor_sizing::units::Megabytes;
@@ -22,11 +22,11 @@ use tokio::runtime::Runtime;
 /// Some hour long after the epoch.
 const HOUR: u64 = 490_000;
 
-fn delivery(tenant: &str, kind: &Kind, id: u64, sequence: u64, count: u64, hour: u64) -> Delivery {
+fn delivery(tenant: &str, kind: &Kind, id: u64, sequence: u64, count: u64, hour: u64) -> NewBatch {
     let batch = batch(kind, id, sequence, count, hour * HOUR_US + HOUR_US - 1);
     let mut rollup = Rollup::default();
     batch.invocations.iter().for_each(|invocation| rollup.record(invocation));
-    Delivery {
+    NewBatch {
         tenant: Tenant(tenant.to_owned()),
         environment: batch.environment.clone(),
         sequence,
@@ -125,8 +125,43 @@ fn the_latest_word_of_an_environment_wins_and_gaps_show() {
     let tenant = Tenant("a".to_owned());
     let states = runtime.block_on(store.environments(&tenant, None, Window::ALL)).unwrap();
     assert_eq!(states.len(), 1);
-    assert_eq!((states[0].sequence, states[0].batches, states[0].lost.invocations), (4, 3, 40));
+    assert_eq!((states[0].sequence, states[0].missing_batches, states[0].lost.invocations), (4, 1, 40));
     assert_eq!(states[0].environment, environment(&KINDS[0], 1));
+}
+
+/// An environment that has lived for longer than the window, or longer than batches are kept, lost nothing by that.
+#[test]
+fn batches_before_the_window_or_past_retention_are_not_missing() {
+    const DAY_US: u64 = 24 * HOUR_US;
+    let runtime = Runtime::new().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let start_us = HOUR * HOUR_US;
+    let received_at = |store: &SqliteStore, sequence: u64, at_us: u64| {
+        let batch = NewBatch { received_at_us: at_us, ..delivery("a", &KINDS[0], 1, sequence, 1, HOUR) };
+        assert_eq!(runtime.block_on(store.append(batch)).unwrap(), Receipt::Stored);
+    };
+    let missing = |store: &SqliteStore, window: Window| {
+        let states = runtime.block_on(store.environments(&Tenant("a".into()), None, window)).unwrap();
+        states[0].missing_batches
+    };
+    let last_hour = |until_hour: u64| Window { from_hour: until_hour - 1, until_hour };
+    {
+        let store = SqliteStore::open_with_clock(folder.path(), Clock::from_fn(move || start_us)).unwrap();
+        // Batches 1 to 4 arrive in the first hour, 5 and 7 in the second: the sixth is missing.
+        (1..=4).for_each(|sequence| received_at(&store, sequence, start_us + sequence));
+        received_at(&store, 5, start_us + HOUR_US);
+        assert_eq!(missing(&store, last_hour(HOUR + 2)), 0);
+        received_at(&store, 7, start_us + HOUR_US + 1);
+        assert_eq!(missing(&store, last_hour(HOUR + 2)), 1);
+        assert_eq!(missing(&store, Window::ALL), 1);
+    }
+    // Forty days on, the first rows are deleted, and the environment still sends.
+    let later_us = start_us + 40 * DAY_US;
+    let store = SqliteStore::open_with_clock(folder.path(), Clock::from_fn(move || later_us)).unwrap();
+    (8..=45).for_each(|sequence| received_at(&store, sequence, start_us + (sequence - 5) * DAY_US));
+    runtime.block_on(store.tidy()).unwrap();
+    assert_eq!(missing(&store, Window::ALL), 0);
+    assert_eq!(missing(&store, last_hour(later_us / HOUR_US + 1)), 0);
 }
 
 #[test]

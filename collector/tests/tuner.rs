@@ -13,11 +13,11 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use common::fleet::{KINDS, Kind, batch};
 use proptest::prelude::*;
+use tailor_collector::changes::{self, Change, State};
 use tailor_collector::clock::now_us;
 use tailor_collector::store::sqlite::SqliteStore;
-use tailor_collector::store::{Delivery, FunctionKey, HOUR_US, Store, Tenant};
-use tailor_collector::tuner::change::{self, Change, State};
-use tailor_collector::tuner::lambda::{Configuration, Lambda, LambdaError, Update};
+use tailor_collector::store::{FunctionKey, HOUR_US, NewBatch, Store, Tenant};
+use tailor_collector::tuner::aws::{Configuration, Lambda, LambdaError, Update};
 use tailor_collector::tuner::{Settings, Tuner};
 use tailor_sizing::prices::PriceTable;
 use tailor_sizing::rollup::Rollup;
@@ -72,7 +72,7 @@ impl Lambda for FakeLambda {
         memory: Megabytes,
         revision: &str,
     ) -> Result<(), LambdaError> {
-        let changes = change::fold(self.store.changes(&Tenant::default(), Some(key)).await.unwrap());
+        let changes = changes::fold(self.store.changes(&Tenant::default(), Some(key)).await.unwrap());
         let mut state = self.state.lock().unwrap();
         let open: Vec<&Change> = changes.iter().filter(|change| change.state.is_open()).collect();
         let intended = open.iter().any(|change| match change.state {
@@ -183,7 +183,7 @@ impl Scene {
         }
         let mut rollup = Rollup::default();
         batch.invocations.iter().for_each(|invocation| rollup.record(invocation));
-        let delivery = Delivery {
+        let delivery = NewBatch {
             tenant: Tenant::default(),
             environment: batch.environment.clone(),
             sequence: 1,
@@ -206,12 +206,13 @@ impl Scene {
             Arc::clone(&self.lambda) as Arc<dyn Lambda>,
             PriceTable::embedded(),
             self.settings.clone(),
+            tailor_collector::clock::Clock::system(),
         );
         self.runtime.block_on(tuner.round()).unwrap();
     }
 
     fn changes(&self) -> Vec<Change> {
-        change::fold(self.runtime.block_on(self.store.changes(&Tenant::default(), None)).unwrap())
+        changes::fold(self.runtime.block_on(self.store.changes(&Tenant::default(), None)).unwrap())
     }
 
     fn state(&self) -> State {

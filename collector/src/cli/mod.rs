@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::report::table::Format;
+use crate::render::table::Format;
 
 mod key;
 mod serve;
@@ -90,7 +90,7 @@ struct TunerArgs {
     /// Changes open at once over all functions.
     #[arg(long, default_value_t = 3)]
     tuner_most_open: usize,
-    /// What a size should be good for: `cost`, `speed`, `balanced`, or a service level like `p95=300` (milliseconds).
+    /// Optimization goal: `cost`, `speed`, `balanced`, or a latency target such as `p95=300` (milliseconds).
     #[arg(long, value_parser = strategy, default_value = "balanced")]
     tuner_strategy: String,
     /// Whose functions may be changed: the AWS credentials are for one account.
@@ -128,9 +128,9 @@ struct ShowArgs {
     #[arg(long, value_enum, default_value_t)]
     format: Format,
     /// How many hours back from now.
-    #[arg(long, default_value_t = crate::api::DEFAULT_HOURS)]
+    #[arg(long, default_value_t = crate::query::DEFAULT_HOURS)]
     hours: u64,
-    /// What a size should be good for: `cost`, `speed`, `balanced`, or a service level like `p95=300` (milliseconds).
+    /// Optimization goal: `cost`, `speed`, `balanced`, or a latency target such as `p95=300` (milliseconds).
     #[arg(long, value_parser = strategy, default_value = "balanced")]
     strategy: String,
     /// For `balanced`: 1 is all cost, 0 all speed.
@@ -161,8 +161,8 @@ fn server(text: &str) -> Result<String, String> {
 }
 
 fn strategy(text: &str) -> Result<String, String> {
-    let known = crate::api::strategy(Some(text), None).map(|_| text.to_owned());
-    known.ok_or_else(|| crate::api::STRATEGIES.to_owned())
+    let known = crate::query::strategy(Some(text), None).map(|_| text.to_owned());
+    known.ok_or_else(|| crate::query::STRATEGIES.to_owned())
 }
 
 fn weight(text: &str) -> Result<f64, String> {

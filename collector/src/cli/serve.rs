@@ -15,14 +15,14 @@ use tokio::sync::watch;
 use tailor_sizing::units::Megabytes;
 
 use super::{ServeArgs, TunerArgs, TunerMode};
-use crate::api;
 use crate::http::{self, App};
 use crate::keys::{self, KeyRing};
 use crate::store::Tenant;
 use crate::store::sqlite::{SqliteStore, is_served};
-use crate::tuner::decide::TAG;
-use crate::tuner::lambda::AwsLambda;
+use crate::tuner::aws::AwsLambda;
+use crate::tuner::policy::TAG;
 use crate::tuner::{Settings, Tuner};
+use crate::{query, routes};
 
 /// Where a running collector leaves the address of its pages, within the data folder.
 const ADDRESS_FILE: &str = "address";
@@ -86,7 +86,7 @@ async fn serve_until_stopped(args: ServeArgs) -> anyhow::Result<ExitCode> {
         // Nobody listens any more only when everything has ended already.
         let _ = stop.send(true);
     });
-    http::run(listener, app, until(stopped)).await;
+    http::run(listener, routes::router(app), until(stopped)).await;
     if let Some(tuner) = tuner {
         tuner.await.context("the tuner failed")?;
     }
@@ -115,11 +115,11 @@ async fn start_tuner(
         cooldown: Duration::from_secs(args.tuner_cooldown.saturating_mul(60)),
         most_open: args.tuner_most_open,
         // The argument was checked when it was read.
-        strategy: api::strategy(Some(&args.tuner_strategy), None).unwrap_or_default(),
+        strategy: query::strategy(Some(&args.tuner_strategy), None).unwrap_or_default(),
         ..Settings::default()
     };
     let lambda = Arc::new(AwsLambda::new(args.lambda_endpoint.clone()).await);
-    let tuner = Tuner::new(Arc::clone(&app.store), lambda, app.prices.clone(), settings);
+    let tuner = Tuner::new(Arc::clone(&app.store), lambda, app.prices.clone(), settings, app.clock.clone());
     let (key, value) = TAG;
     tracing::info!("the tuner may change functions tagged `{key} = {value}`");
     Some(tokio::spawn(async move { tuner.run(until(stopped)).await }))

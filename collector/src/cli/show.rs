@@ -11,13 +11,14 @@ use tailor_sizing::prices::PriceTable;
 
 use super::serve::address_of;
 use super::{Colour, ShowArgs};
-use crate::api;
+use crate::changes;
+use crate::clock::Clock;
+use crate::query;
+use crate::render::table::{self, DEFAULT_WIDTH, Format, Look};
+use crate::render::units::path_segment;
 use crate::report;
-use crate::report::table::{self, DEFAULT_WIDTH, Format, Look};
-use crate::report::units::path_segment;
 use crate::store::sqlite::SqliteStore;
 use crate::store::{Store, Tenant, Window};
-use crate::tuner::change;
 
 /// Nothing is there to show.
 const NOTHING: u8 = 3;
@@ -33,8 +34,8 @@ pub(super) fn summary(args: &ShowArgs) -> anyhow::Result<ExitCode> {
         Some(server) => (ask(args, server, &["v1", "functions"])?, Some(server.clone())),
         None => {
             let text = beside_data(args, |reader| async move {
-                let Reader { store, tenant, prices, window, strategy } = &reader;
-                let fleet = report::fleet(store, tenant, *window, prices, *strategy).await?;
+                let Reader { store, tenant, prices, window, strategy, now_us } = &reader;
+                let fleet = report::fleet(store, tenant, *window, prices, *strategy, *now_us).await?;
                 let nothing = fleet.functions.is_empty();
                 Ok((table::fleet(&fleet, args.format, look(args)), nothing))
             })?;
@@ -52,11 +53,11 @@ pub(super) fn advise(function: &str, args: &ShowArgs) -> anyhow::Result<ExitCode
         return ask(args, server, &["v1", "functions", function]);
     }
     let text = beside_data(args, |reader| async move {
-        let Reader { store, tenant, prices, window, strategy } = &reader;
+        let Reader { store, tenant, prices, window, strategy, now_us } = &reader;
         let keys = store.functions(tenant).await?;
         let mut text = String::new();
         for key in keys.iter().filter(|key| key.name == function) {
-            let report = report::function(store, tenant, key, *window, prices, *strategy).await?;
+            let report = report::function(store, tenant, key, *window, prices, *strategy, *now_us).await?;
             if let Some(report) = report {
                 text.push_str(&table::function(&report, args.format, look(args)));
             }
@@ -75,7 +76,7 @@ pub(super) fn changes(args: &ShowArgs) -> anyhow::Result<ExitCode> {
         return ask(args, server, &["v1", "changes"]);
     }
     let text = beside_data(args, |reader| async move {
-        let changes = change::fold(reader.store.changes(&reader.tenant, None).await?);
+        let changes = changes::fold(reader.store.changes(&reader.tenant, None).await?);
         Ok((table::changes(&changes, args.format, look(args)), false))
     })?;
     print(text)
@@ -87,19 +88,22 @@ struct Reader {
     prices: PriceTable,
     window: Window,
     strategy: Strategy,
+    now_us: u64,
 }
 
 fn beside_data<F>(args: &ShowArgs, show: impl FnOnce(Reader) -> F) -> anyhow::Result<(String, bool)>
 where
     F: Future<Output = anyhow::Result<(String, bool)>>,
 {
+    let clock = Clock::system();
     let reader = Reader {
         store: SqliteStore::open_to_read(&args.data)?,
         tenant: Tenant(args.tenant.clone()),
         prices: PriceTable::embedded(),
-        window: api::last_hours(args.hours),
+        window: query::last_hours(clock.now_us(), args.hours),
         // The arguments were checked when they were read.
-        strategy: api::strategy(Some(&args.strategy), args.weight).unwrap_or_default(),
+        strategy: query::strategy(Some(&args.strategy), args.weight).unwrap_or_default(),
+        now_us: clock.now_us(),
     };
     tokio::runtime::Builder::new_current_thread()
         .enable_all()

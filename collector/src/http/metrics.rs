@@ -9,7 +9,7 @@ use axum::response::IntoResponse;
 use http::{StatusCode, header};
 
 use super::App;
-use super::access::ApiReader;
+use super::auth::ApiReader;
 use crate::store::Receipt;
 
 /// Counters since the collector began.

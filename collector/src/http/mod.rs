@@ -1,30 +1,28 @@
-//! The server: what its handlers share, its routes, and the loop that serves connections until told to stop.
+//! The server: the state that its handlers share, and the loop that serves connections until shutdown.
 
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::response::IntoResponse;
-use axum::routing::{get, post};
-use http::{HeaderName, HeaderValue, StatusCode, header};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
-use agent_proto::BATCHES_PATH;
 use tailor_sizing::prices::PriceTable;
 
-use crate::ingest::{self, Intake};
+use crate::clock::Clock;
 use crate::keys::KeyRing;
 use crate::store::Store;
-use crate::{api, web};
 
-pub mod access;
+pub mod auth;
 pub mod error;
+pub mod extract;
+pub mod memory_budget;
 pub mod metrics;
+pub mod sessions;
 
 /// Connections at once; others wait to be accepted.
 const MAX_CONNECTIONS: usize = 4_096;
@@ -49,9 +47,11 @@ pub struct App {
     /// What Lambda charges.
     pub prices: PriceTable,
     /// Browser sessions.
-    pub sessions: access::Sessions,
-    /// Room for batches under way.
-    pub intake: Intake,
+    pub sessions: sessions::Sessions,
+    /// Memory for batches on their way to the store.
+    pub batch_memory: memory_budget::MemoryBudget,
+    /// The time of day.
+    pub clock: Clock,
     /// Counters of the collector itself.
     pub metrics: metrics::Metrics,
 }
@@ -65,56 +65,17 @@ impl App {
             keys,
             local_reads,
             prices: PriceTable::embedded(),
-            sessions: access::Sessions::default(),
-            intake: Intake::default(),
+            sessions: sessions::Sessions::default(),
+            batch_memory: memory_budget::MemoryBudget::default(),
+            clock: Clock::system(),
             metrics: metrics::Metrics::default(),
         }
     }
 }
 
-/// All routes.
-fn router(app: Arc<App>) -> Router {
-    Router::new()
-        .route(BATCHES_PATH, post(ingest::post_batch))
-        .route("/v1/functions", get(api::functions))
-        .route("/v1/functions/{name}", get(api::function))
-        .route("/v1/functions/{name}/invocations", get(api::invocations))
-        .route("/v1/changes", get(api::changes))
-        .route("/healthz", get(|| async { "ok\n" }))
-        .route("/readyz", get(api::ready))
-        .route("/metrics", get(metrics::serve))
-        .route("/", get(web::fleet))
-        .route("/functions/{name}", get(web::function))
-        .route("/login", get(web::login).post(web::log_in))
-        .route(web::STYLE_PATH, get(web::style))
-        .fallback(|| async { error::ApiError::not_found("there is no such page") })
-        .method_not_allowed_fallback(|| async {
-            error::ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method", "this address has another method")
-        })
-        .layer(axum::middleware::map_response(secure))
-        .with_state(app)
-}
-
-/// Headers of every answer: nothing is loaded from elsewhere, framed, sniffed or kept.
-async fn secure(mut response: axum::response::Response) -> impl IntoResponse {
-    const POLICY: &str = "default-src 'none'; style-src 'self'; img-src 'self' data:; form-action 'self'; \
-                          base-uri 'none'; frame-ancestors 'none'";
-    let headers = response.headers_mut();
-    for (name, value) in [
-        (header::CONTENT_SECURITY_POLICY, POLICY),
-        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-        (header::REFERRER_POLICY, "no-referrer"),
-        (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
-    ] {
-        headers.insert(name, HeaderValue::from_static(value));
-    }
-    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
-    response
-}
-
 /// Serves until `shutdown` resolves, then lets requests under way finish.
-pub async fn run(listener: TcpListener, app: Arc<App>, shutdown: impl Future<Output = ()>) {
-    let service = TowerToHyperService::new(router(app));
+pub async fn run(listener: TcpListener, routes: Router, shutdown: impl Future<Output = ()>) {
+    let service = TowerToHyperService::new(routes);
     let mut http = hyper::server::conn::http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEAD_DEADLINE).max_buf_size(MAX_BUFFER);
     let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));

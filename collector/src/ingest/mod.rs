@@ -13,31 +13,20 @@ use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use agent_proto::CONTENT_TYPE;
 use agent_proto::batch::{Batch, encode_ack};
 use agent_proto::limits::MAX_BATCH_BYTES;
 use tailor_sizing::rollup::Rollup;
 
-use crate::clock::now_us;
 use crate::http::App;
 use crate::http::error::ApiError;
-use crate::store::{Delivery, HOUR_US, Receipt, StoreError, Tenant};
+use crate::http::memory_budget::reserved_kib;
+use crate::store::{HOUR_US, NewBatch, Receipt, StoreError, Tenant};
 
 mod body;
 
 use body::Encoding;
-
-/// Memory that batches on their way to the disk may take together.
-const MEMORY_BUDGET_KIB: usize = 128 << 10;
-
-/// What a batch takes while it is handled: read, decompressed, and decoded into rows a few times as wide
-/// as its bytes.
-const KIB_PER_BODY_KIB: usize = 6;
-
-/// How long a request may wait for room before it is told to come again.
-const ROOM_PATIENCE: Duration = Duration::from_secs(2);
 
 /// How long a body may take to arrive. An environment that is frozen while it sends loses its connection
 /// and sends again when it thaws.
@@ -49,33 +38,6 @@ const MAX_HOURS: usize = 400;
 
 /// How far an environment's clock may be ahead of ours.
 const CLOCK_SLACK_US: u64 = 600_000_000;
-
-/// Bounds the memory of all batches on their way.
-#[derive(Clone)]
-pub struct Intake {
-    room: Arc<Semaphore>,
-}
-
-impl Default for Intake {
-    fn default() -> Self {
-        Self { room: Arc::new(Semaphore::new(MEMORY_BUDGET_KIB)) }
-    }
-}
-
-impl Intake {
-    async fn reserve(&self, body_bytes: usize) -> Result<OwnedSemaphorePermit, ApiError> {
-        let room = u32::try_from(room_kib(body_bytes)).unwrap_or(u32::MAX);
-        tokio::time::timeout(ROOM_PATIENCE, Arc::clone(&self.room).acquire_many_owned(room))
-            .await
-            .map_err(|_| ApiError::busy("the collector is handling as much as it can: send again later"))?
-            .map_err(|_| ApiError::unavailable("stopping", "the collector is stopping: send again"))
-    }
-}
-
-/// What a body of this size takes while it is handled.
-const fn room_kib(body_bytes: usize) -> usize {
-    (body_bytes / 1024 + 1) * KIB_PER_BODY_KIB
-}
 
 /// Handles one request.
 pub async fn post_batch(State(app): State<Arc<App>>, request: Request) -> Response {
@@ -103,13 +65,13 @@ async fn accept(app: &App, request: Request) -> Result<(u64, Receipt, u64), ApiE
         Encoding::Identity => announced.unwrap_or(MAX_BATCH_BYTES),
         Encoding::Gzip | Encoding::Zstd => MAX_BATCH_BYTES,
     };
-    let mut room = app.intake.reserve(expected).await?;
+    let mut room = app.batch_memory.reserve(expected).await?;
     let bytes = read_body(body).await?;
     let bytes = body::decompress(encoding, bytes)?;
     // Most batches are far smaller than they might have been: the rest is for others.
-    drop(room.split(room.num_permits().saturating_sub(room_kib(bytes.len()))));
+    drop(room.split(room.num_permits().saturating_sub(reserved_kib(bytes.len()))));
     let batch = Batch::decode(&bytes)?;
-    let delivery = sum_up(tenant, batch, bytes, now_us())?;
+    let delivery = sum_up(tenant, batch, bytes, app.clock.now_us())?;
     let (sequence, invocations) = (delivery.sequence, delivery.invocations);
     let receipt = app.store.append(delivery).await?;
     // The environment sends its next batch only when it is done with the one before, so what is on disk
@@ -155,7 +117,7 @@ async fn read_body(body: Body) -> Result<Bytes, ApiError> {
 }
 
 /// Everything of a batch that is stored, computed outside the one thread that writes.
-fn sum_up(tenant: Tenant, mut batch: Batch, body: Bytes, received_at_us: u64) -> Result<Delivery, ApiError> {
+fn sum_up(tenant: Tenant, mut batch: Batch, body: Bytes, received_at_us: u64) -> Result<NewBatch, ApiError> {
     // A clock that runs ahead would make its size the latest for as long as it is ahead.
     let latest_us = received_at_us.saturating_add(CLOCK_SLACK_US);
     for invocation in batch.invocations.iter_mut().filter(|invocation| invocation.started_at_us > latest_us) {
@@ -175,7 +137,7 @@ fn sum_up(tenant: Tenant, mut batch: Batch, body: Bytes, received_at_us: u64) ->
         return Err(ApiError::bad_request("time", message));
     }
     let last_at_us = batch.invocations.iter().map(|invocation| invocation.started_at_us).max();
-    Ok(Delivery {
+    Ok(NewBatch {
         tenant,
         sequence: batch.sequence,
         received_at_us,

@@ -2,16 +2,18 @@
 
 use std::collections::BTreeMap;
 
+use tailor_sizing::choice::Strategy;
+use tailor_sizing::enforcement::Enforcement;
+use tailor_sizing::money::PicoDollars;
+use tailor_sizing::prices::PriceTable;
 use tailor_sizing::rollup::Rollup;
 use tailor_sizing::units::Megabytes;
 
-use super::{
-    Enforcement, FleetReport, FleetTotal, FunctionKey, FunctionReport, Material, PicoDollars, PriceTable,
-    Series, Store, StoreError, Strategy, Tenant, Window, figures, report,
-};
-use crate::clock::now_us;
-use crate::store::HOUR_US;
-use crate::tuner::change;
+use super::build::report;
+use super::evaluation::{Basis, Material};
+use super::{FleetReport, FleetTotal, FunctionReport};
+use crate::changes::{self, comparison};
+use crate::store::{FunctionKey, HOUR_US, Series, Store, StoreError, Tenant, Window};
 
 /// How many recent invocations are looked at to compare a change's outcome with its prediction.
 const COMPARED: usize = 2_000;
@@ -30,8 +32,9 @@ pub async fn fleet(
     window: Window,
     prices: &PriceTable,
     strategy: Strategy,
+    now_us: u64,
 ) -> Result<FleetReport, StoreError> {
-    let mut functions = load(store, tenant, None, window, prices, strategy).await?;
+    let mut functions = reports(store, tenant, None, window, prices, strategy, now_us).await?;
     functions.sort_by(|a, b| {
         let key = |report: &FunctionReport| (std::cmp::Reverse(report.saving()), report.name.clone());
         key(a).cmp(&key(b))
@@ -59,51 +62,26 @@ pub async fn function(
     window: Window,
     prices: &PriceTable,
     strategy: Strategy,
+    now_us: u64,
 ) -> Result<Option<FunctionReport>, StoreError> {
-    Ok(load(store, tenant, Some(key), window, prices, strategy).await?.pop())
+    Ok(reports(store, tenant, Some(key), window, prices, strategy, now_us).await?.pop())
 }
 
-async fn load(
+async fn reports(
     store: &dyn Store,
     tenant: &Tenant,
     key: Option<&FunctionKey>,
     window: Window,
     prices: &PriceTable,
     strategy: Strategy,
+    now_us: u64,
 ) -> Result<Vec<FunctionReport>, StoreError> {
-    let mut materials: BTreeMap<FunctionKey, Material> = BTreeMap::new();
-    for series in store.series(tenant, key, window).await? {
-        let empty = || Material { series: Vec::new(), environments: Vec::new(), changes: Vec::new() };
-        materials.entry(series.key.function.clone()).or_insert_with(empty).series.push(series);
-    }
-    for state in store.environments(tenant, key, window).await? {
-        if let Some(material) = materials.get_mut(&FunctionKey::of(&state.environment)) {
-            material.environments.push(state);
-        }
-    }
-    for mut change in change::fold(store.changes(tenant, key).await?) {
-        let Some(material) = materials.get_mut(&change.function) else { continue };
-        if change.wants_comparison() {
-            let recent = store.recent(tenant, &change.function, COMPARED).await?;
-            let rates = material
-                .latest()
-                .and_then(|latest| prices.rates(&change.function.region, latest.key.architecture).ok());
-            let since_us = change.applied_at_us.unwrap_or(0);
-            change.compare(figures::since(&recent, change.to, since_us, rates.as_ref()));
-        }
-        material.changes.push(change);
-    }
+    let Loaded { materials, enforcement } = load(store, tenant, key, window, prices, now_us).await?;
+    let basis = Basis { prices, strategy, enforcement };
     let mut reports = Vec::with_capacity(materials.len());
-    let enforcement = if materials.is_empty() {
-        Enforcement::default()
-    } else {
-        enforcement(store, tenant, window).await?
-    };
-    // One moment for all: what is silent for an hour is so in the whole list.
-    let now_us = now_us();
     for (key, material) in &materials {
-        reports.extend(report(key, material, prices, strategy, enforcement, now_us));
-        // Each takes a fraction of a millisecond, a fleet of thousands does not: batches go in between.
+        reports.extend(report(key, material, &basis, now_us));
+        // Each takes a fraction of a millisecond, a fleet of thousands does not: batches are stored in between.
         tokio::task::yield_now().await;
     }
     for report in &mut reports {
@@ -112,10 +90,59 @@ async fn load(
     Ok(reports)
 }
 
-/// What the tenant's functions say of the kernel they share, read alike for one of them and for all, so that
-/// the same advice is given everywhere.
-async fn enforcement(store: &dyn Store, tenant: &Tenant, window: Window) -> Result<Enforcement, StoreError> {
-    let until_hour = window.until_hour.min(now_us().div_ceil(HOUR_US));
+/// What the store has of some functions, and how the kernel that they share enforces the quota.
+pub(super) struct Loaded {
+    pub(super) materials: BTreeMap<FunctionKey, Material>,
+    pub(super) enforcement: Enforcement,
+}
+
+/// Reads the material of all functions of a tenant, or of one.
+pub(super) async fn load(
+    store: &dyn Store,
+    tenant: &Tenant,
+    key: Option<&FunctionKey>,
+    window: Window,
+    prices: &PriceTable,
+    now_us: u64,
+) -> Result<Loaded, StoreError> {
+    let mut materials: BTreeMap<FunctionKey, Material> = BTreeMap::new();
+    for series in store.series(tenant, key, window).await? {
+        materials.entry(series.key.function.clone()).or_default().series.push(series);
+    }
+    for state in store.environments(tenant, key, window).await? {
+        if let Some(material) = materials.get_mut(&FunctionKey::of(&state.environment)) {
+            material.environments.push(state);
+        }
+    }
+    for mut change in changes::fold(store.changes(tenant, key).await?) {
+        let Some(material) = materials.get_mut(&change.function) else { continue };
+        if change.is_being_compared() {
+            let recent = store.recent(tenant, &change.function, COMPARED).await?;
+            let rates = material
+                .latest()
+                .and_then(|latest| prices.rates(&change.function.region, latest.key.architecture).ok());
+            let since_us = change.applied_at_us.unwrap_or(0);
+            change.compare(comparison::since(&recent, change.to, since_us, rates.as_ref()));
+        }
+        material.changes.push(change);
+    }
+    let enforcement = if materials.is_empty() {
+        Enforcement::default()
+    } else {
+        enforcement(store, tenant, window, now_us).await?
+    };
+    Ok(Loaded { materials, enforcement })
+}
+
+/// How the kernel enforces the quota, inferred from all functions of the tenant, so that one function and the whole fleet
+/// get the same advice.
+async fn enforcement(
+    store: &dyn Store,
+    tenant: &Tenant,
+    window: Window,
+    now_us: u64,
+) -> Result<Enforcement, StoreError> {
+    let until_hour = window.until_hour.min(now_us.div_ceil(HOUR_US));
     let mut enforcement = Enforcement::default();
     for hours in LOOK_BACK_HOURS {
         let from_hour = until_hour.saturating_sub(hours).max(window.from_hour);
@@ -144,11 +171,12 @@ mod tests {
     use tailor_sizing::replay::Kernel;
 
     use super::*;
-    use crate::store::Delivery;
+    use crate::clock::now_us;
+    use crate::store::NewBatch;
     use crate::store::sqlite::SqliteStore;
 
     /// What a function of one burst sends that at 256 MB waits for its second refill every time.
-    fn delivery(number: u8, busy_us: u64) -> Delivery {
+    fn delivery(number: u8, busy_us: u64) -> NewBatch {
         let now = now_us();
         let starved_us = 20_000 - busy_us % 2_900;
         let mut rollup = Rollup::default();
@@ -171,7 +199,7 @@ mod tests {
                 ..Invocation::default()
             });
         }
-        Delivery {
+        NewBatch {
             tenant: Tenant::default(),
             environment: Environment {
                 id: EnvironmentId([number; 16]),
@@ -198,18 +226,21 @@ mod tests {
         let store = SqliteStore::open(folder.path()).unwrap();
         let tenant = Tenant::default();
         let (prices, strategy) = (PriceTable::embedded(), Strategy::default());
-        let kernel = async || enforcement(&store, &tenant, Window::ALL).await.unwrap().likeliest();
+        let kernel = async || enforcement(&store, &tenant, Window::ALL, now_us()).await.unwrap().likeliest();
         store.append(delivery(1, 3_600)).await.unwrap();
         assert_eq!(kernel().await, Kernel::Ticking, "one function may have met a neighbour");
         for number in 2..8 {
             store.append(delivery(number, 3_400 + 150 * u64::from(number))).await.unwrap();
         }
         assert_eq!(kernel().await, Kernel::Prompt);
-        let fleet = fleet(&store, &tenant, Window::ALL, &prices, strategy).await.unwrap();
+        let fleet = fleet(&store, &tenant, Window::ALL, &prices, strategy, now_us()).await.unwrap();
         for number in 1..8 {
             let environment = delivery(number, 4_000).environment;
             let key = FunctionKey::of(&environment);
-            let one = function(&store, &tenant, &key, Window::ALL, &prices, strategy).await.unwrap().unwrap();
+            let one = function(&store, &tenant, &key, Window::ALL, &prices, strategy, now_us())
+                .await
+                .unwrap()
+                .unwrap();
             let listed = fleet.functions.iter().find(|report| report.name == environment.function).unwrap();
             assert_eq!(one.advice.full, listed.advice.full);
         }

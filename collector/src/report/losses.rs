@@ -41,7 +41,7 @@ impl Losses {
                 abandoned: sum.abandoned.saturating_add(abandoned),
                 platform_records: sum.platform_records.saturating_add(state.lost.platform_records),
                 undecodable_records: sum.undecodable_records.saturating_add(state.lost.undecodable_records),
-                batches: sum.batches.saturating_add(state.sequence.saturating_sub(state.batches)),
+                batches: sum.batches.saturating_add(state.missing_batches),
                 failed_deliveries: sum.failed_deliveries.saturating_add(state.lost.failed_deliveries),
             }
         })
@@ -93,7 +93,7 @@ pub(crate) mod tests {
         EnvironmentState {
             environment: environment(),
             sequence: 3,
-            batches: 3,
+            missing_batches: 0,
             received_at_us,
             lost: Lost::default(),
             unsent,

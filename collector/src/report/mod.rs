@@ -1,31 +1,25 @@
 //! What is shown: one report per function and one of the fleet, computed from rollups.
 //!
 //! The command line, the JSON API and the pages all show these same values. Nothing here formats; see
-//! [`table`] for text and [`crate::web`] for pages. Field names and units are the JSON API's.
-
-use std::collections::BTreeMap;
+//! [`crate::render`] for text and [`crate::web`] for pages. Field names and units are the JSON API's.
 
 use serde::Serialize;
 
-use tailor_sizing::advice::{Advice, AdviceError, FunctionEvidence, Verdict, advise};
-use tailor_sizing::bill::Usage;
-use tailor_sizing::choice::Strategy;
-use tailor_sizing::enforcement::Enforcement;
+use tailor_sizing::advice::{Advice, AdviceError, Verdict};
 use tailor_sizing::histogram::LogHistogram;
 use tailor_sizing::money::PicoDollars;
-use tailor_sizing::prices::PriceTable;
-use tailor_sizing::rollup::Rollup;
 use tailor_sizing::units::{Architecture, Megabytes};
 
-use crate::store::{EnvironmentState, FunctionKey, Series, Store, StoreError, Tenant, Window};
-use crate::tuner::change::Change;
+use crate::changes::Change;
+use crate::store::FunctionKey;
 
-pub mod figures;
+mod build;
+pub mod evaluation;
 pub mod load;
 pub mod losses;
-pub mod table;
-pub mod units;
 
+pub use build::per_million;
+pub use evaluation::{Evaluation, evaluations, hint_code, reasons};
 pub use load::{fleet, function};
 pub use losses::Losses;
 
@@ -99,7 +93,7 @@ pub struct FunctionReport {
     pub peak_memory_mb: u64,
     /// CPU time of its processes, ms, over the invocations that were measured.
     pub busy_ms: u64,
-    /// Wall time in which they wanted more CPU than they had, ms.
+    /// Wall time in which they query more CPU than they had, ms.
     pub starved_ms: u64,
     /// Wall time with nothing to run, ms.
     pub idle_ms: u64,
@@ -230,20 +224,15 @@ pub struct AdviceReport {
 }
 
 impl AdviceReport {
-    fn new(result: Result<Advice, AdviceError>, current: Megabytes) -> Self {
+    pub(crate) fn new(result: Result<Advice, AdviceError>, current: Megabytes) -> Self {
         match result {
-            Ok(advice) => {
-                let hints = advice.hints.iter().map(|hint| {
-                    format!("{}: {}; {}", units::hint_code(hint.code), hint.evidence, hint.action)
-                });
-                Self {
-                    memory: advice.memory,
-                    cost_change_percent: round_to_micros(advice.cost_change_percent),
-                    duration_change_percent: round_to_micros(advice.duration_change_percent),
-                    reasons: advice.reasons.iter().cloned().chain(hints).collect(),
-                    full: Some(advice),
-                }
-            }
+            Ok(advice) => Self {
+                memory: advice.memory,
+                cost_change_percent: round_to_micros(advice.cost_change_percent),
+                duration_change_percent: round_to_micros(advice.duration_change_percent),
+                reasons: reasons(&advice),
+                full: Some(advice),
+            },
             Err(error) => Self {
                 memory: current,
                 cost_change_percent: 0.0,
@@ -262,183 +251,6 @@ impl AdviceReport {
             Some(Verdict::Change | Verdict::RaiseForMemory)
         )
     }
-}
-
-/// Everything the store knows of one function in a window.
-struct Material {
-    series: Vec<Series>,
-    environments: Vec<EnvironmentState>,
-    changes: Vec<Change>,
-}
-
-impl Material {
-    /// The series with the latest invocation: what the function is now.
-    fn latest(&self) -> Option<&Series> {
-        self.series.iter().max_by_key(|series| series.rollup.last_at_us)
-    }
-}
-
-/// Computes one report. `None` when nothing was measured.
-fn report(
-    key: &FunctionKey,
-    material: &Material,
-    prices: &PriceTable,
-    strategy: Strategy,
-    enforcement: Enforcement,
-    now_us: u64,
-) -> Option<FunctionReport> {
-    let latest = material.latest()?;
-    let (memory, architecture) = (latest.key.memory, latest.key.architecture);
-    let newest = material.environments.iter().max_by_key(|state| state.received_at_us);
-    let is_managed = newest.is_some_and(|state| state.environment.is_managed_instances());
-    let ephemeral_mb = newest.map_or(0, |state| state.environment.ephemeral_mb);
-
-    let mut whole = Rollup::default();
-    let mut by_size: BTreeMap<Megabytes, Rollup> = BTreeMap::new();
-    let mut usage: BTreeMap<&'static str, (Architecture, Usage)> = BTreeMap::new();
-    for Series { key, rollup } in &material.series {
-        whole.merge(rollup);
-        let (_, usage) =
-            usage.entry(key.architecture.as_str()).or_insert_with(|| (key.architecture, Usage::default()));
-        usage.add(&Usage::of(key.memory, rollup.billed_ms, rollup.invocations, ephemeral_mb));
-        // Another instruction set is another function as far as size is concerned.
-        if key.architecture == architecture {
-            by_size.entry(key.memory).or_default().merge(rollup);
-        }
-    }
-    // One rounding for each price there is, over everything that was billed at it.
-    let cost = usage
-        .values()
-        .map(|(architecture, usage)| {
-            prices.rates(&key.region, *architecture).ok().map(|rates| rates.bill(usage).total())
-        })
-        .sum::<Option<PicoDollars>>()
-        .filter(|_| !is_managed);
-
-    let sizes: Vec<(Megabytes, Rollup)> = by_size.into_iter().collect();
-    let timeout_ms = newest.map(|state| state.environment.timeout_ms).filter(|&timeout| timeout > 0);
-    let evidence = FunctionEvidence {
-        region: &key.region,
-        architecture,
-        memory,
-        ephemeral_mb,
-        timeout_ms,
-        environments: material.environments.len() as u64,
-        enforcement,
-        sizes: &sizes,
-    };
-    let advice =
-        if is_managed { Err(AdviceError::ManagedInstances) } else { advise(&evidence, prices, strategy) };
-    let advice = AdviceReport::new(advice, memory);
-    let rates = prices.rates(&key.region, architecture).ok().filter(|_| !is_managed);
-    let size_reports = sizes
-        .iter()
-        .map(|(memory, rollup)| {
-            let cost = rates
-                .as_ref()
-                .map(|rates| rates.cost(*memory, rollup.billed_ms, rollup.invocations, ephemeral_mb));
-            size_report(*memory, rollup, cost)
-        })
-        .collect();
-
-    let work = |of: fn(&tailor_sizing::invocation::Work) -> u64| {
-        (of(&whole.warm.work) + of(&whole.cold.work)) / 1_000
-    };
-    let measured_ms = (whole.warm.wall_us + whole.cold.wall_us) / 1_000;
-    let busy_ms = work(|work| work.busy_us());
-    let idle_ms = work(|work| work.idle_us).min(measured_ms);
-    let lost = Losses::of(&material.environments, now_us);
-    let mut versions: Vec<String> = material.series.iter().map(|series| series.key.version.clone()).collect();
-    versions.sort_unstable();
-    versions.dedup();
-    Some(FunctionReport {
-        name: key.name.clone(),
-        account: key.account.clone(),
-        region: key.region.clone(),
-        runtime: newest.map(|state| state.environment.runtime.clone()).unwrap_or_default(),
-        architecture,
-        versions,
-        memory,
-        invocations: whole.invocations,
-        errors: whole.errors,
-        timeouts: whole.timeouts,
-        out_of_memory: whole.out_of_memory,
-        cold_starts: whole.cold_starts,
-        duration_ms: Quantiles::of(&whole.duration_us),
-        billed_ms: whole.billed_ms,
-        cost_pico_usd: cost,
-        cost_per_million_pico_usd: cost.and_then(|cost| per_million(cost, whole.invocations)),
-        peak_memory_mb: peak_mb(&whole),
-        busy_ms,
-        starved_ms: measured_ms.saturating_sub(idle_ms).saturating_sub(busy_ms),
-        idle_ms,
-        measured_ms,
-        first_at_us: whole.first_at_us,
-        last_at_us: whole.last_at_us,
-        environments: material.environments.len() as u64,
-        sizes: size_reports,
-        lost,
-        overhead: overheads(&material.environments),
-        caveats: caveats(&whole, &lost, cost.is_none() && !is_managed, &key.region),
-        advice,
-        changes: material.changes.clone(),
-        peak_kib: whole.peak_kib,
-    })
-}
-
-fn size_report(memory: Megabytes, rollup: &Rollup, cost: Option<PicoDollars>) -> SizeReport {
-    SizeReport {
-        memory,
-        invocations: rollup.invocations,
-        errors: rollup.errors,
-        out_of_memory: rollup.out_of_memory,
-        cold_starts: rollup.cold_starts,
-        warm_duration_ms: Quantiles::of(&rollup.warm_duration_us),
-        warm_mean_ms: round_to_micros(rollup.warm_duration_us.mean().unwrap_or(0.0) / 1_000.0),
-        billed_ms: rollup.billed_ms,
-        cost_pico_usd: cost,
-        cost_per_million_pico_usd: cost.and_then(|cost| per_million(cost, rollup.invocations)),
-        peak_memory_mb: rollup.max_peak_kib.div_ceil(1_024),
-        last_at_us: rollup.last_at_us,
-    }
-}
-
-fn peak_mb(rollup: &Rollup) -> u64 {
-    match rollup.max_peak_kib {
-        0 => u64::from(rollup.max_memory_used_mb),
-        kib => kib.div_ceil(1_024),
-    }
-}
-
-fn overheads(environments: &[EnvironmentState]) -> Overheads {
-    environments.iter().fold(Overheads::default(), |sum, state| Overheads {
-        cpu_us: sum.cpu_us.saturating_add(state.overhead.cpu_us),
-        resident_kib: sum.resident_kib.max(state.overhead.resident_kib),
-        sent_bytes: sum.sent_bytes.saturating_add(state.overhead.sent_bytes),
-    })
-}
-
-fn caveats(whole: &Rollup, lost: &Losses, unpriced: bool, region: &str) -> Vec<String> {
-    let measured = whole.warm.invocations + whole.cold.invocations;
-    let candidates = [
-        (unpriced, format!("no price is known for region {region}: costs are left out")),
-        (
-            whole.estimated > 0,
-            format!("timed by the extension alone, without the platform's telemetry: {}", whole.estimated),
-        ),
-        (
-            measured == 0 && whole.invocations > 0,
-            "CPU time could not be measured: busy, starved and idle are unknown".to_owned(),
-        ),
-    ];
-    let applying = candidates.into_iter().filter(|(applies, _)| *applies).map(|(_, sentence)| sentence);
-    applying.chain(lost.sentences()).collect()
-}
-
-/// What a million cost when `count` cost this; `None` of none.
-#[must_use]
-pub fn per_million(cost: PicoDollars, count: u64) -> Option<PicoDollars> {
-    cost.scaled(1_000_000, u128::from(count))
 }
 
 /// Three decimals: finer than any of these values is known.

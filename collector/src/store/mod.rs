@@ -114,7 +114,7 @@ impl Window {
 
 /// A batch on its way to the disk: already authenticated, decoded and summed up.
 #[derive(Debug, Clone)]
-pub struct Delivery {
+pub struct NewBatch {
     /// Whose.
     pub tenant: Tenant,
     /// Where it comes from.
@@ -155,8 +155,8 @@ pub struct EnvironmentState {
     pub environment: Environment,
     /// Highest sequence received.
     pub sequence: u64,
-    /// Batches received; fewer than `sequence` means that some never came.
-    pub batches: u64,
+    /// Batches that it counted in the window of the query and that never arrived.
+    pub missing_batches: u64,
     /// When the highest sequence was received, microseconds since the epoch.
     pub received_at_us: u64,
     /// Running totals of what it lost.
@@ -234,7 +234,7 @@ pub enum StoreError {
 #[async_trait]
 pub trait Store: Send + Sync {
     /// Stores one batch, or recognises it as stored.
-    async fn append(&self, delivery: Delivery) -> Result<Receipt, StoreError>;
+    async fn append(&self, delivery: NewBatch) -> Result<Receipt, StoreError>;
 
     /// The functions of a tenant that anything was ever measured of, in order.
     async fn functions(&self, tenant: &Tenant) -> Result<Vec<FunctionKey>, StoreError>;

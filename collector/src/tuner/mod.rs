@@ -13,14 +13,14 @@ use tailor_sizing::choice::Strategy;
 use tailor_sizing::prices::PriceTable;
 use tailor_sizing::units::Megabytes;
 
+use crate::clock::Clock;
 use crate::store::{Store, StoreError, Tenant};
 
-mod act;
-pub mod change;
-pub mod decide;
-pub mod lambda;
+pub mod aws;
+pub mod policy;
+mod round;
 
-use lambda::Lambda;
+use aws::Lambda;
 
 /// How the tuner behaves. The defaults are those of the command line.
 #[derive(Debug, Clone)]
@@ -67,6 +67,7 @@ pub struct Tuner {
     lambda: Arc<dyn Lambda>,
     prices: PriceTable,
     settings: Settings,
+    clock: Clock,
 }
 
 impl Tuner {
@@ -77,8 +78,9 @@ impl Tuner {
         lambda: Arc<dyn Lambda>,
         prices: PriceTable,
         settings: Settings,
+        clock: Clock,
     ) -> Self {
-        Self { store, lambda, prices, settings }
+        Self { store, lambda, prices, settings, clock }
     }
 
     /// Goes round until `shutdown` resolves; a round that was begun is finished first.
@@ -100,6 +102,6 @@ impl Tuner {
     /// # Errors
     /// [`StoreError`] when the store cannot be read; nothing was written to Lambda then.
     pub async fn round(&self) -> Result<(), StoreError> {
-        act::round(self).await
+        round::round(self).await
     }
 }

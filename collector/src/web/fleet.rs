@@ -7,14 +7,14 @@ use tailor_sizing::money::PicoDollars;
 
 use super::chart;
 use super::layout::{choices, document, tile, unbroken};
-use crate::api::Wanted;
-use crate::report::units::{change, count, duration, duration_of};
+use crate::query::Query;
+use crate::render::units::{change, count, duration, duration_of};
 use crate::report::{FleetReport, FunctionReport};
 
-pub(super) fn render(report: &FleetReport, wanted: &Wanted) -> Markup {
+pub(super) fn render(report: &FleetReport, query: &Query) -> Markup {
     let total = &report.total;
     let body = html! {
-        div.heading { h1 { "Functions" } (choices(wanted)) }
+        div.heading { h1 { "Functions" } (choices(query)) }
         div.tiles {
             (tile("Functions", &report.functions.len().to_string(), ""))
             (tile("Invocations", &count(total.invocations), &format!("{} failed", count(total.errors))))
@@ -29,7 +29,7 @@ pub(super) fn render(report: &FleetReport, wanted: &Wanted) -> Markup {
                     code { "TAILOR_API_KEY" } " to a key, and invoke it. It shows up here within a minute." }
             }
         } @else {
-            (table(report, wanted))
+            (table(report, query))
             p.legend {
                 span.key.busy {} "running " span.key.starved {} "wanting CPU " span.key.idle {} "waiting"
             }
@@ -38,7 +38,7 @@ pub(super) fn render(report: &FleetReport, wanted: &Wanted) -> Markup {
     document("Functions", &body)
 }
 
-fn table(report: &FleetReport, wanted: &Wanted) -> Markup {
+fn table(report: &FleetReport, query: &Query) -> Markup {
     let total = &report.total;
     html! {
         div.scroll {
@@ -61,7 +61,7 @@ fn table(report: &FleetReport, wanted: &Wanted) -> Markup {
                     }
                 }
                 tbody {
-                    @for (index, function) in report.functions.iter().enumerate() { (row(index, function, wanted)) }
+                    @for (index, function) in report.functions.iter().enumerate() { (row(index, function, query)) }
                 }
                 tfoot {
                     tr {
@@ -81,7 +81,7 @@ fn table(report: &FleetReport, wanted: &Wanted) -> Markup {
     }
 }
 
-fn row(index: usize, function: &FunctionReport, wanted: &Wanted) -> Markup {
+fn row(index: usize, function: &FunctionReport, query: &Query) -> Markup {
     let money =
         |amount: Option<PicoDollars>| amount.map_or_else(|| "–".to_owned(), |amount| amount.to_string());
     let peak = if function.peak_memory_mb > 0 {
@@ -92,7 +92,7 @@ fn row(index: usize, function: &FunctionReport, wanted: &Wanted) -> Markup {
     html! {
         tr {
             th scope="row" {
-                a href=(wanted.function_link(&function.key())) { (function.name) }
+                a href=(query.function_link(&function.key())) { (function.name) }
                 span.sub {
                     (function.runtime) " " (function.architecture) " "
                     // Regions do not break at their hyphens.

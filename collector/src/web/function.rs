@@ -10,11 +10,12 @@ use super::chart::{self, Curve, Expected, Mark};
 use super::layout::{choices, document, tile, unbroken};
 use super::snippet;
 use super::tables::{changes, invocations, sizes};
-use crate::api::{InvocationReport, Wanted};
-use crate::report::FunctionReport;
-use crate::report::units::{change, count, duration, duration_of, hint_code, instant, share, tick};
+use crate::api::InvocationReport;
+use crate::query::Query;
+use crate::render::units::{change, count, duration, duration_of, instant, share, tick};
+use crate::report::{FunctionReport, hint_code};
 
-pub(super) fn render(report: &FunctionReport, recent: &[InvocationReport], wanted: &Wanted) -> Markup {
+pub(super) fn render(report: &FunctionReport, recent: &[InvocationReport], query: &Query) -> Markup {
     let body = html! {
         p.crumb { a href="/" { "Functions" } }
         div.heading {
@@ -26,7 +27,7 @@ pub(super) fn render(report: &FunctionReport, recent: &[InvocationReport], wante
                     " · " (report.versions.join(", ")) " · last seen " (instant(report.last_at_us))
                 }
             }
-            (choices(wanted))
+            (choices(query))
         }
         (verdict(report))
         (tiles(report))
@@ -224,7 +225,7 @@ fn time_split(report: &FunctionReport) -> Markup {
             div.big { (chart::split(busy_ms, starved_ms, idle_ms, "time-split")) }
             dl.parts {
                 (part("busy", "Busy", busy_ms, "running on a CPU"))
-                (part("starved", "Starved", starved_ms, "wanted a CPU and had none: more memory helps"))
+                (part("starved", "Starved", starved_ms, "query a CPU and had none: more memory helps"))
                 (part("idle", "Idle", idle_ms, "waiting for the network, a disk or a timer"))
             }
         }

@@ -3,7 +3,7 @@
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::STYLE_PATH;
-use crate::api::{DEFAULT_HOURS, Wanted};
+use crate::query::{DEFAULT_HOURS, Query};
 
 /// A whole page. Everything in it is escaped by `html!` unless it was rendered by it.
 pub(super) fn document(title: &str, body: &Markup) -> Markup {
@@ -44,24 +44,24 @@ const WINDOWS: [(u64, &str); 4] = [(1, "1 h"), (24, "24 h"), (24 * 7, "7 days"),
 const STRATEGIES: [(&str, &str); 3] = [("cost", "Cheapest"), ("balanced", "Balanced"), ("speed", "Fastest")];
 
 /// Links to the same page over another window or with another strategy.
-pub(super) fn choices(wanted: &Wanted) -> Markup {
-    let hours = wanted.hours.unwrap_or(DEFAULT_HOURS);
-    let strategy = wanted.strategy.as_deref().unwrap_or("balanced");
+pub(super) fn choices(query: &Query) -> Markup {
+    let hours = query.hours.unwrap_or(DEFAULT_HOURS);
+    let strategy = query.strategy.as_deref().unwrap_or("balanced");
     html! {
         nav.choices aria-label="What is shown" {
             span.group {
                 span.label { "Window" }
                 @for (value, name) in WINDOWS {
-                    a href=(wanted.link(value, strategy)) aria-current=[(value == hours).then_some("true")] { (name) }
+                    a href=(query.link(value, strategy)) aria-current=[(value == hours).then_some("true")] { (name) }
                 }
             }
             span.group {
                 span.label { "Advice" }
                 @for (value, name) in STRATEGIES {
-                    a href=(wanted.link(hours, value)) aria-current=[(value == strategy).then_some("true")] { (name) }
+                    a href=(query.link(hours, value)) aria-current=[(value == strategy).then_some("true")] { (name) }
                 }
                 @if STRATEGIES.iter().all(|(value, _)| *value != strategy) {
-                    a href=(wanted.link(hours, strategy)) aria-current="true" { (strategy) " ms" }
+                    a href=(query.link(hours, strategy)) aria-current="true" { (strategy) " ms" }
                 }
             }
         }

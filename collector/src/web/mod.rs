@@ -2,16 +2,17 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Form, Path, Query, State};
+use axum::extract::{Form, Path, State};
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 use maud::{Markup, html};
 use serde::Deserialize;
 
-use crate::api::{Wanted, one_function, recent_invocations};
+use crate::api::{one_function, recent_invocations};
 use crate::http::App;
-use crate::http::access::PageReader;
+use crate::http::auth::PageReader;
 use crate::http::error::ApiError;
+use crate::query::Query;
 use crate::report;
 
 mod chart;
@@ -33,14 +34,15 @@ const STYLE: &str = include_str!("style.css");
 pub async fn fleet(
     State(app): State<Arc<App>>,
     PageReader(tenant): PageReader,
-    wanted: Result<Wanted, ApiError>,
+    query: Result<Query, ApiError>,
 ) -> Result<Response, Page> {
-    let wanted = wanted?;
-    let strategy = wanted.strategy()?;
-    let fleet = report::fleet(app.store.as_ref(), &tenant, wanted.window(), &app.prices, strategy)
-        .await
-        .map_err(ApiError::from)?;
-    Ok(page(StatusCode::OK, &fleet::render(&fleet, &wanted)))
+    let query = query?;
+    let (strategy, now_us) = (query.strategy().map_err(ApiError::from)?, app.clock.now_us());
+    let fleet =
+        report::fleet(app.store.as_ref(), &tenant, query.window(now_us), &app.prices, strategy, now_us)
+            .await
+            .map_err(ApiError::from)?;
+    Ok(page(StatusCode::OK, &fleet::render(&fleet, &query)))
 }
 
 /// `GET /functions/{name}`: one function.
@@ -48,12 +50,12 @@ pub async fn function(
     State(app): State<Arc<App>>,
     PageReader(tenant): PageReader,
     Path(name): Path<String>,
-    wanted: Result<Wanted, ApiError>,
+    query: Result<Query, ApiError>,
 ) -> Result<Response, Page> {
-    let wanted = wanted?;
-    let report = one_function(&app, &tenant, &name, &wanted).await?;
+    let query = query?;
+    let report = one_function(&app, &tenant, &name, &query).await?;
     let recent = recent_invocations(&app, &tenant, &report.key(), RECENT_SHOWN).await?;
-    Ok(page(StatusCode::OK, &function::render(&report, &recent, &wanted)))
+    Ok(page(StatusCode::OK, &function::render(&report, &recent, &query)))
 }
 
 /// What a sign-in link carries.
@@ -63,7 +65,10 @@ pub struct Ticket {
 }
 
 /// `GET /login`: the sign-in form, or a ticket's way in.
-pub async fn login(State(app): State<Arc<App>>, Query(Ticket { ticket }): Query<Ticket>) -> Response {
+pub async fn login(
+    State(app): State<Arc<App>>,
+    axum::extract::Query(Ticket { ticket }): axum::extract::Query<Ticket>,
+) -> Response {
     let signed_in = ticket.as_deref().and_then(|ticket| app.sign_in_with_ticket(ticket));
     signed_in.unwrap_or_else(|| {
         let spent = ticket.is_some().then_some("This link has been used already. Sign in with an API key.");
@@ -103,12 +108,18 @@ impl From<ApiError> for Page {
 
 impl IntoResponse for Page {
     fn into_response(self) -> Response {
+        let title = match self.0.status() {
+            StatusCode::NOT_FOUND => "Page not found",
+            StatusCode::CONFLICT => "Several functions have this name",
+            status if status.is_client_error() => "Invalid request",
+            _ => "Not available now",
+        };
         let body = html! {
-            h1 { "Not here" }
+            h1 { (title) }
             p { (self.0.to_string()) }
             p { a href="/" { "All functions" } }
         };
-        page(self.0.status(), &layout::document("Not here", &body))
+        page(self.0.status(), &layout::document(title, &body))
     }
 }
 

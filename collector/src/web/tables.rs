@@ -8,9 +8,9 @@ use tailor_sizing::units::Megabytes;
 
 use super::layout::unbroken;
 use crate::api::InvocationReport;
+use crate::changes::Change;
+use crate::render::units::{change, count, duration, duration_of, instant};
 use crate::report::FunctionReport;
-use crate::report::units::{change, count, duration, duration_of, instant};
-use crate::tuner::change::Change;
 
 pub(super) fn sizes(report: &FunctionReport) -> Markup {
     let predicted = |memory: Megabytes| {

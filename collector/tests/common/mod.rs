@@ -67,7 +67,7 @@ impl Collector {
         let (stop, stopped) = oneshot::channel();
         let served = Arc::clone(&app);
         runtime.spawn(async move {
-            http::run(listener, served, async {
+            http::run(listener, tailor_collector::routes::router(served), async {
                 let _ = stopped.await;
             })
             .await;

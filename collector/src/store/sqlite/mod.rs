@@ -15,16 +15,19 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use super::{
-    ChangeEvent, Delivery, EnvironmentState, FunctionKey, Receipt, Recent, Series, Store, StoreError, Tenant,
+    ChangeEvent, EnvironmentState, FunctionKey, NewBatch, Receipt, Recent, Series, Store, StoreError, Tenant,
     Window,
 };
 
-mod compact;
+mod compaction;
 mod read;
+mod rows;
 mod schema;
 mod write;
 
 use write::{Job, Write};
+
+use crate::clock::Clock;
 
 /// The file, within the data folder.
 const FILE_NAME: &str = "tailor.sqlite";
@@ -47,6 +50,7 @@ pub struct SqliteStore {
     jobs: Option<mpsc::Sender<Job>>,
     writer: Option<JoinHandle<()>>,
     readers: Arc<Readers>,
+    clock: Clock,
     _lock: Option<File>,
 }
 
@@ -57,6 +61,15 @@ impl SqliteStore {
     /// [`StoreError::Engine`] when the folder is in use by another collector or cannot be written,
     /// [`StoreError::NewerSchema`] when a newer program wrote it.
     pub fn open(folder: &Path) -> Result<Self, StoreError> {
+        Self::open_with_clock(folder, Clock::system())
+    }
+
+    /// As [`Self::open`], with the time of another clock.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_with_clock(folder: &Path, clock: Clock) -> Result<Self, StoreError> {
+        let retention_clock = clock.clone();
         let lock = lock(folder)?;
         let path = folder.join(FILE_NAME);
         let mut connection = Connection::open(&path)?;
@@ -75,12 +88,13 @@ impl SqliteStore {
         let (jobs, receiver) = mpsc::channel(QUEUE);
         let writer = std::thread::Builder::new()
             .name("store-writer".to_owned())
-            .spawn(move || write::run(connection, receiver))
+            .spawn(move || write::run(connection, retention_clock, receiver))
             .map_err(|error| StoreError::Engine(format!("no thread for the writer: {error}")))?;
         Ok(Self {
             jobs: Some(jobs),
             writer: Some(writer),
             readers: Arc::new(Readers::new(path)),
+            clock,
             _lock: Some(lock),
         })
     }
@@ -103,7 +117,7 @@ impl SqliteStore {
         }
         let readers = Readers::new(path);
         schema::check(&readers.open()?)?;
-        Ok(Self { jobs: None, writer: None, readers: Arc::new(readers), _lock: None })
+        Ok(Self { jobs: None, writer: None, readers: Arc::new(readers), clock: Clock::system(), _lock: None })
     }
 
     /// Merges partial rollups and drops what is too old, as the writer does by itself now and then.
@@ -157,7 +171,7 @@ impl Drop for SqliteStore {
 
 #[async_trait]
 impl Store for SqliteStore {
-    async fn append(&self, delivery: Delivery) -> Result<Receipt, StoreError> {
+    async fn append(&self, delivery: NewBatch) -> Result<Receipt, StoreError> {
         self.submit(|answer| Job::Write(Write::Append(Box::new(delivery), answer))).await
     }
 
@@ -183,7 +197,11 @@ impl Store for SqliteStore {
         window: Window,
     ) -> Result<Vec<EnvironmentState>, StoreError> {
         let (tenant, function) = (tenant.clone(), function.cloned());
-        self.read(move |connection| read::environments(connection, &tenant, function.as_ref(), window)).await
+        let oldest_kept_us = self.clock.now_us().saturating_sub(compaction::BATCH_ROWS_KEPT_US);
+        self.read(move |connection| {
+            read::environments(connection, &tenant, function.as_ref(), window, oldest_kept_us)
+        })
+        .await
     }
 
     async fn recent(
@@ -278,13 +296,4 @@ impl From<rusqlite::Error> for StoreError {
             _ => Self::Engine(error.to_string()),
         }
     }
-}
-
-/// SQLite's integers are signed; nothing we count comes near the difference.
-fn to_sql(value: u64) -> i64 {
-    i64::try_from(value).unwrap_or(i64::MAX)
-}
-
-fn from_sql(value: i64) -> u64 {
-    u64::try_from(value).unwrap_or(0)
 }

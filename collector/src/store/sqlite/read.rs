@@ -10,8 +10,7 @@ use agent_proto::rollup;
 use tailor_sizing::rollup::Rollup;
 use tailor_sizing::units::{Architecture, Megabytes};
 
-use super::compact::{damaged, series_key};
-use super::{from_sql, to_sql};
+use super::rows::{damaged, from_sql, series_key, to_sql};
 use crate::store::{
     ChangeEvent, EnvironmentState, FunctionKey, HOUR_US, Recent, Series, SeriesKey, StoreError, Tenant,
     Window,
@@ -69,6 +68,7 @@ pub(super) fn environments(
     tenant: &Tenant,
     function: Option<&FunctionKey>,
     window: Window,
+    oldest_kept_us: u64,
 ) -> Result<Vec<EnvironmentState>, StoreError> {
     let from = to_sql(window.from_hour.saturating_mul(HOUR_US));
     let until = to_sql(window.until_hour.saturating_mul(HOUR_US));
@@ -76,19 +76,43 @@ pub(super) fn environments(
     scope.and("received_at_us >= ", &from);
     scope.and("received_at_us < ", &until);
     let mut statement = connection.prepare_cached(&format!(
-        "SELECT * FROM batch JOIN
+        "SELECT *,
+            (SELECT MAX(earlier.sequence) FROM batch AS earlier
+             WHERE earlier.tenant = ?1 AND earlier.account = a AND earlier.region = r AND earlier.function = f
+               AND earlier.environment = e AND earlier.sequence < first) AS previous
+         FROM batch JOIN
             (SELECT account AS a, region AS r, function AS f, environment AS e,
-                    MAX(sequence) AS latest, COUNT(*) AS batches
+                    MIN(sequence) AS first, MAX(sequence) AS latest, COUNT(*) AS batches,
+                    MIN(received_at_us) AS oldest_us
              FROM batch WHERE {} GROUP BY account, region, function, environment)
          ON account = a AND region = r AND function = f AND environment = e AND sequence = latest
          WHERE tenant = ?1",
         scope.condition
     ))?;
-    let rows = statement.query_map(scope.parameters.as_slice(), environment_state)?;
+    let rows =
+        statement.query_map(scope.parameters.as_slice(), |row| environment_state(row, oldest_kept_us))?;
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-fn environment_state(row: &Row<'_>) -> rusqlite::Result<EnvironmentState> {
+/// Batches of an environment that never arrived, in the window of the query.
+///
+/// `previous` is the last batch before the window. Where there is none, the environment's count began in the window,
+/// unless its oldest row is so old that earlier ones can have been deleted.
+fn missing_batches(row: &Row<'_>, oldest_kept_us: u64) -> rusqlite::Result<u64> {
+    /// Far more than an environment's time between two batches.
+    const DAY_US: u64 = 24 * HOUR_US;
+    let count = |name: &str| row.get::<_, i64>(name).map(from_sql);
+    let before = match row.get::<_, Option<i64>>("previous")? {
+        Some(previous) => from_sql(previous),
+        None if count("oldest_us")? < oldest_kept_us.saturating_add(DAY_US) => {
+            count("first")?.saturating_sub(1)
+        }
+        None => 0,
+    };
+    Ok(count("latest")?.saturating_sub(before).saturating_sub(count("batches")?))
+}
+
+fn environment_state(row: &Row<'_>, oldest_kept_us: u64) -> rusqlite::Result<EnvironmentState> {
     let count = |name: &str| row.get::<_, i64>(name).map(from_sql);
     let architecture: String = row.get("architecture")?;
     let conversion = |error: Box<dyn std::error::Error + Send + Sync>| {
@@ -110,7 +134,7 @@ fn environment_state(row: &Row<'_>) -> rusqlite::Result<EnvironmentState> {
             timeout_ms: count("timeout_ms")?,
         },
         sequence: count("sequence")?,
-        batches: count("batches")?,
+        missing_batches: missing_batches(row, oldest_kept_us)?,
         received_at_us: count("received_at_us")?,
         lost: Lost {
             invocations: count("lost_invocations")?,

@@ -10,12 +10,12 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 use tokio::sync::{mpsc, oneshot};
 
-use agent_proto::rollup;
 use tailor_sizing::rollup::Rollup;
 
-use super::compact::{self, Piles};
-use super::to_sql;
-use crate::store::{ChangeEvent, Delivery, FunctionKey, Receipt, SeriesKey, StoreError, Tenant};
+use super::compaction::{self, CompactionBacklog};
+use super::rows::{insert_rollup, to_sql};
+use crate::clock::Clock;
+use crate::store::{ChangeEvent, FunctionKey, NewBatch, Receipt, SeriesKey, StoreError, Tenant};
 
 /// Requests in one transaction. More only delays the first of them.
 const MAX_GROUP: usize = 512;
@@ -37,7 +37,7 @@ pub(super) enum Job {
 
 /// Something that shares a transaction with others.
 pub(super) enum Write {
-    Append(Box<Delivery>, Answer<Receipt>),
+    Append(Box<NewBatch>, Answer<Receipt>),
     LogChange(Tenant, Box<ChangeEvent>, Answer<()>),
 }
 
@@ -59,8 +59,8 @@ enum Outcome {
 }
 
 /// Writes until the channel closes.
-pub(super) fn run(connection: Connection, mut jobs: mpsc::Receiver<Job>) {
-    let mut writer = Writer::new(connection);
+pub(super) fn run(connection: Connection, clock: Clock, mut jobs: mpsc::Receiver<Job>) {
+    let mut writer = Writer::new(connection, clock);
     while let Some(job) = jobs.blocking_recv() {
         let (mut group, mut bytes, mut tidy) = (Vec::new(), 0, None);
         let mut next = Some(job);
@@ -96,32 +96,33 @@ pub(super) fn run(connection: Connection, mut jobs: mpsc::Receiver<Job>) {
 
 struct Writer {
     connection: Connection,
-    piles: Piles,
+    clock: Clock,
+    backlog: CompactionBacklog,
     tidied_at: Instant,
     forgot_at: Option<Instant>,
 }
 
 impl Writer {
-    fn new(connection: Connection) -> Self {
-        let piles = Piles::left_behind(&connection).unwrap_or_else(|error| {
+    fn new(connection: Connection, clock: Clock) -> Self {
+        let backlog = CompactionBacklog::load(&connection).unwrap_or_else(|error| {
             tracing::warn!(%error, "could not see what needs tidying; it waits for the next start");
-            Piles::default()
+            CompactionBacklog::default()
         });
-        Self { connection, piles, tidied_at: Instant::now(), forgot_at: None }
+        Self { connection, clock, backlog, tidied_at: Instant::now(), forgot_at: None }
     }
 
     fn tidy(&mut self) -> Result<(), StoreError> {
         self.tidied_at = Instant::now();
-        self.piles.tidy(&mut self.connection)?;
+        self.backlog.tidy(&mut self.connection)?;
         if self.forgot_at.is_none_or(|at| at.elapsed() >= FORGET_INTERVAL) {
             self.forgot_at = Some(Instant::now());
-            compact::forget_batches(&self.connection)?;
+            compaction::forget_batches(&self.connection, self.clock.now_us())?;
         }
         Ok(())
     }
 
     fn commit_and_answer(&mut self, group: Vec<Write>) {
-        match commit(&mut self.connection, &mut self.piles, &group) {
+        match commit(&mut self.connection, &mut self.backlog, &group) {
             Ok(outcomes) => {
                 for (job, outcome) in group.into_iter().zip(outcomes) {
                     // A requester that has gone away will send again and be told that it is a duplicate.
@@ -159,7 +160,7 @@ type Merged<'a> = BTreeMap<(&'a Tenant, SeriesKey, u64), Rollup>;
 
 fn commit(
     connection: &mut Connection,
-    piles: &mut Piles,
+    backlog: &mut CompactionBacklog,
     group: &[Write],
 ) -> Result<Vec<Outcome>, StoreError> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -176,11 +177,11 @@ fn commit(
     }
     transaction.commit()?;
     for (tenant, key, hour) in merged.keys() {
-        piles.part(tenant, key, *hour);
+        backlog.part(tenant, key, *hour);
     }
     for (job, outcome) in group.iter().zip(&outcomes) {
         if let (Write::Append(delivery, _), Outcome::Receipt(Receipt::Stored)) = (job, outcome) {
-            piles.recent(&delivery.tenant, FunctionKey::of(&delivery.environment), delivery.invocations);
+            backlog.recent(&delivery.tenant, FunctionKey::of(&delivery.environment), delivery.invocations);
         }
     }
     Ok(outcomes)
@@ -188,14 +189,19 @@ fn commit(
 
 fn append<'a>(
     transaction: &Transaction<'_>,
-    delivery: &'a Delivery,
+    delivery: &'a NewBatch,
     merged: &mut Merged<'a>,
 ) -> Result<Receipt, StoreError> {
     let environment = &delivery.environment;
     let id = environment.id.0.as_slice();
     let inserted = transaction
         .prepare_cached(
-            "INSERT INTO batch VALUES
+            "INSERT INTO batch
+                 (tenant, account, region, function, environment, sequence, received_at_us, version, memory_mb,
+                  architecture, runtime, initialization_type, extension_version, ephemeral_mb, timeout_ms,
+                  lost_invocations, lost_platform_records, lost_undecodable_records, failed_deliveries,
+                  overhead_cpu_us, overhead_resident_kib, overhead_sent_bytes, overhead_ticks, unsent)
+             VALUES
              (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,?17,?18,?19,?20,?21,?22,?23,?24)
              ON CONFLICT DO NOTHING",
         )?
@@ -230,7 +236,11 @@ fn append<'a>(
     }
     if delivery.invocations > 0 {
         transaction
-            .prepare_cached("INSERT INTO recent VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9) ON CONFLICT DO NOTHING")?
+            .prepare_cached(
+                "INSERT INTO recent
+                     (tenant, account, region, function, last_at_us, environment, sequence, invocations, body)
+                 VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9) ON CONFLICT DO NOTHING",
+            )?
             .execute(params![
                 delivery.tenant.0,
                 environment.account,
@@ -249,32 +259,6 @@ fn append<'a>(
     Ok(Receipt::Stored)
 }
 
-/// Appends one partial rollup under an id of its own.
-pub(super) fn insert_rollup(
-    transaction: &Transaction<'_>,
-    tenant: &Tenant,
-    key: &SeriesKey,
-    hour: u64,
-    rollup: &Rollup,
-) -> Result<(), StoreError> {
-    let FunctionKey { account, region, name } = &key.function;
-    transaction.prepare_cached("INSERT INTO rollup VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10)")?.execute(
-        params![
-            tenant.0,
-            account,
-            region,
-            name,
-            to_sql(hour),
-            key.version,
-            key.memory.0,
-            key.architecture.as_str(),
-            part_id()?.as_slice(),
-            rollup::encode(rollup),
-        ],
-    )?;
-    Ok(())
-}
-
 fn log_change(
     transaction: &Transaction<'_>,
     tenant: &Tenant,
@@ -283,7 +267,9 @@ fn log_change(
     let FunctionKey { account, region, name } = &event.function;
     let inserted = transaction
         .prepare_cached(
-            "INSERT INTO change_event VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9) ON CONFLICT DO NOTHING",
+            "INSERT INTO change_event
+                 (tenant, account, region, function, change_id, step, at_us, kind, detail)
+             VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9) ON CONFLICT DO NOTHING",
         )?
         .execute(params![
             tenant.0,
@@ -301,11 +287,4 @@ fn log_change(
     } else {
         Err(StoreError::StepTaken { change_id: event.change_id.clone(), step: event.step })
     })
-}
-
-fn part_id() -> Result<[u8; 16], StoreError> {
-    let mut id = [0; 16];
-    getrandom::fill(&mut id)
-        .map_err(|error| StoreError::Engine(format!("no random numbers from the system: {error}")))?;
-    Ok(id)
 }

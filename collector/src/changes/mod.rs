@@ -9,8 +9,11 @@ use serde::{Deserialize, Serialize};
 
 use tailor_sizing::units::Megabytes;
 
-use crate::report::figures::Figures;
+use comparison::Figures;
+
 use crate::store::{ChangeEvent, FunctionKey};
+
+pub mod comparison;
 
 /// Where a change stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -151,7 +154,7 @@ pub struct Change {
 impl Change {
     /// Whether its outcome is still being measured.
     #[must_use]
-    pub fn wants_comparison(&self) -> bool {
+    pub fn is_being_compared(&self) -> bool {
         self.state == State::Applied
     }
 

@@ -9,7 +9,6 @@ use tailor_sizing::money::PicoDollars;
 use tailor_sizing::prices::Rates;
 use tailor_sizing::units::Megabytes;
 
-use super::per_million;
 use crate::store::Recent;
 
 /// Figures of some invocations at one size.
@@ -72,7 +71,8 @@ pub fn since(recent: &[Recent], memory: Megabytes, since_us: u64, rates: Option<
         figures.p50_ms = ms(durations.quantile(0.5).unwrap_or(0.0));
         figures.p95_ms = ms(durations.quantile(0.95).unwrap_or(0.0));
         let cost = rates.map(|rates| rates.cost(memory, billed_ms, figures.warm, FREE_STORAGE_MB));
-        figures.cost_per_million_pico_usd = cost.and_then(|cost| per_million(cost, figures.warm));
+        figures.cost_per_million_pico_usd =
+            cost.and_then(|cost| cost.scaled(1_000_000, u128::from(figures.warm)));
         let variance = durations.variance().unwrap_or(0.0);
         figures.mean_error_ms = ms((variance / figures.warm as f64).sqrt());
     }

@@ -8,63 +8,86 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use tailor_sizing::units::Megabytes;
+use tailor_sizing::advice::Verdict;
+use tailor_sizing::money::PicoDollars;
+use tailor_sizing::units::{Architecture, Megabytes};
 
 use super::Tuner;
-use super::change::{self, Change, Intent, Note, State};
-use super::decide::{self, Judgement, Refusal};
-use super::lambda::{Configuration, LambdaError, Update};
-use crate::api::last_hours;
-use crate::clock::now_us;
-use crate::report::figures::{self, Figures};
-use crate::report::{self, FunctionReport};
-use crate::store::{ChangeEvent, FunctionKey, StoreError};
+use super::aws::{Configuration, LambdaError, Update};
+use super::policy::{self, Judgement, Refusal};
+use crate::changes::comparison::{self, Figures};
+use crate::changes::{self, Change, Intent, Note, State};
+use crate::query::last_hours;
+use crate::report::{self, Evaluation};
+use crate::store::{ChangeEvent, FunctionKey, StoreError, Window};
 
 /// Single invocations looked at for a comparison.
 const COMPARED: usize = 2_000;
 
 /// How long a round waits for an update to be in force before it leaves that to the next.
-const UPDATE_PATIENCE: Duration = Duration::from_secs(30);
+const UPDATE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Time between two looks at an update.
 const UPDATE_POLL: Duration = Duration::from_millis(500);
 
 pub(super) async fn round(tuner: &Tuner) -> Result<(), StoreError> {
     let settings = &tuner.settings;
-    let window = last_hours(settings.hours);
+    let window = last_hours(tuner.clock.now_us(), settings.hours);
     let store = tuner.store.as_ref();
     let mut histories: HashMap<FunctionKey, Vec<Change>> = HashMap::new();
-    for change in change::fold(store.changes(&settings.tenant, None).await?) {
+    for change in changes::fold(store.changes(&settings.tenant, None).await?) {
         histories.entry(change.function.clone()).or_default().push(change);
     }
     let mut open = 0;
     for change in histories.values_mut().flatten().filter(|change| change.state.is_open()) {
-        if let Err(error) = carry_on(tuner, change).await {
+        if let Err(error) = resume(tuner, change).await {
             tracing::warn!(function = change.function.name, %error, "could not carry on a change; trying again next round");
         }
         open += usize::from(change.state.is_open());
     }
-    let fleet = report::fleet(store, &settings.tenant, window, &tuner.prices, settings.strategy).await?;
-    for report in fleet.functions.iter().filter(|report| report.advice.is_change()) {
+    let mut evaluations = evaluate(tuner, None, window).await?;
+    evaluations.sort_by_key(|evaluation| std::cmp::Reverse(saving(evaluation)));
+    for evaluation in evaluations.iter().filter(|evaluation| is_change(evaluation)) {
         if open >= settings.most_open {
             break;
         }
-        let history = histories.remove(&report.key()).unwrap_or_default();
-        match consider(tuner, report, &history).await {
+        let history = histories.remove(&evaluation.key).unwrap_or_default();
+        match consider(tuner, evaluation, &history).await {
             Ok(()) => open += 1,
             // Nothing is wrong: functions of other accounts, or gone, are seen in every round.
-            Err(reason @ (Trouble::Refused(_) | Trouble::Lambda(LambdaError::NoFunction(_)))) => {
-                tracing::debug!(function = report.name, %reason, "left as it is");
+            Err(reason @ (TunerError::Refused(_) | TunerError::Lambda(LambdaError::NoFunction(_)))) => {
+                tracing::debug!(function = evaluation.key.name, %reason, "left as it is");
             }
-            Err(error) => tracing::warn!(function = report.name, %error, "could not be tuned"),
+            Err(error) => tracing::warn!(function = evaluation.key.name, %error, "could not be tuned"),
         }
     }
     Ok(())
 }
 
+/// The evaluation of all functions, or of one.
+async fn evaluate(
+    tuner: &Tuner,
+    key: Option<&FunctionKey>,
+    window: Window,
+) -> Result<Vec<Evaluation>, StoreError> {
+    let (store, settings) = (tuner.store.as_ref(), &tuner.settings);
+    let now_us = tuner.clock.now_us();
+    report::evaluations(store, &settings.tenant, key, window, &tuner.prices, settings.strategy, now_us).await
+}
+
+fn is_change(evaluation: &Evaluation) -> bool {
+    let verdict = evaluation.advice.as_ref().ok().map(|advice| advice.verdict);
+    matches!(verdict, Some(Verdict::Change | Verdict::RaiseForMemory))
+}
+
+/// What the advice saves per million invocations; functions with most to save are changed first.
+fn saving(evaluation: &Evaluation) -> PicoDollars {
+    evaluation.advice.as_ref().map_or(PicoDollars::ZERO, |advice| advice.saving.per_million)
+}
+
 /// Why a step was not taken.
 #[derive(Debug, thiserror::Error)]
-enum Trouble {
+enum TunerError {
     #[error(transparent)]
     Refused(#[from] Refusal),
     #[error(transparent)]
@@ -74,14 +97,15 @@ enum Trouble {
 }
 
 /// Begins a change if there is reason to and nothing against it.
-async fn consider(tuner: &Tuner, report: &FunctionReport, history: &[Change]) -> Result<(), Trouble> {
-    let key = report.key();
+async fn consider(tuner: &Tuner, evaluation: &Evaluation, history: &[Change]) -> Result<(), TunerError> {
+    let key = evaluation.key.clone();
     let configuration = tuner.lambda.configuration(&key).await?;
-    let before = measured(tuner, &key, report.memory, 0, report).await?;
-    let intent = decide::decide(report, before, &configuration, history, &tuner.settings, now_us())?;
+    let before = measured(tuner, &key, evaluation.memory, 0, evaluation.architecture).await?;
+    let intent =
+        policy::evaluate(evaluation, before, &configuration, history, &tuner.settings, tuner.clock.now_us())?;
     let mut change = begin(tuner, key, history.len(), &intent).await?;
     tracing::info!(
-        function = report.name,
+        function = evaluation.key.name,
         from = intent.from_mb,
         to = intent.to_mb,
         "changing the memory size"
@@ -95,17 +119,17 @@ async fn begin(
     function: FunctionKey,
     number: usize,
     intent: &Intent,
-) -> Result<Change, Trouble> {
+) -> Result<Change, TunerError> {
     let event = ChangeEvent {
         function,
         change_id: format!("{:06}", number + 1),
         step: 0,
-        at_us: now_us(),
+        at_us: tuner.clock.now_us(),
         kind: State::Planned.code().to_owned(),
         detail: json(intent)?,
     };
     tuner.store.log_change(&tuner.settings.tenant, &event).await?;
-    let begun = change::fold(vec![event]).pop();
+    let begun = changes::fold(vec![event]).pop();
     Ok(begun.ok_or_else(|| StoreError::Damaged("an intent does not read back".to_owned()))?)
 }
 
@@ -115,9 +139,9 @@ async fn write(
     change: &mut Change,
     memory: Megabytes,
     revision_id: &str,
-) -> Result<(), Trouble> {
+) -> Result<(), TunerError> {
     let problem = tuner.lambda.set_memory(&change.function, memory, revision_id).await.err();
-    let deadline = tokio::time::Instant::now() + UPDATE_PATIENCE;
+    let deadline = tokio::time::Instant::now() + UPDATE_TIMEOUT;
     loop {
         let configuration = tuner.lambda.configuration(&change.function).await?;
         if configuration.update != Update::InProgress || tokio::time::Instant::now() >= deadline {
@@ -128,7 +152,7 @@ async fn write(
 }
 
 /// Moves a change on from what Lambda says now.
-async fn carry_on(tuner: &Tuner, change: &mut Change) -> Result<(), Trouble> {
+async fn resume(tuner: &Tuner, change: &mut Change) -> Result<(), TunerError> {
     let configuration = match tuner.lambda.configuration(&change.function).await {
         Err(LambdaError::NoFunction(_)) => {
             return log(tuner, change, State::ExternalChange, Note::new("the function is gone")).await;
@@ -146,25 +170,22 @@ async fn carry_on(tuner: &Tuner, change: &mut Change) -> Result<(), Trouble> {
         let reason = "new code was deployed, so what is measured now does not compare";
         return log(tuner, change, State::ExternalChange, Note::new(reason)).await;
     }
-    let window = last_hours(tuner.settings.hours);
-    let store = tuner.store.as_ref();
+    let window = last_hours(tuner.clock.now_us(), tuner.settings.hours);
     let settings = &tuner.settings;
-    let report =
-        report::function(store, &settings.tenant, &change.function, window, &tuner.prices, settings.strategy)
-            .await?;
-    let Some(report) = report else { return Ok(()) };
+    let evaluation = evaluate(tuner, Some(&change.function), window).await?.pop();
+    let Some(evaluation) = evaluation else { return Ok(()) };
     let since_us = change.applied_at_us.unwrap_or(change.planned_at_us);
-    let after = measured(tuner, &change.function, change.to, since_us, &report).await?;
+    let after = measured(tuner, &change.function, change.to, since_us, evaluation.architecture).await?;
     change.compare(after);
-    match decide::judge(change, &after, settings) {
+    match policy::judge(change, &after, settings) {
         Judgement::Wait => Ok(()),
         Judgement::Keep(reason) => {
             let note = Note { after: Some(after), ..Note::new(reason) };
             log(tuner, change, State::Settled, note).await
         }
-        Judgement::TakeBack(reason) => {
+        Judgement::RollBack(reason) => {
             // The owner may have taken the tag away; then nothing is written, not even to go back.
-            if let Err(refusal) = decide::is_tagged(&configuration) {
+            if let Err(refusal) = policy::is_tagged(&configuration) {
                 let reason = format!("{reason}, but {refusal} any more: left at {}", change.to);
                 return log(tuner, change, State::ExternalChange, Note::new(reason)).await;
             }
@@ -182,22 +203,22 @@ async fn resolve(
     change: &mut Change,
     configuration: &Configuration,
     problem: Option<&LambdaError>,
-) -> Result<(), Trouble> {
+) -> Result<(), TunerError> {
     let back = change.state == State::RollingBack;
-    let (wanted, other) = if back { (change.from, change.to) } else { (change.to, change.from) };
+    let (query, other) = if back { (change.from, change.to) } else { (change.to, change.from) };
     let said = problem.map_or_else(String::new, ToString::to_string);
-    if configuration.memory == wanted {
+    if configuration.memory == query {
         return match (configuration.update, back) {
             (Update::InProgress, _) => Ok(()),
             (Update::Failed, false) => {
-                let reason = format!("Lambda could not put {wanted} into force");
+                let reason = format!("Lambda could not put {query} into force");
                 log(tuner, change, State::ExternalChange, Note::new(reason)).await
             }
             (_, back) => {
                 let state = if back { State::RolledBack } else { State::Applied };
                 let revision_id = Some(configuration.revision_id.clone());
                 // What was said when it was decided to go back stays the reason.
-                let reason = if back { change.reason.clone() } else { format!("{wanted} is in force") };
+                let reason = if back { change.reason.clone() } else { format!("{query} is in force") };
                 log(tuner, change, state, Note { revision_id, after: change.after, reason }).await
             }
         };
@@ -211,7 +232,7 @@ async fn resolve(
         return log(tuner, change, State::Abandoned, Note::new(reason)).await;
     }
     // Going back is tried again each round, as long as that is still allowed.
-    if let Err(refusal) = decide::is_tagged(configuration) {
+    if let Err(refusal) = policy::is_tagged(configuration) {
         let reason = format!("{}, but {refusal} any more: left at {}", change.reason, change.to);
         return log(tuner, change, State::ExternalChange, Note::new(reason)).await;
     }
@@ -229,12 +250,12 @@ impl Note {
 }
 
 /// Appends the next step of a change.
-async fn log(tuner: &Tuner, change: &mut Change, state: State, note: Note) -> Result<(), Trouble> {
+async fn log(tuner: &Tuner, change: &mut Change, state: State, note: Note) -> Result<(), TunerError> {
     let event = ChangeEvent {
         function: change.function.clone(),
         change_id: change.id.clone(),
         step: change.next_step,
-        at_us: now_us(),
+        at_us: tuner.clock.now_us(),
         kind: state.code().to_owned(),
         detail: json(&note)?,
     };
@@ -258,9 +279,9 @@ async fn measured(
     function: &FunctionKey,
     memory: Megabytes,
     since_us: u64,
-    report: &FunctionReport,
+    architecture: Architecture,
 ) -> Result<Figures, StoreError> {
     let recent = tuner.store.recent(&tuner.settings.tenant, function, COMPARED).await?;
-    let rates = tuner.prices.rates(&report.region, report.architecture).ok();
-    Ok(figures::since(&recent, memory, since_us, rates.as_ref()))
+    let rates = tuner.prices.rates(&function.region, architecture).ok();
+    Ok(comparison::since(&recent, memory, since_us, rates.as_ref()))
 }

@@ -4,9 +4,7 @@
 //! no key ends up in a history. `--local-reads` drops the need for either on a loopback address; the `Host`
 //! is checked then, because otherwise any web page could read through a name that it points at this machine.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
 
 use axum::extract::FromRequestParts;
 use axum::response::{IntoResponse, Redirect, Response};
@@ -15,72 +13,13 @@ use http::{HeaderMap, header};
 
 use super::App;
 use super::error::ApiError;
-use crate::keys::{KeyError, SecretDigest, random_hex};
+use super::sessions::SESSION_LIFETIME;
 use crate::store::Tenant;
 
 /// Carries the key where `Authorization` carries something else.
 const KEY_HEADER: &str = "x-tailor-api-key";
 
 const COOKIE: &str = "tailor_session";
-const SESSION_LIFETIME: Duration = Duration::from_secs(12 * 3_600);
-
-/// Sessions at once; the one that ends first makes room.
-const MAX_SESSIONS: usize = 1_024;
-
-/// Browser sessions and unused tickets, by the digests of their secrets.
-#[derive(Default)]
-pub struct Sessions {
-    // Std mutexes: held for a look-up.
-    sessions: Mutex<HashMap<[u8; 32], Session>>,
-}
-
-struct Session {
-    tenant: Tenant,
-    ends_at: Instant,
-    /// A ticket opens one session and is spent.
-    ticket: bool,
-}
-
-impl Sessions {
-    /// A secret for one browser.
-    fn open(&self, tenant: Tenant, ticket: bool) -> Result<String, KeyError> {
-        let secret = random_hex()?;
-        let session = Session { tenant, ends_at: Instant::now() + SESSION_LIFETIME, ticket };
-        let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
-        if sessions.len() >= MAX_SESSIONS {
-            let first = sessions.iter().min_by_key(|(_, session)| session.ends_at).map(|(key, _)| *key);
-            first.map(|key| sessions.remove(&key));
-        }
-        sessions.insert(SecretDigest::of(&secret).into_bytes(), session);
-        Ok(secret)
-    }
-
-    /// A ticket that opens one session.
-    ///
-    /// # Errors
-    /// [`KeyError::Random`].
-    pub fn issue_ticket(&self, tenant: Tenant) -> Result<String, KeyError> {
-        self.open(tenant, true)
-    }
-
-    /// Spends a ticket; `None` when it is unknown, spent or too old.
-    fn spend(&self, ticket: &str) -> Option<Tenant> {
-        let key = SecretDigest::of(ticket).into_bytes();
-        let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
-        if !sessions.get(&key)?.ticket {
-            return None;
-        }
-        sessions.remove(&key).filter(|session| session.ends_at > Instant::now()).map(|session| session.tenant)
-    }
-
-    /// Looking up a digest takes no time that depends on the secret.
-    fn tenant_of(&self, secret: &str) -> Option<Tenant> {
-        let sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
-        let session = sessions.get(&SecretDigest::of(secret).into_bytes())?;
-        (!session.ticket && session.ends_at > Instant::now()).then(|| session.tenant.clone())
-    }
-}
-
 impl App {
     /// The tenant of a request's key: a bearer's, or [`KEY_HEADER`]'s where `Authorization` holds something else, as
     /// AWS's signature does on the way through a function URL.
@@ -167,18 +106,6 @@ impl FromRequestParts<Arc<App>> for PageReader {
 mod tests {
     use super::*;
     use http::HeaderValue;
-
-    #[test]
-    fn tickets_work_once_and_are_no_sessions() {
-        let sessions = Sessions::default();
-        let ticket = sessions.issue_ticket(Tenant::default()).unwrap();
-        assert_eq!(sessions.tenant_of(&ticket), None);
-        assert_eq!(sessions.spend(&ticket), Some(Tenant::default()));
-        assert_eq!(sessions.spend(&ticket), None);
-        let session = sessions.open(Tenant::default(), false).unwrap();
-        assert_eq!(sessions.spend(&session), None);
-        assert_eq!(sessions.tenant_of(&session), Some(Tenant::default()));
-    }
 
     #[test]
     fn only_loopback_names_pass_as_local() {

@@ -4,10 +4,10 @@ use tailor_sizing::advice::Verdict;
 use tailor_sizing::units::Megabytes;
 
 use super::Settings;
-use super::change::{Change, Intent, State};
-use super::lambda::{Configuration, Update};
-use crate::report::FunctionReport;
-use crate::report::figures::Figures;
+use super::aws::{Configuration, Update};
+use crate::changes::comparison::Figures;
+use crate::changes::{Change, Intent, State};
+use crate::report::{self, Evaluation};
 
 /// The tag a function must carry, and its value.
 pub const TAG: (&str, &str) = ("tailor:tune", "apply");
@@ -19,7 +19,7 @@ const STACK_TAG: &str = "aws:cloudformation:stack-name";
 const TOLERANCE: f64 = 0.10;
 
 /// Standard errors a mean must be beyond its bound: chance alone does that once in forty times.
-const SURE: f64 = 2.0;
+const MIN_STANDARD_ERRORS: f64 = 2.0;
 
 /// Failures beyond the usual that count as a change for the worse.
 const FEW_ERRORS: u64 = 3;
@@ -90,15 +90,15 @@ pub enum Refusal {
 ///
 /// # Errors
 /// [`Refusal`]: the reason it is left as it is.
-pub fn decide(
-    report: &FunctionReport,
+pub fn evaluate(
+    evaluation: &Evaluation,
     before: Figures,
     configuration: &Configuration,
     history: &[Change],
     settings: &Settings,
     now_us: u64,
 ) -> Result<Intent, Refusal> {
-    permitted(report, configuration)?;
+    permitted(evaluation, configuration)?;
     if history.iter().any(|change| change.state.is_open()) {
         return Err(Refusal::OpenChange);
     }
@@ -108,11 +108,12 @@ pub fn decide(
     if configuration.update != Update::Successful {
         return Err(Refusal::Updating);
     }
-    if configuration.memory != report.memory {
-        return Err(Refusal::SizeDiffers { now: configuration.memory, measured: report.memory });
+    if configuration.memory != evaluation.memory {
+        return Err(Refusal::SizeDiffers { now: configuration.memory, measured: evaluation.memory });
     }
-    let advice = report.advice.full.as_ref().ok_or(Refusal::NotRecommended)?;
-    if !matches!(advice.verdict, Verdict::Change | Verdict::RaiseForMemory) || advice.memory == report.memory
+    let advice = evaluation.advice.as_ref().map_err(|_| Refusal::NotRecommended)?;
+    if !matches!(advice.verdict, Verdict::Change | Verdict::RaiseForMemory)
+        || advice.memory == evaluation.memory
     {
         return Err(Refusal::NotRecommended);
     }
@@ -121,7 +122,7 @@ pub fn decide(
         return Err(Refusal::TooLittleEvidence {
             have,
             need: settings.least_evidence,
-            memory: report.memory,
+            memory: evaluation.memory,
         });
     }
     let (to, floor, ceiling) = (advice.memory, advice.floor.memory, settings.ceiling);
@@ -130,7 +131,7 @@ pub fn decide(
     }
     let point = advice.curve.iter().find(|point| point.memory == to);
     Ok(Intent {
-        from_mb: report.memory.0,
+        from_mb: evaluation.memory.0,
         to_mb: to.0,
         revision_id: configuration.revision_id.clone(),
         code_sha256: configuration.code_sha256.clone(),
@@ -138,7 +139,7 @@ pub fn decide(
         cost_change_percent: advice.cost_change_percent,
         duration_change_percent: advice.duration_change_percent,
         duration_interval_ms: point.map_or([0.0, 0.0], |point| point.mean.interval_80),
-        reasons: report.advice.reasons.clone(),
+        reasons: report::reasons(advice),
     })
 }
 
@@ -146,18 +147,18 @@ pub fn decide(
 ///
 /// # Errors
 /// [`Refusal`]: the reason it may not.
-pub fn permitted(report: &FunctionReport, configuration: &Configuration) -> Result<(), Refusal> {
+pub fn permitted(evaluation: &Evaluation, configuration: &Configuration) -> Result<(), Refusal> {
     is_tagged(configuration)?;
-    if !report.account.is_empty() && report.account != configuration.account {
+    if !evaluation.key.account.is_empty() && evaluation.key.account != configuration.account {
         return Err(Refusal::OtherAccount {
-            measured: report.account.clone(),
+            measured: evaluation.key.account.clone(),
             ours: configuration.account.clone(),
         });
     }
     if configuration.tags.contains_key(STACK_TAG) {
         return Err(Refusal::ManagedByStack);
     }
-    if configuration.snap_start || report.versions.iter().any(|version| version != "$LATEST") {
+    if configuration.snap_start || evaluation.versions.iter().any(|version| version != "$LATEST") {
         return Err(Refusal::NotLatest);
     }
     Ok(())
@@ -195,7 +196,7 @@ pub enum Judgement {
     /// It stays.
     Keep(String),
     /// The function got worse.
-    TakeBack(String),
+    RollBack(String),
 }
 
 /// Compares what was measured since with what was predicted.
@@ -203,12 +204,12 @@ pub enum Judgement {
 pub fn judge(change: &Change, after: &Figures, settings: &Settings) -> Judgement {
     let before = &change.intent.before;
     if after.out_of_memory > 0 {
-        return Judgement::TakeBack(format!("{} invocations ran out of memory", after.out_of_memory));
+        return Judgement::RollBack(format!("{} invocations ran out of memory", after.out_of_memory));
     }
     let usual = before.errors as f64 / before.invocations.max(1) as f64;
     let expected = usual * after.invocations as f64;
     if after.errors >= FEW_ERRORS && after.errors as f64 > 2.0 * expected + FEW_ERRORS as f64 - 1.0 {
-        return Judgement::TakeBack(format!(
+        return Judgement::RollBack(format!(
             "{} of {} invocations failed, {expected:.1} would be usual",
             after.errors, after.invocations
         ));
@@ -218,17 +219,17 @@ pub fn judge(change: &Change, after: &Figures, settings: &Settings) -> Judgement
     }
     let predicted_ms = change.predicted_mean_ms();
     let bound_ms = (predicted_ms * (1.0 + TOLERANCE)).max(change.intent.duration_interval_ms[1]);
-    if after.mean_ms - SURE * after.mean_error_ms > bound_ms {
-        return Judgement::TakeBack(format!(
+    if after.mean_ms - MIN_STANDARD_ERRORS * after.mean_error_ms > bound_ms {
+        return Judgement::RollBack(format!(
             "mean duration is {:.2} ms, {predicted_ms:.2} ms was predicted and {bound_ms:.2} ms tolerated",
             after.mean_ms
         ));
     }
     if let Some(measured) = change.measured_cost_change_percent() {
-        let noise = 100.0 * SURE * after.mean_error_ms / after.mean_ms.max(f64::MIN_POSITIVE);
+        let noise = 100.0 * MIN_STANDARD_ERRORS * after.mean_error_ms / after.mean_ms.max(f64::MIN_POSITIVE);
         let bound = change.intent.cost_change_percent.max(0.0) + 100.0 * TOLERANCE;
         if measured - noise > bound {
-            return Judgement::TakeBack(format!(
+            return Judgement::RollBack(format!(
                 "an invocation costs {measured:+.1} %, {:+.1} % was predicted",
                 change.intent.cost_change_percent
             ));

@@ -1,6 +1,6 @@
 //! Numbers as people read them. Three significant digits at most: the rest is in the JSON.
 
-use tailor_sizing::hints::HintCode;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use time::OffsetDateTime;
 use time::macros::format_description;
 
@@ -75,13 +75,7 @@ pub fn instant(at_us: u64) -> String {
         .ok()
         .and_then(|seconds| OffsetDateTime::from_unix_timestamp(seconds).ok())
         .and_then(|instant| instant.format(format).ok())
-        .unwrap_or_else(|| "beyond the calendar".to_owned())
-}
-
-/// A hint's stable code, as the JSON has it.
-#[must_use]
-pub fn hint_code(code: HintCode) -> String {
-    serde_json::to_value(code).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
+        .unwrap_or_else(|| "invalid time".to_owned())
 }
 
 /// A text on one line, cut in the middle to at most `width` characters: names differ at both ends.
@@ -97,13 +91,14 @@ pub fn shorten(text: &str, width: usize) -> String {
     characters[..head].iter().chain(&['…']).chain(&characters[end..]).collect()
 }
 
+/// The characters that a path segment or query value may hold as they are, beside letters and digits.
+const UNRESERVED: &AsciiSet =
+    &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'$');
+
 /// A name as one part of a path, percent-encoded.
 #[must_use]
 pub fn path_segment(name: &str) -> String {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~$".contains(&byte);
-    name.bytes()
-        .map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") })
-        .collect()
+    utf8_percent_encode(name, UNRESERVED).to_string()
 }
 
 #[cfg(test)]

@@ -3,13 +3,15 @@
 use comfy_table::{Attribute, Cell, CellAlignment, Color, Table, presets};
 use serde::{Deserialize, Serialize};
 
-use tailor_sizing::advice::{CurvePoint, Verdict};
+use tailor_sizing::advice::CurvePoint;
 use tailor_sizing::hints::Hint;
-use tailor_sizing::money::PicoDollars;
 
-use super::units::{change, count, duration, duration_of, hint_code, instant, share, shorten};
-use super::{FleetReport, FunctionReport};
-use crate::tuner::change::{Change, State};
+use super::columns::{self, FLEET, Style, money};
+use super::csv;
+use super::markdown::markdown;
+use super::units::{change, count, duration, duration_of, instant, shorten};
+use crate::changes::{Change, State};
+use crate::report::{FleetReport, FunctionReport, hint_code};
 
 /// How a report is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum, Serialize, Deserialize)]
@@ -35,7 +37,7 @@ pub struct Look {
     pub width: usize,
 }
 
-/// Characters in a line where nobody says.
+/// Default width of a line, characters.
 pub const DEFAULT_WIDTH: usize = 120;
 
 impl Default for Look {
@@ -44,14 +46,9 @@ impl Default for Look {
     }
 }
 
-const HEADER: [&str; 17] = [
-    "FUNCTION", "MB", "CALLS", "ERR", "COLD", "P50", "P95", "BILLED", "COST $", "$/MLN", "PEAK", "BUSY",
-    "STRV", "IDLE", "→ MB", "±COST", "±TIME",
-];
-
-/// Below the table: what its short headings mean.
-const LEGEND: &str = "MB and PEAK: memory size and most in use, MB. BUSY, STRV, IDLE: wall time running, wanting CPU and waiting, %.\n\
-                      → MB: recommended size; ±COST, ±TIME: the change of cost and mean duration expected of it.\n";
+/// The legend below the table.
+const LEGEND: &str = "MB and PEAK: memory size and highest memory in use, MB. BUSY, STRV, IDLE: busy, starved and idle wall time, %.\n\
+                      → MB: recommended size; ±COST, ±TIME: predicted change of cost and mean duration.\n";
 
 /// Narrowest name column.
 const MIN_NAME: usize = 12;
@@ -61,8 +58,8 @@ const MIN_NAME: usize = 12;
 pub fn fleet(report: &FleetReport, format: Format, look: Look) -> String {
     match format {
         Format::Table => fleet_table(report, look),
-        Format::Markdown => markdown(&HEADER, report.functions.iter().map(cells)),
-        Format::Csv => csv(&report.functions),
+        Format::Markdown => markdown(&columns::titles(), report.functions.iter().map(columns::cells)),
+        Format::Csv => csv::functions(&report.functions),
         Format::Json => json(&without_curves(report)),
     }
 }
@@ -100,8 +97,8 @@ pub fn function(report: &FunctionReport, format: Format, look: Look) -> String {
     };
     match format {
         Format::Json => json(report),
-        Format::Csv => csv(std::slice::from_ref(report)),
-        Format::Markdown => markdown(&header, points.iter().map(row)),
+        Format::Csv => csv::functions(std::slice::from_ref(report)),
+        Format::Markdown => markdown(&header, points.iter().map(|point| row(point).to_vec())),
         Format::Table => {
             let mut table = plain_table(&header, look);
             for point in points {
@@ -132,66 +129,18 @@ pub fn json(value: &impl Serialize) -> String {
     serde_json::to_string_pretty(value).unwrap_or_default() + "\n"
 }
 
-fn cells(report: &FunctionReport) -> [String; 17] {
-    let advice = &report.advice;
-    let split = report.wall_split();
-    let wall = split.iter().sum();
-    let moves = advice.is_change();
-    let verdict = advice.full.as_ref().map(|advice| advice.verdict);
-    let recommended = match verdict {
-        Some(Verdict::Change | Verdict::RaiseForMemory) => advice.memory.0.to_string(),
-        Some(Verdict::AlreadyBest) => "keep".to_owned(),
-        _ => "-".to_owned(),
-    };
-    let percent = |value: f64| if moves { change(value).replace(' ', "") } else { String::new() };
-    [
-        report.name.clone(),
-        report.memory.0.to_string(),
-        count(report.invocations),
-        count(report.errors),
-        count(report.cold_starts),
-        duration(report.duration_ms.p50),
-        duration(report.duration_ms.p95),
-        duration_of(report.billed_ms),
-        money(report.cost_pico_usd),
-        money(report.cost_per_million_pico_usd),
-        if report.peak_memory_mb > 0 { report.peak_memory_mb.to_string() } else { "-".to_owned() },
-        percent_of(split[0], wall),
-        percent_of(split[1], wall),
-        percent_of(split[2], wall),
-        recommended,
-        percent(advice.cost_change_percent),
-        percent(advice.duration_change_percent),
-    ]
-}
-
-/// A part of a whole, `-` where nothing was measured.
-fn percent_of(part: u64, whole: u64) -> String {
-    if whole == 0 { "-".to_owned() } else { share(part, whole) + "%" }
-}
-
-/// Dollars in at most seven characters, without their sign.
-fn money(amount: Option<PicoDollars>) -> String {
-    let Some(amount) = amount else { return "-".to_owned() };
-    let dollars = amount.to_dollars();
-    match dollars.abs() {
-        0.0 => "0".to_owned(),
-        d if d < 0.000_1 => format!("{dollars:.1e}"),
-        d if d < 0.01 => format!("{dollars:.5}"),
-        d if d < 1.0 => format!("{dollars:.4}"),
-        d if d < 1_000.0 => format!("{dollars:.2}"),
-        _ => format!("{dollars:.0}"),
-    }
-}
-
 fn fleet_table(report: &FleetReport, look: Look) -> String {
     if report.functions.is_empty() {
         return "no invocations yet: add the layer to a function, set TAILOR_ENDPOINT and invoke it\n"
             .to_owned();
     }
-    let mut rows: Vec<[String; 17]> = report.functions.iter().map(cells).collect();
-    let widths = (1..HEADER.len()).map(|column| {
-        rows.iter().map(|row| row[column].chars().count()).chain([HEADER[column].len()]).max().unwrap_or(0)
+    let mut rows: Vec<Vec<String>> = report.functions.iter().map(columns::cells).collect();
+    let widths = (1..FLEET.len()).map(|column| {
+        rows.iter()
+            .map(|row| row[column].chars().count())
+            .chain([FLEET[column].title.len()])
+            .max()
+            .unwrap_or(0)
     });
     // One space follows each column.
     let others: usize = widths.map(|width| width + 1).sum();
@@ -199,14 +148,18 @@ fn fleet_table(report: &FleetReport, look: Look) -> String {
     for row in &mut rows {
         row[0] = shorten(&row[0], name_width);
     }
-    let mut table = plain_table(&HEADER, look);
+    let mut table = plain_table(&columns::titles(), look);
     for (row, function) in rows.into_iter().zip(&report.functions) {
-        table.add_row(row.into_iter().enumerate().map(|(column, text)| paint(column, text, function, look)));
+        table.add_row(
+            row.into_iter()
+                .zip(FLEET)
+                .map(|(text, column)| paint(text, column.is_text, (column.style)(function), look)),
+        );
     }
     let mut text = lines(&table) + LEGEND;
     let total = &report.total;
     text.push_str(&format!(
-        "\n{} functions, {} invocations, {} errors, {} cold starts; billed {}, {}\nto save: {}; to spend for speed: {}\n",
+        "\n{} functions, {} invocations, {} errors, {} cold starts; billed {}, {}\nPotential savings: {}. Extra cost for speed: {}.\n",
         report.functions.len(),
         count(total.invocations),
         count(total.errors),
@@ -222,59 +175,56 @@ fn fleet_table(report: &FleetReport, look: Look) -> String {
             text.push_str(&format!("\n{}\n{details}", shorten(&function.name, look.width)));
         }
     }
-    text.push_str("\n`tailor advise FUNCTION` says what to do about each, and what every size would cost.\n");
+    text.push_str(
+        "\n`tailor advise FUNCTION` shows what to do, and the cost and duration at each memory size.\n",
+    );
     text
 }
 
-/// Colour only repeats what the text says.
-fn paint(column: usize, text: String, report: &FunctionReport, look: Look) -> Cell {
-    let bad = match column {
-        3 => report.errors > 0,
-        12 => report.starved_ms > report.busy_ms,
-        _ => false,
-    };
+/// A cell of the table. Colour only repeats what the text contains.
+fn paint(text: String, is_text: bool, style: Style, look: Look) -> Cell {
     let cell = Cell::new(text);
-    let cell = if column == 0 { cell } else { cell.set_alignment(CellAlignment::Right) };
-    match (look.colour, column) {
-        (true, _) if bad => cell.fg(Color::Red),
-        (true, 14..=16) if report.advice.is_change() => cell.fg(Color::Green),
+    let cell = if is_text { cell } else { cell.set_alignment(CellAlignment::Right) };
+    match style {
+        Style::Bad if look.colour => cell.fg(Color::Red),
+        Style::Good if look.colour => cell.fg(Color::Green),
         _ => cell,
     }
 }
 
-type Said = (&'static str, String);
+type Remark = (&'static str, String);
 
 /// Everything about a function that does not fit a row.
-fn in_full(report: &FunctionReport) -> Vec<Said> {
+fn in_full(report: &FunctionReport) -> Vec<Remark> {
     let reasons = report.advice.reasons.iter().map(|reason| ("advice", reason.clone()));
     reasons.chain(remarks(report)).collect()
 }
 
 /// The same with the first hints only, and without what to do: that is in the advice on the function.
-fn brief(report: &FunctionReport) -> Vec<Said> {
+fn brief(report: &FunctionReport) -> Vec<Remark> {
     const HINTS: usize = 2;
     let Some(advice) = &report.advice.full else { return in_full(report) };
-    let mut said: Vec<Said> = advice.reasons.iter().map(|reason| ("advice", reason.clone())).collect();
+    let mut lines: Vec<Remark> = advice.reasons.iter().map(|reason| ("advice", reason.clone())).collect();
     let code = |hint: &Hint| hint_code(hint.code);
     let first = advice.hints.iter().take(HINTS);
-    said.extend(first.map(|hint| ("why", format!("{}: {}", code(hint), hint.evidence))));
+    lines.extend(first.map(|hint| ("why", format!("{}: {}", code(hint), hint.evidence))));
     let others: Vec<String> = advice.hints.iter().skip(HINTS).map(code).collect();
     if !others.is_empty() {
-        said.push(("also", others.join(", ")));
+        lines.push(("also", others.join(", ")));
     }
-    said.extend(remarks(report));
-    said
+    lines.extend(remarks(report));
+    lines
 }
 
 /// What is known only in part, and what was changed.
-fn remarks(report: &FunctionReport) -> impl Iterator<Item = Said> + '_ {
+fn remarks(report: &FunctionReport) -> impl Iterator<Item = Remark> + '_ {
     let caveats = report.caveats.iter().map(|caveat| ("caveat", caveat.clone()));
     caveats.chain(report.changes.iter().map(|change| ("change", change_line(change))))
 }
 
-fn lines_about(said: Vec<Said>, look: Look) -> String {
+fn lines_about(remarks: Vec<Remark>, look: Look) -> String {
     let mut text = String::new();
-    for (kind, sentence) in said {
+    for (kind, sentence) in remarks {
         for (index, line) in wrap(&sentence, look.width.saturating_sub(11)).iter().enumerate() {
             let kind = if index == 0 { kind } else { "" };
             text.push_str(&format!("  {kind:<7}  {line}\n"));
@@ -337,22 +287,8 @@ pub fn changes(changes: &[Change], format: Format, look: Look) -> String {
     };
     match format {
         Format::Json => json(&serde_json::json!({ "changes": changes })),
-        Format::Markdown => markdown(&HEADER, changes.iter().map(row)),
-        Format::Csv => {
-            let mut text = "planned_at_us,function,from_mb,to_mb,state,reason\n".to_owned();
-            for change in changes {
-                let fields = [
-                    change.planned_at_us.to_string(),
-                    csv_text(&change.function.name),
-                    change.from.0.to_string(),
-                    change.to.0.to_string(),
-                    change.state.code().to_owned(),
-                    csv_text(&change.reason),
-                ];
-                text.push_str(&(fields.join(",") + "\n"));
-            }
-            text
-        }
+        Format::Markdown => markdown(&HEADER, changes.iter().map(|change| row(change).to_vec())),
+        Format::Csv => csv::changes(changes),
         Format::Table if changes.is_empty() => "no changes\n".to_owned(),
         Format::Table => {
             let mut table = plain_table(&HEADER, look);
@@ -398,55 +334,4 @@ fn plain_table(header: &[&str], look: Look) -> Table {
 
 fn lines(table: &Table) -> String {
     table.lines().map(|line| line.trim_end().to_owned() + "\n").collect()
-}
-
-fn markdown<const N: usize>(header: &[&str; N], rows: impl Iterator<Item = [String; N]>) -> String {
-    let line = |cells: Vec<String>| format!("| {} |\n", cells.join(" | "));
-    let mut text = line(header.iter().map(|&name| name.to_owned()).collect());
-    text.push_str(&line(vec!["---".to_owned(); N]));
-    for row in rows {
-        let escape = |cell: &String| shorten(cell, 1_000).replace('|', "\\|").replace('<', "&lt;");
-        text.push_str(&line(row.iter().map(escape).collect()));
-    }
-    text
-}
-
-fn csv(functions: &[FunctionReport]) -> String {
-    let mut text =
-        "name,account,region,runtime,architecture,memory_mb,invocations,errors,cold_starts,p50_ms,\
-                    p95_ms,billed_ms,cost_pico_usd,peak_memory_mb,busy_ms,starved_ms,idle_ms,\
-                    advised_memory_mb,cost_change_percent,duration_change_percent\n"
-            .to_owned();
-    for function in functions {
-        let fields = [
-            csv_text(&function.name),
-            csv_text(&function.account),
-            csv_text(&function.region),
-            csv_text(&function.runtime),
-            function.architecture.to_string(),
-            function.memory.0.to_string(),
-            function.invocations.to_string(),
-            function.errors.to_string(),
-            function.cold_starts.to_string(),
-            function.duration_ms.p50.to_string(),
-            function.duration_ms.p95.to_string(),
-            function.billed_ms.to_string(),
-            function.cost_pico_usd.map(|cost| cost.0.to_string()).unwrap_or_default(),
-            function.peak_memory_mb.to_string(),
-            function.busy_ms.to_string(),
-            function.starved_ms.to_string(),
-            function.idle_ms.to_string(),
-            function.advice.memory.0.to_string(),
-            function.advice.cost_change_percent.to_string(),
-            function.advice.duration_change_percent.to_string(),
-        ];
-        text.push_str(&(fields.join(",") + "\n"));
-    }
-    text
-}
-
-/// Quoted for CSV, and harmless to a spreadsheet: a text that begins like a formula is not run as one.
-fn csv_text(text: &str) -> String {
-    let guard = if text.starts_with(['=', '+', '-', '@', '\t', '\r']) { "'" } else { "" };
-    format!("\"{guard}{}\"", text.replace('"', "\"\""))
 }

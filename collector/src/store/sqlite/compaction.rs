@@ -4,17 +4,13 @@
 //! what it reads and what it replaces, and a crash leaves either the old rows or the new one.
 
 use std::collections::BTreeMap;
-use std::str::FromStr;
 
-use rusqlite::{Connection, Row, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 
 use agent_proto::rollup;
 use tailor_sizing::rollup::Rollup;
-use tailor_sizing::units::{Architecture, Megabytes};
 
-use super::write::insert_rollup;
-use super::{from_sql, to_sql};
-use crate::clock::now_us;
+use super::rows::{damaged, from_sql, insert_rollup, series_key, to_sql};
 use crate::store::{FunctionKey, HOUR_US, SeriesKey, StoreError, Tenant};
 
 /// Partial rollups of one series and hour that are left alone.
@@ -23,29 +19,29 @@ const FEW_PARTS: u32 = 8;
 /// Single invocations kept of each function, at least.
 const RECENT_INVOCATIONS: u64 = 2_000;
 
-/// Piles cleared in one go, so that the writer is never away for long.
-const MAX_PILES: usize = 256;
+/// CompactionBacklog cleared in one go, so that the writer is never away for long.
+const MAX_SERIES_PER_PASS: usize = 256;
 
 /// Series and hours watched at once; beyond it, those that have not piled up are let go.
 const MAX_WATCHED: usize = 65_536;
 
 /// Batch rows are what recognises a repeated delivery. No environment lives this long, managed instances
 /// excepted, and none repeats a batch it has been told is stored.
-const BATCH_ROWS_KEPT_US: u64 = 30 * 24 * HOUR_US;
+pub(super) const BATCH_ROWS_KEPT_US: u64 = 30 * 24 * HOUR_US;
 
 /// Partial rollups and single invocations that piled up, as the writer saw them.
 ///
 /// Counting them while they are written is what spares the store a scan of everything it holds.
 #[derive(Default)]
-pub(super) struct Piles {
+pub(super) struct CompactionBacklog {
     parts: BTreeMap<(Tenant, SeriesKey, u64), u32>,
     recent: BTreeMap<(Tenant, FunctionKey), u64>,
 }
 
-impl Piles {
+impl CompactionBacklog {
     /// What an earlier run left behind.
-    pub(super) fn left_behind(connection: &Connection) -> Result<Self, StoreError> {
-        let mut piles = Self::default();
+    pub(super) fn load(connection: &Connection) -> Result<Self, StoreError> {
+        let mut backlog = Self::default();
         let mut statement = connection.prepare(
             "SELECT tenant, account, region, function, version, memory_mb, architecture, hour, COUNT(*)
              FROM rollup
@@ -55,7 +51,7 @@ impl Piles {
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
             let key = (Tenant(row.get(0)?), series_key(row, 1)?, from_sql(row.get(7)?));
-            piles.parts.insert(key, row.get(8)?);
+            backlog.parts.insert(key, row.get(8)?);
         }
         let mut statement = connection.prepare(
             "SELECT tenant, account, region, function, SUM(invocations)
@@ -64,9 +60,9 @@ impl Piles {
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
             let key = FunctionKey { account: row.get(1)?, region: row.get(2)?, name: row.get(3)? };
-            piles.recent.insert((Tenant(row.get(0)?), key), from_sql(row.get(4)?));
+            backlog.recent.insert((Tenant(row.get(0)?), key), from_sql(row.get(4)?));
         }
-        Ok(piles)
+        Ok(backlog)
     }
 
     /// One more partial rollup of a series and hour.
@@ -79,10 +75,10 @@ impl Piles {
         *self.recent.entry((tenant.clone(), function)).or_default() += invocations;
     }
 
-    /// Clears the highest piles; what fails stays for the next time.
+    /// Clears the highest backlog; what fails stays for the next time.
     pub(super) fn tidy(&mut self, connection: &mut Connection) -> Result<(), StoreError> {
         let high = self.parts.iter().filter(|&(_, &parts)| parts > FEW_PARTS);
-        let crowded: Vec<_> = high.map(|(key, _)| key.clone()).take(MAX_PILES).collect();
+        let crowded: Vec<_> = high.map(|(key, _)| key.clone()).take(MAX_SERIES_PER_PASS).collect();
         for place in crowded {
             let (tenant, key, hour) = &place;
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -91,7 +87,7 @@ impl Piles {
             self.parts.insert(place, 1);
         }
         let high = self.recent.iter().filter(|&(_, &invocations)| invocations > 2 * RECENT_INVOCATIONS);
-        let crowded: Vec<_> = high.map(|(key, _)| key.clone()).take(MAX_PILES).collect();
+        let crowded: Vec<_> = high.map(|(key, _)| key.clone()).take(MAX_SERIES_PER_PASS).collect();
         for place in crowded {
             let kept = trim_recent(connection, &place.0, &place.1)?;
             self.recent.insert(place, kept);
@@ -105,8 +101,8 @@ impl Piles {
 }
 
 /// Drops batch rows too old to be repeated.
-pub(super) fn forget_batches(connection: &Connection) -> Result<(), StoreError> {
-    let horizon = to_sql(now_us().saturating_sub(BATCH_ROWS_KEPT_US));
+pub(super) fn forget_batches(connection: &Connection, now_us: u64) -> Result<(), StoreError> {
+    let horizon = to_sql(now_us.saturating_sub(BATCH_ROWS_KEPT_US));
     connection.execute("DELETE FROM batch WHERE received_at_us < ?1", params![horizon])?;
     Ok(())
 }
@@ -172,26 +168,4 @@ fn trim_recent(connection: &Connection, tenant: &Tenant, function: &FunctionKey)
         )?
         .execute(params![tenant.0, account, region, name, last_at_us, environment, sequence])?;
     Ok(kept)
-}
-
-/// Reads a series key whose account is in column `first`.
-pub(super) fn series_key(row: &Row<'_>, first: usize) -> rusqlite::Result<SeriesKey> {
-    let architecture: String = row.get(first + 5)?;
-    Ok(SeriesKey {
-        function: FunctionKey {
-            account: row.get(first)?,
-            region: row.get(first + 1)?,
-            name: row.get(first + 2)?,
-        },
-        version: row.get(first + 3)?,
-        memory: Megabytes(row.get(first + 4)?),
-        architecture: Architecture::from_str(&architecture).map_err(|error| {
-            rusqlite::Error::FromSqlConversionFailure(first + 5, rusqlite::types::Type::Text, Box::new(error))
-        })?,
-    })
-}
-
-/// Stored bytes that do not read back.
-pub(super) fn damaged(error: impl std::fmt::Display) -> StoreError {
-    StoreError::Damaged(error.to_string())
 }

@@ -1,0 +1,94 @@
+//! Reports as CSV, for spreadsheets.
+
+use ::csv::Writer;
+
+use crate::changes::Change;
+use crate::report::FunctionReport;
+
+const FUNCTION_HEADER: [&str; 20] = [
+    "name",
+    "account",
+    "region",
+    "runtime",
+    "architecture",
+    "memory_mb",
+    "invocations",
+    "errors",
+    "cold_starts",
+    "p50_ms",
+    "p95_ms",
+    "billed_ms",
+    "cost_pico_usd",
+    "peak_memory_mb",
+    "busy_ms",
+    "starved_ms",
+    "idle_ms",
+    "advised_memory_mb",
+    "cost_change_percent",
+    "duration_change_percent",
+];
+
+/// One line per function.
+pub(super) fn functions(functions: &[FunctionReport]) -> String {
+    let rows = functions.iter().map(|function| {
+        vec![
+            plain(&function.name),
+            plain(&function.account),
+            plain(&function.region),
+            plain(&function.runtime),
+            function.architecture.to_string(),
+            function.memory.0.to_string(),
+            function.invocations.to_string(),
+            function.errors.to_string(),
+            function.cold_starts.to_string(),
+            function.duration_ms.p50.to_string(),
+            function.duration_ms.p95.to_string(),
+            function.billed_ms.to_string(),
+            function.cost_pico_usd.map(|cost| cost.0.to_string()).unwrap_or_default(),
+            function.peak_memory_mb.to_string(),
+            function.busy_ms.to_string(),
+            function.starved_ms.to_string(),
+            function.idle_ms.to_string(),
+            function.advice.memory.0.to_string(),
+            function.advice.cost_change_percent.to_string(),
+            function.advice.duration_change_percent.to_string(),
+        ]
+    });
+    write(&FUNCTION_HEADER, rows)
+}
+
+/// One line per change.
+pub(super) fn changes(changes: &[Change]) -> String {
+    let rows = changes.iter().map(|change| {
+        vec![
+            change.planned_at_us.to_string(),
+            plain(&change.function.name),
+            change.from.0.to_string(),
+            change.to.0.to_string(),
+            change.state.code().to_owned(),
+            plain(&change.reason),
+        ]
+    });
+    write(&["planned_at_us", "function", "from_mb", "to_mb", "state", "reason"], rows)
+}
+
+fn write(header: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
+    let mut writer = Writer::from_writer(Vec::new());
+    // Writing to memory does not fail, and every row has the header's length.
+    let written = writer.write_record(header).and_then(|()| {
+        for row in rows {
+            writer.write_record(&row)?;
+        }
+        Ok(())
+    });
+    if let Err(error) = written {
+        tracing::error!(%error, "cannot write CSV");
+    }
+    writer.into_inner().ok().and_then(|bytes| String::from_utf8(bytes).ok()).unwrap_or_default()
+}
+
+/// A text that a spreadsheet does not run: one that begins like a formula gets an apostrophe before it.
+fn plain(text: &str) -> String {
+    let guard = if text.starts_with(['=', '+', '-', '@', '\t', '\r']) { "'" } else { "" };
+    format!("{guard}{text}")
+}

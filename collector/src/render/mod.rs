@@ -1,0 +1,7 @@
+//! Reports as text: units, tables for people, Markdown, CSV and JSON for programs.
+
+pub mod columns;
+mod csv;
+mod markdown;
+pub mod table;
+pub mod units;

@@ -1,0 +1,156 @@
+//! From what the store has of a function to its report.
+
+use std::collections::BTreeMap;
+
+use tailor_sizing::bill::Usage;
+use tailor_sizing::money::PicoDollars;
+use tailor_sizing::prices::PriceTable;
+use tailor_sizing::rollup::Rollup;
+use tailor_sizing::units::{Architecture, Megabytes};
+
+use super::evaluation::{Basis, Evaluated, Material, evaluate};
+use super::{
+    AdviceReport, Evaluation, FunctionReport, Losses, Overheads, Quantiles, SizeReport, round_to_micros,
+};
+use crate::store::{EnvironmentState, FunctionKey, Series};
+
+/// Computes one report. `None` when nothing was measured.
+pub(super) fn report(
+    key: &FunctionKey,
+    material: &Material,
+    basis: &Basis<'_>,
+    now_us: u64,
+) -> Option<FunctionReport> {
+    let Evaluated { evaluation, whole, sizes, is_managed, newest, ephemeral_mb } =
+        evaluate(key, material, basis)?;
+    let Evaluation { memory, architecture, versions, advice, .. } = evaluation;
+    let cost = total_cost(key, material, basis.prices, ephemeral_mb).filter(|_| !is_managed);
+    let advice = AdviceReport::new(advice, memory);
+    let rates = basis.prices.rates(&key.region, architecture).ok().filter(|_| !is_managed);
+    let size_reports = sizes
+        .iter()
+        .map(|(memory, rollup)| {
+            let cost = rates
+                .as_ref()
+                .map(|rates| rates.cost(*memory, rollup.billed_ms, rollup.invocations, ephemeral_mb));
+            size_report(*memory, rollup, cost)
+        })
+        .collect();
+
+    let work = |of: fn(&tailor_sizing::invocation::Work) -> u64| {
+        (of(&whole.warm.work) + of(&whole.cold.work)) / 1_000
+    };
+    let measured_ms = (whole.warm.wall_us + whole.cold.wall_us) / 1_000;
+    let busy_ms = work(|work| work.busy_us());
+    let idle_ms = work(|work| work.idle_us).min(measured_ms);
+    let lost = Losses::of(&material.environments, now_us);
+    Some(FunctionReport {
+        name: key.name.clone(),
+        account: key.account.clone(),
+        region: key.region.clone(),
+        runtime: newest.map(|state| state.environment.runtime.clone()).unwrap_or_default(),
+        architecture,
+        versions,
+        memory,
+        invocations: whole.invocations,
+        errors: whole.errors,
+        timeouts: whole.timeouts,
+        out_of_memory: whole.out_of_memory,
+        cold_starts: whole.cold_starts,
+        duration_ms: Quantiles::of(&whole.duration_us),
+        billed_ms: whole.billed_ms,
+        cost_pico_usd: cost,
+        cost_per_million_pico_usd: cost.and_then(|cost| per_million(cost, whole.invocations)),
+        peak_memory_mb: peak_mb(&whole),
+        busy_ms,
+        starved_ms: measured_ms.saturating_sub(idle_ms).saturating_sub(busy_ms),
+        idle_ms,
+        measured_ms,
+        first_at_us: whole.first_at_us,
+        last_at_us: whole.last_at_us,
+        environments: material.environments.len() as u64,
+        sizes: size_reports,
+        lost,
+        overhead: overheads(&material.environments),
+        caveats: caveats(&whole, &lost, cost.is_none() && !is_managed, &key.region),
+        advice,
+        changes: material.changes.clone(),
+        peak_kib: whole.peak_kib,
+    })
+}
+
+/// What everything measured cost. One rounding for each price there is, over everything that was billed at it.
+fn total_cost(
+    key: &FunctionKey,
+    material: &Material,
+    prices: &PriceTable,
+    ephemeral_mb: u32,
+) -> Option<PicoDollars> {
+    let mut usage: BTreeMap<&'static str, (Architecture, Usage)> = BTreeMap::new();
+    for Series { key, rollup } in &material.series {
+        let (_, usage) =
+            usage.entry(key.architecture.as_str()).or_insert_with(|| (key.architecture, Usage::default()));
+        usage.add(&Usage::of(key.memory, rollup.billed_ms, rollup.invocations, ephemeral_mb));
+    }
+    usage
+        .values()
+        .map(|(architecture, usage)| {
+            prices.rates(&key.region, *architecture).ok().map(|rates| rates.bill(usage).total())
+        })
+        .sum()
+}
+
+fn size_report(memory: Megabytes, rollup: &Rollup, cost: Option<PicoDollars>) -> SizeReport {
+    SizeReport {
+        memory,
+        invocations: rollup.invocations,
+        errors: rollup.errors,
+        out_of_memory: rollup.out_of_memory,
+        cold_starts: rollup.cold_starts,
+        warm_duration_ms: Quantiles::of(&rollup.warm_duration_us),
+        warm_mean_ms: round_to_micros(rollup.warm_duration_us.mean().unwrap_or(0.0) / 1_000.0),
+        billed_ms: rollup.billed_ms,
+        cost_pico_usd: cost,
+        cost_per_million_pico_usd: cost.and_then(|cost| per_million(cost, rollup.invocations)),
+        peak_memory_mb: rollup.max_peak_kib.div_ceil(1_024),
+        last_at_us: rollup.last_at_us,
+    }
+}
+
+fn peak_mb(rollup: &Rollup) -> u64 {
+    match rollup.max_peak_kib {
+        0 => u64::from(rollup.max_memory_used_mb),
+        kib => kib.div_ceil(1_024),
+    }
+}
+
+fn overheads(environments: &[EnvironmentState]) -> Overheads {
+    environments.iter().fold(Overheads::default(), |sum, state| Overheads {
+        cpu_us: sum.cpu_us.saturating_add(state.overhead.cpu_us),
+        resident_kib: sum.resident_kib.max(state.overhead.resident_kib),
+        sent_bytes: sum.sent_bytes.saturating_add(state.overhead.sent_bytes),
+    })
+}
+
+fn caveats(whole: &Rollup, lost: &Losses, unpriced: bool, region: &str) -> Vec<String> {
+    let measured = whole.warm.invocations + whole.cold.invocations;
+    let candidates = [
+        (unpriced, format!("no price is known for region {region}: costs are left out")),
+        (
+            whole.estimated > 0,
+            format!("timed by the extension alone, without the platform's telemetry: {}", whole.estimated),
+        ),
+        (
+            measured == 0 && whole.invocations > 0,
+            "CPU time could not be measured: busy, starved and idle are unknown".to_owned(),
+        ),
+    ];
+    let applying = candidates.into_iter().filter(|(applies, _)| *applies).map(|(_, sentence)| sentence);
+    applying.chain(lost.sentences()).collect()
+}
+
+/// What a million cost when `count` cost this; `None` of none.
+#[must_use]
+pub fn per_million(cost: PicoDollars, count: u64) -> Option<PicoDollars> {
+    cost.scaled(1_000_000, u128::from(count))
+}

@@ -1,0 +1,149 @@
+//! What is known of a function before it is shown: its material from the store, and the advice.
+//!
+//! Reports are built on it, and the tuner decides on it.
+
+use std::collections::BTreeMap;
+
+use tailor_sizing::advice::{Advice, AdviceError, FunctionEvidence, advise};
+use tailor_sizing::choice::Strategy;
+use tailor_sizing::enforcement::Enforcement;
+use tailor_sizing::hints::HintCode;
+use tailor_sizing::prices::PriceTable;
+use tailor_sizing::rollup::Rollup;
+use tailor_sizing::units::{Architecture, Megabytes};
+
+use super::load::{Loaded, load};
+use crate::changes::Change;
+use crate::store::{EnvironmentState, FunctionKey, Series, Store, StoreError, Tenant, Window};
+
+/// Everything the store knows of one function in a window.
+#[derive(Default)]
+pub(super) struct Material {
+    pub(super) series: Vec<Series>,
+    pub(super) environments: Vec<EnvironmentState>,
+    pub(super) changes: Vec<Change>,
+}
+
+impl Material {
+    /// The series with the latest invocation: what the function is now.
+    pub(super) fn latest(&self) -> Option<&Series> {
+        self.series.iter().max_by_key(|series| series.rollup.last_at_us)
+    }
+}
+
+/// What all functions of a report are evaluated with.
+pub(super) struct Basis<'a> {
+    pub(super) prices: &'a PriceTable,
+    pub(super) strategy: Strategy,
+    pub(super) enforcement: Enforcement,
+}
+
+/// The latest facts of one function, and the advice for it.
+#[derive(Debug, Clone)]
+pub struct Evaluation {
+    /// The function.
+    pub key: FunctionKey,
+    /// Memory size of the latest invocations.
+    pub memory: Megabytes,
+    /// Instruction set of the latest invocations.
+    pub architecture: Architecture,
+    /// Versions seen.
+    pub versions: Vec<String>,
+    /// The advice, or why there is none.
+    pub advice: Result<Advice, AdviceError>,
+}
+
+/// An evaluation with what a report shows besides.
+pub(super) struct Evaluated<'a> {
+    pub(super) evaluation: Evaluation,
+    /// All invocations.
+    pub(super) whole: Rollup,
+    /// Those on the present architecture by memory size, smallest first.
+    pub(super) sizes: Vec<(Megabytes, Rollup)>,
+    pub(super) is_managed: bool,
+    /// The environment heard from last.
+    pub(super) newest: Option<&'a EnvironmentState>,
+    pub(super) ephemeral_mb: u32,
+}
+
+/// Evaluates one function. `None` when nothing was measured.
+pub(super) fn evaluate<'a>(
+    key: &FunctionKey,
+    material: &'a Material,
+    basis: &Basis<'_>,
+) -> Option<Evaluated<'a>> {
+    let latest = material.latest()?;
+    let (memory, architecture) = (latest.key.memory, latest.key.architecture);
+    let newest = material.environments.iter().max_by_key(|state| state.received_at_us);
+    let is_managed = newest.is_some_and(|state| state.environment.is_managed_instances());
+    let ephemeral_mb = newest.map_or(0, |state| state.environment.ephemeral_mb);
+
+    let mut whole = Rollup::default();
+    let mut by_size: BTreeMap<Megabytes, Rollup> = BTreeMap::new();
+    for Series { key, rollup } in &material.series {
+        whole.merge(rollup);
+        // Another instruction set is another function as far as size is concerned.
+        if key.architecture == architecture {
+            by_size.entry(key.memory).or_default().merge(rollup);
+        }
+    }
+    let sizes: Vec<(Megabytes, Rollup)> = by_size.into_iter().collect();
+    let evidence = FunctionEvidence {
+        region: &key.region,
+        architecture,
+        memory,
+        ephemeral_mb,
+        timeout_ms: newest.map(|state| state.environment.timeout_ms).filter(|&timeout| timeout > 0),
+        environments: material.environments.len() as u64,
+        enforcement: basis.enforcement,
+        sizes: &sizes,
+    };
+    let advice = match is_managed {
+        true => Err(AdviceError::ManagedInstances),
+        false => advise(&evidence, basis.prices, basis.strategy),
+    };
+    let mut versions: Vec<String> = material.series.iter().map(|series| series.key.version.clone()).collect();
+    versions.sort_unstable();
+    versions.dedup();
+    let evaluation = Evaluation { key: key.clone(), memory, architecture, versions, advice };
+    Some(Evaluated { evaluation, whole, sizes, is_managed, newest, ephemeral_mb })
+}
+
+/// Evaluates the functions of a tenant, or one of them.
+///
+/// # Errors
+/// [`StoreError`] when the store cannot be read.
+pub async fn evaluations(
+    store: &dyn Store,
+    tenant: &Tenant,
+    key: Option<&FunctionKey>,
+    window: Window,
+    prices: &PriceTable,
+    strategy: Strategy,
+    now_us: u64,
+) -> Result<Vec<Evaluation>, StoreError> {
+    let Loaded { materials, enforcement } = load(store, tenant, key, window, prices, now_us).await?;
+    let basis = Basis { prices, strategy, enforcement };
+    let mut evaluations = Vec::with_capacity(materials.len());
+    for (key, material) in &materials {
+        evaluations.extend(evaluate(key, material, &basis).map(|evaluated| evaluated.evaluation));
+        tokio::task::yield_now().await;
+    }
+    Ok(evaluations)
+}
+
+/// The reasons of an advice: the verdict, then each hint as `code: evidence; action`.
+#[must_use]
+pub fn reasons(advice: &Advice) -> Vec<String> {
+    let hints = advice
+        .hints
+        .iter()
+        .map(|hint| format!("{}: {}; {}", hint_code(hint.code), hint.evidence, hint.action));
+    advice.reasons.iter().cloned().chain(hints).collect()
+}
+
+/// A hint's stable code, as the JSON has it.
+#[must_use]
+pub fn hint_code(code: HintCode) -> String {
+    serde_json::to_value(code).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
+}

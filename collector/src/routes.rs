@@ -1,0 +1,53 @@
+//! All routes of the server, and the headers of every response.
+
+use std::sync::Arc;
+
+use ::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::Router;
+use axum::response::IntoResponse;
+use axum::routing::{get, post};
+
+use agent_proto::BATCHES_PATH;
+
+use crate::http::{App, error, metrics};
+use crate::{api, ingest, web};
+
+/// All routes over one application.
+pub fn router(app: Arc<App>) -> Router {
+    Router::new()
+        .route(BATCHES_PATH, post(ingest::post_batch))
+        .route("/v1/functions", get(api::functions))
+        .route("/v1/functions/{name}", get(api::function))
+        .route("/v1/functions/{name}/invocations", get(api::invocations))
+        .route("/v1/changes", get(api::changes))
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(api::ready))
+        .route("/metrics", get(metrics::serve))
+        .route("/", get(web::fleet))
+        .route("/functions/{name}", get(web::function))
+        .route("/login", get(web::login).post(web::log_in))
+        .route(web::STYLE_PATH, get(web::style))
+        .fallback(|| async { error::ApiError::not_found("page not found") })
+        .method_not_allowed_fallback(|| async {
+            error::ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method", "method not allowed")
+        })
+        .layer(axum::middleware::map_response(secure))
+        .with_state(app)
+}
+
+/// Headers of every answer: nothing is loaded from elsewhere, framed, sniffed or kept.
+async fn secure(mut response: axum::response::Response) -> impl IntoResponse {
+    const POLICY: &str = "default-src 'none'; style-src 'self'; img-src 'self' data:; form-action 'self'; \
+                          base-uri 'none'; frame-ancestors 'none'";
+    let headers = response.headers_mut();
+    for (name, value) in [
+        (header::CONTENT_SECURITY_POLICY, POLICY),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::REFERRER_POLICY, "no-referrer"),
+        (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
+    ] {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    response
+}
