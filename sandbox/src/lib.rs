@@ -12,7 +12,7 @@
 //! - [`telemetry`]: platform events and logs on their way to subscribers;
 //! - [`fleet`]: all environments of all functions, and which one takes an invocation;
 //! - [`control`]: the AWS API that SDKs and the CLI talk to;
-//! - [`host`]: what the machine allows, and leaving it as it was;
+//! - [`machine_setup`]: finds out what the machine allows, and cleans up at the end;
 //! - [`faults`]: what goes wrong on request;
 //! - [`trace`]: everything that happened, as JSON lines.
 //!
@@ -27,8 +27,8 @@ pub mod control;
 pub mod environment;
 pub mod faults;
 pub mod fleet;
-pub mod host;
 pub mod layers;
+pub mod machine_setup;
 pub mod supervisor;
 pub mod telemetry;
 pub mod time;

@@ -9,8 +9,8 @@ use axum::{Json, Router};
 use http::{HeaderMap, StatusCode, header};
 use serde_json::{Value, json};
 
-use super::error::ApiError;
 use crate::environment::Shared;
+use crate::environment::api_error::ApiError;
 use crate::environment::variables::{ACCESS_KEY_ID, SECRET};
 use crate::time::{iso_ms, now};
 

@@ -1,6 +1,5 @@
 //! The APIs an environment's processes talk to, on one address per environment.
 
-pub mod error;
 mod extension;
 mod local;
 mod response;
@@ -9,9 +8,10 @@ mod telemetry;
 
 use std::sync::Arc;
 
-use axum::Router;
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::serve::ListenerExt;
+use axum::{Json, Router};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
@@ -36,4 +36,9 @@ pub fn serve(listener: TcpListener, environment: Arc<Shared>) -> JoinHandle<()> 
             tracing::error!(%error, "an environment's API stopped");
         }
     })
+}
+
+/// `{"status":"OK"}` with 202, the answer to reported errors and responses.
+pub(super) fn accepted() -> Response {
+    (http::StatusCode::ACCEPTED, Json(serde_json::json!({"status": "OK"}))).into_response()
 }

@@ -14,10 +14,11 @@ use http_body_util::BodyExt;
 use serde_json::json;
 use tokio::sync::mpsc;
 
-use super::error::{ApiError, accepted};
+use super::accepted;
 use super::extension::header;
 use super::runtime::{BodyError, INVOCATION_ID, MAX_RESPONSE_BYTES, error_type, read};
 use crate::environment::Shared;
+use crate::environment::api_error::ApiError;
 use crate::environment::invocation::InvokeResult;
 use crate::environment::state::Answer;
 

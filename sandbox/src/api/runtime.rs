@@ -11,11 +11,12 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 
-use super::error::{ApiError, accepted};
+use super::accepted;
 use super::extension::header;
 use super::response::response;
 use crate::environment::Shared;
-use crate::environment::invocation::Delivery;
+use crate::environment::api_error::ApiError;
+use crate::environment::invocation::NextInvocation;
 use crate::environment::state::Answer;
 
 /// Largest response of a buffered invocation: 6 MiB and 100 bytes.
@@ -36,7 +37,8 @@ pub(super) fn routes() -> Router<Arc<Shared>> {
 
 async fn next(State(environment): State<Arc<Shared>>) -> Result<Response, ApiError> {
     let waiting = environment.change(|state| state.runtime_next())?;
-    let Delivery { invocation, invocation_id, deadline_ms } = waiting.await.map_err(|_| ApiError::ended())?;
+    let NextInvocation { invocation, invocation_id, deadline_ms } =
+        waiting.await.map_err(|_| ApiError::ended())?;
     let mut builder = Response::builder()
         .header("Content-Type", "application/json")
         .header("Lambda-Runtime-Aws-Request-Id", &invocation.request_id)

@@ -10,9 +10,9 @@ use axum::routing::put;
 use http::{HeaderMap, StatusCode};
 use serde_json::json;
 
-use super::error::ApiError;
 use super::extension::{IDENTIFIER, header};
 use crate::environment::Shared;
+use crate::environment::api_error::ApiError;
 use crate::telemetry::subscription::Subscription;
 
 pub(super) fn routes() -> Router<Arc<Shared>> {

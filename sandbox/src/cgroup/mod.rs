@@ -26,14 +26,14 @@ const MINIMUM_QUOTA_US: u64 = 1_000;
 const MAX_TASKS: u32 = 1024;
 
 /// How long a freeze or thaw may take to be reported complete. Tasks in uninterruptible sleep delay it.
-const FREEZER_PATIENCE: Duration = Duration::from_secs(2);
+const FREEZER_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A control group operation that failed.
 #[derive(Debug, Error)]
 pub enum CgroupError {
     #[error("cannot {action} {path}")]
     File { action: &'static str, path: PathBuf, source: io::Error },
-    #[error("{path} did not become {state} within {FREEZER_PATIENCE:?}")]
+    #[error("{path} did not become {state} within {FREEZER_TIMEOUT:?}")]
     FreezerStuck { path: PathBuf, state: &'static str },
 }
 
@@ -232,7 +232,7 @@ fn quota_us(vcpus: f64) -> u64 {
 fn await_freezer(path: &Path, state: &'static str, reached: impl Fn() -> bool) -> Result<(), CgroupError> {
     let started = Instant::now();
     while !reached() {
-        if started.elapsed() > FREEZER_PATIENCE {
+        if started.elapsed() > FREEZER_TIMEOUT {
             return Err(CgroupError::FreezerStuck { path: path.to_owned(), state });
         }
         std::thread::sleep(Duration::from_micros(50));

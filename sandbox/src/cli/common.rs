@@ -8,15 +8,15 @@ use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 
 use crate::control::{ControlPlane, Folders};
-use crate::environment::Host;
+use crate::environment::Platform;
 use crate::faults::Settings;
 use crate::fleet::{Fleet, FleetSettings};
-use crate::host;
+use crate::machine_setup;
 use crate::supervisor::Isolation;
 use crate::trace::Trace;
 
 /// How long environments may take to end; SHUTDOWN has two seconds, a running invocation may need more.
-const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(15);
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Settings of a sandbox.
 #[derive(Debug, Args)]
@@ -68,7 +68,7 @@ pub(super) struct Pace {
 
 /// A sandbox without an address.
 pub(super) struct Sandbox {
-    pub(super) host: Arc<Host>,
+    pub(super) platform: Arc<Platform>,
     pub(super) fleet: Arc<Fleet>,
     pub(super) plane: Arc<ControlPlane>,
     folders: Folders,
@@ -87,7 +87,7 @@ impl Common {
             IsolationChoice::User => Some(Isolation::UserNamespaces),
             IsolationChoice::None => Some(Isolation::Processes),
         };
-        let options = host::Options {
+        let options = machine_setup::Options {
             data: self.data,
             account: self.account,
             trace,
@@ -95,13 +95,13 @@ impl Common {
             limits: !self.no_limits,
             faults: self.faults,
         };
-        let host = Arc::new(host::prepare(options)?);
-        host::say_what_is_off(&host);
-        let fleet = Fleet::start(host.clone(), pace.fleet);
+        let platform = Arc::new(machine_setup::prepare(options)?);
+        machine_setup::log_unavailable_features(&platform);
+        let fleet = Fleet::start(platform.clone(), pace.fleet);
         let plane = ControlPlane::new(fleet.clone(), &self.region, pace.update_delay, pace.control_rate);
         let layers = self.layer.iter().map(|layer| layer.canonicalize().unwrap_or_else(|_| layer.clone()));
         let folders = Folders { layers: layers.collect() };
-        Ok(Sandbox { host, fleet, plane: Arc::new(plane), folders })
+        Ok(Sandbox { platform, fleet, plane: Arc::new(plane), folders })
     }
 }
 
@@ -125,12 +125,12 @@ impl Sandbox {
     /// Shuts every environment down properly, unless `hurry` comes first.
     pub(super) async fn stop(self, hurry: impl Future) {
         let left = tokio::select! {
-            left = self.fleet.shut_down(SHUTDOWN_PATIENCE) => left,
+            left = self.fleet.shut_down(SHUTDOWN_TIMEOUT) => left,
             _ = hurry => 1,
         };
         if left > 0 {
             tracing::warn!(left, "environments did not end by themselves and are killed");
         }
-        host::clean_up(&self.host);
+        machine_setup::clean_up(&self.platform);
     }
 }

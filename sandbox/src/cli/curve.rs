@@ -65,7 +65,7 @@ impl Point {
     }
 
     /// What went wrong first, in one line.
-    pub(super) fn complaint(&self) -> Option<String> {
+    pub(super) fn warning(&self) -> Option<String> {
         let error = self.first_error.as_ref()?;
         Some(format!("{} MB: {} invocation(s) failed: {error}", self.memory_mb, self.failed))
     }
@@ -194,7 +194,7 @@ mod tests {
         point.add(&report(11.0, None), &Value::Null, None);
         assert_eq!(point.warm_ms, [10.0, 11.0]);
         assert_eq!((point.init_ms, point.cold_ms), (Some(20.0), Some(30.0)));
-        assert_eq!(point.complaint().unwrap(), "128 MB: 1 invocation(s) failed: T: m");
+        assert_eq!(point.warning().unwrap(), "128 MB: 1 invocation(s) failed: T: m");
     }
 
     #[test]

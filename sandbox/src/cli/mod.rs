@@ -11,7 +11,7 @@ use clap::{Parser, Subcommand};
 use std::path::PathBuf;
 
 use crate::faults;
-use crate::supervisor::{inside, launch};
+use crate::supervisor::{launch, server};
 
 /// A local AWS Lambda: real processes, limits, freezing, extensions and telemetry.
 #[derive(Debug, Parser)]
@@ -31,8 +31,8 @@ enum Command {
     Power(power::Power),
     #[command(name = launch::SUBCOMMAND, hide = true)]
     Launch { setup: String },
-    #[command(name = inside::SUBCOMMAND, hide = true)]
-    Inside { setup: String },
+    #[command(name = server::SUBCOMMAND, hide = true)]
+    Supervise { setup: String },
     #[command(name = faults::SUBCOMMAND, hide = true)]
     Neighbour { entrances: Vec<PathBuf> },
 }
@@ -45,7 +45,7 @@ impl Cli {
             Command::Invoke(invoke) => runtime()?.block_on(invoke.run()),
             Command::Power(power) => runtime()?.block_on(power.run()),
             Command::Launch { setup } => launch::run(&setup),
-            Command::Inside { setup } => inside::run(&setup).map(|()| 0),
+            Command::Supervise { setup } => server::run(&setup).map(|()| 0),
             Command::Neighbour { entrances } => Ok(faults::spin(&entrances).map(|()| 0)?),
         }
     }

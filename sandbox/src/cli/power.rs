@@ -41,7 +41,7 @@ pub(super) struct Power {
 }
 
 impl Power {
-    /// The table goes to standard output, progress and complaints to standard error. The exit code is 1 if nothing
+    /// The table goes to standard output, progress and warnings to standard error. The exit code is 1 if nothing
     /// could be measured.
     pub(super) async fn run(self) -> anyhow::Result<i32> {
         let payload = payload(&self.payload)?;
@@ -59,12 +59,12 @@ impl Power {
         sandbox.stop(tokio::signal::ctrl_c()).await;
         let (name, points) = outcome?;
         print!("{}", table(&points));
-        points.iter().filter_map(Point::complaint).for_each(|complaint| eprintln!("{complaint}"));
+        points.iter().filter_map(Point::warning).for_each(|warning| eprintln!("{warning}"));
         if let Some(file) = file {
             let curve: Vec<Value> = points.iter().map(Point::json).collect();
             let cpus = std::thread::available_parallelism().map_or(1, usize::from);
             let saved = json!({
-                "function": name, "architecture": Architecture::host().as_str(), "host_cpus": cpus,
+                "function": name, "architecture": Architecture::current().as_str(), "host_cpus": cpus,
                 "warm_invocations": self.count, "curve": curve,
             });
             serde_json::to_writer_pretty(file, &saved).context("cannot write the curve")?;
@@ -105,7 +105,7 @@ async fn measure(
 
 /// A curve without limits is flat, and one beyond the machine's CPUs is too slow: better to say so.
 fn warn_of_limits(sandbox: &Sandbox, sizes: &[u32]) {
-    if sandbox.host.hierarchy.missing().contains(&"cpu") {
+    if sandbox.platform.hierarchy.missing().contains(&"cpu") {
         tracing::warn!(
             "CPU is not limited here: every size has all of it, so the curve says nothing of Lambda"
         );

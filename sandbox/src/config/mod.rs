@@ -1,6 +1,6 @@
 //! What a function is: the part of its configuration that decides how it runs.
 //!
-//! Versions, aliases, tags and revision ids belong to [`crate::control`]; this is the immutable value that an
+//! Versions, aliases, tags and revision ids belong to the `control` module; this is the immutable value that an
 //! execution environment is started from.
 
 mod command;
@@ -83,7 +83,7 @@ impl Architecture {
     }
 
     /// The machine this runs on.
-    pub fn host() -> Architecture {
+    pub fn current() -> Architecture {
         if cfg!(target_arch = "aarch64") { Architecture::Arm64 } else { Architecture::X86_64 }
     }
 }

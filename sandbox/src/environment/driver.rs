@@ -14,16 +14,16 @@ use super::init::Phase;
 use super::invocation::InvokeRequest;
 pub use super::provision::ProvisionError;
 use super::provision::Provisioned;
-use super::{Host, Inside, Milestone, OnMilestone, Order};
+use super::{Inside, Milestone, OnMilestone, Order, Platform};
 use crate::config::{FunctionConfig, InitializationType};
-use crate::supervisor::host::Program;
+use crate::supervisor::client::Program;
 use crate::supervisor::protocol::ProcessId;
 use crate::telemetry::event::{Category, Event};
 use crate::telemetry::logs::{LogReader, OnLine};
 
 /// What an environment is made from.
 pub(super) struct Around {
-    pub(super) host: Arc<Host>,
+    pub(super) platform: Arc<Platform>,
     pub(super) id: String,
     pub(super) function: Arc<FunctionConfig>,
     pub(super) opt: PathBuf,
@@ -38,7 +38,7 @@ pub(super) async fn run(
     inside: Arc<OnceLock<Inside>>,
 ) {
     let made = Provisioned::make(&around).await;
-    let Around { host, id, function, .. } = around;
+    let Around { platform, id, function, .. } = around;
     match made {
         Ok(provisioned) => {
             let _ = inside.set(Inside {
@@ -54,7 +54,7 @@ pub(super) async fn run(
         Err(error) => {
             let message = chain(&error);
             tracing::error!(function = %function.name, error = %message, "cannot start an environment");
-            host.trace.event(
+            platform.trace.event(
                 "environment.failed",
                 json!({"environment": id, "function": function.name, "error": message}),
             );

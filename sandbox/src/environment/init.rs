@@ -12,7 +12,7 @@ use super::failure::Failure;
 use super::state::{MAX_EXTENSIONS, State};
 use super::variables;
 use crate::config::InitializationType;
-use crate::supervisor::host::Program;
+use crate::supervisor::client::Program;
 use crate::telemetry::event::Category;
 use crate::time::millis;
 

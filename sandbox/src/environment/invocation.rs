@@ -32,7 +32,7 @@ pub struct Invocation {
 
 /// What the runtime gets from `next`.
 #[derive(Clone, Debug)]
-pub struct Delivery {
+pub struct NextInvocation {
     /// The invocation.
     pub invocation: Arc<Invocation>,
     /// [`InFlight::invocation_id`].

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::driver::Driver;
 use super::failure::Failure;
 use super::init::Phase;
-use super::invocation::{Completion, Delivery, InFlight, Invocation, InvokeRequest};
+use super::invocation::{Completion, InFlight, Invocation, InvokeRequest, NextInvocation};
 use super::report::Report;
 use crate::cgroup::CpuUsage;
 use crate::time::{epoch_ms, millis, now};
@@ -106,7 +106,8 @@ impl Driver {
         let left = deadline.saturating_duration_since(Instant::now());
         let deadline_ms = epoch_ms(now() + left);
         let event = invoke_event(invocation, deadline_ms);
-        let mut delivery = Some(Delivery { invocation: invocation.clone(), invocation_id, deadline_ms });
+        let mut delivery =
+            Some(NextInvocation { invocation: invocation.clone(), invocation_id, deadline_ms });
         let id = &invocation.request_id;
         shared.change(|state| {
             for extension in state.extensions.iter_mut().filter(|known| known.events.invoke) {

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::driver::Driver;
 use super::failure::Failure;
-use super::invocation::{Completion, Delivery, InFlight, InvokeRequest};
+use super::invocation::{Completion, InFlight, InvokeRequest, NextInvocation};
 use super::invoke::status;
 use super::report::Report;
 use super::{Milestone, OnMilestone, Order, Shared};
@@ -80,7 +80,7 @@ async fn invoke(shared: &Arc<Shared>, request: InvokeRequest) {
     let in_flight = InFlight::new(caller, shared.answered.clone());
     let invocation_id = in_flight.invocation_id.clone();
     shared.change(|state| state.in_flight.insert(id.clone(), in_flight));
-    let mut delivery = Some(Delivery { invocation, invocation_id, deadline_ms });
+    let mut delivery = Some(NextInvocation { invocation, invocation_id, deadline_ms });
     let done = shared.wait(Some(deadline), |state| {
         if let Some(ready) = delivery.take_if(|_| !state.runtime.waiters.is_empty()) {
             state.deliver(ready);

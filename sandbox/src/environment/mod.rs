@@ -6,8 +6,9 @@
 //! - [`provision`]: what exists around it (folders, mounts, control group, address);
 //! - [`variables`]: what its processes are told; [`report`]: what it is billed; [`failure`]: how it goes wrong.
 //!
-//! Which environment gets which invocation is [`crate::fleet`]'s business.
+//! The `fleet` module chooses the environment of each invocation.
 
+pub mod api_error;
 mod driver;
 pub mod extension;
 pub mod failure;
@@ -28,14 +29,16 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
+use tokio::net::TcpListener;
 use tokio::sync::{Notify, mpsc};
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 
 use crate::cgroup::Hierarchy;
 use crate::config::{FunctionConfig, Interpreters};
 use crate::faults::{Faults, Neighbours, Settings};
 use crate::supervisor::Isolation;
-use crate::supervisor::host::Supervisor;
+use crate::supervisor::client::Supervisor;
 use crate::telemetry::hub::Hub;
 use crate::trace::Trace;
 
@@ -49,8 +52,11 @@ use state::State;
 /// this is sized for.
 pub const MANAGED_CONCURRENCY: usize = 16;
 
+/// Serves the APIs of one environment on a listener, until the task is aborted.
+pub type ServeApi = fn(TcpListener, Arc<Shared>) -> JoinHandle<()>;
+
 /// What all environments of one sandbox share.
-pub struct Host {
+pub struct Platform {
     /// The `lambda-sandbox` binary, which is also the supervisor.
     pub helper: PathBuf,
     /// How processes are kept apart.
@@ -71,9 +77,11 @@ pub struct Host {
     pub run_directory: PathBuf,
     /// Log files; kept.
     pub log_directory: PathBuf,
+    /// Serves the APIs inside an environment. It is passed in because `api` depends on this module.
+    pub serve_api: ServeApi,
 }
 
-impl Host {
+impl Platform {
     /// Replaces the faults in force. Fails on values out of range, or if a process that competes for CPU cannot be
     /// started; everything is then as before.
     pub fn set_faults(&self, settings: Settings) -> anyhow::Result<()> {
@@ -193,7 +201,7 @@ struct Inside {
 impl Environment {
     /// Starts provisioning and Init at once. `opt` is the folder whose contents appear at `/opt`.
     pub fn start(
-        host: Arc<Host>,
+        platform: Arc<Platform>,
         function: Arc<FunctionConfig>,
         opt: PathBuf,
         on_milestone: OnMilestone,
@@ -202,7 +210,7 @@ impl Environment {
         let (orders, incoming) = mpsc::unbounded_channel();
         let answered = Arc::new(AtomicBool::new(false));
         let inside = Arc::new(OnceLock::new());
-        let around = driver::Around { host, id: id.clone(), function, opt, answered: answered.clone() };
+        let around = driver::Around { platform, id: id.clone(), function, opt, answered: answered.clone() };
         tokio::spawn(driver::run(around, incoming, on_milestone, inside.clone()));
         Environment { id, orders, answered, inside }
     }

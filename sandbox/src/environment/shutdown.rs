@@ -21,7 +21,7 @@ const INTERNAL_BUDGET: Duration = Duration::from_millis(500);
 const RUNTIME_SHARE: f64 = 0.3;
 
 /// How long the kernel may take to let killed processes go.
-const KILL_PATIENCE: Duration = Duration::from_secs(10);
+const KILL_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Driver {
     /// Ends this generation of processes; the next invocation starts another, with the same `/tmp`.
@@ -114,7 +114,7 @@ impl Driver {
         let shared = self.provisioned.shared.clone();
         let before = shared.change(|state| state.times_emptied);
         self.provisioned.supervisor.kill_all();
-        let emptied = shared.wait(Some(Instant::now() + KILL_PATIENCE), |state| {
+        let emptied = shared.wait(Some(Instant::now() + KILL_TIMEOUT), |state| {
             (state.times_emptied > before || state.supervisor_gone.is_some()).then_some(())
         });
         if emptied.await.is_none() {

@@ -11,8 +11,8 @@ use uuid::Uuid;
 
 use super::extension::{EventSet, Extension, ExtensionState};
 use super::failure::Failure;
-use super::invocation::{Delivery, InFlight};
-use crate::api::error::ApiError;
+use super::invocation::{InFlight, NextInvocation};
+use crate::environment::api_error::ApiError;
 use crate::supervisor::protocol::{ExitStatus, Notice, ProcessId};
 
 /// Extensions an environment may have, internal ones included (Lambda quota).
@@ -63,7 +63,7 @@ pub struct Runtime {
     /// What it posted to `restore/error`.
     pub restore_error: Option<String>,
     /// Its pending `next` calls.
-    pub waiters: VecDeque<oneshot::Sender<Delivery>>,
+    pub waiters: VecDeque<oneshot::Sender<NextInvocation>>,
 }
 
 /// What a runtime posts for an invocation, by the name of the state it leads to.
@@ -238,7 +238,7 @@ impl State {
     }
 
     /// The runtime asks for its next invocation.
-    pub fn runtime_next(&mut self) -> Result<oneshot::Receiver<Delivery>, ApiError> {
+    pub fn runtime_next(&mut self) -> Result<oneshot::Receiver<NextInvocation>, ApiError> {
         if !self.managed_instances && self.in_flight.values().any(|known| !known.is_answered()) {
             return Err(ApiError::invalid_transition("Running", "Ready"));
         }
@@ -283,7 +283,7 @@ impl State {
     }
 
     /// Gives an invocation to the runtime; `false` when it does not wait for one.
-    pub fn deliver(&mut self, mut delivery: Delivery) -> bool {
+    pub fn deliver(&mut self, mut delivery: NextInvocation) -> bool {
         while let Some(waiter) = self.runtime.waiters.pop_front() {
             match waiter.send(delivery) {
                 Ok(()) => return true,

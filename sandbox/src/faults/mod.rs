@@ -8,15 +8,11 @@ mod neighbours;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
 
 use clap::Args;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 pub use neighbours::{Neighbours, SUBCOMMAND, spin};
-
-use crate::telemetry::event::{Category, Event, Record, Schema};
 
 /// A hundred years, in milliseconds: further from now times cannot be written as Lambda writes them.
 const MAX_CLOCK_OFFSET_MS: u64 = 100 * 365 * 24 * 3_600_000;
@@ -77,31 +73,10 @@ impl Faults {
         self.settings.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Replaces what is set. Neighbours are not started by this: see [`crate::environment::Host::set_faults`].
+    /// Replaces what is set. Neighbours are not started by this: `environment::Platform::set_faults` does that.
     pub fn set(&self, settings: Settings) {
         crate::time::set_offset_ms(settings.clock_offset_ms);
         *self.settings.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
-    }
-
-    /// A batch as it is to be delivered.
-    pub async fn spoil(&self, mut batch: Vec<String>) -> Vec<String> {
-        let settings = self.settings();
-        if let Some(delay_ms) = settings.delay_telemetry_ms {
-            tokio::time::sleep(Duration::from_millis(delay_ms)).await;
-        }
-        if !settings.lose_telemetry.is_empty() {
-            batch.retain(|event| !settings.loses(event));
-        }
-        if settings.unknown_telemetry && !batch.is_empty() {
-            let record = Record::Platform(serde_json::json!({"x": [1, 2, 3]}));
-            let event = Event { record, ..Event::platform("platform.somethingNew", Value::Null) };
-            debug_assert_eq!(event.category, Category::Platform);
-            batch.push(event.to_json(Schema::V2025_01_29, crate::config::LogFormat::Text).to_string());
-        }
-        if settings.reorder_telemetry {
-            batch.reverse();
-        }
-        batch
     }
 
     /// Whether the batch just delivered is to be delivered again.
@@ -126,10 +101,5 @@ impl Settings {
             );
         }
         Ok(())
-    }
-
-    fn loses(&self, event: &str) -> bool {
-        let event: Value = serde_json::from_str(event).unwrap_or_default();
-        self.lose_telemetry.iter().any(|kind| event["type"] == kind.as_str())
     }
 }

@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 
 use crate::config::{FunctionConfig, InitializationType};
 use crate::environment::invocation::InvokeRequest;
-use crate::environment::{Environment, Host, MANAGED_CONCURRENCY, Milestone, OnMilestone};
+use crate::environment::{Environment, MANAGED_CONCURRENCY, Milestone, OnMilestone, Platform};
 use crate::layers::{self, LayerError};
 use pool::{Member, Pool};
 
@@ -22,7 +22,7 @@ const REAP_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Longer than a round trip to real Lambda, and than the stall of a throttled runtime that asks for its next
 /// invocation (one CFS period).
-const SETTLE_PATIENCE: Duration = Duration::from_millis(25);
+const SETTLE_TIMEOUT: Duration = Duration::from_millis(25);
 
 /// How environments are scaled.
 #[derive(Clone, Debug)]
@@ -63,7 +63,7 @@ pub enum FleetError {
 
 /// All environments.
 pub struct Fleet {
-    host: Arc<Host>,
+    platform: Arc<Platform>,
     settings: FleetSettings,
     state: Mutex<State>,
     changed: Notify,
@@ -94,9 +94,9 @@ impl State {
 
 impl Fleet {
     /// An empty fleet, and the task that reaps idle environments as long as it lives.
-    pub fn start(host: Arc<Host>, settings: FleetSettings) -> Arc<Fleet> {
+    pub fn start(platform: Arc<Platform>, settings: FleetSettings) -> Arc<Fleet> {
         let fleet = Arc::new_cyclic(|myself| Fleet {
-            host,
+            platform,
             settings,
             state: Mutex::default(),
             changed: Notify::new(),
@@ -114,16 +114,16 @@ impl Fleet {
     }
 
     /// What all environments share.
-    pub fn host(&self) -> &Host {
-        &self.host
+    pub fn platform(&self) -> &Platform {
+        &self.platform
     }
 
     /// Sends an invocation to an idle environment of `target`, or starts one.
     ///
     /// An environment whose caller has just been answered is about to be idle. On real Lambda the way to the
-    /// caller and back hides that moment; here it is waited for, at most [`SETTLE_PATIENCE`].
+    /// caller and back hides that moment; here it is waited for, at most [`SETTLE_TIMEOUT`].
     pub async fn invoke(&self, target: &Target, request: InvokeRequest) -> Result<(), FleetError> {
-        let deadline = tokio::time::Instant::now() + SETTLE_PATIENCE;
+        let deadline = tokio::time::Instant::now() + SETTLE_TIMEOUT;
         let key = (target.config.name.clone(), target.config.version.clone());
         loop {
             let changed = self.changed.notified();
@@ -177,7 +177,7 @@ impl Fleet {
             For::Reserve => (true, None),
             For::Tenant(tenant_id) => (false, tenant_id),
         };
-        let environment = Environment::start(self.host.clone(), config, opt, callback);
+        let environment = Environment::start(self.platform.clone(), config, opt, callback);
         state.pool(target).add(Member {
             environment: environment.clone(),
             generation: target.generation,
@@ -229,9 +229,9 @@ impl Fleet {
         }
     }
 
-    /// Shuts all environments down and waits for them, at most `patience`. The number that did not end.
-    pub async fn shut_down(&self, patience: Duration) -> usize {
-        let deadline = tokio::time::Instant::now() + patience;
+    /// Shuts all environments down and waits for them, at most `timeout`. The number that did not end.
+    pub async fn shut_down(&self, timeout: Duration) -> usize {
+        let deadline = tokio::time::Instant::now() + timeout;
         for pool in self.lock().pools.values_mut() {
             pool.advance(u64::MAX);
         }
@@ -264,7 +264,7 @@ impl Fleet {
         if let Some(path) = state.laid.get(&config.layers) {
             return Ok(path.clone());
         }
-        let path = self.host.run_directory.join(format!("opt-{}", state.laid.len()));
+        let path = self.platform.run_directory.join(format!("opt-{}", state.laid.len()));
         layers::lay(&config.layers, &path)?;
         state.laid.insert(config.layers.clone(), path.clone());
         Ok(path)

@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{getegid, geteuid};
 
-use super::{Isolation, Setup, inside};
+use super::{Isolation, Setup, server};
 
 /// Hidden subcommand that runs [`run`].
 pub const SUBCOMMAND: &str = "supervise";
@@ -26,7 +26,7 @@ pub fn run(setup_json: &str) -> anyhow::Result<i32> {
     }
     let mut child = Command::new("/proc/self/exe")
         .arg0("lambda-sandbox")
-        .arg(inside::SUBCOMMAND)
+        .arg(server::SUBCOMMAND)
         .arg(setup_json)
         .stdin(Stdio::inherit())
         .spawn()?;

@@ -5,15 +5,15 @@
 //! nothing can outlive it. It mounts, starts, signals and reaps on request of the sandbox; it decides nothing.
 //!
 //! - [`protocol`]: what the two say to each other, over a socket of packets;
-//! - [`host`]: the sandbox's end;
-//! - [`inside`]: the supervisor's end;
+//! - [`client`]: the sandbox's end;
+//! - [`server`]: the supervisor's end;
 //! - [`launch`]: from the sandbox's namespaces into the environment's.
 
-pub mod host;
-pub mod inside;
+pub mod client;
 pub mod launch;
 mod mounts;
 pub mod protocol;
+pub mod server;
 mod tree;
 
 use std::path::PathBuf;

@@ -18,6 +18,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 
+use super::faults::apply as apply_faults;
 use super::queue::SharedQueue;
 use super::subscription::Destination;
 use crate::faults::Faults;
@@ -41,7 +42,8 @@ pub async fn run(
         if running.wait_for(|running| *running).await.is_err() {
             return;
         }
-        let batch = faults.spoil(queue.next_batch().await).await;
+        let batch = queue.next_batch().await;
+        let batch = apply_faults(&faults.settings(), batch).await;
         if batch.is_empty() {
             continue;
         }

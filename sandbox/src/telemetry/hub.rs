@@ -127,9 +127,9 @@ impl Hub {
         }
     }
 
-    /// Waits until nothing is queued, at most `patience`.
-    pub async fn drained(&self, patience: Duration) {
-        let deadline = tokio::time::Instant::now() + patience;
+    /// Waits until nothing is queued, at most `timeout`.
+    pub async fn drained(&self, timeout: Duration) {
+        let deadline = tokio::time::Instant::now() + timeout;
         while tokio::time::Instant::now() < deadline {
             if self.lock().subscribers.iter().all(|subscriber| subscriber.queue.is_empty()) {
                 return;

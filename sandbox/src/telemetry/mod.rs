@@ -9,6 +9,7 @@
 
 pub mod delivery;
 pub mod event;
+mod faults;
 pub mod hub;
 pub mod logs;
 pub mod queue;

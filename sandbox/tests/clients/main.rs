@@ -12,7 +12,7 @@ mod sandbox;
 use std::path::Path;
 use std::process::Command;
 
-use sandbox::{Builder, PUPPET, Sandbox};
+use sandbox::{Builder, IDLE_SCRIPT, Sandbox};
 
 fn run(program: &str, arguments: &[&str], sandbox: &Sandbox) -> String {
     let output = Command::new(program)
@@ -43,7 +43,7 @@ fn has(program: &str, arguments: &[&str], name: &str) -> bool {
 
 /// A sandbox with some function, so that its folder is a real one.
 fn start() -> Sandbox {
-    Builder::new().function("other", "", PUPPET).arguments(&["--update-delay-ms", "50"]).start()
+    Builder::new().function("other", "", IDLE_SCRIPT).arguments(&["--update-delay-ms", "50"]).start()
 }
 
 #[test]

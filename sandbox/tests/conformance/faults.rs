@@ -2,21 +2,21 @@
 
 use serde_json::json;
 
-use crate::puppets::{Listener, PuppetExtension, PuppetRuntime, Stage, request_id};
-use crate::sandbox::{Builder, PUPPET, Sandbox, is_root, wait_until};
+use crate::fakes::{FakeExtension, FakeRuntime, Listener, TestEnvironment, request_id};
+use crate::sandbox::{Builder, IDLE_SCRIPT, Sandbox, is_root, wait_until};
 
 /// A sandbox with `arguments`, its extension subscribed, one invocation served and still thawed for the extension.
-fn subscribed(arguments: &[&str]) -> (Sandbox, PuppetExtension, PuppetRuntime, Listener) {
-    let builder = Builder::new().function("fn", "timeout_s = 30", PUPPET).extension("a", PUPPET);
+fn subscribed(arguments: &[&str]) -> (Sandbox, FakeExtension, FakeRuntime, Listener) {
+    let builder = Builder::new().function("fn", "timeout_s = 30", IDLE_SCRIPT).extension("a", IDLE_SCRIPT);
     let sandbox = builder.arguments(arguments).start();
     let _caller = sandbox.invoke_later("fn", "{}");
     let api = sandbox.api(1);
     sandbox.await_event("extension.spawn", 1);
-    let extension = PuppetExtension::register(&api, "a", &["INVOKE", "SHUTDOWN"]);
+    let extension = FakeExtension::register(&api, "a", &["INVOKE", "SHUTDOWN"]);
     let listener = Listener::start(0);
     assert_eq!(extension.subscribe(listener.port, &["platform"], "2025-01-29").status, 200);
     let event = extension.next_later();
-    let runtime = PuppetRuntime { api };
+    let runtime = FakeRuntime { api };
     let invocation = runtime.next();
     event.join().unwrap().unwrap();
     runtime.respond(&request_id(&invocation), "1");
@@ -66,12 +66,12 @@ fn delays() {
 #[test]
 fn refused_subscriptions() {
     for (status, expected) in [("202", 202), ("400", 400), ("403", 403)] {
-        let builder = Builder::new().function("fn", "", PUPPET).extension("a", PUPPET);
+        let builder = Builder::new().function("fn", "", IDLE_SCRIPT).extension("a", IDLE_SCRIPT);
         let sandbox = builder.arguments(&["--fault-refuse-subscription", status]).start();
         let _caller = sandbox.invoke_later("fn", "{}");
         let api = sandbox.api(1);
         sandbox.await_event("extension.spawn", 1);
-        let extension = PuppetExtension::register(&api, "a", &["INVOKE"]);
+        let extension = FakeExtension::register(&api, "a", &["INVOKE"]);
         let answer = extension.subscribe(1, &["platform"], "2025-01-29");
         assert_eq!((answer.status, answer.error_type().as_str()), (expected, "Telemetry.NotSupported"));
     }
@@ -104,6 +104,8 @@ fn faults_at_run_time() {
     let (sandbox, extension, runtime, listener) = subscribed(&["--fault-lose-telemetry", "platform.start"]);
     let path = "/sandbox/faults";
     assert_eq!(sandbox.call("GET", path, "").json()["lose_telemetry"], json!(["platform.start"]));
+    // The batch that would have had the start event must be sent before the faults change.
+    listener.await_kind("platform.runtimeDone");
     let set = sandbox.call("PUT", path, r#"{"unknown_telemetry":true}"#);
     assert_eq!((set.status, &set.json()["lose_telemetry"]), (200, &json!([])));
     assert!(!listener.has("platform.start"));
@@ -131,9 +133,9 @@ fn faults_at_run_time() {
 #[test]
 fn clock_jump() {
     let hour_ms = 3_600_000;
-    let sandbox = Builder::new().function("fn", "timeout_s = 30", PUPPET).start();
+    let sandbox = Builder::new().function("fn", "timeout_s = 30", IDLE_SCRIPT).start();
     let _caller = sandbox.invoke_later("fn", "{}");
-    let runtime = PuppetRuntime { api: sandbox.api(1) };
+    let runtime = FakeRuntime { api: sandbox.api(1) };
     let mut invocation = runtime.next();
     for (number, offset_ms) in [0, hour_ms, -hour_ms].into_iter().enumerate() {
         if number > 0 {
@@ -167,41 +169,49 @@ fn clock_jump() {
 #[test]
 fn kill_on_request() {
     for (process, error_type) in [("runtime", "Runtime.ExitError"), ("extensions/a", "Extension.Crash")] {
-        let (stage, extension) = Stage::with_extension("timeout_s = 30");
+        let (environment, extension) = TestEnvironment::with_extension("timeout_s = 30");
         let event = extension.next_later();
-        let _invocation = stage.runtime.next();
+        let _invocation = environment.runtime.next();
         event.join().unwrap().unwrap();
-        let listed = stage.sandbox.call("GET", "/sandbox/environments", "").json()["Environments"].clone();
-        let environment = &listed[0];
-        assert_eq!((&environment["function"], &environment["api"]), (&json!("fn"), &json!(stage.api)));
-        assert_eq!(environment["extensions"], json!([{"name": "a", "state": "Running"}]));
-        let path = format!("/sandbox/environments/{}/kill", environment["environment"].as_str().unwrap());
+        let listed =
+            environment.sandbox.call("GET", "/sandbox/environments", "").json()["Environments"].clone();
+        let described = &listed[0];
+        assert_eq!((&described["function"], &described["api"]), (&json!("fn"), &json!(environment.api)));
+        assert_eq!(described["extensions"], json!([{"name": "a", "state": "Running"}]));
+        let path = format!("/sandbox/environments/{}/kill", described["environment"].as_str().unwrap());
         let body = |process: &str| json!({"process": process}).to_string();
-        assert_eq!(stage.sandbox.call("POST", &path, &body("extensions/b")).status, 404);
-        assert_eq!(stage.sandbox.call("POST", "/sandbox/environments/x/kill", &body(process)).status, 404);
-        assert_eq!(stage.sandbox.call("POST", &path, &body(process)).status, 204);
-        let answer = stage.caller.join().unwrap();
+        assert_eq!(environment.sandbox.call("POST", &path, &body("extensions/b")).status, 404);
+        assert_eq!(
+            environment.sandbox.call("POST", "/sandbox/environments/x/kill", &body(process)).status,
+            404
+        );
+        assert_eq!(environment.sandbox.call("POST", &path, &body(process)).status, 204);
+        let answer = environment.caller.join().unwrap();
         assert_eq!(answer.error_type(), error_type);
         assert!(answer.json()["errorMessage"].as_str().unwrap().ends_with("signal: killed"));
-        assert_eq!(stage.sandbox.await_event("environment.reset", 1)["error_type"], error_type);
-        stage.sandbox.await_event("shutdown.end", 1);
-        assert_eq!(stage.sandbox.call("POST", &path, &body(process)).status, 404, "nothing is left of it");
+        assert_eq!(environment.sandbox.await_event("environment.reset", 1)["error_type"], error_type);
+        environment.sandbox.await_event("shutdown.end", 1);
+        assert_eq!(
+            environment.sandbox.call("POST", &path, &body(process)).status,
+            404,
+            "the process has ended"
+        );
     }
 }
 
 /// A process killed while it is frozen fails the next invocation.
 #[test]
 fn killed_while_frozen() {
-    let stage = Stage::open(&[], "");
-    let invocation = stage.runtime.next();
-    stage.runtime.respond(&request_id(&invocation), "1");
-    let _next = stage.runtime.next_later();
-    stage.sandbox.await_event("environment.freeze", 1);
-    let listed = stage.sandbox.call("GET", "/sandbox/environments", "").json();
+    let environment = TestEnvironment::start(&[], "");
+    let invocation = environment.runtime.next();
+    environment.runtime.respond(&request_id(&invocation), "1");
+    let _next = environment.runtime.next_later();
+    environment.sandbox.await_event("environment.freeze", 1);
+    let listed = environment.sandbox.call("GET", "/sandbox/environments", "").json();
     let id = listed["Environments"][0]["environment"].as_str().unwrap().to_owned();
     let path = format!("/sandbox/environments/{id}/kill");
-    assert_eq!(stage.sandbox.call("POST", &path, r#"{"process":"runtime"}"#).status, 204);
-    assert_eq!(stage.sandbox.invoke("fn", "{}").error_type(), "Runtime.ExitError");
+    assert_eq!(environment.sandbox.call("POST", &path, r#"{"process":"runtime"}"#).status, 204);
+    assert_eq!(environment.sandbox.invoke("fn", "{}").error_type(), "Runtime.ExitError");
 }
 
 /// Neighbours take CPU from a function that has a whole one to use, and are gone when they are no longer wanted.
@@ -217,7 +227,7 @@ fn cpu_contention() {
     assert_eq!(sandbox.call("PUT", "/sandbox/faults", &body).status, 200);
     assert_eq!(neighbours_of(&sandbox).len(), neighbours);
     let _caller = sandbox.invoke_later("fn", "{}");
-    let runtime = PuppetRuntime { api: sandbox.api(1) };
+    let runtime = FakeRuntime { api: sandbox.api(1) };
     sandbox.await_event("runtime.spawn", 1);
     let invocation = runtime.next();
     std::thread::sleep(std::time::Duration::from_secs(2));

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 
-use crate::puppets::{PuppetRuntime, request_id};
+use crate::fakes::{FakeRuntime, request_id};
 use crate::sandbox::{Builder, Sandbox, is_root};
 
 /// A runtime that burns CPU from its second start marker on, while the test answers for it.
@@ -16,7 +16,7 @@ fn spin(memory_mb: u32) -> Value {
     let sandbox = Builder::new().function("fn", &settings, SPIN).start();
     favour(&sandbox);
     let _caller = sandbox.invoke_later("fn", "{}");
-    let runtime = PuppetRuntime { api: sandbox.api(1) };
+    let runtime = FakeRuntime { api: sandbox.api(1) };
     sandbox.await_event("runtime.spawn", 1);
     let invocation = runtime.next();
     std::thread::sleep(std::time::Duration::from_secs(3));
@@ -101,7 +101,7 @@ fn init_is_boosted() {
     let _caller = sandbox.invoke_later("fn", "{}");
     sandbox.await_event("runtime.spawn", 1);
     std::thread::sleep(std::time::Duration::from_millis(700));
-    let runtime = PuppetRuntime { api: sandbox.api(1) };
+    let runtime = FakeRuntime { api: sandbox.api(1) };
     let _invocation = runtime.next_later();
     let line = sandbox.await_event("init", 1);
     let ratio = line["cpu_ns"].as_f64().unwrap() / (line["init_us"].as_f64().unwrap() * 1000.0);
@@ -132,7 +132,7 @@ fn out_of_memory() {
         std::fs::write(toml, format!("runtime = '{runtime}'\ntimeout_s = 120")).unwrap();
         let sandbox = builder.start();
         let caller = sandbox.invoke_later("fn", "{}");
-        let _invocation = PuppetRuntime { api: sandbox.api(1) }.next();
+        let _invocation = FakeRuntime { api: sandbox.api(1) }.next();
         std::fs::write(&go, "").unwrap();
         let answer = caller.join().unwrap();
         assert_eq!(answer.error_type(), error_type);
@@ -143,7 +143,7 @@ fn out_of_memory() {
         sandbox.await_event("shutdown.end", 1);
         let _caller = sandbox.invoke_later("fn", "{}");
         sandbox.await_event("runtime.spawn", 2);
-        let again = PuppetRuntime { api: sandbox.api(1) }.next();
+        let again = FakeRuntime { api: sandbox.api(1) }.next();
         assert_eq!(again.status, 200);
     }
 }

@@ -2,17 +2,17 @@
 
 use std::collections::BTreeMap;
 
-use crate::puppets::{PuppetRuntime, request_id};
-use crate::sandbox::{Builder, PUPPET, Sandbox, is_root, wait_until};
+use crate::fakes::{FakeRuntime, request_id};
+use crate::sandbox::{Builder, IDLE_SCRIPT, Sandbox, is_root, wait_until};
 
 fn variables(text: &str) -> BTreeMap<String, String> {
     let pairs = text.lines().filter_map(|line| line.split_once('='));
     pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
 }
 
-/// Lets the puppet runtime of the first environment serve one invocation, up to the freeze.
-fn serve_one(sandbox: &Sandbox) -> PuppetRuntime {
-    let runtime = PuppetRuntime { api: sandbox.api(1) };
+/// Lets the fake runtime of the first environment serve one invocation, up to the freeze.
+fn serve_one(sandbox: &Sandbox) -> FakeRuntime {
+    let runtime = FakeRuntime { api: sandbox.api(1) };
     sandbox.await_event("runtime.spawn", 1);
     let invocation = runtime.next();
     runtime.respond(&request_id(&invocation), "1");
@@ -34,7 +34,7 @@ fn environment_variables() {
     let _caller = sandbox.invoke_later("fn", "{}");
     let extension = variables(&wait_until("variables", || sandbox.read("extension")));
     let api = sandbox.api(1);
-    crate::puppets::PuppetExtension::register(&api, "a", &["INVOKE"]);
+    crate::fakes::FakeExtension::register(&api, "a", &["INVOKE"]);
     let runtime = variables(&wait_until("variables", || sandbox.read("runtime")));
 
     let both = [
@@ -89,10 +89,10 @@ fn places_and_processes() {
          mv {0}.tmp {0}\nexec sleep 1000\n",
         out.display()
     );
-    let sandbox = builder.function("fn", "", &script).extension("a", PUPPET).start();
+    let sandbox = builder.function("fn", "", &script).extension("a", IDLE_SCRIPT).start();
     let _caller = sandbox.invoke_later("fn", "{}");
     sandbox.await_event("extension.spawn", 1);
-    crate::puppets::PuppetExtension::register(&sandbox.api(1), "a", &["INVOKE"]);
+    crate::fakes::FakeExtension::register(&sandbox.api(1), "a", &["INVOKE"]);
     let text = wait_until("output", || sandbox.read("out"));
     let lines: Vec<_> = text.lines().collect();
     assert_eq!(lines[0], "/var/task");
@@ -158,7 +158,7 @@ fn tmp_survives_a_reset() {
     for attempt in 1..=2 {
         let caller = sandbox.invoke_later("fn", "{}");
         sandbox.await_event("runtime.spawn", attempt);
-        let _next = PuppetRuntime { api: sandbox.api(1) }.next_later();
+        let _next = FakeRuntime { api: sandbox.api(1) }.next_later();
         caller.join().unwrap();
         sandbox.await_event("shutdown.end", attempt);
     }
@@ -176,7 +176,7 @@ fn orphans_do_not_survive_a_reset() {
     );
     let sandbox = builder.function("fn", "", &script).start();
     let caller = sandbox.invoke_later("fn", "{}");
-    let _next = PuppetRuntime { api: sandbox.api(1) }.next_later();
+    let _next = FakeRuntime { api: sandbox.api(1) }.next_later();
     caller.join().unwrap();
     sandbox.await_event("shutdown.end", 1);
     let size = || std::fs::metadata(sandbox.file("ticks")).map_or(0, |metadata| metadata.len());

@@ -16,10 +16,10 @@ use tempfile::TempDir;
 use crate::http::{Response, request};
 
 /// A script that only exists: the test itself then plays its part over the APIs.
-pub const PUPPET: &str = "#!/bin/sh\nexec sleep 1000\n";
+pub const IDLE_SCRIPT: &str = "#!/bin/sh\nexec sleep 1000\n";
 
 /// How long anything may take to happen on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(40);
+const EVENT_TIMEOUT: Duration = Duration::from_secs(40);
 
 /// What a sandbox is started with.
 pub struct Builder {
@@ -96,7 +96,7 @@ pub struct Sandbox {
     directory: TempDir,
 }
 
-/// Where test and puppets can both write. Environments have a `/tmp` of their own, so it must not lie there,
+/// Where test and fakes can both write. Environments have a `/tmp` of their own, so it must not lie there,
 /// as it would with a checkout in `/tmp`.
 fn shared_folder() -> &'static Path {
     let target = Path::new(env!("CARGO_TARGET_TMPDIR"));
@@ -202,7 +202,7 @@ impl Sandbox {
 }
 
 impl Drop for Sandbox {
-    /// The second signal does not wait for puppets that ignore SHUTDOWN.
+    /// The second signal does not wait for fakes that ignore SHUTDOWN.
     fn drop(&mut self) {
         self.signal(Signal::SIGINT);
         thread::sleep(Duration::from_millis(30));
@@ -218,7 +218,7 @@ pub fn wait_until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
         if let Some(found) = look() {
             return found;
         }
-        assert!(started.elapsed() < PATIENCE, "waited in vain for {what}");
+        assert!(started.elapsed() < EVENT_TIMEOUT, "waited in vain for {what}");
         thread::sleep(Duration::from_millis(5));
     }
 }

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::http::Response;
-use crate::sandbox::{Builder, PUPPET, Sandbox, wait_until};
+use crate::sandbox::{Builder, IDLE_SCRIPT, Sandbox, wait_until};
 
 /// Answers every invocation with `version`, which the environment tells.
 const TELLS_VERSION: &str = r#"#!/bin/sh
@@ -41,7 +41,7 @@ fn set_memory(sandbox: &Sandbox, memory_mb: u32) -> Value {
 /// Publishing makes numbered, frozen versions; without a change it returns the newest; guards are 412.
 #[test]
 fn publishing() {
-    let sandbox = Builder::new().function("fn", "", PUPPET).start();
+    let sandbox = Builder::new().function("fn", "", IDLE_SCRIPT).start();
     let path = format!("{FUNCTION}/versions");
     let first = sandbox.call("POST", &path, "{}");
     assert_eq!((first.status, &first.json()["Version"]), (201, &json!("1")));
@@ -116,7 +116,7 @@ fn aliases() {
 /// Reserved concurrency is a ceiling; beyond it callers are throttled.
 #[test]
 fn reserved_concurrency() {
-    let sandbox = Builder::new().function("fn", "timeout_s = 30", PUPPET).start();
+    let sandbox = Builder::new().function("fn", "timeout_s = 30", IDLE_SCRIPT).start();
     let path = "/2017-10-31/functions/fn/concurrency";
     assert_eq!(sandbox.call("PUT", path, r#"{"ReservedConcurrentExecutions":1}"#).status, 200);
     let _first = sandbox.invoke_later("fn", "{}");
@@ -133,7 +133,7 @@ fn reserved_concurrency() {
 /// So is the account's limit, which its settings tell.
 #[test]
 fn account_limit() {
-    let builder = Builder::new().function("fn", "timeout_s = 30", PUPPET);
+    let builder = Builder::new().function("fn", "timeout_s = 30", IDLE_SCRIPT);
     let sandbox = builder.arguments(&["--concurrency", "1"]).start();
     let settings = sandbox.call("GET", "/2016-08-19/account-settings/", "").json();
     assert_eq!(settings["AccountLimit"]["ConcurrentExecutions"], 1);
@@ -146,7 +146,7 @@ fn account_limit() {
 /// The control plane's own limit is for all operations but Invoke and GetFunction.
 #[test]
 fn control_plane_throttling() {
-    let builder = Builder::new().function("fn", "", PUPPET);
+    let builder = Builder::new().function("fn", "", IDLE_SCRIPT);
     let sandbox = builder.arguments(&["--control-rate", "2"]).start();
     let path = format!("{FUNCTION}/configuration");
     let answers: Vec<_> = (0..8).map(|_| sandbox.call("GET", &path, "")).collect();
@@ -157,7 +157,7 @@ fn control_plane_throttling() {
 /// Tags are listed, added and removed; they do not change the revision.
 #[test]
 fn tags() {
-    let sandbox = Builder::new().function("fn", "[tags]\nteam = 'a'", PUPPET).start();
+    let sandbox = Builder::new().function("fn", "[tags]\nteam = 'a'", IDLE_SCRIPT).start();
     let path = "/2017-03-31/tags/arn:aws:lambda:us-east-1:123456789012:function:fn";
     assert_eq!(sandbox.call("GET", path, "").json(), json!({"Tags": {"team": "a"}}));
     assert_eq!(sandbox.call("POST", path, r#"{"Tags":{"x:y":"z"}}"#).status, 204);
@@ -169,7 +169,7 @@ fn tags() {
 /// A deleted function is gone with its environments.
 #[test]
 fn deletion() {
-    let sandbox = Builder::new().function("fn", "", PUPPET).start();
+    let sandbox = Builder::new().function("fn", "", IDLE_SCRIPT).start();
     assert_eq!(sandbox.call("DELETE", FUNCTION, "").status, 204);
     assert_eq!(exception(&sandbox.invoke("fn", "{}")), (404, "ResourceNotFoundException".into()));
     assert_eq!(sandbox.call("DELETE", FUNCTION, "").status, 404);

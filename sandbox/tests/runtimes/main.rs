@@ -15,7 +15,7 @@ mod sandbox;
 mod streaming;
 
 use prepare::{Prepared, Skip};
-use sandbox::{Builder, PUPPET, Sandbox, is_root};
+use sandbox::{Builder, IDLE_SCRIPT, Sandbox, is_root};
 
 /// What differs between languages.
 struct Language {
@@ -30,7 +30,7 @@ struct Language {
 
 /// A sandbox with the function `fn` made of `prepared`.
 fn start(prepared: &Prepared, handler: &str, settings: &str) -> Sandbox {
-    let builder = Builder::new().function("fn", "", PUPPET);
+    let builder = Builder::new().function("fn", "", IDLE_SCRIPT);
     let folder = builder.path().join("functions/fn");
     std::fs::remove_file(folder.join("bootstrap")).unwrap();
     let layers = prepared.layer.iter().map(|layer| format!("{:?}", layer.display().to_string()));

@@ -98,8 +98,8 @@ fn power_where_memory_does_not_suffice() {
     assert_eq!((&small["failed"], &small["mean_ms"]), (&3.into(), &Value::Null), "left after three: {small}");
     assert_eq!(small["max_memory_used_mb"], 128);
     assert!(saved["curve"][1]["max_memory_used_mb"].as_u64().unwrap() >= 200);
-    let complaint = "128 MB: 3 invocation(s) failed: Runtime.ExitError: ";
-    assert!(measured.stderr().contains(complaint), "{}", measured.stderr());
+    let warning = "128 MB: 3 invocation(s) failed: Runtime.ExitError: ";
+    assert!(measured.stderr().contains(warning), "{}", measured.stderr());
     assert!(measured.stdout().contains("cheapest: 512 MB"), "{}", measured.stdout());
 }
 

@@ -57,8 +57,3 @@ impl IntoResponse for ApiError {
         (self.status, Json(body)).into_response()
     }
 }
-
-/// `{"status":"OK"}` with 202, the answer to reported errors and responses.
-pub(super) fn accepted() -> Response {
-    (StatusCode::ACCEPTED, Json(json!({"status": "OK"}))).into_response()
-}

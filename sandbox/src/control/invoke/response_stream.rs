@@ -13,11 +13,11 @@ use http_body_util::channel::{Channel, Sender};
 use serde_json::json;
 use tokio::sync::{mpsc, oneshot};
 
-use super::ControlPlane;
-use super::error::AwsError;
-use super::event_stream::{MAX_PAYLOAD_BYTES, event};
-use super::functions::Qualifier;
-use super::invoke::{Checked, MAX_SYNC_BYTES, Sent, empty, send};
+use crate::control::ControlPlane;
+use crate::control::functions::configuration::Qualifier;
+use crate::control::invoke::buffered::{Checked, MAX_SYNC_BYTES, Sent, empty, send};
+use crate::control::invoke::event_stream::{MAX_PAYLOAD_BYTES, event};
+use crate::control::server::error::AwsError;
 use crate::environment::invocation::{Completion, InvokeResult};
 
 /// Parts that wait for a slow caller; then the function waits too, as on Lambda.
@@ -29,7 +29,7 @@ const MAX_DETAILS_BYTES: usize = 64 * 1024;
 
 type Events = Sender<Bytes, Infallible>;
 
-pub(super) async fn invoke_with_response_stream(
+pub(in crate::control) async fn invoke_with_response_stream(
     State(plane): State<Arc<ControlPlane>>,
     Path(name): Path<String>,
     Query(query): Query<Qualifier>,

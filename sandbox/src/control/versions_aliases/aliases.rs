@@ -11,10 +11,10 @@ use http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::ControlPlane;
-use super::error::AwsError;
-use super::model::{Alias, LATEST, Record, new_revision_id};
-use super::name::FunctionRef;
+use crate::control::ControlPlane;
+use crate::control::catalog::function_ref::FunctionRef;
+use crate::control::catalog::record::{Alias, LATEST, Record, new_revision_id};
+use crate::control::server::error::AwsError;
 
 /// The request body of `CreateAlias` and `UpdateAlias`.
 #[derive(Deserialize)]
@@ -74,7 +74,7 @@ fn routing(config: RoutingConfig) -> Result<Option<(String, f64)>, AwsError> {
     }
 }
 
-pub(super) async fn create(
+pub(in crate::control) async fn create(
     State(plane): State<Arc<ControlPlane>>,
     Path(name): Path<String>,
     body: Bytes,
@@ -106,7 +106,7 @@ pub(super) async fn create(
     Ok((StatusCode::CREATED, Json(shown)))
 }
 
-pub(super) async fn update(
+pub(in crate::control) async fn update(
     State(plane): State<Arc<ControlPlane>>,
     Path((name, alias_name)): Path<(String, String)>,
     body: Bytes,
@@ -137,7 +137,7 @@ pub(super) async fn update(
     Ok(Json(shown))
 }
 
-pub(super) async fn get(
+pub(in crate::control) async fn get(
     State(plane): State<Arc<ControlPlane>>,
     Path((name, alias)): Path<(String, String)>,
 ) -> Answer {
@@ -148,7 +148,7 @@ pub(super) async fn get(
     Ok(Json(record.alias(&alias, found)))
 }
 
-pub(super) async fn delete(
+pub(in crate::control) async fn delete(
     State(plane): State<Arc<ControlPlane>>,
     Path((name, alias)): Path<(String, String)>,
 ) -> Result<StatusCode, AwsError> {
@@ -161,11 +161,11 @@ pub(super) async fn delete(
 /// `?FunctionVersion=`.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
-pub(super) struct Filter {
+pub(in crate::control) struct Filter {
     function_version: Option<String>,
 }
 
-pub(super) async fn list(
+pub(in crate::control) async fn list(
     State(plane): State<Arc<ControlPlane>>,
     Path(name): Path<String>,
     Query(filter): Query<Filter>,

@@ -11,9 +11,9 @@ use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 
-use super::catalog::Catalog;
-use super::model::{LATEST, Record, Revision, new_revision_id};
 use crate::config::{Architecture, FileError, FunctionConfig, FunctionFile, InitializationType, load_folder};
+use crate::control::catalog::Catalog;
+use crate::control::catalog::record::{LATEST, Record, Revision, new_revision_id};
 use crate::fleet::FleetError;
 
 /// Why functions cannot be loaded.
@@ -35,11 +35,11 @@ pub struct Folders {
 }
 
 /// A function from a folder, and how many environments it wants ready ahead of invocations.
-pub(super) type Loaded = (Record, u32);
+pub(in crate::control) type Loaded = (Record, u32);
 
 impl Folders {
     /// The functions in `folder`: itself, if it has a `function.toml`, else its sub-folders that have one.
-    pub(super) fn load(
+    pub(in crate::control) fn load(
         &self,
         folder: &Path,
         region: &str,
@@ -83,7 +83,7 @@ impl Folders {
             handler: file.handler,
             memory_mb: file.memory_mb,
             timeout: Duration::from_secs(file.timeout_s.into()),
-            architecture: file.architecture.unwrap_or_else(Architecture::host),
+            architecture: file.architecture.unwrap_or_else(Architecture::current),
             environment: file.environment,
             layers: layers.collect(),
             code,
@@ -117,7 +117,7 @@ impl Folders {
 
 /// Base64 of a SHA-256 over names and contents of all files, and their total size in bytes. Real Lambda hashes
 /// the uploaded zip; a folder has none. Unreadable files are left out.
-pub(super) fn fingerprint(folder: &Path) -> (String, u64) {
+pub(in crate::control) fn fingerprint(folder: &Path) -> (String, u64) {
     let mut files = Vec::new();
     collect(folder, &mut files);
     files.sort();

@@ -15,10 +15,10 @@ const END_BYTES: usize = 4;
 const STRING: u8 = 7;
 
 /// Largest payload of one message. Decoders take 16 MiB a message; AWS sends far smaller ones.
-pub(super) const MAX_PAYLOAD_BYTES: usize = 1024 * 1024;
+pub(in crate::control) const MAX_PAYLOAD_BYTES: usize = 1024 * 1024;
 
 /// One event called `event_type`; `payload` must not exceed [`MAX_PAYLOAD_BYTES`].
-pub(super) fn event(event_type: &str, content_type: &str, payload: &[u8]) -> Bytes {
+pub(in crate::control) fn event(event_type: &str, content_type: &str, payload: &[u8]) -> Bytes {
     debug_assert!(payload.len() <= MAX_PAYLOAD_BYTES);
     let mut headers = BytesMut::new();
     for (name, value) in

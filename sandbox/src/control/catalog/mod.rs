@@ -1,13 +1,17 @@
 //! All functions: how they are found and changed. No I/O and no clock but the one passed in.
 
+pub mod function_ref;
+pub mod record;
+pub mod update;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::error::AwsError;
-use super::model::{LATEST, Pending, Record, Revision, new_revision_id};
-use super::name::FunctionRef;
-use super::update::ConfigurationUpdate;
+use crate::control::catalog::function_ref::FunctionRef;
+use crate::control::catalog::record::{LATEST, Pending, Record, Revision, new_revision_id};
+use crate::control::catalog::update::ConfigurationUpdate;
+use crate::control::server::error::AwsError;
 use crate::fleet::Target;
 
 /// The functions of one account in one region.
@@ -147,7 +151,7 @@ impl Catalog {
     }
 
     /// Makes `latest` the new `$LATEST`, in force after the update delay.
-    pub(super) fn replace_latest(
+    pub(in crate::control) fn replace_latest(
         &mut self,
         name: &str,
         latest: Revision,
@@ -165,18 +169,18 @@ impl Catalog {
     }
 
     /// Forgets a function with all its versions.
-    pub(super) fn remove(&mut self, name: &str) {
+    pub(in crate::control) fn remove(&mut self, name: &str) {
         self.records.remove(name);
     }
 
     /// How long a change stays `InProgress`.
-    pub(super) fn update_delay(&self) -> Duration {
+    pub(in crate::control) fn update_delay(&self) -> Duration {
         self.update_delay
     }
 }
 
 /// Refuses a change while another is in progress, or when the caller's idea of the function is out of date.
-pub(super) fn check_change(record: &Record, revision_id: Option<&str>) -> Result<(), AwsError> {
+pub(in crate::control) fn check_change(record: &Record, revision_id: Option<&str>) -> Result<(), AwsError> {
     if record.pending.is_some() {
         let message = format!(
             "The operation cannot be performed at this time. An update is in progress for resource: {}",

@@ -16,14 +16,14 @@ use serde::Deserialize;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use super::ControlPlane;
-use super::catalog::check_change;
-use super::error::AwsError;
-use super::model::{LATEST, Pending, Record, Revision, new_revision_id};
-use super::name::FunctionRef;
-use super::update::ConfigurationUpdate;
-use super::versions::Publication;
 use crate::config::{Architecture, FunctionConfig, InitializationType, LogFormat};
+use crate::control::ControlPlane;
+use crate::control::catalog::check_change;
+use crate::control::catalog::function_ref::FunctionRef;
+use crate::control::catalog::record::{LATEST, Pending, Record, Revision, new_revision_id};
+use crate::control::catalog::update::ConfigurationUpdate;
+use crate::control::server::error::AwsError;
+use crate::control::versions_aliases::versions::Publication;
 use crate::layers;
 
 /// Largest direct upload, bytes.
@@ -101,7 +101,7 @@ struct CodeBody {
     zip_file: Option<String>,
 }
 
-pub(super) async fn create(
+pub(in crate::control) async fn create(
     State(plane): State<Arc<ControlPlane>>,
     body: Bytes,
 ) -> Result<(StatusCode, Json<Value>), AwsError> {
@@ -113,7 +113,7 @@ pub(super) async fn create(
     if catalog.record(&name, now).is_ok() {
         return Err(AwsError::conflict(format!("Function already exist: {name}")));
     }
-    let code = unpack(creation.code.zip_file.as_deref(), &plane.fleet.host().run_directory)?;
+    let code = unpack(creation.code.zip_file.as_deref(), &plane.fleet.platform().run_directory)?;
     let arn = catalog.function_arn(&name);
     let blank = FunctionConfig {
         name: name.clone(),
@@ -182,7 +182,7 @@ struct CodeUpdate {
     architectures: Option<Vec<Architecture>>,
 }
 
-pub(super) async fn update(
+pub(in crate::control) async fn update(
     State(plane): State<Arc<ControlPlane>>,
     Path(name): Path<String>,
     body: Bytes,
@@ -194,7 +194,7 @@ pub(super) async fn update(
     let now = Instant::now();
     let record = catalog.record(&function.name, now)?;
     check_change(record, update.revision_id.as_deref())?;
-    let code = unpack(update.zip_file.as_deref(), &plane.fleet.host().run_directory)?;
+    let code = unpack(update.zip_file.as_deref(), &plane.fleet.platform().run_directory)?;
     let mut config = FunctionConfig::clone(&record.latest.config);
     config.code = code.folder;
     // What function.toml said to run belonged to the folder that is replaced.

@@ -14,12 +14,12 @@ use http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::ControlPlane;
-use super::error::AwsError;
+use crate::control::ControlPlane;
+use crate::control::server::error::AwsError;
 use crate::environment::Environment;
 use crate::faults::Settings;
 
-pub(super) fn routes() -> Router<Arc<ControlPlane>> {
+pub(in crate::control) fn routes() -> Router<Arc<ControlPlane>> {
     Router::new()
         .route("/sandbox/faults", get(faults).put(set_faults))
         .route("/sandbox/environments", get(environments))
@@ -27,7 +27,7 @@ pub(super) fn routes() -> Router<Arc<ControlPlane>> {
 }
 
 async fn faults(State(plane): State<Arc<ControlPlane>>) -> Json<Settings> {
-    Json(Settings::clone(&plane.fleet.host().faults.settings()))
+    Json(Settings::clone(&plane.fleet.platform().faults.settings()))
 }
 
 async fn set_faults(State(plane): State<Arc<ControlPlane>>, body: Bytes) -> Result<Json<Settings>, AwsError> {
@@ -35,7 +35,7 @@ async fn set_faults(State(plane): State<Arc<ControlPlane>>, body: Bytes) -> Resu
         .map_err(|error| AwsError::malformed(format!("these are no faults: {error}")))?;
     plane
         .fleet
-        .host()
+        .platform()
         .set_faults(wanted.clone())
         .map_err(|error| AwsError::invalid(format!("cannot set the faults: {error:#}")))?;
     Ok(Json(wanted))

@@ -13,15 +13,15 @@ use http::{HeaderMap, StatusCode};
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
-use super::ControlPlane;
-use super::catalog::Resolved;
-use super::error::AwsError;
-use super::functions::Qualifier;
-use super::name::FunctionRef;
+use crate::control::ControlPlane;
+use crate::control::catalog::Resolved;
+use crate::control::catalog::function_ref::FunctionRef;
+use crate::control::functions::configuration::Qualifier;
+use crate::control::server::error::AwsError;
 use crate::environment::invocation::{Caller, Completion, Invocation, InvokeRequest, InvokeResult};
 
 /// Largest event of a synchronous invocation, bytes.
-pub(super) const MAX_SYNC_BYTES: usize = 6 * 1024 * 1024;
+pub(in crate::control) const MAX_SYNC_BYTES: usize = 6 * 1024 * 1024;
 
 /// Largest event of an asynchronous invocation, bytes.
 const MAX_EVENT_BYTES: usize = 1024 * 1024;
@@ -33,7 +33,7 @@ const EVENT_ATTEMPTS: u32 = 3;
 /// locally wants to.
 const EVENT_RETRY_PAUSE: Duration = Duration::from_secs(1);
 
-pub(super) async fn invoke(
+pub(in crate::control) async fn invoke(
     State(plane): State<Arc<ControlPlane>>,
     Path(name): Path<String>,
     Query(query): Query<Qualifier>,
@@ -59,16 +59,16 @@ pub(super) async fn invoke(
 }
 
 /// A request that may be sent to the fleet.
-pub(super) struct Checked {
+pub(in crate::control) struct Checked {
     resolved: Resolved,
     invocation: Arc<Invocation>,
     /// The caller asked for the end of the log.
-    pub(super) wants_tail: bool,
+    pub(in crate::control) wants_tail: bool,
 }
 
 impl Checked {
     /// Checks what all kinds of invocation have in common. The payload may have `limit` bytes.
-    pub(super) fn new(
+    pub(in crate::control) fn new(
         plane: &ControlPlane,
         name: &str,
         qualifier: Option<&str>,
@@ -108,12 +108,12 @@ impl Checked {
     }
 
     /// One that needs no checks.
-    pub(super) fn trusted(resolved: Resolved, invocation: Invocation) -> Checked {
+    pub(in crate::control) fn trusted(resolved: Resolved, invocation: Invocation) -> Checked {
         Checked { resolved, invocation: Arc::new(invocation), wants_tail: false }
     }
 
     /// The head of every answer.
-    pub(super) fn response(&self, status: StatusCode) -> response::Builder {
+    pub(in crate::control) fn response(&self, status: StatusCode) -> response::Builder {
         Response::builder()
             .status(status)
             .header("x-amzn-requestid", &self.invocation.request_id)
@@ -136,15 +136,15 @@ fn check_tenant(resolved: &Resolved, tenant_id: Option<&str>) -> Result<Option<S
 }
 
 /// An invocation the fleet has taken.
-pub(super) struct Sent {
+pub(in crate::control) struct Sent {
     /// Its answer.
-    pub(super) answered: oneshot::Receiver<InvokeResult>,
+    pub(in crate::control) answered: oneshot::Receiver<InvokeResult>,
     /// Its end.
-    pub(super) completed: oneshot::Receiver<Completion>,
+    pub(in crate::control) completed: oneshot::Receiver<Completion>,
 }
 
 /// Sends one invocation to the fleet. Parts of a streamed response go to `chunks`.
-pub(super) async fn send(
+pub(in crate::control) async fn send(
     plane: &ControlPlane,
     checked: &Checked,
     chunks: Option<mpsc::Sender<Bytes>>,
@@ -173,7 +173,7 @@ async fn answer(plane: &ControlPlane, checked: &Checked) -> Result<Response, Aws
     response.body(Body::from(result.payload)).map_err(|error| AwsError::service(error.to_string()))
 }
 
-pub(super) fn empty(status: StatusCode, checked: &Checked) -> Result<Response, AwsError> {
+pub(in crate::control) fn empty(status: StatusCode, checked: &Checked) -> Result<Response, AwsError> {
     checked.response(status).body(Body::empty()).map_err(|error| AwsError::service(error.to_string()))
 }
 
@@ -204,7 +204,7 @@ fn chance() -> f64 {
 }
 
 /// An unsampled X-Ray root.
-pub(super) fn new_trace_id() -> String {
+pub(in crate::control) fn new_trace_id() -> String {
     let seconds = crate::time::epoch_ms(std::time::SystemTime::now()) / 1000;
     let random = Uuid::new_v4().simple().to_string();
     format!("Root=1-{seconds:08x}-{};Parent={};Sampled=0", &random[..24], &random[8..24])

@@ -6,11 +6,11 @@ use anyhow::anyhow;
 use bytes::Bytes;
 use uuid::Uuid;
 
-use super::ControlPlane;
-use super::error::AwsError;
-use super::invoke::{Checked, Sent, new_trace_id, send};
-use super::name::FunctionRef;
-use super::update::ConfigurationUpdate;
+use crate::control::ControlPlane;
+use crate::control::catalog::function_ref::FunctionRef;
+use crate::control::catalog::update::ConfigurationUpdate;
+use crate::control::invoke::buffered::{Checked, Sent, new_trace_id, send};
+use crate::control::server::error::AwsError;
 use crate::environment::invocation::{Completion, Invocation, InvokeResult};
 
 /// An invocation that is over.
@@ -39,7 +39,7 @@ impl ControlPlane {
                 let update = ConfigurationUpdate::memory(memory_mb);
                 let changed = catalog.update_configuration(name, update, now, SystemTime::now());
                 let generation = changed.map_err(failed)?.latest.generation;
-                self.fleet.retire(name, super::LATEST, generation);
+                self.fleet.retire(name, crate::control::catalog::record::LATEST, generation);
             }
             catalog.resolve(&function, now, 1.0).map_err(failed)?
         };

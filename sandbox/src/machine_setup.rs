@@ -7,9 +7,10 @@ use std::sync::Arc;
 
 use anyhow::Context;
 
+use crate::api;
 use crate::cgroup::{Hierarchy, Owner};
 use crate::config::Interpreters;
-use crate::environment::{Host, TASK_ROOT};
+use crate::environment::{Platform, TASK_ROOT};
 use crate::faults::{Faults, Neighbours, Settings};
 use crate::supervisor::Isolation;
 use crate::trace::Trace;
@@ -31,7 +32,7 @@ pub struct Options {
 }
 
 /// Finds out what this machine allows, and removes what sandboxes that were killed have left.
-pub fn prepare(options: Options) -> anyhow::Result<Host> {
+pub fn prepare(options: Options) -> anyhow::Result<Platform> {
     let helper = std::env::current_exe().context("cannot find the lambda-sandbox binary")?;
     let data = absolute(&options.data).context("cannot make the data folder")?;
     remove_leftover_folders(&data.join("run"));
@@ -46,7 +47,7 @@ pub fn prepare(options: Options) -> anyhow::Result<Host> {
         let _ = fs::create_dir_all(TASK_ROOT);
     }
     let hierarchy = if options.limits { Hierarchy::detect() } else { Hierarchy::off() };
-    let host = Host {
+    let platform = Platform {
         helper,
         isolation,
         hierarchy,
@@ -57,9 +58,10 @@ pub fn prepare(options: Options) -> anyhow::Result<Host> {
         account: options.account,
         run_directory,
         log_directory: data.join("logs"),
+        serve_api: api::serve,
     };
-    host.set_faults(options.faults)?;
-    Ok(host)
+    platform.set_faults(options.faults)?;
+    Ok(platform)
 }
 
 fn absolute(path: &Path) -> io::Result<PathBuf> {
@@ -78,8 +80,8 @@ fn remove_leftover_folders(run: &Path) {
 }
 
 /// Tells on the log what is not as on Lambda.
-pub fn say_what_is_off(host: &Host) {
-    match host.isolation {
+pub fn log_unavailable_features(platform: &Platform) {
+    match platform.isolation {
         Isolation::Namespaces => {}
         Isolation::UserNamespaces => {
             tracing::warn!("not root: environments run in user namespaces; files belong to the current user");
@@ -89,9 +91,9 @@ pub fn say_what_is_off(host: &Host) {
              LAMBDA_SANDBOX_OPT, LAMBDA_TASK_ROOT and TMPDIR tell where they are"
         ),
     }
-    let missing = host.hierarchy.missing();
+    let missing = platform.hierarchy.missing();
     if missing.is_empty() {
-        tracing::info!(limits = host.hierarchy.version(), "CPU quota, memory limit and freezer are on");
+        tracing::info!(limits = platform.hierarchy.version(), "CPU quota, memory limit and freezer are on");
     } else {
         let off = missing.join(" ");
         tracing::warn!(
@@ -103,14 +105,14 @@ pub fn say_what_is_off(host: &Host) {
 }
 
 /// Removes what [`prepare`] made.
-pub fn clean_up(host: &Host) {
-    if let Err(error) = host.set_faults(Settings::default()) {
+pub fn clean_up(platform: &Platform) {
+    if let Err(error) = platform.set_faults(Settings::default()) {
         tracing::warn!(%error, "cannot end what competes for CPU");
     }
-    host.hierarchy.remove();
-    let _ = fs::remove_dir_all(&host.run_directory);
+    platform.hierarchy.remove();
+    let _ = fs::remove_dir_all(&platform.run_directory);
     // Both fail, as they should, while another sandbox uses them.
-    if let Some(run) = host.run_directory.parent() {
+    if let Some(run) = platform.run_directory.parent() {
         let _ = fs::remove_dir(run);
     }
 }
