@@ -44,7 +44,7 @@ pub struct Ledger {
     /// The time of the latest record of the requests that are not remembered any more, microseconds. An earlier record of
     /// an unknown request is a repeated one, because the platform delivers in the order of events.
     forgotten_us: u64,
-    /// Records that are too late to be told from repeated ones.
+    /// Records that are too late to be distinguished from repeated ones.
     stale: u64,
     /// The time by our own clock, microseconds since the Unix epoch.
     now_us: u64,
@@ -205,7 +205,7 @@ impl Ledger {
         std::mem::take(&mut self.evicted)
     }
 
-    /// The number of records since the last call that came too late to be told from repeated ones.
+    /// The number of records since the last call that came too late to be distinguished from repeated ones.
     pub fn take_stale(&mut self) -> u64 {
         std::mem::take(&mut self.stale)
     }

@@ -124,8 +124,8 @@ mod tests {
         // At least 2 ms are used and a sample costs a quarter of that: at 1 %, not before 250 ms.
         assert!(budget.pause(Duration::from_millis(10)).unwrap() > Duration::from_millis(200));
         budget.begin();
-        let afresh = budget.pause(Duration::ZERO).unwrap();
-        assert!(afresh < Duration::from_millis(200), "the next invocation has its own budget: {afresh:?}");
+        let next = budget.pause(Duration::ZERO).unwrap();
+        assert!(next < Duration::from_millis(200), "the next invocation has its own budget: {next:?}");
         assert_eq!(budget.samples(), 1);
     }
 }

@@ -130,23 +130,23 @@ pub fn between(start: &Snapshot, end: &Snapshot) -> Measured {
 /// was counted of them before `start` is subtracted. If the parent ended, too, it is subtracted from the nearest ancestor
 /// that is alive. If nobody waited for the child, as for a daemon, no counter has it and nothing is subtracted.
 fn ended_children_ns_between(start: &Snapshot, end: &Snapshot) -> u64 {
-    let lives = |identity| end.find(identity).is_some();
+    let is_alive = |identity| end.find(identity).is_some();
     // Processes are sorted by identity. Of two with the same id, the later one is alive.
     let of_id = |pid| {
         let after = start.processes.partition_point(|process| process.identity.0 <= pid);
         start.processes[..after].last().filter(|process| process.identity.0 == pid)
     };
     let mut counted_ns: HashMap<i32, u64> = HashMap::new();
-    for gone in start.processes.iter().filter(|earlier| !lives(earlier.identity)) {
-        let mut ancestor = gone.parent;
+    for ended in start.processes.iter().filter(|earlier| !is_alive(earlier.identity)) {
+        let mut ancestor = ended.parent;
         // The limit ends a loop that reused ids could cause.
         for _ in 0..start.processes.len() {
             match of_id(ancestor) {
-                Some(earlier) if !lives(earlier.identity) => ancestor = earlier.parent,
+                Some(earlier) if !is_alive(earlier.identity) => ancestor = earlier.parent,
                 _ => break,
             }
         }
-        *counted_ns.entry(ancestor).or_default() += gone.cpu_ns + gone.ended_children_ns;
+        *counted_ns.entry(ancestor).or_default() += ended.cpu_ns + ended.ended_children_ns;
     }
     let ended_ns = |process: &Rc<Reading>| {
         let before_ns = match (start.find(process.identity), process.cpu_when_found_ns) {

@@ -137,7 +137,7 @@ impl Processes {
             let Some((index, cpu_ns)) = clocks.next() else { return true };
             let was_reset = probe.peak_was_reset() || probe.is_new;
             let ran = probe.ran_since_read(cpu_ns).is_some();
-            let reading = if probe.is_gone(cpu_ns) {
+            let reading = if probe.has_ended(cpu_ns) {
                 None
             } else if selected.next_if_eq(&index).is_some() {
                 let reading = probe.read(cpu_ns, may_be_new, &mut budget);
@@ -237,7 +237,7 @@ impl Processes {
         let (mut budget, mut new_processes_kib, mut any_alive) = (ReadBudget::new(), 0, false);
         for (index, (probe, cpu_ns)) in self.probes.iter_mut().zip(clocks).enumerate() {
             let is_selected = selected.next_if_eq(&index).is_some();
-            if probe.is_gone(cpu_ns) {
+            if probe.has_ended(cpu_ns) {
                 // Its last sample stays.
                 continue;
             }
@@ -270,15 +270,17 @@ impl Processes {
         ran: impl Fn(&Probe, Option<u64>) -> Option<u64>,
     ) -> Vec<usize> {
         let all = || self.probes.iter().zip(clocks);
-        let gone: Vec<&Probe> =
-            all().filter(|(probe, clock)| probe.is_gone(**clock)).map(|(probe, _)| probe).collect();
+        let ended: Vec<&Probe> =
+            all().filter(|(probe, clock)| probe.has_ended(**clock)).map(|(probe, _)| probe).collect();
         // The parent of an ended process has counters of it, and its children have another parent now.
-        let inherits = |probe: &Probe| {
-            gone.iter().any(|gone| gone.parent() == Some(probe.pid()) || probe.parent() == Some(gone.pid()))
+        let may_inherit_from_ended = |probe: &Probe| {
+            ended
+                .iter()
+                .any(|ended| ended.parent() == Some(probe.pid()) || probe.parent() == Some(ended.pid()))
         };
         let candidate = |(index, (probe, &clock)): (usize, (&Probe, &Option<u64>))| {
-            let (ran_ns, may_inherit) = (ran(probe, clock), inherits(probe));
-            let is_due = !probe.is_gone(clock) && (ran_ns.is_some() || may_inherit);
+            let (ran_ns, may_inherit) = (ran(probe, clock), may_inherit_from_ended(probe));
+            let is_due = !probe.has_ended(clock) && (ran_ns.is_some() || may_inherit);
             is_due.then(|| Candidate {
                 index,
                 may_inherit,

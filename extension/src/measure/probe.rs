@@ -140,7 +140,7 @@ impl Probe {
     }
 
     /// Whether it ended: its clock existed before and does not any more.
-    pub(super) const fn is_gone(&self, cpu_ns: Option<u64>) -> bool {
+    pub(super) const fn has_ended(&self, cpu_ns: Option<u64>) -> bool {
         self.clock.is_some() && cpu_ns.is_none()
     }
 

@@ -88,7 +88,7 @@ fn a_process_with_any_name_is_measured() {
 fn descriptors_and_reads_are_bounded_however_many_processes_there_are() {
     let functions: Vec<Function> = (0..2 * MAX_OPEN_FILES).map(|_| Function::start("cat", &[])).collect();
     let mut processes = only(&functions.iter().collect::<Vec<_>>(), Peak::Reset);
-    let mut looks = 0;
+    let mut readings = 0;
     loop {
         let snapshot = processes.read();
         let are_all = snapshot.processes.len() == functions.len();
@@ -97,16 +97,16 @@ fn descriptors_and_reads_are_bounded_however_many_processes_there_are() {
             break;
         }
         processes.reset_peaks();
-        looks += 1;
-        assert!(looks <= functions.len() / MAX_NEW_PROCESSES + 8, "some processes are never found");
+        readings += 1;
+        assert!(readings <= functions.len() / MAX_NEW_PROCESSES + 8, "some processes are never found");
     }
     assert!(processes.descriptor_budget.left() <= MAX_OPEN_FILES);
-    let held = std::fs::read_dir("/proc/self/fd").unwrap();
-    let held = held.filter_map(|entry| entry.ok()?.path().read_link().ok());
+    let open = std::fs::read_dir("/proc/self/fd").unwrap();
+    let open = open.filter_map(|entry| entry.ok()?.path().read_link().ok());
     let is_ours = |path: &std::path::PathBuf| {
         functions.iter().any(|function| path.starts_with(format!("/proc/{}", function.pid())))
     };
-    assert!(held.filter(is_ours).count() <= MAX_OPEN_FILES);
+    assert!(open.filter(is_ours).count() <= MAX_OPEN_FILES);
     // None ran, as their clocks show. Only the counters of the environment are read.
     let (snapshot, reads) = reads(|| processes.read());
     assert!(reads < 8, "{reads} files were read of processes that did not run");
@@ -217,7 +217,7 @@ def answer(b):
         let mut processes = only(&[&function], Peak::Reset);
         let start = processes.read();
         processes.reset_peaks();
-        assert!(processes.last_sample().processes.is_empty(), "nothing was was_sampled at");
+        assert!(processes.last_sample().processes.is_empty(), "there was no sample");
         function.invoke();
         assert!(sample(&mut processes));
         drop(function);

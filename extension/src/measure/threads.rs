@@ -24,8 +24,8 @@ const ACCOUNTED_PERCENT: u128 = 99;
 /// and the kernel updates that of a running thread less often.
 const MAX_UNACCOUNTED_NS: u64 = 500_000;
 
-/// A thread that ran in one of this many last looks is read before others.
-const RECENT_LOOKS: u64 = 16;
+/// A thread that ran in one of this many last readings or samples is read before others.
+const RECENT_ROUNDS: u64 = 16;
 
 /// How often in a row the list of many threads may be reused. Listing 500 threads takes as long as all other reads.
 const MAX_LISTS_SKIPPED: u32 = 16;
@@ -76,8 +76,8 @@ pub(super) struct Threads {
     count: u64,
     lists_skipped: u32,
     /// Counts readings and samples.
-    look: u64,
-    /// The value of `look` at the last reading.
+    round: u64,
+    /// The value of `round` at the last reading.
     reading_at: u64,
     /// The indices of the threads read in the last reading or sample.
     read: Vec<usize>,
@@ -90,7 +90,7 @@ struct Thread {
     /// Its run time at the reading with number `base_at`; zero if it began since.
     base_ns: u64,
     base_at: u64,
-    /// The value of `look` when it was read last, and when it had run.
+    /// The value of `round` when it was read last, and when it had run.
     read_at: u64,
     ran_at: u64,
     /// `timeslices` when the switches were read last.
@@ -109,7 +109,7 @@ impl Threads {
             threads,
             count: 0,
             lists_skipped: 0,
-            look: 0,
+            round: 0,
             reading_at: 0,
             read,
         }
@@ -160,7 +160,7 @@ impl Threads {
     /// Reads run and wait times; those of threads that ended stay. The process ran for `ran_ns` since its last reading, if
     /// that is known.
     pub(super) fn read_times(&mut self, ran_ns: Option<u64>, depth: Depth, budget: &mut ReadBudget) {
-        self.look += 1;
+        self.round += 1;
         self.read.clear();
         if depth == Depth::Full && self.threads.len() <= MANY_THREADS {
             for index in 0..self.threads.len() {
@@ -180,7 +180,7 @@ impl Threads {
             return;
         }
         // First the threads that ran recently, then those that were not read for the longest time.
-        let recent = self.look.saturating_sub(RECENT_LOOKS);
+        let recent = self.round.saturating_sub(RECENT_ROUNDS);
         let (mut first, mut others): (Vec<usize>, Vec<usize>) =
             (0..self.threads.len()).partition(|&index| self.threads[index].ran_at > recent);
         first.sort_unstable_by_key(|&index| Reverse(self.threads[index].ran_at));
@@ -197,7 +197,7 @@ impl Threads {
         self.read_some(&others, seen_ns, is_enough, budget);
         let to_keep_open = |&&index: &&usize| {
             let thread = &self.threads[index];
-            !thread.schedstat.is_open() && thread.ran_at == self.look
+            !thread.schedstat.is_open() && thread.ran_at == self.round
         };
         self.make_room(self.read.iter().filter(to_keep_open).count());
     }
@@ -225,16 +225,16 @@ impl Threads {
     fn read_one(&mut self, index: usize) -> u64 {
         let Some(thread) = self.threads.get_mut(index) else { return 0 };
         let has_base = thread.base_at == self.reading_at;
-        thread.read(self.look, has_base);
+        thread.read(self.round, has_base);
         self.read.push(index);
         if has_base { thread.last.run_ns - thread.base_ns } else { 0 }
     }
 
-    /// Closes the files of `wanted` threads that have not run for the longest time.
-    fn make_room(&mut self, wanted: usize) {
-        for _ in 0..wanted {
-            let held = self.threads.iter_mut().filter(|thread| thread.schedstat.is_open());
-            match held.min_by_key(|thread| thread.ran_at).filter(|thread| thread.ran_at < self.look) {
+    /// Closes the files of `count` threads that have not run for the longest time.
+    fn make_room(&mut self, count: usize) {
+        for _ in 0..count {
+            let open = self.threads.iter_mut().filter(|thread| thread.schedstat.is_open());
+            match open.min_by_key(|thread| thread.ran_at).filter(|thread| thread.ran_at < self.round) {
                 Some(thread) => thread.schedstat.release(),
                 None => return,
             }
@@ -253,10 +253,10 @@ impl Threads {
     pub(super) fn readings(&mut self) -> Vec<ThreadReading> {
         self.read.sort_unstable();
         let readings = self.seen().collect();
-        self.reading_at = self.look;
+        self.reading_at = self.round;
         for &index in &self.read {
             if let Some(thread) = self.threads.get_mut(index) {
-                (thread.base_ns, thread.base_at) = (thread.last.run_ns, self.look);
+                (thread.base_ns, thread.base_at) = (thread.last.run_ns, self.round);
             }
         }
         readings
@@ -307,13 +307,13 @@ impl Threads {
 }
 
 impl Thread {
-    fn read(&mut self, look: u64, has_base: bool) {
+    fn read(&mut self, round: u64, has_base: bool) {
         // At the first reading of an older thread, the time when it ran is unknown.
         let is_known = self.read_at > 0 || has_base;
-        self.read_at = look;
+        self.read_at = round;
         if let Some([run_ns, wait_ns, timeslices]) = self.schedstat.read(parse::schedstat) {
             if is_known && run_ns > self.last.run_ns {
-                self.ran_at = look;
+                self.ran_at = round;
             }
             // A counter of the kernel does not decrease. If one does, that is no reason to panic.
             let run_ns = run_ns.max(self.last.run_ns);

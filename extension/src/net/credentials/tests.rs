@@ -15,14 +15,14 @@ const NOW_US: u64 = 1_767_323_045_000_000;
 fn endpoint(answers: &'static [&'static str]) -> (String, mpsc::Receiver<String>) {
     let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let url = format!("http://{}/2021-04-23/credentials", listener.local_addr().unwrap());
-    let (asked, requests) = mpsc::channel();
+    let (sender, requests) = mpsc::channel();
     std::thread::spawn(move || {
         let mut answers = answers.iter();
         for stream in listener.incoming().flatten() {
             let mut lines = BufReader::new(&stream).lines().map_while(Result::ok);
             loop {
                 let head: Vec<_> = lines.by_ref().take_while(|line| !line.is_empty()).collect();
-                if head.is_empty() || asked.send(head.join("|")).is_err() {
+                if head.is_empty() || sender.send(head.join("|")).is_err() {
                     break;
                 }
                 let (status, body) = answers.next().map_or(("500 No", ""), |answer| ("200 OK", *answer));
