@@ -32,11 +32,11 @@ fn run(program: &str, arguments: &[&str], sandbox: &Sandbox) -> String {
     text
 }
 
-/// Whether a client is there; said by name if not.
+/// Whether a client is installed. If not, the test is reported as skipped.
 fn has(program: &str, arguments: &[&str], name: &str) -> bool {
     let found = Command::new(program).args(arguments).output().is_ok_and(|output| output.status.success());
     if !found {
-        println!("skipped: {name}: needs {program} {}", arguments.join(" "));
+        sandbox::skip(&format!("{name}: needs {program} {}", arguments.join(" ")));
     }
     found
 }

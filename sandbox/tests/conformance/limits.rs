@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde_json::Value;
 
 use crate::fakes::{FakeRuntime, request_id};
-use crate::sandbox::{Builder, Sandbox, is_root};
+use crate::sandbox::{Builder, Sandbox, is_root, skip};
 
 /// A runtime that burns CPU from its second start marker on, while the test answers for it.
 const SPIN: &str = "#!/bin/sh\nwhile :; do :; done\n";
@@ -82,9 +82,7 @@ fn duty_cycle() {
             }
         }
         if best <= 0.97 && memory_mb == 1769 && !had_idle_cpu {
-            println!(
-                "skipped: duty_cycle at 1769 MB: needs a CPU that nobody else uses; got {best:.3} of one"
-            );
+            skip(&format!("duty_cycle at 1769 MB: needs a CPU without other load; got {best:.3} of one"));
             continue;
         }
         assert!(best > 0.97, "{memory_mb} MB got {best} of its share");

@@ -104,43 +104,36 @@ fn places_and_processes() {
     assert_eq!(lines[5..], ["read-only", "1"]);
 }
 
-/// Between invocations nothing runs at all.
-#[test]
-fn freezing() {
-    let builder = Builder::new();
+/// Runs a process that writes to a file all the time, and checks that it stands still while the environment is
+/// frozen, and runs again after the thaw.
+fn check_freezing(builder: Builder) {
     let out = builder.path().join("ticks").display().to_string();
     let script = format!("#!/bin/sh\nwhile :; do echo x >> {out}; sleep 0.01; done\n");
     let sandbox = builder.function("fn", "memory_mb = 512", &script).start();
+    let size = || std::fs::metadata(sandbox.file("ticks")).map_or(0, |metadata| metadata.len());
     let _caller = sandbox.invoke_later("fn", "{}");
-    wait_until("it to run", || sandbox.read("ticks"));
+    wait_until("the process to run", || (size() > 0).then_some(()));
     serve_one(&sandbox);
     sandbox.await_event("environment.freeze", 1);
-    let size = || std::fs::metadata(sandbox.file("ticks")).map_or(0, |metadata| metadata.len());
-    std::thread::sleep(std::time::Duration::from_millis(50));
-    let frozen = size();
-    assert!(frozen > 0);
-    std::thread::sleep(std::time::Duration::from_millis(300));
-    assert_eq!(size(), frozen, "it ran while frozen");
-    let _caller = sandbox.invoke_later("fn", "{}");
-    sandbox.await_event("environment.thaw", 1);
-    wait_until("it to run again", || (size() > frozen).then_some(()));
-}
-
-/// The same without control groups and namespaces: processes are stopped and continued.
-#[test]
-fn freezing_without_control_groups() {
-    let builder = Builder::new().arguments(&["--no-limits", "--isolation", "none"]);
-    let out = builder.path().join("ticks").display().to_string();
-    let script = format!("#!/bin/sh\nwhile :; do echo x >> {out}; sleep 0.01; done\n");
-    let sandbox = builder.function("fn", "", &script).start();
-    let _caller = sandbox.invoke_later("fn", "{}");
-    serve_one(&sandbox);
-    sandbox.await_event("environment.freeze", 1);
-    let size = || std::fs::metadata(sandbox.file("ticks")).map_or(0, |metadata| metadata.len());
     std::thread::sleep(std::time::Duration::from_millis(200));
     let frozen = size();
     std::thread::sleep(std::time::Duration::from_millis(300));
-    assert_eq!(size(), frozen, "it ran while stopped");
+    assert_eq!(size(), frozen, "the process ran while frozen");
+    let _caller = sandbox.invoke_later("fn", "{}");
+    sandbox.await_event("environment.thaw", 1);
+    wait_until("the process to run again", || (size() > frozen).then_some(()));
+}
+
+/// Between invocations no process runs.
+#[test]
+fn freezing() {
+    check_freezing(Builder::new());
+}
+
+/// The same without control groups and namespaces: processes are stopped and continued by signals.
+#[test]
+fn freezing_without_control_groups() {
+    check_freezing(Builder::new().arguments(&["--no-limits", "--isolation", "none"]));
 }
 
 /// /tmp survives a reset, though every process is new.

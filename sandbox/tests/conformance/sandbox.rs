@@ -223,11 +223,27 @@ pub fn wait_until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// Namespaces, mounts and control groups are for root; without, a test says by name that it is skipped.
+/// When this variable is set and not empty, a skipped test fails.
+pub const REQUIRE_ALL_VARIABLE: &str = "TAILOR_REQUIRE_ALL";
+
+/// Reports that a test, or a part of it, is skipped. The caller then returns.
+///
+/// # Panics
+/// When [`REQUIRE_ALL_VARIABLE`] is set and not empty.
+#[track_caller]
+pub fn skip(reason: &str) {
+    let is_required = std::env::var_os(REQUIRE_ALL_VARIABLE).is_some_and(|value| !value.is_empty());
+    assert!(!is_required, "skipped, but {REQUIRE_ALL_VARIABLE} is set: {reason}");
+    println!("skipped: {reason}");
+}
+
+/// Whether the tests run as root, which namespaces, mounts and control groups need. If not, `test` is reported as
+/// skipped.
+#[track_caller]
 pub fn is_root(test: &str) -> bool {
-    let root = nix::unistd::geteuid().is_root();
-    if !root {
-        println!("skipped: {test}: needs root");
+    let is_root = nix::unistd::geteuid().is_root();
+    if !is_root {
+        skip(&format!("{test}: needs root"));
     }
-    root
+    is_root
 }

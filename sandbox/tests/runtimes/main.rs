@@ -15,7 +15,7 @@ mod sandbox;
 mod streaming;
 
 use prepare::{Prepared, Skip};
-use sandbox::{Builder, IDLE_SCRIPT, Sandbox, is_root};
+use sandbox::{Builder, IDLE_SCRIPT, Sandbox, is_root, skip};
 
 /// What differs between languages.
 struct Language {
@@ -50,7 +50,7 @@ fn check(language: Language) {
     let prepared = match prepared {
         Ok(prepared) => prepared,
         Err(reason) => {
-            println!("skipped: {name}: {reason}");
+            skip(&format!("{name}: {reason}"));
             return;
         }
     };

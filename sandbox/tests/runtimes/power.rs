@@ -6,7 +6,7 @@ use std::process::{Command, Output};
 use serde_json::Value;
 
 use crate::prepare;
-use crate::sandbox::is_root;
+use crate::sandbox::{is_root, skip};
 
 struct Measured {
     folder: tempfile::TempDir,
@@ -33,7 +33,7 @@ impl Measured {
 
 /// Runs `power` on the Rust handler; `None` if that was not built.
 fn power(settings: &str, event: &str, arguments: &[&str]) -> Option<Measured> {
-    let code = prepare::rust().map_err(|reason| println!("skipped: power: {reason}")).ok()?.code;
+    let code = prepare::rust().map_err(|reason| skip(&format!("power: {reason}"))).ok()?.code;
     let folder = tempfile::tempdir_in(Path::new(env!("CARGO_TARGET_TMPDIR"))).unwrap();
     let function = folder.path().join("fn");
     std::fs::create_dir(&function).unwrap();

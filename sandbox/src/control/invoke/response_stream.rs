@@ -94,17 +94,32 @@ async fn relay(
     {
         complete["LogResult"] = STANDARD.encode(completion.log_tail).into();
     }
-    let complete = event("InvokeComplete", "application/json", complete.to_string().as_bytes());
-    let _ = events.send_data(complete).await;
+    write_event(&mut events, "InvokeComplete", "application/json", complete.to_string().into()).await;
 }
 
-/// `false` when nobody reads any more.
-async fn write_chunks(events: &mut Events, part: &[u8]) -> bool {
-    for piece in part.chunks(MAX_PAYLOAD_BYTES) {
-        let chunk = event("PayloadChunk", "application/octet-stream", piece);
-        if events.send_data(chunk).await.is_err() {
+/// Sends `part` in events of at most [`MAX_PAYLOAD_BYTES`]. `false` when the caller has hung up.
+async fn write_chunks(events: &mut Events, part: &Bytes) -> bool {
+    for start in (0..part.len()).step_by(MAX_PAYLOAD_BYTES) {
+        let chunk = part.slice(start..part.len().min(start + MAX_PAYLOAD_BYTES));
+        if !write_event(events, "PayloadChunk", "application/octet-stream", chunk).await {
             return false;
         }
     }
     true
+}
+
+/// Sends one event. `false` when the caller has hung up, or when the event cannot be encoded.
+async fn write_event(
+    events: &mut Events,
+    event_type: &'static str,
+    content_type: &'static str,
+    payload: Bytes,
+) -> bool {
+    match event(event_type, content_type, payload) {
+        Ok(encoded) => events.send_data(encoded).await.is_ok(),
+        Err(error) => {
+            tracing::error!(%error, event_type, "cannot encode an event of a response stream");
+            false
+        }
+    }
 }
