@@ -1,4 +1,4 @@
-//! The two timestamp formats of AWS: RFC 3339 in telemetry and credentials, and the basic format in signatures.
+//! Timestamp formats: RFC 3339 in telemetry and credentials, the basic format in signatures, and HTTP dates.
 
 const SECONDS_A_DAY: i64 = 86_400;
 
@@ -29,6 +29,26 @@ pub fn unix_us(timestamp: &str) -> Option<u64> {
     };
     let seconds = days_from_civil(year, month, day) * SECONDS_A_DAY + hour * 3_600 + minute * 60 + second;
     u64::try_from((seconds - offset_s) * 1_000_000 + fraction_us).ok()
+}
+
+/// Seconds since the Unix epoch of an HTTP date (`Sun, 06 Nov 1994 08:49:37 GMT`); `None` when it is invalid or before
+/// 1970. The two obsolete formats, which servers must not send, are not supported.
+#[must_use]
+pub fn parse_http_date(text: &str) -> Option<u64> {
+    const MONTHS: &[u8] = b"JanFebMarAprMayJunJulAugSepOctNovDec";
+    let (_, rest) = text.trim().split_once(", ")?;
+    let mut fields = rest.split_ascii_whitespace().map(str::as_bytes);
+    let mut next = || fields.next();
+    let (day, month, year, time, zone) = (number(next()?)?, next()?, number(next()?)?, next()?, next()?);
+    let month = MONTHS.chunks(3).zip(1..).find_map(|(name, number)| (name == month).then_some(number))?;
+    let [h1, h2, b':', m1, m2, b':', s1, s2] = *time else { return None };
+    let (hour, minute, second) = (number(&[h1, h2])?, number(&[m1, m2])?, number(&[s1, s2])?);
+    let in_range = (1..=31).contains(&day) && year <= 9_999 && hour <= 23 && minute <= 59 && second <= 60;
+    if !in_range || zone != b"GMT" {
+        return None;
+    }
+    let seconds = days_from_civil(year, month, day) * SECONDS_A_DAY + hour * 3_600 + minute * 60 + second;
+    u64::try_from(seconds).ok()
 }
 
 /// The fraction after the seconds in microseconds, and what follows it.
@@ -110,6 +130,24 @@ mod tests {
             "2026-01-02T03:04:05é",
         ] {
             assert_eq!(unix_us(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn http_dates_are_parsed() {
+        assert_eq!(parse_http_date("Sun, 06 Nov 1994 08:49:37 GMT"), Some(784_111_777));
+        assert_eq!(parse_http_date("Thu, 01 Jan 1970 00:00:00 GMT"), Some(0));
+        for text in [
+            "",
+            "soon",
+            "Sun, 06 Nov 1994 08:49:37 CET",
+            "Sun, 06 Nov 1994 8:49:37 GMT",
+            "Sun, 00 Nov 1994 08:49:37 GMT",
+            "Sun, 06 Nov 99999999999999999 08:49:37 GMT",
+            "Sun, 06 November 1994 08:49:37 GMT",
+            "Wed, 31 Dec 1969 23:59:59 GMT",
+        ] {
+            assert_eq!(parse_http_date(text), None, "{text}");
         }
     }
 
