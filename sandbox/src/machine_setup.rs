@@ -1,4 +1,4 @@
-//! Getting the machine ready for environments, and leaving it as it was.
+//! Prepares the machine for environments, and cleans up at the end.
 
 use std::fs;
 use std::io;
@@ -21,17 +21,17 @@ pub struct Options {
     pub data: PathBuf,
     /// AWS account number.
     pub account: String,
-    /// Where facts are written.
+    /// Where events are written.
     pub trace: Trace,
-    /// How to keep environments apart; the strongest that works when absent.
+    /// How environments are isolated. When absent, the strongest isolation that works.
     pub isolation: Option<Isolation>,
     /// Use control groups.
     pub limits: bool,
-    /// What is to go wrong.
+    /// The requested faults.
     pub faults: Settings,
 }
 
-/// Finds out what this machine allows, and removes what sandboxes that were killed have left.
+/// Detects what this machine allows, and removes the leftovers of killed sandboxes.
 pub fn prepare(options: Options) -> anyhow::Result<Platform> {
     let helper = std::env::current_exe().context("cannot find the lambda-sandbox binary")?;
     let data = absolute(&options.data).context("cannot make the data folder")?;
@@ -41,9 +41,9 @@ pub fn prepare(options: Options) -> anyhow::Result<Platform> {
         .with_context(|| format!("cannot make the folder {}", run_directory.display()))?;
     let isolation = options.isolation.unwrap_or_else(|| Isolation::detect(&helper));
     if isolation.has_mounts() {
-        // A mount needs a place. The empty folder stays: another sandbox may be using it, and removing it would
-        // unmount what that one has there. Without root it is
-        // missing, and the code stays where it is.
+        // A mount needs an existing folder. The empty folder is kept: another sandbox may use it, and removing it would
+        // remove the mount of the other sandbox. Without root the folder is
+        // missing, and the code is not mounted.
         let _ = fs::create_dir_all(TASK_ROOT);
     }
     let hierarchy = if options.limits { Hierarchy::detect() } else { Hierarchy::off() };
@@ -79,7 +79,7 @@ fn remove_leftover_folders(run: &Path) {
     }
 }
 
-/// Tells on the log what is not as on Lambda.
+/// Logs which features of Lambda this machine does not allow.
 pub fn log_unavailable_features(platform: &Platform) {
     match platform.isolation {
         Isolation::Namespaces => {}
@@ -88,7 +88,7 @@ pub fn log_unavailable_features(platform: &Platform) {
         }
         Isolation::Processes => tracing::warn!(
             "no namespaces: environments see all processes; /opt, /var/task and /tmp are not mounted, \
-             LAMBDA_SANDBOX_OPT, LAMBDA_TASK_ROOT and TMPDIR tell where they are"
+             LAMBDA_SANDBOX_OPT, LAMBDA_TASK_ROOT and TMPDIR contain their paths"
         ),
     }
     let missing = platform.hierarchy.missing();
@@ -98,7 +98,7 @@ pub fn log_unavailable_features(platform: &Platform) {
         let off = missing.join(" ");
         tracing::warn!(
             off,
-            "without these control group controllers their limits are off; \
+            "these control group controllers are not available, and their limits are off; \
                              without `freezer` processes are stopped with SIGSTOP instead"
         );
     }
@@ -107,11 +107,11 @@ pub fn log_unavailable_features(platform: &Platform) {
 /// Removes what [`prepare`] made.
 pub fn clean_up(platform: &Platform) {
     if let Err(error) = platform.set_faults(Settings::default()) {
-        tracing::warn!(%error, "cannot end what competes for CPU");
+        tracing::warn!(%error, "cannot end the processes that compete for CPU");
     }
     platform.hierarchy.remove();
     let _ = fs::remove_dir_all(&platform.run_directory);
-    // Both fail, as they should, while another sandbox uses them.
+    // This fails, as intended, while another sandbox uses the folder.
     if let Some(run) = platform.run_directory.parent() {
         let _ = fs::remove_dir(run);
     }

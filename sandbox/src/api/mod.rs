@@ -1,4 +1,4 @@
-//! The APIs an environment's processes talk to, on one address per environment.
+//! The APIs that the processes of an environment use, on one address per environment.
 
 mod extension;
 mod local;
@@ -27,7 +27,7 @@ pub fn serve(listener: TcpListener, environment: Arc<Shared>) -> JoinHandle<()> 
         .merge(local::routes())
         .fallback(|| async { (http::StatusCode::NOT_FOUND, "404 page not found\n") })
         .with_state(environment);
-    // Answers are small and latency is what the sandbox is judged by.
+    // Responses are small, and latency is what matters.
     let listener = listener.tap_io(|stream| {
         let _ = stream.set_nodelay(true);
     });
@@ -38,7 +38,7 @@ pub fn serve(listener: TcpListener, environment: Arc<Shared>) -> JoinHandle<()> 
     })
 }
 
-/// `{"status":"OK"}` with 202, the answer to reported errors and responses.
+/// `{"status":"OK"}` with status 202, the answer to reported errors and responses.
 pub(super) fn accepted() -> Response {
     (http::StatusCode::ACCEPTED, Json(serde_json::json!({"status": "OK"}))).into_response()
 }

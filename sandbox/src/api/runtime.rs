@@ -22,7 +22,7 @@ use crate::environment::state::Answer;
 /// Largest response of a buffered invocation: 6 MiB and 100 bytes.
 pub(super) const MAX_RESPONSE_BYTES: usize = 6 * 1024 * 1024 + 100;
 
-/// Which attempt at a request an answer belongs to, if the runtime says so.
+/// Header with the attempt that a response belongs to; optional.
 pub(super) const INVOCATION_ID: &str = "lambda-runtime-invocation-id";
 
 pub(super) fn routes() -> Router<Arc<Shared>> {
@@ -110,7 +110,8 @@ async fn restore_error(
     Ok(accepted())
 }
 
-/// The declared type if it has the form `Runtime.Reason` or `Function.Reason`, else the unknown of its kind.
+/// The declared type if it has the form `Runtime.Reason` or `Function.Reason`, else `Runtime.Unknown` or
+/// `Function.Unknown`.
 pub(super) fn error_type(headers: &HeaderMap) -> String {
     let declared = header(headers, "lambda-runtime-function-error-type").unwrap_or_default();
     let reason = declared.strip_prefix("Runtime.").or_else(|| declared.strip_prefix("Function."));

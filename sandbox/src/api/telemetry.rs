@@ -1,4 +1,4 @@
-//! Telemetry API, version 2022-07-01, and what is left of the Logs API it replaced.
+//! Telemetry API, version 2022-07-01, and the answer to the Logs API that it replaced.
 
 use std::sync::Arc;
 
@@ -31,7 +31,7 @@ async fn subscribe(
     })?;
     if let Some(status) = environment.faults.settings().refuse_subscription {
         let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        // The words of AWS's emulator, which cannot deliver telemetry.
+        // The message of AWS's emulator, which does not support telemetry.
         let message = "Telemetry API is not supported";
         return Err(ApiError::new(status, "Telemetry.NotSupported", message));
     }

@@ -23,11 +23,11 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Serve the Lambda API for the functions in some folders until SIGINT or SIGTERM.
+    /// Serve the Lambda API for the functions in folders, until SIGINT or SIGTERM.
     Serve(serve::Serve),
-    /// Run one function a few times and print its answers.
+    /// Invoke one function and print its responses.
     Invoke(invoke::Invoke),
-    /// Run one function at many memory sizes and print the measured curve.
+    /// Invoke one function at several memory sizes and print the measurements.
     Power(power::Power),
     #[command(name = launch::SUBCOMMAND, hide = true)]
     Launch { setup: String },
@@ -38,7 +38,7 @@ enum Command {
 }
 
 impl Cli {
-    /// Runs the command; the exit code.
+    /// Runs the command and returns the exit code.
     pub fn run(self) -> anyhow::Result<i32> {
         match self.command {
             Command::Serve(serve) => runtime()?.block_on(serve.run()).map(|()| 0),
@@ -51,7 +51,7 @@ impl Cli {
     }
 }
 
-/// Two threads: one invocation's hand-overs can overlap, and functions keep most of a small machine.
+/// Two threads: enough for the work of one invocation to overlap, and most of a small machine is left for functions.
 fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()
 }

@@ -1,4 +1,4 @@
-//! The Lambda API of AWS, as far as functions are concerned: what SDKs, the CLI and deployment tools call.
+//! The part of the AWS Lambda API that concerns functions: the operations that SDKs, the CLI and deployment tools use.
 //!
 //! Requests need not be signed: signatures are accepted and ignored.
 //!
@@ -23,7 +23,7 @@ use crate::fleet::{Fleet, Target};
 use catalog::Catalog;
 use catalog::record::{LATEST, Record};
 pub use code::folders::{FolderError, Folders};
-pub use invoke::direct::Done;
+pub use invoke::direct::CompletedInvocation;
 use server::throttle::Throttle;
 
 /// The control plane of one account in one region.
@@ -49,7 +49,7 @@ impl ControlPlane {
         }
     }
 
-    /// Layers of functions that are created over the API; those of [`Folders`] once something was loaded.
+    /// Layers of functions that are created over the API; those of [`Folders`] after the first load.
     fn layers(&self) -> &[PathBuf] {
         self.layers.get().map_or(&[], Vec::as_slice)
     }
@@ -79,7 +79,7 @@ impl ControlPlane {
         self.fleet.platform().trace.event(event, configuration.clone());
     }
 
-    /// Lets the environments of the previous configuration end once the new one is in force.
+    /// Retires the environments of the previous configuration when the new one applies.
     fn retire_when_settled(&self, record: &Record) {
         let (name, generation) = (record.name.clone(), record.latest.generation);
         let fleet = self.fleet.clone();

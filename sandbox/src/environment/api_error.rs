@@ -32,7 +32,7 @@ impl ApiError {
         ApiError::new(StatusCode::BAD_REQUEST, error_type, message)
     }
 
-    /// Registration for an event that is not there to be had.
+    /// Registration for an event type that does not exist.
     pub fn invalid_event_type(event: &str) -> ApiError {
         ApiError::forbidden("Extension.InvalidEventType", format!("{event}: ErrorInvalidEventType"))
     }

@@ -90,7 +90,7 @@ fn configuration_limits() {
     }
 }
 
-/// Environments of an earlier configuration finish what they do, then shut down.
+/// Environments of an earlier configuration finish their invocations, then shut down.
 #[test]
 fn old_environments_finish() {
     let sandbox = Builder::new().function("fn", "timeout_s = 30", IDLE_SCRIPT).start();

@@ -7,7 +7,7 @@ use crate::http::request;
 
 /// `register` answers with the function's name, version and handler, and an identifier.
 #[test]
-fn registration_tells_the_function() {
+fn registration_returns_the_function() {
     let environment = TestEnvironment::start(&["a"], "handler = 'app.main'");
     let response = register(&environment.api, "a", &["INVOKE", "SHUTDOWN"]);
     assert_eq!(response.status, 200);
@@ -17,9 +17,9 @@ fn registration_tells_the_function() {
     assert_eq!(response.json(), expected);
 }
 
-/// The account number is told to those who accept the feature.
+/// The account number is returned to extensions that accept the feature.
 #[test]
-fn registration_tells_the_account_on_request() {
+fn registration_returns_the_account_on_request() {
     let environment = TestEnvironment::start(&["a"], "");
     let headers = [("Lambda-Extension-Name", "a"), ("Lambda-Extension-Accept-Feature", "accountId")];
     let path = "/2020-01-01/extension/register";
@@ -183,7 +183,7 @@ fn invoke_event() {
     assert_eq!(event["deadlineMs"].to_string(), deadline);
     assert_eq!(event["invokedFunctionArn"], "arn:aws:lambda:us-east-1:123456789012:function:fn");
     assert_eq!(event["tracing"]["type"], "X-Amzn-Trace-Id");
-    // Not even the size of the payload is told.
+    // Not even the size of the payload is sent.
     assert!(event.get("payload").is_none() && event.get("body").is_none());
     let now = u64::try_from(
         std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis(),

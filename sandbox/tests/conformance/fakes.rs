@@ -1,4 +1,4 @@
-//! A runtime and extensions played by the test over an environment's APIs.
+//! A fake runtime and fake extensions, which use an environment's APIs from the test.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
@@ -67,7 +67,7 @@ impl FakeExtension {
     }
 }
 
-/// The runtime's side.
+/// The fake runtime.
 #[derive(Clone)]
 pub struct FakeRuntime {
     pub api: String,
@@ -99,7 +99,7 @@ pub fn request_id(response: &Response) -> String {
     response.header("Lambda-Runtime-Aws-Request-Id").expect("a request id").to_owned()
 }
 
-/// A telemetry listener that keeps all it is sent.
+/// A telemetry listener that stores all events.
 pub struct Listener {
     pub port: u16,
     batches: Arc<Mutex<Vec<Vec<Value>>>>,
@@ -187,7 +187,7 @@ fn read_request(reader: &mut BufReader<impl Read>) -> Option<(String, Vec<u8>)> 
     Some((head, body))
 }
 
-/// A function `fn` and extensions, all played by the test, in one environment that an invocation has started.
+/// A function `fn` with a fake runtime and fake extensions, in one environment that an invocation has started.
 pub struct TestEnvironment {
     pub sandbox: crate::sandbox::Sandbox,
     pub api: String,

@@ -83,7 +83,7 @@ fn lost_shutdown() {
     let event = extension.next_later();
     sandbox.await_event("environment.freeze", 1);
     sandbox.stop();
-    assert!(event.join().unwrap().is_none(), "killed without an event");
+    assert!(event.join().unwrap().is_none(), "the extension is killed without an event");
     assert_eq!(sandbox.events("shutdown.extensions")[0]["in_time"], false);
 }
 
@@ -98,7 +98,7 @@ fn slow_shutdown() {
     assert!(deadline_ms - released_ms < 1_350, "{} ms left", deadline_ms - released_ms);
 }
 
-/// Faults are read and set while the sandbox serves; what is not named is off, what is unknown is refused.
+/// Faults can be read and set while the sandbox serves; missing fields are off, unknown fields are refused.
 #[test]
 fn faults_at_run_time() {
     let (sandbox, extension, runtime, listener) = subscribed(&["--fault-lose-telemetry", "platform.start"]);
@@ -119,7 +119,7 @@ fn faults_at_run_time() {
     ] {
         assert_eq!(sandbox.call("PUT", path, body).status, 400, "{body}");
     }
-    assert_eq!(sandbox.call("GET", path, "").json(), set.json(), "as before");
+    assert_eq!(sandbox.call("GET", path, "").json(), set.json(), "the faults are unchanged");
     let event = extension.next_later();
     sandbox.await_event("environment.freeze", 1);
     let _caller = sandbox.invoke_later("fn", "{}");
@@ -129,7 +129,7 @@ fn faults_at_run_time() {
     drop(runtime);
 }
 
-/// Times that environments are told jump on request, there and back; durations do not.
+/// The times sent to environments can be shifted forward and back; durations do not change.
 #[test]
 fn clock_jump() {
     let hour_ms = 3_600_000;
@@ -214,7 +214,7 @@ fn killed_while_frozen() {
     assert_eq!(environment.sandbox.invoke("fn", "{}").error_type(), "Runtime.ExitError");
 }
 
-/// Neighbours take CPU from a function that has a whole one to use, and are gone when they are no longer wanted.
+/// Neighbours take CPU from a function that has a whole CPU, and end when they are switched off.
 #[test]
 fn cpu_contention() {
     if !is_root("cpu_contention") {
@@ -225,7 +225,7 @@ fn cpu_contention() {
     let neighbours = 3 * std::thread::available_parallelism().unwrap().get();
     let body = json!({"cpu_contention": neighbours}).to_string();
     assert_eq!(sandbox.call("PUT", "/sandbox/faults", &body).status, 200);
-    assert_eq!(neighbours_of(&sandbox).len(), neighbours);
+    assert_eq!(busy_processes_of(&sandbox).len(), neighbours);
     let _caller = sandbox.invoke_later("fn", "{}");
     let runtime = FakeRuntime { api: sandbox.api(1) };
     sandbox.await_event("runtime.spawn", 1);
@@ -239,10 +239,10 @@ fn cpu_contention() {
     println!("{got:.3} of a CPU beside {neighbours} neighbours");
     assert!(got < 0.6, "{got} of a CPU beside {neighbours} neighbours");
     assert_eq!(sandbox.call("PUT", "/sandbox/faults", "{}").status, 200);
-    assert!(neighbours_of(&sandbox).is_empty());
+    assert!(busy_processes_of(&sandbox).is_empty());
     // Those of a sandbox that is killed end by themselves.
     sandbox.call("PUT", "/sandbox/faults", r#"{"cpu_contention":1}"#);
-    let left = neighbours_of(&sandbox);
+    let left = busy_processes_of(&sandbox);
     assert_eq!(left.len(), 1);
     let mut sandbox = sandbox;
     sandbox.kill();
@@ -250,7 +250,7 @@ fn cpu_contention() {
 }
 
 /// Neighbours of this sandbox, by process id.
-fn neighbours_of(sandbox: &Sandbox) -> Vec<u32> {
+fn busy_processes_of(sandbox: &Sandbox) -> Vec<u32> {
     let parent_is_sandbox = |pid: &u32| {
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
         status.lines().any(|line| line == format!("PPid:\t{}", sandbox.id()))

@@ -1,4 +1,4 @@
-//! The smallest HTTP client that does: one request a connection, blocking, bytes under the test's control.
+//! A minimal blocking HTTP client: one request per connection, with the exact bytes that the test sends.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;

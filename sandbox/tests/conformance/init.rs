@@ -5,7 +5,7 @@ use serde_json::json;
 use crate::fakes::{FakeExtension, FakeRuntime, TestEnvironment, request_id};
 use crate::sandbox::{Builder, IDLE_SCRIPT};
 
-/// Every file of /opt/extensions is started at once; the runtime only when all have registered.
+/// Every file of /opt/extensions is started in parallel; the runtime only when all have registered.
 #[test]
 fn the_runtime_waits_for_registrations() {
     let environment = TestEnvironment::start(&["a", "b"], "");
@@ -101,7 +101,7 @@ fn a_suppressed_init_serves_the_invocation() {
     assert_eq!(caller.join().unwrap().json(), json!("ok"));
 }
 
-/// What the runtime posts to init/error is what the caller gets.
+/// The caller gets the error that the runtime posts to init/error.
 #[test]
 fn reported_runtime_init_error() {
     let environment = TestEnvironment::start(&[], "");

@@ -1,4 +1,4 @@
-//! One invocation: who gets it, who is awaited, what comes back, and how it fails.
+//! One invocation: who gets it, what it waits for, its result, and its failures.
 
 use serde_json::json;
 
@@ -19,7 +19,7 @@ fn runtime_headers() {
     assert!(invocation.header("Lambda-Runtime-Deadline-Ms").unwrap().parse::<u64>().is_ok());
 }
 
-/// The caller is answered at once; runtimeDone comes with the runtime's next call; the report and the freeze
+/// The caller gets the response immediately; runtimeDone comes with the runtime's next call; the report and the freeze
 /// only when every INVOKE extension has asked for its next event.
 #[test]
 fn an_extension_delays_the_report_but_not_the_answer() {
@@ -138,7 +138,7 @@ fn next_before_response() {
     assert_eq!((early.status, early.error_type().as_str()), (403, "InvalidStateTransition"));
 }
 
-/// A response above 6 MiB and 100 bytes is refused, and the caller is told.
+/// A response above 6 MiB and 100 bytes is refused, and the caller gets an error.
 #[test]
 fn response_too_large() {
     let environment = TestEnvironment::start(&[], "");

@@ -164,7 +164,7 @@ fn restore_error() {
     assert_eq!(environment.caller.join().unwrap().json(), json!(1));
 }
 
-/// Environments tell their availability zone to whoever has their token, which extensions have too.
+/// The metadata endpoint returns the availability zone to processes with the token; extensions have it too.
 #[test]
 fn metadata() {
     let builder = Builder::new();

@@ -1,4 +1,4 @@
-//! What only processes can show: variables, places, freezing, /proc and /tmp.
+//! Behavior of real processes: environment variables, paths, freezing, /proc and /tmp.
 
 use std::collections::BTreeMap;
 
@@ -75,7 +75,7 @@ fn environment_variables() {
     assert_eq!(runtime["_HANDLER"], "app.main");
 }
 
-/// Inside, /proc shows the environment only, its pid 1 is the platform's, code is at /var/task, layers at /opt.
+/// Inside, /proc shows only the environment, pid 1 is the supervisor, code is at /var/task, layers at /opt.
 #[test]
 fn places_and_processes() {
     if !is_root("places_and_processes") {
@@ -159,7 +159,7 @@ fn tmp_survives_a_reset() {
     assert_eq!(sandbox.events("environment.start").len(), 1);
 }
 
-/// Processes the runtime leaves behind die with the reset.
+/// A reset also ends the processes that the runtime has started.
 #[test]
 fn orphans_do_not_survive_a_reset() {
     let builder = Builder::new();

@@ -25,7 +25,7 @@ fn run_once(
     idle
 }
 
-/// SHUTDOWN says `spindown`, in lower case, with a deadline two seconds ahead.
+/// SHUTDOWN has the reason `spindown`, in lower case, and a deadline in two seconds.
 #[test]
 fn spindown() {
     let (mut environment, extension) = TestEnvironment::with_extension("");
@@ -41,7 +41,7 @@ fn spindown() {
     assert!(ahead <= 20, "{ahead} ms off");
 }
 
-/// An extension that ignores SHUTDOWN is killed after two seconds, and is told as such.
+/// An extension that ignores SHUTDOWN is killed after two seconds, and reported as killed.
 #[test]
 fn an_extension_that_stays_is_killed() {
     let (mut environment, extension) = TestEnvironment::with_extension("");

@@ -60,7 +60,7 @@ fn invoked(settings: &str, headers: &'static str) -> Streamed {
     Streamed { sandbox, runtime, request_id, events }
 }
 
-/// Parts reach the caller while the function still makes the next ones; the times and sizes are told.
+/// Parts reach the caller while the function still produces the next ones; times and sizes are reported.
 #[test]
 fn parts_come_as_they_are_made() {
     let Streamed { sandbox, runtime, request_id, events } = invoked("", "X-Amz-Log-Type: Tail\r\n");
@@ -87,7 +87,8 @@ fn parts_come_as_they_are_made() {
     assert!(done["metrics"]["durationMs"].as_f64().unwrap() >= 140.0);
 }
 
-/// An error in the middle is in the trailers: what was sent stays sent, and the end says what happened.
+/// An error in the middle of a response is in the trailers: the caller keeps the parts sent before, and the last event
+/// has the error.
 #[test]
 fn an_error_in_the_middle() {
     let Streamed { sandbox, runtime, request_id, events } = invoked("", "");
@@ -119,7 +120,7 @@ fn a_truncated_response() {
     assert_eq!(sandbox.await_telemetry("platform.report", 1)["errorType"], "Runtime.TruncatedResponse");
 }
 
-/// A timeout in the middle ends the stream at once, and says so.
+/// A timeout in the middle of a response ends the stream immediately with an error.
 #[test]
 fn a_timeout_in_the_middle() {
     let Streamed { sandbox, runtime, request_id, events } = invoked("timeout_s = 1", "");

@@ -4,7 +4,7 @@ use serde_json::json;
 
 use crate::fakes::{Listener, TestEnvironment, request_id};
 
-/// 200 `"OK"`; the subscription is told; whoever subscribes gets the events since Init began.
+/// 200 `"OK"`; the subscription is reported; a subscriber gets the events since Init began.
 #[test]
 fn subscription_and_replay() {
     let (environment, extension) = TestEnvironment::with_extension("");
@@ -35,7 +35,7 @@ fn posts() {
     drop(environment);
 }
 
-/// Schema versions are told apart in the body; the version in the URL is fixed.
+/// The body selects the schema version; the version in the URL is fixed.
 #[test]
 fn versions() {
     let (environment, extension) = TestEnvironment::with_extension("");
@@ -115,7 +115,7 @@ fn the_last_report_comes_with_shutdown() {
     assert!(listener.has("platform.report"));
 }
 
-/// A batch that is refused is sent again: nothing is lost, nothing is reordered.
+/// A batch that is refused is sent again: no event is lost or reordered.
 #[test]
 fn refused_batches_are_repeated() {
     let (environment, extension) = TestEnvironment::with_extension("");
@@ -201,7 +201,7 @@ fn tcp() {
     assert_eq!(done["record"]["status"], "success");
 }
 
-/// What a listener refuses too often is lost, and the next batch says how much.
+/// A batch that a listener refuses too often is lost, and the next batch reports how much.
 #[test]
 fn refused_for_good() {
     let (environment, extension) = TestEnvironment::with_extension("");
@@ -216,10 +216,10 @@ fn refused_for_good() {
     assert_eq!(dropped["record"]["droppedRecords"], 2);
     assert!(dropped["record"]["droppedBytes"].as_u64().unwrap() > 100);
     assert!(dropped["record"]["reason"].is_string());
-    assert!(!listener.has("platform.initStart"), "lost for good");
+    assert!(!listener.has("platform.initStart"), "the event is lost");
 }
 
-/// More logs than the buffer holds are dropped, counted and told.
+/// Logs beyond the size of the buffer are dropped, counted and reported.
 #[test]
 fn overflow() {
     // Twenty lines of 50 kB at once: the buffer holds two batches of 256 KiB.

@@ -1,4 +1,4 @@
-//! Tenant isolation: who asks is named, told to the runtime and to telemetry, and shares no environment.
+//! Tenant isolation: the tenant is sent to the runtime and to telemetry, and does not share an environment.
 
 use serde_json::json;
 
@@ -41,7 +41,7 @@ fn one_environment_a_tenant() {
     }
 }
 
-/// With isolation the tenant must be named, without it must not; configurations tell.
+/// A tenant id is required with isolation and refused without; configurations show the isolation mode.
 #[test]
 fn the_tenant_must_be_named() {
     let sandbox =
@@ -58,7 +58,7 @@ fn the_tenant_must_be_named() {
     assert!(configuration("other").get("TenancyConfig").is_none());
 }
 
-/// Neither SnapStart nor provisioned concurrency goes with tenant isolation.
+/// Tenant isolation cannot be combined with SnapStart or provisioned concurrency.
 #[test]
 fn exclusions() {
     let sandbox = Builder::new().function("fn", ISOLATED, IDLE_SCRIPT).start();

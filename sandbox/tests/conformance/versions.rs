@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::http::Response;
 use crate::sandbox::{Builder, IDLE_SCRIPT, Sandbox, wait_until};
 
-/// Answers every invocation with `version`, which the environment tells.
+/// Answers every invocation with the version in its environment variables.
 const TELLS_VERSION: &str = r#"#!/bin/sh
 api=http://$AWS_LAMBDA_RUNTIME_API/2018-06-01/runtime/invocation
 while :; do
@@ -38,7 +38,8 @@ fn set_memory(sandbox: &Sandbox, memory_mb: u32) -> Value {
     })
 }
 
-/// Publishing makes numbered, frozen versions; without a change it returns the newest; guards are 412.
+/// Publishing creates numbered, immutable versions; without a change it returns the newest; a wrong hash or revision is
+/// 412.
 #[test]
 fn publishing() {
     let sandbox = Builder::new().function("fn", "", IDLE_SCRIPT).start();
@@ -62,7 +63,7 @@ fn publishing() {
     assert_eq!(list["Functions"].as_array().unwrap().len(), 3);
 }
 
-/// An alias sends invocations to its version, or to two by weight; the answer tells which ran.
+/// An alias sends invocations to its version, or to two by weight; the response names the version that ran.
 #[test]
 fn aliases() {
     if !has_curl("aliases") {
@@ -113,7 +114,7 @@ fn aliases() {
     assert_eq!(sandbox.call("GET", &format!("{FUNCTION}?Qualifier=1"), "").status, 404);
 }
 
-/// Reserved concurrency is a ceiling; beyond it callers are throttled.
+/// Reserved concurrency is a maximum; more invocations are throttled.
 #[test]
 fn reserved_concurrency() {
     let sandbox = Builder::new().function("fn", "timeout_s = 30", IDLE_SCRIPT).start();
@@ -130,7 +131,7 @@ fn reserved_concurrency() {
     assert_eq!(got, json!({}));
 }
 
-/// So is the account's limit, which its settings tell.
+/// The account's concurrency is limited too; the account settings show the limit.
 #[test]
 fn account_limit() {
     let builder = Builder::new().function("fn", "timeout_s = 30", IDLE_SCRIPT);
@@ -166,7 +167,7 @@ fn tags() {
     assert_eq!(sandbox.call("GET", FUNCTION, "").json()["Tags"], json!({"x:y": "z"}));
 }
 
-/// A deleted function is gone with its environments.
+/// A deleted function does not exist any more, and its environments end.
 #[test]
 fn deletion() {
     let sandbox = Builder::new().function("fn", "", IDLE_SCRIPT).start();

@@ -1,4 +1,4 @@
-//! Real handlers on the real runtime interface clients: cold and warm, failing, timing out, out of memory.
+//! Real handlers with AWS's runtime interface clients: cold, warm, failing, timing out and out of memory.
 
 #![allow(clippy::unwrap_used, reason = "a failed assumption fails the test")]
 #![expect(unreachable_pub, reason = "modules of one test program")]
@@ -57,7 +57,7 @@ fn check(language: Language) {
     let settings = format!("memory_mb = {memory_mb}\ntimeout_s = 10");
     let sandbox = start(&prepared, prepared.handler, &settings);
 
-    // Cold, then warm in the same environment, once that is idle: on a busy machine the caller may be faster.
+    // Cold, then warm in the same environment, after it has become idle.
     let settled = |count: usize| {
         sandbox.await_telemetry("platform.report", count);
     };

@@ -1,4 +1,4 @@
-//! All functions: how they are found and changed. No I/O and no clock but the one passed in.
+//! All functions, with the rules for finding and changing them. No I/O; the time is passed in.
 
 pub mod function_ref;
 pub mod record;
@@ -46,12 +46,12 @@ impl Catalog {
         format!("{}:function:{name}", self.account_arn)
     }
 
-    /// Adds a function that is there from the start.
+    /// Adds a function that exists from the start.
     pub fn insert(&mut self, record: Record) {
         self.records.insert(record.name.clone(), record);
     }
 
-    /// A generation not used before.
+    /// A generation that was not used before.
     pub fn next_generation(&mut self) -> u64 {
         self.next_generation += 1;
         self.next_generation
@@ -63,7 +63,7 @@ impl Catalog {
         self.records.values()
     }
 
-    /// A function that must exist.
+    /// Finds a function; an unknown name is an error.
     pub fn record(&mut self, name: &str, now: Instant) -> Result<&mut Record, AwsError> {
         let arn = self.function_arn(name);
         let record = self.records.get_mut(name);
@@ -168,7 +168,7 @@ impl Catalog {
         Ok(())
     }
 
-    /// Forgets a function with all its versions.
+    /// Removes a function with all its versions.
     pub(in crate::control) fn remove(&mut self, name: &str) {
         self.records.remove(name);
     }
@@ -179,7 +179,7 @@ impl Catalog {
     }
 }
 
-/// Refuses a change while another is in progress, or when the caller's idea of the function is out of date.
+/// Refuses a change while another is in progress, or when the caller's `RevisionId` is not the current one.
 pub(in crate::control) fn check_change(record: &Record, revision_id: Option<&str>) -> Result<(), AwsError> {
     if record.pending.is_some() {
         let message = format!(
@@ -188,7 +188,7 @@ pub(in crate::control) fn check_change(record: &Record, revision_id: Option<&str
         );
         return Err(AwsError::conflict(message));
     }
-    if revision_id.is_some_and(|wanted| wanted != record.latest.revision_id) {
+    if revision_id.is_some_and(|requested| requested != record.latest.revision_id) {
         let message = "The RevisionId provided does not match the latest RevisionId for the Lambda function or alias. Call the GetFunction or the GetAlias API to retrieve the latest RevisionId";
         return Err(AwsError::precondition(message));
     }

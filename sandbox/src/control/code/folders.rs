@@ -27,14 +27,14 @@ pub enum FolderError {
     File(#[from] FileError),
 }
 
-/// What every function loaded from a folder gets besides its own settings.
+/// Settings for all functions that are loaded from folders.
 #[derive(Clone, Debug, Default)]
 pub struct Folders {
     /// Layers of every function, before its own.
     pub layers: Vec<PathBuf>,
 }
 
-/// A function from a folder, and how many environments it wants ready ahead of invocations.
+/// A function from a folder, and its provisioned concurrency.
 pub(in crate::control) type Loaded = (Record, u32);
 
 impl Folders {
@@ -56,11 +56,11 @@ impl Folders {
         let mut records = Vec::new();
         for candidate in candidates {
             if let Some(file) = load_folder(&candidate)? {
-                let wanted = match file.initialization_type {
+                let requested = match file.initialization_type {
                     InitializationType::ProvisionedConcurrency => file.provisioned_concurrency.max(1),
                     _ => 0,
                 };
-                records.push((self.record(&candidate, file, region, catalog), wanted));
+                records.push((self.record(&candidate, file, region, catalog), requested));
             }
         }
         Ok(records)
@@ -89,7 +89,7 @@ impl Folders {
             code,
             command,
             log_format: file.log_format,
-            // Provisioned environments are the fleet's to start; those started beyond them are on demand.
+            // The fleet starts provisioned environments; additional ones are on demand.
             initialization_type: match file.initialization_type {
                 InitializationType::ProvisionedConcurrency => InitializationType::OnDemand,
                 other => other,
@@ -115,7 +115,7 @@ impl Folders {
     }
 }
 
-/// Base64 of a SHA-256 over names and contents of all files, and their total size in bytes. Real Lambda hashes
+/// Base64 of a SHA-256 over names and contents of all files, and their total size in bytes. Lambda hashes
 /// the uploaded zip; a folder has none. Unreadable files are left out.
 pub(in crate::control) fn fingerprint(folder: &Path) -> (String, u64) {
     let mut files = Vec::new();

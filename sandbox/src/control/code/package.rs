@@ -38,12 +38,12 @@ struct Code {
 
 fn unpack(base64: Option<&str>, run_directory: &FilePath) -> Result<Code, AwsError> {
     let Some(base64) = base64 else {
-        return Err(AwsError::invalid("this sandbox takes code as ZipFile only"));
+        return Err(AwsError::invalid("this sandbox accepts code only as ZipFile"));
     };
     let bytes = STANDARD.decode(base64).map_err(|_| AwsError::malformed("ZipFile is not valid Base64"))?;
     if bytes.len() > MAX_ZIP_BYTES {
         return Err(AwsError::too_large(format!(
-            "the zip has {} bytes, allowed are {MAX_ZIP_BYTES}",
+            "the zip file has {} bytes, but at most {MAX_ZIP_BYTES} are allowed",
             bytes.len()
         )));
     }
@@ -81,7 +81,7 @@ struct Creation {
     configuration: ConfigurationUpdate,
 }
 
-/// There is one mode.
+/// The only supported mode.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct TenancyConfig {
@@ -197,7 +197,7 @@ pub(in crate::control) async fn update(
     let code = unpack(update.zip_file.as_deref(), &plane.fleet.platform().run_directory)?;
     let mut config = FunctionConfig::clone(&record.latest.config);
     config.code = code.folder;
-    // What function.toml said to run belonged to the folder that is replaced.
+    // The settings of function.toml belong to the folder that is replaced.
     config.command = None;
     if let Some([architecture, ..]) = update.architectures.as_deref() {
         config.architecture = *architecture;

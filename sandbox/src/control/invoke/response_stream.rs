@@ -1,4 +1,4 @@
-//! `InvokeWithResponseStream`: the response as events, while the function makes it.
+//! `InvokeWithResponseStream`: sends the response as events while the function produces it.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -15,12 +15,12 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::control::ControlPlane;
 use crate::control::functions::configuration::Qualifier;
-use crate::control::invoke::buffered::{Checked, MAX_SYNC_BYTES, Sent, empty, send};
+use crate::control::invoke::buffered::{CheckedRequest, MAX_SYNC_BYTES, SentInvocation, empty, send};
 use crate::control::invoke::event_stream::{MAX_PAYLOAD_BYTES, event};
 use crate::control::server::error::AwsError;
 use crate::environment::invocation::{Completion, InvokeResult};
 
-/// Parts that wait for a slow caller; then the function waits too, as on Lambda.
+/// Parts buffered for a slow caller; when the buffer is full the function waits, as on Lambda.
 const PARTS_IN_FLIGHT: usize = 16;
 
 /// `InvokeComplete.ErrorDetails` is cut after this many bytes, far more than runtimes report. Escaped they still fit
@@ -36,14 +36,15 @@ pub(in crate::control) async fn invoke_with_response_stream(
     headers: HeaderMap,
     payload: Bytes,
 ) -> Result<Response, AwsError> {
-    let checked = Checked::new(&plane, &name, query.qualifier.as_deref(), &headers, payload, MAX_SYNC_BYTES)?;
+    let checked =
+        CheckedRequest::new(&plane, &name, query.qualifier.as_deref(), &headers, payload, MAX_SYNC_BYTES)?;
     match headers.get("x-amz-invocation-type").map(|value| value.as_bytes()) {
         None | Some(b"RequestResponse") => {}
         Some(b"DryRun") => return empty(StatusCode::NO_CONTENT, &checked),
         Some(_) => return Err(AwsError::invalid("the invocation type must be RequestResponse or DryRun")),
     }
     let (chunks, parts) = mpsc::channel(PARTS_IN_FLIGHT);
-    let Sent { answered, completed } = send(&plane, &checked, Some(chunks)).await?;
+    let SentInvocation { answered, completed } = send(&plane, &checked, Some(chunks)).await?;
     let (events, body) = Channel::new(PARTS_IN_FLIGHT);
     tokio::spawn(relay(parts, answered, checked.wants_tail.then_some(completed), events));
     checked
@@ -53,7 +54,7 @@ pub(in crate::control) async fn invoke_with_response_stream(
         .map_err(|error| AwsError::service(error.to_string()))
 }
 
-/// Writes parts as they come, the rest of the answer, and how it ended. Ends early if the caller hangs up, which
+/// Sends parts as they arrive, the rest of the response, and the result. Ends early if the caller hangs up, which
 /// does not end the function.
 async fn relay(
     mut parts: mpsc::Receiver<Bytes>,
@@ -72,7 +73,7 @@ async fn relay(
             result = &mut answered => break result,
         }
     };
-    // What a failure has cut off may still be on its way.
+    // Parts from before a failure may still be in the channel.
     parts.close();
     while let Some(part) = parts.recv().await {
         if !write_chunks(&mut events, &part).await {

@@ -23,7 +23,7 @@ use crate::control::invoke::{buffered, response_stream};
 use crate::control::versions_aliases::{aliases, versions};
 use error::AwsError;
 
-/// Larger than any allowed event, so that too large ones get Lambda's own answer.
+/// Larger than any allowed event, so that events that are too large get Lambda's error response.
 const MAX_BODY_BYTES: usize = 80 * 1024 * 1024;
 
 impl ControlPlane {
@@ -60,7 +60,7 @@ impl ControlPlane {
             )
             .route("/2017-03-31/tags/{arn}", get(tags::list).post(tags::tag).delete(tags::untag))
             .route_layer(middleware::from_fn_with_state(self.clone(), throttle))
-            // Not under that limit.
+            // These operations have no request limit.
             .route(function, get(configuration::get))
             .route(&format!("{function}/invocations"), post(buffered::invoke))
             .route(

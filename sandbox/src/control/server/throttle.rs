@@ -1,5 +1,5 @@
-//! The control plane's own request limit, when asked for: 15 requests a second for all operations but Invoke and
-//! GetFunction on real Lambda.
+//! The optional request limit of the control plane. On Lambda it is 15 requests per second for all operations except
+//! Invoke and GetFunction.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;

@@ -44,7 +44,7 @@ fn missing(record: &Record, alias: &str) -> AwsError {
     AwsError::not_found(format!("Cannot find alias arn: {}:{alias}", record.arn))
 }
 
-/// Both versions must be there; a weighted alias may not involve `$LATEST`.
+/// Both versions must exist; a weighted alias may not contain `$LATEST`.
 fn check(record: &Record, alias: &Alias) -> Result<(), AwsError> {
     let exists = |version: &str| {
         let found = record.version(version).map(|_| ());
@@ -61,7 +61,7 @@ fn check(record: &Record, alias: &Alias) -> Result<(), AwsError> {
         return Err(AwsError::invalid(format!("weight {weight} is not between 0 and 1")));
     }
     if *version == alias.version {
-        return Err(AwsError::invalid("an alias needs two different versions to have weights"));
+        return Err(AwsError::invalid("a weighted alias needs two different versions"));
     }
     exists(version)
 }
@@ -70,7 +70,7 @@ fn routing(config: RoutingConfig) -> Result<Option<(String, f64)>, AwsError> {
     let mut weights = config.additional_version_weights.into_iter();
     match (weights.next(), weights.next()) {
         (additional, None) => Ok(additional),
-        _ => Err(AwsError::invalid("at most one additional version")),
+        _ => Err(AwsError::invalid("AdditionalVersionWeights may have at most one version")),
     }
 }
 
@@ -116,7 +116,7 @@ pub(in crate::control) async fn update(
     let mut catalog = plane.catalog();
     let record = catalog.record(&function.name, Instant::now())?;
     let mut alias = record.aliases.get(&alias_name).cloned().ok_or_else(|| missing(record, &alias_name))?;
-    if body.revision_id.is_some_and(|wanted| wanted != alias.revision_id) {
+    if body.revision_id.is_some_and(|requested| requested != alias.revision_id) {
         let message = "The RevisionId provided does not match the latest RevisionId for the Lambda function or alias. Call the GetFunction or the GetAlias API to retrieve the latest RevisionId";
         return Err(AwsError::precondition(message));
     }
@@ -173,9 +173,9 @@ pub(in crate::control) async fn list(
     let function = FunctionRef::parse(&name, None)?;
     let mut catalog = plane.catalog();
     let record = catalog.record(&function.name, Instant::now())?;
-    let wanted =
+    let requested =
         |alias: &Alias| filter.function_version.as_ref().is_none_or(|version| *version == alias.version);
-    let aliases = record.aliases.iter().filter(|(_, alias)| wanted(alias));
+    let aliases = record.aliases.iter().filter(|(_, alias)| requested(alias));
     let aliases: Vec<Value> = aliases.map(|(name, alias)| record.alias(name, alias)).collect();
     Ok(Json(json!({"Aliases": aliases})))
 }

@@ -40,7 +40,7 @@ impl Catalog {
         let generation = self.next_generation();
         let record = self.record(name, now)?;
         check_change(record, publication.revision_id.as_deref())?;
-        if publication.code_sha256.as_ref().is_some_and(|wanted| *wanted != record.latest.code_sha256) {
+        if publication.code_sha256.as_ref().is_some_and(|requested| *requested != record.latest.code_sha256) {
             let message = format!(
                 "CodeSHA256 ({}) is different from current CodeSHA256 in $LATEST ({}). Please try again with the CodeSHA256 in $LATEST.",
                 publication.code_sha256.as_deref().unwrap_or_default(),
