@@ -5,7 +5,7 @@
 mod common;
 
 use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -24,12 +24,6 @@ impl Drop for Running {
 
 /// Waits most of the time, so that less memory is predicted well.
 const IDLE: Kind = Kind { cpu_us: 400, ..KINDS[2] };
-
-/// The sandbox's binary, which another crate builds into the same folder.
-fn sandbox_binary() -> Option<PathBuf> {
-    let binary = Path::new(env!("CARGO_BIN_EXE_tailor")).with_file_name("lambda-sandbox");
-    binary.exists().then_some(binary)
-}
 
 fn start_sandbox(binary: &Path, folder: &Path) -> (Running, String) {
     for (name, tag) in [(IDLE.name, "apply"), ("untagged", "observe")] {
@@ -115,10 +109,7 @@ fn send(collector: &str, key: &str, kind: &Kind, id: u64, count: u64) {
 
 #[test]
 fn the_tagged_function_is_moved_through_the_real_api_and_the_others_are_not() {
-    let Some(binary) = sandbox_binary() else {
-        eprintln!("skipped: the_tagged_function_is_moved: build lambda-sandbox first");
-        return;
-    };
+    let binary = tailor_test_kit::build::sandbox().unwrap();
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data");
     let (_sandbox, lambda) = start_sandbox(&binary, folder.path());

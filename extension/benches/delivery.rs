@@ -1,10 +1,10 @@
-//! What a batch weighs, and what compressing it would save and cost: bytes and CPU microseconds, per number of
-//! invocations. Columns of varints and random request ids leave little to compress, so batches are sent as they
-//! are; this is where that would show to be wrong.
+//! The size of a batch, and what compression would save and cost: bytes and CPU microseconds by number of invocations.
+//! Columns of varints and random request ids do not compress well, so batches are sent uncompressed. This benchmark
+//! checks that decision.
 //!
 //! `cargo bench -p tailor-extension --bench delivery` prints a table.
 
-#![allow(clippy::unwrap_used, reason = "a benchmark that cannot go on has failed")]
+#![allow(clippy::unwrap_used, reason = "a failed benchmark may panic")]
 
 use agent_proto::batch::{Batch, Environment, EnvironmentId, Lost, Overhead};
 use miniz_oxide::deflate::compress_to_vec;
@@ -25,7 +25,7 @@ fn cost(mut action: impl FnMut()) -> f64 {
     (cpu_us() - before) / f64::from(ROUNDS)
 }
 
-/// Numbers that repeat in every run (`SplitMix64`).
+/// Pseudo-random numbers, the same in every run (`SplitMix64`).
 struct Numbers(u64);
 
 impl Numbers {
@@ -37,13 +37,13 @@ impl Numbers {
         z ^ (z >> 31)
     }
 
-    /// A value that strays by a fifth around `middle`.
+    /// A value within a fifth of `middle`.
     fn around(&mut self, middle: u64) -> u64 {
         middle - middle / 5 + self.next() % (middle / 5 * 2).max(1)
     }
 }
 
-/// An invocation of 40 ms that calls a database: what most functions do.
+/// A typical invocation of 40 ms that calls a database.
 fn invocation(index: u64, numbers: &mut Numbers) -> Invocation {
     let duration_us = numbers.around(40_000);
     let work = [
@@ -114,7 +114,7 @@ fn batch(invocations: u64) -> Vec<u8> {
 }
 
 fn main() {
-    // `cargo test` runs this too, and asks for nothing.
+    // `cargo test` starts this program, too; then it does nothing.
     if !std::env::args().any(|argument| argument == "--bench") {
         return;
     }

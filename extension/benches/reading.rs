@@ -1,9 +1,9 @@
-//! What one reading of the function's processes costs: CPU microseconds, per number of threads and of processes.
+//! The cost of one reading of the function's processes: CPU microseconds by number of threads and of processes.
 //!
-//! `cargo bench -p tailor-extension --bench reading` prints a table; ratios are to reading `/proc/self/stat`
-//! once, in the same run.
+//! `cargo bench -p tailor-extension --bench reading` prints a table. The ratio is to one read of `/proc/self/stat` in the
+//! same run.
 
-#![allow(clippy::unwrap_used, reason = "a benchmark that cannot go on has failed")]
+#![allow(clippy::unwrap_used, reason = "a failed benchmark may panic")]
 
 use std::io::Write;
 use std::process::{Child, Command, Stdio};
@@ -27,7 +27,7 @@ fn cost(mut action: impl FnMut()) -> f64 {
     (cpu_us() - before) / f64::from(ROUNDS)
 }
 
-/// The same of a call after `child` ran for a moment.
+/// The same for a call after `child` ran for a moment.
 fn cost_after(child: &mut Child, mut action: impl FnMut()) -> f64 {
     let (mut stdin, mut stdout) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
     let mut answer = [0];
@@ -43,7 +43,7 @@ fn cost_after(child: &mut Child, mut action: impl FnMut()) -> f64 {
     spent / f64::from(ROUNDS / 10)
 }
 
-/// A process with `threads` threads that all sleep, but for the first, which answers every byte with one.
+/// A process whose threads sleep, except the first, which answers each byte with a byte.
 fn sleeper(threads: u32) -> Child {
     let program = "import sys,threading,time\nfor _ in range(int(sys.argv[1])-1): threading.Thread(target=lambda: time.sleep(1000),daemon=True).start()\n\nimport os\nos.write(1,b'x')\nwhile True: os.write(1,os.read(0,1))";
     let mut child = Command::new("python3")
@@ -58,7 +58,7 @@ fn sleeper(threads: u32) -> Child {
 }
 
 fn main() {
-    // `cargo test` runs this too, and asks for nothing.
+    // `cargo test` starts this program, too; then it does nothing.
     if !std::env::args().any(|argument| argument == "--bench") {
         return;
     }
@@ -66,7 +66,7 @@ fn main() {
     let mut out = std::io::stdout();
     writeln!(out, "{:<28}{:>10}{:>10}", "", "CPU us", "ratio").unwrap();
     writeln!(out, "{:<28}{base:>10.1}{:>10.1}", "one small /proc file", 1.0).unwrap();
-    let mut tell = |what: &str, threads: u32, cost: f64| {
+    let mut report = |what: &str, threads: u32, cost: f64| {
         writeln!(out, "{:<28}{cost:>10.1}{:>10.1}", format!("{what}, {threads} threads"), cost / base)
             .unwrap();
     };
@@ -74,8 +74,8 @@ fn main() {
         let mut child = sleeper(threads);
         let mut processes = Processes::of_children(Peak::Reset);
         processes.read();
-        tell("read at rest", threads, cost(|| drop(processes.read())));
-        tell(
+        report("read at rest", threads, cost(|| drop(processes.read())));
+        report(
             "read, reset",
             threads,
             cost_after(&mut child, || {
@@ -83,8 +83,8 @@ fn main() {
                 processes.reset_peaks();
             }),
         );
-        tell("tick", threads, cost_after(&mut child, || _ = processes.tick()));
-        tell("look back", threads, cost_after(&mut child, || _ = processes.look_back()));
+        report("sample", threads, cost_after(&mut child, || _ = processes.sample()));
+        report("quick sample", threads, cost_after(&mut child, || _ = processes.quick_sample()));
         child.kill().unwrap();
         child.wait().unwrap();
     }

@@ -11,8 +11,8 @@ use tailor_sizing::rollup::Rollup;
 use crate::deliver::ledger::Ledger;
 use crate::deliver::outbox::{Outbox, SealedBatch};
 use crate::deliver::shipper::DeliveryOutcome;
-use crate::deliver::summary::Teller;
-use crate::lambda::telemetry::{Delivery, Event};
+use crate::deliver::summary::SummaryLog;
+use crate::lambda::telemetry::{DecodedTelemetry, Event};
 use crate::measure::cpu_budget::CpuBudget;
 use crate::measure::{self, Measured, Processes, Reading, Snapshot};
 use crate::settings::Settings;
@@ -28,26 +28,26 @@ pub struct Agent {
     outbox: Outbox,
     current: Option<Current>,
     totals: Rollup,
-    teller: Teller,
+    summaries: SummaryLog,
     /// Lines to print.
     lines: Vec<String>,
     sent_bytes: u64,
     flush_items: usize,
     flush_interval: Duration,
-    /// The next invocation is the environment's first.
+    /// The next invocation is the first of the environment.
     first: bool,
     budget: CpuBudget,
 }
 
-/// The invocation that runs, or ran last.
+/// The running invocation, or the last one.
 #[derive(Debug)]
 struct Current {
     request_id: String,
     start: Snapshot,
     began: Instant,
-    /// How long it had run at the last look.
-    last_look: Duration,
-    /// The platform said that the handler is done.
+    /// How long it had run at the last sample.
+    sampled_at: Duration,
+    /// `platform.runtimeDone` came.
     done: bool,
 }
 
@@ -62,7 +62,7 @@ impl Agent {
             outbox: Outbox::new(environment),
             current: None,
             totals: Rollup::default(),
-            teller: Teller::new(settings.emf, settings.log_invocations),
+            summaries: SummaryLog::new(settings.emf, settings.log_invocations),
             lines: vec![],
             sent_bytes: 0,
             flush_items: settings.flush_items,
@@ -71,19 +71,20 @@ impl Agent {
         }
     }
 
-    /// INVOKE: closes the invocation before and opens this one.
-    pub fn invoked(&mut self, request_id: &str, now_us: u64, deadline_ms: u64) {
+    /// INVOKE: one reading of the processes ends the previous invocation and begins this one. `now_us` is microseconds
+    /// and `deadline_ms` milliseconds since the Unix epoch.
+    pub fn on_invoke(&mut self, request_id: &str, now_us: u64, deadline_ms: u64) {
         let snapshot = self.processes.read();
         self.close_current(&snapshot, None);
         self.processes.reset_peaks();
-        self.ledger.invoked(request_id, now_us, self.first);
+        self.ledger.on_invoke(request_id, now_us, self.first);
         if self.first {
             if self.outbox.environment_mut().initialization_type == SNAP_START {
-                // The record of the restore may be late or lost, and where telemetry is refused there is none.
+                // The record of the restore may be late, lost or not subscribed to.
                 self.restored();
             }
             let timeout_ms = deadline_ms.saturating_sub(now_us / 1_000);
-            // The event is on its way for a moment; timeouts are whole seconds.
+            // The event took a moment to arrive; timeouts are whole seconds.
             self.outbox.environment_mut().timeout_ms = timeout_ms.saturating_add(500) / 1_000 * 1_000;
         }
         self.first = false;
@@ -91,130 +92,130 @@ impl Agent {
             request_id: request_id.to_owned(),
             start: snapshot,
             began: Instant::now(),
-            last_look: Duration::ZERO,
+            sampled_at: Duration::ZERO,
             done: false,
         });
         self.collect_finished();
         self.budget.begin();
     }
 
-    /// How long to wait before looking inside the running invocation; `None` when there is none, or when
-    /// looking is turned off.
+    /// How long to wait before the next sample; `None` when no invocation runs or sampling is disabled.
     #[must_use]
-    pub fn tick_pause(&self) -> Option<Duration> {
+    pub fn sample_pause(&self) -> Option<Duration> {
         let current = self.current.as_ref().filter(|current| !current.done)?;
         self.budget.pause(current.began.elapsed())
     }
 
-    /// Looks inside the running invocation.
-    pub fn tick(&mut self) {
+    /// Samples the processes of the running invocation.
+    pub fn sample(&mut self) {
         if self.current.as_ref().is_some_and(|current| !current.done) {
-            self.look(Processes::tick);
+            self.take_sample(Processes::sample);
         }
     }
 
-    /// Notes as cheaply as can be how far the invocation came, should nothing else come to tell of it.
-    pub fn look_back(&mut self) {
+    /// Takes a sample at the lowest cost, in case the invocation ends without another reading.
+    pub fn quick_sample(&mut self) {
         if self.current.is_some() {
-            self.look(Processes::look_back);
+            self.take_sample(Processes::quick_sample);
         }
     }
 
-    fn look(&mut self, look: impl FnOnce(&mut Processes) -> bool) {
+    fn take_sample(&mut self, sample: impl FnOnce(&mut Processes) -> bool) {
         let processes = &mut self.processes;
-        let any_lives = self.budget.spend(|| look(processes));
-        if let Some(current) = self.current.as_mut().filter(|_| any_lives) {
-            current.last_look = current.began.elapsed();
+        let any_alive = self.budget.spend(|| sample(processes));
+        if let Some(current) = self.current.as_mut().filter(|_| any_alive) {
+            current.sampled_at = current.began.elapsed();
         }
     }
 
-    /// Telemetry came, at `now_us`, microseconds since the Unix epoch.
-    pub fn delivered(&mut self, delivery: Delivery, now_us: u64) {
-        self.ledger.at(now_us);
-        self.outbox.lost_mut().undecodable_records += delivery.undecodable;
-        for event in delivery.events {
-            self.heard(event);
+    /// Telemetry came at `now_us`, microseconds since the Unix epoch.
+    pub fn on_telemetry(&mut self, telemetry: DecodedTelemetry, now_us: u64) {
+        self.ledger.set_time(now_us);
+        self.outbox.lost_mut().undecodable_records += telemetry.undecodable;
+        for event in telemetry.events {
+            self.on_event(event);
         }
         self.collect_finished();
     }
 
-    fn heard(&mut self, event: Event) {
+    fn on_event(&mut self, event: Event) {
         match event {
             Event::InitStart(init) => {
                 if let Some(runtime) = init.runtime_version {
-                    // The limit of any text on the wire; names of real runtimes are a tenth of it.
+                    // The wire's limit for any text.
                     self.outbox.environment_mut().runtime = runtime.chars().take(100).collect();
                 }
             }
             Event::InitReport { report, time_us } => {
                 if report.phase.as_deref() == Some("invoke") {
-                    self.ledger.initialized_inside(report.metrics.duration_ms.unwrap_or_default(), time_us);
+                    self.ledger.on_suppressed_init(report.metrics.duration_ms.unwrap_or_default(), time_us);
                 }
             }
-            Event::Start { request_id, time_us } => self.ledger.started(&request_id, time_us),
-            Event::RuntimeDone { done, time_us } => {
-                if let Some(current) = self.current.as_mut().filter(|c| c.request_id == done.request_id) {
+            Event::Start { request_id, time_us } => self.ledger.on_start(&request_id, time_us),
+            Event::RuntimeDone { record, time_us } => {
+                if let Some(current) = self.current.as_mut().filter(|c| c.request_id == record.request_id) {
                     current.done = true;
                 }
-                self.ledger.runtime_done(done, time_us);
+                self.ledger.on_runtime_done(record, time_us);
             }
-            Event::Report { done, time_us } => self.ledger.reported(done, time_us),
+            Event::Report { record, time_us } => self.ledger.on_report(record, time_us),
             Event::RestoreStart => self.restored(),
             Event::LogsDropped { records } => self.outbox.lost_mut().platform_records += records,
             Event::Other => {}
         }
     }
 
-    /// A SnapStart restore: every environment restored from this snapshot would go by the same id. What is restored
-    /// has not been invoked yet; a record that comes later is a repetition, and batches went out by this id.
+    /// A SnapStart restore. All environments restored from one snapshot have the same id, so this one gets a new id. A
+    /// restored environment has not been invoked: a record that comes after an INVOKE is a repeated one, and batches may
+    /// have been sent with the present id.
     fn restored(&mut self) {
         if self.first {
             self.outbox.environment_mut().id = new_environment_id();
         }
     }
 
-    /// SHUTDOWN: reads the last invocation's processes, if they still live. Mostly the platform has ended them
-    /// before it tells us; then what the last look inside saw has to do.
-    pub fn shutting_down(&mut self) {
+    /// SHUTDOWN: reads the processes of the last invocation. The platform usually ends them before it sends SHUTDOWN; then
+    /// the last sample is used.
+    pub fn on_shutdown(&mut self) {
         if self.current.is_none() {
             return;
         }
-        let last_tick = self.processes.last_look();
+        let last_sample = self.processes.last_sample();
         let snapshot = self.processes.read();
-        self.close_current(&snapshot, Some(&last_tick));
+        self.close_current(&snapshot, Some(&last_sample));
         self.collect_finished();
     }
 
-    /// Nothing more will come: what is unfinished goes as it is.
+    /// The environment ends: unfinished invocations are delivered with what is known of them.
     pub fn finish(&mut self) {
         let all = self.ledger.take_all();
         self.keep(all);
     }
 
-    /// Whether the last report is still missing.
+    /// Whether a `platform.report` is still expected.
     #[must_use]
     pub fn awaits_report(&self) -> bool {
         self.ledger.awaits_report()
     }
 
-    /// Whether a delivery is worth its CPU now.
+    /// Whether a delivery is due.
     #[must_use]
     pub fn is_due(&self) -> bool {
         self.outbox.is_due(self.flush_items, self.flush_interval)
     }
 
-    /// How many invocations are not delivered.
+    /// The number of invocations that are not acknowledged.
     #[must_use]
     pub fn undelivered(&self) -> u64 {
         self.outbox.undelivered()
     }
 
-    /// The platform delivers no telemetry: nothing is waited for.
+    /// No telemetry comes: invocations are finished without a report.
     pub const fn without_telemetry(&mut self) {
         self.ledger.expect_no_reports();
     }
 
-    /// Whether everything was delivered.
+    /// Whether everything is acknowledged.
     #[must_use]
     pub fn is_delivered(&self) -> bool {
         self.outbox.is_empty()
@@ -236,16 +237,16 @@ impl Agent {
         }
     }
 
-    /// Whether a summary is to be printed by now.
+    /// Whether a summary line is due.
     #[must_use]
     pub fn summary_is_due(&self) -> bool {
-        self.teller.is_due()
+        self.summaries.is_due()
     }
 
-    /// Adds the summary since the last one to the lines to print.
-    pub fn summarise(&mut self, now_us: u64) {
+    /// Adds a summary of the time since the last one to the lines to print.
+    pub fn summarize(&mut self, now_us: u64) {
         let lost = self.outbox.lost_mut().invocations;
-        let line = self.teller.summary(&self.totals, self.outbox.environment_mut(), lost, now_us);
+        let line = self.summaries.summary(&self.totals, self.outbox.environment_mut(), lost, now_us);
         self.lines.extend(line);
     }
 
@@ -260,21 +261,21 @@ impl Agent {
         std::mem::take(&mut self.lines)
     }
 
-    fn close_current(&mut self, end: &Snapshot, last_tick: Option<&Snapshot>) {
+    fn close_current(&mut self, end: &Snapshot, last_sample: Option<&Snapshot>) {
         let Some(current) = self.current.take() else { return };
-        let began = |process: &Rc<Reading>| {
+        let existed = |process: &Rc<Reading>| {
             current.start.processes.iter().any(|earlier| earlier.identity == process.identity)
         };
-        let lives_in = |snapshot: &Snapshot| snapshot.processes.iter().any(began);
-        let measured = if lives_in(end) {
+        let is_alive_in = |snapshot: &Snapshot| snapshot.processes.iter().any(existed);
+        let measured = if is_alive_in(end) {
             Some(measure::between(&current.start, end))
         } else {
-            last_tick.filter(|tick| lives_in(tick)).map(|tick| Measured {
-                last_look_us: Some(u64::try_from(current.last_look.as_micros()).unwrap_or(u64::MAX)),
-                ..measure::between(&current.start, tick)
+            last_sample.filter(|sample| is_alive_in(sample)).map(|sample| Measured {
+                sampled_at_us: Some(u64::try_from(current.sampled_at.as_micros()).unwrap_or(u64::MAX)),
+                ..measure::between(&current.start, sample)
             })
         };
-        self.ledger.measured(&current.request_id, measured);
+        self.ledger.on_measured(&current.request_id, measured);
     }
 
     fn collect_finished(&mut self) {
@@ -287,7 +288,7 @@ impl Agent {
     fn keep(&mut self, invocations: Vec<tailor_sizing::invocation::Invocation>) {
         for invocation in &invocations {
             self.totals.record(invocation);
-            self.lines.extend(self.teller.finished(invocation, self.outbox.environment_mut()));
+            self.lines.extend(self.summaries.finished(invocation, self.outbox.environment_mut()));
         }
         self.outbox.add(invocations);
     }
@@ -302,19 +303,19 @@ impl Agent {
             cpu_us: usage.map_or(0, |u| microseconds(u.user_time()) + microseconds(u.system_time())),
             resident_kib: measure::own_resident_kib(),
             sent_bytes: self.sent_bytes,
-            ticks: self.budget.ticks(),
+            ticks: self.budget.samples(),
         }
     }
 }
 
-/// 16 bytes that no other environment has.
+/// A new random id.
 #[must_use]
 pub fn new_environment_id() -> EnvironmentId {
     let mut id = [0u8; 16];
     let filled = std::fs::File::open("/dev/urandom")
         .and_then(|mut source| std::io::Read::read_exact(&mut source, &mut id));
     if filled.is_err() {
-        // Never seen; a time and a process id are the next best, and unique enough for a key of dedup.
+        // Never observed. The time and the process id are unique enough to recognize repeated batches.
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         let unique = now.as_nanos() ^ (u128::from(std::process::id()) << 96);
         id = unique.to_be_bytes();
@@ -338,27 +339,28 @@ mod tests {
         Agent::new(environment, &Settings::read(&HashMap::new()).0)
     }
 
-    fn sealed_by(agent: &mut Agent) -> EnvironmentId {
+    fn sent_id(agent: &mut Agent) -> EnvironmentId {
         agent.finish();
         Batch::decode(&agent.seal(1).unwrap().bytes).unwrap().environment.id
     }
 
-    /// All that are restored from one snapshot begin as the same process.
+    /// Environments restored from one snapshot begin as copies of one process.
     #[test]
-    fn a_restored_environment_has_an_id_of_its_own_and_keeps_it() {
-        let restore = || Delivery { events: vec![Event::RestoreStart], ..Delivery::default() };
-        let mut told = agent("");
-        told.delivered(restore(), 1);
-        let mut untold = agent("snap-start");
-        for agent in [&mut told, &mut untold] {
-            agent.invoked("3f2504e0-4f89-41d3-9a0c-0305e82c3301", 2, 3_000);
+    fn a_restored_environment_gets_a_new_id_once() {
+        let restore =
+            || DecodedTelemetry { events: vec![Event::RestoreStart], ..DecodedTelemetry::default() };
+        let mut by_record = agent("");
+        by_record.on_telemetry(restore(), 1);
+        let mut by_variable = agent("snap-start");
+        for agent in [&mut by_record, &mut by_variable] {
+            agent.on_invoke("3f2504e0-4f89-41d3-9a0c-0305e82c3301", 2, 3_000);
             let id = agent.outbox.environment_mut().id;
             assert_ne!(id, EnvironmentId([1; 16]));
-            agent.delivered(restore(), 3);
-            assert_eq!(sealed_by(agent), id, "a record that is repeated or late changes nothing");
+            agent.on_telemetry(restore(), 3);
+            assert_eq!(sent_id(agent), id, "a repeated or late record changes nothing");
         }
         let mut plain = agent("on-demand");
-        plain.invoked("3f2504e0-4f89-41d3-9a0c-0305e82c3301", 2, 3_000);
-        assert_eq!(sealed_by(&mut plain), EnvironmentId([1; 16]));
+        plain.on_invoke("3f2504e0-4f89-41d3-9a0c-0305e82c3301", 2, 3_000);
+        assert_eq!(sent_id(&mut plain), EnvironmentId([1; 16]));
     }
 }

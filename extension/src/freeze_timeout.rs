@@ -1,15 +1,15 @@
-//! Waiting by the time an environment runs, not by the clock: that goes on in the freeze, and a delivery that needs
-//! five milliseconds more than the handler would be thrown away at every thaw.
+//! A timeout that counts the running time of the environment. The clock continues during a freeze, so an ordinary timeout
+//! would abort a delivery at the thaw when it needed only a few milliseconds more than the handler.
 
 use std::pin::pin;
 use std::time::Duration;
 
 use tokio::time::timeout;
 
-/// How finely running time is told. A freeze costs one slice, however long it was.
+/// The resolution of the running time. A freeze of any length counts as one slice at most.
 const SLICE: Duration = Duration::from_millis(250);
 
-/// The output of `future` when it comes within `limit` of running time; `None` when it does not.
+/// The output of `future`; `None` when it does not complete within `limit` of running time.
 pub async fn within<T>(limit: Duration, future: impl Future<Output = T>) -> Option<T> {
     let mut future = pin!(future);
     let mut left = limit;
@@ -35,7 +35,7 @@ mod tests {
     #[test]
     fn a_freeze_costs_no_more_than_a_slice() {
         on_one_thread(async {
-            // Blocking the only thread is what a freeze looks like from inside.
+            // A blocked thread has the same effect as a freeze.
             let frozen = async {
                 std::thread::sleep(SLICE * 3);
                 sleep(SLICE / 2).await;

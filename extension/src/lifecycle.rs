@@ -1,10 +1,10 @@
-//! The extension's life: register, subscribe, then one event after the other until SHUTDOWN.
+//! The extension's life: register, subscribe to telemetry, then one event after the other until SHUTDOWN.
 //!
-//! Two rules stand above all else. The next event is asked for at once, because waiting is billed. And the
-//! process never ends before SHUTDOWN, because that fails the function: whatever breaks inside leaves it
-//! dormant, asking for events and doing nothing else.
+//! Two rules come first. The next event is requested at once, because waiting is billed. And the process never ends
+//! before SHUTDOWN, because that fails the function: after an internal error the extension is dormant and only requests
+//! events.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -22,49 +22,45 @@ use crate::deliver::shipper::{DeliveryOutcome, Shipper};
 use crate::lambda::extensions_api::{Api, ApiError, Event, Function, Registration};
 use crate::lambda::listener::{self, Subscription};
 use crate::lambda::telemetry;
-use crate::measure::ticker::{self, Looks};
+use crate::measure::sampling::{self, Sampler};
 use crate::settings::{Settings, Variables};
 
-/// The most that is waited at SHUTDOWN for the last `platform.report`; it comes after 5 ms on average.
-const LAST_REPORT_LIMIT: Duration = Duration::from_millis(300);
+/// The longest wait at SHUTDOWN for the last `platform.report`. It comes after 5 ms on average.
+const LAST_REPORT_TIMEOUT: Duration = Duration::from_millis(300);
 
-/// What is left of the SHUTDOWN deadline when we end, so that the kill never catches us writing.
+/// The time before the SHUTDOWN deadline at which the extension ends, so that Lambda does not kill it.
 const SHUTDOWN_RESERVE: Duration = Duration::from_millis(150);
 
-/// The most that Lambda gives extensions to end; a deadline further away was read by a clock that is off.
-const SHUTDOWN_MOST: Duration = Duration::from_secs(2);
+/// The most time that Lambda gives extensions at SHUTDOWN. A later deadline means that our clock is wrong.
+const MAX_SHUTDOWN: Duration = Duration::from_secs(2);
 
-/// What we take when the deadline cannot be believed: runtimes may take 600 ms of the two seconds first.
-const SHUTDOWN_UNKNOWN: Duration = Duration::from_millis(1_200);
+/// The time to use at SHUTDOWN when our clock is wrong. Runtimes may use 600 ms of the two seconds first.
+const DEFAULT_SHUTDOWN: Duration = Duration::from_millis(1_200);
 
-/// How often something that waits to be sent is looked at while the environment runs. On demand an INVOKE
-/// does that; this is for managed instances, which do not freeze, and for invocations of minutes.
-const LOOK_INTERVAL: Duration = Duration::from_secs(5);
+/// How often to check whether a delivery is due. On demand each INVOKE checks it. This is for managed instances, which
+/// are not frozen, and for invocations of minutes.
+const DELIVERY_CHECK_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Pause between tries of a `next` that failed at once, so that a broken API does not cost a whole CPU.
+/// The pause after a failed request for the next event, so that a broken API does not use a whole CPU.
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
 
-/// Registration could not be had; the platform reports the rest.
+/// Why the extension cannot start. The platform reports the failure.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// Started by something other than Lambda.
-    #[error("AWS_LAMBDA_RUNTIME_API is not set: this program runs as a Lambda extension only")]
+    /// Lambda did not start this process.
+    #[error("AWS_LAMBDA_RUNTIME_API is not set: this program only runs as a Lambda extension")]
     NotLambda,
-    /// Lambda refused every set of events.
-    #[error("cannot register with the extensions API: {0}")]
+    /// Lambda refused to register the extension.
+    #[error("cannot register with the Extensions API: {0}")]
     Register(#[from] ApiError),
 }
 
-/// Everything the tasks of this one thread share.
+/// What all tasks of the one thread share.
 struct Shared {
     agent: RefCell<Agent>,
+    /// `None` without a usable endpoint.
     shipper: Option<Shipper>,
-    shipping: Cell<bool>,
-    /// The delivery under way.
-    delivery: RefCell<Option<AbortHandle>>,
-    /// The platform promised telemetry.
-    subscribed: Cell<bool>,
-    dormant: Cell<bool>,
+    state: RefCell<State>,
     /// Telemetry came, or a delivery ended.
     changed: Notify,
     /// An invocation began.
@@ -72,23 +68,33 @@ struct Shared {
     log_summary: bool,
 }
 
-/// Runs until SHUTDOWN.
+/// What the extension does beside requesting events.
+enum State {
+    /// It measures. No delivery is in progress.
+    Idle,
+    /// It measures, and a delivery is in progress.
+    Delivering(AbortHandle),
+    /// After an internal error it neither measures nor delivers.
+    Dormant,
+}
+
+/// Runs until SHUTDOWN. `warnings` are logged after the registration.
 ///
 /// # Errors
-/// [`StartError`] when registration is impossible; nothing after it is an error.
+/// [`StartError`] when the registration fails. Later failures are logged.
 pub async fn run(
     settings: Settings,
-    complaints: Vec<String>,
+    warnings: Vec<String>,
     variables: &impl Variables,
 ) -> Result<(), StartError> {
     let runtime_api = variables.get("AWS_LAMBDA_RUNTIME_API").ok_or(StartError::NotLambda)?;
     let managed =
         variables.get("AWS_LAMBDA_INITIALIZATION_TYPE").as_deref() == Some("lambda-managed-instances");
     let api = Api::new(&runtime_api)?;
-    // Nothing comes before this: the runtime is not started until every extension has registered.
+    // First of all: Lambda starts the runtime when every extension has registered.
     let registration = register(&api, managed).await?;
-    for complaint in complaints {
-        tracing::warn!("{complaint}");
+    for warning in warnings {
+        tracing::warn!("{warning}");
     }
     let shared = match environment(&registration.function, &settings, variables) {
         Some(environment) if settings.enabled => {
@@ -97,7 +103,7 @@ pub async fn run(
         Some(_) => None,
         None => {
             tracing::error!(
-                "AWS_REGION or AWS_LAMBDA_FUNCTION_MEMORY_SIZE is missing or odd: measuring nothing"
+                "AWS_REGION or AWS_LAMBDA_FUNCTION_MEMORY_SIZE is missing or invalid: measurement disabled"
             );
             None
         }
@@ -106,10 +112,10 @@ pub async fn run(
         match api.next(&registration.identifier).await {
             Ok(Event::Invoke { request_id, deadline_ms }) => {
                 if let Some(shared) = &shared {
-                    shared.guarded(|agent| agent.invoked(&request_id, unix_us(), deadline_ms));
+                    shared.with_agent(|agent| agent.on_invoke(&request_id, unix_us(), deadline_ms));
                     shared.invoked.notify_one();
-                    tell_if_due(shared);
-                    ship_if_due(shared);
+                    print_if_due(shared);
+                    deliver_if_due(shared);
                 }
             }
             Ok(Event::Shutdown { deadline_ms }) => {
@@ -118,28 +124,30 @@ pub async fn run(
                 }
                 return Ok(());
             }
-            Ok(Event::Other) => tracing::info!("an event of a kind that is not known is passed over"),
+            Ok(Event::Other) => tracing::info!("unknown event ignored"),
             Err(error) => {
-                tracing::warn!(%error, "cannot get the next event, trying again");
+                tracing::warn!(%error, "cannot get the next event: retrying");
                 sleep(RETRY_PAUSE).await;
             }
         }
     }
 }
 
-/// Registers for what the platform allows: managed instances know no INVOKE event.
+/// Registers for the events that the platform allows. Managed instances have no INVOKE event.
 async fn register(api: &Api, managed: bool) -> Result<Registration, StartError> {
     let name = own_name();
     if !managed {
         match api.register(&name, &["INVOKE", "SHUTDOWN"]).await {
             Ok(registration) => return Ok(registration),
-            Err(error) => tracing::warn!(%error, "INVOKE events are refused: registering for SHUTDOWN only"),
+            Err(error) => {
+                tracing::warn!(%error, "cannot register for INVOKE events: registering for SHUTDOWN only");
+            }
         }
     }
     Ok(api.register(&name, &["SHUTDOWN"]).await?)
 }
 
-/// The platform knows extensions by the names of their files.
+/// The name of our executable file, by which Lambda knows the extension.
 fn own_name() -> String {
     std::env::args_os()
         .next()
@@ -148,7 +156,7 @@ fn own_name() -> String {
         .map_or_else(|| "tailor-extension".to_owned(), |name| name.to_string_lossy().into_owned())
 }
 
-/// Who we are measuring; `None` when Lambda's own variables are not there.
+/// The environment in the header of each batch; `None` when Lambda's own variables are missing.
 fn environment(function: &Function, settings: &Settings, variables: &impl Variables) -> Option<Environment> {
     let memory_mb = variables.get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE")?.parse().ok()?;
     Some(Environment {
@@ -167,7 +175,7 @@ fn environment(function: &Function, settings: &Settings, variables: &impl Variab
     })
 }
 
-/// Begins to measure and listens for telemetry.
+/// Starts measuring and subscribes to telemetry.
 async fn start(
     environment: Environment,
     settings: &Settings,
@@ -177,38 +185,33 @@ async fn start(
 ) -> Rc<Shared> {
     let shipper = settings.endpoint.as_ref().and_then(|_| {
         Shipper::new(settings, variables)
-            .inspect_err(|error| tracing::error!("nothing is sent to the collector: {error}"))
+            .inspect_err(|error| tracing::error!("deliveries to the collector disabled: {error}"))
             .ok()
     });
     let shared = Rc::new(Shared {
         agent: RefCell::new(Agent::new(environment, settings)),
         shipper,
-        shipping: Cell::new(false),
-        delivery: RefCell::new(None),
-        subscribed: Cell::new(false),
-        dormant: Cell::new(false),
+        state: RefCell::new(State::Idle),
         changed: Notify::new(),
         invoked: Notify::new(),
         log_summary: settings.log_summary,
     });
-    match listen(&shared, api, extension_id, settings.telemetry_port).await {
-        Ok(()) => shared.subscribed.set(true),
-        Err(reason) => {
-            tracing::warn!(reason, "no telemetry: durations will be estimates");
-            shared.guarded(Agent::without_telemetry);
-        }
+    if let Err(reason) = listen(&shared, api, extension_id, settings.telemetry_port).await {
+        tracing::warn!(reason, "telemetry not available: durations are estimated");
+        shared.with_agent(Agent::without_telemetry);
     }
-    tokio::task::spawn_local(look_regularly(Rc::clone(&shared)));
+    tokio::task::spawn_local(deliver_periodically(Rc::clone(&shared)));
     tokio::task::spawn_local({
         let shared = Rc::clone(&shared);
-        async move { ticker::run(&*shared, &shared.invoked).await }
+        async move { sampling::run(&*shared, &shared.invoked).await }
     });
     shared
 }
 
-/// Binds first, then subscribes: Lambda may deliver at once.
+/// Binds the port before it subscribes, because Lambda may deliver at once.
 async fn listen(shared: &Rc<Shared>, api: &Api, extension_id: &str, port: u16) -> Result<(), String> {
-    let socket = listener::bind(port).await.map_err(|error| format!("no port can be bound: {error}"))?;
+    let socket =
+        listener::bind(port).await.map_err(|error| format!("cannot bind a port for telemetry: {error}"))?;
     let port = socket.local_addr().map_err(|error| error.to_string())?.port();
     let mut bodies = listener::serve(socket);
     let subscription =
@@ -216,43 +219,66 @@ async fn listen(shared: &Rc<Shared>, api: &Api, extension_id: &str, port: u16) -
     let shared = Rc::clone(shared);
     tokio::task::spawn_local(async move {
         while let Some(body) = bodies.recv().await {
-            shared.guarded(|agent| agent.delivered(telemetry::decode(&body), unix_us()));
+            shared.with_agent(|agent| agent.on_telemetry(telemetry::decode(&body), unix_us()));
             shared.changed.notify_waiters();
-            tell_if_due(&shared);
-            ship_if_due(&shared);
+            print_if_due(&shared);
+            deliver_if_due(&shared);
         }
     });
     match subscription {
         Subscription::Accepted => Ok(()),
-        Subscription::Refused(status) => Err(format!("the platform answers the subscription with {status}")),
+        Subscription::Refused(status) => Err(format!("the Telemetry API answered {status}")),
     }
 }
 
 impl Shared {
-    /// Runs `action`; should it panic, the extension turns dormant instead of ending.
-    fn guarded(&self, action: impl FnOnce(&mut Agent)) {
-        if self.dormant.get() {
+    fn is_dormant(&self) -> bool {
+        matches!(*self.state.borrow(), State::Dormant)
+    }
+
+    fn is_delivering(&self) -> bool {
+        matches!(*self.state.borrow(), State::Delivering(_))
+    }
+
+    /// Runs `action`, unless the extension is dormant. If it panics, the extension becomes dormant instead of ending.
+    fn with_agent(&self, action: impl FnOnce(&mut Agent)) {
+        if self.is_dormant() {
             return;
         }
         let outcome = catch_unwind(AssertUnwindSafe(|| action(&mut self.agent.borrow_mut())));
         if outcome.is_err() {
-            self.dormant.set(true);
-            tracing::error!("an inner failure: measuring stops, the function goes on");
+            self.state.replace(State::Dormant);
+            tracing::error!("internal error: measurement disabled; the function is not affected");
         }
     }
 
-    /// Prints what there is to tell. A log that does not take it is no reason to fail.
+    /// The delivery in progress ended.
+    fn end_delivery(&self) {
+        if self.is_delivering() {
+            self.state.replace(State::Idle);
+        }
+        self.changed.notify_waiters();
+    }
+
+    /// Stops the delivery in progress. If the batch arrived, the collector drops the repeated one.
+    fn abort_delivery(&self) {
+        if let State::Delivering(delivery) = self.state.replace(State::Idle) {
+            delivery.abort();
+        }
+    }
+
+    /// Prints the lines that are due. A failed write is ignored.
     fn print(&self) {
         let mut lines = vec![];
-        self.guarded(|agent| lines = agent.take_lines());
+        self.with_agent(|agent| lines = agent.take_lines());
         let mut out = std::io::stdout().lock();
         lines.iter().for_each(|line| drop(writeln!(out, "{line}")));
     }
 }
 
-/// Prints what there is to tell, beside the running handler.
-fn tell_if_due(shared: &Rc<Shared>) {
-    if shared.dormant.get() {
+/// Prints the lines that are due, in a task beside the running handler.
+fn print_if_due(shared: &Rc<Shared>) {
+    if shared.is_dormant() {
         return;
     }
     let summary = shared.log_summary && shared.agent.borrow().summary_is_due();
@@ -260,122 +286,118 @@ fn tell_if_due(shared: &Rc<Shared>) {
         let shared = Rc::clone(shared);
         tokio::task::spawn_local(async move {
             if summary {
-                shared.guarded(|agent| agent.summarise(unix_us()));
+                shared.with_agent(|agent| agent.summarize(unix_us()));
             }
             shared.print();
         });
     }
 }
 
-/// Reads the last counters, takes the last report and delivers what is left.
+/// Reads the last counters, waits for the last report and delivers everything.
 async fn shut_down(shared: &Rc<Shared>, deadline: Instant) {
-    shared.guarded(Agent::shutting_down);
-    let report_deadline = (Instant::now() + LAST_REPORT_LIMIT).min(deadline);
-    while shared.subscribed.get() && !shared.dormant.get() && shared.agent.borrow().awaits_report() {
+    shared.with_agent(Agent::on_shutdown);
+    let report_deadline = (Instant::now() + LAST_REPORT_TIMEOUT).min(deadline);
+    while !shared.is_dormant() && shared.agent.borrow().awaits_report() {
         if timeout_at(report_deadline, shared.changed.notified()).await.is_err() {
             break;
         }
     }
-    shared.guarded(Agent::finish);
+    shared.with_agent(Agent::finish);
     if shared.log_summary {
-        shared.guarded(|agent| agent.summarise(unix_us()));
+        shared.with_agent(|agent| agent.summarize(unix_us()));
     }
     shared.print();
-    // Whether it was delivered or not, the deadline decides.
-    let _ = timeout_at(deadline, ship_all(shared, deadline)).await;
+    // At the deadline the extension ends, delivered or not.
+    let _ = timeout_at(deadline, deliver_all(shared, deadline)).await;
     let undelivered = shared.agent.borrow().undelivered();
     if shared.shipper.is_some() && undelivered > 0 {
-        tracing::warn!(undelivered, "invocations end with this environment: the collector was not reached");
+        tracing::warn!(
+            undelivered,
+            "invocations lost: the collector could not be reached before the environment ended"
+        );
     }
 }
 
-/// How long we may take at SHUTDOWN. A clock that is off, as after a thaw, must not cost the last delivery.
+/// The time for SHUTDOWN. A wrong clock, as after a thaw, must not prevent the last delivery.
 fn time_to_end(deadline_ms: u64, now_ms: u64) -> Duration {
     let left = Duration::from_millis(deadline_ms.saturating_sub(now_ms));
-    if left.is_zero() || left > SHUTDOWN_MOST {
-        SHUTDOWN_UNKNOWN
+    if left.is_zero() || left > MAX_SHUTDOWN {
+        DEFAULT_SHUTDOWN
     } else {
         left.saturating_sub(SHUTDOWN_RESERVE)
     }
 }
 
-async fn look_regularly(shared: Rc<Shared>) {
+async fn deliver_periodically(shared: Rc<Shared>) {
     loop {
-        sleep(LOOK_INTERVAL).await;
-        ship_if_due(&shared);
+        sleep(DELIVERY_CHECK_INTERVAL).await;
+        deliver_if_due(&shared);
     }
 }
 
-/// Looks inside invocations while they run.
-impl Looks for Shared {
+impl Sampler for Shared {
     fn pause(&self) -> Option<Duration> {
-        if self.dormant.get() { None } else { self.agent.borrow().tick_pause() }
+        if self.is_dormant() { None } else { self.agent.borrow().sample_pause() }
     }
 
-    fn look_back(&self) {
-        self.guarded(Agent::look_back);
+    fn quick_sample(&self) {
+        self.with_agent(Agent::quick_sample);
     }
 
-    fn tick(&self) {
-        self.guarded(Agent::tick);
+    fn sample(&self) {
+        self.with_agent(Agent::sample);
     }
 }
 
-/// Starts a delivery beside the running handler, unless one is under way or nothing is due.
-fn ship_if_due(shared: &Rc<Shared>) {
+/// Starts a delivery in a task beside the running handler, unless one is in progress or none is due.
+fn deliver_if_due(shared: &Rc<Shared>) {
     let Some(shipper) = &shared.shipper else { return };
-    if shared.dormant.get() || shared.shipping.get() || !shipper.is_ready() || !shared.agent.borrow().is_due()
-    {
+    let is_idle = matches!(*shared.state.borrow(), State::Idle);
+    if !is_idle || !shipper.is_ready() || !shared.agent.borrow().is_due() {
         return;
     }
-    shared.shipping.set(true);
     let task = tokio::task::spawn_local({
         let shared = Rc::clone(shared);
         async move {
-            ship_one(&shared).await;
-            shared.shipping.set(false);
-            shared.changed.notify_waiters();
+            deliver_one(&shared).await;
+            shared.end_delivery();
         }
     });
-    shared.delivery.replace(Some(task.abort_handle()));
+    shared.state.replace(State::Delivering(task.abort_handle()));
 }
 
-/// Delivers one batch; tells whether there was one and the collector answered.
-async fn ship_one(shared: &Shared) -> bool {
+/// Delivers one batch. `true` when there was one and the collector answered.
+async fn deliver_one(shared: &Shared) -> bool {
     let Some(shipper) = &shared.shipper else { return false };
     let mut sealed = None;
-    shared.guarded(|agent| sealed = agent.seal(unix_us()));
+    shared.with_agent(|agent| sealed = agent.seal(unix_us()));
     let Some(sealed) = sealed else { return false };
     let outcome = shipper.deliver(&sealed).await;
-    shared.guarded(|agent| agent.settle(&sealed, outcome));
+    shared.with_agent(|agent| agent.settle(&sealed, outcome));
     !matches!(outcome, DeliveryOutcome::Failed { .. })
 }
 
-/// Delivers everything by `deadline`, or stops at the second failure. A connection that fell silent in the freeze
-/// must not cost what a new one could still carry, so nothing is waited for until the end.
-async fn ship_all(shared: &Shared, deadline: Instant) {
+/// Delivers everything by `deadline`, or stops at the second failure. A connection that broke during the freeze gives
+/// no answer, so each wait is only a part of the time: a new connection may still succeed in the rest.
+async fn deliver_all(shared: &Shared, deadline: Instant) {
     let Some(shipper) = &shared.shipper else { return };
     let left = || deadline.saturating_duration_since(Instant::now());
-    let patience = Instant::now() + left() / 3;
-    while shared.shipping.get() {
-        if timeout_at(patience, shared.changed.notified()).await.is_err() {
-            // Should it have arrived after all, the collector drops the repetition.
-            if let Some(delivery) = shared.delivery.take() {
-                delivery.abort();
-            }
-            shared.shipping.set(false);
+    let abort_at = Instant::now() + left() / 3;
+    while shared.is_delivering() {
+        if timeout_at(abort_at, shared.changed.notified()).await.is_err() {
+            shared.abort_delivery();
         }
     }
     let mut failures = 0;
-    while failures < 2 && !shared.dormant.get() && !shared.agent.borrow().is_delivered() {
+    while failures < 2 && !shared.is_dormant() && !shared.agent.borrow().is_delivered() {
         shipper.limit_tries(left() / 2);
-        if !ship_one(shared).await {
+        if !deliver_one(shared).await {
             failures += 1;
         }
     }
 }
 
-/// Microseconds since the Unix epoch; a clock before it reads as zero.
+/// Microseconds since the Unix epoch; zero when the clock is before it.
 fn unix_us() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(now.as_micros()).unwrap_or(u64::MAX)
@@ -389,8 +411,8 @@ mod tests {
     fn a_clock_that_is_off_does_not_cost_the_last_delivery() {
         let left = |ms: u64| u64::try_from(time_to_end(10_000 + ms, 10_000).as_millis()).unwrap();
         assert_eq!([left(2_000), left(1_393), left(100)], [1_850, 1_243, 0]);
-        // Two and a half seconds ahead, and a minute behind.
-        assert_eq!(time_to_end(10_000, 12_500), SHUTDOWN_UNKNOWN);
-        assert_eq!(time_to_end(72_000, 10_000), SHUTDOWN_UNKNOWN);
+        // The clock is two and a half seconds ahead, then a minute behind.
+        assert_eq!(time_to_end(10_000, 12_500), DEFAULT_SHUTDOWN);
+        assert_eq!(time_to_end(72_000, 10_000), DEFAULT_SHUTDOWN);
     }
 }

@@ -1,14 +1,14 @@
-//! Settings from environment variables. A bad value is reported once and its default used: a typing error
-//! in a layer's setting must not cost the function an invocation.
+//! Settings from environment variables. For an invalid value a warning is logged once and the default is used: a wrong
+//! setting must not fail the function.
 
 use std::fmt::Debug;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-/// Where variables come from; the process's own in production, a map in tests.
+/// A source of variables: the process in production, a map in tests.
 pub trait Variables {
-    /// The value of `name`; `None` when unset or not text.
+    /// The value of `name`; `None` when it is unset or not UTF-8.
     fn get(&self, name: &str) -> Option<String>;
 }
 
@@ -22,13 +22,13 @@ impl Variables for ProcessVariables {
     }
 }
 
-/// How the peak of each invocation is found.
+/// How the peak of each invocation is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Peak {
-    /// Reset the kernel's high-water mark before each invocation: exact, but it also lowers what the
-    /// function's own `getrusage` calls its maximum.
+    /// Reset the kernel's high-water mark before each invocation. This is exact, but it also lowers the maximum that the
+    /// function reads with `getrusage`.
     Reset,
-    /// Never write to the function's processes: the peak is their lifetime's.
+    /// Never write to the function's processes. The peak is that of their lifetime.
     Sampled,
 }
 
@@ -43,12 +43,12 @@ impl FromStr for Peak {
     }
 }
 
-/// How the collector knows us.
+/// How the extension authenticates to the collector.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Auth {
-    /// By its own key alone.
+    /// With the collector's key.
     Key,
-    /// AWS does, by a signature: a Lambda function URL with `AWS_IAM`.
+    /// With an AWS signature, for a Lambda function URL with `AWS_IAM`.
     Iam,
 }
 
@@ -63,43 +63,43 @@ impl FromStr for Auth {
     }
 }
 
-/// Everything that can be set. Each field names its variable.
+/// All settings. Each field names its variable.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
-    /// `TAILOR_ENDPOINT`: the collector's base URL. Unset: summaries go to the log.
+    /// `TAILOR_ENDPOINT`: the collector's base URL. Without it, summaries go to the log.
     pub endpoint: Option<http::Uri>,
     /// `TAILOR_API_KEY`, or the content of the file `TAILOR_API_KEY_FILE`.
     pub api_key: Option<ApiKey>,
-    /// `TAILOR_CA_FILE`: a PEM file of certificate authorities that are trusted beside the public ones, for a
-    /// collector with a certificate of the company's own.
+    /// `TAILOR_CA_FILE`: a PEM file with certificate authorities to trust in addition to the public ones, for a
+    /// collector with a private certificate.
     pub ca_file: Option<PathBuf>,
     /// `TAILOR_AUTH`: `key` or `iam`. Default: `iam` for a Lambda function URL when no key is set.
     pub auth: Auth,
-    /// `TAILOR_ENABLED`: `false` leaves the extension registered and idle. Default `true`.
+    /// `TAILOR_ENABLED`: with `false` the extension registers and measures nothing. Default `true`.
     pub enabled: bool,
     /// `TAILOR_LOG_LEVEL`: `error`, `warn`, `info`, `debug`, `trace` or `off`. Default `warn`.
     pub log_level: tracing::level_filters::LevelFilter,
-    /// `TAILOR_FLUSH_INTERVAL_MS`: the most a measured invocation waits before it is sent, while the
-    /// environment runs. Default 60,000.
+    /// `TAILOR_FLUSH_INTERVAL_MS`: the longest time before a measured invocation is sent, while the environment
+    /// runs. Default 60,000.
     pub flush_interval: Duration,
-    /// `TAILOR_FLUSH_ITEMS`: invocations that are sent without waiting for the interval. Default 500.
+    /// `TAILOR_FLUSH_ITEMS`: the number of invocations at which they are sent before the interval ends. Default 500.
     pub flush_items: usize,
     /// `TAILOR_LOG_SUMMARY`: print a summary line every five minutes and at shutdown. Default: only without an
     /// endpoint.
     pub log_summary: bool,
-    /// `TAILOR_LOG_INVOCATIONS`: print a line for so many invocations a minute. Default 0.
+    /// `TAILOR_LOG_INVOCATIONS`: the most invocations in a minute for which a line is printed. Default 0.
     pub log_invocations: u32,
-    /// `TAILOR_EMF`: make summary lines CloudWatch metrics, by the Embedded Metric Format. Default `false`.
+    /// `TAILOR_EMF`: add the Embedded Metric Format to summary lines, for CloudWatch metrics. Default `false`.
     pub emf: bool,
     /// `TAILOR_PEAK`: `reset` or `sampled`. Default `reset`.
     pub peak: Peak,
-    /// `TAILOR_CPU_BUDGET_PERCENT`: CPU that looking inside an invocation may use, in percent of what the
-    /// function's memory size buys. 0 turns that off. Default 1.
+    /// `TAILOR_CPU_BUDGET_PERCENT`: the CPU time for samples during an invocation, in percent of the function's
+    /// CPU share. 0 disables samples. Default 1.
     pub cpu_budget_percent: f64,
-    /// `TAILOR_EPHEMERAL_STORAGE_MB`: the function's ephemeral storage, 512 to 10,240. Lambda bills what is above 512
-    /// and tells extensions nothing of it. Default: not known, and not in costs.
+    /// `TAILOR_EPHEMERAL_STORAGE_MB`: the function's ephemeral storage, 512 to 10,240. Lambda bills the part above
+    /// 512 and does not inform extensions of it. Default: unknown, and not part of costs.
     pub ephemeral_storage_mb: Option<u32>,
-    /// `TAILOR_TELEMETRY_PORT`: where telemetry is listened for; another port is taken when it is in use.
+    /// `TAILOR_TELEMETRY_PORT`: the port for telemetry. If it is in use, a free port is used.
     /// Default 4_243.
     pub telemetry_port: u16,
 }
@@ -122,14 +122,14 @@ impl Debug for ApiKey {
     }
 }
 
-/// Default of `TAILOR_TELEMETRY_PORT`: above the ports servers use, below the ephemeral range.
+/// Default of `TAILOR_TELEMETRY_PORT`: above the usual ports of servers and below the ephemeral range.
 pub const DEFAULT_TELEMETRY_PORT: u16 = 4_243;
 
 impl Settings {
-    /// Reads the settings; the second value has one sentence per value that was not usable.
+    /// Reads the settings. The second value has one warning for each invalid value.
     #[must_use]
     pub fn read(variables: &impl Variables) -> (Self, Vec<String>) {
-        let mut reader = Reader { variables, complaints: vec![] };
+        let mut reader = Reader { variables, warnings: vec![] };
         let endpoint = reader.read("TAILOR_ENDPOINT", "an http:// or https:// URL", parse_endpoint);
         let api_key = reader.api_key();
         let settings = Self {
@@ -139,7 +139,7 @@ impl Settings {
             }),
             api_key,
             ca_file: reader.parse("TAILOR_CA_FILE", "a path"),
-            enabled: reader.switch("TAILOR_ENABLED").unwrap_or(true),
+            enabled: reader.boolean("TAILOR_ENABLED").unwrap_or(true),
             log_level: reader
                 .parse("TAILOR_LOG_LEVEL", "error, warn, info, debug, trace or off")
                 .unwrap_or(tracing::level_filters::LevelFilter::WARN),
@@ -151,13 +151,13 @@ impl Settings {
                     text.parse().ok().filter(|items| (1..=3_000).contains(items))
                 })
                 .unwrap_or(500),
-            log_summary: reader.switch("TAILOR_LOG_SUMMARY").unwrap_or_else(|| endpoint.is_none()),
+            log_summary: reader.boolean("TAILOR_LOG_SUMMARY").unwrap_or_else(|| endpoint.is_none()),
             log_invocations: reader
                 .read("TAILOR_LOG_INVOCATIONS", "a number from 0 to 600", |text| {
                     text.parse().ok().filter(|lines| (0..=600).contains(lines))
                 })
                 .unwrap_or(0),
-            emf: reader.switch("TAILOR_EMF").unwrap_or(false),
+            emf: reader.boolean("TAILOR_EMF").unwrap_or(false),
             peak: reader.parse("TAILOR_PEAK", "`reset` or `sampled`").unwrap_or(Peak::Reset),
             cpu_budget_percent: reader
                 .read("TAILOR_CPU_BUDGET_PERCENT", "a number from 0 to 10", |text| {
@@ -176,29 +176,29 @@ impl Settings {
                 .unwrap_or(DEFAULT_TELEMETRY_PORT),
             endpoint,
         };
-        (settings, reader.complaints)
+        (settings, reader.warnings)
     }
 }
 
 struct Reader<'a, V> {
     variables: &'a V,
-    complaints: Vec<String>,
+    warnings: Vec<String>,
 }
 
 impl<V: Variables> Reader<'_, V> {
-    /// The parsed value; `None` when unset, empty or, with a complaint, not understood.
+    /// The parsed value; `None` when it is unset, empty or, with a warning, invalid.
     fn read<T>(&mut self, name: &str, expected: &str, parse: impl Fn(&str) -> Option<T>) -> Option<T> {
         let text = self.variables.get(name).filter(|text| !text.is_empty())?;
         let value = parse(text.trim());
         if value.is_none() {
-            // Not what it is: a password may be in it, or a key that was meant for another variable.
-            self.complaints.push(format!("{name} is not {expected}: using the default"));
+            // The value itself is not logged: it may have a password, or a key in the wrong variable.
+            self.warnings.push(format!("{name} is not {expected}: using the default"));
         }
         value
     }
 
-    /// A boolean, spelt as people and templates spell it.
-    fn switch(&mut self, name: &str) -> Option<bool> {
+    /// A boolean in the usual spellings.
+    fn boolean(&mut self, name: &str) -> Option<bool> {
         self.read(name, "`true` or `false`", |text| match text.to_ascii_lowercase().as_str() {
             "true" | "1" => Some(true),
             "false" | "0" => Some(false),
@@ -216,15 +216,18 @@ impl<V: Variables> Reader<'_, V> {
             let path = PathBuf::from(get("TAILOR_API_KEY_FILE")?);
             std::fs::read_to_string(&path)
                 .map_err(|error| {
-                    self.complaints
+                    self.warnings
                         .push(format!("cannot read TAILOR_API_KEY_FILE {}: {error}", path.display()));
                 })
                 .ok()
         })?;
         let key = key.trim();
-        // A key that cannot be a header value must be refused without being quoted.
+        // The invalid key is not logged.
         if key.is_empty() || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
-            self.complaints.push("the API key is empty or has characters a header cannot carry".to_owned());
+            self.warnings.push(
+                "TAILOR_API_KEY is empty or has characters that are not allowed in a header: no key is sent"
+                    .to_owned(),
+            );
             return None;
         }
         Some(ApiKey(key.to_owned()))
@@ -259,16 +262,16 @@ mod tests {
     }
 
     #[test]
-    fn nothing_set_gives_the_documented_defaults() {
-        let (settings, complaints) = Settings::read(&HashMap::new());
-        assert!(complaints.is_empty());
+    fn without_variables_the_defaults_are_the_documented_ones() {
+        let (settings, warnings) = Settings::read(&HashMap::new());
+        assert!(warnings.is_empty());
         assert_eq!(settings.flush_interval, Duration::from_secs(60));
         assert!(settings.enabled && settings.log_summary && settings.endpoint.is_none());
         assert_eq!(settings.peak, Peak::Reset);
     }
 
     #[test]
-    fn function_urls_are_signed_for_unless_a_key_is_set() {
+    fn requests_to_function_urls_are_signed_unless_a_key_is_set() {
         let auth = |variables: &[(&'static str, &'static str)]| {
             Settings::read(&variables.iter().copied().collect::<HashMap<_, _>>()).0.auth
         };
@@ -283,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_value_is_named_and_its_default_used() {
+    fn an_invalid_value_is_named_and_the_default_used() {
         let variables = HashMap::from([
             ("TAILOR_ENDPOINT", "ftp://collector"),
             ("TAILOR_FLUSH_ITEMS", "many"),
@@ -292,10 +295,10 @@ mod tests {
             ("TAILOR_TELEMETRY_PORT", "9001"),
             ("TAILOR_EPHEMERAL_STORAGE_MB", "100"),
         ]);
-        let (settings, complaints) = Settings::read(&variables);
-        assert_eq!((complaints.len(), settings.ephemeral_storage_mb), (4, None), "{complaints:?}");
+        let (settings, warnings) = Settings::read(&variables);
+        assert_eq!((warnings.len(), settings.ephemeral_storage_mb), (4, None), "{warnings:?}");
         assert!(
-            complaints
+            warnings
                 .contains(&"TAILOR_FLUSH_ITEMS is not a number from 1 to 3000: using the default".to_owned())
         );
         assert_eq!(settings.flush_items, 500);
@@ -312,21 +315,21 @@ mod tests {
         let (settings, _) = Settings::read(&HashMap::from([("TAILOR_API_KEY_FILE", path)]));
         assert_eq!(settings.api_key.as_ref().unwrap().expose(), "s3cret");
         assert!(!format!("{settings:?}").contains("s3cret"));
-        // An empty variable is one that is not set.
+        // An empty variable counts as unset.
         let (settings, _) =
             Settings::read(&HashMap::from([("TAILOR_API_KEY", ""), ("TAILOR_API_KEY_FILE", path)]));
         assert_eq!(settings.api_key.as_ref().unwrap().expose(), "s3cret");
-        // Wherever it was put by mistake.
+        // Also when it is in the wrong variable.
         for variable in ["TAILOR_API_KEY", "TAILOR_ENDPOINT", "TAILOR_FLUSH_ITEMS", "TAILOR_EMF"] {
             for value in ["s3 cret\u{e9}", "tailor:s3cret@collector.example.com"] {
-                let (_, complaints) = Settings::read(&HashMap::from([(variable, value)]));
-                assert!(!complaints.join(" ").contains("s3"), "{complaints:?}");
+                let (_, warnings) = Settings::read(&HashMap::from([(variable, value)]));
+                assert!(!warnings.join(" ").contains("s3"), "{warnings:?}");
             }
         }
     }
 
     #[test]
-    fn endpoints_and_switches_are_read_as_people_write_them() {
+    fn endpoints_and_booleans_are_read_in_all_usual_spellings() {
         let read = |name, value| Settings::read(&HashMap::from([(name, value)]));
         for url in
             ["https://a", "http://u:p@a.example:8080/x", "http://[::1]:80", "http://[::1]", "http://a:/"]

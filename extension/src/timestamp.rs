@@ -1,8 +1,8 @@
-//! The two forms of time that AWS writes: RFC 3339 in telemetry and credentials, and its own in signatures.
+//! Timestamp formats: RFC 3339 in telemetry and credentials, the basic format in signatures, and HTTP dates.
 
 const SECONDS_A_DAY: i64 = 86_400;
 
-/// Microseconds since the Unix epoch of an RFC 3339 timestamp; `None` when it is not one, or before 1970.
+/// An RFC 3339 timestamp as microseconds since the Unix epoch; `None` when it is invalid or before 1970.
 #[must_use]
 pub fn unix_us(timestamp: &str) -> Option<u64> {
     let text = timestamp.trim().as_bytes();
@@ -13,7 +13,7 @@ pub fn unix_us(timestamp: &str) -> Option<u64> {
     }
     let field = |from: usize, to: usize, most: i64| number(&date[from..to]).filter(|&value| value <= most);
     let (year, month, day) = (field(0, 4, 9_999)?, field(5, 7, 12)?, field(8, 10, 31)?);
-    // A leap second counts to the next minute.
+    // A leap second is the first second of the next minute.
     let (hour, minute, second) = (field(11, 13, 23)?, field(14, 16, 59)?, field(17, 19, 60)?);
     if month == 0 || day == 0 {
         return None;
@@ -31,6 +31,26 @@ pub fn unix_us(timestamp: &str) -> Option<u64> {
     u64::try_from((seconds - offset_s) * 1_000_000 + fraction_us).ok()
 }
 
+/// Seconds since the Unix epoch of an HTTP date (`Sun, 06 Nov 1994 08:49:37 GMT`); `None` when it is invalid or before
+/// 1970. The two obsolete formats, which servers must not send, are not supported.
+#[must_use]
+pub fn parse_http_date(text: &str) -> Option<u64> {
+    const MONTHS: &[u8] = b"JanFebMarAprMayJunJulAugSepOctNovDec";
+    let (_, rest) = text.trim().split_once(", ")?;
+    let mut fields = rest.split_ascii_whitespace().map(str::as_bytes);
+    let mut next = || fields.next();
+    let (day, month, year, time, zone) = (number(next()?)?, next()?, number(next()?)?, next()?, next()?);
+    let month = MONTHS.chunks(3).zip(1..).find_map(|(name, number)| (name == month).then_some(number))?;
+    let [h1, h2, b':', m1, m2, b':', s1, s2] = *time else { return None };
+    let (hour, minute, second) = (number(&[h1, h2])?, number(&[m1, m2])?, number(&[s1, s2])?);
+    let in_range = (1..=31).contains(&day) && year <= 9_999 && hour <= 23 && minute <= 59 && second <= 60;
+    if !in_range || zone != b"GMT" {
+        return None;
+    }
+    let seconds = days_from_civil(year, month, day) * SECONDS_A_DAY + hour * 3_600 + minute * 60 + second;
+    u64::try_from(seconds).ok()
+}
+
 /// The fraction after the seconds in microseconds, and what follows it.
 fn fraction(rest: &[u8]) -> Option<(i64, &[u8])> {
     let Some(digits_on) = rest.strip_prefix(b".") else { return Some((0, rest)) };
@@ -41,7 +61,7 @@ fn fraction(rest: &[u8]) -> Option<(i64, &[u8])> {
     Some((value, zone))
 }
 
-/// A number in decimal digits and nothing else.
+/// A number that consists of decimal digits only.
 fn number(digits: &[u8]) -> Option<i64> {
     if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
         return None;
@@ -49,10 +69,10 @@ fn number(digits: &[u8]) -> Option<i64> {
     std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
-/// The moment as signatures have it: `20150830T123600Z`.
+/// The ISO 8601 basic format of signatures: `20150830T123600Z`.
 #[must_use]
 pub fn basic_format(unix_s: u64) -> String {
-    // Until the year 9999, and so far within range.
+    // Any time until the year 9999 is in range.
     let unix_s = i64::try_from(unix_s).unwrap_or(0);
     let (year, month, day) = civil_from_days(unix_s / SECONDS_A_DAY);
     let of_day = unix_s % SECONDS_A_DAY;
@@ -60,8 +80,8 @@ pub fn basic_format(unix_s: u64) -> String {
     format!("{year:04}{month:02}{day:02}T{hour:02}{minute:02}{second:02}Z")
 }
 
-/// Days since 1 January 1970 in the Gregorian calendar. Years are counted from March, so that the leap day
-/// ends one, in eras of 400 years, which are all equally long.
+/// Days since 1 January 1970 in the Gregorian calendar. Years start in March, so that the leap day is the last day of a
+/// year. Eras of 400 years all have the same length.
 const fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
     let year = if month <= 2 { year - 1 } else { year };
     let (era, of_era) = (year.div_euclid(400), year.rem_euclid(400));
@@ -87,7 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn timestamps_as_aws_writes_them() {
+    fn timestamps_in_the_formats_of_aws_are_parsed() {
         for (text, expected) in [
             ("1970-01-01T00:00:00Z", 0),
             ("2026-01-02T03:04:05.160Z", 1_767_323_045_160_000),
@@ -114,7 +134,25 @@ mod tests {
     }
 
     #[test]
-    fn every_day_of_eight_centuries_there_and_back() {
+    fn http_dates_are_parsed() {
+        assert_eq!(parse_http_date("Sun, 06 Nov 1994 08:49:37 GMT"), Some(784_111_777));
+        assert_eq!(parse_http_date("Thu, 01 Jan 1970 00:00:00 GMT"), Some(0));
+        for text in [
+            "",
+            "soon",
+            "Sun, 06 Nov 1994 08:49:37 CET",
+            "Sun, 06 Nov 1994 8:49:37 GMT",
+            "Sun, 00 Nov 1994 08:49:37 GMT",
+            "Sun, 06 Nov 99999999999999999 08:49:37 GMT",
+            "Sun, 06 November 1994 08:49:37 GMT",
+            "Wed, 31 Dec 1969 23:59:59 GMT",
+        ] {
+            assert_eq!(parse_http_date(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn every_day_of_eight_centuries_is_converted_both_ways() {
         let mut expected = (1970, 1, 1);
         for days in 0..292_194 {
             assert_eq!(civil_from_days(days), expected);

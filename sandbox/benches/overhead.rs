@@ -1,6 +1,6 @@
-//! What the sandbox itself costs: an empty handler on AWS's Rust runtime, invoked over HTTP on one kept-alive
-//! connection, thawed and frozen each time. `cargo bench -p lambda-sandbox --bench overhead` builds what it needs
-//! and prints the spread, and how much of it was the function's own time; the target is a median under 2 ms.
+//! Measures the overhead of the sandbox: an empty handler on AWS's Rust runtime, invoked over HTTP on one kept-alive
+//! connection, with a thaw and a freeze each time. `cargo bench -p lambda-sandbox --bench overhead` builds the handler
+//! and prints quantiles, and the part that was the function's own time; the target is a median under 2 ms.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -86,7 +86,7 @@ fn spread(mut milliseconds: Vec<f64>) -> String {
     format!("p50 {:.3} ms, p95 {:.3} ms, p99 {:.3} ms", at(50), at(95), at(99))
 }
 
-/// Builds the handler, which benches of cargo do not do by themselves.
+/// Builds the handler, because `cargo bench` does not build it.
 fn build_handler(sandbox: &Path) -> PathBuf {
     let built = Command::new(std::env::var("CARGO").unwrap_or_else(|_| "cargo".into()))
         .args(["build", "--quiet", "--release", "-p", "lambda-sandbox", "--example", "handler"])

@@ -1,5 +1,5 @@
-//! A handler on AWS's Rust runtime: what the other languages' test handlers do too, and the empty handler of the
-//! overhead benchmark.
+//! A handler on AWS's Rust runtime: the same operations as the test handlers in other languages, and the empty handler
+//! of the overhead benchmark.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;

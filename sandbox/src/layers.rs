@@ -1,4 +1,4 @@
-//! What appears at `/opt`: layers, laid over each other in order, later ones winning.
+//! The contents of `/opt`: layers merged in order. Files of later layers replace earlier ones.
 //!
 //! A layer is a folder, or a zip as uploaded to Lambda (with Unix modes in it; a file packed on Windows has
 //! none and, as on Lambda, is then not executable).
@@ -20,8 +20,8 @@ pub enum LayerError {
     Unpack { path: PathBuf, source: Box<zip::result::ZipError> },
 }
 
-/// Makes `target` hold all of `layers`. What was there is removed.
-pub fn lay(layers: &[PathBuf], target: &Path) -> Result<(), LayerError> {
+/// Fills `target` with all of `layers`. Previous contents are removed.
+pub fn merge(layers: &[PathBuf], target: &Path) -> Result<(), LayerError> {
     if target.exists() {
         fs::remove_dir_all(target).map_err(|source| LayerError::Copy { path: target.to_owned(), source })?;
     }
@@ -38,7 +38,7 @@ pub fn lay(layers: &[PathBuf], target: &Path) -> Result<(), LayerError> {
     Ok(())
 }
 
-/// Unpacks a zip with its Unix modes. Entries that would land outside `target` are refused.
+/// Unpacks a zip with its Unix modes. Entries outside `target` are refused.
 pub fn unpack(archive: &Path, target: &Path) -> Result<(), LayerError> {
     let failed = |source| LayerError::Unpack { path: archive.to_owned(), source: Box::new(source) };
     let file = File::open(archive).map_err(|error| failed(error.into()))?;
@@ -90,7 +90,7 @@ mod tests {
         zip.finish().unwrap();
 
         let target = dir.path().join("opt");
-        lay(&[first, second], &target).unwrap();
+        merge(&[first, second], &target).unwrap();
         assert_eq!(fs::read_to_string(target.join("extensions/a")).unwrap(), "second");
         assert_eq!(fs::read_to_string(target.join("kept")).unwrap(), "kept");
         let mode = fs::metadata(target.join("extensions/a")).unwrap().permissions().mode();
@@ -98,10 +98,10 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_layer_is_named() {
+    fn the_error_names_a_missing_layer() {
         let dir = tempfile::tempdir().unwrap();
         let missing = dir.path().join("nothing");
-        let error = lay(&[missing], &dir.path().join("opt")).unwrap_err();
+        let error = merge(&[missing], &dir.path().join("opt")).unwrap_err();
         assert!(error.to_string().contains("nothing"));
     }
 }

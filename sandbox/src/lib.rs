@@ -1,23 +1,23 @@
 //! A local AWS Lambda.
 //!
 //! Functions run as real processes in execution environments that start, freeze, thaw, fail and shut down the
-//! way Lambda's do, under Lambda's CPU and memory limits, behind Lambda's own APIs. Read in this order:
+//! way Lambda's do, under Lambda's CPU and memory limits, behind Lambda's APIs. Read in this order:
 //!
-//! - [`config`]: what a function is, and how a folder becomes one;
-//! - [`layers`]: what appears at `/opt`;
+//! - [`config`]: the configuration of a function, and functions in folders;
+//! - [`layers`]: the contents of `/opt`;
 //! - [`cgroup`]: CPU quota, memory limit, freezer and accounting;
 //! - [`supervisor`]: the process that is pid 1 of an environment;
 //! - [`environment`]: the life of one environment, from Init to Shutdown;
-//! - [`api`]: what its processes see (Runtime, Extensions and Telemetry APIs);
-//! - [`telemetry`]: platform events and logs on their way to subscribers;
-//! - [`fleet`]: all environments of all functions, and which one takes an invocation;
-//! - [`control`]: the AWS API that SDKs and the CLI talk to;
-//! - [`host`]: what the machine allows, and leaving it as it was;
-//! - [`faults`]: what goes wrong on request;
-//! - [`trace`]: everything that happened, as JSON lines.
+//! - [`api`]: the Runtime, Extensions and Telemetry APIs of its processes;
+//! - [`telemetry`]: delivery of platform events and logs to subscribers;
+//! - [`fleet`]: all environments of all functions, and the choice of one for an invocation;
+//! - [`control`]: the AWS API for SDKs and the CLI;
+//! - [`machine_setup`]: finds out what the machine allows, and cleans up at the end;
+//! - [`faults`]: faults on request;
+//! - [`trace`]: all events, as JSON lines.
 //!
-//! Left out on purpose: IAM, event source mappings, function URLs, container images and the network isolation
-//! of real Lambda (functions reach servers on the host's loopback).
+//! Not supported: IAM, event source mappings, function URLs, container images and the network isolation
+//! of Lambda (functions reach servers on the machine's loopback interface).
 
 pub mod api;
 pub mod cgroup;
@@ -27,8 +27,8 @@ pub mod control;
 pub mod environment;
 pub mod faults;
 pub mod fleet;
-pub mod host;
 pub mod layers;
+pub mod machine_setup;
 pub mod supervisor;
 pub mod telemetry;
 pub mod time;

@@ -3,10 +3,10 @@
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// By how much the platform's clock differs from the machine's. One for the process, as there is one clock.
+/// Offset of the platform's clock from the machine's. Global, because there is one clock.
 static OFFSET_MS: AtomicI64 = AtomicI64::new(0);
 
-/// The platform's clock: what environments are told, in deadlines, telemetry and credentials.
+/// The platform's clock, used for deadlines, telemetry and credentials.
 pub fn now() -> SystemTime {
     let offset_ms = OFFSET_MS.load(Ordering::Relaxed);
     let offset = Duration::from_millis(offset_ms.unsigned_abs());
@@ -17,7 +17,7 @@ pub fn now() -> SystemTime {
     shifted.unwrap_or(UNIX_EPOCH)
 }
 
-/// Lets [`now`] jump.
+/// Sets the offset of [`now`].
 pub fn set_offset_ms(offset_ms: i64) {
     OFFSET_MS.store(offset_ms, Ordering::Relaxed);
 }

@@ -1,4 +1,4 @@
-//! The trace: everything that happened, one JSON object a line, for tests and benchmarks to assert on.
+//! The trace: every event of the sandbox, one JSON object per line, for tests and benchmarks.
 //!
 //! Each line has `time` (wall clock, microseconds since the epoch), `uptime_us` (monotonic, since the trace was
 //! opened), `event` and the fields of that event. Lines are written whole and in order.
@@ -19,7 +19,7 @@ pub struct Trace {
 }
 
 impl Trace {
-    /// A trace that drops everything.
+    /// A trace that writes nothing.
     pub fn disabled() -> Trace {
         Trace { sink: None, opened: Instant::now() }
     }

@@ -26,6 +26,7 @@ use tailor_test_kit::deployment::{Deployment, Plan, Programs};
 use tailor_test_kit::fake::BatchRecorder;
 use tailor_test_kit::functions::{Example, Language};
 use tailor_test_kit::process::is_root;
+use tailor_test_kit::skip;
 use tailor_test_kit::workspace;
 
 /// Invocations of each kind: the first is a cold start and the last is cut off by the shutdown.
@@ -224,7 +225,7 @@ fn cpu_and_peaks() -> Vec<String> {
     for kind in &kinds {
         let name = format!("{} {}", kind.language.name(), kind.workload);
         if let Some(missing) = kind.language.missing_command() {
-            println!("skipped: {name} (needs {missing})");
+            skip(&format!("{name} needs {missing}"));
             continue;
         }
         let pairs = measure(kind, &programs);
@@ -297,7 +298,7 @@ fn starved_time_of_a_spin() -> bool {
 
 fn main() -> ExitCode {
     if !is_root() {
-        println!("skipped: accuracy (needs control groups, which need root)");
+        skip("needs control groups, which need root");
         return ExitCode::SUCCESS;
     }
     let mut wrong = cpu_and_peaks();

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use tailor_test_kit::fake::{Certificate, FakeCollector, FakePlatform, Received};
 use tailor_test_kit::process::{free_address, is_root};
-use tailor_test_kit::release;
+use tailor_test_kit::{release, skip};
 
 const INVOCATIONS: u64 = 20;
 
@@ -47,7 +47,7 @@ fn run(mut extension: Command, variables: &[(&str, &str)]) -> (String, Duration)
 fn only_a_collector_that_is_trusted_receives_anything() {
     let folder = tempfile::tempdir().unwrap();
     let Some(certificate) = Certificate::make(folder.path()).unwrap() else {
-        println!("skipped: only_a_collector_that_is_trusted_receives_anything (needs openssl)");
+        skip("needs openssl");
         return;
     };
     let deliver = |trusted: Option<&str>| -> (Received, String) {
@@ -118,7 +118,7 @@ fn an_answer_that_acknowledges_nothing_is_not_asked_for_again_and_again() {
 fn a_silent_name_server_does_not_hold_it_at_the_end() {
     let server = UdpSocket::bind(("127.0.0.153", 53));
     let (true, Ok(server)) = (is_root(), server) else {
-        println!("skipped: a_silent_name_server_does_not_hold_it_at_the_end (needs root and a free port 53)");
+        skip("needs root and a free port 53");
         return;
     };
     let folder = tempfile::tempdir().unwrap();

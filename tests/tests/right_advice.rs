@@ -9,6 +9,7 @@ use tailor_test_kit::build;
 use tailor_test_kit::deployment::{Deployment, Plan};
 use tailor_test_kit::functions::{EXAMPLES, Example};
 use tailor_test_kit::process::is_root;
+use tailor_test_kit::skip;
 use tailor_test_kit::workspace;
 
 const INVOCATIONS: u32 = 25;
@@ -47,7 +48,7 @@ fn has_reason(function: &Value, code: &str) -> bool {
 fn limits_are_on() -> bool {
     let root = is_root();
     if !root {
-        println!("skipped: right_advice (needs CPU quotas, which need root)");
+        skip("needs CPU quotas, which need root");
     }
     root
 }

@@ -7,7 +7,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 
-use tailor_test_kit::build;
+use tailor_test_kit::{build, skip};
 
 const MAX_INSTRUCTIONS: u64 = 400_000;
 
@@ -35,7 +35,7 @@ fn answer(stream: &TcpStream) -> String {
 #[test]
 fn the_first_next_comes_after_few_instructions() {
     if Command::new("valgrind").arg("--version").output().is_err() {
-        println!("skipped: the_first_next_comes_after_few_instructions (needs valgrind)");
+        skip("needs valgrind");
         return;
     }
     let extension = build::programs().unwrap().layer.join("extensions/tailor-extension");

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use serde_json::{Value, json};
+use tailor_test_kit::skip;
 use tailor_test_kit::workspace::project;
 
 const KEY: &str = "a \"secret\" key";
@@ -36,13 +37,13 @@ fn output(command: &mut Command) -> Option<Output> {
     command.stdin(Stdio::null()).output().ok().filter(|output| output.status.success())
 }
 
-/// Whether what the script needs is here; says so if not.
-fn can_run(test: &str) -> bool {
+/// Whether the programs that the script needs are installed. Otherwise the test is skipped.
+fn can_run() -> bool {
     let missing = ["bash", "python3"]
         .into_iter()
         .find(|program| output(Command::new(program).args(["-c", "exit"])).is_none());
     if let Some(missing) = missing {
-        println!("skipped: {test} (needs {missing})");
+        skip(&format!("needs {missing}"));
     }
     missing.is_none()
 }
@@ -117,7 +118,7 @@ fn but(mut function: Value, field: &str, value: Option<Value>) -> Value {
 
 #[test]
 fn attaching_keeps_layers_and_variables() {
-    if !can_run("attaching_keeps_layers_and_variables") {
+    if !can_run() {
         return;
     }
     let (one, two) = (format!("{OTHER}:1"), format!("{OTHER}-tailor-extension-arm64:2"));
@@ -164,7 +165,7 @@ fn attaching_keeps_layers_and_variables() {
 
 #[test]
 fn attaching_refuses_what_would_break_the_function() {
-    if !can_run("attaching_refuses_what_would_break_the_function") {
+    if !can_run() {
         return;
     }
     let good = function(&[OLD], &json!({ "Variables": { "NAME": "value" } }));

@@ -1,13 +1,18 @@
-//! Rules of the house that a compiler does not hold.
+//! Rules for the sources that the compiler does not check.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod tidy {
+    pub(crate) mod cycles;
+}
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use tailor_test_kit::workspace::project;
+use tidy::cycles::{cycles, imports};
 
-/// Longest file; longer ones hold more than one idea.
+/// Longest file, lines. A longer file must be split.
 const MAX_LINES: usize = 520;
 
 fn rust_files(folder: &Path, found: &mut Vec<PathBuf>) {
@@ -26,7 +31,7 @@ fn rust_files(folder: &Path, found: &mut Vec<PathBuf>) {
 fn every_file_says_what_it_is_and_holds_one_idea() {
     let mut files = vec![];
     rust_files(&project().unwrap(), &mut files);
-    assert!(files.len() > 50, "the project's files were not found");
+    assert!(files.len() > 50, "the workspace's files were not found");
     let generated = |path: &Path| path.ends_with("agent-proto/src/wire.rs");
     let is_test_module = |path: &Path| path.file_name().is_some_and(|name| name == "tests.rs");
     let mut broken = vec![];
@@ -64,7 +69,7 @@ fn crates_use_only_what_the_house_allows() {
     }
 }
 
-/// A promise whose test was renamed or removed is no longer held.
+/// A requirement whose test was renamed or removed is not tested any more.
 #[test]
 fn the_specification_names_tests_that_exist() {
     let project = project().unwrap();
@@ -77,4 +82,89 @@ fn the_specification_names_tests_that_exist() {
     assert!(named.len() > 30, "the specification's tests were not found");
     let missing: Vec<_> = named.iter().filter(|name| !code.contains(&format!("fn {name}("))).collect();
     assert!(missing.is_empty(), "no such tests: {missing:?}");
+}
+
+/// Folders of the workspace that contain a crate with sources in `src`.
+fn source_folders(folder: &Path, found: &mut Vec<PathBuf>) {
+    if folder.join("Cargo.toml").exists() && folder.join("src").is_dir() {
+        found.push(folder.join("src"));
+    }
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        if path.is_dir() && name != "target" && name != "src" && !name.starts_with('.') {
+            source_folders(&path, found);
+        }
+    }
+}
+
+#[test]
+fn top_level_modules_have_no_import_cycles() {
+    let project = project().unwrap();
+    let mut folders = vec![];
+    source_folders(&project, &mut folders);
+    assert!(folders.len() >= 8, "the workspace's crates were not found: {folders:?}");
+    let mut import_count = 0;
+    let mut found = vec![];
+    for folder in &folders {
+        let imports = imports(folder);
+        import_count += imports.values().map(std::collections::BTreeSet::len).sum::<usize>();
+        let name = folder.strip_prefix(&project).unwrap().display();
+        found.extend(cycles(&imports).into_iter().map(|cycle| format!("{name}: {cycle}")));
+    }
+    assert!(import_count > 50, "imports were not found: {import_count}");
+    assert!(found.is_empty(), "import cycles:\n{}", found.join("\n"));
+}
+
+/// Writes a crate's sources, and returns its imports as `module -> imported modules` and its cycles.
+fn check_sample(files: &[(&str, &str)]) -> (Vec<String>, Vec<String>) {
+    let folder = tempfile::tempdir().unwrap();
+    for (path, source) in files {
+        let path = folder.path().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, source).unwrap();
+    }
+    let imports = imports(folder.path());
+    let lines = imports.iter().map(|(name, imported)| {
+        let imported: Vec<_> = imported.iter().map(String::as_str).collect();
+        format!("{name} -> {}", imported.join(" "))
+    });
+    (lines.collect(), cycles(&imports))
+}
+
+#[test]
+fn the_cycle_check_finds_each_form_of_import() {
+    let (imports, cycles) = check_sample(&[
+        ("lib.rs", "mod a; mod b; mod c; mod d; use a::X;"),
+        ("a.rs", "use crate::{b::{Y, c}, d::Z};"),
+        ("b/mod.rs", "mod inner; fn f(x: &'static str) -> crate::c::Type { \"crate::d::X\" }"),
+        ("b/inner.rs", "use super::f; mod deep { use super::super::super::d; } use super::super::c;"),
+        ("c.rs", "mod inner { use super::a; use super::super::a::X; }"),
+        (
+            "d.rs",
+            "// use crate::a;\n#[cfg(test)] use crate::a::{X};\n#[cfg(test)] mod tests { use crate::a; }",
+        ),
+    ]);
+    assert_eq!(imports, ["a -> b d", "b -> c d", "c -> a", "d -> "]);
+    assert_eq!(cycles, ["a -> b -> c -> a"]);
+}
+
+#[test]
+fn the_cycle_check_accepts_modules_without_a_cycle() {
+    let (imports, cycles) = check_sample(&[
+        ("lib.rs", "mod a; mod b;"),
+        ("a.rs", "use crate::b::X; use super::b; const C: char = '\"'; const D: &str = r#\"\"\"#;"),
+        ("b.rs", "#[cfg(test)] mod check; use self::inner::X; mod inner { use super::a; }"),
+        ("b/check.rs", "use crate::a;"),
+    ]);
+    assert_eq!(imports, ["a -> b", "b -> "]);
+    assert_eq!(cycles, [""; 0]);
+}
+
+/// A glossary that nobody can remember is not used.
+#[test]
+fn the_glossary_has_at_most_30_terms() {
+    let glossary = fs::read_to_string(project().unwrap().join("docs/glossary.md")).unwrap();
+    let terms = glossary.lines().filter(|line| line.starts_with("| **")).count();
+    assert!((10..=30).contains(&terms), "{terms} terms");
 }

@@ -29,19 +29,19 @@ const TUNE_LIMIT: Duration = Duration::from_secs(60);
 const TUNER: &[&str] =
     &["--tuner", "apply", "--tuner-interval", "2", "--tuner-evidence", "30", "--tuner-comparison", "20"];
 
-/// What the demo can be asked.
+/// Options of `cargo xtask demo`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
-    /// End after the summary instead of keeping the web page up.
+    /// Exit after the summary instead of serving the web page.
     #[arg(long)]
     once: bool,
-    /// Let the tuner change the memory of the one function that carries the tag `tailor:tune = apply`.
+    /// Let the tuner change the memory size of the function with the tag `tailor:tune = apply`.
     #[arg(long)]
     apply: bool,
-    /// Write the summary as JSON to this file, too.
+    /// Also write the summary as JSON to this file.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Port of the web page; 0 takes a free one.
+    /// Port of the web page; 0 selects a free port.
     #[arg(long, default_value_t = 8_420)]
     port: u16,
 }
@@ -79,7 +79,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     if options.apply {
         show_change(&deployment, &examples)?;
     }
-    eprintln!("ending the environments, so that the extensions deliver what they hold");
+    eprintln!("shutting down the environments; the extensions send their last batches");
     deployment.stop_sandbox()?;
 
     let json = options.json.as_ref().map(|path| (path, deployment.summary()));
@@ -98,7 +98,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     if options.once {
         return Ok(ExitCode::SUCCESS);
     }
-    println!("the web page stays up at {} until Ctrl-C", deployment.collector_url());
+    println!("web page: {} (stop with Ctrl-C)", deployment.collector_url());
     while !INTERRUPTED.load(Ordering::Relaxed) {
         thread::sleep(Duration::from_millis(100));
     }

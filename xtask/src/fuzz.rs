@@ -12,7 +12,7 @@ use std::thread;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use tailor_test_kit::build::{project, target_folder};
+use tailor_test_kit::workspace::{project, target_folder};
 
 /// The compiler that has the sanitizer flags.
 const TOOLCHAIN: &str = "nightly";

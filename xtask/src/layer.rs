@@ -24,16 +24,16 @@ const MAX_BINARY_BYTES: u64 = 2_500_000;
 /// The largest zip that is shipped, bytes: Lambda fetches it for new environments.
 const MAX_ZIP_BYTES: u64 = 1_250_000;
 
-/// What `cargo xtask layer` can be asked.
+/// Options of `cargo xtask layer`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
-    /// Build for this architecture only, and fail where it cannot be built.
+    /// Build for this architecture only, and fail when it cannot be built.
     #[arg(long)]
-    architecture: Option<Wanted>,
+    architecture: Option<ArchitectureOption>,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
-enum Wanted {
+enum ArchitectureOption {
     #[value(name = "x86_64")]
     X86_64,
     Arm64,
@@ -42,8 +42,8 @@ enum Wanted {
 /// Builds the zips and says where they are.
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let wanted = match options.architecture {
-        Some(Wanted::X86_64) => vec![Architecture::X86_64],
-        Some(Wanted::Arm64) => vec![Architecture::Arm64],
+        Some(ArchitectureOption::X86_64) => vec![Architecture::X86_64],
+        Some(ArchitectureOption::Arm64) => vec![Architecture::Arm64],
         None => {
             let mut wanted = vec![];
             for architecture in Architecture::ALL {

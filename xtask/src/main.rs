@@ -1,4 +1,4 @@
-//! Project chores: `cargo xtask demo`, `cargo xtask test`, `cargo xtask layer`, `cargo xtask bench`.
+//! Development tasks: `cargo xtask demo`, `cargo xtask test`, `cargo xtask layer`, `cargo xtask bench`.
 
 use std::process::ExitCode;
 
@@ -9,33 +9,33 @@ mod demo;
 mod layer;
 mod test;
 
-/// Chores of the Lambda Tailor project.
+/// Development tasks of Lambda Tailor.
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
 struct Arguments {
     #[command(subcommand)]
-    chore: Chore,
+    task: Task,
 }
 
 #[derive(Debug, Subcommand)]
-enum Chore {
-    /// Run real functions in a local Lambda with the extension installed, and show what they cost.
+enum Task {
+    /// Run example functions in the sandbox with the extension, and show their cost and advice.
     Demo(demo::Options),
-    /// Prepare what the tests need, run them all, and name what this machine cannot run.
+    /// Build what the tests need, run all tests, and list what this machine cannot test.
     Test(test::Options),
     /// Build the layer's zips for both architectures.
     Layer(layer::Options),
-    /// Measure against a baseline in the same run.
+    /// Run a benchmark against a baseline in the same run.
     #[command(subcommand)]
     Bench(bench::Bench),
 }
 
 fn main() -> ExitCode {
-    let outcome = match Arguments::parse().chore {
-        Chore::Demo(options) => demo::run(&options),
-        Chore::Test(options) => test::run(&options),
-        Chore::Layer(options) => layer::run(&options),
-        Chore::Bench(bench) => bench.run(),
+    let outcome = match Arguments::parse().task {
+        Task::Demo(options) => demo::run(&options),
+        Task::Test(options) => test::run(&options),
+        Task::Layer(options) => layer::run(&options),
+        Task::Bench(bench) => bench.run(),
     };
     match outcome {
         Ok(code) => code,

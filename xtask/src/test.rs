@@ -1,40 +1,53 @@
-//! Preparing and running every test.
+//! `cargo xtask test`: builds what the tests start, and runs them.
 
 use std::process::ExitCode;
 
-use anyhow::Result;
-use tailor_test_kit::build;
+use anyhow::{Context, Result};
 use tailor_test_kit::functions::Language;
 use tailor_test_kit::process::is_root;
 use tailor_test_kit::release::Architecture;
-use tailor_test_kit::workspace;
+use tailor_test_kit::{REQUIRE_ALL_VARIABLE, build, workspace};
 
-/// What `cargo xtask test` can be asked.
+/// Options of `cargo xtask test`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
-    /// Arguments for `cargo test`, for example the name of one test.
+    /// Fail each test that would be skipped (sets TAILOR_REQUIRE_ALL=1).
+    #[arg(long)]
+    no_skips: bool,
+    /// Arguments for `cargo test`, for example the name of a test.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     arguments: Vec<String>,
 }
 
-/// Builds what the end-to-end tests start, says what is left out and why, and runs the tests.
+/// Builds what the end-to-end tests start, reports what this machine cannot test, and runs the tests.
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     build::programs()?;
+    unavailable().iter().for_each(|what| println!("skipped: {what}"));
+    let mut command = workspace::cargo_command()?;
+    if options.no_skips {
+        println!("--no-skips: a skipped test fails ({REQUIRE_ALL_VARIABLE}=1)");
+        command.env(REQUIRE_ALL_VARIABLE, "1");
+    }
+    command.args(["test", "--workspace"]).args(&options.arguments);
+    workspace::run_cargo(&mut command).context("the tests failed")?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What this machine cannot test, with the reasons.
+fn unavailable() -> Vec<String> {
+    let mut unavailable = vec![];
     for language in [Language::Python, Language::Node, Language::Java, Language::Go] {
         if let Some(command) = language.missing_command() {
-            println!("skipped: functions in {} (no `{command}` on this machine)", language.name());
+            unavailable.push(format!("functions in {} (needs `{command}`)", language.name()));
         }
     }
     if !is_root() {
-        println!("skipped: CPU and memory limits of the sandbox (not root)");
+        unavailable.push("CPU and memory limits of the sandbox (need root)".to_owned());
     }
     for architecture in Architecture::ALL {
         if let Some(missing) = architecture.missing() {
-            println!("skipped: the layer for {} (this machine lacks {missing})", architecture.name());
+            unavailable.push(format!("the layer for {} (needs {missing})", architecture.name()));
         }
     }
-    let mut arguments = vec!["test", "--workspace"];
-    arguments.extend(options.arguments.iter().map(String::as_str));
-    workspace::cargo(&arguments)?;
-    Ok(ExitCode::SUCCESS)
+    unavailable
 }

@@ -1,64 +1,66 @@
-//! Joining what is known of each invocation, whatever order it comes in.
+//! Joins what is known of each invocation, in any order.
 //!
-//! Three sources tell of one invocation: our own INVOKE event, the platform's telemetry (which may come
-//! before it, an hour later, twice or never) and the reading of the processes at the next INVOKE. All are
-//! joined by request id in a bounded ring; what is pushed out unfinished leaves with what is known of it.
+//! There are three sources for one invocation: our own INVOKE event, the platform's telemetry (which may come before it,
+//! an hour later, twice or never) and the reading of the processes at the next INVOKE. They are joined by request id in a
+//! bounded queue. Invocations that do not fit any more are counted as lost.
 
 use std::collections::VecDeque;
 
 use tailor_sizing::invocation::{Caveats, Invocation, Outcome, RequestId, Work};
 use tailor_sizing::units::Megabytes;
 
-use crate::lambda::telemetry::Done;
+use crate::lambda::telemetry::EndRecord;
 use crate::measure::Measured;
 
-/// Invocations that may be open at once. On demand one or two are; on managed instances up to 64 run in one
-/// environment for each vCPU, and a report that is this late is not coming.
+/// The most open invocations. On demand one or two are open. On managed instances up to 64 run in one environment for each
+/// vCPU; with more open invocations than this, the report of the oldest will not come.
 const MAX_OPEN: usize = 1_024;
 
-/// Finished requests that are remembered, so that telemetry delivered twice does not open them again. What is
-/// older is told by its time.
-const REMEMBERED: usize = 512;
+/// The number of finished requests that are remembered, so that repeated telemetry does not open them again. Older ones
+/// are recognized by their time.
+const MAX_FINISHED: usize = 512;
 
-/// A missing `platform.report` is given up after so many later invocations and so long after the first of
-/// them. It usually comes with the next thaw, but the platform buffers for 25 ms of running time at least, and
-/// a fast function is invoked many times in that.
-const REPORT_PATIENCE_INVOKES: u64 = 64;
-const REPORT_PATIENCE_US: u64 = 5_000_000;
+/// After this many later invocations, and this many microseconds after the first of them, a missing `platform.report` is
+/// not expected any more. It usually comes with the next thaw. But the platform buffers for at least 25 ms of running
+/// time, in which a fast function has many invocations.
+const REPORT_TIMEOUT_INVOKES: u64 = 64;
+const REPORT_TIMEOUT_US: u64 = 5_000_000;
 
-/// The same for an invocation of which we had no INVOKE event, as on managed instances, where others run beside
-/// it: longer than any function may run, counted from when another one began.
-const UNINVOKED_PATIENCE_US: u64 = 960_000_000;
+/// The same for an invocation without an INVOKE event, as on managed instances, where invocations run at the same time:
+/// longer than any function may run, counted from the start of the next invocation.
+const UNINVOKED_TIMEOUT_US: u64 = 960_000_000;
 
-/// Inits inside invocations that are remembered until their invocation is reported. One runs at a time.
+/// The most suppressed Inits that are kept until their invocation is reported. Only one runs at a time.
 const MAX_INITS: usize = 8;
 
-/// The part of its share from which on a function counts as held back by it.
-const AT_CAP: f64 = 0.8;
+/// The fraction of the CPU share from which a function counts as limited by it.
+const CAP_FRACTION: f64 = 0.8;
 
 /// All open invocations.
 #[derive(Debug, Default)]
 pub struct Ledger {
     open: VecDeque<Entry>,
     finished: VecDeque<Finished>,
-    /// The time of the latest record of any request that was finished so long ago that it is forgotten. Telemetry
-    /// of an unknown request from before it is a repetition: the platform delivers in the order of events.
+    /// The time of the latest record of the requests that are not remembered any more, microseconds. An earlier record of
+    /// an unknown request is a repeated one, because the platform delivers in the order of events.
     forgotten_us: u64,
+    /// Records that are too late to be distinguished from repeated ones.
     stale: u64,
-    /// Now by our own clock, as told last, microseconds since the Unix epoch.
+    /// The time by our own clock, microseconds since the Unix epoch.
     now_us: u64,
-    /// INVOKE events seen; the age of an entry is counted in these.
+    /// The number of INVOKE events. The age of an entry is counted in these.
     invokes: u64,
     memory_mb: u32,
+    /// Invocations that did not fit any more.
     evicted: u64,
     /// The platform delivers no telemetry.
     no_reports: bool,
-    inits: VecDeque<InitInside>,
+    inits: VecDeque<SuppressedInit>,
 }
 
-/// An Init that ran inside an invocation, because the runtime had crashed in the one before ("suppressed").
+/// A suppressed Init: it ran during an invocation, because the runtime crashed in the previous one.
 #[derive(Debug, Clone, Copy)]
-struct InitInside {
+struct SuppressedInit {
     ended_at_us: u64,
     took_us: u64,
 }
@@ -66,15 +68,15 @@ struct InitInside {
 #[derive(Debug, Clone, Copy)]
 struct Finished {
     request_id: RequestId,
-    told_us: u64,
+    last_record_us: u64,
 }
 
-/// Who tells of a request, and from when.
+/// The source of an event.
 #[derive(Debug, Clone, Copy)]
-enum Teller {
-    /// Ourselves, now: what we tell of is no repetition.
-    Us,
-    /// The platform, with the record's own time.
+enum Source {
+    /// The extension itself, whose events are never repeated.
+    Extension,
+    /// The platform, with the time of the record in microseconds since the Unix epoch.
     Platform(u64),
 }
 
@@ -82,15 +84,15 @@ enum Teller {
 struct Entry {
     request_id: RequestId,
     started_at_us: u64,
-    /// The time of the latest of the platform's records of it.
-    told_us: u64,
-    /// The value of `Ledger::invokes` at this entry's INVOKE; `None` when we never saw one.
+    /// The time of the platform's latest record of it, microseconds since the Unix epoch.
+    last_record_us: u64,
+    /// The value of `Ledger::invokes` at its INVOKE; `None` without one.
     invoke: Option<u64>,
-    /// When the next one began: since then the report may come.
+    /// When the next invocation began, microseconds. The report may come from then on.
     followed_at_us: Option<u64>,
     cold_start: bool,
-    runtime_done: Option<Done>,
-    report: Option<Done>,
+    runtime_done: Option<EndRecord>,
+    report: Option<EndRecord>,
     measurement: Measurement,
 }
 
@@ -99,35 +101,35 @@ enum Measurement {
     /// Its processes have not been read yet.
     #[default]
     Pending,
-    /// They cannot be: they died with the invocation, or nobody watched them.
+    /// They ended before they could be read.
     Impossible,
     Done(Measured),
 }
 
 impl Ledger {
-    /// A ledger for a function of `memory_mb`.
+    /// A ledger for a function with this memory size.
     #[must_use]
     pub fn new(memory_mb: u32) -> Self {
         Self { memory_mb, ..Self::default() }
     }
 
-    /// The platform delivers no telemetry: an invocation is finished when its processes are read.
+    /// No telemetry comes: an invocation is finished when its processes are read.
     pub const fn expect_no_reports(&mut self) {
         self.no_reports = true;
     }
 
-    /// Tells the time, microseconds since the Unix epoch by our own clock, before telemetry is told of.
-    pub const fn at(&mut self, now_us: u64) {
+    /// Sets the time by our own clock, microseconds since the Unix epoch. Call it before telemetry is added.
+    pub const fn set_time(&mut self, now_us: u64) {
         self.now_us = now_us;
     }
 
-    /// Our own INVOKE event.
-    pub fn invoked(&mut self, request_id: &str, now_us: u64, cold_start: bool) {
+    /// An INVOKE event; `now_us` is microseconds since the Unix epoch.
+    pub fn on_invoke(&mut self, request_id: &str, now_us: u64, cold_start: bool) {
         self.invokes += 1;
         let invoke = Some(self.invokes);
-        self.at(now_us);
+        self.set_time(now_us);
         self.followed();
-        if let Some(entry) = self.entry(request_id, Teller::Us) {
+        if let Some(entry) = self.entry(request_id, Source::Extension) {
             entry.invoke = invoke;
             entry.started_at_us = now_us;
             entry.cold_start = cold_start;
@@ -135,23 +137,23 @@ impl Ledger {
         }
     }
 
-    /// Another invocation began: the ones before it may be reported from now on.
+    /// Another invocation began: the reports of the earlier ones may come from now on.
     fn followed(&mut self) {
         for entry in &mut self.open {
             entry.followed_at_us.get_or_insert(self.now_us);
         }
     }
 
-    /// The processes were read at the end of the invocation; `None` when they were gone.
-    pub fn measured(&mut self, request_id: &str, measured: Option<Measured>) {
-        if let Some(entry) = self.entry(request_id, Teller::Us) {
+    /// The processes were read at the end of the invocation; `None` when they had ended.
+    pub fn on_measured(&mut self, request_id: &str, measured: Option<Measured>) {
+        if let Some(entry) = self.entry(request_id, Source::Extension) {
             entry.measurement = measured.map_or(Measurement::Impossible, Measurement::Done);
         }
     }
 
     /// `platform.start`.
-    pub fn started(&mut self, request_id: &str, time_us: u64) {
-        if let Some(entry) = self.entry(request_id, Teller::Platform(time_us))
+    pub fn on_start(&mut self, request_id: &str, time_us: u64) {
+        if let Some(entry) = self.entry(request_id, Source::Platform(time_us))
             && entry.started_at_us == 0
         {
             entry.started_at_us = time_us;
@@ -159,66 +161,66 @@ impl Ledger {
     }
 
     /// `platform.runtimeDone`, recorded at `time_us`.
-    pub fn runtime_done(&mut self, done: Done, time_us: u64) {
-        if let Some(entry) = self.entry(&done.request_id, Teller::Platform(time_us)) {
-            entry.runtime_done = Some(done);
+    pub fn on_runtime_done(&mut self, record: EndRecord, time_us: u64) {
+        if let Some(entry) = self.entry(&record.request_id, Source::Platform(time_us)) {
+            entry.runtime_done = Some(record);
         }
     }
 
     /// `platform.report`, recorded at `time_us`.
-    pub fn reported(&mut self, report: Done, time_us: u64) {
-        if let Some(entry) = self.entry(&report.request_id, Teller::Platform(time_us)) {
-            entry.report = Some(report);
+    pub fn on_report(&mut self, record: EndRecord, time_us: u64) {
+        if let Some(entry) = self.entry(&record.request_id, Source::Platform(time_us)) {
+            entry.report = Some(record);
         }
     }
 
-    /// `platform.initReport` of an Init inside an invocation, recorded at `time_us`. It does not say inside which.
-    pub fn initialized_inside(&mut self, took_ms: f64, time_us: u64) {
+    /// `platform.initReport` of a suppressed Init, recorded at `time_us`. It has no request id.
+    pub fn on_suppressed_init(&mut self, took_ms: f64, time_us: u64) {
         if self.inits.len() == MAX_INITS {
             self.inits.pop_front();
         }
-        self.inits.push_back(InitInside { ended_at_us: time_us, took_us: microseconds(took_ms) });
+        self.inits.push_back(SuppressedInit { ended_at_us: time_us, took_us: microseconds(took_ms) });
     }
 
-    /// Takes the invocations of which nothing more is to come.
+    /// Takes the invocations for which nothing more is expected.
     pub fn take_finished(&mut self) -> Vec<Invocation> {
         let (invokes, now_us) = (self.invokes, self.now_us);
         let no_reports = self.no_reports;
         self.take(|entry| entry.is_complete(no_reports) || entry.is_given_up(invokes, now_us))
     }
 
-    /// Takes everything, as it is: the environment ends.
+    /// Takes all invocations, because the environment ends.
     pub fn take_all(&mut self) -> Vec<Invocation> {
         self.take(|_| true)
     }
 
-    /// How many invocations have begun and are not finished.
+    /// The number of invocations that have begun and are not finished.
     #[must_use]
     pub fn open_count(&self) -> usize {
         self.open.len()
     }
 
-    /// How many invocations were pushed out unfinished since the last call.
+    /// The number of invocations dropped since the last call because too many were open.
     pub fn take_evicted(&mut self) -> u64 {
         std::mem::take(&mut self.evicted)
     }
 
-    /// How many records came so late since the last call that they cannot be told from repetitions.
+    /// The number of records since the last call that came too late to be distinguished from repeated ones.
     pub fn take_stale(&mut self) -> u64 {
         std::mem::take(&mut self.stale)
     }
 
-    /// Whether a report is still awaited.
+    /// Whether a report is still expected.
     #[must_use]
     pub fn awaits_report(&self) -> bool {
-        self.open.iter().any(|entry| entry.report.is_none())
+        !self.no_reports && self.open.iter().any(|entry| entry.report.is_none())
     }
 
-    fn take(&mut self, wanted: impl Fn(&Entry) -> bool) -> Vec<Invocation> {
+    fn take(&mut self, should_take: impl Fn(&Entry) -> bool) -> Vec<Invocation> {
         let mut taken = vec![];
         let mut index = 0;
         while let Some(entry) = self.open.get(index) {
-            if wanted(entry) {
+            if should_take(entry) {
                 taken.extend(self.open.remove(index));
             } else {
                 index += 1;
@@ -228,21 +230,20 @@ impl Ledger {
     }
 
     fn close(&mut self, entry: &Entry) -> Invocation {
-        if self.finished.len() == REMEMBERED
+        if self.finished.len() == MAX_FINISHED
             && let Some(forgotten) = self.finished.pop_front()
         {
-            self.forgotten_us = self.forgotten_us.max(forgotten.told_us);
+            self.forgotten_us = self.forgotten_us.max(forgotten.last_record_us);
         }
-        let Entry { request_id, told_us, .. } = *entry;
-        self.finished.push_back(Finished { request_id, told_us });
+        let Entry { request_id, last_record_us, .. } = *entry;
+        self.finished.push_back(Finished { request_id, last_record_us });
         let inside = self.inits.iter().position(|init| entry.contains(init));
         let init_inside_us = inside.and_then(|index| self.inits.remove(index)).map_or(0, |init| init.took_us);
         entry.to_invocation(self.memory_mb, init_inside_us)
     }
 
-    /// The open entry of this request, made when it is new; `None` when the request is finished already or
-    /// is not named.
-    fn entry(&mut self, request_id: &str, teller: Teller) -> Option<&mut Entry> {
+    /// The open entry of this request, created if it is new; `None` when the request is finished or has no id.
+    fn entry(&mut self, request_id: &str, source: Source) -> Option<&mut Entry> {
         if request_id.is_empty() {
             return None;
         }
@@ -250,20 +251,20 @@ impl Ledger {
         let found = self.open.iter().position(|entry| entry.request_id == request_id);
         let index = match found {
             Some(index) => index,
-            None => self.open(request_id, teller)?,
+            None => self.open(request_id, source)?,
         };
         let entry = self.open.get_mut(index)?;
-        if let Teller::Platform(time_us) = teller {
-            entry.told_us = entry.told_us.max(time_us);
+        if let Source::Platform(time_us) = source {
+            entry.last_record_us = entry.last_record_us.max(time_us);
         }
         Some(entry)
     }
 
-    fn open(&mut self, request_id: RequestId, teller: Teller) -> Option<usize> {
+    fn open(&mut self, request_id: RequestId, source: Source) -> Option<usize> {
         if self.finished.iter().any(|finished| finished.request_id == request_id) {
             return None;
         }
-        if let Teller::Platform(time_us) = teller {
+        if let Source::Platform(time_us) = source {
             if time_us <= self.forgotten_us {
                 self.stale += 1;
                 return None;
@@ -271,8 +272,8 @@ impl Ledger {
             self.followed();
         }
         if self.open.len() == MAX_OPEN {
-            // On managed instances alone, and only when reports are lost. What little is known of the
-            // oldest is not worth guessing at; that there was one is.
+            // Only on managed instances, when reports are lost. Too little is known of the oldest, so it is
+            // counted as lost.
             self.open.pop_front();
             self.evicted += 1;
         }
@@ -282,48 +283,48 @@ impl Ledger {
 }
 
 impl Entry {
-    /// Everything has come: the report, and the reading of the processes if there is to be one.
+    /// Whether everything has come: the report, and the reading of the processes if one is expected.
     const fn is_complete(&self, no_reports: bool) -> bool {
         let unmeasured = matches!(self.measurement, Measurement::Pending) && self.invoke.is_some();
         (self.report.is_some() || no_reports) && !unmeasured
     }
 
-    /// Whether the report has had every chance to come.
+    /// Whether the report is not expected any more.
     fn is_given_up(&self, invokes: u64, now_us: u64) -> bool {
         let waited_us = self.followed_at_us.map_or(0, |since| now_us.saturating_sub(since));
         match self.invoke {
-            Some(own) => invokes - own > REPORT_PATIENCE_INVOKES && waited_us >= REPORT_PATIENCE_US,
-            None => waited_us >= UNINVOKED_PATIENCE_US,
+            Some(own) => invokes - own > REPORT_TIMEOUT_INVOKES && waited_us >= REPORT_TIMEOUT_US,
+            None => waited_us >= UNINVOKED_TIMEOUT_US,
         }
     }
 
-    /// Whether the Init ended within this invocation, which ended when the platform told of it last. An Init that the
-    /// report names is not inside what it calls the duration.
-    fn contains(&self, init: &InitInside) -> bool {
-        let Some(Done { metrics, .. }) = &self.report else { return false };
+    /// Whether the Init ended during this invocation, which ended at its latest record. An Init that the report has itself
+    /// is not part of the report's duration.
+    fn contains(&self, init: &SuppressedInit) -> bool {
+        let Some(EndRecord { metrics, .. }) = &self.report else { return false };
         let duration_us = metrics.duration_ms.map_or(0, microseconds);
-        let began_at_us = self.told_us.saturating_sub(duration_us);
+        let began_at_us = self.last_record_us.saturating_sub(duration_us);
         metrics.init_duration_ms.is_none()
-            && (began_at_us..=self.told_us).contains(&init.ended_at_us)
+            && (began_at_us..=self.last_record_us).contains(&init.ended_at_us)
             && init.took_us <= duration_us
     }
 
-    /// `init_inside_us` is what an Init inside took. It is told as any other Init: no part of the duration, because it
-    /// was over before our INVOKE, and of its time we know neither how much was work nor how much was waiting.
+    /// `init_inside_us` is the duration of a suppressed Init. Like any other Init it is not part of the duration: it ended
+    /// before our INVOKE, so its CPU time was not measured.
     fn to_invocation(&self, memory_mb: u32, init_inside_us: u64) -> Invocation {
         let metrics = self.report.as_ref().map(|report| report.metrics).unwrap_or_default();
         let runtime = self.runtime_done.as_ref().map(|done| done.metrics).unwrap_or_default();
-        let told_us = metrics.duration_ms.or(runtime.duration_ms).map(microseconds);
-        let told_us = told_us.map(|told_us| told_us.saturating_sub(init_inside_us));
+        let reported_us = metrics.duration_ms.or(runtime.duration_ms).map(microseconds);
+        let reported_us = reported_us.map(|reported_us| reported_us.saturating_sub(init_inside_us));
         let measured = match &self.measurement {
             Measurement::Done(measured) => Some(*measured)
-                .filter(|measured| stands_for(measured, told_us))
-                .map(|measured| within(measured, told_us, Megabytes(memory_mb))),
+                .filter(|measured| represents(measured, reported_us))
+                .map(|measured| limit_ended_children(measured, reported_us, Megabytes(memory_mb))),
             Measurement::Pending | Measurement::Impossible => None,
         };
-        // Without the platform's word, the busiest thread's time is the least the invocation can have taken.
+        // Without a report the duration is at least the time of the busiest thread.
         let least_us = measured.map_or(0, |m| m.work.top_busy_us + m.work.top_starved_us);
-        let duration_us = told_us.unwrap_or(least_us);
+        let duration_us = reported_us.unwrap_or(least_us);
         let init_us = metrics.init_duration_ms.map_or(init_inside_us, microseconds);
         let most_runtime_us = if init_inside_us > 0 { duration_us } else { u64::MAX };
         let billed_ms =
@@ -336,14 +337,14 @@ impl Entry {
             outcome: self.outcome(max_memory_used_mb, memory_mb),
             cold_start: self.cold_start || init_us > 0,
             caveats: Caveats {
-                estimated: told_us.is_none(),
+                estimated: reported_us.is_none(),
                 report_missing: self.report.is_none(),
                 starved_inferred: measured.is_some_and(|measured| measured.starved_inferred),
                 peak_sampled: measured.is_some_and(|measured| measured.peak_sampled),
-                work_estimated: measured.is_some_and(|measured| measured.last_look_us.is_some()),
+                work_estimated: measured.is_some_and(|measured| measured.sampled_at_us.is_some()),
             },
             duration_us,
-            // Whether it holds an Init inside is not documented.
+            // It is not documented whether it includes a suppressed Init.
             runtime_us: runtime.duration_ms.map_or(0, microseconds).min(most_runtime_us),
             billed_ms,
             init_us,
@@ -360,20 +361,21 @@ impl Entry {
     }
 
     fn outcome(&self, max_memory_used_mb: u32, memory_mb: u32) -> Outcome {
-        let told = [&self.report, &self.runtime_done];
-        let says = |text: &str| {
-            told.iter()
-                .filter_map(|done| done.as_ref()?.error_type.as_deref())
+        let records = [&self.report, &self.runtime_done];
+        let error_has = |text: &str| {
+            records
+                .iter()
+                .filter_map(|record| record.as_ref()?.error_type.as_deref())
                 .any(|error| error.contains(text))
         };
-        let status = told.iter().find_map(|done| done.as_ref()?.status.as_deref());
+        let status = records.iter().find_map(|record| record.as_ref()?.status.as_deref());
         let failed = match status {
-            None => says("Error") || says("Runtime.") || says("Extension."),
+            None => error_has("Error") || error_has("Runtime.") || error_has("Extension."),
             Some(status) => status != "success",
         };
-        // Runtimes die of memory in several ways: under their own name for it, by a signal that shows as
-        // an exit, or by grinding against the limit until the timeout.
-        if says("OutOfMemory") || failed && max_memory_used_mb > 0 && max_memory_used_mb >= memory_mb {
+        // Out of memory has several forms: a named error, an exit by a signal, or a timeout because the function
+        // was slow at the limit.
+        if error_has("OutOfMemory") || failed && max_memory_used_mb > 0 && max_memory_used_mb >= memory_mb {
             return Outcome::OutOfMemory;
         }
         match status {
@@ -387,34 +389,34 @@ impl Entry {
     }
 }
 
-/// Whether a measurement stands for an invocation that took `told_us`: one that ended unseen was looked at last
-/// when at least four fifths of it had passed.
-fn stands_for(measured: &Measured, told_us: Option<u64>) -> bool {
-    measured.last_look_us.is_none_or(|look_us| {
-        told_us.is_some_and(|told_us| look_us.saturating_mul(5) >= told_us.saturating_mul(4))
+/// Whether a measurement represents an invocation of `reported_us`. If its end could not be read, the last sample must be
+/// after four fifths of it.
+fn represents(measured: &Measured, reported_us: Option<u64>) -> bool {
+    measured.sampled_at_us.is_none_or(|sampled_at_us| {
+        reported_us
+            .is_some_and(|reported_us| sampled_at_us.saturating_mul(5) >= reported_us.saturating_mul(4))
     })
 }
 
-/// Completes the work with what follows from the duration: starved time that was not seen, and idle time.
+/// Adds what follows from the duration: inferred starved time, and idle time.
 ///
-/// Idle is what is left of the wall time when threads were neither on a CPU nor waiting for one. With several
-/// busy threads the time they cover lies between that of the busiest one and the sum; the effective number of
-/// threads says where.
+/// Idle is the wall time in which no thread was on a CPU or waited for one. With several busy threads, the wall time that
+/// they cover is between the time of the busiest one and the sum. The effective number of threads gives the estimate.
 fn complete(measured: &Measured, duration_us: u64, memory_mb: u32) -> Work {
     let mut work = measured.work;
     let busy_us = work.busy_us();
     if measured.threads_unseen {
-        // The waits of threads that ended are gone; that the CPU rate was at the share's cap is not.
+        // The waits of ended threads are unknown. Whether the CPU rate was at the limit of the share is known.
         let cap_us = Megabytes(memory_mb).share() * duration_us as f64;
-        let at_cap = busy_us as f64 >= AT_CAP * cap_us;
-        let wanted_us = if at_cap { duration_us.saturating_sub(busy_us) } else { 0 };
-        work.starved_us = work.starved_us.max(wanted_us);
+        let at_cap = busy_us as f64 >= CAP_FRACTION * cap_us;
+        let inferred_us = if at_cap { duration_us.saturating_sub(busy_us) } else { 0 };
+        work.starved_us = work.starved_us.max(inferred_us);
         let covered_us = (busy_us + work.starved_us).min(duration_us);
         work.idle_us = duration_us - covered_us;
         return work;
     }
     if measured.starved_inferred {
-        // However many threads there were, each waited no longer than the invocation took.
+        // No thread waited longer than the duration of the invocation.
         let most_us = duration_us.saturating_mul(u64::from(measured.threads_seen.max(1)));
         work.starved_us = work.starved_us.min(most_us.saturating_sub(busy_us));
     }
@@ -427,13 +429,13 @@ fn complete(measured: &Measured, duration_us: u64, memory_mb: u32) -> Work {
     work
 }
 
-/// Takes off the CPU time of ended children what all CPUs together cannot have done in the time, where that is told.
+/// Limits the CPU time of ended children, so that the sum is possible on all CPUs in `reported_us`.
 ///
-/// That part is known in steps of 10 ms, rounded several times over, and its error can be many times a short
-/// invocation. What clocks say is not touched: it is exact, and where it is more than the time allows, the time is
-/// what does not cover it (work after the answer, or of the next invocation before we could read).
-fn within(mut measured: Measured, told_us: Option<u64>, memory: Megabytes) -> Measured {
-    let most_us = told_us.unwrap_or(u64::MAX).saturating_mul(memory.visible_vcpus().into());
+/// That part is known in steps of 10 ms and rounded several times, so its error may be many times a short invocation. The
+/// part from clocks is exact and is not changed. It may exceed the limit because of work after the response, or work of
+/// the next invocation before its reading.
+fn limit_ended_children(mut measured: Measured, reported_us: Option<u64>, memory: Megabytes) -> Measured {
+    let most_us = reported_us.unwrap_or(u64::MAX).saturating_mul(memory.visible_vcpus().into());
     let work = &mut measured.work;
     let excess_us = work.busy_us().saturating_sub(most_us).min(measured.ended_children_us);
     let from_user_us = excess_us.min(work.user_us);
@@ -452,7 +454,7 @@ fn whole(value: f64) -> u64 {
     value.round() as u64
 }
 
-/// A stable id for a request whose own is not a UUID (FNV-1a, 128 bits).
+/// A stable id for a request id that is not a UUID (FNV-1a, 128 bits).
 fn fingerprint(text: &str) -> RequestId {
     const OFFSET: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
     const PRIME: u128 = 0x0000_0000_0100_0000_0000_0000_0000_013b;

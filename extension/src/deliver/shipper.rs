@@ -248,7 +248,7 @@ impl Shipper {
 }
 
 fn retry_after(head: &Parts) -> Option<Duration> {
-    parse_retry_after(head.headers.get(header::RETRY_AFTER)?.to_str().ok()?, SystemTime::now())
+    parse_retry_after(head.headers.get(header::RETRY_AFTER)?.to_str().ok()?, unix_s())
 }
 
 /// Seconds since the Unix epoch.

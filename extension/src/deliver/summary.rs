@@ -1,8 +1,8 @@
-//! What the layer tells without a collector: JSON lines in the function's log, at a bounded rate.
+//! JSON lines in the function's log, at a bounded rate, for functions without a collector.
 //!
-//! A summary of what happened since the one before, every few minutes and at SHUTDOWN, with advice from all that
-//! the environment has seen; on request in CloudWatch's Embedded Metric Format. And, on request, a line for each
-//! of so many invocations a minute.
+//! Every five minutes and at SHUTDOWN there is a summary of the time since the last one, with advice from all invocations
+//! of the environment. Optionally it has CloudWatch's Embedded Metric Format. Optionally there is also a line for each
+//! invocation, up to a number per minute.
 
 use std::time::{Duration, Instant};
 
@@ -20,19 +20,19 @@ use tailor_sizing::rollup::Rollup;
 
 mod emf;
 
-/// The shortest time from one summary to the next: a dozen lines an hour.
+/// The shortest time between two summaries: 12 lines in an hour.
 pub const INTERVAL: Duration = Duration::from_secs(300);
 
 /// Times are milliseconds, memory MB, money pico-dollars.
 #[derive(Debug, Serialize)]
 struct Summary<'a> {
-    /// Tells the line apart from the function's own.
+    /// Distinguishes the line from those of the function.
     #[serde(rename = "type")]
     kind: &'static str,
-    /// What makes CloudWatch read metrics from the line.
+    /// Makes CloudWatch read metrics from the line.
     #[serde(rename = "_aws", skip_serializing_if = "Option::is_none")]
     metrics: Option<emf::Metadata>,
-    /// The metrics' dimension, by the name that Lambda's own metrics have.
+    /// The dimension of the metrics, with the name that Lambda's own metrics use.
     #[serde(rename = "FunctionName", skip_serializing_if = "Option::is_none")]
     dimension: Option<&'a str>,
     function: &'a str,
@@ -43,15 +43,15 @@ struct Summary<'a> {
     cold_starts: u64,
     /// Invocations whose durations are estimates.
     estimated: u64,
-    /// Invocations of which nothing is in here, since the environment began.
+    /// Invocations that were lost since the environment began.
     lost: u64,
     duration_p50_ms: f64,
     duration_p95_ms: f64,
     billed_ms: u64,
-    /// Absent when the price of the region is not known.
+    /// Absent without a price for the region.
     #[serde(skip_serializing_if = "Option::is_none")]
     cost_pico_usd: Option<i128>,
-    /// Absent when it is not known of any invocation.
+    /// Absent when unknown for all invocations.
     #[serde(skip_serializing_if = "Option::is_none")]
     peak_memory_mb: Option<u64>,
     busy_ms: u64,
@@ -97,7 +97,7 @@ struct InvocationLine {
 
 #[derive(Debug, Serialize)]
 struct WorkLine {
-    /// Absent when it is not known.
+    /// Absent when unknown.
     #[serde(skip_serializing_if = "Option::is_none")]
     peak_memory_mb: Option<f64>,
     busy_ms: f64,
@@ -105,21 +105,21 @@ struct WorkLine {
     idle_ms: f64,
 }
 
-/// Collects what is to be told, and knows when.
+/// Collects invocations for the summaries and the invocation lines.
 #[derive(Debug)]
-pub struct Teller {
-    /// What happened since the last summary.
+pub struct SummaryLog {
+    /// The invocations since the last summary.
     since: Rollup,
     last: Instant,
     emf: bool,
-    /// Lines for single invocations: how many a minute, how many are left of this one, and when it began.
+    /// Invocation lines: the most in a minute, those left in this minute, and its start.
     a_minute: u32,
     left: u32,
     minute: Instant,
 }
 
-impl Teller {
-    /// Nothing to tell yet.
+impl SummaryLog {
+    /// A log without invocations. `invocations_a_minute` is the most invocation lines in a minute.
     #[must_use]
     pub fn new(emf: bool, invocations_a_minute: u32) -> Self {
         let now = Instant::now();
@@ -133,7 +133,7 @@ impl Teller {
         }
     }
 
-    /// An invocation is finished; returns its line when it is to have one.
+    /// Adds a finished invocation. Returns its line if invocation lines are enabled and some are left.
     pub fn finished(&mut self, invocation: &Invocation, environment: &Environment) -> Option<String> {
         self.since.record(invocation);
         if self.a_minute == 0 {
@@ -162,13 +162,14 @@ impl Teller {
         serde_json::to_string(&line).ok()
     }
 
-    /// Whether it is time for a summary, and there is something to tell.
+    /// Whether a summary is due and there are invocations for it.
     #[must_use]
     pub fn is_due(&self) -> bool {
         self.since.invocations > 0 && self.last.elapsed() >= INTERVAL
     }
 
-    /// The summary since the last one; `None` when nothing happened. `totals` is what advice is drawn from.
+    /// The summary since the last one; `None` without invocations. The advice uses `totals`. `lost` counts since the
+    /// environment began; `now_us` is microseconds since the Unix epoch.
     pub fn summary(
         &mut self,
         totals: &Rollup,
@@ -228,8 +229,8 @@ fn line(hint: &Hint) -> HintLine {
     HintLine { code: hint.code, evidence: hint.evidence.clone(), action: hint.action.clone() }
 }
 
-/// Advice from one environment's evidence; `None` where there is no price or nothing was measured, and on
-/// managed instances, whose size is not the function's.
+/// Advice from one environment's evidence. `None` without a price or a measurement, and on managed instances, where the
+/// memory size is not the function's.
 fn advice(totals: &Rollup, environment: &Environment) -> Option<Advice> {
     if environment.is_managed_instances() {
         return None;
@@ -241,14 +242,14 @@ fn advice(totals: &Rollup, environment: &Environment) -> Option<Advice> {
         ephemeral_mb: environment.ephemeral_mb.max(FREE_STORAGE_MB),
         timeout_ms: Some(environment.timeout_ms).filter(|&timeout_ms| timeout_ms > 0),
         environments: 1,
-        // One function cannot tell; a collector knows more of them.
+        // Unknown from one function; the collector compares several.
         enforcement: Enforcement::default(),
         sizes: &[(environment.memory, totals.clone())],
     };
     advise(&evidence, &PriceTable::embedded(), Strategy::default()).ok()
 }
 
-/// `None` where there is no price, and on managed instances, which are billed by the instance.
+/// The cost; `None` without a price, and on managed instances, where the instance is billed.
 fn cost(environment: &Environment, billed_ms: u64, invocations: u64) -> Option<PicoDollars> {
     let rates = PriceTable::embedded().rates(&environment.region, environment.architecture).ok()?;
     (!environment.is_managed_instances())

@@ -1,8 +1,8 @@
 //! The Extensions API: register, subscribe, next.
 //!
-//! On hyper directly. The crate `lambda-extension` was measured and left: its event loop ends the process at
-//! the first event it cannot read or answer that is late, its telemetry listener refuses whole batches over
-//! one unknown record, and it adds 0.4 MB to a layer of one.
+//! Built on hyper. The crate `lambda-extension` is not used: its event loop ends the process at the first event that it
+//! cannot read, its telemetry listener refuses a whole request because of one unknown record, and it adds 0.4 MB to a
+//! layer of 1 MB.
 
 use bytes::Bytes;
 use http::StatusCode;
@@ -19,38 +19,38 @@ pub struct Api {
     client: Client,
 }
 
-/// The API could not be used.
+/// Why a call failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ApiError {
-    /// The address is not one.
+    /// The address is invalid.
     #[error("AWS_LAMBDA_RUNTIME_API is not host:port: {0}")]
     Address(#[from] http::uri::InvalidUri),
     /// No answer.
-    #[error("extensions API does not answer: {0}")]
+    #[error("the Extensions API does not answer: {0}")]
     Transport(#[from] ClientError),
     /// A refusal.
-    #[error("extensions API answers {status}: {body}")]
+    #[error("the Extensions API answered {status}: {body}")]
     Refused {
-        /// Its status.
+        /// The HTTP status.
         status: StatusCode,
-        /// What it says.
+        /// The start of the body.
         body: String,
     },
-    /// An answer of another shape.
-    #[error("extensions API answers in a shape that is not known: {0}")]
+    /// The answer cannot be decoded.
+    #[error("cannot decode the answer of the Extensions API: {0}")]
     Shape(&'static str),
 }
 
-/// What the platform tells an extension that registered.
+/// The answer to a registration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Registration {
-    /// Who we are in every further call.
+    /// The extension's identifier for every further call.
     pub identifier: String,
     /// The function.
     pub function: Function,
 }
 
-/// The function an extension rides on.
+/// The function of the environment.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Function {
@@ -58,27 +58,27 @@ pub struct Function {
     pub function_name: String,
     /// Its version.
     pub function_version: String,
-    /// Its account; only on platforms that know the feature.
+    /// Its account; `None` where the platform does not support the feature.
     #[serde(default)]
     pub account_id: Option<String>,
 }
 
-/// One event of an extension's life.
+/// One event of the Extensions API.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
     /// The function is invoked.
     Invoke {
-        /// The request.
+        /// The id of the invocation.
         request_id: String,
-        /// When its timeout ends it, milliseconds since the Unix epoch.
+        /// The end of its timeout, milliseconds since the Unix epoch.
         deadline_ms: u64,
     },
     /// The environment ends.
     Shutdown {
-        /// When we are killed, milliseconds since the Unix epoch.
+        /// The time at which Lambda kills the extension, milliseconds since the Unix epoch.
         deadline_ms: u64,
     },
-    /// A kind that does not exist yet.
+    /// An unknown or invalid event.
     Other,
 }
 
@@ -86,15 +86,15 @@ impl Api {
     /// A client of the API at `address` (`host:port`).
     ///
     /// # Errors
-    /// When it is not an address.
+    /// [`ApiError::Address`].
     pub fn new(address: &str) -> Result<Self, ApiError> {
         Ok(Self { client: Client::new(&format!("http://{address}").parse()?) })
     }
 
-    /// Registers under `name`, which must be our file's, for `events`.
+    /// Registers for `events` under `name`, which must be the name of the executable file.
     ///
     /// # Errors
-    /// When the API does not answer or refuses, as it does events that the mode does not have.
+    /// When the API does not answer or refuses, for example events that the platform does not have.
     pub async fn register(&self, name: &str, events: &[&str]) -> Result<Registration, ApiError> {
         let request = self
             .client
@@ -116,7 +116,7 @@ impl Api {
         Ok(Registration { identifier, function })
     }
 
-    /// Waits for the next event, for hours if need be: there is a freeze in between, so no timeout.
+    /// Waits for the next event, without a timeout: the environment may be frozen for hours.
     ///
     /// # Errors
     /// When the API does not answer or refuses.
@@ -127,16 +127,16 @@ impl Api {
         Ok(Event::read(&body))
     }
 
-    /// Asks for telemetry.
+    /// Subscribes to telemetry.
     ///
     /// # Errors
-    /// When the API does not answer; a refusal is a status.
+    /// When the API does not answer. A refusal is returned as a status.
     pub async fn subscribe(&self, identifier: &str, subscription: String) -> Result<StatusCode, ApiError> {
         let answer = self.exchange("PUT", "/2022-07-01/telemetry", identifier, subscription.into()).await?;
         Ok(answer.0.status)
     }
 
-    /// An exchange as `identifier`; once more when the connection turns out to be dead.
+    /// Sends a request with `identifier`, and sends it again when the connection is broken.
     async fn exchange(
         &self,
         method: &'static str,
@@ -158,7 +158,7 @@ impl Api {
     }
 }
 
-/// The answer, unless it is a refusal.
+/// The answer, or [`ApiError::Refused`].
 fn accepted((head, body): Answer) -> Result<Answer, ApiError> {
     if head.status.is_success() {
         return Ok((head, body));
@@ -168,7 +168,7 @@ fn accepted((head, body): Answer) -> Result<Answer, ApiError> {
 }
 
 impl Event {
-    /// Reads an event; what is not known, or not readable, is [`Event::Other`] and must be survived.
+    /// Decodes an event. An unknown or invalid event is [`Event::Other`]; it must not end the extension.
     fn read(body: &[u8]) -> Self {
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]

@@ -1,7 +1,7 @@
-//! Subscribing to telemetry and receiving its deliveries.
+//! Subscribes to the Telemetry API and receives its requests.
 //!
-//! Every delivery is answered 200, readable or not: the platform delivers a refused one again, and answers
-//! late while the function runs. Decoding happens after the answer is on its way.
+//! Every request is answered 200, whether it can be decoded or not: the platform would send a refused one again. The
+//! body is decoded after the answer.
 
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -16,37 +16,37 @@ use tokio::sync::mpsc;
 
 use crate::net::connections::count_own_connection;
 
-/// Most bytes of one delivery that are kept: twice the buffering limit we ask for, plus room for envelopes.
-const MAX_DELIVERY_BYTES: usize = 1 << 20;
+/// The largest request body in bytes: twice the buffering limit of the subscription, and room for envelopes.
+const MAX_BODY_BYTES: usize = 1 << 20;
 
-/// Deliveries waiting to be decoded. The platform waits for our answer before it sends the next one, so
-/// more than a few means that decoding is stuck, and then the platform shall keep them.
-const PENDING_DELIVERIES: usize = 8;
+/// The most bodies that wait to be decoded. The platform waits for each answer before it sends the next request, so a full
+/// queue means that decoding is stuck; then the platform keeps the records.
+const MAX_PENDING_BODIES: usize = 8;
 
-/// Binds `port`, or any other when it is taken: a second copy of the environment on one host, as under
-/// emulators, must not end the extension.
+/// Binds `port`, or any free port when it is in use. A second environment on one host, as with an emulator, must not end
+/// the extension.
 ///
 /// # Errors
 /// When no port can be bound at all.
 pub async fn bind(port: u16) -> std::io::Result<TcpListener> {
-    // All addresses: `sandbox.localdomain` is not necessarily the loopback address.
+    // All addresses: `sandbox.localdomain` may not be the loopback address.
     let address = |port| SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
     match TcpListener::bind(address(port)).await {
         Ok(listener) => Ok(listener),
         Err(error) => {
-            tracing::info!(port, %error, "telemetry port is not free, taking another");
+            tracing::info!(port, %error, "cannot bind the telemetry port: using a free port");
             TcpListener::bind(address(0)).await
         }
     }
 }
 
-/// Accepts deliveries for as long as the environment lives; each body goes to the returned channel.
+/// Accepts telemetry requests until the environment ends. Each body goes to the returned channel.
 pub fn serve(listener: TcpListener) -> mpsc::Receiver<Bytes> {
-    let (bodies, received) = mpsc::channel(PENDING_DELIVERIES);
+    let (bodies, received) = mpsc::channel(MAX_PENDING_BODIES);
     tokio::task::spawn_local(async move {
         loop {
             let Ok((stream, _)) = listener.accept().await else {
-                // Out of descriptors, most likely: they are shared with the function. Let it pass.
+                // Probably out of descriptors, which are shared with the function. Try again later.
                 tokio::time::sleep(std::time::Duration::from_millis(100)).await;
                 continue;
             };
@@ -69,31 +69,31 @@ async fn receive(
     request: Request<Incoming>,
     bodies: mpsc::Sender<Bytes>,
 ) -> Result<Response<Full<Bytes>>, std::convert::Infallible> {
-    match Limited::new(request.into_body(), MAX_DELIVERY_BYTES).collect().await {
-        // A closed channel means that the extension is dormant: take and forget.
+    match Limited::new(request.into_body(), MAX_BODY_BYTES).collect().await {
+        // A closed channel means that nothing decodes any more: ignore the body.
         Ok(body) => drop(bodies.send(body.to_bytes()).await),
-        // Empty bytes decode to "undecodable", which is what was lost.
+        // An empty body is counted as undecodable.
         Err(_) => drop(bodies.send(Bytes::new()).await),
     }
     Ok(Response::new(Full::default()))
 }
 
-/// Answer of the platform to a subscription.
+/// The answer to a subscription.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Subscription {
-    /// Events will come.
+    /// Telemetry will come.
     Accepted,
-    /// They will not: this is an emulator, or init is over.
+    /// No telemetry will come, as on an emulator.
     Refused(http::StatusCode),
 }
 
-/// Schemas to ask for, newest first. The first is mandatory on managed instances.
+/// Schema versions, newest first. Managed instances require the first.
 const SCHEMAS: [&str; 2] = ["2025-01-29", "2022-07-01"];
 
-/// Subscribes to platform events only: logs would be delivered at the function's cost.
+/// Subscribes to platform events only: receiving logs would use the function's CPU.
 ///
 /// # Errors
-/// When the API does not answer.
+/// When the API does not answer. A refusal is [`Subscription::Refused`].
 pub async fn subscribe(
     api: &crate::lambda::extensions_api::Api,
     extension_id: &str,
@@ -104,7 +104,7 @@ pub async fn subscribe(
         let body = serde_json::json!({
             "schemaVersion": schema,
             "types": ["platform"],
-            // 25 ms is the least Lambda allows: the sooner a report comes, the less is open at shutdown.
+            // 25 ms is the minimum. The earlier a report comes, the fewer are missing at SHUTDOWN.
             "buffering": {"maxItems": 1_000, "maxBytes": 262_144, "timeoutMs": 25},
             "destination": {"protocol": "HTTP", "URI": format!("http://sandbox.localdomain:{port}")},
         });

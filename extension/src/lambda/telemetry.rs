@@ -1,59 +1,58 @@
-//! Tolerant decoding of what the Telemetry API delivers.
+//! Tolerant decoder of the Telemetry API's records.
 //!
-//! Every enum is open and every field optional: a batch is never refused over a record of a kind or shape
-//! that is not known, because the platform would deliver it again, or drop what is good in it. Records
-//! that cannot be read are counted instead.
+//! Unknown record types are accepted and every field is optional. A request with an unknown record is never refused,
+//! because the platform would repeat the whole request or drop it. Records that cannot be decoded are counted.
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::timestamp;
 
-/// One record that matters to us; all else is [`Event::Other`].
+/// One record. Types that the extension does not use are [`Event::Other`].
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
     /// `platform.initStart`.
     InitStart(InitStart),
     /// `platform.initReport`.
     InitReport {
-        /// What it says.
+        /// Its content.
         report: InitReport,
-        /// As in [`Event::Start`]: when the Init ended.
+        /// The end of the Init; unit as in [`Event::Start`].
         time_us: u64,
     },
     /// `platform.start`.
     Start {
-        /// The request.
+        /// The id of the invocation.
         request_id: String,
-        /// Microseconds since the Unix epoch; zero when the timestamp is not readable.
+        /// Microseconds since the Unix epoch; zero when the timestamp is invalid.
         time_us: u64,
     },
     /// `platform.runtimeDone`.
     RuntimeDone {
-        /// What it says.
-        done: Done,
+        /// Its content.
+        record: EndRecord,
         /// As in [`Event::Start`].
         time_us: u64,
     },
     /// `platform.report`.
     Report {
-        /// What it says.
-        done: Done,
+        /// Its content.
+        record: EndRecord,
         /// As in [`Event::Start`].
         time_us: u64,
     },
-    /// `platform.restoreStart`: a SnapStart restore, so this is another environment than before.
+    /// `platform.restoreStart`: a SnapStart restore, which makes this a new environment.
     RestoreStart,
     /// `platform.logsDropped`.
     LogsDropped {
-        /// Records the platform threw away.
+        /// The number of records that the platform dropped.
         records: u64,
     },
-    /// A kind that does not concern us, or one to come.
+    /// A type that is not used or not known.
     Other,
 }
 
-/// What `platform.initStart` says of the runtime.
+/// The content of `platform.initStart`.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct InitStart {
@@ -61,60 +60,60 @@ pub struct InitStart {
     pub runtime_version: Option<String>,
 }
 
-/// What `platform.initReport` says.
+/// The content of `platform.initReport`.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct InitReport {
-    /// `init`, `invoke` for one inside an invocation, after the runtime crashed ("suppressed"), or `snap-start`.
+    /// `init`, `snap-start`, or `invoke` for a suppressed Init: one during an invocation, after the runtime crashed.
     pub phase: Option<String>,
-    /// The measures: `duration_ms`.
+    /// Only `duration_ms` is set.
     pub metrics: Metrics,
 }
 
-/// What `platform.runtimeDone` and `platform.report` have in common, and all of their measures.
+/// The content of `platform.runtimeDone` and `platform.report`.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub struct Done {
-    /// The request.
+pub struct EndRecord {
+    /// The id of the invocation.
     pub request_id: String,
-    /// `success`, `failure`, `error`, `timeout` or one to come.
+    /// `success`, `failure`, `error`, `timeout` or an unknown value.
     pub status: Option<String>,
     /// For example `Runtime.OutOfMemory`.
     pub error_type: Option<String>,
-    /// The measures.
+    /// The metrics.
     pub metrics: Metrics,
 }
 
-/// Measures of an invocation; those that a kind does not carry are `None`.
+/// Metrics of an invocation; `None` for those that the record type does not have.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct Metrics {
-    /// Milliseconds with microsecond precision.
+    /// Duration in milliseconds, with microsecond precision.
     #[serde(rename = "durationMs")]
     pub duration_ms: Option<f64>,
-    /// Milliseconds billed, init included.
+    /// Billed milliseconds, Init included.
     #[serde(rename = "billedDurationMs")]
     pub billed_duration_ms: Option<f64>,
-    /// The environment's high-water mark.
+    /// The environment's highest memory use so far, MB.
     #[serde(rename = "maxMemoryUsedMB")]
     pub max_memory_used_mb: Option<f64>,
-    /// Init of a cold start.
+    /// Duration of the Init of a cold start, milliseconds.
     #[serde(rename = "initDurationMs")]
     pub init_duration_ms: Option<f64>,
-    /// SnapStart restore.
+    /// Duration of the SnapStart restore, milliseconds.
     #[serde(rename = "restoreDurationMs")]
     pub restore_duration_ms: Option<f64>,
-    /// Bytes of the response.
+    /// Size of the response in bytes.
     #[serde(rename = "producedBytes")]
     pub produced_bytes: Option<f64>,
 }
 
-/// The events of one delivery.
+/// The decoded body of one telemetry request.
 #[derive(Debug, Default, PartialEq)]
-pub struct Delivery {
-    /// Those that could be read, in the order delivered.
+pub struct DecodedTelemetry {
+    /// The decoded records, in the order of the body.
     pub events: Vec<Event>,
-    /// How many could not.
+    /// The number of records that could not be decoded.
     pub undecodable: u64,
 }
 
@@ -128,20 +127,20 @@ struct Envelope<'a> {
     record: &'a RawValue,
 }
 
-/// Decodes the body of one delivery: a JSON array of records.
+/// Decodes the body of one telemetry request: a JSON array of records.
 #[must_use]
-pub fn decode(body: &[u8]) -> Delivery {
+pub fn decode(body: &[u8]) -> DecodedTelemetry {
     let Ok(records) = serde_json::from_slice::<Vec<&RawValue>>(body) else {
-        return Delivery { events: vec![], undecodable: 1 };
+        return DecodedTelemetry { events: vec![], undecodable: 1 };
     };
-    let mut delivery = Delivery::default();
+    let mut telemetry = DecodedTelemetry::default();
     for record in records {
         match serde_json::from_str::<Envelope<'_>>(record.get()).and_then(decode_record) {
-            Ok(event) => delivery.events.push(event),
-            Err(_) => delivery.undecodable += 1,
+            Ok(event) => telemetry.events.push(event),
+            Err(_) => telemetry.undecodable += 1,
         }
     }
-    delivery
+    telemetry
 }
 
 fn decode_record(envelope: Envelope<'_>) -> serde_json::Result<Event> {
@@ -155,19 +154,19 @@ fn decode_record(envelope: Envelope<'_>) -> serde_json::Result<Event> {
     struct Dropped {
         dropped_records: u64,
     }
-    let record = envelope.record.get();
+    let json = envelope.record.get();
     let time_us = envelope.time.and_then(timestamp::unix_us).unwrap_or(0);
     Ok(match envelope.kind {
-        "platform.initStart" => Event::InitStart(serde_json::from_str(record)?),
-        "platform.initReport" => Event::InitReport { report: serde_json::from_str(record)?, time_us },
+        "platform.initStart" => Event::InitStart(serde_json::from_str(json)?),
+        "platform.initReport" => Event::InitReport { report: serde_json::from_str(json)?, time_us },
         "platform.start" => {
-            Event::Start { request_id: serde_json::from_str::<Start>(record)?.request_id, time_us }
+            Event::Start { request_id: serde_json::from_str::<Start>(json)?.request_id, time_us }
         }
-        "platform.runtimeDone" => Event::RuntimeDone { done: serde_json::from_str(record)?, time_us },
-        "platform.report" => Event::Report { done: serde_json::from_str(record)?, time_us },
+        "platform.runtimeDone" => Event::RuntimeDone { record: serde_json::from_str(json)?, time_us },
+        "platform.report" => Event::Report { record: serde_json::from_str(json)?, time_us },
         "platform.restoreStart" => Event::RestoreStart,
         "platform.logsDropped" => {
-            Event::LogsDropped { records: serde_json::from_str::<Dropped>(record)?.dropped_records }
+            Event::LogsDropped { records: serde_json::from_str::<Dropped>(json)?.dropped_records }
         }
         _ => Event::Other,
     })
@@ -188,20 +187,22 @@ mod tests {
             7,
             {"time":"x","type":"platform.report","record":{"requestId":"a","metrics":{"durationMs":1.148}}}
         ]"#;
-        let delivery = decode(body);
-        assert_eq!(delivery.undecodable, 3);
+        let telemetry = decode(body);
+        assert_eq!(telemetry.undecodable, 3);
         assert_eq!(
-            delivery.events[0],
+            telemetry.events[0],
             Event::Start { request_id: "a".into(), time_us: 1_767_323_045_160_000 }
         );
-        assert_eq!(delivery.events[1..3], [Event::Other, Event::Other]);
-        let Event::Report { done: report, .. } = &delivery.events[3] else { panic!("{:?}", delivery.events) };
+        assert_eq!(telemetry.events[1..3], [Event::Other, Event::Other]);
+        let Event::Report { record: report, .. } = &telemetry.events[3] else {
+            panic!("{:?}", telemetry.events)
+        };
         assert_eq!(report.metrics.duration_ms, Some(1.148));
         assert_eq!(report.metrics.billed_duration_ms, None);
     }
 
     #[test]
-    fn an_init_says_in_what_phase_it_was() {
+    fn the_phase_of_an_init_is_decoded() {
         let body = br#"[{"time":"2026-01-02T03:04:05.160Z","type":"platform.initReport","record":
             {"initializationType":"on-demand","phase":"invoke","status":"success","metrics":{"durationMs":350.5}}}]"#;
         let Event::InitReport { report, time_us } = &decode(body).events[0] else { panic!() };
@@ -214,6 +215,6 @@ mod tests {
         assert_eq!(decode(b"not json").undecodable, 1);
         assert_eq!(decode(b"{}").undecodable, 1);
         assert_eq!(decode(b"").undecodable, 1);
-        assert_eq!(decode(b"[]"), Delivery::default());
+        assert_eq!(decode(b"[]"), DecodedTelemetry::default());
     }
 }

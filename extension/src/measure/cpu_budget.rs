@@ -1,34 +1,34 @@
-//! What looking costs, and when it may be done.
+//! The CPU budget for samples.
 //!
-//! The extension lives on the function's CPU. All it uses during an invocation is held against a budget, a
-//! percentage of what the function's share could have done since the invocation began; it looks inside only
-//! when that has room. What must be done for every invocation comes first, so a short one is never looked at.
+//! The extension uses the function's CPU. Its budget is a percentage of the share's CPU time since the invocation began.
+//! All CPU time of the extension counts, and a sample is taken only when the budget allows it. The work that every
+//! invocation needs comes first, so a short invocation has no samples.
 
 use std::time::Duration;
 
 use nix::time::{ClockId, clock_gettime};
 
-/// The shortest interval between two looks.
-const SHORTEST: Duration = Duration::from_millis(5);
+/// The shortest interval between two samples.
+const MIN_INTERVAL: Duration = Duration::from_millis(5);
 
-/// Intervals stop growing here: with them grows what is lost of a thread that ends unseen.
-const LONGEST: Duration = Duration::from_millis(500);
+/// The longest interval. The longer it is, the more is lost of a thread that ends between two samples.
+const MAX_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Decides when the next tick is due.
+/// Decides when the next sample is due.
 #[derive(Debug)]
 pub struct CpuBudget {
-    /// CPU time that may be used per time passed; 0 turns ticks off.
+    /// Allowed CPU time per wall time; 0 disables samples.
     rate: f64,
-    /// Own CPU time when the invocation began, and when the last tick ended.
+    /// Own CPU time when the invocation began, and when the last sample ended.
     invocation_cpu: Duration,
     last_cpu: Duration,
-    /// What a tick costs, the timer that wakes us included: a running mean.
-    tick_cost: Duration,
-    ticks: u64,
+    /// The running mean of the cost of a sample, with the timer that wakes the extension.
+    sample_cost: Duration,
+    samples: u64,
 }
 
 impl CpuBudget {
-    /// `percent` of a share of `share` vCPU.
+    /// `percent` of a share of `share` vCPUs.
     #[must_use]
     pub fn new(percent: f64, share: f64) -> Self {
         let now = own_cpu();
@@ -36,49 +36,49 @@ impl CpuBudget {
             rate: percent / 100.0 * share,
             invocation_cpu: now,
             last_cpu: now,
-            // Until one was measured.
-            tick_cost: Duration::from_micros(100),
-            ticks: 0,
+            // An estimate until the first one is measured.
+            sample_cost: Duration::from_micros(100),
+            samples: 0,
         }
     }
 
-    /// An invocation begins. What was used since the last tick of the one before counts to this one:
-    /// waking, telemetry, and a delivery.
+    /// An invocation begins. CPU time since the last sample of the previous invocation counts for this one: waking,
+    /// telemetry, and a delivery.
     pub fn begin(&mut self) {
         self.invocation_cpu = self.last_cpu;
         self.last_cpu = own_cpu();
     }
 
-    /// How long to wait before the next tick of an invocation that has run for `elapsed`; `None` when there
-    /// is to be none.
+    /// How long to wait before the next sample of an invocation that has run for `elapsed`; `None` when samples are
+    /// disabled.
     ///
-    /// Intervals grow with the invocation: a thread that ends unseen after the last tick takes a fifth of its
-    /// time with it at most, and a long invocation is not looked at more than it needs.
+    /// Intervals grow with the invocation: at most a fifth of the time of a thread that ends after the last sample is
+    /// lost, and a long invocation has few samples.
     #[must_use]
     pub fn pause(&self, elapsed: Duration) -> Option<Duration> {
         if self.rate <= 0.0 {
             return None;
         }
         let used = self.last_cpu.saturating_sub(self.invocation_cpu);
-        let affordable_at = (used + self.tick_cost).div_f64(self.rate.max(1e-6));
-        let grown = (elapsed / 4).clamp(SHORTEST, LONGEST);
+        let affordable_at = (used + self.sample_cost).div_f64(self.rate.max(1e-6));
+        let grown = (elapsed / 4).clamp(MIN_INTERVAL, MAX_INTERVAL);
         Some(affordable_at.saturating_sub(elapsed).max(grown))
     }
 
-    /// Runs `tick` and learns what it cost since the last one, waking included.
-    pub fn spend<T>(&mut self, tick: impl FnOnce() -> T) -> T {
-        let result = tick();
+    /// Runs `sample` and measures the CPU time since the last one, waking included.
+    pub fn spend<T>(&mut self, sample: impl FnOnce() -> T) -> T {
+        let result = sample();
         let now = own_cpu();
-        self.tick_cost = (self.tick_cost * 3 + now.saturating_sub(self.last_cpu)) / 4;
+        self.sample_cost = (self.sample_cost * 3 + now.saturating_sub(self.last_cpu)) / 4;
         self.last_cpu = now;
-        self.ticks += 1;
+        self.samples += 1;
         result
     }
 
-    /// Ticks made so far.
+    /// The number of samples taken.
     #[must_use]
-    pub const fn ticks(&self) -> u64 {
-        self.ticks
+    pub const fn samples(&self) -> u64 {
+        self.samples
     }
 }
 
@@ -93,7 +93,7 @@ mod tests {
 
     fn budget(percent: f64, share: f64) -> CpuBudget {
         let mut budget = CpuBudget::new(percent, share);
-        // As if nothing was used yet, whatever the test runner did.
+        // Ignores the CPU time of the test runner.
         (budget.invocation_cpu, budget.last_cpu) = (Duration::ZERO, Duration::ZERO);
         budget
     }
@@ -105,14 +105,14 @@ mod tests {
 
     #[test]
     fn the_budget_has_to_have_room_for_a_tick() {
-        // 128 MB buys 72 ms of CPU a second; 1 % of it pays one tick of 100 µs in 138 ms.
+        // 128 MB give 72 ms of CPU in each second; 1 % of it is one sample of 100 µs in 138 ms.
         let small = budget(1.0, 128.0 / 1_769.0);
         assert_eq!(small.pause(Duration::ZERO).unwrap().as_millis(), 138);
         assert_eq!(small.pause(Duration::from_millis(130)).unwrap().as_millis(), 32);
         let large = budget(1.0, 2.0);
-        assert_eq!(large.pause(Duration::ZERO), Some(SHORTEST));
+        assert_eq!(large.pause(Duration::ZERO), Some(MIN_INTERVAL));
         assert_eq!(large.pause(Duration::from_millis(400)), Some(Duration::from_millis(100)));
-        assert_eq!(large.pause(Duration::from_secs(900)), Some(LONGEST));
+        assert_eq!(large.pause(Duration::from_secs(900)), Some(MAX_INTERVAL));
         assert_eq!(budget(0.0, 2.0).pause(Duration::ZERO), None);
     }
 
@@ -121,11 +121,11 @@ mod tests {
         let mut budget = CpuBudget::new(1.0, 1.0);
         budget.begin();
         budget.spend(|| spin(Duration::from_millis(2)));
-        // At least 2 ms used and a tick that costs a quarter of that: at 1 %, not before 250 ms.
+        // At least 2 ms are used and a sample costs a quarter of that: at 1 %, not before 250 ms.
         assert!(budget.pause(Duration::from_millis(10)).unwrap() > Duration::from_millis(200));
         budget.begin();
-        let afresh = budget.pause(Duration::ZERO).unwrap();
-        assert!(afresh < Duration::from_millis(200), "the next invocation has its own budget: {afresh:?}");
-        assert_eq!(budget.ticks(), 1);
+        let next = budget.pause(Duration::ZERO).unwrap();
+        assert!(next < Duration::from_millis(200), "the next invocation has its own budget: {next:?}");
+        assert_eq!(budget.samples(), 1);
     }
 }

@@ -1,28 +1,26 @@
-//! What is counted for the environment as a whole: `/tmp`, network bytes and connections.
+//! Counters of the whole environment: `/tmp`, network bytes and connections.
 
 use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
 
 use nix::sys::statvfs::statvfs;
 
-use super::files::{Allowance, View};
+use super::files::{DescriptorBudget, ReadableFile};
 use super::parse;
 use crate::net::connections::own_connections;
 
-/// The network's counters take as long to read as all else (17 µs), so that they are left alone for so long.
-/// What they counted goes to a later invocation; nothing of it is lost.
-const NETWORK_REST: Duration = Duration::from_millis(20);
+/// The shortest interval between two readings of the network's counters, which take as long as all others (17 µs). What
+/// they count in between belongs to a later invocation; nothing is lost.
+const NETWORK_READ_INTERVAL: Duration = Duration::from_millis(20);
 
-/// The largest `/tmp` that Lambda has, and some room for how file systems count. A larger one is not the
-/// function's own.
-const LARGEST_TMP_KIB: u64 = 11 * 1_024 * 1_024;
+/// Lambda's largest `/tmp`, with a reserve for the file system itself. A larger one does not belong to the function.
+const MAX_TMP_KIB: u64 = 11 * 1_024 * 1_024;
 
-/// What Lambda calls the interfaces of its virtual machines (seen by Datadog's extension, which counts on them,
-/// too). Where there are none, the network is that of a machine with others on it, and saying nothing of it is
-/// better.
+/// The prefix of the network interfaces in Lambda's virtual machines. Datadog's extension uses it, too. Without such an
+/// interface the environment shares its network with others, and its counters are not used.
 const LAMBDA_INTERFACES: &str = "vint";
 
-/// The environment's counters at one moment; those of the network run since it began.
+/// The counters at one moment. Those of the network count from the start of the environment.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct EnvironmentCounters {
     /// `/tmp` in use, KiB; zero when it is not a file system of its own.
@@ -31,15 +29,15 @@ pub struct EnvironmentCounters {
     pub received_bytes: u64,
     /// Bytes sent over them.
     pub sent_bytes: u64,
-    /// TCP connections opened, the extension's own left out.
+    /// TCP connections opened, without those of the extension.
     pub connections: u64,
 }
 
-/// The open views of it.
+/// Reads the counters.
 #[derive(Debug)]
 pub(super) struct EnvironmentReader {
     tmp_is_own: bool,
-    /// `None` where the network is not the environment's alone.
+    /// `None` where the environment shares its network.
     network: Option<Network>,
     last: EnvironmentCounters,
 }
@@ -47,27 +45,27 @@ pub(super) struct EnvironmentReader {
 #[derive(Debug)]
 struct Network {
     prefix: &'static str,
-    interfaces: View,
-    tcp: View,
+    interfaces: ReadableFile,
+    tcp: ReadableFile,
     read: Option<Instant>,
 }
 
 impl EnvironmentReader {
-    pub(super) fn new(allowance: &Allowance) -> Self {
-        Self::counting(LAMBDA_INTERFACES, allowance)
+    pub(super) fn new(descriptor_budget: &DescriptorBudget) -> Self {
+        Self::counting(LAMBDA_INTERFACES, descriptor_budget)
     }
 
-    /// Counts what goes over interfaces whose names begin so.
-    fn counting(interfaces: &'static str, allowance: &Allowance) -> Self {
+    /// Counts the interfaces whose names begin with `interfaces`.
+    fn counting(interfaces: &'static str, descriptor_budget: &DescriptorBudget) -> Self {
         let device = |path| std::fs::metadata(path).map(|folder| folder.dev()).ok();
         Self {
             tmp_is_own: device("/tmp").is_some() && device("/tmp") != device("/"),
-            network: Network::of(interfaces, allowance),
+            network: Network::of(interfaces, descriptor_budget),
             last: EnvironmentCounters::default(),
         }
     }
 
-    /// Reads `/tmp` and, when it had its rest, the network.
+    /// Reads `/tmp` and, if the interval has passed, the network.
     pub(super) fn read(&mut self) -> EnvironmentCounters {
         self.last.tmp_used_kib = if self.tmp_is_own { tmp_used_kib() } else { 0 };
         if let Some(network) = &mut self.network {
@@ -78,24 +76,24 @@ impl EnvironmentReader {
 }
 
 impl Network {
-    fn of(prefix: &'static str, allowance: &Allowance) -> Option<Self> {
-        let mut interfaces = View::of("/proc/net/dev".to_owned(), allowance);
+    fn of(prefix: &'static str, descriptor_budget: &DescriptorBudget) -> Option<Self> {
+        let mut interfaces = ReadableFile::of("/proc/net/dev".to_owned(), descriptor_budget);
         interfaces.read(|text| parse::interface_bytes(text, prefix))?;
-        let tcp = View::of("/proc/net/snmp".to_owned(), allowance);
+        let tcp = ReadableFile::of("/proc/net/snmp".to_owned(), descriptor_budget);
         Some(Self { prefix, interfaces, tcp, read: None })
     }
 
-    fn read(&mut self, machine: &mut EnvironmentCounters) {
-        if self.read.is_some_and(|read| read.elapsed() < NETWORK_REST) {
+    fn read(&mut self, counters: &mut EnvironmentCounters) {
+        if self.read.is_some_and(|read| read.elapsed() < NETWORK_READ_INTERVAL) {
             return;
         }
         self.read = Some(Instant::now());
         if let Some([received, sent]) = self.interfaces.read(|text| parse::interface_bytes(text, self.prefix))
         {
-            (machine.received_bytes, machine.sent_bytes) = (received, sent);
+            (counters.received_bytes, counters.sent_bytes) = (received, sent);
         }
         if let Some(opened) = self.tcp.read(parse::active_opens) {
-            machine.connections = opened.saturating_sub(own_connections());
+            counters.connections = opened.saturating_sub(own_connections());
         }
     }
 }
@@ -103,7 +101,7 @@ impl Network {
 fn tmp_used_kib() -> u64 {
     statvfs("/tmp").map_or(0, |tmp| {
         let kib = |blocks: u64| blocks.saturating_mul(tmp.fragment_size()) / 1_024;
-        if kib(tmp.blocks()) > LARGEST_TMP_KIB { 0 } else { kib(tmp.blocks() - tmp.blocks_free()) }
+        if kib(tmp.blocks()) > MAX_TMP_KIB { 0 } else { kib(tmp.blocks() - tmp.blocks_free()) }
     })
 }
 
@@ -112,24 +110,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn connections_are_seen_where_the_network_is_ours_alone() {
-        let mut watch = EnvironmentReader::counting("lo", &Allowance::of(8));
-        let before = watch.read();
+    fn connections_are_counted_in_a_network_of_our_own() {
+        let mut reader = EnvironmentReader::counting("lo", &DescriptorBudget::of(8));
+        let before = reader.read();
         let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let connect = || std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let connections = [connect(), connect()];
-        std::thread::sleep(NETWORK_REST);
-        // Others on this machine connect, too: at least these two.
-        let after = watch.read();
+        std::thread::sleep(NETWORK_READ_INTERVAL);
+        // Other processes may connect, too: at least these two.
+        let after = reader.read();
         assert!(after.connections >= before.connections + connections.len() as u64, "{before:?} {after:?}");
         assert!(after.sent_bytes > before.sent_bytes);
-        let soon = watch.read();
-        assert_eq!((soon.connections, soon.sent_bytes), (after.connections, after.sent_bytes), "left alone");
+        let soon = reader.read();
+        assert_eq!(
+            (soon.connections, soon.sent_bytes),
+            (after.connections, after.sent_bytes),
+            "within the interval"
+        );
     }
 
     #[test]
-    fn a_network_with_others_on_it_is_not_read() {
-        let machine = EnvironmentReader::counting("no such interface", &Allowance::of(8)).read();
-        assert_eq!((machine.received_bytes, machine.sent_bytes, machine.connections), (0, 0, 0));
+    fn a_shared_network_is_not_read() {
+        let counters = EnvironmentReader::counting("no such interface", &DescriptorBudget::of(8)).read();
+        assert_eq!((counters.received_bytes, counters.sent_bytes, counters.connections), (0, 0, 0));
     }
 }

@@ -1,7 +1,7 @@
-//! Measuring the function's processes from outside, through `/proc` and their CPU clocks.
+//! Measures the function's processes from outside, with `/proc` and their CPU clocks.
 //!
-//! Between freeze and thaw the counters stand still, so one reading at the next INVOKE closes one
-//! invocation and opens the next, exactly, and no handler ever waits for it.
+//! The counters do not change between freeze and thaw. So one reading at the next INVOKE ends one invocation and begins
+//! the next, exactly, and no handler waits for it.
 
 pub mod cpu_budget;
 mod delta;
@@ -10,9 +10,9 @@ mod files;
 mod parse;
 mod probe;
 mod read_selection;
+pub mod sampling;
 mod scan;
 mod threads;
-pub mod ticker;
 
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -25,188 +25,183 @@ pub use probe::Reading;
 pub use threads::ThreadReading;
 
 use environment_counters::EnvironmentReader;
-use files::{Allowance, View};
+use files::{DescriptorBudget, ReadBudget, ReadableFile};
 use probe::Probe;
-use read_selection::{Candidate, choose};
+use read_selection::{Candidate, select};
 use scan::Scanner;
 
 use crate::settings::Peak;
 
-/// Files that are held open at most, over all processes: enough for a runtime of a hundred threads, and an
-/// eighth of the 1,024 that Lambda gives the function and its extensions together.
-const MAX_HELD: usize = 128;
+/// The most files that stay open, over all processes: enough for a runtime with a hundred threads, and an eighth of the
+/// 1,024 descriptors that the function and its extensions share.
+const MAX_OPEN_FILES: usize = 128;
 
-/// Files of threads that are opened in one look at most, where threads are many or no more can be held: each costs ten
-/// times a held one.
-const MAX_DEAR: usize = 16;
-
-/// Processes that are read at most: as many as Lambda lets an environment have.
+/// The most processes that are read: as many as Lambda allows in an environment.
 const MAX_PROCESSES: usize = 1_024;
 
-/// Processes that are first met in one look at most: each costs as much as several known ones. Others wait for the
-/// next.
-const MAX_MET: usize = 8;
+/// The most new processes in one reading: each costs as much as several known ones. The others are read the next time.
+const MAX_NEW_PROCESSES: usize = 8;
 
-/// Threads that ticks remember for one invocation at most. More than Lambda lets live at once; a function that
-/// starts and ends more than these in one invocation is one whose waits are inferred.
-const MAX_TICKED: usize = 4_096;
+/// The most threads that samples remember for one invocation: more than Lambda allows at one moment. If more threads than
+/// that start and end in one invocation, their waits are inferred.
+const MAX_SAMPLED_THREADS: usize = 4_096;
 
-/// The function's processes: every descendant of the platform's process that is not an extension.
+/// The function's processes: the descendants of the platform's process, without the extensions.
 #[derive(Debug)]
 pub struct Processes {
     scanner: Scanner,
     probes: Vec<Probe>,
     peak: Peak,
-    /// Threads as the ticks of this invocation last saw them, by process and thread id. Those that end take
-    /// their counters with them, and this is what is left.
-    ticked: HashMap<(i32, i32), ThreadReading>,
-    /// Something was looked at in this invocation, and the most that processes begun in it held at any look, KiB.
-    looked: bool,
-    newcomers_peak_kib: u64,
-    watch: EnvironmentReader,
-    loadavg: View,
-    allowance: Allowance,
-    /// The id that was given last when we looked last. Unchanged, no process and no thread has begun since.
+    /// The last sample of each thread in this invocation, by process and thread id. The kernel drops the counters of a
+    /// thread that ends; this keeps them.
+    sampled_threads: HashMap<(i32, i32), ThreadReading>,
+    /// There was a sample in this invocation.
+    was_sampled: bool,
+    /// The highest total memory of the processes begun in this invocation at any sample, KiB.
+    new_processes_peak_kib: u64,
+    environment: EnvironmentReader,
+    loadavg: ReadableFile,
+    descriptor_budget: DescriptorBudget,
+    /// The newest id of a process or thread, when it was read last. While it does not change, none has begun.
     last_id: Option<u64>,
-    /// When the last reading was, in the clock ticks in which the beginnings of processes are told.
+    /// The time of the last reading, in clock ticks since the system started, as the start times in `/proc`.
     read_at_ticks: Option<u64>,
-    /// Something to measure was found once.
+    /// A process to measure was found at least once.
     found_any: bool,
-    /// More was found than is met in one look.
-    are_unmet: bool,
+    /// There are more new processes than one reading takes.
+    is_incomplete: bool,
 }
 
-/// All of the function's processes at one moment.
+/// The function's processes at one moment.
 #[derive(Debug, Clone, Default)]
 pub struct Snapshot {
-    /// One reading per live process, by rising identity.
+    /// One reading for each live process, by ascending identity.
     pub processes: Vec<Rc<Reading>>,
-    /// Whether the peaks in this snapshot go back to a reset at the start of the invocation only.
+    /// Whether the peaks were reset at the start of the invocation.
     pub peaks_reset: bool,
-    /// The most that processes begun in the invocation were seen to hold at once before some of them ended, KiB.
-    pub newcomers_peak_kib: u64,
-    /// There are processes of which nothing is known yet.
-    pub are_unmet: bool,
-    /// What is counted for the environment as a whole.
-    pub machine: EnvironmentCounters,
+    /// The highest total memory of the processes begun in the invocation, at any sample, KiB.
+    pub new_processes_peak_kib: u64,
+    /// There are processes that have not been read yet.
+    pub is_incomplete: bool,
+    /// The counters of the whole environment.
+    pub environment: EnvironmentCounters,
 }
 
 impl Processes {
-    /// Nothing is read before the first [`Processes::read`].
+    /// Reads nothing before the first [`Processes::read`].
     #[must_use]
     pub fn new(peak: Peak) -> Self {
         Self::with(Scanner::of_this_process(), peak)
     }
 
-    /// The descendants of this very process instead: what a benchmark can start itself.
+    /// The descendants of this process instead, for a benchmark that starts its own.
     #[must_use]
     pub fn of_children(peak: Peak) -> Self {
         Self::with(Scanner::of_children(), peak)
     }
 
     fn with(scanner: Scanner, peak: Peak) -> Self {
-        let allowance = Allowance::of(MAX_HELD);
+        let descriptor_budget = DescriptorBudget::of(MAX_OPEN_FILES);
         Self {
             scanner,
             probes: vec![],
             peak,
-            ticked: HashMap::new(),
-            looked: false,
-            newcomers_peak_kib: 0,
-            watch: EnvironmentReader::new(&allowance),
-            loadavg: View::of("/proc/loadavg".to_owned(), &allowance),
-            allowance,
+            sampled_threads: HashMap::new(),
+            was_sampled: false,
+            new_processes_peak_kib: 0,
+            environment: EnvironmentReader::new(&descriptor_budget),
+            loadavg: ReadableFile::of("/proc/loadavg".to_owned(), &descriptor_budget),
+            descriptor_budget,
             last_id: None,
             read_at_ticks: None,
             found_any: false,
-            are_unmet: false,
+            is_incomplete: false,
         }
     }
 
-    /// Reads every process, new ones included. Processes that ended are dropped.
+    /// Reads every process, new ones included, and drops those that ended.
     ///
-    /// The CPU clocks of known processes are read before anything else: the thawed handler is running
-    /// already, and each microsecond later is a microsecond of the next invocation counted to the last. They also
-    /// say which processes ran at all: of the others nothing else needs reading. When more ran than is cheap to read,
-    /// the rest are passed over.
+    /// The CPU clocks of known processes come first: the handler already runs, and its CPU time until then counts for the
+    /// previous invocation. The clocks also show which processes ran; nothing else is read of the others. When too many
+    /// ran, only the clock is read of some.
     pub fn read(&mut self) -> Snapshot {
         let clocks: Vec<_> = self.probes.iter().map(Probe::cpu_ns).collect();
-        let may_have_begun = self.something_began();
-        let mut chosen = self.choose_since(&clocks, Probe::ran_since_read).into_iter().peekable();
+        let may_be_new = self.may_have_new_tasks();
+        let mut selected = self.select_since(&clocks, Probe::ran_since_read).into_iter().peekable();
         let mut processes = Vec::with_capacity(self.probes.len());
         let mut peaks_reset = self.peak == Peak::Reset;
-        let (mut dear, mut wanted) = (MAX_DEAR, false);
+        let (mut budget, mut lacks_descriptors) = (ReadBudget::new(), false);
         let mut clocks = clocks.into_iter().enumerate();
-        let ticked = &self.ticked;
+        let sampled_threads = &self.sampled_threads;
         self.probes.retain_mut(|probe| {
             let Some((index, cpu_ns)) = clocks.next() else { return true };
             let was_reset = probe.peak_was_reset() || probe.is_new;
             let ran = probe.ran_since_read(cpu_ns).is_some();
-            let reading = if probe.is_gone(cpu_ns) {
+            let reading = if probe.has_ended(cpu_ns) {
                 None
-            } else if chosen.next_if_eq(&index).is_some() {
-                let reading = probe.read(cpu_ns, may_have_begun, &mut dear);
-                wanted |= !probe.is_held();
+            } else if selected.next_if_eq(&index).is_some() {
+                let reading = probe.read(cpu_ns, may_be_new, &mut budget);
+                lacks_descriptors |= !probe.is_open();
                 reading.map(|mut reading| {
-                    add_ended_threads(&mut reading, ticked);
+                    add_ended_threads(&mut reading, sampled_threads);
                     probe.keep(reading)
                 })
             } else if ran {
-                probe.pass_over(cpu_ns, may_have_begun)
+                probe.read_clock_only(cpu_ns, may_be_new)
             } else {
                 probe.repeat()
             };
-            peaks_reset &= was_reset && !reading.as_ref().is_some_and(|reading| reading.passed_over);
-            (probe.is_new, probe.glance, probe.rests) = (false, None, !ran);
+            peaks_reset &= was_reset && !reading.as_ref().is_some_and(|reading| reading.clock_only);
+            (probe.is_new, probe.last_sample, probe.is_resting) = (false, None, !ran);
             let alive = reading.is_some();
             processes.extend(reading);
             alive
         });
-        if may_have_begun {
-            self.meet_new(&mut processes, &mut dear);
+        if may_be_new {
+            self.read_new(&mut processes, &mut budget);
         }
-        if processes.is_empty() && !self.found_any && self.scanner.ask_for_no_signs() {
+        if processes.is_empty() && !self.found_any && self.scanner.accept_without_variables() {
             tracing::warn!(
-                "no process has the variables of a Lambda runtime: all that are no extensions are measured"
+                "no process has the variables of a Lambda runtime: measuring all processes except extensions"
             );
-            self.meet_new(&mut processes, &mut dear);
+            self.read_new(&mut processes, &mut budget);
         }
         self.found_any |= !processes.is_empty();
-        if wanted {
-            self.probes.iter_mut().filter(|probe| probe.rests).for_each(Probe::release);
+        if lacks_descriptors {
+            self.probes.iter_mut().filter(|probe| probe.is_resting).for_each(Probe::release);
         }
         processes.sort_unstable_by_key(|process| process.identity);
-        self.ticked.clear();
-        self.looked = false;
+        self.sampled_threads.clear();
+        self.was_sampled = false;
         self.read_at_ticks = now_ticks();
-        let newcomers_peak_kib = std::mem::take(&mut self.newcomers_peak_kib);
-        let (are_unmet, machine) = (self.are_unmet, self.watch.read());
-        Snapshot { processes, peaks_reset, newcomers_peak_kib, are_unmet, machine }
+        let new_processes_peak_kib = std::mem::take(&mut self.new_processes_peak_kib);
+        let (is_incomplete, environment) = (self.is_incomplete, self.environment.read());
+        Snapshot { processes, peaks_reset, new_processes_peak_kib, is_incomplete, environment }
     }
 
-    /// Reads those that were not known before.
-    fn meet_new(&mut self, processes: &mut Vec<Rc<Reading>>, dear: &mut usize) {
+    /// Reads the new processes.
+    fn read_new(&mut self, processes: &mut Vec<Rc<Reading>>, budget: &mut ReadBudget) {
         for mut probe in self.find_new() {
-            // Found only now: all of its life lies in this invocation, or before the first.
+            // It began in this invocation, or before the first one.
             probe.is_new = false;
-            if let Some(reading) = probe.read(probe.cpu_ns(), true, dear) {
+            if let Some(reading) = probe.read(probe.cpu_ns(), true, budget) {
                 processes.push(probe.keep(reading));
                 self.probes.push(probe);
             }
         }
     }
 
-    /// What the last look saw, as far as it looked: for an invocation whose processes are gone.
+    /// The last samples, for an invocation whose processes ended before they could be read.
     #[must_use]
-    pub fn last_look(&self) -> Snapshot {
-        if !self.looked {
+    pub fn last_sample(&self) -> Snapshot {
+        if !self.was_sampled {
             return Snapshot::default();
         }
         let reading = |probe: &Probe| {
-            let glance = probe.glance.or_else(|| probe.glance_at_rest())?;
-            let (cpu_ns, peak_kib) = (glance.cpu_ns, glance.peak_kib);
+            let sample = probe.last_sample.or_else(|| probe.sample_at_rest())?;
+            let (cpu_ns, peak_kib) = (sample.cpu_ns, sample.peak_kib);
             let mut reading = Reading { identity: probe.identity(), cpu_ns, peak_kib, ..Reading::default() };
-            add_ended_threads(&mut reading, &self.ticked);
+            add_ended_threads(&mut reading, &self.sampled_threads);
             reading.live_threads = reading.threads.len();
             Some(Rc::new(reading))
         };
@@ -215,83 +210,89 @@ impl Processes {
         Snapshot { processes, ..Snapshot::default() }
     }
 
-    /// Looks inside in the middle of an invocation, so that what ends before it does is not lost without a trace:
-    /// threads, memory, and the invocation itself. Tells whether any process lives that could be looked at.
-    pub fn tick(&mut self) -> bool {
-        let may_have_begun = self.something_began();
-        if may_have_begun {
+    /// Samples threads and memory during an invocation, for what ends before the next reading. `false` when no process
+    /// is alive.
+    pub fn sample(&mut self) -> bool {
+        let may_be_new = self.may_have_new_tasks();
+        if may_be_new {
             let new = self.find_new();
             self.probes.extend(new);
         }
-        self.look(|probe, cpu_ns, dear| probe.tick(cpu_ns, may_have_begun, dear), may_have_begun)
+        self.sample_all(|probe, cpu_ns, budget| probe.sample(cpu_ns, may_be_new, budget), may_be_new)
     }
 
-    /// The same as cheaply as can be: clocks, and of what ran memory and the threads that account for it.
-    pub fn look_back(&mut self) -> bool {
-        self.look(Probe::look_back, false)
+    /// The same at the lowest cost: the clocks, and for processes that ran the memory and the threads that account for the
+    /// CPU time.
+    pub fn quick_sample(&mut self) -> bool {
+        self.sample_all(Probe::quick_sample, false)
     }
 
-    fn look(
+    fn sample_all(
         &mut self,
-        mut look_at: impl FnMut(&mut Probe, Option<u64>, &mut usize),
-        may_have_begun: bool,
+        mut sample: impl FnMut(&mut Probe, Option<u64>, &mut ReadBudget),
+        may_be_new: bool,
     ) -> bool {
         let clocks: Vec<_> = self.probes.iter().map(Probe::cpu_ns).collect();
-        let mut chosen = self.choose_since(&clocks, Probe::ran_since_look).into_iter().peekable();
-        let (mut dear, mut newcomers_kib, mut any_lives) = (MAX_DEAR, 0, false);
+        let mut selected = self.select_since(&clocks, Probe::ran_since_sample).into_iter().peekable();
+        let (mut budget, mut new_processes_kib, mut any_alive) = (ReadBudget::new(), 0, false);
         for (index, (probe, cpu_ns)) in self.probes.iter_mut().zip(clocks).enumerate() {
-            let is_chosen = chosen.next_if_eq(&index).is_some();
-            if probe.is_gone(cpu_ns) {
-                // What was seen of it stands.
+            let is_selected = selected.next_if_eq(&index).is_some();
+            if probe.has_ended(cpu_ns) {
+                // Its last sample stays.
                 continue;
             }
-            any_lives = true;
-            if is_chosen {
-                look_at(probe, cpu_ns, &mut dear);
-                for thread in probe.threads().filter(|thread| !thread.is_baseless) {
+            any_alive = true;
+            if is_selected {
+                sample(probe, cpu_ns, &mut budget);
+                for thread in probe.threads().filter(|thread| !thread.has_no_baseline) {
                     let key = (probe.pid(), thread.tid);
-                    if self.ticked.len() < MAX_TICKED || self.ticked.contains_key(&key) {
-                        self.ticked.insert(key, thread);
+                    if self.sampled_threads.len() < MAX_SAMPLED_THREADS
+                        || self.sampled_threads.contains_key(&key)
+                    {
+                        self.sampled_threads.insert(key, thread);
                     }
                 }
             } else {
-                probe.glance_over(cpu_ns, may_have_begun);
+                probe.skip_sample(cpu_ns, may_be_new);
             }
-            newcomers_kib += probe.glance.filter(|_| probe.is_new).map_or(0, |glance| glance.peak_kib);
+            new_processes_kib +=
+                probe.last_sample.filter(|_| probe.is_new).map_or(0, |sample| sample.peak_kib);
         }
-        self.looked |= any_lives;
-        self.newcomers_peak_kib = self.newcomers_peak_kib.max(newcomers_kib);
-        any_lives
+        self.was_sampled |= any_alive;
+        self.new_processes_peak_kib = self.new_processes_peak_kib.max(new_processes_kib);
+        any_alive
     }
 
-    /// The indices of the processes to read, when their clocks say `clocks` and `ran` tells what that means.
-    fn choose_since(
+    /// The indices of the processes to read. `clocks` has their CPU clocks, and `ran` computes the CPU time since then.
+    fn select_since(
         &self,
         clocks: &[Option<u64>],
         ran: impl Fn(&Probe, Option<u64>) -> Option<u64>,
     ) -> Vec<usize> {
         let all = || self.probes.iter().zip(clocks);
-        let gone: Vec<&Probe> =
-            all().filter(|(probe, clock)| probe.is_gone(**clock)).map(|(probe, _)| probe).collect();
-        // Who waited for one that is gone is told of it, and whom it left behind has another parent now.
-        let inherits = |probe: &Probe| {
-            gone.iter().any(|gone| gone.parent() == Some(probe.pid()) || probe.parent() == Some(gone.pid()))
+        let ended: Vec<&Probe> =
+            all().filter(|(probe, clock)| probe.has_ended(**clock)).map(|(probe, _)| probe).collect();
+        // The parent of an ended process has counters of it, and its children have another parent now.
+        let may_inherit_from_ended = |probe: &Probe| {
+            ended
+                .iter()
+                .any(|ended| ended.parent() == Some(probe.pid()) || probe.parent() == Some(ended.pid()))
         };
         let candidate = |(index, (probe, &clock)): (usize, (&Probe, &Option<u64>))| {
-            let (ran_ns, is_heir) = (ran(probe, clock), inherits(probe));
-            let is_due = !probe.is_gone(clock) && (ran_ns.is_some() || is_heir);
+            let (ran_ns, may_inherit) = (ran(probe, clock), may_inherit_from_ended(probe));
+            let is_due = !probe.has_ended(clock) && (ran_ns.is_some() || may_inherit);
             is_due.then(|| Candidate {
                 index,
-                is_heir,
+                may_inherit,
                 ran_ns: ran_ns.unwrap_or_default(),
-                is_held: probe.is_held(),
+                is_open: probe.is_open(),
             })
         };
-        choose(all().enumerate().filter_map(candidate).collect())
+        select(all().enumerate().filter_map(candidate).collect())
     }
 
-    /// Whether any process or thread may have begun since this was asked last: one read that saves a scan.
-    fn something_began(&mut self) -> bool {
+    /// Whether a process or thread may have begun since the last call: one read that saves a scan.
+    fn may_have_new_tasks(&mut self) -> bool {
         let last_id = self.loadavg.read(parse::last_id);
         last_id.is_none() || std::mem::replace(&mut self.last_id, last_id) != last_id
     }
@@ -299,16 +300,18 @@ impl Processes {
     fn find_new(&mut self) -> Vec<Probe> {
         let mut known: Vec<i32> = self.probes.iter().map(Probe::pid).collect();
         known.sort_unstable();
-        let room = MAX_PROCESSES.saturating_sub(known.len()).min(MAX_MET);
+        let room = MAX_PROCESSES.saturating_sub(known.len()).min(MAX_NEW_PROCESSES);
         let (new, are_more) = self.scanner.new_pids(&known, room);
-        self.are_unmet = are_more;
+        self.is_incomplete = are_more;
         if are_more && room > 0 {
             self.last_id = None;
         }
-        new.into_iter().filter_map(|pid| Probe::open(pid, self.read_at_ticks, &self.allowance)).collect()
+        new.into_iter()
+            .filter_map(|pid| Probe::open(pid, self.read_at_ticks, &self.descriptor_budget))
+            .collect()
     }
 
-    /// Starts a new peak for every process that was read, where that is wanted and permitted.
+    /// Resets the peak of every process that was read, if the settings and the kernel allow it.
     pub fn reset_peaks(&mut self) {
         if self.peak == Peak::Reset {
             self.probes.iter_mut().for_each(Probe::reset_peak);
@@ -316,20 +319,20 @@ impl Processes {
     }
 }
 
-/// The time since the machine started, in the clock ticks of `/proc`.
+/// The time since the system started, in the clock ticks of `/proc`.
 fn now_ticks() -> Option<u64> {
     let now = clock_gettime(ClockId::CLOCK_BOOTTIME).ok()?;
     let nanoseconds = i128::from(now.tv_sec()) * 1_000_000_000 + i128::from(now.tv_nsec());
     u64::try_from(nanoseconds / i128::from(parse::TICK_NS)).ok()
 }
 
-/// Adds the threads that ticks saw and that were not read since: most are gone.
-fn add_ended_threads(reading: &mut Reading, ticked: &HashMap<(i32, i32), ThreadReading>) {
+/// Adds the sampled threads that the reading does not have. Most of them ended.
+fn add_ended_threads(reading: &mut Reading, sampled_threads: &HashMap<(i32, i32), ThreadReading>) {
     let live = reading.threads.len();
-    if ticked.is_empty() {
+    if sampled_threads.is_empty() {
         return;
     }
-    for (&(pid, tid), &thread) in ticked {
+    for (&(pid, tid), &thread) in sampled_threads {
         let is_live = reading.threads[..live].binary_search_by_key(&tid, |thread| thread.tid).is_ok();
         if pid == reading.identity.0 && !is_live {
             reading.threads.push(thread);
@@ -338,7 +341,7 @@ fn add_ended_threads(reading: &mut Reading, ticked: &HashMap<(i32, i32), ThreadR
     reading.threads.sort_unstable_by_key(|thread| thread.tid);
 }
 
-/// Our own resident memory, KiB. Not `getrusage`'s maximum: that is inherited from whoever started us.
+/// Our own resident memory, KiB. Not `getrusage`'s maximum, which includes that of the process that started us.
 #[must_use]
 pub fn own_resident_kib() -> u64 {
     parse::value(&std::fs::read_to_string("/proc/self/status").unwrap_or_default(), "VmRSS:")
@@ -346,12 +349,12 @@ pub fn own_resident_kib() -> u64 {
 
 impl Snapshot {
     /// The reading of one process.
-    fn named(&self, identity: (i32, u64)) -> Option<&Reading> {
+    fn find(&self, identity: (i32, u64)) -> Option<&Reading> {
         let place = self.processes.binary_search_by_key(&identity, |process| process.identity).ok()?;
         Some(&*self.processes[place])
     }
 
-    /// Resident memory of all processes, KiB. Pages they share count once for each.
+    /// Resident memory of all processes, KiB. Shared pages count once for each process.
     #[must_use]
     pub fn resident_kib(&self) -> u64 {
         self.processes.iter().map(|process| process.resident_kib).sum()

@@ -1,14 +1,14 @@
-//! Reading the kernel's text files. Lines that are missing read as zero: kernels differ in what they show.
+//! Parsers of the kernel's text files. A missing line is zero, because kernels differ.
 
 /// Length of the kernel's clock tick in `/proc/PID/stat`: `USER_HZ` is 100 on every Linux Lambda runs on.
 pub(super) const TICK_NS: u64 = 10_000_000;
 
-/// The fields of `/proc/PID/stat` that are used; times in clock ticks.
+/// The used fields of `/proc/PID/stat`; times in clock ticks.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Stat {
     pub(super) parent: i32,
     pub(super) minor_faults: u64,
-    /// Of children that ended and were waited for; every process that ever ran had some.
+    /// Of children that ended and were waited for. Every process has at least one.
     pub(super) ended_children_faults: u64,
     pub(super) major_faults: u64,
     pub(super) user_ticks: u64,
@@ -21,20 +21,19 @@ pub(super) struct Stat {
 }
 
 impl Stat {
-    /// Its CPU time, in steps of a tick.
+    /// CPU time, in steps of a clock tick.
     pub(super) const fn cpu_ns(&self) -> u64 {
         (self.user_ticks + self.system_ticks) * TICK_NS
     }
 }
 
-/// Parses `/proc/PID/stat`; `None` when it is not one.
+/// Parses `/proc/PID/stat`; `None` for other text.
 pub(super) fn stat(text: &str) -> Option<Stat> {
-    // The command name may hold spaces and parentheses; everything after its last one is numbers.
+    // The command name may have spaces and parentheses. After its last parenthesis there are only numbers.
     let (_, rest) = text.rsplit_once(')')?;
     let mut fields = rest.split_ascii_whitespace().skip(1);
     let parent = fields.next()?.parse().ok()?;
-    // proc(5) numbers fields from 1; the parent is field 4, so field n is at n - 5 here. Fields that hold
-    // negative numbers are none of those used.
+    // proc(5) counts fields from 1. The parent is field 4, so field n is at n - 5 here. No used field is negative.
     let mut numbers = [0u64; 18];
     for number in &mut numbers {
         *number = fields.next()?.parse().unwrap_or_default();
@@ -53,36 +52,36 @@ pub(super) fn stat(text: &str) -> Option<Stat> {
     })
 }
 
-/// The value of `key` (with its colon) in a `key: value [kB]` file; zero when there is none.
+/// The value of `key` (with its colon) in a `key: value [kB]` file; zero when it is missing.
 pub(super) fn value(text: &str, key: &str) -> u64 {
     let [value] = values(text, [key]);
     value
 }
 
-/// The values of `keys`, which come in the order of the file; zero where there is none.
+/// The values of `keys`, in the order of the file; zero for a missing one.
 pub(super) fn values<const N: usize>(text: &str, keys: [&str; N]) -> [u64; N] {
     let mut lines = text.lines();
     keys.map(|key| {
         let number = |line: &str| line.strip_prefix(key)?.split_ascii_whitespace().next()?.parse().ok();
         let mut ahead = lines.clone();
-        // One that is missing must not cost those after it.
+        // After a missing key the search continues for the others.
         ahead.find_map(number).inspect(|_| lines = ahead).unwrap_or_default()
     })
 }
 
-/// `/proc/PID/task/TID/schedstat`: nanoseconds on CPU, nanoseconds runnable without one, times put on one.
+/// `/proc/PID/task/TID/schedstat`: nanoseconds on a CPU, nanoseconds runnable without a CPU, and time slices.
 pub(super) fn schedstat(text: &str) -> Option<[u64; 3]> {
     let mut fields = text.split_ascii_whitespace().map(|field| field.parse().ok());
     Some([fields.next()??, fields.next()??, fields.next()??])
 }
 
-/// The last field of `/proc/loadavg`: the id given last to a process or thread.
+/// The last field of `/proc/loadavg`: the newest id of a process or thread.
 pub(super) fn last_id(text: &str) -> Option<u64> {
     text.split_ascii_whitespace().nth(4)?.parse().ok()
 }
 
-/// `/proc/net/dev`: bytes received and sent over the interfaces whose names begin with `prefix`; `None` when
-/// there is none.
+/// `/proc/net/dev`: bytes received and sent over the interfaces whose names begin with `prefix`; `None` without such
+/// an interface.
 pub(super) fn interface_bytes(text: &str, prefix: &str) -> Option<[u64; 2]> {
     let interfaces = text.lines().filter_map(|line| line.trim_start().strip_prefix(prefix)?.split_once(':'));
     interfaces.fold(None, |sum, (_, counters)| {

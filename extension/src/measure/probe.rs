@@ -1,4 +1,4 @@
-//! One process and what is read of it.
+//! One process and what is read from it.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -7,28 +7,28 @@ use std::rc::Rc;
 use nix::time::{ClockId, clock_getcpuclockid, clock_gettime};
 use nix::unistd::Pid;
 
-use super::files::{Allowance, View, WritableFile};
+use super::files::{DescriptorBudget, ReadBudget, ReadableFile, WritableFile};
 use super::parse::{self, TICK_NS};
 use super::threads::{Depth, Switches, ThreadReading, Threads};
 
-/// One process at one moment. Counters run since the process began.
+/// One process at one moment. Counters count from the start of the process.
 #[derive(Debug, Clone, Default)]
 pub struct Reading {
-    /// Its id and its start, which together name it for ever.
+    /// Its id and its start time in clock ticks, which together are unique.
     pub identity: (i32, u64),
-    /// The process that started it, or that took it over when its own ended.
+    /// The id of its parent at this moment.
     pub parent: i32,
     /// CPU time, ended threads included, nanoseconds.
     pub cpu_ns: u64,
-    /// CPU time in the kernel, in steps of a tick, nanoseconds.
+    /// CPU time in the kernel, in steps of a clock tick, nanoseconds.
     pub system_ns: u64,
-    /// CPU time of children that ended and were waited for, in steps of a tick, nanoseconds.
+    /// CPU time of children that ended and were waited for, in steps of a clock tick, nanoseconds.
     pub ended_children_ns: u64,
     /// Page faults of children that ended and were waited for.
     pub ended_children_faults: u64,
-    /// Page faults served from memory.
+    /// Page faults without a read from disk.
     pub minor_faults: u64,
-    /// Page faults that read from disk.
+    /// Page faults with a read from disk.
     pub major_faults: u64,
     /// Bytes read from storage.
     pub disk_read_bytes: u64,
@@ -38,83 +38,86 @@ pub struct Reading {
     pub resident_kib: u64,
     /// Highest resident memory since the last reset, or since the process began, KiB.
     pub peak_kib: u64,
-    /// Open descriptors; zero when the kernel does not tell.
+    /// Open descriptors; zero when unknown.
     pub descriptors: u64,
-    /// Its threads as far as they were read, by rising id: those alive, and those that ended since the last reading and
-    /// were seen.
+    /// The threads that were read, by ascending id: live ones, and sampled ones that ended since the last reading.
     pub threads: Vec<ThreadReading>,
-    /// How many threads are alive.
+    /// The number of live threads.
     pub live_threads: usize,
-    /// Only the clock was read; all else is as it was read last.
-    pub passed_over: bool,
-    /// The CPU time it had when it was found, if that was too late for all of it to be of this invocation.
-    pub found_late_ns: Option<u64>,
+    /// Only the CPU clock was read; everything else is from the last full reading.
+    pub clock_only: bool,
+    /// Its CPU time when it was found, if some of it may belong to an earlier invocation; nanoseconds.
+    pub cpu_when_found_ns: Option<u64>,
 }
 
-/// An open view of one process.
+/// Reads one process.
 #[derive(Debug)]
 pub(super) struct Probe {
     pid: i32,
     started_ticks: u64,
-    allowance: Allowance,
+    descriptor_budget: DescriptorBudget,
     clock: Option<ClockId>,
-    stat: View,
-    status: View,
-    io: View,
-    /// Made at the first reset: some are never reset.
+    stat: ReadableFile,
+    status: ReadableFile,
+    io: ReadableFile,
+    /// Created at the first reset: some processes are never reset.
     clear_refs: Option<WritableFile>,
     threads: Threads,
-    /// As it was read in full last.
+    /// The last full reading.
     last: Option<Rc<Reading>>,
-    found_late_ns: Option<u64>,
-    /// It was passed over when threads may have begun.
+    cpu_when_found_ns: Option<u64>,
+    /// Threads may have begun while only its clock was read.
     list_is_due: bool,
-    /// It ran since its peak was reset last.
+    /// It ran since the last reset of its peak.
     reset_is_due: bool,
     peak_was_reset: bool,
     /// It did not run between the last two readings.
-    pub(super) rests: bool,
-    /// It was not there when the invocation began.
+    pub(super) is_resting: bool,
+    /// It began after the invocation.
     pub(super) is_new: bool,
-    /// What the last tick of this invocation saw of it.
-    pub(super) glance: Option<Glance>,
+    /// Its last sample in this invocation.
+    pub(super) last_sample: Option<ProcessSample>,
 }
 
-/// What is cheap to know of a process in the middle of an invocation.
+/// The CPU time and the memory of a process during an invocation.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Glance {
+pub(super) struct ProcessSample {
     pub(super) cpu_ns: u64,
     pub(super) peak_kib: u64,
 }
 
 impl Probe {
-    /// `None` when the process is gone or may not be looked at. One that began before `last_read_ticks` may have done
-    /// some of its work in an invocation before.
-    pub(super) fn open(pid: i32, last_read_ticks: Option<u64>, allowance: &Allowance) -> Option<Self> {
-        let view = |file| View::of(format!("/proc/{pid}/{file}"), allowance);
+    /// `None` when the process ended or may not be read. A process that began before `last_read_ticks` may have used CPU
+    /// time in an earlier invocation.
+    pub(super) fn open(
+        pid: i32,
+        last_read_ticks: Option<u64>,
+        descriptor_budget: &DescriptorBudget,
+    ) -> Option<Self> {
+        let view = |file| ReadableFile::of(format!("/proc/{pid}/{file}"), descriptor_budget);
         let mut stat = view("stat");
         let first = stat.read(parse::stat)?;
         let mut probe = Self {
             pid,
             started_ticks: first.started_ticks,
-            allowance: allowance.clone(),
+            descriptor_budget: descriptor_budget.clone(),
             clock: clock_getcpuclockid(Pid::from_raw(pid)).ok(),
             stat,
             status: view("status"),
             io: view("io"),
             clear_refs: None,
-            threads: Threads::of(pid, allowance),
+            threads: Threads::of(pid, descriptor_budget),
             last: None,
-            found_late_ns: None,
+            cpu_when_found_ns: None,
             list_is_due: false,
             reset_is_due: true,
             peak_was_reset: false,
-            rests: false,
+            is_resting: false,
             is_new: true,
-            glance: None,
+            last_sample: None,
         };
         if last_read_ticks.is_some_and(|ticks| first.started_ticks < ticks) {
-            probe.found_late_ns = Some(probe.cpu_ns().unwrap_or_else(|| first.cpu_ns()));
+            probe.cpu_when_found_ns = Some(probe.cpu_ns().unwrap_or_else(|| first.cpu_ns()));
         }
         Some(probe)
     }
@@ -127,22 +130,22 @@ impl Probe {
         self.peak_was_reset
     }
 
-    pub(super) const fn is_held(&self) -> bool {
-        self.stat.is_held()
+    pub(super) const fn is_open(&self) -> bool {
+        self.stat.is_open()
     }
 
-    /// The process that it would be waited for by, as it was read last.
+    /// The id of its parent at the last full reading.
     pub(super) fn parent(&self) -> Option<i32> {
         self.last.as_ref().map(|last| last.parent)
     }
 
-    /// Its clock was read before, and is not to be had any more.
-    pub(super) const fn is_gone(&self, cpu_ns: Option<u64>) -> bool {
+    /// Whether it ended: its clock existed before and does not any more.
+    pub(super) const fn has_ended(&self, cpu_ns: Option<u64>) -> bool {
         self.clock.is_some() && cpu_ns.is_none()
     }
 
-    /// What it ran since it was read in full, when its clock says `cpu_ns` now; `None` when it did not, and so none of
-    /// its files can tell anything new. One whose clock is refused may have run.
+    /// Its CPU time since the last full reading, in nanoseconds, when its clock is at `cpu_ns`. `None` when it did not run,
+    /// and so its files have not changed. Without a clock it may have run.
     pub(super) fn ran_since_read(&self, cpu_ns: Option<u64>) -> Option<u64> {
         match (cpu_ns, &self.last) {
             (Some(now), Some(last)) => Some(now.abs_diff(last.cpu_ns)).filter(|&ran_ns| ran_ns > 0),
@@ -150,15 +153,15 @@ impl Probe {
         }
     }
 
-    /// The same since the last look at it, or the last reading.
-    pub(super) fn ran_since_look(&self, cpu_ns: Option<u64>) -> Option<u64> {
-        match (cpu_ns, self.glance) {
-            (Some(now), Some(glance)) => Some(now.abs_diff(glance.cpu_ns)).filter(|&ran_ns| ran_ns > 0),
+    /// The same since its last sample, or else its last reading.
+    pub(super) fn ran_since_sample(&self, cpu_ns: Option<u64>) -> Option<u64> {
+        match (cpu_ns, self.last_sample) {
+            (Some(now), Some(sample)) => Some(now.abs_diff(sample.cpu_ns)).filter(|&ran_ns| ran_ns > 0),
             _ => self.ran_since_read(cpu_ns),
         }
     }
 
-    /// The process's whole CPU time in nanoseconds, in one cheap call (0.2 µs); `None` where refused.
+    /// The CPU time of the process in nanoseconds, in one call of 0.2 µs; `None` when it is not permitted.
     pub(super) fn cpu_ns(&self) -> Option<u64> {
         let time = clock_gettime(self.clock?).ok()?;
         let seconds = u64::try_from(time.tv_sec()).ok()?;
@@ -166,25 +169,24 @@ impl Probe {
         Some(seconds * 1_000_000_000 + nanoseconds)
     }
 
-    /// Reads everything; `None` when the process is gone. `cpu_ns` is its clock, read just before; `may_have_begun`
-    /// says whether any thread on the machine began since the last time, and `dear` how many files that are not held
-    /// may be read for threads.
+    /// Reads everything; `None` when the process ended. `cpu_ns` is its clock, read before. `may_be_new` says whether
+    /// any thread in the environment may have begun since the last reading.
     pub(super) fn read(
         &mut self,
         cpu_ns: Option<u64>,
-        may_have_begun: bool,
-        dear: &mut usize,
+        may_be_new: bool,
+        budget: &mut ReadBudget,
     ) -> Option<Reading> {
-        // An id may have been given again.
+        // Another process may have the same id now.
         let stat = self.stat.read(parse::stat).filter(|stat| stat.started_ticks == self.started_ticks)?;
         let keys = ["VmHWM:", "VmRSS:", "voluntary_ctxt_switches:", "nonvoluntary_ctxt_switches:"];
         let status = self.status.read(|status| Some(parse::values(status, keys)));
         let [peak_kib, resident_kib, voluntary, involuntary] = status.unwrap_or_default();
         let disk = self.io.read(|io| Some(parse::values(io, ["read_bytes:", "write_bytes:"])));
         let [disk_read_bytes, disk_written_bytes] = disk.unwrap_or_default();
-        self.refresh(stat.threads, may_have_begun, false);
-        self.look_at_threads(cpu_ns, Depth::Full, dear);
-        // The switches in a process's own file are its first thread's.
+        self.refresh(stat.threads, may_be_new, false);
+        self.read_threads(cpu_ns, Depth::Full, budget);
+        // The switches in the file of the process are those of its first thread.
         self.threads.read_switches(status.map(|_| Switches { voluntary, involuntary }));
         let threads = self.threads.readings();
         Some(Reading {
@@ -200,16 +202,16 @@ impl Probe {
             disk_written_bytes,
             resident_kib,
             peak_kib,
-            // Since Linux 6.2 the size of this folder is the count; before, it is zero.
+            // Since Linux 6.2 the size of this folder is the count. Earlier kernels have zero.
             descriptors: fs::metadata(format!("/proc/{}/fd", self.pid)).map_or(0, |folder| folder.size()),
             live_threads: self.threads.count(),
             threads,
-            passed_over: false,
-            found_late_ns: self.found_late_ns,
+            clock_only: false,
+            cpu_when_found_ns: self.cpu_when_found_ns,
         })
     }
 
-    /// Remembers a reading in full, to repeat it while the process does not run.
+    /// Keeps a full reading, which stays valid while the process does not run.
     pub(super) fn keep(&mut self, reading: Reading) -> Rc<Reading> {
         let reading = Rc::new(reading);
         self.last = Some(Rc::clone(&reading));
@@ -217,97 +219,97 @@ impl Probe {
         reading
     }
 
-    /// The reading of a process that did not run since it was read in full.
+    /// The reading of a process that did not run since its last full reading.
     pub(super) fn repeat(&mut self) -> Option<Rc<Reading>> {
         let last = self.last.as_mut()?;
-        // A new peak begins at what is resident.
+        // After a reset the peak is the resident memory.
         if self.peak_was_reset && last.peak_kib != last.resident_kib {
             Rc::make_mut(last).peak_kib = last.resident_kib;
         }
         Some(Rc::clone(last))
     }
 
-    /// The reading of a process of which only the clock was read.
-    pub(super) fn pass_over(&mut self, cpu_ns: Option<u64>, may_have_begun: bool) -> Option<Rc<Reading>> {
+    /// A reading with a new clock; everything else is from the last full reading.
+    pub(super) fn read_clock_only(&mut self, cpu_ns: Option<u64>, may_be_new: bool) -> Option<Rc<Reading>> {
         self.peak_was_reset = false;
-        self.list_is_due |= may_have_begun;
+        self.list_is_due |= may_be_new;
         let last = self.last.as_deref()?.clone();
         let cpu_ns = cpu_ns.unwrap_or(last.cpu_ns);
-        Some(Rc::new(Reading { cpu_ns, passed_over: true, ..last }))
+        Some(Rc::new(Reading { cpu_ns, clock_only: true, ..last }))
     }
 
-    /// Looks at a process that ran, in the middle of an invocation.
-    pub(super) fn tick(&mut self, cpu_ns: Option<u64>, may_have_begun: bool, dear: &mut usize) {
+    /// Samples a process that ran.
+    pub(super) fn sample(&mut self, cpu_ns: Option<u64>, may_be_new: bool, budget: &mut ReadBudget) {
         let stat = self.stat.read(parse::stat).filter(|stat| stat.started_ticks == self.started_ticks);
         let Some(stat) = stat else { return };
-        self.refresh(stat.threads, may_have_begun, true);
-        self.glance_at_memory(cpu_ns.unwrap_or_else(|| stat.cpu_ns()));
-        self.look_at_threads(cpu_ns, Depth::Full, dear);
+        self.refresh(stat.threads, may_be_new, true);
+        self.sample_memory(cpu_ns.unwrap_or_else(|| stat.cpu_ns()));
+        self.read_threads(cpu_ns, Depth::Full, budget);
     }
 
-    /// Looks only at its memory and at so many threads as account for what it ran.
-    pub(super) fn look_back(&mut self, cpu_ns: Option<u64>, dear: &mut usize) {
+    /// Samples its memory and only the threads that account for its CPU time.
+    pub(super) fn quick_sample(&mut self, cpu_ns: Option<u64>, budget: &mut ReadBudget) {
         let Some(now_ns) = cpu_ns else { return };
-        self.glance_at_memory(now_ns);
-        self.look_at_threads(cpu_ns, Depth::Accounted, dear);
+        self.sample_memory(now_ns);
+        self.read_threads(cpu_ns, Depth::Accounted, budget);
     }
 
-    fn glance_at_memory(&mut self, cpu_ns: u64) {
+    fn sample_memory(&mut self, cpu_ns: u64) {
         let peak = self.status.read(|status| Some(parse::value(status, "VmHWM:")));
-        // One that is ending has no memory any more; what was seen of it stands.
-        let seen_kib = self.glance.map_or(0, |glance| glance.peak_kib);
-        self.glance = Some(Glance { cpu_ns, peak_kib: peak.unwrap_or_default().max(seen_kib) });
+        // A process that is ending has no memory any more; the earlier sample stays.
+        let seen_kib = self.last_sample.map_or(0, |sample| sample.peak_kib);
+        self.last_sample = Some(ProcessSample { cpu_ns, peak_kib: peak.unwrap_or_default().max(seen_kib) });
     }
 
-    /// Notes the clock of one that is not looked at.
-    pub(super) fn glance_over(&mut self, cpu_ns: Option<u64>, may_have_begun: bool) {
-        self.list_is_due |= may_have_begun && self.ran_since_look(cpu_ns).is_some();
-        let seen = self.glance.or_else(|| self.glance_at_rest());
+    /// Samples only the clock.
+    pub(super) fn skip_sample(&mut self, cpu_ns: Option<u64>, may_be_new: bool) {
+        self.list_is_due |= may_be_new && self.ran_since_sample(cpu_ns).is_some();
+        let seen = self.last_sample.or_else(|| self.sample_at_rest());
         if let Some(seen) = seen {
-            self.glance = Some(Glance { cpu_ns: cpu_ns.unwrap_or(seen.cpu_ns), ..seen });
+            self.last_sample = Some(ProcessSample { cpu_ns: cpu_ns.unwrap_or(seen.cpu_ns), ..seen });
         }
     }
 
-    fn refresh(&mut self, count: u64, may_have_begun: bool, at_leisure: bool) {
-        let may_have_begun = std::mem::take(&mut self.list_is_due) || may_have_begun;
-        self.threads.refresh(count, may_have_begun, at_leisure);
+    fn refresh(&mut self, count: u64, may_be_new: bool, may_list_many: bool) {
+        let may_be_new = std::mem::take(&mut self.list_is_due) || may_be_new;
+        self.threads.refresh(count, may_be_new, may_list_many);
     }
 
-    fn look_at_threads(&mut self, cpu_ns: Option<u64>, depth: Depth, dear: &mut usize) {
+    fn read_threads(&mut self, cpu_ns: Option<u64>, depth: Depth, budget: &mut ReadBudget) {
         let before_ns = self.last.as_ref().map_or(0, |last| last.cpu_ns);
         let ran_ns = cpu_ns.map(|now| now.saturating_sub(before_ns));
-        self.threads.read_times(ran_ns, depth, dear);
+        self.threads.read_times(ran_ns, depth, budget);
     }
 
-    /// What a tick knows of it when it did not run since it was read.
-    pub(super) fn glance_at_rest(&self) -> Option<Glance> {
+    /// The sample of a process that did not run since its last full reading.
+    pub(super) fn sample_at_rest(&self) -> Option<ProcessSample> {
         let last = self.last.as_ref()?;
         let peak_kib = if self.peak_was_reset { last.resident_kib } else { last.peak_kib };
-        Some(Glance { cpu_ns: last.cpu_ns, peak_kib })
+        Some(ProcessSample { cpu_ns: last.cpu_ns, peak_kib })
     }
 
-    /// Its name for ever.
+    /// Its id and start time, which together are unique.
     pub(super) const fn identity(&self) -> (i32, u64) {
         (self.pid, self.started_ticks)
     }
 
-    /// Those of its threads that were read at the last look.
+    /// Its threads that were read in the last reading or sample.
     pub(super) fn threads(&self) -> impl Iterator<Item = ThreadReading> + '_ {
         self.threads.seen()
     }
 
-    /// Starts a new high-water mark (`5` to `clear_refs`, see proc(5)); remembers whether it was permitted. One that
-    /// did not run since the last reset has nothing to reset, and one that was passed over keeps its peak.
+    /// Resets the high-water mark (`5` to `clear_refs`, see proc(5)) and keeps whether it was permitted. Nothing is reset
+    /// when the process did not run since the last reset, or when only its clock was read.
     pub(super) fn reset_peak(&mut self) {
         if !std::mem::take(&mut self.reset_is_due) {
             return;
         }
         let path = || format!("/proc/{}/clear_refs", self.pid);
-        let file = self.clear_refs.get_or_insert_with(|| WritableFile::of(path(), &self.allowance));
+        let file = self.clear_refs.get_or_insert_with(|| WritableFile::of(path(), &self.descriptor_budget));
         self.peak_was_reset = file.write(b"5");
     }
 
-    /// Lets processes that run hold files instead.
+    /// Closes its files, so that those of running processes may stay open.
     pub(super) fn release(&mut self) {
         self.stat.release();
         self.status.release();

@@ -4,41 +4,41 @@ use std::process::{Child, Command, Stdio};
 use super::files::READS;
 use super::*;
 
-/// A child that is the function's, and ends with the test.
+/// A child process of the function, which ends with the test.
 struct Function(Child);
 
 impl Function {
     fn start(program: &str, arguments: &[&str]) -> Self {
-        Self::told(&["LAMBDA_TASK_ROOT"], program, arguments)
+        Self::with_variables(&["LAMBDA_TASK_ROOT"], program, arguments)
     }
 
-    /// With these variables and no others.
-    fn told(variables: &[&str], program: &str, arguments: &[&str]) -> Self {
+    /// Starts it with only these variables.
+    fn with_variables(variables: &[&str], program: &str, arguments: &[&str]) -> Self {
         let mut command = Command::new(program);
         command.args(arguments).env_clear().envs(variables.iter().map(|variable| (variable, "/")));
         Self(command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap())
     }
 
-    /// Runs a Python program that serves `answer(byte)` and has said that it is ready.
+    /// Starts a Python program that calls `answer(byte)` for each byte, and waits until it is ready.
     fn serve(program: &str) -> Self {
         let serve =
             "\nos.write(1,b'x')\nwhile True:\n b=os.read(0,1)\n if not b: break\n answer(b); os.write(1,b)";
         let mut function =
             Self::start("python3", &["-c", &format!("import os,time,threading\n{program}{serve}")]);
-        function.hear();
+        function.wait_for_byte();
         function
     }
 
-    fn hear(&mut self) {
+    fn wait_for_byte(&mut self) {
         self.0.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
     }
 
     /// One invocation.
     fn invoke(&mut self) {
         self.0.stdin.as_mut().unwrap().write_all(b"i").unwrap();
-        self.hear();
-        // It has blocked again when its clock stands still.
-        let clock = |pid| Probe::open(pid, None, &Allowance::of(0)).unwrap().cpu_ns();
+        self.wait_for_byte();
+        // When its clock does not change, it waits for input again.
+        let clock = |pid| Probe::open(pid, None, &DescriptorBudget::of(0)).unwrap().cpu_ns();
         while clock(self.pid()) != {
             std::thread::sleep(std::time::Duration::from_millis(5));
             clock(self.pid())
@@ -57,66 +57,66 @@ impl Drop for Function {
     }
 }
 
-/// The processes among which only these are read, whatever other tests start meanwhile.
+/// Reads only these processes, so that other tests do not interfere.
 fn only(functions: &[&Function], peak: Peak) -> Processes {
     let mut processes = Processes::of_children(peak);
-    processes.scanner.forget_all_but(functions.iter().map(|function| function.pid()).collect());
+    processes.scanner.restrict_to(functions.iter().map(|function| function.pid()).collect());
     processes
 }
 
-/// How many files `action` reads.
+/// The result of `action`, and the number of files that it reads.
 fn reads<T>(action: impl FnOnce() -> T) -> (T, usize) {
     let before = READS.get();
     let result = action();
     (result, READS.get() - before)
 }
 
-/// Titles are cut at 15 bytes, also in the middle of a letter.
+/// The kernel cuts names at 15 bytes, also inside a multi-byte character.
 #[test]
 fn a_process_with_any_name_is_measured() {
     let script = r"printf '\320\236\320\261\321\200\320\260\320\261\320\276\321\202\321' > /proc/$$/comm; printf x; read stop";
     let mut function = Function::start("sh", &["-c", script]);
-    function.hear();
+    function.wait_for_byte();
     let comm = std::fs::read(format!("/proc/{}/comm", function.pid())).unwrap();
     assert!(std::str::from_utf8(&comm).is_err(), "{comm:?}");
     let snapshot = only(&[&function], Peak::Sampled).read();
     assert!(snapshot.processes[0].resident_kib > 0 && snapshot.processes[0].threads.len() == 1);
 }
 
-/// A function may start as many processes as it likes.
+/// A function may start any number of processes.
 #[test]
 fn descriptors_and_reads_are_bounded_however_many_processes_there_are() {
-    let functions: Vec<Function> = (0..2 * MAX_HELD).map(|_| Function::start("cat", &[])).collect();
+    let functions: Vec<Function> = (0..2 * MAX_OPEN_FILES).map(|_| Function::start("cat", &[])).collect();
     let mut processes = only(&functions.iter().collect::<Vec<_>>(), Peak::Reset);
-    let mut looks = 0;
+    let mut readings = 0;
     loop {
         let snapshot = processes.read();
         let are_all = snapshot.processes.len() == functions.len();
-        assert_eq!(snapshot.are_unmet, !are_all, "that some are missing is said");
+        assert_eq!(snapshot.is_incomplete, !are_all, "missing processes are reported");
         if are_all {
             break;
         }
         processes.reset_peaks();
-        looks += 1;
-        assert!(looks <= functions.len() / MAX_MET + 8, "some are never found");
+        readings += 1;
+        assert!(readings <= functions.len() / MAX_NEW_PROCESSES + 8, "some processes are never found");
     }
-    assert!(processes.allowance.left() <= MAX_HELD);
-    let held = std::fs::read_dir("/proc/self/fd").unwrap();
-    let held = held.filter_map(|entry| entry.ok()?.path().read_link().ok());
+    assert!(processes.descriptor_budget.left() <= MAX_OPEN_FILES);
+    let open = std::fs::read_dir("/proc/self/fd").unwrap();
+    let open = open.filter_map(|entry| entry.ok()?.path().read_link().ok());
     let is_ours = |path: &std::path::PathBuf| {
         functions.iter().any(|function| path.starts_with(format!("/proc/{}", function.pid())))
     };
-    assert!(held.filter(is_ours).count() <= MAX_HELD);
-    // They rest, and their clocks say so; of the machine there is a little more.
+    assert!(open.filter(is_ours).count() <= MAX_OPEN_FILES);
+    // None ran, as their clocks show. Only the counters of the environment are read.
     let (snapshot, reads) = reads(|| processes.read());
     assert!(reads < 8, "{reads} files were read of processes that did not run");
-    assert!(snapshot.processes.iter().all(|process| process.resident_kib > 0 && !process.passed_over));
+    assert!(snapshot.processes.iter().all(|process| process.resident_kib > 0 && !process.clock_only));
     drop(functions);
     assert!(processes.read().processes.is_empty());
     assert!(
-        processes.allowance.left() > MAX_HELD / 2,
-        "what ended is let go: {}",
-        processes.allowance.left()
+        processes.descriptor_budget.left() > MAX_OPEN_FILES / 2,
+        "the files of ended processes are closed: {}",
+        processes.descriptor_budget.left()
     );
 }
 
@@ -139,13 +139,13 @@ def answer(b): pass";
     let clocks = |snapshot: &Snapshot| snapshot.processes.iter().map(|process| process.cpu_ns).sum::<u64>();
     let (end, reads) = reads(|| processes.read());
     assert!(reads < 200, "{reads} files were read");
-    assert!(end.processes.iter().any(|process| process.passed_over));
+    assert!(end.processes.iter().any(|process| process.clock_only));
     let measured = between(&start, &end);
     assert_eq!(measured.work.busy_us(), (clocks(&end) - clocks(&start)) / 1_000, "clocks are exact for all");
     assert!(measured.starved_inferred && measured.peak_sampled, "{measured:?}");
 }
 
-/// Most threads of large pools sleep.
+/// Most threads of large thread pools sleep.
 #[test]
 fn of_many_threads_those_are_read_that_ran() {
     let program = "threading.stack_size(65536)
@@ -171,7 +171,7 @@ def answer(b):
         measured = between(&start, &end);
         assert!(measured.work.busy_us() >= 30_000 && end.processes[0].live_threads == 402);
         if measured.starved_inferred {
-            assert!(invocation < 70, "the thread that works is never found");
+            assert!(invocation < 70, "the busy thread is never found");
             continue;
         }
         assert!(measured.work.top_busy_us * 100 >= measured.work.busy_us() * 90, "{measured:?}");
@@ -180,12 +180,12 @@ def answer(b):
     let start = processes.read();
     function.invoke();
     let (end, reads) = reads(|| processes.read());
-    assert!(reads < 16, "it is known who works, and {reads} files were read");
+    assert!(reads < 16, "the busy thread is known, and {reads} files were read");
     assert!(!between(&start, &end).starved_inferred);
-    // A look just before does not make the reading forget who worked.
+    // A sample before the reading does not change that.
     let start = processes.read();
     function.invoke();
-    processes.look_back();
+    processes.quick_sample();
     assert!(!between(&start, &processes.read()).starved_inferred);
 }
 
@@ -201,40 +201,40 @@ def answer(b):
     function.invoke();
     let snapshot = processes.read();
     assert_eq!(snapshot.processes[0].threads.len(), 100);
-    assert!(snapshot.processes[0].threads.iter().all(|thread| !thread.is_baseless && thread.run_ns > 0));
+    assert!(snapshot.processes[0].threads.iter().all(|thread| !thread.has_no_baseline && thread.run_ns > 0));
 }
 
-/// A runtime that is killed takes its counters with it.
+/// The counters of a killed runtime are lost.
 #[test]
-fn what_was_seen_of_a_process_stands_when_it_is_killed() {
+fn the_samples_of_a_killed_process_are_used() {
     let program = "held=[]
 def answer(b):
  held.append(b'x'*20_000_000)
  t=time.process_time()
  while time.process_time()-t<0.03: pass";
-    for look in [Processes::tick, Processes::look_back] {
+    for sample in [Processes::sample, Processes::quick_sample] {
         let mut function = Function::serve(program);
         let mut processes = only(&[&function], Peak::Reset);
         let start = processes.read();
         processes.reset_peaks();
-        assert!(processes.last_look().processes.is_empty(), "nothing was looked at");
+        assert!(processes.last_sample().processes.is_empty(), "there was no sample");
         function.invoke();
-        assert!(look(&mut processes));
+        assert!(sample(&mut processes));
         drop(function);
-        assert!(!look(&mut processes), "nothing lives");
-        let measured = between(&start, &processes.last_look());
+        assert!(!sample(&mut processes), "no process is alive");
+        let measured = between(&start, &processes.last_sample());
         assert!(measured.peak_kib > start.processes[0].resident_kib + 19_000, "{measured:?}");
         assert!(measured.peak_sampled && !measured.starved_inferred, "{measured:?}");
         assert!(measured.work.busy_us() >= 30_000 && measured.work.top_busy_us >= 30_000, "{measured:?}");
-        assert!(processes.read().processes.is_empty() && processes.last_look().processes.is_empty());
+        assert!(processes.read().processes.is_empty() && processes.last_sample().processes.is_empty());
     }
 }
 
-/// An extension may be a script that runs a program from anywhere, and a runtime may take care of its variables.
+/// An extension may be a script that runs a program in any folder, and a runtime may remove its variables.
 #[test]
-fn a_runtime_is_told_from_an_extension_by_any_sign() {
-    let runtime = Function::told(&["AWS_LAMBDA_RUNTIME_API", "_HANDLER"], "cat", &[]);
-    let extension = Function::told(&["AWS_LAMBDA_RUNTIME_API"], "cat", &[]);
+fn runtimes_and_extensions_are_distinguished_by_their_variables() {
+    let runtime = Function::with_variables(&["AWS_LAMBDA_RUNTIME_API", "_HANDLER"], "cat", &[]);
+    let extension = Function::with_variables(&["AWS_LAMBDA_RUNTIME_API"], "cat", &[]);
     let found = |functions: &[&Function]| {
         let mut processes = only(functions, Peak::Sampled);
         let first = processes.read();
@@ -242,6 +242,6 @@ fn a_runtime_is_told_from_an_extension_by_any_sign() {
         first.processes.iter().map(|process| process.identity.0).collect::<Vec<_>>()
     };
     assert_eq!(found(&[&runtime, &extension]), [runtime.pid()]);
-    let without_signs = Function::told(&[], "cat", &[]);
-    assert_eq!(found(&[&without_signs]), [without_signs.pid()], "something must be the runtime");
+    let without_variables = Function::with_variables(&[], "cat", &[]);
+    assert_eq!(found(&[&without_variables]), [without_variables.pid()], "one process must be the runtime");
 }

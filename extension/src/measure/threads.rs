@@ -1,95 +1,96 @@
-//! The threads of one process: which there are, and how long each ran and waited.
+//! The threads of one process: their list, and the run and wait times of each.
 //!
-//! All are read where they are few, as in ordinary runtimes. Of many only so many are read that they account for the
-//! CPU time of the process, those first that ran last: a thread that did not run cannot have waited either, because
-//! the kernel books a wait when it ends.
+//! In ordinary runtimes all threads are read. When there are many, threads are read only until they account for the CPU
+//! time of the process, beginning with those that ran most recently. A thread that did not run has no new wait time,
+//! because the kernel adds a wait when it ends.
 
 use std::cmp::Reverse;
 use std::fs;
 
-use super::files::{Allowance, View, read_once};
+use super::files::{DescriptorBudget, ReadBudget, ReadableFile, read_once};
 use super::parse;
 
-/// Threads whose context switches are read each time. That file is dear (6 µs), and a function with more
-/// busy threads than this is not understood by counting its switches.
+/// The most threads whose context switches are read each time. Reading that file takes 6 µs, and with more busy threads
+/// the switches do not explain much.
 const MAX_SWITCH_READS: usize = 4;
 
-/// A process with more threads has many. Ordinary runtimes have a dozen or two, large thread pools a hundred.
-const MANY: usize = 100;
+/// With more threads than this, not all are read. Ordinary runtimes have 10 to 20, large thread pools a hundred.
+const MANY_THREADS: usize = 100;
 
-/// The part of the process's CPU time, in hundredths, that accounts for all of it.
+/// The percentage of the process's CPU time at which no more threads are read.
 const ACCOUNTED_PERCENT: u128 = 99;
 
-/// A difference this small is no reason to look for more threads: the kernel books to a running thread only now and
-/// then what its process's clock shows at once.
-const NOT_BOOKED_NS: u64 = 500_000;
+/// The largest difference to the process's clock at which no more threads are read. The clock of the process is exact,
+/// and the kernel updates that of a running thread less often.
+const MAX_UNACCOUNTED_NS: u64 = 500_000;
 
-/// A thread that ran in so many of the last looks is read before others.
-const LATELY: u64 = 16;
+/// A thread that ran in one of this many last readings or samples is read before others.
+const RECENT_ROUNDS: u64 = 16;
 
-/// How often in a row the list of many threads is left as it is; listing 500 takes as long as all other reading.
-const MAX_LISTS_PUT_OFF: u32 = 16;
+/// How often in a row the list of many threads may be reused. Listing 500 threads takes as long as all other reads.
+const MAX_LISTS_SKIPPED: u32 = 16;
 
-/// One thread at one moment. Counters run since the thread began.
+/// One thread at one moment. Counters count from the start of the thread.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ThreadReading {
     /// Thread id.
     pub tid: i32,
     /// Nanoseconds on a CPU.
     pub run_ns: u64,
-    /// Nanoseconds runnable without one, throttled time included.
+    /// Nanoseconds runnable without a CPU, throttled time included.
     pub wait_ns: u64,
-    /// Times it was put on a CPU.
+    /// The number of time slices on a CPU.
     pub timeslices: u64,
-    /// Context switches it asked for.
+    /// Voluntary context switches.
     pub voluntary_switches: u64,
-    /// Context switches forced on it.
+    /// Involuntary context switches.
     pub involuntary_switches: u64,
-    /// It was not read at the reading before: what it did since then is not known.
-    pub is_baseless: bool,
+    /// It was not read at the previous reading, so its times since then are unknown.
+    pub has_no_baseline: bool,
 }
 
-/// How often a thread gave up its CPU and was put off it, since it began.
+/// The context switches of a thread since it began.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Switches {
     pub(super) voluntary: u64,
     pub(super) involuntary: u64,
 }
 
-/// How much is worth knowing.
+/// How many threads to read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Depth {
-    /// Every thread, unless there are many.
+    /// All threads, unless there are many.
     Full,
-    /// No more than accounts for the CPU time.
+    /// Only enough to account for the CPU time.
     Accounted,
 }
 
-/// An open view of a process's threads.
+/// Reads the threads of one process.
 #[derive(Debug)]
 pub(super) struct Threads {
     pid: i32,
     folder: String,
-    allowance: Allowance,
+    descriptor_budget: DescriptorBudget,
     threads: Vec<Thread>,
-    /// As the process's `stat` told when the list was made.
+    /// The number of threads in the process's `stat` when the list was made.
     count: u64,
-    lists_put_off: u32,
-    /// Counts the looks at the threads; the last of them that was a reading.
-    look: u64,
+    lists_skipped: u32,
+    /// Counts readings and samples.
+    round: u64,
+    /// The value of `round` at the last reading.
     reading_at: u64,
-    /// The places of those read at the last look.
+    /// The indices of the threads read in the last reading or sample.
     read: Vec<usize>,
 }
 
 #[derive(Debug)]
 struct Thread {
-    schedstat: View,
+    schedstat: ReadableFile,
     last: ThreadReading,
-    /// Its run time at the reading that was look number `base_at`; zero if it began since.
+    /// Its run time at the reading with number `base_at`; zero if it began since.
     base_ns: u64,
     base_at: u64,
-    /// The looks at which it was read last, and at which it was seen to have run.
+    /// The value of `round` when it was read last, and when it had run.
     read_at: u64,
     ran_at: u64,
     /// `timeslices` when the switches were read last.
@@ -97,63 +98,76 @@ struct Thread {
 }
 
 impl Threads {
-    /// The threads under `/proc/PID`, not listed yet.
-    pub(super) fn of(pid: i32, allowance: &Allowance) -> Self {
-        let (folder, allowance) = (format!("/proc/{pid}/task"), allowance.clone());
+    /// The threads of process `pid`, not listed yet.
+    pub(super) fn of(pid: i32, descriptor_budget: &DescriptorBudget) -> Self {
+        let (folder, descriptor_budget) = (format!("/proc/{pid}/task"), descriptor_budget.clone());
         let (threads, read) = (vec![], vec![]);
-        Self { pid, folder, allowance, threads, count: 0, lists_put_off: 0, look: 0, reading_at: 0, read }
+        Self {
+            pid,
+            folder,
+            descriptor_budget,
+            threads,
+            count: 0,
+            lists_skipped: 0,
+            round: 0,
+            reading_at: 0,
+            read,
+        }
     }
 
-    /// Lists the threads anew if some may have begun or ended since the last time; many, only `at_leisure` or when
-    /// that was put off too often.
-    pub(super) fn refresh(&mut self, count: u64, may_have_begun: bool, at_leisure: bool) {
-        if self.lists_put_off == 0 && !may_have_begun && count == self.count {
+    /// Lists the threads again if one may have begun or ended. A list of many threads is reused unless `may_list_many`, or
+    /// when it was reused too often.
+    pub(super) fn refresh(&mut self, count: u64, may_be_new: bool, may_list_many: bool) {
+        if self.lists_skipped == 0 && !may_be_new && count == self.count {
             return;
         }
-        let are_many = self.threads.len() > MANY;
-        if are_many && !at_leisure && self.lists_put_off < MAX_LISTS_PUT_OFF {
-            self.lists_put_off += 1;
+        let are_many = self.threads.len() > MANY_THREADS;
+        if are_many && !may_list_many && self.lists_skipped < MAX_LISTS_SKIPPED {
+            self.lists_skipped += 1;
             return;
         }
-        let listed_late = std::mem::take(&mut self.lists_put_off) > 0;
+        let was_skipped = std::mem::take(&mut self.lists_skipped) > 0;
         self.count = count;
         let Ok(entries) = fs::read_dir(&self.folder) else { return };
         let mut tids: Vec<i32> =
             entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect();
         tids.sort_unstable();
         self.threads.retain(|thread| tids.binary_search(&thread.last.tid).is_ok());
-        // Both rise; the new ones go to where they belong in one pass.
+        // Both are in ascending order, so one pass merges them.
         let known = std::mem::take(&mut self.threads);
         let mut known = known.into_iter().peekable();
         self.threads = tids
             .into_iter()
             .map(|tid| {
-                known.next_if(|thread| thread.last.tid == tid).unwrap_or_else(|| self.begun(tid, listed_late))
+                known.next_if(|thread| thread.last.tid == tid).unwrap_or_else(|| self.begun(tid, was_skipped))
             })
             .collect();
     }
 
-    fn begun(&self, tid: i32, listed_late: bool) -> Thread {
+    fn begun(&self, tid: i32, was_skipped: bool) -> Thread {
         Thread {
-            schedstat: View::of(self.path(tid, "schedstat"), &self.allowance),
+            schedstat: ReadableFile::of(self.path(tid, "schedstat"), &self.descriptor_budget),
             last: ThreadReading { tid, ..ThreadReading::default() },
             base_ns: 0,
-            // One that may have begun before the last reading has no base.
-            base_at: if listed_late { u64::MAX } else { self.reading_at },
+            // A thread that may have begun before the last reading has no baseline.
+            base_at: if was_skipped { u64::MAX } else { self.reading_at },
             read_at: 0,
             ran_at: 0,
             switches_at: 0,
         }
     }
 
-    /// Reads run and wait times; those of threads that ended meanwhile stay as they were. The process ran for `ran_ns`
-    /// since it was read last, if that is known; `dear` is how many files that are not held may be read, over all.
-    pub(super) fn read_times(&mut self, ran_ns: Option<u64>, depth: Depth, dear: &mut usize) {
-        self.look += 1;
+    /// Reads run and wait times; those of threads that ended stay. The process ran for `ran_ns` since its last reading, if
+    /// that is known.
+    pub(super) fn read_times(&mut self, ran_ns: Option<u64>, depth: Depth, budget: &mut ReadBudget) {
+        self.round += 1;
         self.read.clear();
-        if depth == Depth::Full && self.threads.len() <= MANY {
+        if depth == Depth::Full && self.threads.len() <= MANY_THREADS {
             for index in 0..self.threads.len() {
-                if self.threads[index].schedstat.is_held() || self.allowance.left() > 0 || take_one(dear) {
+                if self.threads[index].schedstat.is_open()
+                    || self.descriptor_budget.left() > 0
+                    || budget.take()
+                {
                     self.read_one(index);
                 }
             }
@@ -165,100 +179,101 @@ impl Threads {
         if is_enough(0) {
             return;
         }
-        // Those that ran last; of others, those not read for longest.
-        let lately = self.look.saturating_sub(LATELY);
+        // First the threads that ran recently, then those that were not read for the longest time.
+        let recent = self.round.saturating_sub(RECENT_ROUNDS);
         let (mut first, mut others): (Vec<usize>, Vec<usize>) =
-            (0..self.threads.len()).partition(|&index| self.threads[index].ran_at > lately);
+            (0..self.threads.len()).partition(|&index| self.threads[index].ran_at > recent);
         first.sort_unstable_by_key(|&index| Reverse(self.threads[index].ran_at));
-        let seen_ns = self.read_some(&first, 0, is_enough, dear);
-        if !first.is_empty() && ran_ns.is_some_and(|ran_ns| ran_ns.saturating_sub(seen_ns) <= NOT_BOOKED_NS) {
+        let seen_ns = self.read_some(&first, 0, is_enough, budget);
+        if !first.is_empty()
+            && ran_ns.is_some_and(|ran_ns| ran_ns.saturating_sub(seen_ns) <= MAX_UNACCOUNTED_NS)
+        {
             return;
         }
         others.sort_unstable_by_key(|&index| {
             let thread = &self.threads[index];
             (thread.read_at, Reverse(thread.ran_at), thread.last.tid)
         });
-        self.read_some(&others, seen_ns, is_enough, dear);
-        let wanting = |&&index: &&usize| {
+        self.read_some(&others, seen_ns, is_enough, budget);
+        let to_keep_open = |&&index: &&usize| {
             let thread = &self.threads[index];
-            !thread.schedstat.is_held() && thread.ran_at == self.look
+            !thread.schedstat.is_open() && thread.ran_at == self.round
         };
-        self.make_room(self.read.iter().filter(wanting).count());
+        self.make_room(self.read.iter().filter(to_keep_open).count());
     }
 
-    /// Reads these in order until it `is_enough`, as far as they are cheap or `dear` lasts; tells how much was seen.
+    /// Reads these in order until it `is_enough` or the budget is used. Returns the CPU time that they account for.
     fn read_some(
         &mut self,
         places: &[usize],
         mut seen_ns: u64,
         is_enough: impl Fn(u64) -> bool,
-        dear: &mut usize,
+        budget: &mut ReadBudget,
     ) -> u64 {
         for &index in places {
             if is_enough(seen_ns) {
                 break;
             }
-            if self.threads[index].schedstat.is_held() || take_one(dear) {
+            if self.threads[index].schedstat.is_open() || budget.take() {
                 seen_ns += self.read_one(index);
             }
         }
         seen_ns
     }
 
-    /// Reads one, and tells what it ran since the last reading as far as that is known.
+    /// Reads one. Returns its CPU time since the last reading; zero when unknown.
     fn read_one(&mut self, index: usize) -> u64 {
         let Some(thread) = self.threads.get_mut(index) else { return 0 };
         let has_base = thread.base_at == self.reading_at;
-        thread.read(self.look, has_base);
+        thread.read(self.round, has_base);
         self.read.push(index);
         if has_base { thread.last.run_ns - thread.base_ns } else { 0 }
     }
 
-    /// Releases the files of so many threads that have not run for longest, for others that do.
-    fn make_room(&mut self, wanted: usize) {
-        for _ in 0..wanted {
-            let held = self.threads.iter_mut().filter(|thread| thread.schedstat.is_held());
-            match held.min_by_key(|thread| thread.ran_at).filter(|thread| thread.ran_at < self.look) {
+    /// Closes the files of `count` threads that have not run for the longest time.
+    fn make_room(&mut self, count: usize) {
+        for _ in 0..count {
+            let open = self.threads.iter_mut().filter(|thread| thread.schedstat.is_open());
+            match open.min_by_key(|thread| thread.ran_at).filter(|thread| thread.ran_at < self.round) {
                 Some(thread) => thread.schedstat.release(),
                 None => return,
             }
         }
     }
 
-    /// Those that were read at the last look, by rising id.
+    /// The threads of the last reading or sample.
     pub(super) fn seen(&self) -> impl Iterator<Item = ThreadReading> + '_ {
         self.read.iter().filter_map(|&index| self.threads.get(index)).map(|thread| {
-            let is_baseless = thread.base_at != self.reading_at;
-            ThreadReading { is_baseless, ..thread.last }
+            let has_no_baseline = thread.base_at != self.reading_at;
+            ThreadReading { has_no_baseline, ..thread.last }
         })
     }
 
-    /// The same for a reading, which is where the next begins.
+    /// The same for a reading, which is the baseline of the next one; by ascending id.
     pub(super) fn readings(&mut self) -> Vec<ThreadReading> {
         self.read.sort_unstable();
         let readings = self.seen().collect();
-        self.reading_at = self.look;
+        self.reading_at = self.round;
         for &index in &self.read {
             if let Some(thread) = self.threads.get_mut(index) {
-                (thread.base_ns, thread.base_at) = (thread.last.run_ns, self.look);
+                (thread.base_ns, thread.base_at) = (thread.last.run_ns, self.round);
             }
         }
         readings
     }
 
-    /// How many there are.
+    /// The number of threads.
     pub(super) const fn count(&self) -> usize {
         self.threads.len()
     }
 
-    /// Lets others hold files: the process does not run.
+    /// Closes the files, because the process does not run.
     pub(super) fn release(&mut self) {
         self.threads.iter_mut().for_each(|thread| thread.schedstat.release());
     }
 
-    /// Reads context switches, too, of the threads that were put on a CPU most often since the
-    /// last time; a thread that was not cannot have switched. `first` are those of the process's first thread, when
-    /// they are known already.
+    /// Reads the context switches of the threads with the most time slices since the last time. A thread without a time
+    /// slice has no switch. `first` are those of the process's first thread, when they are known.
     pub(super) fn read_switches(&mut self, first: Option<Switches>) {
         let slices = |thread: &Thread| thread.last.timeslices.saturating_sub(thread.switches_at);
         let mut ran: Vec<(u64, usize)> = self
@@ -292,23 +307,17 @@ impl Threads {
 }
 
 impl Thread {
-    fn read(&mut self, look: u64, has_base: bool) {
-        // Of one that is read for the first time long after it began, nobody knows when it ran.
+    fn read(&mut self, round: u64, has_base: bool) {
+        // At the first reading of an older thread, the time when it ran is unknown.
         let is_known = self.read_at > 0 || has_base;
-        self.read_at = look;
+        self.read_at = round;
         if let Some([run_ns, wait_ns, timeslices]) = self.schedstat.read(parse::schedstat) {
             if is_known && run_ns > self.last.run_ns {
-                self.ran_at = look;
+                self.ran_at = round;
             }
-            // A counter of the kernel's does not fall; whatever shows one that does is not worth a panic.
+            // A counter of the kernel does not decrease. If one does, that is no reason to panic.
             let run_ns = run_ns.max(self.last.run_ns);
             self.last = ThreadReading { run_ns, wait_ns, timeslices, ..self.last };
         }
     }
-}
-
-fn take_one(dear: &mut usize) -> bool {
-    let left = dear.checked_sub(1);
-    *dear = left.unwrap_or_default();
-    left.is_some()
 }

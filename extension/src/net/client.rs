@@ -1,7 +1,6 @@
-//! HTTP over one kept connection to one server: what both Lambda's APIs and the collector need.
+//! An HTTP client with one kept connection to one server, for Lambda's APIs and the collector.
 //!
-//! On hyper's connection directly. Its pooling client brought 150 KB for connections that never number more
-//! than one.
+//! Built on hyper's connection. Its pooling client adds 150 KB, and there is never more than one connection.
 
 use std::cell::{Cell, OnceCell};
 use std::path::PathBuf;
@@ -15,53 +14,53 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use crate::net::connections::count_own_connection;
+use super::connections::count_own_connection;
 
 mod tls;
 
-/// Bytes of an answer that are read; those of Lambda, of the collector and of credentials are a few hundred.
+/// The largest answer in bytes. Answers of Lambda, the collector and the credentials endpoint have a few hundred.
 const MAX_ANSWER_BYTES: usize = 64 * 1024;
 
 /// A client of one server.
 pub struct Client {
     authority: Authority,
-    /// What comes before every path.
+    /// The prefix of every path.
     base: String,
     is_https: bool,
-    /// Authorities to trust beside the public ones.
+    /// Certificate authorities to trust in addition to the public ones.
     ca_file: Option<PathBuf>,
-    /// Made at the first connection: TLS set-up has no place in a cold start.
+    /// Created at the first connection, so that a cold start does not pay for it.
     tls: OnceCell<TlsConnector>,
-    /// The connection of the last exchange, when it ended well.
+    /// The connection of the last successful exchange.
     kept: Cell<Option<SendRequest<Full<Bytes>>>>,
 }
 
-/// An exchange failed before a whole answer came.
+/// Why there is no complete answer.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// The request could not be formed.
-    #[error("cannot form a request: {0}")]
+    /// The request is invalid.
+    #[error("cannot create the request: {0}")]
     Request(#[from] http::Error),
-    /// No connection: no route, no listener, no name, or no trust.
+    /// No connection: no route, no listener, no DNS record, or an untrusted certificate.
     #[error("cannot connect to {server}: {source}")]
     Connect {
         /// Host and port.
         server: String,
-        /// Why not.
+        /// The cause.
         source: std::io::Error,
     },
     /// The connection broke.
-    #[error("connection broke: {0}")]
+    #[error("the connection broke: {0}")]
     Broken(#[from] hyper::Error),
-    /// An answer that broke off or is far too long.
-    #[error("answer cannot be read: {0}")]
+    /// The answer is incomplete or too long.
+    #[error("cannot read the answer: {0}")]
     Answer(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
-/// The server's answer: its head, and its whole body.
+/// The server's answer: head and complete body.
 pub type Answer = (http::response::Parts, Bytes);
 
-/// What connections are made of, with and without TLS.
+/// A connection with or without TLS.
 trait Stream: hyper::rt::Read + hyper::rt::Write + Unpin {}
 impl<T: hyper::rt::Read + hyper::rt::Write + Unpin> Stream for T {}
 
@@ -72,8 +71,8 @@ impl std::fmt::Debug for Client {
 }
 
 impl Client {
-    /// A client of the server at `base`, an `http` or `https` URL with a host; requests are made to paths
-    /// under its own.
+    /// A client of the server at `base`, an `http` or `https` URL with a host. The path of `base` is the prefix of every
+    /// request's path.
     #[must_use]
     pub fn new(base: &Uri) -> Self {
         Self {
@@ -86,20 +85,20 @@ impl Client {
         }
     }
 
-    /// The same, trusting the certificate authorities of a PEM file beside the public ones.
+    /// Also trusts the certificate authorities in a PEM file.
     #[must_use]
     pub fn trusting(self, ca_file: Option<PathBuf>) -> Self {
         Self { ca_file, ..self }
     }
 
-    /// The server's host, and its port where the URL had one: the value of the `Host` header.
+    /// The host, with the port if the URL has one: the value of the `Host` header.
     #[must_use]
     pub fn host(&self) -> &str {
-        // Credentials in a URL are not for the server.
+        // User and password in the URL are not part of it.
         self.authority.as_str().rsplit_once('@').map_or(self.authority.as_str(), |(_, host)| host)
     }
 
-    /// Begins a request to `path`, which starts with a slash and goes under the base's.
+    /// A request builder for `path`, which starts with a slash and is appended to the base's path.
     pub fn request(&self, method: &str, path: &str) -> http::request::Builder {
         let path = format!("{}{path}", self.base);
         Request::builder()
@@ -108,10 +107,10 @@ impl Client {
             .header(header::HOST, self.host())
     }
 
-    /// Sends a request and reads the whole answer, on the kept connection if it still lives.
+    /// Sends a request and reads the complete answer. Uses the kept connection if it is still open.
     ///
     /// # Errors
-    /// [`ClientError`]; the next exchange then begins with a new connection.
+    /// [`ClientError`]. The next exchange then opens a new connection.
     pub async fn exchange(&self, request: Request<Full<Bytes>>) -> Result<Answer, ClientError> {
         let mut connection = match self.still_alive().await {
             Some(kept) => kept,
@@ -134,14 +133,14 @@ impl Client {
             ClientError::Connect { server, source }
         })?;
         let (connection, task) = handshake(stream).await?;
-        // Ends with the connection; how it ended shows in the exchange that needed it.
+        // Ends with the connection. An error is returned by the exchange.
         tokio::task::spawn_local(async move { drop(task.await) });
         Ok(connection)
     }
 
     async fn open(&self) -> std::io::Result<Box<dyn Stream>> {
         let port = self.authority.port_u16().unwrap_or(if self.is_https { 443 } else { 80 });
-        // An IPv6 address stands in brackets in a URL and nowhere else.
+        // Only URLs have brackets around an IPv6 address.
         let host = self.authority.host().trim_start_matches('[').trim_end_matches(']');
         let stream = TcpStream::connect((host, port)).await?;
         count_own_connection();

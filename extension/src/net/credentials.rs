@@ -1,4 +1,4 @@
-//! AWS credentials of the function: from variables, or from the container endpoint that SnapStart has instead.
+//! AWS credentials of the function: from environment variables, or from the container endpoint that SnapStart uses.
 
 use std::cell::RefCell;
 use std::fmt::Debug;
@@ -13,17 +13,17 @@ use crate::net::client::{Client, ClientError};
 use crate::settings::Variables;
 use crate::timestamp;
 
-/// Credentials are fetched anew when so little of their life is left: enough for a delivery's slowest try,
-/// and for a clock that is minutes off.
+/// Credentials are renewed this long before they expire, in microseconds: enough for the slowest try of a delivery and a
+/// clock that is wrong by minutes.
 const REFRESH_BEFORE_US: u64 = 300 * 1_000_000;
 
-/// Who signs. Never printed.
+/// Access key, secret key and session token. Never printed.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Credentials {
     access_key: String,
     secret_key: String,
     session_token: Option<String>,
-    /// Microseconds since the Unix epoch; `None` for those that outlive the environment.
+    /// Microseconds since the Unix epoch; `None` when they do not expire.
     expires_us: Option<u64>,
 }
 
@@ -40,62 +40,62 @@ impl Credentials {
         Self { access_key, secret_key, session_token, expires_us: None }
     }
 
-    /// The access key's id, which is not secret.
+    /// The access key id, which is not secret.
     #[must_use]
     pub fn access_key(&self) -> &str {
         &self.access_key
     }
 
-    /// The secret, for the signature alone.
+    /// The secret key, only for signatures.
     #[must_use]
     pub fn secret_key(&self) -> &str {
         &self.secret_key
     }
 
-    /// The session's token, for its header.
+    /// The session token, for its header.
     #[must_use]
     pub fn session_token(&self) -> Option<&str> {
         self.session_token.as_deref()
     }
 
-    fn lasts_until(&self, moment_us: u64) -> bool {
-        self.expires_us.is_none_or(|expires_us| expires_us > moment_us)
+    fn valid_at(&self, time_us: u64) -> bool {
+        self.expires_us.is_none_or(|expires_us| expires_us > time_us)
     }
 }
 
-/// No credentials to sign with. What is secret is in none of these.
+/// Why there are no credentials. Has no secrets.
 #[derive(Debug, thiserror::Error)]
 pub enum CredentialsError {
-    /// Nothing is set.
+    /// No variable names credentials.
     #[error(
-        "there are no credentials: neither AWS_ACCESS_KEY_ID with AWS_SECRET_ACCESS_KEY nor AWS_CONTAINER_CREDENTIALS_FULL_URI is set"
+        "no credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_CONTAINER_CREDENTIALS_FULL_URI"
     )]
     Missing,
-    /// The endpoint would hear the token in the clear, somewhere.
+    /// The token would be sent over the network without encryption.
     #[error(
         "AWS_CONTAINER_CREDENTIALS_FULL_URI must be an https:// URL, or an http:// URL of this environment"
     )]
     Endpoint,
-    /// The token's file.
+    /// The file with the token.
     #[error("cannot read AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE {path}: {source}")]
     TokenFile {
         /// Its path.
         path: String,
-        /// Why not.
+        /// The cause.
         source: std::io::Error,
     },
     /// No answer.
-    #[error("credentials cannot be fetched: {0}")]
+    #[error("cannot fetch credentials: {0}")]
     Transport(#[from] ClientError),
     /// A refusal.
-    #[error("the credentials endpoint answers {0}")]
+    #[error("the credentials endpoint answered {0}")]
     Refused(StatusCode),
-    /// An answer of another shape.
-    #[error("the credentials endpoint answers in a shape that is not known")]
+    /// The answer cannot be decoded.
+    #[error("cannot decode the answer of the credentials endpoint")]
     Shape,
 }
 
-/// Where credentials come from, and those that came last.
+/// The source of credentials, and the latest ones.
 #[derive(Debug)]
 pub struct Provider {
     source: Source,
@@ -108,11 +108,11 @@ enum Source {
     Container { client: Client, token: Token },
 }
 
-/// The container endpoint's own credential.
+/// The authorization token for the container endpoint.
 enum Token {
     None,
     Value(String),
-    /// Read at every fetch: whoever wrote it may replace it.
+    /// Read at every fetch, because its content may be replaced.
     File(String),
 }
 
@@ -123,7 +123,7 @@ impl Debug for Token {
 }
 
 impl Provider {
-    /// The source that the variables name; keys first, then the container endpoint, as AWS's SDKs have it.
+    /// The source in the variables: keys first, then the container endpoint, in the order of AWS's SDKs.
     ///
     /// # Errors
     /// [`CredentialsError::Missing`], or [`CredentialsError::Endpoint`].
@@ -137,7 +137,7 @@ impl Provider {
         let uri = get("AWS_CONTAINER_CREDENTIALS_FULL_URI").ok_or(CredentialsError::Missing)?;
         let platform = get("AWS_LAMBDA_RUNTIME_API").unwrap_or_default();
         let uri: Uri = uri.parse().map_err(|_| CredentialsError::Endpoint)?;
-        if !may_hear_the_token(&uri, &platform) {
+        if !may_receive_token(&uri, &platform) {
             return Err(CredentialsError::Endpoint);
         }
         let token = match get("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE") {
@@ -148,17 +148,18 @@ impl Provider {
         Ok(Self { source, current: RefCell::new(None) })
     }
 
-    /// Credentials that are good now; fetched when there are none, or when they are about to expire.
+    /// Valid credentials. Fetches new ones if there are none or if they expire soon. `now_us` is microseconds since the
+    /// Unix epoch.
     ///
     /// # Errors
-    /// [`CredentialsError`] when there are none, not even old ones that are still good.
+    /// [`CredentialsError`] when the fetch fails and the latest ones have expired.
     pub async fn current(&self, now_us: u64) -> Result<Rc<Credentials>, CredentialsError> {
         let known = self.current.borrow().clone();
         let Source::Container { client, token } = &self.source else {
             return known.ok_or(CredentialsError::Missing);
         };
         if let Some(known) = &known
-            && known.lasts_until(now_us.saturating_add(REFRESH_BEFORE_US))
+            && known.valid_at(now_us.saturating_add(REFRESH_BEFORE_US))
         {
             return Ok(Rc::clone(known));
         }
@@ -168,15 +169,15 @@ impl Provider {
                 self.current.replace(Some(Rc::clone(&fresh)));
                 Ok(fresh)
             }
-            (Err(error), Some(known)) if known.lasts_until(now_us) => {
-                tracing::info!(%error, "signing with the credentials there are");
+            (Err(error), Some(known)) if known.valid_at(now_us) => {
+                tracing::info!(%error, "cannot renew credentials: using the present ones until they expire");
                 Ok(known)
             }
             (Err(error), _) => Err(error),
         }
     }
 
-    /// The credentials were refused: fetch others next time, if there is where from.
+    /// The credentials were rejected: fetches new ones the next time, if the source allows it.
     pub fn forget(&self) {
         if matches!(self.source, Source::Container { .. }) {
             self.current.replace(None);
@@ -184,9 +185,9 @@ impl Provider {
     }
 }
 
-/// Whether the token may be sent there: encrypted, or to this very environment, or to the addresses that
-/// AWS's containers have for this.
-fn may_hear_the_token(uri: &Uri, platform: &str) -> bool {
+/// Whether the token may be sent to `uri`: with encryption, inside this environment, or to the addresses that AWS uses for
+/// container credentials.
+fn may_receive_token(uri: &Uri, platform: &str) -> bool {
     let Some(authority) = uri.authority() else { return false };
     let host = authority.host().trim_start_matches('[').trim_end_matches(']');
     let is_local = match host.parse::<IpAddr>() {
@@ -202,7 +203,7 @@ fn may_hear_the_token(uri: &Uri, platform: &str) -> bool {
     }
 }
 
-/// What the endpoint answers.
+/// The answer of the endpoint.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Answer {
@@ -229,7 +230,7 @@ async fn fetch(client: &Client, token: &Token) -> Result<Credentials, Credential
         request.body(Full::default()).map_err(ClientError::from)
     };
     let (head, body) = match client.exchange(exchange()?).await {
-        // The connection died in the freeze.
+        // The connection broke during the freeze.
         Err(ClientError::Broken(_)) => client.exchange(exchange()?).await?,
         answer => answer?,
     };

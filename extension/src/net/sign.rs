@@ -1,37 +1,37 @@
-//! AWS Signature Version 4, as much as one POST to a Lambda function URL needs.
+//! AWS Signature Version 4, for a POST to a Lambda function URL.
 //!
-//! AWS's own SDK would make the layer two to three times as large; this is two hash functions that TLS has
-//! linked already, and held to AWS's published test suite and to botocore.
+//! AWS's SDK would make the layer two to three times as large. This module uses two hash functions that TLS links anyway,
+//! and is tested with AWS's published test suite and against botocore.
 
 use std::fmt::Write;
 
 use ring::{digest, hmac};
 
-use crate::net::credentials::Credentials;
+use super::credentials::Credentials;
 
 const ALGORITHM: &str = "AWS4-HMAC-SHA256";
 
-/// What is signed of a request.
+/// The signed parts of a request.
 #[derive(Debug, Clone, Copy)]
 pub struct ToSign<'a> {
-    /// Its method.
+    /// The HTTP method.
     pub method: &'a str,
-    /// Its path as it is sent; requests have no query.
+    /// The path as sent. There is no query.
     pub path: &'a str,
-    /// Headers to sign, `host` and `x-amz-date` among them: lower-case names in rising order, values as sent.
+    /// The signed headers with `host` and `x-amz-date`: lower-case names in ascending order, values as sent.
     pub headers: &'a [(&'a str, &'a str)],
-    /// Its body as it is sent.
+    /// The body as sent.
     pub body: &'a [u8],
 }
 
-/// Where and when a signature is good.
+/// The time, region and service for which a signature is valid.
 #[derive(Debug, Clone, Copy)]
 pub struct Scope<'a> {
     /// `20150830T123600Z`: the value of `x-amz-date`.
     pub time: &'a str,
     /// AWS region.
     pub region: &'a str,
-    /// AWS's name of the service: `lambda` for function URLs.
+    /// The name of the service: `lambda` for function URLs.
     pub service: &'a str,
 }
 
@@ -62,7 +62,7 @@ fn canonical_request(request: &ToSign<'_>, signed_headers: &str) -> String {
     text
 }
 
-/// The path without empty and dot segments, encoded once more than it is sent, as every service but S3 has it.
+/// The path without empty and dot segments, percent-encoded once more, as every service except S3 requires.
 fn canonical_path(path: &str) -> String {
     let mut segments: Vec<&str> = vec![];
     for segment in path.split('/') {
@@ -79,7 +79,7 @@ fn canonical_path(path: &str) -> String {
             if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
                 encoded.push(char::from(byte));
             } else {
-                // Writing to a string does not fail.
+                // Writing to a string cannot fail.
                 let _ = write!(encoded, "%{byte:02X}");
             }
         }

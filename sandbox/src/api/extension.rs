@@ -12,8 +12,9 @@ use serde::Deserialize;
 use serde_json::json;
 use uuid::Uuid;
 
-use super::error::{ApiError, accepted};
+use super::accepted;
 use crate::environment::Shared;
+use crate::environment::api_error::ApiError;
 use crate::environment::extension::EventSet;
 
 pub(super) const IDENTIFIER: &str = "lambda-extension-identifier";

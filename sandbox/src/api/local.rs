@@ -1,4 +1,4 @@
-//! Endpoints that tell an environment about itself: container credentials and metadata.
+//! Endpoints inside an environment for container credentials and metadata.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,12 +9,12 @@ use axum::{Json, Router};
 use http::{HeaderMap, StatusCode, header};
 use serde_json::{Value, json};
 
-use super::error::ApiError;
 use crate::environment::Shared;
+use crate::environment::api_error::ApiError;
 use crate::environment::variables::{ACCESS_KEY_ID, SECRET};
 use crate::time::{iso_ms, now};
 
-/// Life of handed-out credentials.
+/// Lifetime of the returned credentials.
 const CREDENTIALS_LIFE: Duration = Duration::from_secs(6 * 3600);
 
 pub(super) fn routes() -> Router<Arc<Shared>> {
@@ -31,7 +31,7 @@ fn authorize(environment: &Shared, headers: &HeaderMap) -> Result<(), ApiError> 
     Err(ApiError::new(StatusCode::UNAUTHORIZED, "Unauthorized", "the bearer token is missing or wrong"))
 }
 
-/// What SnapStart functions have instead of keys in variables.
+/// SnapStart functions get credentials here, and not in environment variables.
 async fn credentials(
     State(environment): State<Arc<Shared>>,
     headers: HeaderMap,

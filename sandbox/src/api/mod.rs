@@ -1,6 +1,5 @@
-//! The APIs an environment's processes talk to, on one address per environment.
+//! The APIs that the processes of an environment use, on one address per environment.
 
-pub mod error;
 mod extension;
 mod local;
 mod response;
@@ -9,9 +8,10 @@ mod telemetry;
 
 use std::sync::Arc;
 
-use axum::Router;
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::serve::ListenerExt;
+use axum::{Json, Router};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
@@ -27,7 +27,7 @@ pub fn serve(listener: TcpListener, environment: Arc<Shared>) -> JoinHandle<()> 
         .merge(local::routes())
         .fallback(|| async { (http::StatusCode::NOT_FOUND, "404 page not found\n") })
         .with_state(environment);
-    // Answers are small and latency is what the sandbox is judged by.
+    // Responses are small, and latency is what matters.
     let listener = listener.tap_io(|stream| {
         let _ = stream.set_nodelay(true);
     });
@@ -36,4 +36,9 @@ pub fn serve(listener: TcpListener, environment: Arc<Shared>) -> JoinHandle<()> 
             tracing::error!(%error, "an environment's API stopped");
         }
     })
+}
+
+/// `{"status":"OK"}` with status 202, the answer to reported errors and responses.
+pub(super) fn accepted() -> Response {
+    (http::StatusCode::ACCEPTED, Json(serde_json::json!({"status": "OK"}))).into_response()
 }

@@ -1,4 +1,4 @@
-//! `POST invocation/{id}/response`: in one piece, or streamed to the caller as it is made.
+//! `POST invocation/{id}/response`: buffered, or streamed to the caller.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,27 +14,28 @@ use http_body_util::BodyExt;
 use serde_json::json;
 use tokio::sync::mpsc;
 
-use super::error::{ApiError, accepted};
+use super::accepted;
 use super::extension::header;
 use super::runtime::{BodyError, INVOCATION_ID, MAX_RESPONSE_BYTES, error_type, read};
 use crate::environment::Shared;
+use crate::environment::api_error::ApiError;
 use crate::environment::invocation::InvokeResult;
 use crate::environment::state::Answer;
 
 /// Largest streamed response (Lambda quota, 2025).
 const MAX_STREAMED_BYTES: u64 = 200 * 1024 * 1024;
 
-/// Bytes of a streamed response that Lambda lets through at any speed.
+/// Bytes of a streamed response that Lambda sends without a rate limit.
 const BURST_BYTES: u64 = 6 * 1024 * 1024;
 
-/// Speed of the rest, bytes a second.
+/// Rate limit for the rest, bytes per second.
 const BYTES_PER_SECOND: u64 = 2 * 1024 * 1024;
 
 const MODE: &str = "lambda-runtime-function-response-mode";
 const ERROR_TYPE_TRAILER: &str = "lambda-runtime-function-error-type";
 const ERROR_BODY_TRAILER: &str = "lambda-runtime-function-error-body";
 
-/// What the caller gets instead of a response that is too large.
+/// Error type for the caller when the response is too large.
 const TOO_LARGE: &str = "Function.ResponseSizeTooLarge";
 
 pub(super) async fn response(
@@ -44,7 +45,7 @@ pub(super) async fn response(
     body: Body,
 ) -> Result<Response, ApiError> {
     let attempt = header(&headers, INVOCATION_ID).map(str::to_owned);
-    let post = Post { environment, request_id, attempt };
+    let post = ResponseUpload { environment, request_id, attempt };
     match header(&headers, MODE) {
         None => {
             post.begin()?;
@@ -62,15 +63,15 @@ pub(super) async fn response(
     }
 }
 
-/// One response on its way in.
-struct Post {
+/// One response that a runtime posts.
+struct ResponseUpload {
     environment: Arc<Shared>,
     request_id: String,
     attempt: Option<String>,
 }
 
-impl Post {
-    /// The response starts. Where its parts go, if the caller takes parts.
+impl ResponseUpload {
+    /// The response starts. Returns the channel for its parts if the caller streams.
     fn begin(&self) -> Result<Option<mpsc::Sender<Bytes>>, ApiError> {
         self.environment.change(|state| {
             let known =
@@ -80,8 +81,8 @@ impl Post {
         })
     }
 
-    /// Bytes that came before a failure are told, too.
-    fn tell_progress(&self, produced_bytes: u64) {
+    /// Records the bytes received so far, which are also reported after a failure.
+    fn record_progress(&self, produced_bytes: u64) {
         self.environment.change(|state| {
             if let Some(known) = state.in_flight.get_mut(&self.request_id) {
                 known.on_part(produced_bytes);
@@ -116,7 +117,7 @@ impl Post {
         }
     }
 
-    /// Passes parts on as they come, at Lambda's speed, and at the end what the trailers say of an error.
+    /// Forwards parts as they arrive, at Lambda's rate, and at the end the error in the trailers, if any.
     async fn streamed(&self, mut body: Body, chunks: mpsc::Sender<Bytes>) -> Result<Response, ApiError> {
         let started = Instant::now();
         let mut sent = 0;
@@ -130,11 +131,11 @@ impl Post {
                         return Err(self.refuse_size(MAX_STREAMED_BYTES)?);
                     }
                     let pause = allowed_after(sent).saturating_sub(started.elapsed());
-                    // Even a sleep of no time takes up to a millisecond.
+                    // Even a sleep of zero takes up to a millisecond.
                     if !pause.is_zero() {
                         tokio::time::sleep(pause).await;
                     }
-                    self.tell_progress(sent);
+                    self.record_progress(sent);
                     // A caller that hung up does not change what the function does.
                     let _ = chunks.send(data).await;
                 }
@@ -147,7 +148,7 @@ impl Post {
         Ok(accepted())
     }
 
-    /// A streamed response to a caller that wants it in one piece, whose limit then holds.
+    /// A streamed response for a caller that does not stream; the limit of buffered responses applies.
     async fn collected(&self, mut body: Body) -> Result<Response, ApiError> {
         let mut payload = BytesMut::new();
         let mut trailers = HeaderMap::new();
@@ -167,15 +168,15 @@ impl Post {
         Ok(accepted())
     }
 
-    /// Ends an invocation whose response is too large; the runtime's answer.
+    /// Ends an invocation whose response is too large. Returns the error for the runtime.
     fn refuse_size(&self, limit: u64) -> Result<ApiError, ApiError> {
-        let told = format!("Response payload size exceeded maximum allowed payload size ({limit} bytes).");
-        self.end_with_error(TOO_LARGE, &told, limit)?;
+        let error = format!("Response payload size exceeded maximum allowed payload size ({limit} bytes).");
+        self.end_with_error(TOO_LARGE, &error, limit)?;
         let message = format!("Exceeded maximum allowed payload size ({limit} bytes).");
         Ok(ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLarge", message))
     }
 
-    /// Ends an invocation whose runtime stopped in the middle of its response, part of which is with the caller.
+    /// Ends an invocation whose runtime stopped before its response was complete. The caller may have a part of it.
     fn break_off(&self, produced_bytes: u64) -> Result<ApiError, ApiError> {
         let (error_type, message) = ("Runtime.TruncatedResponse", "Response ended before it was complete");
         self.end_with_error(error_type, message, produced_bytes)?;
@@ -191,7 +192,7 @@ fn error_of(trailers: &HeaderMap) -> Option<InvokeResult> {
     Some(InvokeResult { payload: payload.into(), error_type: Some(error_type(trailers)) })
 }
 
-/// How long after its start a response may have sent this much.
+/// The earliest time after its start at which a response may have sent this many bytes.
 fn allowed_after(bytes: u64) -> Duration {
     let beyond = bytes.saturating_sub(BURST_BYTES);
     Duration::from_nanos(beyond.saturating_mul(1_000_000_000 / BYTES_PER_SECOND))

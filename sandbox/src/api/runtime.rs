@@ -11,17 +11,18 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 
-use super::error::{ApiError, accepted};
+use super::accepted;
 use super::extension::header;
 use super::response::response;
 use crate::environment::Shared;
-use crate::environment::invocation::Delivery;
+use crate::environment::api_error::ApiError;
+use crate::environment::invocation::NextInvocation;
 use crate::environment::state::Answer;
 
 /// Largest response of a buffered invocation: 6 MiB and 100 bytes.
 pub(super) const MAX_RESPONSE_BYTES: usize = 6 * 1024 * 1024 + 100;
 
-/// Which attempt at a request an answer belongs to, if the runtime says so.
+/// Header with the attempt that a response belongs to; optional.
 pub(super) const INVOCATION_ID: &str = "lambda-runtime-invocation-id";
 
 pub(super) fn routes() -> Router<Arc<Shared>> {
@@ -36,7 +37,8 @@ pub(super) fn routes() -> Router<Arc<Shared>> {
 
 async fn next(State(environment): State<Arc<Shared>>) -> Result<Response, ApiError> {
     let waiting = environment.change(|state| state.runtime_next())?;
-    let Delivery { invocation, invocation_id, deadline_ms } = waiting.await.map_err(|_| ApiError::ended())?;
+    let NextInvocation { invocation, invocation_id, deadline_ms } =
+        waiting.await.map_err(|_| ApiError::ended())?;
     let mut builder = Response::builder()
         .header("Content-Type", "application/json")
         .header("Lambda-Runtime-Aws-Request-Id", &invocation.request_id)
@@ -108,7 +110,8 @@ async fn restore_error(
     Ok(accepted())
 }
 
-/// The declared type if it has the form `Runtime.Reason` or `Function.Reason`, else the unknown of its kind.
+/// The declared type if it has the form `Runtime.Reason` or `Function.Reason`, else `Runtime.Unknown` or
+/// `Function.Unknown`.
 pub(super) fn error_type(headers: &HeaderMap) -> String {
     let declared = header(headers, "lambda-runtime-function-error-type").unwrap_or_default();
     let reason = declared.strip_prefix("Runtime.").or_else(|| declared.strip_prefix("Function."));

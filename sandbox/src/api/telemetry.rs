@@ -1,4 +1,4 @@
-//! Telemetry API, version 2022-07-01, and what is left of the Logs API it replaced.
+//! Telemetry API, version 2022-07-01, and the answer to the Logs API that it replaced.
 
 use std::sync::Arc;
 
@@ -10,9 +10,9 @@ use axum::routing::put;
 use http::{HeaderMap, StatusCode};
 use serde_json::json;
 
-use super::error::ApiError;
 use super::extension::{IDENTIFIER, header};
 use crate::environment::Shared;
+use crate::environment::api_error::ApiError;
 use crate::telemetry::subscription::Subscription;
 
 pub(super) fn routes() -> Router<Arc<Shared>> {
@@ -31,7 +31,7 @@ async fn subscribe(
     })?;
     if let Some(status) = environment.faults.settings().refuse_subscription {
         let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        // The words of AWS's emulator, which cannot deliver telemetry.
+        // The message of AWS's emulator, which does not support telemetry.
         let message = "Telemetry API is not supported";
         return Err(ApiError::new(status, "Telemetry.NotSupported", message));
     }

@@ -44,15 +44,15 @@ pub(super) fn make(directory: &Path) -> Result<(), CgroupError> {
     })
 }
 
-/// Ends what runs in `directory` and its sub-groups and removes them. Retries for two seconds: a killed process
-/// leaves its group only when the kernel has taken it apart. What may not be removed stays, without a wait.
+/// Kills all processes in `directory` and its sub-groups, and removes the groups. Retries for two seconds: a killed
+/// process leaves its group only when the kernel has released it. Returns immediately if a group must not be removed.
 pub(super) fn remove(directory: &Path) {
     for _ in 0..200 {
         match sweep(directory) {
             Ok(()) => return,
             Err(error) if is_in_use(&error) => thread::sleep(Duration::from_millis(10)),
             Err(error) => {
-                tracing::debug!(directory = %directory.display(), %error, "control group left alone");
+                tracing::debug!(directory = %directory.display(), %error, "control group is not removed");
                 return;
             }
         }
@@ -61,8 +61,8 @@ pub(super) fn remove(directory: &Path) {
 }
 
 fn sweep(directory: &Path) -> io::Result<()> {
-    // In version 1 a frozen process does not die, so thaw before the kill; only the freezer's tree has the
-    // file. In version 2 it dies where it stands.
+    // In version 1 a frozen process does not end, so thaw before the kill; only the freezer's tree has the
+    // file. In version 2 a frozen process ends immediately.
     let _ = write(directory, "freezer.state", "THAWED");
     for process in processes(directory) {
         let _ = kill(Pid::from_raw(process), Signal::SIGKILL);
@@ -78,7 +78,7 @@ fn is_in_use(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::ResourceBusy | io::ErrorKind::DirectoryNotEmpty)
 }
 
-/// Removes the groups in `parent` of sandboxes that are no more.
+/// Removes the groups in `parent` whose sandbox has ended.
 pub(super) fn remove_leftovers(parent: &Path) {
     for directory in children(parent) {
         let owner = directory.file_name().and_then(|name| Owner::parse(&name.to_string_lossy()));

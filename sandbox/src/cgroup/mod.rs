@@ -1,7 +1,7 @@
 //! Limits and accounting of one environment, by control groups.
 //!
 //! Version 1 and version 2 hierarchies are behind [`Group`]. Where a controller is missing or not writable the
-//! corresponding limit is off, and [`Hierarchy::missing`] says so: nothing is silently approximated.
+//! corresponding limit is off, and [`Hierarchy::missing`] lists the controller. Nothing is approximated.
 
 mod files;
 mod owner;
@@ -25,24 +25,24 @@ const MINIMUM_QUOTA_US: u64 = 1_000;
 /// Processes and threads an environment may have (Lambda quotas).
 const MAX_TASKS: u32 = 1024;
 
-/// How long a freeze or thaw may take to be reported complete. Tasks in uninterruptible sleep delay it.
-const FREEZER_PATIENCE: Duration = Duration::from_secs(2);
+/// Time limit for a freeze or thaw to complete. Tasks in uninterruptible sleep delay it.
+const FREEZER_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A control group operation that failed.
 #[derive(Debug, Error)]
 pub enum CgroupError {
     #[error("cannot {action} {path}")]
     File { action: &'static str, path: PathBuf, source: io::Error },
-    #[error("{path} did not become {state} within {FREEZER_PATIENCE:?}")]
+    #[error("{path} did not become {state} within {FREEZER_TIMEOUT:?}")]
     FreezerStuck { path: PathBuf, state: &'static str },
 }
 
-/// CPU accounting since the group was made.
+/// CPU counters since the group was created.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CpuUsage {
     /// CPU time consumed, nanoseconds.
     pub usage_ns: u64,
-    /// Enforcement periods that have elapsed while the group had something to run.
+    /// Periods in which the group had threads that were ready to run.
     pub periods: u64,
     /// Periods in which it ran out of quota.
     pub throttled_periods: u64,
@@ -51,7 +51,7 @@ pub struct CpuUsage {
 }
 
 impl CpuUsage {
-    /// What was added since `earlier`.
+    /// The difference to `earlier`.
     pub fn since(self, earlier: CpuUsage) -> CpuUsage {
         CpuUsage {
             usage_ns: self.usage_ns.saturating_sub(earlier.usage_ns),
@@ -77,7 +77,8 @@ enum Backend {
 }
 
 impl Hierarchy {
-    /// Finds what is mounted and writable, removes what dead sandboxes left, and makes this one's own parent.
+    /// Finds the mounted and writable hierarchies, removes the groups of sandboxes that have ended, and creates this
+    /// sandbox's parent group.
     pub fn detect() -> Hierarchy {
         let owner = Owner::current();
         if let Some(hierarchy) = v2::Hierarchy::detect(&owner) {
@@ -100,7 +101,7 @@ impl Hierarchy {
         &self.missing
     }
 
-    /// Which version is in use, for people.
+    /// The version in use, for log messages.
     pub fn version(&self) -> &'static str {
         match self.backend {
             Backend::V1(_) => "cgroup v1",
@@ -118,7 +119,7 @@ impl Hierarchy {
         }))
     }
 
-    /// Removes the parent made by [`Hierarchy::detect`], with what may still be in it.
+    /// Removes the parent group that [`Hierarchy::detect`] created, and everything in it.
     pub fn remove(&self) {
         match &self.backend {
             Backend::V1(hierarchy) => hierarchy.remove(),
@@ -155,7 +156,7 @@ impl Group {
         delegate!(self, group => group.entrances(), Vec::new())
     }
 
-    /// A file, and what to write into it, that lets processes go on when the sandbox no longer can.
+    /// A file and the value to write to it to thaw the processes. The supervisor uses it when the sandbox has ended.
     pub fn thaw_file(&self) -> Option<(PathBuf, String)> {
         delegate!(self, group => group.thaw_file(), None)
     }
@@ -181,12 +182,12 @@ impl Group {
         delegate!(self, group => group.freeze(), Ok(()))
     }
 
-    /// Lets every process of the group go on.
+    /// Continues every process of the group.
     pub fn thaw(&self) -> Result<(), CgroupError> {
         delegate!(self, group => group.thaw(), Ok(()))
     }
 
-    /// CPU accounting; `None` where the kernel keeps none.
+    /// CPU counters; `None` where the kernel has none.
     pub fn cpu(&self) -> Option<CpuUsage> {
         delegate!(self, group => group.cpu(), None)
     }
@@ -196,7 +197,7 @@ impl Group {
         delegate!(self, group => group.memory_peak(), None)
     }
 
-    /// Starts a new peak. `false` when the kernel cannot.
+    /// Resets the peak. `false` when the kernel does not support it.
     pub fn reset_memory_peak(&self) -> bool {
         delegate!(self, group => group.reset_memory_peak(), false)
     }
@@ -216,7 +217,7 @@ impl Group {
         delegate!(self, group => files::processes(group.directory()), Vec::new())
     }
 
-    /// Removes the group. Its processes must have ended; the kernel may take a moment to notice.
+    /// Removes the group. Its processes must have ended. The kernel may need some milliseconds to release it.
     pub fn remove(&self) {
         delegate!(self, group => group.remove(), ());
     }
@@ -232,7 +233,7 @@ fn quota_us(vcpus: f64) -> u64 {
 fn await_freezer(path: &Path, state: &'static str, reached: impl Fn() -> bool) -> Result<(), CgroupError> {
     let started = Instant::now();
     while !reached() {
-        if started.elapsed() > FREEZER_PATIENCE {
+        if started.elapsed() > FREEZER_TIMEOUT {
             return Err(CgroupError::FreezerStuck { path: path.to_owned(), state });
         }
         std::thread::sleep(Duration::from_micros(50));

@@ -1,11 +1,11 @@
-//! Names that tell which sandbox process a leftover belongs to, and whether that process still lives.
+//! Names of groups and folders that contain the sandbox process that created them.
 
 use std::fs;
 
-/// Prefix of everything a sandbox makes outside its data folder.
+/// Prefix of all names that a sandbox creates outside its data folder.
 const PREFIX: &str = "lambda-sandbox.";
 
-/// A sandbox process, told from later ones with the same process id by its start time.
+/// A sandbox process, identified by process id and start time, because process ids are used again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Owner {
     pid: u32,
@@ -30,7 +30,7 @@ impl Owner {
         Some(Owner { pid: pid.parse().ok()?, started: started.parse().ok()? })
     }
 
-    /// Whether that very process still runs.
+    /// Whether the process still runs.
     pub fn is_alive(&self) -> bool {
         start_time(self.pid) == Some(self.started)
     }
@@ -39,7 +39,7 @@ impl Owner {
 /// Field 22 of `/proc/PID/stat`: clock ticks between boot and the start of the process.
 fn start_time(pid: u32) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The command name may hold anything, so fields are counted from its closing parenthesis.
+    // The command name may contain any character, so fields are counted from its closing parenthesis.
     stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
 }
 

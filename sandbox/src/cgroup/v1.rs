@@ -14,7 +14,7 @@ pub(super) struct Hierarchy {
 }
 
 impl Hierarchy {
-    /// The freezer comes first, so that what is removed in this order is thawed, and can die, before the rest.
+    /// The freezer is first: removal in this order thaws processes, which can end only when they are not frozen.
     pub(super) const CONTROLLERS: [&'static str; 5] = ["freezer", "cpu", "cpuacct", "memory", "pids"];
 
     pub(super) fn detect(owner: &Owner) -> (Option<Hierarchy>, Vec<&'static str>) {

@@ -44,7 +44,7 @@ impl Hierarchy {
     pub(super) fn create(&self, name: &str) -> Result<Group, CgroupError> {
         let directory = self.tree.join(name);
         make(&directory)?;
-        // Optional controller: without it there is no limit on tasks, which no function relies on.
+        // Optional controller: without it the number of tasks is not limited.
         let _ = write(&directory, "pids.max", &MAX_TASKS.to_string());
         Ok(Group { directory })
     }
@@ -126,7 +126,7 @@ impl Group {
     }
 
     /// The kernel resets `memory.peak` only for the descriptor that wrote to it, so a reset seen by later
-    /// opens is not to be had; peaks are those of the environment's life.
+    /// opens is not possible. The peak covers the whole life of the environment.
     #[expect(clippy::unused_self, reason = "same interface as version 1")]
     pub(super) fn reset_memory_peak(&self) -> bool {
         false

@@ -1,4 +1,4 @@
-//! What every command that runs functions has in common.
+//! Options and setup shared by all commands that run functions.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -8,15 +8,15 @@ use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 
 use crate::control::{ControlPlane, Folders};
-use crate::environment::Host;
+use crate::environment::Platform;
 use crate::faults::Settings;
 use crate::fleet::{Fleet, FleetSettings};
-use crate::host;
+use crate::machine_setup;
 use crate::supervisor::Isolation;
 use crate::trace::Trace;
 
-/// How long environments may take to end; SHUTDOWN has two seconds, a running invocation may need more.
-const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(15);
+/// Time limit for environments to end. SHUTDOWN takes up to two seconds, a running invocation may need more.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Settings of a sandbox.
 #[derive(Debug, Args)]
@@ -27,19 +27,19 @@ pub(super) struct Common {
     /// Layer (folder or zip) that every function gets; may be repeated.
     #[arg(long)]
     layer: Vec<PathBuf>,
-    /// Write everything that happens to this file, one JSON object a line.
+    /// Write every event of the sandbox to this file, one JSON object per line.
     #[arg(long)]
     trace: Option<PathBuf>,
-    /// AWS region the functions believe to be in.
+    /// AWS region of the functions.
     #[arg(long, default_value = "us-east-1")]
     region: String,
-    /// AWS account number the functions believe to be in.
+    /// AWS account number of the functions.
     #[arg(long, default_value = "123456789012")]
     account: String,
-    /// How environments are kept apart.
+    /// How environments are isolated.
     #[arg(long, value_enum, default_value_t = IsolationChoice::Auto)]
     isolation: IsolationChoice,
-    /// Leave CPU, memory and freezing to nobody, even where control groups work.
+    /// Do not use control groups: CPU and memory are not limited.
     #[arg(long)]
     no_limits: bool,
     #[command(flatten)]
@@ -49,26 +49,26 @@ pub(super) struct Common {
 /// Values of `--isolation`.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum IsolationChoice {
-    /// The strongest that works.
+    /// The strongest isolation that this machine allows.
     Auto,
     /// Mount and PID namespaces, as root.
     Namespaces,
     /// The same in an unprivileged user namespace.
     User,
-    /// Plain processes.
+    /// Plain processes without isolation.
     None,
 }
 
-/// How fast the control plane acts, and how much it allows.
+/// Delays and limits of the control plane.
 pub(super) struct Pace {
     pub(super) fleet: FleetSettings,
     pub(super) update_delay: Duration,
     pub(super) control_rate: Option<f64>,
 }
 
-/// A sandbox without an address.
+/// A running sandbox that does not serve HTTP.
 pub(super) struct Sandbox {
-    pub(super) host: Arc<Host>,
+    pub(super) platform: Arc<Platform>,
     pub(super) fleet: Arc<Fleet>,
     pub(super) plane: Arc<ControlPlane>,
     folders: Folders,
@@ -87,7 +87,7 @@ impl Common {
             IsolationChoice::User => Some(Isolation::UserNamespaces),
             IsolationChoice::None => Some(Isolation::Processes),
         };
-        let options = host::Options {
+        let options = machine_setup::Options {
             data: self.data,
             account: self.account,
             trace,
@@ -95,13 +95,13 @@ impl Common {
             limits: !self.no_limits,
             faults: self.faults,
         };
-        let host = Arc::new(host::prepare(options)?);
-        host::say_what_is_off(&host);
-        let fleet = Fleet::start(host.clone(), pace.fleet);
+        let platform = Arc::new(machine_setup::prepare(options)?);
+        machine_setup::log_unavailable_features(&platform);
+        let fleet = Fleet::start(platform.clone(), pace.fleet);
         let plane = ControlPlane::new(fleet.clone(), &self.region, pace.update_delay, pace.control_rate);
         let layers = self.layer.iter().map(|layer| layer.canonicalize().unwrap_or_else(|_| layer.clone()));
         let folders = Folders { layers: layers.collect() };
-        Ok(Sandbox { host, fleet, plane: Arc::new(plane), folders })
+        Ok(Sandbox { platform, fleet, plane: Arc::new(plane), folders })
     }
 }
 
@@ -117,20 +117,20 @@ impl Sandbox {
         let names = self.load(folder)?;
         let count = names.len();
         let Ok([name]) = <[String; 1]>::try_from(names) else {
-            bail!("{} must be one function, not {count}", folder.display());
+            bail!("{} must contain one function, but contains {count}", folder.display());
         };
         Ok(name)
     }
 
-    /// Shuts every environment down properly, unless `hurry` comes first.
-    pub(super) async fn stop(self, hurry: impl Future) {
+    /// Shuts down every environment, or returns early when `abort` completes.
+    pub(super) async fn stop(self, abort: impl Future) {
         let left = tokio::select! {
-            left = self.fleet.shut_down(SHUTDOWN_PATIENCE) => left,
-            _ = hurry => 1,
+            left = self.fleet.shut_down(SHUTDOWN_TIMEOUT) => left,
+            _ = abort => 1,
         };
         if left > 0 {
-            tracing::warn!(left, "environments did not end by themselves and are killed");
+            tracing::warn!(left, "environments did not end in time and are killed");
         }
-        host::clean_up(&self.host);
+        machine_setup::clean_up(&self.platform);
     }
 }

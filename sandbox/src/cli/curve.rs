@@ -1,4 +1,4 @@
-//! What `lambda-sandbox power` has measured, as a table and as JSON.
+//! The measurements of `lambda-sandbox power`, as a table and as JSON.
 
 use serde_json::{Value, json};
 
@@ -6,18 +6,18 @@ use serde_json::{Value, json};
 #[derive(Debug, Default)]
 pub(super) struct Point {
     memory_mb: u32,
-    /// Of the first invocation that started cold and succeeded, milliseconds.
+    /// Init of the first successful cold invocation, milliseconds.
     init_ms: Option<f64>,
-    /// Its duration, without Init.
+    /// Duration of that invocation without Init, milliseconds.
     cold_ms: Option<f64>,
-    /// Warm invocations that succeeded, in order.
+    /// Durations of successful warm invocations, in order, milliseconds.
     warm_ms: Vec<f64>,
     billed_ms: Vec<f64>,
     /// CPU time of all processes of the environment.
     cpu_ms: Vec<f64>,
-    /// Time they had something to do and no quota left.
+    /// Time in which they were ready to run and had no quota left.
     throttled_ms: Vec<f64>,
-    /// `None` where the kernel keeps no account.
+    /// `None` where the kernel does not count it.
     max_memory_used_mb: Option<u64>,
     failed: u32,
     first_error: Option<String>,
@@ -30,7 +30,7 @@ impl Point {
         Point { memory_mb, ..Point::default() }
     }
 
-    /// Adds one invocation by its report and what the kernel counted; `error` is the answer if it failed.
+    /// Adds one invocation with its report and the kernel's counters. `error` is the response of a failed invocation.
     pub(super) fn add(&mut self, report: &Value, facts: &Value, error: Option<&[u8]>) {
         let metrics = &report["metrics"];
         let ms = |key: &str| metrics[key].as_f64().unwrap_or_default();
@@ -59,13 +59,13 @@ impl Point {
         self.failed
     }
 
-    /// Something warm was measured.
+    /// Whether a warm invocation was measured.
     pub(super) fn is_measured(&self) -> bool {
         !self.warm_ms.is_empty()
     }
 
-    /// What went wrong first, in one line.
-    pub(super) fn complaint(&self) -> Option<String> {
+    /// The number of failures and the first error, in one line.
+    pub(super) fn warning(&self) -> Option<String> {
         let error = self.first_error.as_ref()?;
         Some(format!("{} MB: {} invocation(s) failed: {error}", self.memory_mb, self.failed))
     }
@@ -82,13 +82,13 @@ impl Point {
         })
     }
 
-    /// What one warm invocation is billed.
+    /// Mean billed GB-seconds of a warm invocation.
     fn gb_seconds(&self) -> Option<f64> {
         Some(mean(&self.billed_ms)? / 1e3 * f64::from(self.memory_mb) / 1024.0)
     }
 }
 
-/// `errorType: errorMessage`, or the start of whatever else the answer is.
+/// `errorType: errorMessage`, or the start of the response if it has another form.
 fn describe(answer: &[u8]) -> String {
     let parsed: Value = serde_json::from_slice(answer).unwrap_or_default();
     match (parsed["errorType"].as_str(), parsed["errorMessage"].as_str()) {
@@ -97,7 +97,7 @@ fn describe(answer: &[u8]) -> String {
     }
 }
 
-/// A row a size, right-aligned; a dash where nothing could be measured. Then which size is cheapest and fastest.
+/// One right-aligned row per memory size, with a dash for a missing value; then the cheapest and the fastest size.
 pub(super) fn table(points: &[Point]) -> String {
     let headings = [
         "memory MB",
@@ -141,13 +141,13 @@ pub(super) fn table(points: &[Point]) -> String {
     {
         let million = each * 1e6;
         text += &format!(
-            "cheapest: {cheapest} MB at {million:.0} GB-s a million; fastest: {fastest} MB at {ms:.2} ms\n"
+            "cheapest: {cheapest} MB at {million:.0} GB-s per million invocations; fastest: {fastest} MB at {ms:.2} ms\n"
         );
     }
     text
 }
 
-/// Cells with their headings' widths; at least nine, as durations need.
+/// One line of cells, each as wide as its heading, at least nine characters.
 fn line(cells: [(String, usize); 10]) -> String {
     let cells = cells.map(|(cell, width)| format!("{cell:>0$}", width.max(9)));
     cells.join(" ") + "\n"
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn failures_and_what_follows_them_are_not_measured() {
+    fn failures_and_restarts_after_them_are_not_measured() {
         let mut point = Point::new(128);
         point.add(&report(30.0, Some(20.0)), &Value::Null, None);
         point.add(&report(10.0, None), &Value::Null, None);
@@ -194,11 +194,11 @@ mod tests {
         point.add(&report(11.0, None), &Value::Null, None);
         assert_eq!(point.warm_ms, [10.0, 11.0]);
         assert_eq!((point.init_ms, point.cold_ms), (Some(20.0), Some(30.0)));
-        assert_eq!(point.complaint().unwrap(), "128 MB: 1 invocation(s) failed: T: m");
+        assert_eq!(point.warning().unwrap(), "128 MB: 1 invocation(s) failed: T: m");
     }
 
     #[test]
-    fn the_table_shows_nothing_where_nothing_was_measured() {
+    fn the_table_shows_a_dash_for_missing_values() {
         let mut good = Point::new(256);
         good.add(&report(10.0, None), &Value::Null, None);
         let mut bad = Point::new(128);
@@ -211,6 +211,9 @@ mod tests {
             ["128", "-", "-", "-", "-", "-", "-", "-", "50", "1"]
         );
         assert_eq!(lines[0].len(), lines[2].len());
-        assert_eq!(lines[3], "cheapest: 256 MB at 2500 GB-s a million; fastest: 256 MB at 10.00 ms");
+        assert_eq!(
+            lines[3],
+            "cheapest: 256 MB at 2500 GB-s per million invocations; fastest: 256 MB at 10.00 ms"
+        );
     }
 }

@@ -1,4 +1,4 @@
-//! `lambda-sandbox invoke`: one function, a few times, without a server.
+//! `lambda-sandbox invoke`: invokes one function without a server.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -18,10 +18,10 @@ pub(super) struct Invoke {
     /// The event, as JSON; `@FILE` reads it from a file.
     #[arg(default_value = "{}")]
     payload: String,
-    /// How many times, one after the other.
+    /// Number of invocations, one after the other.
     #[arg(long, default_value_t = 1)]
     count: u32,
-    /// Memory size in MB instead of the function's own.
+    /// Memory size in MB in place of the function's.
     #[arg(long)]
     memory_mb: Option<u32>,
     #[command(flatten)]
@@ -38,14 +38,14 @@ pub(super) fn payload(text: &str) -> anyhow::Result<Bytes> {
     Ok(text.into())
 }
 
-/// Changes are in force at once, and nothing is reaped while a command runs.
+/// Changes take effect immediately, and idle environments are kept while a command runs.
 pub(super) fn pace() -> Pace {
     let fleet = FleetSettings { idle_timeout: Duration::from_secs(3600), ..FleetSettings::default() };
     Pace { fleet, update_delay: Duration::ZERO, control_rate: None }
 }
 
 impl Invoke {
-    /// Answers go to standard output, logs to standard error. The exit code is 1 if the function failed.
+    /// Responses go to standard output, logs to standard error. The exit code is 1 if the function failed.
     pub(super) async fn run(self) -> anyhow::Result<i32> {
         let payload = payload(&self.payload)?;
         let sandbox = self.common.start(pace())?;

@@ -11,7 +11,7 @@ use clap::{Parser, Subcommand};
 use std::path::PathBuf;
 
 use crate::faults;
-use crate::supervisor::{inside, launch};
+use crate::supervisor::{launch, server};
 
 /// A local AWS Lambda: real processes, limits, freezing, extensions and telemetry.
 #[derive(Debug, Parser)]
@@ -23,35 +23,35 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Serve the Lambda API for the functions in some folders until SIGINT or SIGTERM.
+    /// Serve the Lambda API for the functions in folders, until SIGINT or SIGTERM.
     Serve(serve::Serve),
-    /// Run one function a few times and print its answers.
+    /// Invoke one function and print its responses.
     Invoke(invoke::Invoke),
-    /// Run one function at many memory sizes and print the measured curve.
+    /// Invoke one function at several memory sizes and print the measurements.
     Power(power::Power),
     #[command(name = launch::SUBCOMMAND, hide = true)]
     Launch { setup: String },
-    #[command(name = inside::SUBCOMMAND, hide = true)]
-    Inside { setup: String },
+    #[command(name = server::SUBCOMMAND, hide = true)]
+    Supervise { setup: String },
     #[command(name = faults::SUBCOMMAND, hide = true)]
     Neighbour { entrances: Vec<PathBuf> },
 }
 
 impl Cli {
-    /// Runs the command; the exit code.
+    /// Runs the command and returns the exit code.
     pub fn run(self) -> anyhow::Result<i32> {
         match self.command {
             Command::Serve(serve) => runtime()?.block_on(serve.run()).map(|()| 0),
             Command::Invoke(invoke) => runtime()?.block_on(invoke.run()),
             Command::Power(power) => runtime()?.block_on(power.run()),
             Command::Launch { setup } => launch::run(&setup),
-            Command::Inside { setup } => inside::run(&setup).map(|()| 0),
+            Command::Supervise { setup } => server::run(&setup).map(|()| 0),
             Command::Neighbour { entrances } => Ok(faults::spin(&entrances).map(|()| 0)?),
         }
     }
 }
 
-/// Two threads: one invocation's hand-overs can overlap, and functions keep most of a small machine.
+/// Two threads: enough for the work of one invocation to overlap, and most of a small machine is left for functions.
 fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()
 }

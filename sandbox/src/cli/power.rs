@@ -1,6 +1,6 @@
-//! `lambda-sandbox power`: one function at many memory sizes; the measured curve.
+//! `lambda-sandbox power`: measures one function at several memory sizes.
 //!
-//! Cold invocations are told apart: their durations are Lambda's, without Init, but caches are cold.
+//! Cold invocations are measured separately: their durations do not include Init, but caches are cold.
 
 use std::fs::File;
 use std::path::PathBuf;
@@ -15,7 +15,7 @@ use super::curve::{Point, table};
 use super::invoke::{pace, payload};
 use crate::config::{Architecture, MEMORY_MB_PER_VCPU};
 
-/// A size at which nothing but failures came is left after this many.
+/// A memory size is abandoned when its first invocations, this many, have all failed.
 const FAILURES: u32 = 3;
 
 /// Arguments of `power`.
@@ -41,17 +41,17 @@ pub(super) struct Power {
 }
 
 impl Power {
-    /// The table goes to standard output, progress and complaints to standard error. The exit code is 1 if nothing
-    /// could be measured.
+    /// The table goes to standard output, progress and warnings to standard error. The exit code is 1 if nothing
+    /// was measured.
     pub(super) async fn run(self) -> anyhow::Result<i32> {
         let payload = payload(&self.payload)?;
-        // Before anything is measured, so that a wrong path costs nothing.
+        // Opened before the measurement, so that a wrong path fails immediately.
         let file = self.json.as_ref().map(|path| {
             File::create(path).with_context(|| format!("cannot write the curve to {}", path.display()))
         });
         let file = file.transpose()?;
         let sandbox = self.common.start(pace())?;
-        warn_of_limits(&sandbox, &self.sizes);
+        warn_about_limits(&sandbox, &self.sizes);
         let outcome: anyhow::Result<_> = tokio::select! {
             outcome = measure(&sandbox, &self.function, payload, &self.sizes, self.count) => outcome,
             _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted")),
@@ -59,12 +59,12 @@ impl Power {
         sandbox.stop(tokio::signal::ctrl_c()).await;
         let (name, points) = outcome?;
         print!("{}", table(&points));
-        points.iter().filter_map(Point::complaint).for_each(|complaint| eprintln!("{complaint}"));
+        points.iter().filter_map(Point::warning).for_each(|warning| eprintln!("{warning}"));
         if let Some(file) = file {
             let curve: Vec<Value> = points.iter().map(Point::json).collect();
             let cpus = std::thread::available_parallelism().map_or(1, usize::from);
             let saved = json!({
-                "function": name, "architecture": Architecture::host().as_str(), "host_cpus": cpus,
+                "function": name, "architecture": Architecture::current().as_str(), "host_cpus": cpus,
                 "warm_invocations": self.count, "curve": curve,
             });
             serde_json::to_writer_pretty(file, &saved).context("cannot write the curve")?;
@@ -103,11 +103,11 @@ async fn measure(
     Ok((name, points))
 }
 
-/// A curve without limits is flat, and one beyond the machine's CPUs is too slow: better to say so.
-fn warn_of_limits(sandbox: &Sandbox, sizes: &[u32]) {
-    if sandbox.host.hierarchy.missing().contains(&"cpu") {
+/// Warns when the measurement cannot show Lambda's behavior: without a CPU limit, or with fewer CPUs than a size needs.
+fn warn_about_limits(sandbox: &Sandbox, sizes: &[u32]) {
+    if sandbox.platform.hierarchy.missing().contains(&"cpu") {
         tracing::warn!(
-            "CPU is not limited here: every size has all of it, so the curve says nothing of Lambda"
+            "CPU is not limited here: all memory sizes get the same CPU, so the durations do not apply to Lambda"
         );
     }
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
@@ -116,7 +116,7 @@ fn warn_of_limits(sandbox: &Sandbox, sizes: &[u32]) {
     if let Some(memory_mb) = sizes.iter().find(beyond) {
         let bought = f64::from(*memory_mb) / f64::from(MEMORY_MB_PER_VCPU);
         tracing::warn!(
-            "{memory_mb} MB buy {bought:.2} CPUs, this machine has {cpus}: functions that use several are slower here"
+            "{memory_mb} MB give {bought:.2} CPUs on Lambda, this machine has {cpus}: functions with several threads are slower here"
         );
     }
 }

@@ -18,19 +18,20 @@ pub(super) struct Serve {
     /// Address of the Lambda API; port 0 takes any free port.
     #[arg(long, default_value = "127.0.0.1:9321")]
     listen: SocketAddr,
-    /// Folder with a function.toml, or of such folders; may be repeated.
+    /// Folder with a function.toml, or folder of such folders; may be repeated.
     #[arg(long)]
     functions: Vec<PathBuf>,
-    /// Seconds after which idle environments are shut down.
+    /// Shut down environments that are idle for this many seconds.
     #[arg(long, default_value_t = 600.0)]
     idle_timeout_s: f64,
-    /// Milliseconds for which a change of a function stays InProgress.
+    /// Time in milliseconds for which a change of a function is InProgress.
     #[arg(long, default_value_t = 100)]
     update_delay_ms: u64,
-    /// Concurrent invocations of all functions together.
+    /// Maximum concurrent invocations of all functions together.
     #[arg(long, default_value_t = 1000)]
     concurrency: u32,
-    /// Requests a second to all operations but Invoke and GetFunction; real Lambda allows 15.
+    /// Maximum requests per second to all operations except Invoke and GetFunction. Lambda allows 15; no limit by
+    /// default.
     #[arg(long)]
     control_rate: Option<f64>,
     #[command(flatten)]
@@ -39,7 +40,7 @@ pub(super) struct Serve {
 
 impl Serve {
     pub(super) async fn run(self) -> anyhow::Result<()> {
-        // Caught from the start: a signal while functions are loaded must not leave anything behind.
+        // Handled from the start: a signal while functions are loaded must also clean up.
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut terminate = signal(SignalKind::terminate())?;
         let fleet = FleetSettings {

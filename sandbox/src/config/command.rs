@@ -1,6 +1,6 @@
 //! Which program runs a function.
 //!
-//! A `bootstrap` beside the code always wins. Without one, the language's own runtime interface client is
+//! A `bootstrap` in the code folder or a layer is always used. Without one, the language's runtime interface client is
 //! started the way AWS's base images start it; it must be installed in the function's folder or a layer.
 
 use std::path::{Path, PathBuf};

@@ -18,9 +18,9 @@ pub const FILE_NAME: &str = "function.toml";
 pub enum FileError {
     #[error("cannot read {path}")]
     Read { path: PathBuf, source: io::Error },
-    #[error("cannot understand {path}")]
+    #[error("cannot parse {path}")]
     Parse { path: PathBuf, source: Box<toml::de::Error> },
-    #[error("{path}: {field} is {value}, allowed is {allowed}")]
+    #[error("{path}: {field} is {value}, but must be {allowed}")]
     OutOfRange { path: PathBuf, field: &'static str, value: u32, allowed: String },
     #[error("{path}: tenant_isolation works with initialization_type on-demand only")]
     TenantIsolation { path: PathBuf },
@@ -73,13 +73,13 @@ pub struct FunctionFile {
     /// Environments kept ready with `provisioned-concurrency`.
     #[serde(default)]
     pub provisioned_concurrency: u32,
-    /// Every invocation names a tenant, and no environment serves two.
+    /// Every invocation names a tenant, and each environment serves one tenant.
     #[serde(default)]
     pub tenant_isolation: bool,
     /// Size of `/tmp` in MB.
     #[serde(default = "default_ephemeral_storage_mb")]
     pub ephemeral_storage_mb: u32,
-    /// Notes on how the folder was built; for whoever builds it.
+    /// Notes on how the folder was built; ignored.
     #[serde(default)]
     pub build: toml::Table,
 }
@@ -138,14 +138,14 @@ mod tests {
     }
 
     #[test]
-    fn defaults_are_lambdas() {
+    fn defaults_are_those_of_lambda() {
         let file = load("runtime = 'provided.al2023'").unwrap().unwrap();
         assert_eq!((file.memory_mb, file.timeout_s, file.ephemeral_storage_mb), (128, 3, 512));
         assert_eq!(file.log_format, LogFormat::Text);
     }
 
     #[test]
-    fn a_folder_without_the_file_is_no_function() {
+    fn a_folder_without_function_toml_is_not_a_function() {
         assert!(load_folder(tempfile::tempdir().unwrap().path()).unwrap().is_none());
     }
 

@@ -1,6 +1,6 @@
-//! What a function is: the part of its configuration that decides how it runs.
+//! The configuration of a function that determines how it runs.
 //!
-//! Versions, aliases, tags and revision ids belong to [`crate::control`]; this is the immutable value that an
+//! Versions, aliases, tags and revision ids belong to the `control` module; this is the immutable value that an
 //! execution environment is started from.
 
 mod command;
@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 pub use command::{Command, CommandError, Interpreters};
 pub use file::{FILE_NAME, FileError, FunctionFile, load_folder};
 
-/// Memory that buys one vCPU, in MB (AWS Lambda developer guide, "Configure Lambda function memory").
+/// Memory size that corresponds to one vCPU, in MB (AWS Lambda developer guide, "Configure Lambda function memory").
 pub const MEMORY_MB_PER_VCPU: u32 = 1769;
 
 /// Smallest and largest memory size in MB of an ordinary function.
@@ -40,7 +40,7 @@ pub enum InitializationType {
 }
 
 impl InitializationType {
-    /// The word on the wire.
+    /// The value in AWS's APIs.
     pub fn as_str(self) -> &'static str {
         match self {
             InitializationType::OnDemand => "on-demand",
@@ -74,7 +74,7 @@ pub enum Architecture {
 }
 
 impl Architecture {
-    /// The word on the wire.
+    /// The value in AWS's APIs.
     pub fn as_str(self) -> &'static str {
         match self {
             Architecture::X86_64 => "x86_64",
@@ -82,8 +82,8 @@ impl Architecture {
         }
     }
 
-    /// The machine this runs on.
-    pub fn host() -> Architecture {
+    /// The architecture of this machine.
+    pub fn current() -> Architecture {
         if cfg!(target_arch = "aarch64") { Architecture::Arm64 } else { Architecture::X86_64 }
     }
 }
@@ -107,7 +107,7 @@ pub struct FunctionConfig {
     pub memory_mb: u32,
     /// Function timeout.
     pub timeout: Duration,
-    /// Instruction set it is said to run on.
+    /// Instruction set that the API reports.
     pub architecture: Architecture,
     /// The customer's environment variables.
     pub environment: BTreeMap<String, String>,
@@ -123,7 +123,7 @@ pub struct FunctionConfig {
     pub initialization_type: InitializationType,
     /// Published versions use SnapStart.
     pub snap_start_versions: bool,
-    /// Every invocation names a tenant, and no environment serves two.
+    /// Every invocation names a tenant, and each environment serves one tenant.
     pub tenant_isolation: bool,
     /// Size of `/tmp` in MB; reported, and enforced only where `/tmp` can be a file system of its own.
     pub ephemeral_storage_mb: u32,

@@ -14,47 +14,47 @@ use super::init::Phase;
 use super::invocation::InvokeRequest;
 pub use super::provision::ProvisionError;
 use super::provision::Provisioned;
-use super::{Host, Inside, Milestone, OnMilestone, Order};
+use super::{CreatedEnvironment, Milestone, OnMilestone, Order, Platform};
 use crate::config::{FunctionConfig, InitializationType};
-use crate::supervisor::host::Program;
+use crate::supervisor::client::Program;
 use crate::supervisor::protocol::ProcessId;
 use crate::telemetry::event::{Category, Event};
 use crate::telemetry::logs::{LogReader, OnLine};
 
-/// What an environment is made from.
-pub(super) struct Around {
-    pub(super) host: Arc<Host>,
+/// What is needed to create an environment.
+pub(super) struct EnvironmentInput {
+    pub(super) platform: Arc<Platform>,
     pub(super) id: String,
     pub(super) function: Arc<FunctionConfig>,
     pub(super) opt: PathBuf,
     pub(super) answered: Arc<AtomicBool>,
 }
 
-/// Drives one environment until it is told to shut down.
+/// Runs one environment until it is asked to shut down.
 pub(super) async fn run(
-    around: Around,
+    input: EnvironmentInput,
     mut orders: mpsc::UnboundedReceiver<Order>,
     on_milestone: OnMilestone,
-    inside: Arc<OnceLock<Inside>>,
+    created: Arc<OnceLock<CreatedEnvironment>>,
 ) {
-    let made = Provisioned::make(&around).await;
-    let Around { host, id, function, .. } = around;
+    let made = Provisioned::make(&input).await;
+    let EnvironmentInput { platform, id, function, .. } = input;
     match made {
         Ok(provisioned) => {
-            let _ = inside.set(Inside {
+            let _ = created.set(CreatedEnvironment {
                 shared: provisioned.shared.clone(),
                 supervisor: Arc::downgrade(&provisioned.supervisor),
                 api: provisioned.places.api.clone(),
             });
             let mut driver = Driver::new(provisioned);
             driver.live(&mut orders, &on_milestone).await;
-            // Waits for processes and removes folders: not for the async threads.
+            // Waits for processes and removes folders, which blocks: not on the async threads.
             let _ = tokio::task::spawn_blocking(move || driver.provisioned.remove()).await;
         }
         Err(error) => {
             let message = chain(&error);
             tracing::error!(function = %function.name, error = %message, "cannot start an environment");
-            host.trace.event(
+            platform.trace.event(
                 "environment.failed",
                 json!({"environment": id, "function": function.name, "error": message}),
             );
@@ -80,18 +80,18 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// One environment and where it is in its life.
+/// One environment and its phase.
 pub(super) struct Driver {
     pub(super) provisioned: Provisioned,
     /// Processes of this generation run and have finished Init.
     pub(super) initialized: bool,
-    /// Init, until the first report has told it.
+    /// Duration of Init, until the first report contains it.
     pub(super) unreported_init: Option<Duration>,
     /// False between the snapshot and its restore.
     pub(super) restored: bool,
-    /// Restore and its billed part, until the first report has told it.
+    /// Duration of the restore and its billed part in milliseconds, until the first report contains it.
     pub(super) unreported_restore: Option<(Duration, u64)>,
-    /// Highest memory of the environment's life, bytes.
+    /// Highest memory since the environment started, bytes.
     pub(super) peak_bytes: Option<u64>,
     readers: Vec<LogReader>,
     frozen: bool,
@@ -130,7 +130,7 @@ impl Driver {
                     self.unreported_init = Some(duration);
                 }
             }
-            // Tried again inside the first invocation.
+            // Repeated inside the first invocation.
             Err(failure) => self.reset(&failure).await,
         }
         on_milestone(&shared.id, Milestone::Initialized);
@@ -138,7 +138,7 @@ impl Driver {
             self.live_concurrently(orders, on_milestone).await;
             return;
         }
-        // A snapshot is taken of something that stands still.
+        // A snapshot is taken of frozen processes.
         self.restored = phase != Phase::SnapStart || !self.initialized;
         if orders.is_empty() || !self.restored {
             self.freeze();
@@ -180,12 +180,12 @@ impl Driver {
         }
     }
 
-    /// Forgets the readers of processes that are gone.
+    /// Drops the readers of processes that have ended.
     pub(super) fn forget_processes(&mut self) {
         self.readers.clear();
     }
 
-    /// Stops everything: no CPU until [`Driver::thaw`].
+    /// Freezes all processes until [`Driver::thaw`].
     pub(super) fn freeze(&mut self) {
         if self.frozen || !self.initialized || self.provisioned.shared.function.is_managed_instances() {
             return;
@@ -202,7 +202,7 @@ impl Driver {
         self.provisioned.shared.trace("environment.freeze", json!({}));
     }
 
-    /// Lets everything go on.
+    /// Continues all processes.
     pub(super) fn thaw(&mut self) {
         if !self.frozen {
             return;

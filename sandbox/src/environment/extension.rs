@@ -19,7 +19,7 @@ impl EventSet {
     /// As listed in telemetry.
     pub fn names(self) -> Vec<&'static str> {
         let both = [(self.invoke, "INVOKE"), (self.shutdown, "SHUTDOWN")];
-        both.into_iter().filter(|(wanted, _)| *wanted).map(|(_, name)| name).collect()
+        both.into_iter().filter(|(requested, _)| *requested).map(|(_, name)| name).collect()
     }
 }
 
@@ -54,7 +54,7 @@ pub struct Extension {
     pub id: Option<String>,
     /// What it registered for.
     pub events: EventSet,
-    /// Where it stands.
+    /// Its state.
     pub state: ExtensionState,
     /// Its process; `None` for internal extensions.
     pub process: Option<ProcessId>,
@@ -92,7 +92,7 @@ impl Extension {
         Extension { id: Some(id), events, state, process: None, ..Extension::external(name, 0) }
     }
 
-    /// Hands it an event, at once if it waits, else at its next call.
+    /// Sends an event: immediately if it waits for one, else at its next call.
     pub fn release(&mut self, event: Value) {
         match self.waiter.take() {
             Some(waiter) => match waiter.send(event) {
@@ -111,7 +111,7 @@ impl Extension {
         self.launch_message = Some(message);
     }
 
-    /// Why it makes the environment unusable, if it does.
+    /// The failure that makes the environment unusable, if any.
     pub fn failure(&self) -> Option<Failure> {
         let name = &self.name;
         let reported = self.error_type.as_deref().unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Why an environment had to be reset, in Lambda's terms.
+//! Why an environment is reset, with Lambda's error types and messages.
 
 use bytes::Bytes;
 use serde_json::json;
@@ -10,7 +10,7 @@ use super::invocation::InvokeResult;
 pub struct Failure {
     /// For example `Extension.Crash`.
     pub error_type: String,
-    /// In Lambda's words.
+    /// The message as on Lambda.
     pub message: String,
     /// What the runtime posted, which is then what the caller gets.
     pub body: Option<Bytes>,
@@ -53,8 +53,8 @@ impl Failure {
         Failure { is_killed: true, ..self }
     }
 
-    /// The killer was the kernel's, for want of memory. Lambda calls that so for Python and Ruby; other
-    /// runtimes just exit (specification sheet, section 2.5).
+    /// The kernel killed the process because of the memory limit. Lambda reports this for Python and Ruby; other
+    /// runtimes get an exit error (specification sheet, section 2.5).
     pub fn out_of_memory(self, runtime: &str) -> Failure {
         if runtime.starts_with("python") || runtime.starts_with("ruby") {
             Failure { error_type: "Runtime.OutOfMemory".into(), ..self }

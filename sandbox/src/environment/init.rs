@@ -1,4 +1,4 @@
-//! Init: extensions, then the runtime, then everyone ready.
+//! Init: starts the extensions, then the runtime, and waits until all are ready.
 
 use std::fs;
 use std::time::Duration;
@@ -12,17 +12,17 @@ use super::failure::Failure;
 use super::state::{MAX_EXTENSIONS, State};
 use super::variables;
 use crate::config::InitializationType;
-use crate::supervisor::host::Program;
+use crate::supervisor::client::Program;
 use crate::telemetry::event::Category;
 use crate::time::millis;
 
 /// Limit of an on-demand Init.
 const ON_DEMAND_LIMIT: Duration = Duration::from_secs(10);
 
-/// Least limit of an Init that no invocation waits for.
+/// Minimum time limit of an Init that no invocation waits for.
 const AHEAD_LIMIT: Duration = Duration::from_secs(130);
 
-/// Which attempt at Init this is, as telemetry names it.
+/// The kind of this Init, as named in telemetry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
     /// The first.
@@ -85,7 +85,7 @@ impl Driver {
             state.subscription_open = false;
         });
         self.drain_logs().await;
-        self.tell_init(phase, duration, outcome.as_ref().err());
+        self.emit_init(phase, duration, outcome.as_ref().err());
         shared.telemetry.close();
         outcome?;
         self.initialized = true;
@@ -119,7 +119,7 @@ impl Driver {
         until(|state| state.runtime.has_polled || state.runtime.restore_waiter.is_some()).await?;
         shared.trace("runtime.ready", json!({}));
         shared.change(|state| state.registration_open = false);
-        // A process frozen before it has become its program would keep the supervisor waiting for it.
+        // A process that is frozen before `execve` would block the supervisor.
         until(|state| state.all_ready() && state.starting == 0).await
     }
 
@@ -141,7 +141,7 @@ impl Driver {
         }
         let processes: Vec<_> =
             names.into_iter().map(|name| (self.provisioned.supervisor.next_id(), name)).collect();
-        // All are known before any runs, so that a quick one does not find the others missing.
+        // All are added before any starts, so that the first to register does not end the wait for the others.
         self.provisioned.shared.change(|state| {
             for (id, name) in &processes {
                 state.extensions.push(Extension::external(name, *id));
@@ -160,8 +160,8 @@ impl Driver {
         Ok(())
     }
 
-    /// The events that end Init, in the order real Lambda emits them.
-    fn tell_init(&self, phase: Phase, duration: Duration, failure: Option<&Failure>) {
+    /// The events that end Init, in the order Lambda emits them.
+    fn emit_init(&self, phase: Phase, duration: Duration, failure: Option<&Failure>) {
         let shared = &self.provisioned.shared;
         let status = failure.map_or("success", Failure::status);
         let mut done = json!({

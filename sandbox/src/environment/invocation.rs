@@ -1,4 +1,4 @@
-//! One invocation: what the caller sent, how far the runtime is with it, and what comes back.
+//! One invocation: its request, its progress in the runtime, and its result.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,7 +14,7 @@ use crate::time::{iso_ms, millis, now};
 /// What the caller sent.
 #[derive(Clone, Debug)]
 pub struct Invocation {
-    /// The key of everything about this invocation.
+    /// `requestId`, which identifies this invocation everywhere.
     pub request_id: String,
     /// The event.
     pub payload: Bytes,
@@ -32,7 +32,7 @@ pub struct Invocation {
 
 /// What the runtime gets from `next`.
 #[derive(Clone, Debug)]
-pub struct Delivery {
+pub struct NextInvocation {
     /// The invocation.
     pub invocation: Arc<Invocation>,
     /// [`InFlight::invocation_id`].
@@ -57,20 +57,20 @@ impl InvokeResult {
     }
 }
 
-/// Where an answer goes.
+/// Where the response and the completion go.
 pub struct Caller {
-    /// The answer, as soon as the runtime has given it.
+    /// The response, as soon as the runtime has sent it.
     pub result: oneshot::Sender<InvokeResult>,
     /// Parts of a streamed response as they come; `None` if the caller wants it in one piece.
     pub chunks: Option<mpsc::Sender<Bytes>>,
 }
 
-/// What is known when the environment is done with an invocation.
+/// The result of an invocation when runtime and extensions are done.
 #[derive(Clone, Debug)]
 pub struct Completion {
     /// The record of `platform.report`.
     pub report: Value,
-    /// What the kernel counted, as in the trace's `invocation` lines.
+    /// The kernel's counters, as in the trace's `invocation` events.
     pub facts: Value,
     /// Last lines of the log, from START to REPORT.
     pub log_tail: String,
@@ -88,8 +88,8 @@ pub struct InvokeRequest {
 
 /// An invocation the runtime works on.
 pub struct InFlight {
-    /// Names this attempt at the request, whose retries have the same request id: a runtime that repeats it with
-    /// its answer (`Lambda-Runtime-Invocation-Id`) cannot answer a later attempt by mistake.
+    /// Identifies this attempt. Retries have the same request id; a runtime that returns this id with
+    /// its response (`Lambda-Runtime-Invocation-Id`) cannot respond to a later attempt by mistake.
     pub invocation_id: String,
     released: Instant,
     released_at: SystemTime,
@@ -119,18 +119,18 @@ impl InFlight {
         }
     }
 
-    /// The runtime has begun to send its answer.
+    /// The runtime has started to send its response.
     pub fn on_response_start(&mut self) {
         self.response_started.get_or_insert_with(Instant::now);
     }
 
-    /// The runtime has sent its answer: the caller gets it at once. `error_type` if it is an error.
+    /// The runtime has sent its response: the caller gets it immediately. `error_type` if it is an error.
     pub fn on_response(&mut self, payload: Bytes, error_type: Option<String>) {
         let produced_bytes = payload.len() as u64;
         self.on_streamed(InvokeResult { payload, error_type }, produced_bytes);
     }
 
-    /// The runtime has sent its answer, of `produced_bytes` in all; what has not gone through the caller's chunks
+    /// The runtime has sent its response of `produced_bytes` bytes; what was not sent to the caller as chunks
     /// is in `result`.
     pub fn on_streamed(&mut self, result: InvokeResult, produced_bytes: u64) {
         self.on_response_start();
@@ -140,7 +140,7 @@ impl InFlight {
         self.answer(result);
     }
 
-    /// A streamed response has come this far.
+    /// The number of response bytes received so far.
     pub fn on_part(&mut self, produced_bytes: u64) {
         self.produced_bytes = produced_bytes;
     }
@@ -150,7 +150,7 @@ impl InFlight {
         self.caller.as_ref()?.chunks.clone()
     }
 
-    /// Answers the caller, unless it was answered before.
+    /// Sends the result to the caller, unless it already has one.
     pub fn answer(&mut self, result: InvokeResult) {
         if let Some(caller) = self.caller.take() {
             // Before the answer is on its way, so that the caller's next request finds it set.

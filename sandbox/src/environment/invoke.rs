@@ -9,20 +9,20 @@ use tokio::time::Instant;
 use super::driver::Driver;
 use super::failure::Failure;
 use super::init::Phase;
-use super::invocation::{Completion, Delivery, InFlight, Invocation, InvokeRequest};
+use super::invocation::{Completion, InFlight, Invocation, InvokeRequest, NextInvocation};
 use super::report::Report;
 use crate::cgroup::CpuUsage;
 use crate::time::{epoch_ms, millis, now};
 
-/// What the kernel had counted before an invocation.
-struct Before {
+/// The kernel's counters before an invocation.
+struct CountersBefore {
     cpu: Option<CpuUsage>,
     oom_kills: u64,
     peak_was_reset: bool,
 }
 
 impl Driver {
-    /// Runs one invocation to its end: answer, extensions done, freeze, report; or failure, report, reset.
+    /// Runs one invocation to its end: response, extensions done, freeze, report; or failure, report, reset.
     pub(super) async fn invoke(&mut self, request: InvokeRequest) {
         let InvokeRequest { invocation, caller, completion } = request;
         let shared = self.provisioned.shared.clone();
@@ -34,7 +34,7 @@ impl Driver {
         }
         let is_warm = self.initialized;
         if is_warm {
-            // Before the counters are read: what ran without a quota is Init's.
+            // Before the counters are read: CPU time without a quota belongs to Init.
             self.limit_cpu(true);
         }
         let before = self.before();
@@ -48,7 +48,7 @@ impl Driver {
         if !is_warm {
             self.limit_cpu(true);
         }
-        self.tell_start(&invocation);
+        self.emit_start(&invocation);
         if is_warm {
             released = Instant::now();
         }
@@ -63,13 +63,13 @@ impl Driver {
         let outcome = outcome.map_err(|failure| self.explain_kill(failure, &before));
         let failure = match outcome {
             Ok(()) => {
-                self.tell_runtime_done(&invocation, None).await;
+                self.emit_runtime_done(&invocation, None).await;
                 let extensions = self.await_extensions(released + timeout).await;
                 extensions.err().map(|failure| self.explain_kill(failure, &before))
             }
             Err(failure) => {
                 self.answer_with(&invocation, &failure);
-                self.tell_runtime_done(&invocation, Some(&failure)).await;
+                self.emit_runtime_done(&invocation, Some(&failure)).await;
                 Some(failure)
             }
         };
@@ -77,7 +77,7 @@ impl Driver {
         if failure.as_ref().is_some_and(|failure| failure.is_timeout) {
             duration = duration.min(timeout);
         }
-        // Frozen before the report exists: so it is delivered at the next thaw, as on real Lambda.
+        // Frozen before the report is created, so that the report is delivered after the next thaw, as on Lambda.
         if failure.is_none() {
             self.freeze();
         }
@@ -89,10 +89,10 @@ impl Driver {
         let _ = completion.send(Completion { report: report.record(), facts, log_tail: shared.log.end() });
     }
 
-    fn before(&self) -> Before {
+    fn before(&self) -> CountersBefore {
         let group = &self.provisioned.group;
         let oom_kills = group.oom_kills();
-        Before { cpu: group.cpu(), oom_kills, peak_was_reset: group.reset_memory_peak() }
+        CountersBefore { cpu: group.cpu(), oom_kills, peak_was_reset: group.reset_memory_peak() }
     }
 
     /// Releases the invocation to extensions and runtime, and waits until the runtime is done with it.
@@ -106,7 +106,8 @@ impl Driver {
         let left = deadline.saturating_duration_since(Instant::now());
         let deadline_ms = epoch_ms(now() + left);
         let event = invoke_event(invocation, deadline_ms);
-        let mut delivery = Some(Delivery { invocation: invocation.clone(), invocation_id, deadline_ms });
+        let mut delivery =
+            Some(NextInvocation { invocation: invocation.clone(), invocation_id, deadline_ms });
         let id = &invocation.request_id;
         shared.change(|state| {
             for extension in state.extensions.iter_mut().filter(|known| known.events.invoke) {
@@ -136,7 +137,7 @@ impl Driver {
         done.await.unwrap_or_else(|| Err(Failure::timeout(shared.function.timeout.as_secs_f64())))
     }
 
-    fn explain_kill(&self, failure: Failure, before: &Before) -> Failure {
+    fn explain_kill(&self, failure: Failure, before: &CountersBefore) -> Failure {
         let out_of_memory = self.provisioned.group.oom_kills() > before.oom_kills;
         if failure.is_killed && out_of_memory {
             failure.out_of_memory(&self.provisioned.shared.function.runtime)
@@ -156,7 +157,7 @@ impl Driver {
         });
     }
 
-    fn tell_start(&self, invocation: &Invocation) {
+    fn emit_start(&self, invocation: &Invocation) {
         let shared = &self.provisioned.shared;
         let (id, version) = (&invocation.request_id, &shared.function.version);
         let mut record = json!({"requestId": id, "version": version});
@@ -166,8 +167,8 @@ impl Driver {
         shared.telemetry.platform("platform.start", record);
     }
 
-    async fn tell_runtime_done(&self, invocation: &Invocation, failure: Option<&Failure>) {
-        // What the function wrote comes before the end of the function.
+    async fn emit_runtime_done(&self, invocation: &Invocation, failure: Option<&Failure>) {
+        // The function's log lines come before the runtimeDone event.
         self.drain_logs().await;
         let shared = &self.provisioned.shared;
         let id = &invocation.request_id;
@@ -194,13 +195,13 @@ impl Driver {
         }
     }
 
-    /// Makes, tells and traces the report.
+    /// Creates the report, emits it and writes it to the trace.
     fn report(
         &mut self,
         invocation: &Invocation,
         duration: Duration,
         failure: Option<&Failure>,
-        before: &Before,
+        before: &CountersBefore,
     ) -> (Report, Value) {
         let shared = self.provisioned.shared.clone();
         let group = &self.provisioned.group;
@@ -252,7 +253,7 @@ impl Driver {
     }
 }
 
-/// `status` of the closing events: a failure's own, else whether the function answered with an error.
+/// `status` of the last events: the failure's, else `error` or `success` from the response.
 pub(super) fn status(failure: Option<&Failure>, handled: bool) -> &'static str {
     match (failure, handled) {
         (Some(failure), _) => failure.status(),
@@ -270,7 +271,7 @@ fn tracing(invocation: &Invocation) -> Option<Value> {
     (!value.is_empty()).then(|| json!({"type": "X-Amzn-Trace-Id", "value": value}))
 }
 
-/// Adds what start, runtimeDone and report tell of who asked.
+/// Adds the tracing and tenant fields that start, runtimeDone and report have in common.
 fn identify(record: &mut Value, invocation: &Invocation) {
     if let Some(tracing) = tracing(invocation) {
         record["tracing"] = tracing;

@@ -1,5 +1,5 @@
-//! Life on managed instances: several invocations at a time, never frozen, nothing told to extensions but
-//! SHUTDOWN, and a failure is the end of the environment.
+//! Environments on managed instances: several invocations at a time, never frozen, no events for extensions except
+//! SHUTDOWN, and a failure ends the environment.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,14 +10,14 @@ use tokio::time::Instant;
 
 use super::driver::Driver;
 use super::failure::Failure;
-use super::invocation::{Completion, Delivery, InFlight, InvokeRequest};
+use super::invocation::{Completion, InFlight, InvokeRequest, NextInvocation};
 use super::invoke::status;
 use super::report::Report;
 use super::{Milestone, OnMilestone, Order, Shared};
 use crate::time::{epoch_ms, now};
 
 impl Driver {
-    /// Takes invocations as they come until told to shut down, or until something of it fails.
+    /// Handles invocations until it is asked to shut down or a process fails.
     pub(super) async fn live_concurrently(
         &mut self,
         orders: &mut mpsc::UnboundedReceiver<Order>,
@@ -41,7 +41,7 @@ impl Driver {
                 shared.change(|_| ());
             });
         };
-        // What was begun is finished, or fails by itself.
+        // Invocations that have started run to their end.
         shared.wait(None, |_| (running.load(Ordering::Relaxed) == 0).then_some(())).await;
         self.shut_down(failure.as_ref().map_or("spindown", Failure::shutdown_reason)).await;
         shared.trace("environment.end", json!({}));
@@ -61,7 +61,7 @@ async fn failure_of(shared: &Shared) -> Failure {
     failure.unwrap_or_else(|| Failure::sandbox("the environment has ended"))
 }
 
-/// One invocation among others. A timeout answers the caller but leaves the code running.
+/// Runs one invocation beside others. A timeout answers the caller and does not stop the code.
 async fn invoke(shared: &Arc<Shared>, request: InvokeRequest) {
     let InvokeRequest { invocation, caller, completion } = request;
     let id = invocation.request_id.clone();
@@ -80,7 +80,7 @@ async fn invoke(shared: &Arc<Shared>, request: InvokeRequest) {
     let in_flight = InFlight::new(caller, shared.answered.clone());
     let invocation_id = in_flight.invocation_id.clone();
     shared.change(|state| state.in_flight.insert(id.clone(), in_flight));
-    let mut delivery = Some(Delivery { invocation, invocation_id, deadline_ms });
+    let mut delivery = Some(NextInvocation { invocation, invocation_id, deadline_ms });
     let done = shared.wait(Some(deadline), |state| {
         if let Some(ready) = delivery.take_if(|_| !state.runtime.waiters.is_empty()) {
             state.deliver(ready);

@@ -1,13 +1,14 @@
 //! One execution environment, from Init to Shutdown.
 //!
-//! - [`state`], [`extension`], [`invocation`]: what its processes have said so far, changed by the APIs;
+//! - [`state`], [`extension`], [`invocation`]: the state of its processes, changed by the APIs;
 //! - [`driver`]: the task that moves it from phase to phase, waiting for conditions on that state;
 //! - [`init`], [`invoke`], [`shutdown`]: the phases;
 //! - [`provision`]: what exists around it (folders, mounts, control group, address);
-//! - [`variables`]: what its processes are told; [`report`]: what it is billed; [`failure`]: how it goes wrong.
+//! - [`variables`]: environment variables; [`report`]: billing and logs; [`failure`]: fatal errors.
 //!
-//! Which environment gets which invocation is [`crate::fleet`]'s business.
+//! The `fleet` module chooses the environment of each invocation.
 
+pub mod api_error;
 mod driver;
 pub mod extension;
 pub mod failure;
@@ -28,14 +29,16 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
+use tokio::net::TcpListener;
 use tokio::sync::{Notify, mpsc};
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 
 use crate::cgroup::Hierarchy;
 use crate::config::{FunctionConfig, Interpreters};
 use crate::faults::{Faults, Neighbours, Settings};
 use crate::supervisor::Isolation;
-use crate::supervisor::host::Supervisor;
+use crate::supervisor::client::Supervisor;
 use crate::telemetry::hub::Hub;
 use crate::trace::Trace;
 
@@ -49,21 +52,24 @@ use state::State;
 /// this is sized for.
 pub const MANAGED_CONCURRENCY: usize = 16;
 
-/// What all environments of one sandbox share.
-pub struct Host {
+/// Serves the APIs of one environment on a listener, until the task is aborted.
+pub type ServeApi = fn(TcpListener, Arc<Shared>) -> JoinHandle<()>;
+
+/// Resources that all environments of one sandbox share.
+pub struct Platform {
     /// The `lambda-sandbox` binary, which is also the supervisor.
     pub helper: PathBuf,
-    /// How processes are kept apart.
+    /// How processes are isolated.
     pub isolation: Isolation,
     /// Where limits come from.
     pub hierarchy: Hierarchy,
     /// Language interpreters of this machine.
     pub interpreters: Interpreters,
-    /// What is to go wrong.
+    /// The requested faults.
     pub faults: Arc<Faults>,
-    /// Who else wants the CPU.
+    /// Processes that compete for CPU.
     pub neighbours: Neighbours,
-    /// Where facts are written.
+    /// Where events are written.
     pub trace: Trace,
     /// AWS account number, twelve digits.
     pub account: String,
@@ -71,17 +77,19 @@ pub struct Host {
     pub run_directory: PathBuf,
     /// Log files; kept.
     pub log_directory: PathBuf,
+    /// Serves the APIs inside an environment. It is passed in because `api` depends on this module.
+    pub serve_api: ServeApi,
 }
 
-impl Host {
+impl Platform {
     /// Replaces the faults in force. Fails on values out of range, or if a process that competes for CPU cannot be
-    /// started; everything is then as before.
+    /// started; the previous faults then stay.
     pub fn set_faults(&self, settings: Settings) -> anyhow::Result<()> {
         settings.check()?;
         self.neighbours.keep(settings.cpu_contention, &self.helper, &self.hierarchy)?;
-        let told = serde_json::to_value(&settings)?;
+        let traced = serde_json::to_value(&settings)?;
         self.faults.set(settings);
-        self.trace.event("faults", told);
+        self.trace.event("faults", traced);
         Ok(())
     }
 }
@@ -98,11 +106,11 @@ pub struct Shared {
     pub token: String,
     /// Its telemetry.
     pub telemetry: Hub,
-    /// What is to go wrong.
+    /// The requested faults.
     pub faults: Arc<Faults>,
     /// Its log file and the tail of the current invocation's log.
     pub log: LogTail,
-    /// Its caller has an answer, though runtime or extensions may not be done yet.
+    /// The caller has its response; runtime or extensions may still work.
     pub answered: Arc<AtomicBool>,
     trace: Trace,
     state: Mutex<State>,
@@ -153,14 +161,14 @@ impl Shared {
     }
 }
 
-/// What an environment tells its owner.
+/// A change in an environment that its owner is informed of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Milestone {
-    /// Init is over, well or badly.
+    /// Init has ended, successfully or not.
     Initialized,
     /// It can take an invocation.
     Idle,
-    /// It is gone, with everything it had.
+    /// It has ended, and its resources are released.
     Ended,
 }
 
@@ -172,20 +180,20 @@ enum Order {
     Shutdown,
 }
 
-/// A running environment. It ends when told so or dropped.
+/// A running environment. It ends on request or when dropped.
 #[derive(Clone)]
 pub struct Environment {
     /// Its identifier.
     pub id: String,
     orders: mpsc::UnboundedSender<Order>,
     answered: Arc<AtomicBool>,
-    inside: Arc<OnceLock<Inside>>,
+    created: Arc<OnceLock<CreatedEnvironment>>,
 }
 
-/// What can be seen and done from outside, once it is made.
-struct Inside {
+/// What other modules can use once the environment is created.
+struct CreatedEnvironment {
     shared: Arc<Shared>,
-    /// Gone when the environment is.
+    /// Empty when the environment has ended.
     supervisor: Weak<Supervisor>,
     api: String,
 }
@@ -193,7 +201,7 @@ struct Inside {
 impl Environment {
     /// Starts provisioning and Init at once. `opt` is the folder whose contents appear at `/opt`.
     pub fn start(
-        host: Arc<Host>,
+        platform: Arc<Platform>,
         function: Arc<FunctionConfig>,
         opt: PathBuf,
         on_milestone: OnMilestone,
@@ -201,15 +209,16 @@ impl Environment {
         let id = uuid::Uuid::new_v4().simple().to_string();
         let (orders, incoming) = mpsc::unbounded_channel();
         let answered = Arc::new(AtomicBool::new(false));
-        let inside = Arc::new(OnceLock::new());
-        let around = driver::Around { host, id: id.clone(), function, opt, answered: answered.clone() };
-        tokio::spawn(driver::run(around, incoming, on_milestone, inside.clone()));
-        Environment { id, orders, answered, inside }
+        let created = Arc::new(OnceLock::new());
+        let input =
+            driver::EnvironmentInput { platform, id: id.clone(), function, opt, answered: answered.clone() };
+        tokio::spawn(driver::run(input, incoming, on_milestone, created.clone()));
+        Environment { id, orders, answered, created }
     }
 
-    /// Its address and processes, for people and tests; `None` before it is made.
+    /// Its address and processes as JSON; `None` before it is created.
     pub fn describe(&self) -> Option<Value> {
-        let Inside { shared, api, .. } = self.inside.get()?;
+        let CreatedEnvironment { shared, api, .. } = self.created.get()?;
         let extensions: Vec<Value> = shared.change(|state| {
             let external = state.extensions.iter();
             external.map(|known| json!({"name": known.name, "state": format!("{:?}", known.state)})).collect()
@@ -221,9 +230,9 @@ impl Environment {
     }
 
     /// Kills a process as `kill -9` would: `runtime`, or `extensions/NAME`. `false` if none of
-    /// that name runs. One that is frozen may die only at the thaw, as the kernel has it.
+    /// that name runs. A frozen process may end only at the thaw.
     pub fn kill(&self, process: &str) -> bool {
-        let Some(Inside { shared, supervisor, .. }) = self.inside.get() else { return false };
+        let Some(CreatedEnvironment { shared, supervisor, .. }) = self.created.get() else { return false };
         let id = shared.change(|state| match process.strip_prefix("extensions/") {
             Some(name) => {
                 let known = state.extensions.iter().find(|known| known.name == name)?;
@@ -238,7 +247,7 @@ impl Environment {
         true
     }
 
-    /// Hands over an invocation. Given back if the environment has ended.
+    /// Sends an invocation to the environment. Returns it if the environment has ended.
     pub fn invoke(&self, request: InvokeRequest) -> Result<(), InvokeRequest> {
         self.answered.store(false, Ordering::Release);
         self.orders.send(Order::Invoke(request)).map_err(|error| match error.0 {
@@ -247,12 +256,12 @@ impl Environment {
         })
     }
 
-    /// Its caller has an answer: it is about to become idle.
+    /// Whether the caller has its response, so that the environment is about to become idle.
     pub fn is_settling(&self) -> bool {
         self.answered.load(Ordering::Acquire)
     }
 
-    /// Asks it to shut down when it is done with what it has been given.
+    /// Asks it to shut down after the invocations that it has accepted.
     pub fn shut_down(&self) {
         let _ = self.orders.send(Order::Shutdown);
     }

@@ -1,6 +1,6 @@
-//! What exists around an environment before anything of it runs, and is gone after it.
+//! Creates the resources of an environment before its processes start, and removes them afterwards.
 //!
-//! None of this is billed or part of Init: it is the platform's own time.
+//! This time is neither billed nor part of Init.
 
 use std::fs;
 use std::io;
@@ -13,24 +13,23 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use super::driver::Around;
+use super::driver::EnvironmentInput;
 use super::report::LogTail;
 use super::state::State;
-use super::variables::{self, Places};
-use super::{Host, Shared};
-use crate::api;
+use super::variables::{self, EnvironmentPaths};
+use super::{Platform, Shared};
 use crate::cgroup::{CgroupError, Group};
 use crate::config::{Command, CommandError, FunctionConfig};
-use crate::supervisor::host::{Supervisor, SupervisorError};
+use crate::supervisor::client::{Supervisor, SupervisorError};
 use crate::supervisor::{BindMount, Setup};
 use crate::telemetry::hub::Hub;
 
-/// How long mounts may take.
-const SETUP_PATIENCE: Duration = Duration::from_secs(10);
+/// Time limit for the mounts.
+const SETUP_TIMEOUT: Duration = Duration::from_secs(10);
 
 const MEBIBYTE: u64 = 1024 * 1024;
 
-/// Why an environment could not be made.
+/// Why an environment could not be created.
 #[derive(Debug, Error)]
 pub enum ProvisionError {
     #[error("cannot make the environment's folder {path}")]
@@ -47,12 +46,12 @@ pub enum ProvisionError {
     Command(#[from] CommandError),
 }
 
-/// An environment's surroundings.
+/// The resources of one environment.
 pub(super) struct Provisioned {
     pub(super) shared: Arc<Shared>,
     pub(super) group: Group,
     pub(super) supervisor: Arc<Supervisor>,
-    pub(super) places: Places,
+    pub(super) places: EnvironmentPaths,
     pub(super) command: Command,
     pub(super) opt_source: PathBuf,
     directory: PathBuf,
@@ -60,53 +59,54 @@ pub(super) struct Provisioned {
 }
 
 impl Provisioned {
-    pub(super) async fn make(around: &Around) -> Result<Provisioned, ProvisionError> {
-        let Around { host, id, function, opt: opt_source, answered } = around;
+    pub(super) async fn make(input: &EnvironmentInput) -> Result<Provisioned, ProvisionError> {
+        let EnvironmentInput { platform, id, function, opt: opt_source, answered } = input;
         let opt_source = opt_source.clone();
-        let directory = host.run_directory.join(id);
+        let directory = platform.run_directory.join(id);
         let tmp_source = directory.join("tmp");
         make_folder(&tmp_source)?;
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.map_err(ProvisionError::Listen)?;
         let address = listener.local_addr().map_err(ProvisionError::Listen)?;
         let log_stream = log_stream(&function.version, id);
         let (mounts, places) =
-            layout(host, function, &opt_source, &directory, address.to_string(), &log_stream)?;
+            layout(platform, function, &opt_source, &directory, address.to_string(), &log_stream)?;
         let command = Command::for_function(
             function,
             Path::new(&places.task_root),
             &opt_source,
             Path::new(&places.opt),
-            &host.interpreters,
+            &platform.interpreters,
         )?;
-        let log_file = host.log_directory.join(&function.name).join(log_stream.replace('/', "-") + ".log");
+        let log_file =
+            platform.log_directory.join(&function.name).join(log_stream.replace('/', "-") + ".log");
         let shared = Arc::new(Shared {
             id: id.clone(),
             answered: answered.clone(),
             function: function.clone(),
-            account: host.account.clone(),
+            account: platform.account.clone(),
             token: variables::token(&places.log_stream),
-            telemetry: Hub::new(id, function.log_format, host.trace.clone(), host.faults.clone()),
-            faults: host.faults.clone(),
+            telemetry: Hub::new(id, function.log_format, platform.trace.clone(), platform.faults.clone()),
+            faults: platform.faults.clone(),
             log: LogTail::new(&log_file, function.log_format),
-            trace: host.trace.clone(),
+            trace: platform.trace.clone(),
             state: State { supervisor_ready: false, ..State::at_init(function.is_managed_instances(), 0) }
                 .into(),
             changed: tokio::sync::Notify::new(),
         });
-        let group = host.hierarchy.create(id)?;
+        let group = platform.hierarchy.create(id)?;
         group.limit_memory(u64::from(function.memory_mb) * MEBIBYTE)?;
         let setup = Setup {
-            isolation: host.isolation,
+            isolation: platform.isolation,
             entrances: group.entrances(),
             thaw: group.thaw_file(),
             mounts,
             probe: false,
         };
         let listener_state = shared.clone();
-        let supervisor = Supervisor::start(&host.helper, &setup, move |notice| {
+        let supervisor = Supervisor::start(&platform.helper, &setup, move |notice| {
             listener_state.change(|state| state.on_notice(notice));
         })?;
-        let api = api::serve(listener, shared.clone());
+        let api = (platform.serve_api)(listener, shared.clone());
         let provisioned = Provisioned {
             shared,
             group,
@@ -122,7 +122,7 @@ impl Provisioned {
     }
 
     async fn await_ready(&self) -> Result<(), ProvisionError> {
-        let ready = self.shared.wait(Some(Instant::now() + SETUP_PATIENCE), |state| {
+        let ready = self.shared.wait(Some(Instant::now() + SETUP_TIMEOUT), |state| {
             match (&state.supervisor_gone, state.supervisor_ready) {
                 (Some(message), _) => Some(Err(ProvisionError::Setup(message.clone()))),
                 (None, true) => Some(Ok(())),
@@ -132,7 +132,7 @@ impl Provisioned {
         ready.await.unwrap_or_else(|| Err(ProvisionError::Setup("no answer from the supervisor".into())))
     }
 
-    /// Removes everything. Blocks until the processes are gone.
+    /// Removes everything. Blocks until the processes have ended.
     pub(super) fn remove(self) {
         self.api.abort();
         self.shared.telemetry.end();
@@ -144,21 +144,21 @@ impl Provisioned {
     }
 }
 
-/// Where everything is, and the mounts that put it there.
+/// The paths inside the environment, and the mounts that they need.
 fn layout(
-    host: &Host,
+    platform: &Platform,
     function: &FunctionConfig,
     opt: &Path,
     directory: &Path,
     api: String,
     log_stream: &str,
-) -> Result<(Vec<BindMount>, Places), ProvisionError> {
+) -> Result<(Vec<BindMount>, EnvironmentPaths), ProvisionError> {
     let text = |path: &Path| path.to_string_lossy().into_owned();
     let tmp = directory.join("tmp");
     let log_stream = log_stream.to_owned();
-    if !host.isolation.has_mounts() {
+    if !platform.isolation.has_mounts() {
         let (task_root, opt, tmp) = (text(&function.code), text(opt), text(&tmp));
-        return Ok((Vec::new(), Places { api, task_root, opt, tmp, log_stream }));
+        return Ok((Vec::new(), EnvironmentPaths { api, task_root, opt, tmp, log_stream }));
     }
     let hosts = directory.join("hosts");
     let known = fs::read_to_string("/etc/hosts").unwrap_or_default();
@@ -170,8 +170,13 @@ fn layout(
         read_only,
     };
     let mut mounts = vec![mount(opt, "/opt", true)];
-    let mut places =
-        Places { api, task_root: text(&function.code), opt: "/opt".into(), tmp: "/tmp".into(), log_stream };
+    let mut places = EnvironmentPaths {
+        api,
+        task_root: text(&function.code),
+        opt: "/opt".into(),
+        tmp: "/tmp".into(),
+        log_stream,
+    };
     if Path::new(TASK_ROOT).is_dir() {
         mounts.push(mount(&function.code, TASK_ROOT, true));
         places.task_root = TASK_ROOT.into();
@@ -189,7 +194,7 @@ fn layout(
     Ok((mounts, places))
 }
 
-/// Where code is found on real Lambda.
+/// The code folder, as on Lambda.
 pub const TASK_ROOT: &str = "/var/task";
 
 /// `2026/01/02/[$LATEST]ID`.

@@ -1,4 +1,4 @@
-//! What an invocation is billed, and its log: START, END and REPORT around what the function wrote.
+//! The billing of an invocation, and its log with the lines START, END and REPORT.
 
 use std::fs::File;
 use std::io::Write;
@@ -14,7 +14,7 @@ use crate::time::{iso_ms, millis, now};
 /// Lambda returns the last 4 KB of a log.
 const TAIL_BYTES: usize = 4096;
 
-/// Lines kept while an invocation runs; far more than fit into the tail.
+/// Maximum number of lines kept during an invocation; more than fit into the tail.
 const TAIL_LINES: usize = 4096;
 
 const MEBIBYTE: u64 = 1024 * 1024;
@@ -22,7 +22,7 @@ const MEBIBYTE: u64 = 1024 * 1024;
 /// The numbers of a `platform.report`.
 #[derive(Clone, Debug)]
 pub struct Report {
-    /// Key of the invocation.
+    /// `requestId` of the invocation.
     pub request_id: String,
     /// `success`, `error`, `failure` or `timeout`.
     pub status: &'static str,
@@ -36,7 +36,7 @@ pub struct Report {
     pub restore: Option<(Duration, u64)>,
     /// Memory size in MB.
     pub memory_mb: u32,
-    /// Highest memory of the environment's life, bytes.
+    /// Highest memory since the environment started, bytes.
     pub peak_bytes: Option<u64>,
     /// Managed instances report the duration only.
     pub managed_instances: bool,
@@ -126,7 +126,7 @@ pub fn ceil_ms(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
 }
 
-/// An environment's log: a file, and the tail of the invocation that runs.
+/// The log of an environment: a file, and the tail of the current invocation's log.
 pub struct LogTail {
     format: LogFormat,
     inner: Mutex<Inner>,
@@ -138,7 +138,7 @@ struct Inner {
 }
 
 impl LogTail {
-    /// Logs to `path`; without a file if that cannot be made.
+    /// Logs to `path`; without a file if it cannot be created.
     pub fn new(path: &Path, format: LogFormat) -> LogTail {
         let file = path
             .parent()
@@ -151,7 +151,7 @@ impl LogTail {
     pub fn line(&self, line: &str) {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(file) = &mut inner.file {
-            // Losing a log line to a full disk must not stop the function.
+            // A log line that cannot be written (disk full) must not stop the function.
             let _ = writeln!(file, "{line}");
         }
         if let Some(tail) = &mut inner.tail {

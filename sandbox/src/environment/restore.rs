@@ -1,7 +1,7 @@
-//! Restore: what SnapStart does instead of Init when an invocation needs an environment.
+//! Restore: the phase of SnapStart that replaces Init when an invocation needs an environment.
 //!
-//! A process image cannot be resumed twice here, so every environment runs its own Init, unbilled, and is frozen:
-//! that is its snapshot. Runtime and extensions wake inside the call they made before it, as on Lambda.
+//! A process image cannot be resumed twice here. Every environment runs its own Init, which is not billed, and is
+//! frozen: that is its snapshot. Runtime and extensions continue in the call that they made before it, as on Lambda.
 
 use std::time::Duration;
 
@@ -53,7 +53,7 @@ impl Driver {
         let line = format!("RESTORE_REPORT Restore Duration: {:.2} ms", millis(duration));
         shared.log.platform(&line, "platform.restoreReport", &done);
         shared.telemetry.platform("platform.restoreReport", done);
-        // All of it is hooks: there is no snapshot to load, which would not be billed.
+        // All of this time is billed: it is spent in hooks, because there is no snapshot to load.
         self.unreported_restore = Some((duration, ceil_ms(duration)));
         outcome
     }

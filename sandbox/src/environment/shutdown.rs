@@ -1,4 +1,4 @@
-//! Shutdown, and the reset that is a shutdown with a second life: `/tmp` stays, everything else is forgotten.
+//! Shutdown, and reset: a shutdown after which new processes start. `/tmp` is kept, all other state is lost.
 
 use std::time::Duration;
 
@@ -20,8 +20,8 @@ const INTERNAL_BUDGET: Duration = Duration::from_millis(500);
 /// Part of the budget the runtime may use, after SIGTERM.
 const RUNTIME_SHARE: f64 = 0.3;
 
-/// How long the kernel may take to let killed processes go.
-const KILL_PATIENCE: Duration = Duration::from_secs(10);
+/// Time limit for the kernel to release killed processes.
+const KILL_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Driver {
     /// Ends this generation of processes; the next invocation starts another, with the same `/tmp`.
@@ -96,13 +96,13 @@ impl Driver {
         for process in unsubscribed {
             self.provisioned.supervisor.signal(process, Signal::SIGKILL);
         }
-        let gone = shared.wait(Some(deadline), |state| {
+        let ended = shared.wait(Some(deadline), |state| {
             let mut external = state.extensions.iter().filter(|known| known.process.is_some());
             external
                 .all(|known| known.exit.is_some() || known.state == ExtensionState::LaunchError)
                 .then_some(())
         });
-        let in_time = gone.await.is_some();
+        let in_time = ended.await.is_some();
         let states = shared.change(|state| {
             let states = state.extensions.iter();
             states.map(|known| (known.name.clone(), format!("{:?}", known.state))).collect::<Vec<_>>()
@@ -114,11 +114,11 @@ impl Driver {
         let shared = self.provisioned.shared.clone();
         let before = shared.change(|state| state.times_emptied);
         self.provisioned.supervisor.kill_all();
-        let emptied = shared.wait(Some(Instant::now() + KILL_PATIENCE), |state| {
+        let emptied = shared.wait(Some(Instant::now() + KILL_TIMEOUT), |state| {
             (state.times_emptied > before || state.supervisor_gone.is_some()).then_some(())
         });
         if emptied.await.is_none() {
-            tracing::warn!(environment = %shared.id, "processes do not end");
+            tracing::warn!(environment = %shared.id, "processes did not end after SIGKILL");
         }
         self.forget_processes();
     }

@@ -1,7 +1,7 @@
-//! What an environment's processes have told the platform so far.
+//! The state of an environment's processes, as known from their API calls and from the supervisor.
 //!
 //! The API handlers and the supervisor's notices change this state; the driver ([`super::driver`]) waits for
-//! conditions on it. Everything is forgotten at a reset, as real Lambda does.
+//! conditions on it. A reset clears the state, as on Lambda.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -11,8 +11,8 @@ use uuid::Uuid;
 
 use super::extension::{EventSet, Extension, ExtensionState};
 use super::failure::Failure;
-use super::invocation::{Delivery, InFlight};
-use crate::api::error::ApiError;
+use super::invocation::{InFlight, NextInvocation};
+use crate::environment::api_error::ApiError;
 use crate::supervisor::protocol::{ExitStatus, Notice, ProcessId};
 
 /// Extensions an environment may have, internal ones included (Lambda quota).
@@ -33,15 +33,15 @@ pub struct State {
     pub subscription_open: bool,
     /// Managed instances: several invocations at a time, no INVOKE events.
     pub managed_instances: bool,
-    /// Exits are expected.
+    /// Whether exits are expected.
     pub shutting_down: bool,
-    /// Processes asked for that do not run their programs yet.
+    /// Processes that were requested and do not run their programs yet.
     pub starting: u32,
-    /// Answers to `KillAll` so far.
+    /// Number of answers to `KillAll`.
     pub times_emptied: u64,
     /// Mounts are made.
     pub supervisor_ready: bool,
-    /// The supervisor has ended or could not set up; with its words.
+    /// The message of a supervisor that has ended or could not start.
     pub supervisor_gone: Option<String>,
 }
 
@@ -63,7 +63,7 @@ pub struct Runtime {
     /// What it posted to `restore/error`.
     pub restore_error: Option<String>,
     /// Its pending `next` calls.
-    pub waiters: VecDeque<oneshot::Sender<Delivery>>,
+    pub waiters: VecDeque<oneshot::Sender<NextInvocation>>,
 }
 
 /// What a runtime posts for an invocation, by the name of the state it leads to.
@@ -88,7 +88,7 @@ impl State {
         }
     }
 
-    /// Takes note of what the supervisor says.
+    /// Applies a notice of the supervisor.
     pub fn on_notice(&mut self, notice: Option<Notice>) {
         match notice {
             Some(Notice::Ready) => self.supervisor_ready = true,
@@ -126,7 +126,7 @@ impl State {
         }
     }
 
-    /// The first thing that makes this generation unusable, if any.
+    /// The first failure that makes these processes unusable, if any.
     pub fn failure(&self) -> Option<Failure> {
         if let Some(message) = &self.supervisor_gone {
             return Some(Failure::sandbox(message));
@@ -154,7 +154,7 @@ impl State {
             extension.state = ExtensionState::Registered;
             return Ok(id);
         }
-        // No file of that name was started: it lives inside the runtime's process.
+        // No file of that name was started: it is an internal extension, in the runtime's process.
         if events.shutdown {
             let message = "Shutdown event is not supported for internal extensions";
             return Err(ApiError::forbidden("ShutdownEventNotSupportedForInternalExtension", message));
@@ -238,7 +238,7 @@ impl State {
     }
 
     /// The runtime asks for its next invocation.
-    pub fn runtime_next(&mut self) -> Result<oneshot::Receiver<Delivery>, ApiError> {
+    pub fn runtime_next(&mut self) -> Result<oneshot::Receiver<NextInvocation>, ApiError> {
         if !self.managed_instances && self.in_flight.values().any(|known| !known.is_answered()) {
             return Err(ApiError::invalid_transition("Running", "Ready"));
         }
@@ -251,7 +251,7 @@ impl State {
         Ok(receiver)
     }
 
-    /// The runtime is ready for a snapshot and waits to be told that it has been restored.
+    /// The runtime is ready for a snapshot and waits until it is restored.
     pub fn runtime_restore_next(&mut self) -> Result<oneshot::Receiver<()>, ApiError> {
         if self.runtime.has_polled {
             return Err(ApiError::invalid_transition("Ready", "RestoreReady"));
@@ -262,7 +262,7 @@ impl State {
     }
 
     /// The invocation with this id, for an `answer`; unknown or already answered ids are refused, and so is an
-    /// answer to another attempt at the same request, as `invocation_id` tells if the runtime sends it.
+    /// answer to another attempt at the same request, which the runtime may identify by `invocation_id`.
     pub fn invocation(
         &mut self,
         request_id: &str,
@@ -283,11 +283,11 @@ impl State {
     }
 
     /// Gives an invocation to the runtime; `false` when it does not wait for one.
-    pub fn deliver(&mut self, mut delivery: Delivery) -> bool {
+    pub fn deliver(&mut self, mut delivery: NextInvocation) -> bool {
         while let Some(waiter) = self.runtime.waiters.pop_front() {
             match waiter.send(delivery) {
                 Ok(()) => return true,
-                // That poll was given up by the runtime; try the next.
+                // The runtime has closed that request; try the next.
                 Err(returned) => delivery = returned,
             }
         }

@@ -15,21 +15,21 @@ const WITHHELD_FROM_EXTENSIONS: [&str; 7] = [
     "LAMBDA_TASK_ROOT",
 ];
 
-/// Made-up access key.
+/// Placeholder access key.
 pub const ACCESS_KEY_ID: &str = "ASIASANDBOXSANDBOX00";
 
-/// Made-up secret and session token.
+/// Placeholder secret key and session token.
 pub const SECRET: &str = "sandbox";
 
-/// Bearer token of the credentials and metadata endpoints; it guards nothing, but must be sent as on Lambda.
+/// Bearer token of the credentials and metadata endpoints; it protects nothing, but is required as on Lambda.
 pub fn token(log_stream: &str) -> String {
     let alphanumeric = log_stream.chars().filter(char::is_ascii_alphanumeric);
     alphanumeric.collect()
 }
 
-/// Where an environment's processes find things.
+/// Paths and addresses inside an environment.
 #[derive(Clone, Debug)]
-pub struct Places {
+pub struct EnvironmentPaths {
     /// Host and port of the environment's APIs.
     pub api: String,
     /// The code folder as processes see it.
@@ -42,10 +42,10 @@ pub struct Places {
     pub log_stream: String,
 }
 
-/// Everything the runtime gets.
-pub fn for_runtime(function: &FunctionConfig, places: &Places) -> BTreeMap<String, String> {
+/// All variables of the runtime.
+pub fn for_runtime(function: &FunctionConfig, places: &EnvironmentPaths) -> BTreeMap<String, String> {
     let host_path = std::env::var("PATH").unwrap_or_else(|_| "/usr/local/bin:/usr/bin:/bin".into());
-    let Places { api, task_root, opt, tmp, log_stream } = places;
+    let EnvironmentPaths { api, task_root, opt, tmp, log_stream } = places;
     let mut variables = BTreeMap::new();
     let mut set = |name: &str, value: String| {
         variables.insert(name.to_owned(), value);
@@ -60,7 +60,7 @@ pub fn for_runtime(function: &FunctionConfig, places: &Places) -> BTreeMap<Strin
     set("TZ", ":UTC".into());
     set("LANG", "en_US.UTF-8".into());
     set("PATH", format!("{host_path}:{opt}/bin"));
-    // Credentials are made up: requests signed with them are meant for local endpoints.
+    // The credentials are placeholders: only local endpoints accept them.
     if function.initialization_type == InitializationType::SnapStart {
         // A snapshot outlives its credentials, so there are none in it.
         set("AWS_CONTAINER_CREDENTIALS_FULL_URI", format!("http://{api}/2021-04-23/credentials"));
@@ -101,12 +101,12 @@ pub fn for_runtime(function: &FunctionConfig, places: &Places) -> BTreeMap<Strin
     if function.is_managed_instances() {
         set("AWS_LAMBDA_MAX_CONCURRENCY", crate::environment::MANAGED_CONCURRENCY.to_string());
     }
-    // Last: a customer may override what is not reserved, and the reserved ones were refused before.
+    // Last: the function's own variables replace these. Reserved names were refused before.
     variables.extend(function.environment.clone());
     variables
 }
 
-/// What extensions get of it.
+/// The variables of extensions: the runtime's without the withheld ones.
 pub fn for_extension(runtime: &BTreeMap<String, String>) -> Vec<(String, String)> {
     runtime
         .iter()

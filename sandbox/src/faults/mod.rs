@@ -1,27 +1,23 @@
-//! What goes wrong on request, from the command line or while the sandbox serves.
+//! Faults that are made on request, from the command line or while the sandbox serves.
 //!
-//! Real Lambda may deliver telemetry twice, late, out of order or not at all, may add event types, may end an
-//! environment without a word and gives it a CPU that others want too. Who cannot stand that should fail here
+//! Lambda may deliver telemetry twice, late, out of order or not at all, may add event types, may end an
+//! environment without SHUTDOWN, and runs it on a shared CPU. Software that cannot handle this should fail here
 //! first.
 
 mod neighbours;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
 
 use clap::Args;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 pub use neighbours::{Neighbours, SUBCOMMAND, spin};
 
-use crate::telemetry::event::{Category, Event, Record, Schema};
-
-/// A hundred years, in milliseconds: further from now times cannot be written as Lambda writes them.
+/// A hundred years, in milliseconds. Later times may not fit into Lambda's time format.
 const MAX_CLOCK_OFFSET_MS: u64 = 100 * 365 * 24 * 3_600_000;
 
-/// Faults to make. None by default.
+/// The requested faults. None by default.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Args, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[command(next_help_heading = "Faults (also settable while serving: /sandbox/faults)")]
@@ -29,29 +25,29 @@ pub struct Settings {
     /// Deliver every Nth telemetry batch twice.
     #[arg(long = "fault-duplicate-telemetry", value_name = "N")]
     pub duplicate_telemetry: Option<u64>,
-    /// Deliver every telemetry batch this many milliseconds late.
+    /// Deliver every telemetry batch late by this many milliseconds.
     #[arg(long = "fault-delay-telemetry-ms", value_name = "MS")]
     pub delay_telemetry_ms: Option<u64>,
     /// Reverse the events of every telemetry batch.
     #[arg(long = "fault-reorder-telemetry")]
     pub reorder_telemetry: bool,
-    /// Lose every telemetry event of this type, for example platform.report; may be repeated.
+    /// Do not deliver telemetry events of this type, for example platform.report; may be repeated.
     #[arg(long = "fault-lose-telemetry", value_name = "TYPE")]
     pub lose_telemetry: Vec<String>,
     /// Add an event of an unknown type to every telemetry batch.
     #[arg(long = "fault-unknown-telemetry")]
     pub unknown_telemetry: bool,
-    /// Answer telemetry subscriptions with this status: 202 as AWS's emulator does, 400, 403 or 500.
+    /// Answer telemetry subscriptions with this HTTP status: 202 as AWS's emulator does, 400, 403 or 500.
     #[arg(long = "fault-refuse-subscription", value_name = "STATUS")]
     pub refuse_subscription: Option<u16>,
-    /// Release SHUTDOWN this many milliseconds late; the deadline stays.
+    /// Send SHUTDOWN late by this many milliseconds; the deadline does not change.
     #[arg(long = "fault-shutdown-delay-ms", value_name = "MS")]
     pub shutdown_delay_ms: Option<u64>,
-    /// Never release SHUTDOWN: extensions are killed at the deadline.
+    /// Do not send SHUTDOWN: extensions are killed at the deadline.
     #[arg(long = "fault-lose-shutdown")]
     pub lose_shutdown: bool,
-    /// Shift every time that environments are told by this much, as if the platform's clock had jumped against
-    /// theirs: deadlines, the times of telemetry, the end of credentials. Their own clock is the machine's.
+    /// Add this offset to every time that is sent to environments, as if the platform's clock differed from
+    /// theirs: deadlines, the times of telemetry, the expiration of credentials. Their own clock is the machine's.
     #[arg(
         long = "fault-clock-offset-ms",
         value_name = "MS",
@@ -59,7 +55,7 @@ pub struct Settings {
         allow_hyphen_values = true
     )]
     pub clock_offset_ms: i64,
-    /// Processes that spin beside environments, each with an environment's weight.
+    /// Number of busy processes that compete for CPU, each with the scheduler weight of one environment.
     #[arg(long = "fault-cpu-contention", value_name = "PROCESSES", default_value_t = 0)]
     pub cpu_contention: usize,
 }
@@ -72,39 +68,19 @@ pub struct Faults {
 }
 
 impl Faults {
-    /// What is set now.
+    /// The current settings.
     pub fn settings(&self) -> Arc<Settings> {
         self.settings.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Replaces what is set. Neighbours are not started by this: see [`crate::environment::Host::set_faults`].
+    /// Replaces the settings. This does not start processes that compete for CPU: `environment::Platform::set_faults`
+    /// does that.
     pub fn set(&self, settings: Settings) {
         crate::time::set_offset_ms(settings.clock_offset_ms);
         *self.settings.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
     }
 
-    /// A batch as it is to be delivered.
-    pub async fn spoil(&self, mut batch: Vec<String>) -> Vec<String> {
-        let settings = self.settings();
-        if let Some(delay_ms) = settings.delay_telemetry_ms {
-            tokio::time::sleep(Duration::from_millis(delay_ms)).await;
-        }
-        if !settings.lose_telemetry.is_empty() {
-            batch.retain(|event| !settings.loses(event));
-        }
-        if settings.unknown_telemetry && !batch.is_empty() {
-            let record = Record::Platform(serde_json::json!({"x": [1, 2, 3]}));
-            let event = Event { record, ..Event::platform("platform.somethingNew", Value::Null) };
-            debug_assert_eq!(event.category, Category::Platform);
-            batch.push(event.to_json(Schema::V2025_01_29, crate::config::LogFormat::Text).to_string());
-        }
-        if settings.reorder_telemetry {
-            batch.reverse();
-        }
-        batch
-    }
-
-    /// Whether the batch just delivered is to be delivered again.
+    /// Whether the batch that was just delivered is delivered again.
     pub fn repeats_batch(&self) -> bool {
         let Some(every) = self.settings().duplicate_telemetry else { return false };
         (self.batches.fetch_add(1, Ordering::Relaxed) + 1).is_multiple_of(every.max(1))
@@ -112,7 +88,7 @@ impl Faults {
 }
 
 impl Settings {
-    /// Fails on values that cannot be put in force.
+    /// Fails on values that cannot be applied.
     pub fn check(&self) -> anyhow::Result<()> {
         let offset_ms = self.clock_offset_ms;
         anyhow::ensure!(
@@ -126,10 +102,5 @@ impl Settings {
             );
         }
         Ok(())
-    }
-
-    fn loses(&self, event: &str) -> bool {
-        let event: Value = serde_json::from_str(event).unwrap_or_default();
-        self.lose_telemetry.iter().any(|kind| event["type"] == kind.as_str())
     }
 }

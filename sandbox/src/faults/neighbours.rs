@@ -1,4 +1,4 @@
-//! Others who want the CPU: processes that spin, each in a control group of its own beside those of environments,
+//! Busy processes that compete for CPU, each in its own control group beside those of environments,
 //! so that the kernel's scheduler gives each as much as an environment. Without control groups they are processes
 //! like any other.
 
@@ -16,13 +16,13 @@ use crate::cgroup::{Group, Hierarchy};
 /// Hidden subcommand that runs [`spin`].
 pub const SUBCOMMAND: &str = "neighbour";
 
-/// More would only slow down the machine.
+/// A higher number would only slow down the machine.
 const MAX_NEIGHBOURS: usize = 256;
 
-/// What a neighbour says once it is where it spins.
+/// Line that a neighbour writes when it is in its control group.
 const ENTERED: &[u8] = b".";
 
-/// The neighbours that run.
+/// The running neighbours.
 #[derive(Debug, Default)]
 pub struct Neighbours {
     running: Mutex<Vec<Neighbour>>,
@@ -35,12 +35,15 @@ struct Neighbour {
 }
 
 impl Neighbours {
-    /// Starts or ends neighbours until there are `wanted`. `helper` is the `lambda-sandbox` binary.
-    pub fn keep(&self, wanted: usize, helper: &Path, hierarchy: &Hierarchy) -> anyhow::Result<()> {
-        anyhow::ensure!(wanted <= MAX_NEIGHBOURS, "cpu_contention is {wanted}, allowed are {MAX_NEIGHBOURS}");
+    /// Starts or ends neighbours until `requested` run. `helper` is the `lambda-sandbox` binary.
+    pub fn keep(&self, requested: usize, helper: &Path, hierarchy: &Hierarchy) -> anyhow::Result<()> {
+        anyhow::ensure!(
+            requested <= MAX_NEIGHBOURS,
+            "cpu_contention is {requested}, the maximum is {MAX_NEIGHBOURS}"
+        );
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        running.truncate(wanted);
-        let more = running.len()..wanted;
+        running.truncate(requested);
+        let more = running.len()..requested;
         // All or none: those started before a failure end here.
         let more: Vec<Neighbour> =
             more.map(|number| Neighbour::start(number, helper, hierarchy)).collect::<anyhow::Result<_>>()?;
@@ -65,11 +68,12 @@ impl Neighbour {
         Ok(neighbour)
     }
 
-    /// Waits for its word that it is in its control group and about to spin; it spins nowhere else.
+    /// Waits until it reports that it is in its control group; it is busy only there.
     fn await_entry(&mut self) -> anyhow::Result<()> {
-        let said = self.child.stdout.as_mut().context("no standard output to hear it from")?;
-        said.read_exact(&mut [0; ENTERED.len()])
-            .context("a process that competes for CPU ended as it started")
+        let stdout = self.child.stdout.as_mut().context("the process has no standard output")?;
+        stdout
+            .read_exact(&mut [0; ENTERED.len()])
+            .context("a process that competes for CPU ended at its start")
     }
 }
 

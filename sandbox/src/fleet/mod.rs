@@ -1,5 +1,5 @@
-//! All environments of all functions: which one takes an invocation, when one more is started, and when one
-//! that nobody needs is shut down.
+//! All environments of all functions: chooses the environment of an invocation, starts environments, and shuts down one
+//! that is not needed is shut down.
 
 mod pool;
 
@@ -13,16 +13,16 @@ use tokio::sync::Notify;
 
 use crate::config::{FunctionConfig, InitializationType};
 use crate::environment::invocation::InvokeRequest;
-use crate::environment::{Environment, Host, MANAGED_CONCURRENCY, Milestone, OnMilestone};
+use crate::environment::{Environment, MANAGED_CONCURRENCY, Milestone, OnMilestone, Platform};
 use crate::layers::{self, LayerError};
 use pool::{Member, Pool};
 
-/// How often idle environments are looked at.
+/// Interval between checks for idle environments.
 const REAP_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Longer than a round trip to real Lambda, and than the stall of a throttled runtime that asks for its next
+/// Longer than a round trip to Lambda, and longer than the delay of a throttled runtime that asks for its next
 /// invocation (one CFS period).
-const SETTLE_PATIENCE: Duration = Duration::from_millis(25);
+const SETTLE_TIMEOUT: Duration = Duration::from_millis(25);
 
 /// How environments are scaled.
 #[derive(Clone, Debug)]
@@ -44,13 +44,13 @@ impl Default for FleetSettings {
 pub struct Target {
     /// What to run.
     pub config: Arc<FunctionConfig>,
-    /// Grows with every change; environments of earlier generations take no further invocations.
+    /// Increases with every change; environments of earlier generations accept no further invocations.
     pub generation: u64,
     /// Concurrent invocations reserved for, and allowed to, the whole function.
     pub reserved_concurrency: Option<u32>,
 }
 
-/// Why an invocation was not taken.
+/// Why an invocation was not accepted.
 #[derive(Debug, Error)]
 pub enum FleetError {
     #[error("concurrency of the function is at its reserved limit")]
@@ -63,15 +63,15 @@ pub enum FleetError {
 
 /// All environments.
 pub struct Fleet {
-    host: Arc<Host>,
+    platform: Arc<Platform>,
     settings: FleetSettings,
     state: Mutex<State>,
     changed: Notify,
-    myself: Weak<Fleet>,
+    weak_self: Weak<Fleet>,
 }
 
 /// What an environment is started for.
-enum For {
+enum StartPurpose {
     /// To be ready ahead of invocations.
     Reserve,
     /// An invocation, of this tenant if the function isolates them.
@@ -81,7 +81,7 @@ enum For {
 #[derive(Default)]
 struct State {
     pools: HashMap<(String, String), Pool>,
-    laid: HashMap<Vec<PathBuf>, PathBuf>,
+    opt_folders: HashMap<Vec<PathBuf>, PathBuf>,
     /// Environments that have not ended, retired ones included.
     alive: usize,
 }
@@ -94,13 +94,13 @@ impl State {
 
 impl Fleet {
     /// An empty fleet, and the task that reaps idle environments as long as it lives.
-    pub fn start(host: Arc<Host>, settings: FleetSettings) -> Arc<Fleet> {
-        let fleet = Arc::new_cyclic(|myself| Fleet {
-            host,
+    pub fn start(platform: Arc<Platform>, settings: FleetSettings) -> Arc<Fleet> {
+        let fleet = Arc::new_cyclic(|weak_self| Fleet {
+            platform,
             settings,
             state: Mutex::default(),
             changed: Notify::new(),
-            myself: myself.clone(),
+            weak_self: weak_self.clone(),
         });
         let weak = Arc::downgrade(&fleet);
         tokio::spawn(async move {
@@ -114,16 +114,16 @@ impl Fleet {
     }
 
     /// What all environments share.
-    pub fn host(&self) -> &Host {
-        &self.host
+    pub fn platform(&self) -> &Platform {
+        &self.platform
     }
 
     /// Sends an invocation to an idle environment of `target`, or starts one.
     ///
-    /// An environment whose caller has just been answered is about to be idle. On real Lambda the way to the
-    /// caller and back hides that moment; here it is waited for, at most [`SETTLE_PATIENCE`].
+    /// An environment that has just sent its response is about to be idle. On Lambda the network delay to the
+    /// caller and back hides that time; here the call waits for it, at most [`SETTLE_TIMEOUT`].
     pub async fn invoke(&self, target: &Target, request: InvokeRequest) -> Result<(), FleetError> {
-        let deadline = tokio::time::Instant::now() + SETTLE_PATIENCE;
+        let deadline = tokio::time::Instant::now() + SETTLE_TIMEOUT;
         let key = (target.config.name.clone(), target.config.version.clone());
         loop {
             let changed = self.changed.notified();
@@ -148,15 +148,19 @@ impl Fleet {
         while let Some(environment) = pool.take(tenant_id.as_deref()) {
             match environment.invoke(request) {
                 Ok(()) => return Ok(()),
-                // It has just ended by itself.
+                // The environment has just ended.
                 Err(returned) => {
                     pool.on_ended(&environment.id);
                     request = returned;
                 }
             }
         }
-        let environment =
-            self.start_environment(&mut state, target, target.config.clone(), For::Tenant(tenant_id))?;
+        let environment = self.start_environment(
+            &mut state,
+            target,
+            target.config.clone(),
+            StartPurpose::Tenant(tenant_id),
+        )?;
         // A new environment's queue is open, so the request cannot come back.
         let _ = environment.invoke(request);
         Ok(())
@@ -168,16 +172,16 @@ impl Fleet {
         state: &mut State,
         target: &Target,
         config: Arc<FunctionConfig>,
-        purpose: For,
+        purpose: StartPurpose,
     ) -> Result<Environment, FleetError> {
         let opt = self.opt(state, &config)?;
         let capacity = if config.is_managed_instances() { MANAGED_CONCURRENCY } else { 1 };
         let callback = self.on_milestone(target);
         let (provisioned, tenant_id) = match purpose {
-            For::Reserve => (true, None),
-            For::Tenant(tenant_id) => (false, tenant_id),
+            StartPurpose::Reserve => (true, None),
+            StartPurpose::Tenant(tenant_id) => (false, tenant_id),
         };
-        let environment = Environment::start(self.host.clone(), config, opt, callback);
+        let environment = Environment::start(self.platform.clone(), config, opt, callback);
         state.pool(target).add(Member {
             environment: environment.clone(),
             generation: target.generation,
@@ -192,16 +196,16 @@ impl Fleet {
         Ok(environment)
     }
 
-    /// Keeps `wanted` environments of `target` ready ahead of invocations.
-    pub fn provision(&self, target: &Target, wanted: u32) -> Result<(), FleetError> {
+    /// Keeps `requested` environments of `target` ready ahead of invocations.
+    pub fn provision(&self, target: &Target, requested: u32) -> Result<(), FleetError> {
         let mut state = self.lock();
         let pool = state.pool(target);
         pool.advance(target.generation);
         let mut config = FunctionConfig::clone(&target.config);
         config.initialization_type = InitializationType::ProvisionedConcurrency;
         let config = Arc::new(config);
-        for _ in 0..pool.settle_provisioned(wanted as usize) {
-            self.start_environment(&mut state, target, config.clone(), For::Reserve)?;
+        for _ in 0..pool.settle_provisioned(requested as usize) {
+            self.start_environment(&mut state, target, config.clone(), StartPurpose::Reserve)?;
         }
         Ok(())
     }
@@ -222,16 +226,16 @@ impl Fleet {
         self.settings.account_concurrency
     }
 
-    /// Environments of earlier generations of a function version finish what they do and shut down.
+    /// Environments of earlier generations of a function version finish their invocations and shut down.
     pub fn retire(&self, name: &str, version: &str, generation: u64) {
         if let Some(pool) = self.lock().pools.get_mut(&(name.to_owned(), version.to_owned())) {
             pool.advance(generation);
         }
     }
 
-    /// Shuts all environments down and waits for them, at most `patience`. The number that did not end.
-    pub async fn shut_down(&self, patience: Duration) -> usize {
-        let deadline = tokio::time::Instant::now() + patience;
+    /// Shuts down all environments and waits at most `timeout`. Returns the number that did not end.
+    pub async fn shut_down(&self, timeout: Duration) -> usize {
+        let deadline = tokio::time::Instant::now() + timeout;
         for pool in self.lock().pools.values_mut() {
             pool.advance(u64::MAX);
         }
@@ -259,19 +263,19 @@ impl Fleet {
         Ok(())
     }
 
-    /// The folder that holds the function's layers laid over each other; made once per combination.
+    /// The folder with the merged layers of a function; created once per combination of layers.
     fn opt(&self, state: &mut State, config: &FunctionConfig) -> Result<PathBuf, LayerError> {
-        if let Some(path) = state.laid.get(&config.layers) {
+        if let Some(path) = state.opt_folders.get(&config.layers) {
             return Ok(path.clone());
         }
-        let path = self.host.run_directory.join(format!("opt-{}", state.laid.len()));
-        layers::lay(&config.layers, &path)?;
-        state.laid.insert(config.layers.clone(), path.clone());
+        let path = self.platform.run_directory.join(format!("opt-{}", state.opt_folders.len()));
+        layers::merge(&config.layers, &path)?;
+        state.opt_folders.insert(config.layers.clone(), path.clone());
         Ok(path)
     }
 
     fn on_milestone(&self, target: &Target) -> OnMilestone {
-        let fleet = self.myself.clone();
+        let fleet = self.weak_self.clone();
         let key = (target.config.name.clone(), target.config.version.clone());
         Arc::new(move |environment, milestone| {
             let Some(fleet) = fleet.upgrade() else { return };

@@ -24,7 +24,7 @@ pub(super) struct Member {
     pub(super) tenant_id: Option<String>,
     /// Invocations it works on.
     pub(super) in_flight: usize,
-    /// Since when it has had none; meaningless until `initialized`.
+    /// Since when it has had none; not valid until `initialized`.
     pub(super) idle_since: Instant,
     /// Its Init is over.
     pub(super) initialized: bool,
@@ -37,21 +37,21 @@ impl Member {
 }
 
 impl Pool {
-    /// Members of generations before `generation` are shut down as soon as they are idle.
+    /// Members of generations before `generation` are shut down when they are idle.
     pub(super) fn advance(&mut self, generation: u64) {
         self.generation = self.generation.max(generation);
-        self.dismiss(|member, current| member.generation < current);
+        self.shut_down_idle(|member, current| member.generation < current);
     }
 
     /// Shuts down members idle since before `oldest`, but for provisioned ones.
     pub(super) fn reap(&mut self, oldest: Instant) {
-        self.dismiss(|member, _| member.idle_since < oldest && !member.provisioned);
+        self.shut_down_idle(|member, _| member.idle_since < oldest && !member.provisioned);
     }
 
-    fn dismiss(&mut self, mut unwanted: impl FnMut(&Member, u64) -> bool) {
+    fn shut_down_idle(&mut self, mut is_selected: impl FnMut(&Member, u64) -> bool) {
         let generation = self.generation;
         self.members.retain(|member| {
-            let dismissed = member.is_idle() && unwanted(member, generation);
+            let dismissed = member.is_idle() && is_selected(member, generation);
             if dismissed {
                 member.environment.shut_down();
             }
@@ -59,8 +59,8 @@ impl Pool {
         });
     }
 
-    /// A member with room for an invocation of this tenant, which is counted: provisioned ones first, then the one used last, so
-    /// that the others may grow old enough to be reaped.
+    /// A member with room for an invocation of this tenant, which is counted: provisioned ones first, then the one used
+    /// last, so that the others may grow old enough to be reaped.
     pub(super) fn take(&mut self, tenant_id: Option<&str>) -> Option<Environment> {
         let generation = self.generation;
         let free = self.members.iter_mut().filter(|member| {
@@ -121,12 +121,13 @@ impl Pool {
         (allocated.clone().count(), allocated.filter(|member| member.in_flight == 0).count())
     }
 
-    /// How many provisioned members are missing to `wanted`; surplus ones become ordinary and old.
-    pub(super) fn settle_provisioned(&mut self, wanted: usize) -> usize {
+    /// Returns how many provisioned members are missing. Members beyond `requested` are no longer provisioned and shut
+    /// down when idle.
+    pub(super) fn settle_provisioned(&mut self, requested: usize) -> usize {
         let generation = self.generation;
         let mut kept = 0;
         for member in self.members.iter_mut().filter(|member| member.provisioned) {
-            let keep = kept < wanted && member.generation == generation;
+            let keep = kept < requested && member.generation == generation;
             kept += usize::from(keep);
             member.provisioned = keep;
             if !keep {
@@ -134,6 +135,6 @@ impl Pool {
             }
         }
         self.advance(generation);
-        wanted - kept
+        requested - kept
     }
 }

@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{getegid, geteuid};
 
-use super::{Isolation, Setup, inside};
+use super::{Isolation, Setup, server};
 
 /// Hidden subcommand that runs [`run`].
 pub const SUBCOMMAND: &str = "supervise";
@@ -26,11 +26,11 @@ pub fn run(setup_json: &str) -> anyhow::Result<i32> {
     }
     let mut child = Command::new("/proc/self/exe")
         .arg0("lambda-sandbox")
-        .arg(inside::SUBCOMMAND)
+        .arg(server::SUBCOMMAND)
         .arg(setup_json)
         .stdin(Stdio::inherit())
         .spawn()?;
-    // This end must not keep the socket open: the sandbox sees the supervisor's end by its closing.
+    // This process must not keep the socket open: the sandbox detects the end of the supervisor when the socket closes.
     let _ = nix::unistd::close(0);
     Ok(child.wait()?.code().unwrap_or(1))
 }
@@ -38,7 +38,7 @@ pub fn run(setup_json: &str) -> anyhow::Result<i32> {
 fn enter_user_namespace() -> io::Result<()> {
     let (user, group) = (geteuid(), getegid());
     unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID)?;
-    // The kernel demands this before an unprivileged process may map groups.
+    // The kernel requires this before an unprivileged process may map groups.
     fs::write("/proc/self/setgroups", "deny")?;
     fs::write("/proc/self/uid_map", format!("0 {user} 1"))?;
     fs::write("/proc/self/gid_map", format!("0 {group} 1"))

@@ -2,18 +2,19 @@
 //!
 //! Each environment has a supervisor: this same binary, started again. Where namespaces are allowed it is pid 1
 //! of its environment, so that a scan of `/proc` inside sees the environment and nothing else, and so that
-//! nothing can outlive it. It mounts, starts, signals and reaps on request of the sandbox; it decides nothing.
+//! no process can outlive it. It mounts, starts, signals and reaps on request of the sandbox, and decides nothing
+//! itself.
 //!
-//! - [`protocol`]: what the two say to each other, over a socket of packets;
-//! - [`host`]: the sandbox's end;
-//! - [`inside`]: the supervisor's end;
+//! - [`protocol`]: the messages between the two, over a packet socket;
+//! - [`client`]: the sandbox's end;
+//! - [`server`]: the supervisor's end;
 //! - [`launch`]: from the sandbox's namespaces into the environment's.
 
-pub mod host;
-pub mod inside;
+pub mod client;
 pub mod launch;
 mod mounts;
 pub mod protocol;
+pub mod server;
 mod tree;
 
 use std::path::PathBuf;
@@ -21,7 +22,7 @@ use std::process::{Command, Stdio};
 
 use serde::{Deserialize, Serialize};
 
-/// How far an environment's processes are kept apart from the host's.
+/// How an environment's processes are isolated from the machine's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Isolation {
@@ -34,7 +35,7 @@ pub enum Isolation {
 }
 
 impl Isolation {
-    /// The strongest that works here, tried with `helper`, the `lambda-sandbox` binary.
+    /// The strongest isolation that works here. It is tested with `helper`, the `lambda-sandbox` binary.
     pub fn detect(helper: &PathBuf) -> Isolation {
         let candidates: &[Isolation] = if nix::unistd::geteuid().is_root() {
             &[Isolation::Namespaces, Isolation::UserNamespaces]
@@ -64,11 +65,11 @@ pub struct Setup {
     pub isolation: Isolation,
     /// Control group entrances: each started process writes `0` to all of them.
     pub entrances: Vec<PathBuf>,
-    /// File and value that thaw the environment when the sandbox is gone.
+    /// File and value that thaw the environment when the sandbox has ended.
     pub thaw: Option<(PathBuf, String)>,
     /// Bind mounts, in order.
     pub mounts: Vec<BindMount>,
-    /// Exit at once: used to find out whether the isolation works.
+    /// Exit immediately: tests whether the isolation works.
     pub probe: bool,
 }
 

@@ -74,7 +74,7 @@ impl ExitStatus {
 }
 
 impl std::fmt::Display for ExitStatus {
-    /// In the words Lambda's error messages use.
+    /// As in Lambda's error messages.
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             ExitStatus::Code(code) => write!(formatter, "exit status {code}"),
@@ -99,7 +99,7 @@ pub fn send(socket: impl AsFd, message: &impl Serialize, descriptors: &[Borrowed
     Ok(())
 }
 
-/// Waits for one packet; `None` when the other end is gone.
+/// Waits for one packet; `None` when the other end is closed.
 pub fn receive<T: DeserializeOwned>(socket: impl AsFd) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
     let mut bytes = vec![0; MAX_PACKET];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
@@ -109,7 +109,7 @@ pub fn receive<T: DeserializeOwned>(socket: impl AsFd) -> io::Result<Option<(T, 
         match recvmsg(&socket, &mut [IoSliceMut::new(&mut bytes)], &mut ancillary, flags) {
             Ok(received) => break received,
             Err(rustix::io::Errno::INTR) => {}
-            // How Linux tells that the peer closed with data of ours unread.
+            // Linux reports this when the peer closed the socket with unread data.
             Err(rustix::io::Errno::CONNRESET) => return Ok(None),
             Err(error) => return Err(error.into()),
         }

@@ -38,7 +38,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_child_is_a_descendant() {
+    fn descendants_include_a_child() {
         let mut child = std::process::Command::new("sleep").arg("5").spawn().unwrap();
         let pid = Pid::from_raw(i32::try_from(child.id()).unwrap());
         let found = descendants();

@@ -1,7 +1,7 @@
 //! Sending batches to one subscriber.
 //!
-//! One batch at a time, in order, each repeated with back-off until it is taken or given up. Nothing is sent
-//! while the environment is frozen: the sender of real Lambda is frozen with it.
+//! One batch at a time, in order. Each is retried with backoff until it is accepted or the attempts are used up.
+//! Nothing is sent while the environment is frozen: the sender of Lambda is frozen with it.
 
 use std::io;
 use std::sync::Arc;
@@ -18,6 +18,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 
+use super::faults::apply as apply_faults;
 use super::queue::SharedQueue;
 use super::subscription::Destination;
 use crate::faults::Faults;
@@ -25,7 +26,7 @@ use crate::faults::Faults;
 /// First pause after a refused or failed batch; doubled each time.
 const FIRST_BACKOFF: Duration = Duration::from_millis(25);
 
-/// Attempts before a batch is dropped and counted in `platform.logsDropped`. Real Lambda's number is not
+/// Attempts before a batch is dropped and counted in `platform.logsDropped`. Lambda's number is not
 /// documented.
 const ATTEMPTS: u32 = 6;
 
@@ -41,7 +42,8 @@ pub async fn run(
         if running.wait_for(|running| *running).await.is_err() {
             return;
         }
-        let batch = faults.spoil(queue.next_batch().await).await;
+        let batch = queue.next_batch().await;
+        let batch = apply_faults(&faults.settings(), batch).await;
         if batch.is_empty() {
             continue;
         }
@@ -59,7 +61,7 @@ pub async fn run(
                     delivered = true;
                     break;
                 }
-                Err(error) => tracing::debug!(%error, "telemetry batch not taken"),
+                Err(error) => tracing::debug!(%error, "telemetry batch not accepted"),
             }
             tokio::time::sleep(backoff).await;
             backoff *= 2;
@@ -118,7 +120,7 @@ impl Sender {
     }
 }
 
-/// Posts a JSON array; gives the connection back for the next one.
+/// Posts a JSON array, and returns the connection for the next batch.
 async fn post(
     mut sender: SendRequest<Full<Bytes>>,
     port: u16,

@@ -78,7 +78,7 @@ impl Event {
         let record = match &self.record {
             Record::Platform(record) => record.clone(),
             Record::Line(line) if schema >= Schema::V2022_12_13 && format == LogFormat::Json => {
-                // Crash output and the like is no JSON even where JSON is configured: it stays a string, without
+                // Output such as a crash message is not JSON even where JSON is configured: it stays a string, without
                 // the newline that it has as text (compared with AWS's emulator).
                 match serde_json::from_str::<Value>(line) {
                     Ok(object @ Value::Object(_)) => object,

@@ -28,7 +28,7 @@ pub struct Hub {
 
 #[derive(Default)]
 struct State {
-    /// Events since Init began, for those who subscribe during Init; `None` once subscriptions are closed.
+    /// Events since Init began, for subscribers during Init; `None` when subscriptions are closed.
     history: Option<Vec<Event>>,
     subscribers: Vec<Subscriber>,
 }
@@ -46,7 +46,7 @@ impl Hub {
         Hub { environment: environment.to_owned(), format, trace, faults, running, state: Mutex::default() }
     }
 
-    /// Forgets all subscriptions and keeps events from now on for replay: Init begins.
+    /// Init begins: removes all subscriptions, and keeps the events from now on for replay.
     pub fn open(&self) {
         let mut state = self.lock();
         for subscriber in state.subscribers.drain(..) {
@@ -113,7 +113,7 @@ impl Hub {
         self.running.send_replace(running);
     }
 
-    /// Sends what waits without waiting for more: the environment shuts down.
+    /// The environment shuts down: sends waiting events without waiting for a full batch.
     pub fn flush(&self) {
         for subscriber in &self.lock().subscribers {
             subscriber.queue.flush();
@@ -127,9 +127,9 @@ impl Hub {
         }
     }
 
-    /// Waits until nothing is queued, at most `patience`.
-    pub async fn drained(&self, patience: Duration) {
-        let deadline = tokio::time::Instant::now() + patience;
+    /// Waits until nothing is queued, at most `timeout`.
+    pub async fn drained(&self, timeout: Duration) {
+        let deadline = tokio::time::Instant::now() + timeout;
         while tokio::time::Instant::now() < deadline {
             if self.lock().subscribers.iter().all(|subscriber| subscriber.queue.is_empty()) {
                 return;

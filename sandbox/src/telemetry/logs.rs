@@ -1,4 +1,4 @@
-//! Lines that processes write, on their way to telemetry, log files and log tails.
+//! Reads the lines that processes write, for telemetry, log files and log tails.
 
 use std::io::PipeReader;
 use std::os::fd::OwnedFd;
@@ -8,7 +8,7 @@ use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe::Receiver;
 use tokio::sync::{mpsc, oneshot};
 
-/// Longest line kept in one piece (Lambda splits log events at 256 KB).
+/// Maximum length of one line (Lambda splits log events at 256 KB).
 const MAX_LINE: usize = 256 * 1024;
 
 /// Called with every line, without its newline.
@@ -21,7 +21,7 @@ pub struct LogReader {
 }
 
 impl LogReader {
-    /// Reads `pipe` until its writers are gone.
+    /// Reads `pipe` until all its writers have closed it.
     pub fn start(pipe: PipeReader, on_line: OnLine) -> std::io::Result<LogReader> {
         let receiver = Receiver::from_owned_fd(OwnedFd::from(pipe))?;
         let (barriers, requests) = mpsc::unbounded_channel();

@@ -11,8 +11,8 @@ use super::event::Event;
 use super::subscription::Subscription;
 use crate::config::LogFormat;
 
-/// Bytes kept for a subscriber that does not keep up, in multiples of its batch size. Real Lambda's bound is
-/// not documented; two batches are what it says a listener should be able to take at once.
+/// Bytes kept for a slow subscriber, in multiples of its batch size. Lambda's limit is
+/// not documented; its documentation says that a listener should accept two batches at once.
 const BATCHES_KEPT: usize = 2;
 
 /// The wording of real `platform.logsDropped` events.
@@ -42,7 +42,7 @@ impl Queue {
         Queue { subscription, format, contents: Mutex::default(), changed: Notify::new() }
     }
 
-    /// Adds `event` if the subscriber wants its kind; drops and counts it when the buffer is full.
+    /// Adds `event` if the subscriber has asked for its category; drops and counts it when the buffer is full.
     pub fn push(&self, event: &Event) {
         if !self.subscription.categories.contains(&event.category) {
             return;
@@ -64,13 +64,13 @@ impl Queue {
         self.lock().count_dropped(batch.len() as u64, batch.iter().map(String::len).sum());
     }
 
-    /// From now on batches do not wait to fill: the environment shuts down.
+    /// The environment shuts down: from now on batches are sent before they are full.
     pub fn flush(&self) {
         self.lock().flush = true;
         self.changed.notify_one();
     }
 
-    /// Whether nothing waits.
+    /// Whether no event waits.
     pub fn is_empty(&self) -> bool {
         self.lock().events.is_empty()
     }
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_does_not_fit_is_dropped_and_told() {
+    async fn events_beyond_the_limit_are_dropped_and_reported() {
         let queue = queue(Duration::from_secs(30));
         for _ in 0..7 {
             queue.push(&Event::line(Category::Function, "x".repeat(100_000)));

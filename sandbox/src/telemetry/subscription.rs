@@ -32,7 +32,7 @@ pub enum SubscriptionError {
     Destination(String),
 }
 
-/// Where batches go. The port is on the loopback interface, which environments share with the host.
+/// Where batches go. The port is on the loopback interface, which environments share with the machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Destination {
     /// `POST` of a JSON array to this path.
@@ -46,7 +46,7 @@ pub enum Destination {
 pub struct Subscription {
     /// How events are written.
     pub schema: Schema,
-    /// What is wanted.
+    /// Requested categories.
     pub categories: Vec<Category>,
     /// A batch is sent when it has this many events,
     pub max_items: usize,
@@ -201,7 +201,7 @@ mod tests {
         for (pointer, value) in cases {
             let mut body = body();
             *body.pointer_mut(pointer).unwrap() = value.clone();
-            assert!(parse(&body).is_err(), "{pointer} = {value} was taken");
+            assert!(parse(&body).is_err(), "{pointer} = {value} was accepted");
         }
     }
 }

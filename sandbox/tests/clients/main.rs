@@ -1,4 +1,4 @@
-//! AWS's own clients, unchanged but for their endpoint: boto3 and the AWS CLI drive the whole life of a function.
+//! AWS's clients with a changed endpoint: boto3 and the AWS CLI create, change, invoke and delete a function.
 
 #![allow(clippy::unwrap_used, reason = "a failed assumption fails the test")]
 #![expect(unreachable_pub, reason = "modules of one test program")]
@@ -12,7 +12,7 @@ mod sandbox;
 use std::path::Path;
 use std::process::Command;
 
-use sandbox::{Builder, PUPPET, Sandbox};
+use sandbox::{Builder, IDLE_SCRIPT, Sandbox};
 
 fn run(program: &str, arguments: &[&str], sandbox: &Sandbox) -> String {
     let output = Command::new(program)
@@ -32,18 +32,18 @@ fn run(program: &str, arguments: &[&str], sandbox: &Sandbox) -> String {
     text
 }
 
-/// Whether a client is there; said by name if not.
+/// Whether a client is installed. If not, the test is reported as skipped.
 fn has(program: &str, arguments: &[&str], name: &str) -> bool {
     let found = Command::new(program).args(arguments).output().is_ok_and(|output| output.status.success());
     if !found {
-        println!("skipped: {name}: needs {program} {}", arguments.join(" "));
+        sandbox::skip(&format!("{name}: needs {program} {}", arguments.join(" ")));
     }
     found
 }
 
-/// A sandbox with some function, so that its folder is a real one.
+/// A sandbox with one other function.
 fn start() -> Sandbox {
-    Builder::new().function("other", "", PUPPET).arguments(&["--update-delay-ms", "50"]).start()
+    Builder::new().function("other", "", IDLE_SCRIPT).arguments(&["--update-delay-ms", "50"]).start()
 }
 
 #[test]
@@ -56,7 +56,7 @@ fn boto3_response_stream() {
     run_script("boto3_response_stream", "stream.py");
 }
 
-/// Runs a script of this folder, which says `done` when it is satisfied.
+/// Runs a script of this folder, which prints `done` at the end of a successful run.
 fn run_script(test: &str, name: &str) {
     if !has("python3", &["-c", "import boto3"], test) {
         return;
@@ -75,7 +75,7 @@ fn aws_cli() {
     let sandbox = start();
     let zip = zip_of_bootstrap(sandbox.path());
     let file = format!("fileb://{}", zip.display());
-    // Read as bytes, which both major versions of the CLI take for what they are.
+    // Read as bytes, which both major versions of the CLI send unchanged.
     std::fs::write(sandbox.path().join("event"), r#"{"a":1}"#).unwrap();
     let event = format!("fileb://{}", sandbox.path().join("event").display());
     let out = sandbox.path().join("answer").display().to_string();

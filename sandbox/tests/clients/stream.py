@@ -89,6 +89,6 @@ assert text == b"one two three", text
 assert complete["ErrorCode"] == "Function.Boom", complete
 assert json.loads(complete["ErrorDetails"]) == {"errorMessage": "boom"}
 
-# Who wants it in one piece gets it so.
+# A caller of `invoke` gets the buffered response.
 assert client.invoke(FunctionName="s", Payload=b"{}")["Payload"].read() == b"one two three"
 print("done")

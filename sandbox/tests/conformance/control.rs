@@ -2,16 +2,16 @@
 
 use serde_json::json;
 
-use crate::puppets::{PuppetExtension, PuppetRuntime, request_id};
-use crate::sandbox::{Builder, PUPPET, wait_until};
+use crate::fakes::{FakeExtension, FakeRuntime, request_id};
+use crate::sandbox::{Builder, IDLE_SCRIPT, wait_until};
 
 /// The log tail holds START, the function's lines, END and REPORT.
 #[test]
 fn log_tail() {
-    let sandbox = Builder::new().function("fn", "", PUPPET).start();
+    let sandbox = Builder::new().function("fn", "", IDLE_SCRIPT).start();
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            let runtime = PuppetRuntime { api: sandbox.api(1) };
+            let runtime = FakeRuntime { api: sandbox.api(1) };
             let invocation = runtime.next();
             runtime.respond(&request_id(&invocation), "1");
             runtime.next_later()
@@ -27,7 +27,7 @@ fn log_tail() {
 /// Unknown functions are 404 with AWS's exception name.
 #[test]
 fn unknown_function() {
-    let sandbox = Builder::new().function("fn", "", PUPPET).start();
+    let sandbox = Builder::new().function("fn", "", IDLE_SCRIPT).start();
     let answer = sandbox.invoke("other", "{}");
     assert_eq!((answer.status, answer.header("x-amzn-errortype")), (404, Some("ResourceNotFoundException")));
     let message = answer.json()["Message"].as_str().unwrap().to_owned();
@@ -37,7 +37,7 @@ fn unknown_function() {
 /// Payloads must be JSON.
 #[test]
 fn payload_is_json() {
-    let sandbox = Builder::new().function("fn", "", PUPPET).start();
+    let sandbox = Builder::new().function("fn", "", IDLE_SCRIPT).start();
     let answer = sandbox.invoke("fn", "{no json");
     let exception = "InvalidRequestContentException";
     assert_eq!((answer.status, answer.header("x-amzn-errortype")), (400, Some(exception)));
@@ -47,7 +47,7 @@ fn payload_is_json() {
 /// configuration; a wrong RevisionId is 412.
 #[test]
 fn configuration_changes() {
-    let builder = Builder::new().function("fn", "memory_mb = 256", PUPPET);
+    let builder = Builder::new().function("fn", "memory_mb = 256", IDLE_SCRIPT);
     let sandbox = builder.arguments(&["--update-delay-ms", "1500"]).start();
     let path = "/2015-03-31/functions/fn/configuration";
     let before = sandbox.call("GET", path, "").json();
@@ -73,7 +73,7 @@ fn configuration_changes() {
 /// Limits of what can be set.
 #[test]
 fn configuration_limits() {
-    let sandbox = Builder::new().function("fn", "", PUPPET).start();
+    let sandbox = Builder::new().function("fn", "", IDLE_SCRIPT).start();
     let path = "/2015-03-31/functions/fn/configuration";
     let large = format!(r#"{{"Environment":{{"Variables":{{"A":"{}"}}}}}}"#, "x".repeat(4096));
     for body in [
@@ -90,12 +90,12 @@ fn configuration_limits() {
     }
 }
 
-/// Environments of an earlier configuration finish what they do, then shut down.
+/// Environments of an earlier configuration finish their invocations, then shut down.
 #[test]
 fn old_environments_finish() {
-    let sandbox = Builder::new().function("fn", "timeout_s = 30", PUPPET).start();
+    let sandbox = Builder::new().function("fn", "timeout_s = 30", IDLE_SCRIPT).start();
     let caller = sandbox.invoke_later("fn", "{}");
-    let runtime = PuppetRuntime { api: sandbox.api(1) };
+    let runtime = FakeRuntime { api: sandbox.api(1) };
     let invocation = runtime.next();
     let path = "/2015-03-31/functions/fn/configuration";
     sandbox.call("PUT", path, r#"{"MemorySize":512}"#);
@@ -112,12 +112,12 @@ fn old_environments_finish() {
 /// One environment an invocation at a time; a second is started for a second caller, and the first is used again.
 #[test]
 fn scaling() {
-    let sandbox = Builder::new().function("fn", "timeout_s = 30", PUPPET).start();
+    let sandbox = Builder::new().function("fn", "timeout_s = 30", IDLE_SCRIPT).start();
     let first = sandbox.invoke_later("fn", "1");
-    let one = PuppetRuntime { api: sandbox.api(1) };
+    let one = FakeRuntime { api: sandbox.api(1) };
     let invocation = one.next();
     let second = sandbox.invoke_later("fn", "2");
-    let two = PuppetRuntime { api: sandbox.api(2) };
+    let two = FakeRuntime { api: sandbox.api(2) };
     let other = two.next();
     assert_eq!((invocation.json(), other.json()), (json!(1), json!(2)));
     for (runtime, invocation) in [(&one, invocation), (&two, other)] {
@@ -135,10 +135,10 @@ fn scaling() {
 /// Idle environments are shut down after a while.
 #[test]
 fn reaping() {
-    let builder = Builder::new().function("fn", "", PUPPET);
+    let builder = Builder::new().function("fn", "", IDLE_SCRIPT);
     let sandbox = builder.arguments(&["--idle-timeout-s", "0.3"]).start();
     let _caller = sandbox.invoke_later("fn", "1");
-    let runtime = PuppetRuntime { api: sandbox.api(1) };
+    let runtime = FakeRuntime { api: sandbox.api(1) };
     let invocation = runtime.next();
     runtime.respond(&request_id(&invocation), "0");
     let _next = runtime.next_later();
@@ -150,14 +150,14 @@ fn reaping() {
 /// next invocation gets another environment. One that is done is used again, however soon.
 #[test]
 fn busy_until_extensions_are_done() {
-    let builder = Builder::new().function("fn", "timeout_s = 30", PUPPET);
-    let sandbox = builder.extension("a", PUPPET).start();
+    let builder = Builder::new().function("fn", "timeout_s = 30", IDLE_SCRIPT);
+    let sandbox = builder.extension("a", IDLE_SCRIPT).start();
     let first = sandbox.invoke_later("fn", "1");
     let api = sandbox.api(1);
     sandbox.await_event("extension.spawn", 1);
-    let extension = PuppetExtension::register(&api, "a", &["INVOKE"]);
+    let extension = FakeExtension::register(&api, "a", &["INVOKE"]);
     let event = extension.next_later();
-    let runtime = PuppetRuntime { api };
+    let runtime = FakeRuntime { api };
     let invocation = runtime.next();
     event.join().unwrap().unwrap();
     runtime.respond(&request_id(&invocation), "1");

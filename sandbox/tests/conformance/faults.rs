@@ -2,21 +2,21 @@
 
 use serde_json::json;
 
-use crate::puppets::{Listener, PuppetExtension, PuppetRuntime, Stage, request_id};
-use crate::sandbox::{Builder, PUPPET, Sandbox, is_root, wait_until};
+use crate::fakes::{FakeExtension, FakeRuntime, Listener, TestEnvironment, request_id};
+use crate::sandbox::{Builder, IDLE_SCRIPT, Sandbox, is_root, wait_until};
 
 /// A sandbox with `arguments`, its extension subscribed, one invocation served and still thawed for the extension.
-fn subscribed(arguments: &[&str]) -> (Sandbox, PuppetExtension, PuppetRuntime, Listener) {
-    let builder = Builder::new().function("fn", "timeout_s = 30", PUPPET).extension("a", PUPPET);
+fn subscribed(arguments: &[&str]) -> (Sandbox, FakeExtension, FakeRuntime, Listener) {
+    let builder = Builder::new().function("fn", "timeout_s = 30", IDLE_SCRIPT).extension("a", IDLE_SCRIPT);
     let sandbox = builder.arguments(arguments).start();
     let _caller = sandbox.invoke_later("fn", "{}");
     let api = sandbox.api(1);
     sandbox.await_event("extension.spawn", 1);
-    let extension = PuppetExtension::register(&api, "a", &["INVOKE", "SHUTDOWN"]);
+    let extension = FakeExtension::register(&api, "a", &["INVOKE", "SHUTDOWN"]);
     let listener = Listener::start(0);
     assert_eq!(extension.subscribe(listener.port, &["platform"], "2025-01-29").status, 200);
     let event = extension.next_later();
-    let runtime = PuppetRuntime { api };
+    let runtime = FakeRuntime { api };
     let invocation = runtime.next();
     event.join().unwrap().unwrap();
     runtime.respond(&request_id(&invocation), "1");
@@ -66,12 +66,12 @@ fn delays() {
 #[test]
 fn refused_subscriptions() {
     for (status, expected) in [("202", 202), ("400", 400), ("403", 403)] {
-        let builder = Builder::new().function("fn", "", PUPPET).extension("a", PUPPET);
+        let builder = Builder::new().function("fn", "", IDLE_SCRIPT).extension("a", IDLE_SCRIPT);
         let sandbox = builder.arguments(&["--fault-refuse-subscription", status]).start();
         let _caller = sandbox.invoke_later("fn", "{}");
         let api = sandbox.api(1);
         sandbox.await_event("extension.spawn", 1);
-        let extension = PuppetExtension::register(&api, "a", &["INVOKE"]);
+        let extension = FakeExtension::register(&api, "a", &["INVOKE"]);
         let answer = extension.subscribe(1, &["platform"], "2025-01-29");
         assert_eq!((answer.status, answer.error_type().as_str()), (expected, "Telemetry.NotSupported"));
     }
@@ -83,7 +83,7 @@ fn lost_shutdown() {
     let event = extension.next_later();
     sandbox.await_event("environment.freeze", 1);
     sandbox.stop();
-    assert!(event.join().unwrap().is_none(), "killed without an event");
+    assert!(event.join().unwrap().is_none(), "the extension is killed without an event");
     assert_eq!(sandbox.events("shutdown.extensions")[0]["in_time"], false);
 }
 
@@ -98,12 +98,14 @@ fn slow_shutdown() {
     assert!(deadline_ms - released_ms < 1_350, "{} ms left", deadline_ms - released_ms);
 }
 
-/// Faults are read and set while the sandbox serves; what is not named is off, what is unknown is refused.
+/// Faults can be read and set while the sandbox serves; missing fields are off, unknown fields are refused.
 #[test]
 fn faults_at_run_time() {
     let (sandbox, extension, runtime, listener) = subscribed(&["--fault-lose-telemetry", "platform.start"]);
     let path = "/sandbox/faults";
     assert_eq!(sandbox.call("GET", path, "").json()["lose_telemetry"], json!(["platform.start"]));
+    // The batch that would have had the start event must be sent before the faults change.
+    listener.await_kind("platform.runtimeDone");
     let set = sandbox.call("PUT", path, r#"{"unknown_telemetry":true}"#);
     assert_eq!((set.status, &set.json()["lose_telemetry"]), (200, &json!([])));
     assert!(!listener.has("platform.start"));
@@ -117,7 +119,7 @@ fn faults_at_run_time() {
     ] {
         assert_eq!(sandbox.call("PUT", path, body).status, 400, "{body}");
     }
-    assert_eq!(sandbox.call("GET", path, "").json(), set.json(), "as before");
+    assert_eq!(sandbox.call("GET", path, "").json(), set.json(), "the faults are unchanged");
     let event = extension.next_later();
     sandbox.await_event("environment.freeze", 1);
     let _caller = sandbox.invoke_later("fn", "{}");
@@ -127,13 +129,13 @@ fn faults_at_run_time() {
     drop(runtime);
 }
 
-/// Times that environments are told jump on request, there and back; durations do not.
+/// The times sent to environments can be shifted forward and back; durations do not change.
 #[test]
 fn clock_jump() {
     let hour_ms = 3_600_000;
-    let sandbox = Builder::new().function("fn", "timeout_s = 30", PUPPET).start();
+    let sandbox = Builder::new().function("fn", "timeout_s = 30", IDLE_SCRIPT).start();
     let _caller = sandbox.invoke_later("fn", "{}");
-    let runtime = PuppetRuntime { api: sandbox.api(1) };
+    let runtime = FakeRuntime { api: sandbox.api(1) };
     let mut invocation = runtime.next();
     for (number, offset_ms) in [0, hour_ms, -hour_ms].into_iter().enumerate() {
         if number > 0 {
@@ -167,44 +169,52 @@ fn clock_jump() {
 #[test]
 fn kill_on_request() {
     for (process, error_type) in [("runtime", "Runtime.ExitError"), ("extensions/a", "Extension.Crash")] {
-        let (stage, extension) = Stage::with_extension("timeout_s = 30");
+        let (environment, extension) = TestEnvironment::with_extension("timeout_s = 30");
         let event = extension.next_later();
-        let _invocation = stage.runtime.next();
+        let _invocation = environment.runtime.next();
         event.join().unwrap().unwrap();
-        let listed = stage.sandbox.call("GET", "/sandbox/environments", "").json()["Environments"].clone();
-        let environment = &listed[0];
-        assert_eq!((&environment["function"], &environment["api"]), (&json!("fn"), &json!(stage.api)));
-        assert_eq!(environment["extensions"], json!([{"name": "a", "state": "Running"}]));
-        let path = format!("/sandbox/environments/{}/kill", environment["environment"].as_str().unwrap());
+        let listed =
+            environment.sandbox.call("GET", "/sandbox/environments", "").json()["Environments"].clone();
+        let described = &listed[0];
+        assert_eq!((&described["function"], &described["api"]), (&json!("fn"), &json!(environment.api)));
+        assert_eq!(described["extensions"], json!([{"name": "a", "state": "Running"}]));
+        let path = format!("/sandbox/environments/{}/kill", described["environment"].as_str().unwrap());
         let body = |process: &str| json!({"process": process}).to_string();
-        assert_eq!(stage.sandbox.call("POST", &path, &body("extensions/b")).status, 404);
-        assert_eq!(stage.sandbox.call("POST", "/sandbox/environments/x/kill", &body(process)).status, 404);
-        assert_eq!(stage.sandbox.call("POST", &path, &body(process)).status, 204);
-        let answer = stage.caller.join().unwrap();
+        assert_eq!(environment.sandbox.call("POST", &path, &body("extensions/b")).status, 404);
+        assert_eq!(
+            environment.sandbox.call("POST", "/sandbox/environments/x/kill", &body(process)).status,
+            404
+        );
+        assert_eq!(environment.sandbox.call("POST", &path, &body(process)).status, 204);
+        let answer = environment.caller.join().unwrap();
         assert_eq!(answer.error_type(), error_type);
         assert!(answer.json()["errorMessage"].as_str().unwrap().ends_with("signal: killed"));
-        assert_eq!(stage.sandbox.await_event("environment.reset", 1)["error_type"], error_type);
-        stage.sandbox.await_event("shutdown.end", 1);
-        assert_eq!(stage.sandbox.call("POST", &path, &body(process)).status, 404, "nothing is left of it");
+        assert_eq!(environment.sandbox.await_event("environment.reset", 1)["error_type"], error_type);
+        environment.sandbox.await_event("shutdown.end", 1);
+        assert_eq!(
+            environment.sandbox.call("POST", &path, &body(process)).status,
+            404,
+            "the process has ended"
+        );
     }
 }
 
 /// A process killed while it is frozen fails the next invocation.
 #[test]
 fn killed_while_frozen() {
-    let stage = Stage::open(&[], "");
-    let invocation = stage.runtime.next();
-    stage.runtime.respond(&request_id(&invocation), "1");
-    let _next = stage.runtime.next_later();
-    stage.sandbox.await_event("environment.freeze", 1);
-    let listed = stage.sandbox.call("GET", "/sandbox/environments", "").json();
+    let environment = TestEnvironment::start(&[], "");
+    let invocation = environment.runtime.next();
+    environment.runtime.respond(&request_id(&invocation), "1");
+    let _next = environment.runtime.next_later();
+    environment.sandbox.await_event("environment.freeze", 1);
+    let listed = environment.sandbox.call("GET", "/sandbox/environments", "").json();
     let id = listed["Environments"][0]["environment"].as_str().unwrap().to_owned();
     let path = format!("/sandbox/environments/{id}/kill");
-    assert_eq!(stage.sandbox.call("POST", &path, r#"{"process":"runtime"}"#).status, 204);
-    assert_eq!(stage.sandbox.invoke("fn", "{}").error_type(), "Runtime.ExitError");
+    assert_eq!(environment.sandbox.call("POST", &path, r#"{"process":"runtime"}"#).status, 204);
+    assert_eq!(environment.sandbox.invoke("fn", "{}").error_type(), "Runtime.ExitError");
 }
 
-/// Neighbours take CPU from a function that has a whole one to use, and are gone when they are no longer wanted.
+/// Neighbours take CPU from a function that has a whole CPU, and end when they are switched off.
 #[test]
 fn cpu_contention() {
     if !is_root("cpu_contention") {
@@ -215,9 +225,9 @@ fn cpu_contention() {
     let neighbours = 3 * std::thread::available_parallelism().unwrap().get();
     let body = json!({"cpu_contention": neighbours}).to_string();
     assert_eq!(sandbox.call("PUT", "/sandbox/faults", &body).status, 200);
-    assert_eq!(neighbours_of(&sandbox).len(), neighbours);
+    assert_eq!(busy_processes_of(&sandbox).len(), neighbours);
     let _caller = sandbox.invoke_later("fn", "{}");
-    let runtime = PuppetRuntime { api: sandbox.api(1) };
+    let runtime = FakeRuntime { api: sandbox.api(1) };
     sandbox.await_event("runtime.spawn", 1);
     let invocation = runtime.next();
     std::thread::sleep(std::time::Duration::from_secs(2));
@@ -229,10 +239,10 @@ fn cpu_contention() {
     println!("{got:.3} of a CPU beside {neighbours} neighbours");
     assert!(got < 0.6, "{got} of a CPU beside {neighbours} neighbours");
     assert_eq!(sandbox.call("PUT", "/sandbox/faults", "{}").status, 200);
-    assert!(neighbours_of(&sandbox).is_empty());
+    assert!(busy_processes_of(&sandbox).is_empty());
     // Those of a sandbox that is killed end by themselves.
     sandbox.call("PUT", "/sandbox/faults", r#"{"cpu_contention":1}"#);
-    let left = neighbours_of(&sandbox);
+    let left = busy_processes_of(&sandbox);
     assert_eq!(left.len(), 1);
     let mut sandbox = sandbox;
     sandbox.kill();
@@ -240,7 +250,7 @@ fn cpu_contention() {
 }
 
 /// Neighbours of this sandbox, by process id.
-fn neighbours_of(sandbox: &Sandbox) -> Vec<u32> {
+fn busy_processes_of(sandbox: &Sandbox) -> Vec<u32> {
     let parent_is_sandbox = |pid: &u32| {
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
         status.lines().any(|line| line == format!("PPid:\t{}", sandbox.id()))

@@ -2,20 +2,20 @@
 
 use serde_json::json;
 
-use crate::puppets::{PuppetExtension, PuppetRuntime, Stage, request_id};
-use crate::sandbox::{Builder, PUPPET};
+use crate::fakes::{FakeExtension, FakeRuntime, TestEnvironment, request_id};
+use crate::sandbox::{Builder, IDLE_SCRIPT};
 
-/// Every file of /opt/extensions is started at once; the runtime only when all have registered.
+/// Every file of /opt/extensions is started in parallel; the runtime only when all have registered.
 #[test]
 fn the_runtime_waits_for_registrations() {
-    let stage = Stage::open(&["a", "b"], "");
-    let spawned = stage.sandbox.events("extension.spawn");
+    let environment = TestEnvironment::start(&["a", "b"], "");
+    let spawned = environment.sandbox.events("extension.spawn");
     assert_eq!(spawned.len(), 2, "both run before either has registered");
-    PuppetExtension::register(&stage.api, "a", &["INVOKE"]);
-    assert!(stage.sandbox.events("runtime.spawn").is_empty());
-    PuppetExtension::register(&stage.api, "b", &[]);
-    stage.sandbox.await_event("runtime.spawn", 1);
-    let trace = stage.sandbox.trace();
+    FakeExtension::register(&environment.api, "a", &["INVOKE"]);
+    assert!(environment.sandbox.events("runtime.spawn").is_empty());
+    FakeExtension::register(&environment.api, "b", &[]);
+    environment.sandbox.await_event("runtime.spawn", 1);
+    let trace = environment.sandbox.trace();
     let position = |event: &str| trace.iter().rposition(|line| line["event"] == event).unwrap();
     assert!(position("extension.register") < position("runtime.spawn"));
 }
@@ -23,26 +23,26 @@ fn the_runtime_waits_for_registrations() {
 /// Init ends when the runtime and every extension, whatever it registered for, have asked for their next event.
 #[test]
 fn init_waits_for_everyone() {
-    let stage = Stage::open(&["a", "b"], "");
-    let a = PuppetExtension::register(&stage.api, "a", &["INVOKE"]);
-    let b = PuppetExtension::register(&stage.api, "b", &[]);
-    let invocation = stage.runtime.next_later();
+    let environment = TestEnvironment::start(&["a", "b"], "");
+    let a = FakeExtension::register(&environment.api, "a", &["INVOKE"]);
+    let b = FakeExtension::register(&environment.api, "b", &[]);
+    let invocation = environment.runtime.next_later();
     let _a = a.next_later();
-    stage.sandbox.await_event("extension.next", 1);
-    stage.sandbox.await_event("runtime.ready", 1);
-    assert!(stage.sandbox.telemetry("platform.initReport").is_empty());
+    environment.sandbox.await_event("extension.next", 1);
+    environment.sandbox.await_event("runtime.ready", 1);
+    assert!(environment.sandbox.telemetry("platform.initReport").is_empty());
     let _b = b.next_later();
-    stage.sandbox.await_telemetry("platform.initReport", 1);
+    environment.sandbox.await_telemetry("platform.initReport", 1);
     assert_eq!(invocation.join().unwrap().unwrap().json(), json!({"n": 1}));
 }
 
 /// The events of Init, in order: initStart first, and initRuntimeDone only after the wait for extensions.
 #[test]
 fn events_of_init() {
-    let (stage, extension) = Stage::with_extension("");
+    let (environment, extension) = TestEnvironment::with_extension("");
     let _next = extension.next_later();
-    let _invocation = stage.runtime.next();
-    let lines = stage.sandbox.events("telemetry");
+    let _invocation = environment.runtime.next();
+    let lines = environment.sandbox.events("telemetry");
     let kinds: Vec<_> = lines.iter().map(|line| line["type"].as_str().unwrap()).collect();
     let expected = [
         "platform.initStart",
@@ -95,46 +95,46 @@ fn a_suppressed_init_serves_the_invocation() {
     }
     let caller = sandbox.invoke_later("fn", "{}");
     sandbox.await_event("runtime.spawn", 2);
-    let runtime = PuppetRuntime { api: sandbox.api(1) };
+    let runtime = FakeRuntime { api: sandbox.api(1) };
     let invocation = runtime.next();
     runtime.respond(&request_id(&invocation), r#""ok""#);
     assert_eq!(caller.join().unwrap().json(), json!("ok"));
 }
 
-/// What the runtime posts to init/error is what the caller gets.
+/// The caller gets the error that the runtime posts to init/error.
 #[test]
 fn reported_runtime_init_error() {
-    let stage = Stage::open(&[], "");
+    let environment = TestEnvironment::start(&[], "");
     for attempt in 1..=2 {
-        stage.sandbox.await_event("runtime.spawn", attempt);
+        environment.sandbox.await_event("runtime.spawn", attempt);
         let body = r#"{"errorType":"Function.NoModule","errorMessage":"no module"}"#;
         let headers = [("Lambda-Runtime-Function-Error-Type", "Runtime.ImportModuleError")];
         let path = "/2018-06-01/runtime/init/error";
-        let response = crate::http::request(&stage.api, "POST", path, &headers, body.as_bytes());
+        let response = crate::http::request(&environment.api, "POST", path, &headers, body.as_bytes());
         assert_eq!((response.status, response.json()), (202, json!({"status": "OK"})));
     }
-    let answer = stage.caller.join().unwrap();
+    let answer = environment.caller.join().unwrap();
     assert_eq!(answer.json()["errorMessage"], "no module");
-    let report = stage.sandbox.await_telemetry("platform.initReport", 1);
+    let report = environment.sandbox.await_telemetry("platform.initReport", 1);
     assert_eq!(report["errorType"], "Runtime.ImportModuleError");
 }
 
 /// Init is limited to ten seconds; then it starts again in the invocation with fresh extension processes.
 #[test]
 fn init_times_out_after_ten_seconds() {
-    let (stage, extension) = Stage::with_extension("timeout_s = 30");
+    let (environment, extension) = TestEnvironment::with_extension("timeout_s = 30");
     drop(extension);
-    let report = stage.sandbox.await_telemetry("platform.initReport", 1);
+    let report = environment.sandbox.await_telemetry("platform.initReport", 1);
     assert_eq!(report["status"], "timeout");
     let took = report["metrics"]["durationMs"].as_f64().unwrap();
     assert!((10_000.0..12_000.0).contains(&took), "{took} ms");
-    stage.sandbox.await_event("extension.spawn", 2);
-    let again = PuppetExtension::register(&stage.api, "a", &["INVOKE"]);
+    environment.sandbox.await_event("extension.spawn", 2);
+    let again = FakeExtension::register(&environment.api, "a", &["INVOKE"]);
     let _next = again.next_later();
-    let invocation = stage.runtime.next();
-    stage.runtime.respond(&request_id(&invocation), "2");
-    assert_eq!(stage.caller.join().unwrap().json(), json!(2));
-    let starts = stage.sandbox.telemetry("platform.initStart");
+    let invocation = environment.runtime.next();
+    environment.runtime.respond(&request_id(&invocation), "2");
+    assert_eq!(environment.caller.join().unwrap().json(), json!(2));
+    let starts = environment.sandbox.telemetry("platform.initStart");
     assert_eq!(starts[1]["phase"], "invoke");
 }
 
@@ -142,13 +142,13 @@ fn init_times_out_after_ten_seconds() {
 #[test]
 fn launch_errors() {
     let sandbox =
-        Builder::new().function("fn", "", PUPPET).extension("bad", "#!/no/such/interpreter\n").start();
+        Builder::new().function("fn", "", IDLE_SCRIPT).extension("bad", "#!/no/such/interpreter\n").start();
     let answer = sandbox.invoke("fn", "{}").json();
     assert_eq!(answer["errorType"], "Extension.LaunchError");
     let message = answer["errorMessage"].as_str().unwrap();
     assert!(message.contains("fork/exec /opt/extensions/bad: No such file or directory"), "{message}");
 
-    let builder = Builder::new().function("fn", "", PUPPET).extension("denied", "");
+    let builder = Builder::new().function("fn", "", IDLE_SCRIPT).extension("denied", "");
     let denied = builder.path().join("layer/extensions/denied");
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
     std::fs::set_permissions(denied, mode).unwrap();
@@ -165,7 +165,8 @@ fn launch_errors() {
 /// An extension that exits during Init, even with 0, is a crash.
 #[test]
 fn an_extension_may_not_exit_during_init() {
-    let sandbox = Builder::new().function("fn", "", PUPPET).extension("a", "#!/bin/sh\nexit 0\n").start();
+    let sandbox =
+        Builder::new().function("fn", "", IDLE_SCRIPT).extension("a", "#!/bin/sh\nexit 0\n").start();
     let answer = sandbox.invoke("fn", "{}");
     assert_eq!(answer.error_type(), "Extension.Crash");
 }
@@ -173,9 +174,9 @@ fn an_extension_may_not_exit_during_init() {
 /// More than ten extension files fail Init.
 #[test]
 fn too_many_extension_files() {
-    let mut builder = Builder::new().function("fn", "", PUPPET);
+    let mut builder = Builder::new().function("fn", "", IDLE_SCRIPT);
     for number in 0..11 {
-        builder = builder.extension(&format!("e{number}"), PUPPET);
+        builder = builder.extension(&format!("e{number}"), IDLE_SCRIPT);
     }
     let sandbox = builder.start();
     assert_eq!(sandbox.invoke("fn", "{}").error_type(), "Extension.TooManyExtensions");
@@ -184,6 +185,6 @@ fn too_many_extension_files() {
 /// A missing bootstrap is an invalid entry point.
 #[test]
 fn missing_entry_point() {
-    let sandbox = Builder::new().function("fn", "command = ['/no/such/program']", PUPPET).start();
+    let sandbox = Builder::new().function("fn", "command = ['/no/such/program']", IDLE_SCRIPT).start();
     assert_eq!(sandbox.invoke("fn", "{}").error_type(), "Runtime.InvalidEntrypoint");
 }

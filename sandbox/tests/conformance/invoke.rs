@@ -1,15 +1,15 @@
-//! One invocation: who gets it, who is awaited, what comes back, and how it fails.
+//! One invocation: who gets it, what it waits for, its result, and its failures.
 
 use serde_json::json;
 
-use crate::puppets::{PuppetExtension, Stage, request_id};
+use crate::fakes::{FakeExtension, TestEnvironment, request_id};
 use crate::sandbox::Builder;
 
 /// The runtime gets the event and the documented headers.
 #[test]
 fn runtime_headers() {
-    let stage = Stage::open(&[], "timeout_s = 5");
-    let invocation = stage.runtime.next();
+    let environment = TestEnvironment::start(&[], "timeout_s = 5");
+    let invocation = environment.runtime.next();
     assert_eq!(invocation.status, 200);
     assert_eq!(invocation.json(), json!({"n": 1}));
     assert!(uuid::Uuid::parse_str(&request_id(&invocation)).is_ok());
@@ -19,34 +19,34 @@ fn runtime_headers() {
     assert!(invocation.header("Lambda-Runtime-Deadline-Ms").unwrap().parse::<u64>().is_ok());
 }
 
-/// The caller is answered at once; runtimeDone comes with the runtime's next call; the report and the freeze
+/// The caller gets the response immediately; runtimeDone comes with the runtime's next call; the report and the freeze
 /// only when every INVOKE extension has asked for its next event.
 #[test]
 fn an_extension_delays_the_report_but_not_the_answer() {
-    let (stage, extension) = Stage::with_extension("timeout_s = 30");
+    let (environment, extension) = TestEnvironment::with_extension("timeout_s = 30");
     let event = extension.next_later();
-    let invocation = stage.runtime.next();
+    let invocation = environment.runtime.next();
     event.join().unwrap().unwrap();
-    let accepted = stage.runtime.respond(&request_id(&invocation), r#"{"answer":42}"#);
+    let accepted = environment.runtime.respond(&request_id(&invocation), r#"{"answer":42}"#);
     assert_eq!((accepted.status, accepted.json()), (202, json!({"status": "OK"})));
-    let answer = stage.caller.join().unwrap();
+    let answer = environment.caller.join().unwrap();
     assert_eq!(answer.json(), json!({"answer": 42}));
     assert_eq!(answer.header("x-amz-executed-version"), Some("$LATEST"));
     assert!(answer.header("x-amz-function-error").is_none());
-    assert!(stage.sandbox.telemetry("platform.runtimeDone").is_empty());
+    assert!(environment.sandbox.telemetry("platform.runtimeDone").is_empty());
 
-    let _next = stage.runtime.next_later();
-    let done = stage.sandbox.await_telemetry("platform.runtimeDone", 1);
+    let _next = environment.runtime.next_later();
+    let done = environment.sandbox.await_telemetry("platform.runtimeDone", 1);
     assert_eq!(done["status"], "success");
     assert_eq!(done["metrics"]["producedBytes"], 13);
     let spans: Vec<_> = done["spans"].as_array().unwrap().iter().map(|span| span["name"].clone()).collect();
     assert_eq!(spans, ["responseLatency", "responseDuration", "runtimeOverhead"]);
     std::thread::sleep(std::time::Duration::from_millis(50));
-    assert!(stage.sandbox.telemetry("platform.report").is_empty());
-    assert!(stage.sandbox.events("environment.freeze").is_empty());
+    assert!(environment.sandbox.telemetry("platform.report").is_empty());
+    assert!(environment.sandbox.events("environment.freeze").is_empty());
 
     let _idle = extension.next_later();
-    let report = stage.sandbox.await_telemetry("platform.report", 1);
+    let report = environment.sandbox.await_telemetry("platform.report", 1);
     let metrics = &report["metrics"];
     let duration = metrics["durationMs"].as_f64().unwrap();
     let init = metrics["initDurationMs"].as_f64().unwrap();
@@ -60,38 +60,38 @@ fn an_extension_delays_the_report_but_not_the_answer() {
     let expected = expected as u64;
     assert!(billed.abs_diff(expected) <= 1, "{billed} billed for {duration} + {init}");
     assert_eq!(metrics["memorySizeMB"], 128);
-    stage.sandbox.await_event("environment.freeze", 1);
+    environment.sandbox.await_event("environment.freeze", 1);
 }
 
 /// Extensions that did not ask for INVOKE are not awaited.
 #[test]
 fn shutdown_only_extensions_are_not_awaited() {
-    let stage = Stage::open(&["a"], "");
-    let extension = PuppetExtension::register(&stage.api, "a", &["SHUTDOWN"]);
+    let environment = TestEnvironment::start(&["a"], "");
+    let extension = FakeExtension::register(&environment.api, "a", &["SHUTDOWN"]);
     let _event = extension.next_later();
-    let invocation = stage.runtime.next();
-    stage.runtime.respond(&request_id(&invocation), "1");
-    let _next = stage.runtime.next_later();
-    let report = stage.sandbox.await_telemetry("platform.report", 1);
+    let invocation = environment.runtime.next();
+    environment.runtime.respond(&request_id(&invocation), "1");
+    let _next = environment.runtime.next_later();
+    let report = environment.sandbox.await_telemetry("platform.report", 1);
     assert!(report.get("spans").is_none());
 }
 
 /// initDurationMs is in the first report only; a warm invocation is billed its duration rounded up.
 #[test]
 fn warm_reports() {
-    let stage = Stage::open(&[], "");
-    let mut invocation = stage.runtime.next();
+    let environment = TestEnvironment::start(&[], "");
+    let mut invocation = environment.runtime.next();
     for number in 1..=3_usize {
-        stage.runtime.respond(&request_id(&invocation), "1");
-        let next = stage.runtime.next_later();
-        let report = stage.sandbox.await_telemetry("platform.report", number);
+        environment.runtime.respond(&request_id(&invocation), "1");
+        let next = environment.runtime.next_later();
+        let report = environment.sandbox.await_telemetry("platform.report", number);
         assert_eq!(report["metrics"].get("initDurationMs").is_some(), number == 1);
         if number < 3 {
-            stage.sandbox.invoke_later("fn", "{}");
+            environment.sandbox.invoke_later("fn", "{}");
             invocation = next.join().unwrap().unwrap();
         }
     }
-    let report = &stage.sandbox.telemetry("platform.report")[2];
+    let report = &environment.sandbox.telemetry("platform.report")[2];
     let duration = report["metrics"]["durationMs"].as_f64().unwrap();
     let billed = report["metrics"]["billedDurationMs"].as_f64().unwrap();
     assert!(billed >= duration && billed < duration + 1.001);
@@ -100,71 +100,71 @@ fn warm_reports() {
 /// A handler's own error is an answer: status error, environment kept.
 #[test]
 fn function_error() {
-    let stage = Stage::open(&[], "");
-    let invocation = stage.runtime.next();
+    let environment = TestEnvironment::start(&[], "");
+    let invocation = environment.runtime.next();
     let body = r#"{"errorMessage":"boom","errorType":"ValueError"}"#;
-    let accepted = stage.runtime.fail(&request_id(&invocation), "Function.Boom", body);
+    let accepted = environment.runtime.fail(&request_id(&invocation), "Function.Boom", body);
     assert_eq!(accepted.status, 202);
-    let answer = stage.caller.join().unwrap();
+    let answer = environment.caller.join().unwrap();
     assert_eq!(answer.status, 200);
     assert_eq!(answer.header("x-amz-function-error"), Some("Unhandled"));
     assert_eq!(answer.json()["errorType"], "ValueError");
-    let _next = stage.runtime.next_later();
-    let report = stage.sandbox.await_telemetry("platform.report", 1);
+    let _next = environment.runtime.next_later();
+    let report = environment.sandbox.await_telemetry("platform.report", 1);
     assert_eq!((&report["status"], &report["errorType"]), (&json!("error"), &json!("Function.Boom")));
-    assert!(stage.sandbox.events("environment.reset").is_empty());
+    assert!(environment.sandbox.events("environment.reset").is_empty());
 }
 
 /// Responses for other invocations, and second responses, are refused.
 #[test]
 fn wrong_request_ids() {
-    let stage = Stage::open(&[], "");
-    let invocation = stage.runtime.next();
-    let wrong = stage.runtime.respond("no-such-id", "1");
+    let environment = TestEnvironment::start(&[], "");
+    let invocation = environment.runtime.next();
+    let wrong = environment.runtime.respond("no-such-id", "1");
     assert_eq!((wrong.status, wrong.error_type().as_str()), (400, "InvalidRequestID"));
     let id = request_id(&invocation);
-    assert_eq!(stage.runtime.respond(&id, "1").status, 202);
-    let second = stage.runtime.respond(&id, "2");
+    assert_eq!(environment.runtime.respond(&id, "1").status, 202);
+    let second = environment.runtime.respond(&id, "2");
     assert_eq!((second.status, second.error_type().as_str()), (403, "InvalidStateTransition"));
-    assert_eq!(stage.caller.join().unwrap().json(), json!(1));
+    assert_eq!(environment.caller.join().unwrap().json(), json!(1));
 }
 
 /// A runtime may not ask for the next invocation before it has answered.
 #[test]
 fn next_before_response() {
-    let stage = Stage::open(&[], "");
-    let _invocation = stage.runtime.next();
-    let early = stage.runtime.next();
+    let environment = TestEnvironment::start(&[], "");
+    let _invocation = environment.runtime.next();
+    let early = environment.runtime.next();
     assert_eq!((early.status, early.error_type().as_str()), (403, "InvalidStateTransition"));
 }
 
-/// A response above 6 MiB and 100 bytes is refused, and the caller is told.
+/// A response above 6 MiB and 100 bytes is refused, and the caller gets an error.
 #[test]
 fn response_too_large() {
-    let stage = Stage::open(&[], "");
-    let invocation = stage.runtime.next();
+    let environment = TestEnvironment::start(&[], "");
+    let invocation = environment.runtime.next();
     let body = "x".repeat(6 * 1024 * 1024 + 101);
-    let refused = stage.runtime.respond(&request_id(&invocation), &body);
+    let refused = environment.runtime.respond(&request_id(&invocation), &body);
     assert_eq!((refused.status, refused.error_type().as_str()), (413, "RequestEntityTooLarge"));
-    let answer = stage.caller.join().unwrap();
+    let answer = environment.caller.join().unwrap();
     assert_eq!(answer.error_type(), "Function.ResponseSizeTooLarge");
 }
 
 /// The timeout answers the caller, ends the environment's processes and is billed as configured.
 #[test]
 fn timeout() {
-    let (stage, extension) = Stage::with_extension("timeout_s = 1");
+    let (environment, extension) = TestEnvironment::with_extension("timeout_s = 1");
     let event = extension.next_later();
-    let _invocation = stage.runtime.next();
+    let _invocation = environment.runtime.next();
     event.join().unwrap().unwrap();
     let shutdown = extension.next_later();
-    let answer = stage.caller.join().unwrap();
+    let answer = environment.caller.join().unwrap();
     assert_eq!(answer.error_type(), "Sandbox.Timedout");
     let message = answer.json()["errorMessage"].as_str().unwrap().to_owned();
     assert!(message.ends_with("Error: Task timed out after 1.00 seconds"), "{message}");
     assert_eq!(shutdown.join().unwrap().unwrap()["shutdownReason"], "timeout");
-    assert_eq!(stage.sandbox.await_telemetry("platform.runtimeDone", 1)["status"], "timeout");
-    let report = stage.sandbox.await_telemetry("platform.report", 1);
+    assert_eq!(environment.sandbox.await_telemetry("platform.runtimeDone", 1)["status"], "timeout");
+    let report = environment.sandbox.await_telemetry("platform.report", 1);
     assert_eq!(report["status"], "timeout");
     let init = report["metrics"]["initDurationMs"].as_f64().unwrap();
     let billed = report["metrics"]["billedDurationMs"].as_f64().unwrap();
@@ -175,16 +175,16 @@ fn timeout() {
 /// An extension that never asks for its next event turns an answered invocation into a timeout.
 #[test]
 fn stuck_extension() {
-    let (stage, extension) = Stage::with_extension("timeout_s = 1");
+    let (environment, extension) = TestEnvironment::with_extension("timeout_s = 1");
     let event = extension.next_later();
-    let invocation = stage.runtime.next();
+    let invocation = environment.runtime.next();
     event.join().unwrap().unwrap();
-    stage.runtime.respond(&request_id(&invocation), "1");
-    assert_eq!(stage.caller.join().unwrap().json(), json!(1), "the caller has its answer");
-    let _next = stage.runtime.next_later();
-    assert_eq!(stage.sandbox.await_telemetry("platform.runtimeDone", 1)["status"], "success");
-    assert_eq!(stage.sandbox.await_telemetry("platform.report", 1)["status"], "timeout");
-    stage.sandbox.await_event("environment.reset", 1);
+    environment.runtime.respond(&request_id(&invocation), "1");
+    assert_eq!(environment.caller.join().unwrap().json(), json!(1), "the caller has its answer");
+    let _next = environment.runtime.next_later();
+    assert_eq!(environment.sandbox.await_telemetry("platform.runtimeDone", 1)["status"], "success");
+    assert_eq!(environment.sandbox.await_telemetry("platform.report", 1)["status"], "timeout");
+    environment.sandbox.await_event("environment.reset", 1);
 }
 
 /// A runtime that exits fails the invocation; the next one starts fresh processes in the same environment.
@@ -193,7 +193,7 @@ fn runtime_exit() {
     let script = "#!/bin/sh\nsleep 1\nexit 3\n";
     let sandbox = Builder::new().function("fn", "", script).start();
     let caller = sandbox.invoke_later("fn", "{}");
-    let runtime = crate::puppets::PuppetRuntime { api: sandbox.api(1) };
+    let runtime = crate::fakes::FakeRuntime { api: sandbox.api(1) };
     let _invocation = runtime.next();
     let answer = caller.join().unwrap();
     assert_eq!(answer.error_type(), "Runtime.ExitError");
@@ -212,13 +212,13 @@ fn extension_exit() {
     for code in [0, 1] {
         let script = format!("#!/bin/sh\nsleep 1\nexit {code}\n");
         let sandbox =
-            Builder::new().function("fn", "", crate::sandbox::PUPPET).extension("a", &script).start();
+            Builder::new().function("fn", "", crate::sandbox::IDLE_SCRIPT).extension("a", &script).start();
         let caller = sandbox.invoke_later("fn", "{}");
         let api = sandbox.api(1);
         sandbox.await_event("extension.spawn", 1);
-        let extension = PuppetExtension::register(&api, "a", &["INVOKE"]);
+        let extension = FakeExtension::register(&api, "a", &["INVOKE"]);
         let _next = extension.next_later();
-        let _invocation = crate::puppets::PuppetRuntime { api }.next();
+        let _invocation = crate::fakes::FakeRuntime { api }.next();
         let answer = caller.join().unwrap();
         assert_eq!(answer.error_type(), "Extension.Crash");
         let done = sandbox.await_telemetry("platform.runtimeDone", 1);
@@ -230,15 +230,15 @@ fn extension_exit() {
 /// Registrations do not survive a reset: old identifiers are unknown.
 #[test]
 fn a_reset_forgets_registrations() {
-    let (stage, extension) = Stage::with_extension("timeout_s = 1");
+    let (environment, extension) = TestEnvironment::with_extension("timeout_s = 1");
     let event = extension.next_later();
-    let _invocation = stage.runtime.next();
+    let _invocation = environment.runtime.next();
     event.join().unwrap().unwrap();
-    stage.caller.join().unwrap();
+    environment.caller.join().unwrap();
     // Until it has been reset, an invocation would get an environment of its own.
-    stage.sandbox.await_event("shutdown.end", 1);
-    stage.sandbox.invoke_later("fn", "{}");
-    stage.sandbox.await_event("extension.spawn", 2);
+    environment.sandbox.await_event("shutdown.end", 1);
+    environment.sandbox.invoke_later("fn", "{}");
+    environment.sandbox.await_event("extension.spawn", 2);
     assert_eq!(extension.next().error_type(), "Extension.UnknownExtensionIdentifier");
 }
 
@@ -246,20 +246,20 @@ fn a_reset_forgets_registrations() {
 /// attempt is refused.
 #[test]
 fn invocation_ids() {
-    let stage = Stage::open(&[], "");
-    let invocation = stage.runtime.next();
+    let environment = TestEnvironment::start(&[], "");
+    let invocation = environment.runtime.next();
     let request = request_id(&invocation);
     let attempt = invocation.header("Lambda-Runtime-Invocation-Id").unwrap();
     assert!(uuid::Uuid::parse_str(attempt).is_ok() && attempt != request);
     let post = |kind: &str, attempt: &str| {
         let path = format!("/2018-06-01/runtime/invocation/{request}/{kind}");
         let headers = [("Lambda-Runtime-Invocation-Id", attempt)];
-        crate::http::request(&stage.api, "POST", &path, &headers, b"1")
+        crate::http::request(&environment.api, "POST", &path, &headers, b"1")
     };
     for kind in ["response", "error"] {
         let stale = post(kind, &uuid::Uuid::new_v4().to_string());
         assert_eq!((stale.status, stale.error_type().as_str()), (400, "InvalidInvocationId"), "{kind}");
     }
     assert_eq!(post("response", attempt).status, 202);
-    assert_eq!(stage.caller.join().unwrap().json(), json!(1));
+    assert_eq!(environment.caller.join().unwrap().json(), json!(1));
 }

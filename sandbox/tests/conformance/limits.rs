@@ -1,22 +1,22 @@
-//! CPU and memory limits, by the kernel's own accounts.
+//! CPU and memory limits, checked with the kernel's counters.
 
 use std::path::PathBuf;
 
 use serde_json::Value;
 
-use crate::puppets::{PuppetRuntime, request_id};
-use crate::sandbox::{Builder, Sandbox, is_root};
+use crate::fakes::{FakeRuntime, request_id};
+use crate::sandbox::{Builder, Sandbox, is_root, skip};
 
-/// A runtime that burns CPU from its second start marker on, while the test answers for it.
+/// A runtime that uses all CPU it gets, while the test makes its API calls.
 const SPIN: &str = "#!/bin/sh\nwhile :; do :; done\n";
 
 /// Runs one invocation of three wall seconds with a spinning process; its trace line.
 fn spin(memory_mb: u32) -> Value {
     let settings = format!("memory_mb = {memory_mb}\ntimeout_s = 30");
     let sandbox = Builder::new().function("fn", &settings, SPIN).start();
-    favour(&sandbox);
+    raise_cpu_weight(&sandbox);
     let _caller = sandbox.invoke_later("fn", "{}");
-    let runtime = PuppetRuntime { api: sandbox.api(1) };
+    let runtime = FakeRuntime { api: sandbox.api(1) };
     sandbox.await_event("runtime.spawn", 1);
     let invocation = runtime.next();
     std::thread::sleep(std::time::Duration::from_secs(3));
@@ -25,9 +25,9 @@ fn spin(memory_mb: u32) -> Value {
     sandbox.await_event("invocation", 1)
 }
 
-/// Gives this sandbox's control group the greatest weight there is: what else runs on this machine must not take the
-/// CPU that the quota leaves.
-fn favour(sandbox: &Sandbox) {
+/// Gives this sandbox's control group the highest CPU weight: other work on this machine must not take the
+/// CPU that the quota allows.
+fn raise_cpu_weight(sandbox: &Sandbox) {
     let own = format!("lambda-sandbox.{}-", sandbox.id());
     let mut folders = vec![(PathBuf::from("/sys/fs/cgroup"), 0)];
     while let Some((folder, depth)) = folders.pop() {
@@ -43,17 +43,17 @@ fn favour(sandbox: &Sandbox) {
     }
 }
 
-/// CPU time that nobody wanted since the machine was started, seconds, over all its CPUs.
+/// Idle time of all CPUs since the machine was started, seconds.
 fn idle_s() -> f64 {
     let text = std::fs::read_to_string("/proc/stat").unwrap();
     let ticks: f64 = text.split_whitespace().nth(4).unwrap().parse().unwrap();
-    // A hundred a second, as for all of user space.
+    // 100 ticks per second.
     ticks / 100.0
 }
 
-/// CPU consumed over time elapsed, the kernel's account, is memory/1769, within 3 %. Never more; and no less unless
-/// other work takes the CPU away in spite of all, which is why the best of a few tries counts. At 1,769 MB the quota
-/// is a whole CPU, which may only be there to be had while another is idle.
+/// CPU time per elapsed time, as counted by the kernel, is memory/1769, within 3 %. Never more; and not less unless
+/// other work takes the CPU, so the best of a few attempts counts. At 1,769 MB the quota
+/// is a whole CPU, which needs an idle CPU on the machine.
 #[test]
 fn duty_cycle() {
     if !is_root("duty_cycle") {
@@ -82,9 +82,7 @@ fn duty_cycle() {
             }
         }
         if best <= 0.97 && memory_mb == 1769 && !had_idle_cpu {
-            println!(
-                "skipped: duty_cycle at 1769 MB: needs a CPU that nobody else uses; got {best:.3} of one"
-            );
+            skip(&format!("duty_cycle at 1769 MB: needs a CPU without other load; got {best:.3} of one"));
             continue;
         }
         assert!(best > 0.97, "{memory_mb} MB got {best} of its share");
@@ -101,7 +99,7 @@ fn init_is_boosted() {
     let _caller = sandbox.invoke_later("fn", "{}");
     sandbox.await_event("runtime.spawn", 1);
     std::thread::sleep(std::time::Duration::from_millis(700));
-    let runtime = PuppetRuntime { api: sandbox.api(1) };
+    let runtime = FakeRuntime { api: sandbox.api(1) };
     let _invocation = runtime.next_later();
     let line = sandbox.await_event("init", 1);
     let ratio = line["cpu_ns"].as_f64().unwrap() / (line["init_us"].as_f64().unwrap() * 1000.0);
@@ -132,7 +130,7 @@ fn out_of_memory() {
         std::fs::write(toml, format!("runtime = '{runtime}'\ntimeout_s = 120")).unwrap();
         let sandbox = builder.start();
         let caller = sandbox.invoke_later("fn", "{}");
-        let _invocation = PuppetRuntime { api: sandbox.api(1) }.next();
+        let _invocation = FakeRuntime { api: sandbox.api(1) }.next();
         std::fs::write(&go, "").unwrap();
         let answer = caller.join().unwrap();
         assert_eq!(answer.error_type(), error_type);
@@ -143,7 +141,7 @@ fn out_of_memory() {
         sandbox.await_event("shutdown.end", 1);
         let _caller = sandbox.invoke_later("fn", "{}");
         sandbox.await_event("runtime.spawn", 2);
-        let again = PuppetRuntime { api: sandbox.api(1) }.next();
+        let again = FakeRuntime { api: sandbox.api(1) }.next();
         assert_eq!(again.status, 200);
     }
 }

@@ -1,8 +1,8 @@
-//! Conformance to Lambda: one test a fact of the Extensions, Runtime and Telemetry APIs and of the life of an
+//! Conformance to Lambda: one test for each fact about the Extensions, Runtime and Telemetry APIs and the life of an
 //! environment. The comment of each test names the fact; facts come from AWS's documentation and emulator.
 //!
-//! Most tests play runtime and extensions themselves ([`puppets`]), so that every order of calls is theirs to
-//! choose; what only processes can show (variables, freezing, signals, limits) is shown by shell scripts.
+//! Most tests use a fake runtime and fake extensions ([`fakes`]), so that they control the order of calls;
+//! variables, freezing, signals and limits need real processes, which are shell scripts.
 
 #![allow(clippy::unwrap_used, reason = "a failed assumption fails the test")]
 #![expect(unreachable_pub, reason = "modules of one test program")]
@@ -10,6 +10,7 @@
 mod control;
 mod event_stream;
 mod extensions;
+mod fakes;
 mod faults;
 mod http;
 mod init;
@@ -17,7 +18,6 @@ mod invoke;
 mod limits;
 mod modes;
 mod processes;
-mod puppets;
 mod sandbox;
 mod shutdown;
 mod streaming;

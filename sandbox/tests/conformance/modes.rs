@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use serde_json::json;
 
-use crate::puppets::{PuppetExtension, PuppetRuntime, Stage, register, request_id};
-use crate::sandbox::{Builder, PUPPET};
+use crate::fakes::{FakeExtension, FakeRuntime, TestEnvironment, register, request_id};
+use crate::sandbox::{Builder, IDLE_SCRIPT};
 
 const MANAGED: &str = "initialization_type = 'lambda-managed-instances'\ntimeout_s = 30";
 const SNAP_START: &str = "initialization_type = 'snap-start'\ntimeout_s = 30";
@@ -14,10 +14,10 @@ const SNAP_START: &str = "initialization_type = 'snap-start'\ntimeout_s = 30";
 #[test]
 fn provisioned_concurrency() {
     let settings = "initialization_type = 'provisioned-concurrency'\nprovisioned_concurrency = 2";
-    let sandbox = Builder::new().function("fn", settings, PUPPET).start();
+    let sandbox = Builder::new().function("fn", settings, IDLE_SCRIPT).start();
     let runtimes: Vec<_> = (1..=2)
         .map(|count| {
-            let runtime = PuppetRuntime { api: sandbox.api(count) };
+            let runtime = FakeRuntime { api: sandbox.api(count) };
             (runtime.next_later(), runtime)
         })
         .collect();
@@ -42,21 +42,22 @@ fn provisioned_concurrency() {
 /// the bill holds their time.
 #[test]
 fn snap_start() {
-    let stage = Stage::open(&["a"], SNAP_START);
-    let extension = PuppetExtension::register(&stage.api, "a", &["INVOKE", "SHUTDOWN"]);
+    let environment = TestEnvironment::start(&["a"], SNAP_START);
+    let extension = FakeExtension::register(&environment.api, "a", &["INVOKE", "SHUTDOWN"]);
     let event = extension.next_later();
-    let restored = crate::http::request(&stage.api, "GET", "/2018-06-01/runtime/restore/next", &[], b"");
+    let restored =
+        crate::http::request(&environment.api, "GET", "/2018-06-01/runtime/restore/next", &[], b"");
     assert_eq!(restored.status, 200);
-    let start = stage.sandbox.await_telemetry("platform.initStart", 1);
+    let start = environment.sandbox.await_telemetry("platform.initStart", 1);
     assert_eq!((&start["initializationType"], &start["phase"]), (&json!("snap-start"), &json!("snap-start")));
     // A hook of 60 ms.
     std::thread::sleep(std::time::Duration::from_millis(60));
-    let invocation = stage.runtime.next();
+    let invocation = environment.runtime.next();
     assert_eq!(event.join().unwrap().unwrap()["eventType"], "INVOKE", "no event of its own for extensions");
-    stage.runtime.respond(&request_id(&invocation), "1");
-    let _next = stage.runtime.next_later();
+    environment.runtime.respond(&request_id(&invocation), "1");
+    let _next = environment.runtime.next_later();
     let _idle = extension.next_later();
-    let report = stage.sandbox.await_telemetry("platform.report", 1);
+    let report = environment.sandbox.await_telemetry("platform.report", 1);
     let metrics = &report["metrics"];
     assert!(metrics.get("initDurationMs").is_none());
     assert!(metrics["restoreDurationMs"].as_f64().unwrap() >= 60.0);
@@ -64,7 +65,7 @@ fn snap_start() {
     let billed = metrics["billedDurationMs"].as_f64().unwrap();
     let duration = metrics["durationMs"].as_f64().unwrap();
     assert!(billed_restore >= 60.0 && (billed - billed_restore - duration).abs() <= 1.001);
-    let lines = stage.sandbox.events("telemetry");
+    let lines = environment.sandbox.events("telemetry");
     let kinds: Vec<_> = lines.iter().map(|line| line["type"].as_str().unwrap()).collect();
     let position = |kind: &str| kinds.iter().position(|known| *known == kind).unwrap();
     assert!(position("platform.initReport") < position("platform.restoreStart"));
@@ -96,31 +97,31 @@ fn snap_start_credentials() {
 /// report nothing but the duration.
 #[test]
 fn managed_instances() {
-    let mut stage = Stage::open(&["a"], MANAGED);
-    let refused = register(&stage.api, "a", &["INVOKE", "SHUTDOWN"]);
+    let mut environment = TestEnvironment::start(&["a"], MANAGED);
+    let refused = register(&environment.api, "a", &["INVOKE", "SHUTDOWN"]);
     assert_eq!((refused.status, refused.error_type().as_str()), (403, "Extension.InvalidEventType"));
-    let extension = PuppetExtension::register(&stage.api, "a", &["SHUTDOWN"]);
+    let extension = FakeExtension::register(&environment.api, "a", &["SHUTDOWN"]);
     let event = extension.next_later();
-    let second = stage.sandbox.invoke_later("fn", r#"{"n":2}"#);
-    let one = stage.runtime.next();
-    let two = stage.runtime.next();
+    let second = environment.sandbox.invoke_later("fn", r#"{"n":2}"#);
+    let one = environment.runtime.next();
+    let two = environment.runtime.next();
     let numbers: BTreeSet<_> = [&one, &two].map(|invocation| invocation.json()["n"].to_string()).into();
     assert_eq!(numbers.len(), 2, "both at once, in one environment");
     for invocation in [&two, &one] {
-        stage.runtime.respond(&request_id(invocation), "0");
+        environment.runtime.respond(&request_id(invocation), "0");
     }
     second.join().unwrap();
-    let report = stage.sandbox.await_telemetry("platform.report", 2);
+    let report = environment.sandbox.await_telemetry("platform.report", 2);
     let metrics = report["metrics"].as_object().unwrap();
     assert_eq!(metrics.keys().collect::<Vec<_>>(), ["durationMs"]);
-    let start = stage.sandbox.await_telemetry("platform.initStart", 1);
+    let start = environment.sandbox.await_telemetry("platform.initStart", 1);
     assert_eq!(start["initializationType"], "lambda-managed-instances");
     assert_eq!(start["instanceMaxMemory"], 128 * 1024 * 1024);
-    assert!(stage.sandbox.await_telemetry("platform.start", 1)["functionArn"].is_string());
-    assert!(stage.sandbox.telemetry("platform.runtimeDone").is_empty());
-    assert!(stage.sandbox.events("environment.freeze").is_empty());
-    assert_eq!(stage.sandbox.events("environment.start").len(), 1);
-    stage.sandbox.stop();
+    assert!(environment.sandbox.await_telemetry("platform.start", 1)["functionArn"].is_string());
+    assert!(environment.sandbox.telemetry("platform.runtimeDone").is_empty());
+    assert!(environment.sandbox.events("environment.freeze").is_empty());
+    assert_eq!(environment.sandbox.events("environment.start").len(), 1);
+    environment.sandbox.stop();
     assert_eq!(event.join().unwrap().unwrap()["shutdownReason"], "spindown");
 }
 
@@ -128,47 +129,48 @@ fn managed_instances() {
 #[test]
 fn managed_timeout() {
     let settings = MANAGED.replace("30", "1");
-    let stage = Stage::open(&[], &settings);
-    let invocation = stage.runtime.next();
-    let answer = stage.caller.join().unwrap();
+    let environment = TestEnvironment::start(&[], &settings);
+    let invocation = environment.runtime.next();
+    let answer = environment.caller.join().unwrap();
     assert_eq!(answer.error_type(), "Sandbox.Timedout");
-    assert!(stage.sandbox.events("environment.reset").is_empty());
-    assert_eq!(stage.runtime.respond(&request_id(&invocation), "1").status, 400, "too late");
-    let again = stage.sandbox.invoke_later("fn", "2");
-    let invocation = stage.runtime.next();
-    stage.runtime.respond(&request_id(&invocation), "3");
+    assert!(environment.sandbox.events("environment.reset").is_empty());
+    assert_eq!(environment.runtime.respond(&request_id(&invocation), "1").status, 400, "too late");
+    let again = environment.sandbox.invoke_later("fn", "2");
+    let invocation = environment.runtime.next();
+    environment.runtime.respond(&request_id(&invocation), "3");
     assert_eq!(again.join().unwrap().json(), json!(3));
 }
 
 /// `restore/error` fails the restore; the invocation then runs in fresh processes.
 #[test]
 fn restore_error() {
-    let stage = Stage::open(&[], SNAP_START);
-    let restored = crate::http::request(&stage.api, "GET", "/2018-06-01/runtime/restore/next", &[], b"");
+    let environment = TestEnvironment::start(&[], SNAP_START);
+    let restored =
+        crate::http::request(&environment.api, "GET", "/2018-06-01/runtime/restore/next", &[], b"");
     assert_eq!(restored.status, 200);
     let headers = [("Lambda-Runtime-Function-Error-Type", "Runtime.HookFailed")];
     let path = "/2018-06-01/runtime/restore/error";
-    let accepted = crate::http::request(&stage.api, "POST", path, &headers, b"{}");
+    let accepted = crate::http::request(&environment.api, "POST", path, &headers, b"{}");
     assert_eq!((accepted.status, accepted.json()), (202, json!({"status": "OK"})));
-    let report = stage.sandbox.await_telemetry("platform.restoreReport", 1);
+    let report = environment.sandbox.await_telemetry("platform.restoreReport", 1);
     assert_eq!((&report["status"], &report["errorType"]), (&json!("error"), &json!("Runtime.HookFailed")));
-    let done = stage.sandbox.await_telemetry("platform.restoreRuntimeDone", 1);
+    let done = environment.sandbox.await_telemetry("platform.restoreRuntimeDone", 1);
     assert_eq!(done["errorType"], "Runtime.HookFailed");
-    assert_eq!(stage.sandbox.await_event("environment.reset", 1)["error_type"], "Runtime.HookFailed");
-    stage.sandbox.await_event("runtime.spawn", 2);
-    let invocation = stage.runtime.next();
-    stage.runtime.respond(&request_id(&invocation), "1");
-    let _next = stage.runtime.next_later();
-    assert_eq!(stage.caller.join().unwrap().json(), json!(1));
+    assert_eq!(environment.sandbox.await_event("environment.reset", 1)["error_type"], "Runtime.HookFailed");
+    environment.sandbox.await_event("runtime.spawn", 2);
+    let invocation = environment.runtime.next();
+    environment.runtime.respond(&request_id(&invocation), "1");
+    let _next = environment.runtime.next_later();
+    assert_eq!(environment.caller.join().unwrap().json(), json!(1));
 }
 
-/// Environments tell their availability zone to whoever has their token, which extensions have too.
+/// The metadata endpoint returns the availability zone to processes with the token; extensions have it too.
 #[test]
 fn metadata() {
     let builder = Builder::new();
     let out = builder.path().join("out").display().to_string();
     let script = format!("#!/bin/sh\nenv > {out}.tmp; mv {out}.tmp {out}\nexec sleep 1000\n");
-    let sandbox = builder.function("fn", "", PUPPET).extension("a", &script).start();
+    let sandbox = builder.function("fn", "", IDLE_SCRIPT).extension("a", &script).start();
     let _caller = sandbox.invoke_later("fn", "{}");
     let text = crate::sandbox::wait_until("variables", || sandbox.read("out"));
     let value = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)).unwrap().to_owned();

@@ -1,18 +1,18 @@
-//! What only processes can show: variables, places, freezing, /proc and /tmp.
+//! Behavior of real processes: environment variables, paths, freezing, /proc and /tmp.
 
 use std::collections::BTreeMap;
 
-use crate::puppets::{PuppetRuntime, request_id};
-use crate::sandbox::{Builder, PUPPET, Sandbox, is_root, wait_until};
+use crate::fakes::{FakeRuntime, request_id};
+use crate::sandbox::{Builder, IDLE_SCRIPT, Sandbox, is_root, wait_until};
 
 fn variables(text: &str) -> BTreeMap<String, String> {
     let pairs = text.lines().filter_map(|line| line.split_once('='));
     pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
 }
 
-/// Lets the puppet runtime of the first environment serve one invocation, up to the freeze.
-fn serve_one(sandbox: &Sandbox) -> PuppetRuntime {
-    let runtime = PuppetRuntime { api: sandbox.api(1) };
+/// Lets the fake runtime of the first environment serve one invocation, up to the freeze.
+fn serve_one(sandbox: &Sandbox) -> FakeRuntime {
+    let runtime = FakeRuntime { api: sandbox.api(1) };
     sandbox.await_event("runtime.spawn", 1);
     let invocation = runtime.next();
     runtime.respond(&request_id(&invocation), "1");
@@ -34,7 +34,7 @@ fn environment_variables() {
     let _caller = sandbox.invoke_later("fn", "{}");
     let extension = variables(&wait_until("variables", || sandbox.read("extension")));
     let api = sandbox.api(1);
-    crate::puppets::PuppetExtension::register(&api, "a", &["INVOKE"]);
+    crate::fakes::FakeExtension::register(&api, "a", &["INVOKE"]);
     let runtime = variables(&wait_until("variables", || sandbox.read("runtime")));
 
     let both = [
@@ -75,7 +75,7 @@ fn environment_variables() {
     assert_eq!(runtime["_HANDLER"], "app.main");
 }
 
-/// Inside, /proc shows the environment only, its pid 1 is the platform's, code is at /var/task, layers at /opt.
+/// Inside, /proc shows only the environment, pid 1 is the supervisor, code is at /var/task, layers at /opt.
 #[test]
 fn places_and_processes() {
     if !is_root("places_and_processes") {
@@ -89,10 +89,10 @@ fn places_and_processes() {
          mv {0}.tmp {0}\nexec sleep 1000\n",
         out.display()
     );
-    let sandbox = builder.function("fn", "", &script).extension("a", PUPPET).start();
+    let sandbox = builder.function("fn", "", &script).extension("a", IDLE_SCRIPT).start();
     let _caller = sandbox.invoke_later("fn", "{}");
     sandbox.await_event("extension.spawn", 1);
-    crate::puppets::PuppetExtension::register(&sandbox.api(1), "a", &["INVOKE"]);
+    crate::fakes::FakeExtension::register(&sandbox.api(1), "a", &["INVOKE"]);
     let text = wait_until("output", || sandbox.read("out"));
     let lines: Vec<_> = text.lines().collect();
     assert_eq!(lines[0], "/var/task");
@@ -104,43 +104,36 @@ fn places_and_processes() {
     assert_eq!(lines[5..], ["read-only", "1"]);
 }
 
-/// Between invocations nothing runs at all.
-#[test]
-fn freezing() {
-    let builder = Builder::new();
+/// Runs a process that writes to a file all the time, and checks that it stands still while the environment is
+/// frozen, and runs again after the thaw.
+fn check_freezing(builder: Builder) {
     let out = builder.path().join("ticks").display().to_string();
     let script = format!("#!/bin/sh\nwhile :; do echo x >> {out}; sleep 0.01; done\n");
     let sandbox = builder.function("fn", "memory_mb = 512", &script).start();
+    let size = || std::fs::metadata(sandbox.file("ticks")).map_or(0, |metadata| metadata.len());
     let _caller = sandbox.invoke_later("fn", "{}");
-    wait_until("it to run", || sandbox.read("ticks"));
+    wait_until("the process to run", || (size() > 0).then_some(()));
     serve_one(&sandbox);
     sandbox.await_event("environment.freeze", 1);
-    let size = || std::fs::metadata(sandbox.file("ticks")).map_or(0, |metadata| metadata.len());
-    std::thread::sleep(std::time::Duration::from_millis(50));
-    let frozen = size();
-    assert!(frozen > 0);
-    std::thread::sleep(std::time::Duration::from_millis(300));
-    assert_eq!(size(), frozen, "it ran while frozen");
-    let _caller = sandbox.invoke_later("fn", "{}");
-    sandbox.await_event("environment.thaw", 1);
-    wait_until("it to run again", || (size() > frozen).then_some(()));
-}
-
-/// The same without control groups and namespaces: processes are stopped and continued.
-#[test]
-fn freezing_without_control_groups() {
-    let builder = Builder::new().arguments(&["--no-limits", "--isolation", "none"]);
-    let out = builder.path().join("ticks").display().to_string();
-    let script = format!("#!/bin/sh\nwhile :; do echo x >> {out}; sleep 0.01; done\n");
-    let sandbox = builder.function("fn", "", &script).start();
-    let _caller = sandbox.invoke_later("fn", "{}");
-    serve_one(&sandbox);
-    sandbox.await_event("environment.freeze", 1);
-    let size = || std::fs::metadata(sandbox.file("ticks")).map_or(0, |metadata| metadata.len());
     std::thread::sleep(std::time::Duration::from_millis(200));
     let frozen = size();
     std::thread::sleep(std::time::Duration::from_millis(300));
-    assert_eq!(size(), frozen, "it ran while stopped");
+    assert_eq!(size(), frozen, "the process ran while frozen");
+    let _caller = sandbox.invoke_later("fn", "{}");
+    sandbox.await_event("environment.thaw", 1);
+    wait_until("the process to run again", || (size() > frozen).then_some(()));
+}
+
+/// Between invocations no process runs.
+#[test]
+fn freezing() {
+    check_freezing(Builder::new());
+}
+
+/// The same without control groups and namespaces: processes are stopped and continued by signals.
+#[test]
+fn freezing_without_control_groups() {
+    check_freezing(Builder::new().arguments(&["--no-limits", "--isolation", "none"]));
 }
 
 /// /tmp survives a reset, though every process is new.
@@ -158,7 +151,7 @@ fn tmp_survives_a_reset() {
     for attempt in 1..=2 {
         let caller = sandbox.invoke_later("fn", "{}");
         sandbox.await_event("runtime.spawn", attempt);
-        let _next = PuppetRuntime { api: sandbox.api(1) }.next_later();
+        let _next = FakeRuntime { api: sandbox.api(1) }.next_later();
         caller.join().unwrap();
         sandbox.await_event("shutdown.end", attempt);
     }
@@ -166,7 +159,7 @@ fn tmp_survives_a_reset() {
     assert_eq!(sandbox.events("environment.start").len(), 1);
 }
 
-/// Processes the runtime leaves behind die with the reset.
+/// A reset also ends the processes that the runtime has started.
 #[test]
 fn orphans_do_not_survive_a_reset() {
     let builder = Builder::new();
@@ -176,7 +169,7 @@ fn orphans_do_not_survive_a_reset() {
     );
     let sandbox = builder.function("fn", "", &script).start();
     let caller = sandbox.invoke_later("fn", "{}");
-    let _next = PuppetRuntime { api: sandbox.api(1) }.next_later();
+    let _next = FakeRuntime { api: sandbox.api(1) }.next_later();
     caller.join().unwrap();
     sandbox.await_event("shutdown.end", 1);
     let size = || std::fs::metadata(sandbox.file("ticks")).map_or(0, |metadata| metadata.len());

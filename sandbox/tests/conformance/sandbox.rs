@@ -1,4 +1,4 @@
-//! A real sandbox under test: the binary, in a folder of its own, with functions made of shell scripts.
+//! A real sandbox under test: the binary, in its own folder, with shell scripts as functions.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -15,13 +15,13 @@ use tempfile::TempDir;
 
 use crate::http::{Response, request};
 
-/// A script that only exists: the test itself then plays its part over the APIs.
-pub const PUPPET: &str = "#!/bin/sh\nexec sleep 1000\n";
+/// A script that only sleeps: the test itself makes the API calls.
+pub const IDLE_SCRIPT: &str = "#!/bin/sh\nexec sleep 1000\n";
 
-/// How long anything may take to happen on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(40);
+/// Time limit for any event, long enough for a busy machine.
+const EVENT_TIMEOUT: Duration = Duration::from_secs(40);
 
-/// What a sandbox is started with.
+/// The configuration of a sandbox.
 pub struct Builder {
     directory: TempDir,
     arguments: Vec<String>,
@@ -38,7 +38,7 @@ impl Builder {
     pub fn function(self, name: &str, settings: &str, bootstrap: &str) -> Builder {
         let folder = self.directory.path().join("functions").join(name);
         fs::create_dir_all(&folder).unwrap();
-        // Generous unless a test is about it: a busy machine must not make invocations time out.
+        // Long, so that invocations do not time out on a busy machine, unless the test sets it.
         let timeout = if settings.contains("timeout_s") { "" } else { "timeout_s = 60\n" };
         let toml = format!("runtime = 'provided.al2023'\n{timeout}{settings}");
         fs::write(folder.join("function.toml"), toml).unwrap();
@@ -96,8 +96,8 @@ pub struct Sandbox {
     directory: TempDir,
 }
 
-/// Where test and puppets can both write. Environments have a `/tmp` of their own, so it must not lie there,
-/// as it would with a checkout in `/tmp`.
+/// A folder that tests and environments can both write to. Environments have their own `/tmp`, so it must not be there,
+/// as it would be with a checkout in `/tmp`.
 fn shared_folder() -> &'static Path {
     let target = Path::new(env!("CARGO_TARGET_TMPDIR"));
     if target.starts_with("/tmp") { Path::new("/var/tmp") } else { target }
@@ -120,7 +120,7 @@ impl Sandbox {
         self.call("POST", &format!("/2015-03-31/functions/{name}/invocations"), payload)
     }
 
-    /// Invokes from another thread, so that this one can play runtime and extensions.
+    /// Invokes from another thread, so that this one can act as runtime and extensions.
     pub fn invoke_later(&self, name: &str, payload: &str) -> JoinHandle<Response> {
         let (address, payload) = (self.address.clone(), payload.to_owned());
         let path = format!("/2015-03-31/functions/{name}/invocations");
@@ -194,7 +194,7 @@ impl Sandbox {
         let _ = kill(Pid::from_raw(self.child.id().cast_signed()), signal);
     }
 
-    /// `kill -9`: nothing gets a chance to clean up.
+    /// `kill -9`: the sandbox cannot clean up.
     pub fn kill(&mut self) {
         self.signal(Signal::SIGKILL);
         let _ = self.child.wait();
@@ -202,7 +202,7 @@ impl Sandbox {
 }
 
 impl Drop for Sandbox {
-    /// The second signal does not wait for puppets that ignore SHUTDOWN.
+    /// The second signal does not wait for fakes that ignore SHUTDOWN.
     fn drop(&mut self) {
         self.signal(Signal::SIGINT);
         thread::sleep(Duration::from_millis(30));
@@ -218,16 +218,32 @@ pub fn wait_until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
         if let Some(found) = look() {
             return found;
         }
-        assert!(started.elapsed() < PATIENCE, "waited in vain for {what}");
+        assert!(started.elapsed() < EVENT_TIMEOUT, "timed out waiting for {what}");
         thread::sleep(Duration::from_millis(5));
     }
 }
 
-/// Namespaces, mounts and control groups are for root; without, a test says by name that it is skipped.
+/// When this variable is set and not empty, a skipped test fails.
+pub const REQUIRE_ALL_VARIABLE: &str = "TAILOR_REQUIRE_ALL";
+
+/// Reports that a test, or a part of it, is skipped. The caller then returns.
+///
+/// # Panics
+/// When [`REQUIRE_ALL_VARIABLE`] is set and not empty.
+#[track_caller]
+pub fn skip(reason: &str) {
+    let is_required = std::env::var_os(REQUIRE_ALL_VARIABLE).is_some_and(|value| !value.is_empty());
+    assert!(!is_required, "skipped, but {REQUIRE_ALL_VARIABLE} is set: {reason}");
+    println!("skipped: {reason}");
+}
+
+/// Whether the tests run as root, which namespaces, mounts and control groups need. If not, `test` is reported as
+/// skipped.
+#[track_caller]
 pub fn is_root(test: &str) -> bool {
-    let root = nix::unistd::geteuid().is_root();
-    if !root {
-        println!("skipped: {test}: needs root");
+    let is_root = nix::unistd::geteuid().is_root();
+    if !is_root {
+        skip(&format!("{test}: needs root"));
     }
-    root
+    is_root
 }

@@ -3,31 +3,34 @@
 use nix::sys::signal::{Signal, kill};
 use serde_json::{Value, json};
 
-use crate::puppets::{PuppetExtension, PuppetRuntime, Stage, request_id};
-use crate::sandbox::{Builder, PUPPET, is_root};
+use crate::fakes::{FakeExtension, FakeRuntime, TestEnvironment, request_id};
+use crate::sandbox::{Builder, IDLE_SCRIPT, is_root};
 
 fn line<'a>(trace: &'a [Value], event: &str) -> &'a Value {
     trace.iter().find(|line| line["event"] == event).unwrap_or_else(|| panic!("no {event}"))
 }
 
-/// Runs one invocation of an open stage to its report.
-fn run_once(stage: &Stage, extension: &PuppetExtension) -> std::thread::JoinHandle<Option<Value>> {
+/// Runs one invocation of an open environment to its report.
+fn run_once(
+    environment: &TestEnvironment,
+    extension: &FakeExtension,
+) -> std::thread::JoinHandle<Option<Value>> {
     let event = extension.next_later();
-    let invocation = stage.runtime.next();
+    let invocation = environment.runtime.next();
     event.join().unwrap();
-    stage.runtime.respond(&request_id(&invocation), "1");
-    let _next = stage.runtime.next_later();
+    environment.runtime.respond(&request_id(&invocation), "1");
+    let _next = environment.runtime.next_later();
     let idle = extension.next_later();
-    stage.sandbox.await_telemetry("platform.report", 1);
+    environment.sandbox.await_telemetry("platform.report", 1);
     idle
 }
 
-/// SHUTDOWN says `spindown`, in lower case, with a deadline two seconds ahead.
+/// SHUTDOWN has the reason `spindown`, in lower case, and a deadline in two seconds.
 #[test]
 fn spindown() {
-    let (mut stage, extension) = Stage::with_extension("");
-    let idle = run_once(&stage, &extension);
-    let trace = stage.sandbox.stop();
+    let (mut environment, extension) = TestEnvironment::with_extension("");
+    let idle = run_once(&environment, &extension);
+    let trace = environment.sandbox.stop();
     let event = idle.join().unwrap().unwrap();
     assert_eq!(event["eventType"], "SHUTDOWN");
     assert_eq!(event["shutdownReason"], "spindown");
@@ -38,12 +41,12 @@ fn spindown() {
     assert!(ahead <= 20, "{ahead} ms off");
 }
 
-/// An extension that ignores SHUTDOWN is killed after two seconds, and is told as such.
+/// An extension that ignores SHUTDOWN is killed after two seconds, and reported as killed.
 #[test]
 fn an_extension_that_stays_is_killed() {
-    let (mut stage, extension) = Stage::with_extension("");
-    let _idle = run_once(&stage, &extension);
-    let trace = stage.sandbox.stop();
+    let (mut environment, extension) = TestEnvironment::with_extension("");
+    let _idle = run_once(&environment, &extension);
+    let trace = environment.sandbox.stop();
     let end = line(&trace, "shutdown.extensions");
     assert_eq!(end["in_time"], false);
     let took = end["time"].as_u64().unwrap() - line(&trace, "shutdown")["time"].as_u64().unwrap();
@@ -58,16 +61,16 @@ fn the_runtime_goes_first() {
     let stubborn = format!(
         "#!/bin/sh\ntrap 'echo term >> {out}' TERM\necho ready > {out}\nwhile :; do sleep 0.05; done\n"
     );
-    let mut sandbox = builder.function("fn", "", &stubborn).extension("a", PUPPET).start();
+    let mut sandbox = builder.function("fn", "", &stubborn).extension("a", IDLE_SCRIPT).start();
     let caller = sandbox.invoke_later("fn", "{}");
     let api = sandbox.api(1);
     sandbox.await_event("extension.spawn", 1);
-    let extension = PuppetExtension::register(&api, "a", &["INVOKE", "SHUTDOWN"]);
-    let stage = Stage { runtime: PuppetRuntime { api: api.clone() }, sandbox, api, caller };
+    let extension = FakeExtension::register(&api, "a", &["INVOKE", "SHUTDOWN"]);
+    let environment = TestEnvironment { runtime: FakeRuntime { api: api.clone() }, sandbox, api, caller };
     // Frozen before it has set its trap, it would die of the signal.
-    crate::sandbox::wait_until("the trap", || stage.sandbox.read("out"));
-    let idle = run_once(&stage, &extension);
-    sandbox = stage.sandbox;
+    crate::sandbox::wait_until("the trap", || environment.sandbox.read("out"));
+    let idle = run_once(&environment, &extension);
+    sandbox = environment.sandbox;
     let trace = sandbox.stop();
     let event = idle.join().unwrap().unwrap();
     assert_eq!(sandbox.read("out").unwrap(), "ready\nterm\n");
@@ -80,10 +83,10 @@ fn the_runtime_goes_first() {
 /// Extensions that did not ask for SHUTDOWN are killed at once.
 #[test]
 fn unsubscribed_extensions_are_killed() {
-    let mut stage = Stage::open(&["a"], "");
-    let extension = PuppetExtension::register(&stage.api, "a", &["INVOKE"]);
-    let _idle = run_once(&stage, &extension);
-    let trace = stage.sandbox.stop();
+    let mut environment = TestEnvironment::start(&["a"], "");
+    let extension = FakeExtension::register(&environment.api, "a", &["INVOKE"]);
+    let _idle = run_once(&environment, &extension);
+    let trace = environment.sandbox.stop();
     let end = line(&trace, "shutdown.extensions");
     assert_eq!((&end["in_time"], &end["states"]), (&json!(true), &json!([["a", "ShutdownFailed"]])));
 }
@@ -94,19 +97,19 @@ fn clean_exit() {
     let builder = Builder::new();
     let flag = builder.path().join("flag");
     let script = format!("#!/bin/sh\nwhile [ ! -e {} ]; do sleep 0.02; done\n", flag.display());
-    let sandbox = builder.function("fn", "", PUPPET).extension("a", &script).start();
+    let sandbox = builder.function("fn", "", IDLE_SCRIPT).extension("a", &script).start();
     let caller = sandbox.invoke_later("fn", "{}");
     let api = sandbox.api(1);
     sandbox.await_event("extension.spawn", 1);
-    let extension = PuppetExtension::register(&api, "a", &["INVOKE", "SHUTDOWN"]);
-    let mut stage = Stage { runtime: PuppetRuntime { api: api.clone() }, sandbox, api, caller };
-    let idle = run_once(&stage, &extension);
+    let extension = FakeExtension::register(&api, "a", &["INVOKE", "SHUTDOWN"]);
+    let mut environment = TestEnvironment { runtime: FakeRuntime { api: api.clone() }, sandbox, api, caller };
+    let idle = run_once(&environment, &extension);
     let leaver = std::thread::spawn(move || {
         let event = idle.join().unwrap().unwrap();
         std::fs::write(flag, "").unwrap();
         event
     });
-    let trace = stage.sandbox.stop();
+    let trace = environment.sandbox.stop();
     assert_eq!(leaver.join().unwrap()["eventType"], "SHUTDOWN");
     let end = line(&trace, "shutdown.extensions");
     assert_eq!((&end["in_time"], &end["states"]), (&json!(true), &json!([["a", "Exited"]])));
@@ -115,22 +118,22 @@ fn clean_exit() {
 /// Without extensions the runtime is killed at once.
 #[test]
 fn no_extensions_no_budget() {
-    let mut stage = Stage::open(&[], "");
-    let invocation = stage.runtime.next();
-    stage.runtime.respond(&request_id(&invocation), "1");
-    let _next = stage.runtime.next_later();
-    stage.sandbox.await_telemetry("platform.report", 1);
-    let trace = stage.sandbox.stop();
+    let mut environment = TestEnvironment::start(&[], "");
+    let invocation = environment.runtime.next();
+    environment.runtime.respond(&request_id(&invocation), "1");
+    let _next = environment.runtime.next_later();
+    environment.sandbox.await_telemetry("platform.report", 1);
+    let trace = environment.sandbox.stop();
     assert_eq!(line(&trace, "shutdown")["budget_ms"], 0);
 }
 
 /// With internal extensions only, the budget is half a second.
 #[test]
 fn internal_extensions_get_half_a_second() {
-    let mut stage = Stage::open(&[], "");
-    let inside = PuppetExtension::register(&stage.api, "inside", &["INVOKE"]);
-    let _idle = run_once(&stage, &inside);
-    let trace = stage.sandbox.stop();
+    let mut environment = TestEnvironment::start(&[], "");
+    let inside = FakeExtension::register(&environment.api, "inside", &["INVOKE"]);
+    let _idle = run_once(&environment, &inside);
+    let trace = environment.sandbox.stop();
     assert_eq!(line(&trace, "shutdown")["budget_ms"], 500);
 }
 
@@ -140,19 +143,19 @@ fn nothing_is_left_behind() {
     if !is_root("nothing_is_left_behind") {
         return;
     }
-    let mut stage = Stage::open(&[], "");
-    let invocation = stage.runtime.next();
-    stage.runtime.respond(&request_id(&invocation), "1");
-    let _next = stage.runtime.next_later();
-    stage.sandbox.await_event("environment.freeze", 1);
-    let id = stage.sandbox.id();
+    let mut environment = TestEnvironment::start(&[], "");
+    let invocation = environment.runtime.next();
+    environment.runtime.respond(&request_id(&invocation), "1");
+    let _next = environment.runtime.next_later();
+    environment.sandbox.await_event("environment.freeze", 1);
+    let id = environment.sandbox.id();
     assert!(!leftovers(id).is_empty(), "a running sandbox has groups");
-    stage.sandbox.kill();
+    environment.sandbox.kill();
     crate::sandbox::wait_until("frozen processes to die with their sandbox", || {
         processes(&leftovers(id)).is_empty().then_some(())
     });
     // Started by another sandbox on the same machine, whatever its folders are.
-    let mut next = Builder::new().function("fn", "", PUPPET).start();
+    let mut next = Builder::new().function("fn", "", IDLE_SCRIPT).start();
     assert!(leftovers(id).is_empty(), "{:?}", leftovers(id));
     let next_id = next.id();
     next.stop();

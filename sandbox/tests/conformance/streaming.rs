@@ -8,8 +8,8 @@ use std::time::Instant;
 use serde_json::json;
 
 use crate::event_stream::{EventStream, read_head};
-use crate::puppets::{PuppetRuntime, Stage, request_id};
-use crate::sandbox::{Builder, PUPPET, Sandbox};
+use crate::fakes::{FakeRuntime, TestEnvironment, request_id};
+use crate::sandbox::{Builder, IDLE_SCRIPT, Sandbox};
 
 const STREAMING: (&str, &str) = ("Lambda-Runtime-Function-Response-Mode", "streaming");
 
@@ -17,7 +17,7 @@ const STREAMING: (&str, &str) = ("Lambda-Runtime-Function-Response-Mode", "strea
 struct Post(TcpStream);
 
 impl Post {
-    fn open(runtime: &PuppetRuntime, request_id: &str) -> Post {
+    fn open(runtime: &FakeRuntime, request_id: &str) -> Post {
         let mut stream = TcpStream::connect(&runtime.api).unwrap();
         stream.set_nodelay(true).unwrap();
         let (name, value) = STREAMING;
@@ -45,22 +45,22 @@ impl Post {
 
 struct Streamed {
     sandbox: Sandbox,
-    runtime: PuppetRuntime,
+    runtime: FakeRuntime,
     request_id: String,
     events: JoinHandle<EventStream>,
 }
 
 /// A function that is invoked with a response stream and has its invocation.
 fn invoked(settings: &str, headers: &'static str) -> Streamed {
-    let sandbox = Builder::new().function("fn", settings, PUPPET).start();
+    let sandbox = Builder::new().function("fn", settings, IDLE_SCRIPT).start();
     let address = sandbox.address.clone();
     let events = thread::spawn(move || EventStream::open(&address, "fn", headers));
-    let runtime = PuppetRuntime { api: sandbox.api(1) };
+    let runtime = FakeRuntime { api: sandbox.api(1) };
     let request_id = request_id(&runtime.next());
     Streamed { sandbox, runtime, request_id, events }
 }
 
-/// Parts reach the caller while the function still makes the next ones; the times and sizes are told.
+/// Parts reach the caller while the function still produces the next ones; times and sizes are reported.
 #[test]
 fn parts_come_as_they_are_made() {
     let Streamed { sandbox, runtime, request_id, events } = invoked("", "X-Amz-Log-Type: Tail\r\n");
@@ -87,7 +87,8 @@ fn parts_come_as_they_are_made() {
     assert!(done["metrics"]["durationMs"].as_f64().unwrap() >= 140.0);
 }
 
-/// An error in the middle is in the trailers: what was sent stays sent, and the end says what happened.
+/// An error in the middle of a response is in the trailers: the caller keeps the parts sent before, and the last event
+/// has the error.
 #[test]
 fn an_error_in_the_middle() {
     let Streamed { sandbox, runtime, request_id, events } = invoked("", "");
@@ -119,7 +120,7 @@ fn a_truncated_response() {
     assert_eq!(sandbox.await_telemetry("platform.report", 1)["errorType"], "Runtime.TruncatedResponse");
 }
 
-/// A timeout in the middle ends the stream at once, and says so.
+/// A timeout in the middle of a response ends the stream immediately with an error.
 #[test]
 fn a_timeout_in_the_middle() {
     let Streamed { sandbox, runtime, request_id, events } = invoked("timeout_s = 1", "");
@@ -177,18 +178,18 @@ fn buffered_answers_to_streaming_callers() {
 /// A streamed response to an ordinary caller is collected, under the ordinary limit; its error is an error.
 #[test]
 fn streamed_answers_to_buffered_callers() {
-    let stage = Stage::open(&[], "");
-    let id = request_id(&stage.runtime.next());
-    let mut post = Post::open(&stage.runtime, &id);
+    let environment = TestEnvironment::start(&[], "");
+    let id = request_id(&environment.runtime.next());
+    let mut post = Post::open(&environment.runtime, &id);
     post.chunk(b"[1,");
     post.chunk(b"2]");
     assert!(post.end("").starts_with("HTTP/1.1 202"));
-    assert_eq!(stage.caller.join().unwrap().json(), json!([1, 2]));
-    let next = stage.runtime.next_later();
-    stage.sandbox.await_event("environment.freeze", 1);
+    assert_eq!(environment.caller.join().unwrap().json(), json!([1, 2]));
+    let next = environment.runtime.next_later();
+    environment.sandbox.await_event("environment.freeze", 1);
 
-    let caller = stage.sandbox.invoke_later("fn", "{}");
-    let mut post = Post::open(&stage.runtime, &request_id(&next.join().unwrap().unwrap()));
+    let caller = environment.sandbox.invoke_later("fn", "{}");
+    let mut post = Post::open(&environment.runtime, &request_id(&next.join().unwrap().unwrap()));
     post.chunk(&vec![b'x'; 6 * 1024 * 1024]);
     post.chunk(&[b'x'; 101]);
     assert!(post.end("").starts_with("HTTP/1.1 413"));
@@ -198,18 +199,18 @@ fn streamed_answers_to_buffered_callers() {
 /// There is one response mode besides none.
 #[test]
 fn unknown_response_mode() {
-    let stage = Stage::open(&[], "");
-    let path = format!("/2018-06-01/runtime/invocation/{}/response", request_id(&stage.runtime.next()));
+    let environment = TestEnvironment::start(&[], "");
+    let path = format!("/2018-06-01/runtime/invocation/{}/response", request_id(&environment.runtime.next()));
     let headers = [("Lambda-Runtime-Function-Response-Mode", "other")];
-    let refused = crate::http::request(&stage.api, "POST", &path, &headers, b"1");
+    let refused = crate::http::request(&environment.api, "POST", &path, &headers, b"1");
     assert_eq!((refused.status, refused.error_type().as_str()), (400, "InvalidFunctionResponseMode"));
-    assert_eq!(stage.caller.join().unwrap().error_type(), "Runtime.InvalidResponseModeHeader");
+    assert_eq!(environment.caller.join().unwrap().error_type(), "Runtime.InvalidResponseModeHeader");
 }
 
 /// Refusals come as ordinary errors, before any stream.
 #[test]
 fn refusals_and_dry_runs() {
-    let sandbox = Builder::new().function("fn", "", PUPPET).start();
+    let sandbox = Builder::new().function("fn", "", IDLE_SCRIPT).start();
     let call = |name: &str, kind: &str| {
         let path = format!("/2021-11-15/functions/{name}/response-streaming-invocations");
         crate::http::request(&sandbox.address, "POST", &path, &[("X-Amz-Invocation-Type", kind)], b"{}")

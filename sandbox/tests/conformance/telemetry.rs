@@ -2,12 +2,12 @@
 
 use serde_json::json;
 
-use crate::puppets::{Listener, Stage, request_id};
+use crate::fakes::{Listener, TestEnvironment, request_id};
 
-/// 200 `"OK"`; the subscription is told; whoever subscribes gets the events since Init began.
+/// 200 `"OK"`; the subscription is reported; a subscriber gets the events since Init began.
 #[test]
 fn subscription_and_replay() {
-    let (stage, extension) = Stage::with_extension("");
+    let (environment, extension) = TestEnvironment::with_extension("");
     let listener = Listener::start(0);
     let answer = extension.subscribe(listener.port, &["platform"], "2025-01-29");
     assert_eq!((answer.status, answer.json()), (200, json!("OK")));
@@ -18,13 +18,13 @@ fn subscription_and_replay() {
     assert_eq!(events[1]["record"], record);
     let time = events[0]["time"].as_str().unwrap();
     assert!(time.len() == 24 && time.ends_with('Z') && time.as_bytes()[19] == b'.', "{time}");
-    drop(stage);
+    drop(environment);
 }
 
 /// Batches are JSON arrays posted with the documented headers to the path of the URI.
 #[test]
 fn posts() {
-    let (stage, extension) = Stage::with_extension("");
+    let (environment, extension) = TestEnvironment::with_extension("");
     let listener = Listener::start(0);
     extension.subscribe(listener.port, &["platform"], "2025-01-29");
     listener.await_kind("platform.initStart");
@@ -32,13 +32,13 @@ fn posts() {
     assert!(head.starts_with("post /in http/1.1"), "{head}");
     assert!(head.contains("content-type: application/json"));
     assert!(head.contains("sequence-id: "));
-    drop(stage);
+    drop(environment);
 }
 
-/// Schema versions are told apart in the body; the version in the URL is fixed.
+/// The body selects the schema version; the version in the URL is fixed.
 #[test]
 fn versions() {
-    let (stage, extension) = Stage::with_extension("");
+    let (environment, extension) = TestEnvironment::with_extension("");
     let listener = Listener::start(0);
     assert_eq!(extension.subscribe(listener.port, &["platform"], "2030-01-01").status, 400);
     assert_eq!(extension.call("PUT", "/2025-01-29/telemetry", &[], "{}").status, 404);
@@ -47,27 +47,27 @@ fn versions() {
         // One subscription an extension.
         assert_eq!(answer.status, if number == 0 { 200 } else { 400 }, "{schema}");
     }
-    drop(stage);
+    drop(environment);
 }
 
 /// 400 ValidationError with a message.
 #[test]
 fn invalid_subscriptions() {
-    let (stage, extension) = Stage::with_extension("");
+    let (environment, extension) = TestEnvironment::with_extension("");
     for body in ["", "{}", r#"{"schemaVersion":"2025-01-29","types":[],"destination":{}}"#] {
         let answer = extension.call("PUT", "/2022-07-01/telemetry", &[], body);
         assert_eq!((answer.status, answer.error_type().as_str()), (400, "ValidationError"));
         assert!(answer.json()["errorMessage"].is_string());
     }
-    drop(stage);
+    drop(environment);
 }
 
 /// Subscriptions close with Init.
 #[test]
 fn subscriptions_close() {
-    let (stage, extension) = Stage::with_extension("");
+    let (environment, extension) = TestEnvironment::with_extension("");
     let event = extension.next_later();
-    let _invocation = stage.runtime.next();
+    let _invocation = environment.runtime.next();
     event.join().unwrap();
     let answer = extension.subscribe(1234, &["platform"], "2025-01-29");
     assert_eq!((answer.status, answer.error_type().as_str()), (403, "Telemetry.SubscriptionClosed"));
@@ -76,21 +76,21 @@ fn subscriptions_close() {
 /// The report of an invocation exists when the environment is frozen, and is delivered after the thaw.
 #[test]
 fn the_report_comes_late() {
-    let (stage, extension) = Stage::with_extension("timeout_s = 30");
+    let (environment, extension) = TestEnvironment::with_extension("timeout_s = 30");
     let listener = Listener::start(0);
     extension.subscribe(listener.port, &["platform"], "2025-01-29");
     let event = extension.next_later();
-    let invocation = stage.runtime.next();
+    let invocation = environment.runtime.next();
     event.join().unwrap().unwrap();
     let first = request_id(&invocation);
-    stage.runtime.respond(&first, "1");
-    let next = stage.runtime.next_later();
+    environment.runtime.respond(&first, "1");
+    let next = environment.runtime.next_later();
     let event = extension.next_later();
-    stage.sandbox.await_event("environment.freeze", 1);
+    environment.sandbox.await_event("environment.freeze", 1);
     std::thread::sleep(std::time::Duration::from_millis(100));
     assert!(!listener.has("platform.report"), "frozen: nothing is delivered");
 
-    stage.sandbox.invoke_later("fn", "{}");
+    environment.sandbox.invoke_later("fn", "{}");
     event.join().unwrap().unwrap();
     let report = listener.await_kind("platform.report");
     assert_eq!(report["record"]["requestId"], first);
@@ -100,31 +100,31 @@ fn the_report_comes_late() {
 /// The last report is delivered during shutdown.
 #[test]
 fn the_last_report_comes_with_shutdown() {
-    let (mut stage, extension) = Stage::with_extension("");
+    let (mut environment, extension) = TestEnvironment::with_extension("");
     let listener = Listener::start(0);
     extension.subscribe(listener.port, &["platform"], "2025-01-29");
     let event = extension.next_later();
-    let invocation = stage.runtime.next();
+    let invocation = environment.runtime.next();
     event.join().unwrap().unwrap();
-    stage.runtime.respond(&request_id(&invocation), "1");
-    let _next = stage.runtime.next_later();
+    environment.runtime.respond(&request_id(&invocation), "1");
+    let _next = environment.runtime.next_later();
     let _idle = extension.next_later();
-    stage.sandbox.await_event("environment.freeze", 1);
+    environment.sandbox.await_event("environment.freeze", 1);
     assert!(!listener.has("platform.report"));
-    stage.sandbox.stop();
+    environment.sandbox.stop();
     assert!(listener.has("platform.report"));
 }
 
-/// A batch that is refused is sent again: nothing is lost, nothing is reordered.
+/// A batch that is refused is sent again: no event is lost or reordered.
 #[test]
 fn refused_batches_are_repeated() {
-    let (stage, extension) = Stage::with_extension("");
+    let (environment, extension) = TestEnvironment::with_extension("");
     let listener = Listener::start(2);
     extension.subscribe(listener.port, &["platform"], "2025-01-29");
     listener.await_kind("platform.telemetrySubscription");
     assert_eq!(listener.kinds()[0], "platform.initStart");
     assert!(listener.requests().len() >= 3);
-    drop(stage);
+    drop(environment);
 }
 
 /// Lines of the function and of extensions are events of their own kinds, only for those who ask.
@@ -137,7 +137,7 @@ fn logs() {
     let caller = sandbox.invoke_later("fn", "{}");
     let api = sandbox.api(1);
     sandbox.await_event("extension.spawn", 1);
-    let extension = crate::puppets::PuppetExtension::register(&api, "a", &["INVOKE"]);
+    let extension = crate::fakes::FakeExtension::register(&api, "a", &["INVOKE"]);
     let listener = Listener::start(0);
     extension.subscribe(listener.port, &["function", "extension"], "2025-01-29");
     assert_eq!(listener.await_kind("extension")["record"], "from the extension\n");
@@ -151,12 +151,14 @@ fn logs() {
 fn json_logs() {
     let script = "#!/bin/sh\necho '{\"level\":\"INFO\",\"message\":\"hi\"}'\necho crash\nexec sleep 1000\n";
     let builder = crate::sandbox::Builder::new();
-    let sandbox =
-        builder.function("fn", "log_format = 'JSON'", script).extension("a", crate::sandbox::PUPPET).start();
+    let sandbox = builder
+        .function("fn", "log_format = 'JSON'", script)
+        .extension("a", crate::sandbox::IDLE_SCRIPT)
+        .start();
     let _caller = sandbox.invoke_later("fn", "{}");
     let api = sandbox.api(1);
     sandbox.await_event("extension.spawn", 1);
-    let extension = crate::puppets::PuppetExtension::register(&api, "a", &["INVOKE"]);
+    let extension = crate::fakes::FakeExtension::register(&api, "a", &["INVOKE"]);
     let listener = Listener::start(0);
     extension.subscribe(listener.port, &["function"], "2025-01-29");
     let records = crate::sandbox::wait_until("two lines", || {
@@ -170,7 +172,7 @@ fn json_logs() {
 #[test]
 fn tcp() {
     use std::io::BufRead;
-    let (stage, extension) = Stage::with_extension("");
+    let (environment, extension) = TestEnvironment::with_extension("");
     let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let body = json!({
         "schemaVersion": "2025-01-29", "types": ["platform"],
@@ -185,11 +187,11 @@ fn tcp() {
     assert_eq!(kinds, ["platform.initStart", "platform.telemetrySubscription"]);
     // Later batches come on the same connection.
     let event = extension.next_later();
-    let invocation = stage.runtime.next();
+    let invocation = environment.runtime.next();
     event.join().unwrap().unwrap();
     while next()["type"] != "platform.start" {}
-    stage.runtime.respond(&request_id(&invocation), "1");
-    let _next = stage.runtime.next_later();
+    environment.runtime.respond(&request_id(&invocation), "1");
+    let _next = environment.runtime.next_later();
     let done = loop {
         let event = next();
         if event["type"] == "platform.runtimeDone" {
@@ -199,25 +201,25 @@ fn tcp() {
     assert_eq!(done["record"]["status"], "success");
 }
 
-/// What a listener refuses too often is lost, and the next batch says how much.
+/// A batch that a listener refuses too often is lost, and the next batch reports how much.
 #[test]
 fn refused_for_good() {
-    let (stage, extension) = Stage::with_extension("");
+    let (environment, extension) = TestEnvironment::with_extension("");
     let listener = Listener::start(6);
     extension.subscribe(listener.port, &["platform"], "2025-01-29");
     // The only batch so far holds initStart and the subscription.
     crate::sandbox::wait_until("six refusals", || (listener.requests().len() >= 6).then_some(()));
     std::thread::sleep(std::time::Duration::from_millis(1_000));
     let _event = extension.next_later();
-    let _invocation = stage.runtime.next();
+    let _invocation = environment.runtime.next();
     let dropped = listener.await_kind("platform.logsDropped");
     assert_eq!(dropped["record"]["droppedRecords"], 2);
     assert!(dropped["record"]["droppedBytes"].as_u64().unwrap() > 100);
     assert!(dropped["record"]["reason"].is_string());
-    assert!(!listener.has("platform.initStart"), "lost for good");
+    assert!(!listener.has("platform.initStart"), "the event is lost");
 }
 
-/// More logs than the buffer holds are dropped, counted and told.
+/// Logs beyond the size of the buffer are dropped, counted and reported.
 #[test]
 fn overflow() {
     // Twenty lines of 50 kB at once: the buffer holds two batches of 256 KiB.
@@ -227,12 +229,12 @@ fn overflow() {
     );
     let sandbox = crate::sandbox::Builder::new()
         .function("fn", "", &script)
-        .extension("a", crate::sandbox::PUPPET)
+        .extension("a", crate::sandbox::IDLE_SCRIPT)
         .start();
     let _caller = sandbox.invoke_later("fn", "{}");
     let api = sandbox.api(1);
     sandbox.await_event("extension.spawn", 1);
-    let extension = crate::puppets::PuppetExtension::register(&api, "a", &["INVOKE"]);
+    let extension = crate::fakes::FakeExtension::register(&api, "a", &["INVOKE"]);
     // Refuses for 375 ms: long enough for all lines to be written meanwhile.
     let listener = Listener::start(4);
     extension.subscribe(listener.port, &["function"], "2025-01-29");

@@ -1,10 +1,10 @@
-//! Tenant isolation: who asks is named, told to the runtime and to telemetry, and shares no environment.
+//! Tenant isolation: the tenant is sent to the runtime and to telemetry, and does not share an environment.
 
 use serde_json::json;
 
+use crate::fakes::{FakeRuntime, request_id};
 use crate::http::{Response, request};
-use crate::puppets::{PuppetRuntime, request_id};
-use crate::sandbox::{Builder, PUPPET, Sandbox};
+use crate::sandbox::{Builder, IDLE_SCRIPT, Sandbox};
 
 const ISOLATED: &str = "tenant_isolation = true";
 
@@ -19,11 +19,11 @@ fn invoke(sandbox: &Sandbox, tenant: &str) -> std::thread::JoinHandle<Response> 
 /// Each tenant has environments of its own, which are used again for it only.
 #[test]
 fn one_environment_a_tenant() {
-    let sandbox = Builder::new().function("fn", ISOLATED, PUPPET).start();
+    let sandbox = Builder::new().function("fn", ISOLATED, IDLE_SCRIPT).start();
     let mut idle = Vec::new();
     for (number, tenant) in ["blue", "green"].into_iter().enumerate() {
         let caller = invoke(&sandbox, tenant);
-        let runtime = PuppetRuntime { api: sandbox.api(number + 1) };
+        let runtime = FakeRuntime { api: sandbox.api(number + 1) };
         let invocation = runtime.next();
         assert_eq!(invocation.header("Lambda-Runtime-Aws-Tenant-Id"), Some(tenant));
         runtime.respond(&request_id(&invocation), "1");
@@ -41,10 +41,11 @@ fn one_environment_a_tenant() {
     }
 }
 
-/// With isolation the tenant must be named, without it must not; configurations tell.
+/// A tenant id is required with isolation and refused without; configurations show the isolation mode.
 #[test]
 fn the_tenant_must_be_named() {
-    let sandbox = Builder::new().function("fn", ISOLATED, PUPPET).function("other", "", PUPPET).start();
+    let sandbox =
+        Builder::new().function("fn", ISOLATED, IDLE_SCRIPT).function("other", "", IDLE_SCRIPT).start();
     let exception = Some("InvalidParameterValueException");
     let unnamed = sandbox.invoke("fn", "{}");
     assert_eq!((unnamed.status, unnamed.header("x-amzn-errortype")), (400, exception));
@@ -57,10 +58,10 @@ fn the_tenant_must_be_named() {
     assert!(configuration("other").get("TenancyConfig").is_none());
 }
 
-/// Neither SnapStart nor provisioned concurrency goes with tenant isolation.
+/// Tenant isolation cannot be combined with SnapStart or provisioned concurrency.
 #[test]
 fn exclusions() {
-    let sandbox = Builder::new().function("fn", ISOLATED, PUPPET).start();
+    let sandbox = Builder::new().function("fn", ISOLATED, IDLE_SCRIPT).start();
     let configuration = "/2015-03-31/functions/fn/configuration";
     let answer = sandbox.call("PUT", configuration, r#"{"SnapStart":{"ApplyOn":"PublishedVersions"}}"#);
     assert_eq!(answer.status, 400);

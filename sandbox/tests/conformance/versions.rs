@@ -3,9 +3,9 @@
 use serde_json::{Value, json};
 
 use crate::http::Response;
-use crate::sandbox::{Builder, PUPPET, Sandbox, wait_until};
+use crate::sandbox::{Builder, IDLE_SCRIPT, Sandbox, wait_until};
 
-/// Answers every invocation with `version`, which the environment tells.
+/// Answers every invocation with the version in its environment variables.
 const TELLS_VERSION: &str = r#"#!/bin/sh
 api=http://$AWS_LAMBDA_RUNTIME_API/2018-06-01/runtime/invocation
 while :; do
@@ -19,7 +19,7 @@ const FUNCTION: &str = "/2015-03-31/functions/fn";
 fn has_curl(test: &str) -> bool {
     let found = std::process::Command::new("curl").arg("--version").output().is_ok();
     if !found {
-        println!("skipped: {test}: needs curl");
+        crate::sandbox::skip(&format!("{test}: needs curl"));
     }
     found
 }
@@ -38,10 +38,11 @@ fn set_memory(sandbox: &Sandbox, memory_mb: u32) -> Value {
     })
 }
 
-/// Publishing makes numbered, frozen versions; without a change it returns the newest; guards are 412.
+/// Publishing creates numbered, immutable versions; without a change it returns the newest; a wrong hash or revision is
+/// 412.
 #[test]
 fn publishing() {
-    let sandbox = Builder::new().function("fn", "", PUPPET).start();
+    let sandbox = Builder::new().function("fn", "", IDLE_SCRIPT).start();
     let path = format!("{FUNCTION}/versions");
     let first = sandbox.call("POST", &path, "{}");
     assert_eq!((first.status, &first.json()["Version"]), (201, &json!("1")));
@@ -62,7 +63,7 @@ fn publishing() {
     assert_eq!(list["Functions"].as_array().unwrap().len(), 3);
 }
 
-/// An alias sends invocations to its version, or to two by weight; the answer tells which ran.
+/// An alias sends invocations to its version, or to two by weight; the response names the version that ran.
 #[test]
 fn aliases() {
     if !has_curl("aliases") {
@@ -113,10 +114,10 @@ fn aliases() {
     assert_eq!(sandbox.call("GET", &format!("{FUNCTION}?Qualifier=1"), "").status, 404);
 }
 
-/// Reserved concurrency is a ceiling; beyond it callers are throttled.
+/// Reserved concurrency is a maximum; more invocations are throttled.
 #[test]
 fn reserved_concurrency() {
-    let sandbox = Builder::new().function("fn", "timeout_s = 30", PUPPET).start();
+    let sandbox = Builder::new().function("fn", "timeout_s = 30", IDLE_SCRIPT).start();
     let path = "/2017-10-31/functions/fn/concurrency";
     assert_eq!(sandbox.call("PUT", path, r#"{"ReservedConcurrentExecutions":1}"#).status, 200);
     let _first = sandbox.invoke_later("fn", "{}");
@@ -130,10 +131,10 @@ fn reserved_concurrency() {
     assert_eq!(got, json!({}));
 }
 
-/// So is the account's limit, which its settings tell.
+/// The account's concurrency is limited too; the account settings show the limit.
 #[test]
 fn account_limit() {
-    let builder = Builder::new().function("fn", "timeout_s = 30", PUPPET);
+    let builder = Builder::new().function("fn", "timeout_s = 30", IDLE_SCRIPT);
     let sandbox = builder.arguments(&["--concurrency", "1"]).start();
     let settings = sandbox.call("GET", "/2016-08-19/account-settings/", "").json();
     assert_eq!(settings["AccountLimit"]["ConcurrentExecutions"], 1);
@@ -146,7 +147,7 @@ fn account_limit() {
 /// The control plane's own limit is for all operations but Invoke and GetFunction.
 #[test]
 fn control_plane_throttling() {
-    let builder = Builder::new().function("fn", "", PUPPET);
+    let builder = Builder::new().function("fn", "", IDLE_SCRIPT);
     let sandbox = builder.arguments(&["--control-rate", "2"]).start();
     let path = format!("{FUNCTION}/configuration");
     let answers: Vec<_> = (0..8).map(|_| sandbox.call("GET", &path, "")).collect();
@@ -157,7 +158,7 @@ fn control_plane_throttling() {
 /// Tags are listed, added and removed; they do not change the revision.
 #[test]
 fn tags() {
-    let sandbox = Builder::new().function("fn", "[tags]\nteam = 'a'", PUPPET).start();
+    let sandbox = Builder::new().function("fn", "[tags]\nteam = 'a'", IDLE_SCRIPT).start();
     let path = "/2017-03-31/tags/arn:aws:lambda:us-east-1:123456789012:function:fn";
     assert_eq!(sandbox.call("GET", path, "").json(), json!({"Tags": {"team": "a"}}));
     assert_eq!(sandbox.call("POST", path, r#"{"Tags":{"x:y":"z"}}"#).status, 204);
@@ -166,10 +167,10 @@ fn tags() {
     assert_eq!(sandbox.call("GET", FUNCTION, "").json()["Tags"], json!({"x:y": "z"}));
 }
 
-/// A deleted function is gone with its environments.
+/// A deleted function does not exist any more, and its environments end.
 #[test]
 fn deletion() {
-    let sandbox = Builder::new().function("fn", "", PUPPET).start();
+    let sandbox = Builder::new().function("fn", "", IDLE_SCRIPT).start();
     assert_eq!(sandbox.call("DELETE", FUNCTION, "").status, 204);
     assert_eq!(exception(&sandbox.invoke("fn", "{}")), (404, "ResourceNotFoundException".into()));
     assert_eq!(sandbox.call("DELETE", FUNCTION, "").status, 404);

@@ -1,4 +1,4 @@
-//! Real handlers on the real runtime interface clients: cold and warm, failing, timing out, out of memory.
+//! Real handlers with AWS's runtime interface clients: cold, warm, failing, timing out and out of memory.
 
 #![allow(clippy::unwrap_used, reason = "a failed assumption fails the test")]
 #![expect(unreachable_pub, reason = "modules of one test program")]
@@ -15,7 +15,7 @@ mod sandbox;
 mod streaming;
 
 use prepare::{Prepared, Skip};
-use sandbox::{Builder, PUPPET, Sandbox, is_root};
+use sandbox::{Builder, IDLE_SCRIPT, Sandbox, is_root, skip};
 
 /// What differs between languages.
 struct Language {
@@ -30,7 +30,7 @@ struct Language {
 
 /// A sandbox with the function `fn` made of `prepared`.
 fn start(prepared: &Prepared, handler: &str, settings: &str) -> Sandbox {
-    let builder = Builder::new().function("fn", "", PUPPET);
+    let builder = Builder::new().function("fn", "", IDLE_SCRIPT);
     let folder = builder.path().join("functions/fn");
     std::fs::remove_file(folder.join("bootstrap")).unwrap();
     let layers = prepared.layer.iter().map(|layer| format!("{:?}", layer.display().to_string()));
@@ -50,14 +50,14 @@ fn check(language: Language) {
     let prepared = match prepared {
         Ok(prepared) => prepared,
         Err(reason) => {
-            println!("skipped: {name}: {reason}");
+            skip(&format!("{name}: {reason}"));
             return;
         }
     };
     let settings = format!("memory_mb = {memory_mb}\ntimeout_s = 10");
     let sandbox = start(&prepared, prepared.handler, &settings);
 
-    // Cold, then warm in the same environment, once that is idle: on a busy machine the caller may be faster.
+    // Cold, then warm in the same environment, after it has become idle.
     let settled = |count: usize| {
         sandbox.await_telemetry("platform.report", count);
     };

@@ -1,4 +1,5 @@
-//! `lambda-sandbox power` on the Rust handler: the curve is the kernel's, failures are told, nothing is made up.
+//! `lambda-sandbox power` on the Rust handler: values come from the kernel, failures are reported, missing values stay
+//! empty.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -6,7 +7,7 @@ use std::process::{Command, Output};
 use serde_json::Value;
 
 use crate::prepare;
-use crate::sandbox::is_root;
+use crate::sandbox::{is_root, skip};
 
 struct Measured {
     folder: tempfile::TempDir,
@@ -33,7 +34,7 @@ impl Measured {
 
 /// Runs `power` on the Rust handler; `None` if that was not built.
 fn power(settings: &str, event: &str, arguments: &[&str]) -> Option<Measured> {
-    let code = prepare::rust().map_err(|reason| println!("skipped: power: {reason}")).ok()?.code;
+    let code = prepare::rust().map_err(|reason| skip(&format!("power: {reason}"))).ok()?.code;
     let folder = tempfile::tempdir_in(Path::new(env!("CARGO_TARGET_TMPDIR"))).unwrap();
     let function = folder.path().join("fn");
     std::fs::create_dir(&function).unwrap();
@@ -50,7 +51,7 @@ fn power(settings: &str, event: &str, arguments: &[&str]) -> Option<Measured> {
     Some(Measured { folder, output })
 }
 
-/// Work that needs the CPU takes longer with less of it and needs no less of it; a row and an entry a size.
+/// CPU-bound work takes longer with less CPU and uses the same CPU time; one row and one JSON entry per size.
 #[test]
 fn power_of_work() {
     if !is_root("power_of_work") {
@@ -84,7 +85,7 @@ fn power_of_work() {
     assert!(lines.contains("fastest: 512 MB at "), "{lines}");
 }
 
-/// A size at which the function fails has no figures but what went wrong; the others do.
+/// A size at which the function fails has an error and no values; the other sizes have values.
 #[test]
 fn power_where_memory_does_not_suffice() {
     if !is_root("power_where_memory_does_not_suffice") {
@@ -98,12 +99,12 @@ fn power_where_memory_does_not_suffice() {
     assert_eq!((&small["failed"], &small["mean_ms"]), (&3.into(), &Value::Null), "left after three: {small}");
     assert_eq!(small["max_memory_used_mb"], 128);
     assert!(saved["curve"][1]["max_memory_used_mb"].as_u64().unwrap() >= 200);
-    let complaint = "128 MB: 3 invocation(s) failed: Runtime.ExitError: ";
-    assert!(measured.stderr().contains(complaint), "{}", measured.stderr());
+    let warning = "128 MB: 3 invocation(s) failed: Runtime.ExitError: ";
+    assert!(measured.stderr().contains(warning), "{}", measured.stderr());
     assert!(measured.stdout().contains("cheapest: 512 MB"), "{}", measured.stdout());
 }
 
-/// What cannot be measured is refused before anything runs, in words that say what to do.
+/// Invalid arguments are refused before the function runs, with an error that names the problem.
 #[test]
 fn power_refuses() {
     let cases: [(&str, &str, &[&str], &str); 4] = [
@@ -125,7 +126,7 @@ fn power_refuses() {
     }
 }
 
-/// Without limits the curve says nothing, which is said; a function that only fails is an error.
+/// Without limits there is a warning; a function that only fails is an error.
 #[test]
 fn power_without_limits() {
     let arguments = ["--no-limits", "--sizes", "128", "--count", "5"];

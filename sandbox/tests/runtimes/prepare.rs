@@ -1,6 +1,6 @@
 //! Builds the test functions with each language's own tools, isolated under the target folder.
 //!
-//! What a machine lacks is said by name, and its tests are skipped.
+//! If a tool is missing on the machine, its tests are skipped with the reason.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -29,7 +29,7 @@ fn target(name: &str) -> PathBuf {
     folder
 }
 
-/// Runs a command in `folder`; what went wrong is the last line it wrote.
+/// Runs a command in `folder`. The error is the last line that it wrote.
 fn run(folder: &Path, program: &str, arguments: &[&str]) -> Result<(), Skip> {
     let output = Command::new(program)
         .args(arguments)
@@ -45,7 +45,7 @@ fn run(folder: &Path, program: &str, arguments: &[&str]) -> Result<(), Skip> {
     Err(format!("{program} {} failed: {last}", arguments.first().unwrap_or(&"")))
 }
 
-/// Does `make` once: a finished preparation leaves a mark. One at a time, as several tests may want the same.
+/// Runs `make` once: a file marks a finished preparation. One at a time, because several tests may need the same.
 fn once(folder: &Path, make: impl FnOnce() -> Result<(), Skip>) -> Result<(), Skip> {
     static PREPARING: Mutex<()> = Mutex::new(());
     let _guard = PREPARING.lock().unwrap_or_else(PoisonError::into_inner);

@@ -11,7 +11,7 @@ fn node() {
     let prepared = match prepare::node() {
         Ok(prepared) => prepared,
         Err(reason) => {
-            println!("skipped: node streaming: {reason}");
+            crate::sandbox::skip(&format!("node streaming: {reason}"));
             return;
         }
     };

@@ -34,13 +34,21 @@ pub fn cargo(arguments: &[&str]) -> Result<()> {
     run_cargo(cargo_command()?.args(arguments))
 }
 
-pub(crate) fn cargo_command() -> Result<Command> {
+/// A cargo command that runs in the root folder of the workspace.
+///
+/// # Errors
+/// When this crate is not in `tests/kit` of the workspace.
+pub fn cargo_command() -> Result<Command> {
     let mut command = Command::new(std::env::var("CARGO").unwrap_or_else(|_| "cargo".into()));
     command.current_dir(project()?);
     Ok(command)
 }
 
-pub(crate) fn run_cargo(command: &mut Command) -> Result<()> {
+/// Runs a cargo command and waits for it.
+///
+/// # Errors
+/// When it cannot be started or fails.
+pub fn run_cargo(command: &mut Command) -> Result<()> {
     let status = command.status().context("cannot start cargo")?;
     if !status.success() {
         let arguments: Vec<_> = command.get_args().map(|argument| argument.to_string_lossy()).collect();

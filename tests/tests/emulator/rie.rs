@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use tailor_test_kit::process::{Server, free_address, is_root};
+use tailor_test_kit::skip;
 use tailor_test_kit::workspace::target_folder;
 
 /// The package that carries the emulator.
@@ -32,7 +33,6 @@ pub(crate) struct Running {
 pub(crate) fn find_emulator() -> Option<Emulator> {
     let folder = target_folder().unwrap().join("emulator");
     let binary = folder.join(format!("samcli/local/rapid/aws-lambda-rie-{}", std::env::consts::ARCH));
-    let skip = |why: &str| eprintln!("skipped: comparison with AWS's emulator ({why})");
     if !is_root() {
         skip("not root: it needs /opt and /var/task of its own");
         return None;

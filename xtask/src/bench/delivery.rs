@@ -25,7 +25,7 @@ const DELIVERIES: u32 = 30;
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// How long a delivery may take before it counts as failed.
-const PATIENCE: Duration = Duration::from_secs(20);
+const DELIVERY_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// CPU time and time waited for a CPU, throttled time included: microseconds.
 #[derive(Debug, Clone, Copy, Default)]
@@ -105,7 +105,7 @@ fn measure(
 fn once(extension: &Path, group: Option<&Group>, certificate: &Certificate) -> Result<(Scheduled, Duration)> {
     let collector = Arc::new(FakeCollector::start(Some(certificate))?);
     let pid = Arc::new(AtomicU32::new(0));
-    let (sender, told) = channel();
+    let (sender, usage) = channel();
     let watch = watch(Arc::clone(&pid), Arc::clone(&collector), sender);
     let mut command = Command::new(extension);
     FakePlatform { invocations: 2, invocations_per_delivery: 1, watch }.start(&mut command, 128)?;
@@ -117,7 +117,7 @@ fn once(extension: &Path, group: Option<&Group>, certificate: &Certificate) -> R
     enter(&mut command, group)?;
     let mut child = command.spawn().with_context(|| format!("cannot start {}", extension.display()))?;
     pid.store(child.id(), Ordering::Relaxed);
-    let used = told.recv_timeout(PATIENCE);
+    let used = usage.recv_timeout(DELIVERY_TIMEOUT);
     if used.is_err() {
         let _ = child.kill();
     }
@@ -137,7 +137,7 @@ fn watch(
             before = scheduled(pid.load(Ordering::Relaxed));
         }
         2 => {
-            let deadline = Instant::now() + PATIENCE;
+            let deadline = Instant::now() + DELIVERY_TIMEOUT;
             while collector.received().batches == 0 && Instant::now() < deadline {
                 thread::sleep(Duration::from_millis(1));
             }

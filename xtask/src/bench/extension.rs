@@ -20,10 +20,10 @@ use tailor_test_kit::workspace;
 use super::delivery;
 use super::start::Platform;
 
-/// What the benchmark can be asked.
+/// Options of `cargo xtask bench extension`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
-    /// Write the figures as JSON to this file, too.
+    /// Also write the figures as JSON to this file.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
     /// Invocations of each handler at each size.

@@ -22,7 +22,7 @@ use tailor_test_kit::fake::BatchRecorder;
 use tailor_test_kit::functions::{Example, Language};
 use tailor_test_kit::workspace;
 
-/// What the benchmark can be asked.
+/// Options of `cargo xtask bench sizing`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
     /// Save the measurements to this file.
@@ -31,7 +31,7 @@ pub(crate) struct Options {
     /// Score saved measurements instead of making new ones.
     #[arg(long, value_name = "FILE", conflicts_with = "save")]
     load: Option<PathBuf>,
-    /// Write the scores as JSON to this file, too.
+    /// Also write the scores as JSON to this file.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
     /// Warm invocations of each function at each size.

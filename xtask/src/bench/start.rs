@@ -23,7 +23,7 @@ const SMALLEST_MB: f64 = 128.0;
 const VCPU_MB: f64 = 1_769.0;
 
 /// How long a start may take before it counts as failed.
-const PATIENCE: Duration = Duration::from_secs(20);
+const START_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A platform that extensions can start on, as often as needed.
 pub(super) struct Platform {
@@ -76,7 +76,7 @@ impl Platform {
         let started = Instant::now();
         let child = command.spawn().with_context(|| format!("cannot start {}", program.display()))?;
         let child = Ended(child);
-        let ready = self.ready.recv_timeout(PATIENCE);
+        let ready = self.ready.recv_timeout(START_TIMEOUT);
         drop(child);
         let ready = ready.with_context(|| format!("{} never asked for an event", program.display()))?;
         Ok(ready.duration_since(started))

@@ -15,16 +15,17 @@ use tailor_test_kit::build::programs;
 use tailor_test_kit::deployment::{Deployment, Plan};
 use tailor_test_kit::functions::{EXAMPLES, Example};
 use tailor_test_kit::release::Architecture;
+use tailor_test_kit::skip;
 use tailor_test_kit::workspace::project;
 
 use super::{build, write};
 
-/// Everything `missing` names is said, so that a skipped check is seen.
+/// The architectures that this machine can build for. The others are skipped.
 fn buildable() -> impl Iterator<Item = Architecture> {
     Architecture::ALL.into_iter().filter(|architecture| match architecture.missing() {
         None => true,
         Some(missing) => {
-            eprintln!("skipped: the layer for {} (this machine lacks {missing})", architecture.name());
+            skip(&format!("the layer for {} needs {missing}", architecture.name()));
             false
         }
     })
@@ -86,7 +87,10 @@ fn each_published_extension_measures_a_function() {
             emulated(&unpack(&zip), &emulator, folder.path())
         } else {
             let name = architecture.name();
-            eprintln!("skipped: starting the layer for {name} (no qemu-{}-static)", architecture.rust_name());
+            skip(&format!(
+                "the start of the layer for {name} needs qemu-{}-static",
+                architecture.rust_name()
+            ));
             continue;
         };
         let mut programs = programs().unwrap();

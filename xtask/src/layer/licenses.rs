@@ -11,7 +11,7 @@ use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
-use tailor_test_kit::build::project;
+use tailor_test_kit::workspace::project;
 
 /// The name of the file, in the repository and in the layer's zip.
 pub(crate) const FILE: &str = "THIRD-PARTY-LICENSES";

@@ -1,17 +1,17 @@
 use super::*;
-use crate::lambda::telemetry::Metrics;
+use crate::lambda::telemetry::{EndRecord, Metrics};
 use proptest::prelude::*;
 
-/// When telemetry is told of and looked at, where that does not matter.
+/// The time of records and readings in tests that do not depend on it.
 const NOW_US: u64 = 1_000_000;
 
 const ID: &str = "11111111-2222-4333-8444-555555555555";
 
-fn done(status: &str, metrics: Metrics) -> Done {
-    Done { request_id: ID.into(), status: Some(status.into()), error_type: None, metrics }
+fn record(status: &str, metrics: Metrics) -> EndRecord {
+    EndRecord { request_id: ID.into(), status: Some(status.into()), error_type: None, metrics }
 }
 
-fn report() -> Done {
+fn report() -> EndRecord {
     let metrics = Metrics {
         duration_ms: Some(25.4),
         billed_duration_ms: Some(176.0),
@@ -19,7 +19,7 @@ fn report() -> Done {
         init_duration_ms: Some(150.12),
         ..Metrics::default()
     };
-    done("success", metrics)
+    record("success", metrics)
 }
 
 fn measured() -> Measured {
@@ -38,27 +38,27 @@ fn measured() -> Measured {
 /// The work of an invocation of 100 ms at 1,769 MB whose processes were measured so.
 fn completed(measured: Measured) -> Work {
     let mut ledger = Ledger::new(1_769);
-    ledger.invoked(ID, 1, false);
-    ledger.measured(ID, Some(measured));
-    ledger.reported(done("success", Metrics { duration_ms: Some(100.0), ..Metrics::default() }), NOW_US);
+    ledger.on_invoke(ID, 1, false);
+    ledger.on_measured(ID, Some(measured));
+    ledger.on_report(record("success", Metrics { duration_ms: Some(100.0), ..Metrics::default() }), NOW_US);
     ledger.take_all()[0].work.unwrap()
 }
 
 #[test]
-fn inferred_starved_time_stays_within_what_the_threads_can_have_waited() {
+fn inferred_starved_time_is_limited_to_what_the_threads_can_wait() {
     let work = Work { user_us: 80_000, starved_us: 41_500_000, ..Work::default() };
     let measured = Measured { work, starved_inferred: true, threads_seen: 4, ..Measured::default() };
     assert_eq!(completed(measured).starved_us, 400_000 - 80_000);
 }
 
 #[test]
-fn the_steps_of_ended_children_stay_within_what_all_cpus_can_have_done() {
+fn ended_children_are_limited_to_what_all_cpus_can_do() {
     let finished = |work, ended_children_us, duration_ms| {
         let mut ledger = Ledger::new(1_769);
-        ledger.invoked(ID, 1, false);
-        ledger.measured(ID, Some(Measured { work, ended_children_us, ..Measured::default() }));
-        ledger.reported(
-            done("success", Metrics { duration_ms: Some(duration_ms), ..Metrics::default() }),
+        ledger.on_invoke(ID, 1, false);
+        ledger.on_measured(ID, Some(Measured { work, ended_children_us, ..Measured::default() }));
+        ledger.on_report(
+            record("success", Metrics { duration_ms: Some(duration_ms), ..Metrics::default() }),
             NOW_US,
         );
         ledger.take_all()[0].work.unwrap()
@@ -70,35 +70,35 @@ fn the_steps_of_ended_children_stay_within_what_all_cpus_can_have_done() {
         (19_000, 1_000)
     );
     assert_eq!(finished(work, 40_000, 100.0).busy_us(), 43_000);
-    assert_eq!(finished(work, 0, 10.0).busy_us(), 43_000, "clocks are believed");
+    assert_eq!(finished(work, 0, 10.0).busy_us(), 43_000, "the part from clocks is not limited");
 }
 
-/// After a crash the next invocation begins with an Init, which is in its duration and not in what we measure.
+/// After a crash the next invocation begins with an Init, which is part of its duration and is not measured.
 #[test]
-fn an_init_inside_an_invocation_is_no_idle_time() {
+fn a_suppressed_init_is_not_idle_time() {
     let other = "22222222-2222-4333-8444-555555555555";
     let report = |id: &str, duration_ms| {
         let metrics = Metrics { duration_ms: Some(duration_ms), ..Metrics::default() };
-        Done { request_id: id.into(), ..done("success", metrics) }
+        EndRecord { request_id: id.into(), ..record("success", metrics) }
     };
-    // The Init ends at 400 ms; the invocation it is in at 450 ms, and one that follows at once at 460 ms.
-    let tell = |order: [usize; 3]| {
+    // The Init ends at 400 ms, its invocation at 450 ms, and the next invocation at 460 ms.
+    let finished = |order: [usize; 3]| {
         let mut ledger = Ledger::new(1_769);
         for id in [ID, other] {
-            ledger.invoked(id, 1, false);
-            ledger.measured(id, Some(measured()));
+            ledger.on_invoke(id, 1, false);
+            ledger.on_measured(id, Some(measured()));
         }
-        for told in order {
-            match told {
-                0 => ledger.initialized_inside(350.0, 400_000),
-                1 => ledger.reported(report(ID, 400.0), 450_000),
-                _ => ledger.reported(report(other, 9.5), 460_000),
+        for event in order {
+            match event {
+                0 => ledger.on_suppressed_init(350.0, 400_000),
+                1 => ledger.on_report(report(ID, 400.0), 450_000),
+                _ => ledger.on_report(report(other, 9.5), 460_000),
             }
         }
         ledger.take_finished()
     };
     for order in [[0, 1, 2], [2, 1, 0], [1, 0, 2], [0, 2, 1]] {
-        let invocations = tell(order);
+        let invocations = finished(order);
         let [with, without] = &invocations[..] else { panic!("{invocations:?}") };
         assert_eq!((with.duration_us, with.init_us, with.cold_start), (50_000, 350_000, true), "{order:?}");
         assert_eq!(with.work.unwrap().idle_us, 50_000 - 13_000);
@@ -116,9 +116,9 @@ fn threads_that_ended_unseen_are_starved_only_at_the_cap() {
     assert_eq!((unseen(30_000).starved_us, unseen(30_000).idle_us), (100, 69_900));
 }
 
-/// The things that can be told of one invocation.
+/// What the ledger receives for one invocation.
 #[derive(Debug, Clone)]
-enum Told {
+enum Input {
     Invoke,
     Start,
     RuntimeDone,
@@ -126,27 +126,27 @@ enum Told {
     Measured,
 }
 
-fn tell(ledger: &mut Ledger, told: &Told) {
-    match told {
-        Told::Invoke => ledger.invoked(ID, 1_000, true),
-        Told::Start => ledger.started(ID, 999),
-        Told::RuntimeDone => {
+fn add(ledger: &mut Ledger, input: &Input) {
+    match input {
+        Input::Invoke => ledger.on_invoke(ID, 1_000, true),
+        Input::Start => ledger.on_start(ID, 999),
+        Input::RuntimeDone => {
             let metrics = Metrics { duration_ms: Some(20.15), ..Metrics::default() };
-            ledger.runtime_done(done("success", metrics), NOW_US);
+            ledger.on_runtime_done(record("success", metrics), NOW_US);
         }
-        Told::Report => ledger.reported(report(), NOW_US),
-        Told::Measured => ledger.measured(ID, Some(measured())),
+        Input::Report => ledger.on_report(report(), NOW_US),
+        Input::Measured => ledger.on_measured(ID, Some(measured())),
     }
 }
 
 proptest! {
     #[test]
     fn any_order_and_any_repetition_give_the_same_invocation(
-        order in Just(vec![Told::Invoke, Told::Start, Told::RuntimeDone, Told::Report, Told::Measured]).prop_shuffle(),
-        again in prop::collection::vec(prop::sample::select(vec![Told::Start, Told::RuntimeDone, Told::Report]), 0..6),
+        order in Just(vec![Input::Invoke, Input::Start, Input::RuntimeDone, Input::Report, Input::Measured]).prop_shuffle(),
+        again in prop::collection::vec(prop::sample::select(vec![Input::Start, Input::RuntimeDone, Input::Report]), 0..6),
     ) {
         let mut ledger = Ledger::new(512);
-        order.iter().chain(&again).for_each(|told| tell(&mut ledger, told));
+        order.iter().chain(&again).for_each(|input| add(&mut ledger, input));
         let finished = ledger.take_finished();
         prop_assert_eq!(finished.len(), 1);
         let invocation = finished[0];
@@ -156,8 +156,8 @@ proptest! {
         prop_assert_eq!(invocation.started_at_us, 1_000);
         prop_assert_eq!(invocation.outcome, Outcome::Success);
         prop_assert_eq!(invocation.work.unwrap().idle_us, 25_400 - 13_000);
-        // Whatever comes again later does not make a second one.
-        again.iter().for_each(|told| tell(&mut ledger, told));
+        // Repeated records do not make a second one.
+        again.iter().for_each(|input| add(&mut ledger, input));
         prop_assert!(ledger.take_all().is_empty());
     }
 }
@@ -165,27 +165,30 @@ proptest! {
 #[test]
 fn an_invocation_waits_for_its_reading_and_its_report() {
     let mut ledger = Ledger::new(512);
-    ledger.invoked(ID, 1, false);
-    ledger.reported(report(), NOW_US);
+    ledger.on_invoke(ID, 1, false);
+    ledger.on_report(report(), NOW_US);
     assert!(ledger.take_finished().is_empty(), "its processes are read at the next INVOKE");
     assert!(!ledger.awaits_report());
-    ledger.measured(ID, None);
+    ledger.on_measured(ID, None);
     assert_eq!(ledger.take_finished()[0].work, None);
 }
 
 #[test]
 fn a_report_that_never_comes_is_said_to_be_missing() {
     let mut ledger = Ledger::new(512);
-    ledger.invoked(ID, 1, false);
-    ledger.runtime_done(done("success", Metrics { duration_ms: Some(20.0), ..Metrics::default() }), NOW_US);
-    ledger.measured(ID, Some(measured()));
+    ledger.on_invoke(ID, 1, false);
+    ledger.on_runtime_done(
+        record("success", Metrics { duration_ms: Some(20.0), ..Metrics::default() }),
+        NOW_US,
+    );
+    ledger.on_measured(ID, Some(measured()));
     let other = "22222222-2222-4333-8444-555555555555";
-    // Back to back, the platform has not had the time to deliver; later, but rarely invoked, not the chance.
-    for at_us in 0..=REPORT_PATIENCE_INVOKES {
-        ledger.invoked(other, at_us, false);
+    // Many invocations in a short time, or few in a long time: the report may still come.
+    for at_us in 0..=REPORT_TIMEOUT_INVOKES {
+        ledger.on_invoke(other, at_us, false);
         assert!(ledger.take_finished().is_empty());
     }
-    ledger.invoked(other, REPORT_PATIENCE_US, false);
+    ledger.on_invoke(other, REPORT_TIMEOUT_US, false);
     let invocation = ledger.take_finished()[0];
     assert!(invocation.caveats.report_missing && !invocation.caveats.estimated);
     assert_eq!((invocation.duration_us, invocation.billed_ms), (20_000, 20));
@@ -194,8 +197,8 @@ fn a_report_that_never_comes_is_said_to_be_missing() {
 #[test]
 fn without_telemetry_durations_are_estimates_and_say_so() {
     let mut ledger = Ledger::new(512);
-    ledger.invoked("not-a-uuid", 1, false);
-    ledger.measured("not-a-uuid", Some(measured()));
+    ledger.on_invoke("not-a-uuid", 1, false);
+    ledger.on_measured("not-a-uuid", Some(measured()));
     let invocation = ledger.take_all()[0];
     assert!(invocation.caveats.estimated && invocation.caveats.report_missing);
     assert_eq!((invocation.duration_us, invocation.billed_ms), (13_000, 13));
@@ -206,20 +209,23 @@ fn without_telemetry_durations_are_estimates_and_say_so() {
 fn where_no_telemetry_comes_none_is_waited_for() {
     let mut ledger = Ledger::new(512);
     ledger.expect_no_reports();
-    ledger.invoked("not-a-uuid", 1, false);
-    assert!(ledger.take_finished().is_empty(), "it runs");
-    ledger.measured("not-a-uuid", Some(measured()));
-    ledger.invoked("another", 2, false);
+    ledger.on_invoke("not-a-uuid", 1, false);
+    assert!(ledger.take_finished().is_empty(), "it is running");
+    ledger.on_measured("not-a-uuid", Some(measured()));
+    ledger.on_invoke("another", 2, false);
     let finished = ledger.take_finished();
     assert!(finished.len() == 1 && finished[0].caveats.report_missing);
 }
 
 #[test]
-fn out_of_memory_is_seen_in_all_its_disguises() {
+fn out_of_memory_is_recognized_in_all_its_forms() {
     let outcome = |status: &str, error_type: Option<&str>, max_memory_used_mb: f64| {
         let mut ledger = Ledger::new(128);
         let metrics = Metrics { max_memory_used_mb: Some(max_memory_used_mb), ..Metrics::default() };
-        ledger.reported(Done { error_type: error_type.map(Into::into), ..done(status, metrics) }, NOW_US);
+        ledger.on_report(
+            EndRecord { error_type: error_type.map(Into::into), ..record(status, metrics) },
+            NOW_US,
+        );
         ledger.take_all()[0].outcome
     };
     assert_eq!(outcome("error", Some("Runtime.OutOfMemory"), 128.0), Outcome::OutOfMemory);
@@ -235,22 +241,22 @@ fn out_of_memory_is_seen_in_all_its_disguises() {
 fn memory_stays_bounded_when_reports_are_lost() {
     let mut ledger = Ledger::new(128);
     for request in 0..10_000u128 {
-        ledger.started(&RequestId(request + 1).to_string(), 1);
+        ledger.on_start(&RequestId(request + 1).to_string(), 1);
     }
     assert_eq!(ledger.take_all().len(), MAX_OPEN);
-    assert_eq!(ledger.take_evicted(), 10_000 - MAX_OPEN as u64, "what was pushed out is counted");
-    assert!(ledger.finished.len() <= REMEMBERED);
+    assert_eq!(ledger.take_evicted(), 10_000 - MAX_OPEN as u64, "dropped invocations are counted");
+    assert!(ledger.finished.len() <= MAX_FINISHED);
 }
 
-/// On managed instances there is no INVOKE, and a report that was dropped never comes.
+/// Managed instances have no INVOKE, and a dropped report never comes.
 #[test]
 fn an_invocation_that_was_only_announced_is_given_up_and_reported() {
     let mut ledger = Ledger::new(2_048);
-    ledger.started(ID, 1);
+    ledger.on_start(ID, 1);
     for later in 1..=20u64 {
         let time_us = later * 60_000_000;
-        ledger.at(time_us);
-        ledger.started(&RequestId(later.into()).to_string(), time_us);
+        ledger.set_time(time_us);
+        ledger.on_start(&RequestId(later.into()).to_string(), time_us);
         let taken = ledger.take_finished();
         if later <= 16 {
             assert!(taken.is_empty(), "after {later} minutes it may still run");
@@ -264,36 +270,36 @@ fn an_invocation_that_was_only_announced_is_given_up_and_reported() {
     assert!(ledger.take_all().iter().all(|invocation| invocation.request_id.0 > 3));
 }
 
-/// Telemetry is delivered at least once, and nobody says how late the second time may be.
+/// Telemetry is delivered at least once, and the second time may be late.
 #[test]
 fn a_repetition_is_not_a_new_invocation_however_late_it_comes() {
     let mut ledger = Ledger::new(512);
-    let tell = |ledger: &mut Ledger, request: u64| {
+    let complete = |ledger: &mut Ledger, request: u64| {
         let request_id = RequestId(request.into()).to_string();
         let time_us = request * 1_000;
-        ledger.started(&request_id, time_us);
-        ledger.reported(Done { request_id, ..report() }, time_us + 500);
+        ledger.on_start(&request_id, time_us);
+        ledger.on_report(EndRecord { request_id, ..report() }, time_us + 500);
         ledger.take_finished().len() as u64
     };
-    let many = 3 * REMEMBERED as u64;
-    assert_eq!((1..=many).map(|request| tell(&mut ledger, request)).sum::<u64>(), many);
-    let again: u64 = (1..=many).map(|request| tell(&mut ledger, request)).sum();
-    assert_eq!(again, 0, "each of them was counted already");
-    assert!(ledger.take_stale() > 0, "those too old to be remembered are counted");
-    assert_eq!(tell(&mut ledger, many + 1), 1, "new ones still count");
+    let many = 3 * MAX_FINISHED as u64;
+    assert_eq!((1..=many).map(|request| complete(&mut ledger, request)).sum::<u64>(), many);
+    let again: u64 = (1..=many).map(|request| complete(&mut ledger, request)).sum();
+    assert_eq!(again, 0, "each was counted before");
+    assert!(ledger.take_stale() > 0, "records that are too old are counted");
+    assert_eq!(complete(&mut ledger, many + 1), 1, "new ones are accepted");
 }
 
-/// The platform ends the runtime before it tells us: what was seen last is better than nothing, if it was late.
+/// At SHUTDOWN the platform ends the runtime first. The last sample is used if it was late enough.
 #[test]
-fn a_last_look_stands_for_the_end_when_most_had_passed() {
-    let finished = |look_us| {
+fn a_late_sample_represents_the_whole_invocation() {
+    let finished = |sampled_at_us| {
         let mut ledger = Ledger::new(512);
-        ledger.invoked(ID, 1, false);
-        ledger.measured(ID, Some(Measured { last_look_us: Some(look_us), ..measured() }));
-        ledger.reported(report(), NOW_US);
+        ledger.on_invoke(ID, 1, false);
+        ledger.on_measured(ID, Some(Measured { sampled_at_us: Some(sampled_at_us), ..measured() }));
+        ledger.on_report(report(), NOW_US);
         ledger.take_finished()[0]
     };
-    // It took 25.4 ms.
+    // The duration is 25.4 ms.
     let late = finished(21_000);
     assert!(
         late.work.is_some()

@@ -1,6 +1,6 @@
-//! CloudWatch's Embedded Metric Format: a log line that says which of its fields are metrics.
+//! CloudWatch's Embedded Metric Format: a log line that declares which of its fields are metrics.
 //!
-//! The fields stand at the root of the line; `_aws` names them. Source: CloudWatch's user guide,
+//! The metrics are fields at the root of the line; `_aws` has their names. Source: CloudWatch's user guide,
 //! "Specification: Embedded metric format".
 
 use serde::Serialize;
@@ -8,7 +8,7 @@ use serde::Serialize;
 /// The metrics' namespace in CloudWatch.
 const NAMESPACE: &str = "LambdaTailor";
 
-/// Which fields of a summary are metrics, and CloudWatch's names of their units.
+/// The fields of a summary that are metrics, with CloudWatch's names for their units.
 const METRICS: [Metric; 12] = [
     Metric { name: "invocations", unit: "Count" },
     Metric { name: "errors", unit: "Count" },
@@ -50,7 +50,7 @@ struct Metric {
 }
 
 impl Metadata {
-    /// For a line written at `timestamp`, milliseconds since the Unix epoch, that has all fields but `absent`.
+    /// For a line with all fields except `absent`; `timestamp` is milliseconds since the Unix epoch.
     pub(super) fn at(timestamp: u64, absent: &[&str]) -> Self {
         let metrics = METRICS.into_iter().filter(|metric| !absent.contains(&metric.name)).collect();
         let directive = Directive { namespace: NAMESPACE, dimensions: [["FunctionName"]], metrics };

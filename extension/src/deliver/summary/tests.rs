@@ -13,7 +13,7 @@ fn environment() -> Environment {
     }
 }
 
-/// Mostly waits, in a size eight times too large.
+/// Mostly idle, with a memory size eight times too large.
 fn invocation() -> Invocation {
     let work = Work { user_us: 2_000, idle_us: 98_000, top_busy_us: 2_000, ..Work::default() };
     Invocation {
@@ -28,27 +28,27 @@ fn invocation() -> Invocation {
 }
 
 /// The lines of `count` invocations, and the summary after them.
-fn told(teller: &mut Teller, totals: &mut Rollup, count: usize) -> (Vec<String>, Value) {
+fn lines_of(log: &mut SummaryLog, totals: &mut Rollup, count: usize) -> (Vec<String>, Value) {
     let mut lines = vec![];
     for _ in 0..count {
         totals.record(&invocation());
-        lines.extend(teller.finished(&invocation(), &environment()));
+        lines.extend(log.finished(&invocation(), &environment()));
     }
-    let summary = teller.summary(totals, &environment(), 2, 1_790_000_000_123_456);
+    let summary = log.summary(totals, &environment(), 2, 1_790_000_000_123_456);
     (lines, summary.map_or(Value::Null, |line| serde_json::from_str(&line).unwrap()))
 }
 
 #[test]
-fn a_summary_tells_what_it_cost_and_what_would_be_better() {
-    let (mut teller, mut totals) = (Teller::new(false, 0), Rollup::default());
-    let (lines, summary) = told(&mut teller, &mut totals, 200);
-    assert!(lines.is_empty(), "nobody asked for lines of single invocations");
+fn a_summary_has_the_cost_and_the_advice() {
+    let (mut log, mut totals) = (SummaryLog::new(false, 0), Rollup::default());
+    let (lines, summary) = lines_of(&mut log, &mut totals, 200);
+    assert!(lines.is_empty(), "invocation lines are disabled");
     assert_eq!(
         (summary["type"].as_str(), summary["function"].as_str()),
         (Some("tailor.summary"), Some("checkout"))
     );
     assert_eq!((summary["invocations"].as_u64(), summary["lost"].as_u64()), (Some(200), Some(2)));
-    // 20 s of 1 GB at 16,666.7 nano-dollars, and 200 requests at 200.
+    // 20 s of 1 GB at 16,666.7 nano-dollars per second, and 200 requests at 200 nano-dollars.
     assert_eq!(summary["cost_pico_usd"], 20 * 16_666_700 + 200 * 200_000);
     assert_eq!(summary["idle_ms"], 200 * 98);
     assert!(summary["advice"]["memory_mb"].as_u64() < Some(1_024), "{summary}");
@@ -57,17 +57,17 @@ fn a_summary_tells_what_it_cost_and_what_would_be_better() {
     assert!(codes.contains(&&Value::from("idle-dominated")), "{codes:?}");
     assert!(summary.get("_aws").is_none());
     assert!(summary.to_string().len() < 4_096, "a line is bounded: {}", summary.to_string().len());
-    // The next one is about what happened since, with advice from everything.
-    let (_, next) = told(&mut teller, &mut totals, 1);
+    // The next one counts only newer invocations, with advice from all.
+    let (_, next) = lines_of(&mut log, &mut totals, 1);
     assert_eq!((next["invocations"].as_u64(), next["billed_ms"].as_u64()), (Some(1), Some(100)));
     assert_eq!(next["advice"]["verdict"], "change");
-    assert_eq!(told(&mut teller, &mut totals, 0).1, Value::Null, "nothing happened, nothing is told");
-    assert!(!teller.is_due(), "and not for five minutes");
+    assert_eq!(lines_of(&mut log, &mut totals, 0).1, Value::Null, "no invocation, no summary");
+    assert!(!log.is_due(), "the next one is due after five minutes");
 }
 
 #[test]
-fn metrics_are_embedded_as_cloudwatch_wants_them() {
-    let (_, line) = told(&mut Teller::new(true, 0), &mut Rollup::default(), 3);
+fn metrics_have_the_embedded_metric_format() {
+    let (_, line) = lines_of(&mut SummaryLog::new(true, 0), &mut Rollup::default(), 3);
     assert_eq!(line["_aws"]["Timestamp"], 1_790_000_000_123u64);
     let directive = &line["_aws"]["CloudWatchMetrics"][0];
     assert_eq!(directive["Namespace"], "LambdaTailor");
@@ -81,15 +81,15 @@ fn metrics_are_embedded_as_cloudwatch_wants_them() {
     }
 }
 
-/// A killed process takes its peak with it: that is not a function which holds nothing.
+/// The peak of a killed process is unknown, which is not the same as no memory.
 #[test]
-fn what_is_not_known_is_left_out() {
+fn unknown_values_are_absent() {
     let unknown = Invocation { peak_kib: 0, ..invocation() };
     let elsewhere = Environment { region: "moon-east-1".into(), ..environment() };
-    let mut teller = Teller::new(true, 5);
-    let line: Value = serde_json::from_str(&teller.finished(&unknown, &elsewhere).unwrap()).unwrap();
+    let mut log = SummaryLog::new(true, 5);
+    let line: Value = serde_json::from_str(&log.finished(&unknown, &elsewhere).unwrap()).unwrap();
     assert!(line["busy_ms"].is_number() && line.get("peak_memory_mb").is_none(), "{line}");
-    let summary = teller.summary(&Rollup::default(), &elsewhere, 0, 1).unwrap();
+    let summary = log.summary(&Rollup::default(), &elsewhere, 0, 1).unwrap();
     let summary: Value = serde_json::from_str(&summary).unwrap();
     let metrics = summary["_aws"]["CloudWatchMetrics"][0]["Metrics"].as_array().unwrap();
     for unknown in ["peak_memory_mb", "cost_pico_usd"] {
@@ -100,12 +100,12 @@ fn what_is_not_known_is_left_out() {
 }
 
 #[test]
-fn lines_of_invocations_are_as_many_as_were_asked_for() {
-    let (lines, _) = told(&mut Teller::new(false, 5), &mut Rollup::default(), 100);
+fn invocation_lines_are_limited_per_minute() {
+    let (lines, _) = lines_of(&mut SummaryLog::new(false, 5), &mut Rollup::default(), 100);
     assert_eq!(lines.len(), 5);
     let line: Value = serde_json::from_str(&lines[0]).unwrap();
     assert_eq!((&line["type"], &line["idle_ms"]), (&"tailor.invocation".into(), &98.0.into()));
-    // A tenth of a second of 1 GB, and the request.
+    // 100 ms of 1 GB, and the request.
     assert_eq!(line["cost_pico_usd"], 1_666_670 + 200_000);
 }
 

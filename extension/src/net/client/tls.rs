@@ -1,7 +1,7 @@
-//! TLS as the extension needs it: a client with bundled roots and no certificate of its own.
+//! A TLS client with bundled root certificates and no client certificate.
 //!
-//! rustls's own set of algorithms links every cipher and every way to sign. What is chosen here every server
-//! on the internet has, and what is left out is a tenth of the layer.
+//! The default provider of rustls links every cipher and signature algorithm. Every server on the internet supports the
+//! ones selected here; leaving out the others saves a tenth of the layer's size.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -15,14 +15,14 @@ use rustls::{ClientConfig, RootCertStore, SignatureScheme};
 use tokio_rustls::TlsConnector;
 use webpki::ring as algorithms;
 
-/// A connector that trusts Mozilla's roots, and the authorities in `ca_file`. What of that file cannot be used is
-/// reported once and left out: a server with a public certificate is reached without.
+/// A connector that trusts Mozilla's roots and the authorities in `ca_file`. If that file cannot be used, a warning is
+/// logged, and only servers with a public certificate are trusted.
 pub(super) fn connector(ca_file: Option<&Path>) -> Result<TlsConnector, rustls::Error> {
     let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
     if let Some(file) = ca_file
         && let Err(error) = add_authorities(&mut roots, file)
     {
-        tracing::warn!("TAILOR_CA_FILE {} is of no use: {error}", file.display());
+        tracing::warn!("cannot use TAILOR_CA_FILE {}: {error}", file.display());
     }
     let config = ClientConfig::builder_with_provider(Arc::new(provider()))
         .with_safe_default_protocol_versions()?
@@ -31,7 +31,7 @@ pub(super) fn connector(ca_file: Option<&Path>) -> Result<TlsConnector, rustls::
     Ok(TlsConnector::from(Arc::new(config)))
 }
 
-/// Why a file of authorities could not be used.
+/// Why the file cannot be used.
 #[derive(Debug, thiserror::Error)]
 enum AuthorityError {
     #[error("{0}")]
@@ -40,7 +40,7 @@ enum AuthorityError {
     NotPem,
     #[error("it has no certificate")]
     Empty,
-    #[error("a certificate in it is not an authority's: {0}")]
+    #[error("a certificate in it is not a certificate authority: {0}")]
     Refused(#[from] rustls::Error),
 }
 
@@ -55,8 +55,8 @@ fn add_authorities(roots: &mut RootCertStore, file: &Path) -> Result<(), Authori
     Ok(certificates.into_iter().try_for_each(|certificate| roots.add(certificate))?)
 }
 
-/// AES-GCM alone: mandatory in TLS 1.3, in every suite recommended for 1.2, and in the hardware of both of
-/// Lambda's architectures. ChaCha20 is for machines without it.
+/// AES-GCM only: TLS 1.3 requires it, the recommended suites of TLS 1.2 have it, and both of Lambda's architectures have
+/// hardware support for it. ChaCha20 is for hardware without AES.
 fn provider() -> CryptoProvider {
     CryptoProvider {
         cipher_suites: vec![
@@ -74,8 +74,7 @@ fn provider() -> CryptoProvider {
     }
 }
 
-/// What public certificate authorities sign with. Of rustls's own list only Ed25519 is left out: no public
-/// authority may use it.
+/// The signature algorithms of public certificate authorities: rustls's list without Ed25519, which they may not use.
 static VERIFIED: WebPkiSupportedAlgorithms = WebPkiSupportedAlgorithms {
     all: &[
         algorithms::ECDSA_P256_SHA256,
@@ -92,7 +91,7 @@ static VERIFIED: WebPkiSupportedAlgorithms = WebPkiSupportedAlgorithms {
         algorithms::RSA_PKCS1_2048_8192_SHA384_ABSENT_PARAMS,
         algorithms::RSA_PKCS1_2048_8192_SHA512_ABSENT_PARAMS,
     ],
-    // For TLS 1.2 the curve does not follow from the scheme's name.
+    // In TLS 1.2 the scheme does not determine the curve.
     mapping: &[
         (
             SignatureScheme::ECDSA_NISTP384_SHA384,
@@ -111,7 +110,7 @@ static VERIFIED: WebPkiSupportedAlgorithms = WebPkiSupportedAlgorithms {
     ],
 };
 
-/// Randomness of the system, and no private keys.
+/// Random numbers from the system, and no private keys.
 #[derive(Debug)]
 struct Platform;
 
@@ -124,6 +123,6 @@ impl SecureRandom for Platform {
 
 impl KeyProvider for Platform {
     fn load_private_key(&self, _: PrivateKeyDer<'static>) -> Result<Arc<dyn SigningKey>, rustls::Error> {
-        Err(rustls::Error::General("the extension has no certificate of its own".to_owned()))
+        Err(rustls::Error::General("the extension has no client certificate".to_owned()))
     }
 }

@@ -11,18 +11,18 @@ const MINUTE_US: u64 = 60_000_000;
 /// 2026-01-02T03:04:05Z.
 const NOW_US: u64 = 1_767_323_045_000_000;
 
-/// An endpoint that gives each of `answers` once and then refuses; and what it was asked with.
+/// An endpoint that gives each of `answers` once and then answers 500, and the requests that it receives.
 fn endpoint(answers: &'static [&'static str]) -> (String, mpsc::Receiver<String>) {
     let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let url = format!("http://{}/2021-04-23/credentials", listener.local_addr().unwrap());
-    let (asked, requests) = mpsc::channel();
+    let (sender, requests) = mpsc::channel();
     std::thread::spawn(move || {
         let mut answers = answers.iter();
         for stream in listener.incoming().flatten() {
             let mut lines = BufReader::new(&stream).lines().map_while(Result::ok);
             loop {
                 let head: Vec<_> = lines.by_ref().take_while(|line| !line.is_empty()).collect();
-                if head.is_empty() || asked.send(head.join("|")).is_err() {
+                if head.is_empty() || sender.send(head.join("|")).is_err() {
                     break;
                 }
                 let (status, body) = answers.next().map_or(("500 No", ""), |answer| ("200 OK", *answer));
@@ -39,7 +39,7 @@ fn provider(variables: &[(&'static str, &str)]) -> Result<Provider, CredentialsE
 }
 
 #[test]
-fn keys_of_the_environment_are_taken_as_they_are() {
+fn keys_in_variables_are_used_first() {
     let provider = provider(&[
         ("AWS_ACCESS_KEY_ID", "AKID"),
         ("AWS_SECRET_ACCESS_KEY", "s3cret"),
@@ -79,30 +79,30 @@ fn container_credentials_are_fetched_once_and_renewed_before_they_expire() {
                 .map(|credentials| credentials.access_key.clone())
         };
         assert_eq!(at(0).await.unwrap(), "A1");
-        assert_eq!(at(24).await.unwrap(), "A1", "good for six more minutes");
+        assert_eq!(at(24).await.unwrap(), "A1", "valid for six more minutes");
         assert!(requests.recv().unwrap().contains("authorization: Bearer one"));
-        assert!(requests.try_recv().is_err(), "asked once");
+        assert!(requests.try_recv().is_err(), "fetched once");
         std::fs::write(file.path(), "Bearer two\n").unwrap();
-        assert_eq!(at(26).await.unwrap(), "A2", "good for four more minutes");
+        assert_eq!(at(26).await.unwrap(), "A2", "valid for four more minutes");
         let request = requests.recv().unwrap();
         assert!(request.starts_with("GET /2021-04-23/credentials HTTP/1.1"), "{request}");
         assert!(request.contains("authorization: Bearer two"), "{request}");
-        // The endpoint refuses from here on: what there is serves as long as it lives, and no longer.
+        // From here on the endpoint fails: the present credentials are used until they expire.
         assert_eq!(at(58).await.unwrap(), "A2");
         assert!(matches!(at(61).await, Err(CredentialsError::Refused(_))));
         provider.forget();
-        assert!(at(0).await.is_err(), "after a refusal others are asked for");
+        assert!(at(0).await.is_err(), "new ones are fetched after a rejection");
     });
 }
 
 #[test]
-fn what_is_missing_or_unsafe_is_said_without_a_secret() {
-    let said = |variables: &[(&'static str, &str)]| provider(variables).unwrap_err().to_string();
-    assert!(said(&[("AWS_ACCESS_KEY_ID", "AKID")]).contains("AWS_SECRET_ACCESS_KEY"));
+fn errors_name_the_variable_and_no_secret() {
+    let error = |variables: &[(&'static str, &str)]| provider(variables).unwrap_err().to_string();
+    assert!(error(&[("AWS_ACCESS_KEY_ID", "AKID")]).contains("AWS_SECRET_ACCESS_KEY"));
     for url in ["http://example.com/", "ftp://127.0.0.1/", "/relative", "http://10.0.0.1/"] {
         let uri = ("AWS_CONTAINER_CREDENTIALS_FULL_URI", url);
-        let said = said(&[uri, ("AWS_CONTAINER_AUTHORIZATION_TOKEN", "t0ken")]);
-        assert!(said.contains("FULL_URI") && !said.contains("t0ken"), "{url}: {said}");
+        let error = error(&[uri, ("AWS_CONTAINER_AUTHORIZATION_TOKEN", "t0ken")]);
+        assert!(error.contains("FULL_URI") && !error.contains("t0ken"), "{url}: {error}");
     }
     for url in
         ["https://example.com/x", "http://[::1]:80/", "http://169.254.170.23/v1", "http://sandbox:9001/x"]

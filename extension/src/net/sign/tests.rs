@@ -2,7 +2,7 @@ use std::process::Command;
 
 use super::*;
 
-/// The secret of AWS's documentation and of its test suite.
+/// The secret key of AWS's documentation and test suite.
 const SECRET: &str = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY";
 const HOST: (&str, &str) = ("host", "example.amazonaws.com");
 const TIME: &str = "20150830T123600Z";
@@ -21,7 +21,7 @@ fn signature(request: &ToSign<'_>) -> String {
     header.rsplit_once("Signature=").unwrap().1.to_owned()
 }
 
-/// Signatures of AWS's published test suite (`aws-sig-v4-test-suite`): every case of it that has no query.
+/// The cases without a query of AWS's published test suite (`aws-sig-v4-test-suite`).
 #[test]
 fn signatures_are_those_aws_published() {
     const VANILLA: &str = "5fa00fa31553b73ebf1942676e86291e8372ff2a2260956d9b8aae1d763fbf31";
@@ -52,7 +52,7 @@ fn signatures_are_those_aws_published() {
     );
 }
 
-/// The worked example of AWS's documentation, "Deriving the signing key".
+/// The example in AWS's documentation, "Deriving the signing key".
 #[test]
 fn the_signing_key_is_the_documented_one() {
     let scope = Scope { time: TIME, region: "us-east-1", service: "iam" };
@@ -60,7 +60,7 @@ fn the_signing_key_is_the_documented_one() {
     assert_eq!(hex(key.as_ref()), "c4afb1cc5771d871763a393e44b703571b55cc28424d1a5e86da6ed3c154a4b9");
 }
 
-/// botocore's signature of what the shipper sends, at the time that botocore's own clock tells.
+/// botocore's signature of the shipper's request, with the time of botocore's clock.
 #[test]
 fn signatures_are_those_of_botocore() {
     let program = r#"
@@ -78,11 +78,11 @@ print(request.headers["X-Amz-Date"], request.headers["Authorization"], sep="\n")
     for path in ["/v1/batches", "/a/b%20c/v1/batches", "/tailor~1/v1/batches"] {
         let output = Command::new("python3").args(["-c", program, path, SECRET, "to+ken/=="]).output();
         let Some(output) = output.ok().filter(|output| output.status.success()) else {
-            println!("skipped: signatures_are_those_of_botocore (needs python3 with botocore)");
+            tailor_test_kit::skip("needs python3 with botocore");
             return;
         };
-        let said = String::from_utf8(output.stdout).unwrap();
-        let (time, theirs) = said.trim().split_once('\n').unwrap();
+        let printed = String::from_utf8(output.stdout).unwrap();
+        let (time, expected) = printed.trim().split_once('\n').unwrap();
         let headers = [
             ("content-type", "application/x-protobuf"),
             ("host", "abc.lambda-url.eu-west-1.on.aws"),
@@ -91,6 +91,6 @@ print(request.headers["X-Amz-Date"], request.headers["Authorization"], sep="\n")
         ];
         let scope = Scope { time, region: "eu-west-1", service: "lambda" };
         let request = ToSign { method: "POST", path, headers: &headers, body: &body };
-        assert_eq!(authorization(&request, &scope, &credentials(Some("to+ken/=="))), theirs, "{path}");
+        assert_eq!(authorization(&request, &scope, &credentials(Some("to+ken/=="))), expected, "{path}");
     }
 }

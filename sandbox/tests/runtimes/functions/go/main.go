@@ -1,4 +1,4 @@
-// What the other languages' handlers do too: echo, fail, sleep, use memory.
+// The same operations as the handlers in other languages: echo, fail, sleep, use memory.
 package main
 
 import (

@@ -5,7 +5,7 @@ import java.util.Arrays;
 import java.util.List;
 import java.util.Map;
 
-/** What the other languages' handlers do too: echo, fail, sleep, use memory. */
+/** The same operations as the handlers in other languages: echo, fail, sleep, use memory. */
 public class Handler implements RequestHandler<Map<String, Object>, Object> {
     private static int invocations;
 

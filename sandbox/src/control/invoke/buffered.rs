@@ -13,27 +13,27 @@ use http::{HeaderMap, StatusCode};
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
-use super::ControlPlane;
-use super::catalog::Resolved;
-use super::error::AwsError;
-use super::functions::Qualifier;
-use super::name::FunctionRef;
+use crate::control::ControlPlane;
+use crate::control::catalog::Resolved;
+use crate::control::catalog::function_ref::FunctionRef;
+use crate::control::functions::configuration::Qualifier;
+use crate::control::server::error::AwsError;
 use crate::environment::invocation::{Caller, Completion, Invocation, InvokeRequest, InvokeResult};
 
 /// Largest event of a synchronous invocation, bytes.
-pub(super) const MAX_SYNC_BYTES: usize = 6 * 1024 * 1024;
+pub(in crate::control) const MAX_SYNC_BYTES: usize = 6 * 1024 * 1024;
 
 /// Largest event of an asynchronous invocation, bytes.
 const MAX_EVENT_BYTES: usize = 1024 * 1024;
 
-/// Tries of an asynchronous invocation, the first included.
+/// Attempts of an asynchronous invocation, including the first.
 const EVENT_ATTEMPTS: u32 = 3;
 
-/// Pause between tries of an asynchronous invocation. Real Lambda waits one and two minutes; nobody who tests
-/// locally wants to.
+/// Delay between attempts of an asynchronous invocation. Lambda waits one and two minutes, which is too long for
+/// local tests.
 const EVENT_RETRY_PAUSE: Duration = Duration::from_secs(1);
 
-pub(super) async fn invoke(
+pub(in crate::control) async fn invoke(
     State(plane): State<Arc<ControlPlane>>,
     Path(name): Path<String>,
     Query(query): Query<Qualifier>,
@@ -42,7 +42,7 @@ pub(super) async fn invoke(
 ) -> Result<Response, AwsError> {
     let kind = headers.get("x-amz-invocation-type").map(|value| value.as_bytes());
     let limit = if kind == Some(b"Event") { MAX_EVENT_BYTES } else { MAX_SYNC_BYTES };
-    let checked = Checked::new(&plane, &name, query.qualifier.as_deref(), &headers, payload, limit)?;
+    let checked = CheckedRequest::new(&plane, &name, query.qualifier.as_deref(), &headers, payload, limit)?;
     match kind {
         None | Some(b"RequestResponse") => answer(&plane, &checked).await,
         Some(b"Event") => {
@@ -59,23 +59,23 @@ pub(super) async fn invoke(
 }
 
 /// A request that may be sent to the fleet.
-pub(super) struct Checked {
+pub(in crate::control) struct CheckedRequest {
     resolved: Resolved,
     invocation: Arc<Invocation>,
     /// The caller asked for the end of the log.
-    pub(super) wants_tail: bool,
+    pub(in crate::control) wants_tail: bool,
 }
 
-impl Checked {
-    /// Checks what all kinds of invocation have in common. The payload may have `limit` bytes.
-    pub(super) fn new(
+impl CheckedRequest {
+    /// Checks that all kinds of invocation have in common. The payload may have at most `limit` bytes.
+    pub(in crate::control) fn new(
         plane: &ControlPlane,
         name: &str,
         qualifier: Option<&str>,
         headers: &HeaderMap,
         payload: Bytes,
         limit: usize,
-    ) -> Result<Checked, AwsError> {
+    ) -> Result<CheckedRequest, AwsError> {
         let function = FunctionRef::parse(name, qualifier)?;
         let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
         let resolved = plane.catalog().resolve(&function, Instant::now(), chance())?;
@@ -104,16 +104,16 @@ impl Checked {
             tenant_id,
         });
         let wants_tail = header("x-amz-log-type") == Some("Tail");
-        Ok(Checked { resolved, invocation, wants_tail })
+        Ok(CheckedRequest { resolved, invocation, wants_tail })
     }
 
-    /// One that needs no checks.
-    pub(super) fn trusted(resolved: Resolved, invocation: Invocation) -> Checked {
-        Checked { resolved, invocation: Arc::new(invocation), wants_tail: false }
+    /// A request without checks.
+    pub(in crate::control) fn trusted(resolved: Resolved, invocation: Invocation) -> CheckedRequest {
+        CheckedRequest { resolved, invocation: Arc::new(invocation), wants_tail: false }
     }
 
-    /// The head of every answer.
-    pub(super) fn response(&self, status: StatusCode) -> response::Builder {
+    /// The headers that all responses have.
+    pub(in crate::control) fn response(&self, status: StatusCode) -> response::Builder {
         Response::builder()
             .status(status)
             .header("x-amzn-requestid", &self.invocation.request_id)
@@ -122,7 +122,7 @@ impl Checked {
     }
 }
 
-/// A function with tenant isolation must be told the tenant, any other must not.
+/// Requires a tenant id for a function with tenant isolation, and refuses one for other functions.
 fn check_tenant(resolved: &Resolved, tenant_id: Option<&str>) -> Result<Option<String>, AwsError> {
     match (resolved.target.config.tenant_isolation, tenant_id) {
         (true, None) => Err(AwsError::invalid(
@@ -135,30 +135,30 @@ fn check_tenant(resolved: &Resolved, tenant_id: Option<&str>) -> Result<Option<S
     }
 }
 
-/// An invocation the fleet has taken.
-pub(super) struct Sent {
+/// An invocation that the fleet has accepted.
+pub(in crate::control) struct SentInvocation {
     /// Its answer.
-    pub(super) answered: oneshot::Receiver<InvokeResult>,
+    pub(in crate::control) answered: oneshot::Receiver<InvokeResult>,
     /// Its end.
-    pub(super) completed: oneshot::Receiver<Completion>,
+    pub(in crate::control) completed: oneshot::Receiver<Completion>,
 }
 
 /// Sends one invocation to the fleet. Parts of a streamed response go to `chunks`.
-pub(super) async fn send(
+pub(in crate::control) async fn send(
     plane: &ControlPlane,
-    checked: &Checked,
+    checked: &CheckedRequest,
     chunks: Option<mpsc::Sender<Bytes>>,
-) -> Result<Sent, AwsError> {
+) -> Result<SentInvocation, AwsError> {
     let (result, answered) = oneshot::channel();
     let (completion, completed) = oneshot::channel();
     let caller = Caller { result, chunks };
     let request = InvokeRequest { invocation: checked.invocation.clone(), caller, completion };
     plane.fleet.invoke(&checked.resolved.target, request).await?;
-    Ok(Sent { answered, completed })
+    Ok(SentInvocation { answered, completed })
 }
 
-async fn answer(plane: &ControlPlane, checked: &Checked) -> Result<Response, AwsError> {
-    let Sent { answered, completed } = send(plane, checked, None).await?;
+async fn answer(plane: &ControlPlane, checked: &CheckedRequest) -> Result<Response, AwsError> {
+    let SentInvocation { answered, completed } = send(plane, checked, None).await?;
     let result = answered.await.map_err(|_| AwsError::service("the environment ended"))?;
     let mut response = checked.response(StatusCode::OK).header("content-type", "application/json");
     if result.is_error() {
@@ -173,14 +173,14 @@ async fn answer(plane: &ControlPlane, checked: &Checked) -> Result<Response, Aws
     response.body(Body::from(result.payload)).map_err(|error| AwsError::service(error.to_string()))
 }
 
-pub(super) fn empty(status: StatusCode, checked: &Checked) -> Result<Response, AwsError> {
+pub(in crate::control) fn empty(status: StatusCode, checked: &CheckedRequest) -> Result<Response, AwsError> {
     checked.response(status).body(Body::empty()).map_err(|error| AwsError::service(error.to_string()))
 }
 
-/// An asynchronous invocation: tried again after function errors and throttling, with the same request id.
-async fn run_event(plane: Arc<ControlPlane>, checked: Checked) {
+/// Runs an asynchronous invocation, with retries after function errors and throttling, and the same request id.
+async fn run_event(plane: Arc<ControlPlane>, checked: CheckedRequest) {
     for attempt in 1..=EVENT_ATTEMPTS {
-        if let Ok(Sent { answered, completed }) = send(&plane, &checked, None).await {
+        if let Ok(SentInvocation { answered, completed }) = send(&plane, &checked, None).await {
             let failed = answered.await.map_or(true, |result| result.is_error());
             let _ = completed.await;
             if !failed {
@@ -191,7 +191,7 @@ async fn run_event(plane: Arc<ControlPlane>, checked: Checked) {
             tokio::time::sleep(EVENT_RETRY_PAUSE).await;
         }
     }
-    tracing::warn!(request_id = %checked.invocation.request_id, "asynchronous invocation failed for good");
+    tracing::warn!(request_id = %checked.invocation.request_id, "all attempts of an asynchronous invocation failed");
 }
 
 /// A random number from 0 to 1.
@@ -204,7 +204,7 @@ fn chance() -> f64 {
 }
 
 /// An unsampled X-Ray root.
-pub(super) fn new_trace_id() -> String {
+pub(in crate::control) fn new_trace_id() -> String {
     let seconds = crate::time::epoch_ms(std::time::SystemTime::now()) / 1000;
     let random = Uuid::new_v4().simple().to_string();
     format!("Root=1-{seconds:08x}-{};Parent={};Sampled=0", &random[..24], &random[8..24])

@@ -1,4 +1,4 @@
-//! A runtime and extensions played by the test over an environment's APIs.
+//! A fake runtime and fake extensions, which use an environment's APIs from the test.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
@@ -12,7 +12,7 @@ use crate::sandbox::wait_until;
 
 /// A registered extension.
 #[derive(Clone)]
-pub struct PuppetExtension {
+pub struct FakeExtension {
     pub api: String,
     pub id: String,
 }
@@ -28,12 +28,12 @@ pub fn register(api: &str, name: &str, events: &[&str]) -> Response {
     )
 }
 
-impl PuppetExtension {
-    pub fn register(api: &str, name: &str, events: &[&str]) -> PuppetExtension {
+impl FakeExtension {
+    pub fn register(api: &str, name: &str, events: &[&str]) -> FakeExtension {
         let response = register(api, name, events);
         assert_eq!(response.status, 200, "{:?}", String::from_utf8_lossy(&response.body));
         let id = response.header("Lambda-Extension-Identifier").unwrap().to_owned();
-        PuppetExtension { api: api.to_owned(), id }
+        FakeExtension { api: api.to_owned(), id }
     }
 
     pub fn call(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Response {
@@ -67,13 +67,13 @@ impl PuppetExtension {
     }
 }
 
-/// The runtime's side.
+/// The fake runtime.
 #[derive(Clone)]
-pub struct PuppetRuntime {
+pub struct FakeRuntime {
     pub api: String,
 }
 
-impl PuppetRuntime {
+impl FakeRuntime {
     pub fn next(&self) -> Response {
         request(&self.api, "GET", "/2018-06-01/runtime/invocation/next", &[], b"")
     }
@@ -99,7 +99,7 @@ pub fn request_id(response: &Response) -> String {
     response.header("Lambda-Runtime-Aws-Request-Id").expect("a request id").to_owned()
 }
 
-/// A telemetry listener that keeps all it is sent.
+/// A telemetry listener that stores all events.
 pub struct Listener {
     pub port: u16,
     batches: Arc<Mutex<Vec<Vec<Value>>>>,
@@ -187,20 +187,21 @@ fn read_request(reader: &mut BufReader<impl Read>) -> Option<(String, Vec<u8>)> 
     Some((head, body))
 }
 
-/// A function `fn` and extensions, all played by the test, in one environment that an invocation has started.
-pub struct Stage {
+/// A function `fn` with a fake runtime and fake extensions, in one environment that an invocation has started.
+pub struct TestEnvironment {
     pub sandbox: crate::sandbox::Sandbox,
     pub api: String,
-    pub runtime: PuppetRuntime,
+    pub runtime: FakeRuntime,
     pub caller: JoinHandle<Response>,
 }
 
-impl Stage {
+impl TestEnvironment {
     /// Starts with `settings` for the function; nothing has registered yet.
-    pub fn open(extensions: &[&str], settings: &str) -> Stage {
-        let mut builder = crate::sandbox::Builder::new().function("fn", settings, crate::sandbox::PUPPET);
+    pub fn start(extensions: &[&str], settings: &str) -> TestEnvironment {
+        let mut builder =
+            crate::sandbox::Builder::new().function("fn", settings, crate::sandbox::IDLE_SCRIPT);
         for name in extensions {
-            builder = builder.extension(name, crate::sandbox::PUPPET);
+            builder = builder.extension(name, crate::sandbox::IDLE_SCRIPT);
         }
         let sandbox = builder.start();
         let caller = sandbox.invoke_later("fn", r#"{"n":1}"#);
@@ -209,13 +210,13 @@ impl Stage {
         if !extensions.is_empty() {
             sandbox.await_event("extension.spawn", extensions.len());
         }
-        Stage { runtime: PuppetRuntime { api: api.clone() }, sandbox, api, caller }
+        TestEnvironment { runtime: FakeRuntime { api: api.clone() }, sandbox, api, caller }
     }
 
     /// With one extension `a` registered for both events.
-    pub fn with_extension(settings: &str) -> (Stage, PuppetExtension) {
-        let stage = Stage::open(&["a"], settings);
-        let extension = PuppetExtension::register(&stage.api, "a", &["INVOKE", "SHUTDOWN"]);
-        (stage, extension)
+    pub fn with_extension(settings: &str) -> (TestEnvironment, FakeExtension) {
+        let environment = TestEnvironment::start(&["a"], settings);
+        let extension = FakeExtension::register(&environment.api, "a", &["INVOKE", "SHUTDOWN"]);
+        (environment, extension)
     }
 }

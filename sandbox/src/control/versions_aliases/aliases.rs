@@ -11,10 +11,10 @@ use http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::ControlPlane;
-use super::error::AwsError;
-use super::model::{Alias, LATEST, Record, new_revision_id};
-use super::name::FunctionRef;
+use crate::control::ControlPlane;
+use crate::control::catalog::function_ref::FunctionRef;
+use crate::control::catalog::record::{Alias, LATEST, Record, new_revision_id};
+use crate::control::server::error::AwsError;
 
 /// The request body of `CreateAlias` and `UpdateAlias`.
 #[derive(Deserialize)]
@@ -44,7 +44,7 @@ fn missing(record: &Record, alias: &str) -> AwsError {
     AwsError::not_found(format!("Cannot find alias arn: {}:{alias}", record.arn))
 }
 
-/// Both versions must be there; a weighted alias may not involve `$LATEST`.
+/// Both versions must exist; a weighted alias may not contain `$LATEST`.
 fn check(record: &Record, alias: &Alias) -> Result<(), AwsError> {
     let exists = |version: &str| {
         let found = record.version(version).map(|_| ());
@@ -61,7 +61,7 @@ fn check(record: &Record, alias: &Alias) -> Result<(), AwsError> {
         return Err(AwsError::invalid(format!("weight {weight} is not between 0 and 1")));
     }
     if *version == alias.version {
-        return Err(AwsError::invalid("an alias needs two different versions to have weights"));
+        return Err(AwsError::invalid("a weighted alias needs two different versions"));
     }
     exists(version)
 }
@@ -70,11 +70,11 @@ fn routing(config: RoutingConfig) -> Result<Option<(String, f64)>, AwsError> {
     let mut weights = config.additional_version_weights.into_iter();
     match (weights.next(), weights.next()) {
         (additional, None) => Ok(additional),
-        _ => Err(AwsError::invalid("at most one additional version")),
+        _ => Err(AwsError::invalid("AdditionalVersionWeights may have at most one version")),
     }
 }
 
-pub(super) async fn create(
+pub(in crate::control) async fn create(
     State(plane): State<Arc<ControlPlane>>,
     Path(name): Path<String>,
     body: Bytes,
@@ -106,7 +106,7 @@ pub(super) async fn create(
     Ok((StatusCode::CREATED, Json(shown)))
 }
 
-pub(super) async fn update(
+pub(in crate::control) async fn update(
     State(plane): State<Arc<ControlPlane>>,
     Path((name, alias_name)): Path<(String, String)>,
     body: Bytes,
@@ -116,7 +116,7 @@ pub(super) async fn update(
     let mut catalog = plane.catalog();
     let record = catalog.record(&function.name, Instant::now())?;
     let mut alias = record.aliases.get(&alias_name).cloned().ok_or_else(|| missing(record, &alias_name))?;
-    if body.revision_id.is_some_and(|wanted| wanted != alias.revision_id) {
+    if body.revision_id.is_some_and(|requested| requested != alias.revision_id) {
         let message = "The RevisionId provided does not match the latest RevisionId for the Lambda function or alias. Call the GetFunction or the GetAlias API to retrieve the latest RevisionId";
         return Err(AwsError::precondition(message));
     }
@@ -137,7 +137,7 @@ pub(super) async fn update(
     Ok(Json(shown))
 }
 
-pub(super) async fn get(
+pub(in crate::control) async fn get(
     State(plane): State<Arc<ControlPlane>>,
     Path((name, alias)): Path<(String, String)>,
 ) -> Answer {
@@ -148,7 +148,7 @@ pub(super) async fn get(
     Ok(Json(record.alias(&alias, found)))
 }
 
-pub(super) async fn delete(
+pub(in crate::control) async fn delete(
     State(plane): State<Arc<ControlPlane>>,
     Path((name, alias)): Path<(String, String)>,
 ) -> Result<StatusCode, AwsError> {
@@ -161,11 +161,11 @@ pub(super) async fn delete(
 /// `?FunctionVersion=`.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
-pub(super) struct Filter {
+pub(in crate::control) struct Filter {
     function_version: Option<String>,
 }
 
-pub(super) async fn list(
+pub(in crate::control) async fn list(
     State(plane): State<Arc<ControlPlane>>,
     Path(name): Path<String>,
     Query(filter): Query<Filter>,
@@ -173,9 +173,9 @@ pub(super) async fn list(
     let function = FunctionRef::parse(&name, None)?;
     let mut catalog = plane.catalog();
     let record = catalog.record(&function.name, Instant::now())?;
-    let wanted =
+    let requested =
         |alias: &Alias| filter.function_version.as_ref().is_none_or(|version| *version == alias.version);
-    let aliases = record.aliases.iter().filter(|(_, alias)| wanted(alias));
+    let aliases = record.aliases.iter().filter(|(_, alias)| requested(alias));
     let aliases: Vec<Value> = aliases.map(|(name, alias)| record.alias(name, alias)).collect();
     Ok(Json(json!({"Aliases": aliases})))
 }

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::error::AwsError;
 use crate::config::{FunctionConfig, LogFormat, MEMORY_MB_RANGE, TIMEOUT_S_RANGE};
+use crate::control::server::error::AwsError;
 
 /// Total size of environment variables in bytes.
 const MAX_ENVIRONMENT_BYTES: usize = 4096;
@@ -15,9 +15,9 @@ const MAX_ENVIRONMENT_BYTES: usize = 4096;
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct ConfigurationUpdate {
-    pub(super) revision_id: Option<String>,
-    pub(super) description: Option<String>,
-    pub(super) role: Option<String>,
+    pub(in crate::control) revision_id: Option<String>,
+    pub(in crate::control) description: Option<String>,
+    pub(in crate::control) role: Option<String>,
     memory_size: Option<u32>,
     timeout: Option<u32>,
     handler: Option<String>,
@@ -110,7 +110,7 @@ fn within(field: &str, value: u32, range: &std::ops::RangeInclusive<u32>) -> Res
 }
 
 /// Customer variables may not exceed 4 KB, nor be named like Lambda's own.
-pub(super) fn check_environment(variables: &BTreeMap<String, String>) -> Result<(), AwsError> {
+pub(in crate::control) fn check_environment(variables: &BTreeMap<String, String>) -> Result<(), AwsError> {
     const RESERVED: [&str; 14] = [
         "_HANDLER",
         "_X_AMZN_TRACE_ID",

@@ -1,4 +1,4 @@
-//! `InvokeWithResponseStream`: the response as events, while the function makes it.
+//! `InvokeWithResponseStream`: sends the response as events while the function produces it.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -13,14 +13,14 @@ use http_body_util::channel::{Channel, Sender};
 use serde_json::json;
 use tokio::sync::{mpsc, oneshot};
 
-use super::ControlPlane;
-use super::error::AwsError;
-use super::event_stream::{MAX_PAYLOAD_BYTES, event};
-use super::functions::Qualifier;
-use super::invoke::{Checked, MAX_SYNC_BYTES, Sent, empty, send};
+use crate::control::ControlPlane;
+use crate::control::functions::configuration::Qualifier;
+use crate::control::invoke::buffered::{CheckedRequest, MAX_SYNC_BYTES, SentInvocation, empty, send};
+use crate::control::invoke::event_stream::{MAX_PAYLOAD_BYTES, event};
+use crate::control::server::error::AwsError;
 use crate::environment::invocation::{Completion, InvokeResult};
 
-/// Parts that wait for a slow caller; then the function waits too, as on Lambda.
+/// Parts buffered for a slow caller; when the buffer is full the function waits, as on Lambda.
 const PARTS_IN_FLIGHT: usize = 16;
 
 /// `InvokeComplete.ErrorDetails` is cut after this many bytes, far more than runtimes report. Escaped they still fit
@@ -29,21 +29,22 @@ const MAX_DETAILS_BYTES: usize = 64 * 1024;
 
 type Events = Sender<Bytes, Infallible>;
 
-pub(super) async fn invoke_with_response_stream(
+pub(in crate::control) async fn invoke_with_response_stream(
     State(plane): State<Arc<ControlPlane>>,
     Path(name): Path<String>,
     Query(query): Query<Qualifier>,
     headers: HeaderMap,
     payload: Bytes,
 ) -> Result<Response, AwsError> {
-    let checked = Checked::new(&plane, &name, query.qualifier.as_deref(), &headers, payload, MAX_SYNC_BYTES)?;
+    let checked =
+        CheckedRequest::new(&plane, &name, query.qualifier.as_deref(), &headers, payload, MAX_SYNC_BYTES)?;
     match headers.get("x-amz-invocation-type").map(|value| value.as_bytes()) {
         None | Some(b"RequestResponse") => {}
         Some(b"DryRun") => return empty(StatusCode::NO_CONTENT, &checked),
         Some(_) => return Err(AwsError::invalid("the invocation type must be RequestResponse or DryRun")),
     }
     let (chunks, parts) = mpsc::channel(PARTS_IN_FLIGHT);
-    let Sent { answered, completed } = send(&plane, &checked, Some(chunks)).await?;
+    let SentInvocation { answered, completed } = send(&plane, &checked, Some(chunks)).await?;
     let (events, body) = Channel::new(PARTS_IN_FLIGHT);
     tokio::spawn(relay(parts, answered, checked.wants_tail.then_some(completed), events));
     checked
@@ -53,7 +54,7 @@ pub(super) async fn invoke_with_response_stream(
         .map_err(|error| AwsError::service(error.to_string()))
 }
 
-/// Writes parts as they come, the rest of the answer, and how it ended. Ends early if the caller hangs up, which
+/// Sends parts as they arrive, the rest of the response, and the result. Ends early if the caller hangs up, which
 /// does not end the function.
 async fn relay(
     mut parts: mpsc::Receiver<Bytes>,
@@ -72,7 +73,7 @@ async fn relay(
             result = &mut answered => break result,
         }
     };
-    // What a failure has cut off may still be on its way.
+    // Parts from before a failure may still be in the channel.
     parts.close();
     while let Some(part) = parts.recv().await {
         if !write_chunks(&mut events, &part).await {
@@ -94,17 +95,32 @@ async fn relay(
     {
         complete["LogResult"] = STANDARD.encode(completion.log_tail).into();
     }
-    let complete = event("InvokeComplete", "application/json", complete.to_string().as_bytes());
-    let _ = events.send_data(complete).await;
+    write_event(&mut events, "InvokeComplete", "application/json", complete.to_string().into()).await;
 }
 
-/// `false` when nobody reads any more.
-async fn write_chunks(events: &mut Events, part: &[u8]) -> bool {
-    for piece in part.chunks(MAX_PAYLOAD_BYTES) {
-        let chunk = event("PayloadChunk", "application/octet-stream", piece);
-        if events.send_data(chunk).await.is_err() {
+/// Sends `part` in events of at most [`MAX_PAYLOAD_BYTES`]. `false` when the caller has hung up.
+async fn write_chunks(events: &mut Events, part: &Bytes) -> bool {
+    for start in (0..part.len()).step_by(MAX_PAYLOAD_BYTES) {
+        let chunk = part.slice(start..part.len().min(start + MAX_PAYLOAD_BYTES));
+        if !write_event(events, "PayloadChunk", "application/octet-stream", chunk).await {
             return false;
         }
     }
     true
+}
+
+/// Sends one event. `false` when the caller has hung up, or when the event cannot be encoded.
+async fn write_event(
+    events: &mut Events,
+    event_type: &'static str,
+    content_type: &'static str,
+    payload: Bytes,
+) -> bool {
+    match event(event_type, content_type, payload) {
+        Ok(encoded) => events.send_data(encoded).await.is_ok(),
+        Err(error) => {
+            tracing::error!(%error, event_type, "cannot encode an event of a response stream");
+            false
+        }
+    }
 }

@@ -1,6 +1,6 @@
 //! Function names as callers write them: plain, partial or full ARN, with or without a qualifier.
 
-use super::error::AwsError;
+use crate::control::server::error::AwsError;
 
 /// A function and, if the caller gave one, the version or alias.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -9,21 +9,21 @@ use axum::extract::{Path, Query, State};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::ControlPlane;
-use super::error::AwsError;
-use super::name::FunctionRef;
-use super::update::ConfigurationUpdate;
+use crate::control::ControlPlane;
+use crate::control::catalog::function_ref::FunctionRef;
+use crate::control::catalog::update::ConfigurationUpdate;
+use crate::control::server::error::AwsError;
 
 /// `?Qualifier=`.
 #[derive(Deserialize)]
-pub(super) struct Qualifier {
+pub(in crate::control) struct Qualifier {
     #[serde(rename = "Qualifier")]
-    pub(super) qualifier: Option<String>,
+    pub(in crate::control) qualifier: Option<String>,
 }
 
 type Answer = Result<Json<Value>, AwsError>;
 
-pub(super) async fn get_configuration(
+pub(in crate::control) async fn get_configuration(
     State(plane): State<Arc<ControlPlane>>,
     Path(name): Path<String>,
     Query(query): Query<Qualifier>,
@@ -34,7 +34,7 @@ pub(super) async fn get_configuration(
     Ok(Json(record.configuration(&revision, function.qualifier.as_deref())))
 }
 
-pub(super) async fn get(
+pub(in crate::control) async fn get(
     State(plane): State<Arc<ControlPlane>>,
     Path(name): Path<String>,
     Query(query): Query<Qualifier>,
@@ -55,7 +55,7 @@ pub(super) async fn get(
     Ok(Json(answer))
 }
 
-pub(super) async fn update_configuration(
+pub(in crate::control) async fn update_configuration(
     State(plane): State<Arc<ControlPlane>>,
     Path(name): Path<String>,
     body: Bytes,
@@ -75,7 +75,7 @@ pub(super) async fn update_configuration(
 /// `?Marker=&MaxItems=&FunctionVersion=`.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
-pub(super) struct Listing {
+pub(in crate::control) struct Listing {
     marker: Option<String>,
     max_items: Option<usize>,
     function_version: Option<String>,
@@ -84,7 +84,10 @@ pub(super) struct Listing {
 /// Page size of `ListFunctions`, also when more is asked for.
 const PAGE: usize = 50;
 
-pub(super) async fn list(State(plane): State<Arc<ControlPlane>>, Query(query): Query<Listing>) -> Answer {
+pub(in crate::control) async fn list(
+    State(plane): State<Arc<ControlPlane>>,
+    Query(query): Query<Listing>,
+) -> Answer {
     let with_versions = query.function_version.as_deref() == Some("ALL");
     let mut catalog = plane.catalog();
     let mut all = Vec::new();

@@ -1,4 +1,4 @@
-//! Getting the machine ready for environments, and leaving it as it was.
+//! Prepares the machine for environments, and cleans up at the end.
 
 use std::fs;
 use std::io;
@@ -7,9 +7,10 @@ use std::sync::Arc;
 
 use anyhow::Context;
 
+use crate::api;
 use crate::cgroup::{Hierarchy, Owner};
 use crate::config::Interpreters;
-use crate::environment::{Host, TASK_ROOT};
+use crate::environment::{Platform, TASK_ROOT};
 use crate::faults::{Faults, Neighbours, Settings};
 use crate::supervisor::Isolation;
 use crate::trace::Trace;
@@ -20,18 +21,18 @@ pub struct Options {
     pub data: PathBuf,
     /// AWS account number.
     pub account: String,
-    /// Where facts are written.
+    /// Where events are written.
     pub trace: Trace,
-    /// How to keep environments apart; the strongest that works when absent.
+    /// How environments are isolated. When absent, the strongest isolation that works.
     pub isolation: Option<Isolation>,
     /// Use control groups.
     pub limits: bool,
-    /// What is to go wrong.
+    /// The requested faults.
     pub faults: Settings,
 }
 
-/// Finds out what this machine allows, and removes what sandboxes that were killed have left.
-pub fn prepare(options: Options) -> anyhow::Result<Host> {
+/// Detects what this machine allows, and removes the leftovers of killed sandboxes.
+pub fn prepare(options: Options) -> anyhow::Result<Platform> {
     let helper = std::env::current_exe().context("cannot find the lambda-sandbox binary")?;
     let data = absolute(&options.data).context("cannot make the data folder")?;
     remove_leftover_folders(&data.join("run"));
@@ -40,13 +41,13 @@ pub fn prepare(options: Options) -> anyhow::Result<Host> {
         .with_context(|| format!("cannot make the folder {}", run_directory.display()))?;
     let isolation = options.isolation.unwrap_or_else(|| Isolation::detect(&helper));
     if isolation.has_mounts() {
-        // A mount needs a place. The empty folder stays: another sandbox may be using it, and removing it would
-        // unmount what that one has there. Without root it is
-        // missing, and the code stays where it is.
+        // A mount needs an existing folder. The empty folder is kept: another sandbox may use it, and removing it would
+        // remove the mount of the other sandbox. Without root the folder is
+        // missing, and the code is not mounted.
         let _ = fs::create_dir_all(TASK_ROOT);
     }
     let hierarchy = if options.limits { Hierarchy::detect() } else { Hierarchy::off() };
-    let host = Host {
+    let platform = Platform {
         helper,
         isolation,
         hierarchy,
@@ -57,9 +58,10 @@ pub fn prepare(options: Options) -> anyhow::Result<Host> {
         account: options.account,
         run_directory,
         log_directory: data.join("logs"),
+        serve_api: api::serve,
     };
-    host.set_faults(options.faults)?;
-    Ok(host)
+    platform.set_faults(options.faults)?;
+    Ok(platform)
 }
 
 fn absolute(path: &Path) -> io::Result<PathBuf> {
@@ -77,40 +79,40 @@ fn remove_leftover_folders(run: &Path) {
     }
 }
 
-/// Tells on the log what is not as on Lambda.
-pub fn say_what_is_off(host: &Host) {
-    match host.isolation {
+/// Logs which features of Lambda this machine does not allow.
+pub fn log_unavailable_features(platform: &Platform) {
+    match platform.isolation {
         Isolation::Namespaces => {}
         Isolation::UserNamespaces => {
             tracing::warn!("not root: environments run in user namespaces; files belong to the current user");
         }
         Isolation::Processes => tracing::warn!(
             "no namespaces: environments see all processes; /opt, /var/task and /tmp are not mounted, \
-             LAMBDA_SANDBOX_OPT, LAMBDA_TASK_ROOT and TMPDIR tell where they are"
+             LAMBDA_SANDBOX_OPT, LAMBDA_TASK_ROOT and TMPDIR contain their paths"
         ),
     }
-    let missing = host.hierarchy.missing();
+    let missing = platform.hierarchy.missing();
     if missing.is_empty() {
-        tracing::info!(limits = host.hierarchy.version(), "CPU quota, memory limit and freezer are on");
+        tracing::info!(limits = platform.hierarchy.version(), "CPU quota, memory limit and freezer are on");
     } else {
         let off = missing.join(" ");
         tracing::warn!(
             off,
-            "without these control group controllers their limits are off; \
+            "these control group controllers are not available, and their limits are off; \
                              without `freezer` processes are stopped with SIGSTOP instead"
         );
     }
 }
 
 /// Removes what [`prepare`] made.
-pub fn clean_up(host: &Host) {
-    if let Err(error) = host.set_faults(Settings::default()) {
-        tracing::warn!(%error, "cannot end what competes for CPU");
+pub fn clean_up(platform: &Platform) {
+    if let Err(error) = platform.set_faults(Settings::default()) {
+        tracing::warn!(%error, "cannot end the processes that compete for CPU");
     }
-    host.hierarchy.remove();
-    let _ = fs::remove_dir_all(&host.run_directory);
-    // Both fail, as they should, while another sandbox uses them.
-    if let Some(run) = host.run_directory.parent() {
+    platform.hierarchy.remove();
+    let _ = fs::remove_dir_all(&platform.run_directory);
+    // This fails, as intended, while another sandbox uses the folder.
+    if let Some(run) = platform.run_directory.parent() {
         let _ = fs::remove_dir(run);
     }
 }

@@ -27,8 +27,8 @@ pub const SUBCOMMAND: &str = "environment-init";
 /// File descriptors a Lambda environment may have open per process.
 const MAX_OPEN_FILES: u64 = 1024;
 
-/// A program that was written a moment ago may still be open for writing in a process that is just being forked
-/// elsewhere; that passes within milliseconds.
+/// A program that was just written may still be open for writing in a process that is being forked
+/// elsewhere. This ends within milliseconds.
 const BUSY_ATTEMPTS: u32 = 50;
 const BUSY_PAUSE: Duration = Duration::from_millis(2);
 
@@ -52,7 +52,7 @@ pub fn run(setup_json: &str) -> anyhow::Result<()> {
     let outcome = supervisor.serve();
     supervisor.kill_all();
     match outcome {
-        // The sandbox ended while it was being told something.
+        // The sandbox ended while a notice was sent to it.
         Err(error) if is_broken_pipe(&error) => Ok(()),
         other => other,
     }
@@ -146,7 +146,7 @@ impl Supervisor {
             Request::Signal { id, signal } => {
                 let target = self.processes.iter().find(|(_, known)| **known == id).map(|(pid, _)| *pid);
                 if let (Some(pid), Ok(signal)) = (target, Signal::try_from(signal)) {
-                    // It may just have ended, which the next reap tells.
+                    // The process may have ended, which the next reap reports.
                     let _ = kill(Pid::from_raw(pid), signal);
                 }
                 Ok(())
@@ -217,7 +217,7 @@ impl Supervisor {
 
     fn signal_all(&self, signal: Signal) {
         if self.has_pid_namespace {
-            // To everyone in the namespace but its pid 1, which is this process.
+            // To all processes in the namespace except pid 1, which is this process.
             let _ = kill(Pid::from_raw(-1), signal);
         } else {
             for pid in tree::descendants() {
@@ -246,7 +246,7 @@ impl Supervisor {
 
     fn report(&mut self, pid: Pid, status: ExitStatus) {
         if let Some(id) = self.processes.remove(&pid.as_raw()) {
-            // The sandbox may be gone; then nobody needs to know.
+            // The sandbox may have ended; then the notice is not needed.
             let _ = send(&self.socket, &Notice::Exited { id, status }, &[]);
         }
     }

@@ -10,11 +10,11 @@ use http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::ControlPlane;
-use super::error::AwsError;
-use super::functions::Qualifier;
-use super::model::LATEST;
-use super::name::FunctionRef;
+use crate::control::ControlPlane;
+use crate::control::catalog::function_ref::FunctionRef;
+use crate::control::catalog::record::LATEST;
+use crate::control::functions::configuration::Qualifier;
+use crate::control::server::error::AwsError;
 use crate::time::last_modified;
 
 type Answer = Result<Json<Value>, AwsError>;
@@ -25,7 +25,7 @@ struct Reserved {
     reserved_concurrent_executions: u32,
 }
 
-pub(super) async fn put_reserved(
+pub(in crate::control) async fn put_reserved(
     State(plane): State<Arc<ControlPlane>>,
     Path(name): Path<String>,
     body: Bytes,
@@ -37,13 +37,16 @@ pub(super) async fn put_reserved(
     Ok(Json(json!({"ReservedConcurrentExecutions": reserved})))
 }
 
-pub(super) async fn get_reserved(State(plane): State<Arc<ControlPlane>>, Path(name): Path<String>) -> Answer {
+pub(in crate::control) async fn get_reserved(
+    State(plane): State<Arc<ControlPlane>>,
+    Path(name): Path<String>,
+) -> Answer {
     let function = FunctionRef::parse(&name, None)?;
     let reserved = plane.catalog().record(&function.name, Instant::now())?.reserved_concurrency;
     Ok(Json(reserved.map_or_else(|| json!({}), |it| json!({"ReservedConcurrentExecutions": it}))))
 }
 
-pub(super) async fn delete_reserved(
+pub(in crate::control) async fn delete_reserved(
     State(plane): State<Arc<ControlPlane>>,
     Path(name): Path<String>,
 ) -> Result<StatusCode, AwsError> {
@@ -69,7 +72,7 @@ struct Provisioned {
     provisioned_concurrent_executions: u32,
 }
 
-pub(super) async fn put_provisioned(
+pub(in crate::control) async fn put_provisioned(
     State(plane): State<Arc<ControlPlane>>,
     Path(name): Path<String>,
     Query(query): Query<Qualifier>,
@@ -100,7 +103,7 @@ pub(super) async fn put_provisioned(
     Ok((StatusCode::ACCEPTED, Json(status)))
 }
 
-pub(super) async fn get_provisioned(
+pub(in crate::control) async fn get_provisioned(
     State(plane): State<Arc<ControlPlane>>,
     Path(name): Path<String>,
     Query(query): Query<Qualifier>,
@@ -124,7 +127,7 @@ pub(super) async fn get_provisioned(
     })))
 }
 
-pub(super) async fn delete_provisioned(
+pub(in crate::control) async fn delete_provisioned(
     State(plane): State<Arc<ControlPlane>>,
     Path(name): Path<String>,
     Query(query): Query<Qualifier>,
@@ -139,7 +142,7 @@ pub(super) async fn delete_provisioned(
     Ok(StatusCode::NO_CONTENT)
 }
 
-pub(super) async fn account_settings(State(plane): State<Arc<ControlPlane>>) -> Answer {
+pub(in crate::control) async fn account_settings(State(plane): State<Arc<ControlPlane>>) -> Answer {
     let mut catalog = plane.catalog();
     let (mut count, mut size, mut reserved) = (0_u64, 0, 0);
     for record in catalog.records(Instant::now()) {

@@ -11,11 +11,11 @@ use http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::ControlPlane;
-use super::error::AwsError;
-use super::name::FunctionRef;
+use crate::control::ControlPlane;
+use crate::control::catalog::function_ref::FunctionRef;
+use crate::control::server::error::AwsError;
 
-pub(super) async fn list(
+pub(in crate::control) async fn list(
     State(plane): State<Arc<ControlPlane>>,
     Path(arn): Path<String>,
 ) -> Result<Json<Value>, AwsError> {
@@ -31,7 +31,7 @@ struct Tags {
     tags: BTreeMap<String, String>,
 }
 
-pub(super) async fn tag(
+pub(in crate::control) async fn tag(
     State(plane): State<Arc<ControlPlane>>,
     Path(arn): Path<String>,
     body: Bytes,
@@ -41,12 +41,12 @@ pub(super) async fn tag(
         serde_json::from_slice(&body).map_err(|error| AwsError::malformed(error.to_string()))?;
     let mut catalog = plane.catalog();
     let record = catalog.record(&function.name, Instant::now())?;
-    super::catalog::check_change(record, None)?;
+    crate::control::catalog::check_change(record, None)?;
     record.tags.extend(tags);
     Ok(StatusCode::NO_CONTENT)
 }
 
-pub(super) async fn untag(
+pub(in crate::control) async fn untag(
     State(plane): State<Arc<ControlPlane>>,
     Path(arn): Path<String>,
     RawQuery(query): RawQuery,

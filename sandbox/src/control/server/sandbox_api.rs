@@ -1,7 +1,7 @@
-//! What real Lambda has not: a handle on the sandbox itself, under `/sandbox/` beside AWS's paths.
+//! The API of the sandbox itself, under `/sandbox/`. AWS has no such API.
 //!
-//! - `GET`, `PUT /sandbox/faults`: the faults in force; what a `PUT` leaves out is off;
-//! - `GET /sandbox/environments`: those that take invocations;
+//! - `GET`, `PUT /sandbox/faults`: the current faults; a `PUT` switches off the fields that it does not contain;
+//! - `GET /sandbox/environments`: environments that accept invocations;
 //! - `POST /sandbox/environments/{id}/kill` with `{"process":"runtime"}` or `{"process":"extensions/NAME"}`.
 
 use std::sync::Arc;
@@ -14,12 +14,12 @@ use http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::ControlPlane;
-use super::error::AwsError;
+use crate::control::ControlPlane;
+use crate::control::server::error::AwsError;
 use crate::environment::Environment;
 use crate::faults::Settings;
 
-pub(super) fn routes() -> Router<Arc<ControlPlane>> {
+pub(in crate::control) fn routes() -> Router<Arc<ControlPlane>> {
     Router::new()
         .route("/sandbox/faults", get(faults).put(set_faults))
         .route("/sandbox/environments", get(environments))
@@ -27,18 +27,18 @@ pub(super) fn routes() -> Router<Arc<ControlPlane>> {
 }
 
 async fn faults(State(plane): State<Arc<ControlPlane>>) -> Json<Settings> {
-    Json(Settings::clone(&plane.fleet.host().faults.settings()))
+    Json(Settings::clone(&plane.fleet.platform().faults.settings()))
 }
 
 async fn set_faults(State(plane): State<Arc<ControlPlane>>, body: Bytes) -> Result<Json<Settings>, AwsError> {
-    let wanted: Settings = serde_json::from_slice(&body)
-        .map_err(|error| AwsError::malformed(format!("these are no faults: {error}")))?;
+    let requested: Settings = serde_json::from_slice(&body)
+        .map_err(|error| AwsError::malformed(format!("invalid faults: {error}")))?;
     plane
         .fleet
-        .host()
-        .set_faults(wanted.clone())
-        .map_err(|error| AwsError::invalid(format!("cannot set the faults: {error:#}")))?;
-    Ok(Json(wanted))
+        .platform()
+        .set_faults(requested.clone())
+        .map_err(|error| AwsError::invalid(format!("cannot apply the faults: {error:#}")))?;
+    Ok(Json(requested))
 }
 
 async fn environments(State(plane): State<Arc<ControlPlane>>) -> Json<Value> {
@@ -66,6 +66,6 @@ async fn kill(
     if environment.kill(&process) {
         return Ok(StatusCode::NO_CONTENT);
     }
-    let message = format!("environment {id} has no process {process}; say runtime or extensions/NAME");
+    let message = format!("environment {id} has no process {process}; use runtime or extensions/NAME");
     Err(AwsError::not_found(message))
 }

@@ -1,23 +1,23 @@
-//! The control plane's own request limit, when asked for: 15 requests a second for all operations but Invoke and
-//! GetFunction on real Lambda.
+//! The optional request limit of the control plane. On Lambda it is 15 requests per second for all operations except
+//! Invoke and GetFunction.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 /// A token bucket of one second.
-pub(super) struct Throttle {
+pub(in crate::control) struct Throttle {
     rate: Option<f64>,
     bucket: Mutex<(Instant, f64)>,
 }
 
 impl Throttle {
     /// At most `rate` requests a second; no limit when absent.
-    pub(super) fn new(rate: Option<f64>) -> Throttle {
+    pub(in crate::control) fn new(rate: Option<f64>) -> Throttle {
         Throttle { rate, bucket: Mutex::new((Instant::now(), rate.unwrap_or_default())) }
     }
 
     /// Whether a request at `now` may go on.
-    pub(super) fn admit(&self, now: Instant) -> bool {
+    pub(in crate::control) fn admit(&self, now: Instant) -> bool {
         let Some(rate) = self.rate else { return true };
         let mut bucket = self.bucket.lock().unwrap_or_else(PoisonError::into_inner);
         let (since, tokens) = *bucket;

@@ -7,14 +7,14 @@ use serde_json::json;
 
 use crate::fleet::FleetError;
 
-/// An error answer: status, exception name and message.
+/// An error response: status, exception name and message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AwsError {
     /// HTTP status.
     pub status: StatusCode,
     /// Exception, for example `ResourceNotFoundException`.
     pub exception: &'static str,
-    /// For people.
+    /// The error message.
     pub message: String,
     /// `Reason` of throttling errors.
     pub reason: Option<&'static str>,
@@ -35,7 +35,7 @@ impl AwsError {
         AwsError::new(StatusCode::BAD_REQUEST, "InvalidParameterValueException", message)
     }
 
-    /// 400: the body is not what the operation takes.
+    /// 400: the body does not have the format of the operation.
     pub fn malformed(message: impl Into<String>) -> AwsError {
         AwsError::new(StatusCode::BAD_REQUEST, "InvalidRequestContentException", message)
     }

@@ -32,7 +32,7 @@ impl ApiError {
         ApiError::new(StatusCode::BAD_REQUEST, error_type, message)
     }
 
-    /// Registration for an event that is not there to be had.
+    /// Registration for an event type that does not exist.
     pub fn invalid_event_type(event: &str) -> ApiError {
         ApiError::forbidden("Extension.InvalidEventType", format!("{event}: ErrorInvalidEventType"))
     }
@@ -56,9 +56,4 @@ impl IntoResponse for ApiError {
         let body = json!({"errorType": self.error_type, "errorMessage": self.message});
         (self.status, Json(body)).into_response()
     }
-}
-
-/// `{"status":"OK"}` with 202, the answer to reported errors and responses.
-pub(super) fn accepted() -> Response {
-    (StatusCode::ACCEPTED, Json(json!({"status": "OK"}))).into_response()
 }

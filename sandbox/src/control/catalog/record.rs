@@ -1,4 +1,4 @@
-//! Functions as the control plane keeps them, and the JSON it shows of them.
+//! Functions as stored by the control plane, and their JSON in responses.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,9 +18,9 @@ pub const LATEST: &str = "$LATEST";
 pub struct Revision {
     /// How it runs.
     pub config: Arc<FunctionConfig>,
-    /// Grows with every change, over all functions.
+    /// Increases with every change of any function.
     pub generation: u64,
-    /// The optimistic lock.
+    /// `RevisionId`, the optimistic lock.
     pub revision_id: String,
     /// Base64 of the code's SHA-256.
     pub code_sha256: String,
@@ -34,7 +34,7 @@ pub struct Revision {
     pub role: String,
 }
 
-/// A change of `$LATEST` that is not in force yet.
+/// A change of `$LATEST` that does not apply yet.
 #[derive(Clone, Debug)]
 pub struct Pending {
     /// When it will be.
@@ -43,7 +43,7 @@ pub struct Pending {
     pub previous: Option<Revision>,
 }
 
-/// A name for a version, or for two with weights.
+/// An alias: a name for one version, or for two with weights.
 #[derive(Clone, Debug)]
 pub struct Alias {
     /// Main version.
@@ -52,7 +52,7 @@ pub struct Alias {
     pub additional: Option<(String, f64)>,
     /// Free text.
     pub description: String,
-    /// The optimistic lock.
+    /// `RevisionId`, the optimistic lock.
     pub revision_id: String,
 }
 
@@ -103,7 +103,7 @@ impl Record {
         }
     }
 
-    /// Puts a pending change in force when its time has come.
+    /// Applies a pending change when its delay is over.
     pub fn settle(&mut self, now: Instant) {
         self.pending.take_if(|pending| pending.until <= now);
     }

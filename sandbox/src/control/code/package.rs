@@ -16,14 +16,14 @@ use serde::Deserialize;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use super::ControlPlane;
-use super::catalog::check_change;
-use super::error::AwsError;
-use super::model::{LATEST, Pending, Record, Revision, new_revision_id};
-use super::name::FunctionRef;
-use super::update::ConfigurationUpdate;
-use super::versions::Publication;
 use crate::config::{Architecture, FunctionConfig, InitializationType, LogFormat};
+use crate::control::ControlPlane;
+use crate::control::catalog::check_change;
+use crate::control::catalog::function_ref::FunctionRef;
+use crate::control::catalog::record::{LATEST, Pending, Record, Revision, new_revision_id};
+use crate::control::catalog::update::ConfigurationUpdate;
+use crate::control::server::error::AwsError;
+use crate::control::versions_aliases::versions::Publication;
 use crate::layers;
 
 /// Largest direct upload, bytes.
@@ -38,12 +38,12 @@ struct Code {
 
 fn unpack(base64: Option<&str>, run_directory: &FilePath) -> Result<Code, AwsError> {
     let Some(base64) = base64 else {
-        return Err(AwsError::invalid("this sandbox takes code as ZipFile only"));
+        return Err(AwsError::invalid("this sandbox accepts code only as ZipFile"));
     };
     let bytes = STANDARD.decode(base64).map_err(|_| AwsError::malformed("ZipFile is not valid Base64"))?;
     if bytes.len() > MAX_ZIP_BYTES {
         return Err(AwsError::too_large(format!(
-            "the zip has {} bytes, allowed are {MAX_ZIP_BYTES}",
+            "the zip file has {} bytes, but at most {MAX_ZIP_BYTES} are allowed",
             bytes.len()
         )));
     }
@@ -81,7 +81,7 @@ struct Creation {
     configuration: ConfigurationUpdate,
 }
 
-/// There is one mode.
+/// The only supported mode.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct TenancyConfig {
@@ -101,7 +101,7 @@ struct CodeBody {
     zip_file: Option<String>,
 }
 
-pub(super) async fn create(
+pub(in crate::control) async fn create(
     State(plane): State<Arc<ControlPlane>>,
     body: Bytes,
 ) -> Result<(StatusCode, Json<Value>), AwsError> {
@@ -113,7 +113,7 @@ pub(super) async fn create(
     if catalog.record(&name, now).is_ok() {
         return Err(AwsError::conflict(format!("Function already exist: {name}")));
     }
-    let code = unpack(creation.code.zip_file.as_deref(), &plane.fleet.host().run_directory)?;
+    let code = unpack(creation.code.zip_file.as_deref(), &plane.fleet.platform().run_directory)?;
     let arn = catalog.function_arn(&name);
     let blank = FunctionConfig {
         name: name.clone(),
@@ -182,7 +182,7 @@ struct CodeUpdate {
     architectures: Option<Vec<Architecture>>,
 }
 
-pub(super) async fn update(
+pub(in crate::control) async fn update(
     State(plane): State<Arc<ControlPlane>>,
     Path(name): Path<String>,
     body: Bytes,
@@ -194,10 +194,10 @@ pub(super) async fn update(
     let now = Instant::now();
     let record = catalog.record(&function.name, now)?;
     check_change(record, update.revision_id.as_deref())?;
-    let code = unpack(update.zip_file.as_deref(), &plane.fleet.host().run_directory)?;
+    let code = unpack(update.zip_file.as_deref(), &plane.fleet.platform().run_directory)?;
     let mut config = FunctionConfig::clone(&record.latest.config);
     config.code = code.folder;
-    // What function.toml said to run belonged to the folder that is replaced.
+    // The settings of function.toml belong to the folder that is replaced.
     config.command = None;
     if let Some([architecture, ..]) = update.architectures.as_deref() {
         config.architecture = *architecture;

@@ -16,12 +16,12 @@ use thiserror::Error;
 use super::protocol::{Notice, ProcessId, Request, receive, send};
 use super::{Setup, launch};
 
-/// A supervisor that cannot be started or talked to.
+/// A supervisor that cannot be started or reached.
 #[derive(Debug, Error)]
 pub enum SupervisorError {
     #[error("cannot start the supervisor {helper}")]
     Start { helper: PathBuf, source: io::Error },
-    #[error("cannot talk to the environment's supervisor")]
+    #[error("cannot communicate with the environment's supervisor")]
     Talk { source: io::Error },
 }
 
@@ -55,7 +55,7 @@ pub struct Output {
 
 impl Supervisor {
     /// Starts `helper` (the `lambda-sandbox` binary) as a supervisor. `on_notice` is called on a thread of its
-    /// own with everything the supervisor says, and with `None` once when it has ended.
+    /// own with every notice of the supervisor, and with `None` when it has ended.
     pub fn start(
         helper: &Path,
         setup: &Setup,
@@ -119,7 +119,7 @@ impl Supervisor {
         self.request(&Request::KillAll);
     }
 
-    /// A supervisor that cannot be reached has ended, which its last notice tells.
+    /// A supervisor that cannot be reached has ended, and has sent its last notice.
     fn request(&self, request: &Request) {
         if let Err(error) = send(&self.socket, request, &[]) {
             tracing::debug!(%error, "request to an ended supervisor");

@@ -1,13 +1,17 @@
-//! All functions: how they are found and changed. No I/O and no clock but the one passed in.
+//! All functions, with the rules for finding and changing them. No I/O; the time is passed in.
+
+pub mod function_ref;
+pub mod record;
+pub mod update;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::error::AwsError;
-use super::model::{LATEST, Pending, Record, Revision, new_revision_id};
-use super::name::FunctionRef;
-use super::update::ConfigurationUpdate;
+use crate::control::catalog::function_ref::FunctionRef;
+use crate::control::catalog::record::{LATEST, Pending, Record, Revision, new_revision_id};
+use crate::control::catalog::update::ConfigurationUpdate;
+use crate::control::server::error::AwsError;
 use crate::fleet::Target;
 
 /// The functions of one account in one region.
@@ -42,12 +46,12 @@ impl Catalog {
         format!("{}:function:{name}", self.account_arn)
     }
 
-    /// Adds a function that is there from the start.
+    /// Adds a function that exists from the start.
     pub fn insert(&mut self, record: Record) {
         self.records.insert(record.name.clone(), record);
     }
 
-    /// A generation not used before.
+    /// A generation that was not used before.
     pub fn next_generation(&mut self) -> u64 {
         self.next_generation += 1;
         self.next_generation
@@ -59,7 +63,7 @@ impl Catalog {
         self.records.values()
     }
 
-    /// A function that must exist.
+    /// Finds a function; an unknown name is an error.
     pub fn record(&mut self, name: &str, now: Instant) -> Result<&mut Record, AwsError> {
         let arn = self.function_arn(name);
         let record = self.records.get_mut(name);
@@ -147,7 +151,7 @@ impl Catalog {
     }
 
     /// Makes `latest` the new `$LATEST`, in force after the update delay.
-    pub(super) fn replace_latest(
+    pub(in crate::control) fn replace_latest(
         &mut self,
         name: &str,
         latest: Revision,
@@ -164,19 +168,19 @@ impl Catalog {
         Ok(())
     }
 
-    /// Forgets a function with all its versions.
-    pub(super) fn remove(&mut self, name: &str) {
+    /// Removes a function with all its versions.
+    pub(in crate::control) fn remove(&mut self, name: &str) {
         self.records.remove(name);
     }
 
     /// How long a change stays `InProgress`.
-    pub(super) fn update_delay(&self) -> Duration {
+    pub(in crate::control) fn update_delay(&self) -> Duration {
         self.update_delay
     }
 }
 
-/// Refuses a change while another is in progress, or when the caller's idea of the function is out of date.
-pub(super) fn check_change(record: &Record, revision_id: Option<&str>) -> Result<(), AwsError> {
+/// Refuses a change while another is in progress, or when the caller's `RevisionId` is not the current one.
+pub(in crate::control) fn check_change(record: &Record, revision_id: Option<&str>) -> Result<(), AwsError> {
     if record.pending.is_some() {
         let message = format!(
             "The operation cannot be performed at this time. An update is in progress for resource: {}",
@@ -184,7 +188,7 @@ pub(super) fn check_change(record: &Record, revision_id: Option<&str>) -> Result
         );
         return Err(AwsError::conflict(message));
     }
-    if revision_id.is_some_and(|wanted| wanted != record.latest.revision_id) {
+    if revision_id.is_some_and(|requested| requested != record.latest.revision_id) {
         let message = "The RevisionId provided does not match the latest RevisionId for the Lambda function or alias. Call the GetFunction or the GetAlias API to retrieve the latest RevisionId";
         return Err(AwsError::precondition(message));
     }

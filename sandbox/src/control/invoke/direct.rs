@@ -1,4 +1,4 @@
-//! Invocations from the command line, past HTTP.
+//! Invocations from the command line, without HTTP.
 
 use std::time::{Instant, SystemTime};
 
@@ -6,15 +6,15 @@ use anyhow::anyhow;
 use bytes::Bytes;
 use uuid::Uuid;
 
-use super::ControlPlane;
-use super::error::AwsError;
-use super::invoke::{Checked, Sent, new_trace_id, send};
-use super::name::FunctionRef;
-use super::update::ConfigurationUpdate;
+use crate::control::ControlPlane;
+use crate::control::catalog::function_ref::FunctionRef;
+use crate::control::catalog::update::ConfigurationUpdate;
+use crate::control::invoke::buffered::{CheckedRequest, SentInvocation, new_trace_id, send};
+use crate::control::server::error::AwsError;
 use crate::environment::invocation::{Completion, Invocation, InvokeResult};
 
 /// An invocation that is over.
-pub struct Done {
+pub struct CompletedInvocation {
     /// The answer.
     pub result: InvokeResult,
     /// Report and log.
@@ -22,24 +22,24 @@ pub struct Done {
 }
 
 impl ControlPlane {
-    /// Invokes a function and waits until everything about it is over, at `memory_mb` if given.
+    /// Invokes a function, at `memory_mb` if given, and waits until runtime and extensions are done.
     pub async fn invoke_directly(
         &self,
         name: &str,
         memory_mb: Option<u32>,
         payload: Bytes,
-    ) -> anyhow::Result<Done> {
+    ) -> anyhow::Result<CompletedInvocation> {
         let failed = |error: AwsError| anyhow!("{}: {}", error.exception, error.message);
         let function = FunctionRef::parse(name, None).map_err(failed)?;
         let resolved = {
             let mut catalog = self.catalog();
             let now = Instant::now();
             let current = catalog.record(name, now).map_err(failed)?.latest.config.memory_mb;
-            if let Some(memory_mb) = memory_mb.filter(|wanted| *wanted != current) {
+            if let Some(memory_mb) = memory_mb.filter(|requested| *requested != current) {
                 let update = ConfigurationUpdate::memory(memory_mb);
                 let changed = catalog.update_configuration(name, update, now, SystemTime::now());
                 let generation = changed.map_err(failed)?.latest.generation;
-                self.fleet.retire(name, super::LATEST, generation);
+                self.fleet.retire(name, crate::control::catalog::record::LATEST, generation);
             }
             catalog.resolve(&function, now, 1.0).map_err(failed)?
         };
@@ -52,12 +52,12 @@ impl ControlPlane {
             cognito_identity: None,
             tenant_id: resolved.target.config.tenant_isolation.then(|| "local".to_owned()),
         };
-        let checked = Checked::trusted(resolved, invocation);
-        let Sent { answered, completed } = send(self, &checked, None).await.map_err(failed)?;
+        let checked = CheckedRequest::trusted(resolved, invocation);
+        let SentInvocation { answered, completed } = send(self, &checked, None).await.map_err(failed)?;
         let result = answered.await?;
         let completion = completed.await.map_err(|_| {
             anyhow!("the environment could not be used: {}", String::from_utf8_lossy(&result.payload))
         })?;
-        Ok(Done { result, completion })
+        Ok(CompletedInvocation { result, completion })
     }
 }

@@ -10,13 +10,13 @@ use http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::ControlPlane;
-use super::catalog::{Catalog, check_change};
-use super::error::AwsError;
-use super::functions::Qualifier;
-use super::model::{LATEST, Record, Revision, new_revision_id};
-use super::name::FunctionRef;
 use crate::config::{FunctionConfig, InitializationType};
+use crate::control::ControlPlane;
+use crate::control::catalog::function_ref::FunctionRef;
+use crate::control::catalog::record::{LATEST, Record, Revision, new_revision_id};
+use crate::control::catalog::{Catalog, check_change};
+use crate::control::functions::configuration::Qualifier;
+use crate::control::server::error::AwsError;
 
 /// The request body of `PublishVersion`.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -40,7 +40,7 @@ impl Catalog {
         let generation = self.next_generation();
         let record = self.record(name, now)?;
         check_change(record, publication.revision_id.as_deref())?;
-        if publication.code_sha256.as_ref().is_some_and(|wanted| *wanted != record.latest.code_sha256) {
+        if publication.code_sha256.as_ref().is_some_and(|requested| *requested != record.latest.code_sha256) {
             let message = format!(
                 "CodeSHA256 ({}) is different from current CodeSHA256 in $LATEST ({}). Please try again with the CodeSHA256 in $LATEST.",
                 publication.code_sha256.as_deref().unwrap_or_default(),
@@ -79,7 +79,7 @@ fn is_same(version: &Revision, latest: &Revision) -> bool {
     version.code_sha256 == latest.code_sha256 && config == *latest.config
 }
 
-pub(super) async fn publish(
+pub(in crate::control) async fn publish(
     State(plane): State<Arc<ControlPlane>>,
     Path(name): Path<String>,
     body: Bytes,
@@ -97,7 +97,7 @@ pub(super) async fn publish(
     Ok((StatusCode::CREATED, Json(configuration)))
 }
 
-pub(super) async fn list(
+pub(in crate::control) async fn list(
     State(plane): State<Arc<ControlPlane>>,
     Path(name): Path<String>,
 ) -> Result<Json<Value>, AwsError> {
@@ -110,7 +110,7 @@ pub(super) async fn list(
     Ok(Json(json!({"Versions": versions})))
 }
 
-pub(super) async fn delete(
+pub(in crate::control) async fn delete(
     State(plane): State<Arc<ControlPlane>>,
     Path(name): Path<String>,
     Query(query): Query<Qualifier>,
@@ -128,7 +128,7 @@ pub(super) async fn delete(
         Some(version) => {
             let number: u64 =
                 version.parse().map_err(|_| AwsError::invalid(format!("{version} is not a version")))?;
-            let uses = |alias: &super::model::Alias| {
+            let uses = |alias: &crate::control::catalog::record::Alias| {
                 let additional = alias.additional.as_ref().is_some_and(|(other, _)| other == version);
                 alias.version == version || additional
             };

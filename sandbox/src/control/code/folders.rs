@@ -11,9 +11,9 @@ use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 
-use super::catalog::Catalog;
-use super::model::{LATEST, Record, Revision, new_revision_id};
 use crate::config::{Architecture, FileError, FunctionConfig, FunctionFile, InitializationType, load_folder};
+use crate::control::catalog::Catalog;
+use crate::control::catalog::record::{LATEST, Record, Revision, new_revision_id};
 use crate::fleet::FleetError;
 
 /// Why functions cannot be loaded.
@@ -27,19 +27,19 @@ pub enum FolderError {
     File(#[from] FileError),
 }
 
-/// What every function loaded from a folder gets besides its own settings.
+/// Settings for all functions that are loaded from folders.
 #[derive(Clone, Debug, Default)]
 pub struct Folders {
     /// Layers of every function, before its own.
     pub layers: Vec<PathBuf>,
 }
 
-/// A function from a folder, and how many environments it wants ready ahead of invocations.
-pub(super) type Loaded = (Record, u32);
+/// A function from a folder, and its provisioned concurrency.
+pub(in crate::control) type Loaded = (Record, u32);
 
 impl Folders {
     /// The functions in `folder`: itself, if it has a `function.toml`, else its sub-folders that have one.
-    pub(super) fn load(
+    pub(in crate::control) fn load(
         &self,
         folder: &Path,
         region: &str,
@@ -56,11 +56,11 @@ impl Folders {
         let mut records = Vec::new();
         for candidate in candidates {
             if let Some(file) = load_folder(&candidate)? {
-                let wanted = match file.initialization_type {
+                let requested = match file.initialization_type {
                     InitializationType::ProvisionedConcurrency => file.provisioned_concurrency.max(1),
                     _ => 0,
                 };
-                records.push((self.record(&candidate, file, region, catalog), wanted));
+                records.push((self.record(&candidate, file, region, catalog), requested));
             }
         }
         Ok(records)
@@ -83,13 +83,13 @@ impl Folders {
             handler: file.handler,
             memory_mb: file.memory_mb,
             timeout: Duration::from_secs(file.timeout_s.into()),
-            architecture: file.architecture.unwrap_or_else(Architecture::host),
+            architecture: file.architecture.unwrap_or_else(Architecture::current),
             environment: file.environment,
             layers: layers.collect(),
             code,
             command,
             log_format: file.log_format,
-            // Provisioned environments are the fleet's to start; those started beyond them are on demand.
+            // The fleet starts provisioned environments; additional ones are on demand.
             initialization_type: match file.initialization_type {
                 InitializationType::ProvisionedConcurrency => InitializationType::OnDemand,
                 other => other,
@@ -115,9 +115,9 @@ impl Folders {
     }
 }
 
-/// Base64 of a SHA-256 over names and contents of all files, and their total size in bytes. Real Lambda hashes
+/// Base64 of a SHA-256 over names and contents of all files, and their total size in bytes. Lambda hashes
 /// the uploaded zip; a folder has none. Unreadable files are left out.
-pub(super) fn fingerprint(folder: &Path) -> (String, u64) {
+pub(in crate::control) fn fingerprint(folder: &Path) -> (String, u64) {
     let mut files = Vec::new();
     collect(folder, &mut files);
     files.sort();
