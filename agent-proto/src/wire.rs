@@ -98,7 +98,7 @@ pub struct Invocations {
     pub descriptors: ::prost::alloc::vec::Vec<u32>,
     #[prost(uint64, repeated, tag = "17")]
     pub tmp_used_kib: ::prost::alloc::vec::Vec<u64>,
-    /// Work counters, one column each, in the order of `tailor_sizing::invocation::Work`.
+    /// Work counters, one column each, in the order of `tailor_sizing::telemetry::invocation::Work`.
     #[prost(message, repeated, tag = "18")]
     pub work: ::prost::alloc::vec::Vec<Column>,
 }
@@ -156,7 +156,7 @@ pub struct Ack {
         ::prost::alloc::string::String,
     >,
 }
-/// A stored rollup: `tailor_sizing::rollup::Rollup`, written so that equal rollups are equal bytes.
+/// A stored rollup: `tailor_sizing::telemetry::rollup::Rollup`, written so that equal rollups are equal bytes.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Rollup {
     /// invocations, errors, timeouts, out_of_memory, cold_starts, estimated, billed_ms, init_us, first_at_us,

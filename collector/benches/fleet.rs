@@ -15,9 +15,9 @@ use tailor_collector::clock::now_us;
 use tailor_collector::report::{self, table};
 use tailor_collector::store::sqlite::SqliteStore;
 use tailor_collector::store::{Delivery, HOUR_US, Store, Tenant, Window};
-use tailor_sizing::choice::Strategy;
-use tailor_sizing::prices::PriceTable;
-use tailor_sizing::rollup::Rollup;
+use tailor_sizing::advice::strategy::Strategy;
+use tailor_sizing::pricing::prices::PriceTable;
+use tailor_sizing::telemetry::rollup::Rollup;
 
 const FUNCTIONS: u64 = 1_000;
 const HOURS: u64 = 24;

@@ -11,8 +11,8 @@ use http::request::Parts;
 use http::{HeaderValue, header};
 use serde::{Deserialize, Serialize};
 
-use tailor_sizing::choice::Strategy;
-use tailor_sizing::invocation::Outcome;
+use tailor_sizing::advice::strategy::Strategy;
+use tailor_sizing::telemetry::invocation::Outcome;
 use tailor_sizing::units::Megabytes;
 
 use crate::clock::now_us;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use agent_proto::batch::{Environment, EnvironmentId, Overhead};
 use nix::sys::resource::{UsageWho, getrusage};
-use tailor_sizing::rollup::Rollup;
+use tailor_sizing::telemetry::rollup::Rollup;
 
 use crate::ledger::Ledger;
 use crate::outbox::{Outbox, Sealed};
@@ -298,7 +298,7 @@ impl Agent {
         self.outbox.lost_mut().undecodable_records += self.ledger.take_stale();
     }
 
-    fn keep(&mut self, invocations: Vec<tailor_sizing::invocation::Invocation>) {
+    fn keep(&mut self, invocations: Vec<tailor_sizing::telemetry::invocation::Invocation>) {
         for invocation in &invocations {
             self.totals.record(invocation);
             self.lines.extend(self.teller.finished(invocation, self.outbox.environment_mut()));

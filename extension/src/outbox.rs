@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use agent_proto::batch::{Batch, Environment, Hint, Lost, Overhead};
-use tailor_sizing::invocation::Invocation;
+use tailor_sizing::telemetry::invocation::Invocation;
 use tokio::time::Instant;
 
 /// Most bytes of invocations waiting. An extension's memory is the function's memory.
@@ -161,7 +161,7 @@ impl Outbox {
 pub(crate) mod tests {
     use super::*;
     use agent_proto::batch::EnvironmentId;
-    use tailor_sizing::invocation::RequestId;
+    use tailor_sizing::telemetry::invocation::RequestId;
     use tailor_sizing::units::{Architecture, Megabytes};
 
     /// That of a function like many.

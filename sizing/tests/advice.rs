@@ -11,15 +11,15 @@ mod common;
 use common::{advice_of, evidence, rollup};
 use proptest::prelude::*;
 use proptest::strategy::Strategy as _;
+use tailor_sizing::advice::explain::explain;
+use tailor_sizing::advice::hints::HintCode;
+use tailor_sizing::advice::strategy::Strategy;
 use tailor_sizing::advice::{Advice, ConfidenceLevel, FunctionEvidence, Verdict, advise};
-use tailor_sizing::choice::Strategy;
-use tailor_sizing::enforcement::Enforcement;
-use tailor_sizing::explain::explain;
-use tailor_sizing::hints::HintCode;
-use tailor_sizing::invocation::{Invocation, Outcome, Work};
-use tailor_sizing::money::PicoDollars;
-use tailor_sizing::prices::PriceTable;
-use tailor_sizing::rollup::Rollup;
+use tailor_sizing::model::enforcement::Enforcement;
+use tailor_sizing::pricing::money::PicoDollars;
+use tailor_sizing::pricing::prices::PriceTable;
+use tailor_sizing::telemetry::invocation::{Invocation, Outcome, Work};
+use tailor_sizing::telemetry::rollup::Rollup;
 use tailor_sizing::units::{Architecture, Megabytes};
 
 fn advice_with(memory: u32, rollup: Rollup, strategy: Strategy) -> Advice {

@@ -12,11 +12,11 @@ use common::{advice_of, evidence, invocation, rollup, rollup_of};
 use proptest::prelude::*;
 use proptest::strategy::Strategy as _;
 use tailor_sizing::advice::FunctionEvidence;
-use tailor_sizing::choice::Strategy;
-use tailor_sizing::hints::{Hint, HintCode};
-use tailor_sizing::invocation::{Invocation, Outcome, Work};
-use tailor_sizing::money::PicoDollars;
-use tailor_sizing::rollup::Rollup;
+use tailor_sizing::advice::hints::{Hint, HintCode};
+use tailor_sizing::advice::strategy::Strategy;
+use tailor_sizing::pricing::money::PicoDollars;
+use tailor_sizing::telemetry::invocation::{Invocation, Outcome, Work};
+use tailor_sizing::telemetry::rollup::Rollup;
 use tailor_sizing::units::{Architecture, Megabytes};
 
 fn hints(evidence: &FunctionEvidence<'_>) -> Vec<Hint> {

@@ -15,7 +15,7 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
 use agent_proto::BATCHES_PATH;
-use tailor_sizing::prices::PriceTable;
+use tailor_sizing::pricing::prices::PriceTable;
 
 use crate::ingest::{self, Intake};
 use crate::keys::KeyRing;

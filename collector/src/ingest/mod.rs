@@ -18,7 +18,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use agent_proto::CONTENT_TYPE;
 use agent_proto::batch::{Batch, encode_ack};
 use agent_proto::limits::MAX_BATCH_BYTES;
-use tailor_sizing::rollup::Rollup;
+use tailor_sizing::telemetry::rollup::Rollup;
 
 use crate::clock::now_us;
 use crate::http::App;

@@ -7,14 +7,14 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use tailor_sizing::advice::strategy::Strategy;
 use tailor_sizing::advice::{Advice, AdviceError, FunctionEvidence, Verdict, advise};
-use tailor_sizing::bill::Usage;
-use tailor_sizing::choice::Strategy;
-use tailor_sizing::enforcement::Enforcement;
-use tailor_sizing::histogram::LogHistogram;
-use tailor_sizing::money::PicoDollars;
-use tailor_sizing::prices::PriceTable;
-use tailor_sizing::rollup::Rollup;
+use tailor_sizing::model::enforcement::Enforcement;
+use tailor_sizing::pricing::bill::Usage;
+use tailor_sizing::pricing::money::PicoDollars;
+use tailor_sizing::pricing::prices::PriceTable;
+use tailor_sizing::telemetry::histogram::LogHistogram;
+use tailor_sizing::telemetry::rollup::Rollup;
 use tailor_sizing::units::{Architecture, Megabytes};
 
 use crate::store::{EnvironmentState, FunctionKey, Series, Store, StoreError, Tenant, Window};
@@ -341,7 +341,7 @@ fn report(
         })
         .collect();
 
-    let work = |of: fn(&tailor_sizing::invocation::Work) -> u64| {
+    let work = |of: fn(&tailor_sizing::telemetry::invocation::Work) -> u64| {
         (of(&whole.warm.work) + of(&whole.cold.work)) / 1_000
     };
     let measured_ms = (whole.warm.wall_us + whole.cold.wall_us) / 1_000;

@@ -3,9 +3,9 @@
 use comfy_table::{Attribute, Cell, CellAlignment, Color, Table, presets};
 use serde::{Deserialize, Serialize};
 
+use tailor_sizing::advice::hints::Hint;
 use tailor_sizing::advice::{CurvePoint, Verdict};
-use tailor_sizing::hints::Hint;
-use tailor_sizing::money::PicoDollars;
+use tailor_sizing::pricing::money::PicoDollars;
 
 use super::units::{change, count, duration, duration_of, hint_code, instant, share, shorten};
 use super::{FleetReport, FunctionReport};

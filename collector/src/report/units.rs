@@ -1,6 +1,6 @@
 //! Numbers as people read them. Three significant digits at most: the rest is in the JSON.
 
-use tailor_sizing::hints::HintCode;
+use tailor_sizing::advice::hints::HintCode;
 use time::OffsetDateTime;
 use time::macros::format_description;
 

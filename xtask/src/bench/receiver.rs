@@ -12,7 +12,7 @@ use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::post;
-use tailor_sizing::invocation::Invocation;
+use tailor_sizing::telemetry::invocation::Invocation;
 
 /// Invocations by environment and batch: a batch that comes again takes its own place.
 type Batches = BTreeMap<(EnvironmentId, u64), (String, u32, Vec<Invocation>)>;

@@ -9,7 +9,7 @@ use std::str::FromStr;
 use rusqlite::{Connection, Row, Transaction, TransactionBehavior, params};
 
 use agent_proto::rollup;
-use tailor_sizing::rollup::Rollup;
+use tailor_sizing::telemetry::rollup::Rollup;
 use tailor_sizing::units::{Architecture, Megabytes};
 
 use super::write::insert_rollup;

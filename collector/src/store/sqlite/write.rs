@@ -11,7 +11,7 @@ use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 use tokio::sync::{mpsc, oneshot};
 
 use agent_proto::rollup;
-use tailor_sizing::rollup::Rollup;
+use tailor_sizing::telemetry::rollup::Rollup;
 
 use super::compact::{self, Piles};
 use super::to_sql;
