@@ -55,7 +55,7 @@ fn memory_underprovisioned() {
     let mut killed = rollup(512, 30_000, 30_000, 100);
     killed.record(&Invocation { outcome: Outcome::OutOfMemory, ..invocation(512, 1_000, 0, 100) });
     let hint = self::hint(&one(512, killed), HintCode::MemoryUnderprovisioned).unwrap();
-    assert!(hint.evidence.contains("killed for memory once"), "{}", hint.evidence);
+    assert!(hint.evidence.contains("one out-of-memory kill"), "{}", hint.evidence);
 }
 
 #[test]
@@ -72,7 +72,7 @@ fn memory_pressure() {
     let roomy = rollup(1_024, 50_000, 10_000, 600);
     let both = [(Megabytes(512), tight.clone()), (Megabytes(1_024), roomy)];
     assert!(saves(&hint(&both, HintCode::MemoryPressure).unwrap()));
-    assert_eq!(hint(&one(512, tight), HintCode::MemoryPressure), None, "one size cannot tell");
+    assert_eq!(hint(&one(512, tight), HintCode::MemoryPressure), None, "one size alone gives no comparison");
     let reloading = rollup_of(|vary| {
         let mut invocation = invocation(512, vary(50_000), 10_000, 480);
         invocation.work = invocation.work.map(|work| Work { major_faults: 40, ..work });

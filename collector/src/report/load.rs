@@ -129,7 +129,7 @@ async fn enforcement(store: &dyn Store, tenant: &Tenant, window: Window) -> Resu
             }
         }
         enforcement = Enforcement::of(witnesses.into_iter().map(|((_, memory), rollup)| (memory, rollup)));
-        if enforcement.is_settled() {
+        if enforcement.is_decided() {
             break;
         }
     }

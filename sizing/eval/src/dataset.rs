@@ -16,7 +16,7 @@ use tailor_sizing::units::Megabytes;
 /// Warm invocations by function and size in MB.
 pub type Measured = BTreeMap<String, BTreeMap<u32, Vec<Invocation>>>;
 
-/// Fewer invocations of a half say nothing.
+/// A half with fewer invocations is not scored.
 const MIN_TELEMETRY: usize = 2;
 
 /// Duration and billed time (µs and ms), peak memory in KiB, counters.
@@ -88,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_saved_is_read_again() {
+    fn saved_measurements_are_read_back() {
         let invocation = |duration_us: u64| Invocation {
             outcome: Outcome::Success,
             duration_us,

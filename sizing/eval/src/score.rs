@@ -20,7 +20,7 @@ use tailor_sizing::units::Megabytes;
 /// Weights of cost at which choices are scored.
 pub const WEIGHTS: [f64; 3] = [0.75, 0.5, 0.25];
 
-/// The weight regret is told for.
+/// The weight that regret is reported for.
 const REGRET_WEIGHT: f64 = 0.5;
 
 /// One function measured at several sizes.
@@ -39,7 +39,7 @@ pub struct SizeCase {
     pub memory: Megabytes,
     /// What the predictor may see when this is the base.
     pub telemetry: Rollup,
-    /// Mean duration of other invocations, ms: what it must tell.
+    /// Mean duration of other invocations, ms: the value to predict.
     pub truth_ms: f64,
 }
 
@@ -138,14 +138,14 @@ struct Tally {
 
 impl Tally {
     /// Predicts a case from one of its sizes, and chooses from the predictions as advice does: the measured size
-    /// is believed as far as the model believes it.
+    /// has the weight that the model gives it.
     fn predict(&mut self, case: &Case, base: Megabytes, rates: &Rates, enforcement: Enforcement) {
         let Some(seen) = case.sizes.iter().find(|size| size.memory == base) else { return };
         let Some(model) = Model::fit(&[(base, seen.telemetry.clone())], enforcement) else { return };
-        let mut believed = Vec::with_capacity(case.sizes.len());
+        let mut assumed = Vec::with_capacity(case.sizes.len());
         for size in &case.sizes {
             let prediction = model.predict(size.memory);
-            believed.push(prediction.mean_ms);
+            assumed.push(prediction.mean_ms);
             if size.memory == base {
                 continue;
             }
@@ -154,34 +154,34 @@ impl Tally {
             self.within_80.push(within(prediction.interval_80));
             self.within_95.push(within(prediction.interval_95));
         }
-        self.choose(case, &believed, rates);
+        self.choose(case, &assumed, rates);
     }
 
-    /// Takes the telemetry of every size at its word.
+    /// Uses the measured mean of every size instead of a prediction.
     fn measure(&mut self, case: &Case, rates: &Rates) {
-        let mut believed = Vec::with_capacity(case.sizes.len());
+        let mut assumed = Vec::with_capacity(case.sizes.len());
         for size in &case.sizes {
             let Some(profile) = Profile::of(size.memory, &size.telemetry, Kernel::default()) else { return };
             self.error(size, profile.wall_ms);
-            believed.push(profile.wall_ms);
+            assumed.push(profile.wall_ms);
         }
-        self.choose(case, &believed, rates);
+        self.choose(case, &assumed, rates);
     }
 
-    fn error(&mut self, size: &SizeCase, told_ms: f64) {
-        let error = relative_error(told_ms, size.truth_ms);
+    fn error(&mut self, size: &SizeCase, predicted_ms: f64) {
+        let error = relative_error(predicted_ms, size.truth_ms);
         self.errors.push(error);
         self.by_target.entry(size.memory.0).or_default().push(error);
     }
 
-    /// Chooses by believed durations and ranks the choice by true ones.
-    fn choose(&mut self, case: &Case, believed: &[f64], rates: &Rates) {
+    /// Chooses by assumed durations and ranks the choice by measured ones.
+    fn choose(&mut self, case: &Case, assumed: &[f64], rates: &Rates) {
         let truths = case.sizes.iter().map(|size| size.truth_ms);
         for weight in WEIGHTS {
             let strategy = Strategy::Balanced { weight };
-            let told = objectives(&candidates(case, believed.iter().copied(), rates), strategy);
+            let predicted = objectives(&candidates(case, assumed.iter().copied(), rates), strategy);
             let real = objectives(&candidates(case, truths.clone(), rates), strategy);
-            let Some(chosen) = position_of_least(&told) else { continue };
+            let Some(chosen) = position_of_least(&predicted) else { continue };
             let best = real.iter().copied().fold(f64::INFINITY, f64::min);
             let rank = real.iter().filter(|&&score| score < real[chosen] - 1e-12).count();
             self.ranks.entry(weight.to_string()).or_default().push(rank);
@@ -229,8 +229,8 @@ fn candidates(case: &Case, durations: impl Iterator<Item = f64>, rates: &Rates) 
 }
 
 /// In percent.
-fn relative_error(told: f64, truth: f64) -> f64 {
-    100.0 * (told / truth - 1.0).abs()
+fn relative_error(predicted: f64, truth: f64) -> f64 {
+    100.0 * (predicted / truth - 1.0).abs()
 }
 
 fn position_of_least(scores: &[f64]) -> Option<usize> {
@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn a_function_that_only_waits_is_told_without_error() {
+    fn a_function_that_only_waits_is_predicted_without_error() {
         let rates = PriceTable::embedded().rates("us-east-1", Architecture::X86_64).unwrap();
         let report = score(&[waiting("a"), waiting("b")], &[], &rates);
         assert_eq!(report.functions, 2);

@@ -1,4 +1,4 @@
-//! The model's promises on the sample functions, so that a change that breaks one is seen.
+//! Limits on the model's errors on the sample functions, so that a change that breaks one fails.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use tailor_sizing_eval::dataset;
 use tailor_sizing_eval::score::{Case, enforcement, score};
 
 #[test]
-fn predictions_from_one_size_are_as_good_as_promised() {
+fn predictions_from_one_size_are_within_the_documented_error() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/throttled-functions");
     let cases = tailor_sizing_eval::throttled::read(&folder).unwrap();
     assert_eq!(cases.len(), 41);
@@ -27,7 +27,7 @@ fn predictions_from_one_size_are_as_good_as_promised() {
 
 /// The saved run of `cargo xtask bench sizing`: another kernel, telemetry of the extension itself.
 #[test]
-fn functions_of_the_sandbox_are_predicted_as_well_as_told() {
+fn functions_of_the_sandbox_are_predicted_within_the_documented_error() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/sandbox-functions.json");
     let measured = dataset::from_json(&std::fs::read_to_string(path).unwrap()).unwrap();
     let cases: Vec<Case> = measured.iter().filter_map(|(name, sizes)| dataset::case(name, sizes)).collect();
@@ -41,7 +41,7 @@ fn functions_of_the_sandbox_are_predicted_as_well_as_told() {
         let (in_80, in_95) = (score.coverage_80.unwrap(), score.coverage_95.unwrap());
         assert!((70.0..88.0).contains(&in_80) && in_95 >= 88.0, "from {base} MB: {in_80:.1}, {in_95:.1}");
     }
-    // The two hosts are told apart by their functions alone.
+    // The functions alone identify the kernels of the two hosts.
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/throttled-functions");
     let others = tailor_sizing_eval::throttled::read(&folder).unwrap();
     for base in [256, 512].map(Megabytes) {

@@ -23,7 +23,7 @@ const CERTAIN_GAIN: f64 = 0.10;
 /// Warm invocations below which only memory safety is acted on.
 const MIN_EVIDENCE: u64 = 5;
 
-/// A shorter span says nothing of a month.
+/// A shorter span is not extrapolated to a month.
 const MIN_SPAN_US: u64 = 3_600_000_000;
 
 /// A month, for "per month": AWS's own 730 hours.
@@ -33,7 +33,7 @@ const MONTH_US: f64 = 730.0 * 3_600e6;
 /// smooth between the curve's samples, so the pass cannot miss the best by more than this.
 const COARSE_MB: usize = 16;
 
-/// Invocations and relative half-width of the interval that high and medium confidence ask for.
+/// Invocations and relative half-width of the interval that high and medium confidence require.
 const HIGH: (u64, f64) = (200, 15.0);
 const MEDIUM: (u64, f64) = (50, 30.0);
 
@@ -173,7 +173,7 @@ impl<'a> Analysis<'a> {
         match verdict {
             Verdict::Change => format!("{best} is better than {current} by {gain:.0} % of the objective"),
             Verdict::RaiseForMemory => format!(
-                "{current} is below the floor of {}: up to {:.0} MB were in use",
+                "{current} is below the memory floor of {}: up to {:.0} MB were in use",
                 self.floor.memory, self.floor.peak_mb
             ),
             Verdict::AlreadyBest => {
@@ -181,14 +181,14 @@ impl<'a> Analysis<'a> {
             }
             Verdict::TooUncertain => {
                 format!(
-                    "{best} may be better by {gain:.0} %, but the prediction is not sure enough for so little"
+                    "{best} may be better by {gain:.0} %, but the prediction is too uncertain for a gain this small"
                 )
             }
             Verdict::TooLittleEvidence => {
                 format!("fewer than {MIN_EVIDENCE} warm invocations were measured")
             }
             Verdict::NoCpuTelemetry => {
-                "CPU time was not measured and only one size was seen: another size would be a guess"
+                "CPU time was not measured and only one size was seen: a prediction would be a guess"
                     .to_owned()
             }
         }
@@ -309,10 +309,10 @@ pub(crate) fn change_percent(new: f64, old: f64) -> f64 {
     if old > 0.0 { 100.0 * (new / old - 1.0) } else { 0.0 }
 }
 
-/// What is to be said of the size chosen for a service level.
+/// The reason for the size chosen for a latency target.
 fn service_level(best: Candidate, percentile: f64, target_ms: f64) -> String {
     let (memory, expected_ms) = (best.memory, best.quantile_ms);
-    // Of a tenth as a floating number remain dust.
+    // Rounded, because a percentage such as 99.9 is not exact in binary.
     let percentile = (percentile * 1e4).round() / 1e4;
     if expected_ms <= target_ms {
         format!(
@@ -320,8 +320,7 @@ fn service_level(best: Candidate, percentile: f64, target_ms: f64) -> String {
         )
     } else {
         format!(
-            "no size is predicted to keep p{percentile} within {target_ms} ms: {memory} comes as near as is worth its \
-             price, {expected_ms:.1} ms"
+            "no size is predicted to keep p{percentile} within {target_ms} ms: {memory} is the cheapest of the sizes that come closest: {expected_ms:.1} ms"
         )
     }
 }

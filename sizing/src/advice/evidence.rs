@@ -20,7 +20,7 @@ pub struct FunctionEvidence<'a> {
     pub timeout_ms: Option<u64>,
     /// Execution environments behind the evidence.
     pub environments: u64,
-    /// What the whole fleet says of the kernel it runs on.
+    /// How the fleet's kernel enforces the CPU quota, inferred from all its functions.
     pub enforcement: Enforcement,
     /// What was measured of the same code, one rollup per size.
     pub sizes: &'a [(Megabytes, Rollup)],
@@ -33,9 +33,11 @@ pub enum AdviceError {
     #[error(transparent)]
     Price(#[from] PriceError),
     /// The function runs on instances that are billed as such.
-    #[error("on managed instances neither cost nor memory size belong to an invocation: none is advised")]
+    #[error(
+        "no advice for managed instances: cost and memory size belong to the instance, not to an invocation"
+    )]
     ManagedInstances,
     /// No invocation with a duration was seen at any size.
-    #[error("no invocation was measured yet: invoke the function and ask again")]
+    #[error("no invocation was measured yet: invoke the function and try again")]
     NoEvidence,
 }

@@ -51,7 +51,7 @@ pub struct MeasuredSize {
     pub wall_ms: f64,
     /// CPU time of all threads; `None` when it was not measured, as for the next two.
     pub busy_ms: Option<f64>,
-    /// Wall time lost for want of CPU.
+    /// Wall time lost for lack of CPU.
     pub starved_ms: Option<f64>,
     /// Wall time with nothing to run.
     pub idle_ms: Option<f64>,

@@ -11,7 +11,7 @@ use crate::units::Megabytes;
 /// A recommended size and everything behind it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Advice {
-    /// The recommended size; the current one when staying put.
+    /// The recommended size; the current one when no change is recommended.
     #[serde(rename = "memory_mb")]
     pub memory: Megabytes,
     /// The size configured now.
@@ -21,23 +21,23 @@ pub struct Advice {
     pub cost_change_percent: f64,
     /// Expected change of the mean duration of a warm invocation; negative is faster.
     pub duration_change_percent: f64,
-    /// Expected saving; zero when staying put.
+    /// Expected saving; zero when no change is recommended.
     pub saving: Saving,
     /// The smallest size judged safe from running out of memory.
     pub floor: MemoryFloor,
     /// Whether to change, and if not, why not.
     pub verdict: Verdict,
-    /// The verdict for people, a sentence each.
+    /// The reasons for the verdict, one sentence each.
     pub reasons: Vec<String>,
-    /// What else the measurements say.
+    /// Findings from the measurements.
     pub hints: Vec<Hint>,
-    /// How far to believe it.
+    /// How reliable it is.
     pub confidence: Confidence,
-    /// What is expected at sizes worth showing, rising; each observed or predicted.
+    /// The expected values at a selection of sizes, in rising order.
     pub curve: Vec<CurvePoint>,
 }
 
-/// Whether a change is worth it.
+/// Whether a change is recommended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Verdict {
@@ -68,10 +68,10 @@ pub struct Saving {
     pub per_month_interval_80: Option<[PicoDollars; 2]>,
 }
 
-/// How far to believe the advice.
+/// How reliable the advice is.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Confidence {
-    /// In one word.
+    /// The level.
     pub level: ConfidenceLevel,
     /// Warm invocations measured, all sizes together.
     pub invocations: u64,
@@ -85,7 +85,7 @@ pub struct Confidence {
     pub duration_within_percent: f64,
 }
 
-/// Confidence in one word.
+/// The level of confidence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ConfidenceLevel {

@@ -15,7 +15,7 @@ const SAME_COST: f64 = 0.01;
 /// Sizes whose duration is within this share of the least are equally fast: the cheapest is chosen.
 const SAME_SPEED: f64 = 0.02;
 
-/// What the owner of a function wants from its size.
+/// The optimization goal.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "strategy", rename_all = "snake_case")]
 pub enum Strategy {
@@ -93,7 +93,7 @@ pub fn choose(candidates: &[Candidate], strategy: Strategy) -> Option<Candidate>
             .map(|(candidate, _)| *candidate)
     };
     match strategy {
-        // Where none meets the target, the last per cents of speed are not worth any price.
+        // If none meets the target, a price for the last percent of speed is not justified.
         Strategy::Slo { target_ms, .. }
             if candidates.iter().all(|candidate| candidate.quantile_ms > target_ms) =>
         {
@@ -133,9 +133,17 @@ mod tests {
     }
 
     #[test]
-    fn each_strategy_means_what_it_says() {
-        assert_eq!(chosen(Strategy::Cost), 512, "ten times slower for half a percent is no bargain");
-        assert_eq!(chosen(Strategy::Speed), 1_024, "three times dearer for one percent is none either");
+    fn each_strategy_chooses_its_optimum() {
+        assert_eq!(
+            chosen(Strategy::Cost),
+            512,
+            "half a percent less cost does not justify ten times the duration"
+        );
+        assert_eq!(
+            chosen(Strategy::Speed),
+            1_024,
+            "one percent less duration does not justify three times the cost"
+        );
         assert_eq!(chosen(Strategy::default()), 1_024);
         assert_eq!(chosen(Strategy::Slo { quantile: 0.95, target_ms: 60.0 }), 512);
         assert_eq!(chosen(Strategy::Slo { quantile: 0.95, target_ms: 24.5 }), 1_024);
@@ -144,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn absurd_numbers_do_not_panic() {
+    fn invalid_numbers_do_not_panic() {
         let odd = |x: f64| Candidate { memory: Megabytes(0), mean_ms: x, quantile_ms: x, cost: x };
         let odd = [odd(f64::NAN), odd(0.0), odd(f64::INFINITY), odd(-1.0)];
         for strategy in [

@@ -1,12 +1,12 @@
-//! The replay: how long an invocation's work takes under the CPU quota of a memory size.
+//! Simulation of the kernel's CFS quota: how long an invocation's work takes at a memory size.
 //!
 //! Lambda gives a size `share = memory / 1769` vCPU through the kernel's CFS bandwidth control: every period
 //! of 20 ms brings `20 ms × share` of run time (pwrdrvr/lambda-throttling, 2025), and who has used it up
-//! waits for the next. A ticking kernel looks at the quota only when a thread blocks and at its timer tick,
+//! waits for the next. A tick-based kernel checks the quota only when a thread blocks and at its timer tick,
 //! every 4 ms, so a burst may overrun its quota by up to a tick and pays it back in the periods after, unless
-//! it has ended by then (arXiv 2506.01283, on overallocation by scheduling granularity); a prompt one stops it
+//! it has ended by then (arXiv 2506.01283, on overallocation by scheduling granularity); a high-resolution one stops it
 //! at once. Duration is therefore not `idle + work / share`: a short burst is not slowed at all, and a longer
-//! one in jumps. The replay follows periods, ticks and debts. What an invocation's work is comes from
+//! one in jumps. The simulation follows periods, ticks and debts. What an invocation's work is comes from
 //! [`crate::model::hypotheses`], which kernel it ran on from [`crate::model::enforcement`].
 
 use crate::units::Megabytes;
@@ -14,27 +14,27 @@ use crate::units::Megabytes;
 /// Period of the kernel's bandwidth control on Lambda, ms.
 pub const PERIOD_MS: f64 = 20.0;
 
-/// Timer tick of a ticking kernel, ms (250 Hz).
+/// Timer tick of a tick-based kernel, ms (250 Hz).
 const TICK_MS: f64 = 4.0;
 
 /// Run time a CPU takes from the pool at once, ms (`sched_cfs_bandwidth_slice_us`).
 const SLICE_MS: f64 = 5.0;
 
-/// Bursts replayed in all, at several moments at which an invocation may begin, and the fewest such moments:
+/// Bursts simulated in all, at several moments at which an invocation may begin, and the fewest such moments:
 /// many bursts average over their own moments.
-const REPLAYED: f64 = 24.0;
+const SIMULATED_BURSTS: f64 = 24.0;
 const MIN_PHASES: f64 = 6.0;
 
 /// Steps of the golden ratio spread the tick's offset evenly over the phases.
 const GOLDEN: f64 = 0.618_034;
 
-/// Bursts followed one by one; of a chattier invocation this many are replayed and scaled up.
+/// Bursts followed one by one; of an invocation with more bursts, this many are simulated and scaled up.
 const MAX_BURSTS: f64 = 16.0;
 
 /// Periods of a long burst that are followed at its end; those before are all alike and skipped at once.
 const LAST_PERIODS: f64 = 4.0;
 
-/// A burst of more periods than this is replayed with this many, and the rest counted: they are all alike.
+/// A burst of more periods than this is simulated with this many, and the rest counted: they are all alike.
 const MAX_PERIODS: f64 = 16.0;
 
 /// Less time than this is none, ms.
@@ -70,7 +70,7 @@ pub enum Kernel {
 pub struct WorkShape {
     /// CPU time where nothing is throttled, ms.
     pub busy_ms: f64,
-    /// Wall time in which nothing wanted to run, ms.
+    /// Wall time in which no thread was ready to run, ms.
     pub idle_ms: f64,
     /// Bursts of CPU the work comes in, with the idle time spread between them; at least 1.
     pub bursts: f64,
@@ -115,12 +115,12 @@ impl WorkShape {
             kernel,
         };
         let (mut sum, mut square) = (0.0, 0.0);
-        let phases = (REPLAYED / bursts).ceil().max(MIN_PHASES);
+        let phases = (SIMULATED_BURSTS / bursts).ceil().max(MIN_PHASES);
         let mut phase = 0.0;
         while phase < phases {
-            let replayed = burst.repeat(bursts, phase, phases);
-            sum += replayed;
-            square += replayed * replayed;
+            let simulated = burst.repeat(bursts, phase, phases);
+            sum += simulated;
+            square += simulated * simulated;
             phase += 1.0;
         }
         let mean = sum / phases;
@@ -236,7 +236,7 @@ impl Cpu {
     }
 
     /// Lets `gap` ms pass without work. Of the refills at most one quota is kept, and a debt stays until the
-    /// next burst: the kernel settles it when a thread wants to run, and not while all sleep.
+    /// next burst: the kernel settles it when a thread is ready to run, and not while all sleep.
     fn sleep(&mut self, gap: f64) {
         self.elapsed += gap;
         self.to_tick = TICK_MS - (gap - self.to_tick).rem_euclid(TICK_MS);
@@ -260,7 +260,7 @@ impl Cpu {
     fn wait_for_quota(&mut self) -> f64 {
         let refills = ((-self.mine / self.quota_ms).floor() + 1.0).max(1.0);
         let wait = self.to_period + (refills - 1.0) * PERIOD_MS;
-        // The kernel lends no more than it takes to be runnable again; the rest of the refill stays pooled.
+        // The kernel assigns only what makes the queue runnable again; the rest of the refill stays in the pool.
         self.pool = (self.mine + refills * self.quota_ms).clamp(0.0, self.quota_ms);
         self.mine = 0.0;
         self.elapsed += wait;
@@ -269,7 +269,7 @@ impl Cpu {
         refills * self.refill_ms
     }
 
-    /// Lets time pass, at most up to the next tick or refill; says which of them came.
+    /// Advances the time, at most to the next tick or refill, and returns which of them happened.
     fn pass(&mut self, time: f64) -> (bool, bool) {
         self.elapsed += time;
         self.to_tick -= time;
@@ -326,16 +326,17 @@ mod tests {
     }
 
     #[test]
-    fn a_prompt_kernel_lends_nothing() {
-        let prompt = |shape: WorkShape, memory| shape.wall_ms(Megabytes(memory), Kernel::HighResolution);
+    fn a_high_resolution_kernel_stops_a_burst_at_its_quota() {
+        let high_resolution =
+            |shape: WorkShape, memory| shape.wall_ms(Megabytes(memory), Kernel::HighResolution);
         // Measured: 34.6 ms of CPU took 118.7 ms at 512 MB and 228 to 235 at 256.
-        assert!((106.0..121.0).contains(&prompt(single(34.6, 0.0, 1.0), 512)));
-        assert!((220.0..240.0).contains(&prompt(single(34.6, 0.0, 1.0), 256)));
+        assert!((106.0..121.0).contains(&high_resolution(single(34.6, 0.0, 1.0), 512)));
+        assert!((220.0..240.0).contains(&high_resolution(single(34.6, 0.0, 1.0), 256)));
         // 3.8 ms at 256 MB, whose quota is 2.9 ms, take 19 at most and as much as they need at least.
         let burst = single(3.8, 0.0, 1.0);
-        assert!((8.0..19.0).contains(&prompt(burst, 256)));
+        assert!((8.0..19.0).contains(&high_resolution(burst, 256)));
         assert!(burst.wall_ms(Megabytes(256), Kernel::TickBased) < 8.0);
-        assert!((prompt(burst, 512) - 3.8).abs() < 0.5);
+        assert!((high_resolution(burst, 512) - 3.8).abs() < 0.5);
     }
 
     #[test]
@@ -360,8 +361,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn wall_is_never_less_than_work_allows(busy in 0.0f64..1e5, idle in 0.0f64..1e5, bursts in 0.0f64..1e5, parallel in 0.0f64..9.0, threaded in 0.0f64..=1.0, memory in 1u32..20_000, prompt: bool) {
-            let kernel = if prompt { Kernel::HighResolution } else { Kernel::TickBased };
+        fn wall_is_never_less_than_work_allows(busy in 0.0f64..1e5, idle in 0.0f64..1e5, bursts in 0.0f64..1e5, parallel in 0.0f64..9.0, threaded in 0.0f64..=1.0, memory in 1u32..20_000, high_resolution: bool) {
+            let kernel = if high_resolution { Kernel::HighResolution } else { Kernel::TickBased };
             let wall = WorkShape { busy_ms: busy, idle_ms: idle, bursts, parallel, threaded }.wall_ms(Megabytes(memory), kernel);
             prop_assert!(wall.is_finite() && wall >= idle * 0.999);
             prop_assert!(wall >= busy / parallel.max(1.0) * 0.999);

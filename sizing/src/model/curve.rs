@@ -1,6 +1,6 @@
 //! A model's predictions over all sizes, sampled once and read quickly.
 //!
-//! The replay costs microseconds and Lambda has ten thousand sizes: it is run at some forty of them, where
+//! The simulation costs microseconds and Lambda has ten thousand sizes: it is run at some forty of them, where
 //! the curve may bend, and read between them along straight lines in the logarithms of memory and duration.
 
 use crate::model::interval::Prediction;

@@ -1,10 +1,10 @@
 //! How the kernel of a fleet enforces the CPU quota.
 //!
-//! The scheduler's bandwidth control is the same everywhere, but not when it looks. A kernel without
+//! The scheduler's bandwidth control is the same everywhere, except for the moment at which it checks the quota. A kernel without
 //! high-resolution ticks finds a quota used up at its timer tick, every 4 ms, so that a burst a little longer
 //! than the quota is not slowed; one with them (`CONFIG_SCHED_HRTICK`) stops it at once. The difference is a
-//! factor of three in the duration of a burst of 4 ms at 256 MB, and no single function tells it from a
-//! neighbour's interference. All functions of a fleet together do: their kernel is the same.
+//! factor of three in the duration of a burst of 4 ms at 256 MB, and no single function distinguishes it from a
+//! neighbour's interference. All functions of a fleet together do, since they run on the same kernel.
 
 use crate::model::cfs_simulation::Kernel;
 use crate::model::hypotheses::{Tolerance, log_likelihood};
@@ -12,41 +12,41 @@ use crate::model::profile::Profile;
 use crate::telemetry::rollup::Rollup;
 use crate::units::Megabytes;
 
-/// How common prompt kernels are taken to be before anything is known. Public measurements of Lambda do not
-/// settle it (`maxday/lambda-perf`, first invocations by runtime): long ones are told better by a prompt kernel,
+/// Prior probability of a high-resolution kernel. Public measurements of Lambda do not
+/// settle it (`maxday/lambda-perf`, first invocations by runtime): a high-resolution kernel explains long ones better,
 /// but bursts of a few milliseconds beyond the quota were not slowed as one would slow them.
 const HIGH_RESOLUTION_PRIOR: f64 = 0.05;
 
-/// How exactly a replay tells a wall time from waits that are all taken as throttling: neighbours are in them.
+/// Accepted error of a simulated wall time when all waits count as throttling, which includes waits behind neighbours.
 const TOLERANCE: Tolerance = Tolerance { share: 0.07, ms: 0.3 };
 
-/// The most one profile may say, as a logarithm of odds: less than it takes to overturn what is common, since
-/// one function cannot tell throttling from a neighbour that comes and goes.
-const MAX_SAID: f64 = 2.5;
+/// Limit of the evidence from one profile, as a logarithm of odds: too little to overturn the prior, since
+/// one function cannot distinguish throttling from a temporary neighbour.
+const MAX_EVIDENCE_PER_PROFILE: f64 = 2.5;
 
-/// Evidence beyond which no further function is asked, as a logarithm of odds.
-const SETTLED: f64 = 30.0;
+/// Evidence at which no further function is read, as a logarithm of odds.
+const DECIDED: f64 = 30.0;
 
 /// A kernel less likely than this is left out of predictions.
-const MIN_LIKELY: f64 = 0.02;
+const MIN_PROBABILITY: f64 = 0.02;
 
-/// What a fleet's telemetry says of its kernel; by default nothing.
+/// The evidence of a fleet's telemetry about its kernel. The default is no evidence.
 ///
 /// Evidence adds up: the order of functions does not matter, and parts may be merged.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Enforcement {
-    /// Logarithm of how much likelier the telemetry is on a prompt kernel than on a ticking one.
+    /// Logarithm of how much likelier the telemetry is on a high-resolution kernel than on a tick-based one.
     evidence: f64,
 }
 
 impl Enforcement {
-    /// Reads all of a fleet's telemetry, each function at each of its sizes, until it is settled.
+    /// Reads a fleet's telemetry, each function at each of its sizes, until the evidence is decisive.
     #[must_use]
     pub fn of<'a>(telemetry: impl IntoIterator<Item = (Megabytes, &'a Rollup)>) -> Self {
         let mut enforcement = Self::default();
         for (memory, rollup) in telemetry {
             enforcement.observe(memory, rollup);
-            if enforcement.is_settled() {
+            if enforcement.is_decided() {
                 break;
             }
         }
@@ -55,7 +55,7 @@ impl Enforcement {
 
     /// Adds one function at one size.
     ///
-    /// Only functions of one thread speak: what several threads wait for is open to more readings.
+    /// Only functions of one thread count: the waits of several threads have more than one explanation.
     pub fn observe(&mut self, memory: Megabytes, rollup: &Rollup) {
         if memory.share() >= 1.0 {
             return;
@@ -64,23 +64,25 @@ impl Enforcement {
             let profile = Profile::of(memory, rollup, kernel)?.all_throttled()?;
             Some(log_likelihood(&profile, TOLERANCE))
         };
-        if let (Some(prompt), Some(ticking)) = (on(Kernel::HighResolution), on(Kernel::TickBased)) {
-            self.evidence += (prompt - ticking).clamp(-MAX_SAID, MAX_SAID);
+        if let (Some(high_resolution), Some(tick_based)) = (on(Kernel::HighResolution), on(Kernel::TickBased))
+        {
+            self.evidence +=
+                (high_resolution - tick_based).clamp(-MAX_EVIDENCE_PER_PROFILE, MAX_EVIDENCE_PER_PROFILE);
         }
     }
 
-    /// Adds what others saw of the same fleet.
+    /// Adds evidence of the same fleet that was collected elsewhere.
     pub fn merge(&mut self, other: Self) {
         self.evidence += other.evidence;
     }
 
     /// Whether more telemetry would change nothing.
     #[must_use]
-    pub fn is_settled(self) -> bool {
-        self.evidence.abs() > SETTLED
+    pub fn is_decided(self) -> bool {
+        self.evidence.abs() > DECIDED
     }
 
-    /// Probability that the kernel is prompt.
+    /// Probability that the kernel is high-resolution.
     #[must_use]
     pub fn high_resolution_probability(self) -> f64 {
         let prior = (HIGH_RESOLUTION_PRIOR / (1.0 - HIGH_RESOLUTION_PRIOR)).ln();
@@ -93,12 +95,13 @@ impl Enforcement {
         if self.high_resolution_probability() > 0.5 { Kernel::HighResolution } else { Kernel::TickBased }
     }
 
-    /// The kernels worth predicting for, with their probabilities, the likelier first.
+    /// The kernels to predict for, with their probabilities, the likelier first.
     pub(crate) fn kernels(self) -> impl Iterator<Item = (Kernel, f64)> {
-        let prompt = self.high_resolution_probability();
-        let mut kernels = [(Kernel::TickBased, 1.0 - prompt), (Kernel::HighResolution, prompt)];
+        let high_resolution = self.high_resolution_probability();
+        let mut kernels =
+            [(Kernel::TickBased, 1.0 - high_resolution), (Kernel::HighResolution, high_resolution)];
         kernels.sort_by(|a, b| b.1.total_cmp(&a.1));
-        kernels.into_iter().filter(|(_, probability)| *probability >= MIN_LIKELY)
+        kernels.into_iter().filter(|(_, probability)| *probability >= MIN_PROBABILITY)
     }
 }
 
@@ -143,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fleet_tells_its_kernel_and_one_function_does_not() {
+    fn a_fleet_identifies_its_kernel_and_one_function_does_not() {
         let memory = Megabytes(256);
         for kernel in [Kernel::TickBased, Kernel::HighResolution] {
             let fleet = fleet(kernel, memory);
@@ -158,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes_without_throttling_say_nothing() {
+    fn sizes_without_throttling_give_no_evidence() {
         let fleet = fleet(Kernel::HighResolution, Megabytes(256));
         let all = Enforcement::of(fleet.iter().map(|rollup| (Megabytes(2_048), rollup)));
         assert_eq!(all, Enforcement::default());

@@ -1,8 +1,8 @@
 //! What an invocation's work may be: weighted hypotheses that agree with what was measured.
 //!
-//! Counters tell how much work there is and how long it waited, but not in how many bursts it comes, and
+//! Counters show how much work there is and how long it waited, but not in how many bursts it comes, and
 //! without counters not even how much there is. So several answers are kept, each weighted by how well its
-//! replay tells the wall time of every size that was seen; their spread is part of the interval.
+//! simulation predicts the wall time of every measured size; their spread is part of the interval.
 
 use crate::model::cfs_simulation::{Kernel, WorkShape};
 use crate::model::profile::Profile;
@@ -18,10 +18,10 @@ const LONGEST_BURST_MS: f64 = 80.0;
 /// expected, within a factor of e.
 const BURSTS_POWER: f64 = 0.35;
 
-/// How exactly the replay tells the wall time of the size that was measured, besides the noise of its mean.
-const REPLAY_TOLERANCE: Tolerance = Tolerance { share: 0.03, ms: 0.3 };
+/// Accepted error of the simulation at the measured size, besides the noise of its mean.
+const SIMULATION_TOLERANCE: Tolerance = Tolerance { share: 0.03, ms: 0.3 };
 
-/// How exactly it tells the wall time of another size, as a standard deviation in logarithm.
+/// Accepted error of the simulation at another size, as a standard deviation in logarithm.
 const TRANSFER_ERROR: f64 = 0.10;
 
 /// Beyond a factor of 20 a hypothesis is not scaled but wrong.
@@ -33,10 +33,10 @@ const MIN_NOISE: f64 = 1e-4;
 /// Sizes whose counters are used to make hypotheses; all sizes' wall times weigh them.
 const SOURCES: usize = 3;
 
-/// Hypotheses kept, with counters (times two where parallelism is in doubt) and without: the rest have little
+/// Hypotheses kept, with counters (times two where parallelism is uncertain) and without: the rest have little
 /// weight.
 const KEPT: usize = 3;
-const BLIND_KEPT: usize = 16;
+const KEPT_WITHOUT_COUNTERS: usize = 16;
 
 /// A kernel less probable than this contributes its likeliest hypothesis alone.
 const UNLIKELY: f64 = 0.25;
@@ -64,7 +64,7 @@ const BUSY_SHARES: [(f64, f64); 11] = [
 const PARALLELS: [(f64, f64); 3] = [(1.0, 0.80), (2.0, 0.12), (6.0, 0.08)];
 
 /// Bursts the work may come in where CPU was not measured.
-const BLIND_BURSTS: [f64; 2] = [1.0, 8.0];
+const BURSTS_WITHOUT_COUNTERS: [f64; 2] = [1.0, 8.0];
 
 /// Weighted hypotheses on an invocation's work.
 #[derive(Debug, Clone)]
@@ -79,19 +79,19 @@ struct Hypothesis {
     weight: f64,
 }
 
-/// How far a replay may be off the wall time it is to tell: a share of it, and in ms.
+/// Accepted difference between a simulated and a measured wall time: a share of it, and in ms.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Tolerance {
     pub(crate) share: f64,
     pub(crate) ms: f64,
 }
 
-/// All measured sizes of a function as read for one kernel.
+/// All measured sizes of a function, interpreted for one kind of kernel.
 #[derive(Debug, Clone)]
 pub struct KernelProfiles {
     /// The kernel.
     pub kernel: Kernel,
-    /// How likely it is; all readings' add up to one, about.
+    /// Its probability. The probabilities of all kernels add up to about one.
     pub probability: f64,
     /// The sizes.
     pub profiles: Vec<Profile>,
@@ -101,16 +101,16 @@ impl WorkHypotheses {
     /// Weighs what may explain the measured sizes on each kernel, the likeliest kernel first; `None` without any
     /// size.
     #[must_use]
-    pub fn fit(readings: &[KernelProfiles]) -> Option<Self> {
-        let likeliest = readings.first()?;
-        let of_all: f64 = readings.iter().map(|reading| reading.probability).sum();
+    pub fn fit(by_kernel: &[KernelProfiles]) -> Option<Self> {
+        let likeliest = by_kernel.first()?;
+        let of_all: f64 = by_kernel.iter().map(|on_kernel| on_kernel.probability).sum();
         let mut hypotheses = Vec::new();
-        for reading in readings {
-            let probability = reading.probability / of_all.max(f64::MIN_POSITIVE);
-            // How the work would look on an unlikely kernel is not worth more than one answer.
+        for on_kernel in by_kernel {
+            let probability = on_kernel.probability / of_all.max(f64::MIN_POSITIVE);
+            // One hypothesis is enough for an unlikely kernel.
             let kept =
-                if reading.kernel == likeliest.kernel || probability > UNLIKELY { usize::MAX } else { 1 };
-            let explained = Self::explain(&reading.profiles, reading.kernel, kept)?;
+                if on_kernel.kernel == likeliest.kernel || probability > UNLIKELY { usize::MAX } else { 1 };
+            let explained = Self::explain(&on_kernel.profiles, on_kernel.kernel, kept)?;
             hypotheses.extend(
                 explained
                     .into_iter()
@@ -125,19 +125,23 @@ impl WorkHypotheses {
         let mut sources: Vec<&Profile> = profiles.iter().collect();
         sources.sort_by(|a, b| source_weight(b).total_cmp(&source_weight(a)));
         let best = *sources.first()?;
-        // A measured size says more than any number of unmeasured ones.
+        // A size with CPU counters outweighs any number of sizes without.
         sources.retain(|source| source.measured == best.measured);
         sources.truncate(if best.measured { SOURCES } else { 1 });
 
         let kept = match best {
-            Profile { measured: false, .. } => BLIND_KEPT,
-            doubtful if parallels(doubtful).len() > 1 => 2 * KEPT,
+            Profile { measured: false, .. } => KEPT_WITHOUT_COUNTERS,
+            ambiguous if parallels(ambiguous).len() > 1 => 2 * KEPT,
             _ => KEPT,
         };
         let mut weighed: Vec<(f64, WorkShape)> = Vec::new();
         for source in sources {
             let prior = source_weight(source).ln();
-            let proposals = if source.measured { measured(source, REPLAY_TOLERANCE) } else { blind(source) };
+            let proposals = if source.measured {
+                measured(source, SIMULATION_TOLERANCE)
+            } else {
+                without_counters(source)
+            };
             weighed.extend(proposals.into_iter().map(|(log_weight, shape)| {
                 let (fit, shape) = fitted(shape, source, profiles);
                 (prior + log_weight + fit, shape)
@@ -219,7 +223,7 @@ pub(crate) fn log_likelihood(profile: &Profile, tolerance: Tolerance) -> f64 {
     weights.sum::<f64>().max(f64::MIN_POSITIVE).ln()
 }
 
-/// How many threads may run at once. Up to the CPUs that the measured size shows, the run queue tells; more
+/// How many threads may run at once. The run queue shows it up to the number of CPUs of the measured size. More
 /// threads than those wanted to run, but not whether with work of their own or in wait for each other. Both
 /// are kept, and where they part the interval is wide.
 fn parallels(source: &Profile) -> Vec<f64> {
@@ -234,11 +238,11 @@ fn least_bursts(source: &Profile) -> f64 {
 }
 
 /// Hypotheses from a wall time alone.
-fn blind(source: &Profile) -> Vec<(f64, WorkShape)> {
+fn without_counters(source: &Profile) -> Vec<(f64, WorkShape)> {
     let mut proposals = Vec::new();
     for (busy_share, as_common) in BUSY_SHARES {
         for (parallel, common) in PARALLELS {
-            for bursts in BLIND_BURSTS {
+            for bursts in BURSTS_WITHOUT_COUNTERS {
                 let rate = source.memory.share().min(parallel);
                 let shape = WorkShape {
                     busy_ms: busy_share * source.wall_ms * rate,
@@ -271,7 +275,7 @@ fn fitted(shape: WorkShape, source: &Profile, profiles: &[Profile]) -> (f64, Wor
         0.0
     } else {
         // The level of least relative error: durations err upwards, by cold starts and neighbours, so that low
-        // ones are to be believed more.
+        // ones have more weight.
         let ratio = |off: f64| (-off).clamp(-MAX_OFF, MAX_OFF).exp();
         let (sum, square) = offs.iter().fold((0.0, 0.0), |(sum, square), (off, weight)| {
             (sum + weight * ratio(*off), square + weight * ratio(*off) * ratio(*off))
@@ -285,7 +289,7 @@ fn fitted(shape: WorkShape, source: &Profile, profiles: &[Profile]) -> (f64, Wor
     (fit, WorkShape { busy_ms: shape.busy_ms * by, idle_ms: shape.idle_ms * by, ..shape })
 }
 
-/// How far a size's telemetry is to be trusted as the source: measured before guessed, then by evidence, and
+/// Weight of a size as the source of hypotheses: sizes with CPU counters first, then by number of invocations, and
 /// small sizes least, since throttling there outweighs the work.
 #[must_use]
 pub fn source_weight(profile: &Profile) -> f64 {

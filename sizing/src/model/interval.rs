@@ -1,4 +1,4 @@
-//! How far a prediction may be off: intervals from what is doubtful about it.
+//! The interval of a prediction, computed from its uncertainty.
 //!
 //! The error of a prediction, in logarithm, has a heavy tail, so the two intervals have their own widths
 //! instead of those of a normal distribution. The widths come from `examples/calibrate`, as the weights of
@@ -11,7 +11,7 @@ pub const WIDTH_80: f64 = 1.46;
 /// See [`WIDTH_80`].
 pub const WIDTH_95: f64 = 2.74;
 
-/// Most standard deviations of any interval, in logarithm: beyond a factor of 1,000 it says nothing anyway.
+/// Most standard deviations of any interval, in logarithm: beyond a factor of 1,000 it carries no information.
 const MAX_LOG: f64 = 6.9;
 
 /// An expected duration and how far it may be off.
@@ -54,7 +54,7 @@ mod tests {
     use crate::model::uncertainty::Uncertainty;
 
     #[test]
-    fn intervals_nest_around_the_mean_and_grow_with_doubt() {
+    fn intervals_nest_around_the_mean_and_grow_with_uncertainty() {
         let sure =
             Prediction::new(100f64.ln(), Uncertainty { noise: 0.001, ..Uncertainty::default() }.variance());
         let unsure =

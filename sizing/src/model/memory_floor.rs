@@ -18,11 +18,11 @@ const MIN_MARGIN: f64 = 0.15;
 /// Margin on top of it with one invocation; falls with the square root of the evidence.
 const EXTRA_MARGIN: f64 = 0.60;
 
-/// How many invocations one more environment is worth: memory grows with an environment's age and differs
+/// How many invocations one more environment counts for: memory grows with an environment's age and differs
 /// between environments more than between the requests of one.
 const INVOCATIONS_PER_ENVIRONMENT: f64 = 5.0;
 
-/// An out-of-memory kill asks for at least this much more: the share and the step Kubernetes' vertical
+/// After an out-of-memory kill the floor rises by at least this much: the share and the step Kubernetes' vertical
 /// autoscaler adds (recommender, `OOMBumpUpRatio` and `OOMMinBumpUp`).
 const OOM_RATIO: f64 = 1.2;
 const OOM_STEP_MB: f64 = 100.0;
@@ -97,7 +97,7 @@ pub fn peak_memory_mb(rollup: &Rollup) -> f64 {
     if platform_mb < peak_mb * PLAUSIBLE { peak_mb } else { peak_mb.max(platform_mb) }
 }
 
-/// A size that ran long enough without trouble and with room to spare: runtimes that collect garbage use
+/// A size that ran long enough without kills and with free memory: runtimes that collect garbage use
 /// more where they are given more, so peaks at a large size overstate what a small one needs.
 fn proven(sizes: &[(Megabytes, Rollup)], margin: f64) -> Option<Megabytes> {
     sizes
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn a_small_size_that_ran_well_beats_the_peaks_of_a_large_one() {
+    fn a_proven_small_size_overrides_the_peaks_of_a_large_one() {
         let sizes = [(Megabytes(256), seen(10_000, 120)), (Megabytes(2_048), seen(10_000, 700))];
         assert_eq!(memory_floor(Megabytes(2_048), 10, &sizes).memory, Megabytes(256));
     }

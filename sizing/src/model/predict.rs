@@ -1,7 +1,7 @@
 //! Duration at any memory size, from what was measured at one or several.
 //!
-//! The replay of the work carries the prediction; what it misses is a smooth error in the logarithm of
-//! duration over the logarithm of memory, learnt from every size that was measured and forgotten with
+//! The simulation of the work gives the prediction. Its error is modelled as a smooth function of the logarithm of
+//! duration over the logarithm of memory, estimated from every measured size and decaying with
 //! distance from it (a Gaussian process with an exponential kernel, which between two sizes interpolates).
 //! The same process gives the interval: narrow where the function was seen, wide far away or on little
 //! evidence. What a size costs is in [`crate::pricing::bill`]; which to choose in [`crate::advice::strategy`].
@@ -12,17 +12,17 @@ use crate::model::interval::Prediction;
 use crate::model::memory_floor::peak_memory_mb;
 use crate::model::profile::Profile;
 use crate::model::quantile::{self, Tail};
-use crate::model::uncertainty::{Seen, Target, Uncertainty};
+use crate::model::uncertainty::{MeasuredPoint, Target, Uncertainty};
 use crate::telemetry::rollup::Rollup;
 use crate::units::Megabytes;
 
-/// Standard deviation of the replay's error, in logarithm, at sizes that were not measured.
-const REPLAY_ERROR: f64 = 0.053;
+/// Standard deviation of the simulation's error, in logarithm, at sizes that were not measured.
+const SIMULATION_ERROR: f64 = 0.053;
 
 /// Doublings of memory over which the error is remembered (a fall to 1/e).
 const MEMORY_OCTAVES: f64 = 1.5;
 
-/// A residual beyond this (a factor of 20) is a mix-up, not an error of the replay.
+/// A residual beyond this (a factor of 20) is invalid data, not an error of the simulation.
 const MAX_RESIDUAL: f64 = 3.0;
 
 /// A function's work as the model understands it.
@@ -31,7 +31,7 @@ pub struct Model {
     work: WorkHypotheses,
     profile: Profile,
     anchors: Vec<Anchor>,
-    seen: Vec<Seen>,
+    seen: Vec<MeasuredPoint>,
     /// Weights of the anchors' residuals, and the Cholesky factor of their covariance.
     weights: Vec<f64>,
     factor: Vec<Vec<f64>>,
@@ -39,7 +39,7 @@ pub struct Model {
     tails: Vec<Tail>,
 }
 
-/// The replay's error at a measured size.
+/// The simulation's error at a measured size.
 #[derive(Debug, Clone, Copy)]
 struct Anchor {
     octave: f64,
@@ -65,30 +65,30 @@ impl Model {
     /// with a duration.
     #[must_use]
     pub fn fit(sizes: &[(Megabytes, Rollup)], enforcement: Enforcement) -> Option<Self> {
-        let readings: Vec<KernelProfiles> = enforcement
+        let by_kernel: Vec<KernelProfiles> = enforcement
             .kernels()
             .map(|(kernel, probability)| {
                 let profile = |(memory, rollup): &(Megabytes, Rollup)| Profile::of(*memory, rollup, kernel);
                 KernelProfiles { kernel, probability, profiles: sizes.iter().filter_map(profile).collect() }
             })
             .collect();
-        let profiles = &readings.first()?.profiles;
+        let profiles = &by_kernel.first()?.profiles;
         let profile =
             profiles.iter().copied().max_by(|a, b| source_weight(a).total_cmp(&source_weight(b)))?;
-        let work = WorkHypotheses::fit(&readings)?;
+        let work = WorkHypotheses::fit(&by_kernel)?;
         let (mut anchors, mut seen, mut tails) = (Vec::new(), Vec::new(), Vec::new());
         for (memory, rollup) in sizes {
             let Some(profile) = profiles.iter().find(|profile| profile.memory == *memory) else { continue };
-            let Simulated { log_ms: log_replayed, quota_spread, .. } = work.at(*memory);
-            let residual = log_ms(profile.wall_ms) - log_replayed;
+            let Simulated { log_ms: log_simulated, quota_spread, .. } = work.at(*memory);
+            let residual = log_ms(profile.wall_ms) - log_simulated;
             anchors.push(Anchor {
                 octave: octave(*memory),
                 residual: residual.clamp(-MAX_RESIDUAL, MAX_RESIDUAL),
                 variance: profile.noise,
             });
-            seen.push(Seen {
+            seen.push(MeasuredPoint {
                 memory: *memory,
-                log_replayed,
+                log_simulated,
                 busy_ms: profile.busy_ms,
                 queued: profile.queued_ms / profile.wall_ms,
                 used_mb: peak_memory_mb(rollup),
@@ -104,7 +104,7 @@ impl Model {
         Some(Self { work, profile, anchors, seen, weights, factor, noise, tails })
     }
 
-    /// What the most telling size measured.
+    /// The profile of the size with the highest weight.
     #[must_use]
     pub const fn profile(&self) -> &Profile {
         &self.profile
@@ -127,18 +127,18 @@ impl Model {
     /// What is expected of the mean at `memory`.
     #[must_use]
     pub fn expect(&self, memory: Megabytes) -> Expected {
-        let (log_ms, doubt, quota_spread) = self.log_prediction(memory);
-        Expected { memory, log_ms, variance: doubt.variance(), quota_spread }
+        let (log_ms, uncertainty, quota_spread) = self.log_prediction(memory);
+        Expected { memory, log_ms, variance: uncertainty.variance(), quota_spread }
     }
 
-    /// What is doubtful about the prediction at `memory`.
+    /// The uncertainty of the prediction at `memory`, by source.
     #[must_use]
-    pub fn doubt(&self, memory: Megabytes) -> Uncertainty {
+    pub fn uncertainty(&self, memory: Megabytes) -> Uncertainty {
         self.log_prediction(memory).1
     }
 
     fn log_prediction(&self, memory: Megabytes) -> (f64, Uncertainty, f64) {
-        let Simulated { log_ms: log_replayed, between, quota_spread } = self.work.at(memory);
+        let Simulated { log_ms: log_simulated, between, quota_spread } = self.work.at(memory);
         let at = octave(memory);
         let covariances: Vec<f64> = self.anchors.iter().map(|anchor| covariance(anchor.octave, at)).collect();
         let correction: f64 = covariances.iter().zip(&self.weights).map(|(k, w)| k * w).sum();
@@ -146,19 +146,19 @@ impl Model {
         let nearest =
             self.anchors.iter().map(|anchor| (anchor.octave - at).abs()).fold(f64::INFINITY, f64::min);
         let unknown = 1.0 - (-2.0 * nearest / MEMORY_OCTAVES).exp();
-        let doubt = Uncertainty {
+        let uncertainty = Uncertainty {
             noise: self.noise,
-            replay: (REPLAY_ERROR * REPLAY_ERROR - explained).max(0.0),
+            simulation: (SIMULATION_ERROR * SIMULATION_ERROR - explained).max(0.0),
             between,
-            ..Uncertainty::of_way(&Target { memory, log_replayed, quota_spread, unknown }, &self.seen)
+            ..Uncertainty::of_step(&Target { memory, log_simulated, quota_spread, unknown }, &self.seen)
         };
-        (log_replayed + correction, doubt, quota_spread)
+        (log_simulated + correction, uncertainty, quota_spread)
     }
 }
 
-/// Covariance of the replay's error between two sizes, given in octaves.
+/// Covariance of the simulation's error between two sizes, given in octaves.
 fn covariance(a: f64, b: f64) -> f64 {
-    REPLAY_ERROR * REPLAY_ERROR * (-(a - b).abs() / MEMORY_OCTAVES).exp()
+    SIMULATION_ERROR * SIMULATION_ERROR * (-(a - b).abs() / MEMORY_OCTAVES).exp()
 }
 
 /// Cholesky factor of the anchors' covariance; their noise keeps it positive definite.
@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn parallelism_that_a_small_size_cannot_show_is_in_doubt() {
+    fn parallelism_that_a_small_size_cannot_show_is_uncertain() {
         // Four threads with 100 ms of CPU each at 512 MB: 1.38 s, in which all but one wait at any time.
         let mut telemetry = Rollup::default();
         for _ in 0..30 {
@@ -289,7 +289,7 @@ mod tests {
         }
         let model = Model::fit(&[(Megabytes(512), telemetry)], Enforcement::default()).unwrap();
         let at = |memory| model.predict(Megabytes(memory));
-        // With 1.7 vCPU both readings agree; with 4 the threads take between 100 and 200 ms.
+        // With 1.7 vCPU both hypotheses agree; with 4 the threads take between 100 and 200 ms.
         assert!((at(3_008).mean_ms / 235.0 - 1.0).abs() < 0.15, "{:?}", at(3_008));
         assert!((100.0..200.0).contains(&at(7_076).mean_ms), "{:?}", at(7_076));
         let width = |memory| (at(memory).interval_80[1] / at(memory).interval_80[0]).ln();

@@ -1,7 +1,7 @@
-//! What the telemetry of one size says about an invocation: means of its work, its wants and its waiting.
+//! Means of one size's telemetry: how long an invocation used the CPU, waited for it, and was idle.
 //!
 //! For one thread `wall = busy + starved + idle`. Starved time is measured (run-queue wait, which holds the
-//! throttled time), so busy and idle can be told apart even where the function was held back. What follows
+//! throttled time), so busy and idle time can be separated even when the function was throttled. What follows
 //! from it for other sizes is in [`crate::model::hypotheses`].
 
 use crate::model::cfs_simulation::{Kernel, MAX_REFILL, PERIOD_MS, WorkShape, refill_ms};
@@ -15,7 +15,7 @@ use crate::units::Megabytes;
 const ONE_THREAD: f64 = 1.3;
 
 /// Per-thread counters that cover less than this share of the process's CPU time missed the threads that
-/// ended within the invocation, and say nothing of parallelism.
+/// ended within the invocation, and give no information about parallelism.
 const THREADS_SEEN: f64 = 0.5;
 
 /// Timeslices per blocking of a thread, where the latter was not counted: the median of the sample functions.
@@ -32,7 +32,7 @@ const THREADED_WAIT: f64 = 3.0;
 /// More busy threads than Lambda lets a function have.
 const MAX_THREADS: f64 = 1_024.0;
 
-/// Coefficient of variation assumed of durations where none can be told.
+/// Coefficient of variation that is assumed when none was measured.
 const ASSUMED_SPREAD: f64 = 0.30;
 
 /// Coefficient of variation that a function is expected to have before any of its durations is seen, as strong
@@ -50,14 +50,14 @@ pub struct Profile {
     pub wall_ms: f64,
     /// CPU time of all threads, ms.
     pub busy_ms: f64,
-    /// Wall time lost for want of CPU, ms: starved time on the critical path.
+    /// Wall time lost for lack of CPU, ms: starved time on the critical path.
     pub starved_ms: f64,
     /// The part of it that throttling does not explain, ms: waiting behind others for a CPU, which more memory
     /// does not shorten.
     pub queued_ms: f64,
     /// Wall time with nothing to run, ms.
     pub idle_ms: f64,
-    /// Threads that would run at once if nothing held them back, by how many wanted to; at least 1.
+    /// Threads that would run at once without a quota, by how many were ready to run; at least 1.
     pub parallel: f64,
     /// How much of the work is handed between threads, from 0 (one thread) to 1.
     pub threaded: f64,
@@ -125,7 +125,7 @@ impl Profile {
         let throttled_ms =
             if memory.share() < 1.0 { profile.throttled(top_ms, all_ms, threads) } else { 0.0 };
         if threads > ONE_THREAD {
-            // Threads that wanted to run, on average over the time in which any did.
+            // Threads that were ready to run, on average over the time in which any did.
             let active_ms =
                 if memory.share() < 1.0 { (busy_ms + throttled_ms).min(wall_ms) } else { wall_ms };
             let demand = (busy_ms + all_ms) / active_ms.max(1e-3);
@@ -144,7 +144,7 @@ impl Profile {
     /// Threads that take turns wait one after the other: the sum counts. Threads that run at once wait at
     /// once: the busiest counts, or the mean over the effective threads. Which it is shows where both are
     /// compared with the most that throttling can take, which is when the work comes in one burst, and, where
-    /// the kernel lends nothing, when every invocation begins just as the quota was used up; waits beyond that
+    /// the kernel allows no overrun, when every invocation begins just as the quota was used up; waits beyond that
     /// are for a CPU that others used.
     ///
     /// Where the kernel hides waits (no thread ever waited), throttling is taken to explain what it can.
@@ -237,7 +237,7 @@ fn threads_seen(work: &Work, threads: f64) -> bool {
 
 /// How much longer than on average throttling may take of one invocation, ms.
 ///
-/// The average is over all moments of a period at which an invocation may begin. Where nothing is lent, the
+/// The average is over all moments of a period at which an invocation may begin. Where no overrun is allowed, the
 /// runtime's own work before it may have used up the quota, and callers in lockstep always begin right then.
 fn max_extra_throttling_ms(kernel: Kernel, memory: Megabytes) -> f64 {
     match kernel {
@@ -281,9 +281,9 @@ mod tests {
             (wall_us, user_us, top_busy_us) in (1u64..100_000_000, 0u64..200_000_000, 0u64..100_000_000),
             (starved_us, top_starved_us) in (0u64..1_000_000_000, 0u64..100_000_000),
             (threads, voluntary_switches) in (0u64..20_000, 0u64..10_000),
-            prompt: bool,
+            high_resolution: bool,
         ) {
-            let kernel = if prompt { Kernel::HighResolution } else { Kernel::TickBased };
+            let kernel = if high_resolution { Kernel::HighResolution } else { Kernel::TickBased };
             let mut rollup = Rollup::default();
             rollup.record(&Invocation {
                 outcome: Outcome::Success,

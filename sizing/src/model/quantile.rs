@@ -1,6 +1,6 @@
 //! Quantiles of duration at sizes that were not measured.
 //!
-//! Where a size was measured, its own durations tell how far a quantile lies from the mean. Elsewhere that
+//! Where a size was measured, its own durations show how far a quantile lies from the mean. Elsewhere that
 //! distance is taken from the nearest measured size and changed by what the quota adds: at small sizes it
 //! matters when within a period an invocation begins, so durations spread that did not before.
 
@@ -8,14 +8,14 @@ use crate::model::uncertainty::Uncertainty;
 use crate::telemetry::histogram::LogHistogram;
 use crate::units::Megabytes;
 
-/// Distances of a quantile from the mean in standard deviations that are believed; beyond, few durations were
-/// seen or they are of two kinds.
+/// Largest accepted distance of a quantile from the mean, in standard deviations. Beyond it, few durations were
+/// measured, or they have two modes.
 const MAX_DEVIATIONS: f64 = 8.0;
 
-/// A quantile is never told below this share of the mean: its logarithm must exist.
+/// Lower limit of a quantile as a share of the mean, so that its logarithm exists.
 const MIN_RATIO: f64 = 1e-3;
 
-/// Most relative standard deviation that is believed.
+/// Largest accepted relative standard deviation.
 const MAX_SPREAD: f64 = 10.0;
 
 /// Durations measured at one size.
@@ -55,7 +55,7 @@ impl Tail {
     }
 }
 
-/// The duration at quantile `q` (0 to 1) of `memory` relative to the mean there, and what is doubtful about
+/// The duration at quantile `q` (0 to 1) of `memory` relative to the mean there, and the uncertainty of
 /// it besides the mean. `quota_spread` is the relative variance that the quota gives at `memory`.
 pub(crate) fn ratio(tails: &[Tail], q: f64, memory: Megabytes, quota_spread: f64) -> (f64, Uncertainty) {
     let q = if q.is_nan() { 0.5 } else { q.clamp(0.0, 1.0) };
@@ -118,11 +118,11 @@ mod tests {
     }
 
     #[test]
-    fn rare_quantiles_of_few_durations_are_doubtful() {
+    fn rare_quantiles_of_few_durations_are_uncertain() {
         let durations: Vec<u64> = (1..=20).map(|i| 10_000 + 1_000 * i).collect();
         let tails = [tail(512, &durations)];
-        let doubt = |q: f64| ratio(&tails, q, Megabytes(512), 0.0).1.noise;
-        assert!(doubt(0.5) < doubt(0.95) && doubt(0.95) < doubt(0.99));
+        let uncertainty = |q: f64| ratio(&tails, q, Megabytes(512), 0.0).1.noise;
+        assert!(uncertainty(0.5) < uncertainty(0.95) && uncertainty(0.95) < uncertainty(0.99));
     }
 
     #[test]
@@ -135,8 +135,8 @@ mod tests {
     proptest! {
         #[test]
         fn any_durations_give_a_ratio(durations in prop::collection::vec(any::<u64>(), 0..20), q in any::<f64>(), spread in 0.0f64..1e9) {
-            let (ratio, doubt) = ratio(&[tail(128, &durations)], q, Megabytes(256), spread);
-            prop_assert!(ratio.is_finite() && ratio > 0.0 && doubt.noise.is_finite());
+            let (ratio, uncertainty) = ratio(&[tail(128, &durations)], q, Megabytes(256), spread);
+            prop_assert!(ratio.is_finite() && ratio > 0.0 && uncertainty.noise.is_finite());
         }
     }
 }

@@ -44,7 +44,7 @@ impl Usage {
         }
     }
 
-    /// The same use, with `init_ms` of its billed time told apart as init; capped at the whole.
+    /// The same use, with `init_ms` of its billed time counted as init; capped at the whole.
     #[must_use]
     pub fn with_init(mut self, memory: Megabytes, init_ms: u64) -> Self {
         self.init_mb_ms = (u128::from(memory.0) * u128::from(init_ms)).min(self.memory_mb_ms);
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn unpriced_storage_is_said() {
+    fn unpriced_storage_is_reported() {
         let rates = PriceTable::embedded().rates("us-gov-west-1", Architecture::X86_64).unwrap();
         assert!(rates.bill(&Usage::of(Megabytes(128), 10, 1, 1_024)).storage_unpriced);
         assert!(!rates.bill(&Usage::of(Megabytes(128), 10, 1, 512)).storage_unpriced);

@@ -12,7 +12,7 @@ use crate::units::Megabytes;
 /// Invocations in the unit that costs are shown in.
 pub const MILLION: u64 = 1_000_000;
 
-/// Mean wait for the next whole millisecond, where nothing was billed yet to tell.
+/// Mean wait for the next whole millisecond, when nothing was billed yet.
 const ROUNDING_MS: f64 = 0.5;
 
 /// How a function's mean billed time is made up, and its prices.
@@ -94,7 +94,7 @@ impl CostModel {
     }
 }
 
-/// A float of pico-dollars as money; absurd ones stop at the limits, and what is no number is none.
+/// A float of pico-dollars as money; values beyond the range saturate, and NaN is zero.
 #[expect(clippy::cast_possible_truncation, reason = "float to integer casts saturate")]
 #[must_use]
 pub(crate) fn money(pico: f64) -> PicoDollars {
@@ -120,7 +120,7 @@ mod tests {
         let model = CostModel::new(rates.clone(), 512, &rollup, 99.0);
         let billed = rates.cost(Megabytes(512), 2_000, 10, 512).0 as f64 / 10.0;
         assert!((model.pico(Megabytes(512), 99.0) - billed).abs() < 1.0);
-        // Half the handler time leaves the 100 ms of init an invocation bears.
+        // Half the handler time leaves the 100 ms of init per invocation.
         assert!((model.billed_ms(49.5) - 150.5).abs() < 1e-9);
     }
 }

@@ -16,7 +16,7 @@ pub const PICO_PER_DOLLAR: i128 = 1_000_000_000_000;
 /// An amount of money in pico-dollars (1e-12 USD); negative for a saving reversed.
 ///
 /// `i128` holds more than the world's money, so sums over any fleet and any span stay exact; arithmetic on
-/// absurd amounts stops at its limits instead of failing.
+/// amounts beyond the range saturates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct PicoDollars(pub i128);

@@ -2,7 +2,7 @@
 //! tier, provisioned concurrency, SnapStart, and which rule of billing init was in force.
 //!
 //! All of it is optional on top of [`crate::pricing::bill`]: tiers and the free tier belong to a whole account and
-//! month, so a single function's bill is told at the first tier.
+//! month, so a single function's bill uses the first tier.
 
 use serde::Serialize;
 
@@ -60,7 +60,7 @@ impl Rates {
     }
 
     /// What SnapStart costs for one published version: its snapshot of `memory` cached for `cached_ms`, and
-    /// `restores` of it. `None` where no price is known. Java runtimes pay nothing: do not ask.
+    /// `restores` of it. `None` where no price is known. SnapStart is free for Java runtimes: do not call it for them.
     #[must_use]
     pub fn bill_snap_start(&self, memory: Megabytes, cached_ms: u64, restores: u64) -> Option<PicoDollars> {
         let rates = self.snap_start?;
@@ -113,7 +113,7 @@ pub enum Packaging {
     Other,
 }
 
-/// `billedDurationMs` where the platform never said it: handler time, and init where the rule bills it,
+/// `billedDurationMs` where the platform did not report it: handler time, and init where the rule bills it,
 /// together rounded up to a whole millisecond.
 ///
 /// `at_us` is when the invocation began, microseconds since the epoch. A suppressed or restored init is not

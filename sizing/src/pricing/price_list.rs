@@ -1,7 +1,7 @@
 //! Reads AWS's own price list: one region's offer file of `AWSLambda`.
 //!
 //! The file is public: `https://pricing.us-east-1.amazonaws.com/offers/v1.0/aws/AWSLambda/current/REGION/
-//! index.json`. Products are told apart by their usage type, whose prefix names the region everywhere but in
+//! index.json`. Products are distinguished by their usage type, whose prefix names the region everywhere but in
 //! us-east-1 (`EUC1-Lambda-GB-Second`). What is not Lambda on demand, provisioned concurrency or SnapStart is
 //! skipped.
 
@@ -76,7 +76,7 @@ struct Side {
 impl PriceTable {
     /// Reads an offer file of AWS's price list. Regions without both compute and request prices are left out.
     ///
-    /// The file does not tell the free tier's size, which is `free`.
+    /// The file does not contain the free tier, so the caller gives it as `free`.
     ///
     /// # Errors
     /// [`PriceError::Malformed`] when it is not such a file or has no Lambda prices in dollars,

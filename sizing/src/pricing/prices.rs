@@ -111,7 +111,7 @@ impl Rates {
     }
 }
 
-/// Why a price could not be told.
+/// Why no price was found.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PriceError {
     /// The region is not in the table.
@@ -119,7 +119,7 @@ pub enum PriceError {
         "no prices for region `{region}` in the table of {compiled}: it knows {known}; load a newer table"
     )]
     UnknownRegion {
-        /// What was asked for.
+        /// The requested value.
         region: String,
         /// The table's date.
         compiled: String,
@@ -131,7 +131,7 @@ pub enum PriceError {
         "no {architecture} price for region `{region}` in the table of {compiled}: it has {known}; load a newer table"
     )]
     UnknownArchitecture {
-        /// The region asked for.
+        /// The requested region.
         region: String,
         /// What is missing.
         architecture: Architecture,
@@ -354,7 +354,7 @@ impl RawArchitecture {
     }
 }
 
-/// Where in the table a price stands, for messages.
+/// The position of a price in the table, for messages.
 #[derive(Clone, Copy)]
 pub(crate) struct Place<'a> {
     pub(crate) region: &'a str,
@@ -393,7 +393,7 @@ mod tests {
     const NOWHERE: Place<'static> = Place { region: "r", field: "f" };
 
     #[test]
-    fn embedded_table_is_whole_and_exact() {
+    fn embedded_table_is_complete_and_exact() {
         let table = PriceTable::embedded();
         assert_eq!(table.compiled(), "2026-11-21");
         assert_eq!(table.regions().count(), 32);

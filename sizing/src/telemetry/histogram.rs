@@ -116,7 +116,7 @@ impl LogHistogram {
         None
     }
 
-    /// Mean of the recorded values as their buckets tell it; `None` when empty.
+    /// Mean of the recorded values, computed from their buckets; `None` when empty.
     #[must_use]
     pub fn mean(&self) -> Option<f64> {
         let count = self.count();

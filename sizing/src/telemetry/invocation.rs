@@ -38,7 +38,7 @@ impl std::fmt::Display for RequestId {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
-    /// The platform never said; nothing suggests a failure.
+    /// The platform did not report an outcome, and nothing suggests a failure.
     #[default]
     Unknown,
     /// The handler answered.
@@ -87,7 +87,7 @@ pub struct Work {
     pub top_starved_us: u64,
     /// Sum over invocations of the effective number of busy threads, `(Σ run)² / Σ run²`, in thousandths.
     pub effective_threads_milli: u64,
-    /// Context switches a thread asked for, by blocking.
+    /// Voluntary context switches: a thread blocked.
     pub voluntary_switches: u64,
     /// Context switches forced on a thread.
     pub involuntary_switches: u64,

@@ -1,7 +1,7 @@
-//! Makes the constants of `sizing/src/doubt.rs` and `sizing/src/interval.rs`.
+//! Makes the constants of `sizing/src/uncertainty.rs` and `sizing/src/interval.rs`.
 //!
 //! `calibrate SOURCE...`, each a folder as for `evaluate` or a saved run of `cargo xtask bench sizing`. Predicts
-//! every size of every function from every other, and finds the weights of the doubts under which the errors
+//! every size of every function from every other, and finds the weights of the uncertainties under which the errors
 //! are likeliest (Student's t with five degrees of freedom: a few errors are far larger than most), then the
 //! widths that hold 80 % and 95 % of them. Prints the constants, and how many errors such intervals hold on
 //! functions that were left out of the fit.
@@ -25,12 +25,12 @@ const FOLDS: usize = 8;
 /// Weights that are not fitted: the noise of a mean is known, and no measured function was under pressure.
 const FIXED: [usize; 2] = [0, WEIGHTS.len() - 1];
 
-/// One prediction: of which source and function, from which size, its doubts and its error in logarithm.
+/// One prediction: of which source and function, from which size, its uncertainties and its error in logarithm.
 struct Sample {
     source: usize,
     function: usize,
     base_mb: u32,
-    doubts: [f64; WEIGHTS.len()],
+    uncertainties: [f64; WEIGHTS.len()],
     error: f64,
 }
 
@@ -126,7 +126,7 @@ fn predictions(source: usize, first: usize, cases: &[Case]) -> Vec<Sample> {
                     source,
                     function: first + number,
                     base_mb: base.memory.0,
-                    doubts: model.doubt(target.memory).parts(),
+                    uncertainties: model.uncertainty(target.memory).parts(),
                     error: (target.truth_ms / model.predict(target.memory).mean_ms).ln(),
                 });
             }
@@ -167,8 +167,12 @@ impl Fit {
     }
 
     fn deviation(&self, sample: &Sample) -> f64 {
-        let variance: f64 =
-            sample.doubts.iter().zip(self.weights).map(|(doubt, weight)| doubt * weight).sum();
+        let variance: f64 = sample
+            .uncertainties
+            .iter()
+            .zip(self.weights)
+            .map(|(uncertainty, weight)| uncertainty * weight)
+            .sum();
         variance.sqrt().max(1e-6)
     }
 

@@ -15,7 +15,7 @@ use tailor_sizing::units::Megabytes;
 
 use sets::{Curve, Set};
 
-/// Invocations that a published mean stands for; the sets do not all say.
+/// Invocations that a published mean stands for; not all sets report it.
 const INVOCATIONS: u64 = 20;
 
 fn main() -> ExitCode {
@@ -56,13 +56,13 @@ fn report(set: &Set, observed: usize) {
                 if chosen.contains(&i) {
                     continue;
                 }
-                let told = [
+                let predicted = [
                     model.predict(Megabytes(memory)).mean_ms,
                     lines(&seen, f64::from(memory)),
                     hyperbola(&seen, f64::from(memory)),
                 ];
-                for (errors, told_ms) in errors.iter_mut().zip(told) {
-                    errors.push(100.0 * (told_ms / truth_ms - 1.0).abs());
+                for (errors, predicted_ms) in errors.iter_mut().zip(predicted) {
+                    errors.push(100.0 * (predicted_ms / truth_ms - 1.0).abs());
                 }
             }
         }

@@ -14,10 +14,10 @@ pub(crate) struct Set {
     pub(crate) curves: Vec<Curve>,
 }
 
-/// Fewest sizes of a curve of which some are left to be told.
+/// Fewest sizes of a curve, so that some remain to be predicted.
 const FEWEST_SIZES: usize = 4;
 
-/// One file: its name, the column that tells sets apart, those that tell curves apart, and the duration.
+/// One file: its name, the column that identifies sets, those that identify curves, and the duration.
 const FILES: [(&str, &str, &[&str], &str); 3] = [
     (
         "benchmark-2025-warm-and-cold.csv",

@@ -2,7 +2,7 @@
 //!
 //! `evaluate DIR [--base MB] [--json] [--picture FILE]`, where DIR holds `invocations.csv` in the format of
 //! `sizing/eval/data/throttled-functions`: the first half of a function's invocations at one size is its
-//! telemetry, the mean of the second half at every other size is what must be told.
+//! telemetry, the mean of the second half at every other size is the value to predict.
 
 mod picture;
 mod table;
@@ -49,11 +49,11 @@ fn run() -> anyhow::Result<()> {
         println!("{}", serde_json::to_string_pretty(&report)?);
     } else {
         print!("{}", table::render(&report));
-        let prompt = |base: u32| {
+        let high_resolution = |base: u32| {
             format!("{base}: {:.2}", enforcement(&cases, Megabytes(base)).high_resolution_probability())
         };
-        let by_base: Vec<String> = report.by_base.keys().map(|&base| prompt(base)).collect();
-        println!("\nprobability of a prompt kernel, by base: {}", by_base.join(", "));
+        let by_base: Vec<String> = report.by_base.keys().map(|&base| high_resolution(base)).collect();
+        println!("\nprobability of a high-resolution kernel, by base: {}", by_base.join(", "));
     }
     Ok(())
 }

@@ -38,7 +38,7 @@ pub(super) fn cold_starts(input: &HintInput<'_>) -> Option<Hint> {
             100.0 * share(init_ms, billed_ms),
             100.0 * cold
         ),
-        action: format!("load less at start, make the package smaller, or use SnapStart{ready}"),
+        action: format!("load less during Init, make the package smaller, or use SnapStart{ready}"),
         saving_per_million: input.saving_of_ms(init_ms),
     })
 }

@@ -1,10 +1,10 @@
-//! Hints on CPU: too little of it, more than one thread can use, or none wanted.
+//! Hints on CPU: too little of it, more than one thread can use, or mostly idle time.
 
 use super::hint::{Hint, HintCode};
 use super::input::{HintInput, share};
 use crate::units::{MB_PER_VCPU, Megabytes};
 
-/// Share of its wall time for which a function must want for CPU to be called starved.
+/// Share of the wall time that must be throttled for a function to be called starved.
 const STARVED: f64 = 0.20;
 
 /// Share of its wall time in which nothing runs, from which a function is called idle.
@@ -30,7 +30,7 @@ pub(super) fn starved(input: &HintInput<'_>) -> Option<Hint> {
     starved.then(|| Hint {
         code: HintCode::CpuStarved,
         evidence: format!(
-            "for {:.0} of {:.0} ms an invocation wanted to run and had no CPU: {} buys {:.2} vCPU",
+            "for {:.0} of {:.0} ms an invocation was ready to run and had no CPU: {} gives {:.2} vCPU",
             profile.throttled_ms(),
             profile.wall_ms,
             profile.memory,
@@ -49,10 +49,10 @@ pub(super) fn idle(input: &HintInput<'_>) -> Option<Hint> {
     idle.then(|| Hint {
         code: HintCode::IdleDominated,
         evidence: format!(
-            "for {:.0} of {:.0} ms an invocation had nothing to run: it waited for a network, a disk or a timer",
+            "for {:.0} of {:.0} ms an invocation was idle: it waited for the network, a disk or a timer",
             profile.idle_ms, profile.wall_ms
         ),
-        action: "wait for several things at once or batch: with more memory waiting gets no shorter".to_owned(),
+        action: "run several waits at the same time, or batch: more memory does not shorten them".to_owned(),
         saving_per_million: input.saving_of_ms(profile.idle_ms * OVERLAPPED),
     })
 }
@@ -64,7 +64,9 @@ pub(super) fn single_threaded(input: &HintInput<'_>) -> Option<Hint> {
     (alone && f64::from(memory.0) > KNEE * f64::from(MB_PER_VCPU)).then(|| Hint {
         code: HintCode::SingleThreaded,
         evidence: format!("one thread is busy at a time, and {memory} pays for {:.2} vCPU", memory.share()),
-        action: format!("above {MB_PER_VCPU} MB only parallel code gets faster: split the work, or go down"),
+        action: format!(
+            "above {MB_PER_VCPU} MB only parallel code gets faster: split the work, or choose a smaller size"
+        ),
         saving_per_million: input.saving_at(input.floor.memory.max(Megabytes(MB_PER_VCPU))),
     })
 }

@@ -37,16 +37,16 @@ pub enum HintCode {
     EphemeralStorageUnused,
 }
 
-/// One reason to act, with its evidence.
+/// One finding, with its evidence.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Hint {
     /// What it is about.
     pub code: HintCode,
-    /// What was measured, for people.
+    /// What was measured, as text.
     pub evidence: String,
-    /// What to do about it, for people.
+    /// What to do about it, as text.
     pub action: String,
-    /// What acting would save per million invocations; `None` where it buys time or safety, not money.
+    /// What acting would save per million invocations; `None` when it gains time or safety and no money.
     pub saving_per_million: Option<PicoDollars>,
 }
 

@@ -9,7 +9,7 @@ use crate::pricing::money::PicoDollars;
 use crate::telemetry::rollup::Rollup;
 use crate::units::Megabytes;
 
-/// What hints are drawn from.
+/// What hints are computed from.
 pub(crate) struct HintInput<'a> {
     pub(crate) evidence: &'a FunctionEvidence<'a>,
     /// What was measured at the current size, or where most was.
@@ -21,7 +21,7 @@ pub(crate) struct HintInput<'a> {
     pub(crate) costs: &'a CostModel,
     /// The costs on arm64, when it is on x86_64 and the price is known.
     pub(crate) on_arm64: Option<CostModel>,
-    /// The size that the advice recommends: hints give its reasons and never speak against it.
+    /// The size that the advice recommends: no hint contradicts it.
     pub(crate) recommended: Megabytes,
 }
 

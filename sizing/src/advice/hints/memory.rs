@@ -26,13 +26,13 @@ pub(super) fn underprovisioned(input: &HintInput<'_>) -> Option<Hint> {
     }
     let kills = match floor.out_of_memory {
         0 => String::new(),
-        1 => ", and it was killed for memory once".to_owned(),
-        n => format!(", and it was killed for memory {n} times"),
+        1 => ", and there was one out-of-memory kill".to_owned(),
+        n => format!(", and there were {n} out-of-memory kills"),
     };
     Some(Hint {
         code: HintCode::MemoryUnderprovisioned,
         evidence: format!("up to {:.0} MB of {memory} were in use{kills}", floor.peak_mb),
-        action: format!("give it at least {}, or make it need less", floor.memory),
+        action: format!("set at least {}, or reduce the memory that the function needs", floor.memory),
         saving_per_million: None,
     })
 }
@@ -53,7 +53,7 @@ pub(super) fn overprovisioned(input: &HintInput<'_>) -> Option<Hint> {
             floor.memory,
             100.0 * floor.margin
         ),
-        action: format!("go down to {}", input.recommended),
+        action: format!("reduce the memory size to {}", input.recommended),
         saving_per_million: Some(saving),
     })
 }
@@ -72,14 +72,13 @@ pub(super) fn pressure(input: &HintInput<'_>) -> Option<Hint> {
         Some(roomy_ms) => {
             format!("an invocation takes {busy_ms:.0} ms of CPU, and {roomy_ms:.0} ms where it has more")
         }
-        None if reloads >= RELOADED => format!("{reloads:.0} pages an invocation are read from disk again"),
+        None if reloads >= RELOADED => format!("{reloads:.0} pages an invocation are read again from disk"),
         None => return None,
     };
     Some(Hint {
         code: HintCode::MemoryPressure,
         evidence: format!("up to {used:.0} MB of {memory} are in use: {symptom}"),
-        action: "give it more memory: the time spent on collecting garbage or reloading pages falls"
-            .to_owned(),
+        action: "increase the memory size: garbage collection and page reloads take less time".to_owned(),
         saving_per_million: roomy
             .and_then(|roomy_ms| input.saving_of_ms((busy_ms - roomy_ms) / memory.share().clamp(1e-3, 1.0))),
     })

@@ -31,7 +31,8 @@ pub(super) fn timeouts(input: &HintInput<'_>) -> Option<Hint> {
             rollup.invocations,
             100.0 * part
         ),
-        action: "find what hangs, give its client a shorter timeout, and mind that callers retry".to_owned(),
+        action: "find the call that hangs and give its client a shorter timeout; callers may retry"
+            .to_owned(),
         saving_per_million: positive(money(input.cost_now().0 as f64 * part)),
     })
 }
