@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use prost::Message;
-use tailor_sizing::invocation::{Caveats, Invocation, Outcome, RequestId, Work};
+use tailor_sizing::telemetry::invocation::{Caveats, Invocation, Outcome, RequestId, Work};
 use tailor_sizing::units::{Architecture, Megabytes, UnknownArchitecture};
 
 pub use crate::wire::{Hint, Lost, Overhead};
@@ -12,7 +12,7 @@ pub use crate::wire::{Hint, Lost, Overhead};
 use crate::limits::{ENVIRONMENT_ID_BYTES, MAX_BATCH_BYTES, MAX_HINTS, MAX_INVOCATIONS, MAX_TEXT_BYTES};
 use crate::wire;
 
-/// What one execution environment learnt since its last acknowledged batch.
+/// What one execution environment measured since its last acknowledged batch.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Batch {
     /// Where it comes from.
@@ -72,7 +72,7 @@ pub struct Environment {
     pub timeout_ms: u64,
 }
 
-/// A batch that cannot be taken. None of these gets better by sending it again.
+/// Why a batch is refused. Sending it again does not help.
 #[derive(Debug, thiserror::Error)]
 pub enum BatchError {
     /// Larger than [`MAX_BATCH_BYTES`].
@@ -149,7 +149,7 @@ impl Batch {
         if bytes.len() > MAX_BATCH_BYTES { Err(BatchError::TooLarge(bytes.len())) } else { Ok(bytes) }
     }
 
-    /// Reads protobuf bytes, holding them to every limit.
+    /// Reads protobuf bytes and checks every limit.
     ///
     /// # Errors
     /// Any [`BatchError`]; none panics, whatever the bytes.
@@ -199,7 +199,7 @@ pub fn decode_ack(bytes: &[u8]) -> Result<wire::Ack, BatchError> {
 
 impl Environment {
     /// Whether instances are billed and not invocations, and the memory size is shared by invocations at a time:
-    /// neither a cost nor another size can be told of such a function.
+    /// such a function has no cost per invocation and no recommended size.
     #[must_use]
     pub fn is_managed_instances(&self) -> bool {
         self.initialization_type == "lambda-managed-instances"

@@ -1,4 +1,4 @@
-//! The wire between the extension and the collector.
+//! The wire format between the extension and the collector.
 //!
 //! [`wire`] is generated from `proto/tailor.v1.proto`; [`batch`] and [`rollup`] convert to and from the
 //! types of `tailor-sizing` without loss and refuse what breaks the [`limits`]. No I/O.

@@ -1,9 +1,9 @@
 //! Rollups as bytes to store. Equal rollups are equal bytes, whatever order they were merged in.
 
 use prost::Message;
-use tailor_sizing::histogram::{LogHistogram, NoSuchBucket};
-use tailor_sizing::invocation::Work;
-use tailor_sizing::rollup::{Rollup, WorkSum};
+use tailor_sizing::telemetry::histogram::{LogHistogram, NoSuchBucket};
+use tailor_sizing::telemetry::invocation::Work;
+use tailor_sizing::telemetry::rollup::{Rollup, WorkSum};
 
 use crate::wire;
 
@@ -112,7 +112,7 @@ fn work_from_wire(wire: wire::WorkSum) -> WorkSum {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use tailor_sizing::invocation::{Invocation, Outcome};
+    use tailor_sizing::telemetry::invocation::{Invocation, Outcome};
 
     proptest! {
         #[test]

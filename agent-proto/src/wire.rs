@@ -19,7 +19,7 @@ pub struct Batch {
     #[prost(uint64, tag = "7")]
     pub sent_at_us: u64,
     /// Invocations that had begun when the batch was made, and are neither in it, nor in one before it, nor lost:
-    /// they run, or wait for what the platform says of them. Of an environment that is killed they are the loss.
+    /// they run, or wait for the platform's records. If the environment is killed, these invocations are lost.
     #[prost(uint64, tag = "8")]
     pub unsent: u64,
 }
@@ -98,7 +98,7 @@ pub struct Invocations {
     pub descriptors: ::prost::alloc::vec::Vec<u32>,
     #[prost(uint64, repeated, tag = "17")]
     pub tmp_used_kib: ::prost::alloc::vec::Vec<u64>,
-    /// Work counters, one column each, in the order of `tailor_sizing::invocation::Work`.
+    /// Work counters, one column each, in the order of `tailor_sizing::telemetry::invocation::Work`.
     #[prost(message, repeated, tag = "18")]
     pub work: ::prost::alloc::vec::Vec<Column>,
 }
@@ -113,10 +113,10 @@ pub struct Lost {
     /// Invocations dropped because the pending buffer was full.
     #[prost(uint64, tag = "1")]
     pub invocations: u64,
-    /// Telemetry records the platform said it dropped (`platform.logsDropped`).
+    /// Telemetry records that the platform reports as dropped (`platform.logsDropped`).
     #[prost(uint64, tag = "2")]
     pub platform_records: u64,
-    /// Telemetry that could not be decoded, or came so late that it could not be told from a repetition.
+    /// Telemetry that could not be decoded, or came so late that it could not be distinguished from a repetition.
     #[prost(uint64, tag = "3")]
     pub undecodable_records: u64,
     /// Deliveries that failed and were tried again.
@@ -149,14 +149,14 @@ pub struct Ack {
     /// The highest sequence of this environment that is on disk; all before it are too.
     #[prost(uint64, tag = "1")]
     pub durable_sequence: u64,
-    /// Settings the collector wants, by the extension's own variable names without the prefix.
+    /// Settings for the extension, by its own variable names without the prefix.
     #[prost(map = "string, string", tag = "2")]
     pub settings: ::std::collections::HashMap<
         ::prost::alloc::string::String,
         ::prost::alloc::string::String,
     >,
 }
-/// A stored rollup: `tailor_sizing::rollup::Rollup`, written so that equal rollups are equal bytes.
+/// A stored rollup: `tailor_sizing::telemetry::rollup::Rollup`, written so that equal rollups are equal bytes.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Rollup {
     /// invocations, errors, timeouts, out_of_memory, cold_starts, estimated, billed_ms, init_us, first_at_us,

@@ -16,9 +16,9 @@ use tailor_collector::render::table;
 use tailor_collector::report;
 use tailor_collector::store::sqlite::SqliteStore;
 use tailor_collector::store::{HOUR_US, NewBatch, Store, Tenant, Window};
-use tailor_sizing::choice::Strategy;
-use tailor_sizing::prices::PriceTable;
-use tailor_sizing::rollup::Rollup;
+use tailor_sizing::advice::strategy::Strategy;
+use tailor_sizing::pricing::prices::PriceTable;
+use tailor_sizing::telemetry::rollup::Rollup;
 
 const FUNCTIONS: u64 = 1_000;
 const HOURS: u64 = 24;

@@ -10,7 +10,7 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, header};
 use serde::Serialize;
 
-use tailor_sizing::invocation::Outcome;
+use tailor_sizing::telemetry::invocation::Outcome;
 use tailor_sizing::units::Megabytes;
 
 use crate::changes;

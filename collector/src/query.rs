@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use tailor_sizing::choice::Strategy;
+use tailor_sizing::advice::strategy::Strategy;
 
 use crate::render::table::{DEFAULT_WIDTH, Format, Look};
 use crate::render::units::path_segment;

@@ -15,7 +15,7 @@ use tailor_collector::store::sqlite::SqliteStore;
 use tailor_collector::store::{
     ChangeEvent, FunctionKey, HOUR_US, NewBatch, Receipt, SeriesKey, Store, StoreError, Tenant, Window,
 };
-use tailor_sizing::rollup::Rollup;
+use tailor_sizing::telemetry::rollup::Rollup;
 use tailor_sizing::units::Megabytes;
 use tokio::runtime::Runtime;
 

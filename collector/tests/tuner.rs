@@ -19,8 +19,8 @@ use tailor_collector::store::sqlite::SqliteStore;
 use tailor_collector::store::{FunctionKey, HOUR_US, NewBatch, Store, Tenant};
 use tailor_collector::tuner::aws::{Configuration, Lambda, LambdaError, Update};
 use tailor_collector::tuner::{Settings, Tuner};
-use tailor_sizing::prices::PriceTable;
-use tailor_sizing::rollup::Rollup;
+use tailor_sizing::pricing::prices::PriceTable;
+use tailor_sizing::telemetry::rollup::Rollup;
 use tailor_sizing::units::Megabytes;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -178,7 +178,7 @@ impl Scene {
             invocation.duration_us *= slower;
             invocation.billed_ms *= slower;
             if failing {
-                invocation.outcome = tailor_sizing::invocation::Outcome::OutOfMemory;
+                invocation.outcome = tailor_sizing::telemetry::invocation::Outcome::OutOfMemory;
             }
         }
         let mut rollup = Rollup::default();

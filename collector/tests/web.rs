@@ -208,7 +208,11 @@ fn an_address_that_asks_for_nonsense_is_answered_in_words() {
     let collector = Collector::start_with(true);
     let page = collector.get("/?hours=abc");
     assert_eq!(page.status, 400);
-    assert!(page.text().contains("<html") && page.text().contains("cannot read the query"), "{}", page.text());
+    assert!(
+        page.text().contains("<html") && page.text().contains("cannot read the query"),
+        "{}",
+        page.text()
+    );
     let api = collector.get("/v1/functions?hours=abc");
     assert_eq!(api.status, 400);
     assert_eq!(api.json()["error"]["code"], "query");

@@ -9,7 +9,7 @@
 use agent_proto::batch::{Batch, Environment, EnvironmentId, Lost, Overhead};
 use miniz_oxide::deflate::compress_to_vec;
 use nix::time::{ClockId, clock_gettime};
-use tailor_sizing::invocation::{Invocation, Outcome, RequestId, Work};
+use tailor_sizing::telemetry::invocation::{Invocation, Outcome, RequestId, Work};
 use tailor_sizing::units::{Architecture, Megabytes};
 
 const ROUNDS: u32 = 200;

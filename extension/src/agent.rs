@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use agent_proto::batch::{Environment, EnvironmentId, Overhead};
 use nix::sys::resource::{UsageWho, getrusage};
-use tailor_sizing::rollup::Rollup;
+use tailor_sizing::telemetry::rollup::Rollup;
 
 use crate::deliver::ledger::Ledger;
 use crate::deliver::outbox::{Outbox, SealedBatch};
@@ -285,7 +285,7 @@ impl Agent {
         self.outbox.lost_mut().undecodable_records += self.ledger.take_stale();
     }
 
-    fn keep(&mut self, invocations: Vec<tailor_sizing::invocation::Invocation>) {
+    fn keep(&mut self, invocations: Vec<tailor_sizing::telemetry::invocation::Invocation>) {
         for invocation in &invocations {
             self.totals.record(invocation);
             self.lines.extend(self.summaries.finished(invocation, self.outbox.environment_mut()));

@@ -4,12 +4,12 @@
 #![expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "made-up work")]
 
 use divan::{Bencher, black_box};
+use tailor_sizing::advice::strategy::Strategy;
 use tailor_sizing::advice::{FunctionEvidence, advise};
-use tailor_sizing::choice::Strategy;
-use tailor_sizing::enforcement::Enforcement;
-use tailor_sizing::invocation::{Invocation, Outcome, Work};
-use tailor_sizing::prices::PriceTable;
-use tailor_sizing::rollup::Rollup;
+use tailor_sizing::model::enforcement::Enforcement;
+use tailor_sizing::pricing::prices::PriceTable;
+use tailor_sizing::telemetry::invocation::{Invocation, Outcome, Work};
+use tailor_sizing::telemetry::rollup::Rollup;
 use tailor_sizing::units::{Architecture, Megabytes};
 
 const SIZES: [u32; 10] = [128, 256, 512, 768, 1_024, 1_536, 1_769, 2_048, 3_008, 5_307];

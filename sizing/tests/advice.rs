@@ -1,4 +1,4 @@
-//! Advice on plain workloads: what each of them must be told.
+//! Advice on simple workloads: the expected recommendation of each.
 #![expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
@@ -11,15 +11,15 @@ mod common;
 use common::{advice_of, evidence, rollup};
 use proptest::prelude::*;
 use proptest::strategy::Strategy as _;
+use tailor_sizing::advice::explain::explain;
+use tailor_sizing::advice::hints::HintCode;
+use tailor_sizing::advice::strategy::Strategy;
 use tailor_sizing::advice::{Advice, ConfidenceLevel, FunctionEvidence, Verdict, advise};
-use tailor_sizing::choice::Strategy;
-use tailor_sizing::enforcement::Enforcement;
-use tailor_sizing::explain::explain;
-use tailor_sizing::hints::HintCode;
-use tailor_sizing::invocation::{Invocation, Outcome, Work};
-use tailor_sizing::money::PicoDollars;
-use tailor_sizing::prices::PriceTable;
-use tailor_sizing::rollup::Rollup;
+use tailor_sizing::model::enforcement::Enforcement;
+use tailor_sizing::pricing::money::PicoDollars;
+use tailor_sizing::pricing::prices::PriceTable;
+use tailor_sizing::telemetry::invocation::{Invocation, Outcome, Work};
+use tailor_sizing::telemetry::rollup::Rollup;
 use tailor_sizing::units::{Architecture, Megabytes};
 
 fn advice_with(memory: u32, rollup: Rollup, strategy: Strategy) -> Advice {
@@ -35,7 +35,7 @@ fn has(advice: &Advice, code: HintCode) -> bool {
 }
 
 #[test]
-fn memory_hungry_is_told_to_keep_or_raise() {
+fn memory_near_the_limit_is_advised_more() {
     let advice = advice(512, 30_000, 20_000, 470);
     assert!(advice.memory > Megabytes(512), "{:?}", advice.verdict);
     assert_eq!(advice.verdict, Verdict::RaiseForMemory);
@@ -43,7 +43,7 @@ fn memory_hungry_is_told_to_keep_or_raise() {
 }
 
 #[test]
-fn cpu_bound_at_a_small_size_is_told_it_starves() {
+fn cpu_bound_at_a_small_size_gets_the_cpu_starved_hint() {
     let advice = advice(256, 150_000, 1_000, 60);
     assert!(has(&advice, HintCode::CpuStarved), "{:?}", advice.hints);
     assert!(advice.memory >= Megabytes(1_024), "{}", advice.memory);
@@ -52,7 +52,7 @@ fn cpu_bound_at_a_small_size_is_told_it_starves() {
 }
 
 #[test]
-fn io_bound_with_much_memory_is_told_to_go_down() {
+fn io_bound_with_much_memory_is_advised_less() {
     let advice = advice(1_536, 3_000, 250_000, 90);
     assert!(advice.memory < Megabytes(512) && advice.memory >= advice.floor.memory, "{}", advice.memory);
     assert!(has(&advice, HintCode::IdleDominated) && has(&advice, HintCode::MemoryOverprovisioned));
@@ -62,15 +62,18 @@ fn io_bound_with_much_memory_is_told_to_go_down() {
 }
 
 #[test]
-fn few_invocations_still_give_advice_and_say_how_little_that_is() {
+fn few_invocations_give_advice_of_low_confidence() {
     let advice = advice(256, 150_000, 1_000, 60);
     assert_eq!(advice.confidence.level, ConfidenceLevel::Low);
     assert_eq!(advice.confidence.invocations, 30);
-    assert_eq!(advice.saving.per_month, None, "thirty invocations at one moment say nothing of a month");
+    assert_eq!(
+        advice.saving.per_month, None,
+        "thirty invocations at one moment are not extrapolated to a month"
+    );
 }
 
 #[test]
-fn cost_does_not_slow_a_function_down_for_no_money() {
+fn the_cost_strategy_does_not_slow_a_function_down_for_no_saving() {
     // A pure CPU burner costs the same at every size up to one vCPU.
     let cost = advice_with(1_769, rollup(1_769, 400_000, 0, 60), Strategy::Cost);
     assert!(cost.duration_change_percent < 30.0, "{cost:?}");
@@ -113,9 +116,9 @@ fn a_target_is_met_by_the_cheapest_size_that_meets_it() {
     assert!(advice.reasons[0].contains("keep p95 within 400 ms"), "{:?}", advice.reasons);
 }
 
-/// The last per cents of speed are not worth any price.
+/// The last percent of speed does not justify any price.
 #[test]
-fn a_target_out_of_reach_is_told_and_not_paid_for() {
+fn a_target_out_of_reach_is_reported_and_not_paid_for() {
     let slo = Strategy::Slo { quantile: 0.999, target_ms: 1.0 };
     let advice = advice_with(256, rollup(256, 150_000, 1_000, 60), slo);
     assert!(
@@ -127,7 +130,7 @@ fn a_target_out_of_reach_is_told_and_not_paid_for() {
 }
 
 #[test]
-fn a_second_size_is_believed_over_the_replay() {
+fn a_second_measured_size_overrides_the_simulation() {
     // It says CPU-bound at 512 MB, but 1,024 MB was measured to be no faster.
     let odd = rollup(512, 50_000, 0, 60);
     let mut same = Rollup::default();
@@ -142,7 +145,7 @@ fn a_second_size_is_believed_over_the_replay() {
 }
 
 #[test]
-fn explanation_splits_the_bill_and_tells_of_arm64() {
+fn explanation_splits_the_bill_and_compares_arm64() {
     let mut cold = rollup(2_048, 20_000, 30_000, 90);
     cold.cold_starts = 3;
     cold.init_us = 900_000;

@@ -12,11 +12,11 @@ use common::{advice_of, evidence, invocation, rollup, rollup_of};
 use proptest::prelude::*;
 use proptest::strategy::Strategy as _;
 use tailor_sizing::advice::FunctionEvidence;
-use tailor_sizing::choice::Strategy;
-use tailor_sizing::hints::{Hint, HintCode};
-use tailor_sizing::invocation::{Invocation, Outcome, Work};
-use tailor_sizing::money::PicoDollars;
-use tailor_sizing::rollup::Rollup;
+use tailor_sizing::advice::hints::{Hint, HintCode};
+use tailor_sizing::advice::strategy::Strategy;
+use tailor_sizing::pricing::money::PicoDollars;
+use tailor_sizing::telemetry::invocation::{Invocation, Outcome, Work};
+use tailor_sizing::telemetry::rollup::Rollup;
 use tailor_sizing::units::{Architecture, Megabytes};
 
 fn hints(evidence: &FunctionEvidence<'_>) -> Vec<Hint> {
@@ -55,7 +55,7 @@ fn memory_underprovisioned() {
     let mut killed = rollup(512, 30_000, 30_000, 100);
     killed.record(&Invocation { outcome: Outcome::OutOfMemory, ..invocation(512, 1_000, 0, 100) });
     let hint = self::hint(&one(512, killed), HintCode::MemoryUnderprovisioned).unwrap();
-    assert!(hint.evidence.contains("killed for memory once"), "{}", hint.evidence);
+    assert!(hint.evidence.contains("one out-of-memory kill"), "{}", hint.evidence);
 }
 
 #[test]
@@ -72,7 +72,7 @@ fn memory_pressure() {
     let roomy = rollup(1_024, 50_000, 10_000, 600);
     let both = [(Megabytes(512), tight.clone()), (Megabytes(1_024), roomy)];
     assert!(saves(&hint(&both, HintCode::MemoryPressure).unwrap()));
-    assert_eq!(hint(&one(512, tight), HintCode::MemoryPressure), None, "one size cannot tell");
+    assert_eq!(hint(&one(512, tight), HintCode::MemoryPressure), None, "one size alone gives no comparison");
     let reloading = rollup_of(|vary| {
         let mut invocation = invocation(512, vary(50_000), 10_000, 480);
         invocation.work = invocation.work.map(|work| Work { major_faults: 40, ..work });

@@ -116,7 +116,7 @@ fn limits_are_enforced_with_the_field_named() {
     ];
     for (result, expected) in cases {
         let message = result.expect_err(expected).to_string();
-        assert!(message.contains(expected), "`{message}` does not say `{expected}`");
+        assert!(message.contains(expected), "`{message}` does not contain `{expected}`");
     }
     assert!(matches!(Batch::decode(&vec![0; MAX_BATCH_BYTES + 1]), Err(BatchError::TooLarge(_))));
 }

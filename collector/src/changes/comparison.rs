@@ -2,11 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use tailor_sizing::bill::FREE_STORAGE_MB;
-use tailor_sizing::histogram::LogHistogram;
-use tailor_sizing::invocation::Outcome;
-use tailor_sizing::money::PicoDollars;
-use tailor_sizing::prices::Rates;
+use tailor_sizing::pricing::bill::FREE_STORAGE_MB;
+use tailor_sizing::pricing::money::PicoDollars;
+use tailor_sizing::pricing::prices::Rates;
+use tailor_sizing::telemetry::histogram::LogHistogram;
+use tailor_sizing::telemetry::invocation::Outcome;
 use tailor_sizing::units::Megabytes;
 
 use crate::store::Recent;

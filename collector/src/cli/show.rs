@@ -6,8 +6,8 @@ use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 
-use tailor_sizing::choice::Strategy;
-use tailor_sizing::prices::PriceTable;
+use tailor_sizing::advice::strategy::Strategy;
+use tailor_sizing::pricing::prices::PriceTable;
 
 use super::serve::address_of;
 use super::{Colour, ShowArgs};

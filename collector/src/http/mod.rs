@@ -11,7 +11,7 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
-use tailor_sizing::prices::PriceTable;
+use tailor_sizing::pricing::prices::PriceTable;
 
 use crate::clock::Clock;
 use crate::keys::KeyRing;

@@ -1,7 +1,7 @@
 //! The columns of the fleet's table as data: a new column is one entry.
 
 use tailor_sizing::advice::Verdict;
-use tailor_sizing::money::PicoDollars;
+use tailor_sizing::pricing::money::PicoDollars;
 
 use super::units::{change, count, duration, duration_of, share};
 use crate::report::FunctionReport;

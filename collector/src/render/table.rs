@@ -4,7 +4,7 @@ use comfy_table::{Attribute, Cell, CellAlignment, Color, Table, presets};
 use serde::{Deserialize, Serialize};
 
 use tailor_sizing::advice::CurvePoint;
-use tailor_sizing::hints::Hint;
+use tailor_sizing::advice::hints::Hint;
 
 use super::columns::{self, FLEET, Style, money};
 use super::csv;

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use tailor_sizing::bill::Usage;
-use tailor_sizing::money::PicoDollars;
-use tailor_sizing::prices::PriceTable;
-use tailor_sizing::rollup::Rollup;
+use tailor_sizing::pricing::bill::Usage;
+use tailor_sizing::pricing::money::PicoDollars;
+use tailor_sizing::pricing::prices::PriceTable;
+use tailor_sizing::telemetry::rollup::Rollup;
 use tailor_sizing::units::{Architecture, Megabytes};
 
 use super::evaluation::{Basis, Evaluated, Material, evaluate};
@@ -37,7 +37,7 @@ pub(super) fn report(
         })
         .collect();
 
-    let work = |of: fn(&tailor_sizing::invocation::Work) -> u64| {
+    let work = |of: fn(&tailor_sizing::telemetry::invocation::Work) -> u64| {
         (of(&whole.warm.work) + of(&whole.cold.work)) / 1_000
     };
     let measured_ms = (whole.warm.wall_us + whole.cold.wall_us) / 1_000;

@@ -4,12 +4,12 @@
 
 use std::collections::BTreeMap;
 
+use tailor_sizing::advice::hints::HintCode;
+use tailor_sizing::advice::strategy::Strategy;
 use tailor_sizing::advice::{Advice, AdviceError, FunctionEvidence, advise};
-use tailor_sizing::choice::Strategy;
-use tailor_sizing::enforcement::Enforcement;
-use tailor_sizing::hints::HintCode;
-use tailor_sizing::prices::PriceTable;
-use tailor_sizing::rollup::Rollup;
+use tailor_sizing::model::enforcement::Enforcement;
+use tailor_sizing::pricing::prices::PriceTable;
+use tailor_sizing::telemetry::rollup::Rollup;
 use tailor_sizing::units::{Architecture, Megabytes};
 
 use super::load::{Loaded, load};

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use tailor_sizing::choice::Strategy;
-use tailor_sizing::enforcement::Enforcement;
-use tailor_sizing::money::PicoDollars;
-use tailor_sizing::prices::PriceTable;
-use tailor_sizing::rollup::Rollup;
+use tailor_sizing::advice::strategy::Strategy;
+use tailor_sizing::model::enforcement::Enforcement;
+use tailor_sizing::pricing::money::PicoDollars;
+use tailor_sizing::pricing::prices::PriceTable;
+use tailor_sizing::telemetry::rollup::Rollup;
 use tailor_sizing::units::Megabytes;
 
 use super::build::report;
@@ -156,7 +156,7 @@ async fn enforcement(
             }
         }
         enforcement = Enforcement::of(witnesses.into_iter().map(|((_, memory), rollup)| (memory, rollup)));
-        if enforcement.is_settled() {
+        if enforcement.is_decided() {
             break;
         }
     }
@@ -167,8 +167,8 @@ async fn enforcement(
 mod tests {
     use agent_proto::batch::{Environment, EnvironmentId, Lost, Overhead};
     use bytes::Bytes;
-    use tailor_sizing::invocation::{Invocation, Outcome, Work};
-    use tailor_sizing::replay::Kernel;
+    use tailor_sizing::model::cfs_simulation::Kernel;
+    use tailor_sizing::telemetry::invocation::{Invocation, Outcome, Work};
 
     use super::*;
     use crate::clock::now_us;
@@ -228,11 +228,11 @@ mod tests {
         let (prices, strategy) = (PriceTable::embedded(), Strategy::default());
         let kernel = async || enforcement(&store, &tenant, Window::ALL, now_us()).await.unwrap().likeliest();
         store.append(delivery(1, 3_600)).await.unwrap();
-        assert_eq!(kernel().await, Kernel::Ticking, "one function may have met a neighbour");
+        assert_eq!(kernel().await, Kernel::TickBased, "one function may have met a neighbour");
         for number in 2..8 {
             store.append(delivery(number, 3_400 + 150 * u64::from(number))).await.unwrap();
         }
-        assert_eq!(kernel().await, Kernel::Prompt);
+        assert_eq!(kernel().await, Kernel::HighResolution);
         let fleet = fleet(&store, &tenant, Window::ALL, &prices, strategy, now_us()).await.unwrap();
         for number in 1..8 {
             let environment = delivery(number, 4_000).environment;

@@ -6,8 +6,8 @@
 use serde::Serialize;
 
 use tailor_sizing::advice::{Advice, AdviceError, Verdict};
-use tailor_sizing::histogram::LogHistogram;
-use tailor_sizing::money::PicoDollars;
+use tailor_sizing::pricing::money::PicoDollars;
+use tailor_sizing::telemetry::histogram::LogHistogram;
 use tailor_sizing::units::{Architecture, Megabytes};
 
 use crate::changes::Change;

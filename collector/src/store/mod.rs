@@ -8,8 +8,8 @@
 use async_trait::async_trait;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use tailor_sizing::invocation::Invocation;
-use tailor_sizing::rollup::Rollup;
+use tailor_sizing::telemetry::invocation::Invocation;
+use tailor_sizing::telemetry::rollup::Rollup;
 use tailor_sizing::units::{Architecture, Megabytes};
 
 use agent_proto::batch::{Environment, EnvironmentId, Lost, Overhead};

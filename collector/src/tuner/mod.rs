@@ -9,8 +9,8 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tailor_sizing::choice::Strategy;
-use tailor_sizing::prices::PriceTable;
+use tailor_sizing::advice::strategy::Strategy;
+use tailor_sizing::pricing::prices::PriceTable;
 use tailor_sizing::units::Megabytes;
 
 use crate::clock::Clock;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use tailor_sizing::advice::Verdict;
-use tailor_sizing::money::PicoDollars;
+use tailor_sizing::pricing::money::PicoDollars;
 use tailor_sizing::units::{Architecture, Megabytes};
 
 use super::Tuner;

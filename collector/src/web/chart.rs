@@ -2,7 +2,7 @@
 
 use maud::{Markup, html};
 
-use tailor_sizing::histogram::LogHistogram;
+use tailor_sizing::telemetry::histogram::LogHistogram;
 use tailor_sizing::units::Megabytes;
 
 /// Room around a curve for its labels, in SVG units.

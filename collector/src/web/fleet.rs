@@ -3,7 +3,7 @@
 use maud::{Markup, html};
 
 use tailor_sizing::advice::Verdict;
-use tailor_sizing::money::PicoDollars;
+use tailor_sizing::pricing::money::PicoDollars;
 
 use super::chart;
 use super::layout::{choices, document, tile, unbroken};

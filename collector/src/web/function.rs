@@ -3,7 +3,7 @@
 use maud::{Markup, html};
 
 use tailor_sizing::advice::{Advice, ConfidenceLevel, Verdict};
-use tailor_sizing::money::PicoDollars;
+use tailor_sizing::pricing::money::PicoDollars;
 use tailor_sizing::units::Megabytes;
 
 use super::chart::{self, Curve, Expected, Mark};

@@ -2,8 +2,8 @@
 
 use maud::{Markup, html};
 
-use tailor_sizing::invocation::Outcome;
-use tailor_sizing::money::PicoDollars;
+use tailor_sizing::pricing::money::PicoDollars;
+use tailor_sizing::telemetry::invocation::Outcome;
 use tailor_sizing::units::Megabytes;
 
 use super::layout::unbroken;

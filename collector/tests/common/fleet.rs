@@ -1,7 +1,7 @@
 //! A made-up fleet: batches as extensions would send them, from a few kinds of functions.
 
 use agent_proto::batch::{Batch, Environment, EnvironmentId, Lost, Overhead};
-use tailor_sizing::invocation::{Caveats, Invocation, Outcome, RequestId, Work};
+use tailor_sizing::telemetry::invocation::{Caveats, Invocation, Outcome, RequestId, Work};
 use tailor_sizing::units::{Architecture, Megabytes};
 
 /// How a made-up function spends its time.

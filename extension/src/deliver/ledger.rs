@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 
-use tailor_sizing::invocation::{Caveats, Invocation, Outcome, RequestId, Work};
+use tailor_sizing::telemetry::invocation::{Caveats, Invocation, Outcome, RequestId, Work};
 use tailor_sizing::units::Megabytes;
 
 use crate::lambda::telemetry::EndRecord;

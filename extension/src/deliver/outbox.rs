@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use agent_proto::batch::{Batch, Environment, Lost, Overhead};
 use bytes::Bytes;
-use tailor_sizing::invocation::Invocation;
+use tailor_sizing::telemetry::invocation::Invocation;
 use tokio::time::Instant;
 
 /// The most bytes of pending invocations. The extension's memory is part of the function's memory.
@@ -159,7 +159,7 @@ impl Outbox {
 pub(crate) mod tests {
     use super::*;
     use agent_proto::batch::EnvironmentId;
-    use tailor_sizing::invocation::RequestId;
+    use tailor_sizing::telemetry::invocation::RequestId;
     use tailor_sizing::units::{Architecture, Megabytes};
 
     /// A typical environment.

@@ -8,15 +8,15 @@ use std::time::{Duration, Instant};
 
 use agent_proto::batch::Environment;
 use serde::Serialize;
+use tailor_sizing::advice::hints::Hint;
+use tailor_sizing::advice::strategy::Strategy;
 use tailor_sizing::advice::{Advice, FunctionEvidence, Verdict, advise};
-use tailor_sizing::bill::FREE_STORAGE_MB;
-use tailor_sizing::choice::Strategy;
-use tailor_sizing::enforcement::Enforcement;
-use tailor_sizing::hints::Hint;
-use tailor_sizing::invocation::{Invocation, Outcome, Work};
-use tailor_sizing::money::PicoDollars;
-use tailor_sizing::prices::PriceTable;
-use tailor_sizing::rollup::Rollup;
+use tailor_sizing::model::enforcement::Enforcement;
+use tailor_sizing::pricing::bill::FREE_STORAGE_MB;
+use tailor_sizing::pricing::money::PicoDollars;
+use tailor_sizing::pricing::prices::PriceTable;
+use tailor_sizing::telemetry::invocation::{Invocation, Outcome, Work};
+use tailor_sizing::telemetry::rollup::Rollup;
 
 mod emf;
 
@@ -73,7 +73,7 @@ struct AdviceLine {
 
 #[derive(Debug, Serialize)]
 struct HintLine {
-    code: tailor_sizing::hints::HintCode,
+    code: tailor_sizing::advice::hints::HintCode,
     evidence: String,
     action: String,
 }

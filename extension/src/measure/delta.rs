@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::rc::Rc;
 
-use tailor_sizing::invocation::Work;
+use tailor_sizing::telemetry::invocation::Work;
 
 use super::{Reading, Snapshot};
 

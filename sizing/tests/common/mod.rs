@@ -1,11 +1,11 @@
 //! Workloads made to measure.
 
+use tailor_sizing::advice::strategy::Strategy;
 use tailor_sizing::advice::{Advice, FunctionEvidence, advise};
-use tailor_sizing::choice::Strategy;
-use tailor_sizing::enforcement::Enforcement;
-use tailor_sizing::invocation::{Invocation, Outcome, Work};
-use tailor_sizing::prices::PriceTable;
-use tailor_sizing::rollup::Rollup;
+use tailor_sizing::model::enforcement::Enforcement;
+use tailor_sizing::pricing::prices::PriceTable;
+use tailor_sizing::telemetry::invocation::{Invocation, Outcome, Work};
+use tailor_sizing::telemetry::rollup::Rollup;
 use tailor_sizing::units::{Architecture, Megabytes};
 
 /// One thread's successful invocation at `memory` with so much CPU time, waiting and peak memory.

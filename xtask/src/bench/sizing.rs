@@ -11,11 +11,11 @@ use std::process::ExitCode;
 
 use agent_proto::batch::Batch;
 use anyhow::{Context, Result, ensure};
-use tailor_sizing::invocation::Invocation;
-use tailor_sizing::prices::PriceTable;
-use tailor_sizing::saved::{self, Measured};
-use tailor_sizing::score::{BaseScore, Case, Report, enforcement, errors, score};
+use tailor_sizing::pricing::prices::PriceTable;
+use tailor_sizing::telemetry::invocation::Invocation;
 use tailor_sizing::units::{Architecture, Megabytes};
+use tailor_sizing_eval::dataset::{self, Measured};
+use tailor_sizing_eval::score::{BaseScore, Case, Report, enforcement, errors, score};
 use tailor_test_kit::build;
 use tailor_test_kit::deployment::{Deployment, Plan};
 use tailor_test_kit::fake::BatchRecorder;
@@ -87,7 +87,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         None => measure(options.invocations)?,
     };
     if let Some(path) = &options.save {
-        fs::write(path, saved::to_json(&measured).to_string())
+        fs::write(path, dataset::to_json(&measured).to_string())
             .with_context(|| format!("cannot write {}", path.display()))?;
     }
     let cases: Vec<Case> = measured.iter().filter_map(|(name, sizes)| case(name, sizes)).collect();
@@ -163,7 +163,7 @@ fn invocations_of(batches: &[Batch], function: &str, memory_mb: u32) -> Vec<Invo
 
 /// Telemetry and truth of one function; `None`, and a word about it, when a size is missing.
 fn case(name: &str, sizes: &BTreeMap<u32, Vec<Invocation>>) -> Option<Case> {
-    let case = saved::case(name, sizes);
+    let case = dataset::case(name, sizes);
     if case.is_none() {
         println!("left out: {name} (not measured at every size)");
     }
@@ -185,7 +185,9 @@ fn print(report: &Report) {
 /// What the telemetry of each size says of the kernel it was measured on.
 fn print_kernel(cases: &[Case]) {
     print!("{:<16}", "\nprompt kernel");
-    SIZES.iter().for_each(|&size| print!("{:>8.2}", enforcement(cases, Megabytes(size)).prompt()));
+    SIZES.iter().for_each(|&size| {
+        print!("{:>8.2}", enforcement(cases, Megabytes(size)).high_resolution_probability())
+    });
     println!();
 }
 
@@ -219,5 +221,5 @@ fn row(name: &str, score: &BaseScore) {
 
 fn load(path: &Path) -> Result<Measured> {
     let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-    saved::from_json(&text).with_context(|| format!("{} is not a saved run", path.display()))
+    dataset::from_json(&text).with_context(|| format!("{} is not a saved run", path.display()))
 }

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 
 use agent_proto::rollup;
-use tailor_sizing::rollup::Rollup;
+use tailor_sizing::telemetry::rollup::Rollup;
 
 use super::rows::{damaged, from_sql, insert_rollup, series_key, to_sql};
 use crate::store::{FunctionKey, HOUR_US, SeriesKey, StoreError, Tenant};

@@ -7,7 +7,7 @@ use rusqlite::{Connection, OptionalExtension, Row, ToSql};
 
 use agent_proto::batch::{Batch, Environment, EnvironmentId, Lost, Overhead};
 use agent_proto::rollup;
-use tailor_sizing::rollup::Rollup;
+use tailor_sizing::telemetry::rollup::Rollup;
 use tailor_sizing::units::{Architecture, Megabytes};
 
 use super::rows::{damaged, from_sql, series_key, to_sql};

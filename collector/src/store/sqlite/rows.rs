@@ -5,7 +5,7 @@ use std::str::FromStr;
 use rusqlite::{Row, Transaction, params};
 
 use agent_proto::rollup;
-use tailor_sizing::rollup::Rollup;
+use tailor_sizing::telemetry::rollup::Rollup;
 use tailor_sizing::units::{Architecture, Megabytes};
 
 use crate::store::{FunctionKey, SeriesKey, StoreError, Tenant};

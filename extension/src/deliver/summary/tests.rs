@@ -114,7 +114,10 @@ fn there_is_no_advice_where_it_cannot_be_right() {
     let mut totals = Rollup::default();
     (0..200).for_each(|_| totals.record(&invocation()));
     let hints = advice(&totals, &environment()).unwrap().hints;
-    assert!(hints.iter().any(|hint| hint.code == tailor_sizing::hints::HintCode::IdleDominated), "{hints:?}");
+    assert!(
+        hints.iter().any(|hint| hint.code == tailor_sizing::advice::hints::HintCode::IdleDominated),
+        "{hints:?}"
+    );
     let managed = Environment { initialization_type: "lambda-managed-instances".into(), ..environment() };
     assert!(advice(&totals, &managed).is_none(), "the memory size is the instance's");
     assert!(cost(&managed, 1_000, 1).is_none(), "instances are billed, not invocations");

@@ -1,0 +1,8 @@
+//! How good the predictions of `tailor-sizing` are: scores on measured functions, and the data sets themselves.
+//!
+//! [`dataset`] reads and writes measurements, [`throttled`] reads the data set of the same name, and [`score`] compares
+//! predictions with measurements. The examples `evaluate`, `calibrate` and `curves` print the results.
+
+pub mod dataset;
+pub mod score;
+pub mod throttled;

@@ -1,0 +1,153 @@
+//! Reads `invocations.csv` of the throttled functions into cases.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use crate::score::{Case, SizeCase};
+use anyhow::Context;
+use tailor_sizing::model::cfs_simulation::PERIOD_MS;
+use tailor_sizing::telemetry::invocation::{Invocation, Outcome, Work};
+use tailor_sizing::telemetry::rollup::Rollup;
+use tailor_sizing::units::Megabytes;
+
+/// CPU time of the measuring probe in every invocation, outside of its wall time (data notes), µs.
+const PROBE_US: u64 = 450;
+
+/// The kernel's timer tick on the host of the measurements, ms.
+const TICK_MS: f64 = 4.0;
+
+struct Row {
+    function: u64,
+    memory: Megabytes,
+    number: u64,
+    wall_us: u64,
+    invocation: Invocation,
+}
+
+/// The functions of the data set in `folder`.
+///
+/// # Errors
+/// When `invocations.csv` is missing or a line of it cannot be read.
+pub fn read(folder: &Path) -> anyhow::Result<Vec<Case>> {
+    let path = folder.join("invocations.csv");
+    let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let mut lines = text.lines();
+    let header: BTreeMap<&str, usize> =
+        lines.next().unwrap_or_default().split(',').enumerate().map(|(i, name)| (name, i)).collect();
+    let mut groups: BTreeMap<(u64, Megabytes), Vec<Row>> = BTreeMap::new();
+    for (number, line) in lines.enumerate() {
+        let row = row(&header, line).with_context(|| format!("{}:{}", path.display(), number + 2))?;
+        groups.entry((row.function, row.memory)).or_default().push(row);
+    }
+    let mut cases: BTreeMap<u64, Case> = BTreeMap::new();
+    for ((function, memory), rows) in groups {
+        let Some(size) = size(memory, rows) else { continue };
+        let case = cases.entry(function).or_default();
+        case.name = function.to_string();
+        case.sizes.push(size);
+    }
+    Ok(cases.into_values().filter(|case| case.sizes.len() > 1).collect())
+}
+
+/// The first half of the invocations is telemetry, the mean of the second half the truth.
+fn size(memory: Megabytes, rows: Vec<Row>) -> Option<SizeCase> {
+    let last = rows.iter().map(|row| row.number).max()?;
+    let (seen, kept): (Vec<Row>, Vec<Row>) = rows.into_iter().partition(|row| 2 * row.number <= last);
+    let mut telemetry = Rollup::default();
+    let mut owed_us = 0;
+    for mut row in seen {
+        if let Some(work) = &mut row.invocation.work {
+            owed_us = take_probe(work, owed_us + PROBE_US);
+            take_probe_wait(work, memory, row.wall_us);
+        }
+        telemetry.record(&row.invocation);
+    }
+    let truth_us: u64 = kept.iter().map(|row| row.wall_us).sum();
+    (!kept.is_empty()).then(|| SizeCase {
+        memory,
+        telemetry,
+        truth_ms: truth_us as f64 / 1e3 / kept.len() as f64,
+    })
+}
+
+/// Takes the probe's CPU time out and returns what is still owed: Java's counters tick every 10 ms, so one
+/// invocation may show less than the probe used and the next more.
+fn take_probe(work: &mut Work, owed_us: u64) -> u64 {
+    let user = owed_us.min(work.user_us);
+    work.user_us -= user;
+    let system = (owed_us - user).min(work.system_us);
+    work.system_us -= system;
+    // It runs in the main thread, whose own clock does not tick.
+    work.top_busy_us = work.top_busy_us.saturating_sub(PROBE_US);
+    owed_us - user - system
+}
+
+/// Takes out what the probe itself waited for, which like its CPU time is outside of its wall time: it runs
+/// when a burst has just used up the quota, or when idle time has passed and there is some. Which of them came
+/// last is not recorded; each is taken for as likely as its share of the time spent waiting.
+fn take_probe_wait(work: &mut Work, memory: Megabytes, wall_us: u64) {
+    let wait_us = probe_wait_ms(memory) * 1e3;
+    let starved_us = work.top_starved_us as f64;
+    let idle_us = (wall_us as f64 + wait_us - work.top_busy_us as f64 - starved_us).max(0.0);
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "casts of floats saturate")]
+    let outside_us = (wait_us * starved_us / (starved_us + idle_us).max(1.0)) as u64;
+    work.top_starved_us = work.top_starved_us.saturating_sub(outside_us);
+    work.starved_us = work.starved_us.saturating_sub(outside_us);
+}
+
+/// Mean time the probe waits behind a burst that was throttled, ms. Such a burst ends at any moment of a run,
+/// which lasts until a tick finds the quota used up; whatever it ran beyond the quota is paid back before the
+/// probe may run. The measured run and wait exceed what the wall time has room for by 24, 8, 4 and 0 ms at
+/// 128, 256, 512 and 1,024 MB (eight single-threaded functions against themselves at 2,048 MB and above); this gives
+/// 21, 7, 4 and 0.6.
+fn probe_wait_ms(memory: Megabytes) -> f64 {
+    const MOMENTS: u32 = 100;
+    let quota_ms = PERIOD_MS * memory.share();
+    if memory.share() >= 1.0 {
+        return 0.0;
+    }
+    let run_ms = TICK_MS * (quota_ms / TICK_MS).ceil();
+    let wait_ms = |moment: u32| {
+        let used_ms = run_ms * (f64::from(moment) + 0.5) / f64::from(MOMENTS);
+        let refills = ((used_ms + PROBE_US as f64 / 1e3) / quota_ms - 1.0).ceil().max(0.0);
+        (refills * PERIOD_MS - used_ms).max(0.0)
+    };
+    (0..MOMENTS).map(wait_ms).sum::<f64>() / f64::from(MOMENTS)
+}
+
+fn row(header: &BTreeMap<&str, usize>, line: &str) -> anyhow::Result<Row> {
+    let cells: Vec<&str> = line.split(',').collect();
+    let number = |name: &str| -> anyhow::Result<f64> {
+        let index = header.get(name).with_context(|| format!("no column `{name}`"))?;
+        let cell = cells.get(*index).with_context(|| format!("no cell for `{name}`"))?;
+        cell.parse().with_context(|| format!("`{cell}` in `{name}` is no number"))
+    };
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "casts of floats saturate")]
+    let whole = |name: &str, scale: f64| number(name).map(|value| (value * scale).round() as u64);
+    let wall_us = whole("wall_ms", 1e3)?;
+    let (top_busy_us, top_starved_us) = (whole("ss_top_us", 1.0)?, whole("ss_top_wait_us", 1.0)?);
+    let work = Work {
+        user_us: whole("user_us", 1.0)?,
+        system_us: whole("sys_us", 1.0)?,
+        starved_us: whole("ss_wait_us", 1.0)?,
+        idle_us: wall_us.saturating_sub(top_busy_us + top_starved_us),
+        top_busy_us,
+        top_starved_us,
+        effective_threads_milli: whole("ss_eff", 1e3)?,
+        voluntary_switches: whole("vcs", 1.0)?,
+        involuntary_switches: whole("ivcs", 1.0)?,
+        timeslices: whole("ss_slices", 1.0)?,
+        minor_faults: whole("minflt", 1.0)?,
+        ..Work::default()
+    };
+    let memory = Megabytes(u32::try_from(whole("memory_mb", 1.0)?).context("memory size out of range")?);
+    let invocation = Invocation {
+        outcome: Outcome::Success,
+        duration_us: wall_us,
+        billed_ms: wall_us.div_ceil(1_000),
+        peak_kib: whole("rss", 1.0 / 1_024.0)?,
+        work: Some(work),
+        ..Invocation::default()
+    };
+    Ok(Row { function: whole("fn", 1.0)?, memory, number: whole("inv", 1.0)?, wall_us, invocation })
+}

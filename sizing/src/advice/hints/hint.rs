@@ -1,0 +1,62 @@
+//! The type of a hint and its stable codes.
+
+use std::cmp::Ordering;
+
+use serde::{Deserialize, Serialize};
+
+use crate::pricing::money::PicoDollars;
+
+/// What a hint is about. The names are stable: scripts and dashboards rely on them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum HintCode {
+    /// Peaks near the limit, or kills.
+    MemoryUnderprovisioned,
+    /// Much more memory than needed, and the CPU that comes with it is not needed either.
+    MemoryOverprovisioned,
+    /// CPU per invocation grows as memory runs out.
+    MemoryPressure,
+    /// Threads were ready to run and had no CPU.
+    CpuStarved,
+    /// One busy thread where the size pays for more.
+    SingleThreaded,
+    /// Most of the time is waiting.
+    IdleDominated,
+    /// Connections are opened anew in every invocation.
+    ConnectionsPerInvocation,
+    /// Init is a large part of the bill.
+    ColdStartsDominate,
+    /// The request price is most of the bill.
+    RequestCostDominates,
+    /// The same work would cost less on arm64.
+    #[serde(rename = "arm64-cheaper")]
+    Arm64Cheaper,
+    /// Time is paid for that ends in a timeout or an error.
+    TimeoutsPaid,
+    /// Extra `/tmp` is paid for and not used.
+    EphemeralStorageUnused,
+}
+
+/// One finding, with its evidence.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Hint {
+    /// What it is about.
+    pub code: HintCode,
+    /// What was measured, as text.
+    pub evidence: String,
+    /// What to do about it, as text.
+    pub action: String,
+    /// What acting would save per million invocations; `None` when it gains time or safety and no money.
+    pub saving_per_million: Option<PicoDollars>,
+}
+
+impl HintCode {
+    /// Where the hint points: to more memory, to less, or elsewhere.
+    pub(super) const fn direction(self) -> Option<Ordering> {
+        match self {
+            Self::MemoryUnderprovisioned | Self::MemoryPressure | Self::CpuStarved => Some(Ordering::Greater),
+            Self::MemoryOverprovisioned | Self::SingleThreaded | Self::IdleDominated => Some(Ordering::Less),
+            _ => None,
+        }
+    }
+}

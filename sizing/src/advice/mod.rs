@@ -1,0 +1,29 @@
+//! Advice: one recommended memory size for a function, with reasons, hints and confidence.
+//!
+//! [`evidence`] is the input and [`recommendation`] the result; [`analysis`] computes one from the other. [`strategy`]
+//! is the optimization goal, [`hints`] are findings beside the size, and [`explain`] adds what was measured and billed.
+
+mod analysis;
+pub mod evidence;
+pub mod explain;
+pub mod hints;
+pub mod recommendation;
+pub mod strategy;
+
+pub use evidence::{AdviceError, FunctionEvidence};
+pub use recommendation::{Advice, Confidence, ConfidenceLevel, CurvePoint, Saving, Verdict};
+
+use crate::pricing::prices::PriceTable;
+
+/// Recommends a memory size for one function.
+///
+/// # Errors
+/// [`AdviceError::Price`] for a region or architecture without prices, [`AdviceError::NoEvidence`] when no
+/// invocation was measured.
+pub fn advise(
+    evidence: &FunctionEvidence<'_>,
+    prices: &PriceTable,
+    strategy: strategy::Strategy,
+) -> Result<Advice, AdviceError> {
+    analysis::Analysis::new(evidence, prices).map(|analysis| analysis.advice(strategy))
+}

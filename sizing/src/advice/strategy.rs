@@ -1,0 +1,167 @@
+//! Which size is best: objectives over predicted cost and duration.
+//!
+//! The meanings are those of AWS Lambda Power Tuning: `cost` is the cheapest, `speed` the fastest, and
+//! `balanced` weighs both, with weight 1 all cost and 0 all speed. Both terms are relative to their own
+//! best, so that the range of sizes looked at does not change the choice.
+
+use serde::{Deserialize, Serialize};
+
+use crate::units::Megabytes;
+
+/// Sizes whose cost is within this share of the least are equally cheap: the fastest of them is chosen, so
+/// that `cost` never makes a function much slower for no money.
+const SAME_COST: f64 = 0.01;
+
+/// Sizes whose duration is within this share of the least are equally fast: the cheapest is chosen.
+const SAME_SPEED: f64 = 0.02;
+
+/// The optimization goal.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "strategy", rename_all = "snake_case")]
+pub enum Strategy {
+    /// The least cost; of sizes that cost the same, the fastest.
+    Cost,
+    /// The least duration; of sizes that are as fast, the cheapest.
+    Speed,
+    /// The least `weight × cost / least cost + (1 - weight) × duration / least duration`.
+    Balanced {
+        /// From 0 (speed alone) to 1 (cost alone); values outside are clamped.
+        weight: f64,
+    },
+    /// The least cost among sizes whose predicted quantile meets a target; if none does, the cheapest of those that come
+    /// as near as the fastest, within 2 %.
+    Slo {
+        /// Which quantile of duration, from 0 to 1 (0.95 for p95).
+        quantile: f64,
+        /// Its target, ms.
+        target_ms: f64,
+    },
+}
+
+impl Default for Strategy {
+    fn default() -> Self {
+        Self::Balanced { weight: 0.5 }
+    }
+}
+
+/// One size with what is expected of it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Candidate {
+    /// The size.
+    pub memory: Megabytes,
+    /// Expected mean duration, ms.
+    pub mean_ms: f64,
+    /// Expected duration at the strategy's quantile, ms; the mean for other strategies.
+    pub quantile_ms: f64,
+    /// Expected cost of one invocation, in any unit.
+    pub cost: f64,
+}
+
+/// The objective of each candidate under `strategy`, lowest best; 1 would be best in cost and speed at once.
+#[must_use]
+pub fn objectives(candidates: &[Candidate], strategy: Strategy) -> Vec<f64> {
+    let cheapest = least(candidates, |candidate| candidate.cost);
+    let fastest = least(candidates, |candidate| candidate.mean_ms);
+    let cost = |candidate: &Candidate| candidate.cost.max(f64::MIN_POSITIVE) / cheapest;
+    let time = |candidate: &Candidate| candidate.mean_ms.max(f64::MIN_POSITIVE) / fastest;
+    let score = |candidate: &Candidate| match strategy {
+        Strategy::Cost => cost(candidate),
+        Strategy::Speed => time(candidate),
+        Strategy::Balanced { weight } => {
+            let weight = if weight.is_nan() { 0.5 } else { weight.clamp(0.0, 1.0) };
+            weight * cost(candidate) + (1.0 - weight) * time(candidate)
+        }
+        // A miss costs more than any price: the fastest miss is the best of them.
+        Strategy::Slo { target_ms, .. } if candidate.quantile_ms > target_ms => {
+            1e6 * candidate.quantile_ms / target_ms.max(f64::MIN_POSITIVE)
+        }
+        Strategy::Slo { .. } => cost(candidate),
+    };
+    candidates.iter().map(score).collect()
+}
+
+/// The best candidate under `strategy`; `None` of none.
+#[must_use]
+pub fn choose(candidates: &[Candidate], strategy: Strategy) -> Option<Candidate> {
+    let scores = objectives(candidates, strategy);
+    let best = scores.iter().copied().fold(f64::INFINITY, f64::min);
+    let near = |tolerance: f64| {
+        candidates
+            .iter()
+            .zip(&scores)
+            .filter(move |(_, score)| **score <= best * (1.0 + tolerance))
+            .map(|(candidate, _)| *candidate)
+    };
+    match strategy {
+        // If none meets the target, a price for the last percent of speed is not justified.
+        Strategy::Slo { target_ms, .. }
+            if candidates.iter().all(|candidate| candidate.quantile_ms > target_ms) =>
+        {
+            near(SAME_SPEED).min_by(|a, b| a.cost.total_cmp(&b.cost))
+        }
+        Strategy::Cost | Strategy::Slo { .. } => {
+            near(SAME_COST).min_by(|a, b| a.mean_ms.total_cmp(&b.mean_ms))
+        }
+        Strategy::Speed => near(SAME_SPEED).min_by(|a, b| a.cost.total_cmp(&b.cost)),
+        Strategy::Balanced { .. } => near(0.0).next(),
+    }
+}
+
+fn least(candidates: &[Candidate], of: impl Fn(&Candidate) -> f64) -> f64 {
+    candidates.iter().map(of).fold(f64::INFINITY, f64::min).max(f64::MIN_POSITIVE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn candidates() -> Vec<Candidate> {
+        // Work-bound up to 1,769 MB: cost hardly moves while duration halves, then the reverse.
+        [(128, 100.0, 10.0), (256, 50.0, 10.02), (512, 25.0, 10.05), (1_024, 12.0, 10.5), (3_008, 11.9, 30.0)]
+            .into_iter()
+            .map(|(memory, mean_ms, cost)| Candidate {
+                memory: Megabytes(memory),
+                mean_ms,
+                quantile_ms: 2.0 * mean_ms,
+                cost,
+            })
+            .collect()
+    }
+
+    fn chosen(strategy: Strategy) -> u32 {
+        choose(&candidates(), strategy).unwrap().memory.0
+    }
+
+    #[test]
+    fn each_strategy_chooses_its_optimum() {
+        assert_eq!(
+            chosen(Strategy::Cost),
+            512,
+            "half a percent less cost does not justify ten times the duration"
+        );
+        assert_eq!(
+            chosen(Strategy::Speed),
+            1_024,
+            "one percent less duration does not justify three times the cost"
+        );
+        assert_eq!(chosen(Strategy::default()), 1_024);
+        assert_eq!(chosen(Strategy::Slo { quantile: 0.95, target_ms: 60.0 }), 512);
+        assert_eq!(chosen(Strategy::Slo { quantile: 0.95, target_ms: 24.5 }), 1_024);
+        assert_eq!(chosen(Strategy::Slo { quantile: 0.95, target_ms: 1.0 }), 1_024, "no size meets it");
+        assert_eq!(choose(&[], Strategy::Cost), None);
+    }
+
+    #[test]
+    fn invalid_numbers_do_not_panic() {
+        let odd = |x: f64| Candidate { memory: Megabytes(0), mean_ms: x, quantile_ms: x, cost: x };
+        let odd = [odd(f64::NAN), odd(0.0), odd(f64::INFINITY), odd(-1.0)];
+        for strategy in [
+            Strategy::Cost,
+            Strategy::Speed,
+            Strategy::Balanced { weight: f64::NAN },
+            Strategy::Slo { quantile: f64::NAN, target_ms: f64::NAN },
+        ] {
+            let _ = choose(&odd, strategy);
+        }
+    }
+}

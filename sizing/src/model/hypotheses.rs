@@ -1,0 +1,304 @@
+//! What an invocation's work may be: weighted hypotheses that agree with what was measured.
+//!
+//! Counters show how much work there is and how long it waited, but not in how many bursts it comes, and
+//! without counters not even how much there is. So several answers are kept, each weighted by how well its
+//! simulation predicts the wall time of every measured size; their spread is part of the interval.
+
+use crate::model::cfs_simulation::{Kernel, WorkShape};
+use crate::model::profile::Profile;
+use crate::units::Megabytes;
+
+/// Numbers of bursts tried.
+const BURSTS: [f64; 8] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0];
+
+/// A burst longer than this would not have been one: a thread is moved or blocks now and then, ms.
+const LONGEST_BURST_MS: f64 = 80.0;
+
+/// Of `n` blockings most hold little work between them: as many equal bursts as `n` to this power are
+/// expected, within a factor of e.
+const BURSTS_POWER: f64 = 0.35;
+
+/// Accepted error of the simulation at the measured size, besides the noise of its mean.
+const SIMULATION_TOLERANCE: Tolerance = Tolerance { share: 0.03, ms: 0.3 };
+
+/// Accepted error of the simulation at another size, as a standard deviation in logarithm.
+const TRANSFER_ERROR: f64 = 0.10;
+
+/// Beyond a factor of 20 a hypothesis is not scaled but wrong.
+const MAX_OFF: f64 = 3.0;
+
+/// Relative variance below which no mean is known: a millisecond's rounding, and the histogram's buckets.
+const MIN_NOISE: f64 = 1e-4;
+
+/// Sizes whose counters are used to make hypotheses; all sizes' wall times weigh them.
+const SOURCES: usize = 3;
+
+/// Hypotheses kept, with counters (times two where parallelism is uncertain) and without: the rest have little
+/// weight.
+const KEPT: usize = 3;
+const KEPT_WITHOUT_COUNTERS: usize = 16;
+
+/// A kernel less probable than this contributes its likeliest hypothesis alone.
+const UNLIKELY: f64 = 0.25;
+
+/// Less weight than this changes nothing that can be seen.
+const MIN_WEIGHT: f64 = 0.04;
+
+/// Shares of the wall time that may be work where CPU was not measured, and how common that is: functions that
+/// somebody measured at several sizes mostly work.
+const BUSY_SHARES: [(f64, f64); 11] = [
+    (0.0, 1.0),
+    (0.03, 1.0),
+    (0.1, 1.0),
+    (0.2, 1.0),
+    (0.35, 1.0),
+    (0.5, 1.0),
+    (0.65, 1.0),
+    (0.8, 1.0),
+    (0.9, 2.0),
+    (0.97, 2.0),
+    (1.0, 2.0),
+];
+
+/// Threads that may run at once where CPU was not measured, and how common that is.
+const PARALLELS: [(f64, f64); 3] = [(1.0, 0.80), (2.0, 0.12), (6.0, 0.08)];
+
+/// Bursts the work may come in where CPU was not measured.
+const BURSTS_WITHOUT_COUNTERS: [f64; 2] = [1.0, 8.0];
+
+/// Weighted hypotheses on an invocation's work.
+#[derive(Debug, Clone)]
+pub struct WorkHypotheses {
+    hypotheses: Vec<Hypothesis>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Hypothesis {
+    shape: WorkShape,
+    kernel: Kernel,
+    weight: f64,
+}
+
+/// Accepted difference between a simulated and a measured wall time: a share of it, and in ms.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Tolerance {
+    pub(crate) share: f64,
+    pub(crate) ms: f64,
+}
+
+/// All measured sizes of a function, interpreted for one kind of kernel.
+#[derive(Debug, Clone)]
+pub struct KernelProfiles {
+    /// The kernel.
+    pub kernel: Kernel,
+    /// Its probability. The probabilities of all kernels add up to about one.
+    pub probability: f64,
+    /// The sizes.
+    pub profiles: Vec<Profile>,
+}
+
+impl WorkHypotheses {
+    /// Weighs what may explain the measured sizes on each kernel, the likeliest kernel first; `None` without any
+    /// size.
+    #[must_use]
+    pub fn fit(by_kernel: &[KernelProfiles]) -> Option<Self> {
+        let likeliest = by_kernel.first()?;
+        let of_all: f64 = by_kernel.iter().map(|on_kernel| on_kernel.probability).sum();
+        let mut hypotheses = Vec::new();
+        for on_kernel in by_kernel {
+            let probability = on_kernel.probability / of_all.max(f64::MIN_POSITIVE);
+            // One hypothesis is enough for an unlikely kernel.
+            let kept =
+                if on_kernel.kernel == likeliest.kernel || probability > UNLIKELY { usize::MAX } else { 1 };
+            let explained = Self::explain(&on_kernel.profiles, on_kernel.kernel, kept)?;
+            hypotheses.extend(
+                explained
+                    .into_iter()
+                    .map(|hypothesis| Hypothesis { weight: hypothesis.weight * probability, ..hypothesis }),
+            );
+        }
+        Some(Self { hypotheses })
+    }
+
+    /// The likeliest hypotheses on one kernel, `most` at most, likeliest first; their weights add up to one.
+    fn explain(profiles: &[Profile], kernel: Kernel, most: usize) -> Option<Vec<Hypothesis>> {
+        let mut sources: Vec<&Profile> = profiles.iter().collect();
+        sources.sort_by(|a, b| source_weight(b).total_cmp(&source_weight(a)));
+        let best = *sources.first()?;
+        // A size with CPU counters outweighs any number of sizes without.
+        sources.retain(|source| source.measured == best.measured);
+        sources.truncate(if best.measured { SOURCES } else { 1 });
+
+        let kept = match best {
+            Profile { measured: false, .. } => KEPT_WITHOUT_COUNTERS,
+            ambiguous if parallels(ambiguous).len() > 1 => 2 * KEPT,
+            _ => KEPT,
+        };
+        let mut weighed: Vec<(f64, WorkShape)> = Vec::new();
+        for source in sources {
+            let prior = source_weight(source).ln();
+            let proposals = if source.measured {
+                measured(source, SIMULATION_TOLERANCE)
+            } else {
+                without_counters(source)
+            };
+            weighed.extend(proposals.into_iter().map(|(log_weight, shape)| {
+                let (fit, shape) = fitted(shape, source, profiles);
+                (prior + log_weight + fit, shape)
+            }));
+        }
+        Some(normalized(weighed, kept.min(most), kernel))
+    }
+
+    /// What the hypotheses expect at `memory`.
+    #[must_use]
+    pub fn at(&self, memory: Megabytes) -> Simulated {
+        let (mut sum, mut mean, mut square) = (0.0, 0.0, 0.0);
+        let mut likeliest_spread = None;
+        for Hypothesis { shape, kernel, weight } in &self.hypotheses {
+            let (wall_ms, spread) = shape.wall(memory, *kernel);
+            let log = log_ms(wall_ms);
+            likeliest_spread.get_or_insert(spread);
+            sum += weight;
+            mean += weight * log;
+            square += weight * log * log;
+        }
+        let mean = if sum > 0.0 { mean / sum } else { log_ms(0.0) };
+        let between = if sum > 0.0 { (square / sum - mean * mean).max(0.0) } else { 0.0 };
+        Simulated { log_ms: mean, between, quota_spread: likeliest_spread.unwrap_or(0.0) }
+    }
+}
+
+/// The heaviest hypotheses, their weights from logarithms to shares.
+fn normalized(mut weighed: Vec<(f64, WorkShape)>, kept: usize, kernel: Kernel) -> Vec<Hypothesis> {
+    weighed.sort_by(|a, b| b.0.total_cmp(&a.0));
+    weighed.truncate(kept);
+    let most = weighed.first().map_or(0.0, |(log_weight, _)| *log_weight);
+    let mut hypotheses: Vec<Hypothesis> = weighed
+        .into_iter()
+        .map(|(log_weight, shape)| Hypothesis { shape, kernel, weight: (log_weight - most).exp() })
+        .collect();
+    let sum: f64 = hypotheses.iter().map(|hypothesis| hypothesis.weight).sum();
+    hypotheses.iter_mut().for_each(|hypothesis| hypothesis.weight /= sum.max(f64::MIN_POSITIVE));
+    hypotheses.retain(|hypothesis| hypothesis.weight > MIN_WEIGHT);
+    hypotheses
+}
+
+/// What the hypotheses expect at one size.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Simulated {
+    /// Logarithm of the expected wall time in ms.
+    pub log_ms: f64,
+    /// Variance of that logarithm between the hypotheses.
+    pub between: f64,
+    /// Relative variance of the wall time that the quota alone gives, by the likeliest hypothesis.
+    pub quota_spread: f64,
+}
+
+/// Hypotheses from counters: how many bursts, and how many threads at once. Weighted by what is common and by
+/// the wall time measured.
+fn measured(source: &Profile, tolerance: Tolerance) -> Vec<(f64, WorkShape)> {
+    let expected = BURSTS_POWER * source.switches.ln();
+    let tolerance_ms =
+        (tolerance.share * tolerance.share + source.noise).sqrt() * source.wall_ms + tolerance.ms;
+    let parallels = parallels(source);
+    BURSTS
+        .into_iter()
+        .filter(|&bursts| bursts <= source.switches.max(least_bursts(source)))
+        .filter(|&bursts| bursts >= least_bursts(source))
+        .flat_map(|bursts| {
+            let shape = source.shape(bursts);
+            let off = (shape.wall_ms(source.memory, source.kernel) - source.wall_ms) / tolerance_ms;
+            let uncommon = bursts.ln() - expected;
+            let log_weight = -0.5 * (uncommon * uncommon + off * off);
+            parallels.iter().map(move |&parallel| (log_weight, WorkShape { parallel, ..shape }))
+        })
+        .collect()
+}
+
+/// Logarithm of how likely a measured wall time is on the kernel that its profile was read for, all numbers of
+/// bursts taken together; but for a constant of the profile.
+pub(crate) fn log_likelihood(profile: &Profile, tolerance: Tolerance) -> f64 {
+    let weights = measured(profile, tolerance).into_iter().map(|(log_weight, _)| log_weight.exp());
+    weights.sum::<f64>().max(f64::MIN_POSITIVE).ln()
+}
+
+/// How many threads may run at once. The run queue shows it up to the number of CPUs of the measured size. More
+/// threads than those wanted to run, but not whether with work of their own or in wait for each other. Both
+/// are kept, and where they part the interval is wide.
+fn parallels(source: &Profile) -> Vec<f64> {
+    let shown = f64::from(source.memory.visible_vcpus());
+    if source.parallel > shown { vec![source.parallel, shown] } else { vec![source.parallel] }
+}
+
+/// The fewest bursts of [`BURSTS`] the work can come in.
+fn least_bursts(source: &Profile) -> f64 {
+    let least = source.busy_ms / LONGEST_BURST_MS;
+    BURSTS.into_iter().find(|&bursts| bursts >= least).unwrap_or(BURSTS[BURSTS.len() - 1])
+}
+
+/// Hypotheses from a wall time alone.
+fn without_counters(source: &Profile) -> Vec<(f64, WorkShape)> {
+    let mut proposals = Vec::new();
+    for (busy_share, as_common) in BUSY_SHARES {
+        for (parallel, common) in PARALLELS {
+            for bursts in BURSTS_WITHOUT_COUNTERS {
+                let rate = source.memory.share().min(parallel);
+                let shape = WorkShape {
+                    busy_ms: busy_share * source.wall_ms * rate,
+                    idle_ms: (1.0 - busy_share) * source.wall_ms,
+                    bursts,
+                    parallel,
+                    threaded: 0.0,
+                };
+                proposals.push(((as_common * common).ln(), shape));
+            }
+        }
+    }
+    proposals
+}
+
+/// Log-likelihood of the wall times measured at all sizes, and the shape scaled to their common level where
+/// only wall times are known: the source's own mean is then no better than the others'.
+fn fitted(shape: WorkShape, source: &Profile, profiles: &[Profile]) -> (f64, WorkShape) {
+    // With counters the source's own fit is weighed where its hypotheses are made.
+    let offs: Vec<(f64, f64)> = profiles
+        .iter()
+        .filter(|seen| !source.measured || seen.memory != source.memory)
+        .map(|seen| {
+            let transfer = if seen.memory == source.memory { 0.0 } else { TRANSFER_ERROR };
+            let off = log_ms(seen.wall_ms) - log_ms(shape.wall_ms(seen.memory, seen.kernel));
+            (off, 1.0 / (transfer * transfer + seen.noise + MIN_NOISE))
+        })
+        .collect();
+    let level = if source.measured {
+        0.0
+    } else {
+        // The level of least relative error: durations err upwards, by cold starts and neighbours, so that low
+        // ones have more weight.
+        let ratio = |off: f64| (-off).clamp(-MAX_OFF, MAX_OFF).exp();
+        let (sum, square) = offs.iter().fold((0.0, 0.0), |(sum, square), (off, weight)| {
+            (sum + weight * ratio(*off), square + weight * ratio(*off) * ratio(*off))
+        });
+        (sum / square).ln()
+    };
+    // Beyond five standard deviations it is plainly wrong, and how wrong does not matter.
+    let unlike = |(off, weight): &(f64, f64)| ((off - level) * (off - level) * weight).min(25.0);
+    let fit = offs.iter().map(|off| -0.5 * unlike(off)).sum();
+    let by = level.exp();
+    (fit, WorkShape { busy_ms: shape.busy_ms * by, idle_ms: shape.idle_ms * by, ..shape })
+}
+
+/// Weight of a size as the source of hypotheses: sizes with CPU counters first, then by number of invocations, and
+/// small sizes least, since throttling there outweighs the work.
+#[must_use]
+pub fn source_weight(profile: &Profile) -> f64 {
+    let measured = if profile.measured { 1e6 } else { 1.0 };
+    let evidence = (profile.invocations as f64).clamp(1.0, 100.0).sqrt();
+    measured * evidence * profile.memory.share().clamp(0.01, 1.0)
+}
+
+/// Logarithm of a wall time, kept away from zero so that it exists.
+pub(crate) fn log_ms(wall_ms: f64) -> f64 {
+    wall_ms.max(1e-3).ln()
+}

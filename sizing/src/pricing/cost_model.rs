@@ -1,0 +1,126 @@
+//! Expected cost of one invocation at any size, anchored at what was billed at a measured one.
+//!
+//! Init runs with boosted CPU and does not get shorter with memory, rounding up to whole milliseconds and
+//! failed invocations stay what they are: so the mean billed time at another size is the one measured plus
+//! the change of the handler's duration. Exact bills of what was measured are in [`crate::pricing::bill`].
+
+use crate::pricing::money::PicoDollars;
+use crate::pricing::prices::Rates;
+use crate::telemetry::rollup::Rollup;
+use crate::units::Megabytes;
+
+/// Invocations in the unit that costs are shown in.
+pub const MILLION: u64 = 1_000_000;
+
+/// Mean wait for the next whole millisecond, when nothing was billed yet.
+const ROUNDING_MS: f64 = 0.5;
+
+/// How a function's mean billed time is made up, and its prices.
+#[derive(Debug, Clone)]
+pub struct CostModel {
+    rates: Rates,
+    ephemeral_mb: u32,
+    /// Mean billed time at the anchor, ms.
+    billed_ms: f64,
+    /// Mean handler time over all invocations at the anchor, as the prediction there has it, ms.
+    handler_ms: f64,
+    /// Mean cold handler time relative to a warm one.
+    cold_ratio: f64,
+    /// Cold starts per invocation.
+    cold_share: f64,
+    /// Mean init time per invocation, ms.
+    init_ms: f64,
+}
+
+impl CostModel {
+    /// Anchors at `rollup`, where the prediction of a warm invocation is `mean_ms`.
+    #[must_use]
+    pub fn new(rates: Rates, ephemeral_mb: u32, rollup: &Rollup, mean_ms: f64) -> Self {
+        let count = rollup.invocations.max(1) as f64;
+        let cold_share = (rollup.cold_starts as f64 / count).clamp(0.0, 1.0);
+        let cold_ms = rollup.cold.wall_us as f64 / 1e3 / rollup.cold.invocations.max(1) as f64;
+        let cold_ratio = if cold_ms > 0.0 && mean_ms > 0.0 { cold_ms / mean_ms } else { 1.0 };
+        let init_ms = rollup.init_us as f64 / 1e3 / count;
+        let handler_ms = mean_ms * (1.0 + cold_share * (cold_ratio - 1.0));
+        let billed_ms = if rollup.billed_ms > 0 {
+            rollup.billed_ms as f64 / count
+        } else {
+            handler_ms + init_ms + ROUNDING_MS
+        };
+        Self { rates, ephemeral_mb, billed_ms, handler_ms, cold_ratio, cold_share, init_ms }
+    }
+
+    /// The same function at other prices.
+    #[must_use]
+    pub fn with_rates(&self, rates: Rates) -> Self {
+        Self { rates, ..self.clone() }
+    }
+
+    /// The same function with another amount of `/tmp`, MB.
+    #[must_use]
+    pub fn with_storage(&self, ephemeral_mb: u32) -> Self {
+        Self { ephemeral_mb, ..self.clone() }
+    }
+
+    /// The prices behind it.
+    #[must_use]
+    pub const fn rates(&self) -> &Rates {
+        &self.rates
+    }
+
+    /// Mean init time per invocation, cold or not, ms.
+    #[must_use]
+    pub const fn init_ms(&self) -> f64 {
+        self.init_ms
+    }
+
+    /// Expected billed time of an invocation whose warm duration is `mean_ms`, ms; at least 1.
+    #[must_use]
+    pub fn billed_ms(&self, mean_ms: f64) -> f64 {
+        let handler_ms = mean_ms * (1.0 + self.cold_share * (self.cold_ratio - 1.0));
+        (self.billed_ms + handler_ms - self.handler_ms).max(1.0)
+    }
+
+    /// Expected cost of one invocation at `memory` whose warm duration there is `mean_ms`, pico-dollars.
+    #[must_use]
+    pub fn pico(&self, memory: Megabytes, mean_ms: f64) -> f64 {
+        self.rates.expected_pico(memory, self.billed_ms(mean_ms), self.ephemeral_mb)
+    }
+
+    /// The same for a million invocations, as money.
+    #[must_use]
+    pub fn per_million(&self, memory: Megabytes, mean_ms: f64) -> PicoDollars {
+        money(self.pico(memory, mean_ms) * MILLION as f64)
+    }
+}
+
+/// A float of pico-dollars as money; values beyond the range saturate, and NaN is zero.
+#[expect(clippy::cast_possible_truncation, reason = "float to integer casts saturate")]
+#[must_use]
+pub(crate) fn money(pico: f64) -> PicoDollars {
+    PicoDollars(pico.round() as i128)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pricing::prices::PriceTable;
+    use crate::units::Architecture;
+
+    #[test]
+    fn the_anchor_costs_what_was_billed_and_init_does_not_shrink() {
+        let rates = PriceTable::embedded().rates("us-east-1", Architecture::X86_64).unwrap();
+        let rollup = Rollup {
+            invocations: 10,
+            cold_starts: 1,
+            billed_ms: 2_000,
+            init_us: 1_000_000,
+            ..Rollup::default()
+        };
+        let model = CostModel::new(rates.clone(), 512, &rollup, 99.0);
+        let billed = rates.cost(Megabytes(512), 2_000, 10, 512).0 as f64 / 10.0;
+        assert!((model.pico(Megabytes(512), 99.0) - billed).abs() < 1.0);
+        // Half the handler time leaves the 100 ms of init per invocation.
+        assert!((model.billed_ms(49.5) - 150.5).abs() < 1e-9);
+    }
+}

@@ -1,0 +1,5 @@
+//! What was measured: single invocations and their mergeable summaries.
+
+pub mod histogram;
+pub mod invocation;
+pub mod rollup;

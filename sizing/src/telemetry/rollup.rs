@@ -1,0 +1,183 @@
+//! Mergeable summaries: many invocations of one function at one size, in a few hundred bytes.
+
+use crate::telemetry::histogram::LogHistogram;
+use crate::telemetry::invocation::{Invocation, Outcome, Work};
+
+/// What the processes did over a set of measured invocations.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct WorkSum {
+    /// Invocations measured; those without [`Work`] are not in here.
+    pub invocations: u64,
+    /// Their wall time: the sum of `duration_us`.
+    pub wall_us: u64,
+    /// Their counters, added up.
+    pub work: Work,
+}
+
+impl WorkSum {
+    fn record(&mut self, duration_us: u64, work: &Work) {
+        self.invocations = self.invocations.saturating_add(1);
+        self.wall_us = self.wall_us.saturating_add(duration_us);
+        self.work.add(work);
+    }
+
+    /// Adds another sum.
+    pub fn merge(&mut self, other: &Self) {
+        self.invocations = self.invocations.saturating_add(other.invocations);
+        self.wall_us = self.wall_us.saturating_add(other.wall_us);
+        self.work.add(&other.work);
+    }
+}
+
+/// A mergeable summary of invocations of one function, version, memory size and architecture.
+///
+/// Every field merges by addition (or by maximum), so partial rollups may be appended, re-ordered and
+/// merged when they are read. Costs are not in here: they follow from `billed_ms` and `invocations` by the
+/// price table, once, so that no rounding is summed.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Rollup {
+    /// All invocations.
+    pub invocations: u64,
+    /// Those that failed, timeouts and out-of-memory kills included.
+    pub errors: u64,
+    /// Those the timeout ended.
+    pub timeouts: u64,
+    /// Those killed for memory.
+    pub out_of_memory: u64,
+    /// First invocations of an environment.
+    pub cold_starts: u64,
+    /// Those whose durations are the extension's own estimate.
+    pub estimated: u64,
+    /// Billed milliseconds, init included.
+    pub billed_ms: u64,
+    /// Init time of the cold starts, microseconds.
+    pub init_us: u64,
+    /// Earliest start, microseconds since the epoch; zero when empty.
+    pub first_at_us: u64,
+    /// Latest start, microseconds since the epoch.
+    pub last_at_us: u64,
+    /// `duration_us` of every invocation.
+    pub duration_us: LogHistogram,
+    /// `duration_us` of the successful ones that were not cold: what a size change acts on.
+    pub warm_duration_us: LogHistogram,
+    /// `peak_kib` of the function's processes, where known.
+    pub peak_kib: LogHistogram,
+    /// Highest `peak_kib`, exactly.
+    pub max_peak_kib: u64,
+    /// Highest `max_memory_used_mb`, the environment's own.
+    pub max_memory_used_mb: u32,
+    /// Highest `/tmp` use, KiB.
+    pub max_tmp_used_kib: u64,
+    /// Work of successful warm invocations.
+    pub warm: WorkSum,
+    /// Work of first invocations: slower, and not what a size change should be judged by.
+    pub cold: WorkSum,
+}
+
+impl Rollup {
+    /// Adds one invocation.
+    pub fn record(&mut self, invocation: &Invocation) {
+        let failed = !matches!(invocation.outcome, Outcome::Success | Outcome::Unknown);
+        self.invocations = self.invocations.saturating_add(1);
+        self.errors += u64::from(failed);
+        self.timeouts += u64::from(invocation.outcome == Outcome::Timeout);
+        self.out_of_memory += u64::from(invocation.outcome == Outcome::OutOfMemory);
+        self.cold_starts += u64::from(invocation.cold_start);
+        self.estimated += u64::from(invocation.caveats.estimated);
+        self.billed_ms = self.billed_ms.saturating_add(invocation.billed_ms);
+        self.init_us = self.init_us.saturating_add(invocation.init_us);
+        self.first_at_us = earliest(self.first_at_us, invocation.started_at_us);
+        self.last_at_us = self.last_at_us.max(invocation.started_at_us);
+        self.duration_us.record(invocation.duration_us);
+        if !failed && !invocation.cold_start {
+            self.warm_duration_us.record(invocation.duration_us);
+        }
+        if invocation.peak_kib > 0 {
+            self.peak_kib.record(invocation.peak_kib);
+            self.max_peak_kib = self.max_peak_kib.max(invocation.peak_kib);
+        }
+        self.max_memory_used_mb = self.max_memory_used_mb.max(invocation.max_memory_used_mb);
+        self.max_tmp_used_kib = self.max_tmp_used_kib.max(invocation.tmp_used_kib);
+        if let Some(work) = &invocation.work {
+            if invocation.cold_start {
+                self.cold.record(invocation.duration_us, work);
+            } else if !failed {
+                self.warm.record(invocation.duration_us, work);
+            }
+        }
+    }
+
+    /// Adds another rollup of the same function, version, size and architecture.
+    pub fn merge(&mut self, other: &Self) {
+        self.invocations = self.invocations.saturating_add(other.invocations);
+        self.errors = self.errors.saturating_add(other.errors);
+        self.timeouts = self.timeouts.saturating_add(other.timeouts);
+        self.out_of_memory = self.out_of_memory.saturating_add(other.out_of_memory);
+        self.cold_starts = self.cold_starts.saturating_add(other.cold_starts);
+        self.estimated = self.estimated.saturating_add(other.estimated);
+        self.billed_ms = self.billed_ms.saturating_add(other.billed_ms);
+        self.init_us = self.init_us.saturating_add(other.init_us);
+        self.first_at_us = earliest(self.first_at_us, other.first_at_us);
+        self.last_at_us = self.last_at_us.max(other.last_at_us);
+        self.duration_us.merge(&other.duration_us);
+        self.warm_duration_us.merge(&other.warm_duration_us);
+        self.peak_kib.merge(&other.peak_kib);
+        self.max_peak_kib = self.max_peak_kib.max(other.max_peak_kib);
+        self.max_memory_used_mb = self.max_memory_used_mb.max(other.max_memory_used_mb);
+        self.max_tmp_used_kib = self.max_tmp_used_kib.max(other.max_tmp_used_kib);
+        self.warm.merge(&other.warm);
+        self.cold.merge(&other.cold);
+    }
+}
+
+/// The earlier of two times, where zero means "none yet".
+fn earliest(a: u64, b: u64) -> u64 {
+    match (a, b) {
+        (0, other) | (other, 0) => other,
+        (a, b) => a.min(b),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn invocation() -> impl Strategy<Value = Invocation> {
+        let outcome = prop::sample::select(vec![
+            Outcome::Unknown,
+            Outcome::Success,
+            Outcome::Error,
+            Outcome::Timeout,
+            Outcome::OutOfMemory,
+        ]);
+        (outcome, any::<bool>(), any::<bool>(), 1u64..1 << 40, 0u64..1 << 30, 0u64..1 << 24).prop_map(
+            |(outcome, cold_start, measured, at, duration_us, peak_kib)| Invocation {
+                outcome,
+                cold_start,
+                started_at_us: at,
+                duration_us,
+                billed_ms: duration_us / 1000 + 1,
+                peak_kib,
+                work: measured.then(|| Work::from_counters(0..17)),
+                ..Invocation::default()
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn merging_equals_recording_together(a in prop::collection::vec(invocation(), 0..20), b in prop::collection::vec(invocation(), 0..20)) {
+            let roll = |invocations: &[Invocation]| {
+                let mut rollup = Rollup::default();
+                invocations.iter().for_each(|invocation| rollup.record(invocation));
+                rollup
+            };
+            let (mut ab, mut ba) = (roll(&a), roll(&b));
+            ab.merge(&roll(&b));
+            ba.merge(&roll(&a));
+            prop_assert_eq!(&ab, &ba);
+            prop_assert_eq!(ab, roll(&[a, b].concat()));
+        }
+    }
+}
