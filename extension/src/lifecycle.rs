@@ -408,7 +408,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_clock_that_is_off_does_not_cost_the_last_delivery() {
+    fn a_wrong_clock_does_not_prevent_the_last_delivery() {
         let left = |ms: u64| u64::try_from(time_to_end(10_000 + ms, 10_000).as_millis()).unwrap();
         assert_eq!([left(2_000), left(1_393), left(100)], [1_850, 1_243, 0]);
         // The clock is two and a half seconds ahead, then a minute behind.

@@ -34,11 +34,11 @@ pub struct Options {
 /// Detects what this machine allows, and removes the leftovers of killed sandboxes.
 pub fn prepare(options: Options) -> anyhow::Result<Platform> {
     let helper = std::env::current_exe().context("cannot find the lambda-sandbox binary")?;
-    let data = absolute(&options.data).context("cannot make the data folder")?;
+    let data = absolute(&options.data).context("cannot create the data folder")?;
     remove_leftover_folders(&data.join("run"));
     let run_directory = data.join("run").join(Owner::current().name());
     fs::create_dir_all(&run_directory)
-        .with_context(|| format!("cannot make the folder {}", run_directory.display()))?;
+        .with_context(|| format!("cannot create the folder {}", run_directory.display()))?;
     let isolation = options.isolation.unwrap_or_else(|| Isolation::detect(&helper));
     if isolation.has_mounts() {
         // A mount needs an existing folder. The empty folder is kept: another sandbox may use it, and removing it would

@@ -220,7 +220,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn the_oldest_go_first_when_full_and_every_loss_is_counted() {
+    fn a_full_outbox_drops_the_oldest_and_counts_them() {
         let mut outbox = outbox();
         let extra = 10;
         outbox.add(invocations(0..(MAX_PENDING as u128 + extra)));

@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn rubbish_is_counted() {
+    fn invalid_telemetry_is_counted() {
         assert_eq!(decode(b"not json").undecodable, 1);
         assert_eq!(decode(b"{}").undecodable, 1);
         assert_eq!(decode(b"").undecodable, 1);

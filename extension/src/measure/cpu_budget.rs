@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn the_budget_has_to_have_room_for_a_tick() {
+    fn a_sample_waits_until_the_budget_allows_it() {
         // 128 MB give 72 ms of CPU in each second; 1 % of it is one sample of 100 µs in 138 ms.
         let small = budget(1.0, 128.0 / 1_769.0);
         assert_eq!(small.pause(Duration::ZERO).unwrap().as_millis(), 138);
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_used_is_paid_before_the_next_look() {
+    fn used_cpu_time_delays_the_next_sample() {
         let mut budget = CpuBudget::new(1.0, 1.0);
         budget.begin();
         budget.spend(|| spin(Duration::from_millis(2)));

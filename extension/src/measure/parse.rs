@@ -103,7 +103,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn stat_with_a_hostile_command_name() {
+    fn stat_with_parentheses_in_the_command_name() {
         let line = "17 (a) b (c)) S 3 17 17 0 -1 4194560 101 202 11 22 301 302 401 402 20 0 5 0 99887 1 2";
         let parsed = stat(line).unwrap();
         assert_eq!(

@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[tokio::test(flavor = "current_thread")]
-    async fn a_tick_left_over_from_the_invocation_before_does_not_delay_the_next() {
+    async fn a_late_sample_does_not_delay_the_next_invocation() {
         assert_eq!(samples(5, 60, true, 1).await, ["quick"]);
         assert_eq!(samples(5, 60, false, 2).await, ["quick", "full"], "the last thaw, or no CPU quota left");
         assert_eq!(samples(60_000, 0, true, 0).await, [""; 0], "the next invocation has its own samples");

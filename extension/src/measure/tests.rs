@@ -121,7 +121,7 @@ fn descriptors_and_reads_are_bounded_however_many_processes_there_are() {
 }
 
 #[test]
-fn of_many_processes_that_ran_some_are_passed_over_and_none_is_lost() {
+fn of_many_busy_processes_some_are_read_by_clock_only() {
     let program = "parent=os.getpid()
 for _ in range(59):
  if os.fork()==0:
@@ -147,7 +147,7 @@ def answer(b): pass";
 
 /// Most threads of large thread pools sleep.
 #[test]
-fn of_many_threads_those_are_read_that_ran() {
+fn of_many_threads_the_busy_ones_are_read() {
     let program = "threading.stack_size(65536)
 for _ in range(400): threading.Thread(target=lambda: time.sleep(1000),daemon=True).start()
 def spin():

@@ -48,7 +48,7 @@ async fn subscribe(
     Ok((StatusCode::OK, axum::Json(json!("OK"))).into_response())
 }
 
-/// Superseded: answered the way AWS's emulator answers what it does not support.
+/// Replaced by the Telemetry API. The answer is the one of AWS's emulator for unsupported operations.
 async fn logs() -> Response {
     let body = json!({"errorType": "Logs.NotSupported", "errorMessage": "Logs API is not supported"});
     (StatusCode::ACCEPTED, axum::Json(body)).into_response()

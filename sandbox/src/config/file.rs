@@ -44,7 +44,7 @@ pub struct FunctionFile {
     /// Timeout in seconds.
     #[serde(default = "default_timeout_s")]
     pub timeout_s: u32,
-    /// Instruction set; the host's when absent.
+    /// Instruction set; the machine's when absent.
     pub architecture: Option<Architecture>,
     /// Free text.
     #[serde(default)]

@@ -62,7 +62,7 @@ pub enum LogFormat {
     Json,
 }
 
-/// Instruction set; only what it is called matters here, as functions run on the host's own CPU.
+/// Instruction set. Only its name is used; functions run on the machine's CPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Architecture {
     /// 64-bit x86.
@@ -88,7 +88,7 @@ impl Architecture {
     }
 }
 
-/// Everything an execution environment needs to know of its function.
+/// The configuration of a function for its execution environments.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FunctionConfig {
     /// Function name without qualifier.
@@ -113,7 +113,7 @@ pub struct FunctionConfig {
     pub environment: BTreeMap<String, String>,
     /// Code folder, `LAMBDA_TASK_ROOT`.
     pub code: PathBuf,
-    /// Layer folders or zips, in order; later ones win.
+    /// Layer folders or zips, in order; files of later layers replace earlier ones.
     pub layers: Vec<PathBuf>,
     /// What to run instead of the runtime's own command.
     pub command: Option<Vec<String>>,
@@ -130,7 +130,7 @@ pub struct FunctionConfig {
 }
 
 impl FunctionConfig {
-    /// CPU bandwidth the memory size buys, in vCPUs.
+    /// CPU share of the memory size, in vCPUs.
     pub fn share_vcpus(&self) -> f64 {
         f64::from(self.memory_mb) / f64::from(MEMORY_MB_PER_VCPU)
     }

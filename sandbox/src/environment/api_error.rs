@@ -1,11 +1,11 @@
-//! Error answers of the Runtime, Extensions and Telemetry APIs.
+//! Error responses of the Runtime, Extensions and Telemetry APIs.
 
 use axum::Json;
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use serde_json::json;
 
-/// An answer of `{"errorType", "errorMessage"}`.
+/// An error response with the body `{"errorType", "errorMessage"}`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ApiError {
     /// HTTP status.
@@ -22,7 +22,7 @@ impl ApiError {
         ApiError { status, error_type, message: message.into() }
     }
 
-    /// 403, the answer to nearly every misuse.
+    /// 403, the response to most invalid calls.
     pub fn forbidden(error_type: &'static str, message: impl Into<String>) -> ApiError {
         ApiError::new(StatusCode::FORBIDDEN, error_type, message)
     }

@@ -48,7 +48,7 @@ pub(super) async fn run(
             });
             let mut driver = Driver::new(provisioned);
             driver.live(&mut orders, &on_milestone).await;
-            // Waits for processes and removes folders, which blocks: not on the async threads.
+            // Runs on a blocking thread: it waits for processes and removes folders.
             let _ = tokio::task::spawn_blocking(move || driver.provisioned.remove()).await;
         }
         Err(error) => {

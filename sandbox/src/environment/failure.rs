@@ -16,7 +16,7 @@ pub struct Failure {
     pub body: Option<Bytes>,
     /// The function or initialization timeout passed.
     pub is_timeout: bool,
-    /// The runtime was killed with `SIGKILL`: by the out-of-memory killer, perhaps.
+    /// The runtime was killed with `SIGKILL`, possibly by the out-of-memory killer.
     pub is_killed: bool,
 }
 

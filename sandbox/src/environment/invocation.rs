@@ -61,7 +61,7 @@ impl InvokeResult {
 pub struct Caller {
     /// The response, as soon as the runtime has sent it.
     pub result: oneshot::Sender<InvokeResult>,
-    /// Parts of a streamed response as they come; `None` if the caller wants it in one piece.
+    /// Parts of a streamed response as they come; `None` if the caller does not stream.
     pub chunks: Option<mpsc::Sender<Bytes>>,
 }
 
@@ -145,7 +145,7 @@ impl InFlight {
         self.produced_bytes = produced_bytes;
     }
 
-    /// Where parts of the response go, if the caller takes it in parts.
+    /// Where parts of the response go, if the caller streams.
     pub fn chunks(&self) -> Option<mpsc::Sender<Bytes>> {
         self.caller.as_ref()?.chunks.clone()
     }
@@ -153,7 +153,7 @@ impl InFlight {
     /// Sends the result to the caller, unless it already has one.
     pub fn answer(&mut self, result: InvokeResult) {
         if let Some(caller) = self.caller.take() {
-            // Before the answer is on its way, so that the caller's next request finds it set.
+            // Set before the response is sent, so that the caller's next request sees it.
             self.answered.store(true, Ordering::Release);
             // A caller that hung up does not change what the function did.
             let _ = caller.result.send(result);

@@ -48,8 +48,8 @@ pub use provision::TASK_ROOT;
 use report::LogTail;
 use state::State;
 
-/// Invocations a managed instance takes at a time. Real ones take up to 64 per vCPU; two host cores are what
-/// this is sized for.
+/// Maximum concurrent invocations of a managed instance. Lambda allows up to 64 per vCPU; this is chosen for a machine
+/// with two cores.
 pub const MANAGED_CONCURRENCY: usize = 16;
 
 /// Serves the APIs of one environment on a listener, until the task is aborted.
@@ -134,7 +134,7 @@ impl Shared {
         loop {
             let changed = self.changed.notified();
             tokio::pin!(changed);
-            // Before looking, so that a change between the look and the wait is not missed.
+            // Enabled before the check, so that a change between the check and the wait is not missed.
             changed.as_mut().enable();
             if let Some(value) = reached(&mut self.lock()) {
                 return Some(value);
@@ -161,7 +161,7 @@ impl Shared {
     }
 }
 
-/// A change in an environment that its owner is informed of.
+/// A step in the life of an environment, which its owner is notified of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Milestone {
     /// Init has ended, successfully or not.

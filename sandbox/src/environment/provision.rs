@@ -32,7 +32,7 @@ const MEBIBYTE: u64 = 1024 * 1024;
 /// Why an environment could not be created.
 #[derive(Debug, Error)]
 pub enum ProvisionError {
-    #[error("cannot make the environment's folder {path}")]
+    #[error("cannot create the environment's folder {path}")]
     Folder { path: PathBuf, source: io::Error },
     #[error("cannot listen for the environment's processes")]
     Listen(#[source] io::Error),
@@ -185,7 +185,7 @@ fn layout(
         mounts.push(mount(&hosts, "/etc/hosts", true));
     }
     if places.task_root == TASK_ROOT || !function.code.starts_with("/tmp") {
-        // Last, as what is mounted elsewhere may itself be under /tmp.
+        // Last, because the sources of other mounts may be under /tmp.
         mounts.push(mount(&tmp, "/tmp", false));
     } else {
         // Only without root: mounting it would hide the code.

@@ -32,7 +32,7 @@ impl Driver {
         self.shut_down(reason).await;
     }
 
-    /// SIGTERM to the runtime, SHUTDOWN to the extensions, SIGKILL to what is left.
+    /// SIGTERM to the runtime, SHUTDOWN to the extensions, then SIGKILL to the processes that still run.
     pub(super) async fn shut_down(&mut self, reason: &str) {
         self.thaw();
         let shared = self.provisioned.shared.clone();

@@ -135,7 +135,7 @@ impl State {
         extension.or_else(|| self.runtime.failure())
     }
 
-    /// Registers an extension; its identifier.
+    /// Registers an extension and returns its identifier.
     pub fn register(&mut self, name: &str, events: EventSet) -> Result<String, ApiError> {
         if !self.registration_open {
             let message = "Extension registration closed already";
@@ -272,7 +272,7 @@ impl State {
         let unknown = || ApiError::bad_request("InvalidRequestID", "Invalid request ID");
         let known = self.in_flight.get_mut(request_id).ok_or_else(unknown)?;
         if known.is_answered() {
-            // Of several invocations at a time an answered one is forgotten.
+            // With several invocations at a time, an invocation is removed when it is answered.
             let again = || ApiError::invalid_transition("RuntimeResponseSentState", &format!("{answer:?}"));
             return Err(if self.managed_instances { unknown() } else { again() });
         }

@@ -44,7 +44,7 @@ impl Neighbours {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         running.truncate(requested);
         let more = running.len()..requested;
-        // All or none: those started before a failure end here.
+        // All or none: after a failure, the processes that were started end here.
         let more: Vec<Neighbour> =
             more.map(|number| Neighbour::start(number, helper, hierarchy)).collect::<anyhow::Result<_>>()?;
         running.extend(more);
@@ -58,7 +58,7 @@ impl Neighbour {
         let child = Command::new(helper)
             .arg(SUBCOMMAND)
             .args(group.entrances())
-            // Closed when the sandbox ends, however it ends.
+            // Closed when the sandbox ends, also when it is killed.
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()

@@ -30,7 +30,7 @@ pub enum Isolation {
     Namespaces,
     /// The same inside an unprivileged user namespace.
     UserNamespaces,
-    /// Plain processes: `/opt`, `/var/task` and `/tmp` are where the environment variables say.
+    /// Plain processes: environment variables contain the paths that replace `/opt`, `/var/task` and `/tmp`.
     Processes,
 }
 
@@ -63,7 +63,7 @@ impl Isolation {
 pub struct Setup {
     /// Namespaces to make.
     pub isolation: Isolation,
-    /// Control group entrances: each started process writes `0` to all of them.
+    /// Files that enter the control groups: each started process writes `0` to all of them.
     pub entrances: Vec<PathBuf>,
     /// File and value that thaw the environment when the sandbox has ended.
     pub thaw: Option<(PathBuf, String)>,

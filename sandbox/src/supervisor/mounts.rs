@@ -7,7 +7,7 @@ use nix::mount::{MsFlags, mount};
 
 use super::BindMount;
 
-/// Mounts `/proc` for this PID namespace and then `mounts`, visible to nobody outside.
+/// Mounts `/proc` for this PID namespace and then `mounts`, not visible outside.
 pub(super) fn make(mounts: &[BindMount]) -> anyhow::Result<()> {
     let none: Option<&Path> = None;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)

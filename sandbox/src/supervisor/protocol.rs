@@ -18,7 +18,7 @@ const MAX_PACKET: usize = 256 * 1024;
 /// Standard output and standard error.
 const MAX_DESCRIPTORS: usize = 2;
 
-/// Names one started process within its environment; never reused.
+/// Identifies one started process within its environment; never reused.
 pub type ProcessId = u32;
 
 /// From the sandbox to the supervisor.
@@ -34,7 +34,7 @@ pub enum Request {
     },
     /// Signal one started process.
     Signal { id: ProcessId, signal: i32 },
-    /// Signal every process of the environment, also those nobody asked to start.
+    /// Signal every process of the environment, including those that the sandbox did not start.
     SignalAll { signal: i32 },
     /// Kill every process, reap them all, then answer [`Notice::Empty`].
     KillAll,
@@ -43,7 +43,7 @@ pub enum Request {
 /// From the supervisor to the sandbox.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Notice {
-    /// Mounts are made; requests are served.
+    /// The mounts exist, and requests are served.
     Ready,
     /// The environment cannot be set up. The supervisor exits.
     SetupFailed { message: String },

@@ -1,4 +1,4 @@
-//! The supervisor itself: serves requests until the sandbox closes the socket, then kills what is left.
+//! The supervisor itself: serves requests until the sandbox closes the socket, then kills the remaining processes.
 
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
@@ -65,7 +65,7 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 struct Supervisor {
     socket: OwnedFd,
     signals: SignalFd,
-    /// Opened before the mounts changed, written by each child before it becomes its program.
+    /// Opened before the mounts changed. Each child writes to them before `execve`.
     entrances: Vec<File>,
     processes: HashMap<i32, ProcessId>,
     has_pid_namespace: bool,
@@ -226,7 +226,7 @@ impl Supervisor {
         }
     }
 
-    /// Kills and reaps until nothing is left. A process may fork while the list is read, hence the loop.
+    /// Kills and reaps until no process is left. A process may fork while the list is read, hence the loop.
     fn kill_all(&mut self) {
         if let Some((file, value)) = &self.thaw {
             let _ = fs::write(file, value);

@@ -138,7 +138,7 @@ async fn post(
     sender.ready().await.map_err(io::Error::other)?;
     let response = sender.send_request(request).await.map_err(io::Error::other)?;
     let status = response.status();
-    // Read to the end, or the connection cannot be used again.
+    // Read to the end, because otherwise the connection cannot be used again.
     response.into_body().collect().await.map_err(io::Error::other)?;
     if status.is_success() { Ok(sender) } else { Err(io::Error::other(format!("answered {status}"))) }
 }

@@ -53,7 +53,7 @@ async fn read(
                 Ok(length) => split(&mut pending, &chunk[..length], &on_line),
             },
             Some(done) = barriers.recv() => {
-                // Past the readiness that tokio has cached, which may lag behind what the pipe holds.
+                // Reads the pipe directly: the readiness that tokio has cached may be out of date.
                 while let Ok(length @ 1..) = rustix::io::read(&receiver, &mut chunk) {
                     split(&mut pending, &chunk[..length], &on_line);
                 }

@@ -15,7 +15,7 @@ use crate::config::LogFormat;
 /// not documented; its documentation says that a listener should accept two batches at once.
 const BATCHES_KEPT: usize = 2;
 
-/// The wording of real `platform.logsDropped` events.
+/// The message of Lambda's `platform.logsDropped` events.
 const DROP_REASON: &str =
     "Some logs were dropped because the downstream consumer is slower than the logs production rate";
 
@@ -59,7 +59,7 @@ impl Queue {
         self.changed.notify_one();
     }
 
-    /// Counts events that were taken but could not be delivered.
+    /// Counts events that could not be delivered.
     pub fn count_dropped(&self, batch: &[String]) {
         self.lock().count_dropped(batch.len() as u64, batch.iter().map(String::len).sum());
     }

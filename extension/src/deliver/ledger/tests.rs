@@ -107,7 +107,7 @@ fn a_suppressed_init_is_not_idle_time() {
 }
 
 #[test]
-fn threads_that_ended_unseen_are_starved_only_at_the_cap() {
+fn unread_threads_count_as_starved_only_at_the_cap() {
     let unseen = |user_us| {
         let work = Work { user_us, starved_us: 100, ..Work::default() };
         completed(Measured { work, threads_unseen: true, ..Measured::default() })
@@ -174,7 +174,7 @@ fn an_invocation_waits_for_its_reading_and_its_report() {
 }
 
 #[test]
-fn a_report_that_never_comes_is_said_to_be_missing() {
+fn an_invocation_without_a_report_is_marked() {
     let mut ledger = Ledger::new(512);
     ledger.on_invoke(ID, 1, false);
     ledger.on_runtime_done(
@@ -195,7 +195,7 @@ fn a_report_that_never_comes_is_said_to_be_missing() {
 }
 
 #[test]
-fn without_telemetry_durations_are_estimates_and_say_so() {
+fn without_telemetry_durations_are_marked_as_estimated() {
     let mut ledger = Ledger::new(512);
     ledger.on_invoke("not-a-uuid", 1, false);
     ledger.on_measured("not-a-uuid", Some(measured()));
@@ -206,7 +206,7 @@ fn without_telemetry_durations_are_estimates_and_say_so() {
 }
 
 #[test]
-fn where_no_telemetry_comes_none_is_waited_for() {
+fn without_telemetry_no_report_is_expected() {
     let mut ledger = Ledger::new(512);
     ledger.expect_no_reports();
     ledger.on_invoke("not-a-uuid", 1, false);
@@ -250,7 +250,7 @@ fn memory_stays_bounded_when_reports_are_lost() {
 
 /// Managed instances have no INVOKE, and a dropped report never comes.
 #[test]
-fn an_invocation_that_was_only_announced_is_given_up_and_reported() {
+fn an_invocation_without_invoke_and_report_is_finished_after_a_timeout() {
     let mut ledger = Ledger::new(2_048);
     ledger.on_start(ID, 1);
     for later in 1..=20u64 {

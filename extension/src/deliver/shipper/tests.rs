@@ -28,7 +28,7 @@ fn only_temporary_failures_are_retried() {
 }
 
 #[test]
-fn only_the_collectors_own_words_are_repeated() {
+fn only_the_collectors_error_message_is_logged() {
     let error = br#"{"error":{"code":"unauthorized","message":"the key is not known"}}"#;
     assert_eq!(error_message(error).as_deref(), Some("the key is not known"));
     assert_eq!(error_message(br#"{"headers":{"authorization":"Bearer s3cret"}}"#), None);

@@ -110,7 +110,7 @@ fn invocation_lines_are_limited_per_minute() {
 }
 
 #[test]
-fn there_is_no_advice_where_it_cannot_be_right() {
+fn managed_instances_and_unknown_prices_have_no_advice() {
     let mut totals = Rollup::default();
     (0..200).for_each(|_| totals.record(&invocation()));
     let hints = advice(&totals, &environment()).unwrap().hints;
