@@ -1,4 +1,4 @@
-//! The layer's zips: `extensions/tailor-extension`, executable, the same bytes from the same sources.
+//! The layer's zips: `extensions/tailor-extension`, executable, and the licences; the same bytes from the same sources.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -14,6 +14,7 @@ use zip::write::SimpleFileOptions;
 
 #[cfg(test)]
 mod check;
+pub(crate) mod licenses;
 
 /// zopfli's default effort: a second of ours for a twentieth of every download.
 const COMPRESSION_LEVEL: i64 = 15;
@@ -104,7 +105,8 @@ fn build(architecture: Architecture) -> Result<Built> {
     Ok(built)
 }
 
-/// Writes the zip with a fixed time and mode 0755, which Lambda keeps when it unpacks to `/opt`.
+/// Writes the zip: the extension, executable, and the licences. Lambda unpacks it to `/opt` and keeps the modes. The
+/// time of each file is fixed, so that the same contents are the same bytes.
 pub(crate) fn write(binary: &Path, zip: &Path) -> Result<()> {
     let parent = zip.parent().map_or_else(PathBuf::new, Path::to_owned);
     fs::create_dir_all(&parent).with_context(|| format!("cannot make {}", parent.display()))?;
@@ -118,6 +120,13 @@ pub(crate) fn write(binary: &Path, zip: &Path) -> Result<()> {
         .unix_permissions(0o755);
     archive.start_file("extensions/tailor-extension", options)?;
     archive.write_all(&fs::read(binary).with_context(|| format!("cannot read {}", binary.display()))?)?;
+    // Not under `extensions/`: Lambda starts every file there.
+    let project = workspace::project()?;
+    for (name, source) in [("LICENSE", "LICENSE"), ("THIRD-PARTY-LICENSES", licenses::LAYER_FILE)] {
+        let text = fs::read(project.join(source)).with_context(|| format!("cannot read {source}"))?;
+        archive.start_file(format!("licenses/tailor-extension/{name}"), options.unix_permissions(0o644))?;
+        archive.write_all(&text)?;
+    }
     archive.finish()?;
     Ok(())
 }

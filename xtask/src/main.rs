@@ -6,6 +6,7 @@ use clap::{Parser, Subcommand};
 
 mod bench;
 mod demo;
+mod fuzz;
 mod layer;
 mod test;
 
@@ -25,6 +26,10 @@ enum Task {
     Test(test::Options),
     /// Build the layer's zips for both architectures.
     Layer(layer::Options),
+    /// Write the licences of the packages that are linked into what is shipped.
+    Licenses(layer::licenses::Options),
+    /// Fuzz the decoders that read bytes from outside, each for a given time.
+    Fuzz(fuzz::Options),
     /// Run a benchmark against a baseline in the same run.
     #[command(subcommand)]
     Bench(bench::Bench),
@@ -35,6 +40,8 @@ fn main() -> ExitCode {
         Task::Demo(options) => demo::run(&options),
         Task::Test(options) => test::run(&options),
         Task::Layer(options) => layer::run(&options),
+        Task::Licenses(options) => layer::licenses::run(&options),
+        Task::Fuzz(options) => fuzz::run(&options),
         Task::Bench(bench) => bench.run(),
     };
     match outcome {

@@ -33,9 +33,11 @@ fn buildable() -> impl Iterator<Item = Architecture> {
 
 fn unpack(zip: &Path) -> Vec<u8> {
     let mut archive = zip::ZipArchive::new(File::open(zip).unwrap()).unwrap();
-    assert_eq!(archive.len(), 1);
+    let names: Vec<_> = archive.file_names().map(|name| name.unwrap().into_owned()).collect();
+    let licences =
+        ["LICENSE", "THIRD-PARTY-LICENSES"].map(|name| format!("licenses/tailor-extension/{name}"));
+    assert_eq!(names, [&["extensions/tailor-extension".to_owned()], licences.as_slice()].concat());
     let mut entry = archive.by_index(0).unwrap();
-    assert_eq!(entry.name().unwrap(), "extensions/tailor-extension");
     assert_eq!(entry.unix_mode().unwrap() & 0o777, 0o755);
     let mut binary = Vec::new();
     entry.read_to_end(&mut binary).unwrap();

@@ -1,7 +1,7 @@
-//! The licences of everything that is linked into the layer and the binaries, as one text file that is shipped with them.
+//! The licences of the packages that are linked into the layer and into the binaries: one text file for each.
 //!
-//! The list comes from cargo's resolved dependencies of the shipped crates, the texts from the crates' own sources.
-//! The file is committed, so that a change of a licence is seen in review; `--check` fails when it is out of date.
+//! The list comes from cargo's resolved dependencies of the shipped crates, the texts from the packages' own sources.
+//! The files are committed, so that a review shows a changed licence; `--check` fails when one is out of date.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
@@ -13,11 +13,14 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 use tailor_test_kit::workspace::project;
 
-/// The name of the file, in the repository and in the layer's zip.
-pub(crate) const FILE: &str = "THIRD-PARTY-LICENSES";
+/// The file that is put into the layer's zips.
+pub(crate) const LAYER_FILE: &str = "layer/THIRD-PARTY-LICENSES";
 
-/// The crates whose binaries are shipped.
-const SHIPPED: [&str; 3] = ["tailor-extension", "tailor-collector", "lambda-sandbox"];
+/// Each file, and the crates whose binaries it is shipped with.
+const FILES: [(&str, &[&str]); 2] = [
+    (LAYER_FILE, &["tailor-extension"]),
+    ("THIRD-PARTY-LICENSES", &["tailor-extension", "tailor-collector", "lambda-sandbox"]),
+];
 
 /// How the names of licence files begin.
 const LICENCE_FILES: [&str; 6] = ["LICENSE", "LICENCE", "COPYING", "UNLICENSE", "NOTICE", "COPYRIGHT"];
@@ -26,25 +29,27 @@ const LICENCE_FILES: [&str; 6] = ["LICENSE", "LICENCE", "COPYING", "UNLICENSE", 
 const TARGETS: [&str; 2] = ["x86_64-unknown-linux-musl", "aarch64-unknown-linux-musl"];
 
 const INTRODUCTION: &str = "Third-party licenses\n\n\
-    The Lambda Tailor extension, collector and local Lambda contain the packages below, under the licenses named.\n\
+    The programs that this file is shipped with contain these packages, under these licenses.\n\
     Written by `cargo xtask licenses`; do not edit.\n";
 
 /// Options of `cargo xtask licenses`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
-    /// Write nothing; fail when the file is out of date.
+    /// Write nothing; fail when a file is out of date.
     #[arg(long)]
     check: bool,
 }
 
-/// Writes the file, or checks that it is current.
+/// Writes the files, or checks that they are current.
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
-    let path = project()?.join(FILE);
-    let text = text()?;
-    if !options.check {
-        fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
-    } else if fs::read_to_string(&path).unwrap_or_default() != text {
-        bail!("{FILE} is out of date: run `cargo xtask licenses` and commit it");
+    for (file, shipped) in FILES {
+        let path = project()?.join(file);
+        let text = text(shipped)?;
+        if !options.check {
+            fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+        } else if fs::read_to_string(&path).unwrap_or_default() != text {
+            bail!("{file} is out of date: run `cargo xtask licenses` and commit the result");
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -58,11 +63,11 @@ struct Package {
     folder: PathBuf,
 }
 
-/// The whole file.
-fn text() -> Result<String> {
+/// The whole file for these crates.
+fn text(shipped: &[&str]) -> Result<String> {
     let mut packages = BTreeSet::new();
     for target in TARGETS {
-        packages.extend(shipped_packages(&metadata(target)?)?);
+        packages.extend(shipped_packages(&metadata(target)?, shipped)?);
     }
     // Many packages have the same text, but for spaces and line ends: it is printed once, with their names.
     let mut texts: BTreeMap<String, (String, BTreeSet<String>)> = BTreeMap::new();
@@ -87,7 +92,7 @@ fn text() -> Result<String> {
 
 fn metadata(target: &str) -> Result<Value> {
     let output = Command::new(std::env::var("CARGO").unwrap_or_else(|_| "cargo".into()))
-        .args(["metadata", "--format-version", "1", "--locked", "--filter-platform", target])
+        .args(["metadata", "--format-version", "1", "--filter-platform", target])
         .current_dir(project()?)
         .output()
         .context("cannot start cargo")?;
@@ -97,23 +102,26 @@ fn metadata(target: &str) -> Result<Value> {
 
 /// Third-party packages on a path of normal dependencies from a shipped crate. Procedural macros and what only they
 /// use run at compile time and are left out.
-fn shipped_packages(metadata: &Value) -> Result<BTreeSet<Package>> {
+fn shipped_packages(metadata: &Value, shipped: &[&str]) -> Result<BTreeSet<Package>> {
     let items = |value: &Value| value.as_array().cloned().unwrap_or_default();
     let by_id: BTreeMap<String, Value> =
         items(&metadata["packages"]).into_iter().map(|package| (string(&package["id"]), package)).collect();
     let nodes: BTreeMap<String, Value> =
         items(&metadata["resolve"]["nodes"]).into_iter().map(|node| (string(&node["id"]), node)).collect();
     let is_macro = |package: &Value| {
-        items(&package["targets"]).iter().any(|target| items(&target["kind"]).iter().any(|kind| kind == "proc-macro"))
+        items(&package["targets"])
+            .iter()
+            .any(|target| items(&target["kind"]).iter().any(|kind| kind == "proc-macro"))
     };
-    let is_normal = |dependency: &Value| items(&dependency["dep_kinds"]).iter().any(|kind| kind["kind"].is_null());
+    let is_normal =
+        |dependency: &Value| items(&dependency["dep_kinds"]).iter().any(|kind| kind["kind"].is_null());
 
     let mut open: Vec<String> = by_id
         .iter()
-        .filter(|(_, package)| SHIPPED.iter().any(|name| package["name"] == *name))
+        .filter(|(_, package)| shipped.iter().any(|name| package["name"] == *name))
         .map(|(id, _)| id.clone())
         .collect();
-    ensure!(open.len() == SHIPPED.len(), "cargo metadata lacks a shipped crate");
+    ensure!(open.len() == shipped.len(), "cargo metadata lacks a shipped crate");
     let (mut visited, mut found) = (BTreeSet::new(), BTreeSet::new());
     while let Some(id) = open.pop() {
         let package = by_id.get(&id).with_context(|| format!("cargo metadata lacks {id}"))?;
@@ -152,12 +160,16 @@ fn licence_texts(package: &Package) -> Result<Vec<String>> {
     }
     names.sort();
     // Of a choice that includes Apache-2.0, Apache-2.0 is taken: the project's own licence, whose text is shipped once.
-    let apache = names.iter().filter(|path| path.to_string_lossy().to_uppercase().ends_with("APACHE")).cloned();
+    let apache =
+        names.iter().filter(|path| path.to_string_lossy().to_uppercase().ends_with("APACHE")).cloned();
     let apache: Vec<_> = apache.collect();
     let is_choice = package.licence.contains(" OR ") || package.licence.contains('/');
     if is_choice && !package.licence.contains(" AND ") && !apache.is_empty() {
         let notices = names.iter().filter(|path| path.to_string_lossy().to_uppercase().contains("NOTICE"));
         names = apache.iter().chain(notices).cloned().collect();
     }
-    names.iter().map(|path| fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))).collect()
+    names
+        .iter()
+        .map(|path| fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display())))
+        .collect()
 }
