@@ -23,7 +23,7 @@ pub(super) struct Stat {
 impl Stat {
     /// CPU time, in steps of a clock tick.
     pub(super) const fn cpu_ns(&self) -> u64 {
-        (self.user_ticks + self.system_ticks) * TICK_NS
+        self.user_ticks.saturating_add(self.system_ticks).saturating_mul(TICK_NS)
     }
 }
 
@@ -101,6 +101,13 @@ pub(super) fn active_opens(text: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Found by fuzzing: the sum and the conversion to nanoseconds overflowed.
+    #[test]
+    fn impossible_cpu_times_saturate() {
+        let stat = Stat { user_ticks: u64::MAX, system_ticks: 1, ..Stat::default() };
+        assert_eq!(stat.cpu_ns(), u64::MAX);
+    }
 
     #[test]
     fn stat_with_parentheses_in_the_command_name() {
