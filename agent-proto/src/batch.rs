@@ -7,28 +7,33 @@ use prost::Message;
 use tailor_sizing::telemetry::invocation::{Caveats, Invocation, Outcome, RequestId, Work};
 use tailor_sizing::units::{Architecture, Megabytes, UnknownArchitecture};
 
-pub use crate::wire::{Hint, Lost, Overhead};
+pub use crate::wire::{Lost, Overhead};
 
-use crate::limits::{ENVIRONMENT_ID_BYTES, MAX_BATCH_BYTES, MAX_HINTS, MAX_INVOCATIONS, MAX_TEXT_BYTES};
+use crate::limits::{ENVIRONMENT_ID_BYTES, MAX_BATCH_BYTES, MAX_INVOCATIONS, MAX_TEXT_BYTES};
 use crate::wire;
 
 /// What one execution environment measured since its last acknowledged batch.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Batch {
-    /// Where it comes from.
+    /// Everything but the invocations.
+    pub header: BatchHeader,
+    /// The invocations, oldest first.
+    pub invocations: Vec<Invocation>,
+}
+
+/// Where a batch comes from, its place in the environment's count, and the environment's running totals.
+#[derive(Debug, Clone, PartialEq)]
+pub struct BatchHeader {
+    /// The environment that made it.
     pub environment: Environment,
     /// Counts this environment's batches from 1.
     pub sequence: u64,
     /// When it was made, microseconds since the Unix epoch by the environment's clock.
     pub sent_at_us: u64,
-    /// The invocations, oldest first.
-    pub invocations: Vec<Invocation>,
     /// Running totals of what was lost.
     pub lost: Lost,
     /// Running totals of what the extension itself used.
     pub overhead: Overhead,
-    /// Findings made inside the environment.
-    pub hints: Vec<Hint>,
     /// Invocations that had begun and are in no batch yet.
     pub unsent: u64,
 }
@@ -62,8 +67,8 @@ pub struct Environment {
     pub architecture: Architecture,
     /// Runtime, as the platform names it; empty when unknown.
     pub runtime: String,
-    /// `on-demand`, `provisioned-concurrency`, `snap-start`, `lambda-managed-instances` or one to come.
-    pub initialization_type: String,
+    /// How Lambda initialized it.
+    pub initialization_type: InitializationType,
     /// Version of the extension.
     pub extension_version: String,
     /// Ephemeral storage, MB; 0 when unknown.
@@ -107,9 +112,6 @@ pub enum BatchError {
     /// More than [`MAX_INVOCATIONS`] rows.
     #[error("batch has {0} invocations, the most is {MAX_INVOCATIONS}")]
     TooManyInvocations(u32),
-    /// More than [`MAX_HINTS`] hints.
-    #[error("batch has {0} hints, the most is {MAX_HINTS}")]
-    TooManyHints(usize),
     /// A column neither empty nor as long as the batch.
     #[error("column `{column}` has {found} elements for {expected} invocations")]
     ColumnLength {
@@ -136,14 +138,8 @@ impl Batch {
             return Err(BatchError::TooManyInvocations(count));
         }
         let message = wire::Batch {
-            environment: Some(self.environment.to_wire()),
-            sequence: self.sequence,
-            sent_at_us: self.sent_at_us,
+            header: Some(self.header.to_wire()),
             invocations: Some(columns::from_rows(&self.invocations)),
-            lost: Some(self.lost),
-            overhead: Some(self.overhead),
-            hints: self.hints.clone(),
-            unsent: self.unsent,
         };
         let bytes = message.encode_to_vec();
         if bytes.len() > MAX_BATCH_BYTES { Err(BatchError::TooLarge(bytes.len())) } else { Ok(bytes) }
@@ -158,35 +154,86 @@ impl Batch {
             return Err(BatchError::TooLarge(bytes.len()));
         }
         let message = wire::Batch::decode(bytes)?;
-        if message.sequence == 0 {
+        Ok(Self {
+            header: BatchHeader::from_wire(message.header.ok_or(BatchError::Missing("header"))?)?,
+            invocations: columns::to_rows(&message.invocations.unwrap_or_default())?,
+        })
+    }
+}
+
+impl BatchHeader {
+    fn to_wire(&self) -> wire::BatchHeader {
+        wire::BatchHeader {
+            environment: Some(self.environment.to_wire()),
+            sequence: self.sequence,
+            sent_at_us: self.sent_at_us,
+            lost: Some(self.lost),
+            overhead: Some(self.overhead),
+            unsent: self.unsent,
+        }
+    }
+
+    fn from_wire(wire: wire::BatchHeader) -> Result<Self, BatchError> {
+        if wire.sequence == 0 {
             return Err(BatchError::Sequence);
         }
-        if message.hints.len() > MAX_HINTS {
-            return Err(BatchError::TooManyHints(message.hints.len()));
-        }
-        for hint in &message.hints {
-            check_text("hint.code", &hint.code)?;
-            check_text("hint.message", &hint.message)?;
-        }
+        let environment = wire.environment.ok_or(BatchError::Missing("environment"))?;
         Ok(Self {
-            environment: Environment::from_wire(
-                message.environment.ok_or(BatchError::Missing("environment"))?,
-            )?,
-            sequence: message.sequence,
-            sent_at_us: message.sent_at_us,
-            invocations: columns::to_rows(&message.invocations.unwrap_or_default())?,
-            lost: message.lost.unwrap_or_default(),
-            overhead: message.overhead.unwrap_or_default(),
-            hints: message.hints,
-            unsent: message.unsent,
+            environment: Environment::from_wire(environment)?,
+            sequence: wire.sequence,
+            sent_at_us: wire.sent_at_us,
+            lost: wire.lost.unwrap_or_default(),
+            overhead: wire.overhead.unwrap_or_default(),
+            unsent: wire.unsent,
         })
+    }
+}
+
+/// How Lambda initialized the environment: `AWS_LAMBDA_INITIALIZATION_TYPE`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum InitializationType {
+    /// At the first invocation, or ahead of it.
+    OnDemand,
+    /// Ahead of invocations, for provisioned concurrency.
+    ProvisionedConcurrency,
+    /// Restored from a snapshot.
+    SnapStart,
+    /// On an instance that the account pays for.
+    ManagedInstances,
+    /// A type that this version does not know, or empty when it is unknown.
+    Other(String),
+}
+
+impl InitializationType {
+    /// The value of the environment variable and on the wire.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::OnDemand => "on-demand",
+            Self::ProvisionedConcurrency => "provisioned-concurrency",
+            Self::SnapStart => "snap-start",
+            Self::ManagedInstances => "lambda-managed-instances",
+            Self::Other(name) => name,
+        }
+    }
+}
+
+impl From<String> for InitializationType {
+    fn from(name: String) -> Self {
+        match name.as_str() {
+            "on-demand" => Self::OnDemand,
+            "provisioned-concurrency" => Self::ProvisionedConcurrency,
+            "snap-start" => Self::SnapStart,
+            "lambda-managed-instances" => Self::ManagedInstances,
+            _ => Self::Other(name),
+        }
     }
 }
 
 /// The answer that acknowledges everything up to `durable_sequence`.
 #[must_use]
 pub fn encode_ack(durable_sequence: u64) -> Vec<u8> {
-    wire::Ack { durable_sequence, ..wire::Ack::default() }.encode_to_vec()
+    wire::Ack { durable_sequence }.encode_to_vec()
 }
 
 /// Reads the collector's answer.
@@ -202,7 +249,7 @@ impl Environment {
     /// such a function has no cost per invocation and no recommended size.
     #[must_use]
     pub fn is_managed_instances(&self) -> bool {
-        self.initialization_type == "lambda-managed-instances"
+        self.initialization_type == InitializationType::ManagedInstances
     }
 
     fn to_wire(&self) -> wire::Environment {
@@ -215,7 +262,7 @@ impl Environment {
             memory_mb: self.memory.0,
             architecture: self.architecture.as_str().to_owned(),
             runtime: self.runtime.clone(),
-            initialization_type: self.initialization_type.clone(),
+            initialization_type: self.initialization_type.as_str().to_owned(),
             extension_version: self.extension_version.clone(),
             ephemeral_mb: self.ephemeral_mb,
             timeout_ms: self.timeout_ms,
@@ -254,7 +301,7 @@ impl Environment {
             memory: Megabytes(wire.memory_mb),
             architecture: Architecture::from_str(&wire.architecture)?,
             runtime: wire.runtime,
-            initialization_type: wire.initialization_type,
+            initialization_type: wire.initialization_type.into(),
             extension_version: wire.extension_version,
             ephemeral_mb: wire.ephemeral_mb,
             timeout_ms: wire.timeout_ms,

@@ -11,8 +11,5 @@ pub const MAX_INVOCATIONS: usize = 10_000;
 /// Bytes of any text field; Lambda's longest, a qualified ARN, has 170.
 pub const MAX_TEXT_BYTES: usize = 512;
 
-/// Hints in one batch.
-pub const MAX_HINTS: usize = 64;
-
 /// Bytes of an environment id.
 pub const ENVIRONMENT_ID_BYTES: usize = 16;

@@ -3,24 +3,28 @@
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Batch {
     #[prost(message, optional, tag = "1")]
+    pub header: ::core::option::Option<BatchHeader>,
+    #[prost(message, optional, tag = "2")]
+    pub invocations: ::core::option::Option<Invocations>,
+}
+/// Everything of a batch but its invocations.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct BatchHeader {
+    #[prost(message, optional, tag = "1")]
     pub environment: ::core::option::Option<Environment>,
     /// Counts batches of this environment from 1; the collector keeps (environment.id, sequence) once.
     #[prost(uint64, tag = "2")]
     pub sequence: u64,
-    #[prost(message, optional, tag = "3")]
-    pub invocations: ::core::option::Option<Invocations>,
+    /// When the batch was made, microseconds since the Unix epoch, by the environment's clock.
+    #[prost(uint64, tag = "3")]
+    pub sent_at_us: u64,
     #[prost(message, optional, tag = "4")]
     pub lost: ::core::option::Option<Lost>,
     #[prost(message, optional, tag = "5")]
     pub overhead: ::core::option::Option<Overhead>,
-    #[prost(message, repeated, tag = "6")]
-    pub hints: ::prost::alloc::vec::Vec<Hint>,
-    /// When the batch was made, microseconds since the Unix epoch, by the environment's clock.
-    #[prost(uint64, tag = "7")]
-    pub sent_at_us: u64,
-    /// Invocations that had begun when the batch was made, and are neither in it, nor in one before it, nor lost:
-    /// they run, or wait for the platform's records. If the environment is killed, these invocations are lost.
-    #[prost(uint64, tag = "8")]
+    /// Invocations that had begun when the batch was made, and are neither in it, nor in an earlier one, nor lost:
+    /// they run, or wait for their telemetry. If the environment is killed, they are lost.
+    #[prost(uint64, tag = "6")]
     pub unsent: u64,
 }
 /// The execution environment and the function it belongs to.
@@ -135,34 +139,18 @@ pub struct Overhead {
     #[prost(uint64, tag = "4")]
     pub ticks: u64,
 }
-/// A finding made inside the environment, as `tailor_sizing` makes it.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct Hint {
-    #[prost(string, tag = "1")]
-    pub code: ::prost::alloc::string::String,
-    #[prost(string, tag = "2")]
-    pub message: ::prost::alloc::string::String,
-}
 /// The answer to a batch.
-#[derive(Clone, PartialEq, ::prost::Message)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Ack {
     /// The highest sequence of this environment that is on disk; all before it are too.
     #[prost(uint64, tag = "1")]
     pub durable_sequence: u64,
-    /// Settings for the extension, by its own variable names without the prefix.
-    #[prost(map = "string, string", tag = "2")]
-    pub settings: ::std::collections::HashMap<
-        ::prost::alloc::string::String,
-        ::prost::alloc::string::String,
-    >,
 }
 /// A stored rollup: `tailor_sizing::telemetry::rollup::Rollup`, written so that equal rollups are equal bytes.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Rollup {
-    /// invocations, errors, timeouts, out_of_memory, cold_starts, estimated, billed_ms, init_us, first_at_us,
-    /// last_at_us, max_peak_kib, max_memory_used_mb, max_tmp_used_kib.
-    #[prost(uint64, repeated, tag = "1")]
-    pub totals: ::prost::alloc::vec::Vec<u64>,
+    #[prost(message, optional, tag = "1")]
+    pub totals: ::core::option::Option<RollupTotals>,
     #[prost(message, optional, tag = "2")]
     pub duration_us: ::core::option::Option<Histogram>,
     #[prost(message, optional, tag = "3")]
@@ -173,6 +161,36 @@ pub struct Rollup {
     pub warm: ::core::option::Option<WorkSum>,
     #[prost(message, optional, tag = "6")]
     pub cold: ::core::option::Option<WorkSum>,
+}
+/// Values that merge by addition, by maximum (`max_`, `last_`) or by minimum (`first_`).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RollupTotals {
+    #[prost(uint64, tag = "1")]
+    pub invocations: u64,
+    #[prost(uint64, tag = "2")]
+    pub errors: u64,
+    #[prost(uint64, tag = "3")]
+    pub timeouts: u64,
+    #[prost(uint64, tag = "4")]
+    pub out_of_memory: u64,
+    #[prost(uint64, tag = "5")]
+    pub cold_starts: u64,
+    #[prost(uint64, tag = "6")]
+    pub estimated: u64,
+    #[prost(uint64, tag = "7")]
+    pub billed_ms: u64,
+    #[prost(uint64, tag = "8")]
+    pub init_us: u64,
+    #[prost(uint64, tag = "9")]
+    pub first_at_us: u64,
+    #[prost(uint64, tag = "10")]
+    pub last_at_us: u64,
+    #[prost(uint64, tag = "11")]
+    pub max_peak_kib: u64,
+    #[prost(uint32, tag = "12")]
+    pub max_memory_used_mb: u32,
+    #[prost(uint64, tag = "13")]
+    pub max_tmp_used_kib: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Histogram {

@@ -34,21 +34,17 @@ fn main() {
             for hour in 0..HOURS {
                 let end = now - hour * HOUR_US;
                 let mut batch = batch(&kind, number + 1, hour + 1, 100, end);
-                batch.environment.function = format!("{}-{number}", kind.name);
+                batch.header.environment.function = format!("{}-{number}", kind.name);
                 let mut rollup = Rollup::default();
                 batch.invocations.iter().for_each(|invocation| rollup.record(invocation));
                 let delivery = NewBatch {
                     tenant: Tenant::default(),
-                    sequence: batch.sequence,
                     received_at_us: end,
-                    lost: batch.lost,
-                    overhead: batch.overhead,
                     rollups: vec![(end / HOUR_US, rollup)],
                     last_at_us: end,
-                    unsent: 1,
                     invocations: 0,
                     body: Bytes::new(),
-                    environment: batch.environment,
+                    header: batch.header,
                 };
                 store.append(delivery).await.unwrap();
             }

@@ -80,7 +80,7 @@ fn send(address: SocketAddr, sender: u64, size: u64) -> Vec<Duration> {
     while Instant::now() < deadline {
         // Only the sequence differs from batch to batch: making up rows must not be what is measured.
         let bytes = body.encode().unwrap();
-        body.sequence += 1;
+        body.header.sequence += 1;
         let head = format!(
             "POST /v1/batches HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer {KEY}\r\n\
              Content-Type: application/x-protobuf\r\nContent-Length: {}\r\n\r\n",

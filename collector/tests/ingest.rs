@@ -195,7 +195,7 @@ fn cost_is_exact_to_the_pico_dollar() {
     let mut mb_ms = 0u128;
     for batch in &batches {
         let billed: u64 = batch.invocations.iter().map(|invocation| invocation.billed_ms).sum();
-        mb_ms += u128::from(batch.environment.memory.0) * u128::from(billed);
+        mb_ms += u128::from(batch.header.environment.memory.0) * u128::from(billed);
         assert_eq!(collector.post_batch(&batch.encode().unwrap()).status, 200);
     }
     let by_hand = (mb_ms * 16_666_700 + 512_000) / 1_024_000 + 410 * 200_000;

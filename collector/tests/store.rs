@@ -28,14 +28,10 @@ fn delivery(tenant: &str, kind: &Kind, id: u64, sequence: u64, count: u64, hour:
     batch.invocations.iter().for_each(|invocation| rollup.record(invocation));
     NewBatch {
         tenant: Tenant(tenant.to_owned()),
-        environment: batch.environment.clone(),
-        sequence,
+        header: batch.header.clone(),
         received_at_us: now_us(),
-        lost: batch.lost,
-        overhead: batch.overhead,
         rollups: vec![(hour, rollup)],
         last_at_us: batch.invocations.last().map_or(0, |invocation| invocation.started_at_us),
-        unsent: 1,
         invocations: count,
         body: Bytes::from(batch.encode().unwrap()),
     }
@@ -73,14 +69,14 @@ proptest! {
                 store = SqliteStore::open(folder.path()).unwrap();
             }
             if tidied.contains(&index) {
-                runtime.block_on(store.tidy()).unwrap();
+                runtime.block_on(store.compact()).unwrap();
             }
             let tenant = ["a", "b"][tenant];
             let kind = &KINDS[kind];
             let delivery = delivery(tenant, kind, id, sequence, count, HOUR + hour);
             let new = seen.insert((tenant, kind.name, id, sequence));
             if new {
-                let key = SeriesKey::of(&delivery.environment);
+                let key = SeriesKey::of(&delivery.header.environment);
                 expected.entry((tenant, key, HOUR + hour)).or_default().merge(&delivery.rollups[0].1);
             }
             let receipt = runtime.block_on(store.append(delivery)).unwrap();
@@ -119,14 +115,17 @@ fn the_latest_word_of_an_environment_wins_and_gaps_show() {
     let store = SqliteStore::open(folder.path()).unwrap();
     for sequence in [1, 4, 2] {
         let mut delivery = delivery("a", &KINDS[0], 1, sequence, 1, HOUR);
-        delivery.lost.invocations = 10 * sequence;
+        delivery.header.lost.invocations = 10 * sequence;
         runtime.block_on(store.append(delivery)).unwrap();
     }
     let tenant = Tenant("a".to_owned());
     let states = runtime.block_on(store.environments(&tenant, None, Window::ALL)).unwrap();
     assert_eq!(states.len(), 1);
-    assert_eq!((states[0].sequence, states[0].missing_batches, states[0].lost.invocations), (4, 1, 40));
-    assert_eq!(states[0].environment, environment(&KINDS[0], 1));
+    assert_eq!(
+        (states[0].header.sequence, states[0].missing_batches, states[0].header.lost.invocations),
+        (4, 1, 40)
+    );
+    assert_eq!(states[0].header.environment, environment(&KINDS[0], 1));
 }
 
 /// An environment that has lived for longer than the window, or longer than batches are kept, lost nothing by that.
@@ -159,7 +158,7 @@ fn batches_before_the_window_or_past_retention_are_not_missing() {
     let later_us = start_us + 40 * DAY_US;
     let store = SqliteStore::open_with_clock(folder.path(), Clock::from_fn(move || later_us)).unwrap();
     (8..=45).for_each(|sequence| received_at(&store, sequence, start_us + (sequence - 5) * DAY_US));
-    runtime.block_on(store.tidy()).unwrap();
+    runtime.block_on(store.compact()).unwrap();
     assert_eq!(missing(&store, Window::ALL), 0);
     assert_eq!(missing(&store, last_hour(later_us / HOUR_US + 1)), 0);
 }
@@ -194,7 +193,7 @@ fn tidying_bounds_what_is_kept_and_changes_no_total() {
         file.query_row(&format!("SELECT COUNT(*) FROM {table}"), [], |row| row.get(0)).unwrap()
     };
     assert_eq!((rows("rollup"), rows("recent")), (40, 40));
-    runtime.block_on(store.tidy()).unwrap();
+    runtime.block_on(store.compact()).unwrap();
     assert_eq!((rows("rollup"), rows("recent")), (1, 10));
     assert_eq!(whole(&store, &runtime, "a", Window::ALL), before);
     let again = runtime.block_on(store.append(delivery("a", &KINDS[0], 1, 7, 200, HOUR))).unwrap();

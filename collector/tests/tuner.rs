@@ -185,14 +185,10 @@ impl Scene {
         batch.invocations.iter().for_each(|invocation| rollup.record(invocation));
         let delivery = NewBatch {
             tenant: Tenant::default(),
-            environment: batch.environment.clone(),
-            sequence: 1,
+            header: batch.header.clone(),
             received_at_us: now_us(),
-            lost: batch.lost,
-            overhead: batch.overhead,
             rollups: vec![(now_us() / HOUR_US, rollup)],
             last_at_us: now_us(),
-            unsent: 1,
             invocations: count,
             body: Bytes::from(batch.encode().unwrap()),
         };

@@ -145,7 +145,7 @@ fn every_kind_of_function_has_its_page_and_text() {
 fn managed_instances_have_neither_cost_nor_advice() {
     let collector = Collector::start();
     let mut managed = batch(&KINDS[0], 1, 1, 120, now_us());
-    managed.environment.initialization_type = "lambda-managed-instances".to_owned();
+    managed.header.environment.initialization_type = agent_proto::batch::InitializationType::ManagedInstances;
     assert_eq!(collector.post_batch(&managed.encode().unwrap()).status, 200);
     let functions: serde_json::Value = serde_json::from_str(&collector.get("/v1/functions").text()).unwrap();
     let function = &functions["functions"][0];

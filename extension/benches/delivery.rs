@@ -6,7 +6,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed benchmark may panic")]
 
-use agent_proto::batch::{Batch, Environment, EnvironmentId, Lost, Overhead};
+use agent_proto::batch::{Batch, BatchHeader, Environment, EnvironmentId, Lost, Overhead};
 use miniz_oxide::deflate::compress_to_vec;
 use nix::time::{ClockId, clock_gettime};
 use tailor_sizing::telemetry::invocation::{Invocation, Outcome, RequestId, Work};
@@ -86,7 +86,7 @@ fn invocation(index: u64, numbers: &mut Numbers) -> Invocation {
 
 fn batch(invocations: u64) -> Vec<u8> {
     let mut numbers = Numbers(1);
-    Batch {
+    let header = BatchHeader {
         environment: Environment {
             id: EnvironmentId([7; 16]),
             account: "123456789012".into(),
@@ -96,21 +96,19 @@ fn batch(invocations: u64) -> Vec<u8> {
             memory: Megabytes(512),
             architecture: Architecture::X86_64,
             runtime: "nodejs22.v41".into(),
-            initialization_type: "on-demand".into(),
+            initialization_type: agent_proto::batch::InitializationType::OnDemand,
             extension_version: "0.1.0".into(),
             ephemeral_mb: 512,
             timeout_ms: 30_000,
         },
         sequence: 3,
         sent_at_us: 1_790_000_000_000_000,
-        invocations: (0..invocations).map(|index| invocation(index, &mut numbers)).collect(),
         lost: Lost::default(),
         overhead: Overhead { cpu_us: 120_000, resident_kib: 2_100, sent_bytes: 80_000, ticks: 40 },
-        hints: vec![],
         unsent: 1,
-    }
-    .encode()
-    .unwrap()
+    };
+    let invocations = (0..invocations).map(|index| invocation(index, &mut numbers)).collect();
+    Batch { header, invocations }.encode().unwrap()
 }
 
 fn main() {

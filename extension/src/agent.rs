@@ -4,7 +4,7 @@
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use agent_proto::batch::{Environment, EnvironmentId, Overhead};
+use agent_proto::batch::{Environment, EnvironmentId, InitializationType, Overhead};
 use nix::sys::resource::{UsageWho, getrusage};
 use tailor_sizing::telemetry::rollup::Rollup;
 
@@ -16,9 +16,6 @@ use crate::lambda::telemetry::{DecodedTelemetry, Event};
 use crate::measure::cpu_budget::CpuBudget;
 use crate::measure::{self, Measured, Processes, Reading, Snapshot};
 use crate::settings::Settings;
-
-/// The initialization type of environments that are restored from a snapshot.
-const SNAP_START: &str = "snap-start";
 
 /// The extension's state.
 #[derive(Debug)]
@@ -79,7 +76,7 @@ impl Agent {
         self.processes.reset_peaks();
         self.ledger.on_invoke(request_id, now_us, self.first);
         if self.first {
-            if self.outbox.environment_mut().initialization_type == SNAP_START {
+            if self.outbox.environment_mut().initialization_type == InitializationType::SnapStart {
                 // The record of the restore may be late, lost or not subscribed to.
                 self.restored();
             }
@@ -333,7 +330,7 @@ mod tests {
 
     fn agent(initialization_type: &str) -> Agent {
         let environment = Environment {
-            initialization_type: initialization_type.into(),
+            initialization_type: initialization_type.to_owned().into(),
             ..crate::deliver::outbox::tests::environment()
         };
         Agent::new(environment, &Settings::read(&HashMap::new()).0)
@@ -341,7 +338,7 @@ mod tests {
 
     fn sent_id(agent: &mut Agent) -> EnvironmentId {
         agent.finish();
-        Batch::decode(&agent.seal(1).unwrap().bytes).unwrap().environment.id
+        Batch::decode(&agent.seal(1).unwrap().bytes).unwrap().header.environment.id
     }
 
     /// Environments restored from one snapshot begin as copies of one process.

@@ -168,7 +168,7 @@ fn environment(function: &Function, settings: &Settings, variables: &impl Variab
         memory: Megabytes(memory_mb),
         architecture: if cfg!(target_arch = "aarch64") { Architecture::Arm64 } else { Architecture::X86_64 },
         runtime: String::new(),
-        initialization_type: variables.get("AWS_LAMBDA_INITIALIZATION_TYPE").unwrap_or_default(),
+        initialization_type: variables.get("AWS_LAMBDA_INITIALIZATION_TYPE").unwrap_or_default().into(),
         extension_version: env!("CARGO_PKG_VERSION").to_owned(),
         ephemeral_mb: settings.ephemeral_storage_mb.unwrap_or_default(),
         timeout_ms: 0,

@@ -52,7 +52,7 @@ fn invocations(count: u64) -> impl Iterator<Item = Invocation> {
 fn batch(count: u64) -> wire::Batch {
     let rows: Vec<_> = invocations(count).collect();
     let per_row = |value: fn(&Invocation) -> u64| rows.iter().map(value).collect::<Vec<_>>();
-    wire::Batch {
+    let header = wire::BatchHeader {
         environment: Some(wire::Environment {
             id: vec![7; 16],
             account: "123456789012".into(),
@@ -66,6 +66,13 @@ fn batch(count: u64) -> wire::Batch {
             ..wire::Environment::default()
         }),
         sequence: 9,
+        lost: Some(wire::Lost { invocations: 3, ..wire::Lost::default() }),
+        overhead: Some(wire::Overhead { cpu_us: 120, ..wire::Overhead::default() }),
+        sent_at_us: 1_767_323_099_000_000,
+        unsent: 2,
+    };
+    wire::Batch {
+        header: Some(header),
         invocations: Some(wire::Invocations {
             count: u32::try_from(count).unwrap_or_default(),
             request_ids: rows.iter().flat_map(|row| row.request_id.0.to_be_bytes()).collect(),
@@ -75,11 +82,6 @@ fn batch(count: u64) -> wire::Batch {
             peak_kib: per_row(|row| row.peak_kib),
             ..wire::Invocations::default()
         }),
-        lost: Some(wire::Lost { invocations: 3, ..wire::Lost::default() }),
-        overhead: Some(wire::Overhead { cpu_us: 120, ..wire::Overhead::default() }),
-        sent_at_us: 1_767_323_099_000_000,
-        unsent: 2,
-        ..wire::Batch::default()
     }
 }
 

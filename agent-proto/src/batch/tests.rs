@@ -11,7 +11,7 @@ fn environment() -> Environment {
         memory: Megabytes(512),
         architecture: Architecture::Arm64,
         runtime: "python:3.13.v50".into(),
-        initialization_type: "on-demand".into(),
+        initialization_type: InitializationType::OnDemand,
         extension_version: "0.1.0".into(),
         ephemeral_mb: 512,
         timeout_ms: 3_000,
@@ -20,14 +20,15 @@ fn environment() -> Environment {
 
 fn batch(invocations: Vec<Invocation>) -> Batch {
     Batch {
-        environment: environment(),
-        sequence: 9,
-        sent_at_us: 1_790_000_000_000_000,
+        header: BatchHeader {
+            environment: environment(),
+            sequence: 9,
+            sent_at_us: 1_790_000_000_000_000,
+            lost: Lost { invocations: 3, ..Lost::default() },
+            overhead: Overhead { cpu_us: 120, ..Overhead::default() },
+            unsent: 2,
+        },
         invocations,
-        lost: Lost { invocations: 3, ..Lost::default() },
-        overhead: Overhead { cpu_us: 120, ..Overhead::default() },
-        hints: vec![Hint { code: "cpu-starved".into(), message: "72 % of its time".into() }],
-        unsent: 2,
     }
 }
 
@@ -105,12 +106,20 @@ fn damaged(damage: impl FnOnce(&mut wire::Batch)) -> Result<Batch, BatchError> {
 #[test]
 fn limits_are_enforced_with_the_field_named() {
     let cases: [(Result<Batch, BatchError>, &str); 8] = [
-        (damaged(|m| m.sequence = 0), "sequences count from 1"),
-        (damaged(|m| m.environment = None), "no `environment`"),
-        (damaged(|m| m.environment.as_mut().unwrap().function = "x".repeat(513)), "environment.function"),
-        (damaged(|m| m.environment.as_mut().unwrap().id = vec![1; 15]), "15 bytes"),
-        (damaged(|m| m.environment.as_mut().unwrap().architecture = "mips".into()), "`mips`"),
-        (damaged(|m| m.environment.as_mut().unwrap().memory_mb = 64), "64 MB"),
+        (damaged(|m| m.header.as_mut().unwrap().sequence = 0), "sequences count from 1"),
+        (damaged(|m| m.header.as_mut().unwrap().environment = None), "no `environment`"),
+        (
+            damaged(|m| m.header.as_mut().unwrap().environment.as_mut().unwrap().function = "x".repeat(513)),
+            "environment.function",
+        ),
+        (damaged(|m| m.header.as_mut().unwrap().environment.as_mut().unwrap().id = vec![1; 15]), "15 bytes"),
+        (
+            damaged(|m| {
+                m.header.as_mut().unwrap().environment.as_mut().unwrap().architecture = "mips".into()
+            }),
+            "`mips`",
+        ),
+        (damaged(|m| m.header.as_mut().unwrap().environment.as_mut().unwrap().memory_mb = 64), "64 MB"),
         (damaged(|m| m.invocations.as_mut().unwrap().count = 1_000_000), "1000000 invocations"),
         (damaged(|m| m.invocations.as_mut().unwrap().count = 2), "column"),
     ];
@@ -138,4 +147,15 @@ fn a_typical_invocation_costs_few_bytes_on_the_wire() {
     };
     let size = |count| batch(vec![row; count]).encode().unwrap().len();
     assert!(size(1_001) - size(1) <= 64 * 1_000, "{} bytes each", (size(1_001) - size(1)) / 1_000);
+}
+
+#[test]
+fn an_unknown_initialization_type_is_kept() {
+    for name in
+        ["on-demand", "provisioned-concurrency", "snap-start", "lambda-managed-instances", "one-to-come", ""]
+    {
+        let parsed = InitializationType::from(name.to_owned());
+        assert_eq!(parsed.as_str(), name);
+        assert_eq!(matches!(parsed, InitializationType::Other(_)), name.is_empty() || name == "one-to-come");
+    }
 }

@@ -72,7 +72,7 @@ async fn accept(app: &App, request: Request) -> Result<(u64, Receipt, u64), ApiE
     drop(room.split(room.num_permits().saturating_sub(reserved_kib(bytes.len()))));
     let batch = Batch::decode(&bytes)?;
     let delivery = sum_up(tenant, batch, bytes, app.clock.now_us())?;
-    let (sequence, invocations) = (delivery.sequence, delivery.invocations);
+    let (sequence, invocations) = (delivery.header.sequence, delivery.invocations);
     let receipt = app.store.append(delivery).await?;
     // The environment sends its next batch only when it is done with the one before, so what is on disk
     // up to here is all there will be.
@@ -123,8 +123,12 @@ fn sum_up(tenant: Tenant, mut batch: Batch, body: Bytes, received_at_us: u64) ->
     for invocation in batch.invocations.iter_mut().filter(|invocation| invocation.started_at_us > latest_us) {
         invocation.started_at_us = received_at_us;
     }
-    let names = [&batch.environment.account, &batch.environment.region, &batch.environment.function];
-    let others = [&batch.environment.version, &batch.environment.runtime];
+    let names = [
+        &batch.header.environment.account,
+        &batch.header.environment.region,
+        &batch.header.environment.function,
+    ];
+    let others = [&batch.header.environment.version, &batch.header.environment.runtime];
     if names.into_iter().chain(others).any(|text| text.chars().any(char::is_control)) {
         return Err(ApiError::bad_request("name", "a name of the environment has control characters"));
     }
@@ -139,16 +143,12 @@ fn sum_up(tenant: Tenant, mut batch: Batch, body: Bytes, received_at_us: u64) ->
     let last_at_us = batch.invocations.iter().map(|invocation| invocation.started_at_us).max();
     Ok(NewBatch {
         tenant,
-        sequence: batch.sequence,
         received_at_us,
-        lost: batch.lost,
-        overhead: batch.overhead,
         rollups: rollups.into_iter().collect(),
         last_at_us: last_at_us.unwrap_or(received_at_us),
         invocations: batch.invocations.len() as u64,
-        unsent: batch.unsent,
         body,
-        environment: batch.environment,
+        header: batch.header,
     })
 }
 

@@ -48,7 +48,7 @@ pub(super) fn report(
         name: key.name.clone(),
         account: key.account.clone(),
         region: key.region.clone(),
-        runtime: newest.map(|state| state.environment.runtime.clone()).unwrap_or_default(),
+        runtime: newest.map(|state| state.header.environment.runtime.clone()).unwrap_or_default(),
         architecture,
         versions,
         memory,
@@ -126,9 +126,9 @@ fn peak_mb(rollup: &Rollup) -> u64 {
 
 fn overheads(environments: &[EnvironmentState]) -> Overheads {
     environments.iter().fold(Overheads::default(), |sum, state| Overheads {
-        cpu_us: sum.cpu_us.saturating_add(state.overhead.cpu_us),
-        resident_kib: sum.resident_kib.max(state.overhead.resident_kib),
-        sent_bytes: sum.sent_bytes.saturating_add(state.overhead.sent_bytes),
+        cpu_us: sum.cpu_us.saturating_add(state.header.overhead.cpu_us),
+        resident_kib: sum.resident_kib.max(state.header.overhead.resident_kib),
+        sent_bytes: sum.sent_bytes.saturating_add(state.header.overhead.sent_bytes),
     })
 }
 

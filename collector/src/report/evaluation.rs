@@ -75,8 +75,8 @@ pub(super) fn evaluate<'a>(
     let latest = material.latest()?;
     let (memory, architecture) = (latest.key.memory, latest.key.architecture);
     let newest = material.environments.iter().max_by_key(|state| state.received_at_us);
-    let is_managed = newest.is_some_and(|state| state.environment.is_managed_instances());
-    let ephemeral_mb = newest.map_or(0, |state| state.environment.ephemeral_mb);
+    let is_managed = newest.is_some_and(|state| state.header.environment.is_managed_instances());
+    let ephemeral_mb = newest.map_or(0, |state| state.header.environment.ephemeral_mb);
 
     let mut whole = Rollup::default();
     let mut by_size: BTreeMap<Megabytes, Rollup> = BTreeMap::new();
@@ -93,7 +93,7 @@ pub(super) fn evaluate<'a>(
         architecture,
         memory,
         ephemeral_mb,
-        timeout_ms: newest.map(|state| state.environment.timeout_ms).filter(|&timeout| timeout > 0),
+        timeout_ms: newest.map(|state| state.header.environment.timeout_ms).filter(|&timeout| timeout > 0),
         environments: material.environments.len() as u64,
         enforcement: basis.enforcement,
         sizes: &sizes,

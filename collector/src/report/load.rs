@@ -110,7 +110,7 @@ pub(super) async fn load(
         materials.entry(series.key.function.clone()).or_default().series.push(series);
     }
     for state in store.environments(tenant, key, window).await? {
-        if let Some(material) = materials.get_mut(&FunctionKey::of(&state.environment)) {
+        if let Some(material) = materials.get_mut(&FunctionKey::of(&state.header.environment)) {
             material.environments.push(state);
         }
     }
@@ -165,7 +165,7 @@ async fn enforcement(
 
 #[cfg(test)]
 mod tests {
-    use agent_proto::batch::{Environment, EnvironmentId, Lost, Overhead};
+    use agent_proto::batch::{BatchHeader, Environment, EnvironmentId, Lost, Overhead};
     use bytes::Bytes;
     use tailor_sizing::model::cfs_simulation::Kernel;
     use tailor_sizing::telemetry::invocation::{Invocation, Outcome, Work};
@@ -201,21 +201,24 @@ mod tests {
         }
         NewBatch {
             tenant: Tenant::default(),
-            environment: Environment {
-                id: EnvironmentId([number; 16]),
-                function: format!("burst-{number}"),
-                memory: Megabytes(256),
-                timeout_ms: 30_000,
-                ..crate::report::losses::tests::environment()
+            header: BatchHeader {
+                environment: Environment {
+                    id: EnvironmentId([number; 16]),
+                    function: format!("burst-{number}"),
+                    memory: Megabytes(256),
+                    timeout_ms: 30_000,
+                    ..crate::report::losses::tests::environment()
+                },
+                sequence: 1,
+                sent_at_us: now,
+                lost: Lost::default(),
+                overhead: Overhead::default(),
+                unsent: 0,
             },
-            sequence: 1,
             received_at_us: now,
-            lost: Lost::default(),
-            overhead: Overhead::default(),
             rollups: vec![(now / HOUR_US, rollup)],
             last_at_us: now,
             invocations: 30,
-            unsent: 0,
             body: Bytes::new(),
         }
     }
@@ -235,7 +238,7 @@ mod tests {
         assert_eq!(kernel().await, Kernel::HighResolution);
         let fleet = fleet(&store, &tenant, Window::ALL, &prices, strategy, now_us()).await.unwrap();
         for number in 1..8 {
-            let environment = delivery(number, 4_000).environment;
+            let environment = delivery(number, 4_000).header.environment;
             let key = FunctionKey::of(&environment);
             let one = function(&store, &tenant, &key, Window::ALL, &prices, strategy, now_us())
                 .await

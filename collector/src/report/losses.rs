@@ -34,15 +34,17 @@ impl Losses {
     pub fn of(environments: &[EnvironmentState], now_us: u64) -> Self {
         environments.iter().fold(Self::default(), |sum, state| {
             let is_silent = now_us.saturating_sub(state.received_at_us) >= SILENCE_US;
-            let abandoned = if is_silent { state.unsent } else { 0 };
+            let abandoned = if is_silent { state.header.unsent } else { 0 };
             Self {
-                invocations: sum.invocations.saturating_add(state.lost.invocations),
-                unsent: sum.unsent.saturating_add(state.unsent),
+                invocations: sum.invocations.saturating_add(state.header.lost.invocations),
+                unsent: sum.unsent.saturating_add(state.header.unsent),
                 abandoned: sum.abandoned.saturating_add(abandoned),
-                platform_records: sum.platform_records.saturating_add(state.lost.platform_records),
-                undecodable_records: sum.undecodable_records.saturating_add(state.lost.undecodable_records),
+                platform_records: sum.platform_records.saturating_add(state.header.lost.platform_records),
+                undecodable_records: sum
+                    .undecodable_records
+                    .saturating_add(state.header.lost.undecodable_records),
                 batches: sum.batches.saturating_add(state.missing_batches),
-                failed_deliveries: sum.failed_deliveries.saturating_add(state.lost.failed_deliveries),
+                failed_deliveries: sum.failed_deliveries.saturating_add(state.header.lost.failed_deliveries),
             }
         })
     }
@@ -68,7 +70,7 @@ impl Losses {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use agent_proto::batch::{Environment, EnvironmentId, Lost, Overhead};
+    use agent_proto::batch::{BatchHeader, Environment, EnvironmentId, Lost, Overhead};
     use tailor_sizing::units::{Architecture, Megabytes};
 
     /// That of a function like many.
@@ -82,7 +84,7 @@ pub(crate) mod tests {
             memory: Megabytes(128),
             architecture: Architecture::X86_64,
             runtime: String::new(),
-            initialization_type: "on-demand".into(),
+            initialization_type: agent_proto::batch::InitializationType::OnDemand,
             extension_version: String::new(),
             ephemeral_mb: 512,
             timeout_ms: 0,
@@ -91,13 +93,16 @@ pub(crate) mod tests {
 
     fn state(received_at_us: u64, unsent: u64) -> EnvironmentState {
         EnvironmentState {
-            environment: environment(),
-            sequence: 3,
+            header: BatchHeader {
+                environment: environment(),
+                sequence: 3,
+                sent_at_us: received_at_us,
+                lost: Lost::default(),
+                overhead: Overhead::default(),
+                unsent,
+            },
             missing_batches: 0,
             received_at_us,
-            lost: Lost::default(),
-            unsent,
-            overhead: Overhead::default(),
         }
     }
 

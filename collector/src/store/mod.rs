@@ -1,9 +1,9 @@
-//! Where measurements are kept: a small interface, and the embedded engine behind it.
+//! Storage of measurements: the [`Store`] trait and its embedded implementation.
 //!
-//! The interface is what the rest of the collector may ask of a store; [`sqlite`] is the engine that needs
-//! no set-up. It is drawn so that an engine which speaks PostgreSQL's protocol fits behind it: rows are
-//! only appended under ids made by the client, a repeated row is dropped rather than updated, and partial
-//! rollups are merged when they are read. Prices, advice and pages are not here.
+//! The rest of the collector uses only the trait. [`sqlite`] implements it without any set-up. The trait is
+//! designed so that a database with PostgreSQL's protocol can also implement it: rows are only inserted, with
+//! ids that the client makes; a repeated row is ignored and never updated; partial rollups are merged when
+//! they are read.
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -12,19 +12,19 @@ use tailor_sizing::telemetry::invocation::Invocation;
 use tailor_sizing::telemetry::rollup::Rollup;
 use tailor_sizing::units::{Architecture, Megabytes};
 
-use agent_proto::batch::{Environment, EnvironmentId, Lost, Overhead};
+use agent_proto::batch::{BatchHeader, Environment, EnvironmentId};
 
 pub mod sqlite;
 
 /// Microseconds in an hour, the width of one rollup.
 pub const HOUR_US: u64 = 3_600_000_000;
 
-/// Whose data it is. Comes from the credential of a request, never from its content.
+/// The owner of data. It is derived from the credential of a request, never from its content.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Tenant(pub String);
 
 impl Tenant {
-    /// The tenant of a collector that serves one team only.
+    /// The tenant of a collector that has only one tenant.
     pub const DEFAULT_NAME: &'static str = "default";
 }
 
@@ -34,10 +34,10 @@ impl Default for Tenant {
     }
 }
 
-/// Which function, within a tenant.
+/// Identifies a function within a tenant.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct FunctionKey {
-    /// AWS account; empty when the environment did not know it.
+    /// AWS account; empty when the environment did not report it.
     pub account: String,
     /// AWS region.
     pub region: String,
@@ -46,7 +46,7 @@ pub struct FunctionKey {
 }
 
 impl FunctionKey {
-    /// The function an environment belongs to.
+    /// The function of an environment.
     #[must_use]
     pub fn of(environment: &Environment) -> Self {
         Self {
@@ -57,21 +57,21 @@ impl FunctionKey {
     }
 }
 
-/// What one rollup is about.
+/// Identifies a series.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SeriesKey {
     /// The function.
     pub function: FunctionKey,
     /// Its version: `$LATEST` or a number.
     pub version: String,
-    /// Memory size the invocations ran with.
+    /// Memory size of the invocations.
     pub memory: Megabytes,
-    /// Instruction set they ran on.
+    /// Instruction set of the invocations.
     pub architecture: Architecture,
 }
 
 impl SeriesKey {
-    /// What an environment's invocations count towards.
+    /// The series of an environment's invocations.
     #[must_use]
     pub fn of(environment: &Environment) -> Self {
         Self {
@@ -83,140 +83,126 @@ impl SeriesKey {
     }
 }
 
-/// Invocations of one series, merged over a window.
+/// The rollup of one series over a window.
 #[derive(Debug, Clone)]
 pub struct Series {
-    /// What they have in common.
+    /// The series.
     pub key: SeriesKey,
-    /// Their summary.
+    /// All rollups in the window, merged.
     pub rollup: Rollup,
 }
 
-/// A span of time, in whole hours of start times: rollups are no finer.
+/// A range of start times, in whole hours: one rollup covers one hour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Window {
-    /// First hour, counted from the Unix epoch.
+    /// First hour, in hours since the Unix epoch.
     pub from_hour: u64,
-    /// The hour after the last.
+    /// The hour after the last one, in hours since the Unix epoch.
     pub until_hour: u64,
 }
 
 impl Window {
-    /// All of time.
+    /// All hours.
     pub const ALL: Self = Self { from_hour: 0, until_hour: i64::MAX as u64 };
 
-    /// The smallest window that holds every microsecond of `from_us..until_us`.
+    /// The smallest window that contains `from_us..until_us`, microseconds since the Unix epoch.
     #[must_use]
     pub const fn covering(from_us: u64, until_us: u64) -> Self {
         Self { from_hour: from_us / HOUR_US, until_hour: until_us.div_ceil(HOUR_US) }
     }
 }
 
-/// A batch on its way to the disk: already authenticated, decoded and summed up.
+/// A batch to store: already authenticated, decoded and summarized.
 #[derive(Debug, Clone)]
 pub struct NewBatch {
-    /// Whose.
+    /// The owner.
     pub tenant: Tenant,
-    /// Where it comes from.
-    pub environment: Environment,
-    /// Its place in the environment's count, from 1.
-    pub sequence: u64,
-    /// When it arrived, microseconds since the epoch by the collector's clock.
+    /// Where it comes from, and the environment's running totals.
+    pub header: BatchHeader,
+    /// When it arrived, microseconds since the Unix epoch by the collector's clock.
     pub received_at_us: u64,
-    /// Running totals of what the environment lost.
-    pub lost: Lost,
-    /// Running totals of what the extension used.
-    pub overhead: Overhead,
-    /// One rollup for each hour an invocation began in.
+    /// One rollup for each hour in which an invocation started, with the hour since the Unix epoch.
     pub rollups: Vec<(u64, Rollup)>,
-    /// When its latest invocation began; `received_at_us` when it has none.
+    /// Start time of its latest invocation, microseconds since the Unix epoch; `received_at_us` when it has none.
     pub last_at_us: u64,
-    /// How many invocations it has.
+    /// Number of invocations in the batch.
     pub invocations: u64,
-    /// Invocations that had begun and were in no batch yet.
-    pub unsent: u64,
-    /// The batch itself, as protobuf, kept for a while so that single invocations can be looked at.
+    /// The batch as protobuf. It is kept for a limited time so that single invocations can be shown.
     pub body: Bytes,
 }
 
-/// What became of a delivery that is now on disk.
+/// The result of storing a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Receipt {
-    /// It was new.
+    /// The batch was new.
     Stored,
-    /// The same batch of the same environment was there already; nothing was counted again.
+    /// The same batch of the same environment was stored before. Nothing is counted twice.
     Duplicate,
 }
 
-/// The latest word of one environment.
+/// The latest state of one environment.
 #[derive(Debug, Clone, PartialEq)]
 pub struct EnvironmentState {
-    /// Its facts.
-    pub environment: Environment,
-    /// Highest sequence received.
-    pub sequence: u64,
-    /// Batches that it counted in the window of the query and that never arrived.
+    /// The header of its latest batch.
+    pub header: BatchHeader,
+    /// Batches of the window that the environment numbered and that did not arrive.
     pub missing_batches: u64,
-    /// When the highest sequence was received, microseconds since the epoch.
+    /// When the latest batch was received, microseconds since the epoch.
     pub received_at_us: u64,
-    /// Running totals of what it lost.
-    pub lost: Lost,
-    /// Invocations that had begun and were in no batch yet.
-    pub unsent: u64,
-    /// Running totals of what the extension used.
-    pub overhead: Overhead,
 }
 
-/// One recent invocation, for a closer look.
+/// One recent invocation.
 #[derive(Debug, Clone)]
 pub struct Recent {
-    /// The environment it ran in.
+    /// Its environment.
     pub environment: EnvironmentId,
-    /// The memory size it ran with.
+    /// Its memory size.
     pub memory: Megabytes,
-    /// What was measured.
+    /// Its measurements.
     pub invocation: Invocation,
 }
 
-/// One step of one change of a function's memory size: a line of the append-only log.
+/// One step of one change of a function's memory size: an entry of the append-only change log.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ChangeEvent {
     /// The function.
     pub function: FunctionKey,
-    /// Which change: ids sort by the time they were planned.
+    /// Id of the change. Ids sort in the order in which the changes were planned.
     pub change_id: String,
-    /// Place of this event within its change, from 0.
+    /// Number of the step within its change, from 0.
     pub step: u64,
-    /// When, microseconds since the epoch.
+    /// Time of the step, microseconds since the Unix epoch.
     pub at_us: u64,
-    /// What happened: a stable code such as `planned`.
+    /// The kind of step: a stable code such as `planned`.
     pub kind: String,
     /// The details, as JSON.
     pub detail: serde_json::Value,
 }
 
-/// Why a store could not do what was asked.
+/// Why a request to the store failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
-    /// The disk has no room; nothing of the request was kept.
-    #[error("cannot store: no space left for {0}; free some, what is stored can still be read")]
+    /// The disk is full. Nothing of the request was stored.
+    #[error("cannot store: no space left in {0}; free disk space (stored data can still be read)")]
     Full(String),
-    /// The engine failed; nothing of the request was kept.
+    /// The database failed. Nothing of the request was stored.
     #[error("cannot use the store: {0}")]
     Engine(String),
     /// The data folder was written by a newer program.
-    #[error("the store has schema {found}, this program knows {known}: use a newer `tailor`")]
+    #[error("the store has schema {found}, this program supports up to {known}: use a newer `tailor`")]
     NewerSchema {
         /// The schema found.
         found: i64,
-        /// The newest one known.
+        /// The newest schema that this program supports.
         known: i64,
     },
-    /// Stored bytes that cannot be read back.
+    /// Stored data cannot be decoded.
     #[error("the store is damaged: {0}")]
     Damaged(String),
     /// The same step of the same change is already in the log.
-    #[error("step {step} of change {change_id} is already logged: another collector works on it")]
+    #[error(
+        "step {step} of change {change_id} is already logged: another collector is working on this change"
+    )]
     StepTaken {
         /// The change.
         change_id: String,
@@ -228,18 +214,18 @@ pub enum StoreError {
     Stopping,
 }
 
-/// What the collector asks of a store.
+/// The operations that the collector needs from a store.
 ///
-/// Every write is on disk when its future resolves to `Ok`, and not at all when it resolves to `Err`.
+/// A write is on disk when its future resolves to `Ok`. When it resolves to `Err`, nothing was written.
 #[async_trait]
 pub trait Store: Send + Sync {
-    /// Stores one batch, or recognises it as stored.
-    async fn append(&self, delivery: NewBatch) -> Result<Receipt, StoreError>;
+    /// Stores one batch, unless it was stored before.
+    async fn append(&self, batch: NewBatch) -> Result<Receipt, StoreError>;
 
-    /// The functions of a tenant that anything was ever measured of, in order.
+    /// All functions of a tenant that have rollups, sorted.
     async fn functions(&self, tenant: &Tenant) -> Result<Vec<FunctionKey>, StoreError>;
 
-    /// The merged rollups of a tenant's functions, or of one, in order of their keys.
+    /// The merged rollups of all functions of a tenant, or of one function, sorted by key.
     async fn series(
         &self,
         tenant: &Tenant,
@@ -247,7 +233,7 @@ pub trait Store: Send + Sync {
         window: Window,
     ) -> Result<Vec<Series>, StoreError>;
 
-    /// The latest state of every environment heard from in the window, in no particular order.
+    /// The latest state of every environment that sent a batch in the window, unsorted.
     async fn environments(
         &self,
         tenant: &Tenant,
@@ -255,7 +241,7 @@ pub trait Store: Send + Sync {
         window: Window,
     ) -> Result<Vec<EnvironmentState>, StoreError>;
 
-    /// The most recent invocations of one function that are still kept one by one, newest first.
+    /// The latest single invocations of one function that are still stored, newest first.
     async fn recent(
         &self,
         tenant: &Tenant,
@@ -263,16 +249,16 @@ pub trait Store: Send + Sync {
         limit: usize,
     ) -> Result<Vec<Recent>, StoreError>;
 
-    /// Appends one step to the change log; [`StoreError::StepTaken`] when that step is there already.
+    /// Appends one step to the change log; [`StoreError::StepTaken`] when that step exists.
     async fn log_change(&self, tenant: &Tenant, event: &ChangeEvent) -> Result<(), StoreError>;
 
-    /// The change log of a tenant, or of one function, oldest change first.
+    /// The change log of all functions of a tenant, or of one function, oldest change first.
     async fn changes(
         &self,
         tenant: &Tenant,
         function: Option<&FunctionKey>,
     ) -> Result<Vec<ChangeEvent>, StoreError>;
 
-    /// Whether the store answers.
+    /// Checks that the store can read and write.
     async fn check(&self) -> Result<(), StoreError>;
 }

@@ -1,6 +1,6 @@
 //! A made-up fleet: batches as extensions would send them, from a few kinds of functions.
 
-use agent_proto::batch::{Batch, Environment, EnvironmentId, Lost, Overhead};
+use agent_proto::batch::{Batch, BatchHeader, Environment, EnvironmentId, Lost, Overhead};
 use tailor_sizing::telemetry::invocation::{Caveats, Invocation, Outcome, RequestId, Work};
 use tailor_sizing::units::{Architecture, Megabytes};
 
@@ -77,7 +77,7 @@ pub(crate) fn environment(kind: &Kind, id: u64) -> Environment {
         memory: Megabytes(kind.memory),
         architecture: Architecture::X86_64,
         runtime: kind.runtime.to_owned(),
-        initialization_type: "on-demand".to_owned(),
+        initialization_type: agent_proto::batch::InitializationType::OnDemand,
         extension_version: "0.1.0".to_owned(),
         ephemeral_mb: 512,
         timeout_ms: 30_000,
@@ -125,15 +125,16 @@ pub(crate) fn invocation(kind: &Kind, index: u64, started_at_us: u64) -> Invocat
 pub(crate) fn batch(kind: &Kind, id: u64, sequence: u64, count: u64, end_us: u64) -> Batch {
     let first = (sequence - 1) * count;
     Batch {
-        environment: environment(kind, id),
-        sequence,
-        sent_at_us: end_us,
-        unsent: 1,
+        header: BatchHeader {
+            environment: environment(kind, id),
+            sequence,
+            sent_at_us: end_us,
+            lost: Lost::default(),
+            overhead: Overhead { cpu_us: 200 * (first + count), resident_kib: 2_100, ..Overhead::default() },
+            unsent: 1,
+        },
         invocations: (0..count)
             .map(|index| invocation(kind, first + index, end_us - (count - index) * 1_000_000))
             .collect(),
-        lost: Lost::default(),
-        overhead: Overhead { cpu_us: 200 * (first + count), resident_kib: 2_100, ..Overhead::default() },
-        hints: Vec::new(),
     }
 }

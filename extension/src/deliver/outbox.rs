@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use agent_proto::batch::{Batch, Environment, Lost, Overhead};
+use agent_proto::batch::{Batch, BatchHeader, Environment, Lost, Overhead};
 use bytes::Bytes;
 use tailor_sizing::telemetry::invocation::Invocation;
 use tokio::time::Instant;
@@ -112,15 +112,15 @@ impl Outbox {
             let count = self.pending.len().min(MAX_BATCH);
             let unsent = (self.pending.len() - count + open) as u64;
             let batch = Batch {
-                environment: self.environment.clone(),
-                sequence: self.next_sequence,
-                sent_at_us: now_us,
+                header: BatchHeader {
+                    environment: self.environment.clone(),
+                    sequence: self.next_sequence,
+                    sent_at_us: now_us,
+                    lost: self.lost,
+                    overhead,
+                    unsent,
+                },
                 invocations: self.pending.drain(..count).collect(),
-                lost: self.lost,
-                overhead,
-                // The collector computes hints from the rollups of all environments.
-                hints: vec![],
-                unsent,
             };
             if self.pending.is_empty() {
                 self.oldest = None;
@@ -129,8 +129,11 @@ impl Outbox {
             match batch.encode() {
                 Ok(bytes) => {
                     let invocations = count as u64;
-                    self.sealed =
-                        Some(SealedBatch { sequence: batch.sequence, bytes: bytes.into(), invocations });
+                    self.sealed = Some(SealedBatch {
+                        sequence: batch.header.sequence,
+                        bytes: bytes.into(),
+                        invocations,
+                    });
                 }
                 Err(error) => {
                     // Only a bug can cause this. It must lose these invocations and nothing else.
@@ -173,7 +176,7 @@ pub(crate) mod tests {
             memory: Megabytes(128),
             architecture: Architecture::X86_64,
             runtime: String::new(),
-            initialization_type: "on-demand".into(),
+            initialization_type: agent_proto::batch::InitializationType::OnDemand,
             extension_version: "0.1.0".into(),
             ephemeral_mb: 0,
             timeout_ms: 0,
@@ -191,8 +194,8 @@ pub(crate) mod tests {
     fn sent(outbox: &mut Outbox) -> (u64, Vec<u128>) {
         let sealed = outbox.seal(Overhead::default(), 3, 1).unwrap();
         let batch = Batch::decode(&sealed.bytes).unwrap();
-        assert!(batch.unsent >= 3);
-        assert_eq!(batch.sequence, sealed.sequence);
+        assert!(batch.header.unsent >= 3);
+        assert_eq!(batch.header.sequence, sealed.sequence);
         (sealed.sequence, batch.invocations.iter().map(|row| row.request_id.0).collect())
     }
 

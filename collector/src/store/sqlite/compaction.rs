@@ -1,7 +1,7 @@
-//! Tidying up: partial rollups merged, old single invocations and old batch rows dropped.
+//! Compaction: merges partial rollups, and deletes old single invocations and old batch rows.
 //!
-//! Each piece of work is one short transaction on the writer's own connection, so nothing can come between
-//! what it reads and what it replaces, and a crash leaves either the old rows or the new one.
+//! Each merge is one short transaction on the writer's connection. No other write can happen between its
+//! read and its write, and after a crash the file has either the old rows or the new one.
 
 use std::collections::BTreeMap;
 
@@ -13,25 +13,25 @@ use tailor_sizing::telemetry::rollup::Rollup;
 use super::rows::{damaged, from_sql, insert_rollup, series_key, to_sql};
 use crate::store::{FunctionKey, HOUR_US, SeriesKey, StoreError, Tenant};
 
-/// Partial rollups of one series and hour that are left alone.
-const FEW_PARTS: u32 = 8;
+/// Partial rollups of one series and hour that are not merged yet.
+const MAX_PARTS: u32 = 8;
 
-/// Single invocations kept of each function, at least.
+/// Minimum number of latest single invocations that are kept of each function.
 const RECENT_INVOCATIONS: u64 = 2_000;
 
-/// CompactionBacklog cleared in one go, so that the writer is never away for long.
-const MAX_SERIES_PER_PASS: usize = 256;
+/// Merges in one compaction, to limit how long batches wait for the writer.
+const MAX_MERGES_PER_RUN: usize = 256;
 
-/// Series and hours watched at once; beyond it, those that have not piled up are let go.
-const MAX_WATCHED: usize = 65_536;
+/// Pairs of series and hour that are counted at once. Above it, pairs with few partial rollups are dropped.
+const MAX_TRACKED: usize = 65_536;
 
-/// Batch rows are what recognises a repeated delivery. No environment lives this long, managed instances
-/// excepted, and none repeats a batch it has been told is stored.
+/// How long batch rows are kept; they detect repeated deliveries. Only environments on managed instances live
+/// longer, and no environment sends a batch again after its acknowledgement.
 pub(super) const BATCH_ROWS_KEPT_US: u64 = 30 * 24 * HOUR_US;
 
-/// Partial rollups and single invocations that piled up, as the writer saw them.
+/// Numbers of partial rollups and of single invocations that wait for compaction.
 ///
-/// Counting them while they are written is what spares the store a scan of everything it holds.
+/// The writer counts them as it writes, so that compaction does not scan merged tables.
 #[derive(Default)]
 pub(super) struct CompactionBacklog {
     parts: BTreeMap<(Tenant, SeriesKey, u64), u32>,
@@ -39,7 +39,7 @@ pub(super) struct CompactionBacklog {
 }
 
 impl CompactionBacklog {
-    /// What an earlier run left behind.
+    /// The backlog that is in the file.
     pub(super) fn load(connection: &Connection) -> Result<Self, StoreError> {
         let mut backlog = Self::default();
         let mut statement = connection.prepare(
@@ -65,45 +65,46 @@ impl CompactionBacklog {
         Ok(backlog)
     }
 
-    /// One more partial rollup of a series and hour.
-    pub(super) fn part(&mut self, tenant: &Tenant, key: &SeriesKey, hour: u64) {
+    /// Counts one more partial rollup of a series and hour.
+    pub(super) fn count_part(&mut self, tenant: &Tenant, key: &SeriesKey, hour: u64) {
         *self.parts.entry((tenant.clone(), key.clone(), hour)).or_default() += 1;
     }
 
-    /// More single invocations of a function.
-    pub(super) fn recent(&mut self, tenant: &Tenant, function: FunctionKey, invocations: u64) {
+    /// Counts more single invocations of a function.
+    pub(super) fn count_recent(&mut self, tenant: &Tenant, function: FunctionKey, invocations: u64) {
         *self.recent.entry((tenant.clone(), function)).or_default() += invocations;
     }
 
-    /// Clears the highest backlog; what fails stays for the next time.
-    pub(super) fn tidy(&mut self, connection: &mut Connection) -> Result<(), StoreError> {
-        let high = self.parts.iter().filter(|&(_, &parts)| parts > FEW_PARTS);
-        let crowded: Vec<_> = high.map(|(key, _)| key.clone()).take(MAX_SERIES_PER_PASS).collect();
-        for place in crowded {
-            let (tenant, key, hour) = &place;
+    /// Compacts every series, hour and function above its limit. What fails stays in the backlog.
+    pub(super) fn compact(&mut self, connection: &mut Connection) -> Result<(), StoreError> {
+        let above_limit = self.parts.iter().filter(|&(_, &parts)| parts > MAX_PARTS);
+        let due: Vec<_> = above_limit.map(|(key, _)| key.clone()).take(MAX_MERGES_PER_RUN).collect();
+        for due_key in due {
+            let (tenant, key, hour) = &due_key;
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             merge_parts(&transaction, tenant, key, *hour)?;
             transaction.commit()?;
-            self.parts.insert(place, 1);
+            self.parts.insert(due_key, 1);
         }
-        let high = self.recent.iter().filter(|&(_, &invocations)| invocations > 2 * RECENT_INVOCATIONS);
-        let crowded: Vec<_> = high.map(|(key, _)| key.clone()).take(MAX_SERIES_PER_PASS).collect();
-        for place in crowded {
-            let kept = trim_recent(connection, &place.0, &place.1)?;
-            self.recent.insert(place, kept);
+        let above_limit =
+            self.recent.iter().filter(|&(_, &invocations)| invocations > 2 * RECENT_INVOCATIONS);
+        let due: Vec<_> = above_limit.map(|(key, _)| key.clone()).take(MAX_MERGES_PER_RUN).collect();
+        for due_key in due {
+            let kept = trim_recent(connection, &due_key.0, &due_key.1)?;
+            self.recent.insert(due_key, kept);
         }
-        // Single parts of hours gone by need no watching.
-        if self.parts.len() > MAX_WATCHED {
-            self.parts.retain(|_, parts| *parts > FEW_PARTS);
+        // Hours in the past with few partial rollups need no compaction.
+        if self.parts.len() > MAX_TRACKED {
+            self.parts.retain(|_, parts| *parts > MAX_PARTS);
         }
         Ok(())
     }
 }
 
-/// Drops batch rows too old to be repeated.
-pub(super) fn forget_batches(connection: &Connection, now_us: u64) -> Result<(), StoreError> {
-    let horizon = to_sql(now_us.saturating_sub(BATCH_ROWS_KEPT_US));
-    connection.execute("DELETE FROM batch WHERE received_at_us < ?1", params![horizon])?;
+/// Deletes the batch rows that are older than [`BATCH_ROWS_KEPT_US`].
+pub(super) fn delete_old_batches(connection: &Connection, now_us: u64) -> Result<(), StoreError> {
+    let oldest_kept = to_sql(now_us.saturating_sub(BATCH_ROWS_KEPT_US));
+    connection.execute("DELETE FROM batch WHERE received_at_us < ?1", params![oldest_kept])?;
     Ok(())
 }
 
@@ -126,20 +127,20 @@ fn merge_parts(
         key.memory.0,
         key.architecture.as_str()
     ];
-    let mut whole = Rollup::default();
+    let mut merged = Rollup::default();
     {
         let mut statement = transaction.prepare_cached(&format!("SELECT body FROM rollup WHERE {SAME}"))?;
         let mut rows = statement.query(same)?;
         while let Some(row) = rows.next()? {
             let part = rollup::decode(row.get_ref(0)?.as_blob().map_err(damaged)?).map_err(damaged)?;
-            whole.merge(&part);
+            merged.merge(&part);
         }
     }
     transaction.prepare_cached(&format!("DELETE FROM rollup WHERE {SAME}"))?.execute(same)?;
-    insert_rollup(transaction, tenant, key, hour, &whole)
+    insert_rollup(transaction, tenant, key, hour, &merged)
 }
 
-/// Keeps the newest batches of a function that hold enough invocations; returns how many they hold.
+/// Keeps the newest batches of a function that hold [`RECENT_INVOCATIONS`]; returns the number of invocations kept.
 fn trim_recent(connection: &Connection, tenant: &Tenant, function: &FunctionKey) -> Result<u64, StoreError> {
     let FunctionKey { account, region, name } = function;
     let mut kept = 0;

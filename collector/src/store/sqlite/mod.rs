@@ -1,8 +1,8 @@
-//! The embedded engine: one SQLite file in a data folder, written by one thread and read by a few.
+//! The embedded store: one SQLite file in a data folder, with one writer thread and several readers.
 //!
-//! The writer gathers whatever waits into one transaction, so that many requests share one `fsync`
-//! (`synchronous = FULL` on a write-ahead log). Readers have their own connections and see the last commit.
-//! A lock file keeps a second collector out of the folder; reading it from another process is fine.
+//! The writer puts all waiting requests into one transaction, so that many requests share one `fsync`
+//! (`synchronous = FULL` with a write-ahead log). Readers have their own connections and see the last commit.
+//! A lock file prevents a second collector from writing to the folder; other processes may read it.
 
 use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
@@ -25,27 +25,26 @@ mod rows;
 mod schema;
 mod write;
 
-use write::{Job, Write};
+use write::{Append, Job, LogChange, Reply};
 
 use crate::clock::Clock;
 
-/// The file, within the data folder.
+/// Name of the database file in the data folder.
 const FILE_NAME: &str = "tailor.sqlite";
 
-/// Held by the collector that writes.
+/// Name of the lock file, which the writing collector holds.
 const LOCK_NAME: &str = "serve.lock";
 
-/// Deliveries that may wait for the writer. What they hold is bounded by the ingest's memory budget; this
-/// only bounds their number.
+/// Maximum number of requests that wait for the writer. The memory budget of the ingest limits their size.
 const QUEUE: usize = 4_096;
 
-/// Connections that read at once. Each keeps its own page cache.
+/// Maximum number of read connections. Each has its own page cache.
 const READERS: usize = 4;
 
-/// How long a reader or the writer waits for the other's lock: checkpoints take it for moments.
+/// How long a connection waits for a lock of another; checkpoints hold it for a short time.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The embedded store. Dropping it waits until what was accepted is on disk.
+/// The embedded store. Dropping it waits until all accepted writes are on disk.
 pub struct SqliteStore {
     jobs: Option<mpsc::Sender<Job>>,
     writer: Option<JoinHandle<()>>,
@@ -59,12 +58,12 @@ impl SqliteStore {
     ///
     /// # Errors
     /// [`StoreError::Engine`] when the folder is in use by another collector or cannot be written,
-    /// [`StoreError::NewerSchema`] when a newer program wrote it.
+    /// [`StoreError::NewerSchema`] when a newer version of the program wrote it.
     pub fn open(folder: &Path) -> Result<Self, StoreError> {
         Self::open_with_clock(folder, Clock::system())
     }
 
-    /// As [`Self::open`], with the time of another clock.
+    /// As [`Self::open`], with another clock.
     ///
     /// # Errors
     /// As [`Self::open`].
@@ -89,7 +88,7 @@ impl SqliteStore {
         let writer = std::thread::Builder::new()
             .name("store-writer".to_owned())
             .spawn(move || write::run(connection, retention_clock, receiver))
-            .map_err(|error| StoreError::Engine(format!("no thread for the writer: {error}")))?;
+            .map_err(|error| StoreError::Engine(format!("cannot start the writer thread: {error}")))?;
         Ok(Self {
             jobs: Some(jobs),
             writer: Some(writer),
@@ -99,16 +98,16 @@ impl SqliteStore {
         })
     }
 
-    /// Opens the store in `folder` to read it, beside a running collector or without one.
+    /// Opens the store in `folder` for reading, whether or not a collector runs on it.
     ///
     /// # Errors
     /// [`StoreError::Engine`] when there is no store, [`StoreError::NewerSchema`] as for [`Self::open`].
     pub fn open_to_read(folder: &Path) -> Result<Self, StoreError> {
         let path = folder.join(FILE_NAME);
-        let there = path
+        let exists = path
             .try_exists()
             .map_err(|error| StoreError::Engine(format!("cannot look into {}: {error}", folder.display())))?;
-        if !there {
+        if !exists {
             let message = format!(
                 "no store in {}: start `tailor serve --data` there, or name another",
                 folder.display()
@@ -120,25 +119,22 @@ impl SqliteStore {
         Ok(Self { jobs: None, writer: None, readers: Arc::new(readers), clock: Clock::system(), _lock: None })
     }
 
-    /// Merges partial rollups and drops what is too old, as the writer does by itself now and then.
+    /// Merges partial rollups and deletes old data. The writer also does this by itself from time to time.
     ///
     /// # Errors
-    /// [`StoreError::Engine`] when the store was opened to read only, or the engine fails.
-    pub async fn tidy(&self) -> Result<(), StoreError> {
-        self.submit(Job::Tidy).await
+    /// [`StoreError::Engine`] when the store is open for reading only, or the engine fails.
+    pub async fn compact(&self) -> Result<(), StoreError> {
+        self.submit(Job::Compact).await
     }
 
-    async fn submit<T>(
-        &self,
-        job: impl FnOnce(oneshot::Sender<Result<T, StoreError>>) -> Job,
-    ) -> Result<T, StoreError> {
+    async fn submit<T>(&self, job: impl FnOnce(Reply<T>) -> Job) -> Result<T, StoreError> {
         let jobs = self
             .jobs
             .as_ref()
-            .ok_or_else(|| StoreError::Engine("the store was opened to read only".to_owned()))?;
-        let (answer, answered) = oneshot::channel();
-        jobs.send(job(answer)).await.map_err(|_| StoreError::Stopping)?;
-        answered.await.map_err(|_| StoreError::Stopping)?
+            .ok_or_else(|| StoreError::Engine("the store is open for reading only".to_owned()))?;
+        let (reply, received) = oneshot::channel();
+        jobs.send(job(reply)).await.map_err(|_| StoreError::Stopping)?;
+        received.await.map_err(|_| StoreError::Stopping)?
     }
 
     async fn read<T, F>(&self, query: F) -> Result<T, StoreError>
@@ -154,16 +150,16 @@ impl SqliteStore {
             readers.with(query)
         })
         .await
-        .map_err(|error| StoreError::Engine(format!("a read did not finish: {error}")))?
+        .map_err(|error| StoreError::Engine(format!("a read panicked: {error}")))?
     }
 }
 
 impl Drop for SqliteStore {
     fn drop(&mut self) {
-        // Closing the channel lets the writer finish what it has and end.
+        // Closing the channel makes the writer finish all queued requests and end.
         self.jobs = None;
         if let Some(writer) = self.writer.take() {
-            // A panic of the writer has been printed already; there is nothing left to save.
+            // The panic hook has already printed a panic of the writer.
             let _ = writer.join();
         }
     }
@@ -171,8 +167,8 @@ impl Drop for SqliteStore {
 
 #[async_trait]
 impl Store for SqliteStore {
-    async fn append(&self, delivery: NewBatch) -> Result<Receipt, StoreError> {
-        self.submit(|answer| Job::Write(Write::Append(Box::new(delivery), answer))).await
+    async fn append(&self, batch: NewBatch) -> Result<Receipt, StoreError> {
+        self.submit(|reply| Job::Append(Append { batch: Box::new(batch), reply })).await
     }
 
     async fn functions(&self, tenant: &Tenant) -> Result<Vec<FunctionKey>, StoreError> {
@@ -216,7 +212,7 @@ impl Store for SqliteStore {
 
     async fn log_change(&self, tenant: &Tenant, event: &ChangeEvent) -> Result<(), StoreError> {
         let (tenant, event) = (tenant.clone(), event.clone());
-        self.submit(|answer| Job::Write(Write::LogChange(tenant, Box::new(event), answer))).await
+        self.submit(|reply| Job::LogChange(LogChange { tenant, event, reply })).await
     }
 
     async fn changes(
@@ -236,11 +232,11 @@ impl Store for SqliteStore {
     }
 }
 
-/// Connections for reading, opened when first needed and kept.
+/// Read connections. They are opened when first needed and kept open.
 struct Readers {
     path: PathBuf,
     permits: Arc<Semaphore>,
-    // A std mutex: it is held only to push or pop.
+    // A std mutex is enough: it is locked only to push or pop.
     idle: Mutex<Vec<Connection>>,
 }
 
@@ -268,7 +264,7 @@ impl Readers {
     }
 }
 
-/// Whether a collector has this folder open to write.
+/// Whether a collector has this folder open for writing.
 #[must_use]
 pub fn is_served(folder: &Path) -> bool {
     File::open(folder.join(LOCK_NAME)).is_ok_and(|file| file.try_lock_shared().is_err())
@@ -282,7 +278,7 @@ fn lock(folder: &Path) -> Result<File, StoreError> {
         .write(true)
         .open(&path)
         .map_err(|error| StoreError::Engine(format!("cannot open {}: {error}", path.display())))?;
-    // The kernel lets go of the lock when the process ends, however it ends.
+    // The kernel releases the lock when the process ends, also after a crash.
     file.try_lock().map_err(|_| {
         StoreError::Engine(format!("{} is in use by another `tailor serve`", folder.display()))
     })?;

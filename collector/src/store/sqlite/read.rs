@@ -1,11 +1,11 @@
-//! The queries. Rows are merged as they stream past, so a query holds one rollup per series, not per row.
+//! The read queries. Rows are merged while they are read, so memory holds one rollup per series, not per row.
 
 use std::collections::BTreeMap;
 use std::str::FromStr;
 
 use rusqlite::{Connection, OptionalExtension, Row, ToSql};
 
-use agent_proto::batch::{Batch, Environment, EnvironmentId, Lost, Overhead};
+use agent_proto::batch::{Batch, BatchHeader, Environment, EnvironmentId, Lost, Overhead};
 use agent_proto::rollup;
 use tailor_sizing::telemetry::rollup::Rollup;
 use tailor_sizing::units::{Architecture, Megabytes};
@@ -16,7 +16,7 @@ use crate::store::{
     Window,
 };
 
-/// One step along the key for each function, however many rows each has.
+/// Seeks along the index from function to function, so the cost does not depend on the rows of each.
 pub(super) fn functions(connection: &Connection, tenant: &Tenant) -> Result<Vec<FunctionKey>, StoreError> {
     let mut next = connection.prepare_cached(
         "SELECT account, region, function FROM rollup
@@ -24,7 +24,7 @@ pub(super) fn functions(connection: &Connection, tenant: &Tenant) -> Result<Vec<
          ORDER BY account, region, function LIMIT 1",
     )?;
     let mut functions: Vec<FunctionKey> = Vec::new();
-    // No function has an empty name, so this is before the first.
+    // No function has an empty name, so this key sorts before the first one.
     let before = FunctionKey { account: String::new(), region: String::new(), name: String::new() };
     loop {
         let FunctionKey { account, region, name } = functions.last().unwrap_or(&before);
@@ -94,12 +94,12 @@ pub(super) fn environments(
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-/// Batches of an environment that never arrived, in the window of the query.
+/// Batches of an environment that did not arrive, in the window of the query.
 ///
-/// `previous` is the last batch before the window. Where there is none, the environment's count began in the window,
-/// unless its oldest row is so old that earlier ones can have been deleted.
+/// `previous` is the last batch before the window. Without one, the environment's first batch belongs to the window,
+/// unless the oldest row is so old that earlier rows may have been deleted.
 fn missing_batches(row: &Row<'_>, oldest_kept_us: u64) -> rusqlite::Result<u64> {
-    /// Far more than an environment's time between two batches.
+    /// Much longer than the time between two batches of an environment.
     const DAY_US: u64 = 24 * HOUR_US;
     let count = |name: &str| row.get::<_, i64>(name).map(from_sql);
     let before = match row.get::<_, Option<i64>>("previous")? {
@@ -118,7 +118,7 @@ fn environment_state(row: &Row<'_>, oldest_kept_us: u64) -> rusqlite::Result<Env
     let conversion = |error: Box<dyn std::error::Error + Send + Sync>| {
         rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Blob, error)
     };
-    Ok(EnvironmentState {
+    let header = BatchHeader {
         environment: Environment {
             id: EnvironmentId(row.get("environment")?),
             account: row.get("account")?,
@@ -128,14 +128,13 @@ fn environment_state(row: &Row<'_>, oldest_kept_us: u64) -> rusqlite::Result<Env
             memory: Megabytes(row.get("memory_mb")?),
             architecture: Architecture::from_str(&architecture).map_err(|error| conversion(error.into()))?,
             runtime: row.get("runtime")?,
-            initialization_type: row.get("initialization_type")?,
+            initialization_type: row.get::<_, String>("initialization_type")?.into(),
             extension_version: row.get("extension_version")?,
             ephemeral_mb: row.get("ephemeral_mb")?,
             timeout_ms: count("timeout_ms")?,
         },
         sequence: count("sequence")?,
-        missing_batches: missing_batches(row, oldest_kept_us)?,
-        received_at_us: count("received_at_us")?,
+        sent_at_us: count("sent_at_us")?,
         lost: Lost {
             invocations: count("lost_invocations")?,
             platform_records: count("lost_platform_records")?,
@@ -149,6 +148,11 @@ fn environment_state(row: &Row<'_>, oldest_kept_us: u64) -> rusqlite::Result<Env
             sent_bytes: count("overhead_sent_bytes")?,
             ticks: count("overhead_ticks")?,
         },
+    };
+    Ok(EnvironmentState {
+        header,
+        missing_batches: missing_batches(row, oldest_kept_us)?,
+        received_at_us: count("received_at_us")?,
     })
 }
 
@@ -168,8 +172,8 @@ pub(super) fn recent(
     while let Some(row) = rows.next()? {
         let batch = Batch::decode(row.get_ref(0)?.as_blob().map_err(damaged)?).map_err(damaged)?;
         newest.extend(batch.invocations.into_iter().map(|invocation| Recent {
-            environment: batch.environment.id,
-            memory: batch.environment.memory,
+            environment: batch.header.environment.id,
+            memory: batch.header.environment.memory,
             invocation,
         }));
         if newest.len() >= limit {
@@ -208,7 +212,7 @@ pub(super) fn changes(
     Ok(events)
 }
 
-/// The rows of one tenant, or of one function of it.
+/// Selects the rows of one tenant, or of one of its functions.
 struct Scope<'a> {
     condition: String,
     parameters: Vec<&'a dyn ToSql>,
@@ -225,7 +229,7 @@ impl<'a> Scope<'a> {
         scope
     }
 
-    /// Narrows the scope; `comparison` is a column and an operator, never anything from outside.
+    /// Adds a condition. `comparison` is a constant with a column and an operator, never external input.
     fn and(&mut self, comparison: &str, value: &'a dyn ToSql) {
         self.parameters.push(value);
         self.condition.push_str(&format!(" AND {comparison}?{}", self.parameters.len()));

@@ -1,4 +1,4 @@
-//! Values to and from rows.
+//! Conversion between values and rows.
 
 use std::str::FromStr;
 
@@ -27,12 +27,12 @@ pub(super) fn series_key(row: &Row<'_>, first: usize) -> rusqlite::Result<Series
     })
 }
 
-/// Stored bytes that do not read back.
+/// The error for stored data that cannot be decoded.
 pub(super) fn damaged(error: impl std::fmt::Display) -> StoreError {
     StoreError::Damaged(error.to_string())
 }
 
-/// Appends one partial rollup under an id of its own.
+/// Inserts one partial rollup with a new random id.
 pub(super) fn insert_rollup(
     transaction: &Transaction<'_>,
     tenant: &Tenant,
@@ -65,11 +65,11 @@ pub(super) fn insert_rollup(
 fn part_id() -> Result<[u8; 16], StoreError> {
     let mut id = [0; 16];
     getrandom::fill(&mut id)
-        .map_err(|error| StoreError::Engine(format!("no random numbers from the system: {error}")))?;
+        .map_err(|error| StoreError::Engine(format!("the system provides no random numbers: {error}")))?;
     Ok(id)
 }
 
-/// SQLite's integers are signed; nothing we count comes near the difference.
+/// SQLite's integers are signed; no stored value exceeds `i64::MAX` in practice.
 pub(super) fn to_sql(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }

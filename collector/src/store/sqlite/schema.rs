@@ -1,14 +1,14 @@
-//! The tables, step by step from an empty file to today's.
+//! The schema, as migrations from an empty file to the current version.
 //!
-//! Every key begins with tenant and function, which is what a sharded engine distributes by, and ends in
-//! something the client made. No sequences, triggers, foreign keys or updates.
+//! Every primary key begins with tenant and function, by which a sharded database can distribute rows, and
+//! ends with an id from the client. There are no sequences, triggers, foreign keys or updates.
 
 use rusqlite::{Connection, TransactionBehavior};
 
 use super::StoreError;
 
-/// Each entry brings the file from the version before it; entries are only ever appended.
-const STEPS: &[&str] = &[
+/// Entry N migrates the file from version N to N + 1. New entries are only appended.
+const MIGRATIONS: &[&str] = &[
     "
 CREATE TABLE batch (
     tenant TEXT NOT NULL, account TEXT NOT NULL, region TEXT NOT NULL, function TEXT NOT NULL,
@@ -52,34 +52,37 @@ CREATE TABLE change_event (
     "
 ALTER TABLE batch ADD COLUMN unsent BIGINT NOT NULL DEFAULT 0;
 ",
+    "
+ALTER TABLE batch ADD COLUMN sent_at_us BIGINT NOT NULL DEFAULT 0;
+",
 ];
 
-/// The schema this program writes.
-#[expect(clippy::cast_possible_wrap, reason = "a handful of steps")]
-pub(super) const KNOWN: i64 = STEPS.len() as i64;
+/// The schema version that this program writes.
+#[expect(clippy::cast_possible_wrap, reason = "only a few migrations")]
+pub(super) const CURRENT: i64 = MIGRATIONS.len() as i64;
 
-/// Brings the file to today's schema; refuses one from the future.
+/// Migrates the file to the current schema; refuses a file with a newer schema.
 pub(super) fn migrate(connection: &mut Connection) -> Result<(), StoreError> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let found: i64 = transaction.query_row("PRAGMA user_version", [], |row| row.get(0))?;
-    if found > KNOWN {
-        return Err(StoreError::NewerSchema { found, known: KNOWN });
+    if found > CURRENT {
+        return Err(StoreError::NewerSchema { found, known: CURRENT });
     }
-    for step in STEPS.iter().skip(usize::try_from(found).unwrap_or(0)) {
-        transaction.execute_batch(step)?;
+    for migration in MIGRATIONS.iter().skip(usize::try_from(found).unwrap_or(0)) {
+        transaction.execute_batch(migration)?;
     }
-    transaction.execute_batch(&format!("PRAGMA user_version = {KNOWN}"))?;
+    transaction.execute_batch(&format!("PRAGMA user_version = {CURRENT}"))?;
     transaction.commit()?;
     Ok(())
 }
 
-/// Refuses a file that is not of today's schema, without changing it.
+/// Refuses a file that does not have the current schema, without changing it.
 pub(super) fn check(connection: &Connection) -> Result<(), StoreError> {
     match connection.query_row("PRAGMA user_version", [], |row| row.get(0))? {
-        KNOWN => Ok(()),
-        found if found > KNOWN => Err(StoreError::NewerSchema { found, known: KNOWN }),
+        CURRENT => Ok(()),
+        found if found > CURRENT => Err(StoreError::NewerSchema { found, known: CURRENT }),
         found => Err(StoreError::Engine(format!(
-            "schema {found} is older than {KNOWN}: run `tailor serve` once to bring it up to date"
+            "schema {found} is older than {CURRENT}: run `tailor serve` once to bring it up to date"
         ))),
     }
 }

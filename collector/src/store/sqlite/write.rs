@@ -1,8 +1,8 @@
-//! The one thread that writes: group commit.
+//! The writer thread: group commit.
 //!
-//! While one transaction waits for the disk the next requests queue up; they all go into the next one.
-//! Within a transaction, rollups of the same series and hour are merged before they are written, so a
-//! busy function costs one row per commit, not one per batch.
+//! While one transaction is being written to disk, the next requests queue up. All of them go into the next
+//! transaction. Within a transaction, rollups of the same series and hour are merged before they are written,
+//! so a busy function needs one row per commit, not one per batch.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -17,61 +17,105 @@ use super::rows::{insert_rollup, to_sql};
 use crate::clock::Clock;
 use crate::store::{ChangeEvent, FunctionKey, NewBatch, Receipt, SeriesKey, StoreError, Tenant};
 
-/// Requests in one transaction. More only delays the first of them.
+/// Maximum number of requests in one transaction. More would only delay the first of them.
 const MAX_GROUP: usize = 512;
 
-/// Batch bytes in one transaction, kept well under the 10 MiB that distributed engines allow.
+/// Maximum size of the batches in one transaction, bytes: well under the 10 MiB limit of some distributed databases.
 const MAX_GROUP_BYTES: usize = 4 << 20;
 
-/// How often the writer tidies up, when it has something to write at all.
-const TIDY_INTERVAL: Duration = Duration::from_secs(30);
+/// Time between two compactions. The writer compacts only when it also has something to write.
+const COMPACTION_INTERVAL: Duration = Duration::from_secs(30);
 
-/// How often it forgets old batches: that reads the whole table.
-const FORGET_INTERVAL: Duration = Duration::from_secs(6 * 3_600);
+/// Time between two deletions of old batch rows, which read the whole table.
+const DELETION_INTERVAL: Duration = Duration::from_secs(6 * 3_600);
 
-/// What the writer is asked to do, and where to say what became of it.
+/// The channel for the result of a request.
+pub(super) type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
+
+/// A request to the writer.
 pub(super) enum Job {
-    Write(Write),
-    Tidy(Answer<()>),
+    Append(Append),
+    LogChange(LogChange),
+    Compact(Reply<()>),
 }
 
-/// Something that shares a transaction with others.
-pub(super) enum Write {
-    Append(Box<NewBatch>, Answer<Receipt>),
-    LogChange(Tenant, Box<ChangeEvent>, Answer<()>),
+/// A batch to store.
+pub(super) struct Append {
+    pub(super) batch: Box<NewBatch>,
+    pub(super) reply: Reply<Receipt>,
 }
 
-pub(super) type Answer<T> = oneshot::Sender<Result<T, StoreError>>;
+/// A step of the change log to store.
+pub(super) struct LogChange {
+    pub(super) tenant: Tenant,
+    pub(super) event: ChangeEvent,
+    pub(super) reply: Reply<()>,
+}
 
-impl Write {
-    fn bytes(&self) -> usize {
-        match self {
-            Self::Append(delivery, _) => delivery.body.len(),
-            Self::LogChange(..) => 0,
+/// The requests that share one transaction.
+#[derive(Default)]
+struct Group {
+    appends: Vec<Append>,
+    log_changes: Vec<LogChange>,
+}
+
+impl Group {
+    fn len(&self) -> usize {
+        self.appends.len() + self.log_changes.len()
+    }
+
+    /// One group for each request.
+    fn split(self) -> impl Iterator<Item = Self> {
+        let appends =
+            self.appends.into_iter().map(|append| Self { appends: vec![append], ..Self::default() });
+        let log_changes = self
+            .log_changes
+            .into_iter()
+            .map(|log_change| Self { log_changes: vec![log_change], ..Self::default() });
+        appends.chain(log_changes)
+    }
+
+    fn reply_ok(self, results: GroupResults) {
+        // A requester that has gone away sends the batch again and gets `Duplicate`.
+        for (append, receipt) in self.appends.into_iter().zip(results.receipts) {
+            drop(append.reply.send(Ok(receipt)));
+        }
+        for (log_change, result) in self.log_changes.into_iter().zip(results.logged) {
+            drop(log_change.reply.send(result));
+        }
+    }
+
+    fn reply_error(self, error: &StoreError) {
+        for append in self.appends {
+            drop(append.reply.send(Err(error.clone())));
+        }
+        for log_change in self.log_changes {
+            drop(log_change.reply.send(Err(error.clone())));
         }
     }
 }
 
-/// What is to be said to a job once the transaction is on disk.
-enum Outcome {
-    Receipt(Receipt),
-    Logged(Result<(), StoreError>),
+/// The results of a committed group, in the order of its requests.
+struct GroupResults {
+    receipts: Vec<Receipt>,
+    logged: Vec<Result<(), StoreError>>,
 }
 
 /// Writes until the channel closes.
 pub(super) fn run(connection: Connection, clock: Clock, mut jobs: mpsc::Receiver<Job>) {
     let mut writer = Writer::new(connection, clock);
     while let Some(job) = jobs.blocking_recv() {
-        let (mut group, mut bytes, mut tidy) = (Vec::new(), 0, None);
+        let (mut group, mut bytes, mut compaction_reply) = (Group::default(), 0, None);
         let mut next = Some(job);
         while let Some(job) = next.take() {
             match job {
-                Job::Write(write) => {
-                    bytes += write.bytes();
-                    group.push(write);
+                Job::Append(append) => {
+                    bytes += append.batch.body.len();
+                    group.appends.push(append);
                 }
-                Job::Tidy(answer) => {
-                    tidy = Some(answer);
+                Job::LogChange(log_change) => group.log_changes.push(log_change),
+                Job::Compact(reply) => {
+                    compaction_reply = Some(reply);
                     break;
                 }
             }
@@ -79,18 +123,18 @@ pub(super) fn run(connection: Connection, clock: Clock, mut jobs: mpsc::Receiver
                 next = jobs.try_recv().ok();
             }
         }
-        if !group.is_empty() {
-            writer.commit_and_answer(group);
+        if group.len() > 0 {
+            writer.commit_and_reply(group);
         }
-        if let Some(answer) = tidy {
-            drop(answer.send(writer.tidy()));
-        } else if (writer.tidied_at.elapsed() >= TIDY_INTERVAL || writer.forgot_at.is_none())
-            && let Err(error) = writer.tidy()
+        if let Some(reply) = compaction_reply {
+            drop(reply.send(writer.compact()));
+        } else if (writer.compacted_at.elapsed() >= COMPACTION_INTERVAL || writer.deleted_at.is_none())
+            && let Err(error) = writer.compact()
         {
-            tracing::warn!(%error, "could not tidy the store; trying again later");
+            tracing::warn!(%error, "cannot compact the store; trying again later");
         }
     }
-    // Leaves one file behind instead of a log to replay. A failure costs the next start a moment.
+    // Empties the write-ahead log. If this fails, the next start reads the log instead.
     let _ = writer.connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)");
 }
 
@@ -98,101 +142,89 @@ struct Writer {
     connection: Connection,
     clock: Clock,
     backlog: CompactionBacklog,
-    tidied_at: Instant,
-    forgot_at: Option<Instant>,
+    compacted_at: Instant,
+    /// When old batch rows were last deleted.
+    deleted_at: Option<Instant>,
 }
 
 impl Writer {
     fn new(connection: Connection, clock: Clock) -> Self {
         let backlog = CompactionBacklog::load(&connection).unwrap_or_else(|error| {
-            tracing::warn!(%error, "could not see what needs tidying; it waits for the next start");
+            tracing::warn!(%error, "cannot read the compaction backlog; trying again at the next start");
             CompactionBacklog::default()
         });
-        Self { connection, clock, backlog, tidied_at: Instant::now(), forgot_at: None }
+        Self { connection, clock, backlog, compacted_at: Instant::now(), deleted_at: None }
     }
 
-    fn tidy(&mut self) -> Result<(), StoreError> {
-        self.tidied_at = Instant::now();
-        self.backlog.tidy(&mut self.connection)?;
-        if self.forgot_at.is_none_or(|at| at.elapsed() >= FORGET_INTERVAL) {
-            self.forgot_at = Some(Instant::now());
-            compaction::forget_batches(&self.connection, self.clock.now_us())?;
+    fn compact(&mut self) -> Result<(), StoreError> {
+        self.compacted_at = Instant::now();
+        self.backlog.compact(&mut self.connection)?;
+        if self.deleted_at.is_none_or(|at| at.elapsed() >= DELETION_INTERVAL) {
+            self.deleted_at = Some(Instant::now());
+            compaction::delete_old_batches(&self.connection, self.clock.now_us())?;
         }
         Ok(())
     }
 
-    fn commit_and_answer(&mut self, group: Vec<Write>) {
+    fn commit_and_reply(&mut self, group: Group) {
         match commit(&mut self.connection, &mut self.backlog, &group) {
-            Ok(outcomes) => {
-                for (job, outcome) in group.into_iter().zip(outcomes) {
-                    // A requester that has gone away will send again and be told that it is a duplicate.
-                    match (job, outcome) {
-                        (Write::Append(_, answer), Outcome::Receipt(receipt)) => {
-                            drop(answer.send(Ok(receipt)))
-                        }
-                        (Write::LogChange(_, _, answer), Outcome::Logged(result)) => {
-                            drop(answer.send(result))
-                        }
-                        _ => unreachable!("each job has the outcome of its kind"),
-                    }
-                }
-            }
-            // One request that the engine cannot take must not fail its neighbours; a full disk fails all.
+            Ok(results) => group.reply_ok(results),
+            // A request that the database refuses must not fail the others. A full disk fails all of them.
             Err(error) if group.len() > 1 && !matches!(error, StoreError::Full(_)) => {
-                for job in group {
-                    self.commit_and_answer(vec![job]);
-                }
+                group.split().for_each(|single| self.commit_and_reply(single));
             }
             Err(error) => {
-                tracing::error!(%error, requests = group.len(), "could not store");
-                for job in group {
-                    match job {
-                        Write::Append(_, answer) => drop(answer.send(Err(error.clone()))),
-                        Write::LogChange(_, _, answer) => drop(answer.send(Err(error.clone()))),
-                    }
-                }
+                tracing::error!(%error, requests = group.len(), "cannot store");
+                group.reply_error(&error);
             }
         }
     }
 }
 
-type Merged<'a> = BTreeMap<(&'a Tenant, SeriesKey, u64), Rollup>;
+type MergedRollups<'a> = BTreeMap<(&'a Tenant, SeriesKey, u64), Rollup>;
 
 fn commit(
     connection: &mut Connection,
     backlog: &mut CompactionBacklog,
-    group: &[Write],
-) -> Result<Vec<Outcome>, StoreError> {
+    group: &Group,
+) -> Result<GroupResults, StoreError> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let mut outcomes = Vec::with_capacity(group.len());
-    let mut merged = Merged::new();
-    for job in group {
-        outcomes.push(match job {
-            Write::Append(delivery, _) => Outcome::Receipt(append(&transaction, delivery, &mut merged)?),
-            Write::LogChange(tenant, event, _) => Outcome::Logged(log_change(&transaction, tenant, event)?),
-        });
-    }
+    let mut merged = MergedRollups::new();
+    let receipts = group
+        .appends
+        .iter()
+        .map(|request| append(&transaction, &request.batch, &mut merged))
+        .collect::<Result<Vec<_>, _>>()?;
+    let logged = group
+        .log_changes
+        .iter()
+        .map(|request| log_change(&transaction, &request.tenant, &request.event))
+        .collect::<Result<Vec<_>, _>>()?;
     for ((tenant, key, hour), rollup) in &merged {
         insert_rollup(&transaction, tenant, key, *hour, rollup)?;
     }
     transaction.commit()?;
     for (tenant, key, hour) in merged.keys() {
-        backlog.part(tenant, key, *hour);
+        backlog.count_part(tenant, key, *hour);
     }
-    for (job, outcome) in group.iter().zip(&outcomes) {
-        if let (Write::Append(delivery, _), Outcome::Receipt(Receipt::Stored)) = (job, outcome) {
-            backlog.recent(&delivery.tenant, FunctionKey::of(&delivery.environment), delivery.invocations);
+    for (Append { batch, .. }, receipt) in group.appends.iter().zip(&receipts) {
+        if *receipt == Receipt::Stored {
+            backlog.count_recent(
+                &batch.tenant,
+                FunctionKey::of(&batch.header.environment),
+                batch.invocations,
+            );
         }
     }
-    Ok(outcomes)
+    Ok(GroupResults { receipts, logged })
 }
 
 fn append<'a>(
     transaction: &Transaction<'_>,
-    delivery: &'a NewBatch,
-    merged: &mut Merged<'a>,
+    batch: &'a NewBatch,
+    merged: &mut MergedRollups<'a>,
 ) -> Result<Receipt, StoreError> {
-    let environment = &delivery.environment;
+    let environment = &batch.header.environment;
     let id = environment.id.0.as_slice();
     let inserted = transaction
         .prepare_cached(
@@ -200,41 +232,43 @@ fn append<'a>(
                  (tenant, account, region, function, environment, sequence, received_at_us, version, memory_mb,
                   architecture, runtime, initialization_type, extension_version, ephemeral_mb, timeout_ms,
                   lost_invocations, lost_platform_records, lost_undecodable_records, failed_deliveries,
-                  overhead_cpu_us, overhead_resident_kib, overhead_sent_bytes, overhead_ticks, unsent)
+                  overhead_cpu_us, overhead_resident_kib, overhead_sent_bytes, overhead_ticks, unsent,
+                  sent_at_us)
              VALUES
-             (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,?17,?18,?19,?20,?21,?22,?23,?24)
+             (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,?17,?18,?19,?20,?21,?22,?23,?24,?25)
              ON CONFLICT DO NOTHING",
         )?
         .execute(params![
-            delivery.tenant.0,
+            batch.tenant.0,
             environment.account,
             environment.region,
             environment.function,
             id,
-            to_sql(delivery.sequence),
-            to_sql(delivery.received_at_us),
+            to_sql(batch.header.sequence),
+            to_sql(batch.received_at_us),
             environment.version,
             environment.memory.0,
             environment.architecture.as_str(),
             environment.runtime,
-            environment.initialization_type,
+            environment.initialization_type.as_str(),
             environment.extension_version,
             environment.ephemeral_mb,
             to_sql(environment.timeout_ms),
-            to_sql(delivery.lost.invocations),
-            to_sql(delivery.lost.platform_records),
-            to_sql(delivery.lost.undecodable_records),
-            to_sql(delivery.lost.failed_deliveries),
-            to_sql(delivery.overhead.cpu_us),
-            to_sql(delivery.overhead.resident_kib),
-            to_sql(delivery.overhead.sent_bytes),
-            to_sql(delivery.overhead.ticks),
-            to_sql(delivery.unsent),
+            to_sql(batch.header.lost.invocations),
+            to_sql(batch.header.lost.platform_records),
+            to_sql(batch.header.lost.undecodable_records),
+            to_sql(batch.header.lost.failed_deliveries),
+            to_sql(batch.header.overhead.cpu_us),
+            to_sql(batch.header.overhead.resident_kib),
+            to_sql(batch.header.overhead.sent_bytes),
+            to_sql(batch.header.overhead.ticks),
+            to_sql(batch.header.unsent),
+            to_sql(batch.header.sent_at_us),
         ])?;
     if inserted == 0 {
         return Ok(Receipt::Duplicate);
     }
-    if delivery.invocations > 0 {
+    if batch.invocations > 0 {
         transaction
             .prepare_cached(
                 "INSERT INTO recent
@@ -242,23 +276,24 @@ fn append<'a>(
                  VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9) ON CONFLICT DO NOTHING",
             )?
             .execute(params![
-                delivery.tenant.0,
+                batch.tenant.0,
                 environment.account,
                 environment.region,
                 environment.function,
-                to_sql(delivery.last_at_us),
+                to_sql(batch.last_at_us),
                 id,
-                to_sql(delivery.sequence),
-                to_sql(delivery.invocations),
-                delivery.body.as_ref(),
+                to_sql(batch.header.sequence),
+                to_sql(batch.invocations),
+                batch.body.as_ref(),
             ])?;
     }
-    for (hour, rollup) in &delivery.rollups {
-        merged.entry((&delivery.tenant, SeriesKey::of(environment), *hour)).or_default().merge(rollup);
+    for (hour, rollup) in &batch.rollups {
+        merged.entry((&batch.tenant, SeriesKey::of(environment), *hour)).or_default().merge(rollup);
     }
     Ok(Receipt::Stored)
 }
 
+/// The inner result is [`StoreError::StepTaken`] when the step exists; it does not fail the transaction.
 fn log_change(
     transaction: &Transaction<'_>,
     tenant: &Tenant,

@@ -118,7 +118,10 @@ fn managed_instances_and_unknown_prices_have_no_advice() {
         hints.iter().any(|hint| hint.code == tailor_sizing::advice::hints::HintCode::IdleDominated),
         "{hints:?}"
     );
-    let managed = Environment { initialization_type: "lambda-managed-instances".into(), ..environment() };
+    let managed = Environment {
+        initialization_type: agent_proto::batch::InitializationType::ManagedInstances,
+        ..environment()
+    };
     assert!(advice(&totals, &managed).is_none(), "the memory size is the instance's");
     assert!(cost(&managed, 1_000, 1).is_none(), "instances are billed, not invocations");
     let elsewhere = Environment { region: "moon-east-1".into(), ..environment() };
