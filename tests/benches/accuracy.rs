@@ -1,17 +1,20 @@
-//! What the extension measures is what the kernel accounts, in five languages: CPU time of each invocation against
-//! its control group and against the threads' own accounts from freeze to freeze, the peak against `VmHWM`, starved
-//! time against the time the quota held it back.
+//! Compares the extension's measurements with the kernel's counters, in five languages:
 //!
-//! The control group's account ends with the answer; what a runtime does after it until the freeze (Node.js collects
-//! garbage) is in the other two, and on Lambda it uses the function's CPU all the same. The extension reads a moment
-//! after the thaw: a handler that is at work by then has that moment counted to the invocation before, and gets as
-//! much from the one after. So handlers are judged by what remains of that in the mean or in the median, those that
-//! begin by waiting more strictly than the others.
+//! - CPU time of each invocation with the CPU time of its control group, and with the threads' `schedstat` counters from
+//!   one freeze to the next;
+//! - the peak with `VmHWM`;
+//! - starved time with the throttled time of the quota.
 //!
-//! `cargo bench -p tailor-e2e` prints a table, and fails where a figure is out of bounds; `TAILOR_ACCURACY_LONG=1` adds
-//! invocations of ten seconds. Needs CPU quotas, so root, and a machine with little else to do.
+//! The control group's value ends with the response. The other two values also contain what a runtime does between the
+//! response and the freeze (Node.js collects garbage); on Lambda, this work uses the function's CPU too. The extension
+//! reads the counters a short time after the thaw. CPU time that a handler uses before this reading is attributed to the
+//! previous invocation, and at the end of an invocation the same happens with the next reading. So the benchmark checks
+//! the mean or the median of the differences. The limit is smaller for handlers that begin with a wait.
+//!
+//! `cargo bench -p tailor-e2e` prints a table and fails when a value is outside its limits. `TAILOR_ACCURACY_LONG=1` adds
+//! invocations of ten seconds. The benchmark needs root for CPU quotas, and a machine without other load.
 
-#![allow(clippy::unwrap_used, reason = "a benchmark that cannot go on has failed")]
+#![allow(clippy::unwrap_used, reason = "a benchmark that cannot continue has failed")]
 
 use std::collections::HashMap;
 use std::fs;
@@ -29,55 +32,59 @@ use tailor_test_kit::process::is_root;
 use tailor_test_kit::skip;
 use tailor_test_kit::workspace;
 
-/// Invocations of each kind: the first is a cold start and the last is cut off by the shutdown.
+/// Invocations of each case. The first is a cold start, and the shutdown interrupts the measurement of the last.
 const INVOCATIONS: usize = 14;
 
-/// CPU time may differ by this part, or by this much, whichever is more.
-const CPU_PART: f64 = 0.01;
+/// Allowed relative difference of CPU time. The larger of this and [`CPU_MS`] applies.
+const CPU_FRACTION: f64 = 0.01;
+/// Allowed absolute difference of CPU time, milliseconds.
 const CPU_MS: f64 = 0.1;
 
-/// What the mean may differ by where handlers work from the start: a moment on a busy machine, spread over all.
-const MOMENT_MS: f64 = 0.25;
+/// Allowed absolute difference for handlers that start to compute at once, milliseconds: the time between the thaw and
+/// the reading varies with the load of the machine.
+const READ_DELAY_MS: f64 = 0.25;
 
-/// The peak may differ by this much, KiB.
+/// Allowed difference of the peak, KiB.
 const PEAK_KIB: f64 = 64.0;
 
-/// Starved time may differ by this part.
-const STARVED_PART: f64 = 0.05;
+/// Allowed relative difference of starved time.
+const STARVED_FRACTION: f64 = 0.05;
 
-/// A function and what it is sent.
-struct Kind {
+/// A function and its event.
+struct BenchCase {
     language: Language,
     workload: &'static str,
     memory_mb: u32,
     event: &'static str,
     invocations: usize,
-    /// It waits before it works.
-    waits: bool,
+    /// Whether the handler waits before it computes.
+    waits_first: bool,
 }
 
-/// One invocation as the kernel and as the extension tell it. Times are milliseconds, memory KiB.
+/// Measurements of one invocation: of the kernel at index 0 and of the extension at index 1. Times are milliseconds,
+/// memory is KiB.
 #[derive(Debug, Clone, Copy)]
 struct Pair {
     cpu: [f64; 2],
-    /// From freeze to freeze, as the threads' accounts say.
+    /// CPU time from one freeze to the next, from the threads' `schedstat` counters.
     threads_ms: f64,
     peak: [u64; 2],
-    /// By the quota alone; and as the extension says, who else used the machine included.
+    /// The kernel's value contains only throttling by the quota. The extension's value also contains waits for the CPU
+    /// behind other processes.
     starved: [f64; 2],
     duration_ms: f64,
 }
 
-/// What the kernel says of the function's processes while they are frozen.
+/// The kernel's counters of the function's processes while they are frozen.
 #[derive(Debug, Clone, Copy, Default)]
 struct Frozen {
     /// `VmHWM`, KiB.
     peak_kib: u64,
-    /// Time on a CPU since they began, all living threads, nanoseconds.
+    /// CPU time of all living threads since their start, nanoseconds.
     run_ns: u64,
 }
 
-fn frozen(function: &str) -> Frozen {
+fn read_frozen(function: &str) -> Frozen {
     let name = format!("AWS_LAMBDA_FUNCTION_NAME={function}");
     let pids = fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().into_string().ok());
     let read = |pid: String| {
@@ -99,18 +106,18 @@ fn frozen(function: &str) -> Frozen {
     })
 }
 
-/// Runs one kind and pairs what the two say of each warm invocation.
-fn measure(kind: &Kind, programs: &Programs) -> Vec<Pair> {
+/// Runs one case. Returns both measurements of each warm invocation.
+fn measure(case: &BenchCase, programs: &Programs) -> Vec<Pair> {
     let folder = tempfile::tempdir().unwrap();
     let recorder = BatchRecorder::start().unwrap();
-    // Other sandboxes on this machine must not have functions of this name.
+    // The name must be unique among all sandboxes on this machine.
     let name: &'static str = format!("accuracy-{}", std::process::id()).leak();
     let example = Example {
         name,
-        language: kind.language,
-        memory_mb: kind.memory_mb,
-        workload: kind.workload,
-        event: kind.event,
+        language: case.language,
+        memory_mb: case.memory_mb,
+        workload: case.workload,
+        event: case.event,
         invocations: 0,
         tunable: false,
     };
@@ -121,38 +128,38 @@ fn measure(kind: &Kind, programs: &Programs) -> Vec<Pair> {
         ..Plan::new(programs.clone(), &project, folder.path(), std::slice::from_ref(&example))
     })
     .unwrap();
-    let left: Vec<Frozen> = (0..kind.invocations)
+    let counters: Vec<Frozen> = (0..case.invocations)
         .map(|_| {
-            assert_eq!(deployment.lambda.invoke(name, kind.event).unwrap().function_error, None);
-            // Until it is frozen.
+            assert_eq!(deployment.lambda.invoke(name, case.event).unwrap().function_error, None);
+            // Wait until the environment is frozen.
             thread::sleep(Duration::from_millis(30));
-            frozen(name)
+            read_frozen(name)
         })
         .collect();
     deployment.stop_sandbox().unwrap();
     let batches = recorder.batches();
-    let own_ms = own_cpu_ms(&batches);
+    let extension_ms = extension_cpu_ms(&batches);
     let rows: HashMap<String, _> = batches
         .iter()
         .flat_map(|batch| &batch.invocations)
         .map(|row| (row.request_id.to_string(), *row))
         .collect();
     let trace = deployment.trace().unwrap();
-    // The first was a cold start, with the scan for processes in it; of the last only a part was seen.
+    // The first invocation is a cold start that contains the scan for processes. The last is measured only in part.
     trace
         .iter()
         .filter(|line| line["event"] == "invocation")
         .skip(1)
-        .zip(left.windows(2))
-        .take(kind.invocations - 2)
-        .filter_map(|(line, left)| {
+        .zip(counters.windows(2))
+        .take(case.invocations - 2)
+        .filter_map(|(line, counters)| {
             let row = rows.get(line["request_id"].as_str()?)?;
             let ms = |value: &Value| value.as_f64().unwrap_or_default() / 1e6;
             let work = row.work?;
             Some(Pair {
-                cpu: [ms(&line["cpu"]["usage_ns"]) - own_ms, work.busy_us() as f64 / 1e3],
-                threads_ms: (left[1].run_ns - left[0].run_ns) as f64 / 1e6,
-                peak: [left[1].peak_kib, row.peak_kib],
+                cpu: [ms(&line["cpu"]["usage_ns"]) - extension_ms, work.busy_us() as f64 / 1e3],
+                threads_ms: (counters[1].run_ns - counters[0].run_ns) as f64 / 1e6,
+                peak: [counters[1].peak_kib, row.peak_kib],
                 duration_ms: line["duration_us"].as_f64().unwrap_or_default() / 1e3,
                 starved: [ms(&line["cpu"]["throttled_ns"]), work.starved_us as f64 / 1e3],
             })
@@ -160,11 +167,11 @@ fn measure(kind: &Kind, programs: &Programs) -> Vec<Pair> {
         .collect()
 }
 
-/// What the extension itself used for an invocation, on average: the control group has that in it, too.
-fn own_cpu_ms(batches: &[Batch]) -> f64 {
+/// Mean CPU time of the extension for each invocation, milliseconds. The control group's CPU time includes it.
+fn extension_cpu_ms(batches: &[Batch]) -> f64 {
     let (Some(first), Some(last)) = (batches.first(), batches.last()) else { return 0.0 };
     let between: usize = batches.iter().skip(1).map(|batch| batch.invocations.len()).sum();
-    let used_us = last.overhead.cpu_us.saturating_sub(first.overhead.cpu_us);
+    let used_us = last.header.overhead.cpu_us.saturating_sub(first.header.overhead.cpu_us);
     used_us as f64 / 1e3 / (between.max(1) as f64)
 }
 
@@ -179,32 +186,32 @@ fn mean(values: impl Iterator<Item = f64>) -> f64 {
     sum / f64::from(count)
 }
 
-/// CPU time and peaks; what is not as the kernel has it.
-fn cpu_and_peaks() -> Vec<String> {
-    let kind = |language, workload, event, waits| Kind {
+/// Checks CPU time and peaks. Returns the names of the cases that are outside the limits.
+fn check_cpu_and_peaks() -> Vec<String> {
+    let case = |language, workload, event, waits_first| BenchCase {
         language,
         workload,
         memory_mb: 1_769,
         event,
         invocations: INVOCATIONS,
-        waits,
+        waits_first,
     };
-    let mut kinds = vec![
-        kind(Language::Rust, "mixed", r#"{"delay_ms":30,"rounds":1000000}"#, true),
-        kind(Language::Rust, "mixed", r#"{"delay_ms":30,"rounds":100000000}"#, true),
-        kind(Language::Python, "mixed", r#"{"delay_ms":30,"items":20000}"#, true),
-        kind(Language::Node, "wait", r#"{"delay_ms":60,"items":2000}"#, true),
-        kind(Language::Go, "mixed", "{}", true),
-        kind(Language::Rust, "cpu", r#"{"rounds":1000000}"#, false),
-        kind(Language::Rust, "memory", r#"{"mb":200}"#, false),
-        kind(Language::Python, "allocate", "{}", false),
-        kind(Language::Node, "compute", "{}", false),
-        kind(Language::Java, "compute", "{}", false),
-        kind(Language::Go, "single", "{}", false),
+    let mut cases = vec![
+        case(Language::Rust, "mixed", r#"{"delay_ms":30,"rounds":1000000}"#, true),
+        case(Language::Rust, "mixed", r#"{"delay_ms":30,"rounds":100000000}"#, true),
+        case(Language::Python, "mixed", r#"{"delay_ms":30,"items":20000}"#, true),
+        case(Language::Node, "wait", r#"{"delay_ms":60,"items":2000}"#, true),
+        case(Language::Go, "mixed", "{}", true),
+        case(Language::Rust, "cpu", r#"{"rounds":1000000}"#, false),
+        case(Language::Rust, "memory", r#"{"mb":200}"#, false),
+        case(Language::Python, "allocate", "{}", false),
+        case(Language::Node, "compute", "{}", false),
+        case(Language::Java, "compute", "{}", false),
+        case(Language::Go, "single", "{}", false),
     ];
     if std::env::var_os("TAILOR_ACCURACY_LONG").is_some() {
-        let long = kind(Language::Rust, "mixed", r#"{"delay_ms":30,"rounds":6000000000}"#, true);
-        kinds.push(Kind { invocations: 3, ..long });
+        let long = case(Language::Rust, "mixed", r#"{"delay_ms":30,"rounds":6000000000}"#, true);
+        cases.push(BenchCase { invocations: 3, ..long });
     }
     println!(
         "{:<17}{:>3}{:>11}{:>8}{:>8}{:>11}{:>8}{:>8}{:>10}{:>8}{:>8}",
@@ -221,17 +228,17 @@ fn cpu_and_peaks() -> Vec<String> {
         "worst"
     );
     let programs = build::programs().unwrap();
-    let mut wrong = vec![];
-    for kind in &kinds {
-        let name = format!("{} {}", kind.language.name(), kind.workload);
-        if let Some(missing) = kind.language.missing_command() {
+    let mut failed = vec![];
+    for case in &cases {
+        let name = format!("{} {}", case.language.name(), case.workload);
+        if let Some(missing) = case.language.missing_command() {
             skip(&format!("{name} needs {missing}"));
             continue;
         }
-        let pairs = measure(kind, &programs);
+        let pairs = measure(case, &programs);
         assert!(
-            pairs.len() * 4 >= (kind.invocations - 2) * 3,
-            "{name}: too few were measured: {}",
+            pairs.len() * 4 >= (case.invocations - 2) * 3,
+            "{name}: too few invocations were measured: {}",
             pairs.len()
         );
         let of = |value: fn(&Pair) -> f64| mean(pairs.iter().map(value));
@@ -250,50 +257,52 @@ fn cpu_and_peaks() -> Vec<String> {
             of(|pair| pair.peak[0] as f64),
             peak_differs().max().unwrap_or(0),
         );
-        let allowed = |ms: f64| (ms * CPU_PART).max(if kind.waits { CPU_MS } else { MOMENT_MS });
-        // Long moments at the ends of the run move the mean, moments that alternate the median.
-        let judged = |all: Vec<f64>| {
+        let allowed =
+            |ms: f64| (ms * CPU_FRACTION).max(if case.waits_first { CPU_MS } else { READ_DELAY_MS });
+        // A long read delay at the start or the end of the run changes the mean, and alternating delays change the median.
+        let typical = |all: Vec<f64>| {
             let (median, mean) = (median(all.iter().copied()), mean(all.into_iter()));
             if median.abs() < mean.abs() { median } else { mean }
         };
-        let is_right = judged(to_threads().collect()).abs() <= allowed(threads_ms)
-            // What came after the answer is not in the control group's account.
-            && judged(to_group().collect()) >= -allowed(group_ms);
-        if !is_right || peak_kib > PEAK_KIB {
-            wrong.push(name);
+        let is_within_limits = typical(to_threads().collect()).abs() <= allowed(threads_ms)
+            // The control group's CPU time does not contain work after the response.
+            && typical(to_group().collect()) >= -allowed(group_ms);
+        if !is_within_limits || peak_kib > PEAK_KIB {
+            failed.push(name);
         }
     }
-    wrong
+    failed
 }
 
-/// One thread that never waits is on a CPU or has none: what it was without is its duration less its CPU time. On a
-/// machine of its own, that is what the quota held it back.
-fn starved_time_of_a_spin() -> bool {
-    let kind = Kind {
+/// Checks the starved time of one thread that never waits. Its time without a CPU is its duration minus its CPU time. On
+/// a machine without other load, this is the throttled time.
+fn check_starved_time() -> bool {
+    let case = BenchCase {
         language: Language::Rust,
         workload: "cpu",
         memory_mb: 256,
         event: r#"{"rounds":60000000}"#,
         invocations: INVOCATIONS,
-        waits: false,
+        waits_first: false,
     };
-    let pairs = measure(&kind, &build::programs().unwrap());
+    let pairs = measure(&case, &build::programs().unwrap());
     let off_cpu = |pair: &Pair| pair.duration_ms - pair.cpu[0];
-    let differs = median(pairs.iter().map(|pair| (pair.starved[1] - off_cpu(pair)) / off_cpu(pair)));
+    let difference = median(pairs.iter().map(|pair| (pair.starved[1] - off_cpu(pair)) / off_cpu(pair)));
     let to_throttled = |pair: &Pair| (pair.starved[1] - pair.starved[0]) / pair.starved[0].max(1e-3);
-    // A reading that comes a period late, since the spin had the quota, moves waits between neighbours and loses none.
+    // A reading can be one period late because the function used up the quota. This moves starved time from one invocation
+    // to the next, but the sum stays the same.
     let sum = |which: usize| pairs.iter().map(|pair| pair.starved[which]).sum::<f64>();
-    let in_all = (sum(1) - sum(0)) / sum(0).max(1e-3);
+    let total_difference = (sum(1) - sum(0)) / sum(0).max(1e-3);
     println!(
-        "duration less CPU {:.1} ms, starved {:.1} ms: {:.1} % off; throttled {:.1} ms: {:.1} % off in all, {:.1} % at worst",
+        "duration minus CPU {:.1} ms, starved {:.1} ms: difference {:.1} %; throttled {:.1} ms: difference of the sums {:.1} %, minimum {:.1} %",
         median(pairs.iter().map(off_cpu)),
         median(pairs.iter().map(|pair| pair.starved[1])),
-        100.0 * differs,
+        100.0 * difference,
         median(pairs.iter().map(|pair| pair.starved[0])),
-        100.0 * in_all,
+        100.0 * total_difference,
         100.0 * pairs.iter().map(to_throttled).fold(f64::INFINITY, f64::min)
     );
-    differs.abs() <= STARVED_PART && in_all.abs() <= STARVED_PART
+    difference.abs() <= STARVED_FRACTION && total_difference.abs() <= STARVED_FRACTION
 }
 
 fn main() -> ExitCode {
@@ -301,13 +310,13 @@ fn main() -> ExitCode {
         skip("needs control groups, which need root");
         return ExitCode::SUCCESS;
     }
-    let mut wrong = cpu_and_peaks();
-    if !starved_time_of_a_spin() {
-        wrong.push("starved time of a spin".into());
+    let mut failed = check_cpu_and_peaks();
+    if !check_starved_time() {
+        failed.push("starved time".into());
     }
-    if wrong.is_empty() {
+    if failed.is_empty() {
         return ExitCode::SUCCESS;
     }
-    println!("not as the kernel has it: {}", wrong.join(", "));
+    println!("outside the limits: {}", failed.join(", "));
     ExitCode::FAILURE
 }

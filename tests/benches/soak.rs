@@ -1,12 +1,12 @@
-//! A hundred thousand invocations in one environment, delivered over HTTPS: memory and descriptors must not grow,
-//! and nothing be lost.
+//! Runs 100,000 invocations in one environment with delivery over HTTPS. Memory and file descriptors must not grow, and
+//! no invocation may be lost.
 //!
-//! `cargo bench -p tailor-e2e --bench soak` prints a table and fails when they do. `SOAK_INVOCATIONS` sets how many,
-//! `SOAK_INTERVAL_MS` after how long a delivery is due; 0 delivers at every one. The platform and the collector are
-//! puppets in this process; the extension, as it is shipped, its reading of `/proc` and its connections are real.
-//! The function is one `cat`, which never ends.
+//! `cargo bench -p tailor-e2e --bench soak` prints a table, and fails when one of these conditions is not met.
+//! `SOAK_INVOCATIONS` sets the number of invocations and `SOAK_INTERVAL_MS` the flush interval; 0 delivers at every
+//! invocation. The platform and the collector are fakes in this process. The extension is the release build, and reads
+//! the real `/proc` and uses real connections. The function is one `cat` process that runs until the end.
 
-#![allow(clippy::unwrap_used, reason = "a benchmark that cannot go on has failed")]
+#![allow(clippy::unwrap_used, reason = "a benchmark that cannot continue has failed")]
 
 use std::fs;
 use std::process::{Command, Stdio};
@@ -17,10 +17,11 @@ use std::sync::mpsc;
 use tailor_test_kit::fake::{Certificate, FakeCollector, FakePlatform};
 use tailor_test_kit::release;
 
-/// What the extension may hold more at the end than after a tenth of the invocations, KiB: the allocator's slack.
+/// Allowed growth of the extension's resident memory between the first and the last sample, KiB. The allocator may keep
+/// freed memory.
 const MAX_GROWTH_KIB: u64 = 256;
 
-/// What is looked at now and then.
+/// Resource usage of the extension after a number of invocations.
 #[derive(Debug, Clone, Copy)]
 struct Sample {
     invocations: u64,
@@ -43,7 +44,7 @@ fn sample(pid: u32, invocations: u64) -> Sample {
 }
 
 fn main() {
-    // `cargo test` runs this too, and asks for nothing.
+    // `cargo test` also runs this program, without `--bench`.
     if !std::env::args().any(|argument| argument == "--bench") {
         return;
     }
@@ -57,25 +58,29 @@ fn main() {
         .spawn()
         .unwrap();
     let folder = tempfile::tempdir().unwrap();
-    let certificate = Certificate::make(folder.path()).unwrap();
+    let certificate = Certificate::create(folder.path()).unwrap();
     if certificate.is_none() {
-        println!("note: deliveries are over HTTP, since there is no openssl to make a certificate with");
+        println!(
+            "note: deliveries use HTTP, because openssl is not installed and no certificate can be created"
+        );
     }
     let collector = FakeCollector::start(certificate.as_ref()).unwrap();
     let pid = Arc::new(AtomicU32::new(0));
-    let (samples, taken) = mpsc::channel();
+    let (sender, samples) = mpsc::channel();
     let extension_pid = Arc::clone(&pid);
-    let watch = Box::new(move |count: u64| {
+    let before_event = Box::new(move |count: u64| {
         let pid = extension_pid.load(Ordering::Relaxed);
         if count > 0 && (count == 1_000 || count.is_multiple_of((invocations / 10).max(1))) {
-            samples.send(sample(pid, count)).unwrap();
+            sender.send(sample(pid, count)).unwrap();
         }
     });
     let program = release::build_for_host(&["tailor-extension"]).unwrap().join("tailor-extension");
     let mut command = Command::new(program);
-    FakePlatform { invocations, invocations_per_delivery: 50, watch }.start(&mut command, 1_769).unwrap();
+    FakePlatform { invocations, invocations_per_delivery: 50, before_event }
+        .start(&mut command, 1_769)
+        .unwrap();
     command.env("TAILOR_ENDPOINT", &collector.url).env("TAILOR_FLUSH_INTERVAL_MS", interval_ms);
-    command.envs(certificate.iter().map(|certificate| ("TAILOR_CA_FILE", &certificate.authority)));
+    command.envs(certificate.iter().map(|certificate| ("TAILOR_CA_FILE", &certificate.authority_file)));
     let mut extension = command.spawn().unwrap();
     pid.store(extension.id(), Ordering::Relaxed);
     assert!(extension.wait().unwrap().success());
@@ -83,7 +88,7 @@ fn main() {
     function.wait().unwrap();
 
     println!("{:>12}{:>10}{:>13}{:>16}", "invocations", "RSS KiB", "descriptors", "CPU us each");
-    let samples: Vec<Sample> = taken.try_iter().collect();
+    let samples: Vec<Sample> = samples.try_iter().collect();
     for sample in &samples {
         let cpu_us = sample.cpu_ticks * 10_000 / sample.invocations;
         println!(

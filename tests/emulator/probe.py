@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""An extension that tries every call of the Extensions and Telemetry APIs, rightly and wrongly, and records what it sees."""
+"""An extension that sends valid and invalid requests to the Extensions and Telemetry APIs, and records the responses."""
 import http.client
 import http.server
 import json
@@ -10,7 +10,7 @@ import threading
 API = os.environ["AWS_LAMBDA_RUNTIME_API"]
 MANAGED = os.environ.get("AWS_LAMBDA_INITIALIZATION_TYPE") == "lambda-managed-instances"
 FOLDER = os.environ["PROBE_RECORD"]
-NOBODY = "00000000-0000-4000-8000-000000000000"
+UNKNOWN_ID = "00000000-0000-4000-8000-000000000000"
 LOCK = threading.Lock()
 
 
@@ -20,7 +20,7 @@ def record(name, value):
 
 
 def call(step, method, path, body=None, **headers):
-    """One request, recorded: status, the Lambda headers of the answer, and its body."""
+    """Sends one request and records the status, the Lambda headers and the body of the response."""
     connection = http.client.HTTPConnection(API)
     headers = {name.replace("_", "-"): value for name, value in headers.items()}
     if isinstance(body, (dict, list)):
@@ -65,7 +65,7 @@ TELEMETRY = "/2022-07-01/telemetry"
 
 call("next without an identifier", "GET", NEXT)
 call("next with an identifier that is no UUID", "GET", NEXT, Lambda_Extension_Identifier="me")
-call("next with an unknown identifier", "GET", NEXT, Lambda_Extension_Identifier=NOBODY)
+call("next with an unknown identifier", "GET", NEXT, Lambda_Extension_Identifier=UNKNOWN_ID)
 call("register without a name", "POST", REGISTER, {"events": ["SHUTDOWN"]})
 call("register with a body that is no JSON", "POST", REGISTER, "{", Lambda_Extension_Name="probe")
 call("register for an unknown event", "POST", REGISTER, {"events": ["LUNCH"]}, Lambda_Extension_Name="probe")
@@ -80,21 +80,21 @@ response, _ = call(
     Lambda_Extension_Name="probe",
     Lambda_Extension_Accept_Feature="accountId",
 )
-me = {"Lambda_Extension_Identifier": response.getheader("Lambda-Extension-Identifier")}
+identifier = {"Lambda_Extension_Identifier": response.getheader("Lambda-Extension-Identifier")}
 call("register again", "POST", REGISTER, {"events": events}, Lambda_Extension_Name="probe")
 call("error without an identifier", "POST", f"{EXTENSION}/init/error", "{}")
-call("error without a type", "POST", f"{EXTENSION}/init/error", "{}", **me)
+call("error without a type", "POST", f"{EXTENSION}/init/error", "{}", **identifier)
 
 
 def subscription(**changes):
-    wanted = {
+    body = {
         "schemaVersion": "2025-01-29",
         "types": ["platform", "function", "extension"],
         "buffering": {"maxItems": 1000, "maxBytes": 262144, "timeoutMs": 25},
         "destination": {"protocol": "HTTP", "URI": f"http://sandbox.localdomain:{port}"},
     }
-    wanted.update(changes)
-    return wanted
+    body.update(changes)
+    return body
 
 
 def destination(uri):
@@ -105,10 +105,10 @@ def buffering(items, size, time):
     return {"maxItems": items, "maxBytes": size, "timeoutMs": time}
 
 
-# The emulator answers every subscription of an on-demand function alike.
+# For an on-demand function, the emulator returns the same response to every subscription.
 if MANAGED:
     call("subscribe without an identifier", "PUT", TELEMETRY, subscription())
-    call("subscribe with an unknown identifier", "PUT", TELEMETRY, subscription(), Lambda_Extension_Identifier=NOBODY)
+    call("subscribe with an unknown identifier", "PUT", TELEMETRY, subscription(), Lambda_Extension_Identifier=UNKNOWN_ID)
     for step, body in [
         ("with a body that is no JSON", "{"),
         ("to an unknown schema", subscription(schemaVersion="1999-01-01")),
@@ -123,12 +123,12 @@ if MANAGED:
         ("with too short a time", subscription(buffering=buffering(1000, 262144, 24))),
         ("with too long a time", subscription(buffering=buffering(1000, 262144, 30001))),
     ]:
-        call(f"subscribe {step}", "PUT", TELEMETRY, body, **me)
-call("subscribe", "PUT", TELEMETRY, subscription(), **me)
-call("subscribe again", "PUT", TELEMETRY, subscription(), **me)
+        call(f"subscribe {step}", "PUT", TELEMETRY, body, **identifier)
+call("subscribe", "PUT", TELEMETRY, subscription(), **identifier)
+call("subscribe again", "PUT", TELEMETRY, subscription(), **identifier)
 print("a line of the extension", flush=True)
 
 for _ in range(100):
-    _, event = call("event", "GET", NEXT, **me)
+    _, event = call("event", "GET", NEXT, **identifier)
     if event.get("eventType") == "SHUTDOWN":
         break

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""A runtime that tries the calls of the Runtime API, rightly and wrongly, and records what it sees."""
+"""A runtime that sends valid and invalid requests to the Runtime API, and records the responses."""
 import http.client
 import json
 import os
@@ -21,9 +21,9 @@ def call(step, method, path, body=None, **headers):
     except ValueError:
         answer = text
     names = sorted(name.lower() for name, _ in response.getheaders() if name.lower().startswith("lambda-"))
-    seen = {"step": step, "status": response.status, "headers": names, "body": answer}
+    recorded = {"step": step, "status": response.status, "headers": names, "body": answer}
     with open(f"{FOLDER}/runtime.jsonl", "a") as file:
-        file.write(json.dumps(seen) + "\n")
+        file.write(json.dumps(recorded) + "\n")
     return response
 
 
@@ -51,7 +51,7 @@ call("error of an unknown type", "POST", f"{three}/error", error, Lambda_Runtime
 
 four = invocation(4)
 if MANAGED:
-    # The emulator's runtime of an on-demand function cannot go on after this one.
+    # After this request, the emulator does not accept further requests of an on-demand function's runtime.
     call("response with an unknown mode", "POST", f"{four}/response", "{}", Lambda_Runtime_Function_Response_Mode="song")
 else:
     call("response at last", "POST", f"{four}/response", '"four"')

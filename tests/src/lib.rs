@@ -1,2 +1,2 @@
-//! End-to-end tests of the real programs, in `tests/`, and benchmarks, in `benches/`. What starts the programs is in
-//! the crate `tailor-test-kit`.
+//! End-to-end tests of the real programs, in `tests/`, and benchmarks, in `benches/`. The
+//! crate `tailor-test-kit` starts the programs.

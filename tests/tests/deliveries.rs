@@ -1,7 +1,7 @@
-//! Deliveries by the extension as it is shipped: over TLS to a collector of the company's own and to nobody else, and
-//! what it says and does where none is to be had.
+//! Deliveries of the release build of the extension: TLS with a private certificate authority, and the behaviour when
+//! the collector is not trusted, not reachable or sends invalid responses.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot continue has failed")]
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -23,30 +23,33 @@ fn extension() -> PathBuf {
     release::build_for_host(&["tailor-extension"]).unwrap().join("tailor-extension")
 }
 
-/// Runs `extension` on a platform to its end, with these variables; returns what it said, and how long it took from
-/// SHUTDOWN.
+/// Runs `extension` on a fake platform with these environment variables until it exits. Returns its log and the time
+/// from SHUTDOWN to its exit.
 fn run(mut extension: Command, variables: &[(&str, &str)]) -> (String, Duration) {
     let (sender, shut_down) = std::sync::mpsc::channel();
-    let watch = move |invocations| {
+    let before_event = move |invocations| {
         if invocations == INVOCATIONS {
             sender.send(Instant::now()).unwrap();
         }
     };
-    let platform =
-        FakePlatform { invocations: INVOCATIONS, invocations_per_delivery: 5, watch: Box::new(watch) };
+    let platform = FakePlatform {
+        invocations: INVOCATIONS,
+        invocations_per_delivery: 5,
+        before_event: Box::new(before_event),
+    };
     platform.start(&mut extension, 1_769).unwrap();
     extension.envs(variables.iter().copied());
     let output = extension.stdin(Stdio::null()).output().unwrap();
-    let took = shut_down.recv().unwrap().elapsed();
-    let said = String::from_utf8(output.stderr).unwrap();
-    assert!(output.status.success(), "it ends as it should, whatever becomes of its deliveries: {said}");
-    (said, took)
+    let shutdown_time = shut_down.recv().unwrap().elapsed();
+    let log = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "the exit status does not depend on the deliveries: {log}");
+    (log, shutdown_time)
 }
 
 #[test]
-fn only_a_collector_that_is_trusted_receives_anything() {
+fn only_a_trusted_collector_receives_batches() {
     let folder = tempfile::tempdir().unwrap();
-    let Some(certificate) = Certificate::make(folder.path()).unwrap() else {
+    let Some(certificate) = Certificate::create(folder.path()).unwrap() else {
         skip("needs openssl");
         return;
     };
@@ -54,45 +57,47 @@ fn only_a_collector_that_is_trusted_receives_anything() {
         let collector = FakeCollector::start(Some(&certificate)).unwrap();
         let mut variables = vec![("TAILOR_ENDPOINT", collector.url.as_str())];
         variables.extend(trusted.map(|file| ("TAILOR_CA_FILE", file)));
-        let (said, _) = run(Command::new(extension()), &variables);
-        (collector.received(), said)
+        let (log, _) = run(Command::new(extension()), &variables);
+        (collector.received(), log)
     };
-    let (received, said) = deliver(certificate.authority.to_str());
-    assert_eq!((received.invocations, received.lost, said.as_str()), (INVOCATIONS, 0, ""));
+    let (received, log) = deliver(certificate.authority_file.to_str());
+    assert_eq!((received.invocations, received.lost, log.as_str()), (INVOCATIONS, 0, ""));
 
-    let (received, said) = deliver(None);
+    let (received, log) = deliver(None);
     assert_eq!(received.invocations, 0);
-    assert!(said.contains("invalid peer certificate: UnknownIssuer"), "{said}");
+    assert!(log.contains("invalid peer certificate: UnknownIssuer"), "{log}");
 
-    // A file that is of no use is said, and changes nothing else.
-    let nonsense = folder.path().join("nonsense");
-    for (text, complaint) in [(Some("nonsense"), "it has no certificate"), (None, "No such file")] {
+    // The extension logs an invalid file and continues without it.
+    let invalid_file = folder.path().join("invalid.pem");
+    for (text, message) in [(Some("no PEM data"), "it has no certificate"), (None, "No such file")] {
         if let Some(text) = text {
-            fs::write(&nonsense, text).unwrap();
+            fs::write(&invalid_file, text).unwrap();
         }
-        let (received, said) = deliver(nonsense.to_str());
+        let (received, log) = deliver(invalid_file.to_str());
         assert_eq!(received.invocations, 0);
-        assert!(said.contains("TAILOR_CA_FILE") && said.contains(complaint), "{said}");
-        assert!(said.contains("invalid peer certificate: UnknownIssuer"), "{said}");
-        let _ = fs::remove_file(&nonsense);
+        assert!(log.contains("TAILOR_CA_FILE") && log.contains(message), "{log}");
+        assert!(log.contains("invalid peer certificate: UnknownIssuer"), "{log}");
+        let _ = fs::remove_file(&invalid_file);
     }
 }
 
-/// Where nobody listens it is said once, and in the end what was lost by it.
+/// When nothing listens on the endpoint, the extension logs the failure once, and logs the number of lost invocations at
+/// shutdown.
 #[test]
-fn a_collector_that_is_not_there_is_complained_of_once() {
-    let nobody = format!("http://{}", free_address().unwrap());
-    let (said, took) =
-        run(Command::new(extension()), &[("TAILOR_ENDPOINT", &nobody), ("TAILOR_FLUSH_ITEMS", "1")]);
-    assert_eq!(said.matches("delivery failed").count(), 1, "{said}");
-    let last = said.lines().last().unwrap();
-    assert!(last.contains(&format!("undelivered={INVOCATIONS}")), "{said}");
-    assert!(took < Duration::from_secs(2), "{took:?}");
+fn an_unreachable_collector_is_logged_once() {
+    let unused = format!("http://{}", free_address().unwrap());
+    let (log, shutdown_time) =
+        run(Command::new(extension()), &[("TAILOR_ENDPOINT", &unused), ("TAILOR_FLUSH_ITEMS", "1")]);
+    assert_eq!(log.matches("delivery failed").count(), 1, "{log}");
+    let last = log.lines().last().unwrap();
+    assert!(last.contains(&format!("undelivered={INVOCATIONS}")), "{log}");
+    assert!(shutdown_time < Duration::from_secs(2), "{shutdown_time:?}");
 }
 
-/// Many a server answers everything with an empty 200. That is no acknowledgement.
+/// Some servers respond to every request with an empty 200. The extension must not take it for an acknowledgement, and
+/// must not retry without limit.
 #[test]
-fn an_answer_that_acknowledges_nothing_is_not_asked_for_again_and_again() {
+fn a_response_without_acknowledgement_is_not_retried_without_limit() {
     let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let requests = Arc::new(AtomicU64::new(0));
@@ -107,15 +112,15 @@ fn an_answer_that_acknowledges_nothing_is_not_asked_for_again_and_again() {
             }
         }
     });
-    let (said, _) = run(Command::new(extension()), &[("TAILOR_ENDPOINT", &url), ("TAILOR_FLUSH_ITEMS", "1")]);
-    assert!(said.contains("200 without an acknowledgement"), "{said}");
+    let (log, _) = run(Command::new(extension()), &[("TAILOR_ENDPOINT", &url), ("TAILOR_FLUSH_ITEMS", "1")]);
+    assert!(log.contains("200 without an acknowledgement"), "{log}");
     let requests = requests.load(Ordering::Relaxed);
     assert!((1..=6).contains(&requests), "{requests} requests");
 }
 
-/// A name server that keeps silent must not keep the extension past the deadline: Lambda would kill it.
+/// A name server that does not respond must not delay the exit beyond the deadline: Lambda would kill the extension.
 #[test]
-fn a_silent_name_server_does_not_hold_it_at_the_end() {
+fn an_unresponsive_name_server_does_not_delay_the_exit() {
     let server = UdpSocket::bind(("127.0.0.153", 53));
     let (true, Ok(server)) = (is_root(), server) else {
         skip("needs root and a free port 53");
@@ -127,12 +132,12 @@ fn a_silent_name_server_does_not_hold_it_at_the_end() {
     let mut command = Command::new("unshare");
     let script = "mount --bind \"$0\" /etc/resolv.conf && exec \"$1\"";
     command.args(["-m", "sh", "-c", script]).arg(&resolver).arg(extension());
-    let (said, took) = run(
+    let (log, shutdown_time) = run(
         command,
         &[("TAILOR_ENDPOINT", "https://collector.example.com"), ("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")],
     );
     server.set_nonblocking(true).unwrap();
-    assert!(server.recv(&mut [0; 512]).is_ok(), "nobody asked it: {said}");
-    assert!(said.contains(&format!("undelivered={INVOCATIONS}")), "{said}");
-    assert!(took < Duration::from_secs(2), "{took:?}");
+    assert!(server.recv(&mut [0; 512]).is_ok(), "the name server received no query: {log}");
+    assert!(log.contains(&format!("undelivered={INVOCATIONS}")), "{log}");
+    assert!(shutdown_time < Duration::from_secs(2), "{shutdown_time:?}");
 }

@@ -1,11 +1,11 @@
-//! The sandbox beside AWS's own emulator: the same probe extension and the same runtime see the same.
+//! Compares the sandbox with AWS's runtime interface emulator. The same probe extension and the same runtime run on both.
 //!
-//! The emulator (`aws-lambda-rie`, from the Python package `aws-sam-cli`) is a front end on the code that runs in
-//! real environments, so where the two differ the sandbox needs a reason. `emulator/differences.json` lists every
-//! difference with its reason; one that is not listed fails the test, and so does one that has gone. After a change,
-//! `UPDATE_DIFFERENCES=1 cargo test -p tailor-e2e --test emulator` writes the list anew, reasons kept.
+//! The emulator (`aws-lambda-rie`, from the Python package `aws-sam-cli`) contains code that runs in real execution
+//! environments, so each difference needs a reason. `emulator/differences.json` lists every difference with its reason.
+//! The test fails when a difference is not listed, and when a listed difference no longer exists. After a change,
+//! `UPDATE_DIFFERENCES=1 cargo test -p tailor-e2e --test emulator` writes the list again and keeps the reasons.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot continue has failed")]
 
 mod emulator {
     pub(crate) mod observed;
@@ -29,16 +29,17 @@ use tailor_test_kit::process::{Server, free_address};
 use tailor_test_kit::release::build_for_host;
 use tailor_test_kit::workspace::project;
 
-/// What the emulator and the sandbox are both started as.
+/// Initialization types of the compared environments.
 const MODES: [&str; 2] = ["on-demand", "lambda-managed-instances"];
 
-/// Invocations that `emulator/runtime.py` waits for.
+/// Number of invocations that `emulator/runtime.py` expects.
 const INVOCATIONS: usize = 4;
 
-/// Between invocations: the emulator of managed instances refuses one that the runtime does not wait for.
+/// Pause between invocations. The emulator of managed instances rejects an invocation while the runtime does not wait
+/// for one.
 const PAUSE: Duration = Duration::from_millis(300);
 
-/// One thing the two show differently.
+/// One fact that differs between the emulator and the sandbox.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Difference {
     mode: String,
@@ -49,13 +50,13 @@ struct Difference {
 }
 
 #[test]
-fn the_sandbox_differs_from_the_emulator_only_where_it_says_so() {
+fn every_difference_from_the_emulator_is_listed() {
     let Some(emulator) = find_emulator() else { return };
     let mut found = Vec::new();
     for mode in MODES {
-        let theirs = watch_emulator(&emulator, mode);
-        let ours = watch_sandbox(mode);
-        found.extend(compare(mode, &theirs, &ours));
+        let emulator_run = observe_emulator(&emulator, mode);
+        let sandbox_run = observe_sandbox(mode);
+        found.extend(compare(mode, &emulator_run, &sandbox_run));
     }
     let path = project().unwrap().join("tests/emulator/differences.json");
     let known: Vec<Difference> =
@@ -68,22 +69,22 @@ fn the_sandbox_differs_from_the_emulator_only_where_it_says_so() {
     if std::env::var_os("UPDATE_DIFFERENCES").is_some() {
         fs::write(&path, serde_json::to_string_pretty(&found).unwrap() + "\n").unwrap();
     } else {
-        assert_eq!(found, known, "listed in {} on the right", path.display());
+        assert_eq!(found, known, "right: the differences listed in {}", path.display());
     }
     let unexplained: Vec<_> = found.iter().filter(|difference| difference.why.is_empty()).collect();
-    assert!(unexplained.is_empty(), "without a reason: {unexplained:#?}");
+    assert!(unexplained.is_empty(), "differences without a reason: {unexplained:#?}");
 }
 
-fn compare(mode: &str, theirs: &Observed, ours: &Observed) -> Vec<Difference> {
-    // The emulator delivers no telemetry to an on-demand function's extensions.
+fn compare(mode: &str, emulator_run: &Observed, sandbox_run: &Observed) -> Vec<Difference> {
+    // The emulator delivers no telemetry for on-demand functions.
     let applies = |name: &String| mode != "on-demand" || !name.starts_with("telemetry");
-    let (theirs, ours) = (theirs.facts(), ours.facts());
+    let (emulator_facts, sandbox_facts) = (emulator_run.facts(), sandbox_run.facts());
     let names: std::collections::BTreeSet<_> =
-        theirs.keys().chain(ours.keys()).filter(|name| applies(name)).collect();
+        emulator_facts.keys().chain(sandbox_facts.keys()).filter(|name| applies(name)).collect();
     let fact = |facts: &BTreeMap<String, Value>, name: &str| facts.get(name).cloned().unwrap_or(Value::Null);
     names
         .into_iter()
-        .map(|name| (name, fact(&theirs, name), fact(&ours, name)))
+        .map(|name| (name, fact(&emulator_facts, name), fact(&sandbox_facts, name)))
         .filter(|(_, emulator, sandbox)| emulator != sandbox)
         .map(|(name, emulator, sandbox)| Difference {
             mode: mode.into(),
@@ -95,7 +96,8 @@ fn compare(mode: &str, theirs: &Observed, ours: &Observed) -> Vec<Difference> {
         .collect()
 }
 
-/// A folder that environments share with the test, whoever they run as: so not in `/tmp`, which is their own.
+/// A folder that the test shares with environments that run as another user. It is not in `/tmp`, because each
+/// environment has its own `/tmp`.
 fn shared_folder() -> tempfile::TempDir {
     let folder = tempfile::tempdir_in("/var/tmp").unwrap();
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
@@ -105,8 +107,8 @@ fn shared_folder() -> tempfile::TempDir {
     folder
 }
 
-/// Puts the probe and the runtime where both take them from: `opt/extensions` and a function's folder.
-fn put_in_place(folder: &Path) -> (PathBuf, PathBuf) {
+/// Copies the probe to `opt/extensions` and the runtime to the function's folder. Returns both folders.
+fn install_programs(folder: &Path) -> (PathBuf, PathBuf) {
     let sources = project().unwrap().join("tests/emulator");
     let (opt, function) = (folder.join("opt"), folder.join("functions/fn"));
     fs::create_dir_all(opt.join("extensions")).unwrap();
@@ -124,7 +126,7 @@ fn invoke_all(invoke: impl Fn() -> Value) -> Vec<Value> {
     answers.collect()
 }
 
-/// What the emulator is started with to be a function of `mode`.
+/// Environment variables that start the emulator with the initialization type `mode`.
 fn environment<'a>(record: &'a Path, mode: &'a str) -> Vec<(&'a str, &'a str)> {
     let mut environment = vec![
         ("PROBE_RECORD", record.to_str().unwrap()),
@@ -132,30 +134,30 @@ fn environment<'a>(record: &'a Path, mode: &'a str) -> Vec<(&'a str, &'a str)> {
         ("AWS_REGION", "us-east-1"),
     ];
     if mode != "on-demand" {
-        // What makes the emulator one of managed instances.
+        // This variable selects the emulator's mode for managed instances.
         environment.push(("AWS_LAMBDA_MAX_CONCURRENCY", "2"));
     }
     environment
 }
 
-fn watch_emulator(emulator: &Emulator, mode: &str) -> Observed {
+fn observe_emulator(emulator: &Emulator, mode: &str) -> Observed {
     let folder = shared_folder();
     let record = folder.path().join("record");
-    let (opt, function) = put_in_place(folder.path());
+    let (opt, function) = install_programs(folder.path());
     let mut running =
         emulator.start(&opt, &function, &environment(&record, mode), &folder.path().join("log"));
     let answers = invoke_all(|| running.invoke("{}"));
-    // The last events are delivered after the last answer.
+    // The last events are delivered after the last response.
     std::thread::sleep(Duration::from_millis(500));
     running.stop();
     Observed::read(&record, answers)
 }
 
-fn watch_sandbox(mode: &str) -> Observed {
+fn observe_sandbox(mode: &str) -> Observed {
     let folder = shared_folder();
     let record = folder.path().join("record");
-    let (opt, function) = put_in_place(folder.path());
-    // Managed instances log nothing but JSON.
+    let (opt, function) = install_programs(folder.path());
+    // Managed instances support only the log format JSON.
     let log_format = if mode == "on-demand" { "Text" } else { "JSON" };
     fs::write(
         function.join("function.toml"),
@@ -180,17 +182,17 @@ fn watch_sandbox(mode: &str) -> Observed {
     Observed::read(&record, answers)
 }
 
-/// The shipped extension on AWS's emulator: no invocation fails, it does not end before its time, and it says what
-/// it could not see.
+/// Runs the release build of the extension on AWS's emulator: no invocation fails, the extension does not exit early, and
+/// its summary counts every invocation.
 #[test]
-fn the_extension_is_at_home_on_the_emulator() {
+fn the_extension_runs_on_the_emulator() {
     let Some(emulator) = find_emulator() else { return };
-    let shipped = build_for_host(&["tailor-extension"]).unwrap().join("tailor-extension");
+    let extension = build_for_host(&["tailor-extension"]).unwrap().join("tailor-extension");
     for mode in MODES {
         let folder = shared_folder();
-        let (opt, function) = put_in_place(folder.path());
+        let (opt, function) = install_programs(folder.path());
         fs::remove_file(opt.join("extensions/probe")).unwrap();
-        fs::copy(&shipped, opt.join("extensions/tailor-extension")).unwrap();
+        fs::copy(&extension, opt.join("extensions/tailor-extension")).unwrap();
         let record = folder.path().join("record");
         let mut running =
             emulator.start(&opt, &function, &environment(&record, mode), &folder.path().join("log"));

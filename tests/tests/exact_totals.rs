@@ -1,7 +1,7 @@
-//! What the collector shows equals what the platform billed, to the millisecond and the pico-dollar, also
-//! when the collector is killed in the middle.
+//! The collector's totals equal the platform's billed totals exactly, in milliseconds and pico-dollars, also when the
+//! collector is killed during the run.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot continue has failed")]
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -12,11 +12,12 @@ use tailor_test_kit::deployment::{Deployment, Plan};
 use tailor_test_kit::functions::{EXAMPLES, Example, Language};
 use tailor_test_kit::workspace;
 
-/// us-east-1, x86_64, first tier: 0.0000166667 USD a GB-second and 0.0000002 USD a request, in pico-dollars.
+/// Price of a GB-second in us-east-1, x86_64, first tier (0.0000166667 USD), in pico-dollars.
 const GB_SECOND_PICO_USD: u128 = 16_666_700;
+/// Price of a request (0.0000002 USD), in pico-dollars.
 const REQUEST_PICO_USD: u128 = 200_000;
 
-/// What the platform billed for one function.
+/// Totals of the platform's reports for one function.
 #[derive(Debug, Default, PartialEq)]
 struct Billed {
     invocations: u64,
@@ -24,7 +25,7 @@ struct Billed {
     billed_ms: u64,
 }
 
-/// Sums the `platform.report` events of the sandbox's trace by memory size: each example has its own.
+/// Sums the `platform.report` events of the sandbox's trace by memory size. Each example has a different memory size.
 fn billed_by_memory(trace: &[Value]) -> BTreeMap<u64, Billed> {
     let mut billed = BTreeMap::<u64, Billed>::new();
     for line in trace.iter().filter(|line| line["type"] == "platform.report") {
@@ -41,7 +42,7 @@ fn rust_examples() -> Vec<Example> {
     EXAMPLES.iter().filter(|example| example.language == Language::Rust).cloned().collect()
 }
 
-/// Each function's shown totals and cost are the platform's and the price list's.
+/// Checks each function's totals against the platform's, and its cost against the price list.
 fn assert_exact(summary: &Value, expected: &BTreeMap<u64, Billed>) {
     for function in summary["functions"].as_array().unwrap() {
         let memory_mb = function["memory_mb"].as_u64().unwrap();
@@ -51,11 +52,16 @@ fn assert_exact(summary: &Value, expected: &BTreeMap<u64, Billed>) {
             billed_ms: function["billed_ms"].as_u64().unwrap(),
         };
         assert_eq!(shown, expected[&memory_mb], "{}", function["name"]);
-        // By hand: MB-milliseconds over 1024 MB and 1000 ms, rounded half up once, and the requests.
+        // MB-milliseconds divided by 1,024 MB and 1,000 ms, rounded half up once, plus the requests.
         let mb_ms = u128::from(memory_mb) * u128::from(shown.billed_ms);
-        let by_hand = (mb_ms * GB_SECOND_PICO_USD + 512_000) / 1_024_000
+        let expected_cost = (mb_ms * GB_SECOND_PICO_USD + 512_000) / 1_024_000
             + u128::from(shown.invocations) * REQUEST_PICO_USD;
-        assert_eq!(u128::from(function["cost_pico_usd"].as_u64().unwrap()), by_hand, "{}", function["name"]);
+        assert_eq!(
+            u128::from(function["cost_pico_usd"].as_u64().unwrap()),
+            expected_cost,
+            "{}",
+            function["name"]
+        );
     }
 }
 
@@ -66,7 +72,7 @@ fn deploy(folder: &Path, examples: &[Example]) -> Deployment {
 }
 
 #[test]
-fn totals_are_exact_also_when_the_collector_is_killed() {
+fn totals_are_exact_when_the_collector_is_killed() {
     let folder = tempfile::tempdir().unwrap();
     let examples = rust_examples();
     let mut deployment = deploy(folder.path(), &examples);
@@ -90,7 +96,7 @@ fn totals_are_exact_also_when_the_collector_is_killed() {
     assert!(expected.values().all(|billed| billed.invocations == 6));
 }
 
-/// A handler of less than a millisecond is invoked many times before the platform delivers its first report.
+/// A handler that takes less than a millisecond is invoked many times before the platform delivers its first report.
 #[test]
 fn totals_are_exact_for_a_function_invoked_back_to_back() {
     let folder = tempfile::tempdir().unwrap();
@@ -104,5 +110,5 @@ fn totals_are_exact_for_a_function_invoked_back_to_back() {
     let summary = deployment.summary().unwrap();
     assert_exact(&summary, &expected);
     assert_eq!(summary["functions"][0]["invocations"], 300);
-    assert_eq!(summary["functions"][0]["caveats"], serde_json::json!([]), "nothing was estimated");
+    assert_eq!(summary["functions"][0]["caveats"], serde_json::json!([]), "no total is an estimate");
 }

@@ -1,10 +1,10 @@
-//! Nothing is lost and nothing counted twice: many environments at once, a collector that is killed again and
-//! again, connections that then fall silent, answers that never arrive, telemetry that comes twice, reversed and with strangers in it, and a freeze
-//! after every invocation.
+//! No invocation is lost or counted twice, under these faults: many concurrent environments, a collector that is killed
+//! several times, connections without a response, lost responses, telemetry that is duplicated, reordered and contains
+//! unknown records, and a freeze after every invocation.
 //!
-//! `TAILOR_NOTHING_LOST_INVOCATIONS` sets how many invocations; 2,000 unless it says otherwise.
+//! `TAILOR_NOTHING_LOST_INVOCATIONS` sets the number of invocations. The default is 2,000.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot continue has failed")]
 
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
@@ -23,15 +23,16 @@ use tailor_test_kit::workspace;
 
 const ENVIRONMENTS: u64 = 50;
 
-/// Every so many answers of the collector are thrown away on the way back.
-const DROPPED_ANSWER: u64 = 5;
+/// The proxy drops one of this many responses of the collector.
+const RESPONSES_PER_DROP: u64 = 5;
 
-/// Stands between the extensions and the collector, and breaks connections when an answer is due.
+/// A proxy between the extensions and the collector. It closes some connections instead of relaying the response.
 struct Proxy {
     address: SocketAddr,
-    seen: AtomicU64,
+    responses: AtomicU64,
     dropped: AtomicU64,
-    honest: AtomicBool,
+    /// Whether all responses are relayed.
+    is_transparent: AtomicBool,
 }
 
 impl Proxy {
@@ -39,15 +40,15 @@ impl Proxy {
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let proxy = Arc::new(Self {
             address: listener.local_addr().unwrap(),
-            seen: AtomicU64::new(0),
+            responses: AtomicU64::new(0),
             dropped: AtomicU64::new(0),
-            honest: AtomicBool::new(false),
+            is_transparent: AtomicBool::new(false),
         });
         let shared = Arc::clone(&proxy);
         thread::spawn(move || {
             for client in listener.incoming().flatten() {
                 let proxy = Arc::clone(&shared);
-                // Without a collector the connection just ends, as one to a dead machine does.
+                // While the collector does not run, the connection is closed.
                 thread::spawn(move || drop(proxy.relay(&client, collector)));
             }
         });
@@ -61,26 +62,27 @@ impl Proxy {
             let _ = std::io::copy(&mut from_client, &mut to_server);
             let _ = to_server.shutdown(Shutdown::Both);
         });
-        let mut answer = [0; 64 * 1024];
+        let mut response = [0; 64 * 1024];
         loop {
-            // When the collector is killed, the client hears nothing more: the thread above holds its side open,
-            // and it waits as it would for a network that lost the route.
-            let length = (&server).read(&mut answer)?;
-            // The collector answers in one write, so this is one answer.
-            let due = self.seen.fetch_add(1, Ordering::Relaxed) % DROPPED_ANSWER == DROPPED_ANSWER - 1;
-            let drops = length > 0 && due && !self.honest.load(Ordering::Relaxed);
+            // When the collector is killed, the client receives no more data and its connection stays open, because the
+            // thread above still has it. The client waits as after a network failure.
+            let length = (&server).read(&mut response)?;
+            // The collector sends each response in one write, so this is one response.
+            let due =
+                self.responses.fetch_add(1, Ordering::Relaxed) % RESPONSES_PER_DROP == RESPONSES_PER_DROP - 1;
+            let drops = length > 0 && due && !self.is_transparent.load(Ordering::Relaxed);
             if drops {
                 self.dropped.fetch_add(1, Ordering::Relaxed);
             }
             if length == 0 || drops {
                 return client.shutdown(Shutdown::Both);
             }
-            (&*client).write_all(&answer[..length])?;
+            (&*client).write_all(&response[..length])?;
         }
     }
 }
 
-/// What the platform says of all invocations: how many, how many failed, and milliseconds billed.
+/// Totals of the platform's reports: invocations, errors, and billed milliseconds.
 fn reported(trace: &[Value]) -> [u64; 3] {
     let reports = trace.iter().filter(|line| line["type"] == "platform.report");
     reports.fold([0; 3], |[invocations, errors, billed_ms], line| {
@@ -90,14 +92,14 @@ fn reported(trace: &[Value]) -> [u64; 3] {
     })
 }
 
-/// A function that waits, long enough that all callers are served at once, each by an environment of its own.
+/// A function that waits long enough that the concurrent callers each get their own environment.
 fn steady() -> Example {
     let io = EXAMPLES.iter().find(|example| example.workload == "io").unwrap();
     Example { name: "steady", event: r#"{"requests":1,"delay_ms":30}"#, ..io.clone() }
 }
 
 #[test]
-fn nothing_is_lost_and_nothing_counted_twice() {
+fn no_invocation_is_lost_or_counted_twice() {
     let invocations: u64 = std::env::var("TAILOR_NOTHING_LOST_INVOCATIONS")
         .map_or(2_000, |text| text.parse().expect("TAILOR_NOTHING_LOST_INVOCATIONS is a number"));
     let folder = tempfile::tempdir().unwrap();
@@ -117,24 +119,25 @@ fn nothing_is_lost_and_nothing_counted_twice() {
         .send(r#"{"duplicate_telemetry":3,"reorder_telemetry":true,"unknown_telemetry":true}"#)
         .unwrap();
 
-    let answered = Arc::new(AtomicU64::new(0));
+    let completed = Arc::new(AtomicU64::new(0));
     let callers: Vec<_> = (0..ENVIRONMENTS)
         .map(|_| {
-            let (lambda, answered, event) = (deployment.lambda.clone(), Arc::clone(&answered), example.event);
+            let (lambda, completed, event) =
+                (deployment.lambda.clone(), Arc::clone(&completed), example.event);
             thread::spawn(move || {
                 for _ in 0..invocations / ENVIRONMENTS {
                     let answer = lambda.invoke("steady", event).unwrap();
                     assert_eq!(answer.function_error, None, "{}", answer.payload);
-                    answered.fetch_add(1, Ordering::Relaxed);
+                    completed.fetch_add(1, Ordering::Relaxed);
                 }
             })
         })
         .collect();
     let mut restarts = 0u64;
-    // Killed at every sixth of the way, and gone for a while each time.
+    // The collector is killed after each sixth of the invocations and restarted after 700 ms.
     while callers.iter().any(|caller| !caller.is_finished()) {
         thread::sleep(Duration::from_millis(50));
-        if answered.load(Ordering::Relaxed) * 6 > (restarts + 1) * invocations {
+        if completed.load(Ordering::Relaxed) * 6 > (restarts + 1) * invocations {
             deployment.kill_collector().unwrap();
             thread::sleep(Duration::from_millis(700));
             deployment.start_collector().unwrap();
@@ -142,7 +145,7 @@ fn nothing_is_lost_and_nothing_counted_twice() {
         }
     }
     callers.into_iter().for_each(|caller| caller.join().unwrap());
-    proxy.honest.store(true, Ordering::Relaxed);
+    proxy.is_transparent.store(true, Ordering::Relaxed);
     deployment.stop_sandbox().unwrap();
 
     let trace = deployment.trace().unwrap();
@@ -152,19 +155,20 @@ fn nothing_is_lost_and_nothing_counted_twice() {
     let function = deployment.summary().unwrap()["functions"][0].clone();
     let shown = ["invocations", "errors", "billed_ms"].map(|name| function[name].as_u64().unwrap());
     println!(
-        "{} invocations in {} environments; the collector was killed {restarts} times, {dropped} answers were dropped",
+        "{} invocations in {} environments; the collector was killed {restarts} times, {dropped} responses were dropped",
         expected[0],
         environments.len()
     );
     assert_eq!(expected[0], invocations / ENVIRONMENTS * ENVIRONMENTS);
     assert_eq!(shown, expected, "{function}");
     assert!(environments.len() as u64 >= ENVIRONMENTS * 9 / 10, "{}", environments.len());
-    assert!(restarts >= 4 && dropped > 0, "the faults were not made: {restarts}, {dropped}");
+    assert!(restarts >= 4 && dropped > 0, "too few faults: {restarts} restarts, {dropped} dropped responses");
 }
 
-/// Environments that are killed outright cannot say a last word. What they had begun is known from the one before.
+/// An environment that is killed cannot send its last batch. The earlier batches contain the number of started
+/// invocations.
 #[test]
-fn what_is_lost_with_a_killed_environment_is_reported() {
+fn invocations_lost_with_a_killed_environment_are_reported() {
     const KILLED: u64 = 5;
     const ROUNDS: u64 = 3;
     let folder = tempfile::tempdir().unwrap();
@@ -183,9 +187,9 @@ fn what_is_lost_with_a_killed_environment_is_reported() {
         });
         callers.collect()
     };
-    let until = |what: &str, holds: &dyn Fn() -> bool| {
+    let wait_until = |what: &str, condition: &dyn Fn() -> bool| {
         let deadline = Instant::now() + Duration::from_secs(30);
-        while !holds() {
+        while !condition() {
             assert!(Instant::now() < deadline, "{what}");
             thread::sleep(Duration::from_millis(50));
         }
@@ -199,17 +203,17 @@ fn what_is_lost_with_a_killed_environment_is_reported() {
         callers
             .into_iter()
             .for_each(|caller| assert_eq!(caller.join().unwrap().unwrap().function_error, None));
-        until("they can be used again", &|| count("event", "environment.freeze") >= round * KILLED);
+        wait_until("all environments are frozen", &|| count("event", "environment.freeze") >= round * KILLED);
     }
-    let _cut_off = invoke_all(r#"{"requests":1,"delay_ms":60000}"#);
+    let _interrupted = invoke_all(r#"{"requests":1,"delay_ms":60000}"#);
     let function = || deployment.summary().unwrap()["functions"][0].clone();
-    until("all before it are delivered", &|| function()["invocations"] == KILLED * ROUNDS);
-    let begun = count("type", "platform.start");
-    assert_eq!(begun, KILLED * (ROUNDS + 1));
+    wait_until("all completed invocations are delivered", &|| function()["invocations"] == KILLED * ROUNDS);
+    let started = count("type", "platform.start");
+    assert_eq!(started, KILLED * (ROUNDS + 1));
     deployment.kill_sandbox().unwrap();
 
     let function = deployment.summary().unwrap()["functions"][0].clone();
     let counted = ["invocations", "environments"].map(|name| function[name].as_u64().unwrap());
     assert_eq!(counted, [KILLED * ROUNDS, KILLED]);
-    assert_eq!(function["lost"]["unsent"], begun - KILLED * ROUNDS, "{function}");
+    assert_eq!(function["lost"]["unsent"], started - KILLED * ROUNDS, "{function}");
 }

@@ -1,6 +1,6 @@
-//! Functions whose sizes are wrong in a known way are told so.
+//! The advice for functions with a known unsuitable memory size is correct.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot continue has failed")]
 
 use std::path::Path;
 
@@ -24,8 +24,8 @@ fn deploy(folder: &Path, examples: &[Example]) -> Deployment {
     Deployment::start(&Plan::new(programs, &project, folder, examples)).unwrap()
 }
 
-/// Runs one example by itself, so that the machine's cores are its own, and returns its line of the summary.
-fn learn(example: &Example) -> Value {
+/// Runs one example alone, so that no other function competes for the CPU. Returns its entry of the summary.
+fn measure(example: &Example) -> Value {
     let folder = tempfile::tempdir().unwrap();
     let mut deployment = deploy(folder.path(), std::slice::from_ref(example));
     for _ in 0..INVOCATIONS {
@@ -44,44 +44,44 @@ fn has_reason(function: &Value, code: &str) -> bool {
     reasons.iter().any(|reason| reason.as_str().unwrap().starts_with(code))
 }
 
-/// CPU quotas and memory limits need root; without them there is nothing to be starved of.
-fn limits_are_on() -> bool {
-    let root = is_root();
-    if !root {
+/// Whether CPU quotas and memory limits are available. Otherwise the test is skipped.
+fn has_limits() -> bool {
+    let has_limits = is_root();
+    if !has_limits {
         skip("needs CPU quotas, which need root");
     }
-    root
+    has_limits
 }
 
 #[test]
-fn a_cpu_bound_function_has_its_starved_time_named() {
-    if !limits_are_on() {
+fn advice_for_a_cpu_bound_function_is_more_memory() {
+    if !has_limits() {
         return;
     }
-    let function = learn(&example("cpu"));
+    let function = measure(&example("cpu"));
     assert!(has_reason(&function, "cpu-starved"), "{}", function["advice"]["reasons"]);
     assert!(function["starved_ms"].as_u64() > function["busy_ms"].as_u64(), "{function}");
     assert!(function["advice"]["memory_mb"].as_u64() > function["memory_mb"].as_u64());
 }
 
 #[test]
-fn an_io_bound_function_is_told_to_go_down() {
-    if !limits_are_on() {
+fn advice_for_an_io_bound_function_is_less_memory() {
+    if !has_limits() {
         return;
     }
-    let function = learn(&example("io"));
+    let function = measure(&example("io"));
     assert!(function["advice"]["memory_mb"].as_u64() < function["memory_mb"].as_u64(), "{function}");
     assert!(function["advice"]["cost_change_percent"].as_f64().unwrap() < -50.0);
     assert!(function["idle_ms"].as_u64() > function["busy_ms"].as_u64());
 }
 
 #[test]
-fn a_memory_hungry_function_keeps_or_raises_its_memory() {
-    if !limits_are_on() {
+fn advice_for_a_memory_bound_function_is_not_less_memory() {
+    if !has_limits() {
         return;
     }
-    let function = learn(&example("memory"));
+    let function = measure(&example("memory"));
     assert!(function["advice"]["memory_mb"].as_u64() >= function["memory_mb"].as_u64(), "{function}");
-    // It fills 440 MB; the rest is its runtime.
+    // The handler fills 440 MB. The runtime uses the rest.
     assert!((440..=460).contains(&function["peak_memory_mb"].as_u64().unwrap()), "{function}");
 }

@@ -1,7 +1,9 @@
-//! From exec to the first `next`, the shipped extension runs at most 0.4 million instructions. Counted, not timed:
-//! the count repeats on a busy machine, and it is what a cold start under a small size's CPU pays for.
+//! Limits the start cost of the extension: at most 400,000 instructions from exec to the first `next` request.
+//!
+//! The test counts instructions because their number does not depend on the load of the machine. At a small memory size,
+//! the start time is proportional to it.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot continue has failed")]
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -11,8 +13,8 @@ use tailor_test_kit::{build, skip};
 
 const MAX_INSTRUCTIONS: u64 = 400_000;
 
-/// Answers one request as Lambda does, and tells its path.
-fn answer(stream: &TcpStream) -> String {
+/// Responds to one request as Lambda does. Returns the path.
+fn respond(stream: &TcpStream) -> String {
     let mut reader = BufReader::new(stream);
     let mut lines = reader.by_ref().lines().map(Result::unwrap);
     let request = lines.next().unwrap();
@@ -33,7 +35,7 @@ fn answer(stream: &TcpStream) -> String {
 }
 
 #[test]
-fn the_first_next_comes_after_few_instructions() {
+fn start_runs_few_instructions() {
     if Command::new("valgrind").arg("--version").output().is_err() {
         skip("needs valgrind");
         return;
@@ -54,16 +56,16 @@ fn the_first_next_comes_after_few_instructions() {
     let (stream, _) = listener.accept().unwrap();
     let mut paths = vec![];
     while paths.last().is_none_or(|path: &String| !path.ends_with("/event/next")) {
-        paths.push(answer(&stream));
+        paths.push(respond(&stream));
     }
-    // It waits for an answer that does not come. On SIGTERM valgrind says what it counted until then.
+    // The extension now waits for an event. On SIGTERM, valgrind prints the number of instructions.
     Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
     let output = child.wait_with_output().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
+    let stderr = String::from_utf8_lossy(&output.stderr);
     let counted =
-        said.lines().find_map(|line| line.split_once("Collected :")).unwrap_or_else(|| panic!("{said}"));
+        stderr.lines().find_map(|line| line.split_once("Collected :")).unwrap_or_else(|| panic!("{stderr}"));
     let instructions: u64 = counted.1.trim().parse().unwrap();
     println!("{instructions} instructions to the first next, after {paths:?}");
-    assert_eq!(paths.len(), 3, "registers, subscribes, asks: {paths:?}");
-    assert!(instructions <= MAX_INSTRUCTIONS, "{instructions} are more than {MAX_INSTRUCTIONS}");
+    assert_eq!(paths.len(), 3, "register, subscribe, next: {paths:?}");
+    assert!(instructions <= MAX_INSTRUCTIONS, "{instructions} instructions; the limit is {MAX_INSTRUCTIONS}");
 }

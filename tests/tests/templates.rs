@@ -1,6 +1,6 @@
-//! The script that attaches the layer to a function, run with an `aws` that answers from files.
+//! Tests of the script that attaches the layer to a function. A fake `aws` command reads its responses from files.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot continue has failed")]
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -16,8 +16,8 @@ const NEW: &str = "arn:aws:lambda:eu-west-1:111122223333:layer:tailor-extension-
 const OLD: &str = "arn:aws:lambda:eu-west-1:111122223333:layer:tailor-extension-arm64:7";
 const OTHER: &str = "arn:aws:lambda:eu-west-1:111122223333:layer:other";
 
-/// Answers a call with the file of its name, refuses one without; notes arguments, and the update with what others
-/// may do with its file.
+/// The fake `aws`. It prints the file named after the operation, and fails when there is no such file. It records its
+/// arguments, and the contents and the access mode of the update file.
 const AWS: &str = r#"#!/usr/bin/env bash
 echo "$*" >>calls
 for argument; do
@@ -26,7 +26,7 @@ done
 cat "answers/$2"
 "#;
 
-/// A zip like the layer's: of the extension it has the beginning of an ELF header.
+/// Writes a zip with the structure of the layer's. The extension in it is only the beginning of an ELF header.
 const ZIP: &str = "import sys, zipfile
 with zipfile.ZipFile('layer.zip', 'w') as file:
     file.writestr('extensions/tailor-extension', b'\\x7fELF' + bytes(14) + bytes([int(sys.argv[1]), 0]))
@@ -48,18 +48,20 @@ fn can_run() -> bool {
     missing.is_none()
 }
 
-/// What came of a run.
+/// Result of a run of the script.
 struct Outcome {
-    ok: bool,
-    said: String,
-    /// The operations called, in their order.
+    succeeded: bool,
+    /// Standard output and standard error.
+    log: String,
+    /// Called operations, in order.
     calls: Vec<String>,
-    /// The update that was sent.
+    /// The update request.
     sent: Option<Value>,
 }
 
-/// Attaches an arm64 layer, which may be published already, to `function`; Lambda may refuse the update.
-fn attach(function: &Value, published: bool, update_is_refused: bool) -> Outcome {
+/// Runs the script to attach an arm64 layer to `function`. `published` is whether the layer version already exists, and
+/// `update_is_rejected` whether Lambda rejects the update.
+fn attach(function: &Value, published: bool, update_is_rejected: bool) -> Outcome {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
     for name in ["answers", "bin", "tmp"] {
@@ -75,7 +77,7 @@ fn attach(function: &Value, published: bool, update_is_refused: bool) -> Outcome
         fs::write(at("answers/list-layer-versions"), format!("{NEW}\n")).unwrap();
         fs::write(at("answers/get-layer-version-by-arn"), zip.stdout).unwrap();
     }
-    if !update_is_refused {
+    if !update_is_rejected {
         fs::write(at("answers/update-function-configuration"), "shop\tInProgress\n").unwrap();
     }
 
@@ -90,16 +92,19 @@ fn attach(function: &Value, published: bool, update_is_refused: bool) -> Outcome
         .unwrap();
 
     let calls = fs::read_to_string(at("calls")).unwrap();
-    assert!(!calls.contains("secret"), "arguments, which every user sees, hold no key: {calls}");
-    let left = fs::read_dir(at("tmp")).unwrap().count();
-    assert_eq!(left, 0, "no file with secrets is left behind");
+    assert!(
+        !calls.contains("secret"),
+        "arguments are visible to every user and must not contain the key: {calls}"
+    );
+    let remaining = fs::read_dir(at("tmp")).unwrap().count();
+    assert_eq!(remaining, 0, "files with secrets are removed");
     if let Ok(mode) = fs::read_to_string(at("mode")) {
-        assert_eq!(mode.trim(), "600", "nobody else may read the update");
+        assert_eq!(mode.trim(), "600", "only the owner may read the update");
     }
-    let said = [output.stdout, output.stderr].map(|said| String::from_utf8(said).unwrap()).concat();
+    let log = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap()).concat();
     let sent = fs::read(at("sent")).ok().map(|sent| serde_json::from_slice(&sent).unwrap());
     let operation = |call: &str| call.split(' ').nth(1).unwrap().to_owned();
-    Outcome { ok: output.status.success(), said, calls: calls.lines().map(operation).collect(), sent }
+    Outcome { succeeded: output.status.success(), log, calls: calls.lines().map(operation).collect(), sent }
 }
 
 fn function(layers: &[&str], environment: &Value) -> Value {
@@ -108,8 +113,8 @@ fn function(layers: &[&str], environment: &Value) -> Value {
             "Architectures": ["arm64"], "Layers": layers, "Environment": environment })
 }
 
-/// The function without one of its fields, or with another value in it.
-fn but(mut function: Value, field: &str, value: Option<Value>) -> Value {
+/// Replaces a field of the function, or removes it when `value` is `None`.
+fn with_field(mut function: Value, field: &str, value: Option<Value>) -> Value {
     let fields = function.as_object_mut().unwrap();
     fields.remove(field);
     fields.extend(value.map(|value| (field.to_owned(), value)));
@@ -122,41 +127,41 @@ fn attaching_keeps_layers_and_variables() {
         return;
     }
     let (one, two) = (format!("{OTHER}:1"), format!("{OTHER}-tailor-extension-arm64:2"));
-    let theirs = json!({ "Variables": { "NAME": "it's \"quoted\" and ü", "TAILOR_API_KEY": "old" } });
-    let ours = json!({ "TAILOR_ENDPOINT": "https://collector", "TAILOR_API_KEY": KEY });
-    let mut all = ours.clone();
-    all["NAME"] = theirs["Variables"]["NAME"].clone();
-    let attached = function(&[&one, OLD, &two], &theirs);
+    let existing = json!({ "Variables": { "NAME": "it's \"quoted\" and ü", "TAILOR_API_KEY": "old" } });
+    let added = json!({ "TAILOR_ENDPOINT": "https://collector", "TAILOR_API_KEY": KEY });
+    let mut all = added.clone();
+    all["NAME"] = existing["Variables"]["NAME"].clone();
+    let attached = function(&[&one, OLD, &two], &existing);
     let update = |layers: &[&str], variables: &Value| {
         Some(json!({ "FunctionName": "arn:shop", "RevisionId": "as-read", "Layers": layers,
                      "Environment": { "Variables": variables } }))
     };
 
-    // An older version is replaced where it was; a name that only ends like ours is another's.
+    // An older version is replaced at its position. A layer whose name only ends with the same text is kept.
     let outcome = attach(&attached, false, false);
-    assert!(outcome.ok, "{}", outcome.said);
+    assert!(outcome.succeeded, "{}", outcome.log);
     assert!(outcome.calls.iter().any(|call| call == "publish-layer-version"));
     assert_eq!(outcome.sent, update(&[&one, NEW, &two], &all));
 
-    // What is published already is not published again.
-    let outcome = attach(&but(attached.clone(), "Layers", None), true, false);
+    // A layer version that exists is not published again.
+    let outcome = attach(&with_field(attached.clone(), "Layers", None), true, false);
     assert!(
-        outcome.ok && !outcome.calls.iter().any(|call| call == "publish-layer-version"),
+        outcome.succeeded && !outcome.calls.iter().any(|call| call == "publish-layer-version"),
         "{}",
-        outcome.said
+        outcome.log
     );
     assert_eq!(outcome.sent, update(&[NEW], &all));
 
-    // A function without variables is no function whose variables are hidden.
-    let outcome = attach(&but(attached.clone(), "Environment", None), true, false);
-    assert_eq!(outcome.sent, update(&[&one, NEW, &two], &ours), "{}", outcome.said);
+    // A function without variables is accepted; it differs from a function whose variables cannot be read.
+    let outcome = attach(&with_field(attached.clone(), "Environment", None), true, false);
+    assert_eq!(outcome.sent, update(&[&one, NEW, &two], &added), "{}", outcome.log);
 
-    // An update that Lambda refuses is no success.
-    assert!(!attach(&attached, true, true).ok);
+    // The script fails when Lambda rejects the update.
+    assert!(!attach(&attached, true, true).succeeded);
 
     // A second run changes nothing.
     let outcome = attach(&function(&[&one, NEW], &json!({ "Variables": all })), true, false);
-    assert!(outcome.ok && outcome.said.contains("already"), "{}", outcome.said);
+    assert!(outcome.succeeded && outcome.log.contains("already"), "{}", outcome.log);
     assert_eq!(
         outcome.calls,
         ["get-function-configuration", "list-layer-versions", "get-layer-version-by-arn"]
@@ -164,27 +169,27 @@ fn attaching_keeps_layers_and_variables() {
 }
 
 #[test]
-fn attaching_refuses_what_would_break_the_function() {
+fn attaching_rejects_changes_that_break_the_function() {
     if !can_run() {
         return;
     }
     let good = function(&[OLD], &json!({ "Variables": { "NAME": "value" } }));
     let hidden = json!({ "Error": { "ErrorCode": "AccessDeniedException", "Message": "may not decrypt" } });
     let five: Vec<_> = (1..=5).map(|number| json!({ "Arn": format!("{OTHER}{number}:1") })).collect();
-    let refused = [
+    let rejected = [
         ("Environment", hidden, "would be lost: may not decrypt"),
         ("Architectures", json!(["x86_64"]), "shop is x86_64, layer.zip is arm64"),
         ("PackageType", json!("Image"), "takes no layers"),
         ("Layers", json!(five), "five layers"),
     ];
-    for (field, value, why) in refused {
-        let outcome = attach(&but(good.clone(), field, Some(value)), false, false);
-        assert!(!outcome.ok && outcome.said.contains(why), "{field}: {}", outcome.said);
+    for (field, value, why) in rejected {
+        let outcome = attach(&with_field(good.clone(), field, Some(value)), false, false);
+        assert!(!outcome.succeeded && outcome.log.contains(why), "{field}: {}", outcome.log);
         assert_eq!(outcome.calls, ["get-function-configuration"], "{field}: nothing else is called");
     }
 }
 
-/// Every template that attaches the layer says where to send and with which key, and none holds a key.
+/// Every template that attaches the layer sets the endpoint and the API key.
 #[test]
 fn every_template_sets_the_same_two_variables() {
     let layer = project().unwrap().join("layer");

@@ -1,6 +1,6 @@
-//! Rules for the sources that the compiler does not check.
+//! Checks of source rules that the compiler does not enforce.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot continue has failed")]
 
 mod tidy {
     pub(crate) mod cycles;
@@ -28,27 +28,27 @@ fn rust_files(folder: &Path, found: &mut Vec<PathBuf>) {
 }
 
 #[test]
-fn every_file_says_what_it_is_and_holds_one_idea() {
+fn every_file_has_a_module_comment_and_a_limited_length() {
     let mut files = vec![];
     rust_files(&project().unwrap(), &mut files);
     assert!(files.len() > 50, "the workspace's files were not found");
     let generated = |path: &Path| path.ends_with("agent-proto/src/wire.rs");
     let is_test_module = |path: &Path| path.file_name().is_some_and(|name| name == "tests.rs");
-    let mut broken = vec![];
+    let mut violations = vec![];
     for path in files.iter().filter(|path| !generated(path)) {
         let text = fs::read_to_string(path).unwrap();
         if !text.starts_with("//!") && !is_test_module(path) {
-            broken.push(format!("{} does not begin with a module comment", path.display()));
+            violations.push(format!("{} does not begin with a module comment", path.display()));
         }
         if text.lines().count() > MAX_LINES {
-            broken.push(format!("{} has more than {MAX_LINES} lines", path.display()));
+            violations.push(format!("{} has more than {MAX_LINES} lines", path.display()));
         }
     }
-    assert!(broken.is_empty(), "{}", broken.join("\n"));
+    assert!(violations.is_empty(), "{}", violations.join("\n"));
 }
 
 #[test]
-fn crates_use_only_what_the_house_allows() {
+fn crates_have_only_allowed_dependencies() {
     let allowed: [(&str, &[&str]); 5] = [
         ("sizing", &[]),
         ("agent-proto", &["tailor-sizing"]),
@@ -59,17 +59,17 @@ fn crates_use_only_what_the_house_allows() {
     let ours = ["tailor-sizing", "agent-proto", "tailor-extension", "tailor-collector", "lambda-sandbox"];
     for (folder, allowed) in allowed {
         let manifest = fs::read_to_string(project().unwrap().join(folder).join("Cargo.toml")).unwrap();
-        let used = manifest.split("[dev-dependencies]").next().unwrap();
+        let dependencies = manifest.split("[dev-dependencies]").next().unwrap();
         for name in ours.iter().filter(|name| !allowed.contains(name)) {
-            let depends = used
+            let depends = dependencies
                 .lines()
                 .any(|line| line.starts_with(&format!("{name}.")) || line.starts_with(&format!("{name} ")));
-            assert!(!depends, "{folder} must not use {name}");
+            assert!(!depends, "{folder} must not depend on {name}");
         }
     }
 }
 
-/// A requirement whose test was renamed or removed is not tested any more.
+/// A requirement is not tested when its test was renamed or removed.
 #[test]
 fn the_specification_names_tests_that_exist() {
     let project = project().unwrap();
@@ -161,7 +161,7 @@ fn the_cycle_check_accepts_modules_without_a_cycle() {
     assert_eq!(cycles, [""; 0]);
 }
 
-/// A glossary that nobody can remember is not used.
+/// A short glossary is easier to remember.
 #[test]
 fn the_glossary_has_at_most_30_terms() {
     let glossary = fs::read_to_string(project().unwrap().join("docs/glossary.md")).unwrap();

@@ -1,4 +1,5 @@
-//! The demo: real functions in a local Lambda, measured, costed, advised, and one of them resized.
+//! The demo: runs real functions in the local sandbox, measures them and shows costs and advice. With `--apply`, the tuner
+//! resizes one of them.
 
 use std::fs;
 use std::io::{IsTerminal, Write};
@@ -19,13 +20,13 @@ use tailor_test_kit::workspace;
 
 use crate::layer;
 
-/// Functions invoked at a time. Their CPU quotas are real and so are this machine's few cores.
-const AT_A_TIME: usize = 2;
+/// Number of functions that are invoked concurrently. A small number keeps them from competing for the machine's cores.
+const CONCURRENCY: usize = 2;
 
-/// How long the collector's tuner may take to see enough and act.
+/// Time limit for the collector's tuner to collect evidence and make a change.
 const TUNE_LIMIT: Duration = Duration::from_secs(60);
 
-/// The tuner as the demo has it: in production it looks every few minutes and wants far more evidence.
+/// Tuner options of the demo. The defaults for production use a longer interval and require more evidence.
 const TUNER: &[&str] =
     &["--tuner", "apply", "--tuner-interval", "2", "--tuner-evidence", "30", "--tuner-comparison", "20"];
 
@@ -53,7 +54,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     }
     catch_interrupts()?;
     let folder = workspace::target_folder()?.join("demo");
-    let _lock = alone(&folder)?;
+    let _lock = lock(&folder)?;
     check_port(options.port)?;
     eprintln!("building (the first time takes a few minutes)");
     let mut programs = build::programs()?;
@@ -83,7 +84,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     deployment.stop_sandbox()?;
 
     let json = options.json.as_ref().map(|path| (path, deployment.summary()));
-    // What ends at once has no page to point to.
+    // With `--once` the server stops before the output, so the output must not refer to the web page.
     let table = if options.once {
         deployment.tailor_offline(&["summary"])?
     } else {
@@ -105,7 +106,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Set by Ctrl-C and SIGTERM. Whatever is under way ends soon after, and the servers with it.
+/// Set by Ctrl-C and SIGTERM. The demo then returns as soon as possible, which stops the servers.
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
 fn catch_interrupts() -> Result<()> {
@@ -117,23 +118,23 @@ fn check_interrupt() -> Result<()> {
     Ok(())
 }
 
-/// Keeps a second demo from emptying the folder of a running one, for as long as the file is open.
-fn alone(folder: &Path) -> Result<fs::File> {
+/// Locks the demo folder until the returned file is closed, because a second demo would delete the files of the first.
+fn lock(folder: &Path) -> Result<fs::File> {
     let path = folder.with_extension("lock");
     fs::create_dir_all(folder.parent().unwrap_or(folder))?;
     let lock = fs::File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
-    ensure!(lock.try_lock().is_ok(), "another demo is running: end it first");
+    ensure!(lock.try_lock().is_ok(), "another demo is running; stop it first");
     Ok(lock)
 }
 
-/// Finds out before the build, not after, that the port is taken.
+/// Checks the port before the build, which takes minutes.
 fn check_port(port: u16) -> Result<()> {
     std::net::TcpListener::bind(("127.0.0.1", port))
         .map(drop)
-        .with_context(|| format!("port {port} is taken: choose another with --port"))
+        .with_context(|| format!("port {port} is in use; select another with --port"))
 }
 
-/// Finds out before ten minutes of work, not after, that a path is wrong.
+/// Checks the output path before the demo, which takes minutes.
 fn check_writable(path: &Path) -> Result<()> {
     fs::File::options()
         .create(true)
@@ -143,7 +144,7 @@ fn check_writable(path: &Path) -> Result<()> {
         .with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// The examples whose languages are here; the others are named.
+/// The examples whose languages are installed. Prints the names of the others.
 fn examples_for_this_machine() -> Vec<Example> {
     let mut examples = vec![];
     for example in &EXAMPLES {
@@ -155,14 +156,14 @@ fn examples_for_this_machine() -> Vec<Example> {
     examples
 }
 
-/// Invokes every example as often as it asks for, a few functions at a time.
+/// Invokes every example [`Example::invocations`] times, [`CONCURRENCY`] functions at a time.
 fn invoke_all(lambda: &LambdaClient, examples: &[Example]) -> Result<()> {
     let total: u32 = examples.iter().map(|example| example.invocations).sum();
     let next = AtomicUsize::new(0);
     let (progress, steps) = mpsc::channel();
     let (next, started) = (&next, Instant::now());
     thread::scope(|scope| {
-        for _ in 0..AT_A_TIME {
+        for _ in 0..CONCURRENCY {
             let progress = progress.clone();
             scope.spawn(move || {
                 while let Some(example) = examples.get(next.fetch_add(1, Ordering::Relaxed)) {
@@ -205,7 +206,7 @@ fn invoke(lambda: &LambdaClient, example: &Example) -> Result<()> {
     Ok(())
 }
 
-/// One line that moves on a terminal; every fiftieth step elsewhere.
+/// Shows progress: on a terminal as one line that is updated, otherwise as a line for every 50 invocations.
 fn show_progress(name: &str, done: u32, total: u32) {
     if std::io::stderr().is_terminal() {
         eprint!("\r\x1b[2Kinvoking {done}/{total}  {name}");

@@ -1,4 +1,4 @@
-//! `cargo xtask test`: builds what the tests start, and runs them.
+//! `cargo xtask test`: builds the programs that the tests start, and runs the tests.
 
 use std::process::ExitCode;
 
@@ -19,7 +19,7 @@ pub(crate) struct Options {
     arguments: Vec<String>,
 }
 
-/// Builds what the end-to-end tests start, reports what this machine cannot test, and runs the tests.
+/// Builds the programs of the end-to-end tests, lists what cannot be tested on this machine, and runs the tests.
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     build::programs()?;
     unavailable().iter().for_each(|what| println!("skipped: {what}"));

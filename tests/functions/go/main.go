@@ -1,6 +1,6 @@
-// A handler and the least of a runtime: fetches each event from the Runtime API and posts the answer.
+// A handler and a minimal runtime, which fetches each event from the Runtime API and posts the response.
 //
-// WORKLOAD says what the work is; by default it is CPU on several goroutines at once.
+// WORKLOAD selects the work; the default is CPU work on four goroutines.
 package main
 
 import (
@@ -16,7 +16,7 @@ import (
 
 const rounds = 60
 
-// hash is one goroutine's share of the work.
+// hash is the work of one goroutine.
 func hash() [32]byte {
 	block := make([]byte, 64*1024)
 	var sum [32]byte
@@ -27,23 +27,23 @@ func hash() [32]byte {
 	return sum
 }
 
-// parallel hashes on so many goroutines at once.
+// parallel runs hash on this number of goroutines.
 func parallel(workers int) [32]byte {
-	var wait sync.WaitGroup
+	var group sync.WaitGroup
 	sums := make([][32]byte, workers)
 	for worker := range workers {
-		wait.Add(1)
+		group.Add(1)
 		go func() {
-			defer wait.Done()
+			defer group.Done()
 			sums[worker] = hash()
 		}()
 	}
-	wait.Wait()
+	group.Wait()
 	return sums[0]
 }
 
-// waiting asks a server that answers late.
-func waiting() error {
+// wait sends a request to a server that delays its response by 40 ms.
+func wait() error {
 	answer, err := http.Get("http://" + os.Getenv("SERVER") + "/40")
 	if err != nil {
 		return err
@@ -59,8 +59,8 @@ func handle(workload string) string {
 	case "single":
 		sum = parallel(1)
 	case "mixed":
-		if err := waiting(); err != nil {
-			log.Fatal("the server does not answer: ", err)
+		if err := wait(); err != nil {
+			log.Fatal("the request to the server failed: ", err)
 		}
 		sum = parallel(2)
 	default:
@@ -75,14 +75,14 @@ func main() {
 	for {
 		next, err := http.Get(api + "next")
 		if err != nil {
-			log.Fatal("the runtime API does not answer: ", err)
+			log.Fatal("fetching the next event failed: ", err)
 		}
 		io.Copy(io.Discard, next.Body)
 		next.Body.Close()
 		id := next.Header.Get("Lambda-Runtime-Aws-Request-Id")
 		answer, err := http.Post(api+id+"/response", "application/json", bytes.NewBufferString(handle(workload)))
 		if err != nil {
-			log.Fatal("the runtime API takes no answer: ", err)
+			log.Fatal("posting the response failed: ", err)
 		}
 		answer.Body.Close()
 	}

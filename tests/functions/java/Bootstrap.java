@@ -9,9 +9,9 @@ import java.util.List;
 import java.util.stream.LongStream;
 
 /**
- * A handler and the least of a runtime: fetches each event from the Runtime API and posts the answer.
+ * A handler and a minimal runtime, which fetches each event from the Runtime API and posts the response.
  *
- * <p>WORKLOAD says what the work is; by default it is CPU and garbage.
+ * <p>WORKLOAD selects the work; the default is string processing that produces garbage.
  */
 public final class Bootstrap {
   private static final HttpClient CLIENT =
@@ -27,7 +27,7 @@ public final class Bootstrap {
     };
   }
 
-  /** Builds, sorts and joins strings: CPU and garbage. */
+  /** Creates, sorts and joins strings, which uses CPU and produces garbage. */
   private static int garbage() {
     List<String> names = new ArrayList<>();
     for (int i = 0; i < 40_000; i++) {
@@ -37,7 +37,7 @@ public final class Bootstrap {
     return String.join(",", names).length();
   }
 
-  /** One thread's arithmetic. */
+  /** Arithmetic on one thread. */
   private static long compute(int rounds) {
     long state = 1;
     for (int i = 0; i < rounds; i++) {
@@ -46,7 +46,7 @@ public final class Bootstrap {
     return state;
   }
 
-  /** The same on the common pool's threads. */
+  /** Arithmetic on the threads of the common pool. */
   private static long parallel() {
     return LongStream.range(0, 4).parallel().map(part -> compute(5_000_000)).sum();
   }

@@ -1,6 +1,6 @@
-// A handler and the least of a runtime: fetches each event from the Runtime API and posts the answer.
+// A handler and a minimal runtime, which fetches each event from the Runtime API and posts the response.
 //
-// WORKLOAD says what the work is; by default it is waiting.
+// WORKLOAD selects the work; the default is `wait`.
 'use strict';
 const http = require('node:http');
 const zlib = require('node:zlib');
@@ -26,25 +26,25 @@ function request(url, method = 'GET', body = undefined) {
 const ask = (delayMs) => request(`http://${process.env.SERVER}/${delayMs}`);
 
 const workloads = {
-  // Three requests at once, and a little JSON.
+  // Three concurrent requests, then JSON serialization.
   async wait(event) {
     const answers = await Promise.all([1, 2, 3].map(() => ask(event.delay_ms ?? 60)));
     const rows = Array.from({ length: event.items ?? 2000 }, (_, id) => ({ id, name: `item-${id}` }));
     return { answers: answers.length, bytes: JSON.stringify(rows).length };
   },
-  // One thread's arithmetic.
+  // Arithmetic on one thread.
   async compute(event) {
     let state = 1;
     for (let i = 0; i < (event.rounds ?? 8e6); i += 1) state = (Math.imul(state, 1103515245) + 12345) & 0x7fffffff;
     return { state };
   },
-  // Compression on the pool's threads, at once.
+  // Concurrent compression on libuv's thread pool.
   async pool(event) {
     const block = Buffer.alloc(event.bytes ?? 1 << 19, 'lambda');
     const packed = await Promise.all([1, 2, 3, 4].map(() => promisify(zlib.gzip)(block)));
     return { bytes: packed[0].length };
   },
-  // Short bursts between requests that are answered at once.
+  // Short CPU bursts between requests with a delay of 1 ms.
   async chat(event) {
     let bytes = 0;
     for (let i = 0; i < (event.requests ?? 25); i += 1) {
@@ -52,7 +52,7 @@ const workloads = {
     }
     return { bytes };
   },
-  // Objects, and the garbage collector after them.
+  // Allocation of many objects, and garbage collection.
   async allocate(event) {
     const rows = Array.from({ length: event.items ?? 150000 }, (_, id) => ({ id, name: `row-${id}` }));
     return { names: new Set(rows.map((row) => row.name)).size };

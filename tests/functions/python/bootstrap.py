@@ -1,6 +1,6 @@
-"""A handler and the least of a runtime: fetches each event from the Runtime API and posts the answer.
+"""A handler and a minimal runtime, which fetches each event from the Runtime API and posts the response.
 
-WORKLOAD says what the work is; by default it is mixed.
+WORKLOAD selects the work; the default is `mixed`.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ def fetch(delay_ms):
 
 
 def mixed(event):
-    """Waits, parses, sorts and serialises."""
+    """Waits for a response, then sorts, serialises and parses numbers."""
     fetch(event.get("delay_ms", 30))
     numbers = [random.random() for _ in range(event.get("items", 20_000))]
     text = json.dumps(sorted(numbers))
@@ -28,7 +28,7 @@ def mixed(event):
 
 
 def compute(event):
-    """Interpreted arithmetic on one thread."""
+    """Arithmetic in the interpreter on one thread."""
     state = 1
     for _ in range(event.get("rounds", 300_000)):
         state = (state * 1_103_515_245 + 12_345) % 2_147_483_648
@@ -36,18 +36,18 @@ def compute(event):
 
 
 def digest(event):
-    """Native code, the interpreter waiting for it."""
+    """Hashing in native code."""
     block = bytes(1 << 20)
     return {"digest": [hashlib.sha256(block).hexdigest() for _ in range(event.get("blocks", 40))][-1]}
 
 
 def chat(event):
-    """Many short bursts between requests that are answered at once."""
+    """Many short CPU bursts between requests with a delay of 1 ms."""
     return {"bytes": sum(len(json.dumps(list(fetch(1)))) for _ in range(event.get("requests", 25)))}
 
 
 def allocate(event):
-    """Objects by the hundred thousand, and the garbage collector after them."""
+    """Allocation of many objects, and garbage collection."""
     rows = [{"id": i, "name": f"row-{i}"} for i in range(event.get("items", 60_000))]
     return {"items": len({row["name"] for row in rows})}
 
@@ -66,7 +66,7 @@ def main():
         path = f"/2018-06-01/runtime/invocation/{request_id}"
         try:
             body, path = handler(event), f"{path}/response"
-        except Exception as error:  # what a handler raises is the invocation's error, not the runtime's
+        except Exception as error:  # an exception of the handler is reported as the invocation's error
             body, path = {"errorMessage": str(error), "errorType": type(error).__name__}, f"{path}/error"
         api.request("POST", path, json.dumps(body), {"Content-Type": "application/json"})
         api.getresponse().read()

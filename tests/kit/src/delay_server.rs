@@ -1,16 +1,17 @@
-//! A server that answers late: what an I/O-bound function waits for.
+//! An HTTP server that delays each response. The I/O-bound example functions send requests to it.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::thread;
 use std::time::Duration;
 
-/// Longest delay that is served, so that a wrong path cannot hang a function until its timeout.
+/// Longest delay, milliseconds. It limits the effect of a wrong path, which could otherwise block a function until
+/// its timeout.
 const LONGEST_DELAY_MS: u64 = 10_000;
 
-/// Starts the server on a free port of the loopback address; it lives as long as the process.
+/// Starts the server on a free port of the loopback address. It runs until the process ends.
 ///
-/// `GET /N` is answered after N milliseconds with a kilobyte.
+/// The response to `GET /N` is sent after N milliseconds and has a body of 1,024 bytes.
 ///
 /// # Errors
 /// When no port can be bound.
@@ -19,14 +20,14 @@ pub fn start() -> std::io::Result<SocketAddr> {
     let address = listener.local_addr()?;
     thread::spawn(move || {
         for stream in listener.incoming().flatten() {
-            // A failed exchange is the client's to notice.
-            thread::spawn(move || drop(answer_all(&stream)));
+            // The client reports a failed request.
+            thread::spawn(move || drop(serve(&stream)));
         }
     });
     Ok(address)
 }
 
-fn answer_all(mut stream: &TcpStream) -> std::io::Result<()> {
+fn serve(mut stream: &TcpStream) -> std::io::Result<()> {
     let mut reader = BufReader::new(stream);
     loop {
         let mut line = String::new();
@@ -45,9 +46,9 @@ fn answer_all(mut stream: &TcpStream) -> std::io::Result<()> {
         }
         thread::sleep(Duration::from_millis(delay_ms));
         let body = "x".repeat(1_024);
-        let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len());
-        // In one write: in several, the second would wait for the first to be acknowledged, for 40 ms.
-        stream.write_all(answer.as_bytes())?;
+        let response = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+        // One write: a second write would wait up to 40 ms for the TCP acknowledgement of the first (Nagle's algorithm).
+        stream.write_all(response.as_bytes())?;
         if close {
             return Ok(());
         }

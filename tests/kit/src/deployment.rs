@@ -104,7 +104,7 @@ impl Deployment {
     /// When a function cannot be assembled or a server does not start.
     pub fn start(plan: &Plan<'_>) -> Result<Self> {
         let folder = plan.folder.to_owned();
-        fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
         write_secret(&folder.join("api-key"), API_KEY)?;
         let collector_arguments: Vec<_> = plan.collector_arguments.iter().map(ToString::to_string).collect();
         // The collector's tuner needs the sandbox's address and the functions need the collector's. So the
@@ -173,7 +173,7 @@ impl Deployment {
     /// Kills the sandbox, and with it every environment, with SIGKILL.
     ///
     /// # Errors
-    /// When it cannot be waited for.
+    /// When waiting for its exit fails.
     pub fn kill_sandbox(&mut self) -> Result<()> {
         self.sandbox.kill()
     }
@@ -181,7 +181,7 @@ impl Deployment {
     /// Kills the collector with SIGKILL.
     ///
     /// # Errors
-    /// When it cannot be waited for.
+    /// When waiting for its exit fails.
     pub fn kill_collector(&mut self) -> Result<()> {
         self.collector.kill()
     }
@@ -211,8 +211,8 @@ impl Deployment {
         Ok(())
     }
 
-    /// The warnings in the sandbox's log, for example that CPU quotas are not available. Without quotas, advice does
-    /// not hold for Lambda.
+    /// The warnings in the sandbox's log, for example that CPU quotas are not available. Without quotas, the advice is
+    /// not valid for Lambda.
     #[must_use]
     pub fn sandbox_warnings(&self) -> Vec<String> {
         let log = self.sandbox.log_tail();

@@ -1,5 +1,5 @@
-//! The example functions, assembled as the sandbox wants them: a folder each, with a `bootstrap` and a
-//! `function.toml`.
+//! The example functions, in the layout that the sandbox requires: one folder for each function, with a `bootstrap`
+//! and a `function.toml`.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,10 +9,10 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-/// A language an example is written in.
+/// The language of an example function.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Language {
-    /// Always there: it is what the project is built with.
+    /// Always available, because the project is built with it.
     Rust,
     /// `python3`.
     Python,
@@ -25,7 +25,7 @@ pub enum Language {
 }
 
 impl Language {
-    /// Its name.
+    /// Name for messages.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -37,13 +37,13 @@ impl Language {
         }
     }
 
-    /// Lambda's name of the runtime, with the version that this machine has.
+    /// Lambda's identifier of the runtime, with the version that is installed on this machine.
     ///
     /// # Errors
-    /// When the language does not tell its version.
+    /// When the version cannot be determined.
     pub fn runtime(self) -> Result<String> {
         Ok(match self {
-            // What Lambda has for them, too: a program of one's own.
+            // Lambda has no managed runtime for compiled programs; they use the OS-only runtime.
             Self::Rust | Self::Go => "provided.al2023".to_owned(),
             Self::Python => {
                 let program = "import sys; print('%d.%d' % sys.version_info[:2])";
@@ -58,13 +58,13 @@ impl Language {
                 let version = properties
                     .lines()
                     .find_map(|line| line.trim().strip_prefix("java.specification.version = "))
-                    .context("java does not tell its version")?;
+                    .context("java did not print its version")?;
                 format!("java{version}")
             }
         })
     }
 
-    /// The first command this machine lacks for it; `None` when all are there.
+    /// The first required command that is not installed; `None` when all are installed.
     #[must_use]
     pub fn missing_command(self) -> Option<&'static str> {
         let commands: &[(&str, &str)] = match self {
@@ -86,21 +86,21 @@ impl Language {
 pub struct Example {
     /// Function name.
     pub name: &'static str,
-    /// What it is written in.
+    /// Implementation language.
     pub language: Language,
     /// Memory size, MB.
     pub memory_mb: u32,
-    /// `WORKLOAD` of the Rust handler; unused by the others, which have one each.
+    /// `WORKLOAD` of the function. When empty, the handler runs its default workload.
     pub workload: &'static str,
-    /// What the demo sends it.
+    /// Event that the demo sends, JSON.
     pub event: &'static str,
-    /// Invocations that teach enough about it in a short time.
+    /// Number of invocations in the demo: enough for advice, within a short time.
     pub invocations: u32,
-    /// Whether it carries the tag that lets the tuner change it.
+    /// Whether the function has the tag that allows the tuner to change it.
     pub tunable: bool,
 }
 
-/// The demo's functions. Their sizes are wrong on purpose, each in its own way.
+/// The demo's functions. Each has an unsuitable memory size on purpose, for a different reason.
 pub const EXAMPLES: [Example; 8] = [
     Example {
         name: "cpu-bound-rust",
@@ -176,27 +176,27 @@ pub const EXAMPLES: [Example; 8] = [
     },
 ];
 
-/// Everything that assembling needs to know.
+/// Inputs for creating the function folders.
 #[derive(Debug)]
 pub struct Assembly<'a> {
-    /// The project's folder.
+    /// The root folder of the workspace.
     pub project: &'a Path,
-    /// Where the function folders go.
+    /// The folder in which the function folders are created.
     pub output: &'a Path,
     /// The built Rust handler.
     pub rust_handler: &'a Path,
-    /// Variables every function gets.
+    /// Environment variables of every function.
     pub environment: BTreeMap<&'static str, String>,
 }
 
 impl Assembly<'_> {
-    /// Makes the folder of `example` and returns it.
+    /// Creates the folder of `example` and returns its path.
     ///
     /// # Errors
     /// When a file cannot be written or the language's compiler fails.
     pub fn assemble(&self, example: &Example) -> Result<PathBuf> {
         let folder = self.output.join(example.name);
-        fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
         let sources = self.project.join("tests/functions");
         match example.language {
             Language::Rust => copy(self.rust_handler, &folder.join("bootstrap"))?,
@@ -211,7 +211,7 @@ impl Assembly<'_> {
             Language::Java => {
                 let source = sources.join("java/Bootstrap.java");
                 run(Command::new("javac").arg("-d").arg(&folder).arg(source))?;
-                // What the managed Java runtime does too: the serial collector, the first compiler only.
+                // The managed Java runtime uses the same options: the serial garbage collector and only the C1 compiler.
                 script(
                     &folder,
                     "exec java -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -Xmx256m -cp \"$LAMBDA_TASK_ROOT\" Bootstrap",
@@ -219,7 +219,7 @@ impl Assembly<'_> {
             }
             Language::Go => {
                 let mut build = Command::new("go");
-                // The version control stamp fails where the checkout belongs to somebody else, as in containers.
+                // The version control stamp fails when another user owns the checkout, as in containers.
                 build.args(["build", "-buildvcs=false"]).arg("-o").arg(folder.join("bootstrap")).arg(".");
                 run(build.current_dir(sources.join("go")).env("CGO_ENABLED", "0"))?;
             }
@@ -235,7 +235,7 @@ impl Assembly<'_> {
         environment.insert("WORKLOAD".into(), example.workload.into());
         let mut settings = toml::Table::new();
         settings.insert("runtime".into(), example.language.runtime()?.into());
-        // Every example brings the least of a runtime, so none needs a runtime interface client.
+        // Every example calls the Runtime API itself, so none needs a runtime interface client.
         settings.insert("bootstrap".into(), "bootstrap".into());
         settings.insert("handler".into(), "bootstrap".into());
         settings.insert("memory_mb".into(), i64::from(example.memory_mb).into());
@@ -249,7 +249,7 @@ impl Assembly<'_> {
     }
 }
 
-/// A `bootstrap` that is a shell script.
+/// Writes a `bootstrap` that is a shell script.
 fn script(folder: &Path, command: &str) -> Result<()> {
     let path = folder.join("bootstrap");
     fs::write(&path, format!("#!/bin/sh\n{command}\n"))?;
@@ -257,18 +257,18 @@ fn script(folder: &Path, command: &str) -> Result<()> {
 }
 
 fn copy(from: &Path, to: &Path) -> Result<()> {
-    // Writing over a program that still runs is refused; a new file is not.
+    // The kernel refuses writes to a program that is running, but a new file can be created.
     let _ = fs::remove_file(to);
     fs::copy(from, to).with_context(|| format!("cannot copy {} to {}", from.display(), to.display()))?;
     Ok(())
 }
 
-/// Runs a command and returns what it printed, its errors included: Java tells its version there.
+/// Runs a command and returns its standard output and standard error. Java prints its version to standard error.
 fn run(command: &mut Command) -> Result<String> {
     let output = command.output().with_context(|| format!("cannot start {:?}", command.get_program()))?;
-    let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
     if !output.status.success() {
-        bail!("{command:?} failed: {}", said(&output.stderr));
+        bail!("{command:?} failed: {}", text(&output.stderr));
     }
-    Ok([said(&output.stdout), said(&output.stderr)].join("\n").trim().to_owned())
+    Ok([text(&output.stdout), text(&output.stderr)].join("\n").trim().to_owned())
 }

@@ -1,4 +1,4 @@
-//! Calls of the Lambda API, as any client makes them.
+//! A client of the Lambda API.
 
 use std::time::Duration;
 
@@ -12,12 +12,12 @@ pub struct LambdaClient {
     agent: ureq::Agent,
 }
 
-/// What an invocation answered.
+/// Response to an invocation.
 #[derive(Debug, Clone, PartialEq)]
 pub struct InvokeResponse {
     /// The payload.
     pub payload: Value,
-    /// `X-Amz-Function-Error`: set when the function failed.
+    /// Value of the header `X-Amz-Function-Error`; set when the function failed.
     pub function_error: Option<String>,
 }
 
@@ -29,10 +29,10 @@ impl LambdaClient {
         Self { base: format!("http://{address}/2015-03-31/functions"), agent: config.into() }
     }
 
-    /// Invokes `function` and waits for its answer.
+    /// Invokes `function` and waits for the response.
     ///
     /// # Errors
-    /// When the API cannot be reached or refuses; a function that fails is an [`InvokeResponse`].
+    /// When the API cannot be reached or rejects the request. An error of the function is in the [`InvokeResponse`].
     pub fn invoke(&self, function: &str, event: &str) -> Result<InvokeResponse> {
         let mut response = self
             .agent
@@ -41,7 +41,7 @@ impl LambdaClient {
             .with_context(|| format!("cannot invoke {function}"))?;
         let body = response.body_mut().read_to_string()?;
         if !response.status().is_success() {
-            bail!("invoking {function} is refused: {} {body}", response.status());
+            bail!("the request to invoke {function} was rejected: {} {body}", response.status());
         }
         let function_error = response
             .headers()
@@ -57,20 +57,23 @@ impl LambdaClient {
     /// The function's configuration.
     ///
     /// # Errors
-    /// When the API cannot be reached or refuses.
+    /// When the API cannot be reached or rejects the request.
     pub fn configuration(&self, function: &str) -> Result<Value> {
         let mut response = self.agent.get(format!("{}/{function}/configuration", self.base)).call()?;
         let body = response.body_mut().read_to_string()?;
         if !response.status().is_success() {
-            bail!("reading the configuration of {function} is refused: {} {body}", response.status());
+            bail!(
+                "the request for the configuration of {function} was rejected: {} {body}",
+                response.status()
+            );
         }
         Ok(serde_json::from_str(&body)?)
     }
 
-    /// Gives the function another memory size and waits until it is in force.
+    /// Changes the function's memory size and waits until the update is complete.
     ///
     /// # Errors
-    /// When the API cannot be reached or refuses, or the update fails or takes longer than half a minute.
+    /// When the API cannot be reached or rejects the request, or when the update fails or takes longer than 30 seconds.
     pub fn resize(&self, function: &str, memory_mb: u32) -> Result<()> {
         let mut response = self
             .agent
@@ -78,7 +81,10 @@ impl LambdaClient {
             .send(format!(r#"{{"MemorySize":{memory_mb}}}"#))?;
         if !response.status().is_success() {
             let body = response.body_mut().read_to_string()?;
-            bail!("resizing {function} to {memory_mb} MB is refused: {} {body}", response.status());
+            bail!(
+                "the request to resize {function} to {memory_mb} MB was rejected: {} {body}",
+                response.status()
+            );
         }
         for _ in 0..300 {
             match self.configuration(function)?["LastUpdateStatus"].as_str() {
@@ -87,6 +93,6 @@ impl LambdaClient {
                 other => bail!("resizing {function} to {memory_mb} MB failed: {other:?}"),
             }
         }
-        bail!("resizing {function} to {memory_mb} MB takes longer than half a minute")
+        bail!("resizing {function} to {memory_mb} MB takes longer than 30 seconds")
     }
 }

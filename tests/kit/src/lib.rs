@@ -1,7 +1,7 @@
 //! Starts the real programs, example functions and fakes for the tests, the demo and the benchmarks.
 //!
 //! - [`deployment`]: a collector and a sandbox with the layer attached to example functions.
-//! - [`fake`]: an in-process Lambda platform and collectors, for what concerns the extension alone.
+//! - [`fake`]: an in-process Lambda platform and collectors, for tests of the extension alone.
 //! - [`build`] and [`release`]: cargo builds of the programs.
 
 pub mod build;

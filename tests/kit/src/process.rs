@@ -1,4 +1,4 @@
-//! A server as a child process: started, awaited, and ended with the test or the demo, however that ends.
+//! A server that runs as a child process. It is stopped when its value is dropped, also when a test fails.
 
 use std::fs::File;
 use std::net::{SocketAddr, TcpListener};
@@ -9,27 +9,27 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-/// Whether this process is root: the sandbox's CPU quotas and memory limits need it.
+/// Whether this process runs as root. The sandbox's CPU quotas and memory limits require root.
 #[must_use]
 pub fn is_root() -> bool {
     Command::new("id").arg("-u").output().is_ok_and(|output| output.stdout.trim_ascii() == b"0")
 }
 
-/// A loopback address whose port was free a moment ago, for a server that must be told one.
+/// A loopback address with a port that was free at the time of the call, for a server that needs a fixed port.
 ///
 /// # Errors
-/// When the system has no port to give.
+/// When no port can be bound.
 pub fn free_address() -> std::io::Result<SocketAddr> {
     TcpListener::bind(("127.0.0.1", 0))?.local_addr()
 }
 
-/// How long a server may take to say that it is ready.
+/// Time limit for a server to become ready.
 const START_LIMIT: Duration = Duration::from_secs(30);
 
-/// How long a dropped server may take to end by itself.
+/// Time limit for a dropped server to stop before it is killed.
 const DROP_LIMIT: Duration = Duration::from_secs(10);
 
-/// A running server. Dropping it ends it.
+/// A running server. Dropping it stops the process.
 #[derive(Debug)]
 pub struct Server {
     child: Child,
@@ -37,10 +37,12 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts `command` with its output and log going to `log`, and waits until `ready` finds it so.
+    /// Starts `command` with its standard output and standard error in the file `log`, and waits until `ready` returns
+    /// true.
     ///
     /// # Errors
-    /// When it cannot be started, ends, or is not ready within half a minute; with the end of its log.
+    /// When the process cannot be started, exits, or is not ready within 30 seconds. The error contains the end of
+    /// its log.
     pub fn start(command: &mut Command, log: &Path, ready: impl Fn() -> bool) -> Result<Self> {
         let program = command.get_program().to_string_lossy().into_owned();
         let file = File::create(log).with_context(|| format!("cannot write {}", log.display()))?;
@@ -53,8 +55,8 @@ impl Server {
         let mut server = Self { child, log: log.to_owned() };
         let deadline = Instant::now() + START_LIMIT;
         while !ready() {
-            let ended = server.child.try_wait()?.is_some();
-            if ended || Instant::now() > deadline {
+            let exited = server.child.try_wait()?.is_some();
+            if exited || Instant::now() > deadline {
                 bail!("{program} did not start:\n{}", server.log_tail());
             }
             thread::sleep(Duration::from_millis(20));
@@ -62,10 +64,10 @@ impl Server {
         Ok(server)
     }
 
-    /// Asks it to end as an operator would (SIGTERM) and waits for it.
+    /// Sends SIGTERM and waits for the exit of the process.
     ///
     /// # Errors
-    /// When it does not end in time.
+    /// When the process does not exit within `limit`.
     pub fn stop(&mut self, limit: Duration) -> Result<ExitStatus> {
         let pid = self.child.id().to_string();
         Command::new("kill").args(["-TERM", &pid]).status().context("cannot run kill")?;
@@ -75,23 +77,23 @@ impl Server {
                 return Ok(status);
             }
             if Instant::now() > deadline {
-                bail!("process {pid} did not end within {limit:?}:\n{}", self.log_tail());
+                bail!("process {pid} did not exit within {limit:?}:\n{}", self.log_tail());
             }
             thread::sleep(Duration::from_millis(20));
         }
     }
 
-    /// Ends it as a crash would (SIGKILL).
+    /// Kills the process with SIGKILL, which has the effect of a crash.
     ///
     /// # Errors
-    /// When it cannot be waited for.
+    /// When waiting for its exit fails.
     pub fn kill(&mut self) -> Result<()> {
         self.child.kill()?;
         self.child.wait()?;
         Ok(())
     }
 
-    /// The last lines of its log.
+    /// The last 30 lines of its log.
     #[must_use]
     pub fn log_tail(&self) -> String {
         let log = std::fs::read_to_string(&self.log).unwrap_or_default();
@@ -101,7 +103,7 @@ impl Server {
 }
 
 impl Drop for Server {
-    /// Lets it clean up after itself, but not for ever.
+    /// Stops the process with SIGTERM so that it can clean up, and kills it after [`DROP_LIMIT`].
     fn drop(&mut self) {
         if !matches!(self.child.try_wait(), Ok(Some(_))) && self.stop(DROP_LIMIT).is_err() {
             let _ = self.child.kill();

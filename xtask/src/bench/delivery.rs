@@ -1,4 +1,4 @@
-//! What the first delivery over HTTPS costs the extension, handshake included, with and without the CPU quota of a
+//! Cost of the extension's first delivery over HTTPS, including the TLS handshake, with and without the CPU quota of a
 //! small function.
 
 use std::collections::BTreeMap;
@@ -18,23 +18,24 @@ use tailor_test_kit::fake::{Certificate, FakeCollector, FakePlatform};
 
 use super::start::enter;
 
-/// First deliveries of each kind.
+/// Number of measured deliveries, with and without the quota each.
 const DELIVERIES: u32 = 30;
 
-/// Longer than the quota's period, so that a delivery begins with a fresh one, as an invocation mostly does.
+/// Pause before a delivery. It is longer than the quota's period, so that the delivery starts with an unused quota, as
+/// most invocations do.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// How long a delivery may take before it counts as failed.
+/// Time limit for a delivery.
 const DELIVERY_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// CPU time and time waited for a CPU, throttled time included: microseconds.
+/// CPU time, and time spent waiting for a CPU including throttled time, microseconds.
 #[derive(Debug, Clone, Copy, Default)]
 struct Scheduled {
     cpu_us: u64,
     wait_us: u64,
 }
 
-/// Of the one thread that the extension is.
+/// Scheduler statistics of the extension, which has one thread.
 fn scheduled(pid: u32) -> Scheduled {
     let text = fs::read_to_string(format!("/proc/{pid}/schedstat")).unwrap_or_default();
     let mut fields = text.split_whitespace().map(|field| field.parse::<u64>().unwrap_or_default() / 1_000);
@@ -42,20 +43,21 @@ fn scheduled(pid: u32) -> Scheduled {
     Scheduled { cpu_us: next(), wait_us: next() }
 }
 
-/// One kind's figures, microseconds.
+/// Measured values with one quota, microseconds.
 #[derive(Debug, Default)]
-struct Figures {
+struct Samples {
     cpu: Vec<u64>,
     wait: Vec<u64>,
     wall: Vec<u64>,
 }
 
-/// Measures and prints; as JSON, too. `small` is a group with the quota of 128 MB, where there are quotas.
+/// Measures, prints the results and returns them as JSON. `small` is a control group with the CPU quota of 128 MB; `None`
+/// when CPU quotas are not available.
 pub(super) fn run(extension: &Path, small: Option<&Group>) -> Result<Value> {
     let folder = std::env::temp_dir().join(format!("tailor-bench-{}", std::process::id()));
-    fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-    let certificate = Certificate::make(&folder);
-    let figures = certificate.and_then(|certificate| match certificate {
+    fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    let certificate = Certificate::create(&folder);
+    let samples = certificate.and_then(|certificate| match certificate {
         Some(certificate) => measure(extension, small, &certificate),
         None => {
             println!("skipped: the first delivery over HTTPS (needs openssl)");
@@ -64,13 +66,13 @@ pub(super) fn run(extension: &Path, small: Option<&Group>) -> Result<Value> {
     });
     let _ = fs::remove_dir_all(&folder);
     let mut rows = vec![];
-    for (is_small, mut figures) in figures? {
+    for (is_small, mut samples) in samples? {
         if rows.is_empty() {
             println!("\nfirst delivery over HTTPS, handshake included, us: median (95th percentile)");
         }
         let quota = if is_small { "128 MB" } else { "none" };
         let lists =
-            [("CPU", &mut figures.cpu), ("wait for CPU", &mut figures.wait), ("wall", &mut figures.wall)];
+            [("CPU", &mut samples.cpu), ("wait for CPU", &mut samples.wait), ("wall", &mut samples.wall)];
         print!("quota {quota:<8}");
         for (name, list) in lists {
             list.sort_unstable();
@@ -87,31 +89,36 @@ fn measure(
     extension: &Path,
     small: Option<&Group>,
     certificate: &Certificate,
-) -> Result<BTreeMap<bool, Figures>> {
-    let mut figures = BTreeMap::<bool, Figures>::new();
+) -> Result<BTreeMap<bool, Samples>> {
+    let mut samples = BTreeMap::<bool, Samples>::new();
     for _ in 0..DELIVERIES {
         for group in [Some(None), small.map(Some)].into_iter().flatten() {
-            let (used, wall) = once(extension, group, certificate)?;
-            let figures = figures.entry(group.is_some()).or_default();
-            figures.cpu.push(used.cpu_us);
-            figures.wait.push(used.wait_us);
-            figures.wall.push(u64::try_from(wall.as_micros())?);
+            let (used, wall) = measure_once(extension, group, certificate)?;
+            let samples = samples.entry(group.is_some()).or_default();
+            samples.cpu.push(used.cpu_us);
+            samples.wait.push(used.wait_us);
+            samples.wall.push(u64::try_from(wall.as_micros())?);
         }
     }
-    Ok(figures)
+    Ok(samples)
 }
 
-/// What the extension used from the second INVOKE to the answer, and from connecting to the answer.
-fn once(extension: &Path, group: Option<&Group>, certificate: &Certificate) -> Result<(Scheduled, Duration)> {
+/// Runs one delivery. Returns what the extension used from the second INVOKE to the acknowledgement, and the time from
+/// connecting to the acknowledgement.
+fn measure_once(
+    extension: &Path,
+    group: Option<&Group>,
+    certificate: &Certificate,
+) -> Result<(Scheduled, Duration)> {
     let collector = Arc::new(FakeCollector::start(Some(certificate))?);
     let pid = Arc::new(AtomicU32::new(0));
     let (sender, usage) = channel();
-    let watch = watch(Arc::clone(&pid), Arc::clone(&collector), sender);
+    let before_event = measure_usage(Arc::clone(&pid), Arc::clone(&collector), sender);
     let mut command = Command::new(extension);
-    FakePlatform { invocations: 2, invocations_per_delivery: 1, watch }.start(&mut command, 128)?;
+    FakePlatform { invocations: 2, invocations_per_delivery: 1, before_event }.start(&mut command, 128)?;
     command
         .env("TAILOR_ENDPOINT", &collector.url)
-        .env("TAILOR_CA_FILE", &certificate.authority)
+        .env("TAILOR_CA_FILE", &certificate.authority_file)
         .env("TAILOR_FLUSH_ITEMS", "1")
         .stdin(Stdio::null());
     enter(&mut command, group)?;
@@ -122,10 +129,11 @@ fn once(extension: &Path, group: Option<&Group>, certificate: &Certificate) -> R
         let _ = child.kill();
     }
     child.wait()?;
-    Ok((used.context("nothing was delivered")?, collector.received().first_answer))
+    Ok((used.context("nothing was delivered")?, collector.received().first_acknowledgement))
 }
 
-fn watch(
+/// The platform's callback: sends what the extension used between the two INVOKE events.
+fn measure_usage(
     pid: Arc<AtomicU32>,
     collector: Arc<FakeCollector>,
     used: Sender<Scheduled>,
@@ -141,12 +149,12 @@ fn watch(
             while collector.received().batches == 0 && Instant::now() < deadline {
                 thread::sleep(Duration::from_millis(1));
             }
-            // Reading the answer.
+            // Wait until the extension has read the acknowledgement.
             thread::sleep(PAUSE);
             let after = scheduled(pid.load(Ordering::Relaxed));
             let used_now =
                 Scheduled { cpu_us: after.cpu_us - before.cpu_us, wait_us: after.wait_us - before.wait_us };
-            // Nobody waits any more when it took too long.
+            // The receiver is gone after the time limit.
             let _ = used.send(used_now);
         }
         _ => {}

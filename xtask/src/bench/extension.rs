@@ -1,5 +1,5 @@
-//! What the extension costs the function it rides on: the same handlers without any, with a minimal one, with one on
-//! AWS's crate and with ours, in one run.
+//! Cost of the extension for the function: the same handlers without an extension, with a minimal extension, with an
+//! extension that uses AWS's crate, and with the Tailor extension, in one run.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -23,7 +23,7 @@ use super::start::Platform;
 /// Options of `cargo xtask bench extension`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
-    /// Also write the figures as JSON to this file.
+    /// Also write the results as JSON to this file.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
     /// Invocations of each handler at each size.
@@ -31,7 +31,7 @@ pub(crate) struct Options {
     invocations: u32,
 }
 
-/// Handlers that do nothing, wait, and compute, at a tenth of a vCPU, a third of one, and a whole one.
+/// Handlers that do nothing, wait, and compute, with 0.07, 0.29 and 1 vCPU.
 const EXAMPLES: [Example; 9] = [
     example("empty-128", 128, "empty", "{}"),
     example("empty-512", 512, "empty", "{}"),
@@ -48,36 +48,37 @@ const fn example(name: &'static str, memory_mb: u32, workload: &'static str, eve
     Example { name, language: Language::Rust, memory_mb, workload, event, invocations: 0, tunable: false }
 }
 
-/// Warm durations of one handler, rising.
+/// Durations of the warm invocations of one handler, in ascending order.
 #[derive(Debug, Default)]
 struct Sample {
     duration_us: Vec<u64>,
     billed_ms: Vec<u64>,
 }
 
-/// Longer than the quota's period.
-const PERIOD: Duration = Duration::from_millis(25);
+/// Pause before a start with a quota. It is longer than the quota's period.
+const QUOTA_PAUSE: Duration = Duration::from_millis(25);
 
-/// What rides on the handlers, from nothing to ours.
-const RIDERS: [&str; 4] = ["nothing", "minimal-extension", "bare-lambda-extension", "tailor-extension"];
+/// The compared extensions. `nothing` is a deployment without an extension.
+const EXTENSIONS: [&str; 4] = ["nothing", "minimal-extension", "bare-lambda-extension", "tailor-extension"];
 
-/// Starts of each extension, with and without a quota; in turn, so that this machine's other work meets all.
+/// Number of starts of each extension, with and without a quota each. The extensions alternate, so that other load on the
+/// machine affects all of them.
 const STARTS: u32 = 30;
 
 /// Runs the benchmark.
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
-    ensure!(options.invocations >= 10, "fewer than 10 invocations say nothing");
-    let layers = RIDERS.map(layer);
+    ensure!(options.invocations >= 10, "at least 10 invocations are needed");
+    let layers = EXTENSIONS.map(layer);
     let layers: Vec<Option<PathBuf>> = layers.into_iter().collect::<Result<_>>()?;
     let platform = Platform::start()?;
     let small = platform.small_group()?;
-    let starts = starts(&layers, &platform, small.as_ref())?;
-    let ours = layers.last().and_then(Option::as_ref).context("we ride")?;
-    let delivery = delivery::run(&ours.join("extensions/tailor-extension"), small.as_ref())?;
+    let starts = measure_starts(&layers, &platform, small.as_ref())?;
+    let tailor_layer = layers.last().and_then(Option::as_ref).context("the Tailor extension is missing")?;
+    let delivery = delivery::run(&tailor_layer.join("extensions/tailor-extension"), small.as_ref())?;
     drop((small, platform));
     let measured = measure(options, &layers)?;
     println!(
-        "\nmedian billed duration, ms; duration, us; CPU per call, us (looking inside and delivering included)"
+        "\nmedian billed duration, ms; duration, us; CPU per invocation, us (including measurement and delivery)"
     );
     println!(
         "{:<16}{:>9}{:>9}{:>9}{:>9}{:>10}{:>10}{:>10}{:>10}{:>8}{:>10}",
@@ -93,13 +94,14 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         "CPU",
         "RSS KiB"
     );
-    let ours = measured.last().context("we ride")?;
+    let tailor = measured.last().context("the Tailor extension is missing")?;
     let mut rows = vec![];
     for example in &EXAMPLES {
         let samples = measured.iter().map(|measured| &measured.samples[example.name]);
         let (billed, duration): (Vec<_>, Vec<_>) =
             samples.map(|sample| (median(&sample.billed_ms), median(&sample.duration_us))).unzip();
-        let overhead = ours.overhead.get(example.name).context("the collector heard nothing of a handler")?;
+        let overhead =
+            tailor.overhead.get(example.name).context("the collector has no data for a handler")?;
         let cpu_us = overhead["cpu_us"].as_u64().unwrap_or_default() / u64::from(options.invocations);
         let resident_kib = overhead["resident_kib"].as_u64().unwrap_or_default();
         print!("{:<16}", example.name);
@@ -108,7 +110,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         println!("{cpu_us:>8}{resident_kib:>10}");
         rows.push(json!({
             "handler": example.name, "memory_mb": example.memory_mb, "workload": example.workload,
-            "billed_ms": by_rider(&billed), "duration_us": by_rider(&duration),
+            "billed_ms": by_extension(&billed), "duration_us": by_extension(&duration),
             "extension_cpu_us_per_invocation": cpu_us, "extension_resident_kib": resident_kib,
         }));
     }
@@ -122,40 +124,43 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn by_rider(values: &[u64]) -> Value {
-    RIDERS.iter().zip(values).map(|(rider, value)| ((*rider).to_owned(), json!(value))).collect()
+fn by_extension(values: &[u64]) -> Value {
+    EXTENSIONS.iter().zip(values).map(|(extension, value)| ((*extension).to_owned(), json!(value))).collect()
 }
 
-/// A layer folder with that extension in it; none for nothing.
-fn layer(rider: &str) -> Result<Option<PathBuf>> {
-    let package = match rider {
+/// Creates a layer folder with the extension. Returns `None` for `nothing`.
+fn layer(extension: &str) -> Result<Option<PathBuf>> {
+    let package = match extension {
         "nothing" => return Ok(None),
-        "tailor-extension" => rider,
+        "tailor-extension" => extension,
         _ => "baseline-extensions",
     };
-    let program = release::build_for_host(&[package])?.join(rider);
-    let folder = workspace::target_folder()?.join("bench-layers").join(rider);
+    let program = release::build_for_host(&[package])?.join(extension);
+    let folder = workspace::target_folder()?.join("bench-layers").join(extension);
     fs::create_dir_all(folder.join("extensions"))?;
-    fs::copy(program, folder.join("extensions").join(rider))?;
+    fs::copy(program, folder.join("extensions").join(extension))?;
     Ok(Some(folder))
 }
 
-/// Times from exec to the first `next`, printed and as JSON.
-fn starts(layers: &[Option<PathBuf>], platform: &Platform, small: Option<&Group>) -> Result<Value> {
-    let riders: Vec<_> =
-        RIDERS.iter().zip(layers).filter_map(|(rider, layer)| Some((rider, layer.as_ref()?))).collect();
+/// Measures the times from exec to the first `next`, prints them and returns them as JSON.
+fn measure_starts(layers: &[Option<PathBuf>], platform: &Platform, small: Option<&Group>) -> Result<Value> {
+    let extensions: Vec<_> = EXTENSIONS
+        .iter()
+        .zip(layers)
+        .filter_map(|(extension, layer)| Some((extension, layer.as_ref()?)))
+        .collect();
     let mut times: BTreeMap<(&str, bool), Vec<u64>> = BTreeMap::new();
     for _ in 0..STARTS {
-        for (rider, layer) in &riders {
-            let program = layer.join("extensions").join(rider);
+        for (extension, layer) in &extensions {
+            let program = layer.join("extensions").join(extension);
             let quotas = [Some(None), small.map(Some)];
             for group in quotas.into_iter().flatten() {
                 if group.is_some() {
-                    // An environment that starts has used none of its quota.
-                    thread::sleep(PERIOD);
+                    // A new environment has an unused quota.
+                    thread::sleep(QUOTA_PAUSE);
                 }
                 let took = platform.time(&program, group)?;
-                let key = (**rider, group.is_some());
+                let key = (**extension, group.is_some());
                 times.entry(key).or_default().push(u64::try_from(took.as_micros())?);
             }
         }
@@ -165,14 +170,14 @@ fn starts(layers: &[Option<PathBuf>], platform: &Platform, small: Option<&Group>
     for is_small in [false, true] {
         let base = times.get(&("minimal-extension", is_small)).map(|times| median(&sorted(times)));
         let Some(base) = base else {
-            println!("skipped: with the quota of 128 MB (this machine has no CPU quotas for us)");
+            println!("skipped: starts with the quota of 128 MB (CPU quotas are not available)");
             continue;
         };
-        for (rider, _) in &riders {
-            let us = median(&sorted(&times[&(**rider, is_small)]));
+        for (extension, _) in &extensions {
+            let us = median(&sorted(&times[&(**extension, is_small)]));
             let quota = if is_small { "128 MB" } else { "none" };
-            println!("{rider:<24}{quota:>8}{us:>9}{:>7.2}", us as f64 / base as f64);
-            rows.push(json!({"extension": rider, "cpu_quota": quota, "median_us": us}));
+            println!("{extension:<24}{quota:>8}{us:>9}{:>7.2}", us as f64 / base as f64);
+            rows.push(json!({"extension": extension, "cpu_quota": quota, "median_us": us}));
         }
     }
     Ok(rows.into())
@@ -186,17 +191,18 @@ fn sorted(times: &[u64]) -> Vec<u64> {
 
 struct Measured {
     samples: BTreeMap<String, Sample>,
-    /// What the extension says it used, by function; empty without it.
+    /// The extension's own resource usage by function; empty without the Tailor extension.
     overhead: BTreeMap<String, Value>,
 }
 
-/// Runs every handler with each rider, in turn: whatever else this machine does meets all.
+/// Runs every handler with each extension. The extensions alternate, so that other load on the machine affects all of
+/// them.
 fn measure(options: &Options, layers: &[Option<PathBuf>]) -> Result<Vec<Measured>> {
     let programs = build::programs()?;
-    let mut deployments = RIDERS
+    let mut deployments = EXTENSIONS
         .iter()
         .zip(layers)
-        .map(|(rider, layer)| deploy(rider, programs.clone(), layer.clone()))
+        .map(|(extension, layer)| deploy(extension, programs.clone(), layer.clone()))
         .collect::<Result<Vec<_>>>()?;
     for example in &EXAMPLES {
         eprintln!("invoking {}", example.name);
@@ -213,13 +219,14 @@ fn measure(options: &Options, layers: &[Option<PathBuf>]) -> Result<Vec<Measured
     deployments.iter().map(results).collect()
 }
 
-fn deploy(rider: &str, mut programs: Programs, layer: Option<PathBuf>) -> Result<Deployment> {
-    let folder = workspace::target_folder()?.join("bench-extension").join(rider);
+fn deploy(extension: &str, mut programs: Programs, layer: Option<PathBuf>) -> Result<Deployment> {
+    let folder = workspace::target_folder()?.join("bench-extension").join(extension);
     if folder.exists() {
         fs::remove_dir_all(&folder)?;
     }
     let project = workspace::project()?;
-    // As in production: what a demo sends every second would be charged to every few invocations.
+    // The production value. With the demo's interval of one second, a larger part of the invocations would contain a
+    // delivery.
     let flush_interval_ms = 60_000;
     let attach_layer = layer.is_some();
     programs.layer = layer.unwrap_or(programs.layer);
@@ -241,7 +248,7 @@ fn results(deployment: &Deployment) -> Result<Measured> {
         sample.billed_ms.sort_unstable();
     }
     let mut overhead = BTreeMap::new();
-    // Without the layer the collector has heard of nothing.
+    // Without the Tailor extension the collector has no data.
     if let Ok(summary) = deployment.summary() {
         for function in summary["functions"].as_array().into_iter().flatten() {
             let name = function["name"].as_str().unwrap_or_default().to_owned();
@@ -251,7 +258,7 @@ fn results(deployment: &Deployment) -> Result<Measured> {
     Ok(Measured { samples, overhead })
 }
 
-/// The middle of a sorted list.
+/// Median of a sorted list; 0 when it is empty.
 fn median(sorted: &[u64]) -> u64 {
     sorted.get(sorted.len() / 2).copied().unwrap_or_default()
 }

@@ -1,4 +1,4 @@
-//! Benchmarks over the real binaries: what the extension costs, and how well sizes are predicted.
+//! Benchmarks of the real programs: the cost of the extension, and the accuracy of the predictions.
 
 use std::process::ExitCode;
 
@@ -12,14 +12,14 @@ mod start;
 /// A benchmark.
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Bench {
-    /// Billed duration with and without the extension, and what it uses itself.
+    /// Measure the billed duration with and without the extension, and the extension's own resource usage.
     Extension(extension::Options),
-    /// How well every size is predicted from any single one, from the extension's own telemetry.
+    /// Measure how accurately each memory size is predicted from one other size, with the extension's telemetry.
     Sizing(sizing::Options),
 }
 
 impl Bench {
-    /// Runs it.
+    /// Runs the benchmark.
     pub(crate) fn run(&self) -> Result<ExitCode> {
         match self {
             Self::Extension(options) => extension::run(options),

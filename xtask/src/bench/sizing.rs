@@ -1,8 +1,8 @@
-//! How well every memory size is predicted from any single one, on functions of our own making: real
-//! handlers in the sandbox at seven sizes, measured by the extension itself.
+//! Measures how accurately each memory size is predicted from one other size, on example functions: real handlers in the
+//! sandbox at seven sizes, measured by the extension.
 //!
-//! Telemetry is the first half of the warm invocations at one size; truth is the mean of the second half at
-//! each other size, as the platform reported it. A run can be saved and scored again.
+//! The first half of the warm invocations at one size is the telemetry. The mean duration of the second half at each other
+//! size, as reported by the platform, is the true value. A run can be saved and scored again.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -28,7 +28,7 @@ pub(crate) struct Options {
     /// Save the measurements to this file.
     #[arg(long, value_name = "FILE")]
     save: Option<PathBuf>,
-    /// Score saved measurements instead of making new ones.
+    /// Score saved measurements instead of measuring.
     #[arg(long, value_name = "FILE", conflicts_with = "save")]
     load: Option<PathBuf>,
     /// Also write the scores as JSON to this file.
@@ -39,10 +39,10 @@ pub(crate) struct Options {
     invocations: usize,
 }
 
-/// Power Tuning's sizes, with the one that buys exactly one vCPU.
+/// The sizes of AWS Lambda Power Tuning, and the size with exactly one vCPU, MB.
 const SIZES: [u32; 7] = [128, 256, 512, 1_024, 1_769, 2_048, 3_008];
 
-/// Invocations at each size that are not counted: compilers warm up on the first ones.
+/// Number of first invocations at each size that are not scored, because just-in-time compilers are still active.
 const WARM_UP: usize = 4;
 
 const FUNCTIONS: [Example; 22] = [
@@ -81,7 +81,7 @@ const fn function(
 
 /// Runs the benchmark.
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
-    ensure!(options.invocations >= 4, "fewer than 4 invocations cannot be halved");
+    ensure!(options.invocations >= 4, "at least 4 invocations are needed");
     let measured = match &options.load {
         Some(path) => load(path)?,
         None => measure(options.invocations)?,
@@ -94,9 +94,9 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     ensure!(!cases.is_empty(), "no function was measured at every size");
     let rates = PriceTable::embedded().rates("us-east-1", Architecture::X86_64)?;
     let report = score(&cases, &SIZES.map(Megabytes), &rates);
-    print(&report);
-    print_kernel(&cases);
-    print_each(&cases);
+    print_report(&report);
+    print_kernel_probability(&cases);
+    print_function_errors(&cases);
     if let Some(path) = &options.json {
         fs::write(path, serde_json::to_string_pretty(&report)? + "\n")
             .with_context(|| format!("cannot write {}", path.display()))?;
@@ -129,11 +129,11 @@ fn measure(invocations: usize) -> Result<Measured> {
         for size in SIZES {
             eprintln!("measuring {} at {size} MB", function.name);
             deployment.lambda.resize(function.name, size)?;
-            // One more than is counted: the last invocation is measured at the next.
+            // One more than needed: the measurement of an invocation is complete only at the next invocation.
             for _ in 0..WARM_UP + invocations + 2 {
                 let answer = deployment.lambda.invoke(function.name, function.event)?;
                 if let Some(error) = answer.function_error {
-                    println!("left out: {} at {size} MB ({error}: {})", function.name, answer.payload);
+                    println!("excluded: {} at {size} MB ({error}: {})", function.name, answer.payload);
                     break;
                 }
             }
@@ -154,23 +154,25 @@ fn measure(invocations: usize) -> Result<Measured> {
 fn invocations_of(batches: &[Batch], function: &str, memory_mb: u32) -> Vec<Invocation> {
     let mut invocations: Vec<_> = batches
         .iter()
-        .filter(|batch| batch.environment.function == function && batch.environment.memory.0 == memory_mb)
+        .filter(|batch| {
+            batch.header.environment.function == function && batch.header.environment.memory.0 == memory_mb
+        })
         .flat_map(|batch| batch.invocations.iter().copied())
         .collect();
     invocations.sort_by_key(|invocation| invocation.started_at_us);
     invocations
 }
 
-/// Telemetry and truth of one function; `None`, and a word about it, when a size is missing.
+/// Telemetry and true values of one function. Returns `None` and prints a note when a size is missing.
 fn case(name: &str, sizes: &BTreeMap<u32, Vec<Invocation>>) -> Option<Case> {
     let case = dataset::case(name, sizes);
     if case.is_none() {
-        println!("left out: {name} (not measured at every size)");
+        println!("excluded: {name} (not measured at every size)");
     }
     case
 }
 
-fn print(report: &Report) {
+fn print_report(report: &Report) {
     println!("{} functions; errors and shares in percent", report.functions);
     println!(
         "{:>8}{:>8}{:>8}{:>8}{:>8}{:>8}{:>8}{:>8}{:>8}",
@@ -182,17 +184,17 @@ fn print(report: &Report) {
     row("ceiling", &report.noise_ceiling);
 }
 
-/// What the telemetry of each size says of the kernel it was measured on.
-fn print_kernel(cases: &[Case]) {
-    print!("{:<16}", "\nprompt kernel");
+/// Prints the probability of a high-resolution kernel, inferred from the telemetry of each size.
+fn print_kernel_probability(cases: &[Case]) {
+    print!("{:<16}", "\nhrtick kernel");
     SIZES.iter().for_each(|&size| {
         print!("{:>8.2}", enforcement(cases, Megabytes(size)).high_resolution_probability())
     });
     println!();
 }
 
-/// The mean error of each function from each size, so that a poor score can be laid at somebody's door.
-fn print_each(cases: &[Case]) {
+/// Prints the mean error of each function from each size, which shows the functions that cause a low score.
+fn print_function_errors(cases: &[Case]) {
     println!("\nmean error of each function, by base");
     let by_base = SIZES.map(|size| errors(cases, Megabytes(size)));
     for (i, case) in cases.iter().enumerate() {

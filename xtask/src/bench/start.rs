@@ -1,7 +1,7 @@
-//! How long extensions take from exec to their first `next`, with and without the CPU quota of a small function.
+//! Measures the time of extensions from exec to their first `next`, with and without the CPU quota of a small function.
 //!
-//! A platform of our own answers here, so that nothing but the extension is in the figures: it answers
-//! registration and subscription at once and never an event.
+//! A fake platform in this process accepts registration and subscription at once and never sends an event. So the times
+//! contain only the extension.
 
 use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
@@ -19,13 +19,13 @@ use lambda_sandbox::cgroup::{Group, Hierarchy};
 /// The smallest memory size, and so the smallest CPU quota, MB.
 const SMALLEST_MB: f64 = 128.0;
 
-/// Memory that has a whole vCPU, MB.
+/// Memory size with one vCPU, MB.
 const VCPU_MB: f64 = 1_769.0;
 
-/// How long a start may take before it counts as failed.
+/// Time limit for a start.
 const START_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// A platform that extensions can start on, as often as needed.
+/// A fake platform for any number of extension starts.
 pub(super) struct Platform {
     address: SocketAddr,
     ready: Receiver<Instant>,
@@ -33,7 +33,7 @@ pub(super) struct Platform {
 }
 
 impl Platform {
-    /// Starts it.
+    /// Starts the platform.
     pub(super) fn start() -> Result<Self> {
         let listener = std::net::TcpListener::bind(("127.0.0.1", 0))?;
         listener.set_nonblocking(true)?;
@@ -48,7 +48,7 @@ impl Platform {
         Ok(Self { address, ready, hierarchy: Hierarchy::detect() })
     }
 
-    /// A group with the quota of the smallest function; `None` where this machine has no quotas.
+    /// A control group with the CPU quota of the smallest function; `None` when CPU quotas are not available.
     pub(super) fn small_group(&self) -> Result<Option<Group>> {
         if self.hierarchy.missing().contains(&"cpu") {
             return Ok(None);
@@ -58,7 +58,7 @@ impl Platform {
         Ok(Some(group))
     }
 
-    /// Starts `program` in `group`, waits for its first `next` and kills it; the time from just before exec.
+    /// Starts `program` in `group`, waits for its first `next` and kills it. Returns the time from just before exec.
     pub(super) fn time(&self, program: &Path, group: Option<&Group>) -> Result<Duration> {
         let mut command = Command::new(program);
         command
@@ -75,15 +75,15 @@ impl Platform {
         enter(&mut command, group)?;
         let started = Instant::now();
         let child = command.spawn().with_context(|| format!("cannot start {}", program.display()))?;
-        let child = Ended(child);
+        let child = KillOnDrop(child);
         let ready = self.ready.recv_timeout(START_TIMEOUT);
         drop(child);
-        let ready = ready.with_context(|| format!("{} never asked for an event", program.display()))?;
+        let ready = ready.with_context(|| format!("{} did not request an event", program.display()))?;
         Ok(ready.duration_since(started))
     }
 }
 
-/// Lets `command` start in `group`, so that nothing of it runs outside.
+/// Configures `command` to enter `group` before exec, so that the whole program runs in it.
 pub(super) fn enter(command: &mut Command, group: Option<&Group>) -> Result<()> {
     let entrances = group.map(Group::entrances).unwrap_or_default();
     let files: Vec<_> = entrances
@@ -109,10 +109,10 @@ impl Drop for Platform {
     }
 }
 
-/// A process that ends with its value.
-struct Ended(Child);
+/// A process that is killed when its value is dropped.
+struct KillOnDrop(Child);
 
-impl Drop for Ended {
+impl Drop for KillOnDrop {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
@@ -125,7 +125,7 @@ fn routes(ready: Sender<Instant>) -> Router {
         (identifier, r#"{"functionName":"start","functionVersion":"$LATEST","handler":"bootstrap"}"#)
     };
     let next = move || {
-        // Nobody waits any more when the start has taken too long.
+        // The receiver is gone after the time limit.
         let _ = ready.send(Instant::now());
         std::future::pending::<()>()
     };

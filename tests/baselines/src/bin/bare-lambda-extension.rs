@@ -1,4 +1,4 @@
-//! An extension on AWS's crate for them, as its documentation starts one, that does nothing with its events.
+//! An extension that uses AWS's crate `lambda-extension` as in its documentation, and ignores all events.
 
 use lambda_extension::{Error, LambdaEvent, NextEvent, service_fn};
 

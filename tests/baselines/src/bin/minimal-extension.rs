@@ -1,5 +1,5 @@
-//! The least an extension can be: it registers and asks for events, without any library. What another costs above
-//! it is that one's own.
+//! A minimal extension without any library: it registers and requests events. The additional cost of another extension
+//! is caused by that extension's code.
 
 use std::env;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -29,7 +29,7 @@ fn main() -> io::Result<()> {
     }
 }
 
-/// Sends `request`; the answer's extension identifier, if it has one, and its body.
+/// Sends `request`. Returns the extension identifier in the response (empty when absent) and the body.
 fn call(connection: &mut BufReader<TcpStream>, request: &str) -> io::Result<(String, String)> {
     connection.get_mut().write_all(request.as_bytes())?;
     let (mut identifier, mut length, mut line) = (String::new(), 0, String::new());

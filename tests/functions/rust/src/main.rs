@@ -1,5 +1,5 @@
-//! One Lambda handler with several workloads, chosen by the variable `WORKLOAD`, so that one build serves
-//! every Rust function of the demo. The work it does is real and its size is known; see each function.
+//! One Lambda handler with several workloads. The environment variable `WORKLOAD` selects the workload, so all Rust
+//! functions of the demo use the same program. Each function below documents its amount of work.
 
 use std::hint::black_box;
 
@@ -23,19 +23,19 @@ async fn handle(workload: &str, event: &Value) -> Result<Value, Error> {
     Ok(match workload {
         "cpu" => json!({ "checksum": spin(size("rounds", 30_000_000)) }),
         "io" => json!({ "bytes": wait(size("requests", 3), size("delay_ms", 40)).await? }),
-        "memory" => json!({ "sum": hold(size("mb", 400)) }),
-        "threads" => json!({ "checksum": spread(size("threads", 4), size("rounds", 12_000_000)) }),
+        "memory" => json!({ "sum": fill_memory(size("mb", 400)) }),
+        "threads" => json!({ "checksum": spin_on_threads(size("threads", 4), size("rounds", 12_000_000)) }),
         "mixed" => {
             let bytes = wait(size("requests", 1), size("delay_ms", 25)).await?;
             json!({ "bytes": bytes, "checksum": spin(size("rounds", 10_000_000)) })
         }
         "chatty" => json!({ "checksum": chat(size("requests", 30), size("rounds", 400_000)).await? }),
-        "fail" => return Err("asked to fail".into()),
+        "fail" => return Err("the workload is `fail`".into()),
         _ => json!({}),
     })
 }
 
-/// CPU and nothing else: `rounds` steps of xorshift, about a nanosecond each.
+/// CPU work only: `rounds` steps of xorshift, about a nanosecond each.
 fn spin(rounds: u64) -> u64 {
     let mut state = black_box(0x9e37_79b9_7f4a_7c15u64);
     for _ in 0..rounds {
@@ -46,7 +46,7 @@ fn spin(rounds: u64) -> u64 {
     black_box(state)
 }
 
-/// Waits: one request after the other to the server at `SERVER`, each answered after `delay_ms`.
+/// Sends sequential requests to the server at `SERVER`, which delays each response by `delay_ms`.
 async fn wait(requests: u64, delay_ms: u64) -> Result<usize, Error> {
     let server = std::env::var("SERVER")?;
     let mut received = 0;
@@ -60,7 +60,7 @@ async fn wait(requests: u64, delay_ms: u64) -> Result<usize, Error> {
     Ok(received)
 }
 
-/// Many short bursts: a request that is answered at once, then a little CPU, again and again.
+/// Many short CPU bursts: a request with a delay of 1 ms before each burst.
 async fn chat(requests: u64, rounds: u64) -> Result<u64, Error> {
     let mut checksum = 0;
     for _ in 0..requests {
@@ -70,8 +70,8 @@ async fn chat(requests: u64, rounds: u64) -> Result<u64, Error> {
     Ok(checksum)
 }
 
-/// Memory: fills and reads `mb` MB, then gives it back.
-fn hold(mb: u64) -> u64 {
+/// Memory: allocates, writes and reads `mb` MB, then frees it.
+fn fill_memory(mb: u64) -> u64 {
     const PAGE: usize = 4_096;
     let bytes = usize::try_from(mb).unwrap_or(0) << 20;
     let mut memory = vec![0u8; bytes];
@@ -79,8 +79,8 @@ fn hold(mb: u64) -> u64 {
     black_box(&memory).iter().step_by(PAGE).map(|&page| u64::from(page)).sum()
 }
 
-/// CPU on several threads at once, which end with the invocation.
-fn spread(threads: u64, rounds: u64) -> u64 {
+/// CPU work on several threads, which exit before the invocation ends.
+fn spin_on_threads(threads: u64, rounds: u64) -> u64 {
     let workers: Vec<_> = (0..threads).map(|_| std::thread::spawn(move || spin(rounds))).collect();
     workers.into_iter().map(|worker| worker.join().unwrap_or_default()).fold(0, u64::wrapping_add)
 }

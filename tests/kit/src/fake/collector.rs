@@ -1,4 +1,4 @@
-//! A puppet of a collector, with or without TLS, that takes everything and counts.
+//! A fake collector, with or without TLS, that accepts every batch and counts the contents.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -17,24 +17,24 @@ use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 use super::Connection;
 
-/// What a collector received.
+/// Counters of a fake collector.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Received {
     /// Invocations in all batches.
     pub invocations: u64,
-    /// What they were billed, milliseconds.
+    /// Sum of their billed durations, milliseconds.
     pub billed_ms: u64,
-    /// Invocations that the extension lost, by its last word.
+    /// Invocations that the extension lost, according to its latest batch.
     pub lost: u64,
-    /// Batches.
+    /// Received batches.
     pub batches: u64,
-    /// Connections.
+    /// Accepted connections.
     pub connections: u64,
-    /// From the latest connection to the answer of the first batch on it.
-    pub first_answer: Duration,
+    /// Time from the latest connection to the acknowledgement of the first batch on it.
+    pub first_acknowledgement: Duration,
 }
 
-/// A running collector; it lives as long as the process.
+/// A running fake collector. It runs until the process ends.
 #[derive(Debug)]
 pub struct FakeCollector {
     /// Its base URL.
@@ -42,21 +42,21 @@ pub struct FakeCollector {
     received: Arc<Mutex<Received>>,
 }
 
-/// A server's certificate and key, and the authority that signed it, as PEM files.
+/// A server certificate with its key, and the certificate authority (CA) that signed it.
 #[derive(Debug)]
 pub struct Certificate {
-    /// The authority's certificate: what a client has to trust.
-    pub authority: PathBuf,
+    /// PEM file with the CA certificate that a client must trust.
+    pub authority_file: PathBuf,
     config: Arc<ServerConfig>,
 }
 
 impl Certificate {
-    /// Makes an authority and a certificate for `127.0.0.1` by OpenSSL, in an empty `folder`; `None` where there
-    /// is no OpenSSL.
+    /// Creates a CA and a certificate for `127.0.0.1` with OpenSSL in the empty folder `folder`. Returns `None` when
+    /// OpenSSL is not installed.
     ///
     /// # Errors
-    /// When OpenSSL refuses.
-    pub fn make(folder: &Path) -> Result<Option<Self>> {
+    /// When an OpenSSL command fails.
+    pub fn create(folder: &Path) -> Result<Option<Self>> {
         let openssl = |line: &str| {
             let output = Command::new("openssl").args(line.split(' ')).current_dir(folder).output()?;
             ensure!(output.status.success(), "openssl {line}: {}", String::from_utf8_lossy(&output.stderr));
@@ -78,12 +78,12 @@ impl Certificate {
             .with_safe_default_protocol_versions()?
             .with_no_client_auth()
             .with_single_cert(vec![certificate], key)?;
-        Ok(Some(Self { authority: folder.join("authority.pem"), config: Arc::new(config) }))
+        Ok(Some(Self { authority_file: folder.join("authority.pem"), config: Arc::new(config) }))
     }
 }
 
 impl FakeCollector {
-    /// Starts one that speaks HTTPS with that certificate, or HTTP without.
+    /// Starts a collector with HTTPS when a certificate is given, otherwise with HTTP.
     ///
     /// # Errors
     /// When it cannot listen.
@@ -98,8 +98,8 @@ impl FakeCollector {
             for stream in listener.incoming().flatten() {
                 let (received, tls) = (Arc::clone(&shared), tls.clone());
                 thread::spawn(move || {
-                    // A client that does not trust us hangs up; what it sent until then is all there is.
                     let _ = stream.set_nodelay(true);
+                    // A client that does not trust the certificate closes the connection.
                     match tls.map(ServerConnection::new) {
                         None => serve(stream, &received),
                         Some(Ok(tls)) => serve(StreamOwned::new(tls, stream), &received),
@@ -111,7 +111,7 @@ impl FakeCollector {
         Ok(Self { url, received })
     }
 
-    /// What it received so far.
+    /// The counters at this moment.
     #[must_use]
     pub fn received(&self) -> Received {
         *self.received.lock().unwrap_or_else(PoisonError::into_inner)
@@ -141,11 +141,11 @@ fn serve(stream: impl Read + Write, received: &Mutex<Received>) {
             received.invocations += batch.invocations.len() as u64;
             received.billed_ms += batch.invocations.iter().map(|row| row.billed_ms).sum::<u64>();
             received.batches += 1;
-            received.lost = batch.lost.invocations;
+            received.lost = batch.header.lost.invocations;
             if std::mem::take(&mut is_first) {
-                received.first_answer = connected.elapsed();
+                received.first_acknowledgement = connected.elapsed();
             }
         }
-        client.answer("", &encode_ack(batch.sequence));
+        client.respond("", &encode_ack(batch.header.sequence));
     }
 }

@@ -1,8 +1,8 @@
-//! A fake Lambda platform and fake collectors, in threads of the calling process. The extension that they serve is a
-//! real process with real connections.
+//! A fake Lambda platform and fake collectors, in threads of the calling process. The extension is a real process and
+//! uses real connections.
 //!
-//! Without a sandbox, a hundred thousand invocations take a minute, and the measurements contain nothing but the
-//! extension.
+//! Compared with the sandbox, the fakes are faster (100,000 invocations take a minute), and the measurements contain
+//! only the extension.
 
 use std::io::{BufRead, BufReader, Read, Write};
 
@@ -14,13 +14,13 @@ pub use collector::{Certificate, FakeCollector, Received};
 pub use platform::FakePlatform;
 pub use recorder::BatchRecorder;
 
-/// One request: its first line, and its body.
-struct Request {
+/// One HTTP request or response: its first line and its body.
+struct Message {
     line: String,
     body: Vec<u8>,
 }
 
-/// One side of a connection over which requests come.
+/// One end of an HTTP connection.
 struct Connection<S> {
     stream: BufReader<S>,
 }
@@ -30,8 +30,8 @@ impl<S: Read + Write> Connection<S> {
         Self { stream: BufReader::new(stream) }
     }
 
-    /// The next request or answer; `None` when the other side is done.
-    fn read(&mut self) -> Option<Request> {
+    /// Reads the next request or response. Returns `None` when the peer closed the connection or the message is invalid.
+    fn read(&mut self) -> Option<Message> {
         let mut line = String::new();
         if self.stream.read_line(&mut line).ok()? == 0 {
             return None;
@@ -49,12 +49,12 @@ impl<S: Read + Write> Connection<S> {
         }
         let mut body = vec![0; length];
         self.stream.read_exact(&mut body).ok()?;
-        Some(Request { line, body })
+        Some(Message { line, body })
     }
 
-    fn answer(&mut self, headers: &str, body: &[u8]) {
+    fn respond(&mut self, headers: &str, body: &[u8]) {
         let head = format!("HTTP/1.1 200 OK\r\n{headers}content-length: {}\r\n\r\n", body.len());
-        // One that hung up has no use for it.
+        // The client may have closed the connection.
         let _ = self.write(&[head.as_bytes(), body].concat());
     }
 

@@ -1,4 +1,4 @@
-//! A puppet of Lambda: the extensions API and the Telemetry API for one extension.
+//! A fake Lambda platform: the Extensions API and the Telemetry API for one extension.
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::Command;
@@ -10,17 +10,18 @@ use serde_json::Value;
 
 use super::Connection;
 
-/// Called before each INVOKE, with how many there were; and before SHUTDOWN, with how many there are.
-type Watch = Box<dyn FnMut(u64) + Send>;
+/// Callback before each INVOKE and before SHUTDOWN. Its argument is the number of INVOKE events sent so far.
+type BeforeEvent = Box<dyn FnMut(u64) + Send>;
 
-/// A platform that answers registration and subscription at once, sends INVOKE events and then SHUTDOWN.
+/// A platform that accepts registration and subscription at once, sends INVOKE events and then SHUTDOWN.
 pub struct FakePlatform {
-    /// How many INVOKE events it sends.
+    /// Number of INVOKE events to send.
     pub invocations: u64,
-    /// Invocations between two deliveries of telemetry, each awaited. On Lambda it is what fits into 25 ms.
+    /// Number of invocations for each delivery of telemetry. The platform waits for each delivery. On Lambda, a delivery
+    /// contains the records of up to 25 ms.
     pub invocations_per_delivery: u64,
-    /// Called between the events.
-    pub watch: Watch,
+    /// Called before each event.
+    pub before_event: BeforeEvent,
 }
 
 impl std::fmt::Debug for FakePlatform {
@@ -30,8 +31,8 @@ impl std::fmt::Debug for FakePlatform {
 }
 
 impl FakePlatform {
-    /// Starts it, and sets the variables by which an extension finds it. The platform lives as long as the
-    /// extension stays connected.
+    /// Starts the platform and sets the environment variables of `extension` that contain its address. The platform
+    /// runs until the extension closes its connection.
     ///
     /// # Errors
     /// When it cannot listen.
@@ -62,16 +63,18 @@ impl FakePlatform {
         while let Some(request) = extension.read() {
             if request.line.contains("/register") {
                 let body = br#"{"functionName":"function","functionVersion":"1","handler":"h"}"#;
-                extension.answer("Lambda-Extension-Identifier: extension\r\n", body);
+                extension.respond("Lambda-Extension-Identifier: extension\r\n", body);
             } else if request.line.contains("/telemetry") {
                 let stream = TcpStream::connect(destination(&request.body)?)?;
                 telemetry = Some(Connection::new(stream));
-                extension.answer("", b"OK");
+                extension.respond("", b"OK");
             } else {
-                (self.watch)(sent);
+                (self.before_event)(sent);
                 let is_last = sent == self.invocations;
                 if !records.is_empty() && (sent.is_multiple_of(self.invocations_per_delivery) || is_last) {
-                    let telemetry = telemetry.as_mut().context("it asked for events before telemetry")?;
+                    let telemetry = telemetry
+                        .as_mut()
+                        .context("the extension requested an event before it subscribed to telemetry")?;
                     deliver(telemetry, &records)?;
                     records.clear();
                 }
@@ -80,14 +83,14 @@ impl FakePlatform {
                     let event = format!(
                         r#"{{"eventType":"SHUTDOWN","shutdownReason":"spindown","deadlineMs":{deadline}}}"#
                     );
-                    extension.answer("", event.as_bytes());
+                    extension.respond("", event.as_bytes());
                     continue;
                 }
                 sent += 1;
                 let id = format!("00000000-0000-4000-8000-{sent:012x}");
                 let deadline = now_ms() + 3_000;
                 let event = format!(r#"{{"eventType":"INVOKE","deadlineMs":{deadline},"requestId":"{id}"}}"#);
-                extension.answer("", event.as_bytes());
+                extension.respond("", event.as_bytes());
                 records.extend(records_of(&id));
             }
         }
@@ -95,11 +98,11 @@ impl FakePlatform {
     }
 }
 
-/// Where telemetry is wanted: the port in the subscription.
+/// The address for telemetry: the loopback address with the port in the subscription.
 fn destination(subscription: &[u8]) -> Result<SocketAddr> {
     let subscription: Value = serde_json::from_slice(subscription)?;
-    let uri = subscription["destination"]["URI"].as_str().context("a subscription names its destination")?;
-    let (_, port) = uri.rsplit_once(':').context("a destination has a port")?;
+    let uri = subscription["destination"]["URI"].as_str().context("the subscription has no destination")?;
+    let (_, port) = uri.rsplit_once(':').context("the destination has no port")?;
     Ok(SocketAddr::from(([127, 0, 0, 1], port.trim_end_matches('/').parse()?)))
 }
 
@@ -108,15 +111,15 @@ fn deliver(receiver: &mut Connection<TcpStream>, records: &[String]) -> Result<(
     let head =
         format!("POST / HTTP/1.1\r\nhost: sandbox.localdomain\r\ncontent-length: {}\r\n\r\n", body.len());
     receiver.write((head + &body).as_bytes())?;
-    let answer = receiver.read().context("the receiver of telemetry is gone")?;
-    ensure!(answer.line.contains("200"), "telemetry is refused: {}", answer.line);
+    let response = receiver.read().context("the telemetry receiver closed the connection")?;
+    ensure!(response.line.contains("200"), "telemetry was rejected: {}", response.line);
     Ok(())
 }
 
-/// The three records of an invocation that was billed 2 ms, now.
+/// The three telemetry records of an invocation at this moment with a billed duration of 2 ms.
 fn records_of(id: &str) -> [String; 3] {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    // Within one day of a soak the date may be any: repetitions are told by the order of times.
+    // The date is constant. The extension detects duplicates by the order of the times, and a run is shorter than a day.
     let (seconds, ms) = (now.as_secs() % 86_400, now.subsec_millis());
     let time =
         format!("2026-01-02T{:02}:{:02}:{:02}.{ms:03}Z", seconds / 3_600, seconds / 60 % 60, seconds % 60);

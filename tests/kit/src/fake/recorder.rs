@@ -1,5 +1,5 @@
-//! A fake collector that keeps every batch, for benchmarks that need single invocations. The collector itself keeps
-//! rollups.
+//! A fake collector that keeps every batch, for benchmarks that need individual invocations. The real collector keeps
+//! only rollups.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -13,7 +13,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::post;
 
-/// Batches by environment and sequence: a batch that is sent again replaces itself.
+/// Batches by environment and sequence. A batch that is sent again replaces the earlier copy.
 type Batches = BTreeMap<(EnvironmentId, u64), Batch>;
 
 /// A running recorder. It runs until the process ends.
@@ -68,8 +68,8 @@ async fn receive(
 ) -> (StatusCode, Vec<u8>) {
     match Batch::decode(&body) {
         Ok(batch) => {
-            let key = (batch.environment.id, batch.sequence);
-            let acknowledgement = encode_ack(batch.sequence);
+            let key = (batch.header.environment.id, batch.header.sequence);
+            let acknowledgement = encode_ack(batch.header.sequence);
             batches.lock().unwrap_or_else(PoisonError::into_inner).insert(key, batch);
             (StatusCode::OK, acknowledgement)
         }
