@@ -1,6 +1,6 @@
-//! Measurements of functions at several sizes, saved and read again: what a benchmark leaves for scoring.
+//! Reads and writes measurements of functions at several sizes, which a benchmark saves for scoring.
 //!
-//! Of each invocation only what the scores need is kept, its counters by position; the schema is
+//! Each invocation contains only the values that the scores need, with its counters by position. The schema is
 //! `tailor-bench-sizing/1`.
 
 use std::collections::BTreeMap;
@@ -16,7 +16,7 @@ use tailor_sizing::units::Megabytes;
 /// Warm invocations by function and size in MB.
 pub type Measured = BTreeMap<String, BTreeMap<u32, Vec<Invocation>>>;
 
-/// A half with fewer invocations is not scored.
+/// Fewest invocations in the first half of a size that is scored.
 const MIN_TELEMETRY: usize = 2;
 
 /// Duration and billed time (µs and ms), peak memory in KiB, counters.
@@ -43,10 +43,10 @@ pub fn to_json(measured: &Measured) -> Value {
     json!({ "schema": "tailor-bench-sizing/1", "functions": functions })
 }
 
-/// The inverse of [`to_json`].
+/// Reads measurements that [`to_json`] wrote.
 ///
 /// # Errors
-/// Where the text is no such JSON.
+/// When the text is not JSON of this schema.
 pub fn from_json(text: &str) -> Result<Measured, serde_json::Error> {
     let saved: Saved = serde_json::from_str(text)?;
     let invocation = |(duration_us, billed_ms, peak_kib, counters): Row| Invocation {
@@ -64,16 +64,16 @@ pub fn from_json(text: &str) -> Result<Measured, serde_json::Error> {
 }
 
 /// One function as a case to score: the first half of the invocations at a size is its telemetry, the mean of
-/// the second half the truth. `None` where too few were measured at any size.
+/// the second half is the true value. `None` when a size has too few invocations.
 #[must_use]
 pub fn case(name: &str, by_size: &BTreeMap<u32, Vec<Invocation>>) -> Option<Case> {
     let size = |(&memory_mb, invocations): (&u32, &Vec<Invocation>)| {
-        let (seen, kept) = invocations.split_at(invocations.len() / 2);
+        let (first_half, second_half) = invocations.split_at(invocations.len() / 2);
         let mut telemetry = Rollup::default();
-        seen.iter().for_each(|invocation| telemetry.record(invocation));
-        let truth_us: u64 = kept.iter().map(|invocation| invocation.duration_us).sum();
-        let truth_ms = truth_us as f64 / 1e3 / kept.len().max(1) as f64;
-        (seen.len() >= MIN_TELEMETRY).then_some(SizeCase {
+        first_half.iter().for_each(|invocation| telemetry.record(invocation));
+        let truth_us: u64 = second_half.iter().map(|invocation| invocation.duration_us).sum();
+        let truth_ms = truth_us as f64 / 1e3 / second_half.len().max(1) as f64;
+        (first_half.len() >= MIN_TELEMETRY).then_some(SizeCase {
             memory: Megabytes(memory_mb),
             telemetry,
             truth_ms,

@@ -1,4 +1,4 @@
-//! How good the predictions of `tailor-sizing` are: scores on measured functions, and the data sets themselves.
+//! Measures the accuracy of the predictions of `tailor-sizing`: scores on measured functions, and the data sets.
 //!
 //! [`dataset`] reads and writes measurements, [`throttled`] reads the data set of the same name, and [`score`] compares
 //! predictions with measurements. The examples `evaluate`, `calibrate` and `curves` print the results.

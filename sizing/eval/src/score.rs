@@ -1,8 +1,9 @@
-//! Scoring the predictor: telemetry of one size in, truth at the others, errors out.
+//! Scores the predictor: predicts from the telemetry of one size, and compares with the measured durations at the other
+//! sizes.
 //!
-//! The definitions are those of Sizeless (Middleware 2021), so that figures can be compared: the error is
-//! relative to the measured mean, and a size is right when it is the best by the measured objective. How
-//! cases come about is left to the caller: files, or functions run for the purpose.
+//! The definitions are those of Sizeless (Middleware 2021), so that results can be compared: the error is relative to the
+//! measured mean, and a chosen size is correct when it has the best measured objective. The caller provides the cases,
+//! from files or from a benchmark.
 
 use std::collections::BTreeMap;
 
@@ -20,7 +21,7 @@ use tailor_sizing::units::Megabytes;
 /// Weights of cost at which choices are scored.
 pub const WEIGHTS: [f64; 3] = [0.75, 0.5, 0.25];
 
-/// The weight that regret is reported for.
+/// The weight of cost for which regret is reported.
 const REGRET_WEIGHT: f64 = 0.5;
 
 /// One function measured at several sizes.
@@ -28,7 +29,7 @@ const REGRET_WEIGHT: f64 = 0.5;
 pub struct Case {
     /// Its name.
     pub name: String,
-    /// Its sizes, rising.
+    /// Its sizes, in ascending order.
     pub sizes: Vec<SizeCase>,
 }
 
@@ -37,49 +38,49 @@ pub struct Case {
 pub struct SizeCase {
     /// The size.
     pub memory: Megabytes,
-    /// What the predictor may see when this is the base.
+    /// Input of the predictor when this is the base size.
     pub telemetry: Rollup,
-    /// Mean duration of other invocations, ms: the value to predict.
+    /// Mean duration of other invocations at this size, ms: the true value.
     pub truth_ms: f64,
 }
 
-/// Scores of predicting every size from one.
+/// Scores of the predictions from one base size.
 #[derive(Debug, Clone, PartialEq, Default, Serialize)]
 pub struct BaseScore {
     /// Mean absolute percentage error over all functions and targets.
     pub mape_mean: f64,
-    /// Its median.
+    /// Median absolute percentage error.
     pub mape_median: f64,
-    /// Its mean by target size in MB.
+    /// Mean absolute percentage error by target size in MB.
     pub by_target: BTreeMap<u32, f64>,
     /// Percentage of functions whose chosen size is the best, by weight of cost, and `pooled`.
     pub best: BTreeMap<String, f64>,
-    /// Percentage whose chosen size is the best or the second best, weights pooled.
+    /// Percentage of functions whose chosen size is the best or the second best, all weights together.
     pub best_two_pooled: f64,
-    /// Mean excess of the objective over the best size's at weight 0.5, percent.
+    /// Mean regret at weight 0.5, percent: the excess of the chosen size's objective over that of the best size.
     pub regret_mean: f64,
-    /// Its 95th percentile.
+    /// 95th percentile of the regret, percent.
     pub regret_p95: f64,
-    /// Percentage of truths within the 80 % interval; `None` where nothing was predicted.
+    /// Percentage of true values within the 80 % interval; `None` when nothing was predicted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub coverage_80: Option<f64>,
-    /// Percentage of truths within the 95 % interval.
+    /// Percentage of true values within the 95 % interval; `None` when nothing was predicted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub coverage_95: Option<f64>,
 }
 
-/// Scores of a whole set.
+/// Scores of a data set.
 #[derive(Debug, Clone, PartialEq, Default, Serialize)]
 pub struct Report {
     /// Functions scored.
     pub functions: usize,
     /// Scores by base size in MB.
     pub by_base: BTreeMap<u32, BaseScore>,
-    /// Choosing from measurements of every size in place of predictions: no predictor can do much better.
+    /// Scores of a choice from measurements of every size instead of predictions. No predictor can be much better.
     pub noise_ceiling: BaseScore,
 }
 
-/// Scores every base size in `bases`, or every size that occurs when it is empty.
+/// Scores every base size in `bases`. When `bases` is empty, scores every size in `cases`.
 #[must_use]
 pub fn score(cases: &[Case], bases: &[Megabytes], rates: &Rates) -> Report {
     let mut bases = bases.to_vec();
@@ -101,15 +102,15 @@ pub fn score(cases: &[Case], bases: &[Megabytes], rates: &Rates) -> Report {
     report
 }
 
-/// What a predictor that sees the telemetry of one size knows of the kernel.
+/// The evidence about the kernel in the telemetry of one size.
 #[must_use]
 pub fn enforcement(cases: &[Case], base: Megabytes) -> Enforcement {
     let sizes = cases.iter().flat_map(|case| &case.sizes).filter(|size| size.memory == base);
     Enforcement::of(sizes.map(|size| (size.memory, &size.telemetry)))
 }
 
-/// Mean absolute percentage error of each case predicted from one size, in the order of `cases`; `None` where
-/// it was not measured at that size, or at no other.
+/// Mean absolute percentage error of each case predicted from one size, in the order of `cases`; `None` when
+/// it was not measured at that size or at no other size.
 #[must_use]
 pub fn errors(cases: &[Case], base: Megabytes) -> Vec<Option<f64>> {
     let enforcement = enforcement(cases, base);
@@ -137,8 +138,8 @@ struct Tally {
 }
 
 impl Tally {
-    /// Predicts a case from one of its sizes, and chooses from the predictions as advice does: the measured size
-    /// has the weight that the model gives it.
+    /// Predicts a case from one of its sizes, and chooses a size from the predictions as advice does. The duration at the
+    /// measured size is the model's too.
     fn predict(&mut self, case: &Case, base: Megabytes, rates: &Rates, enforcement: Enforcement) {
         let Some(seen) = case.sizes.iter().find(|size| size.memory == base) else { return };
         let Some(model) = Model::fit(&[(base, seen.telemetry.clone())], enforcement) else { return };
@@ -157,7 +158,7 @@ impl Tally {
         self.choose(case, &assumed, rates);
     }
 
-    /// Uses the measured mean of every size instead of a prediction.
+    /// Uses the measured mean duration of every size instead of a prediction.
     fn measure(&mut self, case: &Case, rates: &Rates) {
         let mut assumed = Vec::with_capacity(case.sizes.len());
         for size in &case.sizes {
@@ -174,7 +175,7 @@ impl Tally {
         self.by_target.entry(size.memory.0).or_default().push(error);
     }
 
-    /// Chooses by assumed durations and ranks the choice by measured ones.
+    /// Chooses a size by assumed durations, and ranks the choice by measured durations.
     fn choose(&mut self, case: &Case, assumed: &[f64], rates: &Rates) {
         let truths = case.sizes.iter().map(|size| size.truth_ms);
         for weight in WEIGHTS {
@@ -228,7 +229,7 @@ fn candidates(case: &Case, durations: impl Iterator<Item = f64>, rates: &Rates) 
         .collect()
 }
 
-/// In percent.
+/// Absolute relative error, percent.
 fn relative_error(predicted: f64, truth: f64) -> f64 {
     100.0 * (predicted / truth - 1.0).abs()
 }
@@ -263,7 +264,7 @@ mod tests {
     use tailor_sizing::telemetry::invocation::{Invocation, Outcome};
     use tailor_sizing::units::Architecture;
 
-    /// A function that waits and does nothing: every size takes as long.
+    /// A function that only waits: its duration is the same at every size.
     fn waiting(name: &str) -> Case {
         let size = |memory: u32| {
             let mut telemetry = Rollup::default();

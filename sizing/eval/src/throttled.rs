@@ -1,4 +1,4 @@
-//! Reads `invocations.csv` of the throttled functions into cases.
+//! Reads `invocations.csv` of the data set `throttled-functions` into cases.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -10,7 +10,7 @@ use tailor_sizing::telemetry::invocation::{Invocation, Outcome, Work};
 use tailor_sizing::telemetry::rollup::Rollup;
 use tailor_sizing::units::Megabytes;
 
-/// CPU time of the measuring probe in every invocation, outside of its wall time (data notes), µs.
+/// CPU time of the measuring probe in every invocation, µs. It is not in the wall time (see the README of the data set).
 const PROBE_US: u64 = 450;
 
 /// The kernel's timer tick on the host of the measurements, ms.
@@ -49,43 +49,44 @@ pub fn read(folder: &Path) -> anyhow::Result<Vec<Case>> {
     Ok(cases.into_values().filter(|case| case.sizes.len() > 1).collect())
 }
 
-/// The first half of the invocations is telemetry, the mean of the second half the truth.
+/// The first half of the invocations is the telemetry. The mean of the second half is the true value.
 fn size(memory: Megabytes, rows: Vec<Row>) -> Option<SizeCase> {
     let last = rows.iter().map(|row| row.number).max()?;
-    let (seen, kept): (Vec<Row>, Vec<Row>) = rows.into_iter().partition(|row| 2 * row.number <= last);
+    let (first_half, second_half): (Vec<Row>, Vec<Row>) =
+        rows.into_iter().partition(|row| 2 * row.number <= last);
     let mut telemetry = Rollup::default();
-    let mut owed_us = 0;
-    for mut row in seen {
+    let mut remaining_us = 0;
+    for mut row in first_half {
         if let Some(work) = &mut row.invocation.work {
-            owed_us = take_probe(work, owed_us + PROBE_US);
-            take_probe_wait(work, memory, row.wall_us);
+            remaining_us = subtract_probe(work, remaining_us + PROBE_US);
+            subtract_probe_wait(work, memory, row.wall_us);
         }
         telemetry.record(&row.invocation);
     }
-    let truth_us: u64 = kept.iter().map(|row| row.wall_us).sum();
-    (!kept.is_empty()).then(|| SizeCase {
+    let truth_us: u64 = second_half.iter().map(|row| row.wall_us).sum();
+    (!second_half.is_empty()).then(|| SizeCase {
         memory,
         telemetry,
-        truth_ms: truth_us as f64 / 1e3 / kept.len() as f64,
+        truth_ms: truth_us as f64 / 1e3 / second_half.len() as f64,
     })
 }
 
-/// Takes the probe's CPU time out and returns what is still owed: Java's counters tick every 10 ms, so one
-/// invocation may show less than the probe used and the next more.
-fn take_probe(work: &mut Work, owed_us: u64) -> u64 {
-    let user = owed_us.min(work.user_us);
+/// Subtracts the probe's CPU time `probe_us` from `work`. Returns the part that could not be subtracted: Java's counters
+/// have a resolution of 10 ms, so an invocation may show less CPU time than the probe used, and the next one more.
+fn subtract_probe(work: &mut Work, probe_us: u64) -> u64 {
+    let user = probe_us.min(work.user_us);
     work.user_us -= user;
-    let system = (owed_us - user).min(work.system_us);
+    let system = (probe_us - user).min(work.system_us);
     work.system_us -= system;
-    // It runs in the main thread, whose own clock does not tick.
+    // The probe runs in the main thread, and per-thread CPU times do not have the coarse resolution.
     work.top_busy_us = work.top_busy_us.saturating_sub(PROBE_US);
-    owed_us - user - system
+    probe_us - user - system
 }
 
-/// Takes out what the probe itself waited for, which like its CPU time is outside of its wall time: it runs
-/// when a burst has just used up the quota, or when idle time has passed and there is some. Which of them came
-/// last is not recorded; each is taken for as likely as its share of the time spent waiting.
-fn take_probe_wait(work: &mut Work, memory: Megabytes, wall_us: u64) {
+/// Subtracts the probe's own wait for the CPU, which is not in the wall time. The probe runs after the handler: either a
+/// burst has just used up the quota and the probe waits, or idle time has passed and it does not. The data does not
+/// contain which case occurred, so the probability of each is its share of starved and idle time.
+fn subtract_probe_wait(work: &mut Work, memory: Megabytes, wall_us: u64) {
     let wait_us = probe_wait_ms(memory) * 1e3;
     let starved_us = work.top_starved_us as f64;
     let idle_us = (wall_us as f64 + wait_us - work.top_busy_us as f64 - starved_us).max(0.0);
@@ -95,11 +96,11 @@ fn take_probe_wait(work: &mut Work, memory: Megabytes, wall_us: u64) {
     work.starved_us = work.starved_us.saturating_sub(outside_us);
 }
 
-/// Mean time the probe waits behind a burst that was throttled, ms. Such a burst ends at any moment of a run,
-/// which lasts until a tick finds the quota used up; whatever it ran beyond the quota is paid back before the
-/// probe may run. The measured run and wait exceed what the wall time has room for by 24, 8, 4 and 0 ms at
-/// 128, 256, 512 and 1,024 MB (eight single-threaded functions against themselves at 2,048 MB and above); this gives
-/// 21, 7, 4 and 0.6.
+/// Mean wait of the probe after a burst that was throttled, ms. A run lasts until a timer tick finds that the quota is
+/// used up, and the burst can end at any moment of a run. The overrun of the quota is paid back before the probe can run.
+///
+/// Measured CPU time and wait exceed the wall time by 24, 8, 4 and 0 ms at 128, 256, 512 and 1,024 MB (eight
+/// single-threaded functions compared with themselves at 2,048 MB and above). This function returns 21, 7, 4 and 0.6.
 fn probe_wait_ms(memory: Megabytes) -> f64 {
     const MOMENTS: u32 = 100;
     let quota_ms = PERIOD_MS * memory.share();
@@ -120,7 +121,7 @@ fn row(header: &BTreeMap<&str, usize>, line: &str) -> anyhow::Result<Row> {
     let number = |name: &str| -> anyhow::Result<f64> {
         let index = header.get(name).with_context(|| format!("no column `{name}`"))?;
         let cell = cells.get(*index).with_context(|| format!("no cell for `{name}`"))?;
-        cell.parse().with_context(|| format!("`{cell}` in `{name}` is no number"))
+        cell.parse().with_context(|| format!("`{cell}` in `{name}` is not a number"))
     };
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "casts of floats saturate")]
     let whole = |name: &str, scale: f64| number(name).map(|value| (value * scale).round() as u64);

@@ -1,10 +1,10 @@
-//! Makes the constants of `sizing/src/uncertainty.rs` and `sizing/src/interval.rs`.
+//! Computes the constants of `sizing/src/model/uncertainty.rs` and `sizing/src/model/interval.rs`.
 //!
-//! `calibrate SOURCE...`, each a folder as for `evaluate` or a saved run of `cargo xtask bench sizing`. Predicts
-//! every size of every function from every other, and finds the weights of the uncertainties under which the errors
-//! are likeliest (Student's t with five degrees of freedom: a few errors are far larger than most), then the
-//! widths that hold 80 % and 95 % of them. Prints the constants, and how many errors such intervals hold on
-//! functions that were left out of the fit.
+//! `calibrate SOURCE...`, where each SOURCE is a folder as for `evaluate` or a saved run of `cargo xtask bench sizing`.
+//! The program predicts every size of every function from every other size. It fits the weights of the uncertainties by
+//! maximum likelihood of the errors (Student's t distribution with five degrees of freedom, because a few errors are much
+//! larger than most). Then it computes the widths that contain 80 % and 95 % of the errors. It prints the constants, and
+//! the coverage of the intervals on functions that were not in the fit.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -19,13 +19,14 @@ use tailor_sizing_eval::score::{Case, enforcement};
 /// Degrees of freedom of the error's distribution.
 const FREEDOM: f64 = 5.0;
 
-/// Parts the functions are cut into, each left out once.
+/// Number of folds of the cross-validation over the functions.
 const FOLDS: usize = 8;
 
-/// Weights that are not fitted: the noise of a mean is known, and no measured function was under pressure.
+/// Indices of weights that are not fitted: the noise of a mean is known, and no measured function was near its memory
+/// limit.
 const FIXED: [usize; 2] = [0, WEIGHTS.len() - 1];
 
-/// One prediction: of which source and function, from which size, its uncertainties and its error in logarithm.
+/// One prediction: its source, function and base size, its uncertainties, and its error as a logarithm.
 struct Sample {
     source: usize,
     function: usize,
@@ -34,7 +35,7 @@ struct Sample {
     error: f64,
 }
 
-/// Weights and the two widths.
+/// The fitted constants.
 struct Fit {
     weights: [f64; WEIGHTS.len()],
     width_80: f64,
@@ -58,8 +59,8 @@ fn run() -> anyhow::Result<()> {
     for (source, path) in sources.iter().enumerate() {
         samples.extend(predictions(source, samples.len(), &cases(path.as_ref())?));
     }
-    // By source, base size and function: predictions, and how many of them each interval held.
-    let mut held: BTreeMap<(usize, u32), BTreeMap<usize, [f64; 3]>> = BTreeMap::new();
+    // By source, base size and function: number of predictions, and of those within each interval.
+    let mut coverage: BTreeMap<(usize, u32), BTreeMap<usize, [f64; 3]>> = BTreeMap::new();
     let mut log_likelihood = 0.0;
     for fold in 0..FOLDS {
         let (left_out, seen): (Vec<&Sample>, Vec<&Sample>) =
@@ -68,7 +69,7 @@ fn run() -> anyhow::Result<()> {
         log_likelihood += fit.log_likelihood(&left_out);
         for sample in left_out {
             let off = fit.standardized(sample);
-            let by_function = held.entry((sample.source, sample.base_mb)).or_default();
+            let by_function = coverage.entry((sample.source, sample.base_mb)).or_default();
             let counts = by_function.entry(sample.function).or_default();
             counts[0] += 1.0;
             counts[1] += f64::from(u8::from(off <= fit.width_80));
@@ -77,12 +78,12 @@ fn run() -> anyhow::Result<()> {
     }
     let Fit { weights, width_80, width_95 } = Fit::of(&samples.iter().collect::<Vec<_>>());
     println!("WEIGHTS {weights:.5?}\nWIDTH_80 {width_80:.2}\nWIDTH_95 {width_95:.2}\n");
-    println!("log-likelihood of the errors of functions left out: {log_likelihood:.0}");
-    println!("percent of them, and its standard error over the functions");
+    println!("log-likelihood of the errors of held-out functions: {log_likelihood:.0}");
+    println!("coverage in percent, and its standard error over the functions");
     for (source, path) in sources.iter().enumerate() {
         println!("\n{path}\nbase MB        in 80         in 95");
         let mut all: BTreeMap<usize, [f64; 3]> = BTreeMap::new();
-        for ((_, base), functions) in held.iter().filter(|((of, _), _)| *of == source) {
+        for ((_, base), functions) in coverage.iter().filter(|((of, _), _)| *of == source) {
             println!("{base:>7} {} {}", share(functions, 1), share(functions, 2));
             for (&function, counts) in functions {
                 let sum = all.entry(function).or_default();
@@ -94,14 +95,14 @@ fn run() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The percentage held, of all predictions, and its standard error: those of one function err together, so
-/// that the functions are what was sampled.
+/// The percentage of predictions within an interval, and its standard error. The errors of one function are correlated, so
+/// the standard error is computed over the functions.
 fn share(functions: &BTreeMap<usize, [f64; 3]>, which: usize) -> String {
     let sum = |i: usize| functions.values().map(|counts| counts[i]).sum::<f64>();
-    let held = sum(which) / sum(0);
-    let off = |counts: &[f64; 3]| (counts[which] - held * counts[0]).powi(2);
+    let covered = sum(which) / sum(0);
+    let off = |counts: &[f64; 3]| (counts[which] - covered * counts[0]).powi(2);
     let error = functions.values().map(off).sum::<f64>().sqrt() / sum(0);
-    format!("{:>7.1} ± {:>3.1}", 100.0 * held, 100.0 * error)
+    format!("{:>7.1} ± {:>3.1}", 100.0 * covered, 100.0 * error)
 }
 
 fn cases(path: &Path) -> anyhow::Result<Vec<Case>> {
@@ -114,7 +115,7 @@ fn cases(path: &Path) -> anyhow::Result<Vec<Case>> {
     Ok(measured.iter().filter_map(|(name, by_size)| dataset::case(name, by_size)).collect())
 }
 
-/// Every size of every case from every other; functions are numbered from `first`.
+/// Predicts every size of every case from every other size. Functions are numbered from `first`.
 fn predictions(source: usize, first: usize, cases: &[Case]) -> Vec<Sample> {
     let mut samples = Vec::new();
     for (number, case) in cases.iter().enumerate() {
@@ -136,7 +137,7 @@ fn predictions(source: usize, first: usize, cases: &[Case]) -> Vec<Sample> {
 }
 
 impl Fit {
-    /// Climbs the likelihood one weight at a time, by smaller and smaller factors.
+    /// Maximizes the likelihood by coordinate ascent: changes one weight at a time, with decreasing factors.
     fn of(samples: &[&Sample]) -> Self {
         let mut fit = Self { weights: WEIGHTS, width_80: 0.0, width_95: 0.0 };
         let mut best = fit.log_likelihood(samples);

@@ -1,7 +1,7 @@
-//! Scores fits from a few observed sizes on published duration curves of real AWS Lambda functions.
+//! Scores predictions from a few observed sizes on published duration curves of real AWS Lambda functions.
 //!
-//! `curves DIR`, where DIR holds the three files named in [`sets`]. The curves have no CPU counters, so this
-//! is what durations alone give: the model against straight lines in the logarithms, and against `a + b/m`.
+//! `curves DIR`, where DIR contains the three files named in [`sets`]. The curves have no CPU counters, so the scores show
+//! the accuracy with durations only. The model is compared with straight lines in the logarithms and with `a + b/m`.
 
 mod sets;
 
@@ -15,7 +15,7 @@ use tailor_sizing::units::Megabytes;
 
 use sets::{Curve, Set};
 
-/// Invocations that a published mean stands for; not all sets report it.
+/// Assumed number of invocations of a published mean. Not all sets report it.
 const INVOCATIONS: u64 = 20;
 
 fn main() -> ExitCode {
@@ -43,7 +43,7 @@ fn run() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// One line: every choice of `observed` sizes of every curve.
+/// Prints one line with the errors for every choice of `observed` sizes of every curve.
 fn report(set: &Set, observed: usize) {
     let mut errors: [Vec<f64>; 3] = Default::default();
     let mut fits = 0;
@@ -111,7 +111,7 @@ fn lines(seen: &Curve, memory: f64) -> f64 {
     }
 }
 
-/// `a + b/m` by least squares of the relative error, with neither below zero.
+/// `a + b/m`, fitted by least squares of the relative error, with both coefficients at least zero.
 fn hyperbola(seen: &Curve, memory: f64) -> f64 {
     let (mut uu, mut uv, mut vv, mut u, mut v) = (0.0, 0.0, 0.0, 0.0, 0.0);
     for &(size, ms) in seen {

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::Context;
 
-/// Memory in MB and mean duration in ms, by rising memory.
+/// Memory in MB and mean duration in ms, in ascending order of memory.
 pub(crate) type Curve = Vec<(u32, f64)>;
 
 /// Curves of one source.
@@ -17,7 +17,8 @@ pub(crate) struct Set {
 /// Fewest sizes of a curve, so that some remain to be predicted.
 const FEWEST_SIZES: usize = 4;
 
-/// One file: its name, the column that identifies sets, those that identify curves, and the duration.
+/// For each file: its name, the column that identifies the set, the columns that identify the curve, and the column of
+/// the duration.
 const FILES: [(&str, &str, &[&str], &str); 3] = [
     (
         "benchmark-2025-warm-and-cold.csv",
@@ -31,7 +32,7 @@ const FILES: [(&str, &str, &[&str], &str); 3] = [
 
 pub(crate) fn read(folder: &Path) -> anyhow::Result<Vec<Set>> {
     let mut sets = Vec::new();
-    for (file, apart, keys, duration) in FILES {
+    for (file, set_column, keys, duration) in FILES {
         let path = folder.join(file);
         let text =
             std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
@@ -44,7 +45,7 @@ pub(crate) fn read(folder: &Path) -> anyhow::Result<Vec<Set>> {
                 .position(|cell| *cell == name)
                 .with_context(|| format!("no column `{name}` in {file}"))
         };
-        let (apart, memory, duration) = (column(apart)?, column("memory_mb")?, column(duration)?);
+        let (set_column, memory, duration) = (column(set_column)?, column("memory_mb")?, column(duration)?);
         let keys = keys.iter().map(|name| column(name)).collect::<anyhow::Result<Vec<_>>>()?;
         for line in lines {
             let cells: Vec<&str> = line.split(',').collect();
@@ -52,7 +53,7 @@ pub(crate) fn read(folder: &Path) -> anyhow::Result<Vec<Set>> {
             let (Ok(memory), Ok(ms)) = (cell(memory).parse::<u32>(), cell(duration).parse::<f64>()) else {
                 continue;
             };
-            let name = format!("{} {}", file.trim_end_matches(".csv"), cell(apart));
+            let name = format!("{} {}", file.trim_end_matches(".csv"), cell(set_column));
             let key = keys.iter().map(|&index| cell(index)).collect::<Vec<_>>().join(" ");
             groups.entry(name).or_default().entry(key).or_default().insert(memory, ms);
         }

@@ -1,6 +1,6 @@
 //! Scores the predictor on measured functions.
 //!
-//! `evaluate DIR [--base MB] [--json] [--picture FILE]`, where DIR holds `invocations.csv` in the format of
+//! `evaluate DIR [--base MB] [--json] [--picture FILE]`, where DIR contains `invocations.csv` in the format of
 //! `sizing/eval/data/throttled-functions`: the first half of a function's invocations at one size is its
 //! telemetry, the mean of the second half at every other size is the value to predict.
 
@@ -21,7 +21,7 @@ struct Arguments {
     folder: PathBuf,
     bases: Vec<Megabytes>,
     json: bool,
-    /// Where to draw predicted against measured, from the first base or 256 MB.
+    /// Output file of the plot of predicted and measured durations, from the first base size or 256 MB.
     picture: Option<PathBuf>,
 }
 
@@ -68,7 +68,7 @@ fn arguments(mut given: impl Iterator<Item = String>) -> anyhow::Result<Argument
             "--json" => json = true,
             "--base" => {
                 let text = given.next().context(USAGE)?;
-                bases.push(Megabytes(text.parse().with_context(|| format!("`{text}` is no size in MB"))?));
+                bases.push(Megabytes(text.parse().with_context(|| format!("`{text}` is not a size in MB"))?));
             }
             "--picture" => picture = Some(PathBuf::from(given.next().context(USAGE)?)),
             other if other.starts_with('-') => bail!("unknown option `{other}`\n{USAGE}"),

@@ -1,4 +1,4 @@
-//! Predicted against measured durations, as an SVG.
+//! A plot of predicted and measured durations, as SVG.
 
 use std::fmt::Write;
 
@@ -13,7 +13,7 @@ const MARGIN: f64 = 60.0;
 /// Durations shown, in powers of ten of a millisecond.
 const DECADES: [i32; 2] = [-1, 4];
 
-/// One colour for each target size, in rising order.
+/// One colour for each target size, in ascending order.
 const COLOURS: [&str; 6] = ["#b2182b", "#ef8a62", "#fdb863", "#67a9cf", "#2166ac", "#542788"];
 
 /// Draws every prediction from `base`, with its 80 % interval.
@@ -35,14 +35,14 @@ pub(crate) fn draw(cases: &[Case], base: Megabytes) -> String {
         for size in case.sizes.iter().filter(|size| size.memory != base) {
             let prediction = model.predict(size.memory);
             let [low, high] = prediction.interval_80;
-            let (x, colour) = (across(size.truth_ms), colour(size.memory));
+            let (x, colour) = (x_position(size.truth_ms), colour(size.memory));
             let _ = writeln!(
                 svg,
                 "<path d=\"M{x:.1} {:.1}V{:.1}\" stroke=\"{colour}\" opacity=\".35\"/>\
                  <circle cx=\"{x:.1}\" cy=\"{:.1}\" r=\"2.6\" fill=\"{colour}\"/>",
-                up(low),
-                up(high),
-                up(prediction.mean_ms)
+                y_position(low),
+                y_position(high),
+                y_position(prediction.mean_ms)
             );
         }
     }
@@ -74,8 +74,8 @@ fn frame(base: Megabytes) -> String {
             "<path d=\"M{MARGIN} {y}H{right}M{x} {MARGIN}V{right}\" stroke=\"#ddd\"/>\
              <text x=\"{x}\" y=\"{under}\" text-anchor=\"middle\">{ms}</text>\
              <text x=\"{left}\" y=\"{y}\" text-anchor=\"end\">{ms}</text>",
-            x = across(ms),
-            y = up(ms),
+            x = x_position(ms),
+            y = y_position(ms),
             right = SIDE + MARGIN,
             under = SIDE + MARGIN + 18.0,
             left = MARGIN - 6.0
@@ -88,21 +88,21 @@ fn frame(base: Megabytes) -> String {
          <text x=\"{middle}\" y=\"{}\" text-anchor=\"middle\">measured, ms</text>\
          <text x=\"{middle}\" y=\"30\" text-anchor=\"middle\">predicted from {base} alone, ms, with 80 % \
          interval</text>",
-        across(low),
-        up(low),
-        across(high),
-        up(high),
+        x_position(low),
+        y_position(low),
+        x_position(high),
+        y_position(high),
         SIDE + MARGIN + 40.0,
         middle = MARGIN + SIDE / 2.0
     );
     svg
 }
 
-fn across(ms: f64) -> f64 {
+fn x_position(ms: f64) -> f64 {
     let [low, high] = DECADES.map(f64::from);
     MARGIN + SIDE * ((ms.max(1e-9).log10() - low) / (high - low)).clamp(0.0, 1.0)
 }
 
-fn up(ms: f64) -> f64 {
-    SIDE + 2.0 * MARGIN - across(ms)
+fn y_position(ms: f64) -> f64 {
+    SIDE + 2.0 * MARGIN - x_position(ms)
 }
