@@ -1,4 +1,4 @@
-//! How long the report of a large fleet takes: read, merged, advised and written as a page.
+//! Measures the time of the report of a large fleet: reading, merging, advice and output as JSON.
 //!
 //! `cargo bench -p tailor-collector --bench fleet`.
 
@@ -37,7 +37,7 @@ fn main() {
                 batch.header.environment.function = format!("{}-{number}", kind.name);
                 let mut rollup = Rollup::default();
                 batch.invocations.iter().for_each(|invocation| rollup.record(invocation));
-                let delivery = NewBatch {
+                let new_batch = NewBatch {
                     tenant: Tenant::default(),
                     received_at_us: end,
                     rollups: vec![(end / HOUR_US, rollup)],
@@ -46,7 +46,7 @@ fn main() {
                     body: Bytes::new(),
                     header: batch.header,
                 };
-                store.append(delivery).await.unwrap();
+                store.append(new_batch).await.unwrap();
             }
         }
     });
@@ -55,10 +55,10 @@ fn main() {
     let series = runtime.block_on(store.series(&tenant, None, Window::ALL)).unwrap();
     let read = read.elapsed();
     assert_eq!(series.len() as u64, FUNCTIONS);
-    let begun = Instant::now();
+    let start = Instant::now();
     let fleet = report::fleet(&store, &tenant, Window::ALL, &prices, Strategy::default(), now_us());
     let fleet = runtime.block_on(fleet).unwrap();
-    let reported = begun.elapsed();
+    let reported = start.elapsed();
     let text = table::fleet(&fleet, table::Format::Json, table::Look::default());
     println!(
         "{FUNCTIONS} functions over {HOURS} hours: rollups merged in {read:.0?}, whole report in {reported:.0?}, {} KB as JSON",

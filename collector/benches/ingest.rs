@@ -1,7 +1,7 @@
-//! Durable invocations a second: real HTTP over loopback, real SQLite on a real disk, every answer awaited.
+//! Measures stored invocations per second: real HTTP over loopback, SQLite on a real disk, every response awaited.
 //!
-//! `cargo bench -p tailor-collector`. Senders and collector share the machine, so what they cost is in the
-//! figure. The data folder is made under the target folder: a memory disk would make `fsync` free.
+//! `cargo bench -p tailor-collector`. Senders and collector share the machine, so the result includes the cost of the
+//! senders. The data folder is in the target folder, because `fsync` costs nothing on a memory disk.
 
 #![allow(clippy::unwrap_used, reason = "a benchmark fails by panicking")]
 
@@ -23,10 +23,10 @@ use tokio::net::TcpListener;
 
 const KEY: &str = "bench-key-0123456789";
 
-/// Connections that send at once, each one batch at a time as an environment does.
+/// Number of connections. Each sends one batch at a time, like an environment.
 const SENDERS: u64 = 64;
 
-/// Time measured for each batch size.
+/// Duration of the measurement for each batch size.
 const SPAN: Duration = Duration::from_secs(5);
 
 fn main() {
@@ -47,14 +47,15 @@ fn measure(size: u64) {
     let app = Arc::new(App::new(Arc::clone(&store) as Arc<dyn Store>, keys, false));
     runtime.spawn(http::run(listener, tailor_collector::routes::router(app), std::future::pending()));
 
-    let begun = Instant::now();
+    let start = Instant::now();
     let senders: Vec<_> =
         (0..SENDERS).map(|sender| std::thread::spawn(move || send(address, sender, size))).collect();
-    let mut waits: Vec<Duration> = senders.into_iter().flat_map(|sender| sender.join().unwrap()).collect();
-    let span = begun.elapsed().as_secs_f64();
-    waits.sort_unstable();
-    let at = |share: usize| format!("{:.1} ms", waits[waits.len() * share / 100].as_secs_f64() * 1e3);
-    let batches = waits.len() as f64;
+    let mut latencies: Vec<Duration> =
+        senders.into_iter().flat_map(|sender| sender.join().unwrap()).collect();
+    let span = start.elapsed().as_secs_f64();
+    latencies.sort_unstable();
+    let at = |share: usize| format!("{:.1} ms", latencies[latencies.len() * share / 100].as_secs_f64() * 1e3);
+    let batches = latencies.len() as f64;
     println!(
         "{size:>12} {:>14.0} {:>12.0} {:>10} {:>10}",
         batches * size as f64 / span,
@@ -64,21 +65,21 @@ fn measure(size: u64) {
     );
     let stored = runtime.block_on(store.series(&Tenant::default(), None, Window::ALL)).unwrap();
     let counted: u64 = stored.iter().map(|series| series.rollup.invocations).sum();
-    assert_eq!(counted, waits.len() as u64 * size, "every acknowledged invocation is stored, once");
+    assert_eq!(counted, latencies.len() as u64 * size, "every acknowledged invocation is stored, once");
     runtime.shutdown_timeout(Duration::from_secs(1));
 }
 
-/// Sends until the time is up; returns how long each answer took.
+/// Sends until the deadline; returns the latency of each response.
 fn send(address: SocketAddr, sender: u64, size: u64) -> Vec<Duration> {
     let kind = &KINDS[usize::try_from(sender).unwrap() % KINDS.len()];
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_nodelay(true).unwrap();
-    let mut waits = Vec::new();
-    let mut answer = [0; 4_096];
+    let mut latencies = Vec::new();
+    let mut response = [0; 4_096];
     let mut body = batch(kind, sender + 1, 1, size, now_us());
     let deadline = Instant::now() + SPAN;
     while Instant::now() < deadline {
-        // Only the sequence differs from batch to batch: making up rows must not be what is measured.
+        // Only the sequence differs between batches, so that the result does not include the generation of test data.
         let bytes = body.encode().unwrap();
         body.header.sequence += 1;
         let head = format!(
@@ -86,12 +87,16 @@ fn send(address: SocketAddr, sender: u64, size: u64) -> Vec<Duration> {
              Content-Type: application/x-protobuf\r\nContent-Length: {}\r\n\r\n",
             bytes.len()
         );
-        let begun = Instant::now();
+        let start = Instant::now();
         stream.write_all(head.as_bytes()).unwrap();
         stream.write_all(&bytes).unwrap();
-        let read = stream.read(&mut answer).unwrap();
-        assert!(answer[..read].starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer[..read]));
-        waits.push(begun.elapsed());
+        let read = stream.read(&mut response).unwrap();
+        assert!(
+            response[..read].starts_with(b"HTTP/1.1 200"),
+            "{}",
+            String::from_utf8_lossy(&response[..read])
+        );
+        latencies.push(start.elapsed());
     }
-    waits
+    latencies
 }

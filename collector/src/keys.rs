@@ -1,9 +1,9 @@
-//! Who may send and read: API keys, known by their digests, and browser sessions.
+//! API keys, which are stored as digests.
 //!
-//! A key is 32 random bytes, so a plain SHA-256 of it cannot be searched; digests are compared in constant
-//! time. The data folder holds digests in `keys`; the one key made at the first start is also left in
-//! `api-key`, readable by its owner only, to be copied and removed. Keys an operator manages come from a
-//! file of their own and are never copied.
+//! A generated key has 32 random bytes, so its SHA-256 digest is safe against brute force. Digests are compared
+//! in constant time. The data folder has the digests in the file `keys`. The key that is created at the first
+//! start is also in the file `api-key`, which only its owner can read, and which may be deleted after the key was
+//! copied. Keys that an operator manages are read from a separate file and never copied.
 
 use std::fs::{self, OpenOptions};
 use std::io::{ErrorKind, Write};
@@ -15,38 +15,38 @@ use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
 
 use crate::store::Tenant;
 
-/// What every generated key begins with, so that scanners for leaked secrets can know it.
+/// Prefix of every generated key, by which secret scanners can recognize it.
 const KEY_PREFIX: &str = "tlr_";
 
-/// Shortest key taken from an operator's file: fewer characters could be guessed.
+/// Minimum length of a key in an operator's file: shorter keys could be guessed.
 const MIN_KEY_CHARACTERS: usize = 16;
 
 const DIGESTS_FILE: &str = "keys";
 const PLAIN_FILE: &str = "api-key";
 
-/// Why keys could not be loaded or made.
+/// Why keys could not be loaded or created.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
     /// A file could not be read or written.
     #[error("cannot use key file {path}: {error}")]
     File {
-        /// Which.
+        /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         error: std::io::Error,
     },
-    /// A line that is not what the file should hold.
+    /// A line of a key file is invalid.
     #[error("key file {path}, line {line}: {problem}")]
     Line {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// Counted from 1.
+        /// Line number, from 1.
         line: usize,
         /// What is wrong with it.
         problem: &'static str,
     },
-    /// The operating system gave no random numbers.
-    #[error("cannot make a key: no random numbers from the system: {0}")]
+    /// The operating system provides no random numbers.
+    #[error("cannot create a key: the system provides no random numbers: {0}")]
     Random(getrandom::Error),
 }
 
@@ -61,27 +61,27 @@ impl SecretDigest {
         Self(Sha256::digest(secret.as_bytes()).into())
     }
 
-    /// Its bytes, to look it up by.
+    /// Its bytes, for use as a map key.
     #[must_use]
     pub const fn into_bytes(self) -> [u8; 32] {
         self.0
     }
 
-    /// Whether two digests are equal, in a time that does not tell how far they agree.
+    /// Whether two digests are equal, in constant time.
     #[must_use]
     pub fn matches(&self, other: &Self) -> Choice {
         self.0.ct_eq(&other.0)
     }
 }
 
-/// The keys that are let in, and whose each is.
+/// The accepted keys and their tenants.
 #[derive(Clone, Default)]
 pub struct KeyRing {
     entries: Vec<(SecretDigest, Tenant)>,
 }
 
 impl KeyRing {
-    /// The tenant a key belongs to. Looks at every key, whichever matches.
+    /// The tenant of a key. Always compares all keys, so that the time does not depend on the match.
     #[must_use]
     pub fn tenant_of(&self, key: &str) -> Option<&Tenant> {
         let digest = SecretDigest::of(key);
@@ -92,7 +92,7 @@ impl KeyRing {
         self.entries.get(usize::try_from(found).ok()?).map(|(_, tenant)| tenant)
     }
 
-    /// Whether there is no key at all.
+    /// Whether there are no keys.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
@@ -103,7 +103,7 @@ impl KeyRing {
         self.entries.push((SecretDigest::of(key), tenant));
     }
 
-    /// Loads the digests of a data folder; none when it has no key yet.
+    /// Loads the digests of a data folder. The key ring is empty when the folder has no keys.
     ///
     /// # Errors
     /// [`KeyError::File`] and [`KeyError::Line`].
@@ -119,19 +119,19 @@ impl KeyRing {
         Ok(ring)
     }
 
-    /// Adds the keys of an operator's file: one on a line, `KEY` or `TENANT KEY`; `#` begins a comment.
+    /// Adds the keys of an operator's file: one per line, `KEY` or `TENANT KEY`. Lines with `#` are comments.
     ///
     /// # Errors
     /// [`KeyError::File`] and [`KeyError::Line`].
     pub fn add_file(&mut self, path: &Path) -> Result<(), KeyError> {
-        let there = path.try_exists().map_err(|error| KeyError::File { path: path.to_owned(), error })?;
-        if !there {
+        let exists = path.try_exists().map_err(|error| KeyError::File { path: path.to_owned(), error })?;
+        if !exists {
             return Err(KeyError::File { path: path.to_owned(), error: ErrorKind::NotFound.into() });
         }
         for (line, text) in lines(path)? {
             let (tenant, key) = text.split_once(' ').unwrap_or((Tenant::DEFAULT_NAME, &text));
             if key.trim().len() < MIN_KEY_CHARACTERS {
-                let problem = "a key needs at least 16 characters; `openssl rand -hex 32` makes a good one";
+                let problem = "a key needs at least 16 characters; `openssl rand -hex 32` creates one";
                 return Err(KeyError::Line { path: path.to_owned(), line, problem });
             }
             self.add(key.trim(), Tenant(tenant.to_owned()));
@@ -140,7 +140,7 @@ impl KeyRing {
     }
 }
 
-/// Makes a key for a data folder and keeps its digest there.
+/// Creates a key and stores its digest in the data folder.
 ///
 /// # Errors
 /// [`KeyError::File`] and [`KeyError::Random`].
@@ -151,19 +151,19 @@ pub fn create(folder: &Path, tenant: &Tenant) -> Result<String, KeyError> {
     Ok(key)
 }
 
-/// Leaves a key in the data folder for its owner to copy; returns where.
+/// Writes the first key of a data folder to the file `api-key`; returns the path.
 ///
 /// # Errors
 /// [`KeyError::File`].
-pub fn leave_for_owner(folder: &Path, key: &str) -> Result<PathBuf, KeyError> {
+pub fn write_first_key(folder: &Path, key: &str) -> Result<PathBuf, KeyError> {
     let path = folder.join(PLAIN_FILE);
     append(&path, &format!("{key}\n"))?;
     Ok(path)
 }
 
-/// The key left in a data folder, if it still is.
+/// The key in the file `api-key` of a data folder, if the file exists.
 #[must_use]
-pub fn left_for_owner(folder: &Path) -> Option<String> {
+pub fn read_first_key(folder: &Path) -> Option<String> {
     let text = fs::read_to_string(folder.join(PLAIN_FILE)).ok()?;
     text.lines().next_back().map(|line| line.trim().to_owned()).filter(|key| !key.is_empty())
 }
@@ -185,7 +185,7 @@ fn append(path: &Path, text: &str) -> Result<(), KeyError> {
     file.sync_all().map_err(failed)
 }
 
-/// The lines that say something, with their numbers; none when there is no file.
+/// The lines without comments and empty lines, with line numbers; none when the file does not exist.
 fn lines(path: &Path) -> Result<Vec<(usize, String)>, KeyError> {
     let text = match fs::read_to_string(path) {
         Ok(text) => text,
@@ -193,8 +193,8 @@ fn lines(path: &Path) -> Result<Vec<(usize, String)>, KeyError> {
         Err(error) => return Err(KeyError::File { path: path.to_owned(), error }),
     };
     let numbered = (1..).zip(text.lines().map(str::trim));
-    let telling = numbered.filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
-    Ok(telling.map(|(number, line)| (number, line.to_owned())).collect())
+    let content = numbered.filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
+    Ok(content.map(|(number, line)| (number, line.to_owned())).collect())
 }
 
 fn to_hex(bytes: &[u8]) -> String {
@@ -218,24 +218,24 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     #[test]
-    fn a_made_key_is_known_by_its_digest_only_and_kept_private() {
+    fn only_the_digest_of_a_created_key_is_stored_and_files_are_private() {
         let folder = tempfile::tempdir().unwrap();
         let key = create(folder.path(), &Tenant("acme".to_owned())).unwrap();
-        let place = leave_for_owner(folder.path(), &key).unwrap();
+        let key_path = write_first_key(folder.path(), &key).unwrap();
         let ring = KeyRing::load(folder.path()).unwrap();
         assert_eq!(ring.tenant_of(&key), Some(&Tenant("acme".to_owned())));
         assert_eq!(ring.tenant_of(&key[..key.len() - 1]), None);
         assert_eq!(ring.tenant_of(""), None);
         let digests = fs::read_to_string(folder.path().join(DIGESTS_FILE)).unwrap();
         assert!(!digests.contains(&key));
-        for path in [place, folder.path().join(DIGESTS_FILE)] {
+        for path in [key_path, folder.path().join(DIGESTS_FILE)] {
             assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o600);
         }
-        assert_eq!(left_for_owner(folder.path()), Some(key));
+        assert_eq!(read_first_key(folder.path()), Some(key));
     }
 
     #[test]
-    fn an_operators_file_names_tenants_and_refuses_weak_keys() {
+    fn a_key_file_may_have_tenants_and_short_keys_are_refused() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("mounted");
         fs::write(&path, "# ours\n0123456789abcdef\nacme fedcba9876543210\n").unwrap();

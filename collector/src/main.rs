@@ -1,4 +1,4 @@
-//! `tailor`: the collector and its command line. All of it is in the library.
+//! The `tailor` binary: the collector and its command line, which are in the library.
 
 use std::process::ExitCode;
 

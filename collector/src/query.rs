@@ -1,4 +1,4 @@
-//! What a report is asked for: window, strategy, filters and format. Used by the command line, API, pages and tuner.
+//! The parameters of a report: window, strategy, filters and format. Command line, API, pages and tuner use them.
 
 use serde::Deserialize;
 
@@ -8,40 +8,41 @@ use crate::render::table::{DEFAULT_WIDTH, Format, Look};
 use crate::render::units::path_segment;
 use crate::store::{FunctionKey, HOUR_US, Window};
 
-/// The strategy has no such name.
+/// The name is not a strategy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{STRATEGIES}")]
 pub struct UnknownStrategy;
 
-/// Hours shown when nothing else is asked for: a month.
+/// Default length of the window, hours: 30 days.
 pub const DEFAULT_HOURS: u64 = 30 * 24;
 
-/// The query of a request for reports: window, strategy and filters, for the command line, API, pages and tuner.
+/// The query of a request for a report.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct Query {
-    /// Hours back from now; 30 days when absent.
+    /// Length of the window before now, hours; [`DEFAULT_HOURS`] when absent.
     pub(crate) hours: Option<u64>,
-    /// `cost`, `speed` or `balanced`; the last when absent.
+    /// `cost`, `speed`, `balanced` or a latency target such as `p95=300`; `balanced` when absent.
     pub(crate) strategy: Option<String>,
-    /// For `balanced`: 1 is all cost, 0 all speed.
+    /// Weight of cost for `balanced`, 0 to 1; the rest is the weight of speed.
     pub(crate) weight: Option<f64>,
-    /// For a function whose name is not unique.
+    /// Region, for a function whose name is not unique.
     pub(crate) region: Option<String>,
-    /// For a function whose name is not unique.
+    /// Account, for a function whose name is not unique.
     pub(crate) account: Option<String>,
-    /// Anything but JSON.
+    /// Output format; JSON when absent.
     pub(crate) format: Option<Format>,
-    /// Rows of a list.
+    /// Maximum number of rows.
     pub(crate) limit: Option<usize>,
-    /// Characters in a line of a table.
+    /// Width of a table, characters.
     pub(crate) width: Option<usize>,
-    /// Whether the table may be coloured.
+    /// Whether the table may have colours.
     colour: bool,
 }
 
 impl Query {
-    /// The window of the query at `now_us`, without an end: invocations of clocks that run ahead are in it.
+    /// The window of the query at `now_us` (microseconds since the Unix epoch). It has no end, so that it includes
+    /// invocations of environments whose clocks are ahead.
     #[must_use]
     pub fn window(&self, now_us: u64) -> Window {
         last_hours(now_us, self.hours.unwrap_or(DEFAULT_HOURS))
@@ -50,12 +51,12 @@ impl Query {
     /// The strategy of the query.
     ///
     /// # Errors
-    /// [`UnknownStrategy`] for a name that is none.
+    /// [`UnknownStrategy`] when the name is not a strategy.
     pub fn strategy(&self) -> Result<Strategy, UnknownStrategy> {
         strategy(self.strategy.as_deref(), self.weight).ok_or(UnknownStrategy)
     }
 
-    /// The same page with another window and strategy.
+    /// A relative link to the same page with another window and strategy.
     pub(crate) fn link(&self, hours: u64, strategy: &str) -> String {
         let mut link = format!("?hours={hours}&strategy={}", path_segment(strategy));
         for (name, value) in [("region", &self.region), ("account", &self.account)] {
@@ -66,7 +67,7 @@ impl Query {
         link
     }
 
-    /// The page of a function, with this window and strategy.
+    /// The path of a function's page, with the window and strategy of this query.
     pub(crate) fn function_link(&self, key: &FunctionKey) -> String {
         let hours = self.hours.unwrap_or(DEFAULT_HOURS);
         let strategy = self.strategy.as_deref().unwrap_or("balanced");
@@ -89,18 +90,18 @@ impl Query {
     }
 }
 
-/// The window of the last hours before `now_us`, microseconds since the Unix epoch.
+/// The window that starts `hours` before `now_us` (microseconds since the Unix epoch) and has no end.
 #[must_use]
 pub fn last_hours(now_us: u64, hours: u64) -> Window {
     let from_us = now_us.saturating_sub(hours.saturating_mul(HOUR_US));
     Window { from_hour: from_us / HOUR_US, ..Window::ALL }
 }
 
-/// What a strategy may be called.
+/// Describes the valid strategy names.
 pub const STRATEGIES: &str =
-    "a strategy is cost, speed, balanced or, for a service level, like p95=300 (milliseconds)";
+    "a strategy is cost, speed, balanced, or a latency target such as p95=300 (milliseconds)";
 
-/// The strategy of a name and a weight; the default of none.
+/// Parses a strategy name; the default strategy when there is none.
 #[must_use]
 pub fn strategy(name: Option<&str>, weight: Option<f64>) -> Option<Strategy> {
     match name {
@@ -109,16 +110,16 @@ pub fn strategy(name: Option<&str>, weight: Option<f64>) -> Option<Strategy> {
         Some("balanced") | None => {
             Some(weight.map_or_else(Strategy::default, |weight| Strategy::Balanced { weight }))
         }
-        Some(objective) => slo(objective),
+        Some(target) => parse_slo(target),
     }
 }
 
-/// `p95=300`: the cheapest size at which that part of all invocations takes at most so many milliseconds.
-fn slo(objective: &str) -> Option<Strategy> {
-    let (percentile, target_ms) = objective.strip_prefix('p')?.split_once('=')?;
+/// Parses a latency target: `p95=300` is the cheapest size at which 95 % of invocations take at most 300 ms.
+fn parse_slo(target: &str) -> Option<Strategy> {
+    let (percentile, target_ms) = target.strip_prefix('p')?.split_once('=')?;
     let (percentile, target_ms): (f64, f64) = (percentile.parse().ok()?, target_ms.parse().ok()?);
-    let is_sane = (50.0..100.0).contains(&percentile) && target_ms > 0.0 && target_ms.is_finite();
-    is_sane.then_some(Strategy::Slo { quantile: percentile / 100.0, target_ms })
+    let is_valid = (50.0..100.0).contains(&percentile) && target_ms > 0.0 && target_ms.is_finite();
+    is_valid.then_some(Strategy::Slo { quantile: percentile / 100.0, target_ms })
 }
 
 #[cfg(test)]
@@ -126,14 +127,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_service_level_is_a_percentile_and_milliseconds() {
+    fn a_latency_target_is_a_percentile_and_milliseconds() {
         let slo = |quantile, target_ms| Some(Strategy::Slo { quantile, target_ms });
         assert_eq!(strategy(Some("p95=300"), None), slo(0.95, 300.0));
         assert_eq!(strategy(Some("p50=0.5"), None), slo(0.5, 0.5));
-        for nonsense in
+        for invalid in
             ["p95", "p95=", "p95=-1", "p95=inf", "p95=NaN", "p100=5", "p0=5", "q95=5", "pp=5", "=5", ""]
         {
-            assert_eq!(strategy(Some(nonsense), None), None, "{nonsense}");
+            assert_eq!(strategy(Some(invalid), None), None, "{invalid}");
         }
     }
 }

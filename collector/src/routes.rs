@@ -1,4 +1,4 @@
-//! All routes of the server, and the headers of every response.
+//! The routes of the server, and the security headers of every response.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use agent_proto::BATCHES_PATH;
 use crate::http::{App, error, metrics};
 use crate::{api, ingest, web};
 
-/// All routes over one application.
+/// All routes, with `app` as their state.
 pub fn router(app: Arc<App>) -> Router {
     Router::new()
         .route(BATCHES_PATH, post(ingest::post_batch))
@@ -31,17 +31,17 @@ pub fn router(app: Arc<App>) -> Router {
         .method_not_allowed_fallback(|| async {
             error::ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method", "method not allowed")
         })
-        .layer(axum::middleware::map_response(secure))
+        .layer(axum::middleware::map_response(add_security_headers))
         .with_state(app)
 }
 
-/// Headers of every answer: nothing is loaded from elsewhere, framed, sniffed or kept.
-async fn secure(mut response: axum::response::Response) -> impl IntoResponse {
-    const POLICY: &str = "default-src 'none'; style-src 'self'; img-src 'self' data:; form-action 'self'; \
+/// Adds headers that forbid loading external content, framing, content sniffing and caching.
+async fn add_security_headers(mut response: axum::response::Response) -> impl IntoResponse {
+    const CONTENT_POLICY: &str = "default-src 'none'; style-src 'self'; img-src 'self' data:; form-action 'self'; \
                           base-uri 'none'; frame-ancestors 'none'";
     let headers = response.headers_mut();
     for (name, value) in [
-        (header::CONTENT_SECURITY_POLICY, POLICY),
+        (header::CONTENT_SECURITY_POLICY, CONTENT_POLICY),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (header::REFERRER_POLICY, "no-referrer"),
         (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),

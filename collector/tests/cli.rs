@@ -1,4 +1,4 @@
-//! The command line as scripts see it: the real binary, its output, its exit codes.
+//! The command line of the real binary: its output and its exit codes.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -32,8 +32,8 @@ fn measured() -> Collector {
     collector
 }
 
-/// The shape other programs rely on: names, and numbers as numbers.
-fn assert_agreed_shape(summary: &Value) {
+/// Checks the names and types of the JSON fields that other programs use.
+fn assert_json_schema(summary: &Value) {
     let functions = summary["functions"].as_array().unwrap();
     assert_eq!(functions.len(), KINDS.len());
     for function in functions {
@@ -65,21 +65,21 @@ fn assert_agreed_shape(summary: &Value) {
 }
 
 #[test]
-fn beside_the_data_and_through_a_server_the_same_is_printed() {
+fn data_folder_and_server_give_the_same_output() {
     let collector = measured();
     let folder = collector.folder.path().to_str().unwrap();
     let server = format!("http://{}", collector.address);
     for format in ["json", "csv", "markdown"] {
         for command in [&["summary"][..], &["advise", KINDS[2].name], &["changes"]] {
             let run = |place: [&str; 2]| tailor(&[command, &place, &["--format", format]].concat());
-            let (beside, through) = (run(["--data", folder]), run(["--server", &server]));
-            assert!(beside.status.success() && through.status.success(), "{through:?}");
-            assert_eq!(stdout(&beside), stdout(&through), "{command:?} as {format}");
-            assert!(beside.stderr.is_empty(), "{beside:?}");
+            let (from_folder, from_server) = (run(["--data", folder]), run(["--server", &server]));
+            assert!(from_folder.status.success() && from_server.status.success(), "{from_server:?}");
+            assert_eq!(stdout(&from_folder), stdout(&from_server), "{command:?} as {format}");
+            assert!(from_folder.stderr.is_empty(), "{from_folder:?}");
         }
     }
     let summary = stdout(&tailor(&["summary", "--data", folder, "--format", "json"]));
-    assert_agreed_shape(&serde_json::from_str(&summary).unwrap());
+    assert_json_schema(&serde_json::from_str(&summary).unwrap());
 
     let table = stdout(&tailor(&["summary", "--server", &server]));
     assert!(table.contains("$/MLN") && table.contains(&server) && !table.contains('\u{1b}'), "{table}");
@@ -90,7 +90,7 @@ fn beside_the_data_and_through_a_server_the_same_is_printed() {
 }
 
 #[test]
-fn exit_codes_tell_what_happened() {
+fn exit_codes_are_stable() {
     let collector = measured();
     let folder = collector.folder.path().to_str().unwrap();
     let server = format!("http://{}", collector.address);
@@ -125,7 +125,7 @@ fn exit_codes_tell_what_happened() {
 }
 
 #[test]
-fn a_key_made_by_the_command_is_let_in() {
+fn a_key_created_by_the_command_is_accepted() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().to_str().unwrap();
     let made = tailor(&["key", "--data", path, "--tenant", "acme"]);
@@ -140,16 +140,19 @@ fn stderr(output: &Output) -> String {
 }
 
 #[test]
-fn a_folder_that_cannot_be_read_is_not_called_empty() {
+fn an_unreadable_folder_is_reported_as_unreadable() {
     let file = tempfile::NamedTempFile::new().unwrap();
     let output = tailor(&["summary", "--data", file.path().to_str().unwrap()]);
-    let said = stderr(&output);
+    let error_text = stderr(&output);
     assert_eq!(output.status.code(), Some(1));
-    assert!(said.contains("cannot look into") && said.contains("Not a directory"), "{said}");
+    assert!(
+        error_text.contains("cannot look into") && error_text.contains("Not a directory"),
+        "{error_text}"
+    );
 }
 
 #[test]
-fn a_used_port_leaves_nothing_behind() {
+fn a_used_port_creates_no_data_folder() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let parent = tempfile::tempdir().unwrap();
     let data = parent.path().join("data");
@@ -161,14 +164,14 @@ fn a_used_port_leaves_nothing_behind() {
 }
 
 #[test]
-fn a_server_without_its_scheme_is_told_so() {
+fn a_server_url_without_scheme_is_refused_with_a_correction() {
     let output = tailor(&["summary", "--server", "127.0.0.1:8080"]);
     assert_eq!(output.status.code(), Some(2));
     assert!(stderr(&output).contains("http://127.0.0.1:8080"), "{}", stderr(&output));
 }
 
 #[test]
-fn no_two_columns_have_one_name() {
+fn column_names_are_unique() {
     let collector = measured();
     let server = format!("http://{}", collector.address);
     let text = stdout(&tailor(&["summary", "--server", &server, "--format", "markdown"]));

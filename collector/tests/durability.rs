@@ -1,4 +1,4 @@
-//! What was acknowledged is there, whatever happens: the real binary, killed at any moment, and a full disk.
+//! Acknowledged batches stay stored when the real binary is killed at any moment and when the disk is full.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -14,12 +14,12 @@ use common::fleet::{KINDS, batch};
 use tailor_collector::clock::now_us;
 
 /// The real binary over a data folder; killed when dropped.
-struct Served {
+struct CollectorProcess {
     child: Child,
     address: String,
 }
 
-impl Served {
+impl CollectorProcess {
     fn start(folder: &Path) -> Self {
         let address_file = folder.join("address");
         let _ = std::fs::remove_file(&address_file);
@@ -30,16 +30,16 @@ impl Served {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let mut served = Self { child, address: String::new() };
+        let mut collector = Self { child, address: String::new() };
         let deadline = Instant::now() + Duration::from_secs(20);
         loop {
-            if let Some(status) = served.child.try_wait().unwrap() {
+            if let Some(status) = collector.child.try_wait().unwrap() {
                 panic!("the collector ended at once: {status}");
             }
             let address = std::fs::read_to_string(&address_file).unwrap_or_default();
-            address.trim().clone_into(&mut served.address);
-            if !address.is_empty() && ureq::get(format!("{}/readyz", served.address)).call().is_ok() {
-                return served;
+            address.trim().clone_into(&mut collector.address);
+            if !address.is_empty() && ureq::get(format!("{}/readyz", collector.address)).call().is_ok() {
+                return collector;
             }
             assert!(Instant::now() < deadline, "the collector did not become ready");
             std::thread::sleep(Duration::from_millis(5));
@@ -47,25 +47,25 @@ impl Served {
     }
 
     fn kill(&mut self) {
-        // On Unix this is SIGKILL: nothing of the process runs afterwards.
+        // On Unix this is SIGKILL: the process runs no more code.
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
     fn total(&self) -> serde_json::Value {
-        let mut answer = ureq::get(format!("{}/v1/functions", self.address)).call().unwrap();
-        answer.body_mut().read_json::<serde_json::Value>().unwrap()["total"].clone()
+        let mut response = ureq::get(format!("{}/v1/functions", self.address)).call().unwrap();
+        response.body_mut().read_json::<serde_json::Value>().unwrap()["total"].clone()
     }
 }
 
-impl Drop for Served {
+impl Drop for CollectorProcess {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// Posts once; `None` when there was no answer.
+/// Posts once; `None` when there was no response.
 fn post(address: &str, key: &str, body: &[u8]) -> Option<u16> {
     let sent = ureq::post(format!("{address}/v1/batches"))
         .config()
@@ -75,7 +75,7 @@ fn post(address: &str, key: &str, body: &[u8]) -> Option<u16> {
         .header("Authorization", format!("Bearer {key}"))
         .header("Content-Type", agent_proto::CONTENT_TYPE)
         .send(body);
-    sent.ok().map(|answer| answer.status().as_u16())
+    sent.ok().map(|response| response.status().as_u16())
 }
 
 fn key_of(folder: &Path) -> String {
@@ -83,20 +83,20 @@ fn key_of(folder: &Path) -> String {
 }
 
 #[test]
-fn killed_at_any_moment_it_loses_nothing_acknowledged_and_counts_nothing_twice() {
+fn kills_at_any_moment_lose_no_acknowledged_batch_and_count_none_twice() {
     const ROUNDS: u64 = 60;
     const SENDERS: u64 = 4;
     let folder = tempfile::tempdir().unwrap();
-    let mut served = Served::start(folder.path());
+    let mut collector = CollectorProcess::start(folder.path());
     let key = key_of(folder.path());
-    let address = Arc::new(Mutex::new(served.address.clone()));
+    let address = Arc::new(Mutex::new(collector.address.clone()));
     let stop = Arc::new(AtomicBool::new(false));
     let acknowledged = Arc::new(AtomicU64::new(0));
     let senders: Vec<_> = (0..SENDERS)
         .map(|sender| {
             let (address, stop) = (Arc::clone(&address), Arc::clone(&stop));
             let (acknowledged, key) = (Arc::clone(&acknowledged), key.clone());
-            // As an environment does: the next batch only when this one was acknowledged.
+            // Like an environment, send the next batch only after this one was acknowledged.
             std::thread::spawn(move || {
                 let mut billed_ms = 0;
                 let mut invocations = 0;
@@ -111,7 +111,7 @@ fn killed_at_any_moment_it_loses_nothing_acknowledged_and_counts_nothing_twice()
                         let address = address.lock().unwrap().clone();
                         match post(&address, &key, &body) {
                             Some(200) => break,
-                            // Refused connections while it is down; 503 while it stops.
+                            // Connections are refused while the collector is down; 503 while it stops.
                             None | Some(503) => std::thread::sleep(Duration::from_millis(2)),
                             Some(status) => panic!("refused with {status}"),
                         }
@@ -126,16 +126,16 @@ fn killed_at_any_moment_it_loses_nothing_acknowledged_and_counts_nothing_twice()
         .collect();
     let mut before = 0;
     for round in 0..ROUNDS {
-        // A different moment each time; at least one batch went through since the last kill.
-        let patience = Instant::now() + Duration::from_secs(20);
-        while acknowledged.load(Ordering::Relaxed) == before && Instant::now() < patience {
+        // Kill at a different moment each time, after at least one acknowledged batch since the last kill.
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while acknowledged.load(Ordering::Relaxed) == before && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(1));
         }
         std::thread::sleep(Duration::from_millis(round * 37 % 61));
         before = acknowledged.load(Ordering::Relaxed);
-        served.kill();
-        served = Served::start(folder.path());
-        *address.lock().unwrap() = served.address.clone();
+        collector.kill();
+        collector = CollectorProcess::start(folder.path());
+        *address.lock().unwrap() = collector.address.clone();
     }
     stop.store(true, Ordering::Relaxed);
     let mut sent = (0, 0);
@@ -143,14 +143,14 @@ fn killed_at_any_moment_it_loses_nothing_acknowledged_and_counts_nothing_twice()
         let (invocations, billed_ms) = sender.join().unwrap();
         sent = (sent.0 + invocations, sent.1 + billed_ms);
     }
-    let total = served.total();
-    // Every batch was acknowledged in the end, some of them more than once.
+    let total = collector.total();
+    // Every batch was acknowledged; some were sent more than once.
     assert_eq!((total["invocations"].as_u64(), total["billed_ms"].as_u64()), (Some(sent.0), Some(sent.1)));
     assert!(acknowledged.load(Ordering::Relaxed) > ROUNDS);
 }
 
 #[test]
-fn a_full_disk_refuses_writes_and_keeps_reading() {
+fn a_full_disk_refuses_writes_and_still_reads() {
     let folder = tempfile::tempdir().unwrap();
     let small = folder.path().join("small");
     std::fs::create_dir(&small).unwrap();
@@ -160,27 +160,27 @@ fn a_full_disk_refuses_writes_and_keeps_reading() {
         return;
     }
     let _unmount = Unmount(small.clone());
-    let served = Served::start(&small);
+    let collector = CollectorProcess::start(&small);
     let key = key_of(&small);
     let mut stored = 0;
     let mut refused = false;
     for sequence in 1..400 {
         let body = batch(&KINDS[0], 1, sequence, 300, now_us()).encode().unwrap();
-        match post(&served.address, &key, &body) {
+        match post(&collector.address, &key, &body) {
             Some(200) => stored += 300,
             Some(503) => {
                 refused = true;
                 break;
             }
-            other => panic!("answered {other:?}"),
+            other => panic!("unexpected response {other:?}"),
         }
     }
     assert!(refused && stored > 0);
-    assert_eq!(served.total()["invocations"], stored);
-    drop(served);
-    // What was acknowledged is also there after a restart, full as the disk is.
-    let served = Served::start(&small);
-    assert_eq!(served.total()["invocations"], stored);
+    assert_eq!(collector.total()["invocations"], stored);
+    drop(collector);
+    // Acknowledged batches are also readable after a restart on the full disk.
+    let collector = CollectorProcess::start(&small);
+    assert_eq!(collector.total()["invocations"], stored);
 }
 
 struct Unmount(std::path::PathBuf);

@@ -1,4 +1,4 @@
-//! The ingest contract over real HTTP: who is let in, what is refused and how, and that nothing counts twice.
+//! The ingest API over real HTTP: authentication, errors, and that no batch is counted twice.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use agent_proto::limits::MAX_BATCH_BYTES;
 use agent_proto::wire::Ack;
 use common::fleet::{KINDS, batch};
-use common::{Answer, Collector, KEY, OTHER_KEY, post, read_answer};
+use common::{Collector, KEY, OTHER_KEY, Response, post, read_response};
 use prost::Message;
 use tailor_collector::clock::now_us;
 
@@ -18,19 +18,19 @@ fn invocations(collector: &Collector) -> u64 {
     collector.get("/v1/functions").json()["total"]["invocations"].as_u64().unwrap()
 }
 
-fn code(answer: &Answer) -> String {
-    answer.json()["error"]["code"].as_str().unwrap().to_owned()
+fn code(response: &Response) -> String {
+    response.json()["error"]["code"].as_str().unwrap().to_owned()
 }
 
 #[test]
-fn a_batch_counts_once_however_often_it_is_sent() {
+fn a_batch_that_is_sent_again_is_counted_once() {
     let collector = Collector::start();
     let end = now_us();
     for _ in 0..3 {
         for sequence in [2, 1] {
-            let answer = collector.post_batch(&batch(&KINDS[0], 1, sequence, 50, end).encode().unwrap());
-            assert_eq!(answer.status, 200, "{}", answer.text());
-            assert_eq!(Ack::decode(&answer.body[..]).unwrap().durable_sequence, sequence);
+            let response = collector.post_batch(&batch(&KINDS[0], 1, sequence, 50, end).encode().unwrap());
+            assert_eq!(response.status, 200, "{}", response.text());
+            assert_eq!(Ack::decode(&response.body[..]).unwrap().durable_sequence, sequence);
         }
     }
     assert_eq!(invocations(&collector), 100);
@@ -39,7 +39,7 @@ fn a_batch_counts_once_however_often_it_is_sent() {
 }
 
 #[test]
-fn compressed_batches_are_the_same_batches() {
+fn a_batch_is_recognized_in_every_encoding() {
     let collector = Collector::start();
     let plain = batch(&KINDS[0], 1, 1, 200, now_us()).encode().unwrap();
     let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
@@ -47,15 +47,15 @@ fn compressed_batches_are_the_same_batches() {
     let gzip = gzip.finish().unwrap();
     let zstd = zstd::encode_all(&plain[..], 3).unwrap();
     for (encoding, body) in [("gzip", gzip), ("zstd", zstd)] {
-        let answer = collector.post_batch_with(KEY, &format!("Content-Encoding: {encoding}\r\n"), &body);
-        assert_eq!(answer.status, 200, "{encoding}: {}", answer.text());
+        let response = collector.post_batch_with(KEY, &format!("Content-Encoding: {encoding}\r\n"), &body);
+        assert_eq!(response.status, 200, "{encoding}: {}", response.text());
     }
     assert_eq!(invocations(&collector), 200);
 }
 
-/// As through a function URL that asks for AWS's signature, which takes the usual header.
+/// A function URL with IAM authentication needs AWS's signature in the `Authorization` header.
 #[test]
-fn a_key_may_travel_beside_a_signature() {
+fn the_key_header_works_with_an_aws_signature() {
     let collector = Collector::start();
     let body = batch(&KINDS[0], 7, 1, 10, now_us()).encode().unwrap();
     let signature = "Authorization: AWS4-HMAC-SHA256 Credential=x, SignedHeaders=host, Signature=0\r\n";
@@ -73,19 +73,19 @@ fn a_key_may_travel_beside_a_signature() {
 }
 
 #[test]
-fn a_stranger_is_refused_before_the_body_is_read() {
+fn an_unauthenticated_client_is_refused_before_the_body_is_read() {
     let collector = Collector::start();
     for authorization in ["", "Authorization: Bearer wrong\r\n", "Authorization: Basic dGVzdDp0ZXN0\r\n"] {
-        // The body never comes: an answer proves that nobody waited for it.
+        // The body is never sent: a response shows that the collector did not wait for it.
         let head = format!(
             "POST /v1/batches HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-protobuf\r\n\
              Connection: close\r\nContent-Length: 1000\r\n{authorization}\r\n"
         );
-        let begun = Instant::now();
-        let answer = collector.raw(head.as_bytes());
-        assert_eq!(answer.status, 401);
-        assert_eq!(code(&answer), "unauthorized");
-        assert!(begun.elapsed() < Duration::from_secs(5));
+        let start = Instant::now();
+        let response = collector.raw(head.as_bytes());
+        assert_eq!(response.status, 401);
+        assert_eq!(code(&response), "unauthorized");
+        assert!(start.elapsed() < Duration::from_secs(5));
     }
     for path in ["/v1/functions", "/v1/changes", "/metrics"] {
         assert_eq!(collector.get_with(path, "").status, 401, "{path}");
@@ -94,13 +94,13 @@ fn a_stranger_is_refused_before_the_body_is_read() {
 }
 
 #[test]
-fn refusals_say_why_and_whether_to_send_again() {
+fn errors_have_a_code_and_a_status_that_tells_whether_to_retry() {
     let collector = Collector::start();
     let good = batch(&KINDS[0], 1, 1, 10, now_us()).encode().unwrap();
-    let mut controlled = batch(&KINDS[0], 1, 1, 10, now_us());
-    controlled.environment.function = "a\u{1b}[2J".to_owned();
-    let mut scattered = batch(&KINDS[0], 1, 1, 1_000, now_us());
-    for (hour, invocation) in (0u64..).zip(&mut scattered.invocations) {
+    let mut control_characters = batch(&KINDS[0], 1, 1, 10, now_us());
+    control_characters.header.environment.function = "a\u{1b}[2J".to_owned();
+    let mut many_hours = batch(&KINDS[0], 1, 1, 1_000, now_us());
+    for (hour, invocation) in (0u64..).zip(&mut many_hours.invocations) {
         invocation.started_at_us = hour * 3_600_000_000;
     }
     let huge = vec![0; MAX_BATCH_BYTES + 1];
@@ -111,7 +111,7 @@ fn refusals_say_why_and_whether_to_send_again() {
     };
     let zstd_bomb = zstd::encode_all(std::io::Read::take(std::io::repeat(0), 1 << 30), 1).unwrap();
     let window_bomb = {
-        // Asks for a window of 2 GiB before a single byte is out.
+        // The frame header declares a window of 2 GiB.
         let mut encoder = zstd::Encoder::new(Vec::new(), 1).unwrap();
         encoder.window_log(31).unwrap();
         encoder.write_all(&good).unwrap();
@@ -128,22 +128,27 @@ fn refusals_say_why_and_whether_to_send_again() {
         ("zstd window bomb", encoded("zstd"), &window_bomb, 400, "content_encoding"),
         ("not gzip", encoded("gzip"), &good, 400, "content_encoding"),
         ("unknown encoding", encoded("br"), &good, 415, "content_encoding"),
-        ("control characters", String::new(), &controlled.encode().unwrap(), 400, "name"),
+        ("control characters", String::new(), &control_characters.encode().unwrap(), 400, "name"),
     ];
     for (case, headers, body, status, expected) in cases {
-        let answer = collector.post_batch_with(KEY, &headers, body);
-        assert_eq!((answer.status, code(&answer).as_str()), (status, expected), "{case}: {}", answer.text());
+        let response = collector.post_batch_with(KEY, &headers, body);
+        assert_eq!(
+            (response.status, code(&response).as_str()),
+            (status, expected),
+            "{case}: {}",
+            response.text()
+        );
     }
-    let answer = collector.post_batch(&scattered.encode().unwrap());
-    assert_eq!((answer.status, code(&answer).as_str()), (400, "time"));
+    let response = collector.post_batch(&many_hours.encode().unwrap());
+    assert_eq!((response.status, code(&response).as_str()), (400, "time"));
 
     let wrong_type = String::from_utf8_lossy(&post(KEY, "", b"")).replace("x-protobuf", "json");
     assert_eq!(collector.raw(wrong_type.as_bytes()).status, 415);
-    let unannounced = format!(
+    let chunked_head = format!(
         "POST /v1/batches HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {KEY}\r\nConnection: close\r\n\
          Content-Type: application/x-protobuf\r\nTransfer-Encoding: chunked\r\n\r\n"
     );
-    let mut chunked = unannounced.into_bytes();
+    let mut chunked = chunked_head.into_bytes();
     for _ in 0..40 {
         chunked.extend_from_slice(b"10000\r\n");
         chunked.extend_from_slice(&[0; 0x10000]);
@@ -156,21 +161,21 @@ fn refusals_say_why_and_whether_to_send_again() {
 }
 
 #[test]
-fn a_slow_body_is_cut_off_and_may_be_sent_again() {
+fn a_slow_body_times_out_and_may_be_sent_again() {
     let collector = Collector::start();
     let body = batch(&KINDS[0], 1, 1, 10, now_us()).encode().unwrap();
     let request = post(KEY, "", &body);
     let mut stream = collector.connect();
     stream.write_all(&request[..request.len() - 10]).unwrap();
-    let answer = read_answer(&mut stream);
-    assert_eq!((answer.status, code(&answer).as_str()), (503, "body_timeout"));
-    assert!(answer.head.to_ascii_lowercase().contains("retry-after:"), "{}", answer.head);
+    let response = read_response(&mut stream);
+    assert_eq!((response.status, code(&response).as_str()), (503, "body_timeout"));
+    assert!(response.head.to_ascii_lowercase().contains("retry-after:"), "{}", response.head);
     assert_eq!(collector.raw(&request).status, 200);
     assert_eq!(invocations(&collector), 10);
 }
 
 #[test]
-fn tenants_never_see_each_other() {
+fn tenants_cannot_read_data_of_each_other() {
     let collector = Collector::start();
     let end = now_us();
     for key in [KEY, OTHER_KEY] {
@@ -191,14 +196,14 @@ fn cost_is_exact_to_the_pico_dollar() {
     let collector = Collector::start();
     // eu-west-1, x86_64: 16,666,700 pico-dollars a GB-second and 200,000 a request.
     let mut batches = [batch(&KINDS[0], 1, 1, 333, now_us()), batch(&KINDS[0], 2, 1, 77, now_us())];
-    batches[1].environment.memory = tailor_sizing::units::Megabytes(1_769);
+    batches[1].header.environment.memory = tailor_sizing::units::Megabytes(1_769);
     let mut mb_ms = 0u128;
     for batch in &batches {
         let billed: u64 = batch.invocations.iter().map(|invocation| invocation.billed_ms).sum();
         mb_ms += u128::from(batch.header.environment.memory.0) * u128::from(billed);
         assert_eq!(collector.post_batch(&batch.encode().unwrap()).status, 200);
     }
-    let by_hand = (mb_ms * 16_666_700 + 512_000) / 1_024_000 + 410 * 200_000;
+    let expected = (mb_ms * 16_666_700 + 512_000) / 1_024_000 + 410 * 200_000;
     let report = &collector.get("/v1/functions").json()["functions"][0];
-    assert_eq!(report["cost_pico_usd"].as_u64().map(u128::from), Some(by_hand));
+    assert_eq!(report["cost_pico_usd"].as_u64().map(u128::from), Some(expected));
 }

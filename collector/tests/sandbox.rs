@@ -1,4 +1,4 @@
-//! The real tuner through AWS's SDK against the sandbox's Lambda API, with the real binary in between.
+//! The real `tailor` binary with its tuner, through the AWS SDK, against the Lambda API of the sandbox.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use common::fleet::{KINDS, Kind, batch};
 use tailor_collector::clock::now_us;
 
-/// A process that ends with its test.
+/// A process that is killed at the end of its test.
 struct Running(Child);
 
 impl Drop for Running {
@@ -22,7 +22,7 @@ impl Drop for Running {
     }
 }
 
-/// Waits most of the time, so that less memory is predicted well.
+/// A function that waits most of the time, so that the tuner recommends less memory.
 const IDLE: Kind = Kind { cpu_us: 400, ..KINDS[2] };
 
 fn start_sandbox(binary: &Path, folder: &Path) -> (Running, String) {
@@ -82,7 +82,7 @@ fn wait_for<T>(what: &str, mut ready: impl FnMut() -> Option<T>) -> T {
         if let Some(value) = ready() {
             return value;
         }
-        assert!(Instant::now() < deadline, "waited in vain for {what}");
+        assert!(Instant::now() < deadline, "timeout while waiting for {what}");
         std::thread::sleep(Duration::from_millis(50));
     }
 }
@@ -108,13 +108,13 @@ fn send(collector: &str, key: &str, kind: &Kind, id: u64, count: u64) {
 }
 
 #[test]
-fn the_tagged_function_is_moved_through_the_real_api_and_the_others_are_not() {
+fn the_tuner_changes_only_the_tagged_function_through_the_real_api() {
     let binary = tailor_test_kit::build::sandbox().unwrap();
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data");
     let (_sandbox, lambda) = start_sandbox(&binary, folder.path());
 
-    // Without the flag nothing happens, tag or no tag.
+    // Without `--tuner apply` nothing is changed, not even a tagged function.
     let (off, collector) = start_collector(&data, &lambda, "off");
     let key = std::fs::read_to_string(data.join("api-key")).unwrap().trim().to_owned();
     send(&collector, &key, &IDLE, 1, 300);
@@ -124,9 +124,9 @@ fn the_tagged_function_is_moved_through_the_real_api_and_the_others_are_not() {
     drop(off);
 
     let (_collector, collector) = start_collector(&data, &lambda, "apply");
-    let state = |query: &str| {
+    let state = |expected: &str| {
         let changes = get(&format!("{collector}/v1/changes"))["changes"].clone();
-        (changes[0]["state"] == query).then_some(changes)
+        (changes[0]["state"] == expected).then_some(changes)
     };
     let changes = wait_for("the change", || state("applied"));
     let to = changes[0]["to_mb"].as_u64().unwrap();

@@ -1,7 +1,7 @@
-//! Snapshots of everything that `tailor` prints for people and programs, and of the pages.
+//! Snapshots of the outputs of `tailor` and of the pages.
 //!
-//! A change of an output shows as a difference of a file in `snapshots/`. After a query change run the tests once with
-//! `INSTA_UPDATE=always` and read the difference before you commit it.
+//! A changed output fails its test. After an intended change, run the tests once with `INSTA_UPDATE=always`, and review
+//! the difference in `snapshots/` before you commit it.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -12,10 +12,10 @@ use std::process::Command;
 use common::Collector;
 use common::fleet::{KINDS, batch};
 
-/// 2026-06-01T12:00:00Z, microseconds: fixed, so that outputs hold no time of the test run.
+/// 2026-06-01T12:00:00Z, microseconds: a fixed time, so that the outputs do not depend on the time of the test run.
 const MEASURED_AT_US: u64 = 1_780_315_200_000_000;
 
-/// A window that reaches back to [`MEASURED_AT_US`] for the next hundred years.
+/// A window that includes [`MEASURED_AT_US`] for the next hundred years.
 const HOURS: &str = "1000000";
 
 fn collector() -> Collector {
@@ -61,10 +61,10 @@ fn pages() {
     for (name, path) in
         [("page.fleet", "/".to_owned()), ("page.function", format!("/functions/{}", KINDS[1].name))]
     {
-        let answer = collector.get(&format!("{path}?hours={HOURS}"));
-        assert_eq!(answer.status, 200, "{}", answer.text());
-        // One element a line, so that a difference is readable.
-        insta::assert_snapshot!(name, answer.text().replace("><", ">\n<"));
+        let response = collector.get(&format!("{path}?hours={HOURS}"));
+        assert_eq!(response.status, 200, "{}", response.text());
+        // One element per line, so that differences are readable.
+        insta::assert_snapshot!(name, response.text().replace("><", ">\n<"));
     }
     let missing = collector.get("/no-such-page");
     assert_eq!(missing.status, 404);

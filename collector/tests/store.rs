@@ -1,4 +1,4 @@
-//! What every engine behind the store's interface must do, run against the embedded one.
+//! Requirements of every implementation of the `Store` trait, tested with the embedded one.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -19,10 +19,10 @@ use tailor_sizing::telemetry::rollup::Rollup;
 use tailor_sizing::units::Megabytes;
 use tokio::runtime::Runtime;
 
-/// Some hour long after the epoch.
+/// An hour since the Unix epoch, for test data.
 const HOUR: u64 = 490_000;
 
-fn delivery(tenant: &str, kind: &Kind, id: u64, sequence: u64, count: u64, hour: u64) -> NewBatch {
+fn new_batch(tenant: &str, kind: &Kind, id: u64, sequence: u64, count: u64, hour: u64) -> NewBatch {
     let batch = batch(kind, id, sequence, count, hour * HOUR_US + HOUR_US - 1);
     let mut rollup = Rollup::default();
     batch.invocations.iter().for_each(|invocation| rollup.record(invocation));
@@ -37,7 +37,7 @@ fn delivery(tenant: &str, kind: &Kind, id: u64, sequence: u64, count: u64, hour:
     }
 }
 
-fn whole(
+fn all_rollups(
     store: &SqliteStore,
     runtime: &Runtime,
     tenant: &str,
@@ -50,13 +50,13 @@ fn whole(
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
-    /// Whatever arrives in whatever order, however often, with restarts and tidying in between: what is
-    /// read is what was sent, once.
+    /// Batches arrive in any order and repeatedly, with restarts and compactions in between. The rollups that are
+    /// read count each batch once.
     #[test]
-    fn what_is_read_is_what_was_sent_once(
+    fn reads_count_each_batch_once(
         sent in prop::collection::vec((0usize..2, 0usize..2, 0u64..3, 1u64..12, 1u64..4, 0u64..2), 1..120),
         restarts in prop::collection::vec(0usize..120, 0..3),
-        tidied in prop::collection::vec(0usize..120, 0..6),
+        compactions in prop::collection::vec(0usize..120, 0..6),
     ) {
         let runtime = Runtime::new().unwrap();
         let folder = tempfile::tempdir().unwrap();
@@ -68,18 +68,18 @@ proptest! {
                 drop(store);
                 store = SqliteStore::open(folder.path()).unwrap();
             }
-            if tidied.contains(&index) {
+            if compactions.contains(&index) {
                 runtime.block_on(store.compact()).unwrap();
             }
             let tenant = ["a", "b"][tenant];
             let kind = &KINDS[kind];
-            let delivery = delivery(tenant, kind, id, sequence, count, HOUR + hour);
+            let new_batch = new_batch(tenant, kind, id, sequence, count, HOUR + hour);
             let new = seen.insert((tenant, kind.name, id, sequence));
             if new {
-                let key = SeriesKey::of(&delivery.header.environment);
-                expected.entry((tenant, key, HOUR + hour)).or_default().merge(&delivery.rollups[0].1);
+                let key = SeriesKey::of(&new_batch.header.environment);
+                expected.entry((tenant, key, HOUR + hour)).or_default().merge(&new_batch.rollups[0].1);
             }
-            let receipt = runtime.block_on(store.append(delivery)).unwrap();
+            let receipt = runtime.block_on(store.append(new_batch)).unwrap();
             prop_assert_eq!(receipt, if new { Receipt::Stored } else { Receipt::Duplicate });
         }
         for (tenant, window) in [
@@ -103,20 +103,20 @@ proptest! {
             functions.dedup();
             let listed = runtime.block_on(store.functions(&Tenant(tenant.to_owned()))).unwrap();
             prop_assert_eq!(listed, functions);
-            prop_assert_eq!(whole(&store, &runtime, tenant, window), merged);
+            prop_assert_eq!(all_rollups(&store, &runtime, tenant, window), merged);
         }
     }
 }
 
 #[test]
-fn the_latest_word_of_an_environment_wins_and_gaps_show() {
+fn the_latest_state_of_an_environment_is_read_and_gaps_are_counted() {
     let runtime = Runtime::new().unwrap();
     let folder = tempfile::tempdir().unwrap();
     let store = SqliteStore::open(folder.path()).unwrap();
     for sequence in [1, 4, 2] {
-        let mut delivery = delivery("a", &KINDS[0], 1, sequence, 1, HOUR);
-        delivery.header.lost.invocations = 10 * sequence;
-        runtime.block_on(store.append(delivery)).unwrap();
+        let mut new_batch = new_batch("a", &KINDS[0], 1, sequence, 1, HOUR);
+        new_batch.header.lost.invocations = 10 * sequence;
+        runtime.block_on(store.append(new_batch)).unwrap();
     }
     let tenant = Tenant("a".to_owned());
     let states = runtime.block_on(store.environments(&tenant, None, Window::ALL)).unwrap();
@@ -128,7 +128,7 @@ fn the_latest_word_of_an_environment_wins_and_gaps_show() {
     assert_eq!(states[0].header.environment, environment(&KINDS[0], 1));
 }
 
-/// An environment that has lived for longer than the window, or longer than batches are kept, lost nothing by that.
+/// An environment may live longer than the window, or longer than batch rows are kept. Its earlier batches are not lost.
 #[test]
 fn batches_before_the_window_or_past_retention_are_not_missing() {
     const DAY_US: u64 = 24 * HOUR_US;
@@ -136,7 +136,7 @@ fn batches_before_the_window_or_past_retention_are_not_missing() {
     let folder = tempfile::tempdir().unwrap();
     let start_us = HOUR * HOUR_US;
     let received_at = |store: &SqliteStore, sequence: u64, at_us: u64| {
-        let batch = NewBatch { received_at_us: at_us, ..delivery("a", &KINDS[0], 1, sequence, 1, HOUR) };
+        let batch = NewBatch { received_at_us: at_us, ..new_batch("a", &KINDS[0], 1, sequence, 1, HOUR) };
         assert_eq!(runtime.block_on(store.append(batch)).unwrap(), Receipt::Stored);
     };
     let missing = |store: &SqliteStore, window: Window| {
@@ -164,12 +164,12 @@ fn batches_before_the_window_or_past_retention_are_not_missing() {
 }
 
 #[test]
-fn recent_invocations_come_newest_first_and_whole() {
+fn recent_invocations_are_complete_and_newest_first() {
     let runtime = Runtime::new().unwrap();
     let folder = tempfile::tempdir().unwrap();
     let store = SqliteStore::open(folder.path()).unwrap();
     for sequence in 1..=3 {
-        runtime.block_on(store.append(delivery("a", &KINDS[0], 1, sequence, 10, HOUR + sequence))).unwrap();
+        runtime.block_on(store.append(new_batch("a", &KINDS[0], 1, sequence, 10, HOUR + sequence))).unwrap();
     }
     let key = FunctionKey::of(&environment(&KINDS[0], 1));
     let recent = runtime.block_on(store.recent(&Tenant("a".to_owned()), &key, 15)).unwrap();
@@ -180,14 +180,14 @@ fn recent_invocations_come_newest_first_and_whole() {
 }
 
 #[test]
-fn tidying_bounds_what_is_kept_and_changes_no_total() {
+fn compaction_limits_the_rows_and_keeps_the_totals() {
     let runtime = Runtime::new().unwrap();
     let folder = tempfile::tempdir().unwrap();
     let store = SqliteStore::open(folder.path()).unwrap();
     for sequence in 1..=40 {
-        runtime.block_on(store.append(delivery("a", &KINDS[0], 1, sequence, 200, HOUR))).unwrap();
+        runtime.block_on(store.append(new_batch("a", &KINDS[0], 1, sequence, 200, HOUR))).unwrap();
     }
-    let before = whole(&store, &runtime, "a", Window::ALL);
+    let before = all_rollups(&store, &runtime, "a", Window::ALL);
     let rows = |table: &str| -> i64 {
         let file = rusqlite::Connection::open(folder.path().join("tailor.sqlite")).unwrap();
         file.query_row(&format!("SELECT COUNT(*) FROM {table}"), [], |row| row.get(0)).unwrap()
@@ -195,13 +195,13 @@ fn tidying_bounds_what_is_kept_and_changes_no_total() {
     assert_eq!((rows("rollup"), rows("recent")), (40, 40));
     runtime.block_on(store.compact()).unwrap();
     assert_eq!((rows("rollup"), rows("recent")), (1, 10));
-    assert_eq!(whole(&store, &runtime, "a", Window::ALL), before);
-    let again = runtime.block_on(store.append(delivery("a", &KINDS[0], 1, 7, 200, HOUR))).unwrap();
-    assert_eq!(again, Receipt::Duplicate, "a batch whose rollup was merged away is still known");
+    assert_eq!(all_rollups(&store, &runtime, "a", Window::ALL), before);
+    let again = runtime.block_on(store.append(new_batch("a", &KINDS[0], 1, 7, 200, HOUR))).unwrap();
+    assert_eq!(again, Receipt::Duplicate, "a batch is still recognized after its rollup was merged");
 }
 
 #[test]
-fn a_step_of_a_change_is_taken_once() {
+fn a_step_of_a_change_is_stored_once() {
     let runtime = Runtime::new().unwrap();
     let folder = tempfile::tempdir().unwrap();
     let store = SqliteStore::open(folder.path()).unwrap();
@@ -221,24 +221,24 @@ fn a_step_of_a_change_is_taken_once() {
 }
 
 #[test]
-fn one_collector_writes_and_others_only_read() {
+fn one_collector_writes_and_other_processes_only_read() {
     let runtime = Runtime::new().unwrap();
     let folder = tempfile::tempdir().unwrap();
     let refused = |result: Result<SqliteStore, StoreError>| result.err().unwrap().to_string();
     assert!(refused(SqliteStore::open_to_read(folder.path())).contains("tailor serve"));
     let store = SqliteStore::open(folder.path()).unwrap();
     assert!(refused(SqliteStore::open(folder.path())).contains("in use"));
-    runtime.block_on(store.append(delivery("a", &KINDS[0], 1, 1, 5, HOUR))).unwrap();
+    runtime.block_on(store.append(new_batch("a", &KINDS[0], 1, 1, 5, HOUR))).unwrap();
     let reader = SqliteStore::open_to_read(folder.path()).unwrap();
-    assert_eq!(whole(&reader, &runtime, "a", Window::ALL).len(), 1);
-    assert!(runtime.block_on(reader.append(delivery("a", &KINDS[0], 1, 2, 5, HOUR))).is_err());
+    assert_eq!(all_rollups(&reader, &runtime, "a", Window::ALL).len(), 1);
+    assert!(runtime.block_on(reader.append(new_batch("a", &KINDS[0], 1, 2, 5, HOUR))).is_err());
     drop(store);
-    // Also when nobody serves the folder.
-    assert_eq!(whole(&reader, &runtime, "a", Window::ALL).len(), 1);
+    // Reading also works without a running collector.
+    assert_eq!(all_rollups(&reader, &runtime, "a", Window::ALL).len(), 1);
 }
 
 #[test]
-fn a_store_of_a_newer_program_is_left_alone() {
+fn a_store_with_a_newer_schema_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     drop(SqliteStore::open(folder.path()).unwrap());
     set_schema(folder.path(), 99);
@@ -248,27 +248,28 @@ fn a_store_of_a_newer_program_is_left_alone() {
 }
 
 #[test]
-fn a_store_of_an_older_program_is_brought_up_to_date() {
+fn a_store_with_an_older_schema_is_migrated() {
     let (folder, runtime) = (tempfile::tempdir().unwrap(), Runtime::new().unwrap());
     let store = SqliteStore::open(folder.path()).unwrap();
-    runtime.block_on(store.append(delivery("a", &KINDS[0], 1, 1, 5, HOUR))).unwrap();
+    runtime.block_on(store.append(new_batch("a", &KINDS[0], 1, 1, 5, HOUR))).unwrap();
     drop(store);
     let file = rusqlite::Connection::open(folder.path().join("tailor.sqlite")).unwrap();
-    file.execute_batch("ALTER TABLE batch DROP COLUMN unsent").unwrap();
+    file.execute_batch("ALTER TABLE batch DROP COLUMN unsent; ALTER TABLE batch DROP COLUMN sent_at_us")
+        .unwrap();
     drop(file);
     set_schema(folder.path(), 1);
     let unread = SqliteStore::open_to_read(folder.path()).err().unwrap().to_string();
     assert!(unread.contains("run `tailor serve` once"), "{unread}");
     let store = SqliteStore::open(folder.path()).unwrap();
-    assert_eq!(whole(&store, &runtime, "a", Window::ALL).len(), 1);
-    let again = runtime.block_on(store.append(delivery("a", &KINDS[0], 1, 1, 5, HOUR))).unwrap();
+    assert_eq!(all_rollups(&store, &runtime, "a", Window::ALL).len(), 1);
+    let again = runtime.block_on(store.append(new_batch("a", &KINDS[0], 1, 1, 5, HOUR))).unwrap();
     assert_eq!(again, Receipt::Duplicate);
     let tenant = Tenant("a".to_owned());
     let environments = runtime.block_on(store.environments(&tenant, None, Window::ALL)).unwrap();
-    assert_eq!((environments.len(), environments[0].unsent), (1, 0));
-    runtime.block_on(store.append(delivery("a", &KINDS[0], 1, 2, 5, HOUR))).unwrap();
+    assert_eq!((environments.len(), environments[0].header.unsent), (1, 0));
+    runtime.block_on(store.append(new_batch("a", &KINDS[0], 1, 2, 5, HOUR))).unwrap();
     let environments = runtime.block_on(store.environments(&tenant, None, Window::ALL)).unwrap();
-    assert_eq!(environments[0].unsent, 1);
+    assert_eq!(environments[0].header.unsent, 1);
 }
 
 fn set_schema(folder: &Path, version: u32) {

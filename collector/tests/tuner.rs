@@ -1,5 +1,5 @@
-//! The tuner's promises against a Lambda that misbehaves: no write without an intent on disk, without the
-//! tag, without evidence or outside the bounds; at most one open change; every change ends.
+//! Invariants of the tuner, tested with a faulty fake of Lambda: no write without an intent on disk, without the
+//! tag, without enough measurements or outside the permitted sizes; at most one open change; every change ends.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -25,31 +25,31 @@ use tailor_sizing::units::Megabytes;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
-/// What goes wrong with the next write.
+/// The fault of the next writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fault {
-    /// Nothing.
+    /// No fault.
     None,
-    /// It is refused, and nothing happens.
+    /// The write is refused.
     Refused,
-    /// It is carried out, but the answer is lost.
-    AnswerLost,
-    /// It never arrives, and nothing can be read for a while: what a crash before the write leaves.
-    Silence,
-    /// It is carried out, and then nothing can be read for a while: what a crash after the write leaves.
-    ThenSilence,
+    /// The write takes effect, but its response is lost.
+    ResponseLost,
+    /// The write does not arrive and reads fail: the state after a crash before the write.
+    LostBeforeWrite,
+    /// The write takes effect and then reads fail: the state after a crash after the write.
+    LostAfterWrite,
 }
 
 struct FakeState {
     configuration: Configuration,
     fault: Fault,
-    silent: bool,
+    unreachable: bool,
     writes: Vec<Megabytes>,
-    /// Broken promises, found at the moment of a write.
-    broken: Vec<String>,
+    /// Violated invariants, found during a write.
+    violations: Vec<String>,
 }
 
-/// One function of a Lambda in memory, which checks every write against the log on disk.
+/// A fake of Lambda with one function. It checks every write against the log on disk.
 struct FakeLambda {
     store: Arc<SqliteStore>,
     state: Mutex<FakeState>,
@@ -59,8 +59,8 @@ struct FakeLambda {
 impl Lambda for FakeLambda {
     async fn configuration(&self, _: &FunctionKey) -> Result<Configuration, LambdaError> {
         let state = self.state.lock().unwrap();
-        if state.silent {
-            Err(LambdaError::Other("no answer".to_owned()))
+        if state.unreachable {
+            Err(LambdaError::Other("no response".to_owned()))
         } else {
             Ok(state.configuration.clone())
         }
@@ -75,34 +75,34 @@ impl Lambda for FakeLambda {
         let changes = changes::fold(self.store.changes(&Tenant::default(), Some(key)).await.unwrap());
         let mut state = self.state.lock().unwrap();
         let open: Vec<&Change> = changes.iter().filter(|change| change.state.is_open()).collect();
-        let intended = open.iter().any(|change| match change.state {
+        let has_intent = open.iter().any(|change| match change.state {
             State::Planned => change.to == memory,
             State::RollingBack => change.from == memory,
             _ => false,
         });
         let tagged = state.configuration.tags.get("tailor:tune").is_some_and(|value| value == "apply");
-        for (kept, promise) in [
-            (intended, "no write without an intent on disk"),
+        for (holds, invariant) in [
+            (has_intent, "no write without an intent on disk"),
             (open.len() == 1, "one open change at most"),
             (tagged, "no write without the tag"),
             ((Megabytes(128)..=Megabytes(3_008)).contains(&memory), "no size out of bounds"),
         ] {
-            if !kept {
-                state.broken.push(format!("{promise}: wrote {memory} over {changes:?}"));
+            if !holds {
+                state.violations.push(format!("{invariant}: wrote {memory} over {changes:?}"));
             }
         }
         if revision != state.configuration.revision_id {
             return Err(LambdaError::Changed("revision".to_owned()));
         }
-        if matches!(state.fault, Fault::Refused | Fault::Silence) {
-            state.silent = state.fault == Fault::Silence;
+        if matches!(state.fault, Fault::Refused | Fault::LostBeforeWrite) {
+            state.unreachable = state.fault == Fault::LostBeforeWrite;
             return Err(LambdaError::Other("access denied".to_owned()));
         }
         state.set(memory);
         state.writes.push(memory);
-        state.silent = state.fault == Fault::ThenSilence;
+        state.unreachable = state.fault == Fault::LostAfterWrite;
         match state.fault {
-            Fault::AnswerLost | Fault::ThenSilence => Err(LambdaError::Other("timed out".to_owned())),
+            Fault::ResponseLost | Fault::LostAfterWrite => Err(LambdaError::Other("timed out".to_owned())),
             _ => Ok(()),
         }
     }
@@ -115,8 +115,8 @@ impl FakeState {
     }
 }
 
-/// A function with a past, a tuner over it, and a Lambda to break.
-struct Scene {
+/// A function with measurements, a tuner, and the fake of Lambda.
+struct TestSetup {
     runtime: Runtime,
     store: Arc<SqliteStore>,
     lambda: Arc<FakeLambda>,
@@ -126,7 +126,7 @@ struct Scene {
     _folder: TempDir,
 }
 
-impl Scene {
+impl TestSetup {
     fn new(kind: Kind, tagged: bool) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let store = Arc::new(SqliteStore::open(folder.path()).unwrap());
@@ -144,14 +144,14 @@ impl Scene {
         let state = Mutex::new(FakeState {
             configuration,
             fault: Fault::None,
-            silent: false,
+            unreachable: false,
             writes: Vec::new(),
-            broken: Vec::new(),
+            violations: Vec::new(),
         });
         let lambda = Arc::new(FakeLambda { store: Arc::clone(&store), state });
         let settings = Settings {
-            least_evidence: 100,
-            least_comparison: 50,
+            min_evidence_invocations: 100,
+            min_comparison_invocations: 50,
             cooldown: Duration::from_secs(3_600),
             interval: Duration::ZERO,
             ..Settings::default()
@@ -167,7 +167,7 @@ impl Scene {
         }
     }
 
-    /// Invocations at the size the function has, `slower` times as slow as they should be.
+    /// Stores invocations at the current size, `slower` times slower than expected.
     fn invoke(&mut self, count: u64, slower: u64, failing: bool) {
         self.environments += 1;
         let memory = self.configured().memory;
@@ -183,7 +183,7 @@ impl Scene {
         }
         let mut rollup = Rollup::default();
         batch.invocations.iter().for_each(|invocation| rollup.record(invocation));
-        let delivery = NewBatch {
+        let new_batch = NewBatch {
             tenant: Tenant::default(),
             header: batch.header.clone(),
             received_at_us: now_us(),
@@ -192,10 +192,10 @@ impl Scene {
             invocations: count,
             body: Bytes::from(batch.encode().unwrap()),
         };
-        self.runtime.block_on(self.store.append(delivery)).unwrap();
+        self.runtime.block_on(self.store.append(new_batch)).unwrap();
     }
 
-    /// One round of a tuner that knows nothing but what is on disk, as after a restart.
+    /// Runs one round of a new tuner, as after a restart.
     fn round(&self) {
         let tuner = Tuner::new(
             Arc::clone(&self.store) as Arc<dyn Store>,
@@ -227,60 +227,60 @@ impl Scene {
         self.lambda.state.lock().unwrap().writes.clone()
     }
 
-    fn assert_unbroken(&self) {
-        let broken = self.lambda.state.lock().unwrap().broken.clone();
-        assert!(broken.is_empty(), "{broken:?}");
+    fn assert_no_violations(&self) {
+        let violations = self.lambda.state.lock().unwrap().violations.clone();
+        assert!(violations.is_empty(), "{violations:?}");
     }
 }
 
-/// Waits most of the time and has far too much memory.
+/// A function that waits most of the time and has far too much memory.
 const IDLE: Kind = Kind { cpu_us: 400, ..KINDS[2] };
 
 #[test]
-fn a_change_that_does_what_was_predicted_stays() {
-    let mut scene = Scene::new(IDLE, true);
-    scene.invoke(300, 1, false);
-    scene.round();
-    let applied = scene.changes().pop().unwrap();
+fn a_change_as_predicted_is_kept() {
+    let mut setup = TestSetup::new(IDLE, true);
+    setup.invoke(300, 1, false);
+    setup.round();
+    let applied = setup.changes().pop().unwrap();
     assert_eq!(applied.state, State::Applied);
     assert!(applied.to < Megabytes(IDLE.memory));
-    assert_eq!(scene.writes(), [applied.to]);
-    scene.round();
-    assert_eq!(scene.state(), State::Applied, "judged without evidence");
-    scene.invoke(120, 1, false);
-    scene.round();
-    let settled = scene.changes().pop().unwrap();
+    assert_eq!(setup.writes(), [applied.to]);
+    setup.round();
+    assert_eq!(setup.state(), State::Applied, "assessed without measurements");
+    setup.invoke(120, 1, false);
+    setup.round();
+    let settled = setup.changes().pop().unwrap();
     assert_eq!(settled.state, State::Settled, "{}", settled.reason);
     let measured = settled.measured_cost_change_percent().unwrap();
     assert!((measured - settled.intent.cost_change_percent).abs() < 5.0, "{measured} {settled:?}");
     for _ in 0..3 {
-        scene.invoke(120, 1, false);
-        scene.round();
+        setup.invoke(120, 1, false);
+        setup.round();
     }
-    assert_eq!(scene.writes().len(), 1, "it waits before the next change");
-    scene.assert_unbroken();
+    assert_eq!(setup.writes().len(), 1, "the cooldown delays the next change");
+    setup.assert_no_violations();
 }
 
 #[test]
-fn a_change_for_the_worse_is_taken_back() {
+fn a_change_for_the_worse_is_rolled_back() {
     for (slower, failing) in [(3, false), (1, true)] {
-        let mut scene = Scene::new(IDLE, true);
-        scene.invoke(300, 1, false);
-        scene.round();
-        scene.invoke(60, slower, failing);
-        scene.round();
-        let change = scene.changes().pop().unwrap();
+        let mut setup = TestSetup::new(IDLE, true);
+        setup.invoke(300, 1, false);
+        setup.round();
+        setup.invoke(60, slower, failing);
+        setup.round();
+        let change = setup.changes().pop().unwrap();
         assert_eq!(change.state, State::RolledBack, "{}", change.reason);
-        assert_eq!(scene.configured().memory, Megabytes(IDLE.memory));
-        assert!(change.after.is_some(), "what was measured is in the log");
-        scene.assert_unbroken();
+        assert_eq!(setup.configured().memory, Megabytes(IDLE.memory));
+        assert!(change.after.is_some(), "the measurements are in the log");
+        setup.assert_no_violations();
     }
 }
 
 #[test]
-fn nothing_is_written_without_reason_and_permission() {
-    type Twist = fn(&mut FakeState);
-    let twists: [(&str, Twist); 6] = [
+fn no_write_without_recommendation_and_permission() {
+    type Modification = fn(&mut FakeState);
+    let modifications: [(&str, Modification); 6] = [
         ("not tagged", |state| state.configuration.tags.clear()),
         ("managed by a stack", |state| {
             drop(state.configuration.tags.insert("aws:cloudformation:stack-name".to_owned(), "s".to_owned()));
@@ -290,51 +290,51 @@ fn nothing_is_written_without_reason_and_permission() {
         ("being updated", |state| state.configuration.update = Update::InProgress),
         ("another size now", |state| state.set(Megabytes(1_024))),
     ];
-    for (case, twist) in twists {
-        let mut scene = Scene::new(IDLE, true);
-        scene.invoke(300, 1, false);
-        scene.with_lambda(twist);
-        scene.round();
-        assert!(scene.writes().is_empty() && scene.changes().is_empty(), "{case}");
+    for (case, modify) in modifications {
+        let mut setup = TestSetup::new(IDLE, true);
+        setup.invoke(300, 1, false);
+        setup.with_lambda(modify);
+        setup.round();
+        assert!(setup.writes().is_empty() && setup.changes().is_empty(), "{case}");
     }
-    let mut little = Scene::new(IDLE, true);
+    let mut little = TestSetup::new(IDLE, true);
     little.invoke(99, 1, false);
     little.round();
-    let mut low_ceiling = Scene::new(KINDS[0], true);
+    let mut low_ceiling = TestSetup::new(KINDS[0], true);
     low_ceiling.settings.ceiling = Megabytes(300);
     low_ceiling.invoke(300, 1, false);
     low_ceiling.round();
-    let mut foreign = Scene::new(IDLE, true);
-    foreign.settings.tenant = Tenant("somebody".to_owned());
-    foreign.invoke(300, 1, false);
-    foreign.round();
-    for scene in [little, low_ceiling, foreign] {
-        assert!(scene.writes().is_empty() && scene.changes().is_empty());
+    let mut other_tenant = TestSetup::new(IDLE, true);
+    other_tenant.settings.tenant = Tenant("other".to_owned());
+    other_tenant.invoke(300, 1, false);
+    other_tenant.round();
+    for setup in [little, low_ceiling, other_tenant] {
+        assert!(setup.writes().is_empty() && setup.changes().is_empty());
     }
 }
 
 #[test]
-fn the_tag_taken_away_ends_it_without_a_write() {
-    let mut scene = Scene::new(IDLE, true);
-    scene.invoke(300, 1, false);
-    scene.round();
-    scene.with_lambda(|state| state.configuration.tags.clear());
-    scene.invoke(60, 5, false);
-    scene.round();
-    assert_eq!(scene.state(), State::ExternalChange);
-    assert_eq!(scene.writes().len(), 1);
-    scene.assert_unbroken();
+fn removing_the_tag_ends_the_change_without_a_write() {
+    let mut setup = TestSetup::new(IDLE, true);
+    setup.invoke(300, 1, false);
+    setup.round();
+    setup.with_lambda(|state| state.configuration.tags.clear());
+    setup.invoke(60, 5, false);
+    setup.round();
+    assert_eq!(setup.state(), State::ExternalChange);
+    assert_eq!(setup.writes().len(), 1);
+    setup.assert_no_violations();
 }
 
 #[test]
-fn somebody_elses_change_is_adopted() {
-    let mut scene = Scene::new(IDLE, true);
-    scene.invoke(300, 1, false);
-    scene.round();
-    scene.with_lambda(|state| state.set(Megabytes(777)));
-    scene.round();
-    assert_eq!(scene.state(), State::ExternalChange);
-    assert_eq!(scene.configured().memory, Megabytes(777));
+fn a_change_by_someone_else_is_kept() {
+    let mut setup = TestSetup::new(IDLE, true);
+    setup.invoke(300, 1, false);
+    setup.round();
+    setup.with_lambda(|state| state.set(Megabytes(777)));
+    setup.round();
+    assert_eq!(setup.state(), State::ExternalChange);
+    assert_eq!(setup.configured().memory, Megabytes(777));
 }
 
 #[derive(Debug, Clone)]
@@ -345,16 +345,16 @@ enum Event {
     External(u32),
     Deploy,
     Fault(Fault),
-    Speak,
+    Reconnect,
 }
 
 fn event() -> impl Strategy<Value = Event> {
     let fault = prop::sample::select(vec![
         Fault::None,
         Fault::Refused,
-        Fault::AnswerLost,
-        Fault::Silence,
-        Fault::ThenSilence,
+        Fault::ResponseLost,
+        Fault::LostBeforeWrite,
+        Fault::LostAfterWrite,
     ]);
     prop_oneof![
         6 => Just(Event::Round),
@@ -364,53 +364,53 @@ fn event() -> impl Strategy<Value = Event> {
         1 => (128u32..3_008).prop_map(Event::External),
         1 => Just(Event::Deploy),
         2 => fault.prop_map(Event::Fault),
-        1 => Just(Event::Speak),
+        1 => Just(Event::Reconnect),
     ]
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(40))]
 
-    /// Whatever happens to the function and to the calls, and however often the tuner starts anew.
+    /// For any sequence of events and faults, with a restart of the tuner before every round.
     #[test]
-    fn promises_hold_whatever_happens(
+    fn invariants_hold_for_any_sequence_of_events(
         tagged in prop::bool::weighted(0.9),
         kind in prop::sample::select(vec![KINDS[0], KINDS[2], KINDS[5]]),
         events in prop::collection::vec(event(), 1..40),
     ) {
-        let mut scene = Scene::new(kind, tagged);
-        scene.settings.cooldown = Duration::ZERO;
-        scene.invoke(200, 1, false);
+        let mut setup = TestSetup::new(kind, tagged);
+        setup.settings.cooldown = Duration::ZERO;
+        setup.invoke(200, 1, false);
         for event in events {
             match event {
-                Event::Round => scene.round(),
-                Event::Invoke { count, slower, failing } => scene.invoke(count, slower, failing),
-                Event::Tag(tagged) => scene.with_lambda(|state| {
+                Event::Round => setup.round(),
+                Event::Invoke { count, slower, failing } => setup.invoke(count, slower, failing),
+                Event::Tag(tagged) => setup.with_lambda(|state| {
                     let value = if tagged { "apply" } else { "" };
                     state.configuration.tags.insert("tailor:tune".to_owned(), value.to_owned());
                 }),
-                Event::External(memory) => scene.with_lambda(|state| state.set(Megabytes(memory))),
-                Event::Deploy => scene.with_lambda(|state| state.configuration.code_sha256 += "'"),
-                Event::Fault(fault) => scene.with_lambda(|state| state.fault = fault),
-                Event::Speak => scene.with_lambda(|state| state.silent = false),
+                Event::External(memory) => setup.with_lambda(|state| state.set(Megabytes(memory))),
+                Event::Deploy => setup.with_lambda(|state| state.configuration.code_sha256 += "'"),
+                Event::Fault(fault) => setup.with_lambda(|state| state.fault = fault),
+                Event::Reconnect => setup.with_lambda(|state| state.unreachable = false),
             }
-            let open = scene.changes().iter().filter(|change| change.state.is_open()).count();
+            let open = setup.changes().iter().filter(|change| change.state.is_open()).count();
             prop_assert!(open <= 1);
         }
-        let broken = scene.lambda.state.lock().unwrap().broken.clone();
-        prop_assert!(broken.is_empty(), "{:?}", broken);
+        let violations = setup.lambda.state.lock().unwrap().violations.clone();
+        prop_assert!(violations.is_empty(), "{:?}", violations);
 
-        // Left in peace with enough invocations, every change comes to an end.
-        scene.with_lambda(|state| {
+        // Without faults and with enough invocations, every change ends.
+        setup.with_lambda(|state| {
             state.fault = Fault::None;
-            state.silent = false;
+            state.unreachable = false;
         });
-        scene.settings.most_open = 0;
+        setup.settings.max_open_changes = 0;
         for _ in 0..4 {
-            scene.invoke(100, 1, false);
-            scene.round();
+            setup.invoke(100, 1, false);
+            setup.round();
         }
-        for change in scene.changes() {
+        for change in setup.changes() {
             prop_assert!(!change.state.is_open(), "{:?}", change);
         }
     }

@@ -1,4 +1,4 @@
-//! The pages: harmless with names from outside, closed without a key, whole without anything from elsewhere.
+//! The web pages: external names are escaped, a key is required, and no external content is loaded.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -9,15 +9,15 @@ use common::fleet::{KINDS, batch};
 use common::{Collector, KEY};
 use tailor_collector::clock::now_us;
 
-const NASTY: &str = "\"><script>alert(1)</script>' onload='x${y}|<img src=//evil>";
+const HOSTILE_NAME: &str = "\"><script>alert(1)</script>' onload='x${y}|<img src=//evil>";
 
-fn nasty_batch() -> Batch {
-    let mut nasty = batch(&KINDS[1], 7, 1, 60, now_us());
-    nasty.environment.function = NASTY.to_owned();
-    nasty.environment.runtime = "<b>rt</b>".to_owned();
-    nasty.environment.version = "<i>1</i>".to_owned();
-    nasty.environment.account = "<u>acc</u>".to_owned();
-    nasty
+fn hostile_batch() -> Batch {
+    let mut hostile = batch(&KINDS[1], 7, 1, 60, now_us());
+    hostile.header.environment.function = HOSTILE_NAME.to_owned();
+    hostile.header.environment.runtime = "<b>rt</b>".to_owned();
+    hostile.header.environment.version = "<i>1</i>".to_owned();
+    hostile.header.environment.account = "<u>acc</u>".to_owned();
+    hostile
 }
 
 /// Text with the HTML entities replaced that the pages use.
@@ -26,7 +26,7 @@ fn unescape(html: &str) -> String {
     entities.iter().fold(html.to_owned(), |text, (entity, character)| text.replace(entity, character))
 }
 
-/// What a browser would take from a name as markup: elements that no page has, event handlers, attributes outside
+/// What a browser would interpret as markup in a name: elements that no page has, event handlers, attributes outside
 /// of double quotes, and links to other schemes.
 fn injected(html: &str) -> Vec<String> {
     let mut found = vec![];
@@ -80,9 +80,9 @@ fn an_event_handler_from_a_name_is_found() {
 }
 
 #[test]
-fn names_from_outside_stay_text() {
+fn external_names_are_escaped() {
     let collector = Collector::start();
-    assert_eq!(collector.post_batch(&nasty_batch().encode().unwrap()).status, 200);
+    assert_eq!(collector.post_batch(&hostile_batch().encode().unwrap()).status, 200);
     let fleet = collector.get("/");
     assert_eq!(fleet.status, 200);
     let link = fleet.text().split("href=\"").find(|part| part.starts_with("/functions/")).unwrap().to_owned();
@@ -92,7 +92,7 @@ fn names_from_outside_stay_text() {
     for text in [fleet.text(), page.text()] {
         assert_eq!(injected(&text), [""; 0]);
         let unescaped = unescape(&text);
-        assert!(unescaped.contains(NASTY), "the page shows the name as text");
+        assert!(unescaped.contains(HOSTILE_NAME), "the page shows the name as text");
         for element in ["script", "img"] {
             assert!(
                 injected(&unescaped).contains(&format!("element {element}")),
@@ -101,8 +101,8 @@ fn names_from_outside_stay_text() {
         }
         assert!(!text.contains("http://") && !text.contains("https://") && !text.contains("style=\""));
     }
-    for answer in [fleet, page, collector.get("/login"), collector.get("/v1/functions")] {
-        let head = answer.head.to_ascii_lowercase();
+    for response in [fleet, page, collector.get("/login"), collector.get("/v1/functions")] {
+        let head = response.head.to_ascii_lowercase();
         assert!(head.contains("content-security-policy: default-src 'none'"), "{head}");
         assert!(head.contains("x-content-type-options: nosniff"), "{head}");
     }
@@ -120,7 +120,7 @@ fn every_kind_of_function_has_its_page_and_text() {
         assert_eq!(collector.post_batch(&batch(kind, id, 1, 120, now_us()).encode().unwrap()).status, 200);
     }
     let mut unpriced = batch(&KINDS[0], 99, 1, 3, now_us());
-    unpriced.environment.region = "mars-north-1".to_owned();
+    unpriced.header.environment.region = "mars-north-1".to_owned();
     assert_eq!(collector.post_batch(&unpriced.encode().unwrap()).status, 200);
 
     for kind in &KINDS[1..] {
@@ -140,7 +140,7 @@ fn every_kind_of_function_has_its_page_and_text() {
     assert_eq!(csv.lines().count(), 1 + KINDS.len() + 1);
 }
 
-/// Instances are billed there, and shared by invocations at a time.
+/// Managed instances are billed per instance, and several invocations share one at the same time.
 #[test]
 fn managed_instances_have_neither_cost_nor_advice() {
     let collector = Collector::start();
@@ -154,13 +154,13 @@ fn managed_instances_have_neither_cost_nor_advice() {
         (&120.into(), &serde_json::Value::Null)
     );
     let reason = function["advice"]["reasons"][0].as_str().unwrap();
-    assert!(reason.starts_with("on managed instances"), "{function}");
+    assert!(reason.starts_with("no advice for managed instances"), "{function}");
     let page = collector.get(&format!("/functions/{}", KINDS[0].name)).text();
     assert!(page.contains("No recommendation") && !page.contains("NaN"), "{page}");
 }
 
 #[test]
-fn a_browser_signs_in_once_and_stays() {
+fn a_browser_session_starts_with_a_key_or_a_one_time_ticket() {
     let collector = Collector::start();
     let cookie = |head: &str| {
         let line = head.lines().find(|line| line.to_ascii_lowercase().starts_with("set-cookie:"))?;
@@ -176,9 +176,9 @@ fn a_browser_signs_in_once_and_stays() {
         collector.raw(request.as_bytes())
     };
     assert_eq!(log_in("key=wrong").status, 403);
-    let welcome = log_in(&format!("key={KEY}"));
-    assert_eq!(welcome.status, 303);
-    let session = cookie(&welcome.head).unwrap();
+    let signed_in = log_in(&format!("key={KEY}"));
+    assert_eq!(signed_in.status, 303);
+    let session = cookie(&signed_in.head).unwrap();
     assert_eq!(collector.get_with("/", &format!("Cookie: a=b; {session}\r\n")).status, 200);
     assert_eq!(collector.get_with("/v1/functions", &format!("Cookie: {session}\r\n")).status, 200);
     assert_eq!(collector.get_with("/", "Cookie: tailor_session=0000\r\n").status, 303);
@@ -193,7 +193,7 @@ fn a_browser_signs_in_once_and_stays() {
 }
 
 #[test]
-fn local_reads_need_no_key_but_a_local_name() {
+fn local_reads_need_no_key_and_a_local_host_name() {
     let collector = Collector::start_with(true);
     assert_eq!(collector.get_with("/", "").status, 200);
     let rebound =
@@ -204,7 +204,7 @@ fn local_reads_need_no_key_but_a_local_name() {
 }
 
 #[test]
-fn an_address_that_asks_for_nonsense_is_answered_in_words() {
+fn an_invalid_query_gets_an_error_page_or_an_error_object() {
     let collector = Collector::start_with(true);
     let page = collector.get("/?hours=abc");
     assert_eq!(page.status, 400);

@@ -1,4 +1,4 @@
-//! What was measured at one memory size, in the few figures by which sizes are compared.
+//! Measurements at one memory size, summarized for comparison with another size.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,44 +11,44 @@ use tailor_sizing::units::Megabytes;
 
 use crate::store::Recent;
 
-/// Figures of some invocations at one size.
+/// Summary of invocations at one memory size.
 ///
-/// Duration and billed time are of the successful warm ones: every change of size begins with a wave of
-/// cold starts, and they would hide what the size itself does. `/tmp` is left out of the cost: it does not change.
+/// Duration and billed time are of successful warm invocations only: every change of size causes cold starts,
+/// which would hide the effect of the size itself. The cost does not include `/tmp`, which does not change.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 pub struct Figures {
-    /// All of them.
+    /// All invocations.
     pub invocations: u64,
-    /// Those that failed.
+    /// Failed invocations.
     pub errors: u64,
-    /// Those killed for memory.
+    /// Invocations that ran out of memory.
     pub out_of_memory: u64,
-    /// Successful warm ones.
+    /// Successful warm invocations.
     pub warm: u64,
-    /// What a million of them cost; `None` where no price is known.
+    /// Cost of one million warm invocations, pico-dollars; `None` when no price is known.
     pub cost_per_million_pico_usd: Option<PicoDollars>,
-    /// Their mean duration, ms.
+    /// Mean duration of the warm invocations, ms.
     pub mean_ms: f64,
-    /// Half of them are shorter, ms.
+    /// Median duration, ms.
     pub p50_ms: f64,
-    /// 95 % of them are shorter, ms.
+    /// 95th percentile of duration, ms.
     pub p95_ms: f64,
-    /// Standard error of the mean, ms; 0 with fewer than two.
+    /// Standard error of the mean, ms; 0 with fewer than two invocations.
     pub mean_error_ms: f64,
 }
 
-/// The figures of those that ran with `memory` and began at `since_us` or later, priced where `rates` are
-/// known.
+/// The figures of the invocations with this memory size that started at `since_us` (microseconds since the Unix
+/// epoch) or later, with cost if `rates` are known.
 #[must_use]
 pub fn since(recent: &[Recent], memory: Megabytes, since_us: u64, rates: Option<&Rates>) -> Figures {
     let mut figures = Figures::default();
     let mut durations = LogHistogram::default();
     let (mut sum_us, mut billed_ms) = (0u64, 0u64);
-    let chosen = recent
+    let selected = recent
         .iter()
         .filter(|recent| recent.memory == memory && recent.invocation.started_at_us >= since_us)
         .map(|recent| &recent.invocation);
-    for invocation in chosen {
+    for invocation in selected {
         figures.invocations += 1;
         match invocation.outcome {
             Outcome::Success | Outcome::Unknown if !invocation.cold_start => {

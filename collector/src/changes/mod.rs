@@ -1,7 +1,7 @@
-//! One change of one function's memory size, and the log it is read from.
+//! Changes of functions' memory sizes, and the log from which they are read.
 //!
-//! The log is append-only; what a change is now follows from folding its events, so replaying the log
-//! always gives the same state. Nothing here does I/O.
+//! The log is append-only. The state of a change is computed from its events, so the same log always gives
+//! the same state. This module does no I/O.
 
 use std::collections::BTreeMap;
 
@@ -15,34 +15,34 @@ use crate::store::{ChangeEvent, FunctionKey};
 
 pub mod comparison;
 
-/// Where a change stands.
+/// The state of a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum State {
     /// The intent is on disk; the write may or may not have reached Lambda.
     Planned,
-    /// The function runs at the new size, and is being watched.
+    /// The function has the new size, and its invocations are being measured.
     Applied,
-    /// It did what was predicted, or better: the change stays.
+    /// The measurements are as predicted or better. The new size stays.
     Settled,
-    /// It got worse: the intent to go back is on disk.
+    /// The function got worse. The intent to roll back is on disk.
     RollingBack,
-    /// The function runs at its old size again.
+    /// The function has its previous size again.
     RolledBack,
-    /// The write was refused or never happened; the function is as it was.
+    /// The write was refused or did not happen. The function is unchanged.
     Abandoned,
-    /// Somebody else changed the function meanwhile; theirs stays.
+    /// Someone else changed the function. The tuner does not touch it.
     ExternalChange,
 }
 
 impl State {
-    /// Whether the tuner still has something to do for it.
+    /// Whether the change is not finished.
     #[must_use]
     pub const fn is_open(self) -> bool {
         matches!(self, Self::Planned | Self::Applied | Self::RollingBack)
     }
 
-    /// The stable code of the event that leads here.
+    /// The stable code of the event that sets this state.
     #[must_use]
     pub const fn code(self) -> &'static str {
         match self {
@@ -71,100 +71,100 @@ impl State {
     }
 }
 
-/// What was to be done and why: the content of a `planned` event.
+/// The planned change and its reasons: the content of a `planned` event.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Intent {
-    /// Size before.
+    /// Memory size before, MB.
     pub from_mb: u32,
-    /// Size after.
+    /// Memory size after, MB.
     pub to_mb: u32,
-    /// Lambda's revision the decision was made on.
+    /// Lambda's revision id on which the decision was made.
     pub revision_id: String,
-    /// The code that ran then: figures of other code do not compare.
+    /// SHA-256 of the code at that time: measurements of other code cannot be compared.
     pub code_sha256: String,
-    /// Measured at the size before.
+    /// Measurements at the size before.
     pub before: Figures,
     /// Predicted change of the cost of an invocation, percent.
     pub cost_change_percent: f64,
     /// Predicted change of mean duration, percent.
     pub duration_change_percent: f64,
-    /// Where mean duration at the new size lies with 80 % probability, ms.
+    /// 80 % interval of the predicted mean duration at the new size, ms.
     pub duration_interval_ms: [f64; 2],
-    /// Why, in sentences.
+    /// Reasons, as sentences.
     pub reasons: Vec<String>,
 }
 
-/// What is noted when a change moves on.
+/// The content of every event after `planned`.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Note {
-    /// Why, for people.
+    /// The reason, as text.
     pub reason: String,
-    /// Measured at the new size by then.
+    /// Measurements at the new size at that time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub after: Option<Figures>,
-    /// Lambda's revision after a write.
+    /// Lambda's revision id after a write.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revision_id: Option<String>,
 }
 
-/// One line of a change's log.
+/// One entry of a change's log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Step {
-    /// When, microseconds since the epoch.
+    /// Time, microseconds since the Unix epoch.
     pub at_us: u64,
-    /// Where the change stood from then on.
+    /// State of the change from this time.
     pub state: State,
-    /// Why.
+    /// The reason.
     pub reason: String,
 }
 
-/// A change as its log tells it.
+/// A change, as computed from its log.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Change {
     /// The function.
     pub function: FunctionKey,
     /// Its id within the function.
     pub id: String,
-    /// Where it stands.
+    /// Its state.
     pub state: State,
-    /// Size before.
+    /// Memory size before.
     #[serde(rename = "from_mb")]
     pub from: Megabytes,
-    /// Size after.
+    /// Memory size after.
     #[serde(rename = "to_mb")]
     pub to: Megabytes,
-    /// When it was decided, microseconds since the epoch.
+    /// When it was planned, microseconds since the Unix epoch.
     pub planned_at_us: u64,
-    /// When the new size was in force, microseconds since the epoch.
+    /// When the new size took effect, microseconds since the Unix epoch.
     pub applied_at_us: Option<u64>,
-    /// When it last moved on, microseconds since the epoch.
+    /// When its state last changed, microseconds since the Unix epoch.
     pub moved_at_us: u64,
-    /// The decision.
+    /// The plan.
     pub intent: Intent,
-    /// Measured at the new size: live while it is watched, as judged once it is closed.
+    /// Measurements at the new size: current while the change is applied, final when it is closed.
     pub after: Option<Figures>,
-    /// What was said when it last moved on.
+    /// The reason for its state.
     pub reason: String,
     /// Its whole log, oldest first.
     pub steps: Vec<Step>,
-    /// The next free step of its log.
+    /// Number of the next step of its log.
     pub next_step: u64,
 }
 
 impl Change {
-    /// Whether its outcome is still being measured.
+    /// Whether its result is still being measured.
     #[must_use]
     pub fn is_being_compared(&self) -> bool {
         self.state == State::Applied
     }
 
-    /// Takes over what was measured at the new size.
+    /// Sets the measurements at the new size.
     pub fn compare(&mut self, after: Figures) {
         self.after = (after.invocations > 0).then_some(after);
     }
 
-    /// Takes the next step of its log.
-    pub(crate) fn follow(&mut self, state: State, note: Note, at_us: u64) {
+    /// Applies the next step of its log.
+    pub(crate) fn apply_step(&mut self, state: State, note: Note, at_us: u64) {
         self.state = state;
         self.moved_at_us = at_us;
         self.reason = note.reason;
@@ -184,14 +184,14 @@ impl Change {
         self.intent.before.mean_ms * (1.0 + self.intent.duration_change_percent / 100.0)
     }
 
-    /// How mean duration changed, percent; `None` until something is measured.
+    /// Measured change of mean duration, percent; `None` until there are measurements.
     #[must_use]
     pub fn measured_duration_change_percent(&self) -> Option<f64> {
         let after = self.after.filter(|after| after.warm > 0)?;
         ratio_percent(after.mean_ms, self.intent.before.mean_ms)
     }
 
-    /// How the cost of a warm invocation changed, percent; `None` until it is measured and priced.
+    /// Measured change of the cost of a warm invocation, percent; `None` until there are measurements and prices.
     #[must_use]
     pub fn measured_cost_change_percent(&self) -> Option<f64> {
         let new = self.after?.cost_per_million_pico_usd?;
@@ -204,8 +204,8 @@ fn ratio_percent(new: f64, old: f64) -> Option<f64> {
     (old > 0.0).then(|| 100.0 * (new / old - 1.0))
 }
 
-/// The changes a log tells of, oldest first. Events that make no sense are passed over, so that one
-/// written by a newer program hides no others.
+/// Computes the changes from a log, oldest first. Events that cannot be decoded are skipped, so that an event
+/// of a newer program does not hide other changes.
 #[must_use]
 pub fn fold(events: Vec<ChangeEvent>) -> Vec<Change> {
     let mut changes: BTreeMap<(FunctionKey, String), Change> = BTreeMap::new();
@@ -214,21 +214,21 @@ pub fn fold(events: Vec<ChangeEvent>) -> Vec<Change> {
         let key = (event.function.clone(), event.change_id.clone());
         if state == State::Planned {
             if let Ok(intent) = serde_json::from_value::<Intent>(event.detail) {
-                changes.insert(key, begin(event.function, event.change_id, event.at_us, intent));
+                changes.insert(key, planned_change(event.function, event.change_id, event.at_us, intent));
             }
             continue;
         }
         let Some(change) = changes.get_mut(&key) else { continue };
         let note: Note = serde_json::from_value(event.detail).unwrap_or_default();
         change.next_step = event.step;
-        change.follow(state, note, event.at_us);
+        change.apply_step(state, note, event.at_us);
     }
     let mut changes: Vec<_> = changes.into_values().collect();
     changes.sort_by_key(|change| change.planned_at_us);
     changes
 }
 
-fn begin(function: FunctionKey, id: String, at_us: u64, intent: Intent) -> Change {
+fn planned_change(function: FunctionKey, id: String, at_us: u64, intent: Intent) -> Change {
     let reason = intent.reasons.first().cloned().unwrap_or_default();
     Change {
         function,

@@ -109,11 +109,11 @@ async fn start_tuner(
     let settings = Settings {
         tenant: Tenant(args.tuner_tenant.clone()),
         interval: Duration::from_secs(args.tuner_interval),
-        least_evidence: args.tuner_evidence,
-        least_comparison: args.tuner_comparison,
+        min_evidence_invocations: args.tuner_evidence,
+        min_comparison_invocations: args.tuner_comparison,
         ceiling: Megabytes(args.tuner_ceiling),
         cooldown: Duration::from_secs(args.tuner_cooldown.saturating_mul(60)),
-        most_open: args.tuner_most_open,
+        max_open_changes: args.tuner_most_open,
         // The argument was checked when it was read.
         strategy: query::strategy(Some(&args.tuner_strategy), None).unwrap_or_default(),
         ..Settings::default()
@@ -132,7 +132,7 @@ fn load_keys(folder: &Path, file: Option<&Path>) -> anyhow::Result<KeyRing> {
     }
     if keys.is_empty() {
         let key = keys::create(folder, &Tenant::default())?;
-        let place = keys::leave_for_owner(folder, &key)?;
+        let place = keys::write_first_key(folder, &key)?;
         tracing::info!(
             "made the first API key: copy it from {} (readable by you only), then remove that file",
             place.display()

@@ -1,8 +1,9 @@
-//! Who may read: a bearer key, a browser session, or anybody on this machine where the operator said so.
+//! Authentication of requests: an API key, a browser session, or local reads if the operator permits them.
 //!
 //! A browser gets its session from the sign-in page, or from a link with a ticket that works once, so that
-//! no key ends up in a history. `--local-reads` drops the need for either on a loopback address; the `Host`
-//! is checked then, because otherwise any web page could read through a name that it points at this machine.
+//! no key is stored in the browser's history. With `--local-reads` no authentication is needed on a loopback
+//! address. The `Host` header is then checked, because a web page could otherwise read the data through a DNS
+//! name that resolves to this machine (DNS rebinding).
 
 use std::sync::Arc;
 
@@ -16,13 +17,14 @@ use super::error::ApiError;
 use super::sessions::SESSION_LIFETIME;
 use crate::store::Tenant;
 
-/// Carries the key where `Authorization` carries something else.
+/// The header for the key when `Authorization` has another value.
 const KEY_HEADER: &str = "x-tailor-api-key";
 
 const COOKIE: &str = "tailor_session";
+
 impl App {
-    /// The tenant of a request's key: a bearer's, or [`KEY_HEADER`]'s where `Authorization` holds something else, as
-    /// AWS's signature does on the way through a function URL.
+    /// The tenant of a request's key. The key is the bearer token, or [`KEY_HEADER`] when `Authorization` has another
+    /// value, such as AWS's signature in a request to a function URL.
     ///
     /// # Errors
     /// 401 when the key is missing or unknown.
@@ -49,14 +51,14 @@ impl App {
         Err(ApiError::unauthorized())
     }
 
-    /// Opens a session for a browser that showed a key; the answer sets its cookie.
+    /// Opens a session for a browser that sent a key. The response sets its cookie.
     pub(crate) fn sign_in_with_key(&self, key: &str) -> Option<Response> {
         self.sign_in(self.keys.tenant_of(key.trim())?.clone())
     }
 
-    /// Opens a session for a browser that showed a ticket.
+    /// Opens a session for a browser that sent a ticket. The response sets its cookie.
     pub(crate) fn sign_in_with_ticket(&self, ticket: &str) -> Option<Response> {
-        self.sign_in(self.sessions.spend(ticket)?)
+        self.sign_in(self.sessions.redeem_ticket(ticket)?)
     }
 
     fn sign_in(&self, tenant: Tenant) -> Option<Response> {
@@ -82,7 +84,7 @@ fn is_loopback_host(headers: &HeaderMap) -> bool {
     matches!(name, "localhost" | "127.0.0.1" | "[::1]")
 }
 
-/// The tenant an API request may read.
+/// The tenant that an API request may read.
 pub struct ApiReader(pub Tenant);
 
 impl FromRequestParts<Arc<App>> for ApiReader {
@@ -92,7 +94,7 @@ impl FromRequestParts<Arc<App>> for ApiReader {
     }
 }
 
-/// The tenant a browser may look at; others are sent to the sign-in page.
+/// The tenant that a browser may read. Unauthenticated browsers are redirected to the sign-in page.
 pub struct PageReader(pub Tenant);
 
 impl FromRequestParts<Arc<App>> for PageReader {
@@ -108,7 +110,7 @@ mod tests {
     use http::HeaderValue;
 
     #[test]
-    fn only_loopback_names_pass_as_local() {
+    fn only_loopback_host_names_are_local() {
         let host = |name: &str| {
             is_loopback_host(&HeaderMap::from_iter([(header::HOST, HeaderValue::from_str(name).unwrap())]))
         };

@@ -1,4 +1,4 @@
-//! Answers to requests that failed: a status that says whether to send again, and a body that says why.
+//! Error responses: the status tells whether the client may retry, the body has the reason.
 
 use axum::Json;
 use axum::response::{IntoResponse, Response};
@@ -7,12 +7,12 @@ use serde_json::json;
 
 use agent_proto::limits::MAX_BATCH_BYTES;
 
-/// What a client is told when it should wait before sending again, seconds.
+/// The `Retry-After` header, seconds.
 const RETRY_AFTER_SECONDS: &str = "5";
 
-/// A refused request.
+/// The error response to a request.
 ///
-/// The body is `{"error":{"code","message"}}`; codes are stable, messages are for people.
+/// The body is `{"error":{"code","message"}}`; codes are stable, messages are not.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct ApiError {
@@ -22,12 +22,12 @@ pub struct ApiError {
 }
 
 impl ApiError {
-    /// Any refusal. Only 429, 502, 503 and 504 tell a client to send again.
+    /// Any error. A client may retry only after 429, 502, 503 and 504.
     pub fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
         Self { status, code, message: message.into() }
     }
 
-    /// The key is missing or unknown. Which of the two is not said.
+    /// The key is missing or unknown. The response does not tell which.
     #[must_use]
     pub fn unauthorized() -> Self {
         let message =
@@ -35,17 +35,17 @@ impl ApiError {
         Self::new(StatusCode::UNAUTHORIZED, "unauthorized", message)
     }
 
-    /// Something in the request is wrong and stays wrong.
+    /// The request is invalid. A retry fails again.
     pub fn bad_request(code: &'static str, message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, code, message)
     }
 
-    /// There is no such thing.
+    /// The resource does not exist.
     pub fn not_found(message: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_FOUND, "not_found", message)
     }
 
-    /// The body is larger than a batch may be, as sent or decompressed.
+    /// The body, as sent or decompressed, exceeds the size limit of a batch.
     #[must_use]
     pub fn too_large() -> Self {
         let message =
@@ -53,12 +53,12 @@ impl ApiError {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", message)
     }
 
-    /// Too much at once; the same request will do later.
+    /// The collector is overloaded. The client may retry later.
     pub fn busy(message: impl Into<String>) -> Self {
         Self::new(StatusCode::TOO_MANY_REQUESTS, "busy", message)
     }
 
-    /// Cannot be done now; the same request will do later.
+    /// Temporarily not possible. The client may retry later.
     pub fn unavailable(code: &'static str, message: impl Into<String>) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, code, message)
     }

@@ -1,4 +1,4 @@
-//! The query of a request, read with an error that names the cause.
+//! Extracts the query of a request, with an error that has the cause.
 
 use axum::extract::{self, FromRequestParts};
 use http::request::Parts;
@@ -12,9 +12,9 @@ impl<S: Send + Sync> FromRequestParts<S> for Query {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         let parsed = extract::Query::<Self>::from_request_parts(parts, state).await;
         parsed.map(|extract::Query(query)| query).map_err(|rejection| {
-            let why = std::error::Error::source(&rejection)
+            let cause = std::error::Error::source(&rejection)
                 .map_or_else(|| rejection.body_text(), ToString::to_string);
-            ApiError::bad_request("query", format!("cannot read the query of the address: {why}"))
+            ApiError::bad_request("query", format!("cannot read the query of the URL: {cause}"))
         })
     }
 }

@@ -1,4 +1,4 @@
-//! The server: the state that its handlers share, and the loop that serves connections until shutdown.
+//! The HTTP server: the shared state of its handlers, and the accept loop.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -24,40 +24,41 @@ pub mod memory_budget;
 pub mod metrics;
 pub mod sessions;
 
-/// Connections at once; others wait to be accepted.
+/// Maximum number of open connections. Further connections wait to be accepted.
 const MAX_CONNECTIONS: usize = 4_096;
 
-/// Bytes of a connection's buffer, and so of a request's head: what a stranger can make us hold.
+/// Buffer size of a connection, bytes. It limits the size of request headers, and so the memory that an
+/// unauthenticated client can use.
 const MAX_BUFFER: usize = 64 << 10;
 
-/// How long a connection may take over a request's head, and stay idle between requests.
-const HEAD_DEADLINE: Duration = Duration::from_secs(30);
+/// Timeout for the headers of a request, including the idle time before it.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How long requests under way may take to finish once the server is told to stop.
-const DRAIN_DEADLINE: Duration = Duration::from_secs(20);
+/// How long open requests may take to finish after shutdown starts.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// What the handlers share.
+/// The shared state of the handlers.
 pub struct App {
-    /// Where measurements are.
+    /// The store of measurements.
     pub store: Arc<dyn Store>,
-    /// Who may send and read.
+    /// The API keys.
     pub keys: KeyRing,
-    /// Whether reading from this machine needs no key. Only for a loopback listener.
+    /// Whether local reads need no key. Only for a listener on a loopback address.
     pub local_reads: bool,
-    /// What Lambda charges.
+    /// Lambda's prices.
     pub prices: PriceTable,
     /// Browser sessions.
     pub sessions: sessions::Sessions,
-    /// Memory for batches on their way to the store.
+    /// The memory budget of batches that are being processed.
     pub batch_memory: memory_budget::MemoryBudget,
-    /// The time of day.
+    /// The clock.
     pub clock: Clock,
-    /// Counters of the collector itself.
+    /// The collector's own metrics.
     pub metrics: metrics::Metrics,
 }
 
 impl App {
-    /// An application over a store.
+    /// The state for a store, with default prices and the system clock.
     #[must_use]
     pub fn new(store: Arc<dyn Store>, keys: KeyRing, local_reads: bool) -> Self {
         Self {
@@ -73,11 +74,11 @@ impl App {
     }
 }
 
-/// Serves until `shutdown` resolves, then lets requests under way finish.
+/// Serves until `shutdown` resolves, then waits for open requests to finish.
 pub async fn run(listener: TcpListener, routes: Router, shutdown: impl Future<Output = ()>) {
     let service = TowerToHyperService::new(routes);
     let mut http = hyper::server::conn::http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(HEAD_DEADLINE).max_buf_size(MAX_BUFFER);
+    http.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).max_buf_size(MAX_BUFFER);
     let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let graceful = GracefulShutdown::new();
     tokio::pin!(shutdown);
@@ -90,14 +91,14 @@ pub async fn run(listener: TcpListener, routes: Router, shutdown: impl Future<Ou
         let connection = graceful.watch(http.serve_connection(TokioIo::new(stream), service.clone()));
         tokio::spawn(async move {
             let _permit = permit;
-            // What goes wrong with one connection is its client's to see.
+            // An error of one connection concerns only its client.
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "connection ended");
             }
         });
     }
     drop(listener);
-    if tokio::time::timeout(DRAIN_DEADLINE, graceful.shutdown()).await.is_err() {
+    if tokio::time::timeout(DRAIN_TIMEOUT, graceful.shutdown()).await.is_err() {
         tracing::warn!("some requests did not finish in time");
     }
 }
@@ -109,12 +110,12 @@ async fn accept(
     let permit = Arc::clone(connections).acquire_owned().await.ok()?;
     match listener.accept().await {
         Ok((stream, _)) => {
-            // Acknowledgements are small and awaited.
+            // Acknowledgements are small, and clients wait for them.
             let _ = stream.set_nodelay(true);
             Some((stream, permit))
         }
         Err(error) => {
-            // Out of descriptors, most likely: wait for some to close rather than spin.
+            // Most likely there are no free file descriptors: wait until some are closed.
             tracing::warn!(%error, "cannot accept a connection");
             tokio::time::sleep(Duration::from_millis(100)).await;
             None

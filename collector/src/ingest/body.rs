@@ -1,4 +1,4 @@
-//! Decompression under a limit: a few kilobytes must not become gigabytes.
+//! Decompression of request bodies with a size limit, which protects against decompression bombs.
 
 use std::io::Read;
 
@@ -9,7 +9,7 @@ use agent_proto::limits::MAX_BATCH_BYTES;
 
 use crate::http::error::ApiError;
 
-/// How a body is compressed.
+/// The content encoding of a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Encoding {
     Identity,
@@ -17,7 +17,7 @@ pub(super) enum Encoding {
     Zstd,
 }
 
-/// Memory a zstd frame may ask for, as a power of two: 8 MiB, which every decoder should allow (RFC 8878).
+/// Largest window of a zstd frame, log2 of bytes: 8 MiB, which RFC 8878 recommends that decoders support.
 const ZSTD_WINDOW_LOG_MAX: u32 = 23;
 
 impl Encoding {
@@ -30,20 +30,21 @@ impl Encoding {
             _ => Err(ApiError::new(
                 StatusCode::UNSUPPORTED_MEDIA_TYPE,
                 "content_encoding",
-                "a batch is sent plain, with `gzip` or with `zstd`",
+                "the content encoding of a batch must be `identity`, `gzip` or `zstd`",
             )),
         }
     }
 }
 
-/// The plain bytes of a body.
+/// The decompressed bytes of a body.
 pub(super) fn decompress(encoding: Encoding, body: Bytes) -> Result<Bytes, ApiError> {
     match encoding {
         Encoding::Identity => Ok(body),
         Encoding::Gzip => read_limited(flate2::read::GzDecoder::new(body.as_ref())),
         Encoding::Zstd => {
-            let mut decoder = zstd::stream::read::Decoder::with_buffer(body.as_ref()).map_err(broken)?;
-            decoder.window_log_max(ZSTD_WINDOW_LOG_MAX).map_err(broken)?;
+            let mut decoder =
+                zstd::stream::read::Decoder::with_buffer(body.as_ref()).map_err(decompression_error)?;
+            decoder.window_log_max(ZSTD_WINDOW_LOG_MAX).map_err(decompression_error)?;
             read_limited(decoder)
         }
     }
@@ -51,11 +52,11 @@ pub(super) fn decompress(encoding: Encoding, body: Bytes) -> Result<Bytes, ApiEr
 
 fn read_limited(decoder: impl Read) -> Result<Bytes, ApiError> {
     let mut plain = Vec::new();
-    // One byte more than allowed tells "exactly at the limit" from "beyond it".
-    decoder.take(MAX_BATCH_BYTES as u64 + 1).read_to_end(&mut plain).map_err(broken)?;
+    // One byte above the limit shows whether the body exceeds it.
+    decoder.take(MAX_BATCH_BYTES as u64 + 1).read_to_end(&mut plain).map_err(decompression_error)?;
     if plain.len() > MAX_BATCH_BYTES { Err(ApiError::too_large()) } else { Ok(plain.into()) }
 }
 
-fn broken(error: std::io::Error) -> ApiError {
+fn decompression_error(error: std::io::Error) -> ApiError {
     ApiError::bad_request("content_encoding", format!("the body cannot be decompressed: {error}"))
 }

@@ -1,8 +1,8 @@
 //! `POST /v1/batches`: a 200 means that the batch is on disk.
 //!
-//! In this order, so that a stranger costs next to nothing: the key, the headers, room in the memory
-//! budget, the body under limits and a deadline, decoding, summing up, the store. Sending the same batch
-//! again is harmless. Only 429, 502, 503 and 504 may be sent again; every other refusal stays one.
+//! The order of the steps keeps the cost of unauthenticated clients low: check the key, check the headers,
+//! reserve memory, read the body with a size limit and a timeout, decode, summarize, store. A batch may be sent
+//! again without effect on the totals. Clients may retry only after 429, 502, 503 and 504.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -28,16 +28,16 @@ mod body;
 
 use body::Encoding;
 
-/// How long a body may take to arrive. An environment that is frozen while it sends loses its connection
-/// and sends again when it thaws.
-const BODY_DEADLINE: Duration = Duration::from_secs(15);
+/// Timeout for the body of a request. An environment that is frozen while it sends loses its connection, and
+/// sends again after the thaw.
+const BODY_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Hours one batch may spread over. An environment lives for less; more is a broken clock, and each hour
-/// is a row.
+/// Maximum number of hours in one batch, because each hour is a row. Environments live for a shorter time, so more
+/// hours mean a wrong clock.
 const MAX_HOURS: usize = 400;
 
-/// How far an environment's clock may be ahead of ours.
-const CLOCK_SLACK_US: u64 = 600_000_000;
+/// How far an environment's clock may be ahead of the collector's, microseconds.
+const MAX_CLOCK_AHEAD_US: u64 = 600_000_000;
 
 /// Handles one request.
 pub async fn post_batch(State(app): State<Arc<App>>, request: Request) -> Response {
@@ -59,23 +59,23 @@ async fn accept(app: &App, request: Request) -> Result<(u64, Receipt, u64), ApiE
     let (parts, body) = request.into_parts();
     let tenant = app.authenticate_bearer(&parts.headers)?;
     let encoding = check_headers(&parts.headers)?;
-    let announced = announced_length(&parts.headers)?;
-    // A plain body is no larger than announced; any other may grow to the limit.
+    let content_length = content_length(&parts.headers)?;
+    // A plain body is not larger than its `Content-Length`. A compressed body may grow to the limit.
     let expected = match encoding {
-        Encoding::Identity => announced.unwrap_or(MAX_BATCH_BYTES),
+        Encoding::Identity => content_length.unwrap_or(MAX_BATCH_BYTES),
         Encoding::Gzip | Encoding::Zstd => MAX_BATCH_BYTES,
     };
-    let mut room = app.batch_memory.reserve(expected).await?;
+    let mut permit = app.batch_memory.reserve(expected).await?;
     let bytes = read_body(body).await?;
     let bytes = body::decompress(encoding, bytes)?;
-    // Most batches are far smaller than they might have been: the rest is for others.
-    drop(room.split(room.num_permits().saturating_sub(reserved_kib(bytes.len()))));
+    // Most batches are much smaller than the limit: release the rest of the reserved memory.
+    drop(permit.split(permit.num_permits().saturating_sub(reserved_kib(bytes.len()))));
     let batch = Batch::decode(&bytes)?;
-    let delivery = sum_up(tenant, batch, bytes, app.clock.now_us())?;
-    let (sequence, invocations) = (delivery.header.sequence, delivery.invocations);
-    let receipt = app.store.append(delivery).await?;
-    // The environment sends its next batch only when it is done with the one before, so what is on disk
-    // up to here is all there will be.
+    let new_batch = summarize(tenant, batch, bytes, app.clock.now_us())?;
+    let (sequence, invocations) = (new_batch.header.sequence, new_batch.invocations);
+    let receipt = app.store.append(new_batch).await?;
+    // An environment sends a batch only after the previous one is acknowledged or given up. So no batch with a
+    // lower sequence arrives later.
     Ok((sequence, receipt, invocations))
 }
 
@@ -85,13 +85,13 @@ fn check_headers(headers: &HeaderMap) -> Result<Encoding, ApiError> {
         .and_then(|value| value.to_str().ok())
         .map(|value| value.split(';').next().unwrap_or_default().trim());
     if !essence.is_some_and(|essence| essence.eq_ignore_ascii_case(CONTENT_TYPE)) {
-        let message = format!("a batch has `Content-Type: {CONTENT_TYPE}`");
+        let message = format!("the content type of a batch must be `{CONTENT_TYPE}`");
         return Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "content_type", message));
     }
     Encoding::of(headers.get(header::CONTENT_ENCODING))
 }
 
-fn announced_length(headers: &HeaderMap) -> Result<Option<usize>, ApiError> {
+fn content_length(headers: &HeaderMap) -> Result<Option<usize>, ApiError> {
     let Some(length) = headers.get(header::CONTENT_LENGTH) else { return Ok(None) };
     match length.to_str().ok().and_then(|text| text.parse().ok()) {
         Some(length) if length <= MAX_BATCH_BYTES => Ok(Some(length)),
@@ -101,8 +101,9 @@ fn announced_length(headers: &HeaderMap) -> Result<Option<usize>, ApiError> {
 
 async fn read_body(body: Body) -> Result<Bytes, ApiError> {
     let reading = axum::body::to_bytes(body, MAX_BATCH_BYTES);
-    let late = || ApiError::unavailable("body_timeout", "the body did not arrive in time: send again");
-    let read = tokio::time::timeout(BODY_DEADLINE, reading).await.map_err(|_| late())?;
+    let timeout_error =
+        || ApiError::unavailable("body_timeout", "the body did not arrive in time: send again");
+    let read = tokio::time::timeout(BODY_TIMEOUT, reading).await.map_err(|_| timeout_error())?;
     read.map_err(|error| {
         let mut source: Option<&dyn std::error::Error> = Some(&error);
         while let Some(cause) = source {
@@ -111,15 +112,20 @@ async fn read_body(body: Body) -> Result<Bytes, ApiError> {
             }
             source = cause.source();
         }
-        // The sender is gone, so hardly anybody reads this.
+        // The connection is closed, so usually no client receives this response.
         ApiError::unavailable("body_cut", "the body ended early: send again")
     })
 }
 
-/// Everything of a batch that is stored, computed outside the one thread that writes.
-fn sum_up(tenant: Tenant, mut batch: Batch, body: Bytes, received_at_us: u64) -> Result<NewBatch, ApiError> {
-    // A clock that runs ahead would make its size the latest for as long as it is ahead.
-    let latest_us = received_at_us.saturating_add(CLOCK_SLACK_US);
+/// Computes everything that is stored of a batch, outside the writer thread.
+fn summarize(
+    tenant: Tenant,
+    mut batch: Batch,
+    body: Bytes,
+    received_at_us: u64,
+) -> Result<NewBatch, ApiError> {
+    // With a clock that is ahead, the invocation's memory size would stay the latest one until that time.
+    let latest_us = received_at_us.saturating_add(MAX_CLOCK_AHEAD_US);
     for invocation in batch.invocations.iter_mut().filter(|invocation| invocation.started_at_us > latest_us) {
         invocation.started_at_us = received_at_us;
     }
@@ -137,7 +143,7 @@ fn sum_up(tenant: Tenant, mut batch: Batch, body: Bytes, received_at_us: u64) ->
         rollups.entry(invocation.started_at_us / HOUR_US).or_default().record(invocation);
     }
     if rollups.len() > MAX_HOURS {
-        let message = format!("the invocations of one batch spread over more than {MAX_HOURS} hours");
+        let message = format!("the invocations of one batch are in more than {MAX_HOURS} hours");
         return Err(ApiError::bad_request("time", message));
     }
     let last_at_us = batch.invocations.iter().map(|invocation| invocation.started_at_us).max();

@@ -117,7 +117,7 @@ impl Window {
 pub struct NewBatch {
     /// The owner.
     pub tenant: Tenant,
-    /// Where it comes from, and the environment's running totals.
+    /// The environment that sent it, its sequence and the environment's running totals.
     pub header: BatchHeader,
     /// When it arrived, microseconds since the Unix epoch by the collector's clock.
     pub received_at_us: u64,
@@ -147,7 +147,7 @@ pub struct EnvironmentState {
     pub header: BatchHeader,
     /// Batches of the window that the environment numbered and that did not arrive.
     pub missing_batches: u64,
-    /// When the latest batch was received, microseconds since the epoch.
+    /// When the latest batch was received, microseconds since the Unix epoch.
     pub received_at_us: u64,
 }
 

@@ -1,4 +1,4 @@
-//! The few calls of Lambda's control plane that the tuner makes, and AWS's SDK behind them.
+//! The calls to Lambda's control plane that the tuner makes, through the AWS SDK.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -18,60 +18,60 @@ use tailor_sizing::units::Megabytes;
 
 use crate::store::FunctionKey;
 
-/// The longest one call may take, retries included.
-const CALL_DEADLINE: Duration = Duration::from_secs(20);
+/// Timeout of one call, including its retries.
+const CALL_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// How far Lambda is with the last update of a function.
+/// The status of the last update of a function (`LastUpdateStatus`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Update {
-    /// It is in force.
+    /// New invocations use the updated configuration.
     Successful,
-    /// Invocations still run as before it.
+    /// New invocations still use the previous configuration.
     InProgress,
-    /// It was not carried out.
+    /// The update failed.
     Failed,
 }
 
-/// What Lambda says of a function.
+/// The configuration of a function, as Lambda returns it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Configuration {
-    /// Its account, from its name in full; empty when that could not be read.
+    /// Its account, from its ARN; empty when the ARN has none.
     pub account: String,
     /// Memory size of `$LATEST`.
     pub memory: Megabytes,
-    /// Changes with every update: a write names the revision it was decided on.
+    /// Changes with every update. A write names the revision on which it was decided.
     pub revision_id: String,
-    /// Which code it runs.
+    /// SHA-256 of its code.
     pub code_sha256: String,
-    /// How far the last update is.
+    /// Status of the last update.
     pub update: Update,
-    /// Whether published versions start from snapshots.
+    /// Whether SnapStart applies to published versions.
     pub snap_start: bool,
     /// Its tags.
     pub tags: HashMap<String, String>,
 }
 
-/// A call that failed.
+/// Why a call failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LambdaError {
-    /// There is no such function.
-    #[error("Lambda knows no function `{0}` in this account and region")]
+    /// The function does not exist.
+    #[error("function `{0}` does not exist in this account and region")]
     NoFunction(String),
-    /// The function was changed since the revision that was named, or is being changed now.
-    #[error("the function was changed meanwhile: {0}")]
+    /// The function was updated since the named revision, or is being updated.
+    #[error("the function was changed in the meantime: {0}")]
     Changed(String),
-    /// Anything else.
-    #[error("Lambda refused: {0}")]
+    /// Any other error.
+    #[error("the Lambda API returned an error: {0}")]
     Other(String),
 }
 
-/// What the tuner asks of Lambda.
+/// The calls that the tuner makes.
 #[async_trait]
 pub trait Lambda: Send + Sync {
     /// Reads a function's configuration and tags.
     async fn configuration(&self, function: &FunctionKey) -> Result<Configuration, LambdaError>;
 
-    /// Sets the memory size, if the function still is at that revision.
+    /// Sets the memory size, if the function still has this revision.
     async fn set_memory(
         &self,
         function: &FunctionKey,
@@ -80,22 +80,22 @@ pub trait Lambda: Send + Sync {
     ) -> Result<(), LambdaError>;
 }
 
-/// Lambda itself, or whatever serves its API at the endpoint that is set.
+/// The Lambda API, or a compatible server at the configured endpoint.
 pub struct AwsLambda {
     shared: SdkConfig,
     endpoint: Option<String>,
-    // One client for each region; held while one is made.
+    // One client for each region. The mutex is held while a client is created.
     clients: Mutex<HashMap<String, Client>>,
 }
 
 impl AwsLambda {
-    /// Credentials come from where AWS's tools find them; so does the endpoint unless one is given.
+    /// Credentials come from the default provider chain of the AWS SDK, and so does the endpoint unless `endpoint` is set.
     pub async fn new(endpoint: Option<String>) -> Self {
         let http = aws_smithy_http_client::Builder::new()
             .tls_provider(Provider::Rustls(CryptoMode::Ring))
             .build_https();
-        let timeouts = TimeoutConfig::builder().operation_timeout(CALL_DEADLINE).build();
-        // Each function's own region is used. This one only keeps the SDK from asking around for a default.
+        let timeouts = TimeoutConfig::builder().operation_timeout(CALL_TIMEOUT).build();
+        // Calls use the region of each function. This default only prevents a lookup of the region by the SDK.
         let region = RegionProviderChain::first_try(EnvironmentVariableRegionProvider::new())
             .or_else(Region::new("us-east-1"));
         let shared = aws_config::defaults(BehaviorVersion::latest())
@@ -109,16 +109,16 @@ impl AwsLambda {
 
     async fn client(&self, region: &str) -> Client {
         let mut clients = self.clients.lock().await;
-        let make = || {
+        let create = || {
             let mut config =
                 aws_sdk_lambda::config::Builder::from(&self.shared).region(Region::new(region.to_owned()));
-            // Unset, it is what AWS's own variables and files say.
+            // Without it, the SDK uses AWS's environment variables and configuration files.
             if let Some(endpoint) = &self.endpoint {
                 config.set_endpoint_url(Some(endpoint.clone()));
             }
             Client::from_conf(config.build())
         };
-        clients.entry(region.to_owned()).or_insert_with(make).clone()
+        clients.entry(region.to_owned()).or_insert_with(create).clone()
     }
 }
 
@@ -126,8 +126,8 @@ impl AwsLambda {
 impl Lambda for AwsLambda {
     async fn configuration(&self, function: &FunctionKey) -> Result<Configuration, LambdaError> {
         let client = self.client(&function.region).await;
-        // One call for both; it also has the widest of Lambda's control-plane quotas.
-        let answer =
+        // `GetFunction` returns both configuration and tags, and has the highest request quota of the control plane.
+        let response =
             client.get_function().function_name(&function.name).send().await.map_err(|error| match error
                 .as_service_error()
             {
@@ -136,8 +136,8 @@ impl Lambda for AwsLambda {
                 }
                 _ => LambdaError::Other(DisplayErrorContext(&error).to_string()),
             })?;
-        let incomplete = || LambdaError::Other(format!("the answer about `{}` is incomplete", function.name));
-        let configuration = answer.configuration().ok_or_else(incomplete)?;
+        let incomplete = || LambdaError::Other(format!("the response for `{}` is incomplete", function.name));
+        let configuration = response.configuration().ok_or_else(incomplete)?;
         let memory = configuration.memory_size().and_then(|size| u32::try_from(size).ok());
         Ok(Configuration {
             account: account_of(configuration.function_arn().unwrap_or_default()).to_owned(),
@@ -154,7 +154,7 @@ impl Lambda for AwsLambda {
                 .snap_start()
                 .and_then(|snap_start| snap_start.apply_on())
                 .is_some_and(|apply_on| apply_on.as_str() != "None"),
-            tags: answer.tags().cloned().unwrap_or_default(),
+            tags: response.tags().cloned().unwrap_or_default(),
         })
     }
 
@@ -164,7 +164,8 @@ impl Lambda for AwsLambda {
         memory: Megabytes,
         revision_id: &str,
     ) -> Result<(), LambdaError> {
-        let size = i32::try_from(memory.0).map_err(|_| LambdaError::Other(format!("{memory} is no size")))?;
+        let size = i32::try_from(memory.0)
+            .map_err(|_| LambdaError::Other(format!("{memory} is not a valid memory size")))?;
         let client = self.client(&function.region).await;
         let call = client
             .update_function_configuration()

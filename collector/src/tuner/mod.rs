@@ -1,9 +1,10 @@
-//! Moves functions to better sizes, where it is told to twice: by `--tuner apply` and by the function's tag.
+//! The tuner: changes memory sizes of functions. It needs two permissions: `--tuner apply` and the function's tag.
 //!
-//! Every write follows a durable intent and names the revision it was decided on, so that a crash at any
-//! point resumes and a change by somebody else is never overwritten. What a change did is compared with
-//! its prediction, and it is taken back when the function got worse. Canaries, aliases, step limits and
-//! windows are not here yet; what they are needed for is refused.
+//! Before each write, the intent is stored on disk, so that an interrupted change is resumed after a crash.
+//! Each write names the revision on which it was decided, so that a change by someone else is never
+//! overwritten. After a change, the measurements are compared with the prediction, and the change is rolled
+//! back if the function got worse. The tuner does not support aliases or published versions and does not
+//! change functions that use them.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -22,26 +23,26 @@ mod round;
 
 use aws::Lambda;
 
-/// How the tuner behaves. The defaults are those of the command line.
+/// Settings of the tuner. The defaults are those of the command line.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Whose functions: the credentials are for one account, so one tenant may move things in it.
+    /// The tenant whose functions are tuned: the credentials are for one account, so only one tenant may change it.
     pub tenant: Tenant,
     /// Time between two rounds.
     pub interval: Duration,
-    /// Warm invocations that must have been measured at the present size.
-    pub least_evidence: u64,
-    /// Warm invocations at the new size before it is judged.
-    pub least_comparison: u64,
-    /// Largest size it may choose.
+    /// Minimum number of warm invocations measured at the current size before a change.
+    pub min_evidence_invocations: u64,
+    /// Minimum number of warm invocations measured at the new size before it is compared.
+    pub min_comparison_invocations: u64,
+    /// Largest memory size that the tuner may set.
     pub ceiling: Megabytes,
-    /// Time between two changes of one function.
+    /// Minimum time between two changes of one function.
     pub cooldown: Duration,
-    /// Changes open at once over all functions.
-    pub most_open: usize,
-    /// Hours of measurements that count.
+    /// Maximum number of open changes over all functions.
+    pub max_open_changes: usize,
+    /// Length of the window of measurements, hours.
     pub hours: u64,
-    /// What a size should be good for.
+    /// The optimization goal.
     pub strategy: Strategy,
 }
 
@@ -50,18 +51,18 @@ impl Default for Settings {
         Self {
             tenant: Tenant::default(),
             interval: Duration::from_secs(300),
-            least_evidence: 500,
-            least_comparison: 200,
+            min_evidence_invocations: 500,
+            min_comparison_invocations: 200,
             ceiling: Megabytes(3_008),
             cooldown: Duration::from_secs(24 * 3_600),
-            most_open: 3,
+            max_open_changes: 3,
             hours: 7 * 24,
             strategy: Strategy::default(),
         }
     }
 }
 
-/// Looks at every function now and then and moves those that may be moved.
+/// Checks all functions at intervals and changes memory sizes where that is permitted and recommended.
 pub struct Tuner {
     store: Arc<dyn Store>,
     lambda: Arc<dyn Lambda>,
@@ -71,7 +72,7 @@ pub struct Tuner {
 }
 
 impl Tuner {
-    /// A tuner over a store and an account.
+    /// A tuner that reads from `store` and calls `lambda`.
     #[must_use]
     pub fn new(
         store: Arc<dyn Store>,
@@ -83,12 +84,12 @@ impl Tuner {
         Self { store, lambda, prices, settings, clock }
     }
 
-    /// Goes round until `shutdown` resolves; a round that was begun is finished first.
+    /// Runs rounds until `shutdown` resolves. A round that has started is finished first.
     pub async fn run(&self, shutdown: impl Future<Output = ()>) {
         tokio::pin!(shutdown);
         loop {
             if let Err(error) = self.round().await {
-                tracing::warn!(%error, "the tuner could not read its store; trying again next round");
+                tracing::warn!(%error, "the tuner cannot read the store; trying again in the next round");
             }
             tokio::select! {
                 () = &mut shutdown => return,
@@ -97,10 +98,10 @@ impl Tuner {
         }
     }
 
-    /// One look at every function: open changes are carried on, then new ones begun.
+    /// One round: resumes open changes, then starts new ones.
     ///
     /// # Errors
-    /// [`StoreError`] when the store cannot be read; nothing was written to Lambda then.
+    /// [`StoreError`] when the store cannot be read.
     pub async fn round(&self) -> Result<(), StoreError> {
         round::round(self).await
     }

@@ -1,4 +1,4 @@
-//! Whether a function is to be moved, and what to make of a move once it is measured. No I/O, no clock.
+//! Decides whether to change a function, and whether to keep a change after measurement. No I/O, no clock.
 
 use tailor_sizing::advice::Verdict;
 use tailor_sizing::units::Megabytes;
@@ -9,87 +9,89 @@ use crate::changes::comparison::Figures;
 use crate::changes::{Change, Intent, State};
 use crate::report::{self, Evaluation};
 
-/// The tag a function must carry, and its value.
+/// The tag that permits changes of a function, and its value.
 pub const TAG: (&str, &str) = ("tailor:tune", "apply");
 
-/// A tag of functions whose stack would set the size back: those get a snippet instead.
+/// The tag of functions that CloudFormation manages: the next deployment of the stack would reset the size.
 const STACK_TAG: &str = "aws:cloudformation:stack-name";
 
-/// How far beyond its prediction a figure may be before the change is taken back.
+/// Relative excess over a prediction above which the change is rolled back.
 const TOLERANCE: f64 = 0.10;
 
-/// Standard errors a mean must be beyond its bound: chance alone does that once in forty times.
+/// Standard errors by which a mean must exceed its bound; by chance this happens in 1 of 40 cases.
 const MIN_STANDARD_ERRORS: f64 = 2.0;
 
-/// Failures beyond the usual that count as a change for the worse.
-const FEW_ERRORS: u64 = 3;
+/// Errors above the expected number from which the error rate counts as worse.
+const MIN_EXTRA_ERRORS: u64 = 3;
 
-/// Why a function is left as it is.
+/// Why the tuner does not change a function.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// It does not carry the tag.
+    /// The function does not have the tag.
     #[error("it is not tagged `{} = {}`", TAG.0, TAG.1)]
     NotTagged,
-    /// What was measured is of another account's function of the same name.
-    #[error("the measurements are of account {measured}, this collector's credentials are for {ours}")]
+    /// The measurements are of a function of another account.
+    #[error(
+        "the measurements are of account {measured}, the collector's credentials are for account {credentials}"
+    )]
     OtherAccount {
-        /// Account that was measured.
+        /// Account of the measurements.
         measured: String,
         /// Account of the credentials.
-        ours: String,
+        credentials: String,
     },
-    /// CloudFormation would set it back.
-    #[error("a CloudFormation stack manages it: use the snippet of its page")]
+    /// CloudFormation would reset the size.
+    #[error("a CloudFormation stack manages it: use the snippet on its page")]
     ManagedByStack,
-    /// Its size is fixed with each published version.
-    #[error("it is invoked by published versions or starts from snapshots: `$LATEST` is not what runs")]
+    /// Published versions are invoked; their size cannot be changed.
+    #[error("it uses published versions or SnapStart, so a change of `$LATEST` would have no effect")]
     NotLatest,
     /// No change is recommended.
     #[error("no change is recommended")]
     NotRecommended,
-    /// Not enough was measured at the size it has.
+    /// Too few invocations were measured at the current size.
     #[error("{have} warm invocations were measured at {memory}, {need} are needed")]
     TooLittleEvidence {
-        /// Measured.
+        /// Measured invocations.
         have: u64,
-        /// Needed.
+        /// Required invocations.
         need: u64,
-        /// At this size.
+        /// The current size.
         memory: Megabytes,
     },
-    /// The recommended size is not one the tuner may choose.
+    /// The recommended size is outside the permitted range.
     #[error("{to} is outside {floor} to {ceiling}")]
     OutOfBounds {
-        /// Recommended.
+        /// Recommended size.
         to: Megabytes,
-        /// Smallest safe one.
+        /// The memory floor.
         floor: Megabytes,
-        /// Largest allowed one.
+        /// Largest permitted size.
         ceiling: Megabytes,
     },
-    /// An earlier change of it is not closed.
-    #[error("a change of it is open")]
+    /// An earlier change of the function is open.
+    #[error("an earlier change is open")]
     OpenChange,
-    /// It was changed not long ago.
-    #[error("it was changed not long ago: waiting before the next change")]
+    /// The last change was too recent.
+    #[error("the cooldown after the last change is not over")]
     CoolingDown,
-    /// Its size now is not the one that was measured last.
-    #[error("it has {now} now and was measured at {measured}: waiting for invocations")]
+    /// The current size differs from the size of the latest measurements.
+    #[error("its size is {now}, but the latest measurements are at {measured}: waiting for invocations")]
     SizeDiffers {
-        /// Lambda's word.
+        /// The size that Lambda returns.
         now: Megabytes,
-        /// The latest invocations'.
+        /// The size of the latest measurements.
         measured: Megabytes,
     },
-    /// Somebody is updating it.
-    #[error("an update of it is not finished")]
+    /// An update of the function is in progress.
+    #[error("an update is in progress")]
     Updating,
 }
 
-/// Decides on one function. `before` are the figures at its present size; `history` its changes.
+/// Decides on one function. `before` has the figures at its current size, `history` its changes.
 ///
 /// # Errors
-/// [`Refusal`]: the reason it is left as it is.
+/// [`Refusal`]: why the function is not changed.
 pub fn evaluate(
     evaluation: &Evaluation,
     before: Figures,
@@ -118,10 +120,10 @@ pub fn evaluate(
         return Err(Refusal::NotRecommended);
     }
     let have = before.warm;
-    if have < settings.least_evidence {
+    if have < settings.min_evidence_invocations {
         return Err(Refusal::TooLittleEvidence {
             have,
-            need: settings.least_evidence,
+            need: settings.min_evidence_invocations,
             memory: evaluation.memory,
         });
     }
@@ -143,16 +145,16 @@ pub fn evaluate(
     })
 }
 
-/// Whether the tuner may write to this function at all.
+/// Checks that the tuner may change this function.
 ///
 /// # Errors
-/// [`Refusal`]: the reason it may not.
+/// [`Refusal`]: why it may not.
 pub fn permitted(evaluation: &Evaluation, configuration: &Configuration) -> Result<(), Refusal> {
     is_tagged(configuration)?;
     if !evaluation.key.account.is_empty() && evaluation.key.account != configuration.account {
         return Err(Refusal::OtherAccount {
             measured: evaluation.key.account.clone(),
-            ours: configuration.account.clone(),
+            credentials: configuration.account.clone(),
         });
     }
     if configuration.tags.contains_key(STACK_TAG) {
@@ -164,7 +166,7 @@ pub fn permitted(evaluation: &Evaluation, configuration: &Configuration) -> Resu
     Ok(())
 }
 
-/// Whether the function carries the tag now; it may be taken away at any time.
+/// Checks that the function has the tag. The owner may remove it at any time.
 ///
 /// # Errors
 /// [`Refusal::NotTagged`].
@@ -173,7 +175,7 @@ pub fn is_tagged(configuration: &Configuration) -> Result<(), Refusal> {
     if tagged { Ok(()) } else { Err(Refusal::NotTagged) }
 }
 
-/// Waits after a change; after a failed attempt for a few rounds, more with each.
+/// Whether the last change is too recent. After abandoned changes the wait is shorter, and doubles with each.
 fn cooling_down(history: &[Change], settings: &Settings, now_us: u64) -> bool {
     let Some(last) = history.iter().max_by_key(|change| change.planned_at_us) else { return false };
     let micros = |duration: std::time::Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
@@ -188,40 +190,42 @@ fn cooling_down(history: &[Change], settings: &Settings, now_us: u64) -> bool {
     now_us < last.moved_at_us.saturating_add(wait)
 }
 
-/// What is to become of a change that is in force.
+/// The result of comparing an applied change with its prediction.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Judgement {
-    /// Too little was measured yet.
+pub enum Assessment {
+    /// There are too few measurements.
     Wait,
-    /// It stays.
+    /// Keep the new size. Holds the reason.
     Keep(String),
-    /// The function got worse.
+    /// Roll back, because the function got worse. Holds the reason.
     RollBack(String),
 }
 
-/// Compares what was measured since with what was predicted.
+/// Compares the measurements after a change with the prediction.
 #[must_use]
-pub fn judge(change: &Change, after: &Figures, settings: &Settings) -> Judgement {
+pub fn assess(change: &Change, after: &Figures, settings: &Settings) -> Assessment {
     let before = &change.intent.before;
     if after.out_of_memory > 0 {
-        return Judgement::RollBack(format!("{} invocations ran out of memory", after.out_of_memory));
+        return Assessment::RollBack(format!("{} invocations ran out of memory", after.out_of_memory));
     }
-    let usual = before.errors as f64 / before.invocations.max(1) as f64;
-    let expected = usual * after.invocations as f64;
-    if after.errors >= FEW_ERRORS && after.errors as f64 > 2.0 * expected + FEW_ERRORS as f64 - 1.0 {
-        return Judgement::RollBack(format!(
-            "{} of {} invocations failed, {expected:.1} would be usual",
+    let error_rate = before.errors as f64 / before.invocations.max(1) as f64;
+    let expected = error_rate * after.invocations as f64;
+    if after.errors >= MIN_EXTRA_ERRORS
+        && after.errors as f64 > 2.0 * expected + MIN_EXTRA_ERRORS as f64 - 1.0
+    {
+        return Assessment::RollBack(format!(
+            "{} of {} invocations failed, {expected:.1} were expected",
             after.errors, after.invocations
         ));
     }
-    if after.warm < settings.least_comparison {
-        return Judgement::Wait;
+    if after.warm < settings.min_comparison_invocations {
+        return Assessment::Wait;
     }
     let predicted_ms = change.predicted_mean_ms();
     let bound_ms = (predicted_ms * (1.0 + TOLERANCE)).max(change.intent.duration_interval_ms[1]);
     if after.mean_ms - MIN_STANDARD_ERRORS * after.mean_error_ms > bound_ms {
-        return Judgement::RollBack(format!(
-            "mean duration is {:.2} ms, {predicted_ms:.2} ms was predicted and {bound_ms:.2} ms tolerated",
+        return Assessment::RollBack(format!(
+            "mean duration is {:.2} ms, {predicted_ms:.2} ms was predicted, the limit is {bound_ms:.2} ms",
             after.mean_ms
         ));
     }
@@ -229,13 +233,13 @@ pub fn judge(change: &Change, after: &Figures, settings: &Settings) -> Judgement
         let noise = 100.0 * MIN_STANDARD_ERRORS * after.mean_error_ms / after.mean_ms.max(f64::MIN_POSITIVE);
         let bound = change.intent.cost_change_percent.max(0.0) + 100.0 * TOLERANCE;
         if measured - noise > bound {
-            return Judgement::RollBack(format!(
+            return Assessment::RollBack(format!(
                 "an invocation costs {measured:+.1} %, {:+.1} % was predicted",
                 change.intent.cost_change_percent
             ));
         }
     }
-    Judgement::Keep(format!(
+    Assessment::Keep(format!(
         "mean duration is {:.2} ms, {predicted_ms:.2} ms was predicted, over {} warm invocations",
         after.mean_ms, after.warm
     ))

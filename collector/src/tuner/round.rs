@@ -1,7 +1,7 @@
-//! One round of the tuner: reads, decides, logs, writes, in this order.
+//! One round of the tuner: read, decide, log, write, in this order.
 //!
-//! A change that was found open is carried on from what Lambda says now, never from what was meant: whether
-//! a write arrived is read back, whatever became of its answer.
+//! An open change is resumed from the configuration that Lambda returns now. Whether a write took effect is
+//! always read back, because the response to a write can be lost.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -14,20 +14,20 @@ use tailor_sizing::units::{Architecture, Megabytes};
 
 use super::Tuner;
 use super::aws::{Configuration, LambdaError, Update};
-use super::policy::{self, Judgement, Refusal};
+use super::policy::{self, Assessment, Refusal};
 use crate::changes::comparison::{self, Figures};
 use crate::changes::{self, Change, Intent, Note, State};
 use crate::query::last_hours;
 use crate::report::{self, Evaluation};
 use crate::store::{ChangeEvent, FunctionKey, StoreError, Window};
 
-/// Single invocations looked at for a comparison.
-const COMPARED: usize = 2_000;
+/// Maximum number of single invocations in a comparison.
+const MAX_COMPARED_INVOCATIONS: usize = 2_000;
 
-/// How long a round waits for an update to be in force before it leaves that to the next.
+/// How long a round waits for an update to finish. After that, the next round continues.
 const UPDATE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Time between two looks at an update.
+/// Time between two reads of the update status.
 const UPDATE_POLL: Duration = Duration::from_millis(500);
 
 pub(super) async fn round(tuner: &Tuner) -> Result<(), StoreError> {
@@ -41,24 +41,24 @@ pub(super) async fn round(tuner: &Tuner) -> Result<(), StoreError> {
     let mut open = 0;
     for change in histories.values_mut().flatten().filter(|change| change.state.is_open()) {
         if let Err(error) = resume(tuner, change).await {
-            tracing::warn!(function = change.function.name, %error, "could not carry on a change; trying again next round");
+            tracing::warn!(function = change.function.name, %error, "cannot resume a change; trying again in the next round");
         }
         open += usize::from(change.state.is_open());
     }
     let mut evaluations = evaluate(tuner, None, window).await?;
     evaluations.sort_by_key(|evaluation| std::cmp::Reverse(saving(evaluation)));
     for evaluation in evaluations.iter().filter(|evaluation| is_change(evaluation)) {
-        if open >= settings.most_open {
+        if open >= settings.max_open_changes {
             break;
         }
         let history = histories.remove(&evaluation.key).unwrap_or_default();
-        match consider(tuner, evaluation, &history).await {
+        match start_change(tuner, evaluation, &history).await {
             Ok(()) => open += 1,
-            // Nothing is wrong: functions of other accounts, or gone, are seen in every round.
+            // These are no faults: each round sees functions of other accounts and deleted functions.
             Err(reason @ (TunerError::Refused(_) | TunerError::Lambda(LambdaError::NoFunction(_)))) => {
-                tracing::debug!(function = evaluation.key.name, %reason, "left as it is");
+                tracing::debug!(function = evaluation.key.name, %reason, "not changed");
             }
-            Err(error) => tracing::warn!(function = evaluation.key.name, %error, "could not be tuned"),
+            Err(error) => tracing::warn!(function = evaluation.key.name, %error, "cannot tune the function"),
         }
     }
     Ok(())
@@ -80,12 +80,12 @@ fn is_change(evaluation: &Evaluation) -> bool {
     matches!(verdict, Some(Verdict::Change | Verdict::RaiseForMemory))
 }
 
-/// What the advice saves per million invocations; functions with most to save are changed first.
+/// Savings per million invocations. Functions with the highest savings are changed first.
 fn saving(evaluation: &Evaluation) -> PicoDollars {
     evaluation.advice.as_ref().map_or(PicoDollars::ZERO, |advice| advice.saving.per_million)
 }
 
-/// Why a step was not taken.
+/// Why a step of a change failed.
 #[derive(Debug, thiserror::Error)]
 enum TunerError {
     #[error(transparent)]
@@ -96,25 +96,25 @@ enum TunerError {
     Store(#[from] StoreError),
 }
 
-/// Begins a change if there is reason to and nothing against it.
-async fn consider(tuner: &Tuner, evaluation: &Evaluation, history: &[Change]) -> Result<(), TunerError> {
+/// Starts a change if the policy permits it.
+async fn start_change(tuner: &Tuner, evaluation: &Evaluation, history: &[Change]) -> Result<(), TunerError> {
     let key = evaluation.key.clone();
     let configuration = tuner.lambda.configuration(&key).await?;
-    let before = measured(tuner, &key, evaluation.memory, 0, evaluation.architecture).await?;
+    let before = measured_figures(tuner, &key, evaluation.memory, 0, evaluation.architecture).await?;
     let intent =
         policy::evaluate(evaluation, before, &configuration, history, &tuner.settings, tuner.clock.now_us())?;
-    let mut change = begin(tuner, key, history.len(), &intent).await?;
+    let mut change = log_intent(tuner, key, history.len(), &intent).await?;
     tracing::info!(
         function = evaluation.key.name,
         from = intent.from_mb,
         to = intent.to_mb,
         "changing the memory size"
     );
-    write(tuner, &mut change, Megabytes(intent.to_mb), &configuration.revision_id).await
+    write_memory(tuner, &mut change, Megabytes(intent.to_mb), &configuration.revision_id).await
 }
 
-/// Makes the intent durable. The next number is free only once, whoever else tries.
-async fn begin(
+/// Stores the intent on disk. Of several collectors, only one can store a change with this number.
+async fn log_intent(
     tuner: &Tuner,
     function: FunctionKey,
     number: usize,
@@ -129,45 +129,45 @@ async fn begin(
         detail: json(intent)?,
     };
     tuner.store.log_change(&tuner.settings.tenant, &event).await?;
-    let begun = changes::fold(vec![event]).pop();
-    Ok(begun.ok_or_else(|| StoreError::Damaged("an intent does not read back".to_owned()))?)
+    let change = changes::fold(vec![event]).pop();
+    Ok(change.ok_or_else(|| StoreError::Damaged("a stored intent cannot be decoded".to_owned()))?)
 }
 
-/// Writes the size of an intent that is on disk, then finds out what became of it.
-async fn write(
+/// Sets the size of an intent that is on disk, then reads back the result.
+async fn write_memory(
     tuner: &Tuner,
     change: &mut Change,
     memory: Megabytes,
     revision_id: &str,
 ) -> Result<(), TunerError> {
-    let problem = tuner.lambda.set_memory(&change.function, memory, revision_id).await.err();
+    let write_error = tuner.lambda.set_memory(&change.function, memory, revision_id).await.err();
     let deadline = tokio::time::Instant::now() + UPDATE_TIMEOUT;
     loop {
         let configuration = tuner.lambda.configuration(&change.function).await?;
         if configuration.update != Update::InProgress || tokio::time::Instant::now() >= deadline {
-            return resolve(tuner, change, &configuration, problem.as_ref()).await;
+            return resolve_write(tuner, change, &configuration, write_error.as_ref()).await;
         }
         tokio::time::sleep(UPDATE_POLL).await;
     }
 }
 
-/// Moves a change on from what Lambda says now.
+/// Continues a change from the configuration that Lambda returns now.
 async fn resume(tuner: &Tuner, change: &mut Change) -> Result<(), TunerError> {
     let configuration = match tuner.lambda.configuration(&change.function).await {
         Err(LambdaError::NoFunction(_)) => {
-            return log(tuner, change, State::ExternalChange, Note::new("the function is gone")).await;
+            return log(tuner, change, State::ExternalChange, Note::new("the function was deleted")).await;
         }
         other => other?,
     };
     if change.state != State::Applied {
-        return resolve(tuner, change, &configuration, None).await;
+        return resolve_write(tuner, change, &configuration, None).await;
     }
     if configuration.memory != change.to {
         let reason = format!("its size is {} now", configuration.memory);
         return log(tuner, change, State::ExternalChange, Note::new(reason)).await;
     }
     if configuration.code_sha256 != change.intent.code_sha256 {
-        let reason = "new code was deployed, so what is measured now does not compare";
+        let reason = "new code was deployed, so the measurements cannot be compared";
         return log(tuner, change, State::ExternalChange, Note::new(reason)).await;
     }
     let window = last_hours(tuner.clock.now_us(), tuner.settings.hours);
@@ -175,69 +175,74 @@ async fn resume(tuner: &Tuner, change: &mut Change) -> Result<(), TunerError> {
     let evaluation = evaluate(tuner, Some(&change.function), window).await?.pop();
     let Some(evaluation) = evaluation else { return Ok(()) };
     let since_us = change.applied_at_us.unwrap_or(change.planned_at_us);
-    let after = measured(tuner, &change.function, change.to, since_us, evaluation.architecture).await?;
+    let after =
+        measured_figures(tuner, &change.function, change.to, since_us, evaluation.architecture).await?;
     change.compare(after);
-    match policy::judge(change, &after, settings) {
-        Judgement::Wait => Ok(()),
-        Judgement::Keep(reason) => {
+    match policy::assess(change, &after, settings) {
+        Assessment::Wait => Ok(()),
+        Assessment::Keep(reason) => {
             let note = Note { after: Some(after), ..Note::new(reason) };
             log(tuner, change, State::Settled, note).await
         }
-        Judgement::RollBack(reason) => {
-            // The owner may have taken the tag away; then nothing is written, not even to go back.
+        Assessment::RollBack(reason) => {
+            // Without the tag nothing is written, not even a rollback.
             if let Err(refusal) = policy::is_tagged(&configuration) {
-                let reason = format!("{reason}, but {refusal} any more: left at {}", change.to);
+                let reason =
+                    format!("{reason}; not rolled back, because {refusal}; the size stays {}", change.to);
                 return log(tuner, change, State::ExternalChange, Note::new(reason)).await;
             }
-            tracing::warn!(function = change.function.name, reason, "taking the change back");
+            tracing::warn!(function = change.function.name, reason, "rolling the change back");
             let note = Note { after: Some(after), ..Note::new(reason) };
             log(tuner, change, State::RollingBack, note).await?;
-            write(tuner, change, change.from, &configuration.revision_id).await
+            write_memory(tuner, change, change.from, &configuration.revision_id).await
         }
     }
 }
 
-/// Finds out what became of a write: in force, never made, or overtaken by somebody else.
-async fn resolve(
+/// Determines the result of a write: it took effect, it did not, or someone else changed the function.
+async fn resolve_write(
     tuner: &Tuner,
     change: &mut Change,
     configuration: &Configuration,
-    problem: Option<&LambdaError>,
+    write_error: Option<&LambdaError>,
 ) -> Result<(), TunerError> {
-    let back = change.state == State::RollingBack;
-    let (query, other) = if back { (change.from, change.to) } else { (change.to, change.from) };
-    let said = problem.map_or_else(String::new, ToString::to_string);
-    if configuration.memory == query {
-        return match (configuration.update, back) {
+    let is_rollback = change.state == State::RollingBack;
+    let (target, previous) = if is_rollback { (change.from, change.to) } else { (change.to, change.from) };
+    let error_text = write_error.map_or_else(String::new, ToString::to_string);
+    if configuration.memory == target {
+        return match (configuration.update, is_rollback) {
             (Update::InProgress, _) => Ok(()),
             (Update::Failed, false) => {
-                let reason = format!("Lambda could not put {query} into force");
+                let reason = format!("Lambda could not update the function to {target}");
                 log(tuner, change, State::ExternalChange, Note::new(reason)).await
             }
-            (_, back) => {
-                let state = if back { State::RolledBack } else { State::Applied };
+            (_, is_rollback) => {
+                let state = if is_rollback { State::RolledBack } else { State::Applied };
                 let revision_id = Some(configuration.revision_id.clone());
-                // What was said when it was decided to go back stays the reason.
-                let reason = if back { change.reason.clone() } else { format!("{query} is in force") };
+                // The reason for the rollback stays.
+                let reason =
+                    if is_rollback { change.reason.clone() } else { format!("the function has {target}") };
                 log(tuner, change, state, Note { revision_id, after: change.after, reason }).await
             }
         };
     }
-    if configuration.memory != other {
-        let reason = format!("its size is {} now, set by somebody else", configuration.memory);
+    if configuration.memory != previous {
+        let reason = format!("its size is {} now, set by someone else", configuration.memory);
         return log(tuner, change, State::ExternalChange, Note::new(reason)).await;
     }
-    if !back {
-        let reason = if said.is_empty() { "the write never reached Lambda".to_owned() } else { said };
+    if !is_rollback {
+        let reason =
+            if error_text.is_empty() { "the write did not reach Lambda".to_owned() } else { error_text };
         return log(tuner, change, State::Abandoned, Note::new(reason)).await;
     }
-    // Going back is tried again each round, as long as that is still allowed.
+    // A rollback is tried again in each round, as long as the tag permits it.
     if let Err(refusal) = policy::is_tagged(configuration) {
-        let reason = format!("{}, but {refusal} any more: left at {}", change.reason, change.to);
+        let reason =
+            format!("{}; not rolled back, because {refusal}; the size stays {}", change.reason, change.to);
         return log(tuner, change, State::ExternalChange, Note::new(reason)).await;
     }
-    if configuration.update == Update::InProgress || problem.is_some() {
-        return problem.map_or(Ok(()), |problem| Err(problem.clone().into()));
+    if configuration.update == Update::InProgress || write_error.is_some() {
+        return write_error.map_or(Ok(()), |write_error| Err(write_error.clone().into()));
     }
     tuner.lambda.set_memory(&change.function, change.from, &configuration.revision_id).await?;
     Ok(())
@@ -264,9 +269,9 @@ async fn log(tuner: &Tuner, change: &mut Change, state: State, note: Note) -> Re
         function = change.function.name,
         state = state.code(),
         reason = note.reason,
-        "change moved on"
+        "change has a new state"
     );
-    change.follow(state, note, event.at_us);
+    change.apply_step(state, note, event.at_us);
     Ok(())
 }
 
@@ -274,14 +279,14 @@ fn json(value: &impl Serialize) -> Result<serde_json::Value, StoreError> {
     serde_json::to_value(value).map_err(|error| StoreError::Damaged(format!("cannot log a change: {error}")))
 }
 
-async fn measured(
+async fn measured_figures(
     tuner: &Tuner,
     function: &FunctionKey,
     memory: Megabytes,
     since_us: u64,
     architecture: Architecture,
 ) -> Result<Figures, StoreError> {
-    let recent = tuner.store.recent(&tuner.settings.tenant, function, COMPARED).await?;
+    let recent = tuner.store.recent(&tuner.settings.tenant, function, MAX_COMPARED_INVOCATIONS).await?;
     let rates = tuner.prices.rates(&function.region, architecture).ok();
     Ok(comparison::since(&recent, memory, since_us, rates.as_ref()))
 }

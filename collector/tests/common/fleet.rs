@@ -1,24 +1,24 @@
-//! A made-up fleet: batches as extensions would send them, from a few kinds of functions.
+//! Test data: batches as extensions send them, from several kinds of functions.
 
 use agent_proto::batch::{Batch, BatchHeader, Environment, EnvironmentId, Lost, Overhead};
 use tailor_sizing::telemetry::invocation::{Caveats, Invocation, Outcome, RequestId, Work};
 use tailor_sizing::units::{Architecture, Megabytes};
 
-/// How a made-up function spends its time.
+/// A kind of function.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Kind {
     pub(crate) name: &'static str,
     pub(crate) runtime: &'static str,
-    /// CPU time of one invocation.
+    /// CPU time of one invocation, microseconds.
     pub(crate) cpu_us: u64,
-    /// Time it waits.
+    /// Idle time of one invocation, microseconds.
     pub(crate) idle_us: u64,
-    /// Memory it needs, MB.
+    /// Peak memory, MB.
     pub(crate) peak_mb: u32,
     pub(crate) memory: u32,
 }
 
-#[allow(dead_code, reason = "not every user of this file shows a whole fleet")]
+#[allow(dead_code, reason = "not every file that includes this module uses it")]
 pub(crate) const KINDS: [Kind; 6] = [
     Kind {
         name: "checkout-price",
@@ -63,7 +63,7 @@ pub(crate) const KINDS: [Kind; 6] = [
     },
 ];
 
-/// One environment of a function.
+/// An environment of a function.
 pub(crate) fn environment(kind: &Kind, id: u64) -> Environment {
     let mut bytes = [0; 16];
     bytes[..8].copy_from_slice(&id.to_be_bytes());
@@ -84,7 +84,7 @@ pub(crate) fn environment(kind: &Kind, id: u64) -> Environment {
     }
 }
 
-/// One invocation, a little different for each `index`.
+/// An invocation; its times vary slightly with `index`.
 pub(crate) fn invocation(kind: &Kind, index: u64, started_at_us: u64) -> Invocation {
     let varied = |value: u64| value * (900 + index * 7_919 % 201) / 1_000;
     let memory = u64::from(kind.memory).min(1_769);
@@ -121,7 +121,7 @@ pub(crate) fn invocation(kind: &Kind, index: u64, started_at_us: u64) -> Invocat
     }
 }
 
-/// The batch an environment sends with this sequence: `count` invocations, a second apart, ending at `end_us`.
+/// The batch an environment sends with this sequence: `count` invocations, one second apart, ending at `end_us`.
 pub(crate) fn batch(kind: &Kind, id: u64, sequence: u64, count: u64, end_us: u64) -> Batch {
     let first = (sequence - 1) * count;
     Batch {

@@ -1,6 +1,6 @@
-//! A real collector for tests: the library's server on a free port, over a store in a fresh folder.
+//! A real collector for tests: the server on a free port, with a store in a new folder.
 
-#![allow(dead_code, reason = "each test file uses its part")]
+#![allow(dead_code, reason = "each test file uses a part")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::io::{Read, Write};
@@ -22,7 +22,7 @@ pub(crate) mod fleet;
 pub(crate) const KEY: &str = "test-key-0123456789abcdef";
 pub(crate) const OTHER_KEY: &str = "other-key-0123456789abcdef";
 
-/// A running collector; it stops when dropped.
+/// A running collector. Dropping it stops it.
 pub(crate) struct Collector {
     pub(crate) address: SocketAddr,
     pub(crate) app: Arc<App>,
@@ -31,15 +31,15 @@ pub(crate) struct Collector {
     stop: Option<oneshot::Sender<()>>,
 }
 
-/// What came back.
+/// An HTTP response.
 #[derive(Debug)]
-pub(crate) struct Answer {
+pub(crate) struct Response {
     pub(crate) status: u16,
     pub(crate) head: String,
     pub(crate) body: Vec<u8>,
 }
 
-impl Answer {
+impl Response {
     pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }
@@ -81,30 +81,30 @@ impl Collector {
         stream
     }
 
-    /// Sends bytes as they are and reads whatever comes back.
-    pub(crate) fn raw(&self, request: &[u8]) -> Answer {
+    /// Sends raw bytes and reads the response.
+    pub(crate) fn raw(&self, request: &[u8]) -> Response {
         let mut stream = self.connect();
-        // A server that has refused may close before everything is sent.
+        // After an error response the server may close the connection before everything is sent.
         let _ = stream.write_all(request);
-        read_answer(&mut stream)
+        read_response(&mut stream)
     }
 
-    pub(crate) fn get(&self, path: &str) -> Answer {
+    pub(crate) fn get(&self, path: &str) -> Response {
         self.get_with(path, &format!("Authorization: Bearer {KEY}\r\n"))
     }
 
-    pub(crate) fn get_with(&self, path: &str, headers: &str) -> Answer {
+    pub(crate) fn get_with(&self, path: &str, headers: &str) -> Response {
         self.raw(
             format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{headers}\r\n")
                 .as_bytes(),
         )
     }
 
-    pub(crate) fn post_batch(&self, body: &[u8]) -> Answer {
+    pub(crate) fn post_batch(&self, body: &[u8]) -> Response {
         self.post_batch_with(KEY, "", body)
     }
 
-    pub(crate) fn post_batch_with(&self, key: &str, headers: &str, body: &[u8]) -> Answer {
+    pub(crate) fn post_batch_with(&self, key: &str, headers: &str, body: &[u8]) -> Response {
         self.raw(&post(key, headers, body))
     }
 }
@@ -130,14 +130,14 @@ pub(crate) fn post(key: &str, headers: &str, body: &[u8]) -> Vec<u8> {
     request
 }
 
-/// Reads one answer of a connection that closes after it.
-pub(crate) fn read_answer(stream: &mut TcpStream) -> Answer {
+/// Reads one response, after which the server closes the connection.
+pub(crate) fn read_response(stream: &mut TcpStream) -> Response {
     let mut bytes = Vec::new();
-    // A reset after the answer leaves what was read before it.
+    // After a connection reset, the bytes that were read before it are kept.
     let _ = stream.read_to_end(&mut bytes);
     let split = bytes.windows(4).position(|window| window == b"\r\n\r\n");
-    let split = split.unwrap_or_else(|| panic!("no answer in {:?}", String::from_utf8_lossy(&bytes)));
+    let split = split.unwrap_or_else(|| panic!("no response in {:?}", String::from_utf8_lossy(&bytes)));
     let head = String::from_utf8_lossy(&bytes[..split]).into_owned();
     let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap();
-    Answer { status, head, body: bytes[split + 4..].to_vec() }
+    Response { status, head, body: bytes[split + 4..].to_vec() }
 }
