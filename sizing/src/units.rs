@@ -1,11 +1,11 @@
-//! Sizes, architectures and the CPU law: the words the other modules share.
+//! Memory sizes, architectures, and the CPU share of a memory size.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// Memory that buys exactly one vCPU, in MB (AWS Lambda developer guide, "Configure function memory").
+/// Memory size with exactly one vCPU, in MB (AWS Lambda developer guide, "Configure function memory").
 pub const MB_PER_VCPU: u32 = 1_769;
 
 /// A function's memory size in Lambda's MB (1,024 KB each).
@@ -19,7 +19,7 @@ impl Megabytes {
     /// Largest size Lambda offers to ordinary functions.
     pub const MAX: Self = Self(10_240);
 
-    /// The CPU this size buys, in vCPU: `memory_mb / 1769`, and at most the visible vCPUs.
+    /// The CPU share of this size, in vCPU: `memory_mb / 1769`, and at most the visible vCPUs.
     #[must_use]
     pub fn share(self) -> f64 {
         (f64::from(self.0) / f64::from(MB_PER_VCPU)).min(f64::from(self.visible_vcpus()))
@@ -50,7 +50,7 @@ impl fmt::Display for Megabytes {
     }
 }
 
-/// Instruction set of a function; decides the price.
+/// Instruction set of a function. It determines the price.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Architecture {
     /// Intel and AMD.
@@ -62,7 +62,7 @@ pub enum Architecture {
 }
 
 impl Architecture {
-    /// Lambda's name of it.
+    /// Name in the Lambda API.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -1,4 +1,4 @@
-//! One function's evidence, worked through once: what advice and explanation are both read from.
+//! The analysis of one function's evidence. Advice and explanation use the same analysis.
 
 use crate::advice::evidence::{AdviceError, FunctionEvidence};
 use crate::advice::hints::{Hint, HintInput, hints};

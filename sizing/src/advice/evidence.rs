@@ -1,11 +1,11 @@
-//! What advice is computed from: one function's configuration and measurements.
+//! The input of advice: one function's configuration and measurements.
 
 use crate::model::enforcement::Enforcement;
 use crate::pricing::prices::PriceError;
 use crate::telemetry::rollup::Rollup;
 use crate::units::{Architecture, Megabytes};
 
-/// What is known of one function.
+/// The configuration and the measurements of one function.
 #[derive(Debug, Clone, Copy)]
 pub struct FunctionEvidence<'a> {
     /// AWS region, such as `eu-central-1`.
@@ -37,7 +37,7 @@ pub enum AdviceError {
         "no advice for managed instances: cost and memory size belong to the instance, not to an invocation"
     )]
     ManagedInstances,
-    /// No invocation with a duration was seen at any size.
+    /// No invocation with a duration was measured at any size.
     #[error("no invocation was measured yet: invoke the function and try again")]
     NoEvidence,
 }

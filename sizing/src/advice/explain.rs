@@ -1,4 +1,4 @@
-//! Explanation: everything known and expected of one function, for a page or a terminal.
+//! Explanation: all measurements and predictions of one function, for a page or a terminal.
 //!
 //! Advice with its curve, what each measured size showed, what the bill is made of, and what the same work
 //! would cost on the other architecture.
@@ -67,10 +67,10 @@ pub struct MeasuredSize {
     pub bill: Bill,
 }
 
-/// The function elsewhere, when it takes as long there.
+/// The function on the other architecture, if its durations are the same there.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Counterfactual {
-    /// Where.
+    /// The other architecture.
     pub architecture: Architecture,
     /// Expected cost per million at the current size.
     pub cost_per_million: PicoDollars,

@@ -43,7 +43,7 @@ pub struct Advice {
 pub enum Verdict {
     /// Another size is better.
     Change,
-    /// The current size is below the floor: raise it, whatever it costs.
+    /// The current size is below the floor: increase it, even if the cost increases.
     RaiseForMemory,
     /// No size is better by more than the dead band.
     AlreadyBest,

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::units::Megabytes;
 
 /// Sizes whose cost is within this share of the least are equally cheap: the fastest of them is chosen, so
-/// that `cost` never makes a function much slower for no money.
+/// that `cost` never makes a function much slower without a saving.
 const SAME_COST: f64 = 0.01;
 
 /// Sizes whose duration is within this share of the least are equally fast: the cheapest is chosen.
@@ -71,7 +71,7 @@ pub fn objectives(candidates: &[Candidate], strategy: Strategy) -> Vec<f64> {
             let weight = if weight.is_nan() { 0.5 } else { weight.clamp(0.0, 1.0) };
             weight * cost(candidate) + (1.0 - weight) * time(candidate)
         }
-        // A miss costs more than any price: the fastest miss is the best of them.
+        // A candidate that misses the target ranks below all that meet it; among those, the fastest is best.
         Strategy::Slo { target_ms, .. } if candidate.quantile_ms > target_ms => {
             1e6 * candidate.quantile_ms / target_ms.max(f64::MIN_POSITIVE)
         }

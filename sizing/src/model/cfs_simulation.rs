@@ -1,13 +1,13 @@
 //! Simulation of the kernel's CFS quota: how long an invocation's work takes at a memory size.
 //!
-//! Lambda gives a size `share = memory / 1769` vCPU through the kernel's CFS bandwidth control: every period
-//! of 20 ms brings `20 ms × share` of run time (pwrdrvr/lambda-throttling, 2025), and who has used it up
-//! waits for the next. A tick-based kernel checks the quota only when a thread blocks and at its timer tick,
+//! Lambda limits a size to `share = memory / 1769` vCPU with the kernel's CFS bandwidth control: every period of 20 ms
+//! grants `20 ms × share` of run time (pwrdrvr/lambda-throttling, 2025). A function that used it up waits for the next
+//! period. A tick-based kernel checks the quota only when a thread blocks and at its timer tick,
 //! every 4 ms, so a burst may overrun its quota by up to a tick and pays it back in the periods after, unless
 //! it has ended by then (arXiv 2506.01283, on overallocation by scheduling granularity); a high-resolution one stops it
 //! at once. Duration is therefore not `idle + work / share`: a short burst is not slowed at all, and a longer
-//! one in jumps. The simulation follows periods, ticks and debts. What an invocation's work is comes from
-//! [`crate::model::hypotheses`], which kernel it ran on from [`crate::model::enforcement`].
+//! one in jumps. The simulation follows periods, ticks and debts. The work of an
+//! invocation comes from [`crate::model::hypotheses`], and the kernel from [`crate::model::enforcement`].
 
 use crate::units::Megabytes;
 
@@ -37,7 +37,7 @@ const LAST_PERIODS: f64 = 4.0;
 /// A burst of more periods than this is simulated with this many, and the rest counted: they are all alike.
 const MAX_PERIODS: f64 = 16.0;
 
-/// Less time than this is none, ms.
+/// Shorter times count as zero, ms.
 const EPSILON_MS: f64 = 1e-9;
 
 /// CPU time that a refill waited for costs, since caches are cold after the wait, with one thread and besides
@@ -61,11 +61,11 @@ pub enum Kernel {
     /// At its timer tick, every 4 ms: a burst may overrun.
     #[default]
     TickBased,
-    /// At once, by a timer of its own (`CONFIG_SCHED_HRTICK`).
+    /// At once, by a high-resolution timer (`CONFIG_SCHED_HRTICK`).
     HighResolution,
 }
 
-/// An invocation's work, free of the size it was measured at. All finite and not negative.
+/// An invocation's work, independent of the measured size. All values are finite and not negative.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct WorkShape {
     /// CPU time where nothing is throttled, ms.
@@ -74,7 +74,7 @@ pub struct WorkShape {
     pub idle_ms: f64,
     /// Bursts of CPU the work comes in, with the idle time spread between them; at least 1.
     pub bursts: f64,
-    /// Threads that run at once when nothing holds them back; at least 1.
+    /// Threads that run in parallel when nothing limits them; at least 1.
     pub parallel: f64,
     /// How much of the work is handed between threads, from 0 (one thread) to 1.
     pub threaded: f64,
@@ -180,7 +180,7 @@ impl Burst {
     }
 }
 
-/// The bandwidth controller as one run queue sees it.
+/// State of the bandwidth controller for one run queue.
 struct Cpu {
     kernel: Kernel,
     quota_ms: f64,
@@ -228,7 +228,7 @@ impl Cpu {
                 }
             }
         }
-        // A thread that blocks hands back what it did not use.
+        // A thread that blocks returns its unused run time to the pool.
         if self.mine > 0.0 {
             self.pool = (self.pool + self.mine).min(self.quota_ms);
             self.mine = 0.0;

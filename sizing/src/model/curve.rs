@@ -28,7 +28,7 @@ struct Knot {
 }
 
 impl Curve {
-    /// Samples `model`.
+    /// Evaluates `model` at the knots.
     #[must_use]
     pub fn new(model: &Model) -> Self {
         let knot = |memory: u32| Knot {

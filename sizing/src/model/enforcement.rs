@@ -3,8 +3,8 @@
 //! The scheduler's bandwidth control is the same everywhere, except for the moment at which it checks the quota. A kernel without
 //! high-resolution ticks finds a quota used up at its timer tick, every 4 ms, so that a burst a little longer
 //! than the quota is not slowed; one with them (`CONFIG_SCHED_HRTICK`) stops it at once. The difference is a
-//! factor of three in the duration of a burst of 4 ms at 256 MB, and no single function distinguishes it from a
-//! neighbour's interference. All functions of a fleet together do, since they run on the same kernel.
+//! factor of three in the duration of a burst of 4 ms at 256 MB, and the telemetry of one function cannot distinguish it
+//! from interference by a competing process. All functions of a fleet together do, since they run on the same kernel.
 
 use crate::model::cfs_simulation::Kernel;
 use crate::model::hypotheses::{Tolerance, log_likelihood};
@@ -17,11 +17,12 @@ use crate::units::Megabytes;
 /// but bursts of a few milliseconds beyond the quota were not slowed as one would slow them.
 const HIGH_RESOLUTION_PRIOR: f64 = 0.05;
 
-/// Accepted error of a simulated wall time when all waits count as throttling, which includes waits behind neighbours.
+/// Accepted error of a simulated wall time when all waits count as throttling, including waits behind
+/// competing processes.
 const TOLERANCE: Tolerance = Tolerance { share: 0.07, ms: 0.3 };
 
 /// Limit of the evidence from one profile, as a logarithm of odds: too little to overturn the prior, since
-/// one function cannot distinguish throttling from a temporary neighbour.
+/// one function cannot distinguish throttling from a temporary competing process.
 const MAX_EVIDENCE_PER_PROFILE: f64 = 2.5;
 
 /// Evidence at which no further function is read, as a logarithm of odds.

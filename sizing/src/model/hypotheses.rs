@@ -1,8 +1,8 @@
-//! What an invocation's work may be: weighted hypotheses that agree with what was measured.
+//! Weighted hypotheses about an invocation's work that agree with the measurements.
 //!
-//! Counters show how much work there is and how long it waited, but not in how many bursts it comes, and
-//! without counters not even how much there is. So several answers are kept, each weighted by how well its
-//! simulation predicts the wall time of every measured size; their spread is part of the interval.
+//! Counters show the CPU time and the waiting time, but not the number of bursts. Without counters the CPU time is
+//! unknown too. So several hypotheses are kept. The weight of each depends on how well its simulation predicts the wall
+//! time of every measured size. The spread of the hypotheses is part of the interval.
 
 use crate::model::cfs_simulation::{Kernel, WorkShape};
 use crate::model::profile::Profile;
@@ -11,11 +11,11 @@ use crate::units::Megabytes;
 /// Numbers of bursts tried.
 const BURSTS: [f64; 8] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0];
 
-/// A burst longer than this would not have been one: a thread is moved or blocks now and then, ms.
+/// Longest burst, ms. Work that takes longer is interrupted, because a thread sometimes blocks or is migrated.
 const LONGEST_BURST_MS: f64 = 80.0;
 
-/// Of `n` blockings most hold little work between them: as many equal bursts as `n` to this power are
-/// expected, within a factor of e.
+/// The expected number of equal bursts is the number of times a thread blocked to this power, within a factor of e. There
+/// is little work between most of these times.
 const BURSTS_POWER: f64 = 0.35;
 
 /// Accepted error of the simulation at the measured size, besides the noise of its mean.
@@ -24,7 +24,7 @@ const SIMULATION_TOLERANCE: Tolerance = Tolerance { share: 0.03, ms: 0.3 };
 /// Accepted error of the simulation at another size, as a standard deviation in logarithm.
 const TRANSFER_ERROR: f64 = 0.10;
 
-/// Beyond a factor of 20 a hypothesis is not scaled but wrong.
+/// Limit of the logarithm of a scale factor (a factor of 20). A hypothesis beyond it is wrong and is not scaled.
 const MAX_OFF: f64 = 3.0;
 
 /// Relative variance below which no mean is known: a millisecond's rounding, and the histogram's buckets.
@@ -41,11 +41,11 @@ const KEPT_WITHOUT_COUNTERS: usize = 16;
 /// A kernel less probable than this contributes its likeliest hypothesis alone.
 const UNLIKELY: f64 = 0.25;
 
-/// Less weight than this changes nothing that can be seen.
+/// Hypotheses with less weight are dropped, because their effect is negligible.
 const MIN_WEIGHT: f64 = 0.04;
 
-/// Shares of the wall time that may be work where CPU was not measured, and how common that is: functions that
-/// somebody measured at several sizes mostly work.
+/// Possible shares of CPU work in the wall time when CPU was not measured, with their prior weights. Functions that were
+/// measured at several sizes mostly use the CPU.
 const BUSY_SHARES: [(f64, f64); 11] = [
     (0.0, 1.0),
     (0.03, 1.0),
@@ -60,7 +60,7 @@ const BUSY_SHARES: [(f64, f64); 11] = [
     (1.0, 2.0),
 ];
 
-/// Threads that may run at once where CPU was not measured, and how common that is.
+/// Possible numbers of parallel threads when CPU was not measured, with their prior weights.
 const PARALLELS: [(f64, f64); 3] = [(1.0, 0.80), (2.0, 0.12), (6.0, 0.08)];
 
 /// Bursts the work may come in where CPU was not measured.
@@ -98,7 +98,7 @@ pub struct KernelProfiles {
 }
 
 impl WorkHypotheses {
-    /// Weighs what may explain the measured sizes on each kernel, the likeliest kernel first; `None` without any
+    /// Fits the weights of the hypotheses for each kernel. The likeliest kernel must be first. Returns `None` without any
     /// size.
     #[must_use]
     pub fn fit(by_kernel: &[KernelProfiles]) -> Option<Self> {
@@ -150,7 +150,7 @@ impl WorkHypotheses {
         Some(normalized(weighed, kept.min(most), kernel))
     }
 
-    /// What the hypotheses expect at `memory`.
+    /// The weighted prediction of all hypotheses at `memory`.
     #[must_use]
     pub fn at(&self, memory: Megabytes) -> Simulated {
         let (mut sum, mut mean, mut square) = (0.0, 0.0, 0.0);
@@ -169,7 +169,7 @@ impl WorkHypotheses {
     }
 }
 
-/// The heaviest hypotheses, their weights from logarithms to shares.
+/// The `kept` hypotheses with the highest weights, with logarithms converted to weights that add up to one.
 fn normalized(mut weighed: Vec<(f64, WorkShape)>, kept: usize, kernel: Kernel) -> Vec<Hypothesis> {
     weighed.sort_by(|a, b| b.0.total_cmp(&a.0));
     weighed.truncate(kept);
@@ -184,7 +184,7 @@ fn normalized(mut weighed: Vec<(f64, WorkShape)>, kept: usize, kernel: Kernel) -
     hypotheses
 }
 
-/// What the hypotheses expect at one size.
+/// The weighted prediction of all hypotheses at one size.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Simulated {
     /// Logarithm of the expected wall time in ms.
@@ -223,9 +223,9 @@ pub(crate) fn log_likelihood(profile: &Profile, tolerance: Tolerance) -> f64 {
     weights.sum::<f64>().max(f64::MIN_POSITIVE).ln()
 }
 
-/// How many threads may run at once. The run queue shows it up to the number of CPUs of the measured size. More
-/// threads than those wanted to run, but not whether with work of their own or in wait for each other. Both
-/// are kept, and where they part the interval is wide.
+/// Possible numbers of parallel threads. When more threads were ready to run than the measured size has CPUs, it is unknown
+/// whether they could run in parallel or waited for each other. Both values are then kept, and the interval is wide where
+/// their predictions differ.
 fn parallels(source: &Profile) -> Vec<f64> {
     let shown = f64::from(source.memory.visible_vcpus());
     if source.parallel > shown { vec![source.parallel, shown] } else { vec![source.parallel] }
@@ -274,7 +274,7 @@ fn fitted(shape: WorkShape, source: &Profile, profiles: &[Profile]) -> (f64, Wor
     let level = if source.measured {
         0.0
     } else {
-        // The level of least relative error: durations err upwards, by cold starts and neighbours, so that low
+        // The level of least relative error: durations err upwards, by cold starts and competing processes, so that low
         // ones have more weight.
         let ratio = |off: f64| (-off).clamp(-MAX_OFF, MAX_OFF).exp();
         let (sum, square) = offs.iter().fold((0.0, 0.0), |(sum, square), (off, weight)| {
@@ -282,7 +282,7 @@ fn fitted(shape: WorkShape, source: &Profile, profiles: &[Profile]) -> (f64, Wor
         });
         (sum / square).ln()
     };
-    // Beyond five standard deviations it is plainly wrong, and how wrong does not matter.
+    // Limited to five standard deviations: a larger difference does not make the hypothesis less likely.
     let unlike = |(off, weight): &(f64, f64)| ((off - level) * (off - level) * weight).min(25.0);
     let fit = offs.iter().map(|off| -0.5 * unlike(off)).sum();
     let by = level.exp();

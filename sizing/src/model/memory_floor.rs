@@ -1,8 +1,8 @@
 //! The floor: the smallest memory size judged safe from running out of memory.
 //!
-//! Peaks are what was needed, not what will be: a margin covers the rest and shrinks as evidence grows. A
-//! size at which the function was at 95 % of its memory proves nothing below it, since demand that does not
-//! fit is invisible; and an out-of-memory kill raises the floor at once.
+//! Future invocations may need more memory than the measured peaks, so a margin is added, which shrinks with more evidence.
+//! When the peak was 95 % of the memory size or more, the true demand is unknown. An out-of-memory kill raises the floor at
+//! once.
 
 use serde::Serialize;
 
@@ -30,7 +30,7 @@ const OOM_STEP_MB: f64 = 100.0;
 /// Invocations at a size that prove it, where less memory used there than elsewhere.
 const PROOF: u64 = 200;
 
-/// Below this share of our own peak, the platform's `maxMemoryUsedMB` is not plausible and is ignored.
+/// Below this share of the extension's own peak, the platform's `maxMemoryUsedMB` is not plausible and is ignored.
 const PLAUSIBLE: f64 = 0.5;
 
 /// The floor and where it comes from.
@@ -89,7 +89,8 @@ pub fn memory_floor(current: Megabytes, environments: u64, sizes: &[(Megabytes, 
     floor
 }
 
-/// Highest memory seen in use at one size, MB: our own peak and the platform's, where that is plausible.
+/// Highest memory seen in use at one size, MB: the larger of the extension's peak and the platform's, if
+/// that is plausible.
 #[must_use]
 pub fn peak_memory_mb(rollup: &Rollup) -> f64 {
     let peak_mb = rollup.max_peak_kib as f64 / 1_024.0;
@@ -157,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn a_kill_raises_the_floor_whatever_the_peaks_say() {
+    fn a_kill_raises_the_floor_for_any_peaks() {
         let killed = Rollup { out_of_memory: 1, ..seen(10_000, 100) };
         let floor = memory_floor(Megabytes(512), 10, &[(Megabytes(512), killed)]);
         assert!(floor.memory >= Megabytes(614), "{floor:?}");

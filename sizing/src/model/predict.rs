@@ -3,7 +3,7 @@
 //! The simulation of the work gives the prediction. Its error is modelled as a smooth function of the logarithm of
 //! duration over the logarithm of memory, estimated from every measured size and decaying with
 //! distance from it (a Gaussian process with an exponential kernel, which between two sizes interpolates).
-//! The same process gives the interval: narrow where the function was seen, wide far away or on little
+//! The same process gives the interval: narrow near measured sizes, wide far from them or with little
 //! evidence. What a size costs is in [`crate::pricing::bill`]; which to choose in [`crate::advice::strategy`].
 
 use crate::model::enforcement::Enforcement;
@@ -19,13 +19,13 @@ use crate::units::Megabytes;
 /// Standard deviation of the simulation's error, in logarithm, at sizes that were not measured.
 const SIMULATION_ERROR: f64 = 0.053;
 
-/// Doublings of memory over which the error is remembered (a fall to 1/e).
+/// Doublings of memory over which the correlation of the error decreases to 1/e.
 const MEMORY_OCTAVES: f64 = 1.5;
 
 /// A residual beyond this (a factor of 20) is invalid data, not an error of the simulation.
 const MAX_RESIDUAL: f64 = 3.0;
 
-/// A function's work as the model understands it.
+/// The fitted duration model of one function.
 #[derive(Debug, Clone)]
 pub struct Model {
     work: WorkHypotheses,
@@ -61,8 +61,8 @@ pub struct Expected {
 }
 
 impl Model {
-    /// Learns from every measured size, given what is known of the kernel; `None` when none has an invocation
-    /// with a duration.
+    /// Fits the model to every measured size, with the evidence about the kernel. Returns `None` when no size has an
+    /// invocation with a duration.
     #[must_use]
     pub fn fit(sizes: &[(Megabytes, Rollup)], enforcement: Enforcement) -> Option<Self> {
         let by_kernel: Vec<KernelProfiles> = enforcement

@@ -1,8 +1,8 @@
 //! Means of one size's telemetry: how long an invocation used the CPU, waited for it, and was idle.
 //!
-//! For one thread `wall = busy + starved + idle`. Starved time is measured (run-queue wait, which holds the
-//! throttled time), so busy and idle time can be separated even when the function was throttled. What follows
-//! from it for other sizes is in [`crate::model::hypotheses`].
+//! For one thread `wall = busy + starved + idle`. Starved time is measured (run-queue wait, which contains the
+//! throttled time), so busy and idle time can be separated even when the function was throttled. The
+//! predictions for other sizes start in [`crate::model::hypotheses`].
 
 use crate::model::cfs_simulation::{Kernel, MAX_REFILL, PERIOD_MS, WorkShape, refill_ms};
 use crate::telemetry::histogram::LogHistogram;
@@ -21,8 +21,8 @@ const THREADS_SEEN: f64 = 0.5;
 /// Timeslices per blocking of a thread, where the latter was not counted: the median of the sample functions.
 const SLICES_PER_SWITCH: f64 = 3.0;
 
-/// How much of the waiting behind others, seen while throttled, goes on at other sizes. Between nothing (the
-/// others were neighbours of that moment) and all of it (they are the function's own): half.
+/// Share of the queued time, measured at a throttled size, that is expected at other sizes. It is 0 when competing
+/// processes caused the wait, and 1 when the function's own threads caused it. The cause is unknown, so it is half.
 const QUEUED_STAYS: f64 = 0.5;
 
 /// How far the run-queue wait of several threads may exceed what one throttled thread would wait: each
@@ -76,7 +76,7 @@ pub struct Profile {
 impl Profile {
     /// Reads the means of one size as measured on such a kernel; `None` without any invocation that took time.
     ///
-    /// Functions so rare that every invocation is cold are read from their cold ones.
+    /// When every invocation was cold, the cold invocations are used.
     #[must_use]
     pub fn of(memory: Megabytes, rollup: &Rollup, kernel: Kernel) -> Option<Self> {
         let sum = if rollup.warm.invocations > 0 { &rollup.warm } else { &rollup.cold };
@@ -171,7 +171,7 @@ impl Profile {
         (at_once + counted * more_in_turn).min(rest_ms)
     }
 
-    /// The same with all waits taken as throttling; `None` where several threads waited or nothing was measured.
+    /// This profile with all waits counted as throttling; `None` when several threads waited or nothing was measured.
     #[must_use]
     pub(crate) fn all_throttled(self) -> Option<Self> {
         let rest_ms = (self.wall_ms - self.busy_ms).max(0.0);
@@ -238,7 +238,7 @@ fn threads_seen(work: &Work, threads: f64) -> bool {
 /// How much longer than on average throttling may take of one invocation, ms.
 ///
 /// The average is over all moments of a period at which an invocation may begin. Where no overrun is allowed, the
-/// runtime's own work before it may have used up the quota, and callers in lockstep always begin right then.
+/// runtime's own work before it may have used up the quota, and a caller that invokes again at once always begins at that moment.
 fn max_extra_throttling_ms(kernel: Kernel, memory: Megabytes) -> f64 {
     match kernel {
         Kernel::TickBased => 0.0,
@@ -254,7 +254,8 @@ fn switches(work: &Work) -> f64 {
     }
 }
 
-/// Relative variance of the mean duration of so many invocations: what was seen, drawn towards the usual.
+/// Relative variance of the mean duration of so many invocations: the measured variance, shrunk
+/// towards the usual one.
 fn relative_variance(durations: &LogHistogram, invocations: u64) -> f64 {
     let spread = match (durations.mean(), durations.variance()) {
         // No spread at all means that a mean was recorded in place of its values.

@@ -45,10 +45,10 @@ pub struct Uncertainty {
     /// whether they stay is unknown.
     pub queued: f64,
     /// Relative variance that the moment of a period gives single durations at the target: callers do not
-    /// begin at all moments alike, so that it does not average out.
+    /// begin at all moments with equal probability, so it does not average out.
     pub moment: f64,
-    /// Square of the share of CPU time in the predicted one: neighbours on the same core, and other hosts, run the
-    /// same work faster or slower.
+    /// Square of the share of CPU time in the predicted one: competing processes on the same core and different
+    /// hosts make the same work faster or slower.
     pub speed: f64,
     /// The same, by how near the peak of memory is to either size's limit.
     pub pressure: f64,
@@ -135,7 +135,7 @@ impl Uncertainty {
     }
 }
 
-/// How hard so much memory in use presses on a size, from 0 to 1.
+/// Memory pressure at a size with this much memory in use, from 0 to 1.
 fn pressure(used_mb: f64, memory: Megabytes) -> f64 {
     let [from, to] = PRESSURE;
     let filled = used_mb / f64::from(memory.0.max(1));
@@ -175,7 +175,7 @@ mod tests {
         assert!(width(250.0) > width(230.0) && width(230.0) > width(100.0));
         let down =
             |used_mb| Uncertainty::of_step(&target(128, 600.0), &[seen(256, 300.0, used_mb)]).variance();
-        assert!(down(120.0) > down(60.0), "what fits here presses there");
+        assert!(down(120.0) > down(60.0), "the same memory use causes pressure at the smaller size");
     }
 
     #[test]

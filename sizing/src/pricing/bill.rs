@@ -2,7 +2,7 @@
 //!
 //! Lambda charges memory × billed time. Both are integers, so their product is summed as it is and
 //! multiplied by the price once, with a single rounding: the cost of a million invocations is not a million
-//! roundings. `billedDurationMs` already holds init and billed restore (lambda developer guide, "Lambda
+//! roundings. `billedDurationMs` already contains init and billed restore (lambda developer guide, "Lambda
 //! execution environment lifecycle"; in force for every function since 2025-08-01): never add them again.
 //! Monthly tiers, the free tier, provisioned concurrency and SnapStart are in [`crate::pricing::plan`].
 
@@ -134,7 +134,7 @@ impl Rates {
 
 /// The price of MB·ms, rounded half up once.
 pub(crate) fn mb_ms_at(mb_ms: u128, gb_second: PicoDollars) -> PicoDollars {
-    // Whole GB-seconds first, so that no product of real numbers of this world overflows.
+    // Whole GB-seconds first, so that no product of realistic amounts overflows.
     let whole = i128::try_from(mb_ms / MB_MS_PER_GB_SECOND).unwrap_or(i128::MAX);
     let rest = PicoDollars(gb_second.0).scaled(mb_ms % MB_MS_PER_GB_SECOND, MB_MS_PER_GB_SECOND);
     PicoDollars(whole.saturating_mul(gb_second.0)) + rest.unwrap_or(PicoDollars::ZERO)

@@ -1,8 +1,8 @@
 //! Money as exact integers.
 //!
 //! Lambda's prices have up to ten decimals of a dollar, and one invocation at 128 MB for one millisecond
-//! costs about two billionths of one. Floats would lose what the bill keeps, so money is counted in
-//! pico-dollars (1e-12 USD) and turned into dollars only to be read by people.
+//! costs about two billionths of one. Floats would lose precision, so money is counted in
+//! pico-dollars (1e-12 USD) and converted to dollars only for display.
 
 use std::fmt;
 use std::iter::Sum;
@@ -15,7 +15,7 @@ pub const PICO_PER_DOLLAR: i128 = 1_000_000_000_000;
 
 /// An amount of money in pico-dollars (1e-12 USD); negative for a saving reversed.
 ///
-/// `i128` holds more than the world's money, so sums over any fleet and any span stay exact; arithmetic on
+/// `i128` is large enough for the sum over any fleet and any span, so sums stay exact; arithmetic on
 /// amounts beyond the range saturates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 #[serde(transparent)]

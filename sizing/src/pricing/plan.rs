@@ -103,11 +103,11 @@ pub fn after_free_tier(usage: &Usage, before: &Usage, free: FreeTier) -> Usage {
     }
 }
 
-/// How a function's code is brought to Lambda, as far as it decided whether init was billed.
+/// How a function's code is packaged. It determined whether init was billed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Packaging {
-    /// A zip file on a runtime of AWS's.
+    /// A zip file on a managed runtime.
     ManagedRuntime,
     /// A zip file on a custom runtime, a container image, or provisioned concurrency.
     Other,

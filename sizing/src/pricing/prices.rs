@@ -26,7 +26,7 @@ pub struct PriceTable {
     regions: BTreeMap<String, RegionPrices>,
 }
 
-/// What one account gets for nothing each month, on-demand only, both architectures together.
+/// The monthly free tier of one account: on-demand only, both architectures together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 pub struct FreeTier {
     /// Requests.
@@ -154,7 +154,7 @@ pub enum PriceError {
 }
 
 impl PriceTable {
-    /// The table this crate carries. Its date is [`PriceTable::compiled`].
+    /// The table that is embedded in this crate. Its date is [`PriceTable::compiled`].
     #[must_use]
     pub fn embedded() -> Self {
         // A test reads the embedded text, so the empty table is never seen.

@@ -51,7 +51,7 @@ pub struct Hint {
 }
 
 impl HintCode {
-    /// Where the hint points: to more memory, to less, or elsewhere.
+    /// Whether the hint recommends more memory, less memory, or neither.
     pub(super) const fn direction(self) -> Option<Ordering> {
         match self {
             Self::MemoryUnderprovisioned | Self::MemoryPressure | Self::CpuStarved => Some(Ordering::Greater),

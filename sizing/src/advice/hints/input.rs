@@ -1,4 +1,4 @@
-//! What hints are computed from, and the savings that several hints compute alike.
+//! The input of hints, and the savings that several hints compute in the same way.
 
 use crate::advice::evidence::FunctionEvidence;
 use crate::model::curve::Curve;
@@ -9,7 +9,7 @@ use crate::pricing::money::PicoDollars;
 use crate::telemetry::rollup::Rollup;
 use crate::units::Megabytes;
 
-/// What hints are computed from.
+/// The input of hints.
 pub(crate) struct HintInput<'a> {
     pub(crate) evidence: &'a FunctionEvidence<'a>,
     /// What was measured at the current size, or where most was.

@@ -15,8 +15,8 @@ use std::cmp::Ordering;
 pub use hint::{Hint, HintCode};
 pub(crate) use input::HintInput;
 
-/// Every hint that holds, the most pressing first, and none that contradicts the recommended size or one
-/// before it: those that point to more memory come before those that point to less.
+/// Every hint that applies, the most important first, and none that contradicts the recommended size or an
+/// earlier hint: those that point to more memory come before those that point to less.
 pub(crate) fn hints(input: &HintInput<'_>) -> Vec<Hint> {
     let all = [
         memory::underprovisioned,

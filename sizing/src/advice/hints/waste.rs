@@ -1,4 +1,4 @@
-//! Hints on what is paid for nothing: timeouts, connections opened again, storage that stays empty.
+//! Hints on costs without a benefit: timeouts, connections that are opened again, unused storage.
 
 use super::hint::{Hint, HintCode};
 use super::input::{HintInput, positive, share};
