@@ -153,6 +153,10 @@ fn batches_before_the_window_or_past_retention_are_not_missing() {
         received_at(&store, 7, start_us + HOUR_US + 1);
         assert_eq!(missing(&store, last_hour(HOUR + 2)), 1);
         assert_eq!(missing(&store, Window::ALL), 1);
+        // A late batch is not missing in the window that it arrives in.
+        received_at(&store, 6, start_us + 2 * HOUR_US);
+        assert_eq!(missing(&store, last_hour(HOUR + 3)), 0);
+        assert_eq!(missing(&store, Window::ALL), 0);
     }
     // Forty days on, the first rows are deleted, and the environment still sends.
     let later_us = start_us + 40 * DAY_US;

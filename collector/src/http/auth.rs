@@ -23,7 +23,7 @@ const KEY_HEADER: &str = "x-tailor-api-key";
 const COOKIE: &str = "tailor_session";
 
 impl App {
-    /// The tenant of a request's key. The key is the bearer token, or [`KEY_HEADER`] when `Authorization` has another
+    /// The tenant of a request's key. The key is the bearer token, or `X-Tailor-Api-Key` when `Authorization` has another
     /// value, such as AWS's signature in a request to a function URL.
     ///
     /// # Errors

@@ -20,7 +20,7 @@ pub(super) fn render(report: &FleetReport, query: &Query) -> Markup {
             (tile("Invocations", &count(total.invocations), &format!("{} failed", count(total.errors))))
             (tile("Billed", &duration_of(total.billed_ms), &format!("{} cold starts", count(total.cold_starts))))
             (tile("Cost", &total.cost_pico_usd.to_string(), &format!("prices of {}", report.prices_of)))
-            (tile("To save", &total.saving_pico_usd.to_string(), &format!("and {} to spend for speed", total.spending_pico_usd)))
+            (tile("Potential savings", &total.saving_pico_usd.to_string(), &format!("extra cost for speed: {}", total.spending_pico_usd)))
         }
         @if report.functions.is_empty() {
             section.card {
@@ -57,7 +57,7 @@ fn table(report: &FleetReport, query: &Query) -> Markup {
                         th.number scope="col" { "Cost" }
                         th.number scope="col" { "per million" }
                         th.number scope="col" { "Advice" }
-                        th.number scope="col" { "To save" }
+                        th.number scope="col" { "Potential savings" }
                     }
                 }
                 tbody {
@@ -73,7 +73,7 @@ fn table(report: &FleetReport, query: &Query) -> Markup {
                         td {} td {} td {} td {}
                         td.number data-label="Cost" { (total.cost_pico_usd) }
                         td {} td {}
-                        td.number.good data-label="To save" { (total.saving_pico_usd) }
+                        td.number.good data-label="Potential savings" { (total.saving_pico_usd) }
                     }
                 }
             }
@@ -115,7 +115,7 @@ fn row(index: usize, function: &FunctionReport, query: &Query) -> Markup {
             td.number data-label="Cost" { (money(function.cost_pico_usd)) }
             td.number data-label="per million" { (money(function.cost_per_million_pico_usd)) }
             td.number data-label="Advice" { (advice(function)) }
-            td.number data-label="To save" {
+            td.number data-label="Potential savings" {
                 @if function.saving() > PicoDollars::ZERO { span.good { (function.saving()) } } @else { "–" }
             }
         }

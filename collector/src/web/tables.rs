@@ -143,7 +143,7 @@ pub(super) fn invocations(recent: &[InvocationReport]) -> Markup {
 fn outcome(one: &InvocationReport) -> Markup {
     let (name, bad) = match one.outcome {
         Outcome::Success => ("ok", false),
-        Outcome::Unknown => ("not said", false),
+        Outcome::Unknown => ("unknown", false),
         Outcome::Error => ("error", true),
         Outcome::Timeout => ("timeout", true),
         Outcome::OutOfMemory => ("out of memory", true),

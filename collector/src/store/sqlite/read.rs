@@ -79,10 +79,13 @@ pub(super) fn environments(
         "SELECT *,
             (SELECT MAX(earlier.sequence) FROM batch AS earlier
              WHERE earlier.tenant = ?1 AND earlier.account = a AND earlier.region = r AND earlier.function = f
-               AND earlier.environment = e AND earlier.sequence < first) AS previous
+               AND earlier.environment = e AND earlier.sequence < first) AS previous,
+            (SELECT COUNT(*) FROM batch AS arrived
+             WHERE arrived.tenant = ?1 AND arrived.account = a AND arrived.region = r AND arrived.function = f
+               AND arrived.environment = e AND arrived.sequence BETWEEN first AND latest) AS batches
          FROM batch JOIN
             (SELECT account AS a, region AS r, function AS f, environment AS e,
-                    MIN(sequence) AS first, MAX(sequence) AS latest, COUNT(*) AS batches,
+                    MIN(sequence) AS first, MAX(sequence) AS latest,
                     MIN(received_at_us) AS oldest_us
              FROM batch WHERE {} GROUP BY account, region, function, environment)
          ON account = a AND region = r AND function = f AND environment = e AND sequence = latest
