@@ -74,10 +74,38 @@ pub struct InvocationReport {
     pub peak_kib: u64,
     /// CPU time, ms; `null` when not measured.
     pub busy_ms: Option<f64>,
-    /// Time it query to run and had no CPU, ms; `null` when not measured.
+    /// Time it was ready to run and had no CPU, ms; `null` when not measured.
     pub starved_ms: Option<f64>,
     /// Time with nothing to run, ms; `null` when not measured.
     pub idle_ms: Option<f64>,
+    /// Duration of the handler alone, ms; `null` when the platform did not report it.
+    pub runtime_ms: Option<f64>,
+    /// Duration of a SnapStart restore, ms; `null` when there was none.
+    pub restore_ms: Option<f64>,
+    /// Size of the response, bytes.
+    pub produced_bytes: u64,
+    /// Resident memory of its processes at the start, KiB; `null` when not measured.
+    pub start_kib: Option<u64>,
+    /// Highest number of threads; `null` when not measured.
+    pub threads: Option<u32>,
+    /// Highest number of open file descriptors; `null` when not measured.
+    pub descriptors: Option<u32>,
+    /// `/tmp` in use at the end, KiB; `null` when it was empty or not measured.
+    pub tmp_used_kib: Option<u64>,
+    /// TCP connections opened; `null` when not measured.
+    pub connections_opened: Option<u64>,
+    /// Bytes received from the network; `null` when not measured.
+    pub network_received_bytes: Option<u64>,
+    /// Bytes sent to the network; `null` when not measured.
+    pub network_sent_bytes: Option<u64>,
+    /// Bytes read from storage; `null` when not measured.
+    pub disk_read_bytes: Option<u64>,
+    /// Bytes written to storage; `null` when not measured.
+    pub disk_written_bytes: Option<u64>,
+    /// Page faults served from memory; `null` when not measured.
+    pub minor_faults: Option<u64>,
+    /// Context switches forced on a thread; `null` when not measured.
+    pub involuntary_switches: Option<u64>,
 }
 
 impl From<Recent> for InvocationReport {
@@ -97,6 +125,20 @@ impl From<Recent> for InvocationReport {
             busy_ms: invocation.work.map(|work| ms(work.busy_us())),
             starved_ms: invocation.work.map(|work| ms(work.starved_us)),
             idle_ms: invocation.work.map(|work| ms(work.idle_us)),
+            runtime_ms: (invocation.runtime_us > 0).then(|| ms(invocation.runtime_us)),
+            restore_ms: (invocation.restore_us > 0).then(|| ms(invocation.restore_us)),
+            produced_bytes: invocation.produced_bytes,
+            start_kib: (invocation.start_kib > 0).then_some(invocation.start_kib),
+            threads: (invocation.threads > 0).then_some(invocation.threads),
+            descriptors: (invocation.descriptors > 0).then_some(invocation.descriptors),
+            tmp_used_kib: (invocation.tmp_used_kib > 0).then_some(invocation.tmp_used_kib),
+            connections_opened: invocation.work.map(|work| work.sockets_opened),
+            network_received_bytes: invocation.work.map(|work| work.network_rx_bytes),
+            network_sent_bytes: invocation.work.map(|work| work.network_tx_bytes),
+            disk_read_bytes: invocation.work.map(|work| work.disk_read_bytes),
+            disk_written_bytes: invocation.work.map(|work| work.disk_written_bytes),
+            minor_faults: invocation.work.map(|work| work.minor_faults),
+            involuntary_switches: invocation.work.map(|work| work.involuntary_switches),
         }
     }
 }

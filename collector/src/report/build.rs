@@ -10,7 +10,8 @@ use tailor_sizing::units::{Architecture, Megabytes};
 
 use super::evaluation::{Basis, Evaluated, Material, evaluate};
 use super::{
-    AdviceReport, Evaluation, FunctionReport, Losses, Overheads, Quantiles, SizeReport, round_to_micros,
+    AdviceReport, Evaluation, FunctionReport, Losses, Overheads, Quantiles, Resources, SizeReport,
+    round_to_micros,
 };
 use crate::store::{EnvironmentState, FunctionKey, Series};
 
@@ -66,6 +67,7 @@ pub(super) fn report(
         starved_ms: measured_ms.saturating_sub(idle_ms).saturating_sub(busy_ms),
         idle_ms,
         measured_ms,
+        resources: Resources::of(&whole),
         first_at_us: whole.first_at_us,
         last_at_us: whole.last_at_us,
         environments: material.environments.len() as u64,

@@ -17,11 +17,13 @@ mod build;
 pub mod evaluation;
 pub mod load;
 pub mod losses;
+pub mod resources;
 
 pub use build::per_million;
 pub use evaluation::{Evaluation, evaluations, hint_code, reasons};
 pub use load::{fleet, function};
 pub use losses::Losses;
+pub use resources::Resources;
 
 /// All functions of a tenant.
 #[derive(Debug, Clone, Serialize)]
@@ -93,12 +95,14 @@ pub struct FunctionReport {
     pub peak_memory_mb: u64,
     /// CPU time of its processes, ms, over the invocations that were measured.
     pub busy_ms: u64,
-    /// Wall time in which they query more CPU than they had, ms.
+    /// Wall time in which they were ready to run and had no CPU, ms.
     pub starved_ms: u64,
     /// Wall time with nothing to run, ms.
     pub idle_ms: u64,
     /// Wall time of the invocations that were measured, ms.
     pub measured_ms: u64,
+    /// Connections, network, disk, page faults, context switches and `/tmp`.
+    pub resources: Resources,
     /// When the first invocation began, microseconds since the epoch.
     pub first_at_us: u64,
     /// When the latest invocation began, microseconds since the epoch.

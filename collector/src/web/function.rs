@@ -8,6 +8,7 @@ use tailor_sizing::units::Megabytes;
 
 use super::chart::{self, Curve, Expected, Mark};
 use super::layout::{choices, document, tile, unbroken};
+use super::resources::resources;
 use super::snippet;
 use super::tables::{changes, invocations, sizes};
 use crate::api::InvocationReport;
@@ -36,6 +37,7 @@ pub(super) fn render(report: &FunctionReport, recent: &[InvocationReport], query
             (time_split(report))
             (memory(report))
         }
+        (resources(report, recent))
         @if let Some(advice) = &report.advice.full { (hints(advice)) }
         (sizes(report))
         (changes(&report.changes))
@@ -225,7 +227,7 @@ fn time_split(report: &FunctionReport) -> Markup {
             div.big { (chart::split(busy_ms, starved_ms, idle_ms, "time-split")) }
             dl.parts {
                 (part("busy", "Busy", busy_ms, "running on a CPU"))
-                (part("starved", "Starved", starved_ms, "query a CPU and had none: more memory helps"))
+                (part("starved", "Starved", starved_ms, "ready to run, without a CPU: more memory helps"))
                 (part("idle", "Idle", idle_ms, "waiting for the network, a disk or a timer"))
             }
         }

@@ -19,6 +19,7 @@ mod chart;
 mod fleet;
 mod function;
 mod layout;
+mod resources;
 mod snippet;
 mod tables;
 

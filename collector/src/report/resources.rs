@@ -1,0 +1,58 @@
+//! The resources that a function used, beside CPU time and memory.
+
+use serde::Serialize;
+
+use tailor_sizing::telemetry::rollup::Rollup;
+
+use super::round_to_micros;
+
+/// Resources that the function's processes used.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+pub struct Resources {
+    /// Means over the successful warm invocations; `null` when none was measured.
+    pub warm_means: Option<WarmMeans>,
+    /// Highest use of `/tmp`, KiB; 0 when unknown.
+    pub max_tmp_used_kib: u64,
+}
+
+/// Means of one successful warm invocation.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct WarmMeans {
+    /// TCP connections opened.
+    pub connections_opened: f64,
+    /// Bytes received from the network.
+    pub network_received_bytes: f64,
+    /// Bytes sent to the network.
+    pub network_sent_bytes: f64,
+    /// Bytes read from storage.
+    pub disk_read_bytes: f64,
+    /// Bytes written to storage.
+    pub disk_written_bytes: f64,
+    /// Page faults served from memory.
+    pub minor_faults: f64,
+    /// Page faults that read from disk.
+    pub major_faults: f64,
+    /// Context switches because a thread blocked.
+    pub voluntary_switches: f64,
+    /// Context switches forced on a thread.
+    pub involuntary_switches: f64,
+}
+
+impl Resources {
+    pub(super) fn of(rollup: &Rollup) -> Self {
+        let (work, invocations) = (&rollup.warm.work, rollup.warm.invocations);
+        let mean = |total: u64| round_to_micros(total as f64 / invocations as f64);
+        let warm_means = (invocations > 0).then(|| WarmMeans {
+            connections_opened: mean(work.sockets_opened),
+            network_received_bytes: mean(work.network_rx_bytes),
+            network_sent_bytes: mean(work.network_tx_bytes),
+            disk_read_bytes: mean(work.disk_read_bytes),
+            disk_written_bytes: mean(work.disk_written_bytes),
+            minor_faults: mean(work.minor_faults),
+            major_faults: mean(work.major_faults),
+            voluntary_switches: mean(work.voluntary_switches),
+            involuntary_switches: mean(work.involuntary_switches),
+        });
+        Self { warm_means, max_tmp_used_kib: rollup.max_tmp_used_kib }
+    }
+}
