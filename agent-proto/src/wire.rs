@@ -191,6 +191,8 @@ pub struct RollupTotals {
     pub max_memory_used_mb: u32,
     #[prost(uint64, tag = "13")]
     pub max_tmp_used_kib: u64,
+    #[prost(uint64, tag = "14")]
+    pub post_runtime_us: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Histogram {

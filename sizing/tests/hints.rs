@@ -67,6 +67,23 @@ fn memory_overprovisioned() {
 }
 
 #[test]
+fn extension_overhead() {
+    let after_runtime = |us: u64| {
+        rollup_of(|vary| {
+            let invocation = invocation(1_024, vary(20_000), 20_000, 400);
+            Invocation {
+                runtime_us: invocation.duration_us,
+                duration_us: invocation.duration_us + us,
+                ..invocation
+            }
+        })
+    };
+    let slow = hint(&one(1_024, after_runtime(28_000)), HintCode::ExtensionOverhead).unwrap();
+    assert!(slow.evidence.contains("28.0 ms after the runtime") && saves(&slow), "{}", slow.evidence);
+    assert_eq!(hint(&one(1_024, after_runtime(1_500)), HintCode::ExtensionOverhead), None);
+}
+
+#[test]
 fn memory_pressure() {
     let tight = rollup(512, 90_000, 10_000, 480);
     let roomy = rollup(1_024, 50_000, 10_000, 600);

@@ -13,6 +13,8 @@ pub struct Resources {
     pub warm_means: Option<WarmMeans>,
     /// Highest use of `/tmp`, KiB; 0 when unknown.
     pub max_tmp_used_kib: u64,
+    /// Mean time of a successful warm invocation after the runtime answered, ms: extensions use it.
+    pub post_runtime_ms: f64,
 }
 
 /// Means of one successful warm invocation.
@@ -53,6 +55,11 @@ impl Resources {
             voluntary_switches: mean(work.voluntary_switches),
             involuntary_switches: mean(work.involuntary_switches),
         });
-        Self { warm_means, max_tmp_used_kib: rollup.max_tmp_used_kib }
+        let post_runtime_us = rollup.post_runtime_us as f64 / rollup.warm_duration_us.count().max(1) as f64;
+        Self {
+            warm_means,
+            max_tmp_used_kib: rollup.max_tmp_used_kib,
+            post_runtime_ms: round_to_micros(post_runtime_us / 1_000.0),
+        }
     }
 }

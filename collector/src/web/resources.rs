@@ -3,6 +3,7 @@
 use maud::{Markup, html};
 
 use crate::api::InvocationReport;
+use crate::render::units::duration;
 use crate::report::FunctionReport;
 
 pub(super) fn resources(report: &FunctionReport, recent: &[InvocationReport]) -> Markup {
@@ -27,6 +28,7 @@ pub(super) fn resources(report: &FunctionReport, recent: &[InvocationReport]) ->
                     h2 { "What it waits for" }
                     p.sub { "Mean of a warm invocation." }
                     dl.parts {
+                        (row("Extensions, after the runtime answered", &duration(report.resources.post_runtime_ms)))
                         (row("Connections opened", &number(means.connections_opened)))
                         (row("Network received", &bytes(means.network_received_bytes)))
                         (row("Network sent", &bytes(means.network_sent_bytes)))

@@ -52,6 +52,9 @@ pub struct Rollup {
     pub billed_ms: u64,
     /// Init time of the cold starts, microseconds.
     pub init_us: u64,
+    /// Time of successful warm invocations after the runtime answered, microseconds: extensions use it. An invocation
+    /// without both durations of the platform adds nothing.
+    pub post_runtime_us: u64,
     /// Earliest start, microseconds since the epoch; zero when empty.
     pub first_at_us: u64,
     /// Latest start, microseconds since the epoch.
@@ -91,6 +94,7 @@ impl Rollup {
         self.duration_us.record(invocation.duration_us);
         if !failed && !invocation.cold_start {
             self.warm_duration_us.record(invocation.duration_us);
+            self.post_runtime_us = self.post_runtime_us.saturating_add(invocation.post_runtime_us());
         }
         if invocation.peak_kib > 0 {
             self.peak_kib.record(invocation.peak_kib);
@@ -117,6 +121,7 @@ impl Rollup {
         self.estimated = self.estimated.saturating_add(other.estimated);
         self.billed_ms = self.billed_ms.saturating_add(other.billed_ms);
         self.init_us = self.init_us.saturating_add(other.init_us);
+        self.post_runtime_us = self.post_runtime_us.saturating_add(other.post_runtime_us);
         self.first_at_us = earliest(self.first_at_us, other.first_at_us);
         self.last_at_us = self.last_at_us.max(other.last_at_us);
         self.duration_us.merge(&other.duration_us);
@@ -127,6 +132,14 @@ impl Rollup {
         self.max_tmp_used_kib = self.max_tmp_used_kib.max(other.max_tmp_used_kib);
         self.warm.merge(&other.warm);
         self.cold.merge(&other.cold);
+    }
+}
+
+impl Invocation {
+    /// `platform.report`'s duration less `platform.runtimeDone`'s, microseconds; zero unless the platform sent both.
+    const fn post_runtime_us(&self) -> u64 {
+        let is_known = self.runtime_us > 0 && !self.caveats.report_missing && !self.caveats.estimated;
+        if is_known { self.duration_us.saturating_sub(self.runtime_us) } else { 0 }
     }
 }
 
@@ -141,6 +154,7 @@ fn earliest(a: u64, b: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::telemetry::invocation::Caveats;
     use proptest::prelude::*;
 
     fn invocation() -> impl Strategy<Value = Invocation> {
@@ -163,6 +177,25 @@ mod tests {
                 ..Invocation::default()
             },
         )
+    }
+
+    #[test]
+    fn post_runtime_time_needs_both_durations_of_the_platform() {
+        let known = Invocation { duration_us: 30_000, runtime_us: 2_000, ..Invocation::default() };
+        let estimated = Caveats { estimated: true, ..Caveats::default() };
+        let report_missing = Caveats { report_missing: true, ..Caveats::default() };
+        let mut rollup = Rollup::default();
+        for invocation in [
+            known,
+            Invocation { runtime_us: 0, ..known },
+            Invocation { caveats: estimated, ..known },
+            Invocation { caveats: report_missing, ..known },
+            Invocation { cold_start: true, ..known },
+            Invocation { outcome: Outcome::Error, ..known },
+        ] {
+            rollup.record(&invocation);
+        }
+        assert_eq!(rollup.post_runtime_us, 28_000);
     }
 
     proptest! {

@@ -33,6 +33,8 @@ pub enum HintCode {
     Arm64Cheaper,
     /// Time is paid for that ends in a timeout or an error.
     TimeoutsPaid,
+    /// Extensions run for long after the runtime answered.
+    ExtensionOverhead,
     /// Extra `/tmp` is paid for and not used.
     EphemeralStorageUnused,
 }
@@ -56,7 +58,13 @@ impl HintCode {
         match self {
             Self::MemoryUnderprovisioned | Self::MemoryPressure | Self::CpuStarved => Some(Ordering::Greater),
             Self::MemoryOverprovisioned | Self::SingleThreaded | Self::IdleDominated => Some(Ordering::Less),
-            _ => None,
+            Self::ConnectionsPerInvocation
+            | Self::ColdStartsDominate
+            | Self::RequestCostDominates
+            | Self::Arm64Cheaper
+            | Self::TimeoutsPaid
+            | Self::ExtensionOverhead
+            | Self::EphemeralStorageUnused => None,
         }
     }
 }

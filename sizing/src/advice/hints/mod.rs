@@ -29,6 +29,7 @@ pub(crate) fn hints(input: &HintInput<'_>) -> Vec<Hint> {
         bill::cold_starts,
         bill::requests,
         bill::arm64,
+        waste::extensions,
         waste::connections,
         waste::storage,
     ];

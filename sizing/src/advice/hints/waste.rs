@@ -15,6 +15,12 @@ const CONNECTIONS: f64 = 0.9;
 /// of the handshake. An assumption on the low side.
 const CONNECT_MS: f64 = 3.0;
 
+/// Share of the warm duration after the runtime answered from which it is shown.
+const EXTENSION_SHARE: f64 = 0.10;
+
+/// Least post-runtime time that is shown, ms: less is the platform's own.
+const EXTENSION_MS: f64 = 2.0;
+
 /// Share of the configured `/tmp` below which some of it is called unused.
 const STORAGE_USED: f64 = 0.70;
 
@@ -45,6 +51,23 @@ pub(super) fn connections(input: &HintInput<'_>) -> Option<Hint> {
         evidence: format!("{opened:.1} TCP connections are opened in a warm invocation"),
         action: "create clients outside the handler and keep their connections alive".to_owned(),
         saving_per_million: input.saving_of_ms((opened * CONNECT_MS).min(input.profile.wall_ms)),
+    })
+}
+
+pub(super) fn extensions(input: &HintInput<'_>) -> Option<Hint> {
+    let rollup = input.rollup;
+    let mean_us = share(rollup.post_runtime_us as f64, rollup.warm_duration_us.count() as f64);
+    let mean_ms = mean_us / 1_000.0;
+    let part = share(mean_us, rollup.warm_duration_us.mean().unwrap_or(0.0));
+    (part >= EXTENSION_SHARE && mean_ms >= EXTENSION_MS).then(|| Hint {
+        code: HintCode::ExtensionOverhead,
+        evidence: format!(
+            "extensions run for {mean_ms:.1} ms after the runtime answered: {:.0} % of the duration of a warm invocation",
+            100.0 * part
+        ),
+        action: "find the extension that delays the end of the invocation; let it send its data in the background"
+            .to_owned(),
+        saving_per_million: input.saving_of_ms(mean_ms),
     })
 }
 
