@@ -1,9 +1,9 @@
 //! One execution environment, from Init to Shutdown.
 //!
 //! - [`state`], [`extension`], [`invocation`]: the state of its processes, changed by the APIs;
-//! - [`driver`]: the task that moves it from phase to phase, waiting for conditions on that state;
-//! - [`init`], [`invoke`], [`shutdown`]: the phases;
-//! - [`provision`]: what exists around it (folders, mounts, control group, address);
+//! - `driver`: the task that moves it from phase to phase, waiting for conditions on that state;
+//! - `init`, `invoke`, `shutdown`: the phases;
+//! - `provision`: what exists around it (folders, mounts, control group, address);
 //! - [`variables`]: environment variables; [`report`]: billing and logs; [`failure`]: fatal errors.
 //!
 //! The `fleet` module chooses the environment of each invocation.

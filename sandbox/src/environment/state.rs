@@ -1,6 +1,6 @@
 //! The state of an environment's processes, as known from their API calls and from the supervisor.
 //!
-//! The API handlers and the supervisor's notices change this state; the driver ([`super::driver`]) waits for
+//! The API handlers and the supervisor's notices change this state; the driver (`super::driver`) waits for
 //! conditions on it. A reset clears the state, as on Lambda.
 
 use std::collections::{HashMap, VecDeque};

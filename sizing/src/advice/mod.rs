@@ -1,6 +1,6 @@
 //! Advice: one recommended memory size for a function, with reasons, hints and confidence.
 //!
-//! [`evidence`] is the input and [`recommendation`] the result; [`analysis`] computes one from the other. [`strategy`]
+//! [`evidence`] is the input and [`recommendation`] the result; `analysis` computes one from the other. [`strategy`]
 //! is the optimization goal, [`hints`] are findings beside the size, and [`explain`] adds what was measured and billed.
 
 mod analysis;

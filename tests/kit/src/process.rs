@@ -103,7 +103,7 @@ impl Server {
 }
 
 impl Drop for Server {
-    /// Stops the process with SIGTERM so that it can clean up, and kills it after [`DROP_LIMIT`].
+    /// Stops the process with SIGTERM so that it can clean up, and kills it after `DROP_LIMIT`.
     fn drop(&mut self) {
         if !matches!(self.child.try_wait(), Ok(Some(_))) && self.stop(DROP_LIMIT).is_err() {
             let _ = self.child.kill();
