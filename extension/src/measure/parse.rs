@@ -87,7 +87,8 @@ pub(super) fn interface_bytes(text: &str, prefix: &str) -> Option<[u64; 2]> {
     interfaces.fold(None, |sum, (_, counters)| {
         let [received, sent] = sum.unwrap_or([0u64; 2]);
         let mut counters = counters.split_ascii_whitespace().map(|number| number.parse().unwrap_or(0));
-        Some([received + counters.next().unwrap_or(0), sent + counters.nth(7).unwrap_or(0)])
+        let more_received = counters.next().unwrap_or(0);
+        Some([received.saturating_add(more_received), sent.saturating_add(counters.nth(7).unwrap_or(0))])
     })
 }
 
@@ -101,6 +102,13 @@ pub(super) fn active_opens(text: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Found by fuzzing: the sum over interfaces overflowed.
+    #[test]
+    fn impossible_interface_counters_saturate() {
+        let line = format!("vinternal_1: {0} 0 0 0 0 0 0 0 {0}\n", u64::MAX);
+        assert_eq!(interface_bytes(&line.repeat(2), "vinternal"), Some([u64::MAX, u64::MAX]));
+    }
 
     /// Found by fuzzing: the sum and the conversion to nanoseconds overflowed.
     #[test]
