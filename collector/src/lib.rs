@@ -11,6 +11,7 @@ pub mod clock;
 pub mod http;
 pub mod ingest;
 pub mod keys;
+pub mod prices;
 pub mod query;
 pub mod render;
 pub mod report;

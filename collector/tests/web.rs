@@ -131,7 +131,11 @@ fn every_kind_of_function_has_its_page_and_text() {
     }
     assert_eq!(collector.get(&format!("/functions/{}", KINDS[0].name)).status, 409);
     let page = collector.get(&format!("/functions/{}?region=mars-north-1", KINDS[0].name)).text();
-    assert!(page.contains("No recommendation") && page.contains("no prices for region"), "{page}");
+    assert!(
+        page.contains("No recommendation")
+            && page.contains("no x86_64 price is known for region mars-north-1"),
+        "{page}"
+    );
 
     let table = collector.get("/v1/functions?format=table").text();
     assert!(table.lines().all(|line| line.chars().count() <= 120), "{table}");

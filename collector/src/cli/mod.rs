@@ -62,6 +62,10 @@ struct ServeArgs {
     /// Let anybody on this machine read without a key. Only for a loopback address.
     #[arg(long)]
     local_reads: bool,
+    /// File with Lambda's prices in place of the built-in ones: AWS's price list of Lambda, or a table in the form of
+    /// sizing/data/prices.json.
+    #[arg(long, value_name = "FILE")]
+    prices: Option<PathBuf>,
     #[command(flatten)]
     tuner: TunerArgs,
 }
@@ -124,6 +128,9 @@ struct ShowArgs {
     /// Whose functions, when reading a data folder.
     #[arg(long, default_value = "default")]
     tenant: String,
+    /// File with Lambda's prices in place of the built-in ones, as for `tailor serve`. A running collector uses its own.
+    #[arg(long, value_name = "FILE", conflicts_with = "server")]
+    prices: Option<PathBuf>,
     /// How to write it.
     #[arg(long, value_enum, default_value_t)]
     format: Format,

@@ -22,7 +22,7 @@ use crate::store::sqlite::{SqliteStore, is_served};
 use crate::tuner::aws::AwsLambda;
 use crate::tuner::policy::TAG;
 use crate::tuner::{Settings, Tuner};
-use crate::{query, routes};
+use crate::{prices, query, routes};
 
 /// Where a running collector leaves the address of its pages, within the data folder.
 const ADDRESS_FILE: &str = "address";
@@ -48,6 +48,7 @@ pub(super) fn serve(args: ServeArgs) -> anyhow::Result<ExitCode> {
 
 async fn serve_until_stopped(args: ServeArgs) -> anyhow::Result<ExitCode> {
     let folder = &args.data;
+    let prices = prices::load(args.prices.as_deref())?;
     // First of all: a taken port must not leave a folder and a key behind.
     let listener = TcpListener::bind(args.listen)
         .await
@@ -66,8 +67,11 @@ async fn serve_until_stopped(args: ServeArgs) -> anyhow::Result<ExitCode> {
     // For `tailor summary` to point at. Stale after a crash, which it can tell by the lock.
     fs::write(folder.join(ADDRESS_FILE), format!("http://{address}\n"))
         .with_context(|| format!("cannot write to {}", folder.display()))?;
-    let app = Arc::new(App::new(Arc::new(store), keys, args.local_reads));
+    let app = Arc::new(App { prices, ..App::new(Arc::new(store), keys, args.local_reads) });
     tracing::info!("listening on http://{address}, data in {}", folder.display());
+    if let Some(file) = &args.prices {
+        tracing::info!("prices of {} from {}", app.prices.compiled(), file.display());
+    }
     if args.local_reads {
         tracing::info!("open http://{address}/ (anybody on this machine may read)");
     } else {

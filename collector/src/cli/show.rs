@@ -13,6 +13,7 @@ use super::serve::address_of;
 use super::{Colour, ShowArgs};
 use crate::changes;
 use crate::clock::Clock;
+use crate::prices;
 use crate::query;
 use crate::render::table::{self, DEFAULT_WIDTH, Format, Look};
 use crate::render::units::path_segment;
@@ -99,7 +100,7 @@ where
     let reader = Reader {
         store: SqliteStore::open_to_read(&args.data)?,
         tenant: Tenant(args.tenant.clone()),
-        prices: PriceTable::embedded(),
+        prices: prices::load(args.prices.as_deref())?,
         window: query::last_hours(clock.now_us(), args.hours),
         // The arguments were checked when they were read.
         strategy: query::strategy(Some(&args.strategy), args.weight).unwrap_or_default(),

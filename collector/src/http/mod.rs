@@ -15,6 +15,7 @@ use tailor_sizing::pricing::prices::PriceTable;
 
 use crate::clock::Clock;
 use crate::keys::KeyRing;
+use crate::prices::MissingPrices;
 use crate::store::Store;
 
 pub mod auth;
@@ -47,6 +48,8 @@ pub struct App {
     pub local_reads: bool,
     /// Lambda's prices.
     pub prices: PriceTable,
+    /// The regions without a price that were logged.
+    pub missing_prices: MissingPrices,
     /// Browser sessions.
     pub sessions: sessions::Sessions,
     /// The memory budget of batches that are being processed.
@@ -58,7 +61,7 @@ pub struct App {
 }
 
 impl App {
-    /// The state for a store, with default prices and the system clock.
+    /// The state for a store, with the built-in prices and the system clock.
     #[must_use]
     pub fn new(store: Arc<dyn Store>, keys: KeyRing, local_reads: bool) -> Self {
         Self {
@@ -66,6 +69,7 @@ impl App {
             keys,
             local_reads,
             prices: PriceTable::embedded(),
+            missing_prices: MissingPrices::default(),
             sessions: sessions::Sessions::default(),
             batch_memory: memory_budget::MemoryBudget::default(),
             clock: Clock::system(),

@@ -73,7 +73,9 @@ async fn accept(app: &App, request: Request) -> Result<(u64, Receipt, u64), ApiE
     let batch = Batch::decode(&bytes)?;
     let new_batch = summarize(tenant, batch, bytes, app.clock.now_us())?;
     let (sequence, invocations) = (new_batch.header.sequence, new_batch.invocations);
+    let environment = new_batch.header.environment.clone();
     let receipt = app.store.append(new_batch).await?;
+    app.missing_prices.check(&app.prices, &environment.region, environment.architecture);
     // An environment sends a batch only after the previous one is acknowledged or given up. So no batch with a
     // lower sequence arrives later.
     Ok((sequence, receipt, invocations))

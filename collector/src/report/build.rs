@@ -74,7 +74,7 @@ pub(super) fn report(
         sizes: size_reports,
         lost,
         overhead: overheads(&material.environments),
-        caveats: caveats(&whole, &lost, cost.is_none() && !is_managed, &key.region),
+        caveats: caveats(&whole, &lost, missing_prices(key, material, basis.prices).filter(|_| !is_managed)),
         advice,
         changes: material.changes.clone(),
         peak_kib: whole.peak_kib,
@@ -134,10 +134,20 @@ fn overheads(environments: &[EnvironmentState]) -> Overheads {
     })
 }
 
-fn caveats(whole: &Rollup, lost: &Losses, unpriced: bool, region: &str) -> Vec<String> {
+/// What to do about the first architecture of the function without a price.
+fn missing_prices(key: &FunctionKey, material: &Material, prices: &PriceTable) -> Option<String> {
+    let architectures = material.series.iter().map(|series| series.key.architecture);
+    let missing =
+        architectures.into_iter().find(|architecture| prices.rates(&key.region, *architecture).is_err())?;
+    Some(format!(
+        "no {missing} price is known for region {}: costs are left out; use newer prices with --prices",
+        key.region
+    ))
+}
+
+fn caveats(whole: &Rollup, lost: &Losses, missing_prices: Option<String>) -> Vec<String> {
     let measured = whole.warm.invocations + whole.cold.invocations;
     let candidates = [
-        (unpriced, format!("no price is known for region {region}: costs are left out")),
         (
             whole.estimated > 0,
             format!("timed by the extension alone, without the platform's telemetry: {}", whole.estimated),
@@ -148,7 +158,7 @@ fn caveats(whole: &Rollup, lost: &Losses, unpriced: bool, region: &str) -> Vec<S
         ),
     ];
     let applying = candidates.into_iter().filter(|(applies, _)| *applies).map(|(_, sentence)| sentence);
-    applying.chain(lost.sentences()).collect()
+    missing_prices.into_iter().chain(applying).chain(lost.sentences()).collect()
 }
 
 /// What a million cost when `count` cost this; `None` of none.

@@ -1,9 +1,9 @@
-//! Reads AWS's own price list: one region's offer file of `AWSLambda`.
+//! Reads AWS's public price list of Lambda.
 //!
-//! The file is public: `https://pricing.us-east-1.amazonaws.com/offers/v1.0/aws/AWSLambda/current/REGION/
-//! index.json`. Products are distinguished by their usage type, whose prefix names the region everywhere but in
-//! us-east-1 (`EUC1-Lambda-GB-Second`). What is not Lambda on demand, provisioned concurrency or SnapStart is
-//! skipped.
+//! `https://pricing.us-east-1.amazonaws.com/offers/v1.0/aws/AWSLambda/current/index.json` has all regions;
+//! `.../current/REGION/index.json` has one. Products are distinguished by their usage type, whose prefix names the
+//! region everywhere but in us-east-1 (`EUC1-Lambda-GB-Second`). Only prices of on-demand invocations and of provisioned
+//! concurrency are read; others, such as those of SnapStart and Lambda@Edge, are skipped.
 
 use std::collections::BTreeMap;
 
@@ -14,6 +14,16 @@ use crate::pricing::prices::{
     ArchitecturePrices, FreeTier, Place, PriceError, PriceTable, ProvisionedRates, RegionPrices, Tier,
     parse_dollars,
 };
+
+/// The offer code of Lambda in AWS's price list.
+const OFFER_CODE: &str = "AWSLambda";
+
+/// The field that distinguishes AWS's price list from a table of this crate.
+#[derive(Deserialize)]
+struct OfferCode {
+    #[serde(rename = "offerCode")]
+    code: Option<String>,
+}
 
 #[derive(Deserialize)]
 struct Offer {
@@ -74,6 +84,25 @@ struct Side {
 }
 
 impl PriceTable {
+    /// Reads a table in either form: AWS's price list, or this crate's (see [`PriceTable::from_json`]).
+    ///
+    /// AWS's price list does not contain the free tier, so the caller gives it as `free`.
+    ///
+    /// # Errors
+    /// As [`PriceTable::from_price_list`] and [`PriceTable::from_json`]; [`PriceError::Malformed`] for the price list of
+    /// another service.
+    pub fn from_either(text: &str, free: FreeTier) -> Result<Self, PriceError> {
+        let offer: OfferCode =
+            serde_json::from_str(text).map_err(|error| PriceError::Malformed(error.to_string()))?;
+        match offer.code.as_deref() {
+            None => Self::from_json(text),
+            Some(OFFER_CODE) => Self::from_price_list(text, free),
+            Some(other) => Err(PriceError::Malformed(format!(
+                "it is AWS's price list of `{other}`, and not of `{OFFER_CODE}`"
+            ))),
+        }
+    }
+
     /// Reads an offer file of AWS's price list. Regions without both compute and request prices are left out.
     ///
     /// The file does not contain the free tier, so the caller gives it as `free`.
@@ -103,7 +132,7 @@ impl PriceTable {
             .filter_map(|(region, collected)| Some((region, collected.finish()?)))
             .collect();
         if regions.is_empty() {
-            return Err(PriceError::Malformed("no on-demand Lambda prices in dollars in it".to_owned()));
+            return Err(PriceError::Malformed("it has no on-demand Lambda prices in US dollars".to_owned()));
         }
         let day = offer.published.split('T').next().unwrap_or_default().to_owned();
         Ok(Self::from_regions(day, free, regions))
@@ -179,6 +208,7 @@ mod tests {
             terms.insert(sku.clone(), serde_json::json!({"T": {"priceDimensions": dimensions}}));
         }
         serde_json::json!({
+            "offerCode": "AWSLambda",
             "publicationDate": "2026-09-19T00:00:00Z",
             "products": entries,
             "terms": {"OnDemand": terms},
@@ -207,16 +237,31 @@ mod tests {
         let table = PriceTable::from_price_list(&text, FREE).unwrap();
         assert_eq!(table.compiled(), "2026-09-19");
         let rates = table.rates("eu-central-1", Architecture::X86_64).unwrap();
-        let mut embedded = PriceTable::embedded();
+        let embedded = PriceTable::embedded();
         let known = embedded.rates("eu-central-1", Architecture::X86_64).unwrap();
         assert_eq!(rates.gb_second(), known.gb_second());
         assert_eq!(rates.tiers().len(), 2);
         assert_eq!((rates.request, rates.storage_gb_second), (known.request, known.storage_gb_second));
         assert_eq!(rates.provisioned, known.provisioned);
-        // Other regions stay known when the table is brought up to date.
-        embedded.update(table);
-        assert!(embedded.rates("us-east-1", Architecture::Arm64).is_ok());
-        assert_eq!(embedded.compiled(), "2026-09-19");
+        // A region that the file does not have is an error, as in every table.
+        assert!(table.rates("us-east-1", Architecture::X86_64).is_err());
+    }
+
+    #[test]
+    fn the_form_of_a_table_is_recognized() {
+        let ours = PriceTable::from_either(include_str!("../../data/prices.json"), FREE);
+        assert_eq!(ours, Ok(PriceTable::embedded()));
+        let list = offer(&[
+            ("Lambda-GB-Second", "us-east-1", &[("0", "0.0000166667")]),
+            ("Request", "us-east-1", &[("0", "0.0000002000")]),
+        ]);
+        let table = PriceTable::from_either(&list, FREE).unwrap();
+        assert_eq!(table, PriceTable::from_price_list(&list, FREE).unwrap());
+        let other_service = list.replace("AWSLambda", "AmazonEC2");
+        let error = PriceTable::from_either(&other_service, FREE).unwrap_err().to_string();
+        assert!(error.contains("price list of `AmazonEC2`, and not of `AWSLambda`"), "{error}");
+        let not_json = PriceTable::from_either("<html>", FREE).unwrap_err().to_string();
+        assert!(not_json.contains("line 1 column 1"), "{not_json}");
     }
 
     #[test]

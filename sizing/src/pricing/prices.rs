@@ -237,13 +237,6 @@ impl PriceTable {
             derived: chosen.derived,
         })
     }
-
-    /// Takes over every region of `newer`, keeping those it does not have.
-    pub fn update(&mut self, newer: Self) {
-        self.compiled = newer.compiled;
-        self.free_tier = newer.free_tier;
-        self.regions.extend(newer.regions);
-    }
 }
 
 #[derive(Deserialize)]
