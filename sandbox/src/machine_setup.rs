@@ -91,6 +91,12 @@ pub fn log_unavailable_features(platform: &Platform) {
              LAMBDA_SANDBOX_OPT, LAMBDA_TASK_ROOT and TMPDIR contain their paths"
         ),
     }
+    if platform.isolation.has_mounts() && !platform.has_proc_views() {
+        tracing::warn!(
+            "/dev/fuse or control groups cannot be used: environments see the machine's /proc/stat, \
+             /proc/meminfo and /proc/pressure instead of their own"
+        );
+    }
     let missing = platform.hierarchy.missing();
     if missing.is_empty() {
         tracing::info!(limits = platform.hierarchy.version(), "CPU quota, memory limit and freezer are on");

@@ -3,6 +3,7 @@
 //! Version 1 and version 2 hierarchies are behind [`Group`]. Where a controller is missing or not writable the
 //! corresponding limit is off, and [`Hierarchy::missing`] lists the controller. Nothing is approximated.
 
+mod counters;
 mod files;
 mod owner;
 mod v1;
@@ -14,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use thiserror::Error;
 
+pub use counters::{CounterFolders, Counters, CpuTime, MemoryUse};
 pub use owner::Owner;
 
 /// CFS period on Lambda, microseconds (measured by several third parties; specification sheet section 3.4).
@@ -110,6 +112,11 @@ impl Hierarchy {
         }
     }
 
+    /// Whether groups count CPU time and memory.
+    pub fn has_counters(&self) -> bool {
+        !self.missing.iter().any(|name| ["cpu", "cpuacct", "memory"].contains(name))
+    }
+
     /// Makes the group of one environment.
     pub fn create(&self, name: &str) -> Result<Group, CgroupError> {
         Ok(Group(match &self.backend {
@@ -154,6 +161,11 @@ impl Group {
     /// Files to which a process writes `0` to enter the group.
     pub fn entrances(&self) -> Vec<PathBuf> {
         delegate!(self, group => group.entrances(), Vec::new())
+    }
+
+    /// Folders with the group's counters.
+    pub fn counter_folders(&self) -> CounterFolders {
+        delegate!(self, group => group.counter_folders(), CounterFolders::default())
     }
 
     /// A file and the value to write to it to thaw the processes. The supervisor uses it when the sandbox has ended.

@@ -4,13 +4,15 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::{
-    CPU_PERIOD_US, CgroupError, CpuUsage, MAX_TASKS, Owner, await_freezer,
+    CPU_PERIOD_US, CgroupError, CounterFolders, CpuUsage, MAX_TASKS, Owner, await_freezer,
     files::{make, read_key, read_u64, remove, remove_leftovers, write},
 };
 
 #[derive(Debug)]
 pub(super) struct Hierarchy {
     trees: Vec<(&'static str, PathBuf)>,
+    /// Version 2 may be mounted beside version 1, without controllers. Its groups have pressure files.
+    pressure: Option<PathBuf>,
 }
 
 impl Hierarchy {
@@ -32,15 +34,25 @@ impl Hierarchy {
                 _ => missing.push(controller),
             }
         }
-        ((!trees.is_empty()).then_some(Hierarchy { trees }), missing)
+        let pressure = unified_parent(&mounts, &own).and_then(|parent| {
+            remove_leftovers(&parent);
+            let tree = parent.join(owner.name());
+            make(&tree).is_ok().then_some(tree)
+        });
+        ((!trees.is_empty()).then_some(Hierarchy { trees, pressure }), missing)
     }
 
     pub(super) fn create(&self, name: &str) -> Result<Group, CgroupError> {
-        let mut group = Group { trees: Vec::new() };
+        let mut group = Group { trees: Vec::new(), pressure: None };
         for (controller, tree) in &self.trees {
             let directory = tree.join(name);
             make(&directory)?;
             group.trees.push((controller, directory));
+        }
+        if let Some(tree) = &self.pressure {
+            let directory = tree.join(name);
+            make(&directory)?;
+            group.pressure = Some(directory);
         }
         if let Some(pids) = group.tree("pids") {
             write(pids, "pids.max", &MAX_TASKS.to_string())?;
@@ -49,10 +61,22 @@ impl Hierarchy {
     }
 
     pub(super) fn remove(&self) {
-        for (_, tree) in &self.trees {
+        for tree in self.trees.iter().map(|(_, tree)| tree).chain(&self.pressure) {
             remove(tree);
         }
     }
+}
+
+/// As [`parent`], in the tree of version 2.
+fn unified_parent(mounts: &str, own: &str) -> Option<PathBuf> {
+    let point = mounts.lines().find_map(|line| {
+        let (before, after) = line.split_once(" - ")?;
+        let is_v2 = after.split_whitespace().next()? == "cgroup2";
+        is_v2.then(|| before.split_whitespace().nth(4)).flatten()
+    })?;
+    let path = own.lines().find_map(|line| line.strip_prefix("0::"))?;
+    let directory = Path::new(point).join(path.trim_start_matches('/'));
+    directory.join("cgroup.procs").is_file().then_some(directory)
 }
 
 /// Where this process's own group in `controller`'s tree is mounted. Groups nest under it, so that a limit set
@@ -80,6 +104,7 @@ fn parent(mounts: &str, own: &str, controller: &str) -> Option<PathBuf> {
 #[derive(Debug)]
 pub(super) struct Group {
     trees: Vec<(&'static str, PathBuf)>,
+    pressure: Option<PathBuf>,
 }
 
 impl Group {
@@ -93,7 +118,20 @@ impl Group {
     }
 
     pub(super) fn entrances(&self) -> Vec<PathBuf> {
-        self.trees.iter().map(|(_, path)| path.join("cgroup.procs")).collect()
+        let trees = self.trees.iter().map(|(_, path)| path).chain(&self.pressure);
+        trees.map(|path| path.join("cgroup.procs")).collect()
+    }
+
+    pub(super) fn counter_folders(&self) -> CounterFolders {
+        let folder = |controller| self.tree(controller).map(Path::to_owned);
+        CounterFolders {
+            unified: None,
+            cpu: folder("cpu"),
+            cpuacct: folder("cpuacct"),
+            memory: folder("memory"),
+            freezer: folder("freezer"),
+            pressure: self.pressure.clone(),
+        }
     }
 
     pub(super) fn thaw_file(&self) -> Option<(PathBuf, String)> {
@@ -165,7 +203,7 @@ impl Group {
     }
 
     pub(super) fn remove(&self) {
-        for (_, tree) in &self.trees {
+        for tree in self.trees.iter().map(|(_, tree)| tree).chain(&self.pressure) {
             remove(tree);
         }
     }

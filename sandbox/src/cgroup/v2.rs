@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::{
-    CPU_PERIOD_US, CgroupError, CpuUsage, MAX_TASKS, Owner, await_freezer,
+    CPU_PERIOD_US, CgroupError, CounterFolders, CpuUsage, MAX_TASKS, Owner, await_freezer,
     files::{make, read_key, read_u64, remove, remove_leftovers, write},
 };
 
@@ -72,6 +72,11 @@ impl Group {
 
     pub(super) fn entrances(&self) -> Vec<PathBuf> {
         vec![self.directory.join("cgroup.procs")]
+    }
+
+    pub(super) fn counter_folders(&self) -> CounterFolders {
+        let directory = Some(self.directory.clone());
+        CounterFolders { unified: directory.clone(), pressure: directory, ..CounterFolders::default() }
     }
 
     pub(super) fn thaw_file(&self) -> Option<(PathBuf, String)> {

@@ -135,6 +135,17 @@ impl FunctionConfig {
         f64::from(self.memory_mb) / f64::from(MEMORY_MB_PER_VCPU)
     }
 
+    /// CPUs that an environment of this memory size sees on Lambda.
+    pub fn visible_vcpus(&self) -> u32 {
+        match self.memory_mb {
+            ..=3_008 => 2,
+            3_009..=5_307 => 3,
+            5_308..=7_076 => 4,
+            7_077..=8_845 => 5,
+            _ => 6,
+        }
+    }
+
     /// Managed instances run several invocations at a time and are never frozen.
     pub fn is_managed_instances(&self) -> bool {
         self.initialization_type == InitializationType::LambdaManagedInstances

@@ -37,8 +37,8 @@ use tokio::time::{Instant, timeout_at};
 use crate::cgroup::Hierarchy;
 use crate::config::{FunctionConfig, Interpreters};
 use crate::faults::{Faults, Neighbours, Settings};
-use crate::supervisor::Isolation;
 use crate::supervisor::client::Supervisor;
+use crate::supervisor::{Isolation, proc_view};
 use crate::telemetry::hub::Hub;
 use crate::trace::Trace;
 
@@ -82,6 +82,11 @@ pub struct Platform {
 }
 
 impl Platform {
+    /// Whether environments have their own `/proc/stat`, `/proc/meminfo` and others.
+    pub fn has_proc_views(&self) -> bool {
+        self.isolation.has_mounts() && proc_view::is_available() && self.hierarchy.has_counters()
+    }
+
     /// Replaces the faults in force. Fails on values out of range, or if a process that competes for CPU cannot be
     /// started; the previous faults then stay.
     pub fn set_faults(&self, settings: Settings) -> anyhow::Result<()> {

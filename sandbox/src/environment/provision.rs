@@ -21,6 +21,7 @@ use super::{Platform, Shared};
 use crate::cgroup::{CgroupError, Group};
 use crate::config::{Command, CommandError, FunctionConfig};
 use crate::supervisor::client::{Supervisor, SupervisorError};
+use crate::supervisor::proc_view::ProcViewSetup;
 use crate::supervisor::{BindMount, Setup};
 use crate::telemetry::hub::Hub;
 
@@ -100,6 +101,7 @@ impl Provisioned {
             entrances: group.entrances(),
             thaw: group.thaw_file(),
             mounts,
+            proc_view: proc_view(platform, function, &group, &directory)?,
             probe: false,
         };
         let listener_state = shared.clone();
@@ -192,6 +194,32 @@ fn layout(
         places.tmp = text(&tmp);
     }
     Ok((mounts, places))
+}
+
+/// The environment's own files of `/proc`, where the machine has what they need.
+fn proc_view(
+    platform: &Platform,
+    function: &FunctionConfig,
+    group: &Group,
+    directory: &Path,
+) -> Result<Option<ProcViewSetup>, ProvisionError> {
+    if !platform.has_proc_views() {
+        return Ok(None);
+    }
+    let folder = directory.join("proc");
+    make_folder(&folder)?;
+    Ok(Some(ProcViewSetup {
+        counters: group.counter_folders(),
+        vcpus: function.visible_vcpus().min(machine_cpus()),
+        memory_bytes: u64::from(function.memory_mb) * MEBIBYTE,
+        folder,
+    }))
+}
+
+/// CPUs that this process may use.
+fn machine_cpus() -> u32 {
+    let count = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
+    u32::try_from(count).unwrap_or(u32::MAX)
 }
 
 /// The code folder, as on Lambda.

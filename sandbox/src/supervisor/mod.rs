@@ -8,11 +8,13 @@
 //! - [`protocol`]: the messages between the two, over a packet socket;
 //! - [`client`]: the sandbox's end;
 //! - [`server`]: the supervisor's end;
+//! - [`proc_view`]: the environment's own `/proc/stat`, `/proc/meminfo` and others;
 //! - [`launch`]: from the sandbox's namespaces into the environment's.
 
 pub mod client;
 pub mod launch;
 mod mounts;
+pub mod proc_view;
 pub mod protocol;
 pub mod server;
 mod tree;
@@ -21,6 +23,8 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use serde::{Deserialize, Serialize};
+
+use proc_view::ProcViewSetup;
 
 /// How an environment's processes are isolated from the machine's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,6 +73,8 @@ pub struct Setup {
     pub thaw: Option<(PathBuf, String)>,
     /// Bind mounts, in order.
     pub mounts: Vec<BindMount>,
+    /// The environment's own files of `/proc`, if it has any.
+    pub proc_view: Option<ProcViewSetup>,
     /// Exit immediately: tests whether the isolation works.
     pub probe: bool,
 }
@@ -76,7 +82,14 @@ pub struct Setup {
 impl Setup {
     /// No groups, no mounts.
     pub fn bare(isolation: Isolation) -> Setup {
-        Setup { isolation, entrances: Vec::new(), thaw: None, mounts: Vec::new(), probe: false }
+        Setup {
+            isolation,
+            entrances: Vec::new(),
+            thaw: None,
+            mounts: Vec::new(),
+            proc_view: None,
+            probe: false,
+        }
     }
 }
 

@@ -18,6 +18,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
+use super::proc_view::ProcView;
 use super::protocol::{ExitStatus, Notice, ProcessId, Request, receive, send};
 use super::{Isolation, Setup, mounts, tree};
 
@@ -86,7 +87,8 @@ impl Supervisor {
         if setup.isolation == Isolation::Processes {
             set_child_subreaper(true)?;
         } else {
-            mounts::make(&setup.mounts)?;
+            let view = setup.proc_view.as_ref().map(ProcView::open);
+            mounts::make(&setup.mounts, view)?;
         }
         let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
         let limit = MAX_OPEN_FILES.min(hard);

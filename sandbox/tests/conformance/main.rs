@@ -17,6 +17,7 @@ mod init;
 mod invoke;
 mod limits;
 mod modes;
+mod proc_view;
 mod processes;
 mod sandbox;
 mod shutdown;
