@@ -34,8 +34,14 @@ fn a_batch_that_is_sent_again_is_counted_once() {
         }
     }
     assert_eq!(invocations(&collector), 100);
-    let metrics = collector.get("/metrics").text();
+    let metrics = collector.get("/metrics");
+    let media_type = "content-type: application/openmetrics-text; version=1.0.0; charset=utf-8";
+    assert!(metrics.head.to_ascii_lowercase().contains(media_type), "{}", metrics.head);
+    let metrics = metrics.text();
+    assert!(metrics.contains("# TYPE tailor_batches counter\n"), "{metrics}");
     assert!(metrics.contains("tailor_batches_total{result=\"repeated\"} 4"), "{metrics}");
+    assert!(metrics.contains("tailor_batches_refused_total{retryable=\"yes\"} 0"), "{metrics}");
+    assert!(metrics.ends_with("# EOF\n"), "{metrics}");
 }
 
 #[test]

@@ -1,25 +1,56 @@
-//! The collector's own counters, in Prometheus' text format.
+//! The collector's own metrics, in the OpenMetrics text format.
 
-use std::fmt::Write;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use axum::extract::State;
-use axum::response::IntoResponse;
-use http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use http::{HeaderValue, StatusCode, header};
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::registry::Registry;
 
 use super::App;
 use super::auth::ApiReader;
+use super::error::ApiError;
 use crate::store::Receipt;
 
-/// Counters since the collector began.
-#[derive(Default)]
+/// The media type of the OpenMetrics text format.
+const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// One label with its value.
+type Label = [(&'static str, &'static str); 1];
+
+/// Counters since the start of the collector.
 pub struct Metrics {
-    batches_stored: AtomicU64,
-    batches_repeated: AtomicU64,
-    invocations_stored: AtomicU64,
-    refused_for_good: AtomicU64,
-    refused_for_now: AtomicU64,
+    registry: Registry,
+    batches_stored: Counter,
+    batches_repeated: Counter,
+    invocations_stored: Counter,
+    refused_not_retryable: Counter,
+    refused_retryable: Counter,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        // The encoder appends `_total` to the names of counters, and a full stop to their descriptions.
+        let mut registry = Registry::default();
+        let batches = Family::<Label, Counter>::default();
+        registry.register("tailor_batches", "Batches on disk, by whether they were new", batches.clone());
+        let refused = Family::<Label, Counter>::default();
+        let help = "Batches refused, by whether they may be sent again";
+        registry.register("tailor_batches_refused", help, refused.clone());
+        let invocations_stored = Counter::default();
+        registry.register("tailor_invocations_stored", "Invocations stored", invocations_stored.clone());
+        Self {
+            registry,
+            batches_stored: batches.get_or_create_owned(&[("result", "stored")]),
+            batches_repeated: batches.get_or_create_owned(&[("result", "repeated")]),
+            invocations_stored,
+            refused_not_retryable: refused.get_or_create_owned(&[("retryable", "no")]),
+            refused_retryable: refused.get_or_create_owned(&[("retryable", "yes")]),
+        }
+    }
 }
 
 impl Metrics {
@@ -27,50 +58,30 @@ impl Metrics {
     pub fn accepted(&self, receipt: Receipt, invocations: u64) {
         match receipt {
             Receipt::Stored => {
-                self.batches_stored.fetch_add(1, Relaxed);
-                self.invocations_stored.fetch_add(invocations, Relaxed);
+                self.batches_stored.inc();
+                self.invocations_stored.inc_by(invocations);
             }
             Receipt::Duplicate => {
-                self.batches_repeated.fetch_add(1, Relaxed);
+                self.batches_repeated.inc();
             }
         }
     }
 
     /// A batch was refused with this status.
     pub fn refused(&self, status: StatusCode) {
-        let retryable = status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS;
-        let counter = if retryable { &self.refused_for_now } else { &self.refused_for_good };
-        counter.fetch_add(1, Relaxed);
-    }
-
-    fn render(&self) -> String {
-        let mut text = String::new();
-        let mut family = |name: &str, help: &str, samples: &[(&str, &AtomicU64)]| {
-            // Writing to a string does not fail.
-            let _ = write!(text, "# HELP {name} {help}\n# TYPE {name} counter\n");
-            for (labels, counter) in samples {
-                let _ = writeln!(text, "{name}{labels} {}", counter.load(Relaxed));
-            }
-        };
-        family(
-            "tailor_batches_total",
-            "Batches on disk, by whether they were new.",
-            &[
-                ("{result=\"stored\"}", &self.batches_stored),
-                ("{result=\"repeated\"}", &self.batches_repeated),
-            ],
-        );
-        family(
-            "tailor_batches_refused_total",
-            "Batches refused, by whether they may be sent again.",
-            &[("{retryable=\"no\"}", &self.refused_for_good), ("{retryable=\"yes\"}", &self.refused_for_now)],
-        );
-        family("tailor_invocations_stored_total", "Invocations stored.", &[("", &self.invocations_stored)]);
-        text
+        let is_retryable = status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS;
+        let counter = if is_retryable { &self.refused_retryable } else { &self.refused_not_retryable };
+        counter.inc();
     }
 }
 
 /// `GET /metrics`.
-pub async fn serve(State(app): State<Arc<App>>, _reader: ApiReader) -> impl IntoResponse {
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], app.metrics.render())
+///
+/// # Errors
+/// 401 without a key or a session, 503 when the metrics cannot be encoded.
+pub async fn serve(State(app): State<Arc<App>>, _reader: ApiReader) -> Result<Response, ApiError> {
+    let mut text = String::new();
+    encode(&mut text, &app.metrics.registry)
+        .map_err(|_| ApiError::unavailable("metrics", "cannot encode the metrics"))?;
+    Ok(([(header::CONTENT_TYPE, HeaderValue::from_static(OPENMETRICS))], text).into_response())
 }
