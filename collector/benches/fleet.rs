@@ -12,6 +12,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use fleet::{KINDS, batch};
 use tailor_collector::clock::now_us;
+use tailor_collector::query::{Format, Look};
 use tailor_collector::render::table;
 use tailor_collector::report;
 use tailor_collector::store::sqlite::SqliteStore;
@@ -56,10 +57,17 @@ fn main() {
     let read = read.elapsed();
     assert_eq!(series.len() as u64, FUNCTIONS);
     let start = Instant::now();
-    let fleet = report::fleet(&store, &tenant, Window::ALL, &prices, Strategy::default(), now_us());
-    let fleet = runtime.block_on(fleet).unwrap();
+    let request = report::Request {
+        store: &store,
+        tenant: &tenant,
+        window: Window::ALL,
+        prices: &prices,
+        strategy: Strategy::default(),
+        now_us: now_us(),
+    };
+    let fleet = runtime.block_on(report::fleet(&request)).unwrap();
     let reported = start.elapsed();
-    let text = table::fleet(&fleet, table::Format::Json, table::Look::default());
+    let text = table::fleet(&fleet, Format::Json, Look::default());
     println!(
         "{FUNCTIONS} functions over {HOURS} hours: rollups merged in {read:.0?}, whole report in {reported:.0?}, {} KB as JSON",
         text.len() / 1_024

@@ -17,8 +17,8 @@ use crate::changes;
 use crate::http::App;
 use crate::http::auth::ApiReader;
 use crate::http::error::ApiError;
-use crate::query::Query;
-use crate::render::table::{self, Format};
+use crate::query::{Format, Query};
+use crate::render::table;
 use crate::report::{self, FunctionReport};
 use crate::store::{FunctionKey, Recent, Store, Tenant};
 
@@ -28,10 +28,7 @@ pub async fn functions(
     ApiReader(tenant): ApiReader,
     query: Query,
 ) -> Result<Response, ApiError> {
-    let (strategy, now_us) = (query.strategy()?, app.clock.now_us());
-    let fleet =
-        report::fleet(app.store.as_ref(), &tenant, query.window(now_us), &app.prices, strategy, now_us)
-            .await?;
+    let fleet = report::fleet(&app.report_request(&tenant, &query)?).await?;
     let format = query.format.unwrap_or(Format::Json);
     Ok(text(format, table::fleet(&fleet, format, query.look())))
 }
@@ -197,9 +194,9 @@ pub async fn one_function(
     name: &str,
     query: &Query,
 ) -> Result<FunctionReport, ApiError> {
-    let (strategy, now_us) = (query.strategy()?, app.clock.now_us());
+    let request = app.report_request(tenant, query)?;
     let key = find(app.store.as_ref(), tenant, name, query).await?;
-    report::function(app.store.as_ref(), tenant, &key, query.window(now_us), &app.prices, strategy, now_us)
+    report::function(&request, &key)
         .await?
         .ok_or_else(|| ApiError::not_found(format!("nothing was measured of `{name}` in this window")))
 }

@@ -1,11 +1,10 @@
-//! The parameters of a report: window, strategy, filters and format. Command line, API, pages and tuner use them.
+//! The parameters of a report: window, strategy, filters and output format. Command line, API, pages and tuner use them.
 
-use serde::Deserialize;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::{Deserialize, Serialize};
 
 use tailor_sizing::advice::strategy::Strategy;
 
-use crate::render::table::{DEFAULT_WIDTH, Format, Look};
-use crate::render::units::path_segment;
 use crate::store::{FunctionKey, HOUR_US, Window};
 
 /// The name is not a strategy.
@@ -15,6 +14,39 @@ pub struct UnknownStrategy;
 
 /// Default length of the window, hours: 30 days.
 pub const DEFAULT_HOURS: u64 = 30 * 24;
+
+/// The output format of a report.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Format {
+    /// Aligned columns, for people.
+    #[default]
+    Table,
+    /// Everything, for programs.
+    Json,
+    /// One line per function, for spreadsheets.
+    Csv,
+    /// The table in Markdown.
+    Markdown,
+}
+
+/// The width and the colours of a table.
+#[derive(Debug, Clone, Copy)]
+pub struct Look {
+    /// Whether it has colours.
+    pub colour: bool,
+    /// Maximum number of characters in a line.
+    pub width: usize,
+}
+
+/// Default width of a line, characters.
+pub const DEFAULT_WIDTH: usize = 120;
+
+impl Default for Look {
+    fn default() -> Self {
+        Self { colour: false, width: DEFAULT_WIDTH }
+    }
+}
 
 /// The query of a request for a report.
 #[derive(Debug, Default, Deserialize)]
@@ -95,6 +127,16 @@ impl Query {
 pub fn last_hours(now_us: u64, hours: u64) -> Window {
     let from_us = now_us.saturating_sub(hours.saturating_mul(HOUR_US));
     Window { from_hour: from_us / HOUR_US, ..Window::ALL }
+}
+
+/// The characters that a path segment or query value may contain unencoded, beside letters and digits.
+const UNRESERVED: &AsciiSet =
+    &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'$');
+
+/// A name as one part of a path, percent-encoded.
+#[must_use]
+pub fn path_segment(name: &str) -> String {
+    utf8_percent_encode(name, UNRESERVED).to_string()
 }
 
 /// Describes the valid strategy names.

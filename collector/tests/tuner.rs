@@ -6,6 +6,7 @@
 mod common;
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -16,7 +17,10 @@ use proptest::prelude::*;
 use tailor_collector::changes::{self, Change, State};
 use tailor_collector::clock::now_us;
 use tailor_collector::store::sqlite::SqliteStore;
-use tailor_collector::store::{FunctionKey, HOUR_US, NewBatch, Store, Tenant};
+use tailor_collector::store::{
+    ChangeEvent, EnvironmentState, FunctionKey, HOUR_US, NewBatch, Receipt, Recent, Series, Store,
+    StoreError, Tenant, Window,
+};
 use tailor_collector::tuner::aws::{Configuration, Lambda, LambdaError, Update};
 use tailor_collector::tuner::{Settings, Tuner};
 use tailor_sizing::pricing::prices::PriceTable;
@@ -197,8 +201,12 @@ impl TestSetup {
 
     /// Runs one round of a new tuner, as after a restart.
     fn round(&self) {
+        self.round_with(Arc::clone(&self.store) as Arc<dyn Store>);
+    }
+
+    fn round_with(&self, store: Arc<dyn Store>) {
         let tuner = Tuner::new(
-            Arc::clone(&self.store) as Arc<dyn Store>,
+            store,
             Arc::clone(&self.lambda) as Arc<dyn Lambda>,
             PriceTable::embedded(),
             self.settings.clone(),
@@ -230,6 +238,60 @@ impl TestSetup {
     fn assert_no_violations(&self) {
         let violations = self.lambda.state.lock().unwrap().violations.clone();
         assert!(violations.is_empty(), "{violations:?}");
+    }
+}
+
+/// A store that counts how often the change log is read.
+struct CountingStore {
+    store: Arc<SqliteStore>,
+    log_reads: AtomicUsize,
+}
+
+#[async_trait]
+impl Store for CountingStore {
+    async fn append(&self, batch: NewBatch) -> Result<Receipt, StoreError> {
+        self.store.append(batch).await
+    }
+    async fn functions(&self, tenant: &Tenant) -> Result<Vec<FunctionKey>, StoreError> {
+        self.store.functions(tenant).await
+    }
+    async fn series(
+        &self,
+        tenant: &Tenant,
+        function: Option<&FunctionKey>,
+        window: Window,
+    ) -> Result<Vec<Series>, StoreError> {
+        self.store.series(tenant, function, window).await
+    }
+    async fn environments(
+        &self,
+        tenant: &Tenant,
+        function: Option<&FunctionKey>,
+        window: Window,
+    ) -> Result<Vec<EnvironmentState>, StoreError> {
+        self.store.environments(tenant, function, window).await
+    }
+    async fn recent(
+        &self,
+        tenant: &Tenant,
+        function: &FunctionKey,
+        limit: usize,
+    ) -> Result<Vec<Recent>, StoreError> {
+        self.store.recent(tenant, function, limit).await
+    }
+    async fn log_change(&self, tenant: &Tenant, event: &ChangeEvent) -> Result<(), StoreError> {
+        self.store.log_change(tenant, event).await
+    }
+    async fn changes(
+        &self,
+        tenant: &Tenant,
+        function: Option<&FunctionKey>,
+    ) -> Result<Vec<ChangeEvent>, StoreError> {
+        self.log_reads.fetch_add(1, Ordering::Relaxed);
+        self.store.changes(tenant, function).await
+    }
+    async fn check(&self) -> Result<(), StoreError> {
+        self.store.check().await
     }
 }
 
@@ -414,4 +476,17 @@ proptest! {
             prop_assert!(!change.state.is_open(), "{:?}", change);
         }
     }
+}
+
+#[test]
+fn a_round_reads_the_change_log_once() {
+    let mut setup = TestSetup::new(IDLE, true);
+    setup.invoke(300, 1, false);
+    setup.round();
+    assert_eq!(setup.state(), State::Applied, "the next round has an open change and an evaluation");
+    setup.invoke(120, 1, false);
+    let store = Arc::new(CountingStore { store: Arc::clone(&setup.store), log_reads: AtomicUsize::new(0) });
+    setup.round_with(Arc::clone(&store) as Arc<dyn Store>);
+    assert_eq!(setup.state(), State::Settled);
+    assert_eq!(store.log_reads.load(Ordering::Relaxed), 1);
 }

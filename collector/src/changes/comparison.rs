@@ -11,12 +11,15 @@ use tailor_sizing::units::Megabytes;
 
 use crate::store::Recent;
 
+/// Maximum number of single invocations in a comparison.
+pub const MAX_COMPARED_INVOCATIONS: usize = 2_000;
+
 /// Summary of invocations at one memory size.
 ///
 /// Duration and billed time are of successful warm invocations only: every change of size causes cold starts,
 /// which would hide the effect of the size itself. The cost does not include `/tmp`, which does not change.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
-pub struct Figures {
+pub struct Measurements {
     /// All invocations.
     pub invocations: u64,
     /// Failed invocations.
@@ -37,11 +40,11 @@ pub struct Figures {
     pub mean_error_ms: f64,
 }
 
-/// The figures of the invocations with this memory size that started at `since_us` (microseconds since the Unix
+/// The measurements of the invocations with this memory size that started at `since_us` (microseconds since the Unix
 /// epoch) or later, with cost if `rates` are known.
 #[must_use]
-pub fn since(recent: &[Recent], memory: Megabytes, since_us: u64, rates: Option<&Rates>) -> Figures {
-    let mut figures = Figures::default();
+pub fn since(recent: &[Recent], memory: Megabytes, since_us: u64, rates: Option<&Rates>) -> Measurements {
+    let mut measurements = Measurements::default();
     let mut durations = LogHistogram::default();
     let (mut sum_us, mut billed_ms) = (0u64, 0u64);
     let selected = recent
@@ -49,32 +52,32 @@ pub fn since(recent: &[Recent], memory: Megabytes, since_us: u64, rates: Option<
         .filter(|recent| recent.memory == memory && recent.invocation.started_at_us >= since_us)
         .map(|recent| &recent.invocation);
     for invocation in selected {
-        figures.invocations += 1;
+        measurements.invocations += 1;
         match invocation.outcome {
             Outcome::Success | Outcome::Unknown if !invocation.cold_start => {
-                figures.warm += 1;
+                measurements.warm += 1;
                 billed_ms = billed_ms.saturating_add(invocation.billed_ms);
                 sum_us = sum_us.saturating_add(invocation.duration_us);
                 durations.record(invocation.duration_us);
             }
             Outcome::Success | Outcome::Unknown => {}
             Outcome::OutOfMemory => {
-                figures.errors += 1;
-                figures.out_of_memory += 1;
+                measurements.errors += 1;
+                measurements.out_of_memory += 1;
             }
-            Outcome::Error | Outcome::Timeout => figures.errors += 1,
+            Outcome::Error | Outcome::Timeout => measurements.errors += 1,
         }
     }
     let ms = |us: f64| us / 1_000.0;
-    if figures.warm > 0 {
-        figures.mean_ms = ms(sum_us as f64 / figures.warm as f64);
-        figures.p50_ms = ms(durations.quantile(0.5).unwrap_or(0.0));
-        figures.p95_ms = ms(durations.quantile(0.95).unwrap_or(0.0));
-        let cost = rates.map(|rates| rates.cost(memory, billed_ms, figures.warm, FREE_STORAGE_MB));
-        figures.cost_per_million_pico_usd =
-            cost.and_then(|cost| cost.scaled(1_000_000, u128::from(figures.warm)));
+    if measurements.warm > 0 {
+        measurements.mean_ms = ms(sum_us as f64 / measurements.warm as f64);
+        measurements.p50_ms = ms(durations.quantile(0.5).unwrap_or(0.0));
+        measurements.p95_ms = ms(durations.quantile(0.95).unwrap_or(0.0));
+        let cost = rates.map(|rates| rates.cost(memory, billed_ms, measurements.warm, FREE_STORAGE_MB));
+        measurements.cost_per_million_pico_usd =
+            cost.and_then(|cost| cost.scaled(1_000_000, u128::from(measurements.warm)));
         let variance = durations.variance().unwrap_or(0.0);
-        figures.mean_error_ms = ms((variance / figures.warm as f64).sqrt());
+        measurements.mean_error_ms = ms((variance / measurements.warm as f64).sqrt());
     }
-    figures
+    measurements
 }

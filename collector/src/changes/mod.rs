@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use tailor_sizing::units::Megabytes;
 
-use comparison::Figures;
+use comparison::Measurements;
 
 use crate::store::{ChangeEvent, FunctionKey};
 
@@ -83,7 +83,7 @@ pub struct Intent {
     /// SHA-256 of the code at that time: measurements of other code cannot be compared.
     pub code_sha256: String,
     /// Measurements at the size before.
-    pub before: Figures,
+    pub before: Measurements,
     /// Predicted change of the cost of an invocation, percent.
     pub cost_change_percent: f64,
     /// Predicted change of mean duration, percent.
@@ -96,12 +96,12 @@ pub struct Intent {
 
 /// The content of every event after `planned`.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-pub struct Note {
+pub struct StepDetail {
     /// The reason, as text.
     pub reason: String,
     /// Measurements at the new size at that time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub after: Option<Figures>,
+    pub after: Option<Measurements>,
     /// Lambda's revision id after a write.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revision_id: Option<String>,
@@ -142,7 +142,7 @@ pub struct Change {
     /// The plan.
     pub intent: Intent,
     /// Measurements at the new size: current while the change is applied, final when it is closed.
-    pub after: Option<Figures>,
+    pub after: Option<Measurements>,
     /// The reason for its state.
     pub reason: String,
     /// Its whole log, oldest first.
@@ -159,22 +159,22 @@ impl Change {
     }
 
     /// Sets the measurements at the new size.
-    pub fn compare(&mut self, after: Figures) {
+    pub fn compare(&mut self, after: Measurements) {
         self.after = (after.invocations > 0).then_some(after);
     }
 
     /// Applies the next step of its log.
-    pub(crate) fn apply_step(&mut self, state: State, note: Note, at_us: u64) {
+    pub(crate) fn apply_step(&mut self, state: State, detail: StepDetail, at_us: u64) {
         self.state = state;
         self.moved_at_us = at_us;
-        self.reason = note.reason;
+        self.reason = detail.reason;
         self.steps.push(Step { at_us, state, reason: self.reason.clone() });
         self.next_step += 1;
         if state == State::Applied {
             self.applied_at_us = Some(at_us);
         }
-        if note.after.is_some() {
-            self.after = note.after;
+        if detail.after.is_some() {
+            self.after = detail.after;
         }
     }
 
@@ -219,9 +219,9 @@ pub fn fold(events: Vec<ChangeEvent>) -> Vec<Change> {
             continue;
         }
         let Some(change) = changes.get_mut(&key) else { continue };
-        let note: Note = serde_json::from_value(event.detail).unwrap_or_default();
+        let detail: StepDetail = serde_json::from_value(event.detail).unwrap_or_default();
         change.next_step = event.step;
-        change.apply_step(state, note, event.at_us);
+        change.apply_step(state, detail, event.at_us);
     }
     let mut changes: Vec<_> = changes.into_values().collect();
     changes.sort_by_key(|change| change.planned_at_us);

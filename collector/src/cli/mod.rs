@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::render::table::Format;
+use crate::query::Format;
 
 mod key;
 mod serve;

@@ -14,9 +14,8 @@ use super::{Colour, ShowArgs};
 use crate::changes;
 use crate::clock::Clock;
 use crate::prices;
-use crate::query;
-use crate::render::table::{self, DEFAULT_WIDTH, Format, Look};
-use crate::render::units::path_segment;
+use crate::query::{self, DEFAULT_WIDTH, Format, Look, path_segment};
+use crate::render::table;
 use crate::report;
 use crate::store::sqlite::SqliteStore;
 use crate::store::{Store, Tenant, Window};
@@ -35,8 +34,7 @@ pub(super) fn summary(args: &ShowArgs) -> anyhow::Result<ExitCode> {
         Some(server) => (ask(args, server, &["v1", "functions"])?, Some(server.clone())),
         None => {
             let text = beside_data(args, |reader| async move {
-                let Reader { store, tenant, prices, window, strategy, now_us } = &reader;
-                let fleet = report::fleet(store, tenant, *window, prices, *strategy, *now_us).await?;
+                let fleet = report::fleet(&reader.request()).await?;
                 let nothing = fleet.functions.is_empty();
                 Ok((table::fleet(&fleet, args.format, look(args)), nothing))
             })?;
@@ -54,12 +52,10 @@ pub(super) fn advise(function: &str, args: &ShowArgs) -> anyhow::Result<ExitCode
         return ask(args, server, &["v1", "functions", function]);
     }
     let text = beside_data(args, |reader| async move {
-        let Reader { store, tenant, prices, window, strategy, now_us } = &reader;
-        let keys = store.functions(tenant).await?;
+        let keys = reader.store.functions(&reader.tenant).await?;
         let mut text = String::new();
         for key in keys.iter().filter(|key| key.name == function) {
-            let report = report::function(store, tenant, key, *window, prices, *strategy, *now_us).await?;
-            if let Some(report) = report {
+            if let Some(report) = report::function(&reader.request(), key).await? {
                 text.push_str(&table::function(&report, args.format, look(args)));
             }
         }
@@ -90,6 +86,13 @@ struct Reader {
     window: Window,
     strategy: Strategy,
     now_us: u64,
+}
+
+impl Reader {
+    fn request(&self) -> report::Request<'_> {
+        let Self { store, tenant, prices, window, strategy, now_us } = self;
+        report::Request { store, tenant, window: *window, prices, strategy: *strategy, now_us: *now_us }
+    }
 }
 
 fn beside_data<F>(args: &ShowArgs, show: impl FnOnce(Reader) -> F) -> anyhow::Result<(String, bool)>

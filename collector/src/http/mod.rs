@@ -13,10 +13,13 @@ use tokio::sync::Semaphore;
 
 use tailor_sizing::pricing::prices::PriceTable;
 
+use self::error::ApiError;
 use crate::clock::Clock;
 use crate::keys::KeyRing;
 use crate::prices::MissingPrices;
-use crate::store::Store;
+use crate::query::Query;
+use crate::report;
+use crate::store::{Store, Tenant};
 
 pub mod auth;
 pub mod error;
@@ -75,6 +78,28 @@ impl App {
             clock: Clock::system(),
             metrics: metrics::Metrics::default(),
         }
+    }
+}
+
+impl App {
+    /// The report that a tenant requests with `query`.
+    ///
+    /// # Errors
+    /// 400 when the strategy is not known.
+    pub(crate) fn report_request<'a>(
+        &'a self,
+        tenant: &'a Tenant,
+        query: &Query,
+    ) -> Result<report::Request<'a>, ApiError> {
+        let now_us = self.clock.now_us();
+        Ok(report::Request {
+            store: self.store.as_ref(),
+            tenant,
+            window: query.window(now_us),
+            prices: &self.prices,
+            strategy: query.strategy()?,
+            now_us,
+        })
     }
 }
 

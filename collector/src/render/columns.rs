@@ -99,7 +99,7 @@ fn wall_share(report: &FunctionReport, part: usize) -> String {
 }
 
 fn advised(report: &FunctionReport) -> String {
-    match report.advice.full.as_ref().map(|advice| advice.verdict) {
+    match report.advice.verdict() {
         Some(Verdict::Change | Verdict::RaiseForMemory) => report.advice.memory.0.to_string(),
         Some(Verdict::AlreadyBest) => "keep".to_owned(),
         Some(Verdict::TooUncertain | Verdict::TooLittleEvidence | Verdict::NoCpuTelemetry) | None => {

@@ -1,7 +1,7 @@
 //! Reports as text: a table for people, Markdown to paste, CSV and JSON for programs.
 
 use comfy_table::{Attribute, Cell, CellAlignment, Color, Table, presets};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use tailor_sizing::advice::CurvePoint;
 use tailor_sizing::advice::hints::Hint;
@@ -11,40 +11,8 @@ use super::csv;
 use super::markdown::markdown;
 use super::units::{change, count, duration, duration_of, instant, shorten};
 use crate::changes::{Change, State};
+use crate::query::{Format, Look};
 use crate::report::{FleetReport, FunctionReport, hint_code};
-
-/// How a report is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Format {
-    /// Aligned columns, for people.
-    #[default]
-    Table,
-    /// Everything, for programs.
-    Json,
-    /// One line per function, for spreadsheets.
-    Csv,
-    /// The table in Markdown.
-    Markdown,
-}
-
-/// How a table looks.
-#[derive(Debug, Clone, Copy)]
-pub struct Look {
-    /// Whether the reader understands colours.
-    pub colour: bool,
-    /// Characters in a line.
-    pub width: usize,
-}
-
-/// Default width of a line, characters.
-pub const DEFAULT_WIDTH: usize = 120;
-
-impl Default for Look {
-    fn default() -> Self {
-        Self { colour: false, width: DEFAULT_WIDTH }
-    }
-}
 
 /// The legend below the table.
 const LEGEND: &str = "MB and PEAK: memory size and highest memory in use, MB. BUSY, STRV, IDLE: busy, starved and idle wall time, %.\n\
@@ -204,7 +172,8 @@ fn in_full(report: &FunctionReport) -> Vec<Remark> {
 fn brief(report: &FunctionReport) -> Vec<Remark> {
     const HINTS: usize = 2;
     let Some(advice) = &report.advice.full else { return in_full(report) };
-    let mut lines: Vec<Remark> = advice.reasons.iter().map(|reason| ("advice", reason.clone())).collect();
+    let reasons = report.advice.verdict_reasons().iter();
+    let mut lines: Vec<Remark> = reasons.map(|reason| ("advice", reason.clone())).collect();
     let code = |hint: &Hint| hint_code(hint.code);
     let first = advice.hints.iter().take(HINTS);
     lines.extend(first.map(|hint| ("why", format!("{}: {}", code(hint), hint.evidence))));

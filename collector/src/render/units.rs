@@ -1,6 +1,5 @@
 //! Numbers as people read them. Three significant digits at most: the rest is in the JSON.
 
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use time::OffsetDateTime;
 use time::macros::format_description;
 
@@ -89,16 +88,6 @@ pub fn shorten(text: &str, width: usize) -> String {
     let tail = width - head - 1;
     let end = characters.len() - tail;
     characters[..head].iter().chain(&['…']).chain(&characters[end..]).collect()
-}
-
-/// The characters that a path segment or query value may hold as they are, beside letters and digits.
-const UNRESERVED: &AsciiSet =
-    &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'$');
-
-/// A name as one part of a path, percent-encoded.
-#[must_use]
-pub fn path_segment(name: &str) -> String {
-    utf8_percent_encode(name, UNRESERVED).to_string()
 }
 
 #[cfg(test)]

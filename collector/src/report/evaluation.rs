@@ -1,6 +1,6 @@
-//! What is known of a function before it is shown: its material from the store, and the advice.
+//! The evaluation of one function: its measurements from the store, and the advice.
 //!
-//! Reports are built on it, and the tuner decides on it.
+//! A report is built from it, and the tuner decides on it.
 
 use std::collections::BTreeMap;
 
@@ -12,20 +12,20 @@ use tailor_sizing::pricing::prices::PriceTable;
 use tailor_sizing::telemetry::rollup::Rollup;
 use tailor_sizing::units::{Architecture, Megabytes};
 
-use super::load::{Loaded, load};
 use crate::changes::Change;
-use crate::store::{EnvironmentState, FunctionKey, Series, Store, StoreError, Tenant, Window};
+use crate::store::{EnvironmentState, FunctionKey, Series};
 
-/// Everything the store knows of one function in a window.
+/// The stored measurements of one function in a window.
 #[derive(Default)]
 pub(super) struct Material {
     pub(super) series: Vec<Series>,
     pub(super) environments: Vec<EnvironmentState>,
+    /// Latest first. Only reports read them.
     pub(super) changes: Vec<Change>,
 }
 
 impl Material {
-    /// The series with the latest invocation: what the function is now.
+    /// The series with the latest invocation: the present configuration.
     pub(super) fn latest(&self) -> Option<&Series> {
         self.series.iter().max_by_key(|series| series.rollup.last_at_us)
     }
@@ -53,15 +53,15 @@ pub struct Evaluation {
     pub advice: Result<Advice, AdviceError>,
 }
 
-/// An evaluation with what a report shows besides.
+/// An evaluation, and what only a report needs.
 pub(super) struct Evaluated<'a> {
     pub(super) evaluation: Evaluation,
     /// All invocations.
     pub(super) whole: Rollup,
-    /// Those on the present architecture by memory size, smallest first.
+    /// Invocations on the present architecture by memory size, smallest first.
     pub(super) sizes: Vec<(Megabytes, Rollup)>,
     pub(super) is_managed: bool,
-    /// The environment heard from last.
+    /// The environment whose batch arrived last.
     pub(super) newest: Option<&'a EnvironmentState>,
     pub(super) ephemeral_mb: u32,
 }
@@ -82,7 +82,7 @@ pub(super) fn evaluate<'a>(
     let mut by_size: BTreeMap<Megabytes, Rollup> = BTreeMap::new();
     for Series { key, rollup } in &material.series {
         whole.merge(rollup);
-        // Another instruction set is another function as far as size is concerned.
+        // Measurements on another architecture do not predict this one.
         if key.architecture == architecture {
             by_size.entry(key.memory).or_default().merge(rollup);
         }
@@ -107,29 +107,6 @@ pub(super) fn evaluate<'a>(
     versions.dedup();
     let evaluation = Evaluation { key: key.clone(), memory, architecture, versions, advice };
     Some(Evaluated { evaluation, whole, sizes, is_managed, newest, ephemeral_mb })
-}
-
-/// Evaluates the functions of a tenant, or one of them.
-///
-/// # Errors
-/// [`StoreError`] when the store cannot be read.
-pub async fn evaluations(
-    store: &dyn Store,
-    tenant: &Tenant,
-    key: Option<&FunctionKey>,
-    window: Window,
-    prices: &PriceTable,
-    strategy: Strategy,
-    now_us: u64,
-) -> Result<Vec<Evaluation>, StoreError> {
-    let Loaded { materials, enforcement } = load(store, tenant, key, window, prices, now_us).await?;
-    let basis = Basis { prices, strategy, enforcement };
-    let mut evaluations = Vec::with_capacity(materials.len());
-    for (key, material) in &materials {
-        evaluations.extend(evaluate(key, material, &basis).map(|evaluated| evaluated.evaluation));
-        tokio::task::yield_now().await;
-    }
-    Ok(evaluations)
 }
 
 /// The reasons of an advice: the verdict, then each hint as `code: evidence; action`.

@@ -10,31 +10,39 @@ use tailor_sizing::telemetry::rollup::Rollup;
 use tailor_sizing::units::Megabytes;
 
 use super::build::report;
-use super::evaluation::{Basis, Material};
+use super::evaluation::{Basis, Evaluation, Material, evaluate};
 use super::{FleetReport, FleetTotal, FunctionReport};
-use crate::changes::{self, comparison};
+use crate::changes;
+use crate::changes::comparison::{self, MAX_COMPARED_INVOCATIONS};
 use crate::store::{FunctionKey, HOUR_US, Series, Store, StoreError, Tenant, Window};
 
-/// How many recent invocations are looked at to compare a change's outcome with its prediction.
-const COMPARED: usize = 2_000;
-
-/// Hours looked back to learn how the kernel enforces the quota: a busy fleet tells within the first of them,
-/// and more of a quiet one is quickly read.
+/// Hours before the end of the window from which the kernel's enforcement of the quota is inferred. The functions of a
+/// busy fleet decide it within the first hour; of a quiet fleet, a whole day is read.
 const LOOK_BACK_HOURS: [u64; 2] = [1, 24];
 
-/// The fleet of a tenant, the function with most to save first.
+/// What a report is computed from.
+#[derive(Clone, Copy)]
+pub struct Request<'a> {
+    /// The store that is read.
+    pub store: &'a dyn Store,
+    /// The owner of the functions.
+    pub tenant: &'a Tenant,
+    /// The invocations that are included.
+    pub window: Window,
+    /// Lambda's prices.
+    pub prices: &'a PriceTable,
+    /// The optimization goal.
+    pub strategy: Strategy,
+    /// The present time, microseconds since the Unix epoch.
+    pub now_us: u64,
+}
+
+/// The fleet of a tenant, the function with the highest saving first.
 ///
 /// # Errors
 /// [`StoreError`] when the store cannot be read.
-pub async fn fleet(
-    store: &dyn Store,
-    tenant: &Tenant,
-    window: Window,
-    prices: &PriceTable,
-    strategy: Strategy,
-    now_us: u64,
-) -> Result<FleetReport, StoreError> {
-    let mut functions = reports(store, tenant, None, window, prices, strategy, now_us).await?;
+pub async fn fleet(request: &Request<'_>) -> Result<FleetReport, StoreError> {
+    let mut functions = reports(request, None).await?;
     functions.sort_by(|a, b| {
         let key = |report: &FunctionReport| (std::cmp::Reverse(report.saving()), report.name.clone());
         key(a).cmp(&key(b))
@@ -48,63 +56,70 @@ pub async fn fleet(
         saving_pico_usd: sum.saving_pico_usd + report.saving().max(PicoDollars::ZERO),
         spending_pico_usd: sum.spending_pico_usd - report.saving().min(PicoDollars::ZERO),
     });
-    Ok(FleetReport { total, functions, prices_of: prices.compiled().to_owned() })
+    Ok(FleetReport { total, functions, prices_of: request.prices.compiled().to_owned() })
 }
 
-/// One function of a tenant; `None` when nothing was measured of it.
+/// The report of one function; `None` when nothing was measured of it.
 ///
 /// # Errors
 /// [`StoreError`] when the store cannot be read.
 pub async fn function(
-    store: &dyn Store,
-    tenant: &Tenant,
+    request: &Request<'_>,
     key: &FunctionKey,
-    window: Window,
-    prices: &PriceTable,
-    strategy: Strategy,
-    now_us: u64,
 ) -> Result<Option<FunctionReport>, StoreError> {
-    Ok(reports(store, tenant, Some(key), window, prices, strategy, now_us).await?.pop())
+    Ok(reports(request, Some(key)).await?.pop())
+}
+
+/// The evaluations of all functions of the tenant, or of one.
+///
+/// # Errors
+/// [`StoreError`] when the store cannot be read.
+pub async fn evaluations(
+    request: &Request<'_>,
+    key: Option<&FunctionKey>,
+) -> Result<Vec<Evaluation>, StoreError> {
+    let materials = materials(request, key).await?;
+    for_each(request, &materials, |key, material, basis| {
+        evaluate(key, material, basis).map(|evaluated| evaluated.evaluation)
+    })
+    .await
 }
 
 async fn reports(
-    store: &dyn Store,
-    tenant: &Tenant,
+    request: &Request<'_>,
     key: Option<&FunctionKey>,
-    window: Window,
-    prices: &PriceTable,
-    strategy: Strategy,
-    now_us: u64,
 ) -> Result<Vec<FunctionReport>, StoreError> {
-    let Loaded { materials, enforcement } = load(store, tenant, key, window, prices, now_us).await?;
-    let basis = Basis { prices, strategy, enforcement };
-    let mut reports = Vec::with_capacity(materials.len());
-    for (key, material) in &materials {
-        reports.extend(report(key, material, &basis, now_us));
-        // Each takes a fraction of a millisecond, a fleet of thousands does not: batches are stored in between.
+    let mut materials = materials(request, key).await?;
+    add_changes(request, key, &mut materials).await?;
+    for_each(request, &materials, |key, material, basis| report(key, material, basis, request.now_us)).await
+}
+
+/// What `compute` returns for each function.
+async fn for_each<T>(
+    request: &Request<'_>,
+    materials: &BTreeMap<FunctionKey, Material>,
+    compute: impl Fn(&FunctionKey, &Material, &Basis<'_>) -> Option<T>,
+) -> Result<Vec<T>, StoreError> {
+    if materials.is_empty() {
+        return Ok(Vec::new());
+    }
+    let enforcement = enforcement(request.store, request.tenant, request.window, request.now_us).await?;
+    let basis = Basis { prices: request.prices, strategy: request.strategy, enforcement };
+    let mut results = Vec::with_capacity(materials.len());
+    for (key, material) in materials {
+        results.extend(compute(key, material, &basis));
+        // One function takes a fraction of a millisecond, but there can be thousands. Other requests run in between.
         tokio::task::yield_now().await;
     }
-    for report in &mut reports {
-        report.changes.sort_by_key(|change| std::cmp::Reverse(change.planned_at_us));
-    }
-    Ok(reports)
+    Ok(results)
 }
 
-/// What the store has of some functions, and how the kernel that they share enforces the quota.
-pub(super) struct Loaded {
-    pub(super) materials: BTreeMap<FunctionKey, Material>,
-    pub(super) enforcement: Enforcement,
-}
-
-/// Reads the material of all functions of a tenant, or of one.
-pub(super) async fn load(
-    store: &dyn Store,
-    tenant: &Tenant,
+/// Reads the series and the environments of all functions of the tenant, or of one.
+async fn materials(
+    request: &Request<'_>,
     key: Option<&FunctionKey>,
-    window: Window,
-    prices: &PriceTable,
-    now_us: u64,
-) -> Result<Loaded, StoreError> {
+) -> Result<BTreeMap<FunctionKey, Material>, StoreError> {
+    let Request { store, tenant, window, .. } = *request;
     let mut materials: BTreeMap<FunctionKey, Material> = BTreeMap::new();
     for series in store.series(tenant, key, window).await? {
         materials.entry(series.key.function.clone()).or_default().series.push(series);
@@ -114,10 +129,21 @@ pub(super) async fn load(
             material.environments.push(state);
         }
     }
-    for mut change in changes::fold(store.changes(tenant, key).await?) {
+    Ok(materials)
+}
+
+/// Adds the changes of each function, latest first, with the measurements since a change that is being compared.
+async fn add_changes(
+    request: &Request<'_>,
+    key: Option<&FunctionKey>,
+    materials: &mut BTreeMap<FunctionKey, Material>,
+) -> Result<(), StoreError> {
+    let Request { store, tenant, prices, .. } = *request;
+    // The log is folded into changes in the order of their plans.
+    for mut change in changes::fold(store.changes(tenant, key).await?).into_iter().rev() {
         let Some(material) = materials.get_mut(&change.function) else { continue };
         if change.is_being_compared() {
-            let recent = store.recent(tenant, &change.function, COMPARED).await?;
+            let recent = store.recent(tenant, &change.function, MAX_COMPARED_INVOCATIONS).await?;
             let rates = material
                 .latest()
                 .and_then(|latest| prices.rates(&change.function.region, latest.key.architecture).ok());
@@ -126,12 +152,7 @@ pub(super) async fn load(
         }
         material.changes.push(change);
     }
-    let enforcement = if materials.is_empty() {
-        Enforcement::default()
-    } else {
-        enforcement(store, tenant, window, now_us).await?
-    };
-    Ok(Loaded { materials, enforcement })
+    Ok(())
 }
 
 /// How the kernel enforces the quota, inferred from all functions of the tenant, so that one function and the whole fleet
@@ -147,15 +168,15 @@ async fn enforcement(
     for hours in LOOK_BACK_HOURS {
         let from_hour = until_hour.saturating_sub(hours).max(window.from_hour);
         let series = store.series(tenant, None, Window { from_hour, until_hour }).await?;
-        // However many versions a function has, it is one witness at each of its sizes.
-        let mut witnesses: BTreeMap<(&FunctionKey, Megabytes), &Rollup> = BTreeMap::new();
+        // A function counts once at each of its sizes: the version with the most measured invocations.
+        let mut by_size: BTreeMap<(&FunctionKey, Megabytes), &Rollup> = BTreeMap::new();
         for Series { key, rollup } in &series {
-            let witness = witnesses.entry((&key.function, key.memory)).or_insert(rollup);
-            if rollup.warm.invocations > witness.warm.invocations {
-                *witness = rollup;
+            let largest = by_size.entry((&key.function, key.memory)).or_insert(rollup);
+            if rollup.warm.invocations > largest.warm.invocations {
+                *largest = rollup;
             }
         }
-        enforcement = Enforcement::of(witnesses.into_iter().map(|((_, memory), rollup)| (memory, rollup)));
+        enforcement = Enforcement::of(by_size.into_iter().map(|((_, memory), rollup)| (memory, rollup)));
         if enforcement.is_decided() {
             break;
         }
@@ -175,7 +196,7 @@ mod tests {
     use crate::store::NewBatch;
     use crate::store::sqlite::SqliteStore;
 
-    /// What a function of one burst sends that at 256 MB waits for its second refill every time.
+    /// The batch of a function whose CPU burst needs two periods of the quota at 256 MB.
     fn delivery(number: u8, busy_us: u64) -> NewBatch {
         let now = now_us();
         let starved_us = 20_000 - busy_us % 2_900;
@@ -224,26 +245,31 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_kernel_is_told_by_all_functions_and_the_same_for_one_as_for_all() {
+    async fn one_function_and_the_fleet_get_the_enforcement_of_all_functions() {
         let folder = tempfile::tempdir().unwrap();
         let store = SqliteStore::open(folder.path()).unwrap();
         let tenant = Tenant::default();
         let (prices, strategy) = (PriceTable::embedded(), Strategy::default());
+        let request = Request {
+            store: &store,
+            tenant: &tenant,
+            window: Window::ALL,
+            prices: &prices,
+            strategy,
+            now_us: now_us(),
+        };
         let kernel = async || enforcement(&store, &tenant, Window::ALL, now_us()).await.unwrap().likeliest();
         store.append(delivery(1, 3_600)).await.unwrap();
-        assert_eq!(kernel().await, Kernel::TickBased, "one function may have met a neighbour");
+        assert_eq!(kernel().await, Kernel::TickBased, "one function is not enough evidence");
         for number in 2..8 {
             store.append(delivery(number, 3_400 + 150 * u64::from(number))).await.unwrap();
         }
         assert_eq!(kernel().await, Kernel::HighResolution);
-        let fleet = fleet(&store, &tenant, Window::ALL, &prices, strategy, now_us()).await.unwrap();
+        let fleet = fleet(&request).await.unwrap();
         for number in 1..8 {
             let environment = delivery(number, 4_000).header.environment;
             let key = FunctionKey::of(&environment);
-            let one = function(&store, &tenant, &key, Window::ALL, &prices, strategy, now_us())
-                .await
-                .unwrap()
-                .unwrap();
+            let one = function(&request, &key).await.unwrap().unwrap();
             let listed = fleet.functions.iter().find(|report| report.name == environment.function).unwrap();
             assert_eq!(one.advice.full, listed.advice.full);
         }

@@ -5,7 +5,9 @@
 
 use serde::Serialize;
 
-use tailor_sizing::advice::{Advice, AdviceError, Verdict};
+use tailor_sizing::advice::hints::Hint;
+use tailor_sizing::advice::{Advice, AdviceError, Confidence, CurvePoint, Saving, Verdict};
+use tailor_sizing::model::memory_floor::MemoryFloor;
 use tailor_sizing::pricing::money::PicoDollars;
 use tailor_sizing::telemetry::histogram::LogHistogram;
 use tailor_sizing::units::{Architecture, Megabytes};
@@ -20,8 +22,8 @@ pub mod losses;
 pub mod resources;
 
 pub use build::per_million;
-pub use evaluation::{Evaluation, evaluations, hint_code, reasons};
-pub use load::{fleet, function};
+pub use evaluation::{Evaluation, hint_code, reasons};
+pub use load::{Request, evaluations, fleet, function};
 pub use losses::Losses;
 pub use resources::Resources;
 
@@ -51,7 +53,7 @@ pub struct FleetTotal {
     pub cost_pico_usd: PicoDollars,
     /// What the functions whose recommended size is cheaper would have cost less at it.
     pub saving_pico_usd: PicoDollars,
-    /// What those whose recommended size is faster, and dearer, would have cost more at it.
+    /// What those whose recommended size is faster and costs more would have cost more at it.
     pub spending_pico_usd: PicoDollars,
 }
 
@@ -107,7 +109,7 @@ pub struct FunctionReport {
     pub first_at_us: u64,
     /// When the latest invocation began, microseconds since the epoch.
     pub last_at_us: u64,
-    /// Environments heard from.
+    /// Environments that sent a batch.
     pub environments: u64,
     /// Each size it ran with, smallest first.
     pub sizes: Vec<SizeReport>,
@@ -133,8 +135,8 @@ impl FunctionReport {
         FunctionKey { account: self.account.clone(), region: self.region.clone(), name: self.name.clone() }
     }
 
-    /// Its measured wall time in three parts: running, wanting CPU, and waiting, ms. Several threads that run
-    /// at once are busy for longer than the wall time, which counts once here.
+    /// Its measured wall time in three parts: busy, starved and idle, ms. Several threads that run at once are busy
+    /// for longer than the wall time, which counts once here.
     #[must_use]
     pub fn wall_split(&self) -> [u64; 3] {
         let covered_ms = self.measured_ms.saturating_sub(self.idle_ms);
@@ -200,7 +202,7 @@ pub struct SizeReport {
     pub last_at_us: u64,
 }
 
-/// What the extension itself used, over the environments heard from.
+/// What the extension itself used, over the environments that sent a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 pub struct Overheads {
     /// CPU time, microseconds.
@@ -211,7 +213,7 @@ pub struct Overheads {
     pub sent_bytes: u64,
 }
 
-/// A recommendation in brief, and in full where there is one.
+/// A recommendation.
 #[derive(Debug, Clone, Serialize)]
 pub struct AdviceReport {
     /// Recommended size; the size in use when nothing can be recommended.
@@ -221,22 +223,56 @@ pub struct AdviceReport {
     pub cost_change_percent: f64,
     /// Predicted change of mean duration, percent; negative is faster.
     pub duration_change_percent: f64,
-    /// Why: the verdict, then each hint as `code: evidence; action`.
+    /// The reasons of the verdict, then each hint as `code: evidence; action`.
     pub reasons: Vec<String>,
-    /// Everything behind it; `null` when nothing could be computed.
-    pub full: Option<Advice>,
+    /// The evidence and the prediction; `null` when no advice could be computed.
+    pub full: Option<AdviceDetail>,
+}
+
+/// The evidence and the prediction of an advice.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct AdviceDetail {
+    /// Expected saving; zero when no change is recommended.
+    pub saving: Saving,
+    /// The smallest size judged safe from running out of memory.
+    pub floor: MemoryFloor,
+    /// Whether to change, and if not, why not.
+    pub verdict: Verdict,
+    /// Findings from the measurements.
+    pub hints: Vec<Hint>,
+    /// How reliable the advice is.
+    pub confidence: Confidence,
+    /// The expected values at a selection of sizes, in rising order; empty in the report of the fleet.
+    pub curve: Vec<CurvePoint>,
 }
 
 impl AdviceReport {
     pub(crate) fn new(result: Result<Advice, AdviceError>, current: Megabytes) -> Self {
         match result {
-            Ok(advice) => Self {
-                memory: advice.memory,
-                cost_change_percent: round_to_micros(advice.cost_change_percent),
-                duration_change_percent: round_to_micros(advice.duration_change_percent),
-                reasons: reasons(&advice),
-                full: Some(advice),
-            },
+            Ok(advice) => {
+                let reasons = reasons(&advice);
+                // Every field is named, so that a new one cannot be left out.
+                let Advice {
+                    memory,
+                    current: _,
+                    cost_change_percent,
+                    duration_change_percent,
+                    saving,
+                    floor,
+                    verdict,
+                    reasons: _,
+                    hints,
+                    confidence,
+                    curve,
+                } = advice;
+                Self {
+                    memory,
+                    cost_change_percent: round_to_micros(cost_change_percent),
+                    duration_change_percent: round_to_micros(duration_change_percent),
+                    reasons,
+                    full: Some(AdviceDetail { saving, floor, verdict, hints, confidence, curve }),
+                }
+            }
             Err(error) => Self {
                 memory: current,
                 cost_change_percent: 0.0,
@@ -247,13 +283,23 @@ impl AdviceReport {
         }
     }
 
-    /// Whether it says to move.
+    /// The verdict; `None` when no advice could be computed.
+    #[must_use]
+    pub fn verdict(&self) -> Option<Verdict> {
+        self.full.as_ref().map(|full| full.verdict)
+    }
+
+    /// The reasons without the hints.
+    #[must_use]
+    pub fn verdict_reasons(&self) -> &[String] {
+        let hints = self.full.as_ref().map_or(0, |full| full.hints.len());
+        &self.reasons[..self.reasons.len().saturating_sub(hints)]
+    }
+
+    /// Whether a change is recommended.
     #[must_use]
     pub fn is_change(&self) -> bool {
-        matches!(
-            self.full.as_ref().map(|advice| advice.verdict),
-            Some(Verdict::Change | Verdict::RaiseForMemory)
-        )
+        matches!(self.verdict(), Some(Verdict::Change | Verdict::RaiseForMemory))
     }
 }
 

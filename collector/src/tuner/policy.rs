@@ -5,7 +5,7 @@ use tailor_sizing::units::Megabytes;
 
 use super::Settings;
 use super::aws::{Configuration, Update};
-use crate::changes::comparison::Figures;
+use crate::changes::comparison::Measurements;
 use crate::changes::{Change, Intent, State};
 use crate::report::{self, Evaluation};
 
@@ -88,13 +88,13 @@ pub enum Refusal {
     Updating,
 }
 
-/// Decides on one function. `before` has the figures at its current size, `history` its changes.
+/// Decides on one function. `before` has the measurements at its current size, `history` its changes.
 ///
 /// # Errors
 /// [`Refusal`]: why the function is not changed.
 pub fn evaluate(
     evaluation: &Evaluation,
-    before: Figures,
+    before: Measurements,
     configuration: &Configuration,
     history: &[Change],
     settings: &Settings,
@@ -203,7 +203,7 @@ pub enum Assessment {
 
 /// Compares the measurements after a change with the prediction.
 #[must_use]
-pub fn assess(change: &Change, after: &Figures, settings: &Settings) -> Assessment {
+pub fn assess(change: &Change, after: &Measurements, settings: &Settings) -> Assessment {
     let before = &change.intent.before;
     if after.out_of_memory > 0 {
         return Assessment::RollBack(format!("{} invocations ran out of memory", after.out_of_memory));

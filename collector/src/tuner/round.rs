@@ -15,14 +15,11 @@ use tailor_sizing::units::{Architecture, Megabytes};
 use super::Tuner;
 use super::aws::{Configuration, LambdaError, Update};
 use super::policy::{self, Assessment, Refusal};
-use crate::changes::comparison::{self, Figures};
-use crate::changes::{self, Change, Intent, Note, State};
+use crate::changes::comparison::{self, MAX_COMPARED_INVOCATIONS, Measurements};
+use crate::changes::{self, Change, Intent, State, StepDetail};
 use crate::query::last_hours;
 use crate::report::{self, Evaluation};
 use crate::store::{ChangeEvent, FunctionKey, StoreError, Window};
-
-/// Maximum number of single invocations in a comparison.
-const MAX_COMPARED_INVOCATIONS: usize = 2_000;
 
 /// How long a round waits for an update to finish. After that, the next round continues.
 const UPDATE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -70,9 +67,15 @@ async fn evaluate(
     key: Option<&FunctionKey>,
     window: Window,
 ) -> Result<Vec<Evaluation>, StoreError> {
-    let (store, settings) = (tuner.store.as_ref(), &tuner.settings);
-    let now_us = tuner.clock.now_us();
-    report::evaluations(store, &settings.tenant, key, window, &tuner.prices, settings.strategy, now_us).await
+    let request = report::Request {
+        store: tuner.store.as_ref(),
+        tenant: &tuner.settings.tenant,
+        window,
+        prices: &tuner.prices,
+        strategy: tuner.settings.strategy,
+        now_us: tuner.clock.now_us(),
+    };
+    report::evaluations(&request, key).await
 }
 
 fn is_change(evaluation: &Evaluation) -> bool {
@@ -100,7 +103,7 @@ enum TunerError {
 async fn start_change(tuner: &Tuner, evaluation: &Evaluation, history: &[Change]) -> Result<(), TunerError> {
     let key = evaluation.key.clone();
     let configuration = tuner.lambda.configuration(&key).await?;
-    let before = measured_figures(tuner, &key, evaluation.memory, 0, evaluation.architecture).await?;
+    let before = measurements(tuner, &key, evaluation.memory, 0, evaluation.architecture).await?;
     let intent =
         policy::evaluate(evaluation, before, &configuration, history, &tuner.settings, tuner.clock.now_us())?;
     let mut change = log_intent(tuner, key, history.len(), &intent).await?;
@@ -155,7 +158,8 @@ async fn write_memory(
 async fn resume(tuner: &Tuner, change: &mut Change) -> Result<(), TunerError> {
     let configuration = match tuner.lambda.configuration(&change.function).await {
         Err(LambdaError::NoFunction(_)) => {
-            return log(tuner, change, State::ExternalChange, Note::new("the function was deleted")).await;
+            return log(tuner, change, State::ExternalChange, StepDetail::new("the function was deleted"))
+                .await;
         }
         other => other?,
     };
@@ -164,36 +168,35 @@ async fn resume(tuner: &Tuner, change: &mut Change) -> Result<(), TunerError> {
     }
     if configuration.memory != change.to {
         let reason = format!("its size is {} now", configuration.memory);
-        return log(tuner, change, State::ExternalChange, Note::new(reason)).await;
+        return log(tuner, change, State::ExternalChange, StepDetail::new(reason)).await;
     }
     if configuration.code_sha256 != change.intent.code_sha256 {
         let reason = "new code was deployed, so the measurements cannot be compared";
-        return log(tuner, change, State::ExternalChange, Note::new(reason)).await;
+        return log(tuner, change, State::ExternalChange, StepDetail::new(reason)).await;
     }
     let window = last_hours(tuner.clock.now_us(), tuner.settings.hours);
     let settings = &tuner.settings;
     let evaluation = evaluate(tuner, Some(&change.function), window).await?.pop();
     let Some(evaluation) = evaluation else { return Ok(()) };
     let since_us = change.applied_at_us.unwrap_or(change.planned_at_us);
-    let after =
-        measured_figures(tuner, &change.function, change.to, since_us, evaluation.architecture).await?;
+    let after = measurements(tuner, &change.function, change.to, since_us, evaluation.architecture).await?;
     change.compare(after);
     match policy::assess(change, &after, settings) {
         Assessment::Wait => Ok(()),
         Assessment::Keep(reason) => {
-            let note = Note { after: Some(after), ..Note::new(reason) };
-            log(tuner, change, State::Settled, note).await
+            let detail = StepDetail { after: Some(after), ..StepDetail::new(reason) };
+            log(tuner, change, State::Settled, detail).await
         }
         Assessment::RollBack(reason) => {
             // Without the tag nothing is written, not even a rollback.
             if let Err(refusal) = policy::is_tagged(&configuration) {
                 let reason =
                     format!("{reason}; not rolled back, because {refusal}; the size stays {}", change.to);
-                return log(tuner, change, State::ExternalChange, Note::new(reason)).await;
+                return log(tuner, change, State::ExternalChange, StepDetail::new(reason)).await;
             }
             tracing::warn!(function = change.function.name, reason, "rolling the change back");
-            let note = Note { after: Some(after), ..Note::new(reason) };
-            log(tuner, change, State::RollingBack, note).await?;
+            let detail = StepDetail { after: Some(after), ..StepDetail::new(reason) };
+            log(tuner, change, State::RollingBack, detail).await?;
             write_memory(tuner, change, change.from, &configuration.revision_id).await
         }
     }
@@ -214,7 +217,7 @@ async fn resolve_write(
             (Update::InProgress, _) => Ok(()),
             (Update::Failed, false) => {
                 let reason = format!("Lambda could not update the function to {target}");
-                log(tuner, change, State::ExternalChange, Note::new(reason)).await
+                log(tuner, change, State::ExternalChange, StepDetail::new(reason)).await
             }
             (_, is_rollback) => {
                 let state = if is_rollback { State::RolledBack } else { State::Applied };
@@ -222,24 +225,24 @@ async fn resolve_write(
                 // The reason for the rollback stays.
                 let reason =
                     if is_rollback { change.reason.clone() } else { format!("the function has {target}") };
-                log(tuner, change, state, Note { revision_id, after: change.after, reason }).await
+                log(tuner, change, state, StepDetail { revision_id, after: change.after, reason }).await
             }
         };
     }
     if configuration.memory != previous {
         let reason = format!("its size is {} now, set by someone else", configuration.memory);
-        return log(tuner, change, State::ExternalChange, Note::new(reason)).await;
+        return log(tuner, change, State::ExternalChange, StepDetail::new(reason)).await;
     }
     if !is_rollback {
         let reason =
             if error_text.is_empty() { "the write did not reach Lambda".to_owned() } else { error_text };
-        return log(tuner, change, State::Abandoned, Note::new(reason)).await;
+        return log(tuner, change, State::Abandoned, StepDetail::new(reason)).await;
     }
     // A rollback is tried again in each round, as long as the tag permits it.
     if let Err(refusal) = policy::is_tagged(configuration) {
         let reason =
             format!("{}; not rolled back, because {refusal}; the size stays {}", change.reason, change.to);
-        return log(tuner, change, State::ExternalChange, Note::new(reason)).await;
+        return log(tuner, change, State::ExternalChange, StepDetail::new(reason)).await;
     }
     if configuration.update == Update::InProgress || write_error.is_some() {
         return write_error.map_or(Ok(()), |write_error| Err(write_error.clone().into()));
@@ -248,30 +251,30 @@ async fn resolve_write(
     Ok(())
 }
 
-impl Note {
+impl StepDetail {
     fn new(reason: impl Into<String>) -> Self {
         Self { reason: reason.into(), ..Self::default() }
     }
 }
 
 /// Appends the next step of a change.
-async fn log(tuner: &Tuner, change: &mut Change, state: State, note: Note) -> Result<(), TunerError> {
+async fn log(tuner: &Tuner, change: &mut Change, state: State, detail: StepDetail) -> Result<(), TunerError> {
     let event = ChangeEvent {
         function: change.function.clone(),
         change_id: change.id.clone(),
         step: change.next_step,
         at_us: tuner.clock.now_us(),
         kind: state.code().to_owned(),
-        detail: json(&note)?,
+        detail: json(&detail)?,
     };
     tuner.store.log_change(&tuner.settings.tenant, &event).await?;
     tracing::info!(
         function = change.function.name,
         state = state.code(),
-        reason = note.reason,
+        reason = detail.reason,
         "change has a new state"
     );
-    change.apply_step(state, note, event.at_us);
+    change.apply_step(state, detail, event.at_us);
     Ok(())
 }
 
@@ -279,13 +282,13 @@ fn json(value: &impl Serialize) -> Result<serde_json::Value, StoreError> {
     serde_json::to_value(value).map_err(|error| StoreError::Damaged(format!("cannot log a change: {error}")))
 }
 
-async fn measured_figures(
+async fn measurements(
     tuner: &Tuner,
     function: &FunctionKey,
     memory: Megabytes,
     since_us: u64,
     architecture: Architecture,
-) -> Result<Figures, StoreError> {
+) -> Result<Measurements, StoreError> {
     let recent = tuner.store.recent(&tuner.settings.tenant, function, MAX_COMPARED_INVOCATIONS).await?;
     let rates = tuner.prices.rates(&function.region, architecture).ok();
     Ok(comparison::since(&recent, memory, since_us, rates.as_ref()))

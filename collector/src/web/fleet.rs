@@ -124,7 +124,7 @@ fn row(index: usize, function: &FunctionReport, query: &Query) -> Markup {
 
 fn advice(function: &FunctionReport) -> Markup {
     let advice = &function.advice;
-    match advice.full.as_ref().map(|advice| advice.verdict) {
+    match advice.verdict() {
         Some(Verdict::Change | Verdict::RaiseForMemory) => html! {
             span.badge.move { "→ " (unbroken(&advice.memory.to_string())) }
             span.sub {

@@ -2,7 +2,7 @@
 
 use maud::{Markup, html};
 
-use tailor_sizing::advice::{Advice, ConfidenceLevel, Verdict};
+use tailor_sizing::advice::{ConfidenceLevel, Verdict};
 use tailor_sizing::pricing::money::PicoDollars;
 use tailor_sizing::units::Megabytes;
 
@@ -14,7 +14,7 @@ use super::tables::{changes, invocations, sizes};
 use crate::api::InvocationReport;
 use crate::query::Query;
 use crate::render::units::{change, count, duration, duration_of, instant, share, tick};
-use crate::report::{FunctionReport, hint_code};
+use crate::report::{AdviceDetail, FunctionReport, hint_code};
 
 pub(super) fn render(report: &FunctionReport, recent: &[InvocationReport], query: &Query) -> Markup {
     let body = html! {
@@ -82,7 +82,7 @@ fn verdict(report: &FunctionReport) -> Markup {
             }
             div { div.name { "Confidence" } div.value { (confidence(full.confidence.level)) } }
             p.why {
-                @for reason in &full.reasons { (reason) ". " }
+                @for reason in advice.verdict_reasons() { (reason) ". " }
                 @for change in report.changes.iter().filter(|change| change.state.is_open()) {
                     "A change to " (change.to) " is under way: " (change.reason) "."
                 }
@@ -123,7 +123,7 @@ fn tiles(report: &FunctionReport) -> Markup {
     }
 }
 
-fn curves(report: &FunctionReport, advice: &Advice) -> Markup {
+fn curves(report: &FunctionReport, advice: &AdviceDetail) -> Markup {
     let dollars = |amount: PicoDollars| amount.to_dollars();
     let duration_curve = Curve {
         id: "duration-curve",
@@ -186,7 +186,7 @@ fn curves(report: &FunctionReport, advice: &Advice) -> Markup {
 
 fn describe(
     report: &FunctionReport,
-    advice: &Advice,
+    advice: &AdviceDetail,
     what: &str,
     value: fn(&tailor_sizing::advice::CurvePoint) -> String,
 ) -> String {
@@ -201,7 +201,7 @@ fn describe(
     format!("{what}: {}.", said.join("; "))
 }
 
-fn marks(report: &FunctionReport, advice: &Advice) -> Vec<Mark> {
+fn marks(report: &FunctionReport, advice: &AdviceDetail) -> Vec<Mark> {
     let mut marks = vec![Mark { memory: report.memory, name: "now", class: "now" }];
     if report.advice.is_change() {
         marks.push(Mark { memory: report.advice.memory, name: "recommended", class: "to" });
@@ -254,7 +254,7 @@ fn memory(report: &FunctionReport) -> Markup {
     }
 }
 
-fn hints(advice: &Advice) -> Markup {
+fn hints(advice: &AdviceDetail) -> Markup {
     html! {
         @if !advice.hints.is_empty() {
             section.card {

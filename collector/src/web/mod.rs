@@ -38,11 +38,8 @@ pub async fn fleet(
     query: Result<Query, ApiError>,
 ) -> Result<Response, Page> {
     let query = query?;
-    let (strategy, now_us) = (query.strategy().map_err(ApiError::from)?, app.clock.now_us());
-    let fleet =
-        report::fleet(app.store.as_ref(), &tenant, query.window(now_us), &app.prices, strategy, now_us)
-            .await
-            .map_err(ApiError::from)?;
+    let request = app.report_request(&tenant, &query)?;
+    let fleet = report::fleet(&request).await.map_err(ApiError::from)?;
     Ok(page(StatusCode::OK, &fleet::render(&fleet, &query)))
 }
 
