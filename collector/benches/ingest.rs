@@ -45,7 +45,12 @@ fn measure(size: u64) {
     let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
     let address = listener.local_addr().unwrap();
     let app = Arc::new(App::new(Arc::clone(&store) as Arc<dyn Store>, keys, false));
-    runtime.spawn(http::run(listener, tailor_collector::routes::router(app), std::future::pending()));
+    runtime.spawn(http::run(
+        listener,
+        tailor_collector::routes::router(Arc::clone(&app)),
+        app,
+        std::future::pending(),
+    ));
 
     let start = Instant::now();
     let senders: Vec<_> =

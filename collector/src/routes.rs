@@ -4,34 +4,40 @@ use std::sync::Arc;
 
 use ::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::Router;
+use axum::middleware::{from_fn_with_state, map_response};
 use axum::response::IntoResponse;
 use axum::routing::{get, post};
 
 use agent_proto::BATCHES_PATH;
 
-use crate::http::{App, error, metrics};
+use crate::http::{App, body, error, metrics};
 use crate::{api, ingest, web};
 
 /// All routes, with `app` as their state.
 pub fn router(app: Arc<App>) -> Router {
-    Router::new()
-        .route(BATCHES_PATH, post(ingest::post_batch))
+    let reports = Router::new()
         .route("/v1/functions", get(api::functions))
         .route("/v1/functions/{name}", get(api::function))
         .route("/v1/functions/{name}/invocations", get(api::invocations))
         .route("/v1/changes", get(api::changes))
+        .route("/", get(web::fleet))
+        .route("/functions/{name}", get(web::function))
+        .route_layer(from_fn_with_state(Arc::clone(&app), body::wait_for_report_turn));
+    Router::new()
+        .merge(reports)
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(api::ready))
         .route("/metrics", get(metrics::serve))
-        .route("/", get(web::fleet))
-        .route("/functions/{name}", get(web::function))
         .route("/login", get(web::login).post(web::log_in))
         .route(web::STYLE_PATH, get(web::style))
         .fallback(|| async { error::ApiError::not_found("page not found") })
+        .layer(from_fn_with_state(Arc::clone(&app), body::receive_form))
+        // Receives its body itself, after it has authenticated the sender.
+        .route(BATCHES_PATH, post(ingest::post_batch))
         .method_not_allowed_fallback(|| async {
             error::ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method", "method not allowed")
         })
-        .layer(axum::middleware::map_response(add_security_headers))
+        .layer(map_response(add_security_headers))
         .with_state(app)
 }
 

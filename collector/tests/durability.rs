@@ -5,65 +5,14 @@
 mod common;
 
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use common::fleet::{KINDS, batch};
+use common::process::CollectorProcess;
 use tailor_collector::clock::now_us;
-
-/// The real binary over a data folder; killed when dropped.
-struct CollectorProcess {
-    child: Child,
-    address: String,
-}
-
-impl CollectorProcess {
-    fn start(folder: &Path) -> Self {
-        let address_file = folder.join("address");
-        let _ = std::fs::remove_file(&address_file);
-        let child = Command::new(env!("CARGO_BIN_EXE_tailor"))
-            .args(["serve", "--listen", "127.0.0.1:0", "--local-reads", "--data"])
-            .arg(folder)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let mut collector = Self { child, address: String::new() };
-        let deadline = Instant::now() + Duration::from_secs(20);
-        loop {
-            if let Some(status) = collector.child.try_wait().unwrap() {
-                panic!("the collector ended at once: {status}");
-            }
-            let address = std::fs::read_to_string(&address_file).unwrap_or_default();
-            address.trim().clone_into(&mut collector.address);
-            if !address.is_empty() && ureq::get(format!("{}/readyz", collector.address)).call().is_ok() {
-                return collector;
-            }
-            assert!(Instant::now() < deadline, "the collector did not become ready");
-            std::thread::sleep(Duration::from_millis(5));
-        }
-    }
-
-    fn kill(&mut self) {
-        // On Unix this is SIGKILL: the process runs no more code.
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-
-    fn total(&self) -> serde_json::Value {
-        let mut response = ureq::get(format!("{}/v1/functions", self.address)).call().unwrap();
-        response.body_mut().read_json::<serde_json::Value>().unwrap()["total"].clone()
-    }
-}
-
-impl Drop for CollectorProcess {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
 
 /// Posts once; `None` when there was no response.
 fn post(address: &str, key: &str, body: &[u8]) -> Option<u16> {

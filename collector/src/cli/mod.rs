@@ -67,7 +67,20 @@ struct ServeArgs {
     #[arg(long, value_name = "FILE")]
     prices: Option<PathBuf>,
     #[command(flatten)]
+    connections: ConnectionArgs,
+    #[command(flatten)]
     tuner: TunerArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Connections")]
+struct ConnectionArgs {
+    /// Maximum number of open connections. At the limit, the longest idle ones are closed.
+    #[arg(long, env = "TAILOR_MAX_CONNECTIONS", default_value_t = 8_192, value_parser = clap::value_parser!(u32).range(16..=1_000_000))]
+    max_connections: u32,
+    /// Maximum number of open connections of one client address; half of `--max-connections` when absent.
+    #[arg(long, env = "TAILOR_MAX_CONNECTIONS_PER_ADDRESS", value_parser = clap::value_parser!(u32).range(1..))]
+    max_connections_per_address: Option<u32>,
 }
 
 #[derive(Debug, Args)]

@@ -14,7 +14,8 @@ use tokio::sync::watch;
 
 use tailor_sizing::units::Megabytes;
 
-use super::{ServeArgs, TunerArgs, TunerMode};
+use super::{ConnectionArgs, ServeArgs, TunerArgs, TunerMode};
+use crate::http::connections::{ConnectionLimits, Connections};
 use crate::http::{self, App};
 use crate::keys::{self, KeyRing};
 use crate::store::Tenant;
@@ -67,7 +68,9 @@ async fn serve_until_stopped(args: ServeArgs) -> anyhow::Result<ExitCode> {
     // For `tailor summary` to point at. Stale after a crash, which it can tell by the lock.
     fs::write(folder.join(ADDRESS_FILE), format!("http://{address}\n"))
         .with_context(|| format!("cannot write to {}", folder.display()))?;
-    let app = Arc::new(App { prices, ..App::new(Arc::new(store), keys, args.local_reads) });
+    let connections = Arc::new(Connections::new(connection_limits(&args.connections).fitted_to_process()));
+    let app = App::new(Arc::new(store), keys, args.local_reads);
+    let app = Arc::new(App { prices, connections, ..app });
     tracing::info!("listening on http://{address}, data in {}", folder.display());
     if let Some(file) = &args.prices {
         tracing::info!("prices of {} from {}", app.prices.compiled(), file.display());
@@ -90,11 +93,18 @@ async fn serve_until_stopped(args: ServeArgs) -> anyhow::Result<ExitCode> {
         // Nobody listens any more only when everything has ended already.
         let _ = stop.send(true);
     });
-    http::run(listener, routes::router(app), until(stopped)).await;
+    http::run(listener, routes::router(Arc::clone(&app)), app, until(stopped)).await;
     if let Some(tuner) = tuner {
         tuner.await.context("the tuner failed")?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn connection_limits(args: &ConnectionArgs) -> ConnectionLimits {
+    let size = |number: u32| usize::try_from(number).unwrap_or(usize::MAX);
+    let limits = ConnectionLimits::of(size(args.max_connections));
+    let max_per_address = args.max_connections_per_address.map_or(limits.max_per_address, size);
+    ConnectionLimits { max_per_address, ..limits }
 }
 
 async fn until(mut stopped: watch::Receiver<bool>) {

@@ -1,4 +1,7 @@
-//! Limits the memory of all batches that are being processed.
+//! Limits the memory of requests and responses.
+//!
+//! There is a budget for bodies while they arrive, one for batches that are being processed, and one for responses while
+//! they are sent. A client that sends or reads slowly uses only the first or the last.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,43 +10,102 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::error::ApiError;
 
+/// Total memory of the bodies that are being received, KiB.
+const RECEIVING_KIB: usize = 48 << 10;
+
 /// Total memory of the batches that are being processed, KiB.
-const MEMORY_BUDGET_KIB: usize = 128 << 10;
+const PROCESSING_KIB: usize = 96 << 10;
 
-/// Memory for one KiB of a batch: the body as received, decompressed, and decoded, which takes several times
-/// its encoded size.
-const KIB_PER_BODY_KIB: usize = 6;
+/// Total memory of the responses that are being sent, KiB. A larger response takes all of it.
+const SENDING_KIB: usize = 64 << 10;
 
-/// How long a request waits for memory before it is refused with 429.
+/// Memory for one KiB of a batch while it is processed: decompressed, and decoded, which takes several times its
+/// encoded size.
+const KIB_PER_BATCH_KIB: usize = 6;
+
+/// Reports that are computed at the same time. Each needs memory and CPU in proportion to what it shows.
+const REPORTS: usize = 8;
+
+/// How long a request waits for memory before it is refused.
 const BUDGET_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Limits the memory of all batches that are being processed.
-#[derive(Clone)]
+/// How long a request waits for its turn to compute a report.
+const REPORT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Limits the memory of requests and responses.
 pub struct MemoryBudget {
-    available_kib: Arc<Semaphore>,
+    receiving: Arc<Semaphore>,
+    processing: Arc<Semaphore>,
+    sending: Arc<Semaphore>,
+    reports: Arc<Semaphore>,
 }
 
 impl Default for MemoryBudget {
     fn default() -> Self {
-        Self { available_kib: Arc::new(Semaphore::new(MEMORY_BUDGET_KIB)) }
+        Self {
+            receiving: Arc::new(Semaphore::new(RECEIVING_KIB)),
+            processing: Arc::new(Semaphore::new(PROCESSING_KIB)),
+            sending: Arc::new(Semaphore::new(SENDING_KIB)),
+            reports: Arc::new(Semaphore::new(REPORTS)),
+        }
     }
 }
 
 impl MemoryBudget {
-    /// Reserves memory for a body of this size.
+    /// Reserves memory for this many bytes of a body that is being received.
     ///
     /// # Errors
     /// 429 when no memory becomes free in time, 503 when the collector stops.
-    pub(crate) async fn reserve(&self, body_bytes: usize) -> Result<OwnedSemaphorePermit, ApiError> {
-        let kib = u32::try_from(reserved_kib(body_bytes)).unwrap_or(u32::MAX);
-        tokio::time::timeout(BUDGET_TIMEOUT, Arc::clone(&self.available_kib).acquire_many_owned(kib))
-            .await
-            .map_err(|_| ApiError::busy("the collector is overloaded: send again later"))?
-            .map_err(|_| ApiError::unavailable("stopping", "the collector is stopping: send again"))
+    pub(crate) async fn receive(&self, bytes: usize) -> Result<OwnedSemaphorePermit, ApiError> {
+        acquire(&self.receiving, kib(bytes), BUDGET_TIMEOUT).await
+    }
+
+    /// Reserves memory for a batch of this size, decompressed, while it is processed.
+    ///
+    /// # Errors
+    /// 429 when no memory becomes free in time, 503 when the collector stops.
+    pub(crate) async fn process(&self, bytes: usize) -> Result<OwnedSemaphorePermit, ApiError> {
+        acquire(&self.processing, processing_kib(bytes), BUDGET_TIMEOUT).await
+    }
+
+    /// Reserves memory for a response of this size while it is sent.
+    ///
+    /// # Errors
+    /// 429 when no memory becomes free within `timeout`, 503 when the collector stops.
+    pub(super) async fn send(
+        &self,
+        bytes: usize,
+        timeout: Duration,
+    ) -> Result<OwnedSemaphorePermit, ApiError> {
+        acquire(&self.sending, kib(bytes).min(SENDING_KIB), timeout).await
+    }
+
+    /// Waits for the turn to compute a report.
+    ///
+    /// # Errors
+    /// 429 when it is not reached in time, 503 when the collector stops.
+    pub(super) async fn report(&self) -> Result<OwnedSemaphorePermit, ApiError> {
+        acquire(&self.reports, 1, REPORT_TIMEOUT).await
     }
 }
 
-/// The memory that a body of this size needs while it is processed, KiB.
-pub(crate) const fn reserved_kib(body_bytes: usize) -> usize {
-    (body_bytes / 1024 + 1) * KIB_PER_BODY_KIB
+async fn acquire(
+    semaphore: &Arc<Semaphore>,
+    permits: usize,
+    timeout: Duration,
+) -> Result<OwnedSemaphorePermit, ApiError> {
+    let permits = u32::try_from(permits).unwrap_or(u32::MAX);
+    tokio::time::timeout(timeout, Arc::clone(semaphore).acquire_many_owned(permits))
+        .await
+        .map_err(|_| ApiError::busy("the collector is overloaded: send again later"))?
+        .map_err(|_| ApiError::unavailable("stopping", "the collector is stopping: send again"))
+}
+
+const fn kib(bytes: usize) -> usize {
+    bytes / 1024 + 1
+}
+
+/// The memory that a batch of this size needs while it is processed, KiB.
+pub(crate) const fn processing_kib(bytes: usize) -> usize {
+    kib(bytes) * KIB_PER_BATCH_KIB
 }

@@ -1,14 +1,14 @@
 //! `POST /v1/batches`: a 200 means that the batch is on disk.
 //!
 //! The order of the steps keeps the cost of unauthenticated clients low: check the key, check the headers,
-//! reserve memory, read the body with a size limit and a timeout, decode, summarize, store. A batch may be sent
+//! read the body with a size limit, a timeout and memory from a budget, reserve memory to
+//! process it, decode, summarize, store. A batch may be sent
 //! again without effect on the totals. Clients may retry only after 429, 502, 503 and 504.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
@@ -20,17 +20,18 @@ use agent_proto::limits::MAX_BATCH_BYTES;
 use tailor_sizing::telemetry::rollup::Rollup;
 
 use crate::http::App;
+use crate::http::body::{BodyLimit, declared_size, receive};
 use crate::http::error::ApiError;
-use crate::http::memory_budget::reserved_kib;
+use crate::http::memory_budget::processing_kib;
 use crate::store::{HOUR_US, NewBatch, Receipt, StoreError, Tenant};
 
 mod body;
 
 use body::Encoding;
 
-/// Timeout for the body of a request. An environment that is frozen while it sends loses its connection, and
+/// Limits of the body of a request. An environment that is frozen while it sends loses its connection, and
 /// sends again after the thaw.
-const BODY_TIMEOUT: Duration = Duration::from_secs(15);
+const BODY_LIMIT: BodyLimit = BodyLimit { bytes: MAX_BATCH_BYTES, timeout: Duration::from_secs(15) };
 
 /// Maximum number of hours in one batch, because each hour is a row. Environments live for a shorter time, so more
 /// hours mean a wrong clock.
@@ -56,20 +57,22 @@ pub async fn post_batch(State(app): State<Arc<App>>, request: Request) -> Respon
 }
 
 async fn accept(app: &App, request: Request) -> Result<(u64, Receipt, u64), ApiError> {
-    let (parts, body) = request.into_parts();
-    let tenant = app.authenticate_bearer(&parts.headers)?;
-    let encoding = check_headers(&parts.headers)?;
-    let content_length = content_length(&parts.headers)?;
-    // A plain body is not larger than its `Content-Length`. A compressed body may grow to the limit.
+    let tenant = app.authenticate_bearer(request.headers())?;
+    let encoding = check_headers(request.headers())?;
+    if declared_size(request.headers())?.is_some_and(|declared| declared > MAX_BATCH_BYTES) {
+        return Err(ApiError::too_large());
+    }
+    let received = receive(app, request, BODY_LIMIT).await?;
+    // A plain body has its final size. A compressed body may grow to the limit.
     let expected = match encoding {
-        Encoding::Identity => content_length.unwrap_or(MAX_BATCH_BYTES),
+        Encoding::Identity => received.bytes.len(),
         Encoding::Gzip | Encoding::Zstd => MAX_BATCH_BYTES,
     };
-    let mut permit = app.batch_memory.reserve(expected).await?;
-    let bytes = read_body(body).await?;
-    let bytes = body::decompress(encoding, bytes)?;
+    let mut permit = app.memory.process(expected).await?;
+    let bytes = body::decompress(encoding, received.bytes.clone())?;
+    drop(received);
     // Most batches are much smaller than the limit: release the rest of the reserved memory.
-    drop(permit.split(permit.num_permits().saturating_sub(reserved_kib(bytes.len()))));
+    drop(permit.split(permit.num_permits().saturating_sub(processing_kib(bytes.len()))));
     let batch = Batch::decode(&bytes)?;
     let new_batch = summarize(tenant, batch, bytes, app.clock.now_us())?;
     let (sequence, invocations) = (new_batch.header.sequence, new_batch.invocations);
@@ -91,32 +94,6 @@ fn check_headers(headers: &HeaderMap) -> Result<Encoding, ApiError> {
         return Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "content_type", message));
     }
     Encoding::of(headers.get(header::CONTENT_ENCODING))
-}
-
-fn content_length(headers: &HeaderMap) -> Result<Option<usize>, ApiError> {
-    let Some(length) = headers.get(header::CONTENT_LENGTH) else { return Ok(None) };
-    match length.to_str().ok().and_then(|text| text.parse().ok()) {
-        Some(length) if length <= MAX_BATCH_BYTES => Ok(Some(length)),
-        _ => Err(ApiError::too_large()),
-    }
-}
-
-async fn read_body(body: Body) -> Result<Bytes, ApiError> {
-    let reading = axum::body::to_bytes(body, MAX_BATCH_BYTES);
-    let timeout_error =
-        || ApiError::unavailable("body_timeout", "the body did not arrive in time: send again");
-    let read = tokio::time::timeout(BODY_TIMEOUT, reading).await.map_err(|_| timeout_error())?;
-    read.map_err(|error| {
-        let mut source: Option<&dyn std::error::Error> = Some(&error);
-        while let Some(cause) = source {
-            if cause.is::<http_body_util::LengthLimitError>() {
-                return ApiError::too_large();
-            }
-            source = cause.source();
-        }
-        // The connection is closed, so usually no client receives this response.
-        ApiError::unavailable("body_cut", "the body ended early: send again")
-    })
 }
 
 /// Computes everything that is stored of a batch, outside the writer thread.

@@ -18,6 +18,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 
 pub(crate) mod fleet;
+pub(crate) mod process;
 
 pub(crate) const KEY: &str = "test-key-0123456789abcdef";
 pub(crate) const OTHER_KEY: &str = "other-key-0123456789abcdef";
@@ -55,19 +56,26 @@ impl Collector {
     }
 
     pub(crate) fn start_with(local_reads: bool) -> Self {
+        Self::start_configured(|app| app.local_reads = local_reads)
+    }
+
+    /// Starts it with changed state.
+    pub(crate) fn start_configured(configure: impl FnOnce(&mut App)) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut keys = KeyRing::default();
         keys.add(KEY, Tenant::default());
         keys.add(OTHER_KEY, Tenant("other".to_owned()));
         let store = Arc::new(SqliteStore::open(folder.path()).unwrap());
-        let app = Arc::new(App::new(store, keys, local_reads));
+        let mut app = App::new(store, keys, false);
+        configure(&mut app);
+        let app = Arc::new(app);
         let runtime = Runtime::new().unwrap();
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel();
         let served = Arc::clone(&app);
         runtime.spawn(async move {
-            http::run(listener, tailor_collector::routes::router(served), async {
+            http::run(listener, tailor_collector::routes::router(Arc::clone(&served)), served, async {
                 let _ = stopped.await;
             })
             .await;

@@ -1,0 +1,141 @@
+//! Receives the bodies of requests: with a size limit, a timeout, and memory that is reserved as the bytes arrive.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::middleware::Next;
+use axum::response::Response;
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, StatusCode, header};
+use http_body::Body as _;
+use http_body_util::BodyExt;
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::App;
+use super::connections::Connection;
+use super::error::ApiError;
+use super::server::REQUEST_TIMEOUT;
+
+/// Maximum size of a body on every route but the one of batches, bytes. Only the sign-in form has a body.
+const MAX_FORM_BYTES: usize = 4 << 10;
+
+/// How long such a body may take.
+const FORM_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A received body and the memory reserved for it.
+pub(crate) struct Received {
+    pub(crate) bytes: Bytes,
+    _memory: OwnedSemaphorePermit,
+}
+
+/// How much may be received, and for how long.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct BodyLimit {
+    /// Maximum size, bytes.
+    pub(crate) bytes: usize,
+    /// Maximum time.
+    pub(crate) timeout: Duration,
+}
+
+/// Receives the body of a request.
+///
+/// # Errors
+/// 413 when the body or its declared size exceeds the limit, 429 when there is no memory for it, 503 when it does not
+/// arrive in time or ends early.
+pub(crate) async fn receive(app: &App, request: Request, limit: BodyLimit) -> Result<Received, ApiError> {
+    let declared = declared_size(request.headers())?;
+    if declared.is_some_and(|declared| declared > limit.bytes) {
+        return Err(too_large(limit));
+    }
+    let connection = request.extensions().get::<Arc<Connection>>().cloned();
+    if let Some(connection) = &connection {
+        // The deadline below comes first. This one is for a connection that does not end after it.
+        connection.receiving_body(limit.timeout + Duration::from_secs(5));
+    }
+    let received = tokio::time::timeout(limit.timeout, collect(app, request.into_body(), limit)).await;
+    if let Some(connection) = &connection {
+        connection.working(REQUEST_TIMEOUT);
+    }
+    received
+        .map_err(|_| ApiError::unavailable("body_timeout", "the body did not arrive in time: send again"))?
+}
+
+async fn collect(app: &App, mut body: Body, limit: BodyLimit) -> Result<Received, ApiError> {
+    let mut memory = app.memory.receive(0).await?;
+    // Usually a body is one frame, which is not copied.
+    let mut first = Bytes::new();
+    let mut rest = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        // The connection is closed, so usually no client receives this response.
+        let frame =
+            frame.map_err(|_| ApiError::unavailable("body_cut", "the body ended early: send again"))?;
+        let Ok(data) = frame.into_data() else { continue };
+        let size = first.len() + rest.len() + data.len();
+        if size > limit.bytes {
+            return Err(too_large(limit));
+        }
+        memory.merge(app.memory.receive(data.len()).await?);
+        if size == data.len() {
+            first = data;
+        } else {
+            if rest.is_empty() {
+                rest.extend_from_slice(&std::mem::take(&mut first));
+            }
+            rest.extend_from_slice(&data);
+        }
+    }
+    let bytes = if rest.is_empty() { first } else { rest.freeze() };
+    Ok(Received { bytes, _memory: memory })
+}
+
+/// The size that a request declares for its body.
+///
+/// # Errors
+/// 413 when it is not a number of this machine.
+pub(crate) fn declared_size(headers: &HeaderMap) -> Result<Option<usize>, ApiError> {
+    let Some(length) = headers.get(header::CONTENT_LENGTH) else { return Ok(None) };
+    let parsed = length.to_str().ok().and_then(|text| text.parse().ok());
+    parsed.map(Some).ok_or_else(|| {
+        ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", "the content length is not a valid size")
+    })
+}
+
+fn too_large(limit: BodyLimit) -> ApiError {
+    let message = format!("the body of this request has at most {} bytes", limit.bytes);
+    ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", message)
+}
+
+/// Middleware of every route but the one of batches: receives the body before the handler runs.
+pub async fn receive_form(
+    State(app): State<Arc<App>>,
+    request: Request,
+    next: Next,
+) -> Result<Response, ApiError> {
+    if request.body().is_end_stream() {
+        return Ok(next.run(request).await);
+    }
+    let mut parts = Request::new(());
+    *parts.headers_mut() = request.headers().clone();
+    *parts.method_mut() = request.method().clone();
+    *parts.uri_mut() = request.uri().clone();
+    *parts.extensions_mut() = request.extensions().clone();
+    let limit = BodyLimit { bytes: MAX_FORM_BYTES, timeout: FORM_TIMEOUT };
+    let received = receive(&app, request, limit).await?;
+    // A few kilobytes: they are released when the handler has finished.
+    let bytes = received.bytes.clone();
+    let response = next.run(parts.map(|()| Body::from(bytes))).await;
+    drop(received);
+    Ok(response)
+}
+
+/// Middleware of the routes that compute reports: only some run at the same time.
+pub async fn wait_for_report_turn(
+    State(app): State<Arc<App>>,
+    request: Request,
+    next: Next,
+) -> Result<Response, ApiError> {
+    let _turn = app.memory.report().await?;
+    Ok(next.run(request).await)
+}

@@ -1,0 +1,64 @@
+//! The real binary as a process. Its log is in a file beside the data folder.
+
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// The real binary over a data folder; killed when dropped.
+pub(crate) struct CollectorProcess {
+    pub(crate) child: Child,
+    pub(crate) address: String,
+}
+
+impl CollectorProcess {
+    pub(crate) fn start(folder: &Path) -> Self {
+        Self::start_as(Command::new(env!("CARGO_BIN_EXE_tailor")), folder, &[])
+    }
+
+    /// Starts it with more arguments. `program` is the binary, or a program that starts it with the arguments it gets.
+    pub(crate) fn start_as(mut program: Command, folder: &Path, arguments: &[&str]) -> Self {
+        let address_file = folder.join("address");
+        let _ = std::fs::remove_file(&address_file);
+        let log = std::fs::File::create(folder.with_extension("log")).unwrap();
+        let child = program
+            .args(["serve", "--listen", "127.0.0.1:0", "--local-reads", "--data"])
+            .arg(folder)
+            .args(arguments)
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let mut collector = Self { child, address: String::new() };
+        let deadline = Instant::now() + Duration::from_secs(20);
+        loop {
+            if let Some(status) = collector.child.try_wait().unwrap() {
+                panic!("the collector ended at once: {status}");
+            }
+            let address = std::fs::read_to_string(&address_file).unwrap_or_default();
+            address.trim().clone_into(&mut collector.address);
+            if !address.is_empty() && ureq::get(format!("{}/readyz", collector.address)).call().is_ok() {
+                return collector;
+            }
+            assert!(Instant::now() < deadline, "the collector did not become ready");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    pub(crate) fn kill(&mut self) {
+        // On Unix this is SIGKILL: the process runs no more code.
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    pub(crate) fn total(&self) -> serde_json::Value {
+        let mut response = ureq::get(format!("{}/v1/functions", self.address)).call().unwrap();
+        response.body_mut().read_json::<serde_json::Value>().unwrap()["total"].clone()
+    }
+}
+
+impl Drop for CollectorProcess {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
