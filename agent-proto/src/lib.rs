@@ -6,7 +6,7 @@
 pub mod batch;
 pub mod limits;
 pub mod rollup;
-/// Generated from `proto/tailor.v1.proto`; `tests/generated.rs` keeps it current.
+/// Generated from `proto/tailor.v1.proto` by `cargo run -p agent-proto-codegen`.
 #[allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic)]
 #[rustfmt::skip]
 pub mod wire;
