@@ -81,27 +81,31 @@ impl Rollup {
     /// Adds one invocation.
     pub fn record(&mut self, invocation: &Invocation) {
         let failed = !matches!(invocation.outcome, Outcome::Success | Outcome::Unknown);
-        self.invocations = self.invocations.saturating_add(1);
-        self.errors += u64::from(failed);
-        self.timeouts += u64::from(invocation.outcome == Outcome::Timeout);
-        self.out_of_memory += u64::from(invocation.outcome == Outcome::OutOfMemory);
-        self.cold_starts += u64::from(invocation.cold_start);
-        self.estimated += u64::from(invocation.caveats.estimated);
-        self.billed_ms = self.billed_ms.saturating_add(invocation.billed_ms);
-        self.init_us = self.init_us.saturating_add(invocation.init_us);
-        self.first_at_us = earliest(self.first_at_us, invocation.started_at_us);
-        self.last_at_us = self.last_at_us.max(invocation.started_at_us);
+        let warm = !failed && !invocation.cold_start;
+        self.merge_totals(&Self {
+            invocations: 1,
+            errors: u64::from(failed),
+            timeouts: u64::from(invocation.outcome == Outcome::Timeout),
+            out_of_memory: u64::from(invocation.outcome == Outcome::OutOfMemory),
+            cold_starts: u64::from(invocation.cold_start),
+            estimated: u64::from(invocation.caveats.estimated),
+            billed_ms: invocation.billed_ms,
+            init_us: invocation.init_us,
+            post_runtime_us: if warm { invocation.post_runtime_us() } else { 0 },
+            first_at_us: invocation.started_at_us,
+            last_at_us: invocation.started_at_us,
+            max_peak_kib: invocation.peak_kib,
+            max_memory_used_mb: invocation.max_memory_used_mb,
+            max_tmp_used_kib: invocation.tmp_used_kib,
+            ..Self::default()
+        });
         self.duration_us.record(invocation.duration_us);
-        if !failed && !invocation.cold_start {
+        if warm {
             self.warm_duration_us.record(invocation.duration_us);
-            self.post_runtime_us = self.post_runtime_us.saturating_add(invocation.post_runtime_us());
         }
         if invocation.peak_kib > 0 {
             self.peak_kib.record(invocation.peak_kib);
-            self.max_peak_kib = self.max_peak_kib.max(invocation.peak_kib);
         }
-        self.max_memory_used_mb = self.max_memory_used_mb.max(invocation.max_memory_used_mb);
-        self.max_tmp_used_kib = self.max_tmp_used_kib.max(invocation.tmp_used_kib);
         if let Some(work) = &invocation.work {
             if invocation.cold_start {
                 self.cold.record(invocation.duration_us, work);
@@ -113,25 +117,62 @@ impl Rollup {
 
     /// Adds another rollup of the same function, version, size and architecture.
     pub fn merge(&mut self, other: &Self) {
-        self.invocations = self.invocations.saturating_add(other.invocations);
-        self.errors = self.errors.saturating_add(other.errors);
-        self.timeouts = self.timeouts.saturating_add(other.timeouts);
-        self.out_of_memory = self.out_of_memory.saturating_add(other.out_of_memory);
-        self.cold_starts = self.cold_starts.saturating_add(other.cold_starts);
-        self.estimated = self.estimated.saturating_add(other.estimated);
-        self.billed_ms = self.billed_ms.saturating_add(other.billed_ms);
-        self.init_us = self.init_us.saturating_add(other.init_us);
-        self.post_runtime_us = self.post_runtime_us.saturating_add(other.post_runtime_us);
-        self.first_at_us = earliest(self.first_at_us, other.first_at_us);
-        self.last_at_us = self.last_at_us.max(other.last_at_us);
+        self.merge_totals(other);
         self.duration_us.merge(&other.duration_us);
         self.warm_duration_us.merge(&other.warm_duration_us);
         self.peak_kib.merge(&other.peak_kib);
-        self.max_peak_kib = self.max_peak_kib.max(other.max_peak_kib);
-        self.max_memory_used_mb = self.max_memory_used_mb.max(other.max_memory_used_mb);
-        self.max_tmp_used_kib = self.max_tmp_used_kib.max(other.max_tmp_used_kib);
         self.warm.merge(&other.warm);
         self.cold.merge(&other.cold);
+    }
+
+    /// Merges everything but the histograms and the work, each field by its rule.
+    fn merge_totals(&mut self, other: &Self) {
+        // Every field is named, so that a new one cannot be left out.
+        let Self {
+            invocations,
+            errors,
+            timeouts,
+            out_of_memory,
+            cold_starts,
+            estimated,
+            billed_ms,
+            init_us,
+            post_runtime_us,
+            first_at_us,
+            last_at_us,
+            max_peak_kib,
+            max_memory_used_mb,
+            max_tmp_used_kib,
+            duration_us: _,
+            warm_duration_us: _,
+            peak_kib: _,
+            warm: _,
+            cold: _,
+        } = self;
+        let sums = [
+            (invocations, other.invocations),
+            (errors, other.errors),
+            (timeouts, other.timeouts),
+            (out_of_memory, other.out_of_memory),
+            (cold_starts, other.cold_starts),
+            (estimated, other.estimated),
+            (billed_ms, other.billed_ms),
+            (init_us, other.init_us),
+            (post_runtime_us, other.post_runtime_us),
+        ];
+        for (total, other) in sums {
+            *total = total.saturating_add(other);
+        }
+        let maxima = [
+            (last_at_us, other.last_at_us),
+            (max_peak_kib, other.max_peak_kib),
+            (max_tmp_used_kib, other.max_tmp_used_kib),
+        ];
+        for (total, other) in maxima {
+            *total = (*total).max(other);
+        }
+        *max_memory_used_mb = (*max_memory_used_mb).max(other.max_memory_used_mb);
+        *first_at_us = earliest(*first_at_us, other.first_at_us);
     }
 }
 
