@@ -149,7 +149,7 @@ mod tests {
                 billed_ms: duration_us / 1000 + 1,
                 peak_kib: duration_us / 3,
                 max_memory_used_mb: 70,
-                work: Some(Work::from_counters(0..17)),
+                work: Some(Work::from_counters(0..18)),
                 ..Invocation::default()
             };
             let (mut forward, mut backward) = (Rollup::default(), Rollup::default());

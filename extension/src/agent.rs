@@ -259,12 +259,16 @@ impl Agent {
     }
 
     fn close_current(&mut self, end: &Snapshot, last_sample: Option<&Snapshot>) {
-        let Some(current) = self.current.take() else { return };
+        let Some(current) = self.current.take() else {
+            // The first comparison: the CPU time of Init is not part of an invocation.
+            self.processes.unaccounted_us(0);
+            return;
+        };
         let existed = |process: &Rc<Reading>| {
             current.start.processes.iter().any(|earlier| earlier.identity == process.identity)
         };
         let is_alive_in = |snapshot: &Snapshot| snapshot.processes.iter().any(existed);
-        let measured = if is_alive_in(end) {
+        let mut measured = if is_alive_in(end) {
             Some(measure::between(&current.start, end))
         } else {
             last_sample.filter(|sample| is_alive_in(sample)).map(|sample| Measured {
@@ -272,6 +276,11 @@ impl Agent {
                 ..measure::between(&current.start, sample)
             })
         };
+        let counted_us = measured.map_or(0, |measured| measured.work.busy_us());
+        let unaccounted_us = self.processes.unaccounted_us(counted_us);
+        if let Some(measured) = &mut measured {
+            measured.work.unaccounted_us = unaccounted_us;
+        }
         self.ledger.on_measured(&current.request_id, measured);
     }
 

@@ -102,9 +102,13 @@ fn advised(report: &FunctionReport) -> String {
     match report.advice.verdict() {
         Some(Verdict::Change | Verdict::RaiseForMemory) => report.advice.memory.0.to_string(),
         Some(Verdict::AlreadyBest) => "keep".to_owned(),
-        Some(Verdict::TooUncertain | Verdict::TooLittleEvidence | Verdict::NoCpuTelemetry) | None => {
-            "-".to_owned()
-        }
+        Some(
+            Verdict::TooUncertain
+            | Verdict::TooLittleEvidence
+            | Verdict::CpuUnaccounted
+            | Verdict::NoCpuTelemetry,
+        )
+        | None => "-".to_owned(),
     }
 }
 

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use tailor_sizing::advice::hints::HintCode;
 use tailor_sizing::advice::strategy::Strategy;
 use tailor_sizing::advice::{Advice, AdviceError, FunctionEvidence, advise};
+use tailor_sizing::model::accounting::Unaccounted;
 use tailor_sizing::model::enforcement::Enforcement;
 use tailor_sizing::pricing::prices::PriceTable;
 use tailor_sizing::telemetry::rollup::Rollup;
@@ -49,6 +50,8 @@ pub struct Evaluation {
     pub architecture: Architecture,
     /// Versions seen.
     pub versions: Vec<String>,
+    /// CPU time that no known process accounts for.
+    pub unaccounted: Unaccounted,
     /// The advice, or why there is none.
     pub advice: Result<Advice, AdviceError>,
 }
@@ -105,7 +108,8 @@ pub(super) fn evaluate<'a>(
     let mut versions: Vec<String> = material.series.iter().map(|series| series.key.version.clone()).collect();
     versions.sort_unstable();
     versions.dedup();
-    let evaluation = Evaluation { key: key.clone(), memory, architecture, versions, advice };
+    let unaccounted = Unaccounted::of(&sizes);
+    let evaluation = Evaluation { key: key.clone(), memory, architecture, versions, unaccounted, advice };
     Some(Evaluated { evaluation, whole, sizes, is_managed, newest, ephemeral_mb })
 }
 

@@ -38,6 +38,8 @@ pub struct WarmMeans {
     pub voluntary_switches: f64,
     /// Context switches forced on a thread.
     pub involuntary_switches: f64,
+    /// CPU time of the environment that no known process accounts for, ms.
+    pub unaccounted_cpu_ms: f64,
 }
 
 impl Resources {
@@ -54,6 +56,7 @@ impl Resources {
             major_faults: mean(work.major_faults),
             voluntary_switches: mean(work.voluntary_switches),
             involuntary_switches: mean(work.involuntary_switches),
+            unaccounted_cpu_ms: round_to_micros(mean(work.unaccounted_us) / 1_000.0),
         });
         let post_runtime_us = rollup.post_runtime_us as f64 / rollup.warm_duration_us.count().max(1) as f64;
         Self {

@@ -86,6 +86,12 @@ pub enum Refusal {
     /// An update of the function is in progress.
     #[error("an update is in progress")]
     Updating,
+    /// Much of the environment's CPU time is of no known process, so the prediction is not reliable.
+    #[error("{percent} % of the environment's CPU time is of no known process")]
+    CpuUnaccounted {
+        /// Its share, percent.
+        percent: u8,
+    },
 }
 
 /// Decides on one function. `before` has the measurements at its current size, `history` its changes.
@@ -114,6 +120,9 @@ pub fn evaluate(
         return Err(Refusal::SizeDiffers { now: configuration.memory, measured: evaluation.memory });
     }
     let advice = evaluation.advice.as_ref().map_err(|_| Refusal::NotRecommended)?;
+    if evaluation.unaccounted.is_relevant() && advice.verdict != Verdict::RaiseForMemory {
+        return Err(Refusal::CpuUnaccounted { percent: evaluation.unaccounted.percent() });
+    }
     if !matches!(advice.verdict, Verdict::Change | Verdict::RaiseForMemory)
         || advice.memory == evaluation.memory
     {

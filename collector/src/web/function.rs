@@ -3,6 +3,7 @@
 use maud::{Markup, html};
 
 use tailor_sizing::advice::{ConfidenceLevel, Verdict};
+use tailor_sizing::model::memory_floor::{MemoryFloor, PeakSource};
 use tailor_sizing::pricing::money::PicoDollars;
 use tailor_sizing::units::Megabytes;
 
@@ -58,7 +59,10 @@ fn verdict(report: &FunctionReport) -> Markup {
         Verdict::Change => "Move",
         Verdict::RaiseForMemory => "Give it more memory",
         Verdict::AlreadyBest => "Keep this size",
-        Verdict::TooUncertain | Verdict::TooLittleEvidence | Verdict::NoCpuTelemetry => "Not sure yet",
+        Verdict::TooUncertain
+        | Verdict::TooLittleEvidence
+        | Verdict::CpuUnaccounted
+        | Verdict::NoCpuTelemetry => "Not sure yet",
     };
     html! {
         section.card.verdict.move[moves] {
@@ -247,10 +251,28 @@ fn memory(report: &FunctionReport) -> Markup {
                 p.sub {
                     "The floor is the smallest size judged safe: the highest peak with a margin of "
                     (format!("{:.0}", 100.0 * floor.margin)) " %."
+                    (peak_source(floor))
                     @if floor.saturated { " A size was filled to 95 % or more, so the true need is not known." }
                 }
             }
         }
+    }
+}
+
+/// Which measurement the peak is from.
+fn peak_source(floor: &MemoryFloor) -> String {
+    let (processes_mb, environment_mb) = (floor.processes_peak_mb, floor.environment_peak_mb);
+    let processes = format!("the function's processes used up to {processes_mb:.0} MB");
+    let environment = format!(
+        "the platform reports up to {environment_mb:.0} MB for the whole environment, with extensions, the page cache and \
+         the kernel"
+    );
+    match floor.peak_source {
+        PeakSource::None => String::new(),
+        _ if environment_mb <= 0.0 => format!(" The peak: {processes}."),
+        _ if processes_mb <= 0.0 => format!(" The peak: {environment}."),
+        PeakSource::Environment => format!(" The peak: {environment}; {processes}."),
+        PeakSource::Processes => format!(" The peak: {processes}; {environment}."),
     }
 }
 

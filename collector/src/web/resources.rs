@@ -19,6 +19,9 @@ pub(super) fn resources(report: &FunctionReport, recent: &[InvocationReport]) ->
                     dl.parts {
                         (row("Page faults from memory", &number(means.minor_faults)))
                         (row("Forced context switches", &number(means.involuntary_switches)))
+                        @if means.unaccounted_cpu_ms > 0.0 {
+                            (row("CPU time of no known process", &duration(means.unaccounted_cpu_ms)))
+                        }
                         (row("Highest /tmp use", &bytes(report.resources.max_tmp_used_kib as f64 * 1_024.0)))
                         (row("Threads, latest invocation", &whole(latest.and_then(|one| one.threads))))
                         (row("File descriptors, latest invocation", &whole(latest.and_then(|one| one.descriptors))))

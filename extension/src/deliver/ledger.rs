@@ -103,7 +103,7 @@ enum Measurement {
     Pending,
     /// They ended before they could be read.
     Impossible,
-    Done(Measured),
+    Done(Box<Measured>),
 }
 
 impl Ledger {
@@ -147,7 +147,8 @@ impl Ledger {
     /// The processes were read at the end of the invocation; `None` when they had ended.
     pub fn on_measured(&mut self, request_id: &str, measured: Option<Measured>) {
         if let Some(entry) = self.entry(request_id, Source::Extension) {
-            entry.measurement = measured.map_or(Measurement::Impossible, Measurement::Done);
+            entry.measurement =
+                measured.map_or(Measurement::Impossible, |measured| Measurement::Done(Box::new(measured)));
         }
     }
 
@@ -317,7 +318,7 @@ impl Entry {
         let reported_us = metrics.duration_ms.or(runtime.duration_ms).map(microseconds);
         let reported_us = reported_us.map(|reported_us| reported_us.saturating_sub(init_inside_us));
         let measured = match &self.measurement {
-            Measurement::Done(measured) => Some(*measured)
+            Measurement::Done(measured) => Some(**measured)
                 .filter(|measured| represents(measured, reported_us))
                 .map(|measured| limit_ended_children(measured, reported_us, Megabytes(memory_mb))),
             Measurement::Pending | Measurement::Impossible => None,
@@ -351,8 +352,8 @@ impl Entry {
             restore_us: metrics.restore_duration_ms.map_or(0, microseconds),
             produced_bytes: runtime.produced_bytes.map_or(0, whole),
             max_memory_used_mb,
-            peak_kib: measured.map_or(0, |measured| measured.peak_kib),
-            start_kib: measured.map_or(0, |measured| measured.start_kib),
+            peak_kib: measured.map_or(0, |measured| peak_kib(&measured, max_memory_used_mb, memory_mb)),
+            start_kib: measured.map_or(0, |measured| measured.start_kib.min(u64::from(memory_mb) * 1_024)),
             threads: measured.map_or(0, |measured| measured.threads),
             descriptors: measured.map_or(0, |measured| measured.descriptors),
             tmp_used_kib: measured.map_or(0, |measured| measured.tmp_used_kib),
@@ -387,6 +388,17 @@ impl Entry {
             None => Outcome::Unknown,
         }
     }
+}
+
+/// The highest resident memory, KiB. It is never above the memory size: a higher sum counts shared pages more than once.
+/// The platform's figure is of the whole environment, so that of the function is not above it, if only a sum is known.
+fn peak_kib(measured: &Measured, max_memory_used_mb: u32, memory_mb: u32) -> u64 {
+    let platform_kib = u64::from(max_memory_used_mb) * 1_024;
+    let peak_kib = match measured.peak_is_sum_above_kib {
+        Some(highest_kib) if platform_kib >= highest_kib => measured.peak_kib.min(platform_kib),
+        _ => measured.peak_kib,
+    };
+    peak_kib.min(u64::from(memory_mb) * 1_024)
 }
 
 /// Whether a measurement represents an invocation of `reported_us`. If its end could not be read, the last sample must be

@@ -16,6 +16,9 @@ pub struct Measured {
     pub ended_children_us: u64,
     /// Highest resident memory, KiB.
     pub peak_kib: u64,
+    /// The peak is the sum over several processes, and pages that they share count once for each. The value is the highest
+    /// peak of one process, KiB, which is a lower bound.
+    pub peak_is_sum_above_kib: Option<u64>,
     /// Resident memory at the start, KiB.
     pub start_kib: u64,
     /// Live threads at the end.
@@ -65,7 +68,9 @@ pub fn between(start: &Snapshot, end: &Snapshot) -> Measured {
     let mut work = Work::default();
     let mut children_ended = false;
     // Of the processes that existed at the start, and of those begun since.
-    let (mut old_peaks_kib, mut new_peaks_kib) = (0u64, 0u64);
+    let (mut old_peaks_kib, mut new_peaks_kib, mut highest_kib) = (0u64, 0u64, 0u64);
+    // Memory above the present one that the processes had at some time.
+    let mut released_kib = 0u64;
     let (mut threads, mut threads_seen, mut descriptors) = (0usize, 0usize, 0u64);
     for process in &end.processes {
         let mut earlier = before(process);
@@ -80,6 +85,8 @@ pub fn between(start: &Snapshot, end: &Snapshot) -> Measured {
         children_ended |= process.ended_children_faults > earlier.ended_children_faults;
         let is_new = earlier.identity != process.identity;
         *(if is_new { &mut new_peaks_kib } else { &mut old_peaks_kib }) += process.peak_kib;
+        highest_kib = highest_kib.max(process.peak_kib);
+        released_kib += process.peak_kib.saturating_sub(process.resident_kib);
         work.minor_faults += process.minor_faults.saturating_sub(earlier.minor_faults);
         work.major_faults += process.major_faults.saturating_sub(earlier.major_faults);
         work.disk_read_bytes += process.disk_read_bytes.saturating_sub(earlier.disk_read_bytes);
@@ -107,10 +114,20 @@ pub fn between(start: &Snapshot, end: &Snapshot) -> Measured {
     work.top_busy_us = sums.top_run_ns / 1_000;
     work.top_starved_us = sums.top_wait_ns / 1_000;
     work.effective_threads_milli = effective_threads_milli(&sums);
+    let sampled = end.sampled_peaks;
+    highest_kib = highest_kib.max(sampled.new_process_kib);
+    let sum_kib = old_peaks_kib + new_peaks_kib.max(sampled.new_processes_kib);
+    let used_kib = match end.processes.as_slice() {
+        [only] if sampled.used_kib > 0 => Some(only.resident_kib),
+        _ => end.used_kib,
+    };
+    let once_kib = used_kib.map(|used_kib| highest_kib.max(sampled.used_kib).max(used_kib + released_kib));
+    let are_several = sum_kib > highest_kib;
     Measured {
         work,
         ended_children_us: ended_children_ns / 1_000,
-        peak_kib: old_peaks_kib + new_peaks_kib.max(end.new_processes_peak_kib),
+        peak_kib: once_kib.map_or(sum_kib, |once_kib| once_kib.min(sum_kib)),
+        peak_is_sum_above_kib: (are_several && once_kib.is_none()).then_some(highest_kib),
         start_kib: start.resident_kib(),
         threads: u32::try_from(threads).unwrap_or(u32::MAX),
         descriptors: u32::try_from(descriptors).unwrap_or(u32::MAX),
@@ -230,7 +247,7 @@ fn effective_threads_milli(sums: &Sums) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Processes, ThreadReading};
+    use super::super::{Processes, SampledPeaks, ThreadReading};
     use super::*;
     use crate::settings::Peak;
 
@@ -336,17 +353,40 @@ mod tests {
         let at = |pid, peak_kib| Reading { peak_kib, ..process(pid, 1, &[]) };
         let start = snapshot(vec![at(7, 900)]);
         let mut end = snapshot(vec![at(7, 1_000), at(8, 300)]);
-        end.new_processes_peak_kib = 2_000;
+        end.sampled_peaks.new_processes_kib = 2_000;
         assert_eq!(
             between(&start, &end).peak_kib,
             3_000,
             "new processes had 2,000 together, of which 300 are left"
         );
-        end.new_processes_peak_kib = 0;
+        end.sampled_peaks.new_processes_kib = 0;
         assert_eq!(between(&start, &end).peak_kib, 1_300);
         assert!(!between(&start, &end).peak_sampled);
         Rc::make_mut(&mut end.processes[0]).ended_children_faults = 1;
         assert!(between(&start, &end).peak_sampled, "a child may have ended between two samples");
+    }
+
+    /// A parent with 300 MB, and children that read it and end.
+    #[test]
+    fn shared_pages_count_once() {
+        let at = |pid, kib| Reading { peak_kib: kib, resident_kib: kib, ..process(pid, 1, &[]) };
+        let start = snapshot(vec![at(7, 300)]);
+        let mut end = snapshot(vec![at(7, 310)]);
+        end.sampled_peaks = SampledPeaks { new_processes_kib: 1_240, new_process_kib: 305, used_kib: 0 };
+        let measured = between(&start, &end);
+        assert_eq!(
+            (measured.peak_kib, measured.peak_is_sum_above_kib),
+            (1_550, Some(310)),
+            "the sum, if no more is known"
+        );
+        end.sampled_peaks.used_kib = 330;
+        let measured = between(&start, &end);
+        assert_eq!((measured.peak_kib, measured.peak_is_sum_above_kib), (330, None));
+        // Memory that was released before the reading counts.
+        let mut released = at(7, 310);
+        released.resident_kib = 100;
+        let end = Snapshot { used_kib: Some(150), ..snapshot(vec![released, at(8, 305)]) };
+        assert_eq!(between(&start, &end).peak_kib, 150 + 210);
     }
 
     /// With a real process.

@@ -18,7 +18,7 @@ const MAX_TMP_KIB: u64 = 11 * 1_024 * 1_024;
 
 /// The prefix of the network interfaces in Lambda's virtual machines. Datadog's extension uses it, too. Without such an
 /// interface the environment shares its network with others, and its counters are not used.
-const LAMBDA_INTERFACES: &str = "vint";
+pub(super) const LAMBDA_INTERFACES: &str = "vint";
 
 /// The counters at one moment. Those of the network count from the start of the environment.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

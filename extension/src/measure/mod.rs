@@ -13,6 +13,7 @@ mod read_selection;
 pub mod sampling;
 mod scan;
 mod threads;
+mod whole;
 
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -24,11 +25,12 @@ pub use environment_counters::EnvironmentCounters;
 pub use probe::Reading;
 pub use threads::ThreadReading;
 
-use environment_counters::EnvironmentReader;
+use environment_counters::{EnvironmentReader, LAMBDA_INTERFACES};
 use files::{DescriptorBudget, ReadBudget, ReadableFile};
 use probe::Probe;
 use read_selection::{Candidate, select};
 use scan::Scanner;
+use whole::Whole;
 
 use crate::settings::Peak;
 
@@ -57,8 +59,8 @@ pub struct Processes {
     sampled_threads: HashMap<(i32, i32), ThreadReading>,
     /// There was a sample in this invocation.
     was_sampled: bool,
-    /// The highest total memory of the processes begun in this invocation at any sample, KiB.
-    new_processes_peak_kib: u64,
+    sampled_peaks: SampledPeaks,
+    whole: Whole,
     environment: EnvironmentReader,
     loadavg: ReadableFile,
     descriptor_budget: DescriptorBudget,
@@ -79,12 +81,26 @@ pub struct Snapshot {
     pub processes: Vec<Rc<Reading>>,
     /// Whether the peaks were reset at the start of the invocation.
     pub peaks_reset: bool,
-    /// The highest total memory of the processes begun in the invocation, at any sample, KiB.
-    pub new_processes_peak_kib: u64,
+    /// The highest memory at any sample.
+    pub sampled_peaks: SampledPeaks,
+    /// Memory that all processes use, where pages that they share count once, KiB. `None` with one process, and where it is
+    /// unknown.
+    pub used_kib: Option<u64>,
     /// There are processes that have not been read yet.
     pub is_incomplete: bool,
     /// The counters of the whole environment.
     pub environment: EnvironmentCounters,
+}
+
+/// The highest memory of an invocation at any sample, KiB.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SampledPeaks {
+    /// The total of the processes begun in the invocation.
+    pub new_processes_kib: u64,
+    /// Of one process among them.
+    pub new_process_kib: u64,
+    /// Of all processes, where pages that they share count once; zero when unknown.
+    pub used_kib: u64,
 }
 
 impl Processes {
@@ -103,14 +119,15 @@ impl Processes {
     fn with(scanner: Scanner, peak: Peak) -> Self {
         let descriptor_budget = DescriptorBudget::of(MAX_OPEN_FILES);
         Self {
-            scanner,
             probes: vec![],
             peak,
             sampled_threads: HashMap::new(),
             was_sampled: false,
-            new_processes_peak_kib: 0,
+            sampled_peaks: SampledPeaks::default(),
+            whole: Whole::new(scanner.namespace(), LAMBDA_INTERFACES, &descriptor_budget),
             environment: EnvironmentReader::new(&descriptor_budget),
             loadavg: ReadableFile::of("/proc/loadavg".to_owned(), &descriptor_budget),
+            scanner,
             descriptor_budget,
             last_id: None,
             read_at_ticks: None,
@@ -160,7 +177,7 @@ impl Processes {
         if may_be_new {
             self.read_new(&mut processes, &mut budget);
         }
-        if processes.is_empty() && !self.found_any && self.scanner.accept_without_variables() {
+        if processes.is_empty() && !self.found_any && self.scanner.accept_any_runtime() {
             tracing::warn!(
                 "no process has the variables of a Lambda runtime: measuring all processes except extensions"
             );
@@ -174,9 +191,21 @@ impl Processes {
         self.sampled_threads.clear();
         self.was_sampled = false;
         self.read_at_ticks = now_ticks();
-        let new_processes_peak_kib = std::mem::take(&mut self.new_processes_peak_kib);
-        let (is_incomplete, environment) = (self.is_incomplete, self.environment.read());
-        Snapshot { processes, peaks_reset, new_processes_peak_kib, is_incomplete, environment }
+        let used_kib = if processes.len() > 1 { self.whole.used_kib() } else { None };
+        Snapshot {
+            processes,
+            peaks_reset,
+            sampled_peaks: std::mem::take(&mut self.sampled_peaks),
+            used_kib,
+            is_incomplete: self.is_incomplete,
+            environment: self.environment.read(),
+        }
+    }
+
+    /// The invocation that ended used `counted_us` of CPU time. Returns the CPU time of the environment, microseconds, that
+    /// no process accounts for.
+    pub fn unaccounted_us(&mut self, counted_us: u64) -> u64 {
+        self.whole.unaccounted_us(counted_us, &self.scanner)
     }
 
     /// Reads the new processes.
@@ -207,7 +236,7 @@ impl Processes {
         };
         let mut processes: Vec<_> = self.probes.iter().filter_map(reading).collect();
         processes.sort_unstable_by_key(|process| process.identity);
-        Snapshot { processes, ..Snapshot::default() }
+        Snapshot { processes, sampled_peaks: self.sampled_peaks, ..Snapshot::default() }
     }
 
     /// Samples threads and memory during an invocation, for what ends before the next reading. `false` when no process
@@ -234,14 +263,14 @@ impl Processes {
     ) -> bool {
         let clocks: Vec<_> = self.probes.iter().map(Probe::cpu_ns).collect();
         let mut selected = self.select_since(&clocks, Probe::ran_since_sample).into_iter().peekable();
-        let (mut budget, mut new_processes_kib, mut any_alive) = (ReadBudget::new(), 0, false);
+        let (mut budget, mut new_processes_kib, mut alive) = (ReadBudget::new(), 0, 0usize);
         for (index, (probe, cpu_ns)) in self.probes.iter_mut().zip(clocks).enumerate() {
             let is_selected = selected.next_if_eq(&index).is_some();
             if probe.has_ended(cpu_ns) {
                 // Its last sample stays.
                 continue;
             }
-            any_alive = true;
+            alive += 1;
             if is_selected {
                 sample(probe, cpu_ns, &mut budget);
                 for thread in probe.threads().filter(|thread| !thread.has_no_baseline) {
@@ -255,12 +284,19 @@ impl Processes {
             } else {
                 probe.skip_sample(cpu_ns, may_be_new);
             }
-            new_processes_kib +=
-                probe.last_sample.filter(|_| probe.is_new).map_or(0, |sample| sample.peak_kib);
+            if let Some(sample) = probe.last_sample.filter(|_| probe.is_new) {
+                new_processes_kib += sample.peak_kib;
+                self.sampled_peaks.new_process_kib = self.sampled_peaks.new_process_kib.max(sample.peak_kib);
+            }
         }
-        self.was_sampled |= any_alive;
-        self.new_processes_peak_kib = self.new_processes_peak_kib.max(new_processes_kib);
-        any_alive
+        self.was_sampled |= alive > 0;
+        self.sampled_peaks.new_processes_kib = self.sampled_peaks.new_processes_kib.max(new_processes_kib);
+        if alive > 1
+            && let Some(used_kib) = self.whole.used_kib()
+        {
+            self.sampled_peaks.used_kib = self.sampled_peaks.used_kib.max(used_kib);
+        }
+        alive > 0
     }
 
     /// The indices of the processes to read. `clocks` has their CPU clocks, and `ran` computes the CPU time since then.
@@ -354,10 +390,12 @@ impl Snapshot {
         Some(&*self.processes[place])
     }
 
-    /// Resident memory of all processes, KiB. Shared pages count once for each process.
+    /// Resident memory of all processes, KiB. Pages that they share count once for each process where it is not known
+    /// better.
     #[must_use]
     pub fn resident_kib(&self) -> u64 {
-        self.processes.iter().map(|process| process.resident_kib).sum()
+        let sum_kib = self.processes.iter().map(|process| process.resident_kib).sum();
+        self.used_kib.map_or(sum_kib, |used_kib| used_kib.min(sum_kib))
     }
 }
 

@@ -75,6 +75,17 @@ pub(super) fn schedstat(text: &str) -> Option<[u64; 3]> {
     Some([fields.next()??, fields.next()??, fields.next()??])
 }
 
+/// The first line of `/proc/stat`: CPU time of all processes and of the kernel, nanoseconds. The time that the hypervisor
+/// took is not part of it, and that of guests is part of the user time.
+pub(super) fn busy_ns(text: &str) -> Option<u64> {
+    let mut fields = text.lines().next()?.strip_prefix("cpu ")?.split_ascii_whitespace();
+    let mut next = || fields.next().and_then(|field| field.parse::<u64>().ok());
+    let (user, nice, system) = (next()?, next()?, next()?);
+    let (_idle, _io_wait, interrupts, soft_interrupts) = (next(), next(), next(), next());
+    let ticks = [nice, system, interrupts.unwrap_or_default(), soft_interrupts.unwrap_or_default()];
+    Some(ticks.into_iter().fold(user, u64::saturating_add).saturating_mul(TICK_NS))
+}
+
 /// The last field of `/proc/loadavg`: the newest id of a process or thread.
 pub(super) fn last_id(text: &str) -> Option<u64> {
     text.split_ascii_whitespace().nth(4)?.parse().ok()
@@ -137,6 +148,15 @@ mod tests {
         );
         assert_eq!(stat("17 (short) S 3 1"), None);
         assert_eq!(stat(""), None);
+    }
+
+    #[test]
+    fn the_cpu_time_of_the_whole_environment() {
+        let text = "cpu  10 2 30 4000 50 6 7 800 9 0\ncpu0 1 1 1 1 1 1 1 1 1 1\n";
+        assert_eq!(busy_ns(text), Some((10 + 2 + 30 + 6 + 7) * TICK_NS));
+        assert_eq!(busy_ns("cpu  10 2 30\n"), Some(42 * TICK_NS), "the first fields of an early kernel");
+        assert_eq!(busy_ns(&format!("cpu  {} 2 30 4", u64::MAX)), Some(u64::MAX));
+        assert_eq!((busy_ns(""), busy_ns("cpu0 1 2 3")), (None, None));
     }
 
     #[test]

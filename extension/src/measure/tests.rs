@@ -2,6 +2,7 @@ use std::io::{Read, Write};
 use std::process::{Child, Command, Stdio};
 
 use super::files::READS;
+use super::scan::Namespace;
 use super::*;
 
 /// A child process of the function, which ends with the test.
@@ -243,5 +244,30 @@ fn runtimes_and_extensions_are_distinguished_by_their_variables() {
     };
     assert_eq!(found(&[&runtime, &extension]), [runtime.pid()]);
     let without_variables = Function::with_variables(&[], "cat", &[]);
-    assert_eq!(found(&[&without_variables]), [without_variables.pid()], "one process must be the runtime");
+    assert_eq!(
+        found(&[&without_variables]),
+        [0; 0],
+        "the namespace is shared, so it may be of another environment"
+    );
+}
+
+/// Where a namespace has the processes of one environment only.
+#[test]
+fn in_an_environment_of_its_own_all_but_extensions_is_the_functions() {
+    let found = |functions: &[&Function]| {
+        let mut processes = only(functions, Peak::Sampled);
+        processes.scanner.set_namespace(Namespace::Environment);
+        processes.read().processes.iter().map(|process| process.identity.0).collect::<Vec<_>>()
+    };
+    // Extensions start before the runtime.
+    let daemon_of_extension = Function::with_variables(&[], "cat", &[]);
+    std::thread::sleep(std::time::Duration::from_millis(30));
+    let runtime = Function::with_variables(&["AWS_LAMBDA_RUNTIME_API", "_HANDLER"], "cat", &[]);
+    let extension = Function::with_variables(&["AWS_LAMBDA_RUNTIME_API"], "cat", &[]);
+    let daemon = Function::with_variables(&[], "cat", &[]);
+    let with_title = Function::with_variables(&["php-fpm: master process"], "cat", &[]);
+    let all = [&runtime, &extension, &daemon, &with_title, &daemon_of_extension];
+    assert_eq!(found(&all), [runtime.pid(), daemon.pid(), with_title.pid()]);
+    assert_eq!(found(&[&extension]), [extension.pid()], "one process must be the runtime");
+    assert_eq!(found(&[&daemon]), [daemon.pid()]);
 }

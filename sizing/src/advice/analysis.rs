@@ -4,6 +4,7 @@ use crate::advice::evidence::{AdviceError, FunctionEvidence};
 use crate::advice::hints::{Hint, HintInput, hints};
 use crate::advice::recommendation::{Advice, Confidence, ConfidenceLevel, CurvePoint, Saving, Verdict};
 use crate::advice::strategy::{Candidate, Strategy, choose, objectives};
+use crate::model::accounting::Unaccounted;
 use crate::model::curve::Curve;
 use crate::model::interval::Prediction;
 use crate::model::memory_floor::{MemoryFloor, memory_floor};
@@ -140,6 +141,8 @@ impl<'a> Analysis<'a> {
             Verdict::TooLittleEvidence
         } else if !self.model.profile().measured && self.evidence.sizes.len() < 2 {
             Verdict::NoCpuTelemetry
+        } else if best.memory < self.evidence.memory && Unaccounted::of(self.evidence.sizes).is_relevant() {
+            Verdict::CpuUnaccounted
         } else if best.memory == self.evidence.memory || gain.is_nan() || gain < DEAD_BAND {
             Verdict::AlreadyBest
         } else if gain < CERTAIN_GAIN && !self.holds_at_worst(best, current, strategy) {
@@ -186,6 +189,15 @@ impl<'a> Analysis<'a> {
             }
             Verdict::TooLittleEvidence => {
                 format!("fewer than {MIN_EVIDENCE} warm invocations were measured")
+            }
+            Verdict::CpuUnaccounted => {
+                let unaccounted = Unaccounted::of(self.evidence.sizes);
+                format!(
+                    "{} % of the environment's CPU time ({:.1} ms of an invocation) is of no known process: no \
+                     smaller size is recommended",
+                    unaccounted.percent(),
+                    unaccounted.mean_ms
+                )
             }
             Verdict::NoCpuTelemetry => {
                 "CPU time was not measured and only one size was seen: a prediction would be a guess"

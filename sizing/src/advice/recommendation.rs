@@ -51,6 +51,8 @@ pub enum Verdict {
     TooUncertain,
     /// Too few invocations were measured.
     TooLittleEvidence,
+    /// A smaller size seems better, but much of the environment's CPU time is of no known process.
+    CpuUnaccounted,
     /// CPU time was not measured and only one size was seen.
     NoCpuTelemetry,
 }

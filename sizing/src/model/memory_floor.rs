@@ -30,16 +30,33 @@ const OOM_STEP_MB: f64 = 100.0;
 /// Invocations at a size that prove it, where less memory used there than elsewhere.
 const PROOF: u64 = 200;
 
-/// Below this share of the extension's own peak, the platform's `maxMemoryUsedMB` is not plausible and is ignored.
-const PLAUSIBLE: f64 = 0.5;
+/// Which measurement the highest memory in use is from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PeakSource {
+    /// Nothing was measured.
+    #[default]
+    None,
+    /// The extension: resident memory of the function's processes, with pages that they share counted once. It includes
+    /// mapped files, and excludes `/tmp` and the page cache of files that are not mapped.
+    Processes,
+    /// The platform's `maxMemoryUsedMB`: all that the environment's memory limit counts, with extensions and the kernel.
+    Environment,
+}
 
 /// The floor and where it comes from.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct MemoryFloor {
     /// No size below this is recommended.
     pub memory: Megabytes,
-    /// Highest memory seen in use, MB; zero when nothing was seen.
+    /// Highest memory seen in use, MB; zero when nothing was seen. The larger of the two below.
     pub peak_mb: f64,
+    /// Which of the two it is.
+    pub peak_source: PeakSource,
+    /// Highest memory of the function's processes, MB; zero when unknown.
+    pub processes_peak_mb: f64,
+    /// Highest memory of the environment that the platform reported, MB; zero when unknown.
+    pub environment_peak_mb: f64,
     /// What was added to it, as a share.
     pub margin: f64,
     /// Out-of-memory kills seen.
@@ -56,6 +73,9 @@ pub fn memory_floor(current: Megabytes, environments: u64, sizes: &[(Megabytes, 
     let mut floor = MemoryFloor {
         memory: Megabytes::MIN,
         peak_mb: 0.0,
+        peak_source: PeakSource::None,
+        processes_peak_mb: 0.0,
+        environment_peak_mb: 0.0,
         margin: margin(environments, sizes.iter().map(|(_, rollup)| rollup.invocations).sum()),
         out_of_memory: 0,
         saturated: false,
@@ -64,7 +84,9 @@ pub fn memory_floor(current: Megabytes, environments: u64, sizes: &[(Megabytes, 
     let mut need_mb = f64::from(Megabytes::MIN.0);
     for (memory, rollup) in sizes {
         let size_mb = f64::from(memory.0);
-        let used_mb = peak_memory_mb(rollup);
+        let used_mb = peak_memory_mb(rollup).min(size_mb);
+        floor.processes_peak_mb = floor.processes_peak_mb.max(processes_peak_mb(rollup).min(size_mb));
+        floor.environment_peak_mb = floor.environment_peak_mb.max(environment_peak_mb(rollup).min(size_mb));
         if used_mb > 0.0 {
             floor.unmeasured = false;
             floor.peak_mb = floor.peak_mb.max(used_mb);
@@ -86,16 +108,30 @@ pub fn memory_floor(current: Megabytes, environments: u64, sizes: &[(Megabytes, 
         need_mb = need_mb.min(f64::from(proven.0)).max(above_kills(sizes));
     }
     floor.memory = megabytes_up(need_mb);
+    floor.peak_source = if floor.unmeasured {
+        PeakSource::None
+    } else if floor.environment_peak_mb >= floor.processes_peak_mb {
+        PeakSource::Environment
+    } else {
+        PeakSource::Processes
+    };
     floor
 }
 
-/// Highest memory seen in use at one size, MB: the larger of the extension's peak and the platform's, if
-/// that is plausible.
+/// Highest memory seen in use at one size, MB: the larger of the extension's figure and the platform's. Each may miss what
+/// the other has: the platform's is a mark of the environment and may be late, the extension's has the function's processes
+/// only.
 #[must_use]
 pub fn peak_memory_mb(rollup: &Rollup) -> f64 {
-    let peak_mb = rollup.max_peak_kib as f64 / 1_024.0;
-    let platform_mb = f64::from(rollup.max_memory_used_mb);
-    if platform_mb < peak_mb * PLAUSIBLE { peak_mb } else { peak_mb.max(platform_mb) }
+    processes_peak_mb(rollup).max(environment_peak_mb(rollup))
+}
+
+fn processes_peak_mb(rollup: &Rollup) -> f64 {
+    rollup.max_peak_kib as f64 / 1_024.0
+}
+
+fn environment_peak_mb(rollup: &Rollup) -> f64 {
+    f64::from(rollup.max_memory_used_mb)
 }
 
 /// A size that ran long enough without kills and with free memory: runtimes that collect garbage use
@@ -167,6 +203,19 @@ mod tests {
     #[test]
     fn unmeasured_memory_keeps_the_size() {
         assert_eq!(memory_floor(Megabytes(640), 1, &[(Megabytes(640), seen(100, 0))]).memory, Megabytes(640));
+    }
+
+    #[test]
+    fn the_larger_of_both_measurements_counts_and_none_exceeds_the_size() {
+        let both = |peak_mb, max_memory_used_mb| Rollup { max_memory_used_mb, ..seen(10_000, peak_mb) };
+        let floor = |rollup| memory_floor(Megabytes(512), 10, &[(Megabytes(512), rollup)]);
+        let hidden = floor(both(40, 300));
+        assert_eq!((hidden.peak_mb, hidden.peak_source), (300.0, PeakSource::Environment));
+        let late = floor(both(300, 40));
+        assert_eq!((late.peak_mb, late.peak_source), (300.0, PeakSource::Processes));
+        let impossible = floor(both(1_572, 318));
+        assert_eq!((impossible.peak_mb, impossible.processes_peak_mb), (512.0, 512.0));
+        assert_eq!(floor(seen(10, 0)).peak_source, PeakSource::None);
     }
 
     #[test]

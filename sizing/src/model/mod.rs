@@ -2,8 +2,10 @@
 //!
 //! [`profile`] reads one size's telemetry, [`cfs_simulation`] simulates the kernel's CPU quota, [`hypotheses`] weighs
 //! possible kinds of work, and [`predict`] combines them. [`uncertainty`] and [`interval`] give the interval of a
-//! prediction, [`enforcement`] infers the kernel of a fleet, and [`memory_floor`] finds the smallest safe size.
+//! prediction, [`enforcement`] infers the kernel of a fleet, [`memory_floor`] finds the smallest safe size, and
+//! [`accounting`] judges the CPU time that no process accounts for.
 
+pub mod accounting;
 pub mod cfs_simulation;
 pub mod curve;
 pub mod enforcement;

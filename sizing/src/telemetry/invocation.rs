@@ -107,6 +107,9 @@ pub struct Work {
     pub disk_read_bytes: u64,
     /// Bytes written to storage.
     pub disk_written_bytes: u64,
+    /// CPU time of the whole environment that no counted process, extension or platform process accounts for. It is not part
+    /// of the busy time.
+    pub unaccounted_us: u64,
 }
 
 impl Work {
@@ -140,7 +143,7 @@ impl Work {
     }
 
     /// How many counters there are. New ones are appended, so that stored arrays stay readable.
-    pub const COUNTERS: usize = 17;
+    pub const COUNTERS: usize = 18;
 
     fn counters_mut(&mut self) -> [&mut u64; Self::COUNTERS] {
         [
@@ -161,6 +164,7 @@ impl Work {
             &mut self.network_tx_bytes,
             &mut self.disk_read_bytes,
             &mut self.disk_written_bytes,
+            &mut self.unaccounted_us,
         ]
     }
 }
@@ -223,8 +227,8 @@ mod tests {
 
     #[test]
     fn counters_round_trip_and_add() {
-        let work = Work::from_counters(1..=17);
-        assert_eq!(work.counters(), std::array::from_fn::<u64, 17, _>(|i| i as u64 + 1));
+        let work = Work::from_counters(1..=18);
+        assert_eq!(work.counters(), std::array::from_fn::<u64, { Work::COUNTERS }, _>(|i| i as u64 + 1));
         let mut twice = work;
         twice.add(&work);
         assert_eq!(twice.disk_written_bytes, 34);
