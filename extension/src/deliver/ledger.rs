@@ -395,7 +395,8 @@ impl Entry {
 fn peak_kib(measured: &Measured, max_memory_used_mb: u32, memory_mb: u32) -> u64 {
     let platform_kib = u64::from(max_memory_used_mb) * 1_024;
     let peak_kib = match measured.peak_is_sum_above_kib {
-        Some(highest_kib) if platform_kib >= highest_kib => measured.peak_kib.min(platform_kib),
+        // The platform does not count mapped files that another environment has read first.
+        Some(highest_kib) if platform_kib > 0 => measured.peak_kib.min(platform_kib.max(highest_kib)),
         _ => measured.peak_kib,
     };
     peak_kib.min(u64::from(memory_mb) * 1_024)

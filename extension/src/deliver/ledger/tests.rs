@@ -310,3 +310,20 @@ fn a_late_sample_represents_the_whole_invocation() {
     let early = finished(20_000);
     assert!(early.work.is_none() && early.peak_kib == 0 && !early.caveats.work_estimated);
 }
+
+#[test]
+fn a_sum_over_several_processes_is_limited_by_the_platforms_figure_and_the_size() {
+    let peak_mb = |peak_is_sum_above_kib, max_memory_used_mb| {
+        let mut ledger = Ledger::new(512);
+        ledger.on_invoke(ID, 1, false);
+        let peak_kib = 1_572 * 1_024;
+        ledger.on_measured(ID, Some(Measured { peak_kib, peak_is_sum_above_kib, ..measured() }));
+        let metrics = Metrics { duration_ms: Some(100.0), max_memory_used_mb, ..Metrics::default() };
+        ledger.on_report(record("success", metrics), NOW_US);
+        ledger.take_all()[0].peak_kib / 1_024
+    };
+    assert_eq!(peak_mb(Some(310 * 1_024), Some(318.0)), 318);
+    assert_eq!(peak_mb(Some(325 * 1_024), Some(318.0)), 325, "one process had more");
+    assert_eq!(peak_mb(Some(310 * 1_024), None), 512, "never more than the size");
+    assert_eq!(peak_mb(None, Some(318.0)), 512);
+}
