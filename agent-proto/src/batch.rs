@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use prost::Message;
-use tailor_sizing::telemetry::invocation::{Caveats, Invocation, Outcome, RequestId, Work};
+use tailor_sizing::telemetry::invocation::{Caveats, Initialization, Invocation, Outcome, RequestId, Work};
 use tailor_sizing::units::{Architecture, Megabytes, UnknownArchitecture};
 
 pub use crate::wire::{Lost, Overhead};

@@ -2,6 +2,7 @@
 
 use prost::Message;
 use tailor_sizing::telemetry::histogram::{LogHistogram, NoSuchBucket};
+use tailor_sizing::telemetry::initialization::Initializations;
 use tailor_sizing::telemetry::invocation::Work;
 use tailor_sizing::telemetry::rollup::{Rollup, WorkSum};
 
@@ -28,6 +29,7 @@ pub fn encode(rollup: &Rollup) -> Vec<u8> {
         timeouts,
         out_of_memory,
         cold_starts,
+        initializations,
         estimated,
         billed_ms,
         init_us,
@@ -59,6 +61,11 @@ pub fn encode(rollup: &Rollup) -> Vec<u8> {
             max_memory_used_mb: *max_memory_used_mb,
             max_tmp_used_kib: *max_tmp_used_kib,
             post_runtime_us: *post_runtime_us,
+            on_demand: initializations.on_demand,
+            proactive: initializations.proactive,
+            provisioned_concurrency: initializations.provisioned_concurrency,
+            snap_start: initializations.snap_start,
+            inside_invocation: initializations.inside_invocation,
         }),
         duration_us: Some(histogram_to_wire(duration_us)),
         warm_duration_us: Some(histogram_to_wire(warm_duration_us)),
@@ -82,6 +89,13 @@ pub fn decode(bytes: &[u8]) -> Result<Rollup, RollupError> {
         timeouts: totals.timeouts,
         out_of_memory: totals.out_of_memory,
         cold_starts: totals.cold_starts,
+        initializations: Initializations {
+            on_demand: totals.on_demand,
+            proactive: totals.proactive,
+            provisioned_concurrency: totals.provisioned_concurrency,
+            snap_start: totals.snap_start,
+            inside_invocation: totals.inside_invocation,
+        },
         estimated: totals.estimated,
         billed_ms: totals.billed_ms,
         init_us: totals.init_us,
@@ -136,14 +150,14 @@ fn work_from_wire(wire: wire::WorkSum) -> WorkSum {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use tailor_sizing::telemetry::invocation::{Invocation, Outcome};
+    use tailor_sizing::telemetry::invocation::{Initialization, Invocation, Outcome};
 
     proptest! {
         #[test]
         fn stored_rollups_read_back_and_bytes_do_not_depend_on_order(durations in prop::collection::vec(0u64..1 << 40, 0..50)) {
             let invocation = |(index, &duration_us): (usize, &u64)| Invocation {
                 outcome: if index % 5 == 0 { Outcome::Timeout } else { Outcome::Success },
-                cold_start: index % 7 == 0,
+                initialization: Initialization::FIRST[index % 5],
                 started_at_us: duration_us + 1,
                 duration_us,
                 billed_ms: duration_us / 1000 + 1,

@@ -105,6 +105,8 @@ pub struct Invocations {
     /// Work counters, one column each, in the order of `tailor_sizing::telemetry::invocation::Work`.
     #[prost(message, repeated, tag = "18")]
     pub work: ::prost::alloc::vec::Vec<Column>,
+    #[prost(enumeration = "Initialization", repeated, tag = "24")]
+    pub initializations: ::prost::alloc::vec::Vec<i32>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Column {
@@ -193,6 +195,17 @@ pub struct RollupTotals {
     pub max_tmp_used_kib: u64,
     #[prost(uint64, tag = "14")]
     pub post_runtime_us: u64,
+    /// First invocations of an environment, by how it was initialized.
+    #[prost(uint64, tag = "20")]
+    pub on_demand: u64,
+    #[prost(uint64, tag = "21")]
+    pub proactive: u64,
+    #[prost(uint64, tag = "22")]
+    pub provisioned_concurrency: u64,
+    #[prost(uint64, tag = "23")]
+    pub snap_start: u64,
+    #[prost(uint64, tag = "24")]
+    pub inside_invocation: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Histogram {
@@ -242,6 +255,47 @@ impl Outcome {
             "OUTCOME_ERROR" => Some(Self::Error),
             "OUTCOME_TIMEOUT" => Some(Self::Timeout),
             "OUTCOME_OUT_OF_MEMORY" => Some(Self::OutOfMemory),
+            _ => None,
+        }
+    }
+}
+/// How the environment was initialized for an invocation: `tailor_sizing::telemetry::initialization::Initialization`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum Initialization {
+    Warm = 0,
+    OnDemand = 1,
+    Proactive = 2,
+    ProvisionedConcurrency = 3,
+    SnapStart = 4,
+    InsideInvocation = 5,
+}
+impl Initialization {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Warm => "INITIALIZATION_WARM",
+            Self::OnDemand => "INITIALIZATION_ON_DEMAND",
+            Self::Proactive => "INITIALIZATION_PROACTIVE",
+            Self::ProvisionedConcurrency => "INITIALIZATION_PROVISIONED_CONCURRENCY",
+            Self::SnapStart => "INITIALIZATION_SNAP_START",
+            Self::InsideInvocation => "INITIALIZATION_INSIDE_INVOCATION",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "INITIALIZATION_WARM" => Some(Self::Warm),
+            "INITIALIZATION_ON_DEMAND" => Some(Self::OnDemand),
+            "INITIALIZATION_PROACTIVE" => Some(Self::Proactive),
+            "INITIALIZATION_PROVISIONED_CONCURRENCY" => {
+                Some(Self::ProvisionedConcurrency)
+            }
+            "INITIALIZATION_SNAP_START" => Some(Self::SnapStart),
+            "INITIALIZATION_INSIDE_INVOCATION" => Some(Self::InsideInvocation),
             _ => None,
         }
     }

@@ -10,7 +10,7 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, header};
 use serde::Serialize;
 
-use tailor_sizing::telemetry::invocation::Outcome;
+use tailor_sizing::telemetry::invocation::{Initialization, Outcome};
 use tailor_sizing::units::Megabytes;
 
 use crate::changes;
@@ -59,13 +59,15 @@ pub struct InvocationReport {
     pub memory: Megabytes,
     /// How it ended.
     pub outcome: Outcome,
-    /// Whether it was the first of its environment.
+    /// Whether its caller waited for an environment.
     pub cold_start: bool,
+    /// How its environment was initialized, see docs/initialization.md.
+    pub initialization: Initialization,
     /// Duration, ms.
     pub duration_ms: f64,
     /// Billed time, ms.
     pub billed_ms: u64,
-    /// Init of a cold start, ms.
+    /// Init that belongs to it, ms; part of the duration when it ran inside the invocation.
     pub init_ms: f64,
     /// Highest memory of its processes, KiB; 0 when unknown.
     pub peak_kib: u64,
@@ -114,7 +116,8 @@ impl From<Recent> for InvocationReport {
             environment: environment.to_string(),
             memory,
             outcome: invocation.outcome,
-            cold_start: invocation.cold_start,
+            cold_start: invocation.is_cold_start(),
+            initialization: invocation.initialization,
             duration_ms: ms(invocation.duration_us),
             billed_ms: invocation.billed_ms,
             init_ms: ms(invocation.init_us),

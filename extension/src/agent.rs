@@ -12,9 +12,11 @@ use crate::deliver::ledger::Ledger;
 use crate::deliver::outbox::{Outbox, SealedBatch};
 use crate::deliver::shipper::DeliveryOutcome;
 use crate::deliver::summary::SummaryLog;
-use crate::lambda::telemetry::{DecodedTelemetry, Event};
+use crate::lambda::record_time::RecordTime;
+use crate::lambda::telemetry::{DecodedTelemetry, EndRecord, Event};
 use crate::measure::cpu_budget::CpuBudget;
 use crate::measure::{self, Measured, Processes, Reading, Snapshot};
+use crate::oom_kills::OomKills;
 use crate::settings::Settings;
 
 /// The extension's state.
@@ -34,6 +36,7 @@ pub struct Agent {
     /// The next invocation is the first of the environment.
     first: bool,
     budget: CpuBudget,
+    oom_kills: OomKills,
 }
 
 /// The running invocation, or the last one.
@@ -54,7 +57,8 @@ impl Agent {
     pub fn new(environment: Environment, settings: &Settings) -> Self {
         Self {
             budget: CpuBudget::new(settings.cpu_budget_percent, environment.memory.share()),
-            ledger: Ledger::new(environment.memory.0),
+            ledger: Ledger::new(environment.memory.0)
+                .with_initialization(environment.initialization_type.clone()),
             processes: Processes::new(settings.peak),
             outbox: Outbox::new(environment),
             current: None,
@@ -65,6 +69,7 @@ impl Agent {
             flush_items: settings.flush_items,
             flush_interval: settings.flush_interval,
             first: true,
+            oom_kills: OomKills::new(),
         }
     }
 
@@ -72,7 +77,9 @@ impl Agent {
     /// and `deadline_ms` milliseconds since the Unix epoch.
     pub fn on_invoke(&mut self, request_id: &str, now_us: u64, deadline_ms: u64) {
         let snapshot = self.processes.read();
-        self.close_current(&snapshot, None);
+        // The next error is evidence of a kill only with a kill since now.
+        let kills = if self.ledger.memory_was_full() { self.oom_kills.take() } else { None };
+        self.close_current(&snapshot, None, kills);
         self.processes.reset_peaks();
         self.ledger.on_invoke(request_id, now_us, self.first);
         if self.first {
@@ -138,27 +145,40 @@ impl Agent {
     fn on_event(&mut self, event: Event) {
         match event {
             Event::InitStart(init) => {
+                self.ledger.on_init_start(init.phase.as_deref());
                 if let Some(runtime) = init.runtime_version {
                     // The wire's limit for any text.
                     self.outbox.environment_mut().runtime = runtime.chars().take(100).collect();
                 }
             }
-            Event::InitReport { report, time_us } => {
-                if report.phase.as_deref() == Some("invoke") {
-                    self.ledger.on_suppressed_init(report.metrics.duration_ms.unwrap_or_default(), time_us);
-                }
-            }
-            Event::Start { request_id, time_us } => self.ledger.on_start(&request_id, time_us),
-            Event::RuntimeDone { record, time_us } => {
+            Event::InitReport { report, time } => self.ledger.on_init_report(&report, time),
+            Event::Start { request_id, time } => self.ledger.on_start(&request_id, time),
+            Event::RuntimeDone { record, time } => {
                 if let Some(current) = self.current.as_mut().filter(|c| c.request_id == record.request_id) {
                     current.done = true;
                 }
-                self.ledger.on_runtime_done(record, time_us);
+                self.ledger.on_runtime_done(record, time);
             }
-            Event::Report { record, time_us } => self.ledger.on_report(record, time_us),
+            Event::Report { record, time } => {
+                self.on_report(record, time);
+            }
             Event::RestoreStart => self.restored(),
             Event::LogsDropped { records } => self.outbox.lost_mut().platform_records += records,
             Event::Other => {}
+        }
+    }
+
+    fn on_report(&mut self, record: EndRecord, time: RecordTime) {
+        if self.first {
+            // Its Init failed inside it, so that it has no INVOKE event.
+            self.ledger.on_kills_in_init(self.oom_kills.take());
+        }
+        let was_full = self.ledger.memory_was_full();
+        let is_current = self.current.as_ref().is_some_and(|current| current.request_id == record.request_id);
+        self.ledger.on_report(record, time);
+        if !was_full && !is_current && self.ledger.memory_was_full() {
+            // From now on each INVOKE counts the kills of the invocation before it: earlier ones are not of the current one.
+            let _ = self.oom_kills.take();
         }
     }
 
@@ -179,7 +199,8 @@ impl Agent {
         }
         let last_sample = self.processes.last_sample();
         let snapshot = self.processes.read();
-        self.close_current(&snapshot, Some(&last_sample));
+        let kills = self.oom_kills.take();
+        self.close_current(&snapshot, Some(&last_sample), kills);
         self.collect_finished();
     }
 
@@ -258,7 +279,7 @@ impl Agent {
         std::mem::take(&mut self.lines)
     }
 
-    fn close_current(&mut self, end: &Snapshot, last_sample: Option<&Snapshot>) {
+    fn close_current(&mut self, end: &Snapshot, last_sample: Option<&Snapshot>, kills: Option<u64>) {
         let Some(current) = self.current.take() else {
             // The first comparison: the CPU time of Init is not part of an invocation.
             self.processes.unaccounted_us(0);
@@ -281,7 +302,7 @@ impl Agent {
         if let Some(measured) = &mut measured {
             measured.work.unaccounted_us = unaccounted_us;
         }
-        self.ledger.on_measured(&current.request_id, measured);
+        self.ledger.on_measured(&current.request_id, measured, kills);
     }
 
     fn collect_finished(&mut self) {

@@ -13,5 +13,6 @@ pub mod lambda;
 pub mod lifecycle;
 pub mod measure;
 pub mod net;
+pub mod oom_kills;
 pub mod settings;
 pub mod timestamp;

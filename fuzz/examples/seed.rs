@@ -13,8 +13,8 @@ use agent_proto::{rollup, wire};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use prost::Message;
-use tailor_sizing::invocation::{Invocation, RequestId, Work};
-use tailor_sizing::rollup::Rollup;
+use tailor_sizing::telemetry::invocation::{Initialization, Invocation, RequestId, Work};
+use tailor_sizing::telemetry::rollup::Rollup;
 
 const DELIVERY: &str = r#"[
 {"time":"2026-01-02T03:04:05.000Z","type":"platform.initStart","record":{"initializationType":"on-demand","phase":"init","runtimeVersion":"python:3.13.v50","functionName":"checkout"}},
@@ -40,7 +40,7 @@ fn invocations(count: u64) -> impl Iterator<Item = Invocation> {
     (0..count).map(|index| Invocation {
         request_id: RequestId(u128::from(index) << 64 | 77),
         started_at_us: 1_767_323_045_160_000 + index * 1_000_000,
-        cold_start: index == 0,
+        initialization: if index == 0 { Initialization::OnDemand } else { Initialization::Warm },
         duration_us: 41_500 + 1_000 * index,
         billed_ms: 42 + index,
         peak_kib: 80_112,

@@ -18,7 +18,7 @@ use tailor_sizing::advice::{Advice, ConfidenceLevel, FunctionEvidence, Verdict, 
 use tailor_sizing::model::enforcement::Enforcement;
 use tailor_sizing::pricing::money::PicoDollars;
 use tailor_sizing::pricing::prices::PriceTable;
-use tailor_sizing::telemetry::invocation::{Invocation, Outcome, Work};
+use tailor_sizing::telemetry::invocation::{Initialization, Invocation, Outcome, Work};
 use tailor_sizing::telemetry::rollup::Rollup;
 use tailor_sizing::units::{Architecture, Megabytes};
 
@@ -186,7 +186,7 @@ proptest! {
                 let at = |k: usize| numbers[(k + i as usize) % numbers.len()];
                 rollup.record(&Invocation {
                     outcome: if at(3) % 3 == 0 { Outcome::OutOfMemory } else { Outcome::Success },
-                    cold_start: at(4) % 2 == 1,
+                    initialization: if at(4) % 2 == 1 { Initialization::OnDemand } else { Initialization::Warm },
                     duration_us: at(5),
                     billed_ms: at(6),
                     init_us: at(7),

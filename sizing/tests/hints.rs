@@ -15,7 +15,7 @@ use tailor_sizing::advice::FunctionEvidence;
 use tailor_sizing::advice::hints::{Hint, HintCode};
 use tailor_sizing::advice::strategy::Strategy;
 use tailor_sizing::pricing::money::PicoDollars;
-use tailor_sizing::telemetry::invocation::{Invocation, Outcome, Work};
+use tailor_sizing::telemetry::invocation::{Initialization, Invocation, Outcome, Work};
 use tailor_sizing::telemetry::rollup::Rollup;
 use tailor_sizing::units::{Architecture, Megabytes};
 
@@ -147,7 +147,7 @@ fn cold_starts_dominate() {
         let mut rollup = rollup(512, 10_000, 20_000, 60);
         for _ in 0..30 / every {
             let mut cold = invocation(512, 20_000, 20_000, 60);
-            cold.cold_start = true;
+            cold.initialization = Initialization::OnDemand;
             cold.init_us = 800_000;
             cold.billed_ms += 800;
             rollup.record(&cold);

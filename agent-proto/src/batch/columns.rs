@@ -1,6 +1,8 @@
 //! Rows to columns and back: values of one kind side by side pack and compress better than rows do.
 
-use super::{BatchError, Caveats, Invocation, MAX_INVOCATIONS, Outcome, RequestId, Work, wire};
+use super::{
+    BatchError, Caveats, Initialization, Invocation, MAX_INVOCATIONS, Outcome, RequestId, Work, wire,
+};
 
 const COLD_START: u32 = 1;
 const ESTIMATED: u32 = 2;
@@ -41,6 +43,7 @@ pub(super) fn from_rows(rows: &[Invocation]) -> wire::Invocations {
         descriptors: column(rows, |row| row.descriptors),
         tmp_used_kib: column(rows, |row| row.tmp_used_kib),
         work: vec![],
+        initializations: column(rows, |row| initialization_to_wire(row.initialization).into()),
     };
     let works: Vec<_> = rows.iter().map(|row| row.work.unwrap_or_default().counters()).collect();
     wire.work = (0..Work::COUNTERS)
@@ -73,7 +76,7 @@ pub(super) fn to_rows(wire: &wire::Invocations) -> Result<Vec<Invocation>, Batch
             request_id: request_id(&wire.request_ids, row),
             started_at_us,
             outcome: outcome_from_wire(at(&wire.outcomes, row)),
-            cold_start: flags & COLD_START != 0,
+            initialization: initialization_from_wire(at(&wire.initializations, row), flags),
             caveats: Caveats {
                 estimated: flags & ESTIMATED != 0,
                 report_missing: flags & REPORT_MISSING != 0,
@@ -126,6 +129,7 @@ fn check_lengths(wire: &wire::Invocations, expected: usize) -> Result<(), BatchE
         ("threads", wire.threads.len()),
         ("descriptors", wire.descriptors.len()),
         ("tmp_used_kib", wire.tmp_used_kib.len()),
+        ("initializations", wire.initializations.len()),
     ];
     let works = wire.work.iter().map(|column| ("work", column.values.len()));
     for (column, found) in lengths.into_iter().chain(works) {
@@ -146,7 +150,7 @@ fn check_lengths(wire: &wire::Invocations, expected: usize) -> Result<(), BatchE
 
 fn flags(row: &Invocation) -> u32 {
     let bit = |set: bool, bit: u32| if set { bit } else { 0 };
-    bit(row.cold_start, COLD_START)
+    bit(row.is_cold_start(), COLD_START)
         | bit(row.caveats.estimated, ESTIMATED)
         | bit(row.caveats.report_missing, REPORT_MISSING)
         | bit(row.caveats.starved_inferred, STARVED_INFERRED)
@@ -173,5 +177,29 @@ fn outcome_from_wire(number: i32) -> Outcome {
         Ok(wire::Outcome::Timeout) => Outcome::Timeout,
         Ok(wire::Outcome::OutOfMemory) => Outcome::OutOfMemory,
         Ok(wire::Outcome::Unknown) | Err(_) => Outcome::Unknown,
+    }
+}
+
+fn initialization_to_wire(initialization: Initialization) -> wire::Initialization {
+    match initialization {
+        Initialization::Warm => wire::Initialization::Warm,
+        Initialization::OnDemand => wire::Initialization::OnDemand,
+        Initialization::Proactive => wire::Initialization::Proactive,
+        Initialization::ProvisionedConcurrency => wire::Initialization::ProvisionedConcurrency,
+        Initialization::SnapStart => wire::Initialization::SnapStart,
+        Initialization::InsideInvocation => wire::Initialization::InsideInvocation,
+    }
+}
+
+/// Earlier senders have the flag for a cold start only, and a newer one may have another class.
+fn initialization_from_wire(number: i32, flags: u32) -> Initialization {
+    match wire::Initialization::try_from(number) {
+        Ok(wire::Initialization::OnDemand) => Initialization::OnDemand,
+        Ok(wire::Initialization::Proactive) => Initialization::Proactive,
+        Ok(wire::Initialization::ProvisionedConcurrency) => Initialization::ProvisionedConcurrency,
+        Ok(wire::Initialization::SnapStart) => Initialization::SnapStart,
+        Ok(wire::Initialization::InsideInvocation) => Initialization::InsideInvocation,
+        Ok(wire::Initialization::Warm) | Err(_) if flags & COLD_START != 0 => Initialization::OnDemand,
+        Ok(wire::Initialization::Warm) | Err(_) => Initialization::Warm,
     }
 }

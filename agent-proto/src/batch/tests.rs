@@ -43,13 +43,14 @@ fn invocation() -> impl Strategy<Value = Invocation> {
         Outcome::OutOfMemory,
     ]);
     let work = prop::option::of(prop::collection::vec(any::<u64>(), Work::COUNTERS));
+    let first = prop::sample::select(Initialization::FIRST.to_vec());
     // Times up to the year 200,000: a difference of two always fits the signed delta.
-    (any::<u128>(), 0u64..1 << 62, outcome, flags, times, any::<[u32; 3]>(), work).prop_map(
-        |(id, at, outcome, flags, times, small, work)| Invocation {
+    (any::<u128>(), 0u64..1 << 62, outcome, first, flags, times, any::<[u32; 3]>(), work).prop_map(
+        |(id, at, outcome, first, flags, times, small, work)| Invocation {
             request_id: RequestId(id),
             started_at_us: at,
             outcome,
-            cold_start: flags.0,
+            initialization: if flags.0 { first } else { Initialization::Warm },
             caveats: Caveats {
                 estimated: flags.1,
                 report_missing: flags.2,

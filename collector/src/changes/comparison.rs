@@ -54,7 +54,7 @@ pub fn since(recent: &[Recent], memory: Megabytes, since_us: u64, rates: Option<
     for invocation in selected {
         measurements.invocations += 1;
         match invocation.outcome {
-            Outcome::Success | Outcome::Unknown if !invocation.cold_start => {
+            Outcome::Success | Outcome::Unknown if !invocation.initialization.is_first() => {
                 measurements.warm += 1;
                 billed_ms = billed_ms.saturating_add(invocation.billed_ms);
                 sum_us = sum_us.saturating_add(invocation.duration_us);

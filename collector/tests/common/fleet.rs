@@ -1,7 +1,7 @@
 //! Test data: batches as extensions send them, from several kinds of functions.
 
 use agent_proto::batch::{Batch, BatchHeader, Environment, EnvironmentId, Lost, Overhead};
-use tailor_sizing::telemetry::invocation::{Caveats, Invocation, Outcome, RequestId, Work};
+use tailor_sizing::telemetry::invocation::{Caveats, Initialization, Invocation, Outcome, RequestId, Work};
 use tailor_sizing::units::{Architecture, Megabytes};
 
 /// A kind of function.
@@ -91,13 +91,13 @@ pub(crate) fn invocation(kind: &Kind, index: u64, started_at_us: u64) -> Invocat
     let (busy_us, idle_us) = (varied(kind.cpu_us), varied(kind.idle_us));
     let starved_us = busy_us * (1_769 - memory) / memory;
     let duration_us = busy_us + starved_us + idle_us;
-    let cold_start = index == 0;
-    let init_us = if cold_start { 180_000 } else { 0 };
+    let (initialization, init_us) =
+        if index == 0 { (Initialization::OnDemand, 180_000) } else { (Initialization::Warm, 0) };
     Invocation {
         request_id: RequestId(u128::from(index) << 64 | u128::from(started_at_us)),
         started_at_us,
         outcome: if index % 211 == 210 { Outcome::Error } else { Outcome::Success },
-        cold_start,
+        initialization,
         caveats: Caveats::default(),
         duration_us,
         runtime_us: duration_us,

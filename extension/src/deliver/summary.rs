@@ -15,7 +15,7 @@ use tailor_sizing::model::enforcement::Enforcement;
 use tailor_sizing::pricing::bill::FREE_STORAGE_MB;
 use tailor_sizing::pricing::money::PicoDollars;
 use tailor_sizing::pricing::prices::PriceTable;
-use tailor_sizing::telemetry::invocation::{Invocation, Outcome, Work};
+use tailor_sizing::telemetry::invocation::{Initialization, Invocation, Outcome, Work};
 use tailor_sizing::telemetry::rollup::Rollup;
 
 mod emf;
@@ -86,8 +86,12 @@ struct InvocationLine {
     request_id: String,
     outcome: Outcome,
     cold_start: bool,
+    initialization: Initialization,
     estimated: bool,
     duration_ms: f64,
+    /// Absent without an Init.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    init_ms: Option<f64>,
     billed_ms: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     cost_pico_usd: Option<i128>,
@@ -147,9 +151,11 @@ impl SummaryLog {
             kind: "tailor.invocation",
             request_id: invocation.request_id.to_string(),
             outcome: invocation.outcome,
-            cold_start: invocation.cold_start,
+            cold_start: invocation.is_cold_start(),
+            initialization: invocation.initialization,
             estimated: invocation.caveats.estimated,
             duration_ms: milliseconds(invocation.duration_us),
+            init_ms: (invocation.init_us > 0).then(|| milliseconds(invocation.init_us)),
             billed_ms: invocation.billed_ms,
             cost_pico_usd: cost(environment, invocation.billed_ms, 1).map(|cost| cost.0),
             work: invocation.work.map(|work| WorkLine {

@@ -2,4 +2,5 @@
 
 pub mod extensions_api;
 pub mod listener;
+pub mod record_time;
 pub mod telemetry;

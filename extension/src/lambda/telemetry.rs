@@ -1,12 +1,15 @@
 //! Tolerant decoder of the Telemetry API's records.
 //!
 //! Unknown record types are accepted and every field is optional. A request with an unknown record is never refused,
-//! because the platform would repeat the whole request or drop it. Records that cannot be decoded are counted.
+//! because the platform would repeat the whole request or drop it. A part of a record that cannot be read counts as absent.
+//! Records without a readable type, or without the request id that they are about, are counted as undecodable.
 
-use serde::Deserialize;
+mod object;
+
 use serde_json::value::RawValue;
 
-use crate::timestamp;
+use self::object::Object;
+use super::record_time::RecordTime;
 
 /// One record. Types that the extension does not use are [`Event::Other`].
 #[derive(Debug, Clone, PartialEq)]
@@ -17,29 +20,29 @@ pub enum Event {
     InitReport {
         /// Its content.
         report: InitReport,
-        /// The end of the Init; unit as in [`Event::Start`].
-        time_us: u64,
+        /// The end of the Init.
+        time: RecordTime,
     },
     /// `platform.start`.
     Start {
         /// The id of the invocation.
         request_id: String,
-        /// Microseconds since the Unix epoch; zero when the timestamp is invalid.
-        time_us: u64,
+        /// The start of the invocation.
+        time: RecordTime,
     },
     /// `platform.runtimeDone`.
     RuntimeDone {
         /// Its content.
         record: EndRecord,
-        /// As in [`Event::Start`].
-        time_us: u64,
+        /// When the runtime was done.
+        time: RecordTime,
     },
     /// `platform.report`.
     Report {
         /// Its content.
         record: EndRecord,
-        /// As in [`Event::Start`].
-        time_us: u64,
+        /// The end of the invocation.
+        time: RecordTime,
     },
     /// `platform.restoreStart`: a SnapStart restore, which makes this a new environment.
     RestoreStart,
@@ -53,26 +56,29 @@ pub enum Event {
 }
 
 /// The content of `platform.initStart`.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct InitStart {
+    /// As in [`InitReport`].
+    pub phase: Option<String>,
     /// For example `python:3.13.v50`.
     pub runtime_version: Option<String>,
 }
 
 /// The content of `platform.initReport`.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
-#[serde(default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct InitReport {
-    /// `init`, `snap-start`, or `invoke` for a suppressed Init: one during an invocation, after the runtime crashed.
+    /// `init`, `snap-start`, or `invoke` for an Init inside an invocation.
     pub phase: Option<String>,
-    /// Only `duration_ms` is set.
-    pub metrics: Metrics,
+    /// As in [`EndRecord`].
+    pub status: Option<String>,
+    /// As in [`EndRecord`].
+    pub error_type: Option<String>,
+    /// Its duration in milliseconds.
+    pub duration_ms: Option<f64>,
 }
 
 /// The content of `platform.runtimeDone` and `platform.report`.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct EndRecord {
     /// The id of the invocation.
     pub request_id: String,
@@ -84,27 +90,20 @@ pub struct EndRecord {
     pub metrics: Metrics,
 }
 
-/// Metrics of an invocation; `None` for those that the record type does not have.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Deserialize)]
-#[serde(default)]
+/// Metrics of an invocation; `None` for those that the record does not have.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Metrics {
     /// Duration in milliseconds, with microsecond precision.
-    #[serde(rename = "durationMs")]
     pub duration_ms: Option<f64>,
     /// Billed milliseconds, Init included.
-    #[serde(rename = "billedDurationMs")]
     pub billed_duration_ms: Option<f64>,
     /// The environment's highest memory use so far, MB.
-    #[serde(rename = "maxMemoryUsedMB")]
     pub max_memory_used_mb: Option<f64>,
     /// Duration of the Init of a cold start, milliseconds.
-    #[serde(rename = "initDurationMs")]
     pub init_duration_ms: Option<f64>,
     /// Duration of the SnapStart restore, milliseconds.
-    #[serde(rename = "restoreDurationMs")]
     pub restore_duration_ms: Option<f64>,
     /// Size of the response in bytes.
-    #[serde(rename = "producedBytes")]
     pub produced_bytes: Option<f64>,
 }
 
@@ -117,16 +116,6 @@ pub struct DecodedTelemetry {
     pub undecodable: u64,
 }
 
-#[derive(Deserialize)]
-struct Envelope<'a> {
-    #[serde(default)]
-    time: Option<&'a str>,
-    #[serde(rename = "type")]
-    kind: &'a str,
-    #[serde(borrow)]
-    record: &'a RawValue,
-}
-
 /// Decodes the body of one telemetry request: a JSON array of records.
 #[must_use]
 pub fn decode(body: &[u8]) -> DecodedTelemetry {
@@ -135,46 +124,73 @@ pub fn decode(body: &[u8]) -> DecodedTelemetry {
     };
     let mut telemetry = DecodedTelemetry::default();
     for record in records {
-        match serde_json::from_str::<Envelope<'_>>(record.get()).and_then(decode_record) {
-            Ok(event) => telemetry.events.push(event),
-            Err(_) => telemetry.undecodable += 1,
+        match Object::parse(record.get()).as_ref().and_then(decode_record) {
+            Some(event) => telemetry.events.push(event),
+            None => telemetry.undecodable += 1,
         }
     }
     telemetry
 }
 
-fn decode_record(envelope: Envelope<'_>) -> serde_json::Result<Event> {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Start {
-        request_id: String,
-    }
-    #[derive(Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Dropped {
-        dropped_records: u64,
-    }
-    let json = envelope.record.get();
-    let time_us = envelope.time.and_then(timestamp::unix_us).unwrap_or(0);
-    Ok(match envelope.kind {
-        "platform.initStart" => Event::InitStart(serde_json::from_str(json)?),
-        "platform.initReport" => Event::InitReport { report: serde_json::from_str(json)?, time_us },
-        "platform.start" => {
-            Event::Start { request_id: serde_json::from_str::<Start>(json)?.request_id, time_us }
-        }
-        "platform.runtimeDone" => Event::RuntimeDone { record: serde_json::from_str(json)?, time_us },
-        "platform.report" => Event::Report { record: serde_json::from_str(json)?, time_us },
+/// `None` when the type is unreadable, or what the record is about.
+fn decode_record(envelope: &Object<'_>) -> Option<Event> {
+    let record = envelope.object("record");
+    let time = || envelope.text("time").map_or(RecordTime::UNKNOWN, |text| RecordTime::parse(&text));
+    Some(match envelope.text("type")?.as_str() {
+        "platform.initStart" => Event::InitStart(InitStart {
+            phase: record.text("phase"),
+            runtime_version: record.text("runtimeVersion"),
+        }),
+        "platform.initReport" => Event::InitReport { report: init_report(&record), time: time() },
+        "platform.start" => Event::Start { request_id: request_id(&record)?, time: time() },
+        "platform.runtimeDone" => Event::RuntimeDone { record: end_record(&record)?, time: time() },
+        "platform.report" => Event::Report { record: end_record(&record)?, time: time() },
         "platform.restoreStart" => Event::RestoreStart,
-        "platform.logsDropped" => {
-            Event::LogsDropped { records: serde_json::from_str::<Dropped>(json)?.dropped_records }
-        }
+        "platform.logsDropped" => Event::LogsDropped { records: whole(record.number("droppedRecords")?) },
         _ => Event::Other,
     })
+}
+
+fn request_id(record: &Object<'_>) -> Option<String> {
+    record.text("requestId").filter(|id| !id.is_empty())
+}
+
+fn init_report(record: &Object<'_>) -> InitReport {
+    InitReport {
+        phase: record.text("phase"),
+        status: record.text("status"),
+        error_type: record.text("errorType"),
+        duration_ms: record.object("metrics").number("durationMs"),
+    }
+}
+
+fn end_record(record: &Object<'_>) -> Option<EndRecord> {
+    let metrics = record.object("metrics");
+    Some(EndRecord {
+        request_id: request_id(record)?,
+        status: record.text("status"),
+        error_type: record.text("errorType"),
+        metrics: Metrics {
+            duration_ms: metrics.number("durationMs"),
+            billed_duration_ms: metrics.number("billedDurationMs"),
+            max_memory_used_mb: metrics.number("maxMemoryUsedMB"),
+            init_duration_ms: metrics.number("initDurationMs"),
+            restore_duration_ms: metrics.number("restoreDurationMs"),
+            produced_bytes: metrics.number("producedBytes"),
+        },
+    })
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "float casts saturate")]
+fn whole(value: f64) -> u64 {
+    value.round() as u64
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const TIME: RecordTime = RecordTime::exact(1_767_323_045_160_000);
 
     #[test]
     fn one_bad_record_costs_only_itself() {
@@ -189,10 +205,7 @@ mod tests {
         ]"#;
         let telemetry = decode(body);
         assert_eq!(telemetry.undecodable, 3);
-        assert_eq!(
-            telemetry.events[0],
-            Event::Start { request_id: "a".into(), time_us: 1_767_323_045_160_000 }
-        );
+        assert_eq!(telemetry.events[0], Event::Start { request_id: "a".into(), time: TIME });
         assert_eq!(telemetry.events[1..3], [Event::Other, Event::Other]);
         let Event::Report { record: report, .. } = &telemetry.events[3] else {
             panic!("{:?}", telemetry.events)
@@ -201,13 +214,75 @@ mod tests {
         assert_eq!(report.metrics.billed_duration_ms, None);
     }
 
+    /// The report of `record` and `time`, both JSON.
+    fn report(time: &str, record: &str) -> (EndRecord, RecordTime) {
+        let body = format!(r#"[{{{time}"type":"platform.report","record":{record}}}]"#);
+        match &decode(body.as_bytes()).events[..] {
+            [Event::Report { record, time }] => (record.clone(), *time),
+            other => panic!("{body}: {other:?}"),
+        }
+    }
+
     #[test]
-    fn the_phase_of_an_init_is_decoded() {
+    fn an_unreadable_part_costs_only_itself() {
+        for metrics in ["null", "[]", "\"none\"", "7", "{}"] {
+            let json = format!(r#"{{"requestId":"a","status":"error","metrics":{metrics}}}"#);
+            let (record, _) = report("", &json);
+            assert_eq!((record.status.as_deref(), record.metrics), (Some("error"), Metrics::default()));
+        }
+        for (duration, expected) in [
+            ("\"12.3\"", Some(12.3)),
+            ("\" 7 \"", Some(7.0)),
+            ("1e3", Some(1_000.0)),
+            ("null", None),
+            ("\"soon\"", None),
+            ("\"NaN\"", None),
+            ("-1", None),
+            ("1e999", None),
+            ("{\"ms\":1}", None),
+        ] {
+            let json = format!(
+                r#"{{"requestId":"a","status":7,"errorType":[],"metrics":{{"durationMs":{duration},"billedDurationMs":13}}}}"#
+            );
+            let (record, _) = report("", &json);
+            assert_eq!(record.metrics.duration_ms, expected, "{duration}");
+            assert_eq!(record.metrics.billed_duration_ms, Some(13.0), "{duration}");
+            assert_eq!((record.status, record.error_type), (None, None));
+        }
+    }
+
+    #[test]
+    fn an_unreadable_time_costs_only_itself() {
+        let of = |time: &str| report(time, r#"{"requestId":"a"}"#).1;
+        assert_eq!(of(r#""time":"2026-01-02T03:04:05.160Z","#), TIME);
+        assert_eq!(of(r#""time":"2026-01-02T03:04:05Z","#).earliest_us(), 1_767_323_045_000_000);
+        for time in ["", "\"time\":null,", "\"time\":17,", "\"time\":\"noon\",", "\"time\":{},"] {
+            assert_eq!(of(time), RecordTime::UNKNOWN, "{time}");
+        }
+    }
+
+    #[test]
+    fn a_record_without_its_request_is_counted() {
+        for record in [r#"{}"#, r#"{"requestId":null}"#, r#"{"requestId":""}"#, "null"] {
+            for kind in ["start", "runtimeDone", "report"] {
+                let body = format!(r#"[{{"type":"platform.{kind}","record":{record}}}]"#);
+                assert_eq!(decode(body.as_bytes()), DecodedTelemetry { events: vec![], undecodable: 1 });
+            }
+        }
+    }
+
+    #[test]
+    fn the_end_of_an_init_is_decoded() {
         let body = br#"[{"time":"2026-01-02T03:04:05.160Z","type":"platform.initReport","record":
-            {"initializationType":"on-demand","phase":"invoke","status":"success","metrics":{"durationMs":350.5}}}]"#;
-        let Event::InitReport { report, time_us } = &decode(body).events[0] else { panic!() };
-        assert_eq!((report.phase.as_deref(), report.metrics.duration_ms), (Some("invoke"), Some(350.5)));
-        assert_eq!(*time_us, 1_767_323_045_160_000);
+            {"initializationType":"on-demand","phase":"invoke","status":"error","errorType":"Runtime.ExitError",
+             "metrics":{"durationMs":350.5}}}]"#;
+        let expected = InitReport {
+            phase: Some("invoke".into()),
+            status: Some("error".into()),
+            error_type: Some("Runtime.ExitError".into()),
+            duration_ms: Some(350.5),
+        };
+        assert_eq!(decode(body).events, [Event::InitReport { report: expected, time: TIME }]);
     }
 
     #[test]

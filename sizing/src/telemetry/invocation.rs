@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+pub use super::initialization::Initialization;
+
 /// Lambda's request id: 128 bits, written as a UUID.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct RequestId(pub u128);
@@ -178,17 +180,18 @@ pub struct Invocation {
     pub started_at_us: u64,
     /// How it ended.
     pub outcome: Outcome,
-    /// Whether it was the first in its environment.
-    pub cold_start: bool,
+    /// How its environment was initialized, and whether it is a cold start.
+    pub initialization: Initialization,
     /// What is known only in part.
     pub caveats: Caveats,
-    /// `platform.report`'s `durationMs`: handler and extensions, without init.
+    /// `platform.report`'s `durationMs`: handler and extensions. An Init inside the invocation is part of it, any other
+    /// is not.
     pub duration_us: u64,
     /// `platform.runtimeDone`'s `durationMs`: the handler alone. Zero when it never came.
     pub runtime_us: u64,
     /// `billedDurationMs`: init and billed restore are already inside.
     pub billed_ms: u64,
-    /// `initDurationMs` of a cold start; zero otherwise.
+    /// Duration of the Init that belongs to this invocation; zero without one. See [`Initialization`].
     pub init_us: u64,
     /// `restoreDurationMs` after a SnapStart restore; zero otherwise.
     pub restore_us: u64,
@@ -208,6 +211,23 @@ pub struct Invocation {
     pub tmp_used_kib: u64,
     /// What its processes did; `None` when they could not be measured.
     pub work: Option<Work>,
+}
+
+impl Invocation {
+    /// Whether its caller waited for an environment.
+    #[must_use]
+    pub const fn is_cold_start(&self) -> bool {
+        self.initialization.is_cold_start()
+    }
+
+    /// `duration_us` without an Init inside the invocation.
+    #[must_use]
+    pub const fn duration_without_init_us(&self) -> u64 {
+        match self.initialization {
+            Initialization::InsideInvocation => self.duration_us.saturating_sub(self.init_us),
+            _ => self.duration_us,
+        }
+    }
 }
 
 #[cfg(test)]

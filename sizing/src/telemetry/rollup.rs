@@ -1,6 +1,7 @@
 //! Mergeable summaries: many invocations of one function at one size, in a few hundred bytes.
 
 use crate::telemetry::histogram::LogHistogram;
+use crate::telemetry::initialization::Initializations;
 use crate::telemetry::invocation::{Invocation, Outcome, Work};
 
 /// What the processes did over a set of measured invocations.
@@ -44,13 +45,15 @@ pub struct Rollup {
     pub timeouts: u64,
     /// Those killed for memory.
     pub out_of_memory: u64,
-    /// First invocations of an environment.
+    /// Those whose caller waited for an environment.
     pub cold_starts: u64,
+    /// First invocations of an environment, by how it was initialized. Rollups of earlier versions count none.
+    pub initializations: Initializations,
     /// Those whose durations are the extension's own estimate.
     pub estimated: u64,
     /// Billed milliseconds, init included.
     pub billed_ms: u64,
-    /// Init time of the cold starts, microseconds.
+    /// Init time that belongs to invocations, microseconds.
     pub init_us: u64,
     /// Time of successful warm invocations after the runtime answered, microseconds: extensions use it. An invocation
     /// without both durations of the platform adds nothing.
@@ -61,7 +64,7 @@ pub struct Rollup {
     pub last_at_us: u64,
     /// `duration_us` of every invocation.
     pub duration_us: LogHistogram,
-    /// `duration_us` of the successful ones that were not cold: what a size change acts on.
+    /// `duration_us` of the successful ones that were not the first of their environment: what a size change acts on.
     pub warm_duration_us: LogHistogram,
     /// `peak_kib` of the function's processes, where known.
     pub peak_kib: LogHistogram,
@@ -81,13 +84,14 @@ impl Rollup {
     /// Adds one invocation.
     pub fn record(&mut self, invocation: &Invocation) {
         let failed = !matches!(invocation.outcome, Outcome::Success | Outcome::Unknown);
-        let warm = !failed && !invocation.cold_start;
+        let warm = !failed && !invocation.initialization.is_first();
         self.merge_totals(&Self {
             invocations: 1,
             errors: u64::from(failed),
             timeouts: u64::from(invocation.outcome == Outcome::Timeout),
             out_of_memory: u64::from(invocation.outcome == Outcome::OutOfMemory),
-            cold_starts: u64::from(invocation.cold_start),
+            cold_starts: u64::from(invocation.is_cold_start()),
+            initializations: Initializations::of_one(invocation.initialization),
             estimated: u64::from(invocation.caveats.estimated),
             billed_ms: invocation.billed_ms,
             init_us: invocation.init_us,
@@ -107,8 +111,8 @@ impl Rollup {
             self.peak_kib.record(invocation.peak_kib);
         }
         if let Some(work) = &invocation.work {
-            if invocation.cold_start {
-                self.cold.record(invocation.duration_us, work);
+            if invocation.initialization.is_first() {
+                self.cold.record(invocation.duration_without_init_us(), work);
             } else if !failed {
                 self.warm.record(invocation.duration_us, work);
             }
@@ -134,6 +138,7 @@ impl Rollup {
             timeouts,
             out_of_memory,
             cold_starts,
+            initializations,
             estimated,
             billed_ms,
             init_us,
@@ -171,6 +176,7 @@ impl Rollup {
         for (total, other) in maxima {
             *total = (*total).max(other);
         }
+        initializations.merge(&other.initializations);
         *max_memory_used_mb = (*max_memory_used_mb).max(other.max_memory_used_mb);
         *first_at_us = earliest(*first_at_us, other.first_at_us);
     }
@@ -195,7 +201,7 @@ fn earliest(a: u64, b: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::telemetry::invocation::Caveats;
+    use crate::telemetry::invocation::{Caveats, Initialization};
     use proptest::prelude::*;
 
     fn invocation() -> impl Strategy<Value = Invocation> {
@@ -206,10 +212,16 @@ mod tests {
             Outcome::Timeout,
             Outcome::OutOfMemory,
         ]);
-        (outcome, any::<bool>(), any::<bool>(), 1u64..1 << 40, 0u64..1 << 30, 0u64..1 << 24).prop_map(
-            |(outcome, cold_start, measured, at, duration_us, peak_kib)| Invocation {
+        let class = prop::sample::select(vec![
+            Initialization::Warm,
+            Initialization::OnDemand,
+            Initialization::ProvisionedConcurrency,
+            Initialization::InsideInvocation,
+        ]);
+        (outcome, class, any::<bool>(), 1u64..1 << 40, 0u64..1 << 30, 0u64..1 << 24).prop_map(
+            |(outcome, initialization, measured, at, duration_us, peak_kib)| Invocation {
                 outcome,
-                cold_start,
+                initialization,
                 started_at_us: at,
                 duration_us,
                 billed_ms: duration_us / 1000 + 1,
@@ -231,7 +243,7 @@ mod tests {
             Invocation { runtime_us: 0, ..known },
             Invocation { caveats: estimated, ..known },
             Invocation { caveats: report_missing, ..known },
-            Invocation { cold_start: true, ..known },
+            Invocation { initialization: Initialization::OnDemand, ..known },
             Invocation { outcome: Outcome::Error, ..known },
         ] {
             rollup.record(&invocation);

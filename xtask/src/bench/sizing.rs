@@ -143,7 +143,9 @@ fn measure(invocations: usize) -> Result<Measured> {
     let batches = recorder.batches();
     let warm = |function: &str, size: u32| -> Vec<Invocation> {
         let all = invocations_of(&batches, function, size);
-        let warm = all.into_iter().filter(|invocation| !invocation.cold_start && invocation.work.is_some());
+        let warm = all
+            .into_iter()
+            .filter(|invocation| !invocation.initialization.is_first() && invocation.work.is_some());
         warm.skip(WARM_UP).take(invocations).collect()
     };
     let sizes = |function: &Example| SIZES.map(|size| (size, warm(function.name, size))).into();

@@ -1,9 +1,10 @@
 use super::*;
-use crate::lambda::telemetry::{EndRecord, Metrics};
+use crate::lambda::telemetry::{EndRecord, InitReport, Metrics};
 use proptest::prelude::*;
+use tailor_sizing::telemetry::invocation::{Initialization, Outcome, Work};
 
 /// The time of records and readings in tests that do not depend on it.
-const NOW_US: u64 = 1_000_000;
+const NOW: RecordTime = RecordTime::exact(1_000_000);
 
 const ID: &str = "11111111-2222-4333-8444-555555555555";
 
@@ -39,8 +40,8 @@ fn measured() -> Measured {
 fn completed(measured: Measured) -> Work {
     let mut ledger = Ledger::new(1_769);
     ledger.on_invoke(ID, 1, false);
-    ledger.on_measured(ID, Some(measured));
-    ledger.on_report(record("success", Metrics { duration_ms: Some(100.0), ..Metrics::default() }), NOW_US);
+    ledger.on_measured(ID, Some(measured), None);
+    ledger.on_report(record("success", Metrics { duration_ms: Some(100.0), ..Metrics::default() }), NOW);
     ledger.take_all()[0].work.unwrap()
 }
 
@@ -56,10 +57,10 @@ fn ended_children_are_limited_to_what_all_cpus_can_do() {
     let finished = |work, ended_children_us, duration_ms| {
         let mut ledger = Ledger::new(1_769);
         ledger.on_invoke(ID, 1, false);
-        ledger.on_measured(ID, Some(Measured { work, ended_children_us, ..Measured::default() }));
+        ledger.on_measured(ID, Some(Measured { work, ended_children_us, ..Measured::default() }), None);
         ledger.on_report(
             record("success", Metrics { duration_ms: Some(duration_ms), ..Metrics::default() }),
-            NOW_US,
+            NOW,
         );
         ledger.take_all()[0].work.unwrap()
     };
@@ -71,39 +72,6 @@ fn ended_children_are_limited_to_what_all_cpus_can_do() {
     );
     assert_eq!(finished(work, 40_000, 100.0).busy_us(), 43_000);
     assert_eq!(finished(work, 0, 10.0).busy_us(), 43_000, "the part from clocks is not limited");
-}
-
-/// After a crash the next invocation begins with an Init, which is part of its duration and is not measured.
-#[test]
-fn a_suppressed_init_is_not_idle_time() {
-    let other = "22222222-2222-4333-8444-555555555555";
-    let report = |id: &str, duration_ms| {
-        let metrics = Metrics { duration_ms: Some(duration_ms), ..Metrics::default() };
-        EndRecord { request_id: id.into(), ..record("success", metrics) }
-    };
-    // The Init ends at 400 ms, its invocation at 450 ms, and the next invocation at 460 ms.
-    let finished = |order: [usize; 3]| {
-        let mut ledger = Ledger::new(1_769);
-        for id in [ID, other] {
-            ledger.on_invoke(id, 1, false);
-            ledger.on_measured(id, Some(measured()));
-        }
-        for event in order {
-            match event {
-                0 => ledger.on_suppressed_init(350.0, 400_000),
-                1 => ledger.on_report(report(ID, 400.0), 450_000),
-                _ => ledger.on_report(report(other, 9.5), 460_000),
-            }
-        }
-        ledger.take_finished()
-    };
-    for order in [[0, 1, 2], [2, 1, 0], [1, 0, 2], [0, 2, 1]] {
-        let invocations = finished(order);
-        let [with, without] = &invocations[..] else { panic!("{invocations:?}") };
-        assert_eq!((with.duration_us, with.init_us, with.cold_start), (50_000, 350_000, true), "{order:?}");
-        assert_eq!(with.work.unwrap().idle_us, 50_000 - 13_000);
-        assert_eq!((without.duration_us, without.init_us, without.cold_start), (9_500, 0, false));
-    }
 }
 
 #[test]
@@ -129,13 +97,13 @@ enum Input {
 fn add(ledger: &mut Ledger, input: &Input) {
     match input {
         Input::Invoke => ledger.on_invoke(ID, 1_000, true),
-        Input::Start => ledger.on_start(ID, 999),
+        Input::Start => ledger.on_start(ID, RecordTime::exact(999)),
         Input::RuntimeDone => {
             let metrics = Metrics { duration_ms: Some(20.15), ..Metrics::default() };
-            ledger.on_runtime_done(record("success", metrics), NOW_US);
+            ledger.on_runtime_done(record("success", metrics), NOW);
         }
-        Input::Report => ledger.on_report(report(), NOW_US),
-        Input::Measured => ledger.on_measured(ID, Some(measured())),
+        Input::Report => ledger.on_report(report(), NOW),
+        Input::Measured => ledger.on_measured(ID, Some(measured()), None),
     }
 }
 
@@ -166,10 +134,10 @@ proptest! {
 fn an_invocation_waits_for_its_reading_and_its_report() {
     let mut ledger = Ledger::new(512);
     ledger.on_invoke(ID, 1, false);
-    ledger.on_report(report(), NOW_US);
+    ledger.on_report(report(), NOW);
     assert!(ledger.take_finished().is_empty(), "its processes are read at the next INVOKE");
     assert!(!ledger.awaits_report());
-    ledger.on_measured(ID, None);
+    ledger.on_measured(ID, None, None);
     assert_eq!(ledger.take_finished()[0].work, None);
 }
 
@@ -177,11 +145,8 @@ fn an_invocation_waits_for_its_reading_and_its_report() {
 fn an_invocation_without_a_report_is_marked() {
     let mut ledger = Ledger::new(512);
     ledger.on_invoke(ID, 1, false);
-    ledger.on_runtime_done(
-        record("success", Metrics { duration_ms: Some(20.0), ..Metrics::default() }),
-        NOW_US,
-    );
-    ledger.on_measured(ID, Some(measured()));
+    ledger.on_runtime_done(record("success", Metrics { duration_ms: Some(20.0), ..Metrics::default() }), NOW);
+    ledger.on_measured(ID, Some(measured()), None);
     let other = "22222222-2222-4333-8444-555555555555";
     // Many invocations in a short time, or few in a long time: the report may still come.
     for at_us in 0..=REPORT_TIMEOUT_INVOKES {
@@ -198,7 +163,7 @@ fn an_invocation_without_a_report_is_marked() {
 fn without_telemetry_durations_are_marked_as_estimated() {
     let mut ledger = Ledger::new(512);
     ledger.on_invoke("not-a-uuid", 1, false);
-    ledger.on_measured("not-a-uuid", Some(measured()));
+    ledger.on_measured("not-a-uuid", Some(measured()), None);
     let invocation = ledger.take_all()[0];
     assert!(invocation.caveats.estimated && invocation.caveats.report_missing);
     assert_eq!((invocation.duration_us, invocation.billed_ms), (13_000, 13));
@@ -211,37 +176,17 @@ fn without_telemetry_no_report_is_expected() {
     ledger.expect_no_reports();
     ledger.on_invoke("not-a-uuid", 1, false);
     assert!(ledger.take_finished().is_empty(), "it is running");
-    ledger.on_measured("not-a-uuid", Some(measured()));
+    ledger.on_measured("not-a-uuid", Some(measured()), None);
     ledger.on_invoke("another", 2, false);
     let finished = ledger.take_finished();
     assert!(finished.len() == 1 && finished[0].caveats.report_missing);
 }
 
 #[test]
-fn out_of_memory_is_recognized_in_all_its_forms() {
-    let outcome = |status: &str, error_type: Option<&str>, max_memory_used_mb: f64| {
-        let mut ledger = Ledger::new(128);
-        let metrics = Metrics { max_memory_used_mb: Some(max_memory_used_mb), ..Metrics::default() };
-        ledger.on_report(
-            EndRecord { error_type: error_type.map(Into::into), ..record(status, metrics) },
-            NOW_US,
-        );
-        ledger.take_all()[0].outcome
-    };
-    assert_eq!(outcome("error", Some("Runtime.OutOfMemory"), 128.0), Outcome::OutOfMemory);
-    assert_eq!(outcome("error", Some("Runtime.ExitError"), 128.0), Outcome::OutOfMemory);
-    assert_eq!(outcome("timeout", None, 128.0), Outcome::OutOfMemory);
-    assert_eq!(outcome("timeout", None, 70.0), Outcome::Timeout);
-    assert_eq!(outcome("error", Some("Runtime.ExitError"), 70.0), Outcome::Error);
-    assert_eq!(outcome("success", None, 128.0), Outcome::Success);
-    assert_eq!(outcome("something-new", None, 70.0), Outcome::Error);
-}
-
-#[test]
 fn memory_stays_bounded_when_reports_are_lost() {
     let mut ledger = Ledger::new(128);
     for request in 0..10_000u128 {
-        ledger.on_start(&RequestId(request + 1).to_string(), 1);
+        ledger.on_start(&RequestId(request + 1).to_string(), RecordTime::exact(1));
     }
     assert_eq!(ledger.take_all().len(), MAX_OPEN);
     assert_eq!(ledger.take_evicted(), 10_000 - MAX_OPEN as u64, "dropped invocations are counted");
@@ -252,11 +197,11 @@ fn memory_stays_bounded_when_reports_are_lost() {
 #[test]
 fn an_invocation_without_invoke_and_report_is_finished_after_a_timeout() {
     let mut ledger = Ledger::new(2_048);
-    ledger.on_start(ID, 1);
+    ledger.on_start(ID, RecordTime::exact(1));
     for later in 1..=20u64 {
         let time_us = later * 60_000_000;
         ledger.set_time(time_us);
-        ledger.on_start(&RequestId(later.into()).to_string(), time_us);
+        ledger.on_start(&RequestId(later.into()).to_string(), RecordTime::exact(time_us));
         let taken = ledger.take_finished();
         if later <= 16 {
             assert!(taken.is_empty(), "after {later} minutes it may still run");
@@ -277,8 +222,8 @@ fn a_repetition_is_not_a_new_invocation_however_late_it_comes() {
     let complete = |ledger: &mut Ledger, request: u64| {
         let request_id = RequestId(request.into()).to_string();
         let time_us = request * 1_000;
-        ledger.on_start(&request_id, time_us);
-        ledger.on_report(EndRecord { request_id, ..report() }, time_us + 500);
+        ledger.on_start(&request_id, RecordTime::exact(time_us));
+        ledger.on_report(EndRecord { request_id, ..report() }, RecordTime::exact(time_us + 500));
         ledger.take_finished().len() as u64
     };
     let many = 3 * MAX_FINISHED as u64;
@@ -295,8 +240,8 @@ fn a_late_sample_represents_the_whole_invocation() {
     let finished = |sampled_at_us| {
         let mut ledger = Ledger::new(512);
         ledger.on_invoke(ID, 1, false);
-        ledger.on_measured(ID, Some(Measured { sampled_at_us: Some(sampled_at_us), ..measured() }));
-        ledger.on_report(report(), NOW_US);
+        ledger.on_measured(ID, Some(Measured { sampled_at_us: Some(sampled_at_us), ..measured() }), None);
+        ledger.on_report(report(), NOW);
         ledger.take_finished()[0]
     };
     // The duration is 25.4 ms.
@@ -311,15 +256,48 @@ fn a_late_sample_represents_the_whole_invocation() {
     assert!(early.work.is_none() && early.peak_kib == 0 && !early.caveats.work_estimated);
 }
 
+/// Timestamps in whole seconds are the same for more invocations than are remembered.
+#[test]
+fn imprecise_and_unreadable_times_lose_no_invocation() {
+    for time in [RecordTime::parse("2026-11-29T01:02:03Z"), RecordTime::UNKNOWN] {
+        let mut ledger = Ledger::new(512);
+        let many = 3 * MAX_FINISHED;
+        let finished: usize = (0..many as u128)
+            .map(|request| {
+                let request_id = RequestId(request + 1).to_string();
+                ledger.on_start(&request_id, time);
+                ledger.on_report(EndRecord { request_id, ..report() }, time);
+                ledger.take_finished().len()
+            })
+            .sum();
+        assert_eq!((finished, ledger.take_stale()), (many, 0), "{time:?}");
+    }
+}
+
+/// A report of which nothing but the request can be read.
+#[test]
+fn a_report_without_metrics_is_marked_and_billed_by_the_rest() {
+    let mut ledger = Ledger::new(512);
+    ledger.set_time(77);
+    ledger.on_start(ID, RecordTime::UNKNOWN);
+    let done = Metrics { duration_ms: Some(20.4), ..Metrics::default() };
+    ledger.on_runtime_done(record("success", done), RecordTime::UNKNOWN);
+    ledger.on_report(record("success", Metrics::default()), RecordTime::UNKNOWN);
+    let invocation = ledger.take_finished()[0];
+    assert!(invocation.caveats.report_missing && !invocation.caveats.estimated);
+    assert_eq!((invocation.duration_us, invocation.billed_ms), (20_400, 21));
+    assert_eq!((invocation.started_at_us, invocation.outcome), (77, Outcome::Success));
+}
+
 #[test]
 fn a_sum_over_several_processes_is_limited_by_the_platforms_figure_and_the_size() {
     let peak_mb = |peak_is_sum_above_kib, max_memory_used_mb| {
         let mut ledger = Ledger::new(512);
         ledger.on_invoke(ID, 1, false);
         let peak_kib = 1_572 * 1_024;
-        ledger.on_measured(ID, Some(Measured { peak_kib, peak_is_sum_above_kib, ..measured() }));
+        ledger.on_measured(ID, Some(Measured { peak_kib, peak_is_sum_above_kib, ..measured() }), None);
         let metrics = Metrics { duration_ms: Some(100.0), max_memory_used_mb, ..Metrics::default() };
-        ledger.on_report(record("success", metrics), NOW_US);
+        ledger.on_report(record("success", metrics), NOW);
         ledger.take_all()[0].peak_kib / 1_024
     };
     assert_eq!(peak_mb(Some(310 * 1_024), Some(318.0)), 318);
@@ -327,3 +305,6 @@ fn a_sum_over_several_processes_is_limited_by_the_platforms_figure_and_the_size(
     assert_eq!(peak_mb(Some(310 * 1_024), None), 512, "never more than the size");
     assert_eq!(peak_mb(None, Some(318.0)), 512);
 }
+
+mod initialization;
+mod outcomes;
