@@ -99,8 +99,8 @@ pub struct Settings {
     /// `TAILOR_EPHEMERAL_STORAGE_MB`: the function's ephemeral storage, 512 to 10,240. Lambda bills the part above
     /// 512 and does not inform extensions of it. Default: unknown, and not part of costs.
     pub ephemeral_storage_mb: Option<u32>,
-    /// `TAILOR_TELEMETRY_PORT`: the port for telemetry. If it is in use, a free port is used.
-    /// Default 4_243.
+    /// `TAILOR_TELEMETRY_PORT`: a fixed port for telemetry. If it is in use, a free port is used. Default 0: the kernel
+    /// selects a free port. Other extensions have fixed ports, and end when theirs is in use.
     pub telemetry_port: u16,
 }
 
@@ -121,9 +121,6 @@ impl Debug for ApiKey {
         f.write_str("ApiKey(…)")
     }
 }
-
-/// Default of `TAILOR_TELEMETRY_PORT`: above the usual ports of servers and below the ephemeral range.
-pub const DEFAULT_TELEMETRY_PORT: u16 = 4_243;
 
 impl Settings {
     /// Reads the settings. The second value has one warning for each invalid value.
@@ -173,7 +170,7 @@ impl Settings {
                 .read("TAILOR_TELEMETRY_PORT", "a port other than 9001, which is Lambda's", |text| {
                     text.parse().ok().filter(|&port| port != 9_001)
                 })
-                .unwrap_or(DEFAULT_TELEMETRY_PORT),
+                .unwrap_or(0),
             endpoint,
         };
         (settings, reader.warnings)
@@ -304,7 +301,7 @@ mod tests {
         assert_eq!(settings.flush_items, 500);
         assert_eq!(settings.flush_interval, Duration::from_secs(1));
         assert_eq!(settings.peak, Peak::Sampled);
-        assert_eq!(settings.telemetry_port, DEFAULT_TELEMETRY_PORT);
+        assert_eq!(settings.telemetry_port, 0);
     }
 
     #[test]

@@ -23,8 +23,8 @@ const MAX_BODY_BYTES: usize = 1 << 20;
 /// queue means that decoding is stuck; then the platform keeps the records.
 const MAX_PENDING_BODIES: usize = 8;
 
-/// Binds `port`, or any free port when it is in use. A second environment on one host, as with an emulator, must not end
-/// the extension.
+/// Binds `port`, or a free port when it is zero or in use. A second environment on one host, as with an emulator, must
+/// not end the extension.
 ///
 /// # Errors
 /// When no port can be bound at all.

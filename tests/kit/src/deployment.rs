@@ -50,6 +50,8 @@ pub struct Plan<'a> {
     pub examples: &'a [Example],
     /// Whether the layer is attached to them. Benchmarks compare both cases.
     pub attach_layer: bool,
+    /// Folders of more layers, with other extensions.
+    pub other_layers: &'a [PathBuf],
     /// `TAILOR_FLUSH_INTERVAL_MS` of the extensions, milliseconds.
     pub flush_interval_ms: u64,
     /// `TAILOR_ENDPOINT` of the extensions when it is not the collector.
@@ -75,6 +77,7 @@ impl<'a> Plan<'a> {
             folder,
             examples,
             attach_layer: true,
+            other_layers: &[],
             flush_interval_ms: 1_000,
             endpoint: None,
             collector_listen: "127.0.0.1:0",
@@ -144,6 +147,9 @@ impl Deployment {
         if plan.attach_layer {
             command.arg("--layer").arg(&plan.programs.layer);
         }
+        plan.other_layers.iter().for_each(|layer| {
+            command.arg("--layer").arg(layer);
+        });
         let ready = || TcpStream::connect(&sandbox_address).is_ok();
         let sandbox = Server::start(&mut command, &folder.join("sandbox.log"), ready)?;
         Ok(Self {
