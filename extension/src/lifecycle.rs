@@ -97,14 +97,12 @@ pub async fn run(
         tracing::warn!("{warning}");
     }
     let shared = match environment(&registration.function, &settings, variables) {
-        Some(environment) if settings.enabled => {
+        Ok(environment) if settings.enabled => {
             Some(start(environment, &settings, variables, &api, &registration.identifier).await)
         }
-        Some(_) => None,
-        None => {
-            tracing::error!(
-                "AWS_REGION or AWS_LAMBDA_FUNCTION_MEMORY_SIZE is missing or invalid: measurement disabled"
-            );
+        Ok(_) => None,
+        Err(missing) => {
+            tracing::error!("{missing} is missing or invalid: measurement disabled");
             None
         }
     };
@@ -139,9 +137,10 @@ async fn register(api: &Api, managed: bool) -> Result<Registration, StartError> 
     if !managed {
         match api.register(&name, &["INVOKE", "SHUTDOWN"]).await {
             Ok(registration) => return Ok(registration),
-            Err(error) => {
+            Err(error @ ApiError::Refused { .. }) => {
                 tracing::warn!(%error, "cannot register for INVOKE events: registering for SHUTDOWN only");
             }
+            Err(error) => return Err(error.into()),
         }
     }
     Ok(api.register(&name, &["SHUTDOWN"]).await?)
@@ -156,16 +155,22 @@ fn own_name() -> String {
         .map_or_else(|| "tailor-extension".to_owned(), |name| name.to_string_lossy().into_owned())
 }
 
-/// The environment in the header of each batch; `None` when Lambda's own variables are missing.
-fn environment(function: &Function, settings: &Settings, variables: &impl Variables) -> Option<Environment> {
-    let memory_mb = variables.get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE")?.parse().ok()?;
-    Some(Environment {
+/// The environment in the header of each batch. The error is the name of a variable that is required and missing.
+fn environment(
+    function: &Function,
+    settings: &Settings,
+    variables: &impl Variables,
+) -> Result<Environment, &'static str> {
+    let get = |name| variables.get(name).filter(|value| !value.is_empty());
+    let required = |name| get(name).ok_or(name);
+    let memory_mb = required("AWS_LAMBDA_FUNCTION_MEMORY_SIZE")?;
+    Ok(Environment {
         id: new_environment_id(),
-        account: function.account_id.clone().unwrap_or_default(),
-        region: variables.get("AWS_REGION")?,
-        function: function.function_name.clone(),
-        version: function.function_version.clone(),
-        memory: Megabytes(memory_mb),
+        account: function.account.clone().unwrap_or_default(),
+        region: required("AWS_REGION").or_else(|missing| get("AWS_DEFAULT_REGION").ok_or(missing))?,
+        function: function.name.clone().map_or_else(|| required("AWS_LAMBDA_FUNCTION_NAME"), Ok)?,
+        version: function.version.clone().or_else(|| get("AWS_LAMBDA_FUNCTION_VERSION")).unwrap_or_default(),
+        memory: Megabytes(memory_mb.parse().map_err(|_| "AWS_LAMBDA_FUNCTION_MEMORY_SIZE")?),
         architecture: if cfg!(target_arch = "aarch64") { Architecture::Arm64 } else { Architecture::X86_64 },
         runtime: String::new(),
         initialization_type: variables.get("AWS_LAMBDA_INITIALIZATION_TYPE").unwrap_or_default().into(),

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc;
 
-use tailor_test_kit::fake::{Certificate, FakeCollector, FakePlatform};
+use tailor_test_kit::fake::{Certificate, FakeCollector, FakePlatform, REGISTRATION};
 use tailor_test_kit::release;
 
 /// Allowed growth of the extension's resident memory between the first and the last sample, KiB. The allocator may keep
@@ -76,7 +76,7 @@ fn main() {
     });
     let program = release::build_for_host(&["tailor-extension"]).unwrap().join("tailor-extension");
     let mut command = Command::new(program);
-    FakePlatform { invocations, invocations_per_delivery: 50, before_event }
+    FakePlatform { invocations, invocations_per_delivery: 50, before_event, registration: REGISTRATION }
         .start(&mut command, 1_769)
         .unwrap();
     command.env("TAILOR_ENDPOINT", &collector.url).env("TAILOR_FLUSH_INTERVAL_MS", interval_ms);

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use tailor_test_kit::fake::{Certificate, FakeCollector, FakePlatform, Received};
+use tailor_test_kit::fake::{Certificate, FakeCollector, FakePlatform, REGISTRATION, Received};
 use tailor_test_kit::process::{free_address, is_root};
 use tailor_test_kit::{release, skip};
 
@@ -36,6 +36,7 @@ fn run(mut extension: Command, variables: &[(&str, &str)]) -> (String, Duration)
         invocations: INVOCATIONS,
         invocations_per_delivery: 5,
         before_event: Box::new(before_event),
+        registration: REGISTRATION,
     };
     platform.start(&mut extension, 1_769).unwrap();
     extension.envs(variables.iter().copied());

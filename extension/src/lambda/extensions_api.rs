@@ -8,8 +8,12 @@ use bytes::Bytes;
 use http::StatusCode;
 use http_body_util::Full;
 use serde::Deserialize;
+use serde_json::value::RawValue;
 
 use crate::net::client::{Answer, Client, ClientError};
+
+/// The longest text that is used, in bytes: the limit of the wire.
+const MAX_TEXT_BYTES: usize = agent_proto::limits::MAX_TEXT_BYTES;
 
 const IDENTIFIER: &str = "lambda-extension-identifier";
 
@@ -50,17 +54,15 @@ pub struct Registration {
     pub function: Function,
 }
 
-/// The function of the environment.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase")]
+/// What the registration states about the function. Environment variables have the rest.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Function {
     /// Its name.
-    pub function_name: String,
+    pub name: Option<String>,
     /// Its version.
-    pub function_version: String,
-    /// Its account; `None` where the platform does not support the feature.
-    #[serde(default)]
-    pub account_id: Option<String>,
+    pub version: Option<String>,
+    /// Its account: 12 digits. Not every platform has the feature.
+    pub account: Option<String>,
 }
 
 /// One event of the Extensions API.
@@ -94,7 +96,8 @@ impl Api {
     /// Registers for `events` under `name`, which must be the name of the executable file.
     ///
     /// # Errors
-    /// When the API does not answer or refuses, for example events that the platform does not have.
+    /// When the API does not answer or refuses, for example events that the platform does not have, or when the answer
+    /// has no identifier.
     pub async fn register(&self, name: &str, events: &[&str]) -> Result<Registration, ApiError> {
         let request = self
             .client
@@ -111,9 +114,7 @@ impl Api {
             .and_then(|value| value.to_str().ok())
             .ok_or(ApiError::Shape("registration without an identifier"))?
             .to_owned();
-        let function =
-            serde_json::from_slice(&body).map_err(|_| ApiError::Shape("registration without a function"))?;
-        Ok(Registration { identifier, function })
+        Ok(Registration { identifier, function: Function::read(&body) })
     }
 
     /// Waits for the next event, without a timeout: the environment may be frozen for hours.
@@ -167,23 +168,67 @@ fn accepted((head, body): Answer) -> Result<Answer, ApiError> {
     Err(ApiError::Refused { status: head.status, body })
 }
 
+/// Decodes an object whose fields may have any type. `None` for anything else: serde also accepts an array for a struct.
+fn object<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Option<T> {
+    body.trim_ascii_start().starts_with(b"{").then(|| serde_json::from_slice(body).ok()).flatten()
+}
+
+/// The text of a string, or of a number; `None` when it is empty or another type.
+fn text(value: Option<&RawValue>) -> Option<String> {
+    let value = value?.get();
+    let text = if value.starts_with('"') {
+        serde_json::from_str(value).ok()?
+    } else {
+        value.starts_with(|start: char| start.is_ascii_digit()).then(|| value.to_owned())?
+    };
+    (!text.is_empty() && text.len() <= MAX_TEXT_BYTES).then_some(text)
+}
+
+impl Function {
+    /// Decodes what can be decoded of the answer to a registration. Nothing in it is needed to run, so no answer is an
+    /// error.
+    fn read(body: &[u8]) -> Self {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Wire<'a> {
+            #[serde(borrow)]
+            function_name: Option<&'a RawValue>,
+            #[serde(borrow)]
+            function_version: Option<&'a RawValue>,
+            #[serde(borrow)]
+            account_id: Option<&'a RawValue>,
+        }
+        let Some(wire) = object::<Wire<'_>>(body) else { return Self::default() };
+        // A number has lost the zeros at its beginning.
+        let account = text(wire.account_id).map(|account| format!("{account:0>12}"));
+        Self {
+            name: text(wire.function_name),
+            version: text(wire.function_version),
+            account: account.filter(|id| id.len() == 12 && id.bytes().all(|byte| byte.is_ascii_digit())),
+        }
+    }
+}
+
 impl Event {
     /// Decodes an event. An unknown or invalid event is [`Event::Other`]; it must not end the extension.
     fn read(body: &[u8]) -> Self {
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]
-        struct Wire {
-            event_type: String,
-            #[serde(default)]
-            request_id: String,
-            #[serde(default)]
-            deadline_ms: u64,
+        struct Wire<'a> {
+            #[serde(borrow)]
+            event_type: Option<&'a RawValue>,
+            #[serde(borrow)]
+            request_id: Option<&'a RawValue>,
+            #[serde(borrow)]
+            deadline_ms: Option<&'a RawValue>,
         }
-        let Ok(wire) = serde_json::from_slice::<Wire>(body) else { return Self::Other };
-        if wire.event_type.eq_ignore_ascii_case("INVOKE") {
-            Self::Invoke { request_id: wire.request_id, deadline_ms: wire.deadline_ms }
-        } else if wire.event_type.eq_ignore_ascii_case("SHUTDOWN") {
-            Self::Shutdown { deadline_ms: wire.deadline_ms }
+        let Some(wire) = object::<Wire<'_>>(body) else { return Self::Other };
+        let kind = text(wire.event_type).unwrap_or_default();
+        let deadline_ms = || text(wire.deadline_ms).and_then(|text| text.parse().ok()).unwrap_or_default();
+        if kind.eq_ignore_ascii_case("INVOKE") {
+            Self::Invoke { request_id: text(wire.request_id).unwrap_or_default(), deadline_ms: deadline_ms() }
+        } else if kind.eq_ignore_ascii_case("SHUTDOWN") {
+            Self::Shutdown { deadline_ms: deadline_ms() }
         } else {
             Self::Other
         }
@@ -203,5 +248,28 @@ mod tests {
         assert_eq!(Event::read(shutdown), Event::Shutdown { deadline_ms: 7 });
         assert_eq!(Event::read(br#"{"eventType":"HIBERNATE"}"#), Event::Other);
         assert_eq!(Event::read(b"<html>"), Event::Other);
+        assert_eq!(Event::read(br#"["SHUTDOWN","r",7]"#), Event::Other);
+        let odd = br#"{"eventType":"INVOKE","deadlineMs":"5","requestId":7}"#;
+        assert_eq!(Event::read(odd), Event::Invoke { request_id: "7".into(), deadline_ms: 5 });
+        let partial = br#"{"eventType":"SHUTDOWN","deadlineMs":null}"#;
+        assert_eq!(Event::read(partial), Event::Shutdown { deadline_ms: 0 });
+    }
+
+    #[test]
+    fn of_a_registration_what_can_be_decoded_is_used() {
+        let read = |body: &str| {
+            let Function { name, version, account } = Function::read(body.as_bytes());
+            [name, version, account].map(Option::unwrap_or_default).join(",")
+        };
+        let full = r#"{"functionName":"fn","functionVersion":"7","handler":"h","accountId":"012345678901"}"#;
+        assert_eq!(read(full), "fn,7,012345678901");
+        assert_eq!(read(r#"{"functionName":"fn","accountId":12345678901}"#), "fn,,012345678901");
+        assert_eq!(read(r#"{"functionName":["fn"],"functionVersion":7,"accountId":{"id":1}}"#), ",7,");
+        assert_eq!(read(r#"{"functionName":"","functionVersion":null,"accountId":"123x"}"#), ",,");
+        for body in ["", "{}", "[]", r#"["fn","7"]"#, "null", "<html>", "{\"functionName\":"] {
+            assert_eq!(read(body), ",,", "{body}");
+        }
+        assert_eq!(Function::read(b"\xff"), Function::default());
+        assert_eq!(read(&format!(r#"{{"functionName":"{}"}}"#, "f".repeat(600))), ",,");
     }
 }

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use lambda_sandbox::cgroup::Group;
 use serde_json::{Value, json};
-use tailor_test_kit::fake::{Certificate, FakeCollector, FakePlatform};
+use tailor_test_kit::fake::{Certificate, FakeCollector, FakePlatform, REGISTRATION};
 
 use super::start::enter;
 
@@ -115,7 +115,8 @@ fn measure_once(
     let (sender, usage) = channel();
     let before_event = measure_usage(Arc::clone(&pid), Arc::clone(&collector), sender);
     let mut command = Command::new(extension);
-    FakePlatform { invocations: 2, invocations_per_delivery: 1, before_event }.start(&mut command, 128)?;
+    FakePlatform { invocations: 2, invocations_per_delivery: 1, before_event, registration: REGISTRATION }
+        .start(&mut command, 128)?;
     command
         .env("TAILOR_ENDPOINT", &collector.url)
         .env("TAILOR_CA_FILE", &certificate.authority_file)

@@ -11,7 +11,7 @@ mod platform;
 mod recorder;
 
 pub use collector::{Certificate, FakeCollector, Received};
-pub use platform::FakePlatform;
+pub use platform::{FakePlatform, REGISTRATION};
 pub use recorder::BatchRecorder;
 
 /// One HTTP request or response: its first line and its body.

@@ -22,7 +22,12 @@ pub struct FakePlatform {
     pub invocations_per_delivery: u64,
     /// Called before each event.
     pub before_event: BeforeEvent,
+    /// Body of the answer to the registration.
+    pub registration: &'static str,
 }
+
+/// A usual body of the answer to a registration.
+pub const REGISTRATION: &str = r#"{"functionName":"function","functionVersion":"1","handler":"h"}"#;
 
 impl std::fmt::Debug for FakePlatform {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -42,8 +47,7 @@ impl FakePlatform {
             .env_clear()
             .env("AWS_LAMBDA_RUNTIME_API", listener.local_addr()?.to_string())
             .env("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", memory_mb.to_string())
-            .env("AWS_REGION", "us-east-1")
-            .env("TAILOR_TELEMETRY_PORT", "0");
+            .env("AWS_REGION", "us-east-1");
         thread::spawn(move || {
             if let Err(error) =
                 listener.accept().map_err(Into::into).and_then(|(stream, _)| self.serve(stream))
@@ -62,7 +66,7 @@ impl FakePlatform {
         let mut sent = 0u64;
         while let Some(request) = extension.read() {
             if request.line.contains("/register") {
-                let body = br#"{"functionName":"function","functionVersion":"1","handler":"h"}"#;
+                let body = self.registration.as_bytes();
                 extension.respond("Lambda-Extension-Identifier: extension\r\n", body);
             } else if request.line.contains("/telemetry") {
                 let stream = TcpStream::connect(destination(&request.body)?)?;
