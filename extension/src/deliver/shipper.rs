@@ -16,6 +16,7 @@ use super::outbox::SealedBatch;
 use crate::freeze_timeout;
 use crate::net::client::{Client, ClientError};
 use crate::net::credentials::{CredentialsError, Provider};
+use crate::net::proxy::proxy_for;
 use crate::net::sign::{Scope, ToSign, authorization};
 use crate::settings::{ApiKey, Auth, Settings, Variables, function_url_region};
 use crate::timestamp;
@@ -112,7 +113,9 @@ impl Shipper {
             }),
         };
         Ok(Self {
-            client: Client::new(endpoint).trusting(settings.ca_file.clone()),
+            client: Client::new(endpoint)
+                .trusting(settings.ca_file.clone())
+                .through(proxy_for(endpoint, variables)),
             key: settings.api_key.clone(),
             signer,
             try_timeout: Cell::new(TRY_TIMEOUT),
@@ -166,7 +169,8 @@ impl Shipper {
                 Some(DeliveryOutcome::FAILED)
             }
             None => {
-                self.log_failure(&format_args!("no answer within {limit:?}"));
+                let missing = if self.client.may_lack_route() { "connection" } else { "answer" };
+                self.log_failure(&format_args!("no {missing} within {limit:?}"));
                 Some(DeliveryOutcome::FAILED)
             }
         }
@@ -178,7 +182,13 @@ impl Shipper {
         let collector = self.client.host();
         let tries = self.failed_tries.get();
         self.failed_tries.set(tries.saturating_add(1));
-        if tries == 1 {
+        if tries == 1 && self.client.may_lack_route() {
+            tracing::warn!(
+                collector,
+                %error,
+                "delivery failed: it will be retried. A function in a VPC needs a NAT gateway, a collector in the VPC, or a proxy (HTTPS_PROXY)"
+            );
+        } else if tries == 1 {
             tracing::warn!(collector, %error, "delivery failed: it will be retried");
         } else {
             tracing::info!(collector, %error, "delivery failed");

@@ -3,20 +3,26 @@
 //! Built on hyper's connection. Its pooling client adds 150 KB, and there is never more than one connection.
 
 use std::cell::{Cell, OnceCell};
+use std::io::ErrorKind;
 use std::path::PathBuf;
 
 use bytes::Bytes;
 use http::uri::{Authority, PathAndQuery, Uri};
-use http::{Request, header};
+use http::{HeaderValue, Request, StatusCode, header};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use super::connections::count_own_connection;
+use super::proxy::{Proxy, without_brackets};
 
 mod tls;
+mod tunnel;
+
+use tunnel::TunnelError;
 
 /// The largest answer in bytes. Answers of Lambda, the collector and the credentials endpoint have a few hundred.
 const MAX_ANSWER_BYTES: usize = 64 * 1024;
@@ -29,6 +35,9 @@ pub struct Client {
     is_https: bool,
     /// Certificate authorities to trust in addition to the public ones.
     ca_file: Option<PathBuf>,
+    proxy: Option<Proxy>,
+    /// Whether the server, or the proxy, ever answered at the level of TCP.
+    is_reachable: Cell<bool>,
     /// Created at the first connection, so that a cold start does not pay for it.
     tls: OnceCell<TlsConnector>,
     /// The connection of the last successful exchange.
@@ -49,6 +58,16 @@ pub enum ClientError {
         /// The cause.
         source: std::io::Error,
     },
+    /// The proxy refused.
+    #[error("the proxy {proxy} refused a connection to {server}: {reason}")]
+    Proxy {
+        /// Host and port of the proxy, and the variable that names it.
+        proxy: String,
+        /// Host and port of the server.
+        server: String,
+        /// What to do.
+        reason: String,
+    },
     /// The connection broke.
     #[error("the connection broke: {0}")]
     Broken(#[from] hyper::Error),
@@ -61,8 +80,8 @@ pub enum ClientError {
 pub type Answer = (http::response::Parts, Bytes);
 
 /// A connection with or without TLS.
-trait Stream: hyper::rt::Read + hyper::rt::Write + Unpin {}
-impl<T: hyper::rt::Read + hyper::rt::Write + Unpin> Stream for T {}
+trait Stream: AsyncRead + AsyncWrite + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Unpin> Stream for T {}
 
 impl std::fmt::Debug for Client {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -80,6 +99,8 @@ impl Client {
             base: base.path().trim_end_matches('/').to_owned(),
             is_https: base.scheme_str() == Some("https"),
             ca_file: None,
+            proxy: None,
+            is_reachable: Cell::new(false),
             tls: OnceCell::new(),
             kept: Cell::new(None),
         }
@@ -91,6 +112,12 @@ impl Client {
         Self { ca_file, ..self }
     }
 
+    /// Sends every request through the proxy.
+    #[must_use]
+    pub fn through(self, proxy: Option<Proxy>) -> Self {
+        Self { proxy, ..self }
+    }
+
     /// The host, with the port if the URL has one: the value of the `Host` header.
     #[must_use]
     pub fn host(&self) -> &str {
@@ -98,13 +125,30 @@ impl Client {
         self.authority.as_str().rsplit_once('@').map_or(self.authority.as_str(), |(_, host)| host)
     }
 
+    /// Whether the network may have no route to the server: neither the server nor a refusal was ever reached, and no
+    /// proxy is set.
+    #[must_use]
+    pub fn may_lack_route(&self) -> bool {
+        self.proxy.is_none() && !self.is_reachable.get()
+    }
+
     /// A request builder for `path`, which starts with a slash and is appended to the base's path.
     pub fn request(&self, method: &str, path: &str) -> http::request::Builder {
         let path = format!("{}{path}", self.base);
-        Request::builder()
-            .method(method)
-            .uri(PathAndQuery::try_from(path).map(Uri::from).unwrap_or_default())
-            .header(header::HOST, self.host())
+        let request = Request::builder().method(method).header(header::HOST, self.host());
+        let Some(proxy) = self.proxy.as_ref().filter(|_| !self.is_https) else {
+            return request.uri(PathAndQuery::try_from(path).map(Uri::from).unwrap_or_default());
+        };
+        // A proxy for HTTP takes the complete URL and passes the request on.
+        let request = request.uri(format!("http://{}{path}", self.host()));
+        let authorization = proxy.authorization.as_deref().and_then(|text| HeaderValue::try_from(text).ok());
+        match authorization {
+            Some(mut authorization) => {
+                authorization.set_sensitive(true);
+                request.header(header::PROXY_AUTHORIZATION, authorization)
+            }
+            None => request,
+        }
     }
 
     /// Sends a request and reads the complete answer. Uses the kept connection if it is still open.
@@ -117,6 +161,11 @@ impl Client {
             None => self.connect().await?,
         };
         let (head, body) = connection.send_request(request).await?.into_parts();
+        if let Some(proxy) = &self.proxy
+            && asks_for_proxy_credentials(&head)
+        {
+            return Err(self.refusal(proxy, head.status.as_u16()));
+        }
         let body = Limited::new(body, MAX_ANSWER_BYTES).collect().await.map_err(ClientError::Answer)?;
         self.kept.set(Some(connection));
         Ok((head, body.to_bytes()))
@@ -128,26 +177,52 @@ impl Client {
     }
 
     async fn connect(&self) -> Result<SendRequest<Full<Bytes>>, ClientError> {
-        let stream = self.open().await.map_err(|source| {
-            let server = self.host().to_owned();
-            ClientError::Connect { server, source }
-        })?;
-        let (connection, task) = handshake(stream).await?;
+        let stream = self.open().await?;
+        let (connection, task) = handshake(TokioIo::new(stream)).await?;
         // Ends with the connection. An error is returned by the exchange.
         tokio::task::spawn_local(async move { drop(task.await) });
         Ok(connection)
     }
 
-    async fn open(&self) -> std::io::Result<Box<dyn Stream>> {
+    /// A connection on which requests can be sent: to the server, or to the proxy, with a tunnel when the server uses TLS.
+    async fn open(&self) -> Result<Box<dyn Stream>, ClientError> {
+        let failed = |server: String| move |source| ClientError::Connect { server, source };
+        let to_server = || failed(self.host().to_owned());
         let port = self.authority.port_u16().unwrap_or(if self.is_https { 443 } else { 80 });
-        // Only URLs have brackets around an IPv6 address.
-        let host = self.authority.host().trim_start_matches('[').trim_end_matches(']');
-        let stream = TcpStream::connect((host, port)).await?;
+        let host = without_brackets(self.authority.host());
+        let stream = if let Some(proxy) = &self.proxy {
+            let to_proxy = || failed(format!("the proxy {proxy}"));
+            let mut stream = self.dial(&proxy.host, proxy.port).await.map_err(to_proxy())?;
+            if proxy.is_https {
+                stream = self.encrypt(&proxy.host, stream).await.map_err(to_proxy())?;
+            }
+            if self.is_https {
+                let server = format!("{}:{port}", self.authority.host());
+                tunnel::open(&mut *stream, proxy, &server).await.map_err(|error| match error {
+                    TunnelError::Io(source) => to_proxy()(source),
+                    TunnelError::Refused(status) => self.refusal(proxy, status),
+                })?;
+            }
+            stream
+        } else {
+            self.dial(host, port).await.map_err(to_server())?
+        };
+        if self.is_https { self.encrypt(host, stream).await.map_err(to_server()) } else { Ok(stream) }
+    }
+
+    async fn dial(&self, host: &str, port: u16) -> std::io::Result<Box<dyn Stream>> {
+        let connected = TcpStream::connect((host, port)).await;
+        if connected.as_ref().map_or_else(|error| error.kind() == ErrorKind::ConnectionRefused, |_| true) {
+            self.is_reachable.set(true);
+        }
+        let stream = connected?;
         count_own_connection();
         stream.set_nodelay(true)?;
-        if !self.is_https {
-            return Ok(Box::new(TokioIo::new(stream)));
-        }
+        Ok(Box::new(stream))
+    }
+
+    /// TLS with the server `host` over `stream`.
+    async fn encrypt(&self, host: &str, stream: Box<dyn Stream>) -> std::io::Result<Box<dyn Stream>> {
         let name = host.to_owned().try_into().map_err(std::io::Error::other)?;
         let connector = match self.tls.get() {
             Some(connector) => connector,
@@ -156,7 +231,29 @@ impl Client {
                 self.tls.get_or_init(|| made)
             }
         };
-        Ok(Box::new(TokioIo::new(connector.connect(name, stream).await?)))
+        Ok(Box::new(connector.connect(name, stream).await?))
+    }
+
+    fn refusal(&self, proxy: &Proxy, status: u16) -> ClientError {
+        let reason = match status {
+            401 | 407 if proxy.authorization.is_some() => {
+                format!("wrong user or password in {}", proxy.variable)
+            }
+            401 | 407 => format!("set {}=http://USER:PASSWORD@HOST:PORT", proxy.variable),
+            _ => format!("it answered {status}: allow the server in the proxy, or name it in NO_PROXY"),
+        };
+        ClientError::Proxy { proxy: proxy.to_string(), server: self.host().to_owned(), reason }
+    }
+}
+
+/// Whether an answer is a proxy's request for credentials. Some proxies answer 401 to wrong ones. The servers of the
+/// extension never ask for `Basic` authorization.
+fn asks_for_proxy_credentials(head: &http::response::Parts) -> bool {
+    let is_basic = |value: &HeaderValue| value.to_str().is_ok_and(|value| value.starts_with("Basic"));
+    match head.status {
+        StatusCode::PROXY_AUTHENTICATION_REQUIRED => true,
+        StatusCode::UNAUTHORIZED => head.headers.get(header::WWW_AUTHENTICATE).is_some_and(is_basic),
+        _ => false,
     }
 }
 

@@ -105,7 +105,7 @@ pub struct Provider {
 #[derive(Debug)]
 enum Source {
     Variables,
-    Container { client: Client, token: Token },
+    Container { client: Box<Client>, token: Token },
 }
 
 /// The authorization token for the container endpoint.
@@ -144,7 +144,7 @@ impl Provider {
             Some(path) => Token::File(path),
             None => get("AWS_CONTAINER_AUTHORIZATION_TOKEN").map_or(Token::None, Token::Value),
         };
-        let source = Source::Container { client: Client::new(&uri), token };
+        let source = Source::Container { client: Box::new(Client::new(&uri)), token };
         Ok(Self { source, current: RefCell::new(None) })
     }
 

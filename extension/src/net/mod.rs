@@ -3,4 +3,5 @@
 pub mod client;
 pub mod connections;
 pub mod credentials;
+pub mod proxy;
 pub mod sign;

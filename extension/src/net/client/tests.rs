@@ -2,6 +2,10 @@ use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::net::TcpListener;
 use std::process::{Command, Stdio};
 
+use tailor_test_kit::fake::Certificate;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio_rustls::TlsAcceptor;
+
 use super::*;
 
 /// A server that answers one request on each connection with its head, and closes the connection.
@@ -132,4 +136,54 @@ fn handshake_with_openssl(folder: &std::path::Path, version: &str) -> String {
     server.kill().unwrap();
     server.wait().unwrap();
     error
+}
+
+/// A server with TLS that is a proxy for the method CONNECT, and answers any other request with its head.
+async fn serve_as_proxy(stream: TcpStream, acceptor: TlsAcceptor) -> std::io::Result<()> {
+    let mut stream = acceptor.accept(stream).await?;
+    let mut head = vec![];
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await?);
+    }
+    let head = String::from_utf8(head).unwrap();
+    let Some(server) = head.strip_prefix("CONNECT ") else {
+        let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{head}", head.len());
+        return stream.write_all(answer.as_bytes()).await;
+    };
+    assert!(head.contains("\r\nProxy-Authorization: Basic dTpw\r\n"), "{head}");
+    let mut server = TcpStream::connect(server.split(' ').next().unwrap()).await?;
+    stream.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n").await?;
+    tokio::io::copy_bidirectional(&mut stream, &mut server).await.map(drop)
+}
+
+/// TLS to the proxy, and in it TLS to the server. Both are the same program here.
+#[test]
+fn a_proxy_may_require_tls() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(certificate) = Certificate::create(folder.path()).unwrap() else {
+        tailor_test_kit::skip("needs openssl");
+        return;
+    };
+    on_one_thread(async {
+        let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let acceptor = TlsAcceptor::from(certificate.server_config());
+        tokio::task::spawn_local(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::task::spawn_local(serve_as_proxy(stream, acceptor.clone()));
+            }
+        });
+        let server: Uri = format!("https://{address}").parse().unwrap();
+        let proxy = format!("https://u:p@{address}");
+        let variables = std::collections::HashMap::from([("HTTPS_PROXY", proxy.as_str())]);
+        let client = Client::new(&server)
+            .trusting(Some(certificate.authority_file))
+            .through(crate::net::proxy::proxy_for(&server, &variables));
+        let answer = get(&client, "/path").await.unwrap();
+        assert!(answer.starts_with("GET /path HTTP/1.1\r\n"), "{answer}");
+        assert!(
+            !answer.to_ascii_lowercase().contains("proxy"),
+            "credentials are for the proxy only: {answer}"
+        );
+    });
 }

@@ -80,6 +80,12 @@ impl Certificate {
             .with_single_cert(vec![certificate], key)?;
         Ok(Some(Self { authority_file: folder.join("authority.pem"), config: Arc::new(config) }))
     }
+
+    /// The configuration of a TLS server with the certificate.
+    #[must_use]
+    pub fn server_config(&self) -> Arc<ServerConfig> {
+        Arc::clone(&self.config)
+    }
 }
 
 impl FakeCollector {
