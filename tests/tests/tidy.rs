@@ -161,6 +161,18 @@ fn the_cycle_check_accepts_modules_without_a_cycle() {
     assert_eq!(cycles, [""; 0]);
 }
 
+/// Every check uses the pinned compiler, so no older one is known to work.
+#[test]
+fn the_pinned_compiler_is_the_oldest_supported_one() {
+    let value = |file: &str, key: &str| {
+        let text = fs::read_to_string(project().unwrap().join(file)).unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix(&format!("{key} = \""))).unwrap();
+        line.trim_end_matches('"').to_owned()
+    };
+    let (pinned, oldest) = (value("rust-toolchain.toml", "channel"), value("Cargo.toml", "rust-version"));
+    assert_eq!(pinned, format!("{oldest}.0"));
+}
+
 /// A short glossary is easier to remember.
 #[test]
 fn the_glossary_has_at_most_30_terms() {
