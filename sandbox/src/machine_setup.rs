@@ -10,7 +10,7 @@ use anyhow::Context;
 use crate::api;
 use crate::cgroup::{Hierarchy, Owner};
 use crate::config::Interpreters;
-use crate::environment::{Platform, TASK_ROOT};
+use crate::environment::{Platform, TASK_ROOT, can_limit_tmp};
 use crate::faults::{Faults, Neighbours, Settings};
 use crate::supervisor::Isolation;
 use crate::trace::Trace;
@@ -27,6 +27,8 @@ pub struct Options {
     pub isolation: Option<Isolation>,
     /// Use control groups.
     pub limits: bool,
+    /// Folders that environments may read and write.
+    pub shared_folders: Vec<PathBuf>,
     /// The requested faults.
     pub faults: Settings,
 }
@@ -40,7 +42,7 @@ pub fn prepare(options: Options) -> anyhow::Result<Platform> {
     fs::create_dir_all(&run_directory)
         .with_context(|| format!("cannot create the folder {}", run_directory.display()))?;
     let isolation = options.isolation.unwrap_or_else(|| Isolation::detect(&helper));
-    if isolation.has_mounts() {
+    if isolation == Isolation::UserNamespaces {
         // A mount needs an existing folder. The empty folder is kept: another sandbox may use it, and removing it would
         // remove the mount of the other sandbox. Without root the folder is
         // missing, and the code is not mounted.
@@ -56,6 +58,8 @@ pub fn prepare(options: Options) -> anyhow::Result<Platform> {
         neighbours: Neighbours::default(),
         trace: options.trace,
         account: options.account,
+        slots: Arc::default(),
+        shared_folders: options.shared_folders,
         run_directory,
         log_directory: data.join("logs"),
         serve_api: api::serve,
@@ -82,7 +86,10 @@ fn remove_leftover_folders(run: &Path) {
 /// Logs which features of Lambda this machine does not allow.
 pub fn log_unavailable_features(platform: &Platform) {
     match platform.isolation {
-        Isolation::Namespaces => {}
+        Isolation::Namespaces if can_limit_tmp() => {}
+        Isolation::Namespaces => tracing::warn!(
+            "the size of /tmp is not limited: this needs mkfs.ext4 (package e2fsprogs) and loop devices"
+        ),
         Isolation::UserNamespaces => {
             tracing::warn!("not root: environments run in user namespaces; files belong to the current user");
         }

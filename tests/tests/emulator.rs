@@ -172,6 +172,7 @@ fn observe_sandbox(mode: &str) -> Observed {
     let mut command = Command::new(sandbox().unwrap());
     command.args(["serve", "--listen", &address, "--account", "123456789012"]);
     command.arg("--data").arg(folder.path().join("data"));
+    command.arg("--share").arg(folder.path().join("record"));
     command.arg("--functions").arg(folder.path().join("functions")).arg("--layer").arg(opt);
     let ready = || std::net::TcpStream::connect(&address).is_ok();
     let mut sandbox = Server::start(&mut command, &folder.path().join("log"), ready).unwrap();

@@ -39,6 +39,10 @@ pub(super) struct Common {
     /// How environments are isolated.
     #[arg(long, value_enum, default_value_t = IsolationChoice::Auto)]
     isolation: IsolationChoice,
+    /// Folder that functions may read and write, at the same path; may be repeated. Lambda has nothing like it. As
+    /// root, functions see no other files of this machine but programs and libraries.
+    #[arg(long)]
+    share: Vec<PathBuf>,
     /// Do not use control groups: CPU and memory are not limited.
     #[arg(long)]
     no_limits: bool,
@@ -51,9 +55,9 @@ pub(super) struct Common {
 enum IsolationChoice {
     /// The strongest isolation that this machine allows.
     Auto,
-    /// Mount and PID namespaces, as root.
+    /// An own root file system, an unprivileged user, and namespaces. Needs root.
     Namespaces,
-    /// The same in an unprivileged user namespace.
+    /// The machine's root file system in an unprivileged user namespace.
     User,
     /// Plain processes without isolation.
     None,
@@ -87,12 +91,17 @@ impl Common {
             IsolationChoice::User => Some(Isolation::UserNamespaces),
             IsolationChoice::None => Some(Isolation::Processes),
         };
+        let shared_folders = self.share.iter().map(|folder| {
+            folder.canonicalize().with_context(|| format!("cannot share the folder {}", folder.display()))
+        });
+        let shared_folders = shared_folders.collect::<anyhow::Result<Vec<_>>>()?;
         let options = machine_setup::Options {
             data: self.data,
             account: self.account,
             trace,
             isolation,
             limits: !self.no_limits,
+            shared_folders,
             faults: self.faults,
         };
         let platform = Arc::new(machine_setup::prepare(options)?);

@@ -30,9 +30,9 @@ enum Command {
     /// Invoke one function at several memory sizes and print the measurements.
     Power(power::Power),
     #[command(name = launch::SUBCOMMAND, hide = true)]
-    Launch { setup: String },
+    Launch,
     #[command(name = server::SUBCOMMAND, hide = true)]
-    Supervise { setup: String },
+    Supervise,
     #[command(name = faults::SUBCOMMAND, hide = true)]
     Neighbour { entrances: Vec<PathBuf> },
 }
@@ -44,8 +44,8 @@ impl Cli {
             Command::Serve(serve) => runtime()?.block_on(serve.run()).map(|()| 0),
             Command::Invoke(invoke) => runtime()?.block_on(invoke.run()),
             Command::Power(power) => runtime()?.block_on(power.run()),
-            Command::Launch { setup } => launch::run(&setup),
-            Command::Supervise { setup } => server::run(&setup).map(|()| 0),
+            Command::Launch => launch::run(),
+            Command::Supervise => server::run().map(|()| 0),
             Command::Neighbour { entrances } => Ok(faults::spin(&entrances).map(|()| 0)?),
         }
     }

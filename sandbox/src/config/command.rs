@@ -43,6 +43,8 @@ pub struct Interpreters {
     pub node: Option<String>,
     /// Java launcher.
     pub java: Option<String>,
+    /// Where the standard library of Python is, which may not be where the program is.
+    python_prefix: Option<String>,
 }
 
 impl Interpreters {
@@ -54,7 +56,25 @@ impl Interpreters {
             node: ask("node", &["-p", "process.execPath"]),
             java: ask("java", &["-XshowSettings:properties", "-version"])
                 .map(|home| format!("{home}/bin/java")),
+            python_prefix: ask("python3", &["-c", "import sys; print(sys.base_prefix)"]),
         }
+    }
+
+    /// The programs by the names that scripts start them with.
+    pub fn programs(&self) -> Vec<(String, PathBuf)> {
+        let named = [("python3", &self.python), ("python", &self.python), ("node", &self.node)];
+        let named = named.into_iter().chain([("java", &self.java)]);
+        named.filter_map(|(name, path)| Some((name.to_owned(), PathBuf::from(path.as_ref()?)))).collect()
+    }
+
+    /// The folders in which they are installed.
+    pub fn installations(&self) -> Vec<PathBuf> {
+        let programs = [&self.python, &self.node, &self.java].into_iter().flatten();
+        let folders = programs.filter_map(|program| Some(Path::new(program).parent()?.parent()?.to_owned()));
+        let mut folders: Vec<_> = folders.chain(self.python_prefix.as_ref().map(PathBuf::from)).collect();
+        folders.sort();
+        folders.dedup();
+        folders
     }
 }
 

@@ -19,7 +19,9 @@ mod managed;
 mod provision;
 pub mod report;
 mod restore;
+mod root;
 mod shutdown;
+mod slots;
 pub mod state;
 pub mod variables;
 
@@ -46,6 +48,8 @@ pub use driver::ProvisionError;
 use invocation::InvokeRequest;
 pub use provision::TASK_ROOT;
 use report::LogTail;
+pub(crate) use root::can_limit_tmp;
+pub use slots::Slots;
 use state::State;
 
 /// Maximum concurrent invocations of a managed instance. Lambda allows up to 64 per vCPU; this is chosen for a machine
@@ -73,6 +77,10 @@ pub struct Platform {
     pub trace: Trace,
     /// AWS account number, twelve digits.
     pub account: String,
+    /// Numbers that distinguish running environments.
+    pub slots: Arc<Slots>,
+    /// Folders of the machine that environments may read and write.
+    pub shared_folders: Vec<PathBuf>,
     /// Folders of running environments; removed with them.
     pub run_directory: PathBuf,
     /// Log files; kept.

@@ -15,6 +15,8 @@ use tokio::time::Instant;
 
 use super::driver::EnvironmentInput;
 use super::report::LogTail;
+use super::root;
+use super::slots::Slot;
 use super::state::State;
 use super::variables::{self, EnvironmentPaths};
 use super::{Platform, Shared};
@@ -22,7 +24,7 @@ use crate::cgroup::{CgroupError, Group};
 use crate::config::{Command, CommandError, FunctionConfig};
 use crate::supervisor::client::{Supervisor, SupervisorError};
 use crate::supervisor::proc_view::ProcViewSetup;
-use crate::supervisor::{BindMount, Setup};
+use crate::supervisor::{BindMount, Isolation, Setup};
 use crate::telemetry::hub::Hub;
 
 /// Time limit for the mounts.
@@ -35,6 +37,11 @@ const MEBIBYTE: u64 = 1024 * 1024;
 pub enum ProvisionError {
     #[error("cannot create the environment's folder {path}")]
     Folder { path: PathBuf, source: io::Error },
+    #[error(
+        "{path} cannot be read by other users, and functions run as an unprivileged user: change it with \
+         `chmod -R o+rX {path}`"
+    )]
+    NotReadable { path: PathBuf },
     #[error("cannot listen for the environment's processes")]
     Listen(#[source] io::Error),
     #[error("cannot set up the environment: {0}")]
@@ -57,6 +64,7 @@ pub(super) struct Provisioned {
     pub(super) opt_source: PathBuf,
     directory: PathBuf,
     api: JoinHandle<()>,
+    _slot: Slot,
 }
 
 impl Provisioned {
@@ -69,8 +77,16 @@ impl Provisioned {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.map_err(ProvisionError::Listen)?;
         let address = listener.local_addr().map_err(ProvisionError::Listen)?;
         let log_stream = log_stream(&function.version, id);
+        let slot = platform.slots.take();
         let (mounts, places) =
             layout(platform, function, &opt_source, &directory, address.to_string(), &log_stream)?;
+        let root = match platform.isolation {
+            Isolation::Namespaces => {
+                let hosts = directory.join("hosts");
+                Some(root::prepare(platform, function, &slot, &opt_source, &directory, &hosts)?)
+            }
+            Isolation::UserNamespaces | Isolation::Processes => None,
+        };
         let command = Command::for_function(
             function,
             Path::new(&places.task_root),
@@ -100,6 +116,7 @@ impl Provisioned {
             isolation: platform.isolation,
             entrances: group.entrances(),
             thaw: group.thaw_file(),
+            root,
             mounts,
             proc_view: proc_view(platform, function, &group, &directory)?,
             probe: false,
@@ -118,6 +135,7 @@ impl Provisioned {
             opt_source,
             directory,
             api,
+            _slot: slot,
         };
         provisioned.await_ready().await?;
         Ok(provisioned)
@@ -160,7 +178,10 @@ fn layout(
     let log_stream = log_stream.to_owned();
     if !platform.isolation.has_mounts() {
         let (task_root, opt, tmp) = (text(&function.code), text(opt), text(&tmp));
-        return Ok((Vec::new(), EnvironmentPaths { api, task_root, opt, tmp, log_stream }));
+        return Ok((
+            Vec::new(),
+            EnvironmentPaths { api, task_root, opt, tmp, log_stream, has_own_root: false },
+        ));
     }
     let hosts = directory.join("hosts");
     let known = fs::read_to_string("/etc/hosts").unwrap_or_default();
@@ -178,7 +199,12 @@ fn layout(
         opt: "/opt".into(),
         tmp: "/tmp".into(),
         log_stream,
+        has_own_root: platform.isolation == Isolation::Namespaces,
     };
+    if places.has_own_root {
+        places.task_root = TASK_ROOT.into();
+        return Ok((Vec::new(), places));
+    }
     if Path::new(TASK_ROOT).is_dir() {
         mounts.push(mount(&function.code, TASK_ROOT, true));
         places.task_root = TASK_ROOT.into();

@@ -40,12 +40,13 @@ pub struct EnvironmentPaths {
     pub tmp: String,
     /// Log stream name.
     pub log_stream: String,
+    /// Whether the environment has a root file system of its own.
+    pub has_own_root: bool,
 }
 
 /// All variables of the runtime.
 pub fn for_runtime(function: &FunctionConfig, places: &EnvironmentPaths) -> BTreeMap<String, String> {
-    let host_path = std::env::var("PATH").unwrap_or_else(|_| "/usr/local/bin:/usr/bin:/bin".into());
-    let EnvironmentPaths { api, task_root, opt, tmp, log_stream } = places;
+    let EnvironmentPaths { api, task_root, opt, tmp, log_stream, .. } = places;
     let mut variables = BTreeMap::new();
     let mut set = |name: &str, value: String| {
         variables.insert(name.to_owned(), value);
@@ -59,7 +60,7 @@ pub fn for_runtime(function: &FunctionConfig, places: &EnvironmentPaths) -> BTre
     set("AWS_LAMBDA_INITIALIZATION_TYPE", function.initialization_type.as_str().into());
     set("TZ", ":UTC".into());
     set("LANG", "en_US.UTF-8".into());
-    set("PATH", format!("{host_path}:{opt}/bin"));
+    set("PATH", path(places));
     // The credentials are placeholders: only local endpoints accept them.
     if function.initialization_type == InitializationType::SnapStart {
         // A snapshot outlives its credentials, so there are none in it.
@@ -86,9 +87,15 @@ pub fn for_runtime(function: &FunctionConfig, places: &EnvironmentPaths) -> BTre
     set("AWS_LAMBDA_LOG_STREAM_NAME", log_stream.clone());
     set("LAMBDA_TASK_ROOT", task_root.clone());
     set("LAMBDA_RUNTIME_DIR", "/var/runtime".into());
-    set("LD_LIBRARY_PATH", format!("{task_root}:{task_root}/lib:{opt}/lib"));
-    set("NODE_PATH", format!("{opt}/nodejs/node_modules"));
-    set("PYTHONPATH", format!("{task_root}:{opt}/python"));
+    set(
+        "LD_LIBRARY_PATH",
+        format!(
+            "/var/lang/lib:/lib64:/usr/lib64:/var/runtime:/var/runtime/lib:{task_root}:{task_root}/lib:{opt}/lib"
+        ),
+    );
+    // Of a custom runtime Lambda sets neither, but a `bootstrap` here may start the machine's Python or Node.js.
+    set("NODE_PATH", format!("{opt}/nodejs/node_modules:/var/runtime/node_modules:/var/runtime:{task_root}"));
+    set("PYTHONPATH", format!("/var/runtime:{task_root}:{opt}/python"));
     if !function.runtime.starts_with("provided") {
         set("AWS_EXECUTION_ENV", format!("AWS_Lambda_{}", function.runtime));
     }
@@ -104,6 +111,16 @@ pub fn for_runtime(function: &FunctionConfig, places: &EnvironmentPaths) -> BTre
     // Last: the function's own variables replace these. Reserved names were refused before.
     variables.extend(function.environment.clone());
     variables
+}
+
+/// As on Lambda. Where the machine's file system is visible, its programs are found first in its own folders.
+fn path(places: &EnvironmentPaths) -> String {
+    let opt = &places.opt;
+    if places.has_own_root {
+        return format!("/var/lang/bin:/usr/local/bin:/usr/bin/:/bin:{opt}/bin");
+    }
+    let machine = std::env::var("PATH").unwrap_or_else(|_| "/usr/local/bin:/usr/bin:/bin".into());
+    format!("{machine}:{opt}/bin")
 }
 
 /// The variables of extensions: the runtime's without the withheld ones.

@@ -68,7 +68,7 @@ impl Supervisor {
         let text = serde_json::to_string(setup).map_err(|error| failed(error.into()))?;
         let child = Command::new(helper)
             .arg(launch::SUBCOMMAND)
-            .arg(text)
+            .env(super::SETUP_VARIABLE, text)
             .stdin(theirs)
             .stdout(Stdio::null())
             // Ctrl-C in a terminal goes to the foreground group; environments must get SHUTDOWN instead.

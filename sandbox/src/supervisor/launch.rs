@@ -10,6 +10,7 @@ use std::process::{Command, Stdio};
 
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{getegid, geteuid};
+use rustix::time::{ClockId, clock_gettime};
 
 use super::{Isolation, Setup, server};
 
@@ -17,22 +18,40 @@ use super::{Isolation, Setup, server};
 pub const SUBCOMMAND: &str = "supervise";
 
 /// Makes the namespaces of `setup` and runs the supervisor in them until it ends. Returns its exit code.
-pub fn run(setup_json: &str) -> anyhow::Result<i32> {
-    let setup: Setup = serde_json::from_str(setup_json)?;
+pub fn run() -> anyhow::Result<i32> {
+    let setup = Setup::from_variable()?;
     match setup.isolation {
         Isolation::Processes => {}
-        Isolation::Namespaces => unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID)?,
+        Isolation::Namespaces => {
+            unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID)?;
+            if let Err(error) = enter_time_namespace() {
+                tracing::debug!(%error, "environments see the machine's uptime");
+            }
+        }
         Isolation::UserNamespaces => enter_user_namespace()?,
     }
     let mut child = Command::new("/proc/self/exe")
         .arg0("lambda-sandbox")
         .arg(server::SUBCOMMAND)
-        .arg(setup_json)
         .stdin(Stdio::inherit())
         .spawn()?;
     // This process must not keep the socket open: the sandbox detects the end of the supervisor when the socket closes.
     let _ = nix::unistd::close(0);
     Ok(child.wait()?.code().unwrap_or(1))
+}
+
+/// The clocks that count from the start of the machine begin at 0, as in a new microVM. The start times of processes in
+/// `/proc` count from there too.
+fn enter_time_namespace() -> io::Result<()> {
+    const CLONE_NEWTIME: CloneFlags = CloneFlags::from_bits_retain(0x80);
+    unshare(CLONE_NEWTIME)?;
+    let mut offsets = String::new();
+    for (name, clock) in [("monotonic", ClockId::Monotonic), ("boottime", ClockId::Boottime)] {
+        let now = clock_gettime(clock);
+        // Rounded towards now, because the clock must not be negative.
+        offsets += &format!("{name} -{} 0\n", now.tv_sec);
+    }
+    fs::write("/proc/self/timens_offsets", offsets)
 }
 
 fn enter_user_namespace() -> io::Result<()> {

@@ -8,31 +8,36 @@
 //! - [`protocol`]: the messages between the two, over a packet socket;
 //! - [`client`]: the sandbox's end;
 //! - [`server`]: the supervisor's end;
+//! - [`root`]: the environment's own root file system;
 //! - [`proc_view`]: the environment's own `/proc/stat`, `/proc/meminfo` and others;
 //! - [`launch`]: from the sandbox's namespaces into the environment's.
 
 pub mod client;
 pub mod launch;
+pub mod loop_device;
 mod mounts;
 pub mod proc_view;
 pub mod protocol;
+pub mod root;
 pub mod server;
 mod tree;
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
+use anyhow::Context;
 use serde::{Deserialize, Serialize};
 
 use proc_view::ProcViewSetup;
+use root::RootSetup;
 
 /// How an environment's processes are isolated from the machine's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Isolation {
-    /// Own mounts and process ids, made as root.
+    /// Own root file system, user and process ids, made as root.
     Namespaces,
-    /// The same inside an unprivileged user namespace.
+    /// Own mounts and process ids inside an unprivileged user namespace.
     UserNamespaces,
     /// Plain processes: environment variables contain the paths that replace `/opt`, `/var/task` and `/tmp`.
     Processes,
@@ -50,7 +55,11 @@ impl Isolation {
             let probe = Setup { probe: true, ..Setup::bare(**isolation) };
             let Ok(text) = serde_json::to_string(&probe) else { return false };
             let mut command = Command::new(helper);
-            command.arg(launch::SUBCOMMAND).arg(text).stdin(Stdio::null()).stderr(Stdio::null());
+            command
+                .arg(launch::SUBCOMMAND)
+                .env(SETUP_VARIABLE, text)
+                .stdin(Stdio::null())
+                .stderr(Stdio::null());
             command.status().is_ok_and(|status| status.success())
         };
         candidates.iter().find(works).copied().unwrap_or(Isolation::Processes)
@@ -62,7 +71,10 @@ impl Isolation {
     }
 }
 
-/// What a supervisor needs to know before its first request. Passed as one JSON argument.
+/// Contains the [`Setup`] as JSON. Not an argument, because every process of the environment can read the arguments.
+const SETUP_VARIABLE: &str = "LAMBDA_SANDBOX_SETUP";
+
+/// What a supervisor needs to know before its first request.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Setup {
     /// Namespaces to make.
@@ -71,6 +83,8 @@ pub struct Setup {
     pub entrances: Vec<PathBuf>,
     /// File and value that thaw the environment when the sandbox has ended.
     pub thaw: Option<(PathBuf, String)>,
+    /// The environment's own root file system. Without it, the machine's with `mounts`.
+    pub root: Option<RootSetup>,
     /// Bind mounts, in order.
     pub mounts: Vec<BindMount>,
     /// The environment's own files of `/proc`, if it has any.
@@ -80,12 +94,19 @@ pub struct Setup {
 }
 
 impl Setup {
+    /// The setup that this process was started with.
+    fn from_variable() -> anyhow::Result<Setup> {
+        let text = std::env::var(SETUP_VARIABLE).context("the setup of the environment is missing")?;
+        Ok(serde_json::from_str(&text)?)
+    }
+
     /// No groups, no mounts.
     pub fn bare(isolation: Isolation) -> Setup {
         Setup {
             isolation,
             entrances: Vec::new(),
             thaw: None,
+            root: None,
             mounts: Vec::new(),
             proc_view: None,
             probe: false,

@@ -1,7 +1,7 @@
 //! The supervisor itself: serves requests until the sandbox closes the socket, then kills the remaining processes.
 
 use std::collections::HashMap;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
@@ -11,15 +11,16 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::prctl::set_child_subreaper;
+use nix::sys::prctl::{set_child_subreaper, set_no_new_privs};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::Pid;
+use nix::unistd::{Gid, Pid, Uid, fchown, setgroups, setresgid, setresuid};
 
 use super::proc_view::ProcView;
 use super::protocol::{ExitStatus, Notice, ProcessId, Request, receive, send};
+use super::root::User;
 use super::{Isolation, Setup, mounts, tree};
 
 /// Hidden subcommand that runs [`run`].
@@ -28,14 +29,17 @@ pub const SUBCOMMAND: &str = "environment-init";
 /// File descriptors a Lambda environment may have open per process.
 const MAX_OPEN_FILES: u64 = 1024;
 
+/// Processes and threads of a Lambda environment.
+const MAX_PROCESSES: u64 = 1024;
+
 /// A program that was just written may still be open for writing in a process that is being forked
 /// elsewhere. This ends within milliseconds.
 const BUSY_ATTEMPTS: u32 = 50;
 const BUSY_PAUSE: Duration = Duration::from_millis(2);
 
 /// Runs the supervisor on standard input, which is its socket.
-pub fn run(setup_json: &str) -> anyhow::Result<()> {
-    let setup: Setup = serde_json::from_str(setup_json)?;
+pub fn run() -> anyhow::Result<()> {
+    let setup = Setup::from_variable()?;
     let socket = io::stdin().as_fd().try_clone_to_owned()?;
     let mut supervisor = match Supervisor::set_up(&setup, socket.try_clone()?) {
         Ok(supervisor) => supervisor,
@@ -63,6 +67,15 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == ErrorKind::BrokenPipe)
 }
 
+/// Gives up root for good.
+fn become_user(user: User) -> io::Result<()> {
+    let (uid, gid) = (Uid::from_raw(user.uid), Gid::from_raw(user.gid));
+    setgroups(&[gid])?;
+    setresgid(gid, gid, gid)?;
+    setresuid(uid, uid, uid)?;
+    Ok(set_no_new_privs()?)
+}
+
 struct Supervisor {
     socket: OwnedFd,
     signals: SignalFd,
@@ -70,7 +83,9 @@ struct Supervisor {
     entrances: Vec<File>,
     processes: HashMap<i32, ProcessId>,
     has_pid_namespace: bool,
-    thaw: Option<(std::path::PathBuf, String)>,
+    /// Opened before the mounts changed.
+    thaw: Option<(File, String)>,
+    user: Option<User>,
 }
 
 impl Supervisor {
@@ -84,22 +99,31 @@ impl Supervisor {
             .iter()
             .map(|path| OpenOptions::new().write(true).open(path))
             .collect::<io::Result<Vec<File>>>()?;
+        let thaw = match &setup.thaw {
+            Some((path, value)) => Some((OpenOptions::new().write(true).open(path)?, value.clone())),
+            None => None,
+        };
         if setup.isolation == Isolation::Processes {
             set_child_subreaper(true)?;
         } else {
-            let view = setup.proc_view.as_ref().map(ProcView::open);
-            mounts::make(&setup.mounts, view)?;
+            let view = setup.proc_view.as_ref().map(ProcView::open).transpose()?;
+            mounts::make(setup, view)?;
         }
         let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
         let limit = MAX_OPEN_FILES.min(hard);
         setrlimit(Resource::RLIMIT_NOFILE, limit, limit)?;
+        if setup.root.is_some() {
+            // Counts the processes of the user, which is the environment's own.
+            setrlimit(Resource::RLIMIT_NPROC, MAX_PROCESSES, MAX_PROCESSES)?;
+        }
         Ok(Supervisor {
             socket,
             signals,
             entrances,
             processes: HashMap::new(),
             has_pid_namespace: setup.isolation != Isolation::Processes,
-            thaw: setup.thaw.clone(),
+            thaw,
+            user: setup.root.as_ref().map(|root| root.user),
         })
     }
 
@@ -170,10 +194,15 @@ impl Supervisor {
         let Ok([output, error]) = <[OwnedFd; 2]>::try_from(descriptors) else {
             return Err(io::Error::other("a process needs two descriptors"));
         };
+        if let Some(User { uid, gid }) = self.user {
+            // Programs open /dev/stdout by its path, which needs the permission of the pipe.
+            fchown(&output, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
+            fchown(&error, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
+        }
         command.stdin(Stdio::null()).stdout(output).stderr(error).process_group(0);
         let entrances = self.entrances.iter().map(File::try_clone).collect::<io::Result<Vec<File>>>()?;
-        // SAFETY: between fork and exec the closure only calls `write` on descriptors it owns and
-        // `pthread_sigmask`, both async-signal-safe; it neither allocates nor takes locks.
+        let user = self.user;
+        // SAFETY: between fork and exec the closure only makes system calls; it neither allocates nor takes locks.
         unsafe {
             command.pre_exec(move || {
                 for mut entrance in &entrances {
@@ -181,7 +210,7 @@ impl Supervisor {
                 }
                 // The supervisor blocks SIGCHLD, which must not be inherited.
                 SigSet::empty().thread_set_mask()?;
-                Ok(())
+                user.map_or(Ok(()), become_user)
             });
         }
         let mut attempts = 0;
@@ -230,8 +259,8 @@ impl Supervisor {
 
     /// Kills and reaps until no process is left. A process may fork while the list is read, hence the loop.
     fn kill_all(&mut self) {
-        if let Some((file, value)) = &self.thaw {
-            let _ = fs::write(file, value);
+        if let Some((file, value)) = &mut self.thaw {
+            let _ = file.write_all(value.as_bytes());
         }
         loop {
             self.signal_all(Signal::SIGKILL);

@@ -12,6 +12,7 @@ mod event_stream;
 mod extensions;
 mod fakes;
 mod faults;
+mod file_system;
 mod http;
 mod init;
 mod invoke;

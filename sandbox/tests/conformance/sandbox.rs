@@ -30,6 +30,8 @@ pub struct Builder {
 impl Builder {
     pub fn new() -> Builder {
         let directory = tempfile::tempdir_in(shared_folder()).unwrap();
+        // Functions run as another user.
+        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o777)).unwrap();
         fs::create_dir_all(directory.path().join("layer/extensions")).unwrap();
         Builder { directory, arguments: Vec::new() }
     }
@@ -70,6 +72,8 @@ impl Builder {
             .arg(at("functions"))
             .arg("--layer")
             .arg(at("layer"))
+            .arg("--share")
+            .arg(self.directory.path())
             .arg("--trace")
             .arg(at("trace"))
             .args(&self.arguments)

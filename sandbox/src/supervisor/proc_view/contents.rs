@@ -7,6 +7,8 @@ use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use rustix::time::{ClockId, clock_gettime};
+
 use super::load::{Load, Tasks};
 use crate::cgroup::{Counters, CpuTime, MemoryUse};
 
@@ -34,7 +36,6 @@ pub(super) struct Contents {
     /// Memory size, bytes.
     memory_bytes: u64,
     started: Instant,
-    boot_time: SystemTime,
     cpuinfo: String,
     /// The machine's file, opened before it was covered. Its last field belongs to the PID namespace.
     loadavg: Option<File>,
@@ -58,7 +59,6 @@ impl Contents {
             vcpus: u64::from(vcpus).max(1),
             memory_bytes,
             started: Instant::now(),
-            boot_time: SystemTime::now(),
             cpuinfo: first_cpus(&fs::read_to_string("/proc/cpuinfo").unwrap_or_default(), vcpus),
             loadavg: File::open("/proc/loadavg").ok(),
             load,
@@ -92,7 +92,7 @@ impl Contents {
             ViewFile::Stat => self.stat(),
             ViewFile::Meminfo => meminfo(self.memory_bytes, &self.counters.memory().unwrap_or_default()),
             ViewFile::Uptime => {
-                let (up, idle) = (self.started.elapsed().as_secs_f64(), self.ticks().idle);
+                let (up, idle) = (uptime().as_secs_f64(), self.ticks().idle);
                 format!("{up:.2} {}.{:02}\n", idle / TICKS_PER_SECOND, idle % TICKS_PER_SECOND)
             }
             ViewFile::Loadavg => {
@@ -115,7 +115,8 @@ impl Contents {
         for cpu in 0..self.vcpus {
             let _ = writeln!(text, "cpu{cpu} {}", line(ticks.of_cpu(cpu, self.vcpus)));
         }
-        let boot = self.boot_time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let boot = now.saturating_sub(uptime()).as_secs();
         let Tasks { running, blocked, .. } = self.load.tasks();
         let _ = write!(
             text,
@@ -141,6 +142,16 @@ impl Contents {
         let text = String::from_utf8_lossy(&bytes[..length]).into_owned();
         text.split_whitespace().last().and_then(|last| last.parse().ok()).unwrap_or_default()
     }
+}
+
+/// Time since the start of the machine, or of the environment where it has a time namespace: the start times of
+/// processes count from the same moment.
+fn uptime() -> Duration {
+    let now = clock_gettime(ClockId::Boottime);
+    Duration::new(
+        u64::try_from(now.tv_sec).unwrap_or_default(),
+        u32::try_from(now.tv_nsec).unwrap_or_default(),
+    )
 }
 
 impl Ticks {

@@ -1,6 +1,10 @@
 //! The environment's own view of the files of `/proc` that describe a machine as a whole, as a microVM has: a small
 //! FUSE file system, which the supervisor serves from the counters of the environment's control group at the moment
 //! of each read.
+//!
+//! It also covers `/dev/shm` of an own root file system: Lambda has no such folder, and the C library of Amazon Linux then
+//! fails with `ENOSYS`, but those of other systems with `ENOENT`. So the folder does not exist for `stat`, and creating a
+//! file in it fails with `ENOSYS`.
 
 mod contents;
 mod load;
@@ -31,14 +35,20 @@ use load::Load;
 /// The device of FUSE.
 pub const DEVICE: &str = "/dev/fuse";
 
+/// Where the C library makes named semaphores and shared memory.
+pub(super) const SHARED_MEMORY: &str = "/dev/shm";
+
 /// Names and kinds never change.
 const CACHE_TIME: Duration = Duration::from_secs(86_400);
 
 /// Inode of the folder `pressure`.
 const PRESSURE_INODE: u64 = 2;
 
+/// Inode of the folder `shm`.
+const SHARED_MEMORY_INODE: u64 = 3;
+
 /// Inodes of files begin here.
-const FIRST_FILE_INODE: u64 = 3;
+const FIRST_FILE_INODE: u64 = 4;
 
 /// What the view is computed from.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -59,33 +69,37 @@ pub(super) struct ProcView {
     folder: PathBuf,
     load: Arc<Load>,
     frozen: Counters,
+    device: OwnedFd,
 }
 
 impl ProcView {
-    /// Opens the counters, which must be done before the mounts change.
-    pub(super) fn open(setup: &ProcViewSetup) -> ProcView {
+    /// Opens the device and the counters, which must be done before the mounts change.
+    pub(super) fn open(setup: &ProcViewSetup) -> anyhow::Result<ProcView> {
+        let device = OpenOptions::new().read(true).write(true).open(DEVICE);
+        let device = device.with_context(|| format!("cannot open {DEVICE}"))?.into();
         let load = Arc::new(Load::default());
         let counters = Counters::open(&setup.counters);
-        ProcView {
+        Ok(ProcView {
             contents: Contents::new(counters, setup.vcpus, setup.memory_bytes, load.clone()),
             folder: setup.folder.clone(),
             load,
             frozen: Counters::open(&setup.counters),
-        }
+            device,
+        })
     }
 
-    /// Covers the files of `/proc`, which must already be the environment's.
-    pub(super) fn mount(self) -> anyhow::Result<()> {
-        let ProcView { contents, folder, load, frozen } = self;
+    /// The folder outside an own root file system.
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Covers the files of `/proc`, which must already be the environment's. The empty `folder` is used meanwhile.
+    pub(super) fn mount(self, folder: &Path, has_own_root: bool) -> anyhow::Result<()> {
+        let ProcView { contents, load, frozen, device, .. } = self;
         let files = contents.files();
-        let device = OpenOptions::new().read(true).write(true).open(DEVICE);
-        let device: OwnedFd = device.with_context(|| format!("cannot open {DEVICE}"))?.into();
-        let options = format!(
-            "fd={},rootmode=40000,user_id=0,group_id=0,allow_other,default_permissions",
-            device.as_raw_fd()
-        );
+        let options = format!("fd={},rootmode=40000,user_id=0,group_id=0,allow_other", device.as_raw_fd());
         let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-        mount(Some("proc"), &folder, Some("fuse.lambda-sandbox"), flags, Some(options.as_str()))
+        mount(Some("proc"), folder, Some("fuse.lambda-sandbox"), flags, Some(options.as_str()))
             .context("cannot mount the FUSE file system of /proc")?;
         let session =
             Session::from_fd(ViewFileSystem::new(contents), device, SessionACL::All, Config::default())
@@ -100,7 +114,11 @@ impl ProcView {
             // Without counters the folder is empty: the machine's pressure is not the environment's.
             bind(&folder.join("pressure"), pressure)?;
         }
-        umount2(&folder, MntFlags::MNT_DETACH).context("cannot detach the FUSE file system of /proc")?;
+        let shared_memory = Path::new(SHARED_MEMORY);
+        if has_own_root {
+            bind(&folder.join("shm"), shared_memory)?;
+        }
+        umount2(folder, MntFlags::MNT_DETACH).context("cannot detach the FUSE file system of /proc")?;
         thread::Builder::new().name("load".into()).spawn(move || {
             loop {
                 thread::sleep(load::INTERVAL);
@@ -126,6 +144,11 @@ fn bind(source: &Path, target: &Path) -> anyhow::Result<()> {
 /// Whether FUSE can be used by this process.
 pub fn is_available() -> bool {
     fs::File::options().read(true).write(true).open(DEVICE).is_ok()
+}
+
+/// The folder `shm` is found so that it can be mounted, and does not exist afterwards.
+fn cache_time(inode: INodeNo) -> Duration {
+    if inode.0 == SHARED_MEMORY_INODE { Duration::ZERO } else { CACHE_TIME }
 }
 
 struct Node {
@@ -170,13 +193,13 @@ impl ViewFileSystem {
             .map(|(inode, node)| (inode, node.name))
             .collect();
         if folder == INodeNo::ROOT.0 {
-            children.push((PRESSURE_INODE, "pressure"));
+            children.extend([(PRESSURE_INODE, "pressure"), (SHARED_MEMORY_INODE, "shm")]);
         }
         children
     }
 
     fn attributes(&self, inode: INodeNo) -> Option<FileAttr> {
-        let is_folder = inode == INodeNo::ROOT || inode.0 == PRESSURE_INODE;
+        let is_folder = inode.0 < FIRST_FILE_INODE;
         if !is_folder {
             self.node(inode)?;
         }
@@ -205,16 +228,21 @@ impl Filesystem for ViewFileSystem {
     fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let found = self.children(parent.0).into_iter().find(|(_, known)| name == *known);
         match found.and_then(|(inode, _)| self.attributes(INodeNo(inode))) {
-            Some(attributes) => reply.entry(&CACHE_TIME, &attributes, Generation(0)),
+            Some(attributes) => reply.entry(&cache_time(attributes.ino), &attributes, Generation(0)),
             None => reply.error(Errno::ENOENT),
         }
     }
 
     fn getattr(&self, _: &Request, inode: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
-        match self.attributes(inode) {
+        match self.attributes(inode).filter(|_| inode.0 != SHARED_MEMORY_INODE) {
             Some(attributes) => reply.attr(&CACHE_TIME, &attributes),
             None => reply.error(Errno::ENOENT),
         }
+    }
+
+    /// Every creation of a file comes here, after the default reply to `create`, which is `ENOSYS` too.
+    fn mknod(&self, _: &Request, _: INodeNo, _: &OsStr, _: u32, _: u32, _: u32, reply: ReplyEntry) {
+        reply.error(Errno::ENOSYS);
     }
 
     fn open(&self, _: &Request, _: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
