@@ -6,9 +6,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use super::Platform;
 use super::provision::ProvisionError;
 use super::slots::Slot;
-use super::Platform;
 use crate::config::FunctionConfig;
 use crate::supervisor::loop_device;
 use crate::supervisor::root::{RootSetup, User};
