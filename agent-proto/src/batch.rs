@@ -162,6 +162,20 @@ impl Batch {
 }
 
 impl BatchHeader {
+    /// The header alone as protobuf bytes, to store.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        self.to_wire().encode_to_vec()
+    }
+
+    /// Reads what [`BatchHeader::encode`] wrote.
+    ///
+    /// # Errors
+    /// Any [`BatchError`] of a header.
+    pub fn decode(bytes: &[u8]) -> Result<Self, BatchError> {
+        Self::from_wire(wire::BatchHeader::decode(bytes)?)
+    }
+
     fn to_wire(&self) -> wire::BatchHeader {
         wire::BatchHeader {
             environment: Some(self.environment.to_wire()),

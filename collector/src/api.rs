@@ -210,8 +210,8 @@ async fn find(
     name: &str,
     query: &Query,
 ) -> Result<FunctionKey, ApiError> {
-    let mut keys = store.functions(tenant).await?;
-    keys.retain(|key| key.name == name && query.names(key));
+    let mut keys = store.functions(tenant, Some(name), usize::MAX).await?;
+    keys.retain(|key| query.names(key));
     match keys.len() {
         0 => Err(ApiError::not_found(format!("nothing was measured of `{name}`"))),
         1 => Ok(keys.remove(0)),

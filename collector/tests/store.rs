@@ -10,8 +10,9 @@ use std::path::Path;
 use bytes::Bytes;
 use common::fleet::{KINDS, Kind, batch, environment};
 use proptest::prelude::*;
-use tailor_collector::clock::{Clock, now_us};
-use tailor_collector::store::sqlite::SqliteStore;
+use tailor_collector::clock::Clock;
+use tailor_collector::report::Losses;
+use tailor_collector::store::sqlite::{Retention, SqliteStore};
 use tailor_collector::store::{
     ChangeEvent, FunctionKey, HOUR_US, NewBatch, Receipt, SeriesKey, Store, StoreError, Tenant, Window,
 };
@@ -29,7 +30,7 @@ fn new_batch(tenant: &str, kind: &Kind, id: u64, sequence: u64, count: u64, hour
     NewBatch {
         tenant: Tenant(tenant.to_owned()),
         header: batch.header.clone(),
-        received_at_us: now_us(),
+        received_at_us: HOUR * HOUR_US,
         rollups: vec![(hour, rollup)],
         last_at_us: batch.invocations.last().map_or(0, |invocation| invocation.started_at_us),
         invocations: count,
@@ -60,16 +61,16 @@ proptest! {
     ) {
         let runtime = Runtime::new().unwrap();
         let folder = tempfile::tempdir().unwrap();
-        let mut store = SqliteStore::open(folder.path()).unwrap();
+        let mut store = open_at(folder.path(), HOUR * HOUR_US);
         let mut expected: BTreeMap<(&str, SeriesKey, u64), Rollup> = BTreeMap::new();
         let mut seen = std::collections::BTreeSet::new();
         for (index, (tenant, kind, id, sequence, count, hour)) in sent.into_iter().enumerate() {
             if restarts.contains(&index) {
                 drop(store);
-                store = SqliteStore::open(folder.path()).unwrap();
+                store = open_at(folder.path(), HOUR * HOUR_US);
             }
             if compactions.contains(&index) {
-                runtime.block_on(store.compact()).unwrap();
+                runtime.block_on(store.maintain()).unwrap();
             }
             let tenant = ["a", "b"][tenant];
             let kind = &KINDS[kind];
@@ -101,7 +102,7 @@ proptest! {
                 .collect();
             functions.sort_unstable();
             functions.dedup();
-            let listed = runtime.block_on(store.functions(&Tenant(tenant.to_owned()))).unwrap();
+            let listed = runtime.block_on(store.functions(&Tenant(tenant.to_owned()), None, 100)).unwrap();
             prop_assert_eq!(listed, functions);
             prop_assert_eq!(all_rollups(&store, &runtime, tenant, window), merged);
         }
@@ -112,26 +113,30 @@ proptest! {
 fn the_latest_state_of_an_environment_is_read_and_gaps_are_counted() {
     let runtime = Runtime::new().unwrap();
     let folder = tempfile::tempdir().unwrap();
-    let store = SqliteStore::open(folder.path()).unwrap();
+    let store = open_at(folder.path(), HOUR * HOUR_US);
     for sequence in [1, 4, 2] {
         let mut new_batch = new_batch("a", &KINDS[0], 1, sequence, 1, HOUR);
         new_batch.header.lost.invocations = 10 * sequence;
         runtime.block_on(store.append(new_batch)).unwrap();
     }
-    let tenant = Tenant("a".to_owned());
-    let states = runtime.block_on(store.environments(&tenant, None, Window::ALL)).unwrap();
-    assert_eq!(states.len(), 1);
-    assert_eq!(
-        (states[0].header.sequence, states[0].missing_batches, states[0].header.lost.invocations),
-        (4, 1, 40)
-    );
-    assert_eq!(states[0].header.environment, environment(&KINDS[0], 1));
+    // Pending batches and compacted ones give the same state.
+    for _ in 0..2 {
+        let tenant = Tenant("a".to_owned());
+        let environments = runtime.block_on(store.environments(&tenant, None, Window::ALL)).unwrap();
+        assert_eq!((environments.live.len(), environments.ended.len()), (1, 0));
+        let state = &environments.live[0];
+        assert_eq!(
+            (state.header.sequence, state.sequences.missing_since(0), state.header.lost.invocations),
+            (4, 1, 40)
+        );
+        assert_eq!(state.header.environment, environment(&KINDS[0], 1));
+        runtime.block_on(store.maintain()).unwrap();
+    }
 }
 
-/// An environment may live longer than the window, or longer than batch rows are kept. Its earlier batches are not lost.
+/// An environment may live longer than the window. Its earlier batches are not lost.
 #[test]
-fn batches_before_the_window_or_past_retention_are_not_missing() {
-    const DAY_US: u64 = 24 * HOUR_US;
+fn batches_before_the_window_are_not_missing() {
     let runtime = Runtime::new().unwrap();
     let folder = tempfile::tempdir().unwrap();
     let start_us = HOUR * HOUR_US;
@@ -140,38 +145,34 @@ fn batches_before_the_window_or_past_retention_are_not_missing() {
         assert_eq!(runtime.block_on(store.append(batch)).unwrap(), Receipt::Stored);
     };
     let missing = |store: &SqliteStore, window: Window| {
-        let states = runtime.block_on(store.environments(&Tenant("a".into()), None, window)).unwrap();
-        states[0].missing_batches
+        let environments = runtime.block_on(store.environments(&Tenant("a".into()), None, window)).unwrap();
+        Losses::of(&environments, window.from_hour * HOUR_US, start_us).batches
     };
     let last_hour = |until_hour: u64| Window { from_hour: until_hour - 1, until_hour };
-    {
-        let store = SqliteStore::open_with_clock(folder.path(), Clock::from_fn(move || start_us)).unwrap();
-        // Batches 1 to 4 arrive in the first hour, 5 and 7 in the second: the sixth is missing.
-        (1..=4).for_each(|sequence| received_at(&store, sequence, start_us + sequence));
-        received_at(&store, 5, start_us + HOUR_US);
-        assert_eq!(missing(&store, last_hour(HOUR + 2)), 0);
-        received_at(&store, 7, start_us + HOUR_US + 1);
-        assert_eq!(missing(&store, last_hour(HOUR + 2)), 1);
-        assert_eq!(missing(&store, Window::ALL), 1);
-        // A late batch is not missing in the window that it arrives in.
-        received_at(&store, 6, start_us + 2 * HOUR_US);
-        assert_eq!(missing(&store, last_hour(HOUR + 3)), 0);
-        assert_eq!(missing(&store, Window::ALL), 0);
-    }
-    // Forty days on, the first rows are deleted, and the environment still sends.
-    let later_us = start_us + 40 * DAY_US;
-    let store = SqliteStore::open_with_clock(folder.path(), Clock::from_fn(move || later_us)).unwrap();
-    (8..=45).for_each(|sequence| received_at(&store, sequence, start_us + (sequence - 5) * DAY_US));
-    runtime.block_on(store.compact()).unwrap();
+    let store = open_at(folder.path(), start_us);
+    // Batches 1 to 4 arrive in the first hour, 5 and 7 in the second: the sixth is missing.
+    (1..=4).for_each(|sequence| received_at(&store, sequence, start_us + sequence));
+    received_at(&store, 5, start_us + HOUR_US);
+    assert_eq!(missing(&store, last_hour(HOUR + 2)), 0);
+    received_at(&store, 7, start_us + HOUR_US + 1);
+    assert_eq!(missing(&store, last_hour(HOUR + 2)), 1);
+    assert_eq!(missing(&store, Window::ALL), 1);
+    // A late batch is not missing in the window that it arrives in.
+    received_at(&store, 6, start_us + 2 * HOUR_US);
+    assert_eq!(missing(&store, last_hour(HOUR + 3)), 0);
     assert_eq!(missing(&store, Window::ALL), 0);
-    assert_eq!(missing(&store, last_hour(later_us / HOUR_US + 1)), 0);
+}
+
+/// A store whose clock stands still.
+fn open_at(folder: &Path, now_us: u64) -> SqliteStore {
+    SqliteStore::open_with(folder, Clock::from_fn(move || now_us), Retention::default()).unwrap()
 }
 
 #[test]
 fn recent_invocations_are_complete_and_newest_first() {
     let runtime = Runtime::new().unwrap();
     let folder = tempfile::tempdir().unwrap();
-    let store = SqliteStore::open(folder.path()).unwrap();
+    let store = open_at(folder.path(), HOUR * HOUR_US);
     for sequence in 1..=3 {
         runtime.block_on(store.append(new_batch("a", &KINDS[0], 1, sequence, 10, HOUR + sequence))).unwrap();
     }
@@ -187,7 +188,7 @@ fn recent_invocations_are_complete_and_newest_first() {
 fn compaction_limits_the_rows_and_keeps_the_totals() {
     let runtime = Runtime::new().unwrap();
     let folder = tempfile::tempdir().unwrap();
-    let store = SqliteStore::open(folder.path()).unwrap();
+    let store = open_at(folder.path(), HOUR * HOUR_US);
     for sequence in 1..=40 {
         runtime.block_on(store.append(new_batch("a", &KINDS[0], 1, sequence, 200, HOUR))).unwrap();
     }
@@ -196,19 +197,23 @@ fn compaction_limits_the_rows_and_keeps_the_totals() {
         let file = rusqlite::Connection::open(folder.path().join("tailor.sqlite")).unwrap();
         file.query_row(&format!("SELECT COUNT(*) FROM {table}"), [], |row| row.get(0)).unwrap()
     };
-    assert_eq!((rows("rollup"), rows("recent")), (40, 40));
-    runtime.block_on(store.compact()).unwrap();
-    assert_eq!((rows("rollup"), rows("recent")), (1, 10));
+    runtime.block_on(store.maintain()).unwrap();
+    assert_eq!((rows("pending"), rows("rollup"), rows("environment")), (0, 1, 1));
+    // The newest invocations are kept, a limited number of them.
+    let key = FunctionKey::of(&environment(&KINDS[0], 1));
+    let recent = runtime.block_on(store.recent(&Tenant("a".to_owned()), &key, 100_000)).unwrap();
+    assert!((2_000..=4_000).contains(&recent.len()), "{}", recent.len());
+    assert!(recent[0].invocation.started_at_us > recent[1_999].invocation.started_at_us);
     assert_eq!(all_rollups(&store, &runtime, "a", Window::ALL), before);
     let again = runtime.block_on(store.append(new_batch("a", &KINDS[0], 1, 7, 200, HOUR))).unwrap();
-    assert_eq!(again, Receipt::Duplicate, "a batch is still recognized after its rollup was merged");
+    assert_eq!(again, Receipt::Duplicate, "a batch is still recognized after it was compacted");
 }
 
 #[test]
 fn a_step_of_a_change_is_stored_once() {
     let runtime = Runtime::new().unwrap();
     let folder = tempfile::tempdir().unwrap();
-    let store = SqliteStore::open(folder.path()).unwrap();
+    let store = open_at(folder.path(), HOUR * HOUR_US);
     let tenant = Tenant::default();
     let event = ChangeEvent {
         function: FunctionKey::of(&environment(&KINDS[0], 1)),
@@ -230,7 +235,7 @@ fn one_collector_writes_and_other_processes_only_read() {
     let folder = tempfile::tempdir().unwrap();
     let refused = |result: Result<SqliteStore, StoreError>| result.err().unwrap().to_string();
     assert!(refused(SqliteStore::open_to_read(folder.path())).contains("tailor serve"));
-    let store = SqliteStore::open(folder.path()).unwrap();
+    let store = open_at(folder.path(), HOUR * HOUR_US);
     assert!(refused(SqliteStore::open(folder.path())).contains("in use"));
     runtime.block_on(store.append(new_batch("a", &KINDS[0], 1, 1, 5, HOUR))).unwrap();
     let reader = SqliteStore::open_to_read(folder.path()).unwrap();
@@ -244,36 +249,11 @@ fn one_collector_writes_and_other_processes_only_read() {
 #[test]
 fn a_store_with_a_newer_schema_is_refused() {
     let folder = tempfile::tempdir().unwrap();
-    drop(SqliteStore::open(folder.path()).unwrap());
+    drop(open_at(folder.path(), HOUR * HOUR_US));
     set_schema(folder.path(), 99);
     for result in [SqliteStore::open(folder.path()), SqliteStore::open_to_read(folder.path())] {
         assert!(matches!(result.err(), Some(StoreError::NewerSchema { found: 99, .. })));
     }
-}
-
-#[test]
-fn a_store_with_an_older_schema_is_migrated() {
-    let (folder, runtime) = (tempfile::tempdir().unwrap(), Runtime::new().unwrap());
-    let store = SqliteStore::open(folder.path()).unwrap();
-    runtime.block_on(store.append(new_batch("a", &KINDS[0], 1, 1, 5, HOUR))).unwrap();
-    drop(store);
-    let file = rusqlite::Connection::open(folder.path().join("tailor.sqlite")).unwrap();
-    file.execute_batch("ALTER TABLE batch DROP COLUMN unsent; ALTER TABLE batch DROP COLUMN sent_at_us")
-        .unwrap();
-    drop(file);
-    set_schema(folder.path(), 1);
-    let unread = SqliteStore::open_to_read(folder.path()).err().unwrap().to_string();
-    assert!(unread.contains("run `tailor serve` once"), "{unread}");
-    let store = SqliteStore::open(folder.path()).unwrap();
-    assert_eq!(all_rollups(&store, &runtime, "a", Window::ALL).len(), 1);
-    let again = runtime.block_on(store.append(new_batch("a", &KINDS[0], 1, 1, 5, HOUR))).unwrap();
-    assert_eq!(again, Receipt::Duplicate);
-    let tenant = Tenant("a".to_owned());
-    let environments = runtime.block_on(store.environments(&tenant, None, Window::ALL)).unwrap();
-    assert_eq!((environments.len(), environments[0].header.unsent), (1, 0));
-    runtime.block_on(store.append(new_batch("a", &KINDS[0], 1, 2, 5, HOUR))).unwrap();
-    let environments = runtime.block_on(store.environments(&tenant, None, Window::ALL)).unwrap();
-    assert_eq!(environments[0].header.unsent, 1);
 }
 
 fn set_schema(folder: &Path, version: u32) {

@@ -18,8 +18,8 @@ use tailor_collector::changes::{self, Change, State};
 use tailor_collector::clock::now_us;
 use tailor_collector::store::sqlite::SqliteStore;
 use tailor_collector::store::{
-    ChangeEvent, EnvironmentState, FunctionKey, HOUR_US, NewBatch, Receipt, Recent, Series, Store,
-    StoreError, Tenant, Window,
+    ChangeEvent, ChangedFunction, Damage, Environments, FunctionKey, HOUR_US, NewBatch, Receipt, Recent,
+    Series, Store, StoreError, Summary, SummaryKind, SummaryRow, Tenant, Window,
 };
 use tailor_collector::tuner::aws::{Configuration, Lambda, LambdaError, Update};
 use tailor_collector::tuner::{Settings, Tuner};
@@ -252,8 +252,13 @@ impl Store for CountingStore {
     async fn append(&self, batch: NewBatch) -> Result<Receipt, StoreError> {
         self.store.append(batch).await
     }
-    async fn functions(&self, tenant: &Tenant) -> Result<Vec<FunctionKey>, StoreError> {
-        self.store.functions(tenant).await
+    async fn functions(
+        &self,
+        tenant: &Tenant,
+        name: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<FunctionKey>, StoreError> {
+        self.store.functions(tenant, name, limit).await
     }
     async fn series(
         &self,
@@ -268,7 +273,7 @@ impl Store for CountingStore {
         tenant: &Tenant,
         function: Option<&FunctionKey>,
         window: Window,
-    ) -> Result<Vec<EnvironmentState>, StoreError> {
+    ) -> Result<Environments, StoreError> {
         self.store.environments(tenant, function, window).await
     }
     async fn recent(
@@ -290,8 +295,28 @@ impl Store for CountingStore {
         self.log_reads.fetch_add(1, Ordering::Relaxed);
         self.store.changes(tenant, function).await
     }
+    async fn changed_functions(&self, limit: usize) -> Result<Vec<ChangedFunction>, StoreError> {
+        self.store.changed_functions(limit).await
+    }
+    async fn put_summaries(&self, functions: Vec<(ChangedFunction, Vec<Summary>)>) -> Result<(), StoreError> {
+        self.store.put_summaries(functions).await
+    }
+    async fn summaries(&self, tenant: &Tenant, kind: &SummaryKind) -> Result<Vec<SummaryRow>, StoreError> {
+        self.store.summaries(tenant, kind).await
+    }
+    async fn summary_reports(
+        &self,
+        tenant: &Tenant,
+        functions: &[FunctionKey],
+        kind: &SummaryKind,
+    ) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
+        self.store.summary_reports(tenant, functions, kind).await
+    }
     async fn check(&self) -> Result<(), StoreError> {
         self.store.check().await
+    }
+    fn damage(&self) -> Damage {
+        self.store.damage()
     }
 }
 

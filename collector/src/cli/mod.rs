@@ -68,6 +68,12 @@ struct ServeArgs {
     prices: Option<PathBuf>,
     #[command(flatten)]
     connections: ConnectionArgs,
+    /// Days with one rollup per hour.
+    #[arg(long, env = "TAILOR_HOURLY_DAYS", default_value_t = 8, value_parser = clap::value_parser!(u64).range(1..=400))]
+    hourly_days: u64,
+    /// Days with rollups. Older measurements are deleted.
+    #[arg(long, env = "TAILOR_DAILY_DAYS", default_value_t = 400, value_parser = clap::value_parser!(u64).range(2..=4000))]
+    daily_days: u64,
     #[command(flatten)]
     tuner: TunerArgs,
 }

@@ -15,11 +15,12 @@ use tokio::sync::watch;
 use tailor_sizing::units::Megabytes;
 
 use super::{ConnectionArgs, ServeArgs, TunerArgs, TunerMode};
+use crate::clock::Clock;
 use crate::http::connections::{ConnectionLimits, Connections};
 use crate::http::{self, App};
 use crate::keys::{self, KeyRing};
 use crate::store::Tenant;
-use crate::store::sqlite::{SqliteStore, is_served};
+use crate::store::sqlite::{Retention, SqliteStore, is_served};
 use crate::tuner::aws::AwsLambda;
 use crate::tuner::policy::TAG;
 use crate::tuner::{Settings, Tuner};
@@ -60,14 +61,20 @@ async fn serve_until_stopped(args: ServeArgs) -> anyhow::Result<ExitCode> {
         .mode(0o700)
         .create(folder)
         .with_context(|| format!("cannot make the data folder {}", folder.display()))?;
-    let store = SqliteStore::open(folder)
+    let retention = Retention { hourly_days: args.hourly_days, daily_days: args.daily_days };
+    let store = SqliteStore::open_with(folder, Clock::system(), retention)
         .with_context(|| format!("cannot open the store in {}", folder.display()))?;
     let keys = load_keys(folder, args.api_key_file.as_deref())?;
     let address = listener.local_addr().context("cannot tell the address listened on")?;
 
     // For `tailor summary` to point at. Stale after a crash, which it can tell by the lock.
-    fs::write(folder.join(ADDRESS_FILE), format!("http://{address}\n"))
-        .with_context(|| format!("cannot write to {}", folder.display()))?;
+    match fs::write(folder.join(ADDRESS_FILE), format!("http://{address}\n")) {
+        // On a full disk, stored data can still be read.
+        Err(error) if error.kind() == std::io::ErrorKind::StorageFull => {
+            tracing::warn!(%error, "cannot write the address to {}", folder.display());
+        }
+        written => written.with_context(|| format!("cannot write to {}", folder.display()))?,
+    }
     let connections = Arc::new(Connections::new(connection_limits(&args.connections).fitted_to_process()));
     let app = App::new(Arc::new(store), keys, args.local_reads);
     let app = Arc::new(App { prices, connections, ..app });

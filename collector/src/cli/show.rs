@@ -52,9 +52,9 @@ pub(super) fn advise(function: &str, args: &ShowArgs) -> anyhow::Result<ExitCode
         return ask(args, server, &["v1", "functions", function]);
     }
     let text = beside_data(args, |reader| async move {
-        let keys = reader.store.functions(&reader.tenant).await?;
+        let keys = reader.store.functions(&reader.tenant, Some(function), usize::MAX).await?;
         let mut text = String::new();
-        for key in keys.iter().filter(|key| key.name == function) {
+        for key in &keys {
             if let Some(report) = report::function(&reader.request(), key).await? {
                 text.push_str(&table::function(&report, args.format, look(args)));
             }

@@ -13,13 +13,14 @@ use super::{
     AdviceReport, Evaluation, FunctionReport, Losses, Overheads, Quantiles, Resources, SizeReport,
     round_to_micros,
 };
-use crate::store::{EnvironmentState, FunctionKey, Series};
+use crate::store::{Environments, FunctionKey, Series};
 
-/// Computes one report. `None` when nothing was measured.
+/// Computes one report of a window that starts at `from_us`. `None` when nothing was measured.
 pub(super) fn report(
     key: &FunctionKey,
     material: &Material,
     basis: &Basis<'_>,
+    from_us: u64,
     now_us: u64,
 ) -> Option<FunctionReport> {
     let Evaluated { evaluation, whole, sizes, is_managed, newest, ephemeral_mb } =
@@ -44,12 +45,12 @@ pub(super) fn report(
     let measured_ms = (whole.warm.wall_us + whole.cold.wall_us) / 1_000;
     let busy_ms = work(|work| work.busy_us());
     let idle_ms = work(|work| work.idle_us).min(measured_ms);
-    let lost = Losses::of(&material.environments, now_us);
+    let lost = Losses::of(&material.environments, from_us, now_us);
     Some(FunctionReport {
         name: key.name.clone(),
         account: key.account.clone(),
         region: key.region.clone(),
-        runtime: newest.map(|state| state.header.environment.runtime.clone()).unwrap_or_default(),
+        runtime: newest.map(|header| header.environment.runtime.clone()).unwrap_or_default(),
         architecture,
         versions,
         memory,
@@ -70,7 +71,7 @@ pub(super) fn report(
         resources: Resources::of(&whole),
         first_at_us: whole.first_at_us,
         last_at_us: whole.last_at_us,
-        environments: material.environments.len() as u64,
+        environments: material.environment_count(),
         sizes: size_reports,
         lost,
         overhead: overheads(&material.environments),
@@ -126,11 +127,13 @@ fn peak_mb(rollup: &Rollup) -> u64 {
     }
 }
 
-fn overheads(environments: &[EnvironmentState]) -> Overheads {
-    environments.iter().fold(Overheads::default(), |sum, state| Overheads {
-        cpu_us: sum.cpu_us.saturating_add(state.header.overhead.cpu_us),
-        resident_kib: sum.resident_kib.max(state.header.overhead.resident_kib),
-        sent_bytes: sum.sent_bytes.saturating_add(state.header.overhead.sent_bytes),
+fn overheads(environments: &Environments) -> Overheads {
+    let live = environments.live.iter().map(|state| &state.header.overhead);
+    let ended = environments.ended.iter().map(|ended| &ended.overhead);
+    live.chain(ended).fold(Overheads::default(), |sum, overhead| Overheads {
+        cpu_us: sum.cpu_us.saturating_add(overhead.cpu_us),
+        resident_kib: sum.resident_kib.max(overhead.resident_kib),
+        sent_bytes: sum.sent_bytes.saturating_add(overhead.sent_bytes),
     })
 }
 

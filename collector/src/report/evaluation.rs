@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 
+use agent_proto::batch::BatchHeader;
 use tailor_sizing::advice::hints::HintCode;
 use tailor_sizing::advice::strategy::Strategy;
 use tailor_sizing::advice::{Advice, AdviceError, FunctionEvidence, advise};
@@ -14,13 +15,13 @@ use tailor_sizing::telemetry::rollup::Rollup;
 use tailor_sizing::units::{Architecture, Megabytes};
 
 use crate::changes::Change;
-use crate::store::{EnvironmentState, FunctionKey, Series};
+use crate::store::{Environments, FunctionKey, Series};
 
 /// The stored measurements of one function in a window.
 #[derive(Default)]
 pub(super) struct Material {
     pub(super) series: Vec<Series>,
-    pub(super) environments: Vec<EnvironmentState>,
+    pub(super) environments: Environments,
     /// Latest first. Only reports read them.
     pub(super) changes: Vec<Change>,
 }
@@ -29,6 +30,19 @@ impl Material {
     /// The series with the latest invocation: the present configuration.
     pub(super) fn latest(&self) -> Option<&Series> {
         self.series.iter().max_by_key(|series| series.rollup.last_at_us)
+    }
+
+    /// The header of the latest batch.
+    fn newest_header(&self) -> Option<&BatchHeader> {
+        let live = self.environments.live.iter().map(|state| (state.received_at_us, &state.header));
+        let ended = self.environments.ended.iter().map(|ended| (ended.received_at_us, &ended.header));
+        live.chain(ended).max_by_key(|(received_at_us, _)| *received_at_us).map(|(_, header)| header)
+    }
+
+    /// Number of environments.
+    pub(super) fn environment_count(&self) -> u64 {
+        let ended = self.environments.ended.iter().map(|ended| ended.environments);
+        ended.fold(self.environments.live.len() as u64, u64::saturating_add)
     }
 }
 
@@ -64,8 +78,8 @@ pub(super) struct Evaluated<'a> {
     /// Invocations on the present architecture by memory size, smallest first.
     pub(super) sizes: Vec<(Megabytes, Rollup)>,
     pub(super) is_managed: bool,
-    /// The environment whose batch arrived last.
-    pub(super) newest: Option<&'a EnvironmentState>,
+    /// The header of the batch that arrived last.
+    pub(super) newest: Option<&'a BatchHeader>,
     pub(super) ephemeral_mb: u32,
 }
 
@@ -77,9 +91,9 @@ pub(super) fn evaluate<'a>(
 ) -> Option<Evaluated<'a>> {
     let latest = material.latest()?;
     let (memory, architecture) = (latest.key.memory, latest.key.architecture);
-    let newest = material.environments.iter().max_by_key(|state| state.received_at_us);
-    let is_managed = newest.is_some_and(|state| state.header.environment.is_managed_instances());
-    let ephemeral_mb = newest.map_or(0, |state| state.header.environment.ephemeral_mb);
+    let newest = material.newest_header();
+    let is_managed = newest.is_some_and(|header| header.environment.is_managed_instances());
+    let ephemeral_mb = newest.map_or(0, |header| header.environment.ephemeral_mb);
 
     let mut whole = Rollup::default();
     let mut by_size: BTreeMap<Megabytes, Rollup> = BTreeMap::new();
@@ -96,8 +110,8 @@ pub(super) fn evaluate<'a>(
         architecture,
         memory,
         ephemeral_mb,
-        timeout_ms: newest.map(|state| state.header.environment.timeout_ms).filter(|&timeout| timeout > 0),
-        environments: material.environments.len() as u64,
+        timeout_ms: newest.map(|header| header.environment.timeout_ms).filter(|&timeout| timeout > 0),
+        environments: material.environment_count(),
         enforcement: basis.enforcement,
         sizes: &sizes,
     };

@@ -14,7 +14,7 @@ use super::evaluation::{Basis, Evaluation, Material, evaluate};
 use super::{FleetReport, FleetTotal, FunctionReport};
 use crate::changes;
 use crate::changes::comparison::{self, MAX_COMPARED_INVOCATIONS};
-use crate::store::{FunctionKey, HOUR_US, Series, Store, StoreError, Tenant, Window};
+use crate::store::{Environments, FunctionKey, HOUR_US, Series, Store, StoreError, Tenant, Window};
 
 /// Hours before the end of the window from which the kernel's enforcement of the quota is inferred. The functions of a
 /// busy fleet decide it within the first hour; of a quiet fleet, a whole day is read.
@@ -91,7 +91,11 @@ async fn reports(
 ) -> Result<Vec<FunctionReport>, StoreError> {
     let mut materials = materials(request, key).await?;
     add_changes(request, key, &mut materials).await?;
-    for_each(request, &materials, |key, material, basis| report(key, material, basis, request.now_us)).await
+    let from_us = request.window.from_hour.saturating_mul(HOUR_US);
+    for_each(request, &materials, |key, material, basis| {
+        report(key, material, basis, from_us, request.now_us)
+    })
+    .await
 }
 
 /// What `compute` returns for each function.
@@ -124,9 +128,15 @@ async fn materials(
     for series in store.series(tenant, key, window).await? {
         materials.entry(series.key.function.clone()).or_default().series.push(series);
     }
-    for state in store.environments(tenant, key, window).await? {
+    let Environments { live, ended } = store.environments(tenant, key, window).await?;
+    for state in live {
         if let Some(material) = materials.get_mut(&FunctionKey::of(&state.header.environment)) {
-            material.environments.push(state);
+            material.environments.live.push(state);
+        }
+    }
+    for totals in ended {
+        if let Some(material) = materials.get_mut(&totals.function()) {
+            material.environments.ended.push(totals);
         }
     }
     Ok(materials)

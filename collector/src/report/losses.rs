@@ -1,8 +1,9 @@
 //! What was lost between the handler and the store, and what may have been.
 
+use agent_proto::batch::Lost;
 use serde::Serialize;
 
-use crate::store::{EnvironmentState, HOUR_US};
+use crate::store::{Environments, HOUR_US};
 
 /// An environment that is silent for so long is taken to be gone: Lambda ends idle ones within the hour, and an
 /// environment that ends says so in a last batch.
@@ -29,24 +30,39 @@ pub struct Losses {
 }
 
 impl Losses {
-    /// Sums up what environments lost, as seen at `now_us`, microseconds since the Unix epoch.
+    /// Sums up what environments lost in a window that starts at `from_us`, as seen at `now_us`, microseconds since the
+    /// Unix epoch.
     #[must_use]
-    pub fn of(environments: &[EnvironmentState], now_us: u64) -> Self {
-        environments.iter().fold(Self::default(), |sum, state| {
+    pub fn of(environments: &Environments, from_us: u64, now_us: u64) -> Self {
+        let mut sum = Self::default();
+        for state in &environments.live {
             let is_silent = now_us.saturating_sub(state.received_at_us) >= SILENCE_US;
             let abandoned = if is_silent { state.header.unsent } else { 0 };
-            Self {
-                invocations: sum.invocations.saturating_add(state.header.lost.invocations),
-                unsent: sum.unsent.saturating_add(state.header.unsent),
-                abandoned: sum.abandoned.saturating_add(abandoned),
-                platform_records: sum.platform_records.saturating_add(state.header.lost.platform_records),
-                undecodable_records: sum
-                    .undecodable_records
-                    .saturating_add(state.header.lost.undecodable_records),
-                batches: sum.batches.saturating_add(state.missing_batches),
-                failed_deliveries: sum.failed_deliveries.saturating_add(state.header.lost.failed_deliveries),
-            }
-        })
+            sum.add(
+                &state.header.lost,
+                state.header.unsent,
+                abandoned,
+                state.sequences.missing_since(from_us),
+            );
+        }
+        for ended in &environments.ended {
+            sum.add(&ended.lost, ended.unsent, ended.unsent, ended.missing_batches);
+        }
+        sum
+    }
+
+    fn add(&mut self, lost: &Lost, unsent: u64, abandoned: u64, batches: u64) {
+        for (sum, count) in [
+            (&mut self.invocations, lost.invocations),
+            (&mut self.unsent, unsent),
+            (&mut self.abandoned, abandoned),
+            (&mut self.platform_records, lost.platform_records),
+            (&mut self.undecodable_records, lost.undecodable_records),
+            (&mut self.batches, batches),
+            (&mut self.failed_deliveries, lost.failed_deliveries),
+        ] {
+            *sum = sum.saturating_add(count);
+        }
     }
 
     /// What of it is worth a sentence.
@@ -70,7 +86,8 @@ impl Losses {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use agent_proto::batch::{BatchHeader, Environment, EnvironmentId, Lost, Overhead};
+    use crate::store::EnvironmentState;
+    use agent_proto::batch::{BatchHeader, Environment, EnvironmentId, Overhead};
     use tailor_sizing::units::{Architecture, Megabytes};
 
     /// That of a function like many.
@@ -92,29 +109,27 @@ pub(crate) mod tests {
     }
 
     fn state(received_at_us: u64, unsent: u64) -> EnvironmentState {
-        EnvironmentState {
-            header: BatchHeader {
-                environment: environment(),
-                sequence: 3,
-                sent_at_us: received_at_us,
-                lost: Lost::default(),
-                overhead: Overhead::default(),
-                unsent,
-            },
-            missing_batches: 0,
-            received_at_us,
-        }
+        let header = BatchHeader {
+            environment: environment(),
+            sequence: 1,
+            sent_at_us: received_at_us,
+            lost: Lost::default(),
+            overhead: Overhead::default(),
+            unsent,
+        };
+        EnvironmentState::first(header, received_at_us)
     }
 
     #[test]
     fn what_a_silent_environment_had_not_sent_is_said_to_be_abandoned() {
         let now_us = 10 * HOUR_US;
         // One that works, one that was killed, and one that said its last word.
-        let environments = [state(now_us - 1, 2), state(now_us - SILENCE_US, 1), state(0, 0)];
-        let losses = Losses::of(&environments, now_us);
+        let live = vec![state(now_us - 1, 2), state(now_us - SILENCE_US, 1), state(0, 0)];
+        let environments = Environments { live, ended: vec![] };
+        let losses = Losses::of(&environments, 0, now_us);
         assert_eq!((losses.unsent, losses.abandoned), (3, 1));
         let sentences = losses.sentences();
         assert!(sentences.len() == 1 && sentences[0].ends_with(": 1"), "{sentences:?}");
-        assert!(Losses::of(&environments, now_us - 1).sentences().is_empty());
+        assert!(Losses::of(&environments, 0, now_us - 1).sentences().is_empty());
     }
 }

@@ -1,9 +1,9 @@
 //! Storage of measurements: the [`Store`] trait and its embedded implementation.
 //!
 //! The rest of the collector uses only the trait. [`sqlite`] implements it without any set-up. The trait is
-//! designed so that a database with PostgreSQL's protocol can also implement it: rows are only inserted, with
-//! ids that the client makes; a repeated row is ignored and never updated; partial rollups are merged when
-//! they are read.
+//! designed so that a database with PostgreSQL's protocol can also implement it: an acknowledgement needs one
+//! inserted row, which a repetition does not change. Compaction merges these rows per function in the background, and
+//! readers merge what is not compacted yet.
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -14,7 +14,15 @@ use tailor_sizing::units::{Architecture, Megabytes};
 
 use agent_proto::batch::{BatchHeader, Environment, EnvironmentId};
 
+pub mod damage;
+pub mod environments;
+pub mod sequences;
 pub mod sqlite;
+pub mod summary;
+
+pub use damage::Damage;
+pub use environments::{EndedEnvironments, EnvironmentState, Environments};
+pub use summary::{ChangedFunction, Summary, SummaryKind, SummaryRow};
 
 /// Microseconds in an hour, the width of one rollup.
 pub const HOUR_US: u64 = 3_600_000_000;
@@ -140,17 +148,6 @@ pub enum Receipt {
     Duplicate,
 }
 
-/// The latest state of one environment.
-#[derive(Debug, Clone, PartialEq)]
-pub struct EnvironmentState {
-    /// The header of its latest batch.
-    pub header: BatchHeader,
-    /// Batches of the window that the environment numbered and that did not arrive.
-    pub missing_batches: u64,
-    /// When the latest batch was received, microseconds since the Unix epoch.
-    pub received_at_us: u64,
-}
-
 /// One recent invocation.
 #[derive(Debug, Clone)]
 pub struct Recent {
@@ -197,8 +194,11 @@ pub enum StoreError {
         known: i64,
     },
     /// Stored data cannot be decoded.
-    #[error("the store is damaged: {0}")]
+    #[error("the store is damaged: {0}; `tailor check` lists the damage")]
     Damaged(String),
+    /// The database files are not those that were opened. Nothing of the request was stored.
+    #[error("{0}: restore the data folder from a backup, then restart `tailor serve`")]
+    FilesChanged(String),
     /// The same step of the same change is already in the log.
     #[error(
         "step {step} of change {change_id} is already logged: another collector is working on this change"
@@ -222,8 +222,13 @@ pub trait Store: Send + Sync {
     /// Stores one batch, unless it was stored before.
     async fn append(&self, batch: NewBatch) -> Result<Receipt, StoreError>;
 
-    /// All functions of a tenant that have rollups, sorted.
-    async fn functions(&self, tenant: &Tenant) -> Result<Vec<FunctionKey>, StoreError>;
+    /// The functions of a tenant that sent batches, sorted; with a name, those of this name. At most `limit`.
+    async fn functions(
+        &self,
+        tenant: &Tenant,
+        name: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<FunctionKey>, StoreError>;
 
     /// The merged rollups of all functions of a tenant, or of one function, sorted by key.
     async fn series(
@@ -233,13 +238,13 @@ pub trait Store: Send + Sync {
         window: Window,
     ) -> Result<Vec<Series>, StoreError>;
 
-    /// The latest state of every environment that sent a batch in the window, unsorted.
+    /// The environments that sent a batch since the start of the window, unsorted.
     async fn environments(
         &self,
         tenant: &Tenant,
         function: Option<&FunctionKey>,
         window: Window,
-    ) -> Result<Vec<EnvironmentState>, StoreError>;
+    ) -> Result<Environments, StoreError>;
 
     /// The latest single invocations of one function that are still stored, newest first.
     async fn recent(
@@ -259,6 +264,26 @@ pub trait Store: Send + Sync {
         function: Option<&FunctionKey>,
     ) -> Result<Vec<ChangeEvent>, StoreError>;
 
+    /// The functions of all tenants whose summaries are out of date, the one that waits for the longest time first.
+    async fn changed_functions(&self, limit: usize) -> Result<Vec<ChangedFunction>, StoreError>;
+
+    /// Replaces the summaries of functions. A crash may lose them; then the functions are out of date again.
+    async fn put_summaries(&self, functions: Vec<(ChangedFunction, Vec<Summary>)>) -> Result<(), StoreError>;
+
+    /// The summaries of all functions of a tenant, of one kind, without their reports.
+    async fn summaries(&self, tenant: &Tenant, kind: &SummaryKind) -> Result<Vec<SummaryRow>, StoreError>;
+
+    /// The reports of some functions, in their order; `None` for a function without one.
+    async fn summary_reports(
+        &self,
+        tenant: &Tenant,
+        functions: &[FunctionKey],
+        kind: &SummaryKind,
+    ) -> Result<Vec<Option<Vec<u8>>>, StoreError>;
+
     /// Checks that the store can read and write.
     async fn check(&self) -> Result<(), StoreError>;
+
+    /// The damaged rows that were found since the start.
+    fn damage(&self) -> Damage;
 }

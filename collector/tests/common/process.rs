@@ -17,9 +17,8 @@ impl CollectorProcess {
 
     /// Starts it with more arguments. `program` is the binary, or a program that starts it with the arguments it gets.
     pub(crate) fn start_as(mut program: Command, folder: &Path, arguments: &[&str]) -> Self {
-        let address_file = folder.join("address");
-        let _ = std::fs::remove_file(&address_file);
-        let log = std::fs::File::create(folder.with_extension("log")).unwrap();
+        let log_file = folder.with_extension("log");
+        let log = std::fs::File::create(&log_file).unwrap();
         let child = program
             .args(["serve", "--listen", "127.0.0.1:0", "--local-reads", "--data"])
             .arg(folder)
@@ -31,13 +30,17 @@ impl CollectorProcess {
         let mut collector = Self { child, address: String::new() };
         let deadline = Instant::now() + Duration::from_secs(20);
         loop {
+            let log = std::fs::read_to_string(&log_file).unwrap_or_default();
             if let Some(status) = collector.child.try_wait().unwrap() {
-                panic!("the collector ended at once: {status}");
+                panic!("the collector ended at once: {status}: {log}");
             }
-            let address = std::fs::read_to_string(&address_file).unwrap_or_default();
-            address.trim().clone_into(&mut collector.address);
-            if !address.is_empty() && ureq::get(format!("{}/readyz", collector.address)).call().is_ok() {
-                return collector;
+            // The file with the address cannot be written on a full disk.
+            let address = log.split("listening on ").nth(1).and_then(|rest| rest.split_once(','));
+            if let Some((address, _)) = address {
+                address.clone_into(&mut collector.address);
+                if ureq::get(format!("{}/readyz", collector.address)).call().is_ok() {
+                    return collector;
+                }
             }
             assert!(Instant::now() < deadline, "the collector did not become ready");
             std::thread::sleep(Duration::from_millis(5));

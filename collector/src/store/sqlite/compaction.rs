@@ -1,172 +1,354 @@
-//! Compaction: merges partial rollups, and deletes old single invocations and old batch rows.
+//! Compaction: merges the pending batches of one function into its environments, rollups and single invocations.
 //!
-//! Each merge is one short transaction on the writer's connection. No other write can happen between its
-//! read and its write, and after a crash the file has either the old rows or the new one.
+//! Every function is visited in turn, so that none starves. A visit takes a limited number of batches; their rows are
+//! deleted in the transaction that merges them.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
-use rusqlite::{Connection, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 
+use agent_proto::batch::{BatchHeader, EnvironmentId};
 use agent_proto::rollup;
 use tailor_sizing::telemetry::rollup::Rollup;
 
-use super::rows::{damaged, from_sql, insert_rollup, series_key, to_sql};
-use crate::store::{FunctionKey, HOUR_US, SeriesKey, StoreError, Tenant};
+use super::recent::{self, Body, RECENT_INVOCATIONS};
+use super::rows::{
+    ENVIRONMENT, FUNCTION, Field, PENDING, ROLLUP, blob, damaged, decode_rollups, from_sql, function_fields,
+    function_key, put_rollup, to_ordered_sql, to_sql,
+};
+use crate::store::damage::DamageLog;
+use crate::store::sequences::Sequences;
+use crate::store::{EnvironmentState, FunctionKey, SeriesKey, StoreError, Tenant};
 
-/// Partial rollups of one series and hour that are not merged yet.
-const MAX_PARTS: u32 = 8;
+/// Maximum number of batches that one visit merges.
+const MAX_BATCHES: usize = 512;
 
-/// Minimum number of latest single invocations that are kept of each function.
-const RECENT_INVOCATIONS: u64 = 2_000;
+/// Maximum size of the bodies that one visit reads, bytes.
+const MAX_BYTES: usize = 2 << 20;
 
-/// Merges in one compaction, to limit how long batches wait for the writer.
-const MAX_MERGES_PER_RUN: usize = 256;
+/// The condition for the rows of one function, with its key as the parameters 1 to 4.
+pub(super) const OF_FUNCTION: &str = "tenant = ?1 AND account = ?2 AND region = ?3 AND function = ?4";
 
-/// Pairs of series and hour that are counted at once. Above it, pairs with few partial rollups are dropped.
-const MAX_TRACKED: usize = 65_536;
-
-/// How long batch rows are kept; they detect repeated deliveries. Only environments on managed instances live
-/// longer, and no environment sends a batch again after its acknowledgement.
-pub(super) const BATCH_ROWS_KEPT_US: u64 = 30 * 24 * HOUR_US;
-
-/// Numbers of partial rollups and of single invocations that wait for compaction.
-///
-/// The writer counts them as it writes, so that compaction does not scan merged tables.
-#[derive(Default)]
-pub(super) struct CompactionBacklog {
-    parts: BTreeMap<(Tenant, SeriesKey, u64), u32>,
-    recent: BTreeMap<(Tenant, FunctionKey), u64>,
+/// A pending batch.
+pub(super) struct Pending {
+    pub(super) header: BatchHeader,
+    pub(super) received_at_us: u64,
+    pub(super) rollups: Vec<(u64, Rollup)>,
+    pub(super) body: Body,
 }
 
-impl CompactionBacklog {
-    /// The backlog that is in the file.
-    pub(super) fn load(connection: &Connection) -> Result<Self, StoreError> {
-        let mut backlog = Self::default();
-        let mut statement = connection.prepare(
-            "SELECT tenant, account, region, function, version, memory_mb, architecture, hour, COUNT(*)
-             FROM rollup
-             GROUP BY tenant, account, region, function, hour, version, memory_mb, architecture
-             HAVING COUNT(*) > 1",
-        )?;
-        let mut rows = statement.query([])?;
-        while let Some(row) = rows.next()? {
-            let key = (Tenant(row.get(0)?), series_key(row, 1)?, from_sql(row.get(7)?));
-            backlog.parts.insert(key, row.get(8)?);
-        }
-        let mut statement = connection.prepare(
-            "SELECT tenant, account, region, function, SUM(invocations)
-             FROM recent GROUP BY tenant, account, region, function",
-        )?;
-        let mut rows = statement.query([])?;
-        while let Some(row) = rows.next()? {
-            let key = FunctionKey { account: row.get(1)?, region: row.get(2)?, name: row.get(3)? };
-            backlog.recent.insert((Tenant(row.get(0)?), key), from_sql(row.get(4)?));
-        }
-        Ok(backlog)
-    }
-
-    /// Counts one more partial rollup of a series and hour.
-    pub(super) fn count_part(&mut self, tenant: &Tenant, key: &SeriesKey, hour: u64) {
-        *self.parts.entry((tenant.clone(), key.clone(), hour)).or_default() += 1;
-    }
-
-    /// Counts more single invocations of a function.
-    pub(super) fn count_recent(&mut self, tenant: &Tenant, function: FunctionKey, invocations: u64) {
-        *self.recent.entry((tenant.clone(), function)).or_default() += invocations;
-    }
-
-    /// Compacts every series, hour and function above its limit. What fails stays in the backlog.
-    pub(super) fn compact(&mut self, connection: &mut Connection) -> Result<(), StoreError> {
-        let above_limit = self.parts.iter().filter(|&(_, &parts)| parts > MAX_PARTS);
-        let due: Vec<_> = above_limit.map(|(key, _)| key.clone()).take(MAX_MERGES_PER_RUN).collect();
-        for due_key in due {
-            let (tenant, key, hour) = &due_key;
-            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            merge_parts(&transaction, tenant, key, *hour)?;
-            transaction.commit()?;
-            self.parts.insert(due_key, 1);
-        }
-        let above_limit =
-            self.recent.iter().filter(|&(_, &invocations)| invocations > 2 * RECENT_INVOCATIONS);
-        let due: Vec<_> = above_limit.map(|(key, _)| key.clone()).take(MAX_MERGES_PER_RUN).collect();
-        for due_key in due {
-            let kept = trim_recent(connection, &due_key.0, &due_key.1)?;
-            self.recent.insert(due_key, kept);
-        }
-        // Hours in the past with few partial rollups need no compaction.
-        if self.parts.len() > MAX_TRACKED {
-            self.parts.retain(|_, parts| *parts > MAX_PARTS);
-        }
-        Ok(())
+impl Pending {
+    /// Reads a row of [`PENDING`].
+    pub(super) fn read(row: &Row<'_>) -> Result<Self, StoreError> {
+        Ok(Self {
+            header: BatchHeader::decode(blob(row, 9)?).map_err(damaged)?,
+            received_at_us: from_sql(row.get(6)?),
+            rollups: decode_rollups(blob(row, 10)?)?,
+            body: Body {
+                last_at_us: from_sql(row.get(7)?),
+                invocations: from_sql(row.get(8)?),
+                bytes: row.get(11)?,
+            },
+        })
     }
 }
 
-/// Deletes the batch rows that are older than [`BATCH_ROWS_KEPT_US`].
-pub(super) fn delete_old_batches(connection: &Connection, now_us: u64) -> Result<(), StoreError> {
-    let oldest_kept = to_sql(now_us.saturating_sub(BATCH_ROWS_KEPT_US));
-    connection.execute("DELETE FROM batch WHERE received_at_us < ?1", params![oldest_kept])?;
-    Ok(())
+/// The next function after `after` that has pending batches, in the order of keys.
+pub(super) fn next_function(
+    connection: &Connection,
+    after: Option<&(Tenant, FunctionKey)>,
+) -> Result<Option<(Tenant, FunctionKey)>, StoreError> {
+    let (tenant, account, region, name) = match after {
+        Some((tenant, key)) => (&*tenant.0, &*key.account, &*key.region, &*key.name),
+        None => ("", "", "", ""),
+    };
+    let next = connection
+        .prepare_cached(
+            "SELECT tenant, account, region, function FROM pending
+             WHERE (tenant, account, region, function) > (?1, ?2, ?3, ?4)
+             ORDER BY tenant, account, region, function LIMIT 1",
+        )?
+        .query_row(params![tenant, account, region, name], |row| {
+            Ok((Tenant(row.get(0)?), function_key(row, 1)?))
+        })
+        .optional()?;
+    Ok(next)
 }
 
-fn merge_parts(
-    transaction: &Transaction<'_>,
+/// Merges pending batches of one function; returns their number.
+pub(super) fn compact_function(
+    connection: &Connection,
     tenant: &Tenant,
-    key: &SeriesKey,
-    hour: u64,
-) -> Result<(), StoreError> {
-    const SAME: &str = "tenant = ?1 AND account = ?2 AND region = ?3 AND function = ?4 AND hour = ?5
-         AND version = ?6 AND memory_mb = ?7 AND architecture = ?8";
-    let FunctionKey { account, region, name } = &key.function;
-    let same = params![
-        tenant.0,
-        account,
-        region,
-        name,
-        to_sql(hour),
-        key.version,
-        key.memory.0,
-        key.architecture.as_str()
-    ];
-    let mut merged = Rollup::default();
+    key: &FunctionKey,
+    now_us: u64,
+    damage: &DamageLog,
+) -> Result<usize, StoreError> {
+    let mut states: BTreeMap<EnvironmentId, EnvironmentState> = BTreeMap::new();
+    let mut rollups: BTreeMap<(SeriesKey, u64), Rollup> = BTreeMap::new();
+    let mut bodies = vec![];
+    let mut newest: Option<(BatchHeader, u64)> = None;
+    let (mut last, mut batches, mut bytes) = (None, 0, 0);
     {
-        let mut statement = transaction.prepare_cached(&format!("SELECT body FROM rollup WHERE {SAME}"))?;
-        let mut rows = statement.query(same)?;
+        let mut statement = connection.prepare_cached(&format!(
+            "{} WHERE {OF_FUNCTION} ORDER BY environment, sequence LIMIT {MAX_BATCHES}",
+            PENDING.select
+        ))?;
+        let mut rows = statement.query(params![tenant.0, key.account, key.region, key.name])?;
         while let Some(row) = rows.next()? {
-            let part = rollup::decode(row.get_ref(0)?.as_blob().map_err(damaged)?).map_err(damaged)?;
-            merged.merge(&part);
-        }
-    }
-    transaction.prepare_cached(&format!("DELETE FROM rollup WHERE {SAME}"))?.execute(same)?;
-    insert_rollup(transaction, tenant, key, hour, &merged)
-}
-
-/// Keeps the newest batches of a function that hold [`RECENT_INVOCATIONS`]; returns the number of invocations kept.
-fn trim_recent(connection: &Connection, tenant: &Tenant, function: &FunctionKey) -> Result<u64, StoreError> {
-    let FunctionKey { account, region, name } = function;
-    let mut kept = 0;
-    let mut oldest_kept: (i64, Vec<u8>, i64) = (0, Vec::new(), 0);
-    {
-        let mut statement = connection.prepare_cached(
-            "SELECT last_at_us, environment, sequence, invocations FROM recent
-             WHERE tenant = ?1 AND account = ?2 AND region = ?3 AND function = ?4
-             ORDER BY last_at_us DESC, environment DESC, sequence DESC",
-        )?;
-        let mut rows = statement.query(params![tenant.0, account, region, name])?;
-        while let Some(row) = rows.next()? {
-            oldest_kept = (row.get(0)?, row.get(1)?, row.get(2)?);
-            kept += from_sql(row.get(3)?);
-            if kept >= RECENT_INVOCATIONS {
+            last = Some((row.get::<_, Vec<u8>>(4)?, row.get::<_, i64>(5)?));
+            batches += 1;
+            if !PENDING.is_valid(row)? {
+                // The copy keeps the row for `tailor check`.
+                super::damage::isolate(connection, &PENDING, row, now_us, damage)?;
+                continue;
+            }
+            let Pending { header, received_at_us, rollups: by_hour, body } = Pending::read(row)?;
+            for (hour, rollup) in &by_hour {
+                rollups.entry((SeriesKey::of(&header.environment), *hour)).or_default().merge(rollup);
+            }
+            bytes += body.bytes.len();
+            bodies.push(body);
+            if newest.as_ref().is_none_or(|(_, newest_us)| received_at_us >= *newest_us) {
+                newest = Some((header.clone(), received_at_us));
+            }
+            add_batch(connection, tenant, &mut states, header, received_at_us, damage)?;
+            if bytes >= MAX_BYTES {
                 break;
             }
         }
     }
-    let (last_at_us, environment, sequence) = oldest_kept;
+    let Some((environment, sequence)) = last else { return Ok(0) };
+    for state in states.values() {
+        put_environment(connection, tenant, state)?;
+    }
+    for ((series, hour), mut rollup) in rollups {
+        if let Some(stored) = stored_rollup(connection, tenant, &series, (1, hour), damage)? {
+            rollup.merge(&stored);
+        }
+        put_rollup(connection, tenant, &series, (1, hour), &rollup)?;
+    }
+    let recent = recent::insert(connection, tenant, key, bodies)?;
+    if let Some((header, received_at_us)) = newest {
+        put_function(connection, tenant, &header, received_at_us, recent)?;
+    }
+    trim_recent(connection, tenant, key, damage)?;
     connection
         .prepare_cached(
-            "DELETE FROM recent
-             WHERE tenant = ?1 AND account = ?2 AND region = ?3 AND function = ?4
-               AND (last_at_us, environment, sequence) < (?5, ?6, ?7)",
+            "UPDATE function SET changed_at_us = ?5
+             WHERE tenant = ?1 AND account = ?2 AND region = ?3 AND function = ?4 AND changed_at_us = 0",
         )?
-        .execute(params![tenant.0, account, region, name, last_at_us, environment, sequence])?;
-    Ok(kept)
+        .execute(params![tenant.0, key.account, key.region, key.name, to_ordered_sql(now_us)])?;
+    connection
+        .prepare_cached(&format!(
+            "DELETE FROM pending WHERE {OF_FUNCTION} AND (environment, sequence) <= (?5, ?6)"
+        ))?
+        .execute(params![tenant.0, key.account, key.region, key.name, environment, sequence])?;
+    Ok(batches)
+}
+
+/// Adds a batch to the state of its environment, which is read first.
+fn add_batch(
+    connection: &Connection,
+    tenant: &Tenant,
+    states: &mut BTreeMap<EnvironmentId, EnvironmentState>,
+    header: BatchHeader,
+    received_at_us: u64,
+    damage: &DamageLog,
+) -> Result<(), StoreError> {
+    let state = match states.entry(header.environment.id) {
+        Entry::Occupied(known) => known.into_mut(),
+        Entry::Vacant(place) => match stored_environment(connection, tenant, &header, damage)? {
+            Some(state) => place.insert(state),
+            None => {
+                place.insert(EnvironmentState::first(header, received_at_us));
+                return Ok(());
+            }
+        },
+    };
+    state.add(header, received_at_us);
+    Ok(())
+}
+
+/// The stored state of the environment of a batch. Of a damaged one, only this batch is taken as new: an environment
+/// sends a batch only after the one before is acknowledged or given up.
+pub(super) fn stored_environment(
+    connection: &Connection,
+    tenant: &Tenant,
+    header: &BatchHeader,
+    damage: &DamageLog,
+) -> Result<Option<EnvironmentState>, StoreError> {
+    let environment = &header.environment;
+    let mut statement = connection
+        .prepare_cached(&format!("{} WHERE {OF_FUNCTION} AND environment = ?5", ENVIRONMENT.select))?;
+    let mut rows = statement.query(params![
+        tenant.0,
+        environment.account,
+        environment.region,
+        environment.function,
+        environment.id.0
+    ])?;
+    let Some(row) = rows.next()? else { return Ok(None) };
+    if ENVIRONMENT.verify(row, damage)? {
+        return environment_state(row).map(Some);
+    }
+    Ok(Some(EnvironmentState {
+        header: header.clone(),
+        sequences: Sequences::up_to(header.sequence.saturating_sub(1)),
+        received_at_us: 0,
+    }))
+}
+
+/// Reads a row of [`ENVIRONMENT`].
+pub(super) fn environment_state(row: &Row<'_>) -> Result<EnvironmentState, StoreError> {
+    Ok(EnvironmentState {
+        received_at_us: from_sql(row.get(5)?),
+        sequences: Sequences::decode(blob(row, 6)?).ok_or_else(|| damaged("sequences cannot be read"))?,
+        header: BatchHeader::decode(blob(row, 7)?).map_err(damaged)?,
+    })
+}
+
+pub(super) fn put_environment(
+    connection: &Connection,
+    tenant: &Tenant,
+    state: &EnvironmentState,
+) -> Result<(), StoreError> {
+    let environment = &state.header.environment;
+    let key = FunctionKey::of(environment);
+    let [tenant, account, region, function] = function_fields(tenant, &key);
+    let (sequences, header) = (state.sequences.encode(), state.header.encode());
+    let fields = [
+        tenant,
+        account,
+        region,
+        function,
+        Field::Blob(&environment.id.0),
+        Field::Integer(to_ordered_sql(state.received_at_us)),
+        Field::Blob(&sequences),
+        Field::Blob(&header),
+    ];
+    ENVIRONMENT.replace(connection, &fields)
+}
+
+/// The rollup that is stored of a series and span.
+pub(super) fn stored_rollup(
+    connection: &Connection,
+    tenant: &Tenant,
+    series: &SeriesKey,
+    (hours, hour): (u64, u64),
+    damage: &DamageLog,
+) -> Result<Option<Rollup>, StoreError> {
+    let FunctionKey { account, region, name } = &series.function;
+    let mut statement = connection.prepare_cached(&format!(
+        "{} WHERE {OF_FUNCTION} AND hours = ?5 AND hour = ?6 AND version = ?7 AND memory_mb = ?8
+         AND architecture = ?9",
+        ROLLUP.select
+    ))?;
+    let mut rows = statement.query(params![
+        tenant.0,
+        account,
+        region,
+        name,
+        to_sql(hours),
+        to_sql(hour),
+        series.version,
+        series.memory.0,
+        series.architecture.as_str()
+    ])?;
+    match rows.next()? {
+        Some(row) if ROLLUP.verify(row, damage)? => Ok(Some(rollup::decode(blob(row, 9)?).map_err(damaged)?)),
+        _ => Ok(None),
+    }
+}
+
+/// The function's newest batch and number of stored single invocations.
+struct FunctionRow {
+    received_at_us: u64,
+    recent_invocations: u64,
+    header: Vec<u8>,
+}
+
+fn function_row(
+    connection: &Connection,
+    tenant: &Tenant,
+    key: &FunctionKey,
+) -> Result<Option<FunctionRow>, StoreError> {
+    let mut statement = connection.prepare_cached(&format!("{} WHERE {OF_FUNCTION}", FUNCTION.select))?;
+    let mut rows = statement.query(params![tenant.0, key.account, key.region, key.name])?;
+    match rows.next()? {
+        // A damaged row is written again from what is known now.
+        Some(row) if FUNCTION.is_valid(row)? => Ok(Some(FunctionRow {
+            received_at_us: from_sql(row.get(4)?),
+            recent_invocations: from_sql(row.get(5)?),
+            header: row.get(6)?,
+        })),
+        _ => Ok(None),
+    }
+}
+
+fn write_function(
+    connection: &Connection,
+    tenant: &Tenant,
+    key: &FunctionKey,
+    row: &FunctionRow,
+) -> Result<(), StoreError> {
+    let [tenant, account, region, function] = function_fields(tenant, key);
+    let fields = [
+        tenant,
+        function,
+        account,
+        region,
+        Field::Integer(to_ordered_sql(row.received_at_us)),
+        Field::Integer(to_ordered_sql(row.recent_invocations)),
+        Field::Blob(&row.header),
+    ];
+    FUNCTION.replace(connection, &fields)
+}
+
+/// Writes the row of a function: its newest batch, and how many single invocations were added.
+pub(super) fn put_function(
+    connection: &Connection,
+    tenant: &Tenant,
+    header: &BatchHeader,
+    received_at_us: u64,
+    recent_added: u64,
+) -> Result<(), StoreError> {
+    let key = FunctionKey::of(&header.environment);
+    let stored = function_row(connection, tenant, &key)?;
+    let is_newest = stored.as_ref().is_none_or(|stored| received_at_us >= stored.received_at_us);
+    let mut row =
+        stored.unwrap_or(FunctionRow { received_at_us: 0, recent_invocations: 0, header: Vec::new() });
+    if is_newest {
+        row.received_at_us = received_at_us;
+        row.header = header.encode();
+    }
+    row.recent_invocations = row.recent_invocations.saturating_add(recent_added);
+    write_function(connection, tenant, &key, &row)
+}
+
+/// Adds to the number of stored single invocations of a function that has a row.
+pub(super) fn add_recent(
+    connection: &Connection,
+    tenant: &Tenant,
+    key: &FunctionKey,
+    added: u64,
+) -> Result<(), StoreError> {
+    let Some(mut row) = function_row(connection, tenant, key)? else { return Ok(()) };
+    row.recent_invocations = row.recent_invocations.saturating_add(added);
+    write_function(connection, tenant, key, &row)
+}
+
+/// Deletes old single invocations when there are twice as many as are kept, so that it is done rarely.
+fn trim_recent(
+    connection: &Connection,
+    tenant: &Tenant,
+    key: &FunctionKey,
+    damage: &DamageLog,
+) -> Result<(), StoreError> {
+    let Some(mut row) = function_row(connection, tenant, key)? else { return Ok(()) };
+    if row.recent_invocations > 2 * RECENT_INVOCATIONS {
+        row.recent_invocations = recent::trim(connection, tenant, key, damage)?;
+        write_function(connection, tenant, key, &row)?;
+    }
+    Ok(())
 }

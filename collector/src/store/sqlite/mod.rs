@@ -4,8 +4,10 @@
 //! (`synchronous = FULL` with a write-ahead log). Readers have their own connections and see the last commit.
 //! A lock file prevents a second collector from writing to the folder; other processes may read it.
 
-use std::fs::{File, OpenOptions};
+use std::collections::HashSet;
+use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -14,26 +16,35 @@ use async_trait::async_trait;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
+use super::damage::DamageLog;
 use super::{
-    ChangeEvent, EnvironmentState, FunctionKey, NewBatch, Receipt, Recent, Series, Store, StoreError, Tenant,
-    Window,
+    ChangeEvent, ChangedFunction, Damage, Environments, FunctionKey, NewBatch, Receipt, Recent, Series,
+    Store, StoreError, Summary, SummaryKind, SummaryRow, Tenant, Window,
 };
 
+mod checkpoint;
 mod compaction;
+mod damage;
+mod files;
+mod maintenance;
 mod read;
+mod recent;
+mod retention;
 mod rows;
 mod schema;
+mod summaries;
+mod upgrade;
 mod write;
 
-use write::{Append, Job, LogChange, Reply};
+pub use files::is_served;
+pub use retention::Retention;
+
+use checkpoint::Checkpointer;
+use files::{FILE_NAME, OpenFiles};
+use maintenance::Maintenance;
+use write::{Append, Job, LogChange, Reply, Writer};
 
 use crate::clock::Clock;
-
-/// Name of the database file in the data folder.
-const FILE_NAME: &str = "tailor.sqlite";
-
-/// Name of the lock file, which the writing collector holds.
-const LOCK_NAME: &str = "serve.lock";
 
 /// Maximum number of requests that wait for the writer. The memory budget of the ingest limits their size.
 const QUEUE: usize = 4_096;
@@ -41,8 +52,14 @@ const QUEUE: usize = 4_096;
 /// Maximum number of read connections. Each has its own page cache.
 const READERS: usize = 4;
 
-/// How long a connection waits for a lock of another; checkpoints hold it for a short time.
+/// How long a connection waits for a lock of another.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Time between two steps of maintenance while there is work.
+const BUSY_PAUSE: Duration = Duration::from_millis(10);
+
+/// Time between two steps of maintenance without work.
+const IDLE_PAUSE: Duration = Duration::from_millis(500);
 
 /// The embedded store. Dropping it waits until all accepted writes are on disk.
 pub struct SqliteStore {
@@ -50,6 +67,9 @@ pub struct SqliteStore {
     writer: Option<JoinHandle<()>>,
     readers: Arc<Readers>,
     clock: Clock,
+    damage: DamageLog,
+    opened: Option<OpenFiles>,
+    checkpointer: Option<Checkpointer>,
     _lock: Option<File>,
 }
 
@@ -58,42 +78,69 @@ impl SqliteStore {
     ///
     /// # Errors
     /// [`StoreError::Engine`] when the folder is in use by another collector or cannot be written,
-    /// [`StoreError::NewerSchema`] when a newer version of the program wrote it.
+    /// [`StoreError::NewerSchema`] when a newer version of the program wrote it, [`StoreError::FilesChanged`] when the
+    /// folder had a database that is missing or empty now.
     pub fn open(folder: &Path) -> Result<Self, StoreError> {
-        Self::open_with_clock(folder, Clock::system())
+        Self::open_with(folder, Clock::system(), Retention::default())
     }
 
-    /// As [`Self::open`], with another clock.
+    /// As [`Self::open`], with another clock and retention.
     ///
     /// # Errors
     /// As [`Self::open`].
-    pub fn open_with_clock(folder: &Path, clock: Clock) -> Result<Self, StoreError> {
-        let retention_clock = clock.clone();
-        let lock = lock(folder)?;
+    pub fn open_with(folder: &Path, clock: Clock, retention: Retention) -> Result<Self, StoreError> {
+        let lock = files::lock(folder)?;
+        files::check_not_emptied(folder)?;
         let path = folder.join(FILE_NAME);
         let mut connection = Connection::open(&path)?;
         connection.busy_timeout(BUSY_TIMEOUT)?;
-        // The page size is fixed at creation: rollups are a few hundred bytes to a few kilobytes, and
-        // larger pages keep them out of overflow chains.
+        connection.set_prepared_statement_cache_capacity(128);
+        let pages: i64 = connection.query_row("PRAGMA page_count", [], |row| row.get(0))?;
+        if pages == 0 {
+            // Fixed at creation. Rollups are a few hundred bytes, and a commit writes whole pages.
+            connection.execute_batch("PRAGMA page_size = 4096; PRAGMA auto_vacuum = INCREMENTAL;")?;
+        }
         connection.execute_batch(
-            "PRAGMA page_size = 8192;
-             PRAGMA journal_mode = WAL;
+            "PRAGMA journal_mode = WAL;
              PRAGMA synchronous = FULL;
-             PRAGMA cache_size = -16384;
-             PRAGMA wal_autocheckpoint = 4000;
+             PRAGMA cache_size = -32768;
+             PRAGMA wal_autocheckpoint = 0;
              PRAGMA journal_size_limit = 67108864;",
         )?;
-        schema::migrate(&mut connection)?;
+        schema::migrate(&mut connection, clock.now_us())?;
+        files::check_id(&connection, folder)?;
+        // The file of the write-ahead log exists from the first read on.
+        let _: i64 = connection.query_row("SELECT COUNT(*) FROM meta", [], |row| row.get(0))?;
+        let damage = DamageLog::default();
+        let rest_is_short = Arc::new(AtomicBool::new(false));
+        let readers = Readers::new(path.clone());
+        let checkpoints = Connection::open(&path)?;
+        checkpoints.busy_timeout(BUSY_TIMEOUT)?;
+        let checkpointer = Checkpointer::start(checkpoints, Arc::clone(&rest_is_short))?;
+        // The first step comes after the start: on a full disk, the start has what little space there is.
+        let is_behind = Arc::new(AtomicBool::new(false));
+        let writer = Writer {
+            connection,
+            files: OpenFiles::of(folder)?,
+            damage: damage.clone(),
+            maintenance: Maintenance::new(clock.clone(), retention),
+            known: HashSet::new(),
+            rest_is_short,
+            is_behind: Arc::clone(&is_behind),
+        };
         let (jobs, receiver) = mpsc::channel(QUEUE);
-        let writer = std::thread::Builder::new()
-            .name("store-writer".to_owned())
-            .spawn(move || write::run(connection, retention_clock, receiver))
-            .map_err(|error| StoreError::Engine(format!("cannot start the writer thread: {error}")))?;
+        let writer = thread("store-writer", move || writer.run(receiver))?;
+        let weak = jobs.downgrade();
+        // It ends by itself after the last sender is gone.
+        thread("store-maintenance", move || request_maintenance(&weak, &is_behind))?;
         Ok(Self {
             jobs: Some(jobs),
             writer: Some(writer),
-            readers: Arc::new(Readers::new(path)),
+            readers: Arc::new(readers),
             clock,
+            damage,
+            opened: Some(OpenFiles::of(folder)?),
+            checkpointer: Some(checkpointer),
             _lock: Some(lock),
         })
     }
@@ -116,15 +163,24 @@ impl SqliteStore {
         }
         let readers = Readers::new(path);
         schema::check(&readers.open()?)?;
-        Ok(Self { jobs: None, writer: None, readers: Arc::new(readers), clock: Clock::system(), _lock: None })
+        Ok(Self {
+            jobs: None,
+            writer: None,
+            readers: Arc::new(readers),
+            clock: Clock::system(),
+            damage: DamageLog::default(),
+            opened: None,
+            checkpointer: None,
+            _lock: None,
+        })
     }
 
-    /// Merges partial rollups and deletes old data. The writer also does this by itself from time to time.
+    /// Does all maintenance that is due. The writer also does it by itself, in short steps.
     ///
     /// # Errors
     /// [`StoreError::Engine`] when the store is open for reading only, or the engine fails.
-    pub async fn compact(&self) -> Result<(), StoreError> {
-        self.submit(Job::Compact).await
+    pub async fn maintain(&self) -> Result<(), StoreError> {
+        self.submit(Job::MaintainAll).await
     }
 
     async fn submit<T>(&self, job: impl FnOnce(Reply<T>) -> Job) -> Result<T, StoreError> {
@@ -140,14 +196,15 @@ impl SqliteStore {
     async fn read<T, F>(&self, query: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
-        F: FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+        F: FnOnce(&Connection, &DamageLog) -> Result<T, StoreError> + Send + 'static,
     {
+        let damage = self.damage.clone();
         let readers = Arc::clone(&self.readers);
         // The permit bounds the blocking threads as well as the connections.
         let permit = Arc::clone(&readers.permits).acquire_owned().await.map_err(|_| StoreError::Stopping)?;
         tokio::task::spawn_blocking(move || {
             let _permit = permit;
-            readers.with(query)
+            readers.with(|connection| query(connection, &damage))
         })
         .await
         .map_err(|error| StoreError::Engine(format!("a read panicked: {error}")))?
@@ -162,6 +219,7 @@ impl Drop for SqliteStore {
             // The panic hook has already printed a panic of the writer.
             let _ = writer.join();
         }
+        self.checkpointer = None;
     }
 }
 
@@ -171,9 +229,17 @@ impl Store for SqliteStore {
         self.submit(|reply| Job::Append(Append { batch: Box::new(batch), reply })).await
     }
 
-    async fn functions(&self, tenant: &Tenant) -> Result<Vec<FunctionKey>, StoreError> {
-        let tenant = tenant.clone();
-        self.read(move |connection| read::functions(connection, &tenant)).await
+    async fn functions(
+        &self,
+        tenant: &Tenant,
+        name: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<FunctionKey>, StoreError> {
+        let (tenant, name) = (tenant.clone(), name.map(str::to_owned));
+        self.read(move |connection, damage| {
+            read::functions(connection, &tenant, name.as_deref(), limit, damage)
+        })
+        .await
     }
 
     async fn series(
@@ -183,7 +249,10 @@ impl Store for SqliteStore {
         window: Window,
     ) -> Result<Vec<Series>, StoreError> {
         let (tenant, function) = (tenant.clone(), function.cloned());
-        self.read(move |connection| read::series(connection, &tenant, function.as_ref(), window)).await
+        self.read(move |connection, damage| {
+            read::series(connection, &tenant, function.as_ref(), window, damage)
+        })
+        .await
     }
 
     async fn environments(
@@ -191,11 +260,10 @@ impl Store for SqliteStore {
         tenant: &Tenant,
         function: Option<&FunctionKey>,
         window: Window,
-    ) -> Result<Vec<EnvironmentState>, StoreError> {
+    ) -> Result<Environments, StoreError> {
         let (tenant, function) = (tenant.clone(), function.cloned());
-        let oldest_kept_us = self.clock.now_us().saturating_sub(compaction::BATCH_ROWS_KEPT_US);
-        self.read(move |connection| {
-            read::environments(connection, &tenant, function.as_ref(), window, oldest_kept_us)
+        self.read(move |connection, damage| {
+            read::environments(connection, &tenant, function.as_ref(), window, damage)
         })
         .await
     }
@@ -207,7 +275,7 @@ impl Store for SqliteStore {
         limit: usize,
     ) -> Result<Vec<Recent>, StoreError> {
         let (tenant, function) = (tenant.clone(), function.clone());
-        self.read(move |connection| read::recent(connection, &tenant, &function, limit)).await
+        self.read(move |connection, damage| read::recent(connection, &tenant, &function, limit, damage)).await
     }
 
     async fn log_change(&self, tenant: &Tenant, event: &ChangeEvent) -> Result<(), StoreError> {
@@ -221,14 +289,68 @@ impl Store for SqliteStore {
         function: Option<&FunctionKey>,
     ) -> Result<Vec<ChangeEvent>, StoreError> {
         let (tenant, function) = (tenant.clone(), function.cloned());
-        self.read(move |connection| read::changes(connection, &tenant, function.as_ref())).await
+        self.read(move |connection, damage| read::changes(connection, &tenant, function.as_ref(), damage))
+            .await
+    }
+
+    async fn changed_functions(&self, limit: usize) -> Result<Vec<ChangedFunction>, StoreError> {
+        self.read(move |connection, _| summaries::changed(connection, limit)).await
+    }
+
+    async fn put_summaries(&self, functions: Vec<(ChangedFunction, Vec<Summary>)>) -> Result<(), StoreError> {
+        let put = summaries::Put { functions, now_us: self.clock.now_us() };
+        self.submit(|reply| Job::PutSummaries(put, reply)).await
+    }
+
+    async fn summaries(&self, tenant: &Tenant, kind: &SummaryKind) -> Result<Vec<SummaryRow>, StoreError> {
+        let (tenant, kind) = (tenant.clone(), kind.clone());
+        self.read(move |connection, damage| summaries::rows(connection, &tenant, &kind, damage)).await
+    }
+
+    async fn summary_reports(
+        &self,
+        tenant: &Tenant,
+        functions: &[FunctionKey],
+        kind: &SummaryKind,
+    ) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
+        let (tenant, functions, kind) = (tenant.clone(), functions.to_vec(), kind.clone());
+        self.read(move |connection, _| {
+            functions.iter().map(|key| summaries::report(connection, &tenant, key, &kind)).collect()
+        })
+        .await
     }
 
     async fn check(&self) -> Result<(), StoreError> {
         if self.writer.as_ref().is_some_and(JoinHandle::is_finished) {
             return Err(StoreError::Engine("the writer has stopped: restart the collector".to_owned()));
         }
-        self.read(|connection| Ok(connection.query_row("SELECT 1", [], |_| Ok(()))?)).await
+        if let Some(opened) = &self.opened {
+            opened.check()?;
+        }
+        self.read(|connection, _| Ok(connection.query_row("SELECT 1", [], |_| Ok(()))?)).await
+    }
+
+    fn damage(&self) -> Damage {
+        self.damage.damage()
+    }
+}
+
+fn thread(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, StoreError> {
+    std::thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(body)
+        .map_err(|error| StoreError::Engine(format!("cannot start the thread {name}: {error}")))
+}
+
+/// Asks the writer for steps of maintenance until the store is closed.
+fn request_maintenance(jobs: &mpsc::WeakSender<Job>, is_behind: &AtomicBool) {
+    loop {
+        let pause = if is_behind.load(Ordering::Relaxed) { BUSY_PAUSE } else { IDLE_PAUSE };
+        std::thread::sleep(pause);
+        let Some(jobs) = jobs.upgrade() else { return };
+        if jobs.blocking_send(Job::Maintain).is_err() {
+            return;
+        }
     }
 }
 
@@ -258,37 +380,21 @@ impl Readers {
             Some(connection) => connection,
             None => self.open()?,
         };
-        let result = query(&connection);
+        // One snapshot for all queries, so that a batch is either pending or compacted in all of them.
+        let result = match connection.unchecked_transaction() {
+            Ok(transaction) => query(&transaction),
+            Err(error) => Err(error.into()),
+        };
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
         result
     }
-}
-
-/// Whether a collector has this folder open for writing.
-#[must_use]
-pub fn is_served(folder: &Path) -> bool {
-    File::open(folder.join(LOCK_NAME)).is_ok_and(|file| file.try_lock_shared().is_err())
-}
-
-fn lock(folder: &Path) -> Result<File, StoreError> {
-    let path = folder.join(LOCK_NAME);
-    let file = OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(&path)
-        .map_err(|error| StoreError::Engine(format!("cannot open {}: {error}", path.display())))?;
-    // The kernel releases the lock when the process ends, also after a crash.
-    file.try_lock().map_err(|_| {
-        StoreError::Engine(format!("{} is in use by another `tailor serve`", folder.display()))
-    })?;
-    Ok(file)
 }
 
 impl From<rusqlite::Error> for StoreError {
     fn from(error: rusqlite::Error) -> Self {
         match error.sqlite_error_code() {
             Some(ErrorCode::DiskFull) => Self::Full("the data folder".to_owned()),
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Self::Damaged(error.to_string()),
             _ => Self::Engine(error.to_string()),
         }
     }

@@ -1,43 +1,50 @@
-//! The read queries. Rows are merged while they are read, so memory holds one rollup per series, not per row.
+//! The read queries: stored state, merged with the pending batches of the same snapshot.
+//!
+//! Rows are merged while they are read, so memory holds one rollup per series, not per row.
 
 use std::collections::BTreeMap;
-use std::str::FromStr;
 
-use rusqlite::{Connection, OptionalExtension, Row, ToSql};
+use rusqlite::{Connection, ToSql, params};
 
-use agent_proto::batch::{Batch, BatchHeader, Environment, EnvironmentId, Lost, Overhead};
+use agent_proto::batch::{Batch, BatchHeader, EnvironmentId};
 use agent_proto::rollup;
 use tailor_sizing::telemetry::rollup::Rollup;
-use tailor_sizing::units::{Architecture, Megabytes};
 
-use super::rows::{damaged, from_sql, series_key, to_sql};
+use super::compaction::{Pending, environment_state};
+use super::recent;
+use super::rows::{
+    CHANGE_EVENT, ENDED, ENVIRONMENT, FUNCTION, PENDING, RECENT, ROLLUP, blob, damaged, from_sql,
+    function_key, series_key, to_ordered_sql,
+};
+use crate::store::damage::DamageLog;
 use crate::store::{
-    ChangeEvent, EnvironmentState, FunctionKey, HOUR_US, Recent, Series, SeriesKey, StoreError, Tenant,
-    Window,
+    ChangeEvent, EndedEnvironments, EnvironmentState, Environments, FunctionKey, HOUR_US, Recent, Series,
+    SeriesKey, StoreError, Tenant, Window,
 };
 
-/// Seeks along the index from function to function, so the cost does not depend on the rows of each.
-pub(super) fn functions(connection: &Connection, tenant: &Tenant) -> Result<Vec<FunctionKey>, StoreError> {
-    let mut next = connection.prepare_cached(
-        "SELECT account, region, function FROM rollup
-         WHERE tenant = ?1 AND (account, region, function) > (?2, ?3, ?4)
-         ORDER BY account, region, function LIMIT 1",
-    )?;
-    let mut functions: Vec<FunctionKey> = Vec::new();
-    // No function has an empty name, so this key sorts before the first one.
-    let before = FunctionKey { account: String::new(), region: String::new(), name: String::new() };
-    loop {
-        let FunctionKey { account, region, name } = functions.last().unwrap_or(&before);
-        let found = next
-            .query_row([&tenant.0, account, region, name], |row| {
-                Ok(FunctionKey { account: row.get(0)?, region: row.get(1)?, name: row.get(2)? })
-            })
-            .optional()?;
-        match found {
-            Some(key) => functions.push(key),
-            None => return Ok(functions),
+pub(super) fn functions(
+    connection: &Connection,
+    tenant: &Tenant,
+    name: Option<&str>,
+    limit: usize,
+    damage: &DamageLog,
+) -> Result<Vec<FunctionKey>, StoreError> {
+    let condition = if name.is_some() { "AND function = ?3" } else { "" };
+    let mut statement =
+        connection.prepare_cached(&format!("{} WHERE tenant = ?1 {condition} LIMIT ?2", FUNCTION.select))?;
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let mut rows = match name {
+        Some(name) => statement.query(params![tenant.0, limit, name])?,
+        None => statement.query(params![tenant.0, limit])?,
+    };
+    let mut functions = vec![];
+    while let Some(row) = rows.next()? {
+        if FUNCTION.verify(row, damage)? {
+            functions.push(FunctionKey { name: row.get(1)?, account: row.get(2)?, region: row.get(3)? });
         }
     }
+    functions.sort_unstable();
+    Ok(functions)
 }
 
 pub(super) fn series(
@@ -45,22 +52,70 @@ pub(super) fn series(
     tenant: &Tenant,
     function: Option<&FunctionKey>,
     window: Window,
+    damage: &DamageLog,
 ) -> Result<Vec<Series>, StoreError> {
-    let (from, until) = (to_sql(window.from_hour), to_sql(window.until_hour));
-    let mut scope = Scope::new(tenant, function);
-    scope.and("hour >= ", &from);
-    scope.and("hour < ", &until);
-    let mut statement = connection.prepare_cached(&format!(
-        "SELECT account, region, function, version, memory_mb, architecture, body FROM rollup WHERE {}",
-        scope.condition
-    ))?;
-    let mut rows = statement.query(scope.parameters.as_slice())?;
     let mut merged: BTreeMap<SeriesKey, Rollup> = BTreeMap::new();
-    while let Some(row) = rows.next()? {
-        let part = rollup::decode(row.get_ref(6)?.as_blob().map_err(damaged)?).map_err(damaged)?;
-        merged.entry(series_key(row, 0)?).or_default().merge(&part);
-    }
+    hourly(connection, tenant, function, window, damage, |key, _, rollup| {
+        merged.entry(key).or_default().merge(&rollup);
+    })?;
     Ok(merged.into_iter().map(|(key, rollup)| Series { key, rollup }).collect())
+}
+
+/// Calls `visit` with each rollup in the window: its series, its first hour, and the rollup.
+pub(super) fn hourly(
+    connection: &Connection,
+    tenant: &Tenant,
+    function: Option<&FunctionKey>,
+    window: Window,
+    damage: &DamageLog,
+    mut visit: impl FnMut(SeriesKey, u64, Rollup),
+) -> Result<(), StoreError> {
+    let (from, until) = (to_ordered_sql(window.from_hour), to_ordered_sql(window.until_hour));
+    // A day belongs to the window when its last hour does.
+    let from_day = to_ordered_sql(window.from_hour.saturating_sub(23));
+    for (hours, from) in [(1i64, from), (24, from_day)] {
+        let mut scope = Scope::new(tenant, function);
+        scope.and("hours = ", &hours);
+        scope.and("hour >= ", &from);
+        scope.and("hour < ", &until);
+        let mut statement =
+            connection.prepare_cached(&format!("{} WHERE {}", ROLLUP.select, scope.condition))?;
+        let mut rows = statement.query(scope.parameters.as_slice())?;
+        while let Some(row) = rows.next()? {
+            if ROLLUP.verify(row, damage)? {
+                let rollup = rollup::decode(blob(row, 9)?).map_err(damaged)?;
+                visit(series_key(row)?, from_sql(row.get(5)?), rollup);
+            }
+        }
+    }
+    pending(connection, tenant, function, damage, |batch| {
+        for (hour, rollup) in batch.rollups {
+            if (window.from_hour..window.until_hour).contains(&hour) {
+                visit(SeriesKey::of(&batch.header.environment), hour, rollup);
+            }
+        }
+        Ok(())
+    })
+}
+
+/// Calls `visit` with each pending batch, by environment and sequence.
+fn pending(
+    connection: &Connection,
+    tenant: &Tenant,
+    function: Option<&FunctionKey>,
+    damage: &DamageLog,
+    mut visit: impl FnMut(Pending) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
+    let scope = Scope::new(tenant, function);
+    let mut statement =
+        connection.prepare_cached(&format!("{} WHERE {}", PENDING.select, scope.condition))?;
+    let mut rows = statement.query(scope.parameters.as_slice())?;
+    while let Some(row) = rows.next()? {
+        if PENDING.verify(row, damage)? {
+            visit(Pending::read(row)?)?;
+        }
+    }
+    Ok(())
 }
 
 pub(super) fn environments(
@@ -68,95 +123,56 @@ pub(super) fn environments(
     tenant: &Tenant,
     function: Option<&FunctionKey>,
     window: Window,
-    oldest_kept_us: u64,
-) -> Result<Vec<EnvironmentState>, StoreError> {
-    let from = to_sql(window.from_hour.saturating_mul(HOUR_US));
-    let until = to_sql(window.until_hour.saturating_mul(HOUR_US));
-    let mut scope = Scope::new(tenant, function);
-    scope.and("received_at_us >= ", &from);
-    scope.and("received_at_us < ", &until);
-    let mut statement = connection.prepare_cached(&format!(
-        "SELECT *,
-            (SELECT MAX(earlier.sequence) FROM batch AS earlier
-             WHERE earlier.tenant = ?1 AND earlier.account = a AND earlier.region = r AND earlier.function = f
-               AND earlier.environment = e AND earlier.sequence < first) AS previous,
-            (SELECT COUNT(*) FROM batch AS arrived
-             WHERE arrived.tenant = ?1 AND arrived.account = a AND arrived.region = r AND arrived.function = f
-               AND arrived.environment = e AND arrived.sequence BETWEEN first AND latest) AS batches
-         FROM batch JOIN
-            (SELECT account AS a, region AS r, function AS f, environment AS e,
-                    MIN(sequence) AS first, MAX(sequence) AS latest,
-                    MIN(received_at_us) AS oldest_us
-             FROM batch WHERE {} GROUP BY account, region, function, environment)
-         ON account = a AND region = r AND function = f AND environment = e AND sequence = latest
-         WHERE tenant = ?1",
-        scope.condition
-    ))?;
-    let rows =
-        statement.query_map(scope.parameters.as_slice(), |row| environment_state(row, oldest_kept_us))?;
-    Ok(rows.collect::<Result<_, _>>()?)
-}
-
-/// Batches of an environment that did not arrive, in the window of the query.
-///
-/// `previous` is the last batch before the window. Without one, the environment's first batch belongs to the window,
-/// unless the oldest row is so old that earlier rows may have been deleted.
-fn missing_batches(row: &Row<'_>, oldest_kept_us: u64) -> rusqlite::Result<u64> {
-    /// Much longer than the time between two batches of an environment.
-    const DAY_US: u64 = 24 * HOUR_US;
-    let count = |name: &str| row.get::<_, i64>(name).map(from_sql);
-    let before = match row.get::<_, Option<i64>>("previous")? {
-        Some(previous) => from_sql(previous),
-        None if count("oldest_us")? < oldest_kept_us.saturating_add(DAY_US) => {
-            count("first")?.saturating_sub(1)
+    damage: &DamageLog,
+) -> Result<Environments, StoreError> {
+    let from_us = window.from_hour.saturating_mul(HOUR_US);
+    let mut states: BTreeMap<(FunctionKey, EnvironmentId), EnvironmentState> = BTreeMap::new();
+    let id = |header: &BatchHeader| (FunctionKey::of(&header.environment), header.environment.id);
+    let scope = Scope::new(tenant, function);
+    let mut statement =
+        connection.prepare_cached(&format!("{} WHERE {}", ENVIRONMENT.select, scope.condition))?;
+    let mut rows = statement.query(scope.parameters.as_slice())?;
+    while let Some(row) = rows.next()? {
+        if ENVIRONMENT.verify(row, damage)? {
+            let state = environment_state(row)?;
+            states.insert(id(&state.header), state);
         }
-        None => 0,
-    };
-    Ok(count("latest")?.saturating_sub(before).saturating_sub(count("batches")?))
+    }
+    pending(connection, tenant, function, damage, |batch| {
+        match states.get_mut(&id(&batch.header)) {
+            Some(state) => drop(state.add(batch.header, batch.received_at_us)),
+            None => {
+                let state = EnvironmentState::first(batch.header, batch.received_at_us);
+                states.insert(id(&state.header), state);
+            }
+        }
+        Ok(())
+    })?;
+    let live = states.into_values().filter(|state| state.received_at_us >= from_us).collect();
+    Ok(Environments { live, ended: ended(connection, tenant, function, from_us, damage)? })
 }
 
-fn environment_state(row: &Row<'_>, oldest_kept_us: u64) -> rusqlite::Result<EnvironmentState> {
-    let count = |name: &str| row.get::<_, i64>(name).map(from_sql);
-    let architecture: String = row.get("architecture")?;
-    let conversion = |error: Box<dyn std::error::Error + Send + Sync>| {
-        rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Blob, error)
-    };
-    let header = BatchHeader {
-        environment: Environment {
-            id: EnvironmentId(row.get("environment")?),
-            account: row.get("account")?,
-            region: row.get("region")?,
-            function: row.get("function")?,
-            version: row.get("version")?,
-            memory: Megabytes(row.get("memory_mb")?),
-            architecture: Architecture::from_str(&architecture).map_err(|error| conversion(error.into()))?,
-            runtime: row.get("runtime")?,
-            initialization_type: row.get::<_, String>("initialization_type")?.into(),
-            extension_version: row.get("extension_version")?,
-            ephemeral_mb: row.get("ephemeral_mb")?,
-            timeout_ms: count("timeout_ms")?,
-        },
-        sequence: count("sequence")?,
-        sent_at_us: count("sent_at_us")?,
-        lost: Lost {
-            invocations: count("lost_invocations")?,
-            platform_records: count("lost_platform_records")?,
-            undecodable_records: count("lost_undecodable_records")?,
-            failed_deliveries: count("failed_deliveries")?,
-        },
-        unsent: count("unsent")?,
-        overhead: Overhead {
-            cpu_us: count("overhead_cpu_us")?,
-            resident_kib: count("overhead_resident_kib")?,
-            sent_bytes: count("overhead_sent_bytes")?,
-            ticks: count("overhead_ticks")?,
-        },
-    };
-    Ok(EnvironmentState {
-        header,
-        missing_batches: missing_batches(row, oldest_kept_us)?,
-        received_at_us: count("received_at_us")?,
-    })
+fn ended(
+    connection: &Connection,
+    tenant: &Tenant,
+    function: Option<&FunctionKey>,
+    from_us: u64,
+    damage: &DamageLog,
+) -> Result<Vec<EndedEnvironments>, StoreError> {
+    let from_day = to_ordered_sql(from_us / HOUR_US / 24);
+    let mut scope = Scope::new(tenant, function);
+    scope.and("day >= ", &from_day);
+    let mut statement = connection.prepare_cached(&format!("{} WHERE {}", ENDED.select, scope.condition))?;
+    let mut rows = statement.query(scope.parameters.as_slice())?;
+    let mut ended = vec![];
+    while let Some(row) = rows.next()? {
+        if ENDED.verify(row, damage)? {
+            let totals = EndedEnvironments::decode(blob(row, 5)?);
+            ended.push(totals.ok_or_else(|| damaged("totals of environments cannot be read"))?);
+        }
+    }
+    ended.retain(|totals| totals.received_at_us >= from_us);
+    Ok(ended)
 }
 
 pub(super) fn recent(
@@ -164,22 +180,34 @@ pub(super) fn recent(
     tenant: &Tenant,
     function: &FunctionKey,
     limit: usize,
+    damage: &DamageLog,
 ) -> Result<Vec<Recent>, StoreError> {
-    let scope = Scope::new(tenant, Some(function));
-    let mut statement = connection.prepare_cached(&format!(
-        "SELECT body FROM recent WHERE {} ORDER BY last_at_us DESC",
-        scope.condition
-    ))?;
-    let mut rows = statement.query(scope.parameters.as_slice())?;
-    let mut newest = Vec::new();
-    while let Some(row) = rows.next()? {
-        let batch = Batch::decode(row.get_ref(0)?.as_blob().map_err(damaged)?).map_err(damaged)?;
+    let mut newest: Vec<Recent> = vec![];
+    let mut add = |body: &[u8]| -> Result<(), StoreError> {
+        let batch = Batch::decode(body).map_err(damaged)?;
         newest.extend(batch.invocations.into_iter().map(|invocation| Recent {
             environment: batch.header.environment.id,
             memory: batch.header.environment.memory,
             invocation,
         }));
-        if newest.len() >= limit {
+        Ok(())
+    };
+    pending(connection, tenant, Some(function), damage, |batch| {
+        if batch.body.bytes.is_empty() { Ok(()) } else { add(&batch.body.bytes) }
+    })?;
+    let scope = Scope::new(tenant, Some(function));
+    let mut statement = connection
+        .prepare_cached(&format!("{} WHERE {} ORDER BY last_at_us DESC", RECENT.select, scope.condition))?;
+    let mut rows = statement.query(scope.parameters.as_slice())?;
+    let mut compacted = 0usize;
+    while let Some(row) = rows.next()? {
+        if RECENT.verify(row, damage)? {
+            for batch in recent::batches(blob(row, 7)?)? {
+                add(&batch)?;
+            }
+            compacted = compacted.saturating_add(usize::try_from(row.get::<_, i64>(6)?).unwrap_or(0));
+        }
+        if compacted >= limit {
             break;
         }
     }
@@ -192,23 +220,26 @@ pub(super) fn changes(
     connection: &Connection,
     tenant: &Tenant,
     function: Option<&FunctionKey>,
+    damage: &DamageLog,
 ) -> Result<Vec<ChangeEvent>, StoreError> {
     let scope = Scope::new(tenant, function);
     let mut statement = connection.prepare_cached(&format!(
-        "SELECT account, region, function, change_id, step, at_us, kind, detail FROM change_event
-         WHERE {} ORDER BY change_id, step",
-        scope.condition
+        "{} WHERE {} ORDER BY change_id, step",
+        CHANGE_EVENT.select, scope.condition
     ))?;
     let mut rows = statement.query(scope.parameters.as_slice())?;
     let mut events = Vec::new();
     while let Some(row) = rows.next()? {
-        let detail: String = row.get(7)?;
+        if !CHANGE_EVENT.verify(row, damage)? {
+            continue;
+        }
+        let detail: String = row.get(8)?;
         events.push(ChangeEvent {
-            function: FunctionKey { account: row.get(0)?, region: row.get(1)?, name: row.get(2)? },
-            change_id: row.get(3)?,
-            step: from_sql(row.get(4)?),
-            at_us: from_sql(row.get(5)?),
-            kind: row.get(6)?,
+            function: function_key(row, 1)?,
+            change_id: row.get(4)?,
+            step: from_sql(row.get(5)?),
+            at_us: from_sql(row.get(6)?),
+            kind: row.get(7)?,
             detail: serde_json::from_str(&detail).map_err(damaged)?,
         });
     }

@@ -1,79 +1,119 @@
-//! The schema, as migrations from an empty file to the current version.
+//! The schema, and the migration of older versions.
 //!
-//! Every primary key begins with tenant and function, by which a sharded database can distribute rows, and
-//! ends with an id from the client. There are no sequences, triggers, foreign keys or updates.
+//! The primary keys begin with tenant and function, by which a sharded database can distribute rows, and end with an
+//! id from the client. There are no sequences, triggers or foreign keys.
 
-use rusqlite::{Connection, TransactionBehavior};
+use rusqlite::{Connection, Transaction, TransactionBehavior};
 
-use super::StoreError;
+use super::{StoreError, upgrade};
 
-/// Entry N migrates the file from version N to N + 1. New entries are only appended.
-const MIGRATIONS: &[&str] = &[
-    "
-CREATE TABLE batch (
+/// The schema version that this program writes. Versions 1 to 3 had one row per batch.
+pub(super) const CURRENT: i64 = 4;
+
+/// The tables of [`CURRENT`]. Each has a checksum of the columns before it; see `rows`.
+pub(super) const TABLES: &str = "
+CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+
+-- `changed_at_us` is 0 when the summaries are current, and 1 when there are none.
+CREATE TABLE function (
+    tenant TEXT NOT NULL, function TEXT NOT NULL, account TEXT NOT NULL, region TEXT NOT NULL,
+    received_at_us BIGINT NOT NULL, recent_invocations BIGINT NOT NULL, header BLOB NOT NULL,
+    checksum BIGINT NOT NULL,
+    changed_at_us BIGINT NOT NULL DEFAULT 1, summarized_at_us BIGINT NOT NULL DEFAULT 0,
+    PRIMARY KEY (tenant, function, account, region)
+) WITHOUT ROWID;
+CREATE INDEX function_changed ON function (changed_at_us) WHERE changed_at_us > 0;
+
+CREATE TABLE pending (
     tenant TEXT NOT NULL, account TEXT NOT NULL, region TEXT NOT NULL, function TEXT NOT NULL,
     environment BLOB NOT NULL, sequence BIGINT NOT NULL,
-    received_at_us BIGINT NOT NULL,
-    version TEXT NOT NULL, memory_mb BIGINT NOT NULL, architecture TEXT NOT NULL, runtime TEXT NOT NULL,
-    initialization_type TEXT NOT NULL, extension_version TEXT NOT NULL,
-    ephemeral_mb BIGINT NOT NULL, timeout_ms BIGINT NOT NULL,
-    lost_invocations BIGINT NOT NULL, lost_platform_records BIGINT NOT NULL,
-    lost_undecodable_records BIGINT NOT NULL, failed_deliveries BIGINT NOT NULL,
-    overhead_cpu_us BIGINT NOT NULL, overhead_resident_kib BIGINT NOT NULL,
-    overhead_sent_bytes BIGINT NOT NULL, overhead_ticks BIGINT NOT NULL,
+    received_at_us BIGINT NOT NULL, last_at_us BIGINT NOT NULL, invocations BIGINT NOT NULL,
+    header BLOB NOT NULL, rollups BLOB NOT NULL, body BLOB NOT NULL, checksum BIGINT NOT NULL,
     PRIMARY KEY (tenant, account, region, function, environment, sequence)
+) WITHOUT ROWID;
+
+CREATE TABLE environment (
+    tenant TEXT NOT NULL, account TEXT NOT NULL, region TEXT NOT NULL, function TEXT NOT NULL,
+    environment BLOB NOT NULL,
+    received_at_us BIGINT NOT NULL, sequences BLOB NOT NULL, header BLOB NOT NULL, checksum BIGINT NOT NULL,
+    PRIMARY KEY (tenant, account, region, function, environment)
+) WITHOUT ROWID;
+
+CREATE TABLE ended (
+    tenant TEXT NOT NULL, account TEXT NOT NULL, region TEXT NOT NULL, function TEXT NOT NULL,
+    day BIGINT NOT NULL,
+    body BLOB NOT NULL, checksum BIGINT NOT NULL,
+    PRIMARY KEY (tenant, account, region, function, day)
 ) WITHOUT ROWID;
 
 CREATE TABLE rollup (
     tenant TEXT NOT NULL, account TEXT NOT NULL, region TEXT NOT NULL, function TEXT NOT NULL,
-    hour BIGINT NOT NULL,
+    hours BIGINT NOT NULL, hour BIGINT NOT NULL,
     version TEXT NOT NULL, memory_mb BIGINT NOT NULL, architecture TEXT NOT NULL,
-    part BLOB NOT NULL,
-    body BLOB NOT NULL,
-    PRIMARY KEY (tenant, account, region, function, hour, version, memory_mb, architecture, part)
+    body BLOB NOT NULL, checksum BIGINT NOT NULL,
+    PRIMARY KEY (tenant, account, region, function, hours, hour, version, memory_mb, architecture)
 ) WITHOUT ROWID;
 
 CREATE TABLE recent (
     tenant TEXT NOT NULL, account TEXT NOT NULL, region TEXT NOT NULL, function TEXT NOT NULL,
-    last_at_us BIGINT NOT NULL,
-    environment BLOB NOT NULL, sequence BIGINT NOT NULL,
-    invocations BIGINT NOT NULL,
-    body BLOB NOT NULL,
-    PRIMARY KEY (tenant, account, region, function, last_at_us, environment, sequence)
-);
+    last_at_us BIGINT NOT NULL, part BLOB NOT NULL,
+    invocations BIGINT NOT NULL, body BLOB NOT NULL, checksum BIGINT NOT NULL,
+    PRIMARY KEY (tenant, account, region, function, last_at_us, part)
+) WITHOUT ROWID;
 
 CREATE TABLE change_event (
     tenant TEXT NOT NULL, account TEXT NOT NULL, region TEXT NOT NULL, function TEXT NOT NULL,
     change_id TEXT NOT NULL, step BIGINT NOT NULL,
-    at_us BIGINT NOT NULL, kind TEXT NOT NULL, detail TEXT NOT NULL,
+    at_us BIGINT NOT NULL, kind TEXT NOT NULL, detail TEXT NOT NULL, checksum BIGINT NOT NULL,
     PRIMARY KEY (tenant, account, region, function, change_id, step)
 ) WITHOUT ROWID;
-",
-    "
-ALTER TABLE batch ADD COLUMN unsent BIGINT NOT NULL DEFAULT 0;
-",
-    "
-ALTER TABLE batch ADD COLUMN sent_at_us BIGINT NOT NULL DEFAULT 0;
-",
-];
 
-/// The schema version that this program writes.
-#[expect(clippy::cast_possible_wrap, reason = "only a few migrations")]
-pub(super) const CURRENT: i64 = MIGRATIONS.len() as i64;
+CREATE TABLE summary (
+    tenant TEXT NOT NULL, hours BIGINT NOT NULL, strategy TEXT NOT NULL,
+    account TEXT NOT NULL, region TEXT NOT NULL, function TEXT NOT NULL,
+    row TEXT NOT NULL,
+    PRIMARY KEY (tenant, hours, strategy, account, region, function)
+) WITHOUT ROWID;
 
-/// Migrates the file to the current schema; refuses a file with a newer schema.
-pub(super) fn migrate(connection: &mut Connection) -> Result<(), StoreError> {
+CREATE TABLE summary_report (
+    tenant TEXT NOT NULL, account TEXT NOT NULL, region TEXT NOT NULL, function TEXT NOT NULL,
+    hours BIGINT NOT NULL, strategy TEXT NOT NULL,
+    report BLOB NOT NULL,
+    PRIMARY KEY (tenant, account, region, function, hours, strategy)
+) WITHOUT ROWID;
+
+-- Rows that `tailor check --repair` isolated.
+CREATE TABLE damaged (
+    noticed_at_us BIGINT NOT NULL, name TEXT NOT NULL, content TEXT NOT NULL,
+    PRIMARY KEY (noticed_at_us, name)
+) WITHOUT ROWID;
+";
+
+/// Creates the tables, or migrates the file to the current schema; refuses a file with a newer schema. It is one
+/// transaction, so a crash leaves the older version.
+pub(super) fn migrate(connection: &mut Connection, now_us: u64) -> Result<(), StoreError> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let found: i64 = transaction.query_row("PRAGMA user_version", [], |row| row.get(0))?;
-    if found > CURRENT {
-        return Err(StoreError::NewerSchema { found, known: CURRENT });
-    }
-    for migration in MIGRATIONS.iter().skip(usize::try_from(found).unwrap_or(0)) {
-        transaction.execute_batch(migration)?;
+    let found = version(&transaction)?;
+    match found {
+        CURRENT => return Ok(()),
+        0 => transaction.execute_batch(TABLES)?,
+        1..CURRENT => upgrade::from_rows_per_batch(&transaction, found, now_us)?,
+        found => return Err(StoreError::NewerSchema { found, known: CURRENT }),
     }
     transaction.execute_batch(&format!("PRAGMA user_version = {CURRENT}"))?;
     transaction.commit()?;
+    if found > 0 {
+        // The old tables were most of the file. This also enables the incremental vacuum.
+        let vacuumed = connection.execute_batch("PRAGMA auto_vacuum = INCREMENTAL; VACUUM;");
+        if let Err(error) = vacuumed {
+            tracing::warn!(%error, "the store was migrated, and its free space cannot be returned now");
+        }
+    }
     Ok(())
+}
+
+fn version(transaction: &Transaction<'_>) -> Result<i64, StoreError> {
+    Ok(transaction.query_row("PRAGMA user_version", [], |row| row.get(0))?)
 }
 
 /// Refuses a file that does not have the current schema, without changing it.

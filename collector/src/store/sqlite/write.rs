@@ -1,21 +1,25 @@
-//! The writer thread: group commit.
+//! The writer thread: group commit, and maintenance in between.
 //!
 //! While one transaction is being written to disk, the next requests queue up. All of them go into the next
-//! transaction. Within a transaction, rollups of the same series and hour are merged before they are written,
-//! so a busy function needs one row per commit, not one per batch.
+//! transaction. Maintenance has a transaction of its own with a time budget, and no `fsync`: the next commit of requests
+//! also makes it durable, and until then a crash only repeats it.
 
-use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use rusqlite::{Connection, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, Transaction, TransactionBehavior};
 use tokio::sync::{mpsc, oneshot};
 
-use tailor_sizing::telemetry::rollup::Rollup;
-
-use super::compaction::{self, CompactionBacklog};
-use super::rows::{insert_rollup, to_sql};
-use crate::clock::Clock;
-use crate::store::{ChangeEvent, FunctionKey, NewBatch, Receipt, SeriesKey, StoreError, Tenant};
+use super::files::OpenFiles;
+use super::maintenance::Maintenance;
+use super::rows::{
+    FUNCTION, Field, PENDING, encode_rollups, function_fields, insert_change, to_ordered_sql, to_sql,
+};
+use super::summaries;
+use super::{checkpoint, compaction};
+use crate::store::damage::DamageLog;
+use crate::store::{ChangeEvent, FunctionKey, NewBatch, Receipt, StoreError, Tenant};
 
 /// Maximum number of requests in one transaction. More would only delay the first of them.
 const MAX_GROUP: usize = 512;
@@ -23,11 +27,8 @@ const MAX_GROUP: usize = 512;
 /// Maximum size of the batches in one transaction, bytes: well under the 10 MiB limit of some distributed databases.
 const MAX_GROUP_BYTES: usize = 4 << 20;
 
-/// Time between two compactions. The writer compacts only when it also has something to write.
-const COMPACTION_INTERVAL: Duration = Duration::from_secs(30);
-
-/// Time between two deletions of old batch rows, which read the whole table.
-const DELETION_INTERVAL: Duration = Duration::from_secs(6 * 3_600);
+/// Maximum number of functions that are remembered as having a row. Above it, all are looked up again.
+const MAX_KNOWN_FUNCTIONS: usize = 65_536;
 
 /// The channel for the result of a request.
 pub(super) type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
@@ -36,7 +37,11 @@ pub(super) type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
 pub(super) enum Job {
     Append(Append),
     LogChange(LogChange),
-    Compact(Reply<()>),
+    PutSummaries(summaries::Put, Reply<()>),
+    /// One step of maintenance.
+    Maintain,
+    /// All maintenance that is due.
+    MaintainAll(Reply<()>),
 }
 
 /// A batch to store.
@@ -101,76 +106,89 @@ struct GroupResults {
     logged: Vec<Result<(), StoreError>>,
 }
 
-/// Writes until the channel closes.
-pub(super) fn run(connection: Connection, clock: Clock, mut jobs: mpsc::Receiver<Job>) {
-    let mut writer = Writer::new(connection, clock);
-    while let Some(job) = jobs.blocking_recv() {
-        let (mut group, mut bytes, mut compaction_reply) = (Group::default(), 0, None);
-        let mut next = Some(job);
-        while let Some(job) = next.take() {
-            match job {
-                Job::Append(append) => {
-                    bytes += append.batch.body.len();
-                    group.appends.push(append);
-                }
-                Job::LogChange(log_change) => group.log_changes.push(log_change),
-                Job::Compact(reply) => {
-                    compaction_reply = Some(reply);
-                    break;
-                }
-            }
-            if group.len() < MAX_GROUP && bytes < MAX_GROUP_BYTES {
-                next = jobs.try_recv().ok();
-            }
-        }
-        if group.len() > 0 {
-            writer.commit_and_reply(group);
-        }
-        if let Some(reply) = compaction_reply {
-            drop(reply.send(writer.compact()));
-        } else if (writer.compacted_at.elapsed() >= COMPACTION_INTERVAL || writer.deleted_at.is_none())
-            && let Err(error) = writer.compact()
-        {
-            tracing::warn!(%error, "cannot compact the store; trying again later");
-        }
-    }
-    // Empties the write-ahead log. If this fails, the next start reads the log instead.
-    let _ = writer.connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)");
-}
-
-struct Writer {
-    connection: Connection,
-    clock: Clock,
-    backlog: CompactionBacklog,
-    compacted_at: Instant,
-    /// When old batch rows were last deleted.
-    deleted_at: Option<Instant>,
+/// The writer's connection and what it needs besides.
+pub(super) struct Writer {
+    pub(super) connection: Connection,
+    pub(super) files: OpenFiles,
+    pub(super) damage: DamageLog,
+    pub(super) maintenance: Maintenance,
+    /// Functions that have a row.
+    pub(super) known: HashSet<(Tenant, FunctionKey)>,
+    /// Set when the writer should copy the rest of the write-ahead log.
+    pub(super) rest_is_short: Arc<AtomicBool>,
+    /// Whether the last step of maintenance left something to do.
+    pub(super) is_behind: Arc<AtomicBool>,
 }
 
 impl Writer {
-    fn new(connection: Connection, clock: Clock) -> Self {
-        let backlog = CompactionBacklog::load(&connection).unwrap_or_else(|error| {
-            tracing::warn!(%error, "cannot read the compaction backlog; trying again at the next start");
-            CompactionBacklog::default()
-        });
-        Self { connection, clock, backlog, compacted_at: Instant::now(), deleted_at: None }
+    /// Writes until the channel closes.
+    pub(super) fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
+        while let Some(job) = jobs.blocking_recv() {
+            let (mut group, mut bytes, mut other) = (Group::default(), 0, None);
+            let mut next = Some(job);
+            while let Some(job) = next.take() {
+                match job {
+                    Job::Append(append) => {
+                        bytes += append.batch.body.len();
+                        group.appends.push(append);
+                    }
+                    Job::LogChange(log_change) => group.log_changes.push(log_change),
+                    job => {
+                        other = Some(job);
+                        break;
+                    }
+                }
+                if group.len() < MAX_GROUP && bytes < MAX_GROUP_BYTES {
+                    next = jobs.try_recv().ok();
+                }
+            }
+            if group.len() > 0 {
+                self.commit_and_reply(group);
+            }
+            match other {
+                Some(Job::Maintain) => self.maintain(),
+                Some(Job::MaintainAll(reply)) => drop(reply.send(self.maintain_all())),
+                Some(Job::PutSummaries(put, reply)) => {
+                    drop(reply.send(summaries::put(&mut self.connection, &put)));
+                }
+                _ => {}
+            }
+            if self.rest_is_short.swap(false, Ordering::AcqRel) {
+                // If it fails, the log grows until the next attempt.
+                let _ = checkpoint::checkpoint(&self.connection);
+            }
+        }
+        // Empties the write-ahead log. If this fails, the next start reads the log instead.
+        let _ = self.connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)");
     }
 
-    fn compact(&mut self) -> Result<(), StoreError> {
-        self.compacted_at = Instant::now();
-        self.backlog.compact(&mut self.connection)?;
-        if self.deleted_at.is_none_or(|at| at.elapsed() >= DELETION_INTERVAL) {
-            self.deleted_at = Some(Instant::now());
-            compaction::delete_old_batches(&self.connection, self.clock.now_us())?;
+    fn maintain(&mut self) {
+        match self.maintenance.step(&mut self.connection, &self.damage) {
+            Ok(is_behind) => self.is_behind.store(is_behind, Ordering::Relaxed),
+            Err(error) => {
+                self.is_behind.store(false, Ordering::Relaxed);
+                tracing::warn!(%error, "cannot maintain the store; trying again later");
+            }
         }
-        Ok(())
+    }
+
+    fn maintain_all(&mut self) -> Result<(), StoreError> {
+        loop {
+            self.maintenance.restart();
+            while self.maintenance.step(&mut self.connection, &self.damage)? {}
+            if compaction::next_function(&self.connection, None)?.is_none() {
+                return Ok(());
+            }
+        }
     }
 
     fn commit_and_reply(&mut self, group: Group) {
-        match commit(&mut self.connection, &mut self.backlog, &group) {
+        match self.commit(&group) {
             Ok(results) => group.reply_ok(results),
-            // A request that the database refuses must not fail the others. A full disk fails all of them.
-            Err(error) if group.len() > 1 && !matches!(error, StoreError::Full(_)) => {
+            // A request that the database refuses must not fail the others. What concerns the files fails all of them.
+            Err(error)
+                if group.len() > 1 && !matches!(error, StoreError::Full(_) | StoreError::FilesChanged(_)) =>
+            {
                 group.split().for_each(|single| self.commit_and_reply(single));
             }
             Err(error) => {
@@ -179,116 +197,78 @@ impl Writer {
             }
         }
     }
-}
 
-type MergedRollups<'a> = BTreeMap<(&'a Tenant, SeriesKey, u64), Rollup>;
-
-fn commit(
-    connection: &mut Connection,
-    backlog: &mut CompactionBacklog,
-    group: &Group,
-) -> Result<GroupResults, StoreError> {
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let mut merged = MergedRollups::new();
-    let receipts = group
-        .appends
-        .iter()
-        .map(|request| append(&transaction, &request.batch, &mut merged))
-        .collect::<Result<Vec<_>, _>>()?;
-    let logged = group
-        .log_changes
-        .iter()
-        .map(|request| log_change(&transaction, &request.tenant, &request.event))
-        .collect::<Result<Vec<_>, _>>()?;
-    for ((tenant, key, hour), rollup) in &merged {
-        insert_rollup(&transaction, tenant, key, *hour, rollup)?;
-    }
-    transaction.commit()?;
-    for (tenant, key, hour) in merged.keys() {
-        backlog.count_part(tenant, key, *hour);
-    }
-    for (Append { batch, .. }, receipt) in group.appends.iter().zip(&receipts) {
-        if *receipt == Receipt::Stored {
-            backlog.count_recent(
-                &batch.tenant,
-                FunctionKey::of(&batch.header.environment),
-                batch.invocations,
-            );
+    fn commit(&mut self, group: &Group) -> Result<GroupResults, StoreError> {
+        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let receipts = group
+            .appends
+            .iter()
+            .map(|request| append(&transaction, &request.batch, &self.known, &self.damage))
+            .collect::<Result<Vec<_>, _>>()?;
+        let logged = group
+            .log_changes
+            .iter()
+            .map(|request| log_change(&transaction, &request.tenant, &request.event))
+            .collect::<Result<Vec<_>, _>>()?;
+        transaction.commit()?;
+        // A commit to a deleted file is lost when the process ends.
+        self.files.check()?;
+        let stored = group.appends.iter().zip(&receipts).filter(|(_, receipt)| **receipt == Receipt::Stored);
+        for (Append { batch, .. }, _) in stored {
+            self.maintenance.add_pending(1);
+            if self.known.len() >= MAX_KNOWN_FUNCTIONS {
+                self.known.clear();
+            }
+            let function = (batch.tenant.clone(), FunctionKey::of(&batch.header.environment));
+            self.known.insert(function);
         }
+        Ok(GroupResults { receipts, logged })
     }
-    Ok(GroupResults { receipts, logged })
 }
 
-fn append<'a>(
+fn append(
     transaction: &Transaction<'_>,
-    batch: &'a NewBatch,
-    merged: &mut MergedRollups<'a>,
+    batch: &NewBatch,
+    known: &HashSet<(Tenant, FunctionKey)>,
+    damage: &DamageLog,
 ) -> Result<Receipt, StoreError> {
-    let environment = &batch.header.environment;
-    let id = environment.id.0.as_slice();
-    let inserted = transaction
-        .prepare_cached(
-            "INSERT INTO batch
-                 (tenant, account, region, function, environment, sequence, received_at_us, version, memory_mb,
-                  architecture, runtime, initialization_type, extension_version, ephemeral_mb, timeout_ms,
-                  lost_invocations, lost_platform_records, lost_undecodable_records, failed_deliveries,
-                  overhead_cpu_us, overhead_resident_kib, overhead_sent_bytes, overhead_ticks, unsent,
-                  sent_at_us)
-             VALUES
-             (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,?17,?18,?19,?20,?21,?22,?23,?24,?25)
-             ON CONFLICT DO NOTHING",
-        )?
-        .execute(params![
-            batch.tenant.0,
-            environment.account,
-            environment.region,
-            environment.function,
-            id,
-            to_sql(batch.header.sequence),
-            to_sql(batch.received_at_us),
-            environment.version,
-            environment.memory.0,
-            environment.architecture.as_str(),
-            environment.runtime,
-            environment.initialization_type.as_str(),
-            environment.extension_version,
-            environment.ephemeral_mb,
-            to_sql(environment.timeout_ms),
-            to_sql(batch.header.lost.invocations),
-            to_sql(batch.header.lost.platform_records),
-            to_sql(batch.header.lost.undecodable_records),
-            to_sql(batch.header.lost.failed_deliveries),
-            to_sql(batch.header.overhead.cpu_us),
-            to_sql(batch.header.overhead.resident_kib),
-            to_sql(batch.header.overhead.sent_bytes),
-            to_sql(batch.header.overhead.ticks),
-            to_sql(batch.header.unsent),
-            to_sql(batch.header.sent_at_us),
-        ])?;
-    if inserted == 0 {
+    let header = &batch.header;
+    let state = compaction::stored_environment(transaction, &batch.tenant, header, damage)?;
+    if state.is_some_and(|state| state.sequences.contains(header.sequence)) {
         return Ok(Receipt::Duplicate);
     }
-    if batch.invocations > 0 {
-        transaction
-            .prepare_cached(
-                "INSERT INTO recent
-                     (tenant, account, region, function, last_at_us, environment, sequence, invocations, body)
-                 VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9) ON CONFLICT DO NOTHING",
-            )?
-            .execute(params![
-                batch.tenant.0,
-                environment.account,
-                environment.region,
-                environment.function,
-                to_sql(batch.last_at_us),
-                id,
-                to_sql(batch.header.sequence),
-                to_sql(batch.invocations),
-                batch.body.as_ref(),
-            ])?;
+    let key = FunctionKey::of(&header.environment);
+    let [tenant, account, region, function] = function_fields(&batch.tenant, &key);
+    let (header_bytes, rollups) = (header.encode(), encode_rollups(&batch.rollups));
+    let fields = [
+        tenant,
+        account,
+        region,
+        function,
+        Field::Blob(&header.environment.id.0),
+        Field::Integer(to_sql(header.sequence)),
+        Field::Integer(to_ordered_sql(batch.received_at_us)),
+        Field::Integer(to_ordered_sql(batch.last_at_us)),
+        Field::Integer(to_ordered_sql(batch.invocations)),
+        Field::Blob(&header_bytes),
+        Field::Blob(&rollups),
+        Field::Blob(&batch.body),
+    ];
+    if !PENDING.insert(transaction, &fields)? {
+        return Ok(Receipt::Duplicate);
     }
-    for (hour, rollup) in &batch.rollups {
-        merged.entry((&batch.tenant, SeriesKey::of(environment), *hour)).or_default().merge(rollup);
+    let function_row = (batch.tenant.clone(), key.clone());
+    if !known.contains(&function_row) {
+        let fields = [
+            tenant,
+            function,
+            account,
+            region,
+            Field::Integer(0),
+            Field::Integer(0),
+            Field::Blob(&header_bytes),
+        ];
+        FUNCTION.insert(transaction, &fields)?;
     }
     Ok(Receipt::Stored)
 }
@@ -299,25 +279,7 @@ fn log_change(
     tenant: &Tenant,
     event: &ChangeEvent,
 ) -> Result<Result<(), StoreError>, StoreError> {
-    let FunctionKey { account, region, name } = &event.function;
-    let inserted = transaction
-        .prepare_cached(
-            "INSERT INTO change_event
-                 (tenant, account, region, function, change_id, step, at_us, kind, detail)
-             VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9) ON CONFLICT DO NOTHING",
-        )?
-        .execute(params![
-            tenant.0,
-            account,
-            region,
-            name,
-            event.change_id,
-            to_sql(event.step),
-            to_sql(event.at_us),
-            event.kind,
-            event.detail.to_string(),
-        ])?;
-    Ok(if inserted == 1 {
+    Ok(if insert_change(transaction, tenant, event)? {
         Ok(())
     } else {
         Err(StoreError::StepTaken { change_id: event.change_id.clone(), step: event.step })

@@ -1,0 +1,135 @@
+//! Single invocations: the newest batches of a function, several in one compressed row.
+
+use rusqlite::{Connection, params};
+
+use super::rows::{Field, RECENT, damaged, from_sql, function_fields, to_ordered_sql};
+use crate::store::damage::DamageLog;
+use crate::store::{FunctionKey, StoreError, Tenant};
+
+/// Minimum number of latest single invocations that are kept of each function.
+pub(super) const RECENT_INVOCATIONS: u64 = 2_000;
+
+/// Compression level: the fastest. Batches of one function are similar, so it saves most of what a higher one does.
+const LEVEL: i32 = 1;
+
+/// Largest uncompressed row, bytes. A larger batch has a row of its own.
+const MAX_ROW_BYTES: usize = 256 << 10;
+
+/// Largest row that is decompressed, bytes: more than a batch and [`MAX_ROW_BYTES`].
+const MAX_DECOMPRESSED_BYTES: usize = 4 << 20;
+
+/// A batch to keep.
+pub(super) struct Body {
+    pub(super) last_at_us: u64,
+    pub(super) invocations: u64,
+    pub(super) bytes: Vec<u8>,
+}
+
+/// Stores the newest of these batches, up to [`RECENT_INVOCATIONS`]; returns the number of invocations stored.
+pub(super) fn insert(
+    connection: &Connection,
+    tenant: &Tenant,
+    key: &FunctionKey,
+    mut bodies: Vec<Body>,
+) -> Result<u64, StoreError> {
+    bodies.retain(|body| body.invocations > 0 && !body.bytes.is_empty());
+    bodies.sort_by_key(|body| std::cmp::Reverse(body.last_at_us));
+    let (mut stored, mut row, mut row_invocations, mut row_last_us) = (0u64, Vec::new(), 0, 0);
+    for body in bodies {
+        if stored >= RECENT_INVOCATIONS {
+            break;
+        }
+        if !row.is_empty() && row.len() + body.bytes.len() > MAX_ROW_BYTES {
+            insert_row(connection, tenant, key, (row_last_us, row_invocations), &std::mem::take(&mut row))?;
+            (row_invocations, row_last_us) = (0, 0);
+        }
+        row_last_us = row_last_us.max(body.last_at_us);
+        row_invocations += body.invocations;
+        stored += body.invocations;
+        row.extend_from_slice(&(body.bytes.len() as u64).to_le_bytes());
+        row.extend_from_slice(&body.bytes);
+    }
+    if !row.is_empty() {
+        insert_row(connection, tenant, key, (row_last_us, row_invocations), &row)?;
+    }
+    Ok(stored)
+}
+
+fn insert_row(
+    connection: &Connection,
+    tenant: &Tenant,
+    key: &FunctionKey,
+    (last_at_us, invocations): (u64, u64),
+    bytes: &[u8],
+) -> Result<(), StoreError> {
+    let mut part = [0; 8];
+    getrandom::fill(&mut part)
+        .map_err(|error| StoreError::Engine(format!("the system provides no random numbers: {error}")))?;
+    let body = zstd::bulk::compress(bytes, LEVEL)
+        .map_err(|error| StoreError::Engine(format!("cannot compress: {error}")))?;
+    let [tenant, account, region, function] = function_fields(tenant, key);
+    let fields = [
+        tenant,
+        account,
+        region,
+        function,
+        Field::Integer(to_ordered_sql(last_at_us)),
+        Field::Blob(&part),
+        Field::Integer(to_ordered_sql(invocations)),
+        Field::Blob(&body),
+    ];
+    RECENT.insert(connection, &fields)?;
+    Ok(())
+}
+
+/// The batches of one row's body.
+pub(super) fn batches(body: &[u8]) -> Result<Vec<Vec<u8>>, StoreError> {
+    let bytes = zstd::bulk::decompress(body, MAX_DECOMPRESSED_BYTES).map_err(damaged)?;
+    let mut rest = bytes.as_slice();
+    let mut batches = vec![];
+    while let Some((length, after)) = rest.split_first_chunk::<8>() {
+        let length = usize::try_from(u64::from_le_bytes(*length)).map_err(damaged)?;
+        let (batch, after) = after.split_at_checked(length).ok_or_else(|| damaged("batches are cut"))?;
+        batches.push(batch.to_vec());
+        rest = after;
+    }
+    Ok(batches)
+}
+
+/// Deletes the rows that are older than the newest [`RECENT_INVOCATIONS`]; returns the number of invocations kept.
+pub(super) fn trim(
+    connection: &Connection,
+    tenant: &Tenant,
+    key: &FunctionKey,
+    damage: &DamageLog,
+) -> Result<u64, StoreError> {
+    const FUNCTION: &str = "tenant = ?1 AND account = ?2 AND region = ?3 AND function = ?4";
+    let FunctionKey { account, region, name } = key;
+    let mut kept = 0u64;
+    let mut oldest_kept: Option<(i64, Vec<u8>)> = None;
+    {
+        let mut statement = connection.prepare_cached(&format!(
+            "{} WHERE {FUNCTION} ORDER BY last_at_us DESC, part DESC",
+            RECENT.select
+        ))?;
+        let mut rows = statement.query(params![tenant.0, account, region, name])?;
+        while let Some(row) = rows.next()? {
+            // A damaged row is kept for `tailor check`, and its number of invocations is not trusted.
+            if RECENT.verify(row, damage)? {
+                kept = kept.saturating_add(from_sql(row.get(6)?));
+            }
+            oldest_kept = Some((row.get(4)?, row.get(5)?));
+            if kept >= RECENT_INVOCATIONS {
+                break;
+            }
+        }
+    }
+    if let Some((last_at_us, part)) = oldest_kept {
+        connection
+            .prepare_cached(&format!(
+                "DELETE FROM recent WHERE {FUNCTION} AND (last_at_us, part) < (?5, ?6)"
+            ))?
+            .execute(params![tenant.0, account, region, name, last_at_us, part])?;
+    }
+    Ok(kept)
+}

@@ -1,0 +1,125 @@
+//! A store of an earlier schema is migrated, also when the migration is killed.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use agent_proto::batch::{Batch, BatchHeader};
+use bytes::Bytes;
+use tailor_collector::clock::now_us;
+use tailor_collector::store::sqlite::SqliteStore;
+use tailor_collector::store::{NewBatch, Receipt, Store, Tenant, Window};
+use tokio::runtime::Runtime;
+
+const SCHEMA_3: &str = include_str!("data/schema-3.sql");
+
+/// A data folder with the store of the fixture, with `copies` more environments.
+fn old_store(copies: u32) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let file = rusqlite::Connection::open(folder.path().join("tailor.sqlite")).unwrap();
+    file.execute_batch("PRAGMA journal_mode = WAL").unwrap();
+    file.execute_batch(SCHEMA_3).unwrap();
+    let columns: Vec<String> = file
+        .prepare("SELECT name FROM pragma_table_info('batch')")
+        .unwrap()
+        .query_map([], |row| row.get(0))
+        .unwrap()
+        .collect::<Result<_, _>>()
+        .unwrap();
+    let values: Vec<&str> = columns
+        .iter()
+        .map(|column| if column == "environment" { "randomblob(16)" } else { column.as_str() })
+        .collect();
+    let copy = format!(
+        "WITH RECURSIVE numbers(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < {copies})
+         INSERT INTO batch ({}) SELECT {} FROM numbers, (SELECT * FROM batch LIMIT 1) WHERE {copies} > 0",
+        columns.join(","),
+        values.join(",")
+    );
+    file.execute_batch(&copy).unwrap();
+    folder
+}
+
+fn invocations(store: &SqliteStore, runtime: &Runtime) -> u64 {
+    let series = runtime.block_on(store.series(&Tenant::default(), None, Window::ALL)).unwrap();
+    series.iter().map(|series| series.rollup.invocations).sum()
+}
+
+fn append(store: &SqliteStore, runtime: &Runtime, header: BatchHeader) -> Receipt {
+    let batch = Batch { header, invocations: vec![] };
+    let new_batch = NewBatch {
+        tenant: Tenant::default(),
+        received_at_us: now_us(),
+        rollups: vec![],
+        last_at_us: now_us(),
+        invocations: 0,
+        body: Bytes::from(batch.encode().unwrap()),
+        header: batch.header,
+    };
+    runtime.block_on(store.append(new_batch)).unwrap()
+}
+
+#[test]
+fn a_store_of_schema_3_keeps_everything() {
+    let (folder, runtime) = (old_store(0), Runtime::new().unwrap());
+    let unread = SqliteStore::open_to_read(folder.path()).err().unwrap().to_string();
+    assert!(unread.contains("run `tailor serve` once"), "{unread}");
+    let store = SqliteStore::open(folder.path()).unwrap();
+    assert_eq!(invocations(&store, &runtime), 360);
+    let tenant = Tenant::default();
+    let functions = runtime.block_on(store.functions(&tenant, None, 10)).unwrap();
+    let names: Vec<&str> = functions.iter().map(|key| key.name.as_str()).collect();
+    assert_eq!(names, ["auth", "thumbnails"]);
+    for (function, invocations) in functions.iter().zip([240, 120]) {
+        let recent = runtime.block_on(store.recent(&tenant, function, 1_000)).unwrap();
+        assert_eq!(recent.len(), invocations);
+    }
+    assert_eq!(runtime.block_on(store.changes(&tenant, None)).unwrap().len(), 1);
+    let environments = runtime.block_on(store.environments(&tenant, None, Window::ALL)).unwrap();
+    assert_eq!(environments.live.len(), 3);
+    for state in environments.live {
+        assert_eq!((state.sequences.highest(), state.sequences.missing_since(0)), (1, 0));
+        assert_eq!(append(&store, &runtime, state.header.clone()), Receipt::Duplicate);
+        assert_eq!(append(&store, &runtime, BatchHeader { sequence: 2, ..state.header }), Receipt::Stored);
+    }
+}
+
+fn schema(folder: &Path) -> i64 {
+    let file = rusqlite::Connection::open(folder.join("tailor.sqlite")).unwrap();
+    file.query_row("PRAGMA user_version", [], |row| row.get(0)).unwrap()
+}
+
+#[test]
+fn a_killed_migration_is_repeated() {
+    const COPIES: u32 = 5_000;
+    let (folder, runtime) = (old_store(COPIES), Runtime::new().unwrap());
+    let mut kills_before = 0;
+    for delay in (0..).map(|round| Duration::from_millis(20 + 60 * round)) {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_tailor"))
+            .args(["serve", "--listen", "127.0.0.1:0", "--data"])
+            .arg(folder.path())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let start = Instant::now();
+        std::thread::sleep(delay.saturating_sub(start.elapsed()));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        match schema(folder.path()) {
+            3 => kills_before += 1,
+            4 => break,
+            other => panic!("schema {other}"),
+        }
+    }
+    assert!(kills_before > 0, "no kill was in time");
+    let store = SqliteStore::open(folder.path()).unwrap();
+    assert_eq!(invocations(&store, &runtime), 360);
+    let tenant = Tenant::default();
+    let environments = runtime.block_on(store.environments(&tenant, None, Window::ALL)).unwrap();
+    assert_eq!(environments.live.len(), 3 + COPIES as usize);
+}
