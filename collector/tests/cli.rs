@@ -89,6 +89,27 @@ fn data_folder_and_server_give_the_same_output() {
     assert!(advice.contains("recommended") && advice.contains("now, measured"), "{advice}");
 }
 
+/// Every counter that an extension sends is shown, and none is lost or mistaken for zero on the way.
+#[test]
+fn resources_are_reported() {
+    let collector = measured();
+    for kind in &KINDS {
+        let report = collector.get(&format!("/v1/functions/{}", kind.name)).json();
+        let resources = &report["resources"];
+        for total in ["max_tmp_used_kib", "post_runtime_ms"] {
+            assert!(resources[total].as_f64().unwrap() > 0.0, "{total} of {}: {resources}", kind.name);
+        }
+        for (name, mean) in resources["warm_means"].as_object().unwrap() {
+            assert!(mean.as_f64().unwrap() > 0.0, "{name} of {}: {resources}", kind.name);
+        }
+        let recent = collector.get(&format!("/v1/functions/{}/invocations?limit=1", kind.name)).json();
+        for (name, value) in recent["invocations"][0].as_object().unwrap() {
+            let is_absent = name == "restore_ms";
+            assert_eq!(value.is_null(), is_absent, "{name} of {}: {recent}", kind.name);
+        }
+    }
+}
+
 #[test]
 fn exit_codes_are_stable() {
     let collector = measured();

@@ -53,16 +53,17 @@ impl App {
     /// The state for a store, with the built-in prices and the system clock.
     #[must_use]
     pub fn new(store: Arc<dyn Store>, keys: KeyRing, local_reads: bool) -> Self {
+        let clock = Clock::system();
         Self {
             store,
             keys,
             local_reads,
             prices: PriceTable::embedded(),
             missing_prices: MissingPrices::default(),
-            sessions: sessions::Sessions::default(),
+            sessions: sessions::Sessions::new(clock.clone()),
             memory: memory_budget::MemoryBudget::default(),
             connections: Arc::default(),
-            clock: Clock::system(),
+            clock,
             metrics: metrics::Metrics::default(),
         }
     }

@@ -100,12 +100,16 @@ pub(crate) fn invocation(kind: &Kind, index: u64, started_at_us: u64) -> Invocat
         initialization,
         caveats: Caveats::default(),
         duration_us,
-        runtime_us: duration_us,
+        runtime_us: duration_us.saturating_sub(varied(400)),
+        produced_bytes: varied(1_800),
         billed_ms: (duration_us + init_us).div_ceil(1_000),
         init_us,
         max_memory_used_mb: kind.peak_mb + 30,
         peak_kib: varied(u64::from(kind.peak_mb) * 930),
+        start_kib: u64::from(kind.peak_mb) * 700,
         threads: 1,
+        descriptors: 14,
+        tmp_used_kib: 2_048,
         work: Some(Work {
             user_us: busy_us * 9 / 10,
             system_us: busy_us / 10,
@@ -115,7 +119,17 @@ pub(crate) fn invocation(kind: &Kind, index: u64, started_at_us: u64) -> Invocat
             top_starved_us: starved_us,
             effective_threads_milli: 1_000,
             timeslices: 5,
-            ..Work::default()
+            voluntary_switches: varied(4_000) / 1_000,
+            involuntary_switches: varied(2_000) / 1_000,
+            minor_faults: varied(300),
+            major_faults: varied(3_000) / 1_000,
+            // A new connection for each tenth invocation: clients are kept.
+            sockets_opened: u64::from(index % 10 == 1),
+            network_rx_bytes: varied(6_000),
+            network_tx_bytes: varied(2_500),
+            disk_read_bytes: varied(40_960),
+            disk_written_bytes: varied(8_192),
+            unaccounted_us: busy_us / 200,
         }),
         ..Invocation::default()
     }
