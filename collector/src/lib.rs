@@ -5,6 +5,7 @@
 //! handlers, and [`http`] serves them on one port.
 
 pub mod api;
+pub mod cardinality;
 pub mod changes;
 pub mod cli;
 pub mod clock;

@@ -29,6 +29,7 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/readyz", get(api::ready))
         .route("/metrics", get(metrics::serve))
         .route("/login", get(web::login).post(web::log_in))
+        .route("/logout", get(web::logout).post(web::log_out))
         .route(web::STYLE_PATH, get(web::style))
         .fallback(|| async { error::ApiError::not_found("page not found") })
         .layer(from_fn_with_state(Arc::clone(&app), body::receive_form))

@@ -107,7 +107,7 @@ fn errors_have_a_code_and_a_status_that_tells_whether_to_retry() {
     control_characters.header.environment.function = "a\u{1b}[2J".to_owned();
     let mut many_hours = batch(&KINDS[0], 1, 1, 1_000, now_us());
     for (hour, invocation) in (0u64..).zip(&mut many_hours.invocations) {
-        invocation.started_at_us = hour * 3_600_000_000;
+        invocation.started_at_us = now_us() - hour * 3_600_000_000;
     }
     let huge = vec![0; MAX_BATCH_BYTES + 1];
     let bomb = {
@@ -212,4 +212,83 @@ fn cost_is_exact_to_the_pico_dollar() {
     let expected = (mb_ms * 16_666_700 + 512_000) / 1_024_000 + 410 * 200_000;
     let report = &collector.get("/v1/functions").json()["functions"][0];
     assert_eq!(report["cost_pico_usd"].as_u64().map(u128::from), Some(expected));
+}
+
+#[test]
+fn values_that_no_invocation_can_have_are_refused_with_the_name_of_the_field() {
+    const HOUR_US: u64 = 3_600_000_000;
+    type Change = fn(&mut agent_proto::batch::Batch);
+    let cases: [(&str, Change); 13] = [
+        ("sequence", |batch| batch.header.sequence = 1 << 63),
+        ("lost.invocations", |batch| batch.header.lost.invocations = u64::MAX),
+        ("environment.memory_mb", |batch| batch.header.environment.memory.0 = 10_241),
+        ("environment.timeout_ms", |batch| batch.header.environment.timeout_ms = 900_001),
+        ("environment.ephemeral_mb", |batch| batch.header.environment.ephemeral_mb = 10_241),
+        ("invocations[3].billed_ms", |batch| batch.invocations[3].billed_ms = 1_000_000_000),
+        ("invocations[3].duration_us", |batch| batch.invocations[3].duration_us = HOUR_US),
+        ("invocations[3].init_us", |batch| batch.invocations[3].init_us = HOUR_US),
+        ("invocations[3].peak_kib", |batch| batch.invocations[3].peak_kib = 1 << 40),
+        ("invocations[3].work.user_us", |batch| {
+            batch.invocations[3].work.as_mut().unwrap().user_us = 100 * HOUR_US;
+        }),
+        ("invocations[3].work", |batch| batch.invocations[3].work.as_mut().unwrap().minor_faults = 1 << 60),
+        ("invocations[3].started_at_us", |batch| {
+            batch.invocations[3].started_at_us += 5 * 365 * 24 * HOUR_US
+        }),
+        ("invocations[3].started_at_us", |batch| batch.invocations[3].started_at_us = 1_000),
+    ];
+    let collector = Collector::start();
+    for (field, change) in cases {
+        let mut batch = batch(&KINDS[0], 1, 1, 10, now_us());
+        change(&mut batch);
+        let response = collector.post_batch(&batch.encode().unwrap());
+        assert_eq!((response.status, code(&response).as_str()), (400, "value"), "{field}");
+        let message = response.json()["error"]["message"].as_str().unwrap().to_owned();
+        assert!(message.contains(&format!("{field} is ")), "{field}: {message}");
+    }
+    for name in ["check\u{202e}out", "check\u{200b}out", "check\nout"] {
+        let mut batch = batch(&KINDS[0], 1, 1, 10, now_us());
+        batch.header.environment.function = name.to_owned();
+        let response = collector.post_batch(&batch.encode().unwrap());
+        assert_eq!((response.status, code(&response).as_str()), (400, "name"), "{name:?}");
+        assert!(response.text().contains("environment.function"), "{}", response.text());
+    }
+    assert_eq!(invocations(&collector), 0);
+}
+
+#[test]
+fn a_clock_that_is_ahead_does_not_keep_the_memory_size() {
+    let collector = Collector::start();
+    let ahead_us = now_us() + 20 * 3_600_000_000;
+    let mut ahead = batch(&KINDS[0], 1, 1, 10, ahead_us);
+    ahead.header.environment.memory = tailor_sizing::units::Megabytes(512);
+    assert_eq!(collector.post_batch(&ahead.encode().unwrap()).status, 200);
+    // Ends now, so it begins after the time at which the collector received the other.
+    std::thread::sleep(Duration::from_millis(20));
+    let mut later = batch(&KINDS[0], 2, 1, 1, now_us());
+    later.header.environment.memory = tailor_sizing::units::Megabytes(1_024);
+    later.invocations[0].started_at_us = now_us();
+    assert_eq!(collector.post_batch(&later.encode().unwrap()).status, 200);
+    let report = collector.get(&format!("/v1/functions/{}", KINDS[0].name)).json();
+    assert_eq!(report["memory_mb"], 1_024);
+    let path = format!("/v1/functions/{}/invocations", KINDS[0].name);
+    let invocations = collector.get(&path).json()["invocations"].as_array().unwrap().clone();
+    assert_eq!(invocations[0]["memory_mb"], 1_024, "the latest invocation");
+    let newest = invocations.iter().map(|one| one["started_at_us"].as_u64().unwrap()).max().unwrap();
+    assert!(newest <= now_us());
+}
+
+#[test]
+fn a_function_has_a_limited_number_of_versions() {
+    let collector = Collector::start();
+    let send = |version: u64| {
+        let mut batch = batch(&KINDS[0], version, 1, 1, now_us());
+        batch.header.environment.version = version.to_string();
+        collector.post_batch(&batch.encode().unwrap())
+    };
+    for version in 1..=200 {
+        assert_eq!(send(version).status, 200);
+    }
+    let refused = send(201);
+    assert_eq!((refused.status, code(&refused).as_str()), (400, "too_many"), "{}", refused.text());
 }

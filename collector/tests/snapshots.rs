@@ -49,7 +49,7 @@ fn command_line_outputs() {
 
 #[test]
 fn help_texts() {
-    for command in [&[][..], &["serve"], &["summary"], &["advise"], &["changes"], &["key"]] {
+    for command in [&[][..], &["serve"], &["summary"], &["advise"], &["changes"], &["keys"]] {
         let name = command.first().unwrap_or(&"tailor");
         insta::assert_snapshot!(format!("help.{name}"), tailor(&[command, &["--help"]].concat()));
     }

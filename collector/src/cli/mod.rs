@@ -8,9 +8,10 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::http::client::ProxyNetwork;
 use crate::query::Format;
 
-mod key;
+mod keys;
 mod serve;
 mod show;
 
@@ -37,13 +38,17 @@ enum Command {
     },
     /// What the tuner changed, with predicted against measured.
     Changes(ShowArgs),
-    /// Make another API key for a data folder and print it; `tailor serve` reads it when it starts.
+    /// Create, list and revoke the API keys of a data folder. A running collector notices within seconds.
+    #[command(subcommand)]
+    Keys(keys::KeysCommand),
+    /// Create a key that sends and reads. `keys create` can do more.
+    #[command(hide = true)]
     Key {
         /// The data folder.
         #[arg(long, env = "TAILOR_DATA", default_value = "tailor-data")]
         data: PathBuf,
         /// Whose invocations are sent and read with it.
-        #[arg(long, default_value = "default")]
+        #[arg(long, default_value = "default", value_parser = keys::tenant)]
         tenant: String,
     },
 }
@@ -56,7 +61,8 @@ struct ServeArgs {
     /// Address to listen on. Put a proxy with TLS in front of anything but loopback.
     #[arg(long, env = "TAILOR_LISTEN", default_value = "127.0.0.1:8080")]
     listen: SocketAddr,
-    /// Keys that may send and read, one on a line: `KEY` or `TENANT KEY`. Without any key, one is made.
+    /// File with more keys, one on a line: `KEY` or `TENANT KEY`, and then `scopes=`, `functions=`, `name=`, `expires=`.
+    /// It is read again when it changes. Without any key, the first start creates two.
     #[arg(long, env = "TAILOR_API_KEY_FILE")]
     api_key_file: Option<PathBuf>,
     /// Let anybody on this machine read without a key. Only for a loopback address.
@@ -66,6 +72,9 @@ struct ServeArgs {
     /// sizing/data/prices.json.
     #[arg(long, value_name = "FILE")]
     prices: Option<PathBuf>,
+    /// Address or network of a proxy whose `X-Forwarded-For` and `X-Forwarded-Proto` headers are believed.
+    #[arg(long, env = "TAILOR_TRUSTED_PROXY", value_delimiter = ',')]
+    trusted_proxy: Vec<ProxyNetwork>,
     #[command(flatten)]
     connections: ConnectionArgs,
     /// Days with one rollup per hour.
@@ -210,7 +219,8 @@ impl Cli {
             Command::Advise { function: None, show } => show::summary(&show),
             Command::Advise { function: Some(function), show } => show::advise(&function, &show),
             Command::Changes(args) => show::changes(&args),
-            Command::Key { data, tenant } => key::create(&data, &tenant),
+            Command::Keys(command) => keys::run(command),
+            Command::Key { data, tenant } => keys::create_without_scopes(&data, tenant),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! `tailor serve`.
 
 use std::fs;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -18,7 +18,9 @@ use super::{ConnectionArgs, ServeArgs, TunerArgs, TunerMode};
 use crate::clock::Clock;
 use crate::http::connections::{ConnectionLimits, Connections};
 use crate::http::{self, App};
-use crate::keys::{self, KeyRing};
+use crate::keys::reload::{KeyFiles, follow};
+use crate::keys::store::{FIRST_KEY_FILE, INGEST_KEY_FILE, create_first};
+use crate::keys::{self, KeyRing, Scope};
 use crate::store::Tenant;
 use crate::store::sqlite::{Retention, SqliteStore, is_served};
 use crate::tuner::aws::AwsLambda;
@@ -41,6 +43,8 @@ pub(super) fn serve(args: ServeArgs) -> anyhow::Result<ExitCode> {
         "--local-reads is only for a loopback address, not {}",
         args.listen
     );
+    // Whatever it creates is for its user only.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -49,6 +53,8 @@ pub(super) fn serve(args: ServeArgs) -> anyhow::Result<ExitCode> {
 }
 
 async fn serve_until_stopped(args: ServeArgs) -> anyhow::Result<ExitCode> {
+    // From here on, SIGHUP does not end the process.
+    let hangups = signal(SignalKind::hangup())?;
     let folder = &args.data;
     let prices = prices::load(args.prices.as_deref())?;
     // First of all: a taken port must not leave a folder and a key behind.
@@ -64,7 +70,9 @@ async fn serve_until_stopped(args: ServeArgs) -> anyhow::Result<ExitCode> {
     let retention = Retention { hourly_days: args.hourly_days, daily_days: args.daily_days };
     let store = SqliteStore::open_with(folder, Clock::system(), retention)
         .with_context(|| format!("cannot open the store in {}", folder.display()))?;
-    let keys = load_keys(folder, args.api_key_file.as_deref())?;
+    let key_files = KeyFiles { folder: folder.clone(), operator_file: args.api_key_file.clone() };
+    let keys = load_keys(&key_files)?;
+    keep_private(folder).with_context(|| format!("cannot make {} private", folder.display()))?;
     let address = listener.local_addr().context("cannot tell the address listened on")?;
 
     // For `tailor summary` to point at. Stale after a crash, which it can tell by the lock.
@@ -77,7 +85,7 @@ async fn serve_until_stopped(args: ServeArgs) -> anyhow::Result<ExitCode> {
     }
     let connections = Arc::new(Connections::new(connection_limits(&args.connections).fitted_to_process()));
     let app = App::new(Arc::new(store), keys, args.local_reads);
-    let app = Arc::new(App { prices, connections, ..app });
+    let app = Arc::new(App { prices, connections, trusted_proxies: args.trusted_proxy, ..app });
     tracing::info!("listening on http://{address}, data in {}", folder.display());
     if let Some(file) = &args.prices {
         tracing::info!("prices of {} from {}", app.prices.compiled(), file.display());
@@ -89,6 +97,8 @@ async fn serve_until_stopped(args: ServeArgs) -> anyhow::Result<ExitCode> {
         tracing::info!("open http://{address}/login?ticket={ticket} (works once; later sign in with a key)");
     }
     let (stop, stopped) = watch::channel(false);
+    let keys = follow(Arc::clone(&app.keys), key_files, hangups, until(stopped.clone()));
+    let keys = tokio::spawn(keys);
     let tuner = start_tuner(&args.tuner, &app, stopped.clone()).await;
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     tokio::spawn(async move {
@@ -101,6 +111,7 @@ async fn serve_until_stopped(args: ServeArgs) -> anyhow::Result<ExitCode> {
         let _ = stop.send(true);
     });
     http::run(listener, routes::router(Arc::clone(&app)), app, until(stopped)).await;
+    keys.await.context("the reload of keys failed")?;
     if let Some(tuner) = tuner {
         tuner.await.context("the tuner failed")?;
     }
@@ -146,19 +157,52 @@ async fn start_tuner(
     Some(tokio::spawn(async move { tuner.run(until(stopped)).await }))
 }
 
-fn load_keys(folder: &Path, file: Option<&Path>) -> anyhow::Result<KeyRing> {
-    let mut keys = KeyRing::load(folder)?;
-    if let Some(file) = file {
-        keys.add_file(file)?;
-    }
-    if keys.is_empty() {
-        let key = keys::create(folder, &Tenant::default())?;
-        let place = keys::write_first_key(folder, &key)?;
+/// Loads the keys. The first start creates two: one that may do everything, and one for the functions, which only sends.
+fn load_keys(files: &KeyFiles) -> anyhow::Result<KeyRing> {
+    let folder = &files.folder;
+    if files.operator_file.is_none() && !keys::store::path_of(folder).exists() {
+        let (_, admin) = create_first(folder, FIRST_KEY_FILE, "first", &Scope::ALL)?;
+        let (_, ingest) = create_first(folder, INGEST_KEY_FILE, "functions", &[Scope::Ingest])?;
         tracing::info!(
-            "made the first API key: copy it from {} (readable by you only), then remove that file",
-            place.display()
+            "created two API keys: {} only sends, for TAILOR_API_KEY of the functions; {} may do everything. Copy them, \
+             then remove the files",
+            ingest.display(),
+            admin.display()
         );
-        keys.add(&key, Tenant::default());
     }
-    Ok(keys)
+    let ring = files.load()?;
+    if ring.is_empty() {
+        tracing::warn!("there is no API key: `tailor keys create` creates one");
+    }
+    Ok(ring)
+}
+
+/// Makes the files of the data folder private. Those of earlier versions could be read by others.
+fn keep_private(folder: &Path) -> std::io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let mode = entry.metadata()?.permissions().mode();
+        if entry.file_type()?.is_file() && mode & 0o077 != 0 && is_ours(&entry.file_name()) {
+            fs::set_permissions(entry.path(), fs::Permissions::from_mode(mode & 0o700))?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether a file of the data folder was written by the collector.
+fn is_ours(name: &std::ffi::OsStr) -> bool {
+    name.to_str().is_some_and(|name| {
+        [
+            "tailor.sqlite",
+            "serve.lock",
+            "store-id",
+            ADDRESS_FILE,
+            "keys",
+            "key-use",
+            FIRST_KEY_FILE,
+            INGEST_KEY_FILE,
+        ]
+        .iter()
+        .any(|ours| name.starts_with(ours))
+    })
 }

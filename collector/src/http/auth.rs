@@ -10,11 +10,13 @@ use std::sync::Arc;
 use axum::extract::FromRequestParts;
 use axum::response::{IntoResponse, Redirect, Response};
 use http::request::Parts;
-use http::{HeaderMap, header};
+use http::{Extensions, HeaderMap, header};
 
 use super::App;
+use super::client::Client;
 use super::error::ApiError;
-use super::sessions::SESSION_LIFETIME;
+use super::sessions::{Access, SESSION_LIFETIME};
+use crate::keys::{KeyEntry, Scope};
 use crate::store::Tenant;
 
 /// The header for the key when `Authorization` has another value.
@@ -22,51 +24,154 @@ const KEY_HEADER: &str = "x-tailor-api-key";
 
 const COOKIE: &str = "tailor_session";
 
+/// Why a browser was not signed in.
+pub(crate) enum SignInError {
+    /// The key or ticket is not known, used or expired.
+    Unknown,
+    /// The key may not read.
+    NoReader,
+    /// The address has sent too many unknown keys.
+    TooManyGuesses,
+    /// The form was sent by a page of another site.
+    CrossSite,
+}
+
 impl App {
-    /// The tenant of a request's key. The key is the bearer token, or `X-Tailor-Api-Key` when `Authorization` has another
-    /// value, such as AWS's signature in a request to a function URL.
+    /// The key of a request. It is the bearer token, or `X-Tailor-Api-Key` when `Authorization` has another value, such
+    /// as AWS's signature in a request to a function URL.
     ///
     /// # Errors
-    /// 401 when the key is missing or unknown.
-    pub fn authenticate_bearer(&self, headers: &HeaderMap) -> Result<Tenant, ApiError> {
-        let value = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-        let key = value.and_then(|value| {
-            let (scheme, key) = value.split_once(' ')?;
-            scheme.eq_ignore_ascii_case("bearer").then(|| key.trim())
-        });
-        let key = key.or_else(|| headers.get(KEY_HEADER)?.to_str().ok().map(str::trim));
-        key.and_then(|key| self.keys.tenant_of(key)).cloned().ok_or_else(ApiError::unauthorized)
+    /// 401 when the key is missing, unknown or expired, 403 when it does not have the scope.
+    pub async fn authenticate_key(
+        &self,
+        headers: &HeaderMap,
+        extensions: &Extensions,
+        scope: Scope,
+    ) -> Result<Arc<KeyEntry>, ApiError> {
+        let secret = presented_key(headers).ok_or_else(ApiError::unauthorized)?;
+        let Some(entry) = self.keys.get().find(secret).cloned() else {
+            self.delay_guess(&Client::of(headers, extensions, &self.trusted_proxies)).await;
+            return Err(ApiError::unauthorized());
+        };
+        if entry.key.has_expired(self.now_s()) {
+            return Err(ApiError::expired_key(&entry.key));
+        }
+        if !entry.key.permits(scope) {
+            return Err(ApiError::missing_scope(&entry.key, scope));
+        }
+        entry.used(self.now_s());
+        Ok(entry)
     }
 
-    fn authenticate_reader(&self, headers: &HeaderMap) -> Result<Tenant, ApiError> {
-        if headers.contains_key(header::AUTHORIZATION) || headers.contains_key(KEY_HEADER) {
-            return self.authenticate_bearer(headers);
+    async fn delay_guess(&self, client: &Client) {
+        let delay = client.address.map(|address| self.guesses.failed(address)).unwrap_or_default();
+        if delay.is_zero() {
+            return;
         }
-        if let Some(tenant) = session_cookie(headers).and_then(|secret| self.sessions.tenant_of(secret)) {
-            return Ok(tenant);
+        // The connection may be closed for others meanwhile.
+        if let Some(connection) = &client.connection {
+            connection.receiving_body(delay * 2);
         }
-        if self.local_reads && is_loopback_host(headers) {
+        tokio::time::sleep(delay).await;
+    }
+
+    async fn authenticate_reader(&self, parts: &Parts, scope: Scope) -> Result<Tenant, ApiError> {
+        let headers = &parts.headers;
+        if presented_key(headers).is_some() {
+            let entry = self.authenticate_key(headers, &parts.extensions, scope).await?;
+            return Ok(entry.key.tenant.clone());
+        }
+        if let Some(access) = session_cookie(headers).and_then(|secret| self.sessions.access_of(secret)) {
+            let is_valid = access.key.is_none_or(|key| self.keys.get().is_valid(&key, self.now_s()));
+            if is_valid && access.scopes.contains(&scope) {
+                return Ok(access.tenant);
+            }
+        } else if self.local_reads && is_loopback_host(headers) {
             return Ok(Tenant::default());
         }
         Err(ApiError::unauthorized())
     }
 
+    fn now_s(&self) -> u64 {
+        self.clock.now_us() / 1_000_000
+    }
+
     /// Opens a session for a browser that sent a key. The response sets its cookie.
-    pub(crate) fn sign_in_with_key(&self, key: &str) -> Option<Response> {
-        self.sign_in(self.keys.tenant_of(key.trim())?.clone())
+    pub(crate) async fn sign_in_with_key(&self, key: &str, parts: &Parts) -> Result<Response, SignInError> {
+        let client = Client::of(&parts.headers, &parts.extensions, &self.trusted_proxies);
+        if is_cross_site(&parts.headers) {
+            return Err(SignInError::CrossSite);
+        }
+        if client.address.is_some_and(|address| self.guesses.is_refused(address)) {
+            return Err(SignInError::TooManyGuesses);
+        }
+        let now_s = self.now_s();
+        let found = self.keys.get().find(key.trim()).cloned();
+        let Some(entry) = found.filter(|entry| !entry.key.has_expired(now_s)) else {
+            self.delay_guess(&client).await;
+            return Err(SignInError::Unknown);
+        };
+        if !entry.key.permits(Scope::Read) {
+            return Err(SignInError::NoReader);
+        }
+        entry.used(now_s);
+        self.sign_in(Access::of(&entry.key), &client)
     }
 
     /// Opens a session for a browser that sent a ticket. The response sets its cookie.
-    pub(crate) fn sign_in_with_ticket(&self, ticket: &str) -> Option<Response> {
-        self.sign_in(self.sessions.redeem_ticket(ticket)?)
+    pub(crate) async fn sign_in_with_ticket(
+        &self,
+        ticket: &str,
+        parts: &Parts,
+    ) -> Result<Response, SignInError> {
+        let client = Client::of(&parts.headers, &parts.extensions, &self.trusted_proxies);
+        if client.address.is_some_and(|address| self.guesses.is_refused(address)) {
+            return Err(SignInError::TooManyGuesses);
+        }
+        let Some(access) = self.sessions.redeem_ticket(ticket) else {
+            self.delay_guess(&client).await;
+            return Err(SignInError::Unknown);
+        };
+        self.sign_in(access, &client)
     }
 
-    fn sign_in(&self, tenant: Tenant) -> Option<Response> {
-        let secret = self.sessions.open(tenant, false).ok()?;
-        let age = SESSION_LIFETIME.as_secs();
-        let cookie = format!("{COOKIE}={secret}; Path=/; HttpOnly; SameSite=Lax; Max-Age={age}");
-        Some(([(header::SET_COOKIE, cookie)], Redirect::to("/")).into_response())
+    fn sign_in(&self, access: Access, client: &Client) -> Result<Response, SignInError> {
+        let secret = self.sessions.open(access).map_err(|error| {
+            tracing::error!(%error, "cannot open a session");
+            SignInError::Unknown
+        })?;
+        let cookie = cookie(&secret, SESSION_LIFETIME.as_secs(), client.uses_tls);
+        Ok(([(header::SET_COOKIE, cookie)], Redirect::to("/")).into_response())
     }
+
+    /// Ends the session of a browser. The response removes its cookie. `None` when a page of another site requests it.
+    pub(crate) fn sign_out(&self, parts: &Parts) -> Option<Response> {
+        if is_cross_site(&parts.headers) {
+            return None;
+        }
+        if let Some(secret) = session_cookie(&parts.headers) {
+            self.sessions.close(secret);
+        }
+        let client = Client::of(&parts.headers, &parts.extensions, &self.trusted_proxies);
+        let cookie = cookie("", 0, client.uses_tls);
+        Some(([(header::SET_COOKIE, cookie)], Redirect::to("/login")).into_response())
+    }
+}
+
+fn cookie(secret: &str, age_s: u64, secure: bool) -> String {
+    let secure = if secure { "; Secure" } else { "" };
+    format!("{COOKIE}={secret}; Path=/; HttpOnly; SameSite=Lax; Max-Age={age_s}{secure}")
+}
+
+fn presented_key(headers: &HeaderMap) -> Option<&str> {
+    let value = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let key = value.and_then(|value| {
+        let (scheme, key) = value.split_once(' ')?;
+        scheme.eq_ignore_ascii_case("bearer").then(|| key.trim())
+    });
+    // A request with other credentials is not that of a browser session.
+    key.or_else(|| headers.get(KEY_HEADER).map(|value| value.to_str().unwrap_or_default().trim()))
+        .or_else(|| value.map(|_| ""))
 }
 
 fn session_cookie(headers: &HeaderMap) -> Option<&str> {
@@ -84,13 +189,34 @@ fn is_loopback_host(headers: &HeaderMap) -> bool {
     matches!(name, "localhost" | "127.0.0.1" | "[::1]")
 }
 
+/// Whether a page of another site sent this form. Browsers say so in `Sec-Fetch-Site`, or without TLS in `Origin`. A client
+/// that sends neither is not a browser.
+fn is_cross_site(headers: &HeaderMap) -> bool {
+    let text = |name: &str| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
+    match (text("sec-fetch-site"), text("origin")) {
+        (Some(site), _) => !matches!(site, "same-origin" | "none"),
+        (None, Some(origin)) => origin.split_once("://").map(|(_, host)| host) != text("host"),
+        (None, None) => false,
+    }
+}
+
 /// The tenant that an API request may read.
 pub struct ApiReader(pub Tenant);
 
 impl FromRequestParts<Arc<App>> for ApiReader {
     type Rejection = ApiError;
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Self::Rejection> {
-        app.authenticate_reader(&parts.headers).map(Self)
+        app.authenticate_reader(parts, Scope::Read).await.map(Self)
+    }
+}
+
+/// An API request that may read what concerns all tenants.
+pub struct ApiAdmin;
+
+impl FromRequestParts<Arc<App>> for ApiAdmin {
+    type Rejection = ApiError;
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Self::Rejection> {
+        app.authenticate_reader(parts, Scope::Admin).await.map(|_| Self)
     }
 }
 
@@ -100,21 +226,37 @@ pub struct PageReader(pub Tenant);
 impl FromRequestParts<Arc<App>> for PageReader {
     type Rejection = Redirect;
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Self::Rejection> {
-        app.authenticate_reader(&parts.headers).map(Self).map_err(|_| Redirect::to("/login"))
+        app.authenticate_reader(parts, Scope::Read).await.map(Self).map_err(|_| Redirect::to("/login"))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::HeaderValue;
+    use http::{HeaderName, HeaderValue};
+
+    fn headers(pairs: &[(HeaderName, &str)]) -> HeaderMap {
+        pairs.iter().map(|(name, value)| (name.clone(), HeaderValue::from_str(value).unwrap())).collect()
+    }
 
     #[test]
     fn only_loopback_host_names_are_local() {
-        let host = |name: &str| {
-            is_loopback_host(&HeaderMap::from_iter([(header::HOST, HeaderValue::from_str(name).unwrap())]))
-        };
+        let host = |name: &str| is_loopback_host(&headers(&[(header::HOST, name)]));
         assert!(host("localhost:8080") && host("127.0.0.1:1") && host("[::1]:8080") && host("[::1]"));
         assert!(!host("evil.example:8080") && !host("127.0.0.1.evil.example") && !host(""));
+    }
+
+    #[test]
+    fn a_form_of_another_site_is_recognized() {
+        let site = HeaderName::from_static("sec-fetch-site");
+        let host = (header::HOST, "tailor.example:8080");
+        let cross =
+            |extra: &[(HeaderName, &str)]| is_cross_site(&headers(&[&[host.clone()], extra].concat()));
+        assert!(!cross(&[]) && !cross(&[(site.clone(), "same-origin")]) && !cross(&[(site.clone(), "none")]));
+        assert!(!cross(&[(header::ORIGIN, "https://tailor.example:8080")]));
+        assert!(cross(&[(site.clone(), "cross-site")]) && cross(&[(site, "same-site")]));
+        for origin in ["https://evil.example", "null", "https://tailor.example"] {
+            assert!(cross(&[(header::ORIGIN, origin)]), "{origin}");
+        }
     }
 }

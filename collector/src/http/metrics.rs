@@ -11,7 +11,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
 
 use super::App;
-use super::auth::ApiReader;
+use super::auth::ApiAdmin;
 use super::error::ApiError;
 use crate::store::Receipt;
 
@@ -78,8 +78,8 @@ impl Metrics {
 /// `GET /metrics`.
 ///
 /// # Errors
-/// 401 without a key or a session, 503 when the metrics cannot be encoded.
-pub async fn serve(State(app): State<Arc<App>>, _reader: ApiReader) -> Result<Response, ApiError> {
+/// 401 without a key or a session, 403 when the key does not have the scope `admin`, 503 when the metrics cannot be encoded.
+pub async fn serve(State(app): State<Arc<App>>, _admin: ApiAdmin) -> Result<Response, ApiError> {
     let mut text = String::new();
     encode(&mut text, &app.metrics.registry)
         .map_err(|_| ApiError::unavailable("metrics", "cannot encode the metrics"))?;

@@ -5,8 +5,10 @@ use std::sync::Arc;
 use tailor_sizing::pricing::prices::PriceTable;
 
 use self::error::ApiError;
+use crate::cardinality::Cardinality;
 use crate::clock::Clock;
 use crate::keys::KeyRing;
+use crate::keys::reload::CurrentKeys;
 use crate::prices::MissingPrices;
 use crate::query::Query;
 use crate::report;
@@ -14,9 +16,11 @@ use crate::store::{Store, Tenant};
 
 pub mod auth;
 pub mod body;
+pub mod client;
 pub mod connections;
 pub mod error;
 pub mod extract;
+pub mod guesses;
 pub mod memory_budget;
 pub mod metrics;
 pub mod server;
@@ -30,13 +34,19 @@ pub struct App {
     /// The store of measurements.
     pub store: Arc<dyn Store>,
     /// The API keys.
-    pub keys: KeyRing,
+    pub keys: Arc<CurrentKeys>,
     /// Whether local reads need no key. Only for a listener on a loopback address.
     pub local_reads: bool,
     /// Lambda's prices.
     pub prices: PriceTable,
     /// The regions without a price that were logged.
     pub missing_prices: MissingPrices,
+    /// Proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` headers are believed.
+    pub trusted_proxies: Vec<client::ProxyNetwork>,
+    /// Unknown keys by address.
+    pub guesses: guesses::Guesses,
+    /// The functions and series that have sent batches today.
+    pub cardinality: Cardinality,
     /// Browser sessions.
     pub sessions: sessions::Sessions,
     /// The memory budget of requests and responses.
@@ -56,10 +66,13 @@ impl App {
         let clock = Clock::system();
         Self {
             store,
-            keys,
+            keys: Arc::new(keys.into()),
             local_reads,
             prices: PriceTable::embedded(),
             missing_prices: MissingPrices::default(),
+            trusted_proxies: Vec::new(),
+            guesses: guesses::Guesses::default(),
+            cardinality: Cardinality::default(),
             sessions: sessions::Sessions::new(clock.clone()),
             memory: memory_budget::MemoryBudget::default(),
             connections: Arc::default(),

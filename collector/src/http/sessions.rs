@@ -5,24 +5,46 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::clock::Clock;
-use crate::keys::{KeyError, SecretDigest, random_hex};
+use crate::keys::{Key, KeyError, Scope, SecretDigest, random_hex};
 use crate::store::Tenant;
 
 /// How long a session or an unused ticket is valid.
 pub(super) const SESSION_LIFETIME: Duration = Duration::from_secs(12 * 3_600);
 
-/// Maximum number of sessions and tickets. A new one replaces the one that expires first.
-const MAX_SESSIONS: usize = 1_024;
+/// Maximum number of sessions and tickets of one tenant. A new one replaces that of the tenant that expires first.
+const MAX_PER_TENANT: usize = 128;
+
+/// Maximum number of sessions and tickets. A new one replaces the one that expires first of the tenant with the most.
+const MAX_SESSIONS: usize = 8_192;
+
+/// What a session may read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Access {
+    /// Whose data.
+    pub tenant: Tenant,
+    /// The scopes of the key.
+    pub scopes: Vec<Scope>,
+    /// The key that opened it; `None` for the link that `tailor serve` prints. The session ends with the key.
+    pub key: Option<SecretDigest>,
+}
+
+impl Access {
+    /// What a key may read.
+    #[must_use]
+    pub fn of(key: &Key) -> Self {
+        Self { tenant: key.tenant.clone(), scopes: key.scopes.clone(), key: Some(key.digest) }
+    }
+}
 
 /// Browser sessions and unused tickets, by the digests of their secrets.
 pub struct Sessions {
     clock: Clock,
     // A std mutex is enough: it is locked only for a lookup.
-    sessions: Mutex<HashMap<[u8; 32], Session>>,
+    sessions: Mutex<HashMap<SecretDigest, Session>>,
 }
 
 struct Session {
-    tenant: Tenant,
+    access: Access,
     /// Microseconds since the Unix epoch.
     expires_at_us: u64,
     /// Whether this is a ticket, which opens one session.
@@ -36,32 +58,47 @@ impl Sessions {
         Self { clock, sessions: Mutex::default() }
     }
 
-    /// Creates a session or a ticket; returns its secret.
-    pub(super) fn open(&self, tenant: Tenant, ticket: bool) -> Result<String, KeyError> {
-        let secret = random_hex()?;
-        let lifetime_us = u64::try_from(SESSION_LIFETIME.as_micros()).unwrap_or(u64::MAX);
-        let expires_at_us = self.clock.now_us().saturating_add(lifetime_us);
-        let session = Session { tenant, expires_at_us, ticket };
-        let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
-        if sessions.len() >= MAX_SESSIONS {
-            let first = sessions.iter().min_by_key(|(_, session)| session.expires_at_us).map(|(key, _)| *key);
-            first.map(|key| sessions.remove(&key));
-        }
-        sessions.insert(SecretDigest::of(&secret).into_bytes(), session);
-        Ok(secret)
+    /// Creates a session; returns its secret.
+    ///
+    /// # Errors
+    /// [`KeyError::Random`].
+    pub(super) fn open(&self, access: Access) -> Result<String, KeyError> {
+        self.insert(access, false)
     }
 
-    /// Creates a ticket that opens one session.
+    /// Creates a ticket that opens one session, which may read everything of a tenant and the metrics.
     ///
     /// # Errors
     /// [`KeyError::Random`].
     pub fn issue_ticket(&self, tenant: Tenant) -> Result<String, KeyError> {
-        self.open(tenant, true)
+        self.insert(Access { tenant, scopes: vec![Scope::Read, Scope::Admin], key: None }, true)
+    }
+
+    fn insert(&self, access: Access, ticket: bool) -> Result<String, KeyError> {
+        let secret = random_hex()?;
+        let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+        let now_us = self.clock.now_us();
+        sessions.retain(|_, session| session.expires_at_us > now_us);
+        let mut per_tenant: HashMap<Tenant, usize> = HashMap::new();
+        for session in sessions.values() {
+            *per_tenant.entry(session.access.tenant.clone()).or_default() += 1;
+        }
+        if per_tenant.get(&access.tenant).is_some_and(|number| *number >= MAX_PER_TENANT) {
+            remove_first(&mut sessions, &access.tenant);
+        } else if sessions.len() >= MAX_SESSIONS
+            && let Some((tenant, _)) = per_tenant.iter().max_by_key(|(_, number)| **number)
+        {
+            remove_first(&mut sessions, tenant);
+        }
+        let lifetime_us = u64::try_from(SESSION_LIFETIME.as_micros()).unwrap_or(u64::MAX);
+        let session = Session { access, expires_at_us: now_us.saturating_add(lifetime_us), ticket };
+        sessions.insert(SecretDigest::of(&secret), session);
+        Ok(secret)
     }
 
     /// Redeems a ticket and removes it; `None` when it is unknown, used or expired.
-    pub(super) fn redeem_ticket(&self, ticket: &str) -> Option<Tenant> {
-        let key = SecretDigest::of(ticket).into_bytes();
+    pub(super) fn redeem_ticket(&self, ticket: &str) -> Option<Access> {
+        let key = SecretDigest::of(ticket);
         let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
         if !sessions.get(&key)?.ticket {
             return None;
@@ -69,15 +106,26 @@ impl Sessions {
         sessions
             .remove(&key)
             .filter(|session| session.expires_at_us > self.clock.now_us())
-            .map(|session| session.tenant)
+            .map(|session| session.access)
     }
 
-    /// The tenant of a session. The lookup uses the digest, so its time does not depend on the secret.
-    pub(super) fn tenant_of(&self, secret: &str) -> Option<Tenant> {
+    /// What a session may read. The lookup uses the digest, so its time does not depend on the secret.
+    pub(super) fn access_of(&self, secret: &str) -> Option<Access> {
         let sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
-        let session = sessions.get(&SecretDigest::of(secret).into_bytes())?;
-        (!session.ticket && session.expires_at_us > self.clock.now_us()).then(|| session.tenant.clone())
+        let session = sessions.get(&SecretDigest::of(secret))?;
+        (!session.ticket && session.expires_at_us > self.clock.now_us()).then(|| session.access.clone())
     }
+
+    /// Ends a session.
+    pub(super) fn close(&self, secret: &str) {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner).remove(&SecretDigest::of(secret));
+    }
+}
+
+fn remove_first(sessions: &mut HashMap<SecretDigest, Session>, tenant: &Tenant) {
+    let of_tenant = sessions.iter().filter(|(_, session)| session.access.tenant == *tenant);
+    let first = of_tenant.min_by_key(|(_, session)| session.expires_at_us).map(|(secret, _)| *secret);
+    first.map(|secret| sessions.remove(&secret));
 }
 
 #[cfg(test)]
@@ -87,29 +135,48 @@ mod tests {
 
     use super::*;
 
+    fn access(tenant: &str) -> Access {
+        Access { tenant: Tenant(tenant.to_owned()), scopes: vec![Scope::Read], key: None }
+    }
+
     #[test]
     fn a_ticket_works_once_and_is_not_a_session() {
         let sessions = Sessions::new(Clock::system());
         let ticket = sessions.issue_ticket(Tenant::default()).unwrap();
-        assert_eq!(sessions.tenant_of(&ticket), None);
-        assert_eq!(sessions.redeem_ticket(&ticket), Some(Tenant::default()));
+        assert_eq!(sessions.access_of(&ticket), None);
+        assert_eq!(sessions.redeem_ticket(&ticket).map(|access| access.tenant), Some(Tenant::default()));
         assert_eq!(sessions.redeem_ticket(&ticket), None);
-        let session = sessions.open(Tenant::default(), false).unwrap();
+        let session = sessions.open(access("acme")).unwrap();
         assert_eq!(sessions.redeem_ticket(&session), None);
-        assert_eq!(sessions.tenant_of(&session), Some(Tenant::default()));
+        assert_eq!(sessions.access_of(&session), Some(access("acme")));
+        sessions.close(&session);
+        assert_eq!(sessions.access_of(&session), None);
     }
+
+    #[test]
+    fn a_tenant_cannot_end_the_sessions_of_another() {
+        let sessions = Sessions::new(Clock::system());
+        let honest = sessions.open(access("honest")).unwrap();
+        let first = sessions.open(access("busy")).unwrap();
+        for _ in 0..2 * MAX_PER_TENANT {
+            sessions.open(access("busy")).unwrap();
+        }
+        assert!(sessions.access_of(&honest).is_some());
+        assert!(sessions.access_of(&first).is_none());
+    }
+
     #[test]
     fn sessions_and_tickets_expire() {
         let now_us = Arc::new(AtomicU64::new(1_000_000));
         let clock = Arc::clone(&now_us);
         let sessions = Sessions::new(Clock::from_fn(move || clock.load(Ordering::Relaxed)));
-        let session = sessions.open(Tenant::default(), false).unwrap();
+        let session = sessions.open(access("acme")).unwrap();
         let ticket = sessions.issue_ticket(Tenant::default()).unwrap();
         let lifetime_us = u64::try_from(SESSION_LIFETIME.as_micros()).unwrap();
         now_us.fetch_add(lifetime_us - 1, Ordering::Relaxed);
-        assert_eq!(sessions.tenant_of(&session), Some(Tenant::default()));
+        assert_eq!(sessions.access_of(&session), Some(access("acme")));
         now_us.fetch_add(1, Ordering::Relaxed);
-        assert_eq!(sessions.tenant_of(&session), None);
+        assert_eq!(sessions.access_of(&session), None);
         assert_eq!(sessions.redeem_ticket(&ticket), None);
     }
 }

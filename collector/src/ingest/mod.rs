@@ -1,9 +1,9 @@
 //! `POST /v1/batches`: a 200 means that the batch is on disk.
 //!
 //! The order of the steps keeps the cost of unauthenticated clients low: check the key, check the headers,
-//! read the body with a size limit, a timeout and memory from a budget, reserve memory to
-//! process it, decode, summarize, store. A batch may be sent
-//! again without effect on the totals. Clients may retry only after 429, 502, 503 and 504.
+//! read the body with a size limit, a timeout and memory from a budget, reserve memory to process it, decode, check the
+//! values, summarize, store. A batch may be sent again without effect on the totals. Clients may retry only after 429, 502,
+//! 503 and 504.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,13 +19,16 @@ use agent_proto::batch::{Batch, encode_ack};
 use agent_proto::limits::MAX_BATCH_BYTES;
 use tailor_sizing::telemetry::rollup::Rollup;
 
+use crate::cardinality::TooMany;
 use crate::http::App;
 use crate::http::body::{BodyLimit, declared_size, receive};
 use crate::http::error::ApiError;
 use crate::http::memory_budget::processing_kib;
-use crate::store::{HOUR_US, NewBatch, Receipt, StoreError, Tenant};
+use crate::keys::Scope;
+use crate::store::{HOUR_US, NewBatch, Receipt, SeriesKey, StoreError, Tenant};
 
 mod body;
+mod values;
 
 use body::Encoding;
 
@@ -37,7 +40,8 @@ const BODY_LIMIT: BodyLimit = BodyLimit { bytes: MAX_BATCH_BYTES, timeout: Durat
 /// hours mean a wrong clock.
 const MAX_HOURS: usize = 400;
 
-/// How far an environment's clock may be ahead of the collector's, microseconds.
+/// How far an environment's clock may be ahead of the collector's until its times are corrected in the stored batch,
+/// microseconds.
 const MAX_CLOCK_AHEAD_US: u64 = 600_000_000;
 
 /// Handles one request.
@@ -57,7 +61,7 @@ pub async fn post_batch(State(app): State<Arc<App>>, request: Request) -> Respon
 }
 
 async fn accept(app: &App, request: Request) -> Result<(u64, Receipt, u64), ApiError> {
-    let tenant = app.authenticate_bearer(request.headers())?;
+    let entry = app.authenticate_key(request.headers(), request.extensions(), Scope::Ingest).await?;
     let encoding = check_headers(request.headers())?;
     if declared_size(request.headers())?.is_some_and(|declared| declared > MAX_BATCH_BYTES) {
         return Err(ApiError::too_large());
@@ -74,7 +78,15 @@ async fn accept(app: &App, request: Request) -> Result<(u64, Receipt, u64), ApiE
     // Most batches are much smaller than the limit: release the rest of the reserved memory.
     drop(permit.split(permit.num_permits().saturating_sub(processing_kib(bytes.len()))));
     let batch = Batch::decode(&bytes)?;
-    let new_batch = summarize(tenant, batch, bytes, app.clock.now_us())?;
+    let function = &batch.header.environment.function;
+    if !entry.key.permits_function(function) {
+        return Err(ApiError::function_not_permitted(&entry.key, function));
+    }
+    let now_us = app.clock.now_us();
+    values::check(&batch, now_us)?;
+    let tenant = &entry.key.tenant;
+    app.cardinality.count(tenant, &SeriesKey::of(&batch.header.environment), now_us)?;
+    let new_batch = summarize(entry.key.tenant.clone(), batch, bytes, now_us)?;
     let (sequence, invocations) = (new_batch.header.sequence, new_batch.invocations);
     let environment = new_batch.header.environment.clone();
     let receipt = app.store.append(new_batch).await?;
@@ -100,22 +112,17 @@ fn check_headers(headers: &HeaderMap) -> Result<Encoding, ApiError> {
 fn summarize(
     tenant: Tenant,
     mut batch: Batch,
-    body: Bytes,
+    mut body: Bytes,
     received_at_us: u64,
 ) -> Result<NewBatch, ApiError> {
-    // With a clock that is ahead, the invocation's memory size would stay the latest one until that time.
     let latest_us = received_at_us.saturating_add(MAX_CLOCK_AHEAD_US);
-    for invocation in batch.invocations.iter_mut().filter(|invocation| invocation.started_at_us > latest_us) {
-        invocation.started_at_us = received_at_us;
+    let is_ahead = batch.invocations.iter().any(|invocation| invocation.started_at_us > latest_us);
+    // With a clock that is ahead, the invocation's memory size would stay the latest one until that time.
+    for invocation in &mut batch.invocations {
+        invocation.started_at_us = invocation.started_at_us.min(received_at_us);
     }
-    let names = [
-        &batch.header.environment.account,
-        &batch.header.environment.region,
-        &batch.header.environment.function,
-    ];
-    let others = [&batch.header.environment.version, &batch.header.environment.runtime];
-    if names.into_iter().chain(others).any(|text| text.chars().any(char::is_control)) {
-        return Err(ApiError::bad_request("name", "a name of the environment has control characters"));
+    if is_ahead {
+        body = batch.encode()?.into();
     }
     let mut rollups: BTreeMap<u64, Rollup> = BTreeMap::new();
     for invocation in &batch.invocations {
@@ -143,6 +150,12 @@ impl From<agent_proto::batch::BatchError> for ApiError {
             agent_proto::batch::BatchError::TooLarge(_) => Self::too_large(),
             other => Self::bad_request("batch", other.to_string()),
         }
+    }
+}
+
+impl From<TooMany> for ApiError {
+    fn from(error: TooMany) -> Self {
+        Self::bad_request("too_many", error.to_string())
     }
 }
 

@@ -4,4 +4,5 @@ pub mod columns;
 mod csv;
 mod markdown;
 pub mod table;
+pub mod text;
 pub mod units;

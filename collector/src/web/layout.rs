@@ -22,6 +22,7 @@ pub(super) fn document(title: &str, body: &Markup) -> Markup {
                 a.skip href="#main" { "Skip to the content" }
                 header.top {
                     a.brand href="/" { (logo()) span { "Lambda Tailor" } }
+                    a.note href="/logout" { "Sign out" }
                 }
                 main id="main" { (body) }
                 footer { "Times in UTC. Costs are of compute and requests at list prices, without the free tier." }
@@ -97,6 +98,19 @@ pub(super) fn login(problem: Option<&str>) -> Markup {
         }
     };
     document("Sign in", &body)
+}
+
+/// The page to sign out.
+pub(super) fn logout() -> Markup {
+    let body = html! {
+        section.card.login {
+            h1 { "Sign out" }
+            form method="post" action="/logout" {
+                button type="submit" { "Sign out" }
+            }
+        }
+    };
+    document("Sign out", &body)
 }
 
 /// A thin space between a number and its unit, without a line break.

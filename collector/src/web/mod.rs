@@ -2,15 +2,15 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Form, Path, State};
+use axum::extract::{Form, FromRequest, Path, Request, State};
 use axum::response::{IntoResponse, Response};
-use http::{HeaderValue, StatusCode, header};
+use http::{HeaderValue, Method, StatusCode, header};
 use maud::{Markup, html};
 use serde::Deserialize;
 
 use crate::api::{one_function, recent_invocations};
 use crate::http::App;
-use crate::http::auth::PageReader;
+use crate::http::auth::{PageReader, SignInError};
 use crate::http::error::ApiError;
 use crate::query::Query;
 use crate::report;
@@ -57,33 +57,69 @@ pub async fn function(
 }
 
 /// What a sign-in link carries.
-#[derive(Deserialize)]
-pub struct Ticket {
+#[derive(Default, Deserialize)]
+struct Ticket {
     ticket: Option<String>,
 }
 
-/// `GET /login`: the sign-in form, or a ticket's way in.
-pub async fn login(
-    State(app): State<Arc<App>>,
-    axum::extract::Query(Ticket { ticket }): axum::extract::Query<Ticket>,
-) -> Response {
-    let signed_in = ticket.as_deref().and_then(|ticket| app.sign_in_with_ticket(ticket));
-    signed_in.unwrap_or_else(|| {
-        let spent = ticket.is_some().then_some("This link has been used already. Sign in with an API key.");
-        page(StatusCode::OK, &layout::login(spent))
-    })
+/// `GET /login`: the sign-in form, or signing in with a ticket.
+pub async fn login(State(app): State<Arc<App>>, request: Request) -> Response {
+    let (parts, _) = request.into_parts();
+    let query = axum::extract::Query::<Ticket>::try_from_uri(&parts.uri);
+    let ticket = query.map(|axum::extract::Query(Ticket { ticket })| ticket).unwrap_or_default();
+    // HEAD must not change anything, so it does not use up the ticket.
+    let Some(ticket) = ticket.filter(|_| parts.method != Method::HEAD) else {
+        return page(StatusCode::OK, &layout::login(None));
+    };
+    match app.sign_in_with_ticket(&ticket, &parts).await {
+        Ok(signed_in) => signed_in,
+        Err(SignInError::TooManyGuesses) => too_many_guesses(),
+        Err(_) => {
+            let problem = "This link has been used already. Sign in with an API key.";
+            page(StatusCode::OK, &layout::login(Some(problem)))
+        }
+    }
 }
 
 /// What the sign-in form sends.
 #[derive(Deserialize)]
-pub struct Credentials {
+struct Credentials {
     key: String,
 }
 
 /// `POST /login`.
-pub async fn log_in(State(app): State<Arc<App>>, Form(Credentials { key }): Form<Credentials>) -> Response {
-    app.sign_in_with_key(&key)
-        .unwrap_or_else(|| page(StatusCode::FORBIDDEN, &layout::login(Some("This key is not known here."))))
+pub async fn log_in(State(app): State<Arc<App>>, request: Request) -> Response {
+    let (parts, body) = request.into_parts();
+    let mut form = Request::new(body);
+    *form.method_mut() = parts.method.clone();
+    *form.headers_mut() = parts.headers.clone();
+    let Ok(Form(Credentials { key })) = Form::from_request(form, &()).await else {
+        return page(StatusCode::BAD_REQUEST, &layout::login(Some("The form has no API key.")));
+    };
+    let problem = match app.sign_in_with_key(&key, &parts).await {
+        Ok(signed_in) => return signed_in,
+        Err(SignInError::TooManyGuesses) => return too_many_guesses(),
+        Err(SignInError::Unknown) => "This key is not known here.",
+        Err(SignInError::NoReader) => "This key may only send batches. Sign in with a key that may read.",
+        Err(SignInError::CrossSite) => "The form was sent by another site. Sign in here.",
+    };
+    page(StatusCode::FORBIDDEN, &layout::login(Some(problem)))
+}
+
+fn too_many_guesses() -> Response {
+    let problem = "Too many unknown keys came from your address. Wait a minute.";
+    page(StatusCode::TOO_MANY_REQUESTS, &layout::login(Some(problem)))
+}
+
+/// `GET /logout`: a form, because a link of another site must not sign a browser out.
+pub async fn logout() -> Response {
+    page(StatusCode::OK, &layout::logout())
+}
+
+/// `POST /logout`.
+pub async fn log_out(State(app): State<Arc<App>>, request: Request) -> Response {
+    let (parts, _) = request.into_parts();
+    app.sign_out(&parts).unwrap_or_else(|| page(StatusCode::FORBIDDEN, &layout::logout()))
 }
 
 /// The style sheet.

@@ -1,0 +1,145 @@
+//! Refuses values that no environment and no invocation can have.
+//!
+//! A key that sends batches can report anything about its functions. These limits keep one batch from making a cost or a
+//! total that no honest batch can correct. The error names the field.
+
+use agent_proto::batch::{Batch, BatchHeader, Environment};
+use tailor_sizing::telemetry::invocation::Invocation;
+
+use crate::http::error::ApiError;
+use crate::render::text::is_invisible;
+
+/// Maximum duration of anything in an invocation, microseconds: Lambda's timeout of 15 minutes, and a minute for Init and
+/// extensions.
+const MAX_TIME_US: u64 = 16 * 60 * 1_000_000;
+
+/// Maximum timeout of a function, milliseconds.
+const MAX_TIMEOUT_MS: u64 = 900_000;
+
+/// Maximum memory size of a function, MB, and of a managed instance.
+const MAX_MEMORY_MB: u32 = 10_240;
+const MAX_MANAGED_MEMORY_MB: u32 = 32_768;
+
+/// Maximum number of vCPUs, of a managed instance.
+const MAX_CPUS: u64 = 16;
+
+/// Maximum number of threads and of processes in an environment.
+const MAX_THREADS: u64 = 1_024;
+
+/// Maximum of a memory value, KiB: twice the largest memory size, because shared pages count in several processes.
+const MAX_MEMORY_KIB: u64 = 2 * MAX_MANAGED_MEMORY_MB as u64 * 1_024;
+
+/// Maximum of ephemeral storage, MB.
+const MAX_EPHEMERAL_MB: u32 = 10_240;
+
+/// Maximum of a running total or counter. Thousands of environments with it do not overflow a sum.
+const MAX_COUNT: u64 = 1 << 48;
+
+/// Maximum sequence of a batch: one each millisecond for 34 years.
+const MAX_SEQUENCE: u64 = 1 << 40;
+
+/// 2014-11-01, microseconds since the Unix epoch: Lambda did not exist before.
+const EARLIEST_US: u64 = 1_414_800_000_000_000;
+
+/// How far the start of an invocation may be after the collector's time, microseconds.
+const LATEST_AHEAD_US: u64 = 24 * 3_600 * 1_000_000;
+
+/// Checks a batch that arrived at `received_at_us`.
+///
+/// # Errors
+/// 400 with the name of the first field that has an impossible value.
+pub(super) fn check(batch: &Batch, received_at_us: u64) -> Result<(), ApiError> {
+    check_environment(&batch.header.environment)?;
+    check_header(&batch.header)?;
+    for (index, invocation) in batch.invocations.iter().enumerate() {
+        check_invocation(invocation, received_at_us)
+            .map_err(|problem| impossible(&format!("invocations[{index}].{problem}")))?;
+    }
+    Ok(())
+}
+
+fn impossible(problem: &str) -> ApiError {
+    ApiError::bad_request("value", format!("impossible value: {problem}"))
+}
+
+fn check_environment(environment: &Environment) -> Result<(), ApiError> {
+    let names = [
+        ("account", &environment.account),
+        ("region", &environment.region),
+        ("function", &environment.function),
+        ("version", &environment.version),
+        ("runtime", &environment.runtime),
+        ("extension_version", &environment.extension_version),
+    ];
+    for (field, text) in names {
+        if text.chars().any(is_invisible) {
+            let message = format!("environment.{field} has control or invisible characters");
+            return Err(ApiError::bad_request("name", message));
+        }
+    }
+    let max_memory_mb =
+        if environment.is_managed_instances() { MAX_MANAGED_MEMORY_MB } else { MAX_MEMORY_MB };
+    let problems = [
+        at_most("memory_mb", environment.memory.0.into(), max_memory_mb.into()),
+        at_most("ephemeral_mb", environment.ephemeral_mb.into(), MAX_EPHEMERAL_MB.into()),
+        at_most("timeout_ms", environment.timeout_ms, MAX_TIMEOUT_MS),
+    ];
+    first(problems).map_err(|problem| impossible(&format!("environment.{problem}")))
+}
+
+fn check_header(header: &BatchHeader) -> Result<(), ApiError> {
+    let problems = [
+        at_most("sequence", header.sequence, MAX_SEQUENCE),
+        at_most("unsent", header.unsent, MAX_COUNT),
+        at_most("lost.invocations", header.lost.invocations, MAX_COUNT),
+        at_most("lost.platform_records", header.lost.platform_records, MAX_COUNT),
+        at_most("lost.undecodable_records", header.lost.undecodable_records, MAX_COUNT),
+        at_most("lost.failed_deliveries", header.lost.failed_deliveries, MAX_COUNT),
+        at_most("overhead.cpu_us", header.overhead.cpu_us, MAX_COUNT),
+        at_most("overhead.resident_kib", header.overhead.resident_kib, MAX_MEMORY_KIB),
+        at_most("overhead.sent_bytes", header.overhead.sent_bytes, MAX_COUNT),
+        at_most("overhead.ticks", header.overhead.ticks, MAX_COUNT),
+    ];
+    first(problems).map_err(|problem| impossible(&problem))
+}
+
+fn check_invocation(invocation: &Invocation, received_at_us: u64) -> Result<(), String> {
+    if invocation.started_at_us < EARLIEST_US {
+        return Err(format!("started_at_us is {}, before Lambda existed", invocation.started_at_us));
+    }
+    let problems = [
+        at_most("started_at_us", invocation.started_at_us, received_at_us.saturating_add(LATEST_AHEAD_US)),
+        at_most("duration_us", invocation.duration_us, MAX_TIME_US),
+        at_most("runtime_us", invocation.runtime_us, MAX_TIME_US),
+        at_most("billed_ms", invocation.billed_ms, MAX_TIME_US / 1_000),
+        at_most("init_us", invocation.init_us, MAX_TIME_US),
+        at_most("restore_us", invocation.restore_us, MAX_TIME_US),
+        at_most("produced_bytes", invocation.produced_bytes, MAX_COUNT),
+        at_most("max_memory_used_mb", invocation.max_memory_used_mb.into(), MAX_MANAGED_MEMORY_MB.into()),
+        at_most("peak_kib", invocation.peak_kib, MAX_MEMORY_KIB),
+        at_most("start_kib", invocation.start_kib, MAX_MEMORY_KIB),
+        at_most("tmp_used_kib", invocation.tmp_used_kib, MAX_MEMORY_KIB),
+    ];
+    first(problems)?;
+    let Some(work) = &invocation.work else { return Ok(()) };
+    let problems = [
+        at_most("work.user_us", work.user_us, MAX_CPUS * MAX_TIME_US),
+        at_most("work.system_us", work.system_us, MAX_CPUS * MAX_TIME_US),
+        at_most("work.starved_us", work.starved_us, MAX_THREADS * MAX_TIME_US),
+        at_most("work.idle_us", work.idle_us, MAX_TIME_US),
+        at_most("work.top_busy_us", work.top_busy_us, MAX_TIME_US),
+        at_most("work.top_starved_us", work.top_starved_us, MAX_TIME_US),
+    ];
+    first(problems)?;
+    let counts = work.counters();
+    let largest = counts.into_iter().max().unwrap_or(0);
+    at_most("work", largest, MAX_COUNT).map_or(Ok(()), Err)
+}
+
+fn at_most(field: &str, value: u64, limit: u64) -> Option<String> {
+    (value > limit).then(|| format!("{field} is {value}, the most is {limit}"))
+}
+
+fn first(problems: impl IntoIterator<Item = Option<String>>) -> Result<(), String> {
+    problems.into_iter().flatten().next().map_or(Ok(()), Err)
+}
