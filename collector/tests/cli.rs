@@ -193,6 +193,106 @@ fn keys_are_created_listed_and_revoked() {
     }
 }
 
+/// AWS's price list with one region, whose prices are ten times the real ones.
+fn price_list() -> String {
+    let product = |usage_type: &str| serde_json::json!({"attributes": {"usagetype": usage_type, "regionCode": "eu-west-1"}});
+    let term = |usd: &str| {
+        let dimension = serde_json::json!({"beginRange": "0", "pricePerUnit": {"USD": usd}});
+        serde_json::json!({"TERM": {"priceDimensions": {"DIMENSION": dimension}}})
+    };
+    serde_json::json!({
+        "offerCode": "AWSLambda",
+        "publicationDate": "2026-10-01T00:00:00Z",
+        "products": {"A": product("EU-Lambda-GB-Second"), "B": product("EU-Request")},
+        "terms": {"OnDemand": {"A": term("0.000166667"), "B": term("0.000002")}},
+    })
+    .to_string()
+}
+
+#[test]
+fn prices_from_a_file_replace_the_built_in_prices() {
+    let collector = measured();
+    let data = collector.folder.path().to_str().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("index.json");
+    let prices = file.to_str().unwrap();
+    let summary = |arguments: &[&str]| -> Value {
+        let output = tailor(&[&["summary", "--data", data, "--format", "json"], arguments].concat());
+        assert!(output.status.success(), "{output:?}");
+        serde_json::from_slice(&output.stdout).unwrap()
+    };
+    std::fs::write(&file, price_list()).unwrap();
+    let (built_in, ten_times) = (summary(&[]), summary(&["--prices", prices]));
+    assert_eq!(ten_times["prices_of"], "2026-10-01");
+    let cost = |summary: &Value| summary["total"]["cost_pico_usd"].as_u64().unwrap();
+    // Each function's cost is rounded once.
+    assert!(cost(&ten_times).abs_diff(10 * cost(&built_in)) <= 10 * KINDS.len() as u64);
+
+    for (content, message) in [
+        ("{}", "missing field"),
+        ("<html>", "line 1 column 1"),
+        (r#"{"offerCode":"AmazonEC2"}"#, "price list of `AmazonEC2`"),
+    ] {
+        std::fs::write(&file, content).unwrap();
+        for command in [&["summary", "--data", data][..], &["serve", "--data", data]] {
+            let output = tailor(&[command, &["--prices", prices]].concat());
+            assert_eq!(output.status.code(), Some(1), "{output:?}");
+            let error = stderr(&output);
+            assert!(error.contains(message) && error.contains(prices), "{error}");
+        }
+    }
+    let missing = tailor(&["summary", "--data", data, "--prices", "/no/such/file"]);
+    assert!(stderr(&missing).contains("cannot read the price file /no/such/file"), "{missing:?}");
+    let with_server = tailor(&["summary", "--server", "http://127.0.0.1:1", "--prices", prices]);
+    assert_eq!(with_server.status.code(), Some(2), "a collector uses its own prices");
+}
+
+/// `tailor serve` as a process that is killed when dropped.
+struct Served(std::process::Child);
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn a_region_without_a_price_is_logged_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, keys, log) =
+        (folder.path().join("data"), folder.path().join("keys"), folder.path().join("log"));
+    std::fs::write(&keys, KEY).unwrap();
+    let child = Command::new(env!("CARGO_BIN_EXE_tailor"))
+        .args(["serve", "--listen", "127.0.0.1:0", "--data", data.to_str().unwrap()])
+        .args(["--api-key-file", keys.to_str().unwrap()])
+        .stderr(std::fs::File::create(&log).unwrap())
+        .spawn()
+        .unwrap();
+    let _served = Served(child);
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    let address = loop {
+        let address = std::fs::read_to_string(data.join("address")).unwrap_or_default();
+        if ureq::get(format!("{}/readyz", address.trim())).call().is_ok() {
+            break address.trim().to_owned();
+        }
+        assert!(std::time::Instant::now() < deadline, "the collector did not become ready");
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    };
+    for id in 1..4 {
+        let mut batch = batch(&KINDS[0], id, 1, 3, now_us());
+        batch.header.environment.region = "mars-north-1".to_owned();
+        let posted = ureq::post(format!("{address}/v1/batches"))
+            .header("Authorization", format!("Bearer {KEY}"))
+            .header("Content-Type", agent_proto::CONTENT_TYPE)
+            .send(&batch.encode().unwrap());
+        assert_eq!(posted.unwrap().status(), 200);
+    }
+    let log = std::fs::read_to_string(&log).unwrap();
+    assert_eq!(log.matches("no x86_64 price is known").count(), 1, "{log}");
+    assert!(log.contains("mars-north-1") && log.contains("--prices"), "{log}");
+}
+
 fn stderr(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).unwrap()
 }

@@ -250,8 +250,9 @@ mod tests {
     fn a_form_of_another_site_is_recognized() {
         let site = HeaderName::from_static("sec-fetch-site");
         let host = (header::HOST, "tailor.example:8080");
-        let cross =
-            |extra: &[(HeaderName, &str)]| is_cross_site(&headers(&[&[host.clone()], extra].concat()));
+        let cross = |extra: &[(HeaderName, &str)]| {
+            is_cross_site(&headers(&[std::slice::from_ref(&host), extra].concat()))
+        };
         assert!(!cross(&[]) && !cross(&[(site.clone(), "same-origin")]) && !cross(&[(site.clone(), "none")]));
         assert!(!cross(&[(header::ORIGIN, "https://tailor.example:8080")]));
         assert!(cross(&[(site.clone(), "cross-site")]) && cross(&[(site, "same-site")]));
