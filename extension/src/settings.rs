@@ -6,6 +6,10 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+mod key_location;
+
+pub use key_location::{KeyLocation, KeyStore};
+
 /// A source of variables: the process in production, a map in tests.
 pub trait Variables {
     /// The value of `name`; `None` when it is unset or not UTF-8.
@@ -70,6 +74,9 @@ pub struct Settings {
     pub endpoint: Option<http::Uri>,
     /// `TAILOR_API_KEY`, or the content of the file `TAILOR_API_KEY_FILE`.
     pub api_key: Option<ApiKey>,
+    /// `TAILOR_API_KEY_SECRET` or `TAILOR_API_KEY_PARAMETER`: the ARN or name of a secret or parameter with the
+    /// collector's key, optionally with `#MEMBER`. Not used when `api_key` is set.
+    pub key_location: Option<KeyLocation>,
     /// `TAILOR_CA_FILE`: a PEM file with certificate authorities to trust in addition to the public ones, for a
     /// collector with a private certificate.
     pub ca_file: Option<PathBuf>,
@@ -109,6 +116,14 @@ pub struct Settings {
 pub struct ApiKey(String);
 
 impl ApiKey {
+    /// Reads a key, without the white space around it. `None` when it is empty or not allowed in a header.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let key = text.trim();
+        let is_valid = !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_graphic());
+        is_valid.then(|| Self(key.to_owned()))
+    }
+
     /// The secret itself, for the `Authorization` header.
     #[must_use]
     pub fn expose(&self) -> &str {
@@ -129,12 +144,15 @@ impl Settings {
         let mut reader = Reader { variables, warnings: vec![] };
         let endpoint = reader.read("TAILOR_ENDPOINT", "an http:// or https:// URL", parse_endpoint);
         let api_key = reader.api_key();
+        let key_location = reader.key_location(api_key.is_some());
         let settings = Self {
             auth: reader.parse("TAILOR_AUTH", "`key` or `iam`").unwrap_or_else(|| {
                 let is_function_url = endpoint.as_ref().is_some_and(|uri| function_url_region(uri).is_some());
-                if is_function_url && api_key.is_none() { Auth::Iam } else { Auth::Key }
+                let has_key = api_key.is_some() || key_location.is_some();
+                if is_function_url && !has_key { Auth::Iam } else { Auth::Key }
             }),
             api_key,
+            key_location,
             ca_file: reader.parse("TAILOR_CA_FILE", "a path"),
             enabled: reader.boolean("TAILOR_ENABLED").unwrap_or(true),
             log_level: reader
@@ -218,16 +236,33 @@ impl<V: Variables> Reader<'_, V> {
                 })
                 .ok()
         })?;
-        let key = key.trim();
-        // The invalid key is not logged.
-        if key.is_empty() || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
+        let key = ApiKey::parse(&key);
+        if key.is_none() {
+            // The invalid key is not logged.
             self.warnings.push(
                 "TAILOR_API_KEY is empty or has characters that are not allowed in a header: no key is sent"
                     .to_owned(),
             );
-            return None;
         }
-        Some(ApiKey(key.to_owned()))
+        key
+    }
+
+    /// The location of the key. `has_key` is whether there is a key already.
+    fn key_location(&mut self, has_key: bool) -> Option<KeyLocation> {
+        let mut used = None;
+        for (store, expected) in [
+            (KeyStore::SecretsManager, "the ARN or name of a secret"),
+            (KeyStore::ParameterStore, "the ARN or name of a parameter"),
+        ] {
+            let name = store.variable();
+            let location = self.read(name, expected, |text| KeyLocation::parse(store, text));
+            if location.is_some() && (has_key || used.is_some()) {
+                self.warnings.push(format!("{name} is not used: another variable sets the API key"));
+            } else {
+                used = used.or(location);
+            }
+        }
+        used
     }
 }
 
@@ -317,12 +352,33 @@ mod tests {
             Settings::read(&HashMap::from([("TAILOR_API_KEY", ""), ("TAILOR_API_KEY_FILE", path)]));
         assert_eq!(settings.api_key.as_ref().unwrap().expose(), "s3cret");
         // Also when it is in the wrong variable.
-        for variable in ["TAILOR_API_KEY", "TAILOR_ENDPOINT", "TAILOR_FLUSH_ITEMS", "TAILOR_EMF"] {
+        for variable in
+            ["TAILOR_API_KEY", "TAILOR_API_KEY_SECRET", "TAILOR_ENDPOINT", "TAILOR_FLUSH_ITEMS", "TAILOR_EMF"]
+        {
             for value in ["s3 cret\u{e9}", "tailor:s3cret@collector.example.com"] {
                 let (_, warnings) = Settings::read(&HashMap::from([(variable, value)]));
                 assert!(!warnings.join(" ").contains("s3"), "{warnings:?}");
             }
         }
+    }
+
+    #[test]
+    fn the_first_variable_with_a_key_is_used() {
+        let read = |variables: &[(&'static str, &'static str)]| {
+            let (settings, warnings) = Settings::read(&variables.iter().copied().collect::<HashMap<_, _>>());
+            (settings.key_location.map(|location| location.store), warnings.len(), settings.auth)
+        };
+        let url = ("TAILOR_ENDPOINT", "https://abc.lambda-url.eu-west-1.on.aws/");
+        let secret = ("TAILOR_API_KEY_SECRET", "tailor");
+        let parameter = ("TAILOR_API_KEY_PARAMETER", "/tailor");
+        assert_eq!(read(&[url, secret]), (Some(KeyStore::SecretsManager), 0, Auth::Key));
+        assert_eq!(
+            read(&[parameter, ("TAILOR_API_KEY_SECRET", "")]),
+            (Some(KeyStore::ParameterStore), 0, Auth::Key)
+        );
+        assert_eq!(read(&[secret, parameter]), (Some(KeyStore::SecretsManager), 1, Auth::Key));
+        assert_eq!(read(&[secret, ("TAILOR_API_KEY", "k")]), (None, 1, Auth::Key));
+        assert_eq!(read(&[url, ("TAILOR_API_KEY_SECRET", "two words")]), (None, 1, Auth::Iam));
     }
 
     #[test]

@@ -1,12 +1,13 @@
 // Attaches the Lambda Tailor layer to the functions of a CDK app, or of any part of one:
 //
 //   Aspects.of(app).add(new TailorLayer({
-//     layerArns: { x86_64: '...', arm64: '...' }, endpoint, apiKey,
+//     layerArns: { x86_64: '...', arm64: '...' }, endpoint, apiKeySecret,
 //     include: (fn) => fn.node.path.startsWith('Shop/'),
 //   }));
 import { IAspect, Stack } from 'aws-cdk-lib';
 import { Role } from 'aws-cdk-lib/aws-iam';
 import { Function, LayerVersion, Runtime } from 'aws-cdk-lib/aws-lambda';
+import { ISecret } from 'aws-cdk-lib/aws-secretsmanager';
 import { IConstruct } from 'constructs';
 
 export interface TailorLayerProps {
@@ -14,8 +15,10 @@ export interface TailorLayerProps {
   readonly layerArns: { readonly x86_64?: string; readonly arm64?: string };
   /** The collector's URL. */
   readonly endpoint: string;
-  /** The collector's key; `secret.secretValue.unsafeUnwrap()` keeps it out of the template. */
-  readonly apiKey: string;
+  /** A secret with the collector's key: functions get `secretsmanager:GetSecretValue` on it and read it when they run. */
+  readonly apiKeySecret?: ISecret;
+  /** The collector's key itself, in place of a secret. It is then part of the template. */
+  readonly apiKey?: string;
   /** Which functions; all that can take the layer, if absent. */
   readonly include?: (fn: Function) => boolean;
 }
@@ -32,7 +35,12 @@ export class TailorLayer implements IAspect {
     if (arn) {
       node.addLayers(LayerVersion.fromLayerVersionArn(node, 'TailorLayer', arn));
       node.addEnvironment('TAILOR_ENDPOINT', this.props.endpoint);
-      node.addEnvironment('TAILOR_API_KEY', this.props.apiKey);
+      if (this.props.apiKeySecret) {
+        node.addEnvironment('TAILOR_API_KEY_SECRET', this.props.apiKeySecret.secretArn);
+        this.props.apiKeySecret.grantRead(node);
+      } else if (this.props.apiKey) {
+        node.addEnvironment('TAILOR_API_KEY', this.props.apiKey);
+      }
     }
   }
 }

@@ -3,14 +3,19 @@
 # already is not done again. Needs the AWS CLI and python3.
 #
 #   TAILOR_API_KEY=KEY attach.sh ZIP FUNCTION COLLECTOR_URL
+#   TAILOR_API_KEY_SECRET=ARN attach.sh ZIP FUNCTION COLLECTOR_URL
+#
+# With the ARN of a Secrets Manager secret that contains the key, the function's role must allow
+# secretsmanager:GetSecretValue on it. The script does not change roles.
 set -euo pipefail
 
-if [ $# -ne 3 ] || [ -z "${TAILOR_API_KEY:-}" ]; then
-    sed -n '5s/^# *//p' "$0" >&2
+if [ $# -ne 3 ] || [ -z "${TAILOR_API_KEY:-}${TAILOR_API_KEY_SECRET:-}" ]; then
+    sed -n '5,6s/^# *//p' "$0" >&2
     exit 64
 fi
 zip=$1 function=$2
-export TAILOR_ENDPOINT=$3 TAILOR_API_KEY AWS_PAGER=
+export TAILOR_ENDPOINT=$3 AWS_PAGER=
+export TAILOR_API_KEY=${TAILOR_API_KEY:-} TAILOR_API_KEY_SECRET=${TAILOR_API_KEY_SECRET:-}
 
 # The key and the function's variables are secrets: they go through files that no one else reads, never through
 # arguments, which every user of the machine sees.
@@ -63,8 +68,10 @@ if not layer:
     sys.exit()
 
 layers.insert(place, layer)
-ours = {key: os.environ[key] for key in ("TAILOR_ENDPOINT", "TAILOR_API_KEY")}
-variables = {**environment["Variables"], **ours}
+# The key is in one variable: the other one is removed.
+names = ("TAILOR_ENDPOINT", "TAILOR_API_KEY", "TAILOR_API_KEY_SECRET")
+kept = {key: value for key, value in environment["Variables"].items() if key not in names}
+variables = {**kept, **{key: os.environ[key] for key in names if os.environ[key]}}
 if layers != attached or variables != environment["Variables"]:
     # With the revision that was read, so that a change by someone else in between is refused, not overwritten.
     request = {"FunctionName": function["FunctionArn"], "RevisionId": function["RevisionId"], "Layers": layers,
@@ -94,4 +101,7 @@ if [ -e "$work/request.json" ]; then
         --query '[FunctionName,LastUpdateStatus]' --output text
 else
     echo "$function has $layer and its variables already"
+fi
+if [ -n "$TAILOR_API_KEY_SECRET" ]; then
+    echo "allow the function's role secretsmanager:GetSecretValue on $TAILOR_API_KEY_SECRET"
 fi

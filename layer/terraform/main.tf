@@ -1,4 +1,4 @@
-# A function with the Lambda Tailor layer. Take over the three marked parts.
+# A function with the Lambda Tailor layer. Take over the marked parts.
 
 terraform {
   required_providers {
@@ -8,10 +8,18 @@ terraform {
 
 variable "tailor_layer_arn" { type = string }
 variable "tailor_endpoint" { type = string }
+
+# One of the two: the collector's key, or the ARN of a Secrets Manager secret with it.
 variable "tailor_api_key" {
   type      = string
   sensitive = true
+  default   = ""
 }
+variable "tailor_api_key_secret" {
+  type    = string
+  default = ""
+}
+
 variable "role_arn" { type = string }
 variable "zip" { type = string }
 
@@ -28,8 +36,9 @@ resource "aws_lambda_function" "example" {
 
   environment {
     variables = {
-      TAILOR_ENDPOINT = var.tailor_endpoint # 2: where to send
-      TAILOR_API_KEY  = var.tailor_api_key
+      TAILOR_ENDPOINT       = var.tailor_endpoint # 2: where to send
+      TAILOR_API_KEY        = var.tailor_api_key  # An empty one counts as unset.
+      TAILOR_API_KEY_SECRET = var.tailor_api_key_secret
     }
   }
 
@@ -39,4 +48,19 @@ resource "aws_lambda_function" "example" {
   # lifecycle {
   #   ignore_changes = [memory_size]
   # }
+}
+
+# 4: only for a secret: the permission to read it.
+resource "aws_iam_role_policy" "tailor_api_key" {
+  count = var.tailor_api_key_secret == "" ? 0 : 1
+  name  = "tailor-api-key"
+  role  = reverse(split("/", var.role_arn))[0]
+  policy = jsonencode({
+    Version = "2012-10-17"
+    Statement = [{
+      Effect   = "Allow"
+      Action   = "secretsmanager:GetSecretValue"
+      Resource = var.tailor_api_key_secret
+    }]
+  })
 }

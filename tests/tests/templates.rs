@@ -59,9 +59,14 @@ struct Outcome {
     sent: Option<Value>,
 }
 
-/// Runs the script to attach an arm64 layer to `function`. `published` is whether the layer version already exists, and
+/// Runs the script with the key to attach an arm64 layer to `function`. `published` is whether the layer version already exists, and
 /// `update_is_rejected` whether Lambda rejects the update.
 fn attach(function: &Value, published: bool, update_is_rejected: bool) -> Outcome {
+    attach_with(("TAILOR_API_KEY", KEY), function, published, update_is_rejected)
+}
+
+/// As [`attach`], with this variable for the key.
+fn attach_with(key: (&str, &str), function: &Value, published: bool, update_is_rejected: bool) -> Outcome {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
     for name in ["answers", "bin", "tmp"] {
@@ -86,7 +91,9 @@ fn attach(function: &Value, published: bool, update_is_rejected: bool) -> Outcom
         .args(["layer.zip", "shop", "https://collector"])
         .env("PATH", path)
         .env("TMPDIR", at("tmp"))
-        .env("TAILOR_API_KEY", KEY)
+        .env_remove("TAILOR_API_KEY")
+        .env_remove("TAILOR_API_KEY_SECRET")
+        .env(key.0, key.1)
         .current_dir(&folder)
         .output()
         .unwrap();
@@ -156,6 +163,17 @@ fn attaching_keeps_layers_and_variables() {
     let outcome = attach(&with_field(attached.clone(), "Environment", None), true, false);
     assert_eq!(outcome.sent, update(&[&one, NEW, &two], &added), "{}", outcome.log);
 
+    // A secret replaces the key, and the other way round.
+    let secret = ("TAILOR_API_KEY_SECRET", "arn:aws:secretsmanager:eu-west-1:111122223333:secret:tailor");
+    let outcome = attach_with(secret, &attached, true, false);
+    let mut with_secret = all.clone();
+    with_secret.as_object_mut().unwrap().remove("TAILOR_API_KEY");
+    with_secret[secret.0] = secret.1.into();
+    assert_eq!(outcome.sent, update(&[&one, NEW, &two], &with_secret), "{}", outcome.log);
+    assert!(outcome.log.contains("secretsmanager:GetSecretValue on arn:"), "{}", outcome.log);
+    let outcome = attach(&function(&[&one, NEW, &two], &json!({ "Variables": with_secret })), true, false);
+    assert_eq!(outcome.sent, update(&[&one, NEW, &two], &all), "{}", outcome.log);
+
     // The script fails when Lambda rejects the update.
     assert!(!attach(&attached, true, true).succeeded);
 
@@ -189,16 +207,19 @@ fn attaching_rejects_changes_that_break_the_function() {
     }
 }
 
-/// Every template that attaches the layer sets the endpoint and the API key.
+/// Every template that attaches the layer sets the endpoint and the API key, and names the permission for a key in a
+/// secret.
 #[test]
-fn every_template_sets_the_same_two_variables() {
+fn every_template_sets_the_same_variables() {
     let layer = project().unwrap().join("layer");
     let readme = fs::read_to_string(layer.join("README.md")).unwrap();
     let named: Vec<_> = readme.split("](").skip(1).map(|rest| rest.split(')').next().unwrap()).collect();
     assert!(named.len() > 7, "the table of templates was not found");
     for template in named {
         let text = fs::read_to_string(layer.join(Path::new(template))).unwrap();
-        let sets = ["TAILOR_ENDPOINT", "TAILOR_API_KEY"].map(|variable| text.contains(variable));
-        assert_eq!(sets, [!template.starts_with("publish/"); 2], "{template}");
+        let texts =
+            ["TAILOR_ENDPOINT", "TAILOR_API_KEY", "TAILOR_API_KEY_SECRET", "secretsmanager:GetSecretValue"];
+        let contained = texts.map(|expected| text.contains(expected));
+        assert_eq!(contained, [!template.starts_with("publish/"); 4], "{template}");
     }
 }

@@ -7,4 +7,5 @@ pub mod backoff;
 pub mod ledger;
 pub mod outbox;
 pub mod shipper;
+mod stored_key;
 pub mod summary;

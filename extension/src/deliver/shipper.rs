@@ -4,6 +4,7 @@
 //! during the freeze, so a broken connection is replaced once at once. After that, [`Backoff`] decides.
 
 use std::cell::Cell;
+use std::rc::Rc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -13,13 +14,13 @@ use http_body_util::Full;
 
 use super::backoff::{Backoff, parse_retry_after};
 use super::outbox::SealedBatch;
+use super::stored_key::StoredKey;
 use crate::freeze_timeout;
 use crate::net::client::{Client, ClientError};
 use crate::net::credentials::{CredentialsError, Provider};
 use crate::net::proxy::proxy_for;
-use crate::net::sign::{Scope, ToSign, authorization};
+use crate::net::sign::{insert_secret, sign_request};
 use crate::settings::{ApiKey, Auth, Settings, Variables, function_url_region};
-use crate::timestamp;
 
 /// The longest time for one try while the environment runs. Without a route to the collector there is no answer at all.
 const TRY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -27,23 +28,54 @@ const TRY_TIMEOUT: Duration = Duration::from_secs(5);
 /// The header for the collector's key when `Authorization` has a signature.
 const KEY_HEADER: &str = "x-tailor-api-key";
 
+/// The pause after the first time that the collector rejects a stored key, or that AWS refuses to return it. It doubles each
+/// time, up to the limit of [`Backoff`]: each read has a price, and someone must act first.
+const FIRST_KEY_PAUSE: Duration = Duration::from_secs(30);
+
+/// What to do without a route.
+const ROUTE_ADVICE: &str =
+    "A function in a VPC needs a NAT gateway, a collector in the VPC, or a proxy (HTTPS_PROXY)";
+
+/// What to do without a route to the service that stores the key.
+const KEY_ROUTE_ADVICE: &str =
+    "A function in a VPC needs a NAT gateway, a VPC endpoint of the service, or a proxy (HTTPS_PROXY)";
+
 /// Delivers batches to one collector.
 #[derive(Debug)]
 pub struct Shipper {
     client: Client,
-    key: Option<ApiKey>,
+    key: Key,
     signer: Option<Signer>,
     /// The longest time for one try.
     try_timeout: Cell<Duration>,
     backoff: Backoff,
     /// Tries without an answer since the last answer.
     failed_tries: Cell<u32>,
+    /// How often in a row the stored key could not be used.
+    key_failures: Cell<u32>,
+}
+
+/// The collector's key.
+#[derive(Debug)]
+enum Key {
+    None,
+    Known(ApiKey),
+    Stored(Box<StoredKey>),
+}
+
+/// The end of one try.
+enum Try {
+    Ended(DeliveryOutcome),
+    /// The connection broke before an answer, as after a freeze.
+    Broken,
+    /// The collector rejected the stored key.
+    KeyRejected,
 }
 
 /// Signs requests to a Lambda function URL.
 #[derive(Debug)]
 struct Signer {
-    provider: Provider,
+    provider: Rc<Provider>,
     region: String,
 }
 
@@ -53,6 +85,9 @@ pub enum ShipperError {
     /// There is no collector.
     #[error("TAILOR_ENDPOINT is not set")]
     NoEndpoint,
+    /// The stored key needs a region and a valid endpoint.
+    #[error("{0} is missing or invalid: it is needed to read the API key")]
+    StoredKey(&'static str),
     /// A signature needs a region.
     #[error("TAILOR_ENDPOINT is not a Lambda function URL with a region: set AWS_REGION to sign requests")]
     NoRegion,
@@ -102,25 +137,36 @@ impl Shipper {
     /// [`ShipperError`] when there is no collector, or when requests must be signed and cannot be.
     pub fn new(settings: &Settings, variables: &impl Variables) -> Result<Self, ShipperError> {
         let endpoint = settings.endpoint.as_ref().ok_or(ShipperError::NoEndpoint)?;
-        let signer = match settings.auth {
-            Auth::Key => None,
-            Auth::Iam => Some(Signer {
-                provider: Provider::read(variables)?,
+        let uses_aws = settings.auth == Auth::Iam || settings.key_location.is_some();
+        let provider = if uses_aws { Some(Rc::new(Provider::read(variables)?)) } else { None };
+        let signer = match provider.as_ref().filter(|_| settings.auth == Auth::Iam) {
+            None => None,
+            Some(provider) => Some(Signer {
+                provider: Rc::clone(provider),
                 region: function_url_region(endpoint)
                     .map(Into::into)
                     .or_else(|| variables.get("AWS_REGION"))
                     .ok_or(ShipperError::NoRegion)?,
             }),
         };
+        let key = match (&settings.api_key, &settings.key_location, provider) {
+            (Some(key), _, _) => Key::Known(key.clone()),
+            (None, Some(location), Some(provider)) => {
+                let stored = StoredKey::new(location.clone(), provider, variables);
+                Key::Stored(Box::new(stored.map_err(ShipperError::StoredKey)?))
+            }
+            (None, _, _) => Key::None,
+        };
         Ok(Self {
             client: Client::new(endpoint)
                 .trusting(settings.ca_file.clone())
                 .through(proxy_for(endpoint, variables)),
-            key: settings.api_key.clone(),
+            key,
             signer,
             try_timeout: Cell::new(TRY_TIMEOUT),
             backoff: Backoff::default(),
             failed_tries: Cell::new(0),
+            key_failures: Cell::new(0),
         })
     }
 
@@ -135,103 +181,140 @@ impl Shipper {
         self.try_timeout.set(limit.min(TRY_TIMEOUT));
     }
 
-    /// Delivers one batch. Tries a second time at once when the connection broke before an answer.
+    /// Delivers one batch. Tries a second time at once when the connection broke before an answer, or when the collector
+    /// rejected a stored key, which may have been replaced.
     pub async fn deliver(&self, batch: &SealedBatch) -> DeliveryOutcome {
-        let outcome = match self.try_once(batch).await {
-            Some(outcome) => outcome,
-            None => self.try_once(batch).await.unwrap_or(DeliveryOutcome::FAILED),
+        let first = self.try_once(batch).await;
+        if let (Try::KeyRejected, Key::Stored(stored)) = (&first, &self.key) {
+            stored.forget();
+        }
+        let last = if let Try::Ended(_) = first { first } else { self.try_once(batch).await };
+        let outcome = match last {
+            Try::Ended(outcome) => outcome,
+            Try::Broken => DeliveryOutcome::FAILED,
+            Try::KeyRejected => {
+                let error = "the collector rejected the key that the secret or parameter contains: store its key there";
+                self.stored_key_failed(&error)
+            }
         };
         if let DeliveryOutcome::Failed { retry_after } = outcome {
             self.backoff.record_failure(retry_after);
         } else {
             self.backoff.record_success();
             self.failed_tries.set(0);
+            self.key_failures.set(0);
         }
         outcome
     }
 
-    /// `None` when the connection broke before an answer, as after a freeze.
-    async fn try_once(&self, batch: &SealedBatch) -> Option<DeliveryOutcome> {
+    async fn try_once(&self, batch: &SealedBatch) -> Try {
         let collector = self.client.host();
+        let limit = self.try_timeout.get();
+        let key = match self.read_key(limit).await {
+            Ok(key) => key,
+            Err(outcome) => return Try::Ended(outcome),
+        };
         let exchange = async {
-            let request = self.request(batch, unix_s()).await?;
+            let request = self.request(batch, key.as_ref(), unix_s()).await?;
             Ok::<_, RequestError>(self.client.exchange(request).await?)
         };
-        let limit = self.try_timeout.get();
+        let advice = || self.client.may_lack_route().then_some(ROUTE_ADVICE);
         match freeze_timeout::within(limit, exchange).await {
-            Some(Ok((head, body))) => Some(self.outcome(&head, &body, batch.sequence)),
+            Some(Ok((head, _)))
+                if head.status == StatusCode::UNAUTHORIZED && matches!(self.key, Key::Stored(_)) =>
+            {
+                Try::KeyRejected
+            }
+            Some(Ok((head, body))) => Try::Ended(self.outcome(&head, &body, batch.sequence)),
             Some(Err(RequestError::Client(error))) => {
-                self.log_failure(&error);
-                None
+                self.log_failure(&error, advice());
+                Try::Broken
             }
             Some(Err(error)) => {
                 tracing::error!(collector, %error, "delivery failed");
-                Some(DeliveryOutcome::FAILED)
+                Try::Ended(DeliveryOutcome::FAILED)
             }
             None => {
                 let missing = if self.client.may_lack_route() { "connection" } else { "answer" };
-                self.log_failure(&format_args!("no {missing} within {limit:?}"));
-                Some(DeliveryOutcome::FAILED)
+                self.log_failure(&format_args!("no {missing} within {limit:?}"), advice());
+                Try::Ended(DeliveryOutcome::FAILED)
             }
         }
     }
 
+    /// The key for a try. Reads a stored key within `limit`. The error is the outcome of the delivery.
+    async fn read_key(&self, limit: Duration) -> Result<Option<ApiKey>, DeliveryOutcome> {
+        let stored = match &self.key {
+            Key::None => return Ok(None),
+            Key::Known(key) => return Ok(Some(key.clone())),
+            Key::Stored(stored) => stored,
+        };
+        let advice = || stored.may_lack_route().then_some(KEY_ROUTE_ADVICE);
+        match freeze_timeout::within(limit, stored.current(unix_s())).await {
+            Some(Ok(key)) => Ok(Some(key)),
+            Some(Err(error)) if error.is_temporary() => {
+                self.log_failure(&error, advice());
+                Err(DeliveryOutcome::FAILED)
+            }
+            Some(Err(error)) => Err(self.stored_key_failed(&error)),
+            None => {
+                let variable = stored.variable();
+                let error =
+                    format_args!("cannot read the key that {variable} names: no answer within {limit:?}");
+                self.log_failure(&error, advice());
+                Err(DeliveryOutcome::FAILED)
+            }
+        }
+    }
+
+    /// The stored key cannot be used until someone acts. Logged once.
+    fn stored_key_failed(&self, error: &impl std::fmt::Display) -> DeliveryOutcome {
+        let failures = self.key_failures.get();
+        self.key_failures.set(failures.saturating_add(1));
+        if failures == 0 {
+            tracing::error!("{error}");
+        } else {
+            tracing::info!("{error}");
+        }
+        DeliveryOutcome::Failed { retry_after: Some(FIRST_KEY_PAUSE.saturating_mul(1 << failures.min(6))) }
+    }
+
     /// Logs a try without an answer. The second in a row is a warning, because then the port, the certificate or the
     /// route may be wrong. The first may be a connection that broke during the freeze. The later ones repeat the second.
-    fn log_failure(&self, error: &impl std::fmt::Display) {
+    fn log_failure(&self, error: &impl std::fmt::Display, advice: Option<&str>) {
         let collector = self.client.host();
         let tries = self.failed_tries.get();
         self.failed_tries.set(tries.saturating_add(1));
-        if tries == 1 && self.client.may_lack_route() {
-            tracing::warn!(
-                collector,
-                %error,
-                "delivery failed: it will be retried. A function in a VPC needs a NAT gateway, a collector in the VPC, or a proxy (HTTPS_PROXY)"
-            );
-        } else if tries == 1 {
-            tracing::warn!(collector, %error, "delivery failed: it will be retried");
+        if tries == 1 {
+            let (separator, advice) = advice.map_or(("", ""), |advice| (". ", advice));
+            tracing::warn!(collector, %error, "delivery failed: it will be retried{separator}{advice}");
         } else {
             tracing::info!(collector, %error, "delivery failed");
         }
     }
 
-    async fn request(&self, batch: &SealedBatch, now_s: u64) -> Result<Request<Full<Bytes>>, RequestError> {
+    async fn request(
+        &self,
+        batch: &SealedBatch,
+        key: Option<&ApiKey>,
+        now_s: u64,
+    ) -> Result<Request<Full<Bytes>>, RequestError> {
         let request = self
             .client
             .request("POST", agent_proto::BATCHES_PATH)
             .header(header::CONTENT_TYPE, agent_proto::CONTENT_TYPE);
         let mut request = request.body(Full::new(batch.bytes.clone()))?;
-        let path = request.uri().path().to_owned();
-        let mut set = |name: &'static str, value: &str| {
-            let mut value = header::HeaderValue::try_from(value).map_err(http::Error::from)?;
-            value.set_sensitive(true);
-            request.headers_mut().insert(name, value);
-            Ok::<_, http::Error>(())
-        };
         let Some(signer) = &self.signer else {
-            if let Some(key) = &self.key {
-                set("authorization", &format!("Bearer {}", key.expose()))?;
+            if let Some(key) = key {
+                insert_secret(request.headers_mut(), "authorization", &format!("Bearer {}", key.expose()))?;
             }
             return Ok(request);
         };
-        if let Some(key) = &self.key {
-            set(KEY_HEADER, key.expose())?;
+        if let Some(key) = key {
+            insert_secret(request.headers_mut(), KEY_HEADER, key.expose())?;
         }
         let credentials = signer.provider.current(now_s.saturating_mul(1_000_000)).await?;
-        let time = timestamp::basic_format(now_s);
-        set("x-amz-date", &time)?;
-        let mut headers = vec![
-            ("content-type", agent_proto::CONTENT_TYPE),
-            ("host", self.client.host()),
-            ("x-amz-date", &time),
-        ];
-        if let Some(token) = credentials.session_token() {
-            set("x-amz-security-token", token)?;
-            headers.push(("x-amz-security-token", token));
-        }
-        let to_sign = ToSign { method: "POST", path: &path, headers: &headers, body: &batch.bytes };
-        let scope = Scope { time: &time, region: &signer.region, service: "lambda" };
-        set("authorization", &authorization(&to_sign, &scope, &credentials))?;
+        sign_request(&mut request, &batch.bytes, &signer.region, "lambda", &credentials, now_s)?;
         Ok(request)
     }
 

@@ -1,5 +1,6 @@
 //! HTTP and HTTPS over one connection, and AWS Signature Version 4 with the function's credentials.
 
+pub mod aws;
 pub mod client;
 pub mod connections;
 pub mod credentials;

@@ -47,7 +47,10 @@ fn a_signed_request_has_the_key_in_its_own_header() {
     ]);
     let shipper = Shipper::new(&Settings::read(&variables).0, &variables).unwrap();
     let batch = SealedBatch::of(1, vec![1, 2, 3]);
-    let request = on_one_thread(shipper.request(&batch, 1_440_938_160)).unwrap();
+    let request = on_one_thread(async {
+        let key = shipper.read_key(TRY_TIMEOUT).await.unwrap();
+        shipper.request(&batch, key.as_ref(), 1_440_938_160).await.unwrap()
+    });
     let header = |name: &str| request.headers()[name].to_str().unwrap();
     assert_eq!((header("x-tailor-api-key"), header("x-amz-security-token")), ("collector-key", "t0ken"));
     assert_eq!(header("x-amz-date"), "20150830T123600Z");
@@ -107,7 +110,7 @@ fn a_request_shares_the_bytes_of_its_batch() {
     let shipper = collector(vec![]);
     let batch = SealedBatch::of(1, vec![1, 2, 3]);
     let body = on_one_thread(async {
-        shipper.request(&batch, 0).await.unwrap().into_body().collect().await.unwrap().to_bytes()
+        shipper.request(&batch, None, 0).await.unwrap().into_body().collect().await.unwrap().to_bytes()
     });
     assert_eq!(body.as_ptr(), batch.bytes.as_ptr());
 }
@@ -125,4 +128,76 @@ fn a_missing_setting_is_named_in_the_error() {
     assert!(
         error(&[("TAILOR_ENDPOINT", "https://x.example"), keys[0], keys[1], keys[2]]).contains("AWS_REGION")
     );
+}
+
+/// A server that gives each of `answers` on its own connection, and the complete requests that it receives.
+fn recorder(answers: Vec<(u16, Vec<u8>)>) -> (String, std::sync::mpsc::Receiver<String>) {
+    use std::io::{BufRead, Read, Write};
+    let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let (sender, requests) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        for (stream, (status, body)) in listener.incoming().flatten().zip(answers) {
+            let mut reader = std::io::BufReader::new(&stream);
+            let mut request = String::new();
+            while reader.read_line(&mut request).unwrap() > 2 {}
+            let length = request.lines().find_map(|line| line.strip_prefix("content-length: ")).unwrap();
+            let mut content = vec![0; length.parse().unwrap()];
+            reader.read_exact(&mut content).unwrap();
+            sender.send(request + &String::from_utf8_lossy(&content)).unwrap();
+            let head =
+                format!("HTTP/1.1 {status} x\r\nconnection: close\r\ncontent-length: {}\r\n\r\n", body.len());
+            (&stream).write_all(&[head.as_bytes(), &body].concat()).unwrap();
+        }
+    });
+    (url, requests)
+}
+
+#[test]
+fn a_rejected_stored_key_is_read_again_and_then_after_a_long_pause() {
+    let secret = |key: &str| (200, format!(r#"{{"SecretString":"{key}"}}"#).into_bytes());
+    let (aws, reads) = recorder(vec![secret("k1"), secret("k2"), secret("k2"), secret("k2")]);
+    let (collector, deliveries) = recorder(vec![
+        (401, vec![]),
+        (200, vec![0x08, 1]),
+        (401, vec![]),
+        (401, vec![]),
+        (401, vec![]),
+        (401, vec![]),
+    ]);
+    let variables = HashMap::from([
+        ("TAILOR_ENDPOINT", collector.as_str()),
+        ("TAILOR_API_KEY_SECRET", "arn:aws:secretsmanager:eu-west-1:111122223333:secret:tailor"),
+        ("AWS_ENDPOINT_URL_SECRETS_MANAGER", aws.as_str()),
+        ("AWS_REGION", "us-east-1"),
+        ("AWS_ACCESS_KEY_ID", "AKID"),
+        ("AWS_SECRET_ACCESS_KEY", "s3cret"),
+        ("AWS_SESSION_TOKEN", "t0ken"),
+    ]);
+    let shipper = Shipper::new(&Settings::read(&variables).0, &variables).unwrap();
+    let keys = || -> Vec<_> {
+        let bearer = |request: String| request.split_once("Bearer ").unwrap().1[..2].to_owned();
+        deliveries.try_iter().map(bearer).collect()
+    };
+    on_one_thread(async {
+        let deliver = async || shipper.deliver(&SealedBatch::of(1, vec![1])).await;
+        assert_eq!(deliver().await, DeliveryOutcome::Acknowledged(1));
+        assert_eq!(keys(), ["k1", "k2"]);
+        let [read, _] = reads.try_iter().collect::<Vec<_>>().try_into().unwrap();
+        for expected in [
+            "x-amz-target: secretsmanager.GetSecretValue",
+            "/eu-west-1/secretsmanager/aws4_request",
+            "SignedHeaders=content-type;host;x-amz-date;x-amz-security-token;x-amz-target,",
+            r#"{"SecretId":"arn:aws:secretsmanager:eu-west-1:111122223333:secret:tailor"}"#,
+        ] {
+            assert!(str::contains(&read, expected), "{expected}: {read}");
+        }
+        // A key that stays wrong is read once for each delivery, and the pauses grow.
+        for pause_s in [30, 60] {
+            let outcome = deliver().await;
+            assert_eq!(outcome, DeliveryOutcome::Failed { retry_after: Some(Duration::from_secs(pause_s)) });
+            assert_eq!((reads.try_iter().count(), keys().len()), (1, 2));
+        }
+        assert!(shipper.backoff.remaining() > Duration::from_secs(59));
+    });
 }

@@ -28,6 +28,8 @@ pub struct Received {
     pub lost: u64,
     /// Received batches.
     pub batches: u64,
+    /// Requests that were refused because of their key.
+    pub refused: u64,
     /// Accepted connections.
     pub connections: u64,
     /// Time from the latest connection to the acknowledgement of the first batch on it.
@@ -40,6 +42,7 @@ pub struct FakeCollector {
     /// Its base URL.
     pub url: String,
     received: Arc<Mutex<Received>>,
+    required_key: Arc<Mutex<Option<String>>>,
 }
 
 /// A server certificate with its key, and the certificate authority (CA) that signed it.
@@ -99,22 +102,28 @@ impl FakeCollector {
         let received = Arc::new(Mutex::new(Received::default()));
         let tls = certificate.map(|certificate| Arc::clone(&certificate.config));
         let url = url(tls.is_some(), address);
-        let shared = Arc::clone(&received);
+        let required_key = Arc::new(Mutex::new(None));
+        let shared = (Arc::clone(&received), Arc::clone(&required_key));
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                let (received, tls) = (Arc::clone(&shared), tls.clone());
+                let ((received, required_key), tls) = (shared.clone(), tls.clone());
                 thread::spawn(move || {
                     let _ = stream.set_nodelay(true);
                     // A client that does not trust the certificate closes the connection.
                     match tls.map(ServerConnection::new) {
-                        None => serve(stream, &received),
-                        Some(Ok(tls)) => serve(StreamOwned::new(tls, stream), &received),
+                        None => serve(stream, &received, &required_key),
+                        Some(Ok(tls)) => serve(StreamOwned::new(tls, stream), &received, &required_key),
                         Some(Err(error)) => eprintln!("the fake collector failed: {error}"),
                     }
                 });
             }
         });
-        Ok(Self { url, received })
+        Ok(Self { url, received, required_key })
+    }
+
+    /// Answers 401 to every request without this key, from now on.
+    pub fn require_key(&self, key: &str) {
+        *self.required_key.lock().unwrap_or_else(PoisonError::into_inner) = Some(key.to_owned());
     }
 
     /// The counters at this moment.
@@ -128,13 +137,21 @@ fn url(is_https: bool, address: SocketAddr) -> String {
     format!("{}://{address}", if is_https { "https" } else { "http" })
 }
 
-fn serve(stream: impl Read + Write, received: &Mutex<Received>) {
+fn serve(stream: impl Read + Write, received: &Mutex<Received>, required_key: &Mutex<Option<String>>) {
     let connected = Instant::now();
     let mut is_first = true;
     let lock = || received.lock().unwrap_or_else(PoisonError::into_inner);
     lock().connections += 1;
     let mut client = Connection::new(stream);
     while let Some(request) = client.read() {
+        let required = required_key.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(key) = required
+            && request.authorization != Some(format!("Bearer {key}"))
+        {
+            lock().refused += 1;
+            client.respond_with("401 Unauthorized", "", b"");
+            continue;
+        }
         let batch = match Batch::decode(&request.body) {
             Ok(batch) => batch,
             Err(error) => {

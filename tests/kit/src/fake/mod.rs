@@ -14,9 +14,10 @@ pub use collector::{Certificate, FakeCollector, Received};
 pub use platform::{FakePlatform, REGISTRATION};
 pub use recorder::BatchRecorder;
 
-/// One HTTP request or response: its first line and its body.
+/// One HTTP request or response: its first line, its `Authorization` header and its body.
 struct Message {
     line: String,
+    authorization: Option<String>,
     body: Vec<u8>,
 }
 
@@ -37,23 +38,31 @@ impl<S: Read + Write> Connection<S> {
             return None;
         }
         let mut length = 0;
+        let mut authorization = None;
         loop {
             let mut header = String::new();
             self.stream.read_line(&mut header).ok()?;
             if header.trim().is_empty() {
                 break;
             }
-            if let Some(value) = header.to_ascii_lowercase().strip_prefix("content-length:") {
-                length = value.trim().parse().ok()?;
+            let (name, value) = header.split_once(':').unwrap_or_default();
+            match name.to_ascii_lowercase().as_str() {
+                "content-length" => length = value.trim().parse().ok()?,
+                "authorization" => authorization = Some(value.trim().to_owned()),
+                _ => {}
             }
         }
         let mut body = vec![0; length];
         self.stream.read_exact(&mut body).ok()?;
-        Some(Message { line, body })
+        Some(Message { line, authorization, body })
     }
 
     fn respond(&mut self, headers: &str, body: &[u8]) {
-        let head = format!("HTTP/1.1 200 OK\r\n{headers}content-length: {}\r\n\r\n", body.len());
+        self.respond_with("200 OK", headers, body);
+    }
+
+    fn respond_with(&mut self, status: &str, headers: &str, body: &[u8]) {
+        let head = format!("HTTP/1.1 {status}\r\n{headers}content-length: {}\r\n\r\n", body.len());
         // The client may have closed the connection.
         let _ = self.write(&[head.as_bytes(), body].concat());
     }
