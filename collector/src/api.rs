@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, header};
 use serde::Serialize;
@@ -17,6 +17,7 @@ use crate::changes;
 use crate::http::App;
 use crate::http::auth::ApiReader;
 use crate::http::error::ApiError;
+use crate::http::extract::FunctionName;
 use crate::query::{Format, Query};
 use crate::render::table;
 use crate::report::{self, FunctionReport};
@@ -37,7 +38,7 @@ pub async fn functions(
 pub async fn function(
     State(app): State<Arc<App>>,
     ApiReader(tenant): ApiReader,
-    Path(name): Path<String>,
+    FunctionName(name): FunctionName,
     query: Query,
 ) -> Result<Response, ApiError> {
     let report = one_function(&app, &tenant, &name, &query).await?;
@@ -147,11 +148,11 @@ impl From<Recent> for InvocationReport {
 pub async fn invocations(
     State(app): State<Arc<App>>,
     ApiReader(tenant): ApiReader,
-    Path(name): Path<String>,
+    FunctionName(name): FunctionName,
     query: Query,
 ) -> Result<Response, ApiError> {
     let key = find(app.store.as_ref(), &tenant, &name, &query).await?;
-    let limit = query.limit.unwrap_or(100).min(1_000);
+    let limit = query.limit.unwrap_or(100);
     let recent = recent_invocations(&app, &tenant, &key, limit).await?;
     Ok(text(Format::Json, table::json(&serde_json::json!({ "invocations": recent }))))
 }

@@ -48,9 +48,12 @@ impl Default for Look {
     }
 }
 
+/// Maximum number of rows of an answer.
+const MAX_LIMIT: usize = 1_000;
+
 /// The query of a request for a report.
 #[derive(Debug, Default, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct Query {
     /// Length of the window before now, hours; [`DEFAULT_HOURS`] when absent.
     pub(crate) hours: Option<u64>,
@@ -88,6 +91,27 @@ impl Query {
         strategy(self.strategy.as_deref(), self.weight).ok_or(UnknownStrategy)
     }
 
+    /// Checks the values that have a range.
+    ///
+    /// # Errors
+    /// The name of the parameter and its range.
+    pub(crate) fn check(&self) -> Result<(), &'static str> {
+        let weight = self.weight.unwrap_or(0.0);
+        if !(0.0..=1.0).contains(&weight) {
+            return Err("`weight` is a number from 0 to 1");
+        }
+        if self.hours == Some(0) {
+            return Err("`hours` is 1 or more");
+        }
+        if self.limit.is_some_and(|limit| !(1..=MAX_LIMIT).contains(&limit)) {
+            return Err("`limit` is a number from 1 to 1000");
+        }
+        if self.width.is_some_and(|width| !(40..=1_000).contains(&width)) {
+            return Err("`width` is a number from 40 to 1000");
+        }
+        Ok(())
+    }
+
     /// A relative link to the same page with another window and strategy.
     pub(crate) fn link(&self, hours: u64, strategy: &str) -> String {
         let mut link = format!("?hours={hours}&strategy={}", path_segment(strategy));
@@ -113,7 +137,7 @@ impl Query {
     }
 
     pub(crate) fn look(&self) -> Look {
-        Look { colour: self.colour, width: self.width.unwrap_or(DEFAULT_WIDTH).clamp(40, 1_000) }
+        Look { colour: self.colour, width: self.width.unwrap_or(DEFAULT_WIDTH) }
     }
 
     pub(crate) fn names(&self, key: &FunctionKey) -> bool {

@@ -222,3 +222,65 @@ fn an_invalid_query_gets_an_error_page_or_an_error_object() {
     assert_eq!(api.json()["error"]["code"], "query");
     assert!(api.json()["error"]["message"].as_str().unwrap().contains("hours"), "{}", api.text());
 }
+
+#[test]
+fn unknown_and_invalid_parameters_are_errors_that_name_them() {
+    let collector = Collector::start();
+    for (query, name) in [
+        ("hour=24", "hour"),
+        ("hours=0", "hours"),
+        ("hours=-1", "hours"),
+        ("hours=1&hours=2", "hours"),
+        ("weight=2", "weight"),
+        ("weight=NaN", "weight"),
+        ("strategy=luck", "strategy"),
+        ("limit=0", "limit"),
+        ("limit=1001", "limit"),
+        ("width=1", "width"),
+        ("format=xml", "format"),
+    ] {
+        for path in ["/v1/functions", "/v1/functions/x", "/v1/functions/x/invocations", "/v1/changes"] {
+            // The strategy is only read where it is used.
+            if name == "strategy" && path != "/v1/functions" {
+                continue;
+            }
+            let response = collector.get(&format!("{path}?{query}"));
+            assert_eq!(response.status, 400, "{path}?{query}: {}", response.text());
+            let message = response.json()["error"]["message"].as_str().unwrap().to_owned();
+            assert!(message.contains(name), "{path}?{query}: {message}");
+        }
+    }
+}
+
+#[test]
+fn every_error_of_the_api_is_an_error_object() {
+    let collector = Collector::start();
+    for path in ["/v1/functions/%FF", "/v1/functions/%FF/invocations", "/v1/nothing", "/v1/functions?%FF"] {
+        let response = collector.get(path);
+        assert!(response.status >= 400, "{path}");
+        assert!(response.json()["error"]["code"].is_string(), "{path}: {}", response.text());
+    }
+    assert!(collector.get("/functions/%FF").text().contains("<html"));
+    let no_key =
+        "POST /login HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 3\r\n\r\na=b";
+    let response = collector.raw(no_key.as_bytes());
+    assert!(response.status == 400 && response.text().contains("<html"), "{}", response.text());
+}
+
+#[test]
+fn names_are_neither_formulas_nor_links_in_exports() {
+    let collector = Collector::start();
+    let names = [" =1+1", "\u{ff1d}1+1", "[x](javascript:alert(1))", "=cmd|'/c calc'!A1"];
+    for (id, name) in (1..).zip(names) {
+        let mut batch = batch(&KINDS[0], id, 1, 10, now_us());
+        batch.header.environment.function = name.to_owned();
+        assert_eq!(collector.post_batch(&batch.encode().unwrap()).status, 200, "{name}");
+    }
+    let csv = collector.get("/v1/functions?format=csv").text();
+    for line in csv.lines().skip(1) {
+        let cell = line.trim_start_matches('"');
+        assert!(cell.starts_with('\'') || cell.starts_with('['), "{line}");
+    }
+    let markdown = collector.get("/v1/functions?format=markdown").text();
+    assert!(markdown.contains("\\[x\\](javascript") && !markdown.contains("| [x]"), "{markdown}");
+}

@@ -1,4 +1,4 @@
-//! Extracts the query of a request, with an error that has the cause.
+//! Extracts the query and the path of a request, with errors that have the cause.
 
 use axum::extract::{self, FromRequestParts};
 use http::request::Parts;
@@ -11,10 +11,32 @@ impl<S: Send + Sync> FromRequestParts<S> for Query {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         let parsed = extract::Query::<Self>::from_request_parts(parts, state).await;
-        parsed.map(|extract::Query(query)| query).map_err(|rejection| {
+        let extract::Query(query) = parsed.map_err(|rejection| {
             let cause = std::error::Error::source(&rejection)
                 .map_or_else(|| rejection.body_text(), ToString::to_string);
             ApiError::bad_request("query", format!("cannot read the query of the URL: {cause}"))
+        })?;
+        let checked = query.check();
+        checked.map_err(|cause| {
+            ApiError::bad_request("query", format!("cannot use the query of the URL: {cause}"))
+        })?;
+        Ok(query)
+    }
+}
+
+/// The name of a function in the path of a request.
+pub struct FunctionName(pub String);
+
+impl<S: Send + Sync> FromRequestParts<S> for FunctionName {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let parsed = extract::Path::<String>::from_request_parts(parts, state).await;
+        parsed.map(|extract::Path(name)| Self(name)).map_err(|rejection| {
+            ApiError::bad_request(
+                "path",
+                format!("cannot read the path of the URL: {}", rejection.body_text()),
+            )
         })
     }
 }

@@ -2,6 +2,7 @@
 
 use ::csv::Writer;
 
+use super::text::csv_cell;
 use crate::changes::Change;
 use crate::report::FunctionReport;
 
@@ -32,10 +33,10 @@ const FUNCTION_HEADER: [&str; 20] = [
 pub(super) fn functions(functions: &[FunctionReport]) -> String {
     let rows = functions.iter().map(|function| {
         vec![
-            plain(&function.name),
-            plain(&function.account),
-            plain(&function.region),
-            plain(&function.runtime),
+            csv_cell(&function.name),
+            csv_cell(&function.account),
+            csv_cell(&function.region),
+            csv_cell(&function.runtime),
             function.architecture.to_string(),
             function.memory.0.to_string(),
             function.invocations.to_string(),
@@ -62,11 +63,11 @@ pub(super) fn changes(changes: &[Change]) -> String {
     let rows = changes.iter().map(|change| {
         vec![
             change.planned_at_us.to_string(),
-            plain(&change.function.name),
+            csv_cell(&change.function.name),
             change.from.0.to_string(),
             change.to.0.to_string(),
             change.state.code().to_owned(),
-            plain(&change.reason),
+            csv_cell(&change.reason),
         ]
     });
     write(&["planned_at_us", "function", "from_mb", "to_mb", "state", "reason"], rows)
@@ -85,10 +86,4 @@ fn write(header: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
         tracing::error!(%error, "cannot write CSV");
     }
     writer.into_inner().ok().and_then(|bytes| String::from_utf8(bytes).ok()).unwrap_or_default()
-}
-
-/// A text that a spreadsheet does not run: one that begins like a formula gets an apostrophe before it.
-fn plain(text: &str) -> String {
-    let guard = if text.starts_with(['=', '+', '-', '@', '\t', '\r']) { "'" } else { "" };
-    format!("{guard}{text}")
 }

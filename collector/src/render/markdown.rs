@@ -1,5 +1,6 @@
 //! Tables in Markdown.
 
+use super::text::markdown_cell;
 use super::units::shorten;
 
 /// Longest cell, characters.
@@ -11,7 +12,7 @@ pub(super) fn markdown(header: &[&str], rows: impl Iterator<Item = Vec<String>>)
     let mut text = line(header.iter().map(|&name| name.to_owned()).collect());
     text.push_str(&line(vec!["---".to_owned(); header.len()]));
     for row in rows {
-        let escape = |cell: &String| shorten(cell, MAX_CELL).replace('|', "\\|").replace('<', "&lt;");
+        let escape = |cell: &String| markdown_cell(&shorten(cell, MAX_CELL));
         text.push_str(&line(row.iter().map(escape).collect()));
     }
     text

@@ -3,6 +3,8 @@
 use time::OffsetDateTime;
 use time::macros::format_description;
 
+use super::text::visible;
+
 /// A duration: `0.42 ms`, `12.3 ms`, `1.23 s`, `4.5 min`, `3.1 h`.
 #[must_use]
 pub fn duration(ms: f64) -> String {
@@ -80,7 +82,7 @@ pub fn instant(at_us: u64) -> String {
 /// A text on one line, cut in the middle to at most `width` characters: names differ at both ends.
 #[must_use]
 pub fn shorten(text: &str, width: usize) -> String {
-    let characters: Vec<char> = text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
+    let characters: Vec<char> = visible(text).chars().collect();
     if characters.len() <= width || width == 0 {
         return characters.into_iter().collect();
     }

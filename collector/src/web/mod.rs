@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Form, FromRequest, Path, Request, State};
+use axum::extract::{Form, FromRequest, Request, State};
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, Method, StatusCode, header};
 use maud::{Markup, html};
@@ -12,6 +12,7 @@ use crate::api::{one_function, recent_invocations};
 use crate::http::App;
 use crate::http::auth::{PageReader, SignInError};
 use crate::http::error::ApiError;
+use crate::http::extract::FunctionName;
 use crate::query::Query;
 use crate::report;
 
@@ -47,10 +48,10 @@ pub async fn fleet(
 pub async fn function(
     State(app): State<Arc<App>>,
     PageReader(tenant): PageReader,
-    Path(name): Path<String>,
+    name: Result<FunctionName, ApiError>,
     query: Result<Query, ApiError>,
 ) -> Result<Response, Page> {
-    let query = query?;
+    let (FunctionName(name), query) = (name?, query?);
     let report = one_function(&app, &tenant, &name, &query).await?;
     let recent = recent_invocations(&app, &tenant, &report.key(), RECENT_SHOWN).await?;
     Ok(page(StatusCode::OK, &function::render(&report, &recent, &query)))
