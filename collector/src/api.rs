@@ -72,12 +72,17 @@ pub struct InvocationReport {
     pub init_ms: f64,
     /// Highest memory of its processes, KiB; 0 when unknown.
     pub peak_kib: u64,
+    /// The platform's `maxMemoryUsedMB`: the highest memory of the environment until then, MB; `null` when unknown.
+    pub max_memory_used_mb: Option<u32>,
     /// CPU time, ms; `null` when not measured.
     pub busy_ms: Option<f64>,
     /// Time it was ready to run and had no CPU, ms; `null` when not measured.
     pub starved_ms: Option<f64>,
     /// Time with nothing to run, ms; `null` when not measured.
     pub idle_ms: Option<f64>,
+    /// CPU time of the environment that no known process accounts for, ms, since the last comparison; `null` when not
+    /// measured.
+    pub unaccounted_ms: Option<f64>,
     /// Duration of the handler alone, ms; `null` when the platform did not report it.
     pub runtime_ms: Option<f64>,
     /// Duration of a SnapStart restore, ms; `null` when there was none.
@@ -123,9 +128,11 @@ impl From<Recent> for InvocationReport {
             billed_ms: invocation.billed_ms,
             init_ms: ms(invocation.init_us),
             peak_kib: invocation.peak_kib,
+            max_memory_used_mb: (invocation.max_memory_used_mb > 0).then_some(invocation.max_memory_used_mb),
             busy_ms: invocation.work.map(|work| ms(work.busy_us())),
             starved_ms: invocation.work.map(|work| ms(work.starved_us)),
             idle_ms: invocation.work.map(|work| ms(work.idle_us)),
+            unaccounted_ms: invocation.work.map(|work| ms(work.unaccounted_us)),
             runtime_ms: (invocation.runtime_us > 0).then(|| ms(invocation.runtime_us)),
             restore_ms: (invocation.restore_us > 0).then(|| ms(invocation.restore_us)),
             produced_bytes: invocation.produced_bytes,

@@ -22,6 +22,8 @@ pub enum Language {
     Java,
     /// `go`.
     Go,
+    /// Python that starts another program: `workload` is a module of `tests/functions/programs`.
+    Program,
 }
 
 impl Language {
@@ -34,6 +36,7 @@ impl Language {
             Self::Node => "Node.js",
             Self::Java => "Java",
             Self::Go => "Go",
+            Self::Program => "Program",
         }
     }
 
@@ -44,7 +47,7 @@ impl Language {
     pub fn runtime(self) -> Result<String> {
         Ok(match self {
             // Lambda has no managed runtime for compiled programs; they use the OS-only runtime.
-            Self::Rust | Self::Go => "provided.al2023".to_owned(),
+            Self::Rust | Self::Go | Self::Program => "provided.al2023".to_owned(),
             Self::Python => {
                 let program = "import sys; print('%d.%d' % sys.version_info[:2])";
                 format!("python{}", run(Command::new("python3").args(["-c", program]))?)
@@ -69,7 +72,7 @@ impl Language {
     pub fn missing_command(self) -> Option<&'static str> {
         let commands: &[(&str, &str)] = match self {
             Self::Rust => &[],
-            Self::Python => &[("python3", "--version")],
+            Self::Python | Self::Program => &[("python3", "--version")],
             Self::Node => &[("node", "--version")],
             Self::Java => &[("java", "-version"), ("javac", "-version")],
             Self::Go => &[("go", "version")],
@@ -202,6 +205,18 @@ impl Assembly<'_> {
             Language::Rust => copy(self.rust_handler, &folder.join("bootstrap"))?,
             Language::Python => {
                 copy(&sources.join("python/bootstrap.py"), &folder.join("bootstrap.py"))?;
+                script(&folder, "exec python3 \"$LAMBDA_TASK_ROOT/bootstrap.py\"")?;
+            }
+            Language::Program => {
+                let sources = sources.join("programs");
+                for file in
+                    fs::read_dir(&sources).with_context(|| format!("cannot read {}", sources.display()))?
+                {
+                    let path = file?.path();
+                    if let Some(name) = path.file_name().filter(|_| path.is_file()) {
+                        copy(&path, &folder.join(name))?;
+                    }
+                }
                 script(&folder, "exec python3 \"$LAMBDA_TASK_ROOT/bootstrap.py\"")?;
             }
             Language::Node => {

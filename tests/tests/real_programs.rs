@@ -1,0 +1,268 @@
+//! Real programs under the extension: what is counted is what their environment used, and the advice keeps them working.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot continue has failed")]
+
+use std::fmt::Write as _;
+use std::fs;
+use std::thread;
+use std::time::Duration;
+
+use serde_json::Value;
+use tailor_test_kit::build;
+use tailor_test_kit::deployment::{Deployment, Plan};
+use tailor_test_kit::functions::{Example, Language};
+use tailor_test_kit::process::is_root;
+use tailor_test_kit::skip;
+use tailor_test_kit::workspace;
+
+/// Warm invocations that are compared. One more ends the measurement of the last.
+const COMPARED: usize = 8;
+
+/// Invocations at the recommended size.
+const CONFIRMED: usize = 3;
+
+/// Allowed relative difference of CPU time. The larger of this and [`CPU_MS`] applies.
+const CPU_FRACTION: f64 = 0.02;
+
+/// Allowed difference of the mean CPU time of an invocation, ms.
+const CPU_MS: f64 = 1.0;
+
+/// Allowed relative difference of memory. The larger of this and [`MEMORY_MB`] applies.
+const MEMORY_FRACTION: f64 = 0.05;
+
+/// Allowed difference of memory, MB.
+const MEMORY_MB: f64 = 8.0;
+
+/// The module in `tests/functions/programs`, the command that it needs, and the memory size in MB.
+const PROGRAMS: [(&str, &str, u32); 14] = [
+    ("nginx_daemon", "nginx", 512),
+    ("nginx_foreground", "nginx", 512),
+    ("php_fpm", "nginx", 1_024),
+    ("gunicorn_workers", "gunicorn", 1_024),
+    ("apache_prefork", "apache2", 1_024),
+    ("chromium", "chromium-headless-shell", 2_048),
+    ("ffmpeg", "ffmpeg", 1_769),
+    ("images_and_git", "git", 1_769),
+    ("redis", "redis-server", 1_024),
+    ("postgresql", "psql", 1_024),
+    ("node_cluster", "node", 1_769),
+    ("processes", "python3", 1_769),
+    ("java_agent", "javac", 1_769),
+    ("ruby_fork", "ruby", 1_769),
+];
+
+/// The control groups' counters of one environment while it is frozen.
+#[derive(Debug, Clone, Copy, Default)]
+struct Counters {
+    /// CPU time of all processes, ended ones included, ns.
+    group_ns: u64,
+    /// CPU time of the extension, ns.
+    extension_ns: u64,
+    /// Memory that no file backs, bytes.
+    anonymous_bytes: u64,
+}
+
+impl Counters {
+    /// Of the environment of `function`, after its freeze.
+    fn read(function: &str) -> Self {
+        thread::sleep(Duration::from_millis(60));
+        let name = format!("AWS_LAMBDA_FUNCTION_NAME={function}");
+        let folders = fs::read_dir("/proc").unwrap().filter_map(|entry| Some(entry.ok()?.path()));
+        let extension = folders
+            .filter(|folder| {
+                fs::read_to_string(folder.join("comm")).is_ok_and(|comm| comm == "tailor-extensio\n")
+            })
+            .find(|folder| {
+                fs::read(folder.join("environ")).is_ok_and(|text| {
+                    text.split(|&byte| byte == 0).any(|variable| variable == name.as_bytes())
+                })
+            })
+            .unwrap();
+        let threads = fs::read_dir(extension.join("task")).unwrap();
+        let run_ns = threads.filter_map(|thread| {
+            let times = fs::read_to_string(thread.ok()?.path().join("schedstat")).ok()?;
+            times.split(' ').next()?.parse::<u64>().ok()
+        });
+        let groups = fs::read_to_string(extension.join("cgroup")).unwrap();
+        Self {
+            group_ns: cpu_ns(&groups),
+            extension_ns: run_ns.sum(),
+            anonymous_bytes: anonymous_bytes(&groups),
+        }
+    }
+}
+
+/// A file of the control group that `groups` (`/proc/PID/cgroup`) names for `controller`.
+fn group_file(groups: &str, controller: &str, v1: &str, v2: &str) -> (String, bool) {
+    let line = |wanted: &str| {
+        groups.lines().find_map(|line| {
+            let mut parts = line.splitn(3, ':').skip(1);
+            let (controllers, path) = (parts.next()?, parts.next()?);
+            controllers.split(',').any(|one| one == wanted).then(|| path.to_owned())
+        })
+    };
+    match line(controller) {
+        Some(path) => (fs::read_to_string(format!("/sys/fs/cgroup/{controller}{path}/{v1}")).unwrap(), false),
+        None => (fs::read_to_string(format!("/sys/fs/cgroup{}/{v2}", line("").unwrap())).unwrap(), true),
+    }
+}
+
+fn field(text: &str, name: &str) -> u64 {
+    let value = |line: &str| line.strip_prefix(name)?.trim().parse().ok();
+    text.lines().find_map(value).unwrap_or_else(|| panic!("{name} in {text}"))
+}
+
+fn cpu_ns(groups: &str) -> u64 {
+    match group_file(groups, "cpuacct", "cpuacct.usage", "cpu.stat") {
+        (text, false) => text.trim().parse().unwrap(),
+        (text, true) => field(&text, "usage_usec ") * 1_000,
+    }
+}
+
+fn anonymous_bytes(groups: &str) -> u64 {
+    match group_file(groups, "memory", "memory.stat", "memory.stat") {
+        (text, false) => field(&text, "total_rss "),
+        (text, true) => field(&text, "anon "),
+    }
+}
+
+/// What one program did.
+struct Observation {
+    name: &'static str,
+    /// Before and after the compared invocations.
+    counters: [Counters; 2],
+    /// Invocations by then.
+    invocations: usize,
+}
+
+fn invoke(deployment: &Deployment, name: &str, count: usize) {
+    for _ in 0..count {
+        let response = deployment.lambda.invoke(name, "{}").unwrap();
+        assert_eq!(response.function_error, None, "{name}: {}", response.payload);
+    }
+}
+
+/// Invokes a program at its size, applies the advice, and invokes it again.
+fn observe(deployment: &Deployment, name: &'static str) -> Observation {
+    invoke(deployment, name, 3);
+    let before = Counters::read(name);
+    invoke(deployment, name, COMPARED);
+    let after = Counters::read(name);
+    invoke(deployment, name, 1);
+    Observation { name, counters: [before, after], invocations: 3 + COMPARED }
+}
+
+/// Compares an observation with what the collector has. Returns a line of the table and what is outside the limits.
+fn compare(deployment: &Deployment, observation: &Observation) -> (String, Option<String>) {
+    let name = observation.name;
+    let rows = invocations(deployment, name);
+    assert!(rows.len() > observation.invocations, "{name}: {} invocations were delivered", rows.len());
+    let compared = &rows[3..observation.invocations];
+    let mean = |value: &dyn Fn(&Value) -> f64| compared.iter().map(value).sum::<f64>() / COMPARED as f64;
+    let number = |row: &Value, field: &str| row[field].as_f64().unwrap_or_default();
+    let counted_ms = mean(&|row| number(row, "busy_ms"));
+    let unaccounted_ms = mean(&|row| number(row, "unaccounted_ms"));
+    let [before, after] = observation.counters;
+    let group_ns = (after.group_ns - before.group_ns) - (after.extension_ns - before.extension_ns);
+    let group_ms = group_ns as f64 / 1e6 / COMPARED as f64;
+    let peak_mb = compared.iter().map(|row| number(row, "peak_kib") / 1_024.0).fold(0.0, f64::max);
+    let platform_mb = compared.iter().map(|row| number(row, "max_memory_used_mb")).fold(0.0, f64::max);
+    let at_rest_mb = after.anonymous_bytes as f64 / 1_048_576.0;
+    let line = format!(
+        "{name:<18}{group_ms:>11.2}{counted_ms:>11.2}{unaccounted_ms:>13.2}{at_rest_mb:>9.0}{peak_mb:>9.0}{platform_mb:>10.0}"
+    );
+    let allowed_ms = (group_ms * CPU_FRACTION).max(CPU_MS);
+    let allowed_mb = (platform_mb * MEMORY_FRACTION).max(MEMORY_MB);
+    let is_counted = (group_ms - counted_ms).abs() <= allowed_ms
+        || (group_ms - counted_ms - unaccounted_ms).abs() <= allowed_ms && unaccounted_ms > 0.0;
+    let fault = if !is_counted {
+        Some(format!("{name}: CPU time"))
+    } else if peak_mb + allowed_mb < at_rest_mb || peak_mb > platform_mb + allowed_mb {
+        Some(format!("{name}: memory"))
+    } else {
+        None
+    };
+    (line, fault)
+}
+
+/// The invocations of a function in the order of their starts.
+fn invocations(deployment: &Deployment, name: &str) -> Vec<Value> {
+    let url = format!("{}/v1/functions/{name}/invocations?limit=200", deployment.collector_url());
+    let text = ureq::get(&url).call().unwrap().body_mut().read_to_string().unwrap();
+    let mut rows = serde_json::from_str::<Value>(&text).unwrap()["invocations"].as_array().unwrap().clone();
+    rows.sort_by_key(|row| row["started_at_us"].as_u64());
+    rows
+}
+
+/// The advised size of every function, by name.
+fn advised(deployment: &Deployment) -> Vec<(String, u32)> {
+    let summary = deployment.summary().unwrap();
+    let functions = summary["functions"].as_array().unwrap().iter();
+    functions
+        .filter_map(|function| {
+            let memory = function["advice"]["memory_mb"].as_u64()?;
+            Some((function["name"].as_str()?.to_owned(), u32::try_from(memory).ok()?))
+        })
+        .collect()
+}
+
+#[test]
+fn programs_are_counted_in_full_and_work_at_the_advised_size() {
+    if !is_root() {
+        skip("needs control groups, which need root");
+        return;
+    }
+    let missing =
+        |command: &str| !std::process::Command::new("which").arg(command).output().unwrap().status.success();
+    let programs: Vec<_> = PROGRAMS
+        .into_iter()
+        .filter(|&(name, command, _)| {
+            let is_missing = missing(command);
+            if is_missing {
+                skip(&format!("{name} needs {command}"));
+            }
+            !is_missing
+        })
+        .collect();
+    let examples: Vec<_> = programs
+        .iter()
+        .map(|&(name, _, memory_mb)| Example {
+            name,
+            language: Language::Program,
+            memory_mb,
+            workload: name,
+            event: "{}",
+            invocations: 0,
+            tunable: false,
+        })
+        .collect();
+    let folder = tempfile::tempdir().unwrap();
+    let (built, project) = (build::programs().unwrap(), workspace::project().unwrap());
+    let plan = Plan { flush_interval_ms: 100, ..Plan::new(built, &project, folder.path(), &examples) };
+    let mut deployment = Deployment::start(&plan).unwrap();
+    let observations: Vec<_> = examples.iter().map(|example| observe(&deployment, example.name)).collect();
+
+    // Each must work at the size that is recommended for it.
+    let sizes = advised(&deployment);
+    assert_eq!(sizes.len(), programs.len(), "{sizes:?}");
+    for (name, memory_mb) in &sizes {
+        deployment.lambda.resize(name, *memory_mb).unwrap();
+        invoke(&deployment, name, CONFIRMED);
+    }
+    deployment.stop_sandbox().unwrap();
+
+    let mut table = format!(
+        "{:<18}{:>11}{:>11}{:>13}{:>9}{:>9}{:>10}{:>9}\n",
+        "program", "group ms", "busy ms", "unaccounted", "rest MB", "peak MB", "platform", "advised"
+    );
+    let mut faults = vec![];
+    for observation in &observations {
+        let (line, fault) = compare(&deployment, observation);
+        let advised =
+            sizes.iter().find(|(name, _)| name == observation.name).map_or(0, |(_, memory)| *memory);
+        writeln!(table, "{line}{advised:>9}").unwrap();
+        faults.extend(fault);
+    }
+    println!("{table}");
+    assert!(faults.is_empty(), "outside the limits: {}\n{table}", faults.join(", "));
+}
