@@ -34,7 +34,7 @@ def start():
     os.makedirs("/tmp/site", exist_ok=True)
     write("/tmp/site/text.txt", " ".join(f"{number * 7919 % 1_000_003}" for number in range(250_000)))
     write("/tmp/apache.conf", CONFIGURATION)
-    run("apache2", "-f", "/tmp/apache.conf", "-k", "start")
+    run("/usr/sbin/apache2", "-f", "/tmp/apache.conf", "-k", "start")
     wait_for_port(PORT)
 
 

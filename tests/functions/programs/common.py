@@ -8,7 +8,10 @@ import urllib.request
 
 def run(*command, **options):
     """Runs a command and returns its output."""
-    return subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options).stdout
+    result = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
+    if result.returncode != 0:
+        raise RuntimeError(f"{command[0]} failed: {result.stderr.decode()}")
+    return result.stdout
 
 
 def wait_for_port(port):

@@ -38,7 +38,7 @@ def prepare(daemon):
 
 def start():
     prepare(DAEMON)
-    run("nginx", "-e", "/tmp/nginx.log", "-c", "/tmp/nginx.conf")
+    run("/usr/sbin/nginx", "-e", "/tmp/nginx.log", "-c", "/tmp/nginx.conf")
     wait_for_port(PORT)
 
 

@@ -10,5 +10,5 @@ __all__ = ["handle", "start"]
 
 def start():
     prepare("off")
-    subprocess.Popen(["nginx", "-e", "/tmp/nginx.log", "-c", "/tmp/nginx.conf"])
+    subprocess.Popen(["/usr/sbin/nginx", "-e", "/tmp/nginx.log", "-c", "/tmp/nginx.conf"])
     wait_for_port(PORT)

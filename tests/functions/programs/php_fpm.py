@@ -47,7 +47,7 @@ def start():
     write("/tmp/nginx.conf", SITE)
     write("/tmp/index.php", SCRIPT)
     run(sorted(glob.glob("/usr/sbin/php-fpm*"))[-1], "-y", "/tmp/fpm.conf")
-    run("nginx", "-e", "/tmp/nginx.log", "-c", "/tmp/nginx.conf")
+    run("/usr/sbin/nginx", "-e", "/tmp/nginx.log", "-c", "/tmp/nginx.conf")
     wait_for_port(PORT)
 
 

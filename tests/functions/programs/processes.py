@@ -3,7 +3,7 @@ processes communicate by pipes."""
 
 import hashlib
 import multiprocessing
-from multiprocessing.pool import ThreadPool
+from concurrent.futures import ThreadPoolExecutor
 
 TABLE = bytearray(b"x" * (60 << 20))
 
@@ -45,7 +45,6 @@ def handle(event):
     sums = parallel("fork", read_table, 4)
     hashes = parallel("spawn", hash_and_send, 2, b"y")
     block = bytes(4 << 20)
-    threads = ThreadPool(3)
-    digests = threads.map(lambda number: hashlib.sha256(block + bytes([number])).hexdigest(), range(6))
-    threads.terminate()
+    with ThreadPoolExecutor(3) as threads:
+        digests = list(threads.map(lambda number: hashlib.sha256(block + bytes([number])).hexdigest(), range(6)))
     return {"sums": len(sums), "hashes": len(hashes), "digests": len(digests)}
