@@ -11,7 +11,7 @@ use serde_json::Value;
 use tailor_test_kit::build;
 use tailor_test_kit::deployment::{Deployment, Plan};
 use tailor_test_kit::functions::{Example, Language};
-use tailor_test_kit::process::is_root;
+use tailor_test_kit::process::{self, extension_of, is_root};
 use tailor_test_kit::skip;
 use tailor_test_kit::workspace;
 
@@ -69,27 +69,11 @@ impl Counters {
     /// Of the environment of `function`, after its freeze.
     fn read(function: &str) -> Self {
         thread::sleep(Duration::from_millis(60));
-        let name = format!("AWS_LAMBDA_FUNCTION_NAME={function}");
-        let folders = fs::read_dir("/proc").unwrap().filter_map(|entry| Some(entry.ok()?.path()));
-        let extension = folders
-            .filter(|folder| {
-                fs::read_to_string(folder.join("comm")).is_ok_and(|comm| comm == "tailor-extensio\n")
-            })
-            .find(|folder| {
-                fs::read(folder.join("environ")).is_ok_and(|text| {
-                    text.split(|&byte| byte == 0).any(|variable| variable == name.as_bytes())
-                })
-            })
-            .unwrap();
-        let threads = fs::read_dir(extension.join("task")).unwrap();
-        let run_ns = threads.filter_map(|thread| {
-            let times = fs::read_to_string(thread.ok()?.path().join("schedstat")).ok()?;
-            times.split(' ').next()?.parse::<u64>().ok()
-        });
+        let extension = extension_of(function, "tailor-extension").unwrap();
         let groups = fs::read_to_string(extension.join("cgroup")).unwrap();
         Self {
             group_ns: cpu_ns(&groups),
-            extension_ns: run_ns.sum(),
+            extension_ns: process::cpu_ns(&extension).unwrap(),
             anonymous_bytes: anonymous_bytes(&groups),
         }
     }

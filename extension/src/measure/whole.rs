@@ -79,24 +79,17 @@ impl Whole {
             return 0;
         };
         let whole_ns = whole_ns.saturating_sub(start_ns);
+        let known_ns = self.counted_ns.saturating_add(self.unaccounted_ns);
         let tolerated_ns = TOLERANCE_NS.max(whole_ns / TOLERANCE_PART);
-        let rest = |others_ns: u64| {
-            whole_ns
-                .saturating_sub(self.counted_ns)
-                .saturating_sub(self.unaccounted_ns)
-                .saturating_sub(tolerated_ns)
-                .saturating_sub(others_ns)
-        };
         // Most often nothing is left, and the others need not be read.
-        if rest(0) == 0 {
+        if whole_ns.saturating_sub(known_ns) <= tolerated_ns {
             return 0;
         }
         let others_ns = self.read_others(scanner).saturating_sub(start_others_ns);
-        let rest_ns = whole_ns
-            .saturating_sub(self.counted_ns)
-            .saturating_sub(self.unaccounted_ns)
-            .saturating_sub(tolerated_ns)
-            .saturating_sub(others_ns);
+        let rest_ns = whole_ns.saturating_sub(known_ns).saturating_sub(others_ns);
+        if rest_ns <= tolerated_ns {
+            return 0;
+        }
         self.unaccounted_ns += rest_ns;
         rest_ns / 1_000
     }

@@ -1,5 +1,6 @@
 //! A server that runs as a child process. It is stopped when its value is dropped, also when a test fails.
 
+use std::fs;
 use std::fs::File;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -110,4 +111,33 @@ impl Drop for Server {
         }
         let _ = self.child.wait();
     }
+}
+
+/// The process folder of the extension with this file name in the environment of `function`; `None` when there is none.
+#[must_use]
+pub fn extension_of(function: &str, extension: &str) -> Option<PathBuf> {
+    let variable = format!("AWS_LAMBDA_FUNCTION_NAME={function}");
+    let folders = fs::read_dir("/proc").ok()?.filter_map(|entry| Some(entry.ok()?.path()));
+    folders
+        .filter(|folder| {
+            let executable = fs::read_link(folder.join("exe")).ok();
+            executable.is_some_and(|path| path.file_name().is_some_and(|name| name == extension))
+        })
+        .find(|folder| {
+            fs::read(folder.join("environ"))
+                .is_ok_and(|text| text.split(|&byte| byte == 0).any(|one| one == variable.as_bytes()))
+        })
+}
+
+/// CPU time of all living threads of the process in this folder of `/proc`, nanoseconds.
+///
+/// # Errors
+/// When the process has ended.
+pub fn cpu_ns(process: &Path) -> std::io::Result<u64> {
+    let mut sum_ns = 0;
+    for thread in fs::read_dir(process.join("task"))? {
+        let times = fs::read_to_string(thread?.path().join("schedstat"))?;
+        sum_ns += times.split(' ').next().and_then(|time| time.parse::<u64>().ok()).unwrap_or_default();
+    }
+    Ok(sum_ns)
 }

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use tailor_test_kit::build;
 use tailor_test_kit::deployment::{Deployment, Plan, Programs};
 use tailor_test_kit::functions::{Example, Language};
+use tailor_test_kit::process::{cpu_ns, extension_of};
 use tailor_test_kit::release;
 use tailor_test_kit::workspace;
 
@@ -58,6 +59,9 @@ struct Sample {
 /// Pause before a start with a quota. It is longer than the quota's period.
 const QUOTA_PAUSE: Duration = Duration::from_millis(25);
 
+/// The time in which an environment is frozen after a response.
+const FREEZE_PAUSE: Duration = Duration::from_millis(60);
+
 /// The compared extensions. `nothing` is a deployment without an extension.
 const EXTENSIONS: [&str; 4] = ["nothing", "minimal-extension", "bare-lambda-extension", "tailor-extension"];
 
@@ -78,10 +82,10 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     drop((small, platform));
     let measured = measure(options, &layers)?;
     println!(
-        "\nmedian billed duration, ms; duration, us; CPU per invocation, us (including measurement and delivery)"
+        "\nmedian billed duration, ms; duration, us; CPU of the extension per warm invocation, us; its resident memory, KiB"
     );
     println!(
-        "{:<16}{:>9}{:>9}{:>9}{:>9}{:>10}{:>10}{:>10}{:>10}{:>8}{:>10}",
+        "{:<16}{:>9}{:>9}{:>9}{:>9}{:>10}{:>10}{:>10}{:>10}{:>9}{:>9}{:>9}{:>10}",
         "handler",
         "nothing",
         "minimal",
@@ -91,7 +95,9 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         "minimal",
         "crate",
         "tailor",
-        "CPU",
+        "minimal",
+        "crate",
+        "tailor",
         "RSS KiB"
     );
     let tailor = measured.last().context("the Tailor extension is missing")?;
@@ -102,16 +108,17 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
             samples.map(|sample| (median(&sample.billed_ms), median(&sample.duration_us))).unzip();
         let overhead =
             tailor.overhead.get(example.name).context("the collector has no data for a handler")?;
-        let cpu_us = overhead["cpu_us"].as_u64().unwrap_or_default() / u64::from(options.invocations);
+        let cpu_us: Vec<u64> = measured.iter().map(|one| one.cpu_us[example.name]).collect();
         let resident_kib = overhead["resident_kib"].as_u64().unwrap_or_default();
         print!("{:<16}", example.name);
         billed.iter().for_each(|billed| print!("{billed:>9}"));
         duration.iter().for_each(|duration| print!("{duration:>10}"));
-        println!("{cpu_us:>8}{resident_kib:>10}");
+        cpu_us.iter().skip(1).for_each(|us| print!("{us:>9}"));
+        println!("{resident_kib:>10}");
         rows.push(json!({
             "handler": example.name, "memory_mb": example.memory_mb, "workload": example.workload,
             "billed_ms": by_extension(&billed), "duration_us": by_extension(&duration),
-            "extension_cpu_us_per_invocation": cpu_us, "extension_resident_kib": resident_kib,
+            "extension_cpu_us_per_invocation": by_extension(&cpu_us), "extension_resident_kib": resident_kib,
         }));
     }
     println!("medians of {} warm invocations each", options.invocations - 1);
@@ -191,6 +198,8 @@ fn sorted(times: &[u64]) -> Vec<u64> {
 
 struct Measured {
     samples: BTreeMap<String, Sample>,
+    /// CPU time of the extension for a warm invocation by function, microseconds.
+    cpu_us: BTreeMap<&'static str, u64>,
     /// The extension's own resource usage by function; empty without the Tailor extension.
     overhead: BTreeMap<String, Value>,
 }
@@ -204,19 +213,37 @@ fn measure(options: &Options, layers: &[Option<PathBuf>]) -> Result<Vec<Measured
         .zip(layers)
         .map(|(extension, layer)| deploy(extension, programs.clone(), layer.clone()))
         .collect::<Result<Vec<_>>>()?;
+    let mut cpu_us = vec![BTreeMap::new(); deployments.len()];
     for example in &EXAMPLES {
         eprintln!("invoking {}", example.name);
-        for _ in 0..options.invocations {
-            for deployment in &deployments {
+        let mut before_ns = vec![0; deployments.len()];
+        for invocation in 0..options.invocations {
+            for (deployment, (extension, before_ns)) in
+                deployments.iter().zip(EXTENSIONS.iter().zip(&mut before_ns))
+            {
                 let answer = deployment.lambda.invoke(example.name, example.event)?;
                 ensure!(answer.function_error.is_none(), "{} failed: {}", example.name, answer.payload);
+                if invocation == 0 {
+                    *before_ns = extension_cpu_ns(example.name, extension);
+                }
             }
+        }
+        for ((cpu_us, extension), before_ns) in cpu_us.iter_mut().zip(EXTENSIONS).zip(before_ns) {
+            let used_ns = extension_cpu_ns(example.name, extension).saturating_sub(before_ns);
+            cpu_us.insert(example.name, used_ns / 1_000 / u64::from(options.invocations - 1));
         }
     }
     for deployment in &mut deployments {
         deployment.stop_sandbox()?;
     }
-    deployments.iter().map(results).collect()
+    let measured = deployments.iter().zip(cpu_us);
+    measured.map(|(deployment, cpu_us)| results(deployment, cpu_us)).collect()
+}
+
+/// CPU time of an extension until now, nanoseconds; zero without one. Read after the freeze.
+fn extension_cpu_ns(function: &str, extension: &str) -> u64 {
+    thread::sleep(FREEZE_PAUSE);
+    extension_of(function, extension).and_then(|process| cpu_ns(&process).ok()).unwrap_or_default()
 }
 
 fn deploy(extension: &str, mut programs: Programs, layer: Option<PathBuf>) -> Result<Deployment> {
@@ -234,7 +261,7 @@ fn deploy(extension: &str, mut programs: Programs, layer: Option<PathBuf>) -> Re
     Deployment::start(&Plan { attach_layer, flush_interval_ms, ..plan })
 }
 
-fn results(deployment: &Deployment) -> Result<Measured> {
+fn results(deployment: &Deployment, cpu_us: BTreeMap<&'static str, u64>) -> Result<Measured> {
     let mut samples = BTreeMap::<String, Sample>::new();
     for line in
         deployment.trace()?.iter().filter(|line| line["event"] == "invocation" && line["init_us"].is_null())
@@ -255,7 +282,7 @@ fn results(deployment: &Deployment) -> Result<Measured> {
             overhead.insert(name, function["overhead"].clone());
         }
     }
-    Ok(Measured { samples, overhead })
+    Ok(Measured { samples, cpu_us, overhead })
 }
 
 /// Median of a sorted list; 0 when it is empty.
