@@ -4,6 +4,7 @@
 //! exactly what it would print beside the data.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
@@ -189,10 +190,22 @@ pub async fn changes(
     Ok(text(format, table::changes(&changes, format, query.look())))
 }
 
-/// `GET /readyz`: whether the store answers.
-pub async fn ready(State(app): State<Arc<App>>) -> Result<&'static str, ApiError> {
-    app.store.check().await?;
-    Ok("ready\n")
+/// How long the readiness check may take.
+const READY_TIMEOUT: Duration = Duration::from_millis(100);
+
+/// `GET /readyz`: whether the next batch can be stored. It does not wait for reports.
+///
+/// # Errors
+/// 503 with the cause: the disk is full, the files were deleted or replaced, the last write failed, or no answer in time.
+pub async fn ready(State(app): State<Arc<App>>) -> Result<String, ApiError> {
+    let checked = tokio::time::timeout(READY_TIMEOUT, app.store.check()).await;
+    checked.map_err(|_| ApiError::unavailable("store", "the store did not answer within 100 ms"))??;
+    let damaged = app.store.damage().rows;
+    Ok(if damaged == 0 {
+        "ready\n".to_owned()
+    } else {
+        format!("ready; {damaged} stored rows are damaged and are skipped\n")
+    })
 }
 
 /// The report of the one function of that name, region and account.

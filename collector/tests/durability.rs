@@ -111,25 +111,102 @@ fn a_full_disk_refuses_writes_and_still_reads() {
     let _unmount = Unmount(small.clone());
     let collector = CollectorProcess::start(&small);
     let key = key_of(&small);
-    let mut stored = 0;
-    let mut refused = false;
-    for sequence in 1..400 {
-        let body = batch(&KINDS[0], 1, sequence, 300, now_us()).encode().unwrap();
-        match post(&collector.address, &key, &body) {
-            Some(200) => stored += 300,
-            Some(503) => {
-                refused = true;
-                break;
-            }
-            other => panic!("unexpected response {other:?}"),
+    let filler = small.join("filler");
+    std::fs::write(&filler, vec![1; 600 << 10]).unwrap();
+    assert_eq!(ready(&collector), (200, "ready\n".to_owned()));
+    let send = |sequence| {
+        post(&collector.address, &key, &batch(&KINDS[0], 1, sequence, 300, now_us()).encode().unwrap())
+    };
+    let mut sequences = 1..400;
+    let refused = sequences.by_ref().find(|sequence| match send(*sequence) {
+        Some(200) => false,
+        Some(503) => true,
+        other => panic!("unexpected response {other:?}"),
+    });
+    let stored = (refused.unwrap() - 1) * 300;
+    assert!(stored > 0);
+    assert_eq!(collector.total()["invocations"], stored);
+    let (status, message) = ready(&collector);
+    assert!(status == 503 && message.contains("disk_full"), "{message}");
+    for sequence in sequences.by_ref().take(20) {
+        assert_eq!(send(sequence), Some(503));
+    }
+    let log = std::fs::read_to_string(small.with_extension("log")).unwrap();
+    assert_eq!(log.matches("ERROR").count(), 1, "{log}");
+
+    // It recovers when there is space again.
+    std::fs::remove_file(&filler).unwrap();
+    assert_eq!(send(refused.unwrap()), Some(200));
+    assert_eq!(ready(&collector).0, 200);
+    assert!(std::fs::read_to_string(small.with_extension("log")).unwrap().contains("storing works again"));
+    let stored = stored + 300;
+
+    // Acknowledged batches are also readable after a restart on the full disk: after a crash, and after a regular stop.
+    let mut running = Some(collector);
+    for is_crash in [true, false] {
+        let mut collector = running.take().unwrap_or_else(|| CollectorProcess::start(&small));
+        fill(&small.join("more"));
+        if is_crash {
+            collector.kill();
+        } else {
+            let id = collector.child.id().to_string();
+            assert!(Command::new("kill").arg(id).status().unwrap().success());
+            collector.child.wait().unwrap();
+            fill(&small.join("even-more"));
+        }
+        let collector = CollectorProcess::start(&small);
+        assert_eq!(collector.total()["invocations"], stored, "after a crash: {is_crash}");
+        let (status, message) = ready(&collector);
+        assert!(status == 503 && message.contains("disk_full"), "{message}");
+        let log = std::fs::read_to_string(small.with_extension("log")).unwrap();
+        assert!(is_crash || log.contains("Free disk space, then start again"), "{log}");
+        assert_eq!(
+            post(&collector.address, &key, &batch(&KINDS[0], 2, 1, 300, now_us()).encode().unwrap()),
+            Some(503)
+        );
+        for file in ["more", "even-more"] {
+            let _ = std::fs::remove_file(small.join(file));
         }
     }
-    assert!(refused && stored > 0);
-    assert_eq!(collector.total()["invocations"], stored);
-    drop(collector);
-    // Acknowledged batches are also readable after a restart on the full disk.
-    let collector = CollectorProcess::start(&small);
-    assert_eq!(collector.total()["invocations"], stored);
+}
+
+/// Status and body of the readiness check.
+fn ready(collector: &CollectorProcess) -> (u16, String) {
+    let request =
+        ureq::get(format!("{}/readyz", collector.address)).config().http_status_as_error(false).build();
+    let mut response = request.call().unwrap();
+    (response.status().as_u16(), response.body_mut().read_to_string().unwrap())
+}
+
+/// Fills the file system with one file.
+fn fill(path: &Path) {
+    use std::io::Write;
+    let mut file = std::fs::File::create(path).unwrap();
+    for size in [64 << 10, 4 << 10, 512] {
+        while file.write_all(&vec![1; size]).is_ok() {}
+    }
+}
+
+#[test]
+fn a_deleted_or_replaced_folder_is_noticed() {
+    for is_replaced in [false, true] {
+        let parent = tempfile::tempdir().unwrap();
+        let folder = parent.path().join("data");
+        let collector = CollectorProcess::start(&folder);
+        let key = key_of(&folder);
+        let body = batch(&KINDS[0], 1, 1, 10, now_us()).encode().unwrap();
+        assert_eq!(post(&collector.address, &key, &body), Some(200));
+        assert_eq!(ready(&collector).0, 200);
+        std::fs::rename(&folder, parent.path().join("moved")).unwrap();
+        if is_replaced {
+            std::fs::create_dir(&folder).unwrap();
+            std::fs::copy(parent.path().join("moved/tailor.sqlite"), folder.join("tailor.sqlite")).unwrap();
+        }
+        let (status, message) = ready(&collector);
+        assert!(status == 503 && message.contains("tailor.sqlite was"), "{message}");
+        let body = batch(&KINDS[0], 1, 2, 10, now_us()).encode().unwrap();
+        assert_eq!(post(&collector.address, &key, &body), Some(503));
+    }
 }
 
 struct Unmount(std::path::PathBuf);

@@ -22,7 +22,7 @@ use crate::keys::reload::{KeyFiles, follow};
 use crate::keys::store::{FIRST_KEY_FILE, INGEST_KEY_FILE, create_first};
 use crate::keys::{self, KeyRing, Scope};
 use crate::store::Tenant;
-use crate::store::sqlite::{Retention, SqliteStore, is_served};
+use crate::store::sqlite::{Retention, SqliteStore, free_bytes, is_served};
 use crate::tuner::aws::AwsLambda;
 use crate::tuner::policy::TAG;
 use crate::tuner::{Settings, Tuner};
@@ -68,8 +68,7 @@ async fn serve_until_stopped(args: ServeArgs) -> anyhow::Result<ExitCode> {
         .create(folder)
         .with_context(|| format!("cannot make the data folder {}", folder.display()))?;
     let retention = Retention { hourly_days: args.hourly_days, daily_days: args.daily_days };
-    let store = SqliteStore::open_with(folder, Clock::system(), retention)
-        .with_context(|| format!("cannot open the store in {}", folder.display()))?;
+    let store = open_store(folder, retention)?;
     let key_files = KeyFiles { folder: folder.clone(), operator_file: args.api_key_file.clone() };
     let keys = load_keys(&key_files)?;
     keep_private(folder).with_context(|| format!("cannot make {} private", folder.display()))?;
@@ -155,6 +154,28 @@ async fn start_tuner(
     let (key, value) = TAG;
     tracing::info!("the tuner may change functions tagged `{key} = {value}`");
     Some(tokio::spawn(async move { tuner.run(until(stopped)).await }))
+}
+
+/// Opens the store, or on a full disk opens it for reading only.
+fn open_store(folder: &Path, retention: Retention) -> anyhow::Result<SqliteStore> {
+    /// Less free space than this explains why the store cannot be opened.
+    const FULL_BYTES: u64 = 1 << 20;
+    let failed = match SqliteStore::open_with(folder, Clock::system(), retention) {
+        Ok(store) => return Ok(store),
+        Err(error) => error,
+    };
+    let is_full = free_bytes(folder).is_ok_and(|free| free < FULL_BYTES);
+    let store = if is_full { SqliteStore::open_on_full_disk(folder).ok() } else { None };
+    match store {
+        Some(store) => {
+            tracing::error!(
+                "no space left in {}: stored data can be read, and batches are refused. Free disk space, then start again",
+                folder.display()
+            );
+            Ok(store)
+        }
+        None => Err(failed).with_context(|| format!("cannot open the store in {}", folder.display())),
+    }
 }
 
 /// Loads the keys. The first start creates two: one that may do everything, and one for the functions, which only sends.

@@ -38,7 +38,7 @@ impl CollectorProcess {
             let address = log.split("listening on ").nth(1).and_then(|rest| rest.split_once(','));
             if let Some((address, _)) = address {
                 address.clone_into(&mut collector.address);
-                if ureq::get(format!("{}/readyz", collector.address)).call().is_ok() {
+                if ureq::get(format!("{}/healthz", collector.address)).call().is_ok() {
                     return collector;
                 }
             }

@@ -6,6 +6,7 @@
 
 use std::collections::HashSet;
 use std::fs::File;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,6 +14,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
@@ -32,16 +34,19 @@ mod recent;
 mod retention;
 mod rows;
 mod schema;
+mod status;
 mod summaries;
 mod upgrade;
 mod write;
 
 pub use files::is_served;
 pub use retention::Retention;
+pub use status::free_bytes;
 
 use checkpoint::Checkpointer;
 use files::{FILE_NAME, OpenFiles};
 use maintenance::Maintenance;
+use status::WriteStatus;
 use write::{Append, Job, LogChange, Reply, Writer};
 
 use crate::clock::Clock;
@@ -68,7 +73,12 @@ pub struct SqliteStore {
     readers: Arc<Readers>,
     clock: Clock,
     damage: DamageLog,
-    opened: Option<OpenFiles>,
+    opened: Option<Arc<OpenFiles>>,
+    status: Option<WriteStatus>,
+    /// The connection of the readiness check, which does not wait for the other readers.
+    health: Arc<Readers>,
+    /// Why it refuses writes when it is open for reading only.
+    read_only: StoreError,
     checkpointer: Option<Checkpointer>,
     _lock: Option<File>,
 }
@@ -113,15 +123,18 @@ impl SqliteStore {
         let _: i64 = connection.query_row("SELECT COUNT(*) FROM meta", [], |row| row.get(0))?;
         let damage = DamageLog::default();
         let rest_is_short = Arc::new(AtomicBool::new(false));
-        let readers = Readers::new(path.clone());
+        let readers = Readers::new(path.clone(), READERS);
+        let health = Readers::new(path.clone(), 1);
         let checkpoints = Connection::open(&path)?;
         checkpoints.busy_timeout(BUSY_TIMEOUT)?;
         let checkpointer = Checkpointer::start(checkpoints, Arc::clone(&rest_is_short))?;
         // The first step comes after the start: on a full disk, the start has what little space there is.
         let is_behind = Arc::new(AtomicBool::new(false));
+        let status = WriteStatus::new(folder);
         let writer = Writer {
             connection,
             files: OpenFiles::of(folder)?,
+            status: status.clone(),
             damage: damage.clone(),
             maintenance: Maintenance::new(clock.clone(), retention),
             known: HashSet::new(),
@@ -139,7 +152,10 @@ impl SqliteStore {
             readers: Arc::new(readers),
             clock,
             damage,
-            opened: Some(OpenFiles::of(folder)?),
+            opened: Some(Arc::new(OpenFiles::of(folder)?)),
+            status: Some(status),
+            health: Arc::new(health),
+            read_only: read_only(),
             checkpointer: Some(checkpointer),
             _lock: Some(lock),
         })
@@ -161,7 +177,30 @@ impl SqliteStore {
             );
             return Err(StoreError::Engine(message));
         }
-        let readers = Readers::new(path);
+        Self::open_read_only(path, false, None, read_only())
+    }
+
+    /// Opens the store in `folder` for reading after [`Self::open_with`] failed because the disk is full. Writes are refused
+    /// with [`StoreError::Full`]. No other collector can write to the folder meanwhile.
+    ///
+    /// # Errors
+    /// As [`Self::open_to_read`].
+    pub fn open_on_full_disk(folder: &Path) -> Result<Self, StoreError> {
+        let lock = files::lock(folder)?;
+        let path = folder.join(FILE_NAME);
+        // SQLite would create files to read the write-ahead log. There is none after a regular stop.
+        let log = std::fs::metadata(folder.join(format!("{FILE_NAME}-wal")));
+        let is_complete = !log.is_ok_and(|log| log.len() > 0);
+        Self::open_read_only(path, is_complete, Some(lock), StoreError::Full(folder.display().to_string()))
+    }
+
+    fn open_read_only(
+        path: PathBuf,
+        immutable: bool,
+        lock: Option<File>,
+        read_only: StoreError,
+    ) -> Result<Self, StoreError> {
+        let readers = Readers { immutable, ..Readers::new(path.clone(), READERS) };
         schema::check(&readers.open()?)?;
         Ok(Self {
             jobs: None,
@@ -170,8 +209,11 @@ impl SqliteStore {
             clock: Clock::system(),
             damage: DamageLog::default(),
             opened: None,
+            status: None,
+            health: Arc::new(Readers { immutable, ..Readers::new(path, 1) }),
+            read_only,
             checkpointer: None,
-            _lock: None,
+            _lock: lock,
         })
     }
 
@@ -184,10 +226,7 @@ impl SqliteStore {
     }
 
     async fn submit<T>(&self, job: impl FnOnce(Reply<T>) -> Job) -> Result<T, StoreError> {
-        let jobs = self
-            .jobs
-            .as_ref()
-            .ok_or_else(|| StoreError::Engine("the store is open for reading only".to_owned()))?;
+        let jobs = self.jobs.as_ref().ok_or_else(|| self.read_only.clone())?;
         let (reply, received) = oneshot::channel();
         jobs.send(job(reply)).await.map_err(|_| StoreError::Stopping)?;
         received.await.map_err(|_| StoreError::Stopping)?
@@ -324,15 +363,36 @@ impl Store for SqliteStore {
         if self.writer.as_ref().is_some_and(JoinHandle::is_finished) {
             return Err(StoreError::Engine("the writer has stopped: restart the collector".to_owned()));
         }
-        if let Some(opened) = &self.opened {
-            opened.check()?;
-        }
-        self.read(|connection, _| Ok(connection.query_row("SELECT 1", [], |_| Ok(()))?)).await
+        let StoreError::Engine(_) = &self.read_only else { return Err(self.read_only.clone()) };
+        let (opened, status) = (self.opened.clone(), self.status.clone());
+        let health = Arc::clone(&self.health);
+        let permit = Arc::clone(&health.permits).acquire_owned().await.map_err(|_| StoreError::Stopping)?;
+        let check = tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            opened.map_or(Ok(()), |opened| opened.check())?;
+            status.map_or(Ok(()), |status| status.check())?;
+            // Reads the first page, unlike a query without a table.
+            health.with(|connection| {
+                Ok(connection.query_row("SELECT COUNT(*) FROM sqlite_schema", [], |_| Ok(()))?)
+            })
+        });
+        check.await.map_err(|error| StoreError::Engine(format!("the check panicked: {error}")))?
     }
 
     fn damage(&self) -> Damage {
         self.damage.damage()
     }
+}
+
+fn read_only() -> StoreError {
+    StoreError::Engine("the store is open for reading only".to_owned())
+}
+
+/// A path in a URI.
+fn path_segments(path: &Path) -> String {
+    const UNRESERVED: &AsciiSet =
+        &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+    percent_encode(path.as_os_str().as_bytes(), UNRESERVED).to_string()
 }
 
 fn thread(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, StoreError> {
@@ -357,19 +417,30 @@ fn request_maintenance(jobs: &mpsc::WeakSender<Job>, is_behind: &AtomicBool) {
 /// Read connections. They are opened when first needed and kept open.
 struct Readers {
     path: PathBuf,
+    /// Whether nothing else opens the file, so that no log and no lock is necessary.
+    immutable: bool,
     permits: Arc<Semaphore>,
     // A std mutex is enough: it is locked only to push or pop.
     idle: Mutex<Vec<Connection>>,
 }
 
 impl Readers {
-    fn new(path: PathBuf) -> Self {
-        Self { path, permits: Arc::new(Semaphore::new(READERS)), idle: Mutex::new(Vec::new()) }
+    fn new(path: PathBuf, connections: usize) -> Self {
+        let permits = Arc::new(Semaphore::new(connections));
+        Self { path, immutable: false, permits, idle: Mutex::new(Vec::new()) }
     }
 
     fn open(&self) -> Result<Connection, StoreError> {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let connection = Connection::open_with_flags(&self.path, flags)?;
+        let connection = if self.immutable {
+            let path = path_segments(&self.path);
+            Connection::open_with_flags(
+                format!("file:{path}?immutable=1"),
+                flags | OpenFlags::SQLITE_OPEN_URI,
+            )?
+        } else {
+            Connection::open_with_flags(&self.path, flags)?
+        };
         connection.busy_timeout(BUSY_TIMEOUT)?;
         Ok(connection)
     }

@@ -16,6 +16,7 @@ use super::maintenance::Maintenance;
 use super::rows::{
     FUNCTION, Field, PENDING, encode_rollups, function_fields, insert_change, to_ordered_sql, to_sql,
 };
+use super::status::WriteStatus;
 use super::summaries;
 use super::{checkpoint, compaction};
 use crate::store::damage::DamageLog;
@@ -110,6 +111,7 @@ struct GroupResults {
 pub(super) struct Writer {
     pub(super) connection: Connection,
     pub(super) files: OpenFiles,
+    pub(super) status: WriteStatus,
     pub(super) damage: DamageLog,
     pub(super) maintenance: Maintenance,
     /// Functions that have a row.
@@ -167,7 +169,10 @@ impl Writer {
             Ok(is_behind) => self.is_behind.store(is_behind, Ordering::Relaxed),
             Err(error) => {
                 self.is_behind.store(false, Ordering::Relaxed);
-                tracing::warn!(%error, "cannot maintain the store; trying again later");
+                // On a full disk, the failed write is logged already.
+                if !self.status.has_failed() {
+                    tracing::warn!(%error, "cannot maintain the store; trying again later");
+                }
             }
         }
     }
@@ -184,7 +189,10 @@ impl Writer {
 
     fn commit_and_reply(&mut self, group: Group) {
         match self.commit(&group) {
-            Ok(results) => group.reply_ok(results),
+            Ok(results) => {
+                self.status.succeeded();
+                group.reply_ok(results);
+            }
             // A request that the database refuses must not fail the others. What concerns the files fails all of them.
             Err(error)
                 if group.len() > 1 && !matches!(error, StoreError::Full(_) | StoreError::FilesChanged(_)) =>
@@ -192,7 +200,7 @@ impl Writer {
                 group.split().for_each(|single| self.commit_and_reply(single));
             }
             Err(error) => {
-                tracing::error!(%error, requests = group.len(), "cannot store");
+                self.status.failed(&error, group.len());
                 group.reply_error(&error);
             }
         }
