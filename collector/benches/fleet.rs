@@ -12,7 +12,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use fleet::{KINDS, batch};
 use tailor_collector::clock::now_us;
-use tailor_collector::query::{Format, Look};
+use tailor_collector::query::{Format, ListQuery, Look};
 use tailor_collector::render::table;
 use tailor_collector::report;
 use tailor_collector::store::sqlite::SqliteStore;
@@ -64,8 +64,10 @@ fn main() {
         prices: &prices,
         strategy: Strategy::default(),
         now_us: now_us(),
+        enforcements: None,
     };
-    let fleet = runtime.block_on(report::fleet(&request)).unwrap();
+    let list = ListQuery { limit: 1_000, ..ListQuery::default() };
+    let fleet = runtime.block_on(report::fleet(&request, &list)).unwrap();
     let reported = start.elapsed();
     let text = table::fleet(&fleet, Format::Json, Look::default());
     println!(

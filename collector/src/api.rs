@@ -19,7 +19,7 @@ use crate::http::App;
 use crate::http::auth::ApiReader;
 use crate::http::error::ApiError;
 use crate::http::extract::FunctionName;
-use crate::query::{Format, Query};
+use crate::query::{Format, ListQuery, Query};
 use crate::render::table;
 use crate::report::{self, FunctionReport};
 use crate::store::{FunctionKey, Recent, Store, Tenant};
@@ -30,9 +30,24 @@ pub async fn functions(
     ApiReader(tenant): ApiReader,
     query: Query,
 ) -> Result<Response, ApiError> {
-    let fleet = report::fleet(&app.report_request(&tenant, &query)?).await?;
+    let fleet = report::fleet(&app.report_request(&tenant, &query)?, &list(&query)?).await?;
     let format = query.format.unwrap_or(Format::Json);
     Ok(text(format, table::fleet(&fleet, format, query.look())))
+}
+
+/// The list that a query selects.
+///
+/// # Errors
+/// 400 when a parameter is not valid.
+pub fn list(query: &Query) -> Result<ListQuery, ApiError> {
+    let list = query.list().map_err(|name| {
+        ApiError::bad_request("query", format!("`{name}` is an amount of dollars such as 12.5"))
+    })?;
+    if list.cursor.as_deref().is_some_and(|cursor| !report::list::is_cursor(cursor)) {
+        let message = "`cursor` is the field `next` of the page before";
+        return Err(ApiError::bad_request("query", message));
+    }
+    Ok(list)
 }
 
 /// `GET /v1/functions/{name}`.

@@ -4,6 +4,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
 
 use tailor_sizing::advice::strategy::Strategy;
+use tailor_sizing::pricing::money::PicoDollars;
 
 use crate::store::{FunctionKey, HOUR_US, Window};
 
@@ -48,8 +49,170 @@ impl Default for Look {
     }
 }
 
-/// Maximum number of rows of an answer.
-const MAX_LIMIT: usize = 1_000;
+/// What a list of functions is sorted by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SortKey {
+    /// What the recommended size would have saved; the highest first.
+    #[default]
+    Saving,
+    /// Cost; the highest first.
+    Cost,
+    /// Number of invocations; the highest first.
+    Invocations,
+    /// Number of failed invocations; the highest first.
+    Errors,
+    /// Number of cold starts; the highest first.
+    ColdStarts,
+    /// 95th percentile of duration; the highest first.
+    P95,
+    /// Memory size; the highest first.
+    Memory,
+    /// Function name.
+    Name,
+}
+
+impl SortKey {
+    /// The value of the parameter.
+    pub(crate) fn code(self) -> String {
+        let code = match self {
+            Self::Saving => "saving",
+            Self::Cost => "cost",
+            Self::Invocations => "invocations",
+            Self::Errors => "errors",
+            Self::ColdStarts => "cold-starts",
+            Self::P95 => "p95",
+            Self::Memory => "memory",
+            Self::Name => "name",
+        };
+        code.to_owned()
+    }
+}
+
+/// A kind of advice, as a filter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AdviceFilter {
+    /// Another size is recommended.
+    Change,
+    /// The present size is the best.
+    Keep,
+    /// There is not enough evidence.
+    Unsure,
+    /// There is no advice, for example because no price is known.
+    None,
+}
+
+impl AdviceFilter {
+    /// The code of the kind.
+    #[must_use]
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::Change => "change",
+            Self::Keep => "keep",
+            Self::Unsure => "unsure",
+            Self::None => "none",
+        }
+    }
+}
+
+/// A property by which functions are added up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Group {
+    /// By AWS account.
+    Account,
+    /// By AWS region.
+    Region,
+    /// By runtime.
+    Runtime,
+}
+
+impl Group {
+    /// The value of the parameter, and the name of the filter by one of its groups.
+    #[must_use]
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::Account => "account",
+            Self::Region => "region",
+            Self::Runtime => "runtime",
+        }
+    }
+}
+
+/// Rows of a page of a list.
+pub const DEFAULT_LIMIT: usize = 50;
+
+/// Maximum number of rows of a page of a list.
+pub const MAX_LIMIT: usize = 1_000;
+
+/// Which functions a list has.
+#[derive(Debug, Clone)]
+pub struct ListQuery {
+    /// Length of the window before now, hours.
+    pub hours: u64,
+    /// Name of the strategy.
+    pub strategy: Option<String>,
+    /// Weight of cost.
+    pub weight: Option<f64>,
+    /// A part of the name, in any case.
+    pub name: Option<String>,
+    /// The account.
+    pub account: Option<String>,
+    /// The region.
+    pub region: Option<String>,
+    /// The runtime.
+    pub runtime: Option<String>,
+    /// The instruction set.
+    pub architecture: Option<String>,
+    /// The kind of advice.
+    pub advice: Option<AdviceFilter>,
+    /// The lowest cost in the window.
+    pub min_cost: Option<PicoDollars>,
+    /// The order.
+    pub sort: SortKey,
+    /// Whether the order is reversed.
+    pub is_reversed: bool,
+    /// The cursor of the page: [`FleetReport::next`](crate::report::FleetReport::next) of the page before.
+    pub cursor: Option<String>,
+    /// Maximum number of functions of the page.
+    pub limit: usize,
+    /// Sums by this property.
+    pub by: Option<Group>,
+}
+
+impl Default for ListQuery {
+    fn default() -> Self {
+        Self {
+            hours: DEFAULT_HOURS,
+            strategy: None,
+            weight: None,
+            name: None,
+            account: None,
+            region: None,
+            runtime: None,
+            architecture: None,
+            advice: None,
+            min_cost: None,
+            sort: SortKey::default(),
+            is_reversed: false,
+            cursor: None,
+            limit: DEFAULT_LIMIT,
+            by: None,
+        }
+    }
+}
+
+/// Parses an amount of dollars such as `12.5`, exactly, to at most 12 decimals.
+#[must_use]
+pub fn dollars(text: &str) -> Option<PicoDollars> {
+    let (whole, decimals) = text.split_once('.').unwrap_or((text, ""));
+    let is_digits = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
+    if whole.is_empty() || decimals.len() > 12 || !is_digits(whole) || !is_digits(decimals) {
+        return None;
+    }
+    format!("{whole}{decimals:0<12}").parse().ok().map(PicoDollars)
+}
 
 /// The query of a request for a report.
 #[derive(Debug, Default, Deserialize)]
@@ -69,6 +232,26 @@ pub struct Query {
     pub(crate) format: Option<Format>,
     /// Maximum number of rows.
     pub(crate) limit: Option<usize>,
+    /// A part of the function's name.
+    pub(crate) name: Option<String>,
+    /// Runtime.
+    pub(crate) runtime: Option<String>,
+    /// Instruction set.
+    pub(crate) architecture: Option<String>,
+    /// Kind of advice.
+    #[serde(deserialize_with = "none_if_empty")]
+    pub(crate) advice: Option<AdviceFilter>,
+    /// Lowest cost, dollars.
+    pub(crate) min_cost: Option<String>,
+    /// Order of a list.
+    pub(crate) sort: Option<SortKey>,
+    /// Whether the order is reversed.
+    pub(crate) reverse: bool,
+    /// Cursor of a page.
+    pub(crate) cursor: Option<String>,
+    /// Sums by this property.
+    #[serde(deserialize_with = "none_if_empty")]
+    pub(crate) by: Option<Group>,
     /// Width of a table, characters.
     pub(crate) width: Option<usize>,
     /// Whether the table may have colours.
@@ -112,15 +295,72 @@ impl Query {
         Ok(())
     }
 
+    /// The functions that the query selects for a list.
+    ///
+    /// # Errors
+    /// The name of the parameter that is not valid.
+    pub fn list(&self) -> Result<ListQuery, &'static str> {
+        // A form sends empty fields.
+        let filter = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
+        let min_cost = match filter(&self.min_cost) {
+            Some(text) => Some(dollars(&text).ok_or("min_cost")?),
+            None => None,
+        };
+        Ok(ListQuery {
+            hours: self.hours.unwrap_or(DEFAULT_HOURS),
+            strategy: self.strategy.clone(),
+            weight: self.weight,
+            name: filter(&self.name),
+            account: filter(&self.account),
+            region: filter(&self.region),
+            runtime: filter(&self.runtime),
+            architecture: filter(&self.architecture),
+            advice: self.advice,
+            min_cost,
+            sort: self.sort.unwrap_or_default(),
+            is_reversed: self.reverse,
+            cursor: filter(&self.cursor),
+            limit: self.limit.unwrap_or(DEFAULT_LIMIT).clamp(1, MAX_LIMIT),
+            by: self.by,
+        })
+    }
+
+    /// Whether the list has filters.
+    pub(crate) fn is_filtered(&self) -> bool {
+        let texts =
+            [&self.name, &self.account, &self.region, &self.runtime, &self.architecture, &self.min_cost];
+        self.advice.is_some() || texts.iter().any(|text| text.as_ref().is_some_and(|text| !text.is_empty()))
+    }
+
+    /// A relative link to the first page of the same list; `changes` replaces some parameters.
+    pub(crate) fn list_link(&self, changes: &[(&str, Option<String>)]) -> String {
+        let parameters = [
+            ("hours", self.hours.map(|hours| hours.to_string())),
+            ("strategy", self.strategy.clone()),
+            ("name", self.name.clone()),
+            ("account", self.account.clone()),
+            ("region", self.region.clone()),
+            ("runtime", self.runtime.clone()),
+            ("architecture", self.architecture.clone()),
+            ("advice", self.advice.map(|advice| advice.code().to_owned())),
+            ("min_cost", self.min_cost.clone()),
+            ("sort", self.sort.map(SortKey::code)),
+            ("reverse", self.reverse.then(|| "true".to_owned())),
+            ("by", self.by.map(|by| by.code().to_owned())),
+            ("limit", self.limit.map(|limit| limit.to_string())),
+            ("cursor", None),
+        ];
+        let changed = |name: &str| changes.iter().find(|(changed, _)| *changed == name);
+        let pairs = parameters.into_iter().filter_map(|(name, value)| {
+            let value = changed(name).map_or(value, |(_, value)| value.clone())?;
+            (!value.is_empty()).then(|| format!("{name}={}", path_segment(&value)))
+        });
+        format!("?{}", pairs.collect::<Vec<_>>().join("&"))
+    }
+
     /// A relative link to the same page with another window and strategy.
     pub(crate) fn link(&self, hours: u64, strategy: &str) -> String {
-        let mut link = format!("?hours={hours}&strategy={}", path_segment(strategy));
-        for (name, value) in [("region", &self.region), ("account", &self.account)] {
-            if let Some(value) = value {
-                link.push_str(&format!("&{name}={}", path_segment(value)));
-            }
-        }
-        link
+        self.list_link(&[("hours", Some(hours.to_string())), ("strategy", Some(strategy.to_owned()))])
     }
 
     /// The path of a function's page, with the window and strategy of this query.
@@ -144,6 +384,17 @@ impl Query {
         self.region.as_ref().is_none_or(|region| *region == key.region)
             && self.account.as_ref().is_none_or(|account| *account == key.account)
     }
+}
+
+/// An empty field of a form is no filter.
+fn none_if_empty<'de, T, D>(deserializer: D) -> Result<Option<T>, D::Error>
+where
+    T: Deserialize<'de>,
+    D: serde::Deserializer<'de>,
+{
+    let text = Option::<String>::deserialize(deserializer)?.filter(|text| !text.is_empty());
+    let value = text.map(|text| T::deserialize(serde::de::value::StringDeserializer::new(text)));
+    value.transpose().map_err(|error: serde::de::value::Error| serde::de::Error::custom(error))
 }
 
 /// The window that starts `hours` before `now_us` (microseconds since the Unix epoch) and has no end.
@@ -191,6 +442,18 @@ fn parse_slo(target: &str) -> Option<Strategy> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn dollars_are_read_exactly() {
+        for (text, pico) in
+            [("0", 0), ("12", 12_000_000_000_000), ("0.000000000001", 1), ("1.5", 1_500_000_000_000)]
+        {
+            assert_eq!(dollars(text), Some(PicoDollars(pico)), "{text}");
+        }
+        for invalid in ["", ".5", "-1", "1e3", "0.0000000000001", "1,5"] {
+            assert_eq!(dollars(invalid), None, "{invalid}");
+        }
+    }
 
     #[test]
     fn a_latency_target_is_a_percentile_and_milliseconds() {

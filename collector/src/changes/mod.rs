@@ -108,7 +108,7 @@ pub struct StepDetail {
 }
 
 /// One entry of a change's log.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Step {
     /// Time, microseconds since the Unix epoch.
     pub at_us: u64,
@@ -119,7 +119,7 @@ pub struct Step {
 }
 
 /// A change, as computed from its log.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Change {
     /// The function.
     pub function: FunctionKey,

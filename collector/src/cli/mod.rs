@@ -12,6 +12,7 @@ use crate::http::client::ProxyNetwork;
 use crate::query::Format;
 
 mod keys;
+mod list;
 mod serve;
 mod show;
 
@@ -28,13 +29,20 @@ enum Command {
     /// Collect what the extensions send, and show it.
     Serve(ServeArgs),
     /// Every function: what it costs, and the size it should have.
-    Summary(ShowArgs),
+    Summary {
+        #[command(flatten)]
+        show: ShowArgs,
+        #[command(flatten)]
+        list: list::ListArgs,
+    },
     /// One function, or all: the recommended size, why, and the curve behind it.
     Advise {
         /// Function name; all functions when left out.
         function: Option<String>,
         #[command(flatten)]
         show: ShowArgs,
+        #[command(flatten)]
+        list: list::ListArgs,
     },
     /// What the tuner changed, with predicted against measured.
     Changes(ShowArgs),
@@ -215,9 +223,10 @@ impl Cli {
     pub fn run(self) -> anyhow::Result<ExitCode> {
         match self.command {
             Command::Serve(args) => serve::serve(args),
-            Command::Summary(args) => show::summary(&args),
-            Command::Advise { function: None, show } => show::summary(&show),
-            Command::Advise { function: Some(function), show } => show::advise(&function, &show),
+            Command::Summary { show, list } | Command::Advise { function: None, show, list } => {
+                show::summary(&show, &list)
+            }
+            Command::Advise { function: Some(function), show, .. } => show::advise(&function, &show),
             Command::Changes(args) => show::changes(&args),
             Command::Keys(command) => keys::run(command),
             Command::Key { data, tenant } => keys::create_without_scopes(&data, tenant),

@@ -21,6 +21,7 @@ use crate::http::{self, App};
 use crate::keys::reload::{KeyFiles, follow};
 use crate::keys::store::{FIRST_KEY_FILE, INGEST_KEY_FILE, create_first};
 use crate::keys::{self, KeyRing, Scope};
+use crate::report::summaries::Summarizer;
 use crate::store::Tenant;
 use crate::store::sqlite::{Retention, SqliteStore, free_bytes, is_served};
 use crate::tuner::aws::AwsLambda;
@@ -99,6 +100,14 @@ async fn serve_until_stopped(args: ServeArgs) -> anyhow::Result<ExitCode> {
     let keys = follow(Arc::clone(&app.keys), key_files, hangups, until(stopped.clone()));
     let keys = tokio::spawn(keys);
     let tuner = start_tuner(&args.tuner, &app, stopped.clone()).await;
+    let summarizer = Summarizer {
+        store: Arc::clone(&app.store),
+        prices: app.prices.clone(),
+        clock: app.clock.clone(),
+        enforcements: Arc::clone(&app.enforcements),
+    };
+    let summarizer_stopped = stopped.clone();
+    let summarizer = tokio::spawn(async move { summarizer.run(until(summarizer_stopped)).await });
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     tokio::spawn(async move {
         tokio::select! {
@@ -114,6 +123,7 @@ async fn serve_until_stopped(args: ServeArgs) -> anyhow::Result<ExitCode> {
     if let Some(tuner) = tuner {
         tuner.await.context("the tuner failed")?;
     }
+    summarizer.await.context("the task of the summaries failed")?;
     Ok(ExitCode::SUCCESS)
 }
 

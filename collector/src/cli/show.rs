@@ -9,8 +9,10 @@ use anyhow::{Context, bail};
 use tailor_sizing::advice::strategy::Strategy;
 use tailor_sizing::pricing::prices::PriceTable;
 
+use super::Colour;
+use super::ShowArgs;
+use super::list::ListArgs;
 use super::serve::address_of;
-use super::{Colour, ShowArgs};
 use crate::changes;
 use crate::clock::Clock;
 use crate::prices;
@@ -29,12 +31,12 @@ const ANSWER_DEADLINE: std::time::Duration = std::time::Duration::from_secs(60);
 /// Most that is read from a collector: a fleet of a few thousand functions as JSON.
 const MAX_ANSWER_BYTES: u64 = 256 << 20;
 
-pub(super) fn summary(args: &ShowArgs) -> anyhow::Result<ExitCode> {
+pub(super) fn summary(args: &ShowArgs, list: &ListArgs) -> anyhow::Result<ExitCode> {
     let (code, address) = match &args.server {
-        Some(server) => (ask(args, server, &["v1", "functions"])?, Some(server.clone())),
+        Some(server) => (ask(args, server, &["v1", "functions"], &list.parameters())?, Some(server.clone())),
         None => {
             let text = beside_data(args, |reader| async move {
-                let fleet = report::fleet(&reader.request()).await?;
+                let fleet = report::fleet(&reader.request(), &list.query(args)).await?;
                 let nothing = fleet.functions.is_empty();
                 Ok((table::fleet(&fleet, args.format, look(args)), nothing))
             })?;
@@ -49,7 +51,7 @@ pub(super) fn summary(args: &ShowArgs) -> anyhow::Result<ExitCode> {
 
 pub(super) fn advise(function: &str, args: &ShowArgs) -> anyhow::Result<ExitCode> {
     if let Some(server) = &args.server {
-        return ask(args, server, &["v1", "functions", function]);
+        return ask(args, server, &["v1", "functions", function], &[]);
     }
     let text = beside_data(args, |reader| async move {
         let keys = reader.store.functions(&reader.tenant, Some(function), usize::MAX).await?;
@@ -70,7 +72,7 @@ pub(super) fn advise(function: &str, args: &ShowArgs) -> anyhow::Result<ExitCode
 
 pub(super) fn changes(args: &ShowArgs) -> anyhow::Result<ExitCode> {
     if let Some(server) = &args.server {
-        return ask(args, server, &["v1", "changes"]);
+        return ask(args, server, &["v1", "changes"], &[]);
     }
     let text = beside_data(args, |reader| async move {
         let changes = changes::fold(reader.store.changes(&reader.tenant, None).await?);
@@ -91,7 +93,15 @@ struct Reader {
 impl Reader {
     fn request(&self) -> report::Request<'_> {
         let Self { store, tenant, prices, window, strategy, now_us } = self;
-        report::Request { store, tenant, window: *window, prices, strategy: *strategy, now_us: *now_us }
+        report::Request {
+            store,
+            tenant,
+            window: *window,
+            prices,
+            strategy: *strategy,
+            now_us: *now_us,
+            enforcements: None,
+        }
     }
 }
 
@@ -140,7 +150,7 @@ fn print((text, nothing): (String, bool)) -> anyhow::Result<ExitCode> {
     Ok(if nothing { ExitCode::from(NOTHING) } else { ExitCode::SUCCESS })
 }
 
-fn ask(args: &ShowArgs, server: &str, path: &[&str]) -> anyhow::Result<ExitCode> {
+fn ask(args: &ShowArgs, server: &str, path: &[&str], more: &[(&str, String)]) -> anyhow::Result<ExitCode> {
     let key = match &args.api_key_file {
         Some(file) => Some(
             std::fs::read_to_string(file)
@@ -167,6 +177,9 @@ fn ask(args: &ShowArgs, server: &str, path: &[&str]) -> anyhow::Result<ExitCode>
         .query("strategy", &args.strategy)
         .query("width", look.width.to_string())
         .query("colour", look.colour.to_string());
+    for (name, value) in more {
+        request = request.query(*name, value);
+    }
     if let Some(weight) = args.weight {
         request = request.query("weight", weight.to_string());
     }

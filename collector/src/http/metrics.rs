@@ -8,6 +8,7 @@ use http::{HeaderValue, StatusCode, header};
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 use super::App;
@@ -29,6 +30,7 @@ pub struct Metrics {
     invocations_stored: Counter,
     refused_not_retryable: Counter,
     refused_retryable: Counter,
+    damaged_rows: Gauge,
 }
 
 impl Default for Metrics {
@@ -42,6 +44,9 @@ impl Default for Metrics {
         registry.register("tailor_batches_refused", help, refused.clone());
         let invocations_stored = Counter::default();
         registry.register("tailor_invocations_stored", "Invocations stored", invocations_stored.clone());
+        let damaged_rows = Gauge::default();
+        let help = "Damaged rows of the store that were found since the start";
+        registry.register("tailor_store_damaged_rows", help, damaged_rows.clone());
         Self {
             registry,
             batches_stored: batches.get_or_create_owned(&[("result", "stored")]),
@@ -49,6 +54,7 @@ impl Default for Metrics {
             invocations_stored,
             refused_not_retryable: refused.get_or_create_owned(&[("retryable", "no")]),
             refused_retryable: refused.get_or_create_owned(&[("retryable", "yes")]),
+            damaged_rows,
         }
     }
 }
@@ -81,6 +87,7 @@ impl Metrics {
 /// 401 without a key or a session, 403 when the key does not have the scope `admin`, 503 when the metrics cannot be encoded.
 pub async fn serve(State(app): State<Arc<App>>, _admin: ApiAdmin) -> Result<Response, ApiError> {
     let mut text = String::new();
+    app.metrics.damaged_rows.set(i64::try_from(app.store.damage().rows).unwrap_or(i64::MAX));
     encode(&mut text, &app.metrics.registry)
         .map_err(|_| ApiError::unavailable("metrics", "cannot encode the metrics"))?;
     Ok(([(header::CONTENT_TYPE, HeaderValue::from_static(OPENMETRICS))], text).into_response())

@@ -57,6 +57,8 @@ pub struct App {
     pub clock: Clock,
     /// The collector's own metrics.
     pub metrics: metrics::Metrics,
+    /// What was inferred of large fleets.
+    pub enforcements: Arc<report::EnforcementCache>,
 }
 
 impl App {
@@ -78,6 +80,7 @@ impl App {
             connections: Arc::default(),
             clock,
             metrics: metrics::Metrics::default(),
+            enforcements: Arc::default(),
         }
     }
 }
@@ -100,6 +103,7 @@ impl App {
             prices: &self.prices,
             strategy: query.strategy()?,
             now_us,
+            enforcements: Some(&self.enforcements),
         })
     }
 }

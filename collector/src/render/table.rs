@@ -12,7 +12,7 @@ use super::markdown::markdown;
 use super::units::{change, count, duration, duration_of, instant, shorten};
 use crate::changes::{Change, State};
 use crate::query::{Format, Look};
-use crate::report::{FleetReport, FunctionReport, hint_code};
+use crate::report::{FleetGroup, FleetReport, FunctionReport, hint_code};
 
 /// The legend below the table.
 const LEGEND: &str = "MB and PEAK: memory size and highest memory in use, MB. BUSY, STRV, IDLE: busy, starved and idle wall time, %.\n\
@@ -128,7 +128,7 @@ fn fleet_table(report: &FleetReport, look: Look) -> String {
     let total = &report.total;
     text.push_str(&format!(
         "\n{} functions, {} invocations, {} errors, {} cold starts; billed {}, {}\nPotential savings: {}. Extra cost for speed: {}.\n",
-        report.functions.len(),
+        report.matching_functions,
         count(total.invocations),
         count(total.errors),
         count(total.cold_starts),
@@ -137,6 +137,10 @@ fn fleet_table(report: &FleetReport, look: Look) -> String {
         total.saving_pico_usd,
         total.spending_pico_usd,
     ));
+    text.push_str(&list_notes(report));
+    if let Some(groups) = &report.groups {
+        text.push_str(&group_table(groups, look));
+    }
     for function in &report.functions {
         let details = lines_about(brief(function), look);
         if !details.is_empty() {
@@ -147,6 +151,48 @@ fn fleet_table(report: &FleetReport, look: Look) -> String {
         "\n`tailor advise FUNCTION` shows what to do, and the cost and duration at each memory size.\n",
     );
     text
+}
+
+/// What is known only in part of a list: its page, the age of its summaries, and damage.
+fn list_notes(report: &FleetReport) -> String {
+    let mut text = String::new();
+    if let Some(next) = &report.next {
+        text.push_str(&format!("Shown: {}. The next ones: --cursor {next}\n", report.functions.len()));
+    }
+    if let Some(summaries) = &report.summaries {
+        text.push_str(&format!(
+            "Order and sums are of {} hours with the strategy {}; the oldest summary is of {}.\n",
+            summaries.hours,
+            summaries.strategy,
+            instant(summaries.oldest_at_us)
+        ));
+    }
+    if report.damage.rows > 0 {
+        let first = report.damage.named.first().map_or("", String::as_str);
+        text.push_str(&format!(
+            "The store has damaged rows, which are left out: {}. The first: {}. `tailor check` lists them.\n",
+            report.damage.rows,
+            shorten(first, 200)
+        ));
+    }
+    text
+}
+
+fn group_table(groups: &[FleetGroup], look: Look) -> String {
+    const HEADER: [&str; 6] = ["GROUP", "FUNCTIONS", "CALLS", "ERR", "COST $", "SAVING $"];
+    let mut table = plain_table(&HEADER, look);
+    for FleetGroup { value, functions, total } in groups {
+        let value = if value.is_empty() { "unknown".to_owned() } else { shorten(value, 40) };
+        table.add_row([
+            value,
+            functions.to_string(),
+            count(total.invocations),
+            count(total.errors),
+            money(Some(total.cost_pico_usd)),
+            money(Some(total.saving_pico_usd)),
+        ]);
+    }
+    format!("\n{}", lines(&table))
 }
 
 /// A cell of the table. Colour only repeats what the text contains.

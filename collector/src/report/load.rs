@@ -1,24 +1,33 @@
 //! From the store to reports.
 
 use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
 
 use tailor_sizing::advice::strategy::Strategy;
 use tailor_sizing::model::enforcement::Enforcement;
-use tailor_sizing::pricing::money::PicoDollars;
 use tailor_sizing::pricing::prices::PriceTable;
 use tailor_sizing::telemetry::rollup::Rollup;
 use tailor_sizing::units::Megabytes;
 
+use super::FunctionReport;
 use super::build::report;
 use super::evaluation::{Basis, Evaluation, Material, evaluate};
-use super::{FleetReport, FleetTotal, FunctionReport};
-use crate::changes;
 use crate::changes::comparison::{self, MAX_COMPARED_INVOCATIONS};
-use crate::store::{Environments, FunctionKey, HOUR_US, Series, Store, StoreError, Tenant, Window};
+use crate::changes::{self, Change};
+use crate::store::{FunctionKey, HOUR_US, Series, Store, StoreError, Tenant, Window};
 
 /// Hours before the end of the window from which the kernel's enforcement of the quota is inferred. The functions of a
 /// busy fleet decide it within the first hour; of a quiet fleet, a whole day is read.
 const LOOK_BACK_HOURS: [u64; 2] = [1, 24];
+
+/// Functions from which the enforcement is inferred.
+const MAX_OBSERVED_FUNCTIONS: usize = 64;
+
+/// How long the enforcement of a large fleet is used, microseconds.
+const ENFORCEMENT_KEPT_US: u64 = 300_000_000;
+
+/// A fleet of at most so many functions is computed when it is read; a larger one is read from summaries.
+pub(super) const LIVE_FUNCTIONS: usize = 50;
 
 /// What a report is computed from.
 #[derive(Clone, Copy)]
@@ -35,28 +44,8 @@ pub struct Request<'a> {
     pub strategy: Strategy,
     /// The present time, microseconds since the Unix epoch.
     pub now_us: u64,
-}
-
-/// The fleet of a tenant, the function with the highest saving first.
-///
-/// # Errors
-/// [`StoreError`] when the store cannot be read.
-pub async fn fleet(request: &Request<'_>) -> Result<FleetReport, StoreError> {
-    let mut functions = reports(request, None).await?;
-    functions.sort_by(|a, b| {
-        let key = |report: &FunctionReport| (std::cmp::Reverse(report.saving()), report.name.clone());
-        key(a).cmp(&key(b))
-    });
-    let total = functions.iter().fold(FleetTotal::default(), |sum, report| FleetTotal {
-        invocations: sum.invocations.saturating_add(report.invocations),
-        errors: sum.errors.saturating_add(report.errors),
-        cold_starts: sum.cold_starts.saturating_add(report.cold_starts),
-        billed_ms: sum.billed_ms.saturating_add(report.billed_ms),
-        cost_pico_usd: sum.cost_pico_usd + report.cost_pico_usd.unwrap_or(PicoDollars::ZERO),
-        saving_pico_usd: sum.saving_pico_usd + report.saving().max(PicoDollars::ZERO),
-        spending_pico_usd: sum.spending_pico_usd - report.saving().min(PicoDollars::ZERO),
-    });
-    Ok(FleetReport { total, functions, prices_of: request.prices.compiled().to_owned() })
+    /// What was inferred of large fleets some minutes ago.
+    pub enforcements: Option<&'a EnforcementCache>,
 }
 
 /// The report of one function; `None` when nothing was measured of it.
@@ -78,85 +67,86 @@ pub async fn evaluations(
     request: &Request<'_>,
     key: Option<&FunctionKey>,
 ) -> Result<Vec<Evaluation>, StoreError> {
-    let materials = materials(request, key).await?;
-    for_each(request, &materials, |key, material, basis| {
-        evaluate(key, material, basis).map(|evaluated| evaluated.evaluation)
-    })
-    .await
+    let keys = keys(request, key).await?;
+    let basis = basis(request).await?;
+    let mut evaluations = Vec::new();
+    // One function at a time, so that memory does not grow with the rollups of a fleet.
+    for key in &keys {
+        let material = material(request, key).await?;
+        evaluations.extend(evaluate(key, &material, &basis).map(|evaluated| evaluated.evaluation));
+        tokio::task::yield_now().await;
+    }
+    Ok(evaluations)
 }
 
-async fn reports(
+/// The reports of all functions of the tenant, or of one.
+pub(super) async fn reports(
     request: &Request<'_>,
     key: Option<&FunctionKey>,
 ) -> Result<Vec<FunctionReport>, StoreError> {
-    let mut materials = materials(request, key).await?;
-    add_changes(request, key, &mut materials).await?;
+    let keys = keys(request, key).await?;
+    let basis = basis(request).await?;
+    let changes = changes(request, key).await?;
     let from_us = request.window.from_hour.saturating_mul(HOUR_US);
-    for_each(request, &materials, |key, material, basis| {
-        report(key, material, basis, from_us, request.now_us)
-    })
-    .await
-}
-
-/// What `compute` returns for each function.
-async fn for_each<T>(
-    request: &Request<'_>,
-    materials: &BTreeMap<FunctionKey, Material>,
-    compute: impl Fn(&FunctionKey, &Material, &Basis<'_>) -> Option<T>,
-) -> Result<Vec<T>, StoreError> {
-    if materials.is_empty() {
-        return Ok(Vec::new());
-    }
-    let enforcement = enforcement(request.store, request.tenant, request.window, request.now_us).await?;
-    let basis = Basis { prices: request.prices, strategy: request.strategy, enforcement };
-    let mut results = Vec::with_capacity(materials.len());
-    for (key, material) in materials {
-        results.extend(compute(key, material, &basis));
-        // One function takes a fraction of a millisecond, but there can be thousands. Other requests run in between.
+    let mut reports = Vec::with_capacity(keys.len());
+    for key in &keys {
+        let mut material = material(request, key).await?;
+        add_changes(request, key, &mut material, &changes).await?;
+        reports.extend(report(key, &material, &basis, from_us, request.now_us));
         tokio::task::yield_now().await;
     }
-    Ok(results)
+    Ok(reports)
 }
 
-/// Reads the series and the environments of all functions of the tenant, or of one.
-async fn materials(
-    request: &Request<'_>,
-    key: Option<&FunctionKey>,
-) -> Result<BTreeMap<FunctionKey, Material>, StoreError> {
+async fn keys(request: &Request<'_>, key: Option<&FunctionKey>) -> Result<Vec<FunctionKey>, StoreError> {
+    match key {
+        Some(key) => Ok(vec![key.clone()]),
+        None => request.store.functions(request.tenant, None, usize::MAX).await,
+    }
+}
+
+async fn basis<'a>(request: &Request<'a>) -> Result<Basis<'a>, StoreError> {
+    let enforcement = enforcement(request).await?;
+    Ok(Basis { prices: request.prices, strategy: request.strategy, enforcement })
+}
+
+/// Reads the series and the environments of one function.
+pub(super) async fn material(request: &Request<'_>, key: &FunctionKey) -> Result<Material, StoreError> {
     let Request { store, tenant, window, .. } = *request;
-    let mut materials: BTreeMap<FunctionKey, Material> = BTreeMap::new();
-    for series in store.series(tenant, key, window).await? {
-        materials.entry(series.key.function.clone()).or_default().series.push(series);
+    let series = store.series(tenant, Some(key), window).await?;
+    if series.is_empty() {
+        return Ok(Material::default());
     }
-    let Environments { live, ended } = store.environments(tenant, key, window).await?;
-    for state in live {
-        if let Some(material) = materials.get_mut(&FunctionKey::of(&state.header.environment)) {
-            material.environments.live.push(state);
-        }
-    }
-    for totals in ended {
-        if let Some(material) = materials.get_mut(&totals.function()) {
-            material.environments.ended.push(totals);
-        }
-    }
-    Ok(materials)
+    let environments = store.environments(tenant, Some(key), window).await?;
+    Ok(Material { series, environments, changes: Vec::new() })
 }
 
-/// Adds the changes of each function, latest first, with the measurements since a change that is being compared.
-async fn add_changes(
+/// The changes of all functions of the tenant, or of one, latest first.
+pub(super) async fn changes(
     request: &Request<'_>,
     key: Option<&FunctionKey>,
-    materials: &mut BTreeMap<FunctionKey, Material>,
+) -> Result<BTreeMap<FunctionKey, Vec<Change>>, StoreError> {
+    let mut changes: BTreeMap<FunctionKey, Vec<Change>> = BTreeMap::new();
+    // The log is folded into changes in the order of their plans.
+    for change in changes::fold(request.store.changes(request.tenant, key).await?).into_iter().rev() {
+        changes.entry(change.function.clone()).or_default().push(change);
+    }
+    Ok(changes)
+}
+
+/// Adds the changes of the function, with the measurements since a change that is being compared.
+pub(super) async fn add_changes(
+    request: &Request<'_>,
+    key: &FunctionKey,
+    material: &mut Material,
+    changes: &BTreeMap<FunctionKey, Vec<Change>>,
 ) -> Result<(), StoreError> {
     let Request { store, tenant, prices, .. } = *request;
-    // The log is folded into changes in the order of their plans.
-    for mut change in changes::fold(store.changes(tenant, key).await?).into_iter().rev() {
-        let Some(material) = materials.get_mut(&change.function) else { continue };
+    let Some(latest) = material.latest() else { return Ok(()) };
+    let rates = prices.rates(&key.region, latest.key.architecture).ok();
+    for mut change in changes.get(key).cloned().unwrap_or_default() {
         if change.is_being_compared() {
-            let recent = store.recent(tenant, &change.function, MAX_COMPARED_INVOCATIONS).await?;
-            let rates = material
-                .latest()
-                .and_then(|latest| prices.rates(&change.function.region, latest.key.architecture).ok());
+            let recent = store.recent(tenant, key, MAX_COMPARED_INVOCATIONS).await?;
             let since_us = change.applied_at_us.unwrap_or(0);
             change.compare(comparison::since(&recent, change.to, since_us, rates.as_ref()));
         }
@@ -165,19 +155,41 @@ async fn add_changes(
     Ok(())
 }
 
-/// How the kernel enforces the quota, inferred from all functions of the tenant, so that one function and the whole fleet
+/// The enforcement of the quota, by tenant. A running collector keeps it for some minutes.
+#[derive(Debug, Default)]
+pub struct EnforcementCache(Mutex<BTreeMap<Tenant, (u64, Enforcement)>>);
+
+impl EnforcementCache {
+    fn get(&self, tenant: &Tenant, now_us: u64) -> Option<Enforcement> {
+        let cache = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (inferred_at_us, enforcement) = cache.get(tenant)?;
+        (now_us.saturating_sub(*inferred_at_us) < ENFORCEMENT_KEPT_US).then_some(*enforcement)
+    }
+
+    fn put(&self, tenant: &Tenant, now_us: u64, enforcement: Enforcement) {
+        let mut cache = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        cache.insert(tenant.clone(), (now_us, enforcement));
+    }
+}
+
+/// How the kernel enforces the quota, inferred from many functions of the tenant, so that one function and the whole fleet
 /// get the same advice.
-async fn enforcement(
-    store: &dyn Store,
-    tenant: &Tenant,
-    window: Window,
-    now_us: u64,
-) -> Result<Enforcement, StoreError> {
+pub(super) async fn enforcement(request: &Request<'_>) -> Result<Enforcement, StoreError> {
+    let Request { store, tenant, window, now_us, .. } = *request;
+    let functions = store.functions(tenant, None, MAX_OBSERVED_FUNCTIONS).await?;
+    // A small fleet is always read, so that its reports depend only on what is stored.
+    let cache = request.enforcements.filter(|_| functions.len() > LIVE_FUNCTIONS);
+    if let Some(enforcement) = cache.and_then(|cache| cache.get(tenant, now_us)) {
+        return Ok(enforcement);
+    }
     let until_hour = window.until_hour.min(now_us.div_ceil(HOUR_US));
     let mut enforcement = Enforcement::default();
     for hours in LOOK_BACK_HOURS {
         let from_hour = until_hour.saturating_sub(hours).max(window.from_hour);
-        let series = store.series(tenant, None, Window { from_hour, until_hour }).await?;
+        let mut series = vec![];
+        for key in &functions {
+            series.extend(store.series(tenant, Some(key), Window { from_hour, until_hour }).await?);
+        }
         // A function counts once at each of its sizes: the version with the most measured invocations.
         let mut by_size: BTreeMap<(&FunctionKey, Megabytes), &Rollup> = BTreeMap::new();
         for Series { key, rollup } in &series {
@@ -191,6 +203,9 @@ async fn enforcement(
             break;
         }
     }
+    if let Some(cache) = cache {
+        cache.put(tenant, now_us, enforcement);
+    }
     Ok(enforcement)
 }
 
@@ -203,6 +218,7 @@ mod tests {
 
     use super::*;
     use crate::clock::now_us;
+    use crate::query::ListQuery;
     use crate::store::NewBatch;
     use crate::store::sqlite::SqliteStore;
 
@@ -267,15 +283,16 @@ mod tests {
             prices: &prices,
             strategy,
             now_us: now_us(),
+            enforcements: None,
         };
-        let kernel = async || enforcement(&store, &tenant, Window::ALL, now_us()).await.unwrap().likeliest();
+        let kernel = async || enforcement(&request).await.unwrap().likeliest();
         store.append(delivery(1, 3_600)).await.unwrap();
         assert_eq!(kernel().await, Kernel::TickBased, "one function is not enough evidence");
         for number in 2..8 {
             store.append(delivery(number, 3_400 + 150 * u64::from(number))).await.unwrap();
         }
         assert_eq!(kernel().await, Kernel::HighResolution);
-        let fleet = fleet(&request).await.unwrap();
+        let fleet = crate::report::fleet(&request, &ListQuery::default()).await.unwrap();
         for number in 1..8 {
             let environment = delivery(number, 4_000).header.environment;
             let key = FunctionKey::of(&environment);

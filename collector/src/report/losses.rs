@@ -1,7 +1,7 @@
 //! What was lost between the handler and the store, and what may have been.
 
 use agent_proto::batch::Lost;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::store::{Environments, HOUR_US};
 
@@ -10,7 +10,7 @@ use crate::store::{Environments, HOUR_US};
 const SILENCE_US: u64 = HOUR_US;
 
 /// Losses, over the environments heard from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Losses {
     /// Invocations dropped because an environment's buffer was full.
     pub invocations: u64,

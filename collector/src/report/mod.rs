@@ -3,7 +3,7 @@
 //! The command line, the JSON API and the pages all show these same values. Nothing here formats; see
 //! [`crate::render`] for text and [`crate::web`] for pages. Field names and units are the JSON API's.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use tailor_sizing::advice::hints::Hint;
 use tailor_sizing::advice::{Advice, AdviceError, Confidence, CurvePoint, Saving, Verdict};
@@ -13,17 +13,20 @@ use tailor_sizing::telemetry::histogram::LogHistogram;
 use tailor_sizing::units::{Architecture, Megabytes};
 
 use crate::changes::Change;
-use crate::store::FunctionKey;
+use crate::store::{Damage, FunctionKey};
 
 mod build;
 pub mod evaluation;
+pub mod list;
 pub mod load;
 pub mod losses;
 pub mod resources;
+pub mod summaries;
 
 pub use build::per_million;
 pub use evaluation::{Evaluation, hint_code, reasons};
-pub use load::{Request, evaluations, fleet, function};
+pub use list::fleet;
+pub use load::{EnforcementCache, Request, evaluations, function};
 pub use losses::Losses;
 pub use resources::Resources;
 
@@ -32,10 +35,42 @@ pub use resources::Resources;
 pub struct FleetReport {
     /// Sum over the functions.
     pub total: FleetTotal,
-    /// The functions, the one with most to save first.
+    /// The functions of this page, in the order of the query.
     pub functions: Vec<FunctionReport>,
+    /// Number of functions that the filters select, on all pages.
+    pub matching_functions: u64,
+    /// The cursor of the next page; `null` on the last one.
+    pub next: Option<String>,
+    /// Sums by account, region or runtime, when the query asks for them.
+    pub groups: Option<Vec<FleetGroup>>,
+    /// The summaries that order, filters and sums are from; `null` when they were computed for this report.
+    pub summaries: Option<SummariesUsed>,
+    /// Damaged rows of the store, which are not included.
+    pub damage: Damage,
     /// The day the prices were compiled.
     pub prices_of: String,
+}
+
+/// Sums over the functions that share an account, a region or a runtime.
+#[derive(Debug, Clone, Serialize)]
+pub struct FleetGroup {
+    /// The account, region or runtime; empty when unknown.
+    pub value: String,
+    /// Number of functions.
+    pub functions: u64,
+    /// Sums over them.
+    pub total: FleetTotal,
+}
+
+/// Stored summaries, from which a list was made.
+#[derive(Debug, Clone, Serialize)]
+pub struct SummariesUsed {
+    /// Length of their window, hours.
+    pub hours: u64,
+    /// Their strategy.
+    pub strategy: String,
+    /// When the oldest was computed, microseconds since the Unix epoch.
+    pub oldest_at_us: u64,
 }
 
 /// Sums over a fleet.
@@ -58,7 +93,7 @@ pub struct FleetTotal {
 }
 
 /// One function over a window of time.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct FunctionReport {
     /// Function name.
     pub name: String,
@@ -153,7 +188,7 @@ impl FunctionReport {
 }
 
 /// Quantiles of a duration, ms.
-#[derive(Debug, Clone, Copy, Default, Serialize)]
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 pub struct Quantiles {
     /// Half are shorter.
     pub p50: f64,
@@ -173,7 +208,7 @@ impl Quantiles {
 }
 
 /// One function at one memory size.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct SizeReport {
     /// The size.
     #[serde(rename = "memory_mb")]
@@ -203,7 +238,7 @@ pub struct SizeReport {
 }
 
 /// What the extension itself used, over the environments that sent a batch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Overheads {
     /// CPU time, microseconds.
     pub cpu_us: u64,
@@ -214,7 +249,7 @@ pub struct Overheads {
 }
 
 /// A recommendation.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct AdviceReport {
     /// Recommended size; the size in use when nothing can be recommended.
     #[serde(rename = "memory_mb")]
@@ -230,7 +265,7 @@ pub struct AdviceReport {
 }
 
 /// The evidence and the prediction of an advice.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AdviceDetail {
     /// Expected saving; zero when no change is recommended.
     pub saving: Saving,

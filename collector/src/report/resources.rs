@@ -1,13 +1,13 @@
 //! The resources that a function used, beside CPU time and memory.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use tailor_sizing::telemetry::rollup::Rollup;
 
 use super::round_to_micros;
 
 /// Resources that the function's processes used.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Resources {
     /// Means over the successful warm invocations; `null` when none was measured.
     pub warm_means: Option<WarmMeans>,
@@ -18,7 +18,7 @@ pub struct Resources {
 }
 
 /// Means of one successful warm invocation.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct WarmMeans {
     /// TCP connections opened.
     pub connections_opened: f64,

@@ -74,6 +74,7 @@ async fn evaluate(
         prices: &tuner.prices,
         strategy: tuner.settings.strategy,
         now_us: tuner.clock.now_us(),
+        enforcements: None,
     };
     report::evaluations(&request, key).await
 }

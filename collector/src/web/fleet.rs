@@ -5,9 +5,9 @@ use maud::{Markup, html};
 use tailor_sizing::advice::Verdict;
 use tailor_sizing::pricing::money::PicoDollars;
 
-use super::chart;
 use super::layout::{choices, document, tile, unbroken};
-use crate::query::Query;
+use super::{chart, list};
+use crate::query::{Query, SortKey};
 use crate::render::units::{change, count, duration, duration_of};
 use crate::report::{FleetReport, FunctionReport};
 
@@ -16,13 +16,18 @@ pub(super) fn render(report: &FleetReport, query: &Query) -> Markup {
     let body = html! {
         div.heading { h1 { "Functions" } (choices(query)) }
         div.tiles {
-            (tile("Functions", &report.functions.len().to_string(), ""))
+            (tile("Functions", &report.matching_functions.to_string(), ""))
             (tile("Invocations", &count(total.invocations), &format!("{} failed", count(total.errors))))
             (tile("Billed", &duration_of(total.billed_ms), &format!("{} cold starts", count(total.cold_starts))))
             (tile("Cost", &total.cost_pico_usd.to_string(), &format!("prices of {}", report.prices_of)))
             (tile("Potential savings", &total.saving_pico_usd.to_string(), &format!("extra cost for speed: {}", total.spending_pico_usd)))
         }
-        @if report.functions.is_empty() {
+        (list::damage(report))
+        (list::filters(query))
+        (list::groups(report, query))
+        @if report.functions.is_empty() && query.is_filtered() {
+            section.card { p { "No function matches the filters." } }
+        } @else if report.functions.is_empty() {
             section.card {
                 h2 { "No invocations yet" }
                 p { "Add the layer to a function, set " code { "TAILOR_ENDPOINT" } " to this address and "
@@ -30,6 +35,7 @@ pub(super) fn render(report: &FleetReport, query: &Query) -> Markup {
             }
         } @else {
             (table(report, query))
+            (list::pages(report, query))
             p.legend {
                 span.key.busy {} "running " span.key.starved {} "wanting CPU " span.key.idle {} "waiting"
             }
@@ -45,19 +51,19 @@ fn table(report: &FleetReport, query: &Query) -> Markup {
             table.fleet {
                 thead {
                     tr {
-                        th scope="col" { "Function" }
-                        th.number scope="col" { "Memory" }
-                        th.number scope="col" { "Calls" }
-                        th.number scope="col" { "Errors" }
-                        th.number scope="col" { "Cold" }
+                        th scope="col" { (list::sort_link(query, "Function", SortKey::Name)) }
+                        th.number scope="col" { (list::sort_link(query, "Memory", SortKey::Memory)) }
+                        th.number scope="col" { (list::sort_link(query, "Calls", SortKey::Invocations)) }
+                        th.number scope="col" { (list::sort_link(query, "Errors", SortKey::Errors)) }
+                        th.number scope="col" { (list::sort_link(query, "Cold", SortKey::ColdStarts)) }
                         th.number scope="col" { "p50" }
-                        th.number scope="col" { "p95" }
+                        th.number scope="col" { (list::sort_link(query, "p95", SortKey::P95)) }
                         th scope="col" { "Time" }
                         th.number scope="col" { "Peak" }
-                        th.number scope="col" { "Cost" }
+                        th.number scope="col" { (list::sort_link(query, "Cost", SortKey::Cost)) }
                         th.number scope="col" { "per million" }
                         th.number scope="col" { "Advice" }
-                        th.number scope="col" { "Potential savings" }
+                        th.number scope="col" { (list::sort_link(query, "Potential savings", SortKey::Saving)) }
                     }
                 }
                 tbody {

@@ -8,7 +8,7 @@ use http::{HeaderValue, Method, StatusCode, header};
 use maud::{Markup, html};
 use serde::Deserialize;
 
-use crate::api::{one_function, recent_invocations};
+use crate::api::{self, one_function, recent_invocations};
 use crate::http::App;
 use crate::http::auth::{PageReader, SignInError};
 use crate::http::error::ApiError;
@@ -20,6 +20,7 @@ mod chart;
 mod fleet;
 mod function;
 mod layout;
+mod list;
 mod resources;
 mod snippet;
 mod tables;
@@ -40,7 +41,7 @@ pub async fn fleet(
 ) -> Result<Response, Page> {
     let query = query?;
     let request = app.report_request(&tenant, &query)?;
-    let fleet = report::fleet(&request).await.map_err(ApiError::from)?;
+    let fleet = report::fleet(&request, &api::list(&query)?).await.map_err(ApiError::from)?;
     Ok(page(StatusCode::OK, &fleet::render(&fleet, &query)))
 }
 

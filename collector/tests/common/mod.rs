@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use tailor_collector::http::{self, App};
 use tailor_collector::keys::KeyRing;
-use tailor_collector::store::Tenant;
 use tailor_collector::store::sqlite::SqliteStore;
+use tailor_collector::store::{Store, Tenant};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
@@ -27,6 +27,7 @@ pub(crate) const OTHER_KEY: &str = "other-key-0123456789abcdef";
 pub(crate) struct Collector {
     pub(crate) address: SocketAddr,
     pub(crate) app: Arc<App>,
+    pub(crate) store: Arc<SqliteStore>,
     pub(crate) folder: TempDir,
     runtime: Option<Runtime>,
     stop: Option<oneshot::Sender<()>>,
@@ -66,7 +67,7 @@ impl Collector {
         keys.add(KEY, Tenant::default());
         keys.add(OTHER_KEY, Tenant("other".to_owned()));
         let store = Arc::new(SqliteStore::open(folder.path()).unwrap());
-        let mut app = App::new(store, keys, false);
+        let mut app = App::new(Arc::clone(&store) as Arc<dyn Store>, keys, false);
         configure(&mut app);
         let app = Arc::new(app);
         let runtime = Runtime::new().unwrap();
@@ -80,7 +81,7 @@ impl Collector {
             })
             .await;
         });
-        Self { address, app, folder, runtime: Some(runtime), stop: Some(stop) }
+        Self { address, app, store, folder, runtime: Some(runtime), stop: Some(stop) }
     }
 
     pub(crate) fn connect(&self) -> TcpStream {

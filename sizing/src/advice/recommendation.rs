@@ -1,6 +1,6 @@
 //! The result of advice: one recommended memory size, its reasons, its confidence and the predicted curve.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::advice::hints::Hint;
 use crate::model::interval::Prediction;
@@ -38,7 +38,7 @@ pub struct Advice {
 }
 
 /// Whether a change is recommended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Verdict {
     /// Another size is better.
@@ -58,7 +58,7 @@ pub enum Verdict {
 }
 
 /// Expected saving of the recommended size against the current one; negative when it costs more.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Saving {
     /// For a million invocations, pico-dollars.
     pub per_million: PicoDollars,
@@ -71,7 +71,7 @@ pub struct Saving {
 }
 
 /// How reliable the advice is.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Confidence {
     /// The level.
     pub level: ConfidenceLevel,
@@ -88,7 +88,7 @@ pub struct Confidence {
 }
 
 /// The level of confidence.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ConfidenceLevel {
     /// Fewer than 50 invocations, or a prediction that may be off by more than 30 %.
@@ -100,7 +100,7 @@ pub enum ConfidenceLevel {
 }
 
 /// What is expected at one size.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct CurvePoint {
     /// The size.
     #[serde(rename = "memory_mb")]

@@ -4,7 +4,7 @@
 //! instead of those of a normal distribution. The widths come from `examples/calibrate`, as the weights of
 //! [`crate::model::uncertainty`] do.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Half-widths of the 80 % and the 95 % interval in standard deviations.
 pub const WIDTH_80: f64 = 1.46;
@@ -15,7 +15,7 @@ pub const WIDTH_95: f64 = 2.74;
 const MAX_LOG: f64 = 6.9;
 
 /// An expected duration and how far it may be off.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Prediction {
     /// Expected value, ms. Of a mean duration: the mean over warm invocations.
     pub mean_ms: f64,

@@ -4,7 +4,7 @@
 //! When the peak was 95 % of the memory size or more, the true demand is unknown. An out-of-memory kill raises the floor at
 //! once.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::telemetry::rollup::Rollup;
 use crate::units::Megabytes;
@@ -31,7 +31,7 @@ const OOM_STEP_MB: f64 = 100.0;
 const PROOF: u64 = 200;
 
 /// Which measurement the highest memory in use is from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum PeakSource {
     /// Nothing was measured.
@@ -45,7 +45,7 @@ pub enum PeakSource {
 }
 
 /// The floor and where it comes from.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct MemoryFloor {
     /// No size below this is recommended.
     pub memory: Megabytes,

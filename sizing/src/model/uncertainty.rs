@@ -4,7 +4,7 @@
 //! of the prediction. The weights were fitted by `examples/calibrate`, which prints them with the coverage of
 //! the intervals on functions left out of the fit.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::model::cfs_simulation::PERIOD_MS;
 use crate::units::Megabytes;
@@ -27,7 +27,7 @@ const MIN_WALL_MS: f64 = 1.0;
 const PRESSURE: [f64; 2] = [0.80, 0.95];
 
 /// The uncertainty of one prediction by source: squares of logarithms, to be weighted and summed.
-#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 pub struct Uncertainty {
     /// Relative variance of the measured mean: noise of the function itself.
     pub noise: f64,

@@ -40,7 +40,7 @@ pub enum HintCode {
 }
 
 /// One finding, with its evidence.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Hint {
     /// What it is about.
     pub code: HintCode,

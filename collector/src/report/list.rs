@@ -1,0 +1,243 @@
+//! The list of a fleet's functions: filters, order, pages, and sums by account, region or runtime.
+//!
+//! A small fleet is computed when it is read. Of a large one, order, filters and sums are from stored summaries, and only
+//! the functions of the page are read.
+
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use tailor_sizing::advice::Verdict;
+use tailor_sizing::pricing::money::PicoDollars;
+
+use super::load::{LIVE_FUNCTIONS, Request, function, reports};
+use super::summaries::STRATEGIES;
+use super::{FleetGroup, FleetReport, FleetTotal, FunctionReport, SummariesUsed};
+use crate::query::{Group, ListQuery, SortKey};
+use crate::store::{FunctionKey, StoreError, SummaryKind, SummaryRow};
+
+/// Windows for which summaries are kept, hours.
+pub(super) const SUMMARY_HOURS: [u64; 4] = [1, 24, 7 * 24, 30 * 24];
+
+/// The fleet of a tenant: the functions that `list` selects.
+///
+/// # Errors
+/// [`StoreError`] when the store cannot be read.
+pub async fn fleet(request: &Request<'_>, list: &ListQuery) -> Result<FleetReport, StoreError> {
+    let count = request.store.functions(request.tenant, None, LIVE_FUNCTIONS + 1).await?.len();
+    if count <= LIVE_FUNCTIONS {
+        let mut computed: BTreeMap<FunctionKey, FunctionReport> =
+            reports(request, None).await?.into_iter().map(|report| (report.key(), report)).collect();
+        let rows = computed.values().map(|report| row(report, request.now_us)).collect();
+        let mut page = Page::select(rows, list);
+        let functions = page.keys.iter().filter_map(|key| computed.remove(key)).collect();
+        return Ok(page.report(functions, None, request));
+    }
+    let (kind, is_exact) = kind(list);
+    let mut page = Page::select(request.store.summaries(request.tenant, &kind).await?, list);
+    let mut functions = Vec::with_capacity(page.keys.len());
+    if is_exact {
+        let stored = request.store.summary_reports(request.tenant, &page.keys, &kind).await?;
+        for (key, report) in page.keys.iter().zip(stored) {
+            let report = report.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+            match report {
+                Some(report) => functions.push(report),
+                None => functions.extend(function(request, key).await?),
+            }
+        }
+    } else {
+        // No summaries are kept for this window or strategy: those of the nearest one gave the order.
+        for key in &page.keys {
+            functions.extend(function(request, key).await?);
+        }
+    }
+    let oldest_at_us = page.oldest_at_us;
+    let used = SummariesUsed { hours: kind.hours, strategy: kind.strategy, oldest_at_us };
+    Ok(page.report(functions, Some(used), request))
+}
+
+/// The summaries for a list, and whether they are exactly of its window and strategy.
+fn kind(list: &ListQuery) -> (SummaryKind, bool) {
+    let named = list.strategy.as_deref().unwrap_or("balanced");
+    let strategy = STRATEGIES.into_iter().find(|name| *name == named && list.weight.is_none());
+    let longer = SUMMARY_HOURS.into_iter().find(|hours| *hours >= list.hours);
+    let hours = longer.unwrap_or(SUMMARY_HOURS[SUMMARY_HOURS.len() - 1]);
+    let kind = SummaryKind { hours, strategy: strategy.unwrap_or("balanced").to_owned() };
+    (kind, hours == list.hours && strategy.is_some())
+}
+
+/// The summary of a report.
+pub(super) fn row(report: &FunctionReport, now_us: u64) -> SummaryRow {
+    let advice = match report.advice.full.as_ref().map(|advice| advice.verdict) {
+        Some(Verdict::Change | Verdict::RaiseForMemory) => "change",
+        Some(Verdict::AlreadyBest) => "keep",
+        Some(_) => "unsure",
+        None => "none",
+    };
+    SummaryRow {
+        function: report.key(),
+        runtime: report.runtime.clone(),
+        architecture: report.architecture,
+        memory: report.memory,
+        invocations: report.invocations,
+        errors: report.errors,
+        cold_starts: report.cold_starts,
+        billed_ms: report.billed_ms,
+        p95_ms: report.duration_ms.p95,
+        cost: report.cost_pico_usd,
+        saving: report.saving(),
+        advice: advice.to_owned(),
+        computed_at_us: now_us,
+    }
+}
+
+/// Whether the filters select a function.
+fn matches(row: &SummaryRow, list: &ListQuery) -> bool {
+    let equals = |filter: &Option<String>, value: &str| filter.as_ref().is_none_or(|filter| filter == value);
+    let names = |part: &String| row.function.name.to_lowercase().contains(&part.to_lowercase());
+    list.name.as_ref().is_none_or(names)
+        && equals(&list.account, &row.function.account)
+        && equals(&list.region, &row.function.region)
+        && equals(&list.runtime, &row.runtime)
+        && equals(&list.architecture, row.architecture.as_str())
+        && list.advice.is_none_or(|advice| advice.code() == row.advice)
+        && list.min_cost.is_none_or(|least| row.cost.is_some_and(|cost| cost >= least))
+}
+
+/// The place of a function in the order: the sorted value, then its name.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+struct Position(i128, String, String, String);
+
+impl Position {
+    fn of(row: &SummaryRow, sort: SortKey) -> Self {
+        let value = match sort {
+            SortKey::Name => 0,
+            SortKey::Saving => row.saving.0,
+            SortKey::Cost => row.cost.map_or(-1, |cost| cost.0),
+            SortKey::Invocations => i128::from(row.invocations),
+            SortKey::Errors => i128::from(row.errors),
+            SortKey::ColdStarts => i128::from(row.cold_starts),
+            SortKey::Memory => i128::from(row.memory.0),
+            // Finite and not negative: a quantile of durations in microseconds.
+            #[expect(clippy::cast_possible_truncation, reason = "saturates")]
+            SortKey::P95 => (row.p95_ms * 1_000.0) as i128,
+        };
+        let FunctionKey { account, region, name } = row.function.clone();
+        Self(value, name, region, account)
+    }
+
+    /// Names rise, and values fall, unless the order is reversed.
+    fn compare(&self, other: &Self, list: &ListQuery) -> Ordering {
+        let by_name = (&self.1, &self.2, &self.3).cmp(&(&other.1, &other.2, &other.3));
+        if list.sort == SortKey::Name {
+            return if list.is_reversed { by_name.reverse() } else { by_name };
+        }
+        let by_value = self.0.cmp(&other.0);
+        let by_value = if list.is_reversed { by_value } else { by_value.reverse() };
+        by_value.then(by_name)
+    }
+
+    fn cursor(&self) -> Option<String> {
+        let json = serde_json::to_vec(self).ok()?;
+        Some(json.iter().map(|byte| format!("{byte:02x}")).collect())
+    }
+
+    fn read(cursor: &str) -> Option<Self> {
+        let digits = cursor.as_bytes().as_chunks::<2>();
+        let bytes = digits.0.iter().map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok());
+        serde_json::from_slice(&bytes.collect::<Option<Vec<u8>>>()?).ok()
+    }
+}
+
+/// Whether a text is a cursor of a list.
+#[must_use]
+pub fn is_cursor(text: &str) -> bool {
+    Position::read(text).is_some()
+}
+
+/// What the filters select, and the functions of one page.
+struct Page {
+    total: FleetTotal,
+    matching: u64,
+    groups: Option<Vec<FleetGroup>>,
+    keys: Vec<FunctionKey>,
+    next: Option<String>,
+    oldest_at_us: u64,
+}
+
+impl Page {
+    fn select(mut rows: Vec<SummaryRow>, list: &ListQuery) -> Self {
+        rows.retain(|row| matches(row, list));
+        let total = rows.iter().fold(FleetTotal::default(), add);
+        let matching = rows.len() as u64;
+        let oldest_at_us = rows.iter().map(|row| row.computed_at_us).min().unwrap_or(0);
+        let groups = list.by.map(|by| groups(&rows, by));
+        let mut places: Vec<(Position, SummaryRow)> =
+            rows.into_iter().map(|row| (Position::of(&row, list.sort), row)).collect();
+        if let Some(after) = list.cursor.as_deref().and_then(Position::read) {
+            places.retain(|(position, _)| position.compare(&after, list) == Ordering::Greater);
+        }
+        let has_more = places.len() > list.limit;
+        if has_more && list.limit > 0 {
+            // Only the page is sorted: its rows are those before the last one of it.
+            places.select_nth_unstable_by(list.limit - 1, |a, b| a.0.compare(&b.0, list));
+        }
+        places.truncate(list.limit);
+        places.sort_by(|a, b| a.0.compare(&b.0, list));
+        let next = places.last().filter(|_| has_more).and_then(|(position, _)| position.cursor());
+        let keys = places.into_iter().map(|(_, row)| row.function).collect();
+        Self { total, matching, groups, keys, next, oldest_at_us }
+    }
+
+    fn report(
+        &mut self,
+        functions: Vec<FunctionReport>,
+        summaries: Option<SummariesUsed>,
+        request: &Request<'_>,
+    ) -> FleetReport {
+        FleetReport {
+            total: self.total,
+            functions,
+            matching_functions: self.matching,
+            next: self.next.take(),
+            groups: self.groups.take(),
+            summaries,
+            damage: request.store.damage(),
+            prices_of: request.prices.compiled().to_owned(),
+        }
+    }
+}
+
+fn add(sum: FleetTotal, row: &SummaryRow) -> FleetTotal {
+    FleetTotal {
+        invocations: sum.invocations.saturating_add(row.invocations),
+        errors: sum.errors.saturating_add(row.errors),
+        cold_starts: sum.cold_starts.saturating_add(row.cold_starts),
+        billed_ms: sum.billed_ms.saturating_add(row.billed_ms),
+        cost_pico_usd: sum.cost_pico_usd + row.cost.unwrap_or(PicoDollars::ZERO),
+        saving_pico_usd: sum.saving_pico_usd + row.saving.max(PicoDollars::ZERO),
+        spending_pico_usd: sum.spending_pico_usd - row.saving.min(PicoDollars::ZERO),
+    }
+}
+
+/// The sums by one property, the one with the highest cost first.
+fn groups(rows: &[SummaryRow], by: Group) -> Vec<FleetGroup> {
+    let mut groups: BTreeMap<&str, (u64, FleetTotal)> = BTreeMap::new();
+    for row in rows {
+        let value = match by {
+            Group::Account => &row.function.account,
+            Group::Region => &row.function.region,
+            Group::Runtime => &row.runtime,
+        };
+        let (functions, total) = groups.entry(value.as_str()).or_default();
+        *functions += 1;
+        *total = add(*total, row);
+    }
+    let mut groups: Vec<FleetGroup> = groups
+        .into_iter()
+        .map(|(value, (functions, total))| FleetGroup { value: value.to_owned(), functions, total })
+        .collect();
+    groups.sort_by_key(|group| std::cmp::Reverse(group.total.cost_pico_usd));
+    groups
+}
