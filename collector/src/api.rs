@@ -1,7 +1,7 @@
 //! The JSON API, version 1. The same reports as everywhere; see [`crate::report`] for the fields.
 //!
-//! `?format=` asks for the text forms of the command line, which is how `tailor summary --server` prints
-//! exactly what it would print beside the data.
+//! `?format=` selects the text formats of the command line, so that `tailor summary --server` prints the same text as for a
+//! data folder.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -62,10 +62,10 @@ pub async fn function(
     Ok(text(format, table::function(&report, format, query.look())))
 }
 
-/// One invocation, for a closer look.
+/// One invocation.
 #[derive(Debug, Serialize)]
 pub struct InvocationReport {
-    /// Lambda's id of it.
+    /// The request id.
     pub request_id: String,
     /// When it began, microseconds since the epoch.
     pub started_at_us: u64,
@@ -237,7 +237,7 @@ pub async fn one_function(
     let key = find(app.store.as_ref(), tenant, name, query).await?;
     report::function(&request, &key)
         .await?
-        .ok_or_else(|| ApiError::not_found(format!("nothing was measured of `{name}` in this window")))
+        .ok_or_else(|| ApiError::not_found(format!("no measurements of `{name}` in this window")))
 }
 
 async fn find(
@@ -249,7 +249,7 @@ async fn find(
     let mut keys = store.functions(tenant, Some(name), usize::MAX).await?;
     keys.retain(|key| query.names(key));
     match keys.len() {
-        0 => Err(ApiError::not_found(format!("nothing was measured of `{name}`"))),
+        0 => Err(ApiError::not_found(format!("no measurements of `{name}`"))),
         1 => Ok(keys.remove(0)),
         several => Err(ApiError::new(
             http::StatusCode::CONFLICT,

@@ -35,7 +35,7 @@ fn has(advice: &Advice, code: HintCode) -> bool {
 }
 
 #[test]
-fn memory_near_the_limit_is_advised_more() {
+fn a_peak_near_the_memory_size_raises_the_size() {
     let advice = advice(512, 30_000, 20_000, 470);
     assert!(advice.memory > Megabytes(512), "{:?}", advice.verdict);
     assert_eq!(advice.verdict, Verdict::RaiseForMemory);
@@ -52,7 +52,7 @@ fn cpu_bound_at_a_small_size_gets_the_cpu_starved_hint() {
 }
 
 #[test]
-fn io_bound_with_much_memory_is_advised_less() {
+fn an_io_bound_function_with_much_memory_gets_a_smaller_size() {
     let advice = advice(1_536, 3_000, 250_000, 90);
     assert!(advice.memory < Megabytes(512) && advice.memory >= advice.floor.memory, "{}", advice.memory);
     assert!(has(&advice, HintCode::IdleDominated) && has(&advice, HintCode::MemoryOverprovisioned));
@@ -73,14 +73,14 @@ fn few_invocations_give_advice_of_low_confidence() {
 }
 
 #[test]
-fn the_cost_strategy_does_not_slow_a_function_down_for_no_saving() {
-    // A pure CPU burner costs the same at every size up to one vCPU.
+fn the_cost_strategy_does_not_accept_a_slower_size_without_a_saving() {
+    // A function that only computes costs the same at every size up to one vCPU.
     let cost = advice_with(1_769, rollup(1_769, 400_000, 0, 60), Strategy::Cost);
     assert!(cost.duration_change_percent < 30.0, "{cost:?}");
 }
 
 #[test]
-fn advice_reads_as_json() {
+fn advice_serializes_to_json() {
     let json = serde_json::to_value(advice(256, 150_000, 1_000, 60)).unwrap();
     assert_eq!(json["verdict"], "change");
     assert_eq!(json["hints"][0]["code"], "cpu-starved");
@@ -103,7 +103,7 @@ fn savings_per_month_follow_the_observed_rate() {
 }
 
 #[test]
-fn a_target_is_met_by_the_cheapest_size_that_meets_it() {
+fn a_latency_target_selects_the_cheapest_size_that_meets_it() {
     let slo = Strategy::Slo { quantile: 0.95, target_ms: 400.0 };
     let advice = advice_with(256, rollup(256, 150_000, 1_000, 60), slo);
     let met = advice.curve.iter().find(|point| point.memory == advice.memory).unwrap();
@@ -116,9 +116,8 @@ fn a_target_is_met_by_the_cheapest_size_that_meets_it() {
     assert!(advice.reasons[0].contains("keep p95 within 400 ms"), "{:?}", advice.reasons);
 }
 
-/// The last percent of speed does not justify any price.
 #[test]
-fn a_target_out_of_reach_is_reported_and_not_paid_for() {
+fn an_unreachable_latency_target_is_reported_without_an_excessive_size() {
     let slo = Strategy::Slo { quantile: 0.999, target_ms: 1.0 };
     let advice = advice_with(256, rollup(256, 150_000, 1_000, 60), slo);
     assert!(
@@ -131,13 +130,13 @@ fn a_target_out_of_reach_is_reported_and_not_paid_for() {
 
 #[test]
 fn a_second_measured_size_overrides_the_simulation() {
-    // It says CPU-bound at 512 MB, but 1,024 MB was measured to be no faster.
-    let odd = rollup(512, 50_000, 0, 60);
+    // The measurements at 512 MB indicate a CPU-bound function, but those at 1,024 MB are not faster.
+    let cpu_bound = rollup(512, 50_000, 0, 60);
     let mut same = Rollup::default();
     for i in 0..30u64 {
         same.record(&Invocation { work: None, ..common::invocation(512, 49_000 + i * 70, 0, 60) });
     }
-    let sizes = [(Megabytes(512), odd.clone()), (Megabytes(1_024), same)];
+    let sizes = [(Megabytes(512), cpu_bound), (Megabytes(1_024), same)];
     let (alone, both) =
         (advice_of(&evidence(&sizes[..1]), Strategy::Speed), advice_of(&evidence(&sizes), Strategy::Speed));
     let at = |advice: &Advice| advice.curve.iter().find(|p| p.memory.0 == 1_024).unwrap().mean.mean_ms;

@@ -1,4 +1,4 @@
-//! Every hint, on a workload made for it and absent from a plain one.
+//! Each hint is present for a workload that needs it, and absent for one that does not.
 #![expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
@@ -32,7 +32,7 @@ fn one(memory: u32, rollup: Rollup) -> [(Megabytes, Rollup); 1] {
     [(Megabytes(memory), rollup)]
 }
 
-/// A function that fits its size: neither throttled nor idle for long, half of its memory in use, on arm64.
+/// A function whose size fits: not throttled, half of the time idle, half of its memory in use.
 fn plain() -> [(Megabytes, Rollup); 1] {
     one(1_769, rollup(1_769, 60_000, 60_000, 900))
 }
@@ -143,7 +143,7 @@ fn connections_per_invocation() {
 
 #[test]
 fn cold_starts_dominate() {
-    let with_colds = |every: u64| {
+    let with_cold_starts = |every: u64| {
         let mut rollup = rollup(512, 10_000, 20_000, 60);
         for _ in 0..30 / every {
             let mut cold = invocation(512, 20_000, 20_000, 60);
@@ -154,10 +154,14 @@ fn cold_starts_dominate() {
         }
         hint(&one(512, rollup), HintCode::ColdStartsDominate)
     };
-    let often = with_colds(3).unwrap();
-    assert!(saves(&often) && often.action.contains("provisioned concurrency pays"), "{}", often.action);
-    assert!(often.evidence.contains("800 ms each"), "{}", often.evidence);
-    assert_eq!(with_colds(31), None);
+    let frequent = with_cold_starts(3).unwrap();
+    assert!(
+        saves(&frequent) && frequent.action.contains("provisioned concurrency pays"),
+        "{}",
+        frequent.action
+    );
+    assert!(frequent.evidence.contains("800 ms each"), "{}", frequent.evidence);
+    assert_eq!(with_cold_starts(31), None);
 }
 
 #[test]
@@ -178,15 +182,15 @@ fn arm64_cheaper() {
 
 #[test]
 fn timeouts_paid() {
-    let mut hanging = rollup(512, 10_000, 20_000, 60);
+    let mut timing_out = rollup(512, 10_000, 20_000, 60);
     let timeout = Invocation {
         outcome: Outcome::Timeout,
         duration_us: 10_000_000,
         billed_ms: 10_000,
         ..Invocation::default()
     };
-    hanging.record(&timeout);
-    let hint = hint(&one(512, hanging), HintCode::TimeoutsPaid).unwrap();
+    timing_out.record(&timeout);
+    let hint = hint(&one(512, timing_out), HintCode::TimeoutsPaid).unwrap();
     assert!(saves(&hint) && hint.evidence.contains("1 of 31"), "{}", hint.evidence);
     assert_eq!(self::hint(&plain(), HintCode::TimeoutsPaid), None);
 }
@@ -208,7 +212,7 @@ fn ephemeral_storage_unused() {
     assert_eq!(with(2_048, 1_900), None);
 }
 
-/// Pairs that would send the reader both ways.
+/// Pairs of hints that contradict each other.
 const CONTRADICTIONS: [(HintCode, HintCode); 9] = [
     (HintCode::MemoryUnderprovisioned, HintCode::MemoryOverprovisioned),
     (HintCode::MemoryUnderprovisioned, HintCode::SingleThreaded),
@@ -222,9 +226,9 @@ const CONTRADICTIONS: [(HintCode, HintCode); 9] = [
 ];
 
 #[test]
-fn waiting_behind_others_is_neither_idle_nor_starved() {
-    // 80 of 160 ms behind others at 1,024 MB, where 9 ms of CPU are never throttled.
-    let behind = rollup_of(|vary| {
+fn queued_time_gives_neither_the_idle_nor_the_starved_hint() {
+    // Queued for 80 of 160 ms at 1,024 MB, where the quota does not throttle 9 ms of CPU time.
+    let queued = rollup_of(|vary| {
         let mut invocation = invocation(1_024, 9_000, 0, 60);
         invocation.duration_us = vary(160_000);
         invocation.work = invocation.work.map(|work| Work {
@@ -235,7 +239,7 @@ fn waiting_behind_others_is_neither_idle_nor_starved() {
         });
         invocation
     });
-    let codes: Vec<HintCode> = hints(&evidence(&one(1_024, behind))).iter().map(|hint| hint.code).collect();
+    let codes: Vec<HintCode> = hints(&evidence(&one(1_024, queued))).iter().map(|hint| hint.code).collect();
     assert!(!codes.contains(&HintCode::IdleDominated) && !codes.contains(&HintCode::CpuStarved), "{codes:?}");
 }
 
@@ -244,7 +248,7 @@ proptest! {
     fn no_hint_contradicts_another_or_the_recommendation(
         memory in 128u32..=10_240,
         (busy_us, idle_us, peak_mb) in (1u64..2_000_000, 0u64..2_000_000, 1u64..12_000),
-        (behind_us, threads, faults) in (0u64..500_000, 1_000u64..6_000, 0u64..50),
+        (queued_us, threads, faults) in (0u64..500_000, 1_000u64..6_000, 0u64..50),
         strategy in prop_oneof![
             Just(Strategy::Cost),
             Just(Strategy::Speed),
@@ -254,10 +258,10 @@ proptest! {
     ) {
         let rollup = rollup_of(|vary| {
             let mut invocation = invocation(memory, vary(busy_us), vary(idle_us), peak_mb);
-            invocation.duration_us += behind_us;
+            invocation.duration_us += queued_us;
             invocation.work = invocation.work.map(|work| Work {
-                starved_us: work.starved_us + behind_us,
-                top_starved_us: work.top_starved_us + behind_us,
+                starved_us: work.starved_us + queued_us,
+                top_starved_us: work.top_starved_us + queued_us,
                 effective_threads_milli: threads,
                 major_faults: faults,
                 ..work

@@ -16,13 +16,13 @@ use zip::write::SimpleFileOptions;
 mod check;
 pub(crate) mod licenses;
 
-/// zopfli's default effort: a second of ours for a twentieth of every download.
+/// zopfli's default effort. It takes a second and saves a twentieth of every download.
 const COMPRESSION_LEVEL: i64 = 15;
 
-/// The largest binary that is shipped, bytes: its pages are read at every cold start.
+/// Maximum size of the binary, bytes: its pages are read at every cold start.
 const MAX_BINARY_BYTES: u64 = 2_500_000;
 
-/// The largest zip that is shipped, bytes: Lambda fetches it for new environments.
+/// Maximum size of the zip, bytes: Lambda downloads it for new environments.
 const MAX_ZIP_BYTES: u64 = 1_250_000;
 
 /// Options of `cargo xtask layer`.
@@ -40,32 +40,32 @@ enum ArchitectureOption {
     Arm64,
 }
 
-/// Builds the zips and says where they are.
+/// Builds the zips and prints their paths and checksums.
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
-    let wanted = match options.architecture {
+    let architectures = match options.architecture {
         Some(ArchitectureOption::X86_64) => vec![Architecture::X86_64],
         Some(ArchitectureOption::Arm64) => vec![Architecture::Arm64],
         None => {
-            let mut wanted = vec![];
+            let mut available = vec![];
             for architecture in Architecture::ALL {
                 match architecture.missing() {
-                    None => wanted.push(architecture),
+                    None => available.push(architecture),
                     Some(missing) => {
                         println!(
-                            "skipped: the zip for {} (this machine lacks {missing})",
+                            "not built: the zip for {} (this machine does not have {missing})",
                             architecture.name()
                         );
                     }
                 }
             }
-            wanted
+            available
         }
     };
-    ensure!(!wanted.is_empty(), "this machine can build the layer for neither architecture");
-    for architecture in wanted {
+    ensure!(!architectures.is_empty(), "this machine cannot build the layer for either architecture");
+    for architecture in architectures {
         let built = build(architecture)?;
         println!(
-            "{} ({} KB; binary {} KB)",
+            "{}: {} KB, with a binary of {} KB",
             built.zip.display(),
             built.zip_bytes / 1_000,
             built.binary_bytes / 1_000
@@ -75,7 +75,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// A zip as it is published, its checksum beside it.
+/// A zip as it is published, with its checksum.
 struct Built {
     zip: PathBuf,
     zip_bytes: u64,
@@ -99,7 +99,7 @@ fn build(architecture: Architecture) -> Result<Built> {
     let sizes = [("binary", built.binary_bytes, MAX_BINARY_BYTES), ("zip", built.zip_bytes, MAX_ZIP_BYTES)];
     for (what, bytes, limit) in sizes {
         if bytes > limit {
-            bail!("the {what} for {} has {bytes} bytes, over its limit of {limit}", architecture.name());
+            bail!("the {what} for {} has {bytes} bytes; its limit is {limit}", architecture.name());
         }
     }
     Ok(built)
@@ -112,7 +112,7 @@ pub(crate) fn write(binary: &Path, zip: &Path) -> Result<()> {
     fs::create_dir_all(&parent).with_context(|| format!("cannot make {}", parent.display()))?;
     let file = File::create(zip).with_context(|| format!("cannot write {}", zip.display()))?;
     let mut archive = zip::ZipWriter::new(file);
-    // The zip format's own zero, 1 January 1980, is the default time.
+    // The default time is 1 January 1980, the zero of the zip format.
     let options = SimpleFileOptions::default()
         .compression_method(zip::CompressionMethod::Deflated)
         .compression_level(Some(COMPRESSION_LEVEL))

@@ -1,6 +1,6 @@
 //! The command line: data on standard output, everything else on standard error.
 //!
-//! Exit codes: 0 done, 1 failed, 2 wrong arguments, 3 nothing there (no such function, no invocations).
+//! Exit codes: 0 success, 1 failure, 2 invalid arguments, 3 nothing to show (no such function, no invocations).
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -16,7 +16,7 @@ mod list;
 mod serve;
 mod show;
 
-/// Measures every Lambda invocation, says what another memory size would cost, and moves there safely.
+/// Measures every Lambda invocation, predicts cost and duration at other memory sizes, and changes the size if enabled.
 #[derive(Debug, Parser)]
 #[command(name = "tailor", version, propagate_version = true)]
 pub struct Cli {
@@ -26,16 +26,16 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Collect what the extensions send, and show it.
+    /// Run the collector: receive batches from the extensions, serve the web page and the API.
     Serve(ServeArgs),
-    /// Every function: what it costs, and the size it should have.
+    /// Show all functions with their cost and recommended memory size.
     Summary {
         #[command(flatten)]
         show: ShowArgs,
         #[command(flatten)]
         list: list::ListArgs,
     },
-    /// One function, or all: the recommended size, why, and the curve behind it.
+    /// Show the recommended memory size of a function, the reasons, and the prediction at each size.
     Advise {
         /// Function name; all functions when left out.
         function: Option<String>,
@@ -44,18 +44,18 @@ enum Command {
         #[command(flatten)]
         list: list::ListArgs,
     },
-    /// What the tuner changed, with predicted against measured.
+    /// Show the changes of the tuner, with predicted and measured values.
     Changes(ShowArgs),
-    /// Create, list and revoke the API keys of a data folder. A running collector notices within seconds.
+    /// Create, list and revoke the API keys of a data folder. A running collector uses the change within seconds.
     #[command(subcommand)]
     Keys(keys::KeysCommand),
-    /// Create a key that sends and reads. `keys create` can do more.
+    /// Create a key that sends and reads. `keys create` has more options.
     #[command(hide = true)]
     Key {
         /// The data folder.
         #[arg(long, env = "TAILOR_DATA", default_value = "tailor-data")]
         data: PathBuf,
-        /// Whose invocations are sent and read with it.
+        /// Tenant of the key.
         #[arg(long, default_value = "default", value_parser = keys::tenant)]
         tenant: String,
     },
@@ -63,17 +63,17 @@ enum Command {
 
 #[derive(Debug, Args)]
 struct ServeArgs {
-    /// Folder that holds everything; made when it is not there.
+    /// Folder for all data. It is created when it does not exist.
     #[arg(long, env = "TAILOR_DATA", default_value = "tailor-data")]
     data: PathBuf,
-    /// Address to listen on. Put a proxy with TLS in front of anything but loopback.
+    /// Address to listen on. For other addresses than loopback, put a proxy with TLS in front.
     #[arg(long, env = "TAILOR_LISTEN", default_value = "127.0.0.1:8080")]
     listen: SocketAddr,
-    /// File with more keys, one on a line: `KEY` or `TENANT KEY`, and then `scopes=`, `functions=`, `name=`, `expires=`.
+    /// File with more keys, one per line: `KEY` or `TENANT KEY`, and then `scopes=`, `functions=`, `name=`, `expires=`.
     /// It is read again when it changes. Without any key, the first start creates two.
     #[arg(long, env = "TAILOR_API_KEY_FILE")]
     api_key_file: Option<PathBuf>,
-    /// Let anybody on this machine read without a key. Only for a loopback address.
+    /// Allow everyone on this machine to read without a key. Only for a loopback address.
     #[arg(long)]
     local_reads: bool,
     /// File with Lambda's prices in place of the built-in ones: AWS's price list of Lambda, or a table in the form of
@@ -112,74 +112,74 @@ struct TunerArgs {
     /// Whether memory sizes may be changed; a function must also carry the tag `tailor:tune = apply`.
     #[arg(long, env = "TAILOR_TUNER", value_enum, default_value_t)]
     tuner: TunerMode,
-    /// Seconds between two looks at every function.
+    /// Seconds between two rounds of the tuner.
     #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..))]
     tuner_interval: u64,
-    /// Warm invocations that must have been measured at the present size before it is changed.
+    /// Minimum number of warm invocations at the present size before a change.
     #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u64).range(10..=2000))]
     tuner_evidence: u64,
-    /// Warm invocations at the new size before the change is judged.
+    /// Minimum number of warm invocations at the new size before the change is compared with its prediction.
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u64).range(10..=2000))]
     tuner_comparison: u64,
-    /// Largest memory size it may choose, MB.
+    /// Largest memory size that the tuner sets, MB.
     #[arg(long, default_value_t = 3008, value_parser = clap::value_parser!(u32).range(128..=10_240))]
     tuner_ceiling: u32,
-    /// Minutes between two changes of one function.
+    /// Minimum number of minutes between two changes of one function.
     #[arg(long, default_value_t = 1_440)]
     tuner_cooldown: u64,
-    /// Changes open at once over all functions.
+    /// Maximum number of open changes over all functions.
     #[arg(long, default_value_t = 3)]
     tuner_most_open: usize,
     /// Optimization goal: `cost`, `speed`, `balanced`, or a latency target such as `p95=300` (milliseconds).
     #[arg(long, value_parser = strategy, default_value = "balanced")]
     tuner_strategy: String,
-    /// Whose functions may be changed: the AWS credentials are for one account.
+    /// Tenant whose functions are changed. There is only one, because the AWS credentials are for one account.
     #[arg(long, default_value = "default")]
     tuner_tenant: String,
-    /// Address of Lambda's API, for anything but AWS itself; `AWS_ENDPOINT_URL_LAMBDA` works too.
+    /// URL of the Lambda API, if it is not AWS; `AWS_ENDPOINT_URL_LAMBDA` does the same.
     #[arg(long)]
     lambda_endpoint: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 enum TunerMode {
-    /// Nothing is ever written.
+    /// No function is changed.
     #[default]
     Off,
-    /// Tagged functions are moved, watched, and moved back when they got worse.
+    /// Tagged functions are changed, and rolled back when they get worse.
     Apply,
 }
 
 #[derive(Debug, Args)]
 struct ShowArgs {
-    /// Data folder to read, beside a running collector or without one.
+    /// Data folder to read. A collector may be running with it.
     #[arg(long, env = "TAILOR_DATA", default_value = "tailor-data")]
     data: PathBuf,
-    /// Ask a running collector instead, such as `http://127.0.0.1:8080`.
+    /// Read from a running collector instead, such as `http://127.0.0.1:8080`.
     #[arg(long, value_parser = server)]
     server: Option<String>,
     /// File with the key for `--server`; without one `TAILOR_API_KEY` is used.
     #[arg(long, requires = "server")]
     api_key_file: Option<PathBuf>,
-    /// Whose functions, when reading a data folder.
+    /// Tenant, when a data folder is read.
     #[arg(long, default_value = "default")]
     tenant: String,
     /// File with Lambda's prices in place of the built-in ones, as for `tailor serve`. A running collector uses its own.
     #[arg(long, value_name = "FILE", conflicts_with = "server")]
     prices: Option<PathBuf>,
-    /// How to write it.
+    /// Output format.
     #[arg(long, value_enum, default_value_t)]
     format: Format,
-    /// How many hours back from now.
+    /// Length of the window before now, hours.
     #[arg(long, default_value_t = crate::query::DEFAULT_HOURS)]
     hours: u64,
     /// Optimization goal: `cost`, `speed`, `balanced`, or a latency target such as `p95=300` (milliseconds).
     #[arg(long, value_parser = strategy, default_value = "balanced")]
     strategy: String,
-    /// For `balanced`: 1 is all cost, 0 all speed.
+    /// Weight of cost for `balanced`, from 0 to 1. The rest is the weight of speed.
     #[arg(long, value_parser = weight)]
     weight: Option<f64>,
-    /// When to colour the table.
+    /// Whether the table has colours.
     #[arg(long, value_enum, default_value_t)]
     color: Colour,
 }
@@ -189,9 +189,9 @@ enum Colour {
     /// On a terminal, unless `NO_COLOR` is set.
     #[default]
     Auto,
-    /// Even into a file or a pipe.
+    /// Also in a file or a pipe.
     Always,
-    /// Not at all.
+    /// Never.
     Never,
 }
 
@@ -199,7 +199,7 @@ fn server(text: &str) -> Result<String, String> {
     if text.starts_with("http://") || text.starts_with("https://") {
         Ok(text.to_owned())
     } else {
-        Err(format!("an address begins with its scheme: http://{text} or https://{text}"))
+        Err(format!("the address must begin with its scheme: http://{text} or https://{text}"))
     }
 }
 
@@ -216,10 +216,10 @@ fn weight(text: &str) -> Result<f64, String> {
 }
 
 impl Cli {
-    /// Does what was asked.
+    /// Runs the command.
     ///
     /// # Errors
-    /// Whatever went wrong, with what it was about; the caller prints it and exits with 1.
+    /// The failure with its context. The caller prints it and exits with 1.
     pub fn run(self) -> anyhow::Result<ExitCode> {
         match self.command {
             Command::Serve(args) => serve::serve(args),

@@ -29,10 +29,10 @@ use crate::tuner::policy::TAG;
 use crate::tuner::{Settings, Tuner};
 use crate::{prices, query, routes};
 
-/// Where a running collector leaves the address of its pages, within the data folder.
+/// The file in the data folder to which a running collector writes its address.
 const ADDRESS_FILE: &str = "address";
 
-/// The address of the collector that serves this folder, if one does.
+/// The address of the collector that runs with this data folder, if one does.
 pub(super) fn address_of(folder: &Path) -> Option<String> {
     let address = fs::read_to_string(folder.join(ADDRESS_FILE)).ok()?;
     is_served(folder).then(|| address.trim().to_owned())
@@ -58,24 +58,24 @@ async fn serve_until_stopped(args: ServeArgs) -> anyhow::Result<ExitCode> {
     let hangups = signal(SignalKind::hangup())?;
     let folder = &args.data;
     let prices = prices::load(args.prices.as_deref())?;
-    // First of all: a taken port must not leave a folder and a key behind.
+    // Before the folder is created: when the port is in use, no folder and no key are created.
     let listener = TcpListener::bind(args.listen)
         .await
         .with_context(|| format!("cannot listen on {}: choose another with --listen", args.listen))?;
-    // Only its owner may look inside: it holds what was measured, and digests of keys.
+    // Only its owner may read it, because it contains the measurements and digests of the keys.
     fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)
         .create(folder)
-        .with_context(|| format!("cannot make the data folder {}", folder.display()))?;
+        .with_context(|| format!("cannot create the data folder {}", folder.display()))?;
     let retention = Retention { hourly_days: args.hourly_days, daily_days: args.daily_days };
     let store = open_store(folder, retention)?;
     let key_files = KeyFiles { folder: folder.clone(), operator_file: args.api_key_file.clone() };
     let keys = load_keys(&key_files)?;
     keep_private(folder).with_context(|| format!("cannot make {} private", folder.display()))?;
-    let address = listener.local_addr().context("cannot tell the address listened on")?;
+    let address = listener.local_addr().context("cannot read the address of the listener")?;
 
-    // For `tailor summary` to point at. Stale after a crash, which it can tell by the lock.
+    // `tailor summary` prints it. After a crash the file stays, but the lock of the data folder is released.
     match fs::write(folder.join(ADDRESS_FILE), format!("http://{address}\n")) {
         // On a full disk, stored data can still be read.
         Err(error) if error.kind() == std::io::ErrorKind::StorageFull => {
@@ -91,10 +91,12 @@ async fn serve_until_stopped(args: ServeArgs) -> anyhow::Result<ExitCode> {
         tracing::info!("prices of {} from {}", app.prices.compiled(), file.display());
     }
     if args.local_reads {
-        tracing::info!("open http://{address}/ (anybody on this machine may read)");
+        tracing::info!("open http://{address}/ (everyone on this machine can read)");
     } else {
         let ticket = app.sessions.issue_ticket(Tenant::default())?;
-        tracing::info!("open http://{address}/login?ticket={ticket} (works once; later sign in with a key)");
+        tracing::info!(
+            "open http://{address}/login?ticket={ticket} (valid once; after that, sign in with a key)"
+        );
     }
     let (stop, stopped) = watch::channel(false);
     let keys = follow(Arc::clone(&app.keys), key_files, hangups, until(stopped.clone()));
@@ -114,8 +116,8 @@ async fn serve_until_stopped(args: ServeArgs) -> anyhow::Result<ExitCode> {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
-        tracing::info!("stopping: finishing what was begun");
-        // Nobody listens any more only when everything has ended already.
+        tracing::info!("stopping: waiting for open requests");
+        // An error means that there is no receiver, because the collector has already stopped.
         let _ = stop.send(true);
     });
     http::run(listener, routes::router(Arc::clone(&app)), app, until(stopped)).await;
@@ -135,7 +137,7 @@ fn connection_limits(args: &ConnectionArgs) -> ConnectionLimits {
 }
 
 async fn until(mut stopped: watch::Receiver<bool>) {
-    // An error means that nobody can say stop any more, which is the same.
+    // An error means that the sender is gone, which also means to stop.
     let _ = stopped.wait_for(|stopped| *stopped).await;
 }
 
@@ -155,7 +157,7 @@ async fn start_tuner(
         ceiling: Megabytes(args.tuner_ceiling),
         cooldown: Duration::from_secs(args.tuner_cooldown.saturating_mul(60)),
         max_open_changes: args.tuner_most_open,
-        // The argument was checked when it was read.
+        // clap validated the argument.
         strategy: query::strategy(Some(&args.tuner_strategy), None).unwrap_or_default(),
         ..Settings::default()
     };
@@ -195,8 +197,8 @@ fn load_keys(files: &KeyFiles) -> anyhow::Result<KeyRing> {
         let (_, admin) = create_first(folder, FIRST_KEY_FILE, "first", &Scope::ALL)?;
         let (_, ingest) = create_first(folder, INGEST_KEY_FILE, "functions", &[Scope::Ingest])?;
         tracing::info!(
-            "created two API keys: {} only sends, for TAILOR_API_KEY of the functions; {} may do everything. Copy them, \
-             then remove the files",
+            "created two API keys: {} only sends, for TAILOR_API_KEY of the functions; {} has all scopes. Copy them, \
+             then delete the files",
             ingest.display(),
             admin.display()
         );

@@ -1,5 +1,4 @@
-//! `tailor summary`, `advise` and `changes`: from a data folder, or from a running collector that writes the
-//! same text.
+//! `tailor summary`, `advise` and `changes`: read a data folder, or request the same text from a running collector.
 
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
@@ -22,20 +21,22 @@ use crate::report;
 use crate::store::sqlite::SqliteStore;
 use crate::store::{Store, Tenant, Window};
 
-/// Nothing is there to show.
+/// Exit code when there is nothing to show.
 const NOTHING: u8 = 3;
 
-/// How long a running collector may take to answer.
-const ANSWER_DEADLINE: std::time::Duration = std::time::Duration::from_secs(60);
+/// Timeout of a request to a running collector.
+const RESPONSE_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(60);
 
-/// Most that is read from a collector: a fleet of a few thousand functions as JSON.
-const MAX_ANSWER_BYTES: u64 = 256 << 20;
+/// Maximum size of a response: more than the JSON of a few thousand functions.
+const MAX_RESPONSE_BYTES: u64 = 256 << 20;
 
 pub(super) fn summary(args: &ShowArgs, list: &ListArgs) -> anyhow::Result<ExitCode> {
     let (code, address) = match &args.server {
-        Some(server) => (ask(args, server, &["v1", "functions"], &list.parameters())?, Some(server.clone())),
+        Some(server) => {
+            (request(args, server, &["v1", "functions"], &list.parameters())?, Some(server.clone()))
+        }
         None => {
-            let text = beside_data(args, |reader| async move {
+            let text = read_folder(args, |reader| async move {
                 let fleet = report::fleet(&reader.request(), &list.query(args)).await?;
                 let nothing = fleet.functions.is_empty();
                 Ok((table::fleet(&fleet, args.format, look(args)), nothing))
@@ -44,16 +45,16 @@ pub(super) fn summary(args: &ShowArgs, list: &ListArgs) -> anyhow::Result<ExitCo
         }
     };
     if let (Format::Table, Some(address)) = (args.format, address) {
-        print((format!("\nMore, with curves and the change log: {address}\n"), false))?;
+        print((format!("\nThe web page shows the curves and the change log: {address}\n"), false))?;
     }
     Ok(code)
 }
 
 pub(super) fn advise(function: &str, args: &ShowArgs) -> anyhow::Result<ExitCode> {
     if let Some(server) = &args.server {
-        return ask(args, server, &["v1", "functions", function], &[]);
+        return request(args, server, &["v1", "functions", function], &[]);
     }
-    let text = beside_data(args, |reader| async move {
+    let text = read_folder(args, |reader| async move {
         let keys = reader.store.functions(&reader.tenant, Some(function), usize::MAX).await?;
         let mut text = String::new();
         for key in &keys {
@@ -62,7 +63,7 @@ pub(super) fn advise(function: &str, args: &ShowArgs) -> anyhow::Result<ExitCode
             }
         }
         if text.is_empty() {
-            tracing::error!("nothing was measured of `{function}`: `tailor summary` lists what there is");
+            tracing::error!("no measurements of `{function}`: `tailor summary` lists the measured functions");
         }
         let nothing = text.is_empty();
         Ok((text, nothing))
@@ -72,9 +73,9 @@ pub(super) fn advise(function: &str, args: &ShowArgs) -> anyhow::Result<ExitCode
 
 pub(super) fn changes(args: &ShowArgs) -> anyhow::Result<ExitCode> {
     if let Some(server) = &args.server {
-        return ask(args, server, &["v1", "changes"], &[]);
+        return request(args, server, &["v1", "changes"], &[]);
     }
-    let text = beside_data(args, |reader| async move {
+    let text = read_folder(args, |reader| async move {
         let changes = changes::fold(reader.store.changes(&reader.tenant, None).await?);
         Ok((table::changes(&changes, args.format, look(args)), false))
     })?;
@@ -105,7 +106,7 @@ impl Reader {
     }
 }
 
-fn beside_data<F>(args: &ShowArgs, show: impl FnOnce(Reader) -> F) -> anyhow::Result<(String, bool)>
+fn read_folder<F>(args: &ShowArgs, show: impl FnOnce(Reader) -> F) -> anyhow::Result<(String, bool)>
 where
     F: Future<Output = anyhow::Result<(String, bool)>>,
 {
@@ -115,7 +116,7 @@ where
         tenant: Tenant(args.tenant.clone()),
         prices: prices::load(args.prices.as_deref())?,
         window: query::last_hours(clock.now_us(), args.hours),
-        // The arguments were checked when they were read.
+        // clap validated the arguments.
         strategy: query::strategy(Some(&args.strategy), args.weight).unwrap_or_default(),
         now_us: clock.now_us(),
     };
@@ -135,7 +136,7 @@ fn look(args: &ShowArgs) -> Look {
                 && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
         }
     };
-    // A pipe gets what fits a terminal, so that it can be read again in one.
+    // A pipe gets the default width, because its reader may be a terminal.
     let terminal = comfy_table::Table::new().width().filter(|_| std::io::stdout().is_terminal());
     Look { colour, width: terminal.map_or(DEFAULT_WIDTH, usize::from).max(DEFAULT_WIDTH) }
 }
@@ -143,14 +144,19 @@ fn look(args: &ShowArgs) -> Look {
 fn print((text, nothing): (String, bool)) -> anyhow::Result<ExitCode> {
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        // The reader has seen enough.
+        // The reader closed the pipe, as `head` does. This is not an error.
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {}
         other => other.context("cannot write the output")?,
     }
     Ok(if nothing { ExitCode::from(NOTHING) } else { ExitCode::SUCCESS })
 }
 
-fn ask(args: &ShowArgs, server: &str, path: &[&str], more: &[(&str, String)]) -> anyhow::Result<ExitCode> {
+fn request(
+    args: &ShowArgs,
+    server: &str,
+    path: &[&str],
+    more: &[(&str, String)],
+) -> anyhow::Result<ExitCode> {
     let key = match &args.api_key_file {
         Some(file) => Some(
             std::fs::read_to_string(file)
@@ -169,7 +175,7 @@ fn ask(args: &ShowArgs, server: &str, path: &[&str], more: &[(&str, String)]) ->
     let format = serde_json::to_value(args.format)?;
     let mut request = ureq::get(url.as_str())
         .config()
-        .timeout_global(Some(ANSWER_DEADLINE))
+        .timeout_global(Some(RESPONSE_TIMEOUT))
         .http_status_as_error(false)
         .build()
         .query("format", format.as_str().unwrap_or("json"))
@@ -186,23 +192,23 @@ fn ask(args: &ShowArgs, server: &str, path: &[&str], more: &[(&str, String)]) ->
     if let Some(key) = key {
         request = request.header("Authorization", format!("Bearer {key}"));
     }
-    let mut response = request.call().with_context(|| format!("cannot ask {url}"))?;
+    let mut response = request.call().with_context(|| format!("cannot reach {url}"))?;
     let status = response.status();
-    let body = response.body_mut().with_config().limit(MAX_ANSWER_BYTES).read_to_string();
-    let body = body.with_context(|| format!("cannot read the answer of {url}"))?;
+    let body = response.body_mut().with_config().limit(MAX_RESPONSE_BYTES).read_to_string();
+    let body = body.with_context(|| format!("cannot read the response of {url}"))?;
     match status.as_u16() {
         200 => print((body, false)),
         404 => {
             tracing::error!("{}", message(&body));
             Ok(ExitCode::from(NOTHING))
         }
-        code => bail!("{url} answered {code}: {}", message(&body)),
+        code => bail!("{url} responded with {code}: {}", message(&body)),
     }
 }
 
-/// What an error body says, or the beginning of whatever it is.
+/// The message of an error body, or the first characters of another body.
 fn message(body: &str) -> String {
     let parsed: Option<serde_json::Value> = serde_json::from_str(body).ok();
-    let said = parsed.as_ref().and_then(|value| value.pointer("/error/message")?.as_str());
-    said.map_or_else(|| body.chars().take(200).collect(), str::to_owned)
+    let message = parsed.as_ref().and_then(|value| value.pointer("/error/message")?.as_str());
+    message.map_or_else(|| body.chars().take(200).collect(), str::to_owned)
 }

@@ -1,4 +1,4 @@
-//! Error responses: the status tells whether the client may retry, the body has the reason.
+//! Error responses. The status shows whether the client may retry, and the body contains the reason.
 
 use axum::Json;
 use axum::response::{IntoResponse, Response};
@@ -29,7 +29,7 @@ impl ApiError {
         Self { status, code, message: message.into() }
     }
 
-    /// The key is missing or unknown. The response does not tell which.
+    /// The key is missing or unknown. The response is the same in both cases.
     #[must_use]
     pub fn unauthorized() -> Self {
         let message =

@@ -23,13 +23,13 @@ const SENDING_KIB: usize = 64 << 10;
 /// encoded size.
 const KIB_PER_BATCH_KIB: usize = 6;
 
-/// Reports that are computed at the same time. Each needs memory and CPU in proportion to what it shows.
-const REPORTS: usize = 8;
+/// Maximum number of reports that are computed at the same time, because each needs memory and CPU.
+const MAX_REPORTS: usize = 8;
 
 /// How long a request waits for memory before it is refused.
 const BUDGET_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long a request waits for its turn to compute a report.
+/// How long a request waits to compute a report before it is refused.
 const REPORT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Limits the memory of requests and responses.
@@ -46,7 +46,7 @@ impl Default for MemoryBudget {
             receiving: Arc::new(Semaphore::new(RECEIVING_KIB)),
             processing: Arc::new(Semaphore::new(PROCESSING_KIB)),
             sending: Arc::new(Semaphore::new(SENDING_KIB)),
-            reports: Arc::new(Semaphore::new(REPORTS)),
+            reports: Arc::new(Semaphore::new(MAX_REPORTS)),
         }
     }
 }
@@ -80,10 +80,10 @@ impl MemoryBudget {
         acquire(&self.sending, kib(bytes).min(SENDING_KIB), timeout).await
     }
 
-    /// Waits for the turn to compute a report.
+    /// Waits until fewer than the maximum number of reports are being computed.
     ///
     /// # Errors
-    /// 429 when it is not reached in time, 503 when the collector stops.
+    /// 429 when that takes too long, 503 when the collector stops.
     pub(super) async fn report(&self) -> Result<OwnedSemaphorePermit, ApiError> {
         acquire(&self.reports, 1, REPORT_TIMEOUT).await
     }

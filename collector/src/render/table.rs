@@ -1,4 +1,4 @@
-//! Reports as text: a table for people, Markdown to paste, CSV and JSON for programs.
+//! Reports as text: a table for people, Markdown, CSV, and JSON for programs.
 
 use comfy_table::{Attribute, Cell, CellAlignment, Color, Table, presets};
 use serde::Serialize;

@@ -1,4 +1,4 @@
-//! From what the store has of a function to its report.
+//! Builds the report of one function.
 
 use std::collections::BTreeMap;
 
@@ -82,7 +82,7 @@ pub(super) fn report(
     })
 }
 
-/// What everything measured cost. One rounding for each price there is, over everything that was billed at it.
+/// The cost of all invocations. It is rounded once for each architecture, because each has its own price.
 fn total_cost(
     key: &FunctionKey,
     material: &Material,
@@ -137,7 +137,7 @@ fn overheads(environments: &Environments) -> Overheads {
     })
 }
 
-/// What to do about the first architecture of the function without a price.
+/// The caveat for the first architecture of the function without a price.
 fn missing_prices(key: &FunctionKey, material: &Material, prices: &PriceTable) -> Option<String> {
     let architectures = material.series.iter().map(|series| series.key.architecture);
     let missing =
@@ -153,7 +153,10 @@ fn caveats(whole: &Rollup, lost: &Losses, missing_prices: Option<String>) -> Vec
     let candidates = [
         (
             whole.estimated > 0,
-            format!("timed by the extension alone, without the platform's telemetry: {}", whole.estimated),
+            format!(
+                "invocations whose duration is the extension's estimate, without telemetry of the platform: {}",
+                whole.estimated
+            ),
         ),
         (
             measured == 0 && whole.invocations > 0,
@@ -164,7 +167,7 @@ fn caveats(whole: &Rollup, lost: &Losses, missing_prices: Option<String>) -> Vec
     missing_prices.into_iter().chain(applying).chain(lost.sentences()).collect()
 }
 
-/// What a million cost when `count` cost this; `None` of none.
+/// The cost of a million invocations when `count` invocations cost this; `None` when `count` is zero.
 #[must_use]
 pub fn per_million(cost: PicoDollars, count: u64) -> Option<PicoDollars> {
     cost.scaled(1_000_000, u128::from(count))

@@ -1,4 +1,4 @@
-//! From the store to reports.
+//! Reads the store and computes reports and evaluations.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};

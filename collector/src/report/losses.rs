@@ -1,31 +1,31 @@
-//! What was lost between the handler and the store, and what may have been.
+//! Invocations, records and batches that were lost, or may have been lost, before they were stored.
 
 use agent_proto::batch::Lost;
 use serde::{Deserialize, Serialize};
 
 use crate::store::{Environments, HOUR_US};
 
-/// An environment that is silent for so long is taken to be gone: Lambda ends idle ones within the hour, and an
-/// environment that ends says so in a last batch.
+/// An environment that sent nothing for this time is assumed to have ended: Lambda ends idle environments within the hour,
+/// and an environment that ends in order sends a last batch.
 const SILENCE_US: u64 = HOUR_US;
 
-/// Losses, over the environments heard from.
+/// Losses, over the environments that sent a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Losses {
     /// Invocations dropped because an environment's buffer was full.
     pub invocations: u64,
-    /// Invocations that had begun when their environment was last heard of, and that no batch has brought: they
-    /// run, wait for what the platform says of them, or were lost with an environment that was killed.
+    /// Invocations that had started when their environment sent its latest batch, and that were not in it. They run, wait
+    /// for records of the platform, or were lost with an environment that was killed.
     pub unsent: u64,
-    /// Those of them whose environment has been silent for an hour: killed without a word, or frozen since.
+    /// Those of them whose environment has sent nothing for an hour: it was killed, or it is frozen.
     pub abandoned: u64,
-    /// Telemetry records the platform dropped.
+    /// Telemetry records that the platform dropped.
     pub platform_records: u64,
     /// Telemetry that could not be decoded.
     pub undecodable_records: u64,
-    /// Batches that were counted by an environment and never came.
+    /// Batches that an environment numbered and that did not arrive.
     pub batches: u64,
-    /// Deliveries that failed and were tried again: nothing is lost by these.
+    /// Deliveries that failed and were retried. They lose nothing.
     pub failed_deliveries: u64,
 }
 
@@ -65,16 +65,16 @@ impl Losses {
         }
     }
 
-    /// What of it is worth a sentence.
+    /// One sentence for each kind of loss, with its count.
     #[must_use]
     pub fn sentences(&self) -> Vec<String> {
         let candidates = [
             (self.invocations, "invocations lost before they were sent"),
             (
                 self.abandoned,
-                "invocations that environments, silent for an hour, had begun and never sent: killed, or frozen since",
+                "invocations that started in environments that have sent nothing for an hour (killed or frozen)",
             ),
-            (self.batches, "batches that never arrived"),
+            (self.batches, "batches that did not arrive"),
             (self.platform_records, "telemetry records dropped by the platform"),
             (self.undecodable_records, "telemetry records that could not be read"),
         ];
@@ -90,7 +90,7 @@ pub(crate) mod tests {
     use agent_proto::batch::{BatchHeader, Environment, EnvironmentId, Overhead};
     use tailor_sizing::units::{Architecture, Megabytes};
 
-    /// That of a function like many.
+    /// The environment of a typical function.
     pub(crate) fn environment() -> Environment {
         Environment {
             id: EnvironmentId([1; 16]),
@@ -121,9 +121,9 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn what_a_silent_environment_had_not_sent_is_said_to_be_abandoned() {
+    fn unsent_invocations_of_a_silent_environment_are_reported_as_abandoned() {
         let now_us = 10 * HOUR_US;
-        // One that works, one that was killed, and one that said its last word.
+        // One that is active, one that was killed, and one that sent its last batch.
         let live = vec![state(now_us - 1, 2), state(now_us - SILENCE_US, 1), state(0, 0)];
         let environments = Environments { live, ended: vec![] };
         let losses = Losses::of(&environments, 0, now_us);

@@ -1,4 +1,4 @@
-//! What is shown: one report per function and one of the fleet, computed from rollups.
+//! Reports: one per function and one of the fleet, computed from rollups.
 //!
 //! The command line, the JSON API and the pages all show these same values. Nothing here formats; see
 //! [`crate::render`] for text and [`crate::web`] for pages. Field names and units are the JSON API's.
@@ -30,7 +30,7 @@ pub use load::{EnforcementCache, Request, evaluations, function};
 pub use losses::Losses;
 pub use resources::Resources;
 
-/// All functions of a tenant.
+/// The report of all functions of a tenant.
 #[derive(Debug, Clone, Serialize)]
 pub struct FleetReport {
     /// Sum over the functions.
@@ -78,17 +78,17 @@ pub struct SummariesUsed {
 pub struct FleetTotal {
     /// All invocations.
     pub invocations: u64,
-    /// Those that failed.
+    /// Failed invocations.
     pub errors: u64,
     /// First invocations of an environment.
     pub cold_starts: u64,
     /// Billed time, ms.
     pub billed_ms: u64,
-    /// What was paid, as far as prices are known.
+    /// The cost, without functions whose price is not known.
     pub cost_pico_usd: PicoDollars,
-    /// What the functions whose recommended size is cheaper would have cost less at it.
+    /// How much less the functions whose recommended size is cheaper would have cost at it.
     pub saving_pico_usd: PicoDollars,
-    /// What those whose recommended size is faster and costs more would have cost more at it.
+    /// How much more the functions whose recommended size is faster and more expensive would have cost at it.
     pub spending_pico_usd: PicoDollars,
 }
 
@@ -112,11 +112,11 @@ pub struct FunctionReport {
     pub memory: Megabytes,
     /// All invocations.
     pub invocations: u64,
-    /// Those that failed, timeouts and out-of-memory kills included.
+    /// Failed invocations, timeouts and out-of-memory kills included.
     pub errors: u64,
-    /// Those the timeout ended.
+    /// Invocations that the timeout ended.
     pub timeouts: u64,
-    /// Those killed for memory.
+    /// Invocations that ran out of memory.
     pub out_of_memory: u64,
     /// First invocations of an environment.
     pub cold_starts: u64,
@@ -124,19 +124,19 @@ pub struct FunctionReport {
     pub duration_ms: Quantiles,
     /// Billed time, ms.
     pub billed_ms: u64,
-    /// What was paid; `null` where no price is known.
+    /// The cost; `null` where no price is known.
     pub cost_pico_usd: Option<PicoDollars>,
     /// The same for a million invocations; `null` where no price is known.
     pub cost_per_million_pico_usd: Option<PicoDollars>,
     /// Highest memory in use, MB, rounded up: of the function's processes, or else of the environment.
     pub peak_memory_mb: u64,
-    /// CPU time of its processes, ms, over the invocations that were measured.
+    /// CPU time of its processes in the measured invocations, ms.
     pub busy_ms: u64,
-    /// Wall time in which they were ready to run and had no CPU, ms.
+    /// Wall time in which they were ready to run and had no CPU, in the measured invocations, ms.
     pub starved_ms: u64,
-    /// Wall time with nothing to run, ms.
+    /// Wall time in which no thread was ready to run, in the measured invocations, ms.
     pub idle_ms: u64,
-    /// Wall time of the invocations that were measured, ms.
+    /// Wall time of the measured invocations, ms.
     pub measured_ms: u64,
     /// Connections, network, disk, page faults, context switches and `/tmp`.
     pub resources: Resources,
@@ -148,11 +148,11 @@ pub struct FunctionReport {
     pub environments: u64,
     /// Each size it ran with, smallest first.
     pub sizes: Vec<SizeReport>,
-    /// What was lost on the way.
+    /// What was lost.
     pub lost: Losses,
     /// What the extension itself used.
     pub overhead: Overheads,
-    /// What is known only in part, in sentences.
+    /// Limits of the report, as sentences.
     pub caveats: Vec<String>,
     /// The recommendation.
     pub advice: AdviceReport,
@@ -164,7 +164,7 @@ pub struct FunctionReport {
 }
 
 impl FunctionReport {
-    /// The key the store knows it by.
+    /// Its key in the store.
     #[must_use]
     pub fn key(&self) -> FunctionKey {
         FunctionKey { account: self.account.clone(), region: self.region.clone(), name: self.name.clone() }
@@ -178,7 +178,7 @@ impl FunctionReport {
         [self.busy_ms.min(covered_ms), self.starved_ms, self.idle_ms]
     }
 
-    /// What its invocations would have cost less at the recommended size.
+    /// How much less its invocations would have cost at the recommended size.
     #[must_use]
     pub fn saving(&self) -> PicoDollars {
         let per_million =
@@ -215,9 +215,9 @@ pub struct SizeReport {
     pub memory: Megabytes,
     /// Invocations with it.
     pub invocations: u64,
-    /// Those that failed.
+    /// Failed invocations.
     pub errors: u64,
-    /// Those killed for memory.
+    /// Invocations that ran out of memory.
     pub out_of_memory: u64,
     /// First invocations of an environment.
     pub cold_starts: u64,
@@ -338,7 +338,7 @@ impl AdviceReport {
     }
 }
 
-/// Three decimals: finer than any of these values is known.
+/// Rounds to three decimals.
 fn round_to_micros(value: f64) -> f64 {
     (value * 1_000.0).round() / 1_000.0
 }

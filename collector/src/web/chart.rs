@@ -1,4 +1,4 @@
-//! Charts as inline SVG. Colours and fonts come from the style sheet; every chart says in words what it shows.
+//! Charts as inline SVG. Colours and fonts come from the style sheet; every chart has a text description.
 
 use maud::{Markup, html};
 

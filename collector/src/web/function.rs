@@ -198,11 +198,11 @@ fn describe(
         let point = advice.curve.iter().find(|point| point.memory == memory);
         point.map(|point| format!("{} at {memory}", value(point)))
     };
-    let mut said: Vec<String> = [at(report.memory)].into_iter().flatten().collect();
+    let mut parts: Vec<String> = [at(report.memory)].into_iter().flatten().collect();
     if report.advice.is_change() {
-        said.extend(at(report.advice.memory).map(|text| format!("{text}, which is recommended")));
+        parts.extend(at(report.advice.memory).map(|text| format!("{text}, which is recommended")));
     }
-    format!("{what}: {}.", said.join("; "))
+    format!("{what}: {}.", parts.join("; "))
 }
 
 fn marks(report: &FunctionReport, advice: &AdviceDetail) -> Vec<Mark> {

@@ -8,7 +8,7 @@ use crate::model::memory_floor::MemoryFloor;
 use crate::pricing::money::PicoDollars;
 use crate::units::Megabytes;
 
-/// A recommended size and everything behind it.
+/// A recommended size with its evidence.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Advice {
     /// The recommended size; the current one when no change is recommended.

@@ -1,9 +1,8 @@
-//! The bill: what measured invocations cost, to the pico-dollar.
+//! The bill: the exact cost of measured invocations.
 //!
-//! Lambda charges memory × billed time. Both are integers, so their product is summed as it is and
-//! multiplied by the price once, with a single rounding: the cost of a million invocations is not a million
-//! roundings. `billedDurationMs` already contains init and billed restore (lambda developer guide, "Lambda
-//! execution environment lifecycle"; in force for every function since 2025-08-01): never add them again.
+//! Lambda charges memory × billed time. Both are integers. Their products are summed exactly, and the sum is multiplied
+//! by the price and rounded once. `billedDurationMs` already contains init and billed restore (Lambda developer guide, "Lambda
+//! execution environment lifecycle"; in force for every function since 2025-08-01): they are not added again.
 //! Monthly tiers, the free tier, provisioned concurrency and SnapStart are in [`crate::pricing::plan`].
 
 use serde::Serialize;
@@ -15,24 +14,24 @@ use crate::units::Megabytes;
 /// MB·ms in one GB-second: 1,024 MB for 1,000 ms.
 pub const MB_MS_PER_GB_SECOND: u128 = 1_024_000;
 
-/// `/tmp` that costs nothing, in MB.
+/// `/tmp` without a charge, MB.
 pub const FREE_STORAGE_MB: u32 = 512;
 
-/// Metered use, summed over any number of invocations and sizes of one region and architecture.
+/// Metered usage: a sum over invocations of one region and architecture, at any memory sizes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 pub struct Usage {
     /// Requests.
     pub requests: u64,
     /// Memory × billed time, MB·ms, init included.
     pub memory_mb_ms: u128,
-    /// The part of `memory_mb_ms` that init took.
+    /// The part of `memory_mb_ms` that is init.
     pub init_mb_ms: u128,
     /// `/tmp` above the free 512 MB × billed time, MB·ms.
     pub storage_mb_ms: u128,
 }
 
 impl Usage {
-    /// Use of `requests` invocations at one size that were billed `billed_ms` together.
+    /// The usage of `requests` invocations at one memory size with `billed_ms` in total.
     #[must_use]
     pub fn of(memory: Megabytes, billed_ms: u64, requests: u64, ephemeral_mb: u32) -> Self {
         let billed = u128::from(billed_ms);
@@ -44,14 +43,14 @@ impl Usage {
         }
     }
 
-    /// The same use, with `init_ms` of its billed time counted as init; capped at the whole.
+    /// The same usage, with `init_ms` of its billed time as init. It is at most the whole billed time.
     #[must_use]
     pub fn with_init(mut self, memory: Megabytes, init_ms: u64) -> Self {
         self.init_mb_ms = (u128::from(memory.0) * u128::from(init_ms)).min(self.memory_mb_ms);
         self
     }
 
-    /// Adds other use of the same region and architecture.
+    /// Adds other usage of the same region and architecture.
     pub fn add(&mut self, other: &Self) {
         self.requests = self.requests.saturating_add(other.requests);
         self.memory_mb_ms = self.memory_mb_ms.saturating_add(other.memory_mb_ms);
@@ -60,7 +59,7 @@ impl Usage {
     }
 }
 
-/// A cost and what it is made of. The parts add up to [`Bill::total`] exactly.
+/// A cost and its parts. The sum of the parts is exactly [`Bill::total`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 pub struct Bill {
     /// Memory × time of handlers.
@@ -71,7 +70,7 @@ pub struct Bill {
     pub requests: PicoDollars,
     /// `/tmp` above 512 MB.
     pub storage: PicoDollars,
-    /// Whether storage was used that the table has no price for; `storage` is then too low.
+    /// Whether `/tmp` above 512 MB was used and the table has no price for it. `storage` is then too low.
     pub storage_unpriced: bool,
 }
 
@@ -84,15 +83,15 @@ impl Bill {
 }
 
 impl Rates {
-    /// What `usage` costs at the first volume tier.
+    /// The cost of `usage` in the first volume tier.
     #[must_use]
     pub fn bill(&self, usage: &Usage) -> Bill {
         self.bill_with(usage, mb_ms_at(usage.memory_mb_ms, self.gb_second()))
     }
 
-    /// As [`Rates::bill`], where the compute part (init included) was priced elsewhere.
+    /// As [`Rates::bill`], with a cost of compute (init included) that the caller computed.
     pub(crate) fn bill_with(&self, usage: &Usage, compute: PicoDollars) -> Bill {
-        // Init's part is cut out of the rounded whole, so that the parts always add up to it.
+        // The part of init is taken from the rounded sum, so that the parts always add up to it.
         let init = share_of(compute, usage.init_mb_ms, usage.memory_mb_ms);
         let storage = self.storage_gb_second.unwrap_or(PicoDollars::ZERO);
         Bill {
@@ -104,7 +103,7 @@ impl Rates {
         }
     }
 
-    /// What `invocations` at one size cost that were billed `billed_ms` together, at the first volume tier.
+    /// The cost of `invocations` at one memory size with `billed_ms` in total, in the first volume tier.
     ///
     /// `round_half_up(memory_mb × billed_ms × price / 1,024,000) + invocations × request price`, and the
     /// same for `/tmp` above 512 MB.
@@ -121,7 +120,7 @@ impl Rates {
 
     /// Expected cost of one invocation of `billed_ms` (a mean, so not whole), in pico-dollars as a float.
     ///
-    /// For comparing predictions; bills come from [`Rates::bill`].
+    /// Only to compare predictions. [`Rates::bill`] computes bills.
     #[must_use]
     pub fn expected_pico(&self, memory: Megabytes, billed_ms: f64, ephemeral_mb: u32) -> f64 {
         let storage_mb = f64::from(ephemeral_mb.saturating_sub(FREE_STORAGE_MB));
@@ -134,13 +133,13 @@ impl Rates {
 
 /// The price of MB·ms, rounded half up once.
 pub(crate) fn mb_ms_at(mb_ms: u128, gb_second: PicoDollars) -> PicoDollars {
-    // Whole GB-seconds first, so that no product of realistic amounts overflows.
+    // Whole GB-seconds are multiplied separately, so that no product of realistic amounts overflows.
     let whole = i128::try_from(mb_ms / MB_MS_PER_GB_SECOND).unwrap_or(i128::MAX);
     let rest = PicoDollars(gb_second.0).scaled(mb_ms % MB_MS_PER_GB_SECOND, MB_MS_PER_GB_SECOND);
     PicoDollars(whole.saturating_mul(gb_second.0)) + rest.unwrap_or(PicoDollars::ZERO)
 }
 
-/// `amount × part / whole`, for parts of any magnitude; zero when the whole is.
+/// `amount × part / whole`, for parts of any magnitude; zero when `whole` is zero.
 fn share_of(amount: PicoDollars, part: u128, whole: u128) -> PicoDollars {
     if part == 0 || whole == 0 {
         return PicoDollars::ZERO;
@@ -148,7 +147,7 @@ fn share_of(amount: PicoDollars, part: u128, whole: u128) -> PicoDollars {
     if part >= whole {
         return amount;
     }
-    // Past 2^40 the low bits of the ratio are below one part in 10^12: dropping them keeps i128 in range.
+    // Only the 40 highest bits are used, which is exact to one part in 10^12 and does not overflow i128.
     let shift = (u128::BITS - whole.leading_zeros()).saturating_sub(40);
     amount.scaled(part >> shift, whole >> shift).unwrap_or(PicoDollars::ZERO)
 }

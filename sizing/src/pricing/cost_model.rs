@@ -1,8 +1,8 @@
-//! Expected cost of one invocation at any size, anchored at what was billed at a measured one.
+//! Expected cost of one invocation at any memory size, relative to the billed duration at a measured size.
 //!
-//! Init runs with boosted CPU and does not get shorter with memory, rounding up to whole milliseconds and
-//! failed invocations stay what they are: so the mean billed time at another size is the one measured plus
-//! the change of the handler's duration. Exact bills of what was measured are in [`crate::pricing::bill`].
+//! Init runs with full CPU at every size. Rounding up to whole milliseconds and failed invocations do not depend on the size
+//! either. So the mean billed duration at another size is the measured mean plus the predicted change of the handler's
+//! duration. [`crate::pricing::bill`] has the exact bills of measured invocations.
 
 use crate::pricing::money::PicoDollars;
 use crate::pricing::prices::Rates;
@@ -12,19 +12,19 @@ use crate::units::Megabytes;
 /// Invocations in the unit that costs are shown in.
 pub const MILLION: u64 = 1_000_000;
 
-/// Mean wait for the next whole millisecond, when nothing was billed yet.
+/// Mean of the rounding up to a whole millisecond, used when no billed duration is known.
 const ROUNDING_MS: f64 = 0.5;
 
-/// How a function's mean billed time is made up, and its prices.
+/// The parts of a function's mean billed duration, and its prices.
 #[derive(Debug, Clone)]
 pub struct CostModel {
     rates: Rates,
     ephemeral_mb: u32,
-    /// Mean billed time at the anchor, ms.
+    /// Mean billed duration at the measured size, ms.
     billed_ms: f64,
-    /// Mean handler time over all invocations at the anchor, as the prediction there has it, ms.
+    /// Predicted mean duration of all invocations at the measured size, ms.
     handler_ms: f64,
-    /// Mean cold handler time relative to a warm one.
+    /// Mean duration of cold starts, relative to warm invocations.
     cold_ratio: f64,
     /// Cold starts per invocation.
     cold_share: f64,
@@ -33,7 +33,7 @@ pub struct CostModel {
 }
 
 impl CostModel {
-    /// Anchors at `rollup`, where the prediction of a warm invocation is `mean_ms`.
+    /// The model of the invocations in `rollup`. The predicted warm duration at its memory size is `mean_ms`.
     #[must_use]
     pub fn new(rates: Rates, ephemeral_mb: u32, rollup: &Rollup, mean_ms: f64) -> Self {
         let count = rollup.invocations.max(1) as f64;
@@ -62,13 +62,13 @@ impl CostModel {
         Self { ephemeral_mb, ..self.clone() }
     }
 
-    /// The prices behind it.
+    /// Its prices.
     #[must_use]
     pub const fn rates(&self) -> &Rates {
         &self.rates
     }
 
-    /// Mean init time per invocation, cold or not, ms.
+    /// Init time per invocation, a mean over all invocations, ms.
     #[must_use]
     pub const fn init_ms(&self) -> f64 {
         self.init_ms
@@ -94,7 +94,7 @@ impl CostModel {
     }
 }
 
-/// A float of pico-dollars as money; values beyond the range saturate, and NaN is zero.
+/// Converts a float of pico-dollars to money. Values outside the range saturate, and NaN is zero.
 #[expect(clippy::cast_possible_truncation, reason = "float to integer casts saturate")]
 #[must_use]
 pub(crate) fn money(pico: f64) -> PicoDollars {
@@ -108,7 +108,7 @@ mod tests {
     use crate::units::Architecture;
 
     #[test]
-    fn the_anchor_costs_what_was_billed_and_init_does_not_shrink() {
+    fn the_cost_at_the_measured_size_is_the_bill_and_init_is_constant() {
         let rates = PriceTable::embedded().rates("us-east-1", Architecture::X86_64).unwrap();
         let rollup = Rollup {
             invocations: 10,
@@ -120,7 +120,7 @@ mod tests {
         let model = CostModel::new(rates.clone(), 512, &rollup, 99.0);
         let billed = rates.cost(Megabytes(512), 2_000, 10, 512).0 as f64 / 10.0;
         assert!((model.pico(Megabytes(512), 99.0) - billed).abs() < 1.0);
-        // Half the handler time leaves the 100 ms of init per invocation.
+        // With half of the handler duration, the 100 ms of init per invocation remain.
         assert!((model.billed_ms(49.5) - 150.5).abs() < 1e-9);
     }
 }

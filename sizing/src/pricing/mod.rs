@@ -1,4 +1,4 @@
-//! What Lambda charges: exact money, price tables, bills, and the expected cost at other memory sizes.
+//! Prices and costs: exact money, price tables, bills, and the expected cost at other memory sizes.
 
 pub mod bill;
 pub mod cost_model;

@@ -1,8 +1,8 @@
 //! Money as exact integers.
 //!
-//! Lambda's prices have up to ten decimals of a dollar, and one invocation at 128 MB for one millisecond
-//! costs about two billionths of one. Floats would lose precision, so money is counted in
-//! pico-dollars (1e-12 USD) and converted to dollars only for display.
+//! Lambda's prices have up to ten decimals of a dollar. One invocation at 128 MB for one millisecond costs about
+//! 2e-9 dollars. Floats would lose precision, so money is an integer number of pico-dollars (1e-12 USD), and is
+//! converted to dollars only for display.
 
 use std::fmt;
 use std::iter::Sum;
@@ -13,10 +13,10 @@ use serde::{Deserialize, Serialize};
 /// Pico-dollars in one dollar.
 pub const PICO_PER_DOLLAR: i128 = 1_000_000_000_000;
 
-/// An amount of money in pico-dollars (1e-12 USD); negative for a saving reversed.
+/// An amount of money in pico-dollars (1e-12 USD); a negative saving is an extra cost.
 ///
-/// `i128` is large enough for the sum over any fleet and any span, so sums stay exact; arithmetic on
-/// amounts beyond the range saturates.
+/// `i128` is large enough for the sum over any fleet and any time, so sums are exact. Arithmetic outside the range
+/// saturates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct PicoDollars(pub i128);
@@ -87,7 +87,7 @@ impl fmt::Display for PicoDollars {
         let magnitude = self.0.unsigned_abs();
         let sign = if self.0 < 0 { "-" } else { "" };
         let digits = magnitude.checked_ilog10().map_or(13, |power| power + 1);
-        // An amount of 13 digits is a dollar: its third digit is the second after the point.
+        // An amount of 13 digits is at least one dollar. Two decimals then show three significant digits.
         let decimals = 15_u32.saturating_sub(digits).clamp(2, 12);
         let dollars = self.to_dollars().abs();
         write!(f, "{sign}${dollars:.*}", decimals as usize)

@@ -1,8 +1,8 @@
-//! What depends on the account and its plan rather than on one invocation: monthly volume tiers, the free
-//! tier, provisioned concurrency, SnapStart, and which rule of billing init was in force.
+//! Costs that depend on the account or on settings of the function: monthly volume tiers, the free tier, provisioned
+//! concurrency, SnapStart, and whether init was billed.
 //!
-//! All of it is optional on top of [`crate::pricing::bill`]: tiers and the free tier belong to a whole account and
-//! month, so a single function's bill uses the first tier.
+//! [`crate::pricing::bill`] does not include them. Volume tiers and the free tier apply to a whole account and month, so the
+//! bill of one function uses the first tier.
 
 use serde::Serialize;
 
@@ -16,15 +16,15 @@ use crate::units::Megabytes;
 const PROVISIONED_STEP_MS: u64 = 5 * 60_000;
 
 /// A cached snapshot is billed for at least this long, ms (AWS Lambda pricing, "SnapStart": three hours).
-const SNAPSHOT_LEAST_MS: u64 = 3 * 3_600_000;
+const MIN_SNAPSHOT_MS: u64 = 3 * 3_600_000;
 
 /// From this moment init is billed for every on-demand function, in microseconds since the epoch: 2025-08-01
 /// (AWS Compute Blog, 2025-04-29).
 pub const INIT_BILLED_FROM_US: u64 = 1_754_006_400_000_000;
 
 impl Rates {
-    /// What `usage` costs when `before_mb_ms` were already used this month at the same region and
-    /// architecture: each part at the volume tier it falls in.
+    /// The cost of `usage` when `before_mb_ms` were already used in this month in the same region and architecture. Each
+    /// part has the price of its volume tier.
     #[must_use]
     pub fn bill_in_month(&self, usage: &Usage, before_mb_ms: u128) -> Bill {
         let end = before_mb_ms.saturating_add(usage.memory_mb_ms);
@@ -40,8 +40,8 @@ impl Rates {
         self.bill_with(usage, compute)
     }
 
-    /// What provisioned concurrency costs: `capacity` environments of `memory` kept ready for `enabled_ms`,
-    /// and `usage` that ran on them. `None` where no price is known.
+    /// The cost of provisioned concurrency: `capacity` environments of `memory`, provisioned for `enabled_ms`, and `usage` on
+    /// them. `None` where no price is known.
     #[must_use]
     pub fn bill_provisioned(
         &self,
@@ -59,38 +59,38 @@ impl Rates {
         })
     }
 
-    /// What SnapStart costs for one published version: its snapshot of `memory` cached for `cached_ms`, and
-    /// `restores` of it. `None` where no price is known. SnapStart is free for Java runtimes: do not call it for them.
+    /// The cost of SnapStart for one published version: its snapshot of `memory`, cached for `cached_ms`, and `restores` of it.
+    /// `None` where no price is known. SnapStart is free for Java runtimes: do not call it for them.
     #[must_use]
     pub fn bill_snap_start(&self, memory: Megabytes, cached_ms: u64, restores: u64) -> Option<PicoDollars> {
         let rates = self.snap_start?;
-        let cached = u128::from(memory.0) * u128::from(cached_ms.max(SNAPSHOT_LEAST_MS));
+        let cached = u128::from(memory.0) * u128::from(cached_ms.max(MIN_SNAPSHOT_MS));
         let restored = rates.restore_gb.times(restores).scaled(u128::from(memory.0), 1_024)?;
         Some(mb_ms_at(cached, rates.cache_gb_second) + restored)
     }
 
-    /// Share of the time from which one environment of provisioned concurrency is cheaper than the same work
-    /// on demand: `idle / (on demand - provisioned duration)`. `None` where no price is known or it never is.
+    /// The utilization above which provisioned concurrency is cheaper than on-demand invocations:
+    /// `idle / (on demand - provisioned duration)`. `None` where no price is known or it is never cheaper.
     #[must_use]
     pub fn provisioned_break_even(&self) -> Option<f64> {
         let rates = self.provisioned?;
-        let gained = self.gb_second() - rates.duration_gb_second;
-        (gained > PicoDollars::ZERO).then(|| rates.idle_gb_second.0 as f64 / gained.0 as f64)
+        let difference = self.gb_second() - rates.duration_gb_second;
+        (difference > PicoDollars::ZERO).then(|| rates.idle_gb_second.0 as f64 / difference.0 as f64)
     }
 }
 
 /// A bill with provisioned concurrency.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct ProvisionedBill {
-    /// Capacity kept ready, used or not.
+    /// Provisioned capacity, whether it was used or not.
     pub ready: PicoDollars,
-    /// What ran on it.
+    /// Invocations on it.
     pub used: Bill,
 }
 
-/// Use that is left to pay after the free tier, where `before` was already used this month.
+/// The part of `usage` that the free tier does not cover, when `before` was already used in this month.
 ///
-/// The free tier is the account's, over all regions and both architectures, on demand only.
+/// The free tier applies to the whole account: all regions, both architectures, on-demand invocations only.
 #[must_use]
 pub fn after_free_tier(usage: &Usage, before: &Usage, free: FreeTier) -> Usage {
     let free_mb_ms = u128::from(free.gb_seconds) * MB_MS_PER_GB_SECOND;
@@ -103,7 +103,7 @@ pub fn after_free_tier(usage: &Usage, before: &Usage, free: FreeTier) -> Usage {
     }
 }
 
-/// How a function's code is packaged. It determined whether init was billed.
+/// How the code of a function is packaged. Before 2025-08-01 it determined whether init was billed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Packaging {
@@ -113,8 +113,8 @@ pub enum Packaging {
     Other,
 }
 
-/// `billedDurationMs` where the platform did not report it: handler time, and init where the rule bills it,
-/// together rounded up to a whole millisecond.
+/// `billedDurationMs` when the platform did not report it: the duration, and init where it is billed, rounded up to a whole
+/// millisecond.
 ///
 /// `at_us` is when the invocation began, microseconds since the epoch. A suppressed or restored init is not
 /// init: pass zero.

@@ -67,7 +67,7 @@ struct Dimension {
     price: BTreeMap<String, String>,
 }
 
-/// Prices of one region as they are collected; a product may come in any order.
+/// The prices of one region while the products are read. Their order in the file is not defined.
 #[derive(Default)]
 struct Collected {
     x86_64: Side,
@@ -120,7 +120,7 @@ impl PriceTable {
             for dimension in terms.values().flat_map(|term| term.dimensions.values()) {
                 let Some(text) = dimension.price.get("USD") else { continue };
                 let price = parse_dollars(text, Place { region, field: usage_type })?;
-                // Some products repeat their free part as a price of zero.
+                // Some products also list the free tier, with a price of zero.
                 if price > PicoDollars::ZERO && !region.is_empty() {
                     let from = dimension.begin.parse().unwrap_or(0);
                     regions.entry(region.clone()).or_default().take(usage_type, from, price);
@@ -145,7 +145,7 @@ impl Collected {
             Some(name) => (name, &mut self.arm64),
             None => (usage_type, &mut self.x86_64),
         };
-        // The region's prefix has no `Lambda` in it, and `Request` stands alone or after a prefix.
+        // The prefix of the region does not contain `Lambda`. `Request` has a prefix or none.
         let name = match name.find("Lambda-") {
             Some(at) => &name[at..],
             None => name.rsplit('-').next().unwrap_or(name),
@@ -219,7 +219,7 @@ mod tests {
     const FREE: FreeTier = FreeTier { requests: 0, gb_seconds: 0 };
 
     #[test]
-    fn an_offer_file_becomes_a_table() {
+    fn an_offer_file_is_read_as_a_table() {
         let text = offer(&[
             (
                 "EUC1-Lambda-GB-Second",

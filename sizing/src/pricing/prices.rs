@@ -1,8 +1,8 @@
-//! What Lambda charges, by region and architecture, exactly.
+//! Lambda's prices by region and architecture, as exact integers.
 //!
-//! A table is embedded with its date, and another can take its place: in this crate's own compact form
-//! ([`PriceTable::from_json`]) or in AWS's ([`crate::pricing::price_list`]). A region that is not in the table is an
-//! error, never a guess. What a number of milliseconds costs is not here: see [`crate::pricing::bill`].
+//! A table with its date is embedded in this crate. Another table can be read in this crate's form
+//! ([`PriceTable::from_json`]) or from AWS's price list ([`crate::pricing::price_list`]). A region that is not in the table
+//! is an error. [`crate::pricing::bill`] computes costs from the prices.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -15,10 +15,10 @@ use crate::units::Architecture;
 /// Decimals of a dollar in one pico-dollar.
 const PICO_DECIMALS: usize = 12;
 
-/// More than any price of Lambda, in dollars: what the largest bill times this still leaves far from overflow.
+/// Maximum price, dollars. It is higher than every price of Lambda, and low enough that no bill overflows.
 const MAX_PRICE_DOLLARS: u64 = 1_000_000;
 
-/// Prices of many regions, with the day they were compiled.
+/// The prices of many regions, with the date on which they were compiled.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PriceTable {
     compiled: String,
@@ -45,7 +45,7 @@ pub(crate) struct RegionPrices {
     pub(crate) snap_start: Option<SnapStartRates>,
 }
 
-/// What differs between architectures within a region.
+/// The prices that depend on the architecture.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct ArchitecturePrices {
     pub(crate) tiers: Vec<Tier>,
@@ -65,18 +65,18 @@ pub struct Tier {
 /// Prices of provisioned concurrency.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ProvisionedRates {
-    /// A GB-second of capacity kept ready, used or not.
+    /// A GB-second of provisioned capacity, whether it is used or not.
     pub idle_gb_second: PicoDollars,
-    /// A GB-second of duration on that capacity, in place of the on-demand price.
+    /// A GB-second of duration on that capacity. It replaces the on-demand price.
     pub duration_gb_second: PicoDollars,
 }
 
-/// Prices of SnapStart; Java runtimes pay neither.
+/// Prices of SnapStart. It is free for Java runtimes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SnapStartRates {
-    /// A GB-second of a published version's cached snapshot.
+    /// A GB-second of the cached snapshot of a published version.
     pub cache_gb_second: PicoDollars,
-    /// One GB of memory restored, per restore.
+    /// A restore, per GB of memory.
     pub restore_gb: PicoDollars,
 }
 
@@ -93,7 +93,7 @@ pub struct Rates {
     pub provisioned: Option<ProvisionedRates>,
     /// SnapStart; `None` where no price is known.
     pub snap_start: Option<SnapStartRates>,
-    /// Whether the compute price was inferred from another region or architecture when the table was made.
+    /// Whether the compute price was inferred from another region or architecture when the table was compiled.
     pub derived: bool,
 }
 
@@ -115,11 +115,9 @@ impl Rates {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PriceError {
     /// The region is not in the table.
-    #[error(
-        "no prices for region `{region}` in the table of {compiled}: it knows {known}; load a newer table"
-    )]
+    #[error("no prices for region `{region}` in the table of {compiled}: it has {known}; use a newer table")]
     UnknownRegion {
-        /// The requested value.
+        /// The requested region.
         region: String,
         /// The table's date.
         compiled: String,
@@ -128,7 +126,7 @@ pub enum PriceError {
     },
     /// The region is known, but not for this architecture.
     #[error(
-        "no {architecture} price for region `{region}` in the table of {compiled}: it has {known}; load a newer table"
+        "no {architecture} price for region `{region}` in the table of {compiled}: it has {known}; use a newer table"
     )]
     UnknownArchitecture {
         /// The requested region.
@@ -157,7 +155,7 @@ impl PriceTable {
     /// The table that is embedded in this crate. Its date is [`PriceTable::compiled`].
     #[must_use]
     pub fn embedded() -> Self {
-        // A test reads the embedded text, so the empty table is never seen.
+        // A test reads the embedded text, so the empty table is never used.
         Self::from_json(include_str!("../../data/prices.json")).unwrap_or_else(|_| Self {
             compiled: String::new(),
             free_tier: FreeTier { requests: 0, gb_seconds: 0 },
@@ -187,7 +185,7 @@ impl PriceTable {
         Self { compiled, free_tier, regions }
     }
 
-    /// The day the prices were compiled, as the table writes it (`2026-11-21`).
+    /// The date on which the prices were compiled, as in the table (`2026-11-21`).
     #[must_use]
     pub fn compiled(&self) -> &str {
         &self.compiled
@@ -360,7 +358,7 @@ impl fmt::Display for Place<'_> {
     }
 }
 
-/// Reads a decimal number of dollars without passing through a float.
+/// Parses a decimal number of dollars exactly, without a float.
 pub(crate) fn parse_dollars(text: &str, place: Place<'_>) -> Result<PicoDollars, PriceError> {
     let bad = || PriceError::BadPrice { text: text.to_owned(), place: place.to_string() };
     let (whole, decimals) = text.split_once('.').unwrap_or((text, ""));
@@ -383,7 +381,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const NOWHERE: Place<'static> = Place { region: "r", field: "f" };
+    const PLACE: Place<'static> = Place { region: "r", field: "f" };
 
     #[test]
     fn embedded_table_is_complete_and_exact() {
@@ -423,7 +421,7 @@ mod tests {
     }
 
     #[test]
-    fn a_replacement_table_is_read_or_refused_by_place() {
+    fn a_table_is_read_or_refused_with_the_place_of_the_error() {
         let text = r#"{"compiled":"2030-01-01","currency":"USD",
             "tier_limits_gb_seconds":{"x86_64":[10],"arm64":[]},"free_tier":{"requests":1,"gb_seconds":2},
             "regions":{"here":{"x86_64":{"gb_second":["2","1.5"]},"request":"PRICE"}}}"#;
@@ -440,7 +438,7 @@ mod tests {
         #[test]
         fn prices_survive_printing(pico in 0u64..u64::MAX / 20) {
             let text = format!("{}.{:012}", pico / 1_000_000_000_000, pico % 1_000_000_000_000);
-            match parse_dollars(&text, NOWHERE) {
+            match parse_dollars(&text, PLACE) {
                 Ok(read) => prop_assert_eq!(read, PicoDollars(pico.into())),
                 Err(_) => prop_assert!(pico / 1_000_000_000_000 > MAX_PRICE_DOLLARS),
             }
@@ -448,7 +446,7 @@ mod tests {
 
         #[test]
         fn any_text_is_read_or_refused(text in ".*") {
-            let _ = parse_dollars(&text, NOWHERE);
+            let _ = parse_dollars(&text, PLACE);
             let _ = PriceTable::from_json(&text);
         }
     }

@@ -1,4 +1,4 @@
-//! Workloads made to measure.
+//! Synthetic workloads for the tests.
 
 use tailor_sizing::advice::strategy::Strategy;
 use tailor_sizing::advice::{Advice, FunctionEvidence, advise};
@@ -8,7 +8,7 @@ use tailor_sizing::telemetry::invocation::{Invocation, Outcome, Work};
 use tailor_sizing::telemetry::rollup::Rollup;
 use tailor_sizing::units::{Architecture, Megabytes};
 
-/// One thread's successful invocation at `memory` with so much CPU time, waiting and peak memory.
+/// A successful invocation of one thread at `memory` MB, with this CPU time, idle time and peak memory.
 pub(crate) fn invocation(memory: u32, busy_us: u64, idle_us: u64, peak_mb: u64) -> Invocation {
     let share = Megabytes(memory).share().min(1.0);
     let starved_us = (busy_us as f64 * (1.0 / share - 1.0)) as u64;
@@ -32,21 +32,21 @@ pub(crate) fn invocation(memory: u32, busy_us: u64, idle_us: u64, peak_mb: u64) 
     }
 }
 
-/// Thirty invocations that vary by some percent, as a demo makes.
+/// Thirty invocations whose times vary by a few percent.
 pub(crate) fn rollup(memory: u32, busy_us: u64, idle_us: u64, peak_mb: u64) -> Rollup {
     rollup_of(|vary| invocation(memory, vary(busy_us), vary(idle_us), peak_mb))
 }
 
-/// Thirty invocations made by `make`, which is given the variation.
-pub(crate) fn rollup_of(make: impl Fn(&dyn Fn(u64) -> u64) -> Invocation) -> Rollup {
+/// Thirty invocations from `create`, whose argument varies a time by a few percent.
+pub(crate) fn rollup_of(create: impl Fn(&dyn Fn(u64) -> u64) -> Invocation) -> Rollup {
     let mut rollup = Rollup::default();
     for i in 0..30 {
-        rollup.record(&make(&|us| us * (96 + i * 7 % 9) / 100));
+        rollup.record(&create(&|us| us * (96 + i * 7 % 9) / 100));
     }
     rollup
 }
 
-/// A function of the measured sizes, now at the first of them.
+/// A function that was measured at these sizes and has the first of them now.
 pub(crate) fn evidence(sizes: &[(Megabytes, Rollup)]) -> FunctionEvidence<'_> {
     FunctionEvidence {
         region: "us-east-1",

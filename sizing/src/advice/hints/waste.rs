@@ -74,9 +74,9 @@ pub(super) fn extensions(input: &HintInput<'_>) -> Option<Hint> {
 pub(super) fn storage(input: &HintInput<'_>) -> Option<Hint> {
     let configured = input.evidence.ephemeral_mb;
     let used = input.evidence.sizes.iter().map(|(_, rollup)| rollup.max_tmp_used_kib).max()?.div_ceil(1_024);
-    // Only where the processes were measured was `/tmp` looked at.
-    let looked = input.rollup.warm.invocations + input.rollup.cold.invocations > 0;
-    if !looked || configured <= FREE_STORAGE_MB || used as f64 >= STORAGE_USED * f64::from(configured) {
+    // `/tmp` is measured only together with the processes.
+    let is_measured = input.rollup.warm.invocations + input.rollup.cold.invocations > 0;
+    if !is_measured || configured <= FREE_STORAGE_MB || used as f64 >= STORAGE_USED * f64::from(configured) {
         return None;
     }
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "below `configured`")]
