@@ -11,13 +11,13 @@
 //! - [`api`]: the Runtime, Extensions and Telemetry APIs of its processes;
 //! - [`telemetry`]: delivery of platform events and logs to subscribers;
 //! - [`fleet`]: all environments of all functions, and the choice of one for an invocation;
+//! - [`network`]: connections into an environment's network and out of it;
 //! - [`control`]: the AWS API for SDKs and the CLI;
 //! - [`machine_setup`]: finds out what the machine allows, and cleans up at the end;
 //! - [`faults`]: faults on request;
 //! - [`trace`]: all events, as JSON lines.
 //!
-//! Not supported: IAM, event source mappings, function URLs, container images and the network isolation
-//! of Lambda (functions reach servers on the machine's loopback interface).
+//! Not supported: IAM, event source mappings, function URLs and container images.
 
 pub mod api;
 pub mod cgroup;
@@ -29,6 +29,7 @@ pub mod faults;
 pub mod fleet;
 pub mod layers;
 pub mod machine_setup;
+pub mod network;
 pub mod supervisor;
 pub mod telemetry;
 pub mod time;

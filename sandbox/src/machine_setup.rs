@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 
 use crate::api;
 use crate::cgroup::{Hierarchy, Owner};
@@ -27,6 +27,8 @@ pub struct Options {
     pub isolation: Option<Isolation>,
     /// Use control groups.
     pub limits: bool,
+    /// Whether environments have a network of their own. When absent, if it works.
+    pub own_network: Option<bool>,
     /// Folders that environments may read and write.
     pub shared_folders: Vec<PathBuf>,
     /// The requested faults.
@@ -42,6 +44,7 @@ pub fn prepare(options: Options) -> anyhow::Result<Platform> {
     fs::create_dir_all(&run_directory)
         .with_context(|| format!("cannot create the folder {}", run_directory.display()))?;
     let isolation = options.isolation.unwrap_or_else(|| Isolation::detect(&helper));
+    let own_network = has_own_network(options.own_network, isolation, &helper)?;
     if isolation == Isolation::UserNamespaces {
         // A mount needs an existing folder. The empty folder is kept: another sandbox may use it, and removing it would
         // remove the mount of the other sandbox. Without root the folder is
@@ -59,6 +62,7 @@ pub fn prepare(options: Options) -> anyhow::Result<Platform> {
         trace: options.trace,
         account: options.account,
         slots: Arc::default(),
+        own_network,
         shared_folders: options.shared_folders,
         run_directory,
         log_directory: data.join("logs"),
@@ -66,6 +70,25 @@ pub fn prepare(options: Options) -> anyhow::Result<Platform> {
     };
     platform.set_faults(options.faults)?;
     Ok(platform)
+}
+
+/// Whether environments have their own network, as `requested` or if it works.
+fn has_own_network(requested: Option<bool>, isolation: Isolation, helper: &PathBuf) -> anyhow::Result<bool> {
+    if requested == Some(false) {
+        return Ok(false);
+    }
+    match isolation.check_own_network(helper) {
+        Ok(()) => Ok(true),
+        Err(reason) if requested == Some(true) => {
+            bail!("environments cannot have their own network: {reason}")
+        }
+        Err(reason) => {
+            if isolation == Isolation::Namespaces {
+                tracing::warn!(reason, "environments share the machine's network");
+            }
+            Ok(false)
+        }
+    }
 }
 
 fn absolute(path: &Path) -> io::Result<PathBuf> {

@@ -1,5 +1,7 @@
 //! Options and setup shared by all commands that run functions.
 
+use std::collections::HashMap;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,6 +41,9 @@ pub(super) struct Common {
     /// How environments are isolated.
     #[arg(long, value_enum, default_value_t = IsolationChoice::Auto)]
     isolation: IsolationChoice,
+    /// Network of environments.
+    #[arg(long, value_enum, default_value_t = NetworkChoice::Auto)]
+    network: NetworkChoice,
     /// Folder that functions may read and write, at the same path; may be repeated. Lambda has nothing like it. As
     /// root, functions see no other files of this machine but programs and libraries.
     #[arg(long)]
@@ -61,6 +66,17 @@ enum IsolationChoice {
     User,
     /// Plain processes without isolation.
     None,
+}
+
+/// Values of `--network`.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum NetworkChoice {
+    /// A network for each environment if this machine allows it. Needs root.
+    Auto,
+    /// A network for each environment. The machine is `host.sandbox.internal`.
+    Own,
+    /// The machine's network.
+    Host,
 }
 
 /// Delays and limits of the control plane.
@@ -101,6 +117,11 @@ impl Common {
             trace,
             isolation,
             limits: !self.no_limits,
+            own_network: match self.network {
+                NetworkChoice::Auto => None,
+                NetworkChoice::Own => Some(true),
+                NetworkChoice::Host => Some(false),
+            },
             shared_folders,
             faults: self.faults,
         };
@@ -114,7 +135,43 @@ impl Common {
     }
 }
 
+/// The log files of a sandbox and how long they were.
+pub(super) struct LogLengths {
+    folder: PathBuf,
+    lengths: HashMap<PathBuf, u64>,
+}
+
+impl LogLengths {
+    /// What the files have in addition now.
+    pub(super) fn appended(&self) -> String {
+        let mut text = String::new();
+        for path in log_files(&self.folder) {
+            let start = usize::try_from(self.lengths.get(&path).copied().unwrap_or(0)).unwrap_or(usize::MAX);
+            let bytes = fs::read(&path).unwrap_or_default();
+            text += &String::from_utf8_lossy(bytes.get(start..).unwrap_or_default());
+        }
+        text
+    }
+}
+
+/// Every file in the folders of the functions.
+fn log_files(folder: &Path) -> Vec<PathBuf> {
+    let entries = |folder: &Path| fs::read_dir(folder).into_iter().flatten().flatten();
+    let folders = entries(folder).map(|entry| entry.path());
+    let mut files: Vec<_> = folders.flat_map(|folder| entries(&folder).map(|entry| entry.path())).collect();
+    files.sort();
+    files
+}
+
 impl Sandbox {
+    /// The present lengths of the log files.
+    pub(super) fn log_lengths(&self) -> LogLengths {
+        let folder = self.platform.log_directory.clone();
+        let length = |path: PathBuf| Some((path.clone(), fs::metadata(path).ok()?.len()));
+        let lengths = log_files(&folder).into_iter().filter_map(length).collect();
+        LogLengths { folder, lengths }
+    }
+
     pub(super) fn load(&self, folder: &Path) -> anyhow::Result<Vec<String>> {
         let names = self.plane.load(&self.folders, folder)?;
         tracing::info!(folder = %folder.display(), functions = %names.join(" "), "functions loaded");

@@ -64,7 +64,10 @@ impl Invoke {
             outcome = outcome => outcome,
             _ = tokio::signal::ctrl_c() => Ok(130),
         };
+        let logs = sandbox.log_lengths();
         sandbox.stop(tokio::signal::ctrl_c()).await;
+        // What was written after the last invocation, in Shutdown above all.
+        eprint!("{}", logs.appended());
         outcome
     }
 }

@@ -10,6 +10,12 @@ use thiserror::Error;
 
 use super::FunctionConfig;
 
+/// The artifact of Java's runtime client.
+const JAVA_CLIENT: &str = "aws-lambda-java-runtime-interface-client";
+
+/// Its main class.
+const JAVA_CLIENT_CLASS: &str = "com/amazonaws/services/lambda/runtime/api/client/AWSLambda.class";
+
 /// Why a function cannot be started.
 #[derive(Debug, Error)]
 pub enum CommandError {
@@ -19,8 +25,11 @@ pub enum CommandError {
     NoBootstrap { function: String, runtime: String },
     #[error("function {function}: runtime {runtime} needs `{program}` on the PATH")]
     NoInterpreter { function: String, runtime: String, program: &'static str },
-    #[error("function {function}: runtime {runtime} needs {client} in its code folder or a layer")]
-    NoClient { function: String, runtime: String, client: &'static str },
+    #[error(
+        "function {function}: runtime {runtime} needs the runtime client {package} in its code folder or a layer, or an \
+         executable `bootstrap`; to install it: {install}"
+    )]
+    NoClient { function: String, runtime: String, package: &'static str, install: String },
     #[error("function {function}: `command` in function.toml is empty")]
     EmptyCommand { function: String },
 }
@@ -45,18 +54,25 @@ pub struct Interpreters {
     pub java: Option<String>,
     /// Where the standard library of Python is, which may not be where the program is.
     python_prefix: Option<String>,
+    /// Whether the runtime client is installed with Python itself.
+    python_has_client: bool,
 }
 
 impl Interpreters {
     /// Asks each interpreter for its own path, so that version-manager shims (shell scripts that would add
     /// processes and milliseconds to every start) are not what functions run.
     pub fn find() -> Interpreters {
+        let program = "import importlib.util as i, sys; \
+                       print(sys.executable, sys.base_prefix, bool(i.find_spec('awslambdaric')), sep='\\t')";
+        let python = ask("python3", &["-c", program]).unwrap_or_default();
+        let mut fields = python.split('\t').map(str::to_owned);
         Interpreters {
-            python: ask("python3", &["-c", "import sys; print(sys.executable)"]),
+            python: fields.next().filter(|path| !path.is_empty()),
+            python_prefix: fields.next(),
+            python_has_client: fields.next().is_some_and(|text| text == "True"),
             node: ask("node", &["-p", "process.execPath"]),
             java: ask("java", &["-XshowSettings:properties", "-version"])
                 .map(|home| format!("{home}/bin/java")),
-            python_prefix: ask("python3", &["-c", "import sys; print(sys.base_prefix)"]),
         }
     }
 
@@ -138,6 +154,15 @@ fn managed(
     };
     let (program, arguments) = if runtime.starts_with("python") {
         let python = interpreters.python.clone().ok_or_else(|| missing("python3"))?;
+        let folders = [function.code.join("awslambdaric"), opt_source.join("python/awslambdaric")];
+        if !interpreters.python_has_client && !folders.iter().any(|folder| folder.is_dir()) {
+            return Err(CommandError::NoClient {
+                function: function.name.clone(),
+                runtime: runtime.clone(),
+                package: "awslambdaric",
+                install: format!("python3 -m pip install --target {} awslambdaric", function.code.display()),
+            });
+        }
         (python, vec!["-m".into(), "awslambdaric".into(), function.handler.clone()])
     } else if runtime.starts_with("nodejs") {
         let node = interpreters.node.clone().ok_or_else(|| missing("node"))?;
@@ -154,11 +179,24 @@ fn managed(
         let (_, client) = found.ok_or_else(|| CommandError::NoClient {
             function: function.name.clone(),
             runtime: runtime.clone(),
-            client: "aws-lambda-ric",
+            package: "aws-lambda-ric",
+            install: format!("npm install --prefix {} aws-lambda-ric", function.code.display()),
         })?;
         (node, vec![path(client), function.handler.clone()])
     } else if runtime.starts_with("java") {
         let java = interpreters.java.clone().ok_or_else(|| missing("java"))?;
+        let folders = [function.code.clone(), function.code.join("lib"), opt_source.join("java/lib")];
+        if !folders.iter().any(|folder| has_java_client(folder)) {
+            return Err(CommandError::NoClient {
+                function: function.name.clone(),
+                runtime: runtime.clone(),
+                package: JAVA_CLIENT,
+                install: format!(
+                    "copy the jars of com.amazonaws:{JAVA_CLIENT} to {}",
+                    function.code.join("lib").display()
+                ),
+            });
+        }
         let (task_root, opt) = (path(task_root.to_owned()), path(opt.to_owned()));
         let class_path = format!("{task_root}:{task_root}/lib/*:{opt}/java/lib/*");
         let main = "com.amazonaws.services.lambda.runtime.api.client.AWSLambda";
@@ -167,6 +205,18 @@ fn managed(
         return Err(CommandError::NoBootstrap { function: function.name.clone(), runtime: runtime.clone() });
     };
     Ok(Command { program, arguments })
+}
+
+/// Whether a jar in the folder, or the folder itself, has the client's main class.
+fn has_java_client(folder: &Path) -> bool {
+    if folder.join(JAVA_CLIENT_CLASS).is_file() {
+        return true;
+    }
+    let jars = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    jars.filter(|path| path.extension().is_some_and(|extension| extension == "jar")).any(|path| {
+        let archive = std::fs::File::open(path).ok().and_then(|file| zip::ZipArchive::new(file).ok());
+        archive.is_some_and(|archive| archive.index_for_name(JAVA_CLIENT_CLASS).is_some())
+    })
 }
 
 fn path(path: PathBuf) -> String {

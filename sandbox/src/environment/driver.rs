@@ -44,7 +44,8 @@ pub(super) async fn run(
             let _ = created.set(CreatedEnvironment {
                 shared: provisioned.shared.clone(),
                 supervisor: Arc::downgrade(&provisioned.supervisor),
-                api: provisioned.places.api.clone(),
+                group: provisioned.group.clone(),
+                api: provisioned.places.outer_api.clone(),
             });
             let mut driver = Driver::new(provisioned);
             driver.live(&mut orders, &on_milestone).await;
@@ -117,7 +118,7 @@ impl Driver {
         shared.trace(
             "environment.start",
             json!({"initialization_type": initialization_type, "memory_mb": shared.function.memory_mb,
-                   "api": self.provisioned.places.api}),
+                   "api": self.provisioned.places.outer_api}),
         );
         let phase = if shared.function.initialization_type == InitializationType::SnapStart {
             Phase::SnapStart

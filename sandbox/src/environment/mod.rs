@@ -28,6 +28,7 @@ pub mod variables;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
@@ -36,7 +37,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 
-use crate::cgroup::Hierarchy;
+use crate::cgroup::{Group, Hierarchy};
 use crate::config::{FunctionConfig, Interpreters};
 use crate::faults::{Faults, Neighbours, Settings};
 use crate::supervisor::client::Supervisor;
@@ -79,6 +80,8 @@ pub struct Platform {
     pub account: String,
     /// Numbers that distinguish running environments.
     pub slots: Arc<Slots>,
+    /// Whether each environment has a network of its own.
+    pub own_network: bool,
     /// Folders of the machine that environments may read and write.
     pub shared_folders: Vec<PathBuf>,
     /// Folders of running environments; removed with them.
@@ -208,6 +211,7 @@ struct CreatedEnvironment {
     shared: Arc<Shared>,
     /// Empty when the environment has ended.
     supervisor: Weak<Supervisor>,
+    group: Arc<Group>,
     api: String,
 }
 
@@ -274,8 +278,30 @@ impl Environment {
         self.answered.load(Ordering::Acquire)
     }
 
+    /// CPU time since it was created. Zero without control groups.
+    pub fn cpu_time(&self) -> Duration {
+        let group = self.created.get().map(|created| &created.group);
+        let cpu = group.and_then(|group| group.cpu()).unwrap_or_default();
+        Duration::from_nanos(cpu.usage_ns)
+    }
+
+    /// Whether a thread runs or waits for a CPU, also when the CPU quota is used up. `false` without control groups.
+    pub fn is_runnable(&self) -> bool {
+        let processes = self.created.get().map(|created| created.group.processes());
+        processes.unwrap_or_default().into_iter().any(has_runnable_thread)
+    }
+
     /// Asks it to shut down after the invocations that it has accepted.
     pub fn shut_down(&self) {
         let _ = self.orders.send(Order::Shutdown);
     }
+}
+
+/// Whether the kernel shows a thread of the process as running, which includes ready to run.
+fn has_runnable_thread(pid: i32) -> bool {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    threads.into_iter().any(|thread| {
+        let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+        stat.rsplit_once(')').is_some_and(|(_, fields)| fields.trim_start().starts_with('R'))
+    })
 }

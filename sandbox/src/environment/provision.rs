@@ -4,12 +4,13 @@
 
 use std::fs;
 use std::io;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use thiserror::Error;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, UdpSocket};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
@@ -19,11 +20,14 @@ use super::root;
 use super::slots::Slot;
 use super::state::State;
 use super::variables::{self, EnvironmentPaths};
-use super::{Platform, Shared};
+use super::{Platform, ServeApi, Shared};
 use crate::cgroup::{CgroupError, Group};
 use crate::config::{Command, CommandError, FunctionConfig};
-use crate::supervisor::client::{Supervisor, SupervisorError};
+use crate::network::{Egress, HOST_ADDRESS, HOST_NAME, Loopback};
+use crate::supervisor::client::{NetworkSockets, Supervisor, SupervisorError};
+use crate::supervisor::network::API_PORT;
 use crate::supervisor::proc_view::ProcViewSetup;
+use crate::supervisor::protocol::Notice;
 use crate::supervisor::{BindMount, Isolation, Setup};
 use crate::telemetry::hub::Hub;
 
@@ -57,13 +61,14 @@ pub enum ProvisionError {
 /// The resources of one environment.
 pub(super) struct Provisioned {
     pub(super) shared: Arc<Shared>,
-    pub(super) group: Group,
+    pub(super) group: Arc<Group>,
     pub(super) supervisor: Arc<Supervisor>,
     pub(super) places: EnvironmentPaths,
     pub(super) command: Command,
     pub(super) opt_source: PathBuf,
     directory: PathBuf,
-    api: JoinHandle<()>,
+    apis: Vec<JoinHandle<()>>,
+    egress: Option<Egress>,
     _slot: Slot,
 }
 
@@ -96,13 +101,20 @@ impl Provisioned {
         )?;
         let log_file =
             platform.log_directory.join(&function.name).join(log_stream.replace('/', "-") + ".log");
+        let loopback = Arc::new(Loopback::default());
         let shared = Arc::new(Shared {
             id: id.clone(),
             answered: answered.clone(),
             function: function.clone(),
             account: platform.account.clone(),
             token: variables::token(&places.log_stream),
-            telemetry: Hub::new(id, function.log_format, platform.trace.clone(), platform.faults.clone()),
+            telemetry: Hub::new(
+                id,
+                function.log_format,
+                platform.trace.clone(),
+                platform.faults.clone(),
+                loopback.clone(),
+            ),
             faults: platform.faults.clone(),
             log: LogTail::new(&log_file, function.log_format),
             trace: platform.trace.clone(),
@@ -118,27 +130,57 @@ impl Provisioned {
             thaw: group.thaw_file(),
             root,
             mounts,
+            own_network: platform.own_network,
             proc_view: proc_view(platform, function, &group, &directory)?,
             probe: false,
         };
         let listener_state = shared.clone();
-        let supervisor = Supervisor::start(&platform.helper, &setup, move |notice| {
+        let sockets = Arc::new(Mutex::new(None));
+        let received = sockets.clone();
+        let supervisor = Supervisor::start(&platform.helper, &setup, move |notice, descriptors| {
+            if matches!(notice, Some(Notice::Network)) {
+                *received.lock().unwrap_or_else(PoisonError::into_inner) = NetworkSockets::new(descriptors);
+            }
             listener_state.change(|state| state.on_notice(notice));
         })?;
-        let api = (platform.serve_api)(listener, shared.clone());
-        let provisioned = Provisioned {
+        let apis = vec![(platform.serve_api)(listener, shared.clone())];
+        let mut provisioned = Provisioned {
             shared,
-            group,
+            group: Arc::new(group),
             supervisor: Arc::new(supervisor),
             places,
             command,
             opt_source,
             directory,
-            api,
+            apis,
+            egress: None,
             _slot: slot,
         };
         provisioned.await_ready().await?;
+        let sockets = sockets.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(sockets) = sockets {
+            provisioned
+                .enter_network(sockets, &loopback, platform.serve_api)
+                .map_err(ProvisionError::Listen)?;
+        }
         Ok(provisioned)
+    }
+
+    /// Serves the environment's own network.
+    fn enter_network(
+        &mut self,
+        sockets: NetworkSockets,
+        loopback: &Loopback,
+        serve_api: ServeApi,
+    ) -> io::Result<()> {
+        let NetworkSockets { namespace, api, egress, names } = sockets;
+        api.set_nonblocking(true)?;
+        egress.set_nonblocking(true)?;
+        names.set_nonblocking(true)?;
+        self.apis.push(serve_api(TcpListener::from_std(api)?, self.shared.clone()));
+        self.egress = Some(Egress::start(TcpListener::from_std(egress)?, UdpSocket::from_std(names)?));
+        loopback.enter(namespace);
+        Ok(())
     }
 
     async fn await_ready(&self) -> Result<(), ProvisionError> {
@@ -154,7 +196,10 @@ impl Provisioned {
 
     /// Removes everything. Blocks until the processes have ended.
     pub(super) fn remove(self) {
-        self.api.abort();
+        for api in &self.apis {
+            api.abort();
+        }
+        drop(self.egress);
         self.shared.telemetry.end();
         drop(self.supervisor);
         self.group.remove();
@@ -170,23 +215,28 @@ fn layout(
     function: &FunctionConfig,
     opt: &Path,
     directory: &Path,
-    api: String,
+    outer_api: String,
     log_stream: &str,
 ) -> Result<(Vec<BindMount>, EnvironmentPaths), ProvisionError> {
     let text = |path: &Path| path.to_string_lossy().into_owned();
     let tmp = directory.join("tmp");
     let log_stream = log_stream.to_owned();
+    let api = match platform.own_network {
+        true => format!("127.0.0.1:{API_PORT}"),
+        false => outer_api.clone(),
+    };
     if !platform.isolation.has_mounts() {
         let (task_root, opt, tmp) = (text(&function.code), text(opt), text(&tmp));
         return Ok((
             Vec::new(),
-            EnvironmentPaths { api, task_root, opt, tmp, log_stream, has_own_root: false },
+            EnvironmentPaths { api, outer_api, task_root, opt, tmp, log_stream, has_own_root: false },
         ));
     }
     let hosts = directory.join("hosts");
     let known = fs::read_to_string("/etc/hosts").unwrap_or_default();
-    fs::write(&hosts, format!("{known}\n127.0.0.1 sandbox.localdomain sandbox\n"))
-        .map_err(|source| ProvisionError::Folder { path: hosts.clone(), source })?;
+    let host = if platform.own_network { HOST_ADDRESS } else { Ipv4Addr::LOCALHOST };
+    let names = format!("{known}\n127.0.0.1 sandbox.localdomain sandbox\n{host} {HOST_NAME}\n");
+    fs::write(&hosts, names).map_err(|source| ProvisionError::Folder { path: hosts.clone(), source })?;
     let mount = |source: &Path, target: &str, read_only| BindMount {
         source: source.to_owned(),
         target: target.into(),
@@ -195,6 +245,7 @@ fn layout(
     let mut mounts = vec![mount(opt, "/opt", true)];
     let mut places = EnvironmentPaths {
         api,
+        outer_api,
         task_root: text(&function.code),
         opt: "/opt".into(),
         tmp: "/tmp".into(),

@@ -10,6 +10,7 @@ use super::Platform;
 use super::provision::ProvisionError;
 use super::slots::Slot;
 use crate::config::FunctionConfig;
+use crate::network;
 use crate::supervisor::loop_device;
 use crate::supervisor::root::{RootSetup, User};
 
@@ -75,6 +76,11 @@ pub(super) fn prepare(
         // First: of several entries with one number the first is found.
         fs::write(&path, line + &machine).map_err(failed(&path))?;
         etc.push((name.to_owned(), path));
+    }
+    if platform.own_network {
+        let path = at("resolv.conf");
+        fs::write(&path, network::resolver_file()).map_err(failed(&path))?;
+        etc.push(("resolv.conf".to_owned(), path));
     }
     Ok(RootSetup {
         folder,

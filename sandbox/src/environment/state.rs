@@ -91,6 +91,8 @@ impl State {
     /// Applies a notice of the supervisor.
     pub fn on_notice(&mut self, notice: Option<Notice>) {
         match notice {
+            // Its sockets are not part of the state.
+            Some(Notice::Network) => {}
             Some(Notice::Ready) => self.supervisor_ready = true,
             Some(Notice::SetupFailed { message }) => self.supervisor_gone = Some(message),
             Some(Notice::Spawned { .. }) => self.starting = self.starting.saturating_sub(1),

@@ -30,8 +30,10 @@ pub fn token(log_stream: &str) -> String {
 /// Paths and addresses inside an environment.
 #[derive(Clone, Debug)]
 pub struct EnvironmentPaths {
-    /// Host and port of the environment's APIs.
+    /// Host and port of the environment's APIs, as its processes reach them.
     pub api: String,
+    /// The same as other programs of the machine reach them.
+    pub outer_api: String,
     /// The code folder as processes see it.
     pub task_root: String,
     /// Layers as processes see them: `/opt` where that can be mounted.

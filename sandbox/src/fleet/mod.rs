@@ -1,6 +1,7 @@
 //! All environments of all functions: chooses the environment of an invocation, starts environments, and shuts down one
 //! that is not needed is shut down.
 
+mod grace;
 mod pool;
 
 use std::collections::HashMap;
@@ -15,14 +16,11 @@ use crate::config::{FunctionConfig, InitializationType};
 use crate::environment::invocation::InvokeRequest;
 use crate::environment::{Environment, MANAGED_CONCURRENCY, Milestone, OnMilestone, Platform};
 use crate::layers::{self, LayerError};
+use grace::Grace;
 use pool::{Member, Pool};
 
 /// Interval between checks for idle environments.
 const REAP_INTERVAL: Duration = Duration::from_millis(500);
-
-/// Longer than a round trip to Lambda, and longer than the delay of a throttled runtime that asks for its next
-/// invocation (one CFS period).
-const SETTLE_TIMEOUT: Duration = Duration::from_millis(25);
 
 /// How environments are scaled.
 #[derive(Clone, Debug)]
@@ -121,19 +119,21 @@ impl Fleet {
     /// Sends an invocation to an idle environment of `target`, or starts one.
     ///
     /// An environment that has just sent its response is about to be idle. On Lambda the network delay to the
-    /// caller and back hides that time; here the call waits for it, at most `SETTLE_TIMEOUT`.
+    /// caller and back hides that time; here the call waits for it, see [`Grace`].
     pub async fn invoke(&self, target: &Target, request: InvokeRequest) -> Result<(), FleetError> {
-        let deadline = tokio::time::Instant::now() + SETTLE_TIMEOUT;
         let key = (target.config.name.clone(), target.config.version.clone());
+        let mut grace = Grace::default();
         loop {
             let changed = self.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
             let tenant_id = request.invocation.tenant_id.as_deref();
-            let settling =
-                self.lock().pools.get(&key).is_some_and(|pool| pool.is_about_to_be_idle(tenant_id));
-            if !settling || tokio::time::timeout_at(deadline, changed).await.is_err() {
+            let settling = self.lock().pools.get(&key).map_or_else(Vec::new, |pool| pool.settling(tenant_id));
+            if !settling.iter().any(|environment| grace.is_left(environment)) {
                 return self.dispatch(target, request);
+            }
+            if tokio::time::timeout(grace::INTERVAL, changed).await.is_err() {
+                grace.pass(&settling);
             }
         }
     }

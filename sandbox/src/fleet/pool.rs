@@ -64,24 +64,28 @@ impl Pool {
     pub(super) fn take(&mut self, tenant_id: Option<&str>) -> Option<Environment> {
         let generation = self.generation;
         let free = self.members.iter_mut().filter(|member| {
-            // One at a time: a new environment is handed its invocation before its Init is over.
-            let has_room = member.in_flight < member.capacity && (member.initialized || member.capacity > 1);
+            // One at a time: a new environment is handed its invocation before its Init is over. An invocation waits for
+            // the Init of a provisioned one, which was started ahead of it.
+            let takes_early = member.capacity > 1 || member.provisioned;
+            let has_room = member.in_flight < member.capacity && (member.initialized || takes_early);
             let is_of_tenant = member.tenant_id.as_deref() == tenant_id;
             has_room && is_of_tenant && member.generation == generation
         });
-        let member = free.max_by_key(|member| (member.provisioned, member.idle_since))?;
+        let member = free.max_by_key(|member| (member.provisioned, member.initialized, member.idle_since))?;
         member.in_flight += 1;
         Some(member.environment.clone())
     }
 
-    /// No member has room for an invocation of this tenant, but one has answered its caller.
-    pub(super) fn is_about_to_be_idle(&self, tenant_id: Option<&str>) -> bool {
+    /// The members that have answered their callers, if none has room for an invocation of this tenant.
+    pub(super) fn settling(&self, tenant_id: Option<&str>) -> Vec<Environment> {
         let current = || {
             let members = self.members.iter().filter(|member| member.generation == self.generation);
             members.filter(|member| member.tenant_id.as_deref() == tenant_id)
         };
-        current().all(|member| member.in_flight >= member.capacity)
-            && current().any(|member| member.environment.is_settling())
+        if current().any(|member| member.in_flight < member.capacity) {
+            return Vec::new();
+        }
+        current().map(|member| &member.environment).filter(|known| known.is_settling()).cloned().collect()
     }
 
     pub(super) fn add(&mut self, member: Member) {

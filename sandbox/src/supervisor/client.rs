@@ -1,6 +1,7 @@
 //! The sandbox's end of a supervisor.
 
 use std::io::{self, PipeReader};
+use std::net::{TcpListener, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -45,6 +46,27 @@ pub struct Supervisor {
     next_id: AtomicU32,
 }
 
+/// What comes with [`Notice::Network`], in this order.
+#[derive(Debug)]
+pub struct NetworkSockets {
+    /// The environment's network namespace.
+    pub namespace: OwnedFd,
+    /// A listener for the APIs.
+    pub api: TcpListener,
+    /// Accepts the connections that leave the environment.
+    pub egress: TcpListener,
+    /// Receives the queries for names.
+    pub names: UdpSocket,
+}
+
+impl NetworkSockets {
+    /// `None` if there are not as many descriptors.
+    pub fn new(descriptors: Vec<OwnedFd>) -> Option<NetworkSockets> {
+        let [namespace, api, egress, names] = <[OwnedFd; 4]>::try_from(descriptors).ok()?;
+        Some(NetworkSockets { namespace, api: api.into(), egress: egress.into(), names: names.into() })
+    }
+}
+
 /// The reading ends of a started process's standard output and standard error.
 pub struct Output {
     /// Standard output.
@@ -55,11 +77,11 @@ pub struct Output {
 
 impl Supervisor {
     /// Starts `helper` (the `lambda-sandbox` binary) as a supervisor. `on_notice` is called on a thread of its
-    /// own with every notice of the supervisor, and with `None` when it has ended.
+    /// own with every notice of the supervisor and its descriptors, and with `None` when it has ended.
     pub fn start(
         helper: &Path,
         setup: &Setup,
-        on_notice: impl Fn(Option<Notice>) + Send + 'static,
+        on_notice: impl Fn(Option<Notice>, Vec<OwnedFd>) + Send + 'static,
     ) -> Result<Supervisor, SupervisorError> {
         let failed = |source| SupervisorError::Start { helper: helper.to_owned(), source };
         let (socket, theirs) =
@@ -79,10 +101,10 @@ impl Supervisor {
         thread::Builder::new()
             .name("supervisor".into())
             .spawn(move || {
-                while let Ok(Some((notice, _))) = receive::<Notice>(&reader) {
-                    on_notice(Some(notice));
+                while let Ok(Some((notice, descriptors))) = receive::<Notice>(&reader) {
+                    on_notice(Some(notice), descriptors);
                 }
-                on_notice(None);
+                on_notice(None, Vec::new());
             })
             .map_err(failed)?;
         Ok(Supervisor { socket, child: Mutex::new(child), next_id: AtomicU32::new(1) })

@@ -12,7 +12,8 @@ use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{getegid, geteuid};
 use rustix::time::{ClockId, clock_gettime};
 
-use super::{Isolation, Setup, server};
+use super::protocol::{Notice, send};
+use super::{Isolation, Setup, network, server};
 
 /// Hidden subcommand that runs [`run`].
 pub const SUBCOMMAND: &str = "supervise";
@@ -20,6 +21,17 @@ pub const SUBCOMMAND: &str = "supervise";
 /// Makes the namespaces of `setup` and runs the supervisor in them until it ends. Returns its exit code.
 pub fn run() -> anyhow::Result<i32> {
     let setup = Setup::from_variable()?;
+    // First: it runs programs, and a process that has left its PID namespace can start only the new one's first.
+    let network = if setup.own_network { Some(network::enter()) } else { None };
+    let network = match network.transpose() {
+        Ok(network) => network,
+        Err(error) => {
+            if !setup.probe {
+                send(io::stdin(), &Notice::SetupFailed { message: format!("{error:#}") }, &[])?;
+            }
+            return Err(error);
+        }
+    };
     match setup.isolation {
         Isolation::Processes => {}
         Isolation::Namespaces => {
@@ -29,6 +41,9 @@ pub fn run() -> anyhow::Result<i32> {
             }
         }
         Isolation::UserNamespaces => enter_user_namespace()?,
+    }
+    if let Some(network) = network.as_ref().filter(|_| !setup.probe) {
+        send(io::stdin(), &Notice::Network, &network.descriptors())?;
     }
     let mut child = Command::new("/proc/self/exe")
         .arg0("lambda-sandbox")

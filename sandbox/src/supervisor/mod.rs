@@ -8,6 +8,7 @@
 //! - [`protocol`]: the messages between the two, over a packet socket;
 //! - [`client`]: the sandbox's end;
 //! - [`server`]: the supervisor's end;
+//! - [`network`]: the environment's own network namespace;
 //! - [`root`]: the environment's own root file system;
 //! - [`proc_view`]: the environment's own `/proc/stat`, `/proc/meminfo` and others;
 //! - [`launch`]: from the sandbox's namespaces into the environment's.
@@ -16,10 +17,12 @@ pub mod client;
 pub mod launch;
 pub mod loop_device;
 mod mounts;
+pub mod network;
 pub mod proc_view;
 pub mod protocol;
 pub mod root;
 pub mod server;
+mod socket_lookup;
 mod tree;
 
 use std::path::PathBuf;
@@ -51,18 +54,16 @@ impl Isolation {
         } else {
             &[Isolation::UserNamespaces]
         };
-        let works = |isolation: &&Isolation| {
-            let probe = Setup { probe: true, ..Setup::bare(**isolation) };
-            let Ok(text) = serde_json::to_string(&probe) else { return false };
-            let mut command = Command::new(helper);
-            command
-                .arg(launch::SUBCOMMAND)
-                .env(SETUP_VARIABLE, text)
-                .stdin(Stdio::null())
-                .stderr(Stdio::null());
-            command.status().is_ok_and(|status| status.success())
-        };
+        let works = |isolation: &&Isolation| Setup::bare(**isolation).probe(helper).is_ok();
         candidates.iter().find(works).copied().unwrap_or(Isolation::Processes)
+    }
+
+    /// Whether environments can have their own network here. The error is the reason why not.
+    pub fn check_own_network(self, helper: &PathBuf) -> Result<(), String> {
+        if self != Isolation::Namespaces {
+            return Err("it needs root".into());
+        }
+        Setup { own_network: true, ..Setup::bare(self) }.probe(helper)
     }
 
     /// Whether `/opt`, `/tmp` and `/proc` are the environment's own.
@@ -89,6 +90,8 @@ pub struct Setup {
     pub mounts: Vec<BindMount>,
     /// The environment's own files of `/proc`, if it has any.
     pub proc_view: Option<ProcViewSetup>,
+    /// Make a network namespace. Its sockets come with [`Notice::Network`](protocol::Notice::Network).
+    pub own_network: bool,
     /// Exit immediately: tests whether the isolation works.
     pub probe: bool,
 }
@@ -100,6 +103,20 @@ impl Setup {
         Ok(serde_json::from_str(&text)?)
     }
 
+    /// Starts `helper` with this setup, without an environment. The error is its last message.
+    fn probe(self, helper: &PathBuf) -> Result<(), String> {
+        let probe = Setup { probe: true, ..self };
+        let text = serde_json::to_string(&probe).map_err(|error| error.to_string())?;
+        let mut command = Command::new(helper);
+        command.arg(launch::SUBCOMMAND).env(SETUP_VARIABLE, text).stdin(Stdio::null());
+        let output = command.output().map_err(|error| error.to_string())?;
+        if output.status.success() {
+            return Ok(());
+        }
+        let message = String::from_utf8_lossy(&output.stderr);
+        Err(message.lines().last().unwrap_or_default().trim_start_matches("lambda-sandbox: ").to_owned())
+    }
+
     /// No groups, no mounts.
     pub fn bare(isolation: Isolation) -> Setup {
         Setup {
@@ -109,6 +126,7 @@ impl Setup {
             root: None,
             mounts: Vec::new(),
             proc_view: None,
+            own_network: false,
             probe: false,
         }
     }

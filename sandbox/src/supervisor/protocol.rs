@@ -15,8 +15,8 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 /// little more.
 const MAX_PACKET: usize = 256 * 1024;
 
-/// Standard output and standard error.
-const MAX_DESCRIPTORS: usize = 2;
+/// The sockets of a network; a process has two.
+const MAX_DESCRIPTORS: usize = 4;
 
 /// Identifies one started process within its environment; never reused.
 pub type ProcessId = u32;
@@ -43,6 +43,9 @@ pub enum Request {
 /// From the supervisor to the sandbox.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Notice {
+    /// The network exists. Its descriptors come with the packet, see
+    /// [`NetworkSockets`](super::client::NetworkSockets).
+    Network,
     /// The mounts exist, and requests are served.
     Ready,
     /// The environment cannot be set up. The supervisor exits.

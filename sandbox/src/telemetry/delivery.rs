@@ -22,6 +22,7 @@ use super::faults::apply as apply_faults;
 use super::queue::SharedQueue;
 use super::subscription::Destination;
 use crate::faults::Faults;
+use crate::network::Loopback;
 
 /// First pause after a refused or failed batch; doubled each time.
 const FIRST_BACKOFF: Duration = Duration::from_millis(25);
@@ -34,10 +35,11 @@ const ATTEMPTS: u32 = 6;
 pub async fn run(
     queue: SharedQueue,
     destination: Destination,
+    loopback: Arc<Loopback>,
     mut running: watch::Receiver<bool>,
     faults: Arc<Faults>,
 ) {
-    let mut sender = Sender { destination, connection: None };
+    let mut sender = Sender { destination, loopback, connection: None };
     loop {
         if running.wait_for(|running| *running).await.is_err() {
             return;
@@ -74,6 +76,7 @@ pub async fn run(
 
 struct Sender {
     destination: Destination,
+    loopback: Arc<Loopback>,
     connection: Option<Connection>,
 }
 
@@ -109,7 +112,7 @@ impl Sender {
 
     async fn connect(&self) -> io::Result<Connection> {
         let (Destination::Http { port, .. } | Destination::Tcp { port }) = self.destination;
-        let stream = TcpStream::connect(("127.0.0.1", port)).await?;
+        let stream = self.loopback.connect(port).await?;
         stream.set_nodelay(true)?;
         if matches!(self.destination, Destination::Tcp { .. }) {
             return Ok(Connection::Tcp(stream));

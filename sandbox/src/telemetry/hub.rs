@@ -13,6 +13,7 @@ use super::queue::{Queue, SharedQueue};
 use super::subscription::Subscription;
 use crate::config::LogFormat;
 use crate::faults::Faults;
+use crate::network::Loopback;
 use crate::time::iso_ms;
 use crate::trace::Trace;
 
@@ -22,6 +23,7 @@ pub struct Hub {
     format: LogFormat,
     trace: Trace,
     faults: Arc<Faults>,
+    loopback: Arc<Loopback>,
     running: watch::Sender<bool>,
     state: Mutex<State>,
 }
@@ -41,9 +43,16 @@ struct Subscriber {
 
 impl Hub {
     /// A hub without subscribers, running.
-    pub fn new(environment: &str, format: LogFormat, trace: Trace, faults: Arc<Faults>) -> Hub {
+    pub fn new(
+        environment: &str,
+        format: LogFormat,
+        trace: Trace,
+        faults: Arc<Faults>,
+        loopback: Arc<Loopback>,
+    ) -> Hub {
         let (running, _) = watch::channel(true);
-        Hub { environment: environment.to_owned(), format, trace, faults, running, state: Mutex::default() }
+        let environment = environment.to_owned();
+        Hub { environment, format, trace, faults, loopback, running, state: Mutex::default() }
     }
 
     /// Init begins: removes all subscriptions, and keeps the events from now on for replay.
@@ -75,6 +84,7 @@ impl Hub {
         let task = tokio::spawn(delivery::run(
             queue.clone(),
             destination,
+            self.loopback.clone(),
             self.running.subscribe(),
             self.faults.clone(),
         ));

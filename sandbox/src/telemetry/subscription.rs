@@ -32,7 +32,7 @@ pub enum SubscriptionError {
     Destination(String),
 }
 
-/// Where batches go. The port is on the loopback interface, which environments share with the machine.
+/// Where batches go. The port is on the environment's loopback interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Destination {
     /// `POST` of a JSON array to this path.

@@ -198,8 +198,12 @@ pub struct TestEnvironment {
 impl TestEnvironment {
     /// Starts with `settings` for the function; nothing has registered yet.
     pub fn start(extensions: &[&str], settings: &str) -> TestEnvironment {
-        let mut builder =
-            crate::sandbox::Builder::new().function("fn", settings, crate::sandbox::IDLE_SCRIPT);
+        // The test is runtime and extensions, and telemetry is sent to it: all in one network.
+        let mut builder = crate::sandbox::Builder::new().host_network().function(
+            "fn",
+            settings,
+            crate::sandbox::IDLE_SCRIPT,
+        );
         for name in extensions {
             builder = builder.extension(name, crate::sandbox::IDLE_SCRIPT);
         }

@@ -8,7 +8,7 @@ use crate::sandbox::{Builder, IDLE_SCRIPT, Sandbox, is_root, wait_until};
 /// A sandbox with `arguments`, its extension subscribed, one invocation served and still thawed for the extension.
 fn subscribed(arguments: &[&str]) -> (Sandbox, FakeExtension, FakeRuntime, Listener) {
     let builder = Builder::new().function("fn", "timeout_s = 30", IDLE_SCRIPT).extension("a", IDLE_SCRIPT);
-    let sandbox = builder.arguments(arguments).start();
+    let sandbox = builder.host_network().arguments(arguments).start();
     let _caller = sandbox.invoke_later("fn", "{}");
     let api = sandbox.api(1);
     sandbox.await_event("extension.spawn", 1);

@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, reason = "a failed assumption fails the test")]
 #![expect(unreachable_pub, reason = "modules of one test program")]
 
+mod command_line;
 mod control;
 mod event_stream;
 mod extensions;
@@ -18,6 +19,7 @@ mod init;
 mod invoke;
 mod limits;
 mod modes;
+mod network;
 mod proc_view;
 mod processes;
 mod sandbox;

@@ -76,7 +76,7 @@ fn snap_start() {
 /// SnapStart environments have no keys in their variables, but an endpoint that hands them out.
 #[test]
 fn snap_start_credentials() {
-    let builder = Builder::new();
+    let builder = Builder::new().host_network();
     let out = builder.path().join("out").display().to_string();
     let script = format!("#!/bin/sh\nenv > {out}.tmp; mv {out}.tmp {out}\nexec sleep 1000\n");
     let sandbox = builder.function("fn", SNAP_START, &script).start();
@@ -167,7 +167,7 @@ fn restore_error() {
 /// The metadata endpoint returns the availability zone to processes with the token; extensions have it too.
 #[test]
 fn metadata() {
-    let builder = Builder::new();
+    let builder = Builder::new().host_network();
     let out = builder.path().join("out").display().to_string();
     let script = format!("#!/bin/sh\nenv > {out}.tmp; mv {out}.tmp {out}\nexec sleep 1000\n");
     let sandbox = builder.function("fn", "", IDLE_SCRIPT).extension("a", &script).start();

@@ -59,6 +59,11 @@ impl Builder {
         self
     }
 
+    /// Environments share the machine's network, in which the test listens.
+    pub fn host_network(self) -> Builder {
+        self.arguments(&["--network", "host"])
+    }
+
     pub fn path(&self) -> &Path {
         self.directory.path()
     }

@@ -130,7 +130,7 @@ fn refused_batches_are_repeated() {
 /// Lines of the function and of extensions are events of their own kinds, only for those who ask.
 #[test]
 fn logs() {
-    let builder = crate::sandbox::Builder::new();
+    let builder = crate::sandbox::Builder::new().host_network();
     let script = "#!/bin/sh\necho from the function\nexec sleep 1000\n";
     let noisy = "#!/bin/sh\necho from the extension >&2\nexec sleep 1000\n";
     let sandbox = builder.function("fn", "", script).extension("a", noisy).start();
@@ -150,7 +150,7 @@ fn logs() {
 #[test]
 fn json_logs() {
     let script = "#!/bin/sh\necho '{\"level\":\"INFO\",\"message\":\"hi\"}'\necho crash\nexec sleep 1000\n";
-    let builder = crate::sandbox::Builder::new();
+    let builder = crate::sandbox::Builder::new().host_network();
     let sandbox = builder
         .function("fn", "log_format = 'JSON'", script)
         .extension("a", crate::sandbox::IDLE_SCRIPT)
@@ -228,6 +228,7 @@ fn overflow() {
         "#!/bin/sh\nfor n in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do {line}; done\nexec sleep 1000\n"
     );
     let sandbox = crate::sandbox::Builder::new()
+        .host_network()
         .function("fn", "", &script)
         .extension("a", crate::sandbox::IDLE_SCRIPT)
         .start();

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::functions::{Assembly, Example};
 use crate::lambda::LambdaClient;
-use crate::process::{Server, free_address};
+use crate::process::{Server, as_seen_by_functions, free_address};
 
 /// Time limit for the sandbox to stop: each environment has two seconds to shut down.
 const SANDBOX_STOP_LIMIT: Duration = Duration::from_secs(60);
@@ -127,10 +127,12 @@ impl Deployment {
             output: &functions,
             rust_handler: &plan.programs.handler,
             environment: BTreeMap::from([
-                ("SERVER", crate::delay_server::start()?.to_string()),
+                ("SERVER", as_seen_by_functions(&crate::delay_server::start()?.to_string())),
                 (
                     "TAILOR_ENDPOINT",
-                    plan.endpoint.clone().unwrap_or_else(|| format!("http://{collector_address}")),
+                    as_seen_by_functions(
+                        &plan.endpoint.clone().unwrap_or_else(|| format!("http://{collector_address}")),
+                    ),
                 ),
                 ("TAILOR_API_KEY", API_KEY.to_owned()),
                 ("TAILOR_FLUSH_INTERVAL_MS", plan.flush_interval_ms.to_string()),

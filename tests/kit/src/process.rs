@@ -16,6 +16,15 @@ pub fn is_root() -> bool {
     Command::new("id").arg("-u").output().is_ok_and(|output| output.stdout.trim_ascii() == b"0")
 }
 
+/// `text`, an address or URL of this machine's loopback interface, as a function in the sandbox must write it. As root,
+/// environments have their own network, in which the machine has the address that `sandbox/README.md` documents.
+#[must_use]
+pub fn as_seen_by_functions(text: &str) -> String {
+    // The sandbox makes the networks with this command.
+    let has_own_network = is_root() && Command::new("ip").arg("-V").output().is_ok();
+    if has_own_network { text.replace("127.0.0.1:", "169.254.100.5:") } else { text.to_owned() }
+}
+
 /// A loopback address with a port that was free at the time of the call, for a server that needs a fixed port.
 ///
 /// # Errors
