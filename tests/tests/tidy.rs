@@ -161,6 +161,18 @@ fn the_cycle_check_accepts_modules_without_a_cycle() {
     assert_eq!(cycles, [""; 0]);
 }
 
+#[test]
+fn the_recipes_name_files_that_exist() {
+    let project = project().unwrap();
+    let contributing = fs::read_to_string(project.join("CONTRIBUTING.md")).unwrap();
+    let named =
+        contributing.split('`').skip(1).step_by(2).filter(|name| name.contains('/') && !name.contains(' '));
+    let named: Vec<_> = named.collect();
+    assert!(named.len() > 20, "the file names were not found");
+    let missing: Vec<_> = named.into_iter().filter(|name| !project.join(name).exists()).collect();
+    assert!(missing.is_empty(), "no such files: {missing:?}");
+}
+
 /// Every check uses the pinned compiler, so no older one is known to work.
 #[test]
 fn the_pinned_compiler_is_the_oldest_supported_one() {
