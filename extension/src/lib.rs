@@ -9,6 +9,7 @@
 pub mod agent;
 pub mod deliver;
 pub mod freeze_timeout;
+mod json;
 pub mod lambda;
 pub mod lifecycle;
 pub mod measure;

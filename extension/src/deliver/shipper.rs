@@ -16,6 +16,7 @@ use super::backoff::{Backoff, parse_retry_after};
 use super::outbox::SealedBatch;
 use super::stored_key::StoredKey;
 use crate::freeze_timeout;
+use crate::json::Object;
 use crate::net::client::{Client, ClientError};
 use crate::net::credentials::{CredentialsError, Provider};
 use crate::net::proxy::proxy_for;
@@ -351,16 +352,8 @@ fn unix_s() -> u64 {
 
 /// The message of the collector's error body. `None` for any other body: a proxy may quote the request with the key.
 fn error_message(body: &[u8]) -> Option<String> {
-    #[derive(serde::Deserialize)]
-    struct Body {
-        error: Error,
-    }
-    #[derive(serde::Deserialize)]
-    struct Error {
-        message: String,
-    }
-    let Body { error } = serde_json::from_slice(body).ok()?;
-    Some(error.message.chars().take(200).collect())
+    let message = Object::parse_bytes(body)?.object("error").text("message")?;
+    Some(message.chars().take(200).collect())
 }
 
 /// The outcome by status. Only an overloaded or restarting collector is worth another try; any other refusal is final.

@@ -2,14 +2,12 @@
 //! the collector rejects it, because it may have been replaced.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use bytes::Bytes;
 use http::StatusCode;
-use serde::Deserialize;
-use serde_json::value::RawValue;
 
+use crate::json::Object;
 use crate::net::aws::{AwsError, Service};
 use crate::net::credentials::Provider;
 use crate::settings::{ApiKey, KeyLocation, KeyStore, Variables};
@@ -125,22 +123,9 @@ fn advice(store: KeyStore, error: &AwsError) -> String {
 
 /// The key in the answer of either service. The error is the reason why there is none.
 fn key_in(answer: &[u8], member: Option<&str>) -> Result<ApiKey, &'static str> {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "PascalCase")]
-    struct Answer {
-        secret_string: Option<String>,
-        parameter: Option<Parameter>,
-    }
-    #[derive(Deserialize)]
-    #[serde(rename_all = "PascalCase")]
-    struct Parameter {
-        value: String,
-    }
-    let answer: Answer = serde_json::from_slice(answer).map_err(|_| "the answer cannot be decoded")?;
-    let text = answer
-        .secret_string
-        .or_else(|| answer.parameter.map(|parameter| parameter.value))
-        .ok_or("it is binary: store it as text")?;
+    let answer = Object::parse_bytes(answer).unwrap_or_default();
+    let text = answer.text("SecretString").or_else(|| answer.object("Parameter").text("Value"));
+    let text = text.ok_or("it is not text")?;
     let text =
         if member.is_some() || text.trim_start().starts_with('{') { member_of(&text, member)? } else { text };
     ApiKey::parse(&text).ok_or("it is empty or has characters that are not allowed in a header")
@@ -148,14 +133,13 @@ fn key_in(answer: &[u8], member: Option<&str>) -> Result<ApiKey, &'static str> {
 
 /// The text of a member of a JSON object; without a name, of its only member.
 fn member_of(text: &str, name: Option<&str>) -> Result<String, &'static str> {
-    let members: BTreeMap<String, &RawValue> =
-        serde_json::from_str(text).map_err(|_| "it is not a JSON object")?;
-    let value = match name {
-        Some(name) => members.get(name).ok_or("it has no such member")?,
-        None if members.len() < 2 => members.values().next().ok_or("it has no member")?,
-        None => return Err("it has several members: name one with NAME#MEMBER"),
-    };
-    serde_json::from_str(value.get()).map_err(|_| "the member is not a string")
+    let members = Object::parse(text).ok_or("it is not a JSON object")?;
+    match name {
+        Some(name) => members.text(name).ok_or("it has no such member with a string"),
+        None => {
+            members.only_text().ok_or("it has not exactly one member, a string: name one with NAME#MEMBER")
+        }
+    }
 }
 
 #[cfg(test)]
@@ -189,18 +173,18 @@ mod tests {
         assert_eq!(key(r#"{"api_key":"k3y"}"#, None).unwrap(), "k3y");
         assert_eq!(key(r#"{"user":1,"api_key":"k3\u0079"}"#, Some("api_key")).unwrap(), "k3y");
         for (value, member, reason) in [
-            (r#"{"user":1,"api_key":"k3y"}"#, None, "several members"),
+            (r#"{"user":1,"api_key":"k3y"}"#, None, "NAME#MEMBER"),
             (r#"{"api_key":"k3y"}"#, Some("key"), "no such member"),
-            (r#"{"api_key":1}"#, None, "not a string"),
+            (r#"{"api_key":1}"#, None, "not exactly one member"),
             ("k3y", Some("key"), "not a JSON object"),
-            ("{}", None, "no member"),
+            ("{}", None, "not exactly one member"),
             ("k3 y", None, "not allowed in a header"),
             ("", None, "empty"),
         ] {
             let error = key(value, member).unwrap_err();
             assert!(error.contains(reason) && !error.contains("k3"), "{value}: {error}");
         }
-        assert!(key_in(br#"{"SecretBinary":"aw=="}"#, None).unwrap_err().contains("binary"));
+        assert!(key_in(br#"{"SecretBinary":"aw=="}"#, None).unwrap_err().contains("not text"));
         assert!(key_in(b"<html>", None).is_err());
     }
 }

@@ -7,9 +7,8 @@
 use bytes::Bytes;
 use http::StatusCode;
 use http_body_util::Full;
-use serde::Deserialize;
-use serde_json::value::RawValue;
 
+use crate::json::Object;
 use crate::net::client::{Answer, Client, ClientError};
 
 /// The longest text that is used, in bytes: the limit of the wire.
@@ -168,19 +167,13 @@ fn accepted((head, body): Answer) -> Result<Answer, ApiError> {
     Err(ApiError::Refused { status: head.status, body })
 }
 
-/// Decodes an object whose fields may have any type. `None` for anything else: serde also accepts an array for a struct.
-fn object<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Option<T> {
-    body.trim_ascii_start().starts_with(b"{").then(|| serde_json::from_slice(body).ok()).flatten()
-}
-
-/// The text of a string, or of a number; `None` when it is empty or another type.
-fn text(value: Option<&RawValue>) -> Option<String> {
-    let value = value?.get();
-    let text = if value.starts_with('"') {
-        serde_json::from_str(value).ok()?
-    } else {
-        value.starts_with(|start: char| start.is_ascii_digit()).then(|| value.to_owned())?
+/// The text of a member that is a string or a number; `None` when it is absent, empty or anything else.
+fn text(object: &Object<'_>, name: &str) -> Option<String> {
+    let digits = || {
+        let json = object.json(name)?;
+        json.starts_with(|start: char| start.is_ascii_digit()).then(|| json.to_owned())
     };
+    let text = object.text(name).or_else(digits)?;
     (!text.is_empty() && text.len() <= MAX_TEXT_BYTES).then_some(text)
 }
 
@@ -188,22 +181,12 @@ impl Function {
     /// Decodes what can be decoded of the answer to a registration. Nothing in it is needed to run, so no answer is an
     /// error.
     fn read(body: &[u8]) -> Self {
-        #[derive(Deserialize)]
-        #[serde(rename_all = "camelCase")]
-        struct Wire<'a> {
-            #[serde(borrow)]
-            function_name: Option<&'a RawValue>,
-            #[serde(borrow)]
-            function_version: Option<&'a RawValue>,
-            #[serde(borrow)]
-            account_id: Option<&'a RawValue>,
-        }
-        let Some(wire) = object::<Wire<'_>>(body) else { return Self::default() };
+        let answer = Object::parse_bytes(body).unwrap_or_default();
         // A number has lost the zeros at its beginning.
-        let account = text(wire.account_id).map(|account| format!("{account:0>12}"));
+        let account = text(&answer, "accountId").map(|account| format!("{account:0>12}"));
         Self {
-            name: text(wire.function_name),
-            version: text(wire.function_version),
+            name: text(&answer, "functionName"),
+            version: text(&answer, "functionVersion"),
             account: account.filter(|id| id.len() == 12 && id.bytes().all(|byte| byte.is_ascii_digit())),
         }
     }
@@ -212,21 +195,15 @@ impl Function {
 impl Event {
     /// Decodes an event. An unknown or invalid event is [`Event::Other`]; it must not end the extension.
     fn read(body: &[u8]) -> Self {
-        #[derive(Deserialize)]
-        #[serde(rename_all = "camelCase")]
-        struct Wire<'a> {
-            #[serde(borrow)]
-            event_type: Option<&'a RawValue>,
-            #[serde(borrow)]
-            request_id: Option<&'a RawValue>,
-            #[serde(borrow)]
-            deadline_ms: Option<&'a RawValue>,
-        }
-        let Some(wire) = object::<Wire<'_>>(body) else { return Self::Other };
-        let kind = text(wire.event_type).unwrap_or_default();
-        let deadline_ms = || text(wire.deadline_ms).and_then(|text| text.parse().ok()).unwrap_or_default();
+        let event = Object::parse_bytes(body).unwrap_or_default();
+        let kind = text(&event, "eventType").unwrap_or_default();
+        let deadline_ms =
+            || text(&event, "deadlineMs").and_then(|text| text.parse().ok()).unwrap_or_default();
         if kind.eq_ignore_ascii_case("INVOKE") {
-            Self::Invoke { request_id: text(wire.request_id).unwrap_or_default(), deadline_ms: deadline_ms() }
+            Self::Invoke {
+                request_id: text(&event, "requestId").unwrap_or_default(),
+                deadline_ms: deadline_ms(),
+            }
         } else if kind.eq_ignore_ascii_case("SHUTDOWN") {
             Self::Shutdown { deadline_ms: deadline_ms() }
         } else {

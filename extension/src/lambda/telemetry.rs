@@ -4,12 +4,10 @@
 //! because the platform would repeat the whole request or drop it. A part of a record that cannot be read counts as absent.
 //! Records without a readable type, or without the request id that they are about, are counted as undecodable.
 
-mod object;
-
 use serde_json::value::RawValue;
 
-use self::object::Object;
 use super::record_time::RecordTime;
+use crate::json::Object;
 
 /// One record. Types that the extension does not use are [`Event::Other`].
 #[derive(Debug, Clone, PartialEq)]
@@ -119,7 +117,8 @@ pub struct DecodedTelemetry {
 /// Decodes the body of one telemetry request: a JSON array of records.
 #[must_use]
 pub fn decode(body: &[u8]) -> DecodedTelemetry {
-    let Ok(records) = serde_json::from_slice::<Vec<&RawValue>>(body) else {
+    let text = std::str::from_utf8(body).unwrap_or_default();
+    let Ok(records) = serde_json::from_str::<Vec<&RawValue>>(text) else {
         return DecodedTelemetry { events: vec![], undecodable: 1 };
     };
     let mut telemetry = DecodedTelemetry::default();

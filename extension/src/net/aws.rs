@@ -5,12 +5,12 @@ use std::rc::Rc;
 use bytes::Bytes;
 use http::{StatusCode, Uri, header};
 use http_body_util::Full;
-use serde::Deserialize;
 
 use super::client::{Answer, Client, ClientError};
 use super::credentials::{CredentialsError, Provider};
 use super::proxy::proxy_for;
 use super::sign::sign_request;
+use crate::json::Object;
 use crate::settings::Variables;
 
 /// The longest error code that is used, in characters. Known ones have less than 50.
@@ -137,12 +137,7 @@ fn dns_suffix(region: &str) -> &'static str {
 
 /// The code of an error body, for example `AccessDeniedException`; empty when there is none.
 fn error_code(body: &[u8]) -> String {
-    #[derive(Deserialize)]
-    struct Body {
-        #[serde(rename = "__type")]
-        code: String,
-    }
-    let code = serde_json::from_slice::<Body>(body).map(|body| body.code).unwrap_or_default();
+    let code = Object::parse_bytes(body).and_then(|body| body.text("__type")).unwrap_or_default();
     let code = code.rsplit('#').next().unwrap_or_default();
     code.chars().filter(char::is_ascii_alphanumeric).take(MAX_CODE_CHARS).collect()
 }

@@ -7,8 +7,8 @@ use std::rc::Rc;
 
 use http::{StatusCode, Uri, header};
 use http_body_util::Full;
-use serde::Deserialize;
 
+use crate::json::Object;
 use crate::net::client::{Client, ClientError};
 use crate::settings::Variables;
 use crate::timestamp;
@@ -203,16 +203,6 @@ fn may_receive_token(uri: &Uri, platform: &str) -> bool {
     }
 }
 
-/// The answer of the endpoint.
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct Answer {
-    access_key_id: String,
-    secret_access_key: String,
-    token: Option<String>,
-    expiration: Option<String>,
-}
-
 async fn fetch(client: &Client, token: &Token) -> Result<Credentials, CredentialsError> {
     let token = match token {
         Token::None => None,
@@ -237,15 +227,20 @@ async fn fetch(client: &Client, token: &Token) -> Result<Credentials, Credential
     if !head.status.is_success() {
         return Err(CredentialsError::Refused(head.status));
     }
-    let answer: Answer = serde_json::from_slice(&body).map_err(|_| CredentialsError::Shape)?;
-    let expires_us = match answer.expiration {
-        Some(text) => Some(timestamp::unix_us(&text).ok_or(CredentialsError::Shape)?),
+    credentials_in(&body).ok_or(CredentialsError::Shape)
+}
+
+/// The credentials in the answer of the endpoint.
+fn credentials_in(body: &[u8]) -> Option<Credentials> {
+    let answer = Object::parse_bytes(body)?;
+    let expires_us = match answer.text("Expiration") {
+        Some(text) => Some(timestamp::unix_us(&text)?),
         None => None,
     };
-    Ok(Credentials {
-        access_key: answer.access_key_id,
-        secret_key: answer.secret_access_key,
-        session_token: answer.token,
+    Some(Credentials {
+        access_key: answer.text("AccessKeyId")?,
+        secret_key: answer.text("SecretAccessKey")?,
+        session_token: answer.text("Token"),
         expires_us,
     })
 }

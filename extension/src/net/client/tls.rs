@@ -55,6 +55,9 @@ fn add_authorities(roots: &mut RootCertStore, file: &Path) -> Result<(), Authori
     Ok(certificates.into_iter().try_for_each(|certificate| roots.add(certificate))?)
 }
 
+/// Without X25519: TLS 1.3 requires P-256 of every server, TLS 1.2 servers have it too, its code is linked for certificates
+/// anyway, and the tables of X25519 cannot be compressed.
+///
 /// AES-GCM only: TLS 1.3 requires it, the recommended suites of TLS 1.2 have it, and both of Lambda's architectures have
 /// hardware support for it. ChaCha20 is for hardware without AES.
 fn provider() -> CryptoProvider {
@@ -67,7 +70,7 @@ fn provider() -> CryptoProvider {
             cipher_suite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
             cipher_suite::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
         ],
-        kx_groups: vec![kx_group::X25519, kx_group::SECP256R1, kx_group::SECP384R1],
+        kx_groups: vec![kx_group::SECP256R1, kx_group::SECP384R1],
         signature_verification_algorithms: VERIFIED,
         secure_random: &Platform,
         key_provider: &Platform,

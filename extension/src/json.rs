@@ -7,34 +7,47 @@ use serde_json::value::RawValue;
 
 /// The members of one object: names, and values as JSON text.
 #[derive(Debug, Default)]
-pub(super) struct Object<'a>(Vec<(&'a str, &'a RawValue)>);
+pub(crate) struct Object<'a>(Vec<(&'a str, &'a RawValue)>);
 
 impl<'a> Object<'a> {
     /// Reads an object; `None` when `json` is anything else.
-    pub(super) fn parse(json: &'a str) -> Option<Self> {
+    pub(crate) fn parse(json: &'a str) -> Option<Self> {
         serde_json::from_str(json).ok()
     }
 
+    /// Reads an object in UTF-8; `None` when `json` is anything else.
+    pub(crate) fn parse_bytes(json: &'a [u8]) -> Option<Self> {
+        Self::parse(std::str::from_utf8(json).ok()?)
+    }
+
     /// The text of a member; `None` when it is absent or not a string.
-    pub(super) fn text(&self, name: &str) -> Option<String> {
+    pub(crate) fn text(&self, name: &str) -> Option<String> {
         serde_json::from_str(self.json(name)?).ok()
     }
 
     /// A member that is a number, or a string that contains one; `None` when it is absent, negative or anything else.
-    pub(super) fn number(&self, name: &str) -> Option<f64> {
+    pub(crate) fn number(&self, name: &str) -> Option<f64> {
         let json = self.json(name)?;
         let quoted = json.strip_prefix('"').and_then(|json| json.strip_suffix('"'));
         let value: f64 = quoted.unwrap_or(json).trim().parse().ok()?;
         (value.is_finite() && value >= 0.0).then_some(value)
     }
 
+    /// The only member, as [`Object::text`]; `None` when there are more.
+    pub(crate) fn only_text(&self) -> Option<String> {
+        match self.0.as_slice() {
+            [(_, value)] => serde_json::from_str(value.get()).ok(),
+            _ => None,
+        }
+    }
+
     /// A member that is an object; an empty one when it is absent or anything else.
-    pub(super) fn object(&self, name: &str) -> Self {
+    pub(crate) fn object(&self, name: &str) -> Self {
         self.json(name).and_then(Self::parse).unwrap_or_default()
     }
 
-    /// The last member of this name.
-    fn json(&self, name: &str) -> Option<&'a str> {
+    /// The JSON text of the last member of this name.
+    pub(crate) fn json(&self, name: &str) -> Option<&'a str> {
         self.0.iter().rev().find(|(known, _)| *known == name).map(|(_, value)| value.get())
     }
 }
