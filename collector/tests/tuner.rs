@@ -126,6 +126,8 @@ struct TestSetup {
     lambda: Arc<FakeLambda>,
     settings: Settings,
     kind: Kind,
+    /// CPU time of each invocation that no process accounts for, microseconds.
+    unaccounted_us: u64,
     environments: u64,
     _folder: TempDir,
 }
@@ -166,6 +168,7 @@ impl TestSetup {
             lambda,
             settings,
             kind,
+            unaccounted_us: 0,
             environments: 0,
             _folder: folder,
         }
@@ -181,6 +184,9 @@ impl TestSetup {
             invocation.started_at_us = now_us();
             invocation.duration_us *= slower;
             invocation.billed_ms *= slower;
+            if let Some(work) = &mut invocation.work {
+                work.unaccounted_us = self.unaccounted_us;
+            }
             if failing {
                 invocation.outcome = tailor_sizing::telemetry::invocation::Outcome::OutOfMemory;
             }
@@ -395,7 +401,14 @@ fn no_write_without_recommendation_and_permission() {
     other_tenant.settings.tenant = Tenant("other".to_owned());
     other_tenant.invoke(300, 1, false);
     other_tenant.round();
-    for setup in [little, low_ceiling, other_tenant] {
+    // The other processes may need the CPU time that a smaller size does not have, or the larger size may not help them.
+    let mut unaccounted = [IDLE, KINDS[0]].map(|kind| TestSetup::new(kind, true));
+    for setup in &mut unaccounted {
+        setup.unaccounted_us = 10_000_000;
+        setup.invoke(300, 1, false);
+        setup.round();
+    }
+    for setup in [little, low_ceiling, other_tenant].into_iter().chain(unaccounted) {
         assert!(setup.writes().is_empty() && setup.changes().is_empty());
     }
 }

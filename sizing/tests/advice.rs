@@ -62,6 +62,16 @@ fn an_io_bound_function_with_much_memory_gets_a_smaller_size() {
 }
 
 #[test]
+fn unaccounted_cpu_time_prevents_a_smaller_size() {
+    let mut rollup = rollup(1_536, 3_000, 250_000, 90);
+    rollup.warm.work.unaccounted_us = rollup.warm.invocations * 100_000;
+    let advice = advice_with(1_536, rollup, Strategy::default());
+    assert_eq!((advice.verdict, advice.memory), (Verdict::CpuUnaccounted, Megabytes(1_536)));
+    assert!(advice.reasons[0].contains("97 % of the environment's CPU time"), "{:?}", advice.reasons);
+    assert!(!has(&advice, HintCode::MemoryOverprovisioned));
+}
+
+#[test]
 fn few_invocations_give_advice_of_low_confidence() {
     let advice = advice(256, 150_000, 1_000, 60);
     assert_eq!(advice.confidence.level, ConfidenceLevel::Low);
