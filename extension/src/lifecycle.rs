@@ -20,13 +20,13 @@ use tokio::time::{Instant, sleep, timeout_at};
 use crate::agent::{Agent, new_environment_id};
 use crate::deliver::shipper::{DeliveryOutcome, Shipper};
 use crate::lambda::extensions_api::{Api, ApiError, Event, Function, Registration};
-use crate::lambda::listener::{self, Subscription};
+use crate::lambda::listener::{self, BUFFER_TIMEOUT_MS, Subscription};
 use crate::lambda::telemetry;
 use crate::measure::sampling::{self, Sampler};
 use crate::settings::{Settings, Variables};
 
-/// The longest wait at SHUTDOWN for the last `platform.report`. It comes after 5 ms on average.
-const LAST_REPORT_TIMEOUT: Duration = Duration::from_millis(300);
+/// The longest wait at SHUTDOWN for the last `platform.report`: what the platform may buffer, and its delivery.
+const LAST_REPORT_TIMEOUT: Duration = Duration::from_millis(BUFFER_TIMEOUT_MS + 300);
 
 /// The time before the SHUTDOWN deadline at which the extension ends, so that Lambda does not kill it.
 const SHUTDOWN_RESERVE: Duration = Duration::from_millis(150);

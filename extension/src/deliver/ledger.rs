@@ -28,9 +28,9 @@ const MAX_OPEN: usize = 1_024;
 const MAX_FINISHED: usize = 512;
 
 /// After this many later invocations, and this many microseconds after the first of them, a missing `platform.report` is
-/// not expected any more. It usually comes with the next thaw. But the platform buffers for at least 25 ms of running
-/// time, in which a fast function has many invocations.
-const REPORT_TIMEOUT_INVOKES: u64 = 64;
+/// not expected any more. The platform buffers for 250 ms of running time, in which a fast function has several hundred
+/// invocations.
+const REPORT_TIMEOUT_INVOKES: u64 = 640;
 const REPORT_TIMEOUT_US: u64 = 5_000_000;
 
 /// The same for an invocation without an INVOKE event, as on managed instances, where invocations run at the same time:

@@ -87,6 +87,10 @@ pub enum Subscription {
     Refused(http::StatusCode),
 }
 
+/// How long the platform buffers records, ms of running time; 25 is the minimum. Each delivery interrupts an invocation, so
+/// one delivery serves many short invocations. At SHUTDOWN the extension waits for the last one.
+pub const BUFFER_TIMEOUT_MS: u64 = 250;
+
 /// Schema versions, newest first. Managed instances require the first.
 const SCHEMAS: [&str; 2] = ["2025-01-29", "2022-07-01"];
 
@@ -104,8 +108,7 @@ pub async fn subscribe(
         let body = serde_json::json!({
             "schemaVersion": schema,
             "types": ["platform"],
-            // 25 ms is the minimum. The earlier a report comes, the fewer are missing at SHUTDOWN.
-            "buffering": {"maxItems": 1_000, "maxBytes": 262_144, "timeoutMs": 25},
+            "buffering": {"maxItems": 1_000, "maxBytes": 262_144, "timeoutMs": BUFFER_TIMEOUT_MS},
             "destination": {"protocol": "HTTP", "URI": format!("http://sandbox.localdomain:{port}")},
         });
         status = api.subscribe(extension_id, body.to_string()).await?;
