@@ -6,21 +6,18 @@
 mod common;
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use common::counting_store::CountingStore;
 use common::fleet::{KINDS, Kind, batch};
 use proptest::prelude::*;
 use tailor_collector::changes::{self, Change, State};
 use tailor_collector::clock::now_us;
 use tailor_collector::store::sqlite::SqliteStore;
-use tailor_collector::store::{
-    ChangeEvent, ChangedFunction, Damage, Environments, FunctionKey, HOUR_US, NewBatch, Receipt, Recent,
-    Series, Store, StoreError, Summary, SummaryKind, SummaryRow, Tenant, Window,
-};
+use tailor_collector::store::{FunctionKey, HOUR_US, NewBatch, Store, Tenant};
 use tailor_collector::tuner::aws::{Configuration, Lambda, LambdaError, Update};
 use tailor_collector::tuner::{Settings, Tuner};
 use tailor_sizing::pricing::prices::PriceTable;
@@ -247,85 +244,6 @@ impl TestSetup {
     }
 }
 
-/// A store that counts how often the change log is read.
-struct CountingStore {
-    store: Arc<SqliteStore>,
-    log_reads: AtomicUsize,
-}
-
-#[async_trait]
-impl Store for CountingStore {
-    async fn append(&self, batch: NewBatch) -> Result<Receipt, StoreError> {
-        self.store.append(batch).await
-    }
-    async fn functions(
-        &self,
-        tenant: &Tenant,
-        name: Option<&str>,
-        limit: usize,
-    ) -> Result<Vec<FunctionKey>, StoreError> {
-        self.store.functions(tenant, name, limit).await
-    }
-    async fn series(
-        &self,
-        tenant: &Tenant,
-        function: Option<&FunctionKey>,
-        window: Window,
-    ) -> Result<Vec<Series>, StoreError> {
-        self.store.series(tenant, function, window).await
-    }
-    async fn environments(
-        &self,
-        tenant: &Tenant,
-        function: Option<&FunctionKey>,
-        window: Window,
-    ) -> Result<Environments, StoreError> {
-        self.store.environments(tenant, function, window).await
-    }
-    async fn recent(
-        &self,
-        tenant: &Tenant,
-        function: &FunctionKey,
-        limit: usize,
-    ) -> Result<Vec<Recent>, StoreError> {
-        self.store.recent(tenant, function, limit).await
-    }
-    async fn log_change(&self, tenant: &Tenant, event: &ChangeEvent) -> Result<(), StoreError> {
-        self.store.log_change(tenant, event).await
-    }
-    async fn changes(
-        &self,
-        tenant: &Tenant,
-        function: Option<&FunctionKey>,
-    ) -> Result<Vec<ChangeEvent>, StoreError> {
-        self.log_reads.fetch_add(1, Ordering::Relaxed);
-        self.store.changes(tenant, function).await
-    }
-    async fn changed_functions(&self, limit: usize) -> Result<Vec<ChangedFunction>, StoreError> {
-        self.store.changed_functions(limit).await
-    }
-    async fn put_summaries(&self, functions: Vec<(ChangedFunction, Vec<Summary>)>) -> Result<(), StoreError> {
-        self.store.put_summaries(functions).await
-    }
-    async fn summaries(&self, tenant: &Tenant, kind: &SummaryKind) -> Result<Vec<SummaryRow>, StoreError> {
-        self.store.summaries(tenant, kind).await
-    }
-    async fn summary_reports(
-        &self,
-        tenant: &Tenant,
-        functions: &[FunctionKey],
-        kind: &SummaryKind,
-    ) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
-        self.store.summary_reports(tenant, functions, kind).await
-    }
-    async fn check(&self) -> Result<(), StoreError> {
-        self.store.check().await
-    }
-    fn damage(&self) -> Damage {
-        self.store.damage()
-    }
-}
-
 /// A function that waits most of the time and has far too much memory.
 const IDLE: Kind = Kind { cpu_us: 400, ..KINDS[2] };
 
@@ -523,8 +441,8 @@ fn a_round_reads_the_change_log_once() {
     setup.round();
     assert_eq!(setup.state(), State::Applied, "the next round has an open change and an evaluation");
     setup.invoke(120, 1, false);
-    let store = Arc::new(CountingStore { store: Arc::clone(&setup.store), log_reads: AtomicUsize::new(0) });
+    let store = Arc::new(CountingStore::new(Arc::clone(&setup.store)));
     setup.round_with(Arc::clone(&store) as Arc<dyn Store>);
     assert_eq!(setup.state(), State::Settled);
-    assert_eq!(store.log_reads.load(Ordering::Relaxed), 1);
+    assert_eq!(store.log_reads(), 1);
 }

@@ -17,6 +17,7 @@ use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 
+pub(crate) mod counting_store;
 pub(crate) mod fleet;
 pub(crate) mod process;
 
