@@ -404,7 +404,7 @@ pub fn last_hours(now_us: u64, hours: u64) -> Window {
     Window { from_hour: from_us / HOUR_US, ..Window::ALL }
 }
 
-/// The characters that a path segment or query value may contain unencoded, beside letters and digits.
+/// The characters that a path segment or query value may contain unencoded, in addition to letters and digits.
 const UNRESERVED: &AsciiSet =
     &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'$');
 

@@ -163,7 +163,7 @@ fn batches_before_the_window_are_not_missing() {
     assert_eq!(missing(&store, Window::ALL), 0);
 }
 
-/// A store whose clock stands still.
+/// A store whose clock does not advance.
 fn open_at(folder: &Path, now_us: u64) -> SqliteStore {
     SqliteStore::open_with(folder, Clock::from_fn(move || now_us), Retention::default()).unwrap()
 }

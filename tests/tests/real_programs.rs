@@ -81,11 +81,11 @@ impl Counters {
 
 /// A file of the control group that `groups` (`/proc/PID/cgroup`) names for `controller`.
 fn group_file(groups: &str, controller: &str, v1: &str, v2: &str) -> (String, bool) {
-    let line = |wanted: &str| {
+    let line = |controller: &str| {
         groups.lines().find_map(|line| {
             let mut parts = line.splitn(3, ':').skip(1);
             let (controllers, path) = (parts.next()?, parts.next()?);
-            controllers.split(',').any(|one| one == wanted).then(|| path.to_owned())
+            controllers.split(',').any(|one| one == controller).then(|| path.to_owned())
         })
     };
     match line(controller) {

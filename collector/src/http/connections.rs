@@ -70,16 +70,16 @@ impl ConnectionLimits {
     #[must_use]
     pub fn fitted_to_process(self) -> Self {
         use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-        let wanted = self.descriptors() as u64;
+        let needed = self.descriptors() as u64;
         let now = getrlimit(Resource::Nofile);
-        let reachable = now.maximum.map_or(wanted, |maximum| maximum.min(wanted));
+        let reachable = now.maximum.map_or(needed, |maximum| maximum.min(needed));
         if now.current.is_some_and(|current| current < reachable) {
             let raised = Rlimit { current: Some(reachable), maximum: now.maximum };
             if let Err(error) = setrlimit(Resource::Nofile, raised) {
                 tracing::warn!(%error, "cannot raise the limit of open files");
             }
         }
-        let Some(current) = getrlimit(Resource::Nofile).current.filter(|current| *current < wanted) else {
+        let Some(current) = getrlimit(Resource::Nofile).current.filter(|current| *current < needed) else {
             return self;
         };
         let left =
@@ -87,7 +87,7 @@ impl ConnectionLimits {
         let max_connections = left.max(16);
         tracing::warn!(
             "the process may open {current} files, so it accepts {max_connections} connections and not {}: \
-             raise the limit (`ulimit -n`, `LimitNOFILE=`) to {wanted}",
+             raise the limit (`ulimit -n`, `LimitNOFILE=`) to {needed}",
             self.max_connections
         );
         Self {

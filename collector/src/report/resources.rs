@@ -1,4 +1,4 @@
-//! The resources that a function used, beside CPU time and memory.
+//! The resources that a function used, except CPU time and memory.
 
 use serde::{Deserialize, Serialize};
 
