@@ -115,6 +115,23 @@ fn slow_bodies_do_not_keep_others_from_sending() {
 }
 
 #[test]
+fn a_body_in_many_small_parts_needs_no_more_memory_than_its_size() {
+    let collector = Collector::start();
+    let body = batch(&KINDS[0], 1, 1, 3_000, now_us()).encode().unwrap();
+    assert!(body.len() > 60_000, "more than the budget has kilobytes: {}", body.len());
+    let mut request = format!(
+        "POST /v1/batches HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nAuthorization: Bearer {KEY}\r\n\
+         Content-Type: application/x-protobuf\r\nTransfer-Encoding: chunked\r\n\r\n"
+    )
+    .into_bytes();
+    for byte in body {
+        request.extend_from_slice(&[b'1', b'\r', b'\n', byte, b'\r', b'\n']);
+    }
+    request.extend_from_slice(b"0\r\n\r\n");
+    assert_eq!(collector.raw(&request).status, 200);
+}
+
+#[test]
 fn the_longest_idle_connection_makes_room_for_a_new_one() {
     let limits = ConnectionLimits { max_per_address: 1_000, ..ConnectionLimits::of(32) };
     let collector = with_limits(limits);

@@ -24,6 +24,12 @@ const MAX_FORM_BYTES: usize = 4 << 10;
 /// How long such a body may take.
 const FORM_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Memory reserved for a body before its first byte, bytes.
+const FIRST_RESERVATION: usize = 1 << 10;
+
+/// A body that has been arriving for this long may be given up when memory is needed for others.
+const SLOW_SENDER: Duration = Duration::from_secs(5);
+
 /// A received body and the memory reserved for it.
 pub(crate) struct Received {
     pub(crate) bytes: Bytes,
@@ -54,7 +60,8 @@ pub(crate) async fn receive(app: &App, request: Request, limit: BodyLimit) -> Re
         // The deadline below comes first. This one is for a connection that does not end after it.
         connection.receiving_body(limit.timeout + Duration::from_secs(5));
     }
-    let received = tokio::time::timeout(limit.timeout, collect(app, request.into_body(), limit)).await;
+    let received =
+        tokio::time::timeout(limit.timeout, collect(app, request.into_body(), declared, limit)).await;
     if let Some(connection) = &connection {
         connection.working(REQUEST_TIMEOUT);
     }
@@ -62,32 +69,46 @@ pub(crate) async fn receive(app: &App, request: Request, limit: BodyLimit) -> Re
         .map_err(|_| ApiError::unavailable("body_timeout", "the body did not arrive in time: send again"))?
 }
 
-async fn collect(app: &App, mut body: Body, limit: BodyLimit) -> Result<Received, ApiError> {
-    let mut memory = app.memory.receive(0).await?;
-    // Usually a body is one frame, which is not copied.
-    let mut first = Bytes::new();
-    let mut rest = BytesMut::new();
+async fn collect(
+    app: &App,
+    mut body: Body,
+    declared: Option<usize>,
+    limit: BodyLimit,
+) -> Result<Received, ApiError> {
+    let mut reserved = FIRST_RESERVATION;
+    let mut memory = reserve(app, reserved).await?;
+    let mut bytes = BytesMut::new();
     while let Some(frame) = body.frame().await {
         // The connection is closed, so usually no client receives this response.
         let frame =
             frame.map_err(|_| ApiError::unavailable("body_cut", "the body ended early: send again"))?;
         let Ok(data) = frame.into_data() else { continue };
-        let size = first.len() + rest.len() + data.len();
+        let size = bytes.len() + data.len();
         if size > limit.bytes {
             return Err(too_large(limit));
         }
-        memory.merge(app.memory.receive(data.len()).await?);
-        if size == data.len() {
-            first = data;
-        } else {
-            if rest.is_empty() {
-                rest.extend_from_slice(&std::mem::take(&mut first));
-            }
-            rest.extend_from_slice(&data);
+        if size > reserved {
+            // Doubles, so that a body in many small parts needs few reservations, and memory for what arrived only.
+            let more = reserved.max(size - reserved);
+            memory.merge(reserve(app, more).await?);
+            reserved += more;
         }
+        // Usually the body is one part, which is not copied. Others are: a part keeps the whole buffer of its connection.
+        if declared == Some(data.len()) {
+            return Ok(Received { bytes: data, _memory: memory });
+        }
+        bytes.extend_from_slice(&data);
     }
-    let bytes = if rest.is_empty() { first } else { rest.freeze() };
-    Ok(Received { bytes, _memory: memory })
+    Ok(Received { bytes: bytes.freeze(), _memory: memory })
+}
+
+/// Reserves memory. When there is none, bodies that arrive slowly are given up for it.
+async fn reserve(app: &App, bytes: usize) -> Result<OwnedSemaphorePermit, ApiError> {
+    if let Ok(memory) = app.memory.receive(bytes).await {
+        return Ok(memory);
+    }
+    app.connections.close_slow_senders(SLOW_SENDER);
+    app.memory.receive(bytes).await
 }
 
 /// The size that a request declares for its body.

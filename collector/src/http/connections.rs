@@ -313,13 +313,32 @@ impl Connections {
     /// Closes the connection that has been sending a response for the longest time, if any has for `min_age`.
     pub(super) fn close_slowest_reader(&self, min_age: Duration) {
         let mut table = self.lock();
-        let sending = table.connections.values().filter(|connection| connection.is(Phase::Sending));
-        let slowest = sending.min_by_key(|connection| connection.since_ms.load(Relaxed)).cloned();
+        let mut slow = self.in_phase(&table, Phase::Sending, min_age);
+        slow.sort_unstable_by_key(|connection| connection.since_ms.load(Relaxed));
+        slow.truncate(1);
+        self.close_for_others(&mut table, &slow);
+    }
+
+    /// Closes the connections whose bodies have been arriving for `min_age`.
+    pub(super) fn close_slow_senders(&self, min_age: Duration) {
+        let mut table = self.lock();
+        let slow = self.in_phase(&table, Phase::Body, min_age);
+        self.close_for_others(&mut table, &slow);
+    }
+
+    /// The connections that have been in a phase for `min_age`.
+    fn in_phase(&self, table: &Table, phase: Phase, min_age: Duration) -> Vec<Arc<Connection>> {
         let latest_ms = millis(self.started.elapsed()).saturating_sub(millis(min_age));
-        if let Some(slowest) = slowest.filter(|slowest| slowest.since_ms.load(Relaxed) <= latest_ms) {
-            table.close(&slowest);
-            self.closed_for_others.fetch_add(1, Relaxed);
-        }
+        let connections = table.connections.values();
+        connections
+            .filter(|connection| connection.is(phase) && connection.since_ms.load(Relaxed) <= latest_ms)
+            .cloned()
+            .collect()
+    }
+
+    fn close_for_others(&self, table: &mut Table, connections: &[Arc<Connection>]) {
+        connections.iter().for_each(|connection| table.close(connection));
+        self.closed_for_others.fetch_add(connections.len(), Relaxed);
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Table> {

@@ -31,6 +31,9 @@ pub struct Metrics {
     refused_not_retryable: Counter,
     refused_retryable: Counter,
     damaged_rows: Gauge,
+    connections: Gauge,
+    closed_for_others: Counter,
+    closed_overdue: Counter,
 }
 
 impl Default for Metrics {
@@ -47,6 +50,11 @@ impl Default for Metrics {
         let damaged_rows = Gauge::default();
         let help = "Damaged rows of the store that were found since the start";
         registry.register("tailor_store_damaged_rows", help, damaged_rows.clone());
+        let connections = Gauge::default();
+        registry.register("tailor_connections", "Open connections", connections.clone());
+        let closed = Family::<Label, Counter>::default();
+        let help = "Connections that were closed to make room for others, or because a time limit passed";
+        registry.register("tailor_connections_closed", help, closed.clone());
         Self {
             registry,
             batches_stored: batches.get_or_create_owned(&[("result", "stored")]),
@@ -55,6 +63,9 @@ impl Default for Metrics {
             refused_not_retryable: refused.get_or_create_owned(&[("retryable", "no")]),
             refused_retryable: refused.get_or_create_owned(&[("retryable", "yes")]),
             damaged_rows,
+            connections,
+            closed_for_others: closed.get_or_create_owned(&[("reason", "room")]),
+            closed_overdue: closed.get_or_create_owned(&[("reason", "time")]),
         }
     }
 }
@@ -88,7 +99,16 @@ impl Metrics {
 pub async fn serve(State(app): State<Arc<App>>, _admin: ApiAdmin) -> Result<Response, ApiError> {
     let mut text = String::new();
     app.metrics.damaged_rows.set(i64::try_from(app.store.damage().rows).unwrap_or(i64::MAX));
+    let (open, for_others, overdue) = app.connections.counts();
+    app.metrics.connections.set(i64::try_from(open).unwrap_or(i64::MAX));
+    raise_to(&app.metrics.closed_for_others, for_others);
+    raise_to(&app.metrics.closed_overdue, overdue);
     encode(&mut text, &app.metrics.registry)
         .map_err(|_| ApiError::unavailable("metrics", "cannot encode the metrics"))?;
     Ok(([(header::CONTENT_TYPE, HeaderValue::from_static(OPENMETRICS))], text).into_response())
+}
+
+/// Raises a counter to a value that was counted elsewhere.
+fn raise_to(counter: &Counter, value: usize) {
+    counter.inc_by((value as u64).saturating_sub(counter.get()));
 }
