@@ -1,6 +1,7 @@
 //! Rollups as bytes to store. Equal rollups are equal bytes, whatever order they were merged in.
 
 use prost::Message;
+use tailor_sizing::telemetry::extension_waits::ExtensionWaits;
 use tailor_sizing::telemetry::histogram::{LogHistogram, NoSuchBucket};
 use tailor_sizing::telemetry::initialization::Initializations;
 use tailor_sizing::telemetry::invocation::Work;
@@ -39,6 +40,7 @@ pub fn encode(rollup: &Rollup) -> Vec<u8> {
         max_memory_used_mb,
         max_tmp_used_kib,
         post_runtime_us,
+        extension_waits,
         duration_us,
         warm_duration_us,
         peak_kib,
@@ -66,6 +68,13 @@ pub fn encode(rollup: &Rollup) -> Vec<u8> {
             provisioned_concurrency: initializations.provisioned_concurrency,
             snap_start: initializations.snap_start,
             inside_invocation: initializations.inside_invocation,
+            extension_waits: Some(wire::ExtensionWaits {
+                invocations: extension_waits.invocations,
+                wait_us: extension_waits.wait_us,
+                longest_us: extension_waits.longest_us,
+                longest_duration_us: extension_waits.longest_duration_us,
+            })
+            .filter(|_| extension_waits.invocations > 0),
         }),
         duration_us: Some(histogram_to_wire(duration_us)),
         warm_duration_us: Some(histogram_to_wire(warm_duration_us)),
@@ -83,6 +92,7 @@ pub fn encode(rollup: &Rollup) -> Vec<u8> {
 pub fn decode(bytes: &[u8]) -> Result<Rollup, RollupError> {
     let wire = wire::Rollup::decode(bytes)?;
     let totals = wire.totals.unwrap_or_default();
+    let extension_waits = totals.extension_waits.unwrap_or_default();
     Ok(Rollup {
         invocations: totals.invocations,
         errors: totals.errors,
@@ -105,6 +115,12 @@ pub fn decode(bytes: &[u8]) -> Result<Rollup, RollupError> {
         max_memory_used_mb: totals.max_memory_used_mb,
         max_tmp_used_kib: totals.max_tmp_used_kib,
         post_runtime_us: totals.post_runtime_us,
+        extension_waits: ExtensionWaits {
+            invocations: extension_waits.invocations,
+            wait_us: extension_waits.wait_us,
+            longest_us: extension_waits.longest_us,
+            longest_duration_us: extension_waits.longest_duration_us,
+        },
         duration_us: histogram_from_wire(wire.duration_us.unwrap_or_default())?,
         warm_duration_us: histogram_from_wire(wire.warm_duration_us.unwrap_or_default())?,
         peak_kib: histogram_from_wire(wire.peak_kib.unwrap_or_default())?,
@@ -160,6 +176,7 @@ mod tests {
                 initialization: Initialization::FIRST[index % 5],
                 started_at_us: duration_us + 1,
                 duration_us,
+                runtime_us: duration_us / 3,
                 billed_ms: duration_us / 1000 + 1,
                 peak_kib: duration_us / 3,
                 max_memory_used_mb: 70,

@@ -206,6 +206,20 @@ pub struct RollupTotals {
     pub snap_start: u64,
     #[prost(uint64, tag = "24")]
     pub inside_invocation: u64,
+    #[prost(message, optional, tag = "25")]
+    pub extension_waits: ::core::option::Option<ExtensionWaits>,
+}
+/// Invocations that spent most of their time waiting for an extension. `longest_us` and `longest_duration_us` are of one.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ExtensionWaits {
+    #[prost(uint64, tag = "1")]
+    pub invocations: u64,
+    #[prost(uint64, tag = "2")]
+    pub wait_us: u64,
+    #[prost(uint64, tag = "3")]
+    pub longest_us: u64,
+    #[prost(uint64, tag = "4")]
+    pub longest_duration_us: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Histogram {

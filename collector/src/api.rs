@@ -101,6 +101,8 @@ pub struct InvocationReport {
     pub unaccounted_ms: Option<f64>,
     /// Duration of the handler alone, ms; `null` when the platform did not report it.
     pub runtime_ms: Option<f64>,
+    /// Time of extensions after the runtime answered, ms; `null` when the platform did not report both durations.
+    pub post_runtime_ms: Option<f64>,
     /// Duration of a SnapStart restore, ms; `null` when there was none.
     pub restore_ms: Option<f64>,
     /// Size of the response, bytes.
@@ -150,6 +152,7 @@ impl From<Recent> for InvocationReport {
             idle_ms: invocation.work.map(|work| ms(work.idle_us)),
             unaccounted_ms: invocation.work.map(|work| ms(work.unaccounted_us)),
             runtime_ms: (invocation.runtime_us > 0).then(|| ms(invocation.runtime_us)),
+            post_runtime_ms: invocation.has_post_runtime_time().then(|| ms(invocation.post_runtime_us())),
             restore_ms: (invocation.restore_us > 0).then(|| ms(invocation.restore_us)),
             produced_bytes: invocation.produced_bytes,
             start_kib: (invocation.start_kib > 0).then_some(invocation.start_kib),

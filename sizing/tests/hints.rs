@@ -83,6 +83,32 @@ fn extension_overhead() {
     assert_eq!(hint(&one(1_024, after_runtime(1_500)), HintCode::ExtensionOverhead), None);
 }
 
+/// An extension that does not end makes the invocation a timeout, also that of a cold start.
+#[test]
+fn extension_overhead_of_a_single_invocation() {
+    let with_one = |runtime_us: u64, class: Initialization, init_us: u64| {
+        let mut rollup = rollup(1_024, 20_000, 20_000, 400);
+        rollup.record(&Invocation {
+            outcome: Outcome::Timeout,
+            initialization: class,
+            init_us,
+            runtime_us,
+            duration_us: 30_000_000,
+            billed_ms: 30_000,
+            ..Invocation::default()
+        });
+        hint(&one(1_024, rollup), HintCode::ExtensionOverhead)
+    };
+    for class in [Initialization::Warm, Initialization::OnDemand] {
+        let hint = with_one(2_000_000, class, 0).unwrap();
+        assert!(hint.evidence.contains("1 of 31 invocations") && saves(&hint), "{}", hint.evidence);
+        assert!(hint.evidence.ends_with("the longest 28.0 of 30.0 s"), "{}", hint.evidence);
+    }
+    assert_eq!(with_one(29_500_000, Initialization::Warm, 0), None, "the handler took most of it");
+    assert_eq!(with_one(2_000_000, Initialization::InsideInvocation, 27_000_000), None, "so did the Init");
+    assert_eq!(with_one(0, Initialization::Warm, 0), None, "the time of the handler is not known");
+}
+
 #[test]
 fn memory_pressure() {
     let tight = rollup(512, 90_000, 10_000, 480);

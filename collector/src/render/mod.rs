@@ -2,6 +2,7 @@
 
 pub mod columns;
 mod csv;
+pub mod initializations;
 mod markdown;
 pub mod table;
 pub mod text;

@@ -8,6 +8,7 @@ use tailor_sizing::advice::hints::Hint;
 
 use super::columns::{self, FLEET, Style, money};
 use super::csv;
+use super::initializations::initializations;
 use super::markdown::markdown;
 use super::units::{change, count, duration, duration_of, instant, shorten};
 use crate::changes::{Change, State};
@@ -211,7 +212,8 @@ type Remark = (&'static str, String);
 /// Everything about a function that does not fit a row.
 fn in_full(report: &FunctionReport) -> Vec<Remark> {
     let reasons = report.advice.reasons.iter().map(|reason| ("advice", reason.clone()));
-    reasons.chain(remarks(report)).collect()
+    let init = initializations(report.initializations).map(|line| ("init", line));
+    reasons.chain(init).chain(remarks(report)).collect()
 }
 
 /// The same with the first hints only, and without what to do: that is in the advice on the function.
@@ -227,6 +229,10 @@ fn brief(report: &FunctionReport) -> Vec<Remark> {
     if !others.is_empty() {
         lines.push(("also", others.join(", ")));
     }
+    // That cold starts wait for an Init is the usual case.
+    let counts = report.initializations;
+    let init = initializations(counts).filter(|_| counts.total() > counts.on_demand);
+    lines.extend(init.map(|line| ("init", line)));
     lines.extend(remarks(report));
     lines
 }

@@ -59,6 +59,7 @@ pub(super) fn report(
         timeouts: whole.timeouts,
         out_of_memory: whole.out_of_memory,
         cold_starts: whole.cold_starts,
+        initializations: whole.initializations,
         duration_ms: Quantiles::of(&whole.duration_us),
         billed_ms: whole.billed_ms,
         cost_pico_usd: cost,

@@ -10,6 +10,7 @@ use tailor_sizing::advice::{Advice, AdviceError, Confidence, CurvePoint, Saving,
 use tailor_sizing::model::memory_floor::MemoryFloor;
 use tailor_sizing::pricing::money::PicoDollars;
 use tailor_sizing::telemetry::histogram::LogHistogram;
+use tailor_sizing::telemetry::initialization::Initializations;
 use tailor_sizing::units::{Architecture, Megabytes};
 
 use crate::changes::Change;
@@ -80,7 +81,7 @@ pub struct FleetTotal {
     pub invocations: u64,
     /// Failed invocations.
     pub errors: u64,
-    /// First invocations of an environment.
+    /// Those whose caller waited for an environment.
     pub cold_starts: u64,
     /// Billed time, ms.
     pub billed_ms: u64,
@@ -118,8 +119,10 @@ pub struct FunctionReport {
     pub timeouts: u64,
     /// Invocations that ran out of memory.
     pub out_of_memory: u64,
-    /// First invocations of an environment.
+    /// Those whose caller waited for an environment.
     pub cold_starts: u64,
+    /// First invocations of an environment, by how it was initialized.
+    pub initializations: Initializations,
     /// Duration, cold starts and failures included.
     pub duration_ms: Quantiles,
     /// Billed time, ms.
@@ -219,7 +222,7 @@ pub struct SizeReport {
     pub errors: u64,
     /// Invocations that ran out of memory.
     pub out_of_memory: u64,
-    /// First invocations of an environment.
+    /// Those whose caller waited for an environment.
     pub cold_starts: u64,
     /// Duration of the successful warm ones.
     pub warm_duration_ms: Quantiles,

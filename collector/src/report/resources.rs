@@ -15,6 +15,10 @@ pub struct Resources {
     pub max_tmp_used_kib: u64,
     /// Mean time of a successful warm invocation after the runtime answered, ms: extensions use it.
     pub post_runtime_ms: f64,
+    /// Invocations of any outcome that waited for an extension for most of their duration.
+    pub extension_waits: u64,
+    /// The longest such wait, ms.
+    pub longest_extension_wait_ms: f64,
 }
 
 /// Means of one successful warm invocation.
@@ -63,6 +67,8 @@ impl Resources {
             warm_means,
             max_tmp_used_kib: rollup.max_tmp_used_kib,
             post_runtime_ms: round_to_micros(post_runtime_us / 1_000.0),
+            extension_waits: rollup.extension_waits.invocations,
+            longest_extension_wait_ms: rollup.extension_waits.longest_us as f64 / 1_000.0,
         }
     }
 }

@@ -14,6 +14,7 @@ use super::snippet;
 use super::tables::{changes, invocations, sizes};
 use crate::api::InvocationReport;
 use crate::query::Query;
+use crate::render::initializations::initializations;
 use crate::render::units::{change, count, duration, duration_of, instant, share, tick};
 use crate::report::{AdviceDetail, FunctionReport, hint_code};
 
@@ -123,6 +124,9 @@ fn tiles(report: &FunctionReport) -> Markup {
             (tile("Billed", &duration_of(report.billed_ms), ""))
             (tile("Cost", &cost(report.cost_pico_usd), &format!("{} per million", cost(report.cost_per_million_pico_usd))))
             (tile("Peak memory", &format!("{} MB", report.peak_memory_mb), &kills))
+        }
+        @if let Some(line) = initializations(report.initializations) {
+            p.sub { "Initialization: " (line) "." }
         }
     }
 }

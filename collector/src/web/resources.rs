@@ -32,6 +32,10 @@ pub(super) fn resources(report: &FunctionReport, recent: &[InvocationReport]) ->
                     p.sub { "Mean of a warm invocation." }
                     dl.parts {
                         (row("Extensions, after the runtime answered", &duration(report.resources.post_runtime_ms)))
+                        @if report.resources.extension_waits > 0 {
+                            (row("Invocations that waited mostly for extensions", &report.resources.extension_waits.to_string()))
+                            (row("Longest such wait", &duration(report.resources.longest_extension_wait_ms)))
+                        }
                         (row("Connections opened", &number(means.connections_opened)))
                         (row("Network received", &bytes(means.network_received_bytes)))
                         (row("Network sent", &bytes(means.network_sent_bytes)))

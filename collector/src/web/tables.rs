@@ -3,7 +3,7 @@
 use maud::{Markup, html};
 
 use tailor_sizing::pricing::money::PicoDollars;
-use tailor_sizing::telemetry::invocation::Outcome;
+use tailor_sizing::telemetry::invocation::{Initialization, Outcome};
 use tailor_sizing::units::Megabytes;
 
 use super::layout::unbroken;
@@ -109,7 +109,7 @@ pub(super) fn invocations(recent: &[InvocationReport]) -> Markup {
                     table {
                         thead { tr {
                             th scope="col" { "Began" } th scope="col" { "Request" } th scope="col" { "Outcome" }
-                            @for name in ["Memory", "Duration", "Billed", "Busy", "Starved", "Idle", "Peak"] {
+                            @for name in ["Memory", "Duration", "Init", "Billed", "Busy", "Starved", "Idle", "Peak"] {
                                 th.number scope="col" { (name) }
                             }
                         } }
@@ -123,6 +123,7 @@ pub(super) fn invocations(recent: &[InvocationReport]) -> Markup {
                                     td data-label="Outcome" { (outcome(one)) }
                                     td.number data-label="Memory" { (unbroken(&one.memory.to_string())) }
                                     td.number data-label="Duration" { (unbroken(&duration(one.duration_ms))) }
+                                    td.number data-label="Init" { (unbroken(&measured((one.init_ms > 0.0).then_some(one.init_ms)))) }
                                     td.number data-label="Billed" { (unbroken(&duration_of(one.billed_ms))) }
                                     td.number data-label="Busy" { (unbroken(&measured(one.busy_ms))) }
                                     td.number data-label="Starved" { (unbroken(&measured(one.starved_ms))) }
@@ -151,5 +152,8 @@ fn outcome(one: &InvocationReport) -> Markup {
     html! {
         span.bad[bad] { (name) }
         @if one.cold_start { " " span.badge { "cold" } }
+        @if !matches!(one.initialization, Initialization::Warm | Initialization::OnDemand) {
+            " " span.badge { (one.initialization.as_str()) }
+        }
     }
 }

@@ -92,6 +92,9 @@ struct InvocationLine {
     /// Absent without an Init.
     #[serde(skip_serializing_if = "Option::is_none")]
     init_ms: Option<f64>,
+    /// Absent unless the platform reported both durations.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    post_runtime_ms: Option<f64>,
     billed_ms: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     cost_pico_usd: Option<i128>,
@@ -156,6 +159,9 @@ impl SummaryLog {
             estimated: invocation.caveats.estimated,
             duration_ms: milliseconds(invocation.duration_us),
             init_ms: (invocation.init_us > 0).then(|| milliseconds(invocation.init_us)),
+            post_runtime_ms: invocation
+                .has_post_runtime_time()
+                .then(|| milliseconds(invocation.post_runtime_us())),
             billed_ms: invocation.billed_ms,
             cost_pico_usd: cost(environment, invocation.billed_ms, 1).map(|cost| cost.0),
             work: invocation.work.map(|work| WorkLine {

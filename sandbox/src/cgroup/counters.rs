@@ -91,6 +91,7 @@ pub struct Counters {
     memory_stat: Option<File>,
     memory_usage: Option<File>,
     kernel_memory: Option<File>,
+    memory_events: Option<File>,
     freezer: Option<File>,
     pressure: Vec<(&'static str, File)>,
 }
@@ -117,6 +118,7 @@ impl Counters {
                 memory_stat: open(unified, "memory.stat"),
                 memory_usage: open(unified, "memory.current"),
                 kernel_memory: None,
+                memory_events: open(unified, "memory.events"),
                 freezer: open(unified, "cgroup.freeze"),
                 pressure,
             };
@@ -130,6 +132,7 @@ impl Counters {
             memory_stat: open(&folders.memory, "memory.stat"),
             memory_usage: open(&folders.memory, "memory.usage_in_bytes"),
             kernel_memory: open(&folders.memory, "memory.kmem.usage_in_bytes"),
+            memory_events: open(&folders.memory, "memory.oom_control"),
             freezer: open(&folders.freezer, "freezer.state"),
             pressure,
         }
@@ -197,6 +200,11 @@ impl Counters {
                 ..common
             }
         })
+    }
+
+    /// Processes that the kernel killed because of the memory limit; `None` where it does not count them.
+    pub fn oom_kills(&self) -> Option<u64> {
+        value(&read(self.memory_events.as_ref()?).ok()?, "oom_kill")
     }
 
     /// Resources whose pressure the kernel counts for this group.

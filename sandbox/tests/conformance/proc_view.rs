@@ -142,3 +142,18 @@ fn cpus_uptime_and_load_are_those_of_the_environment() {
     let load = sandbox.read("loadavg").unwrap();
     assert_eq!(load.split_whitespace().count(), 5, "{load}");
 }
+
+/// `/proc/vmstat` counts the processes of the environment that the kernel killed for memory.
+#[test]
+fn vmstat_counts_the_kills_of_the_environment() {
+    if !has_views("vmstat_counts_the_kills_of_the_environment") {
+        return;
+    }
+    let sandbox = run("cat /proc/vmstat > $out/vm1; (exec tail /dev/zero); cat /proc/vmstat > $out/vm2");
+    let kills = ["vm1", "vm2"].map(|name| {
+        let text = sandbox.read(name).unwrap();
+        let line = text.lines().find(|line| line.starts_with("oom_kill ")).unwrap().to_owned();
+        line
+    });
+    assert_eq!(kills, ["oom_kill 0", "oom_kill 1"]);
+}

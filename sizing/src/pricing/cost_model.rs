@@ -24,9 +24,9 @@ pub struct CostModel {
     billed_ms: f64,
     /// Predicted mean duration of all invocations at the measured size, ms.
     handler_ms: f64,
-    /// Mean duration of cold starts, relative to warm invocations.
+    /// Mean duration of first invocations, relative to warm invocations.
     cold_ratio: f64,
-    /// Cold starts per invocation.
+    /// First invocations of an environment per invocation.
     cold_share: f64,
     /// Mean init time per invocation, ms.
     init_ms: f64,
@@ -37,7 +37,7 @@ impl CostModel {
     #[must_use]
     pub fn new(rates: Rates, ephemeral_mb: u32, rollup: &Rollup, mean_ms: f64) -> Self {
         let count = rollup.invocations.max(1) as f64;
-        let cold_share = (rollup.cold_starts as f64 / count).clamp(0.0, 1.0);
+        let cold_share = (rollup.first_invocations() as f64 / count).clamp(0.0, 1.0);
         let cold_ms = rollup.cold.wall_us as f64 / 1e3 / rollup.cold.invocations.max(1) as f64;
         let cold_ratio = if cold_ms > 0.0 && mean_ms > 0.0 { cold_ms / mean_ms } else { 1.0 };
         let init_ms = rollup.init_us as f64 / 1e3 / count;

@@ -116,8 +116,8 @@ pub enum Packaging {
 /// `billedDurationMs` when the platform did not report it: the duration, and init where it is billed, rounded up to a whole
 /// millisecond.
 ///
-/// `at_us` is when the invocation began, microseconds since the epoch. A suppressed or restored init is not
-/// init: pass zero.
+/// `at_us` is when the invocation began, microseconds since the epoch. An Init inside the invocation is part of its duration,
+/// and a restore is not an Init: pass zero. A timeout is not a limit: it is billed with the Init before it.
 #[must_use]
 pub fn derived_billed_ms(duration_us: u64, init_us: u64, packaging: Packaging, at_us: u64) -> u64 {
     let init_billed = packaging == Packaging::Other || at_us >= INIT_BILLED_FROM_US;
@@ -185,6 +185,18 @@ mod tests {
         assert_eq!(derived_billed_ms(133_610, 80_000, Packaging::ManagedRuntime, after), 214);
         assert_eq!(derived_billed_ms(133_610, 80_000, Packaging::ManagedRuntime, before), 134);
         assert_eq!(derived_billed_ms(133_610, 80_000, Packaging::Other, before), 214);
+    }
+
+    /// REPORT lines of a function with a timeout of 31 seconds. The platform rounds up from more digits than it writes.
+    #[test]
+    fn a_timeout_is_billed_with_the_init_before_it() {
+        for (init_us, billed_ms) in
+            [(3_439_000, 34_440), (3_568_540, 34_569), (3_074_910, 34_075), (2_189_800, 33_190)]
+        {
+            let derived =
+                derived_billed_ms(31_000_000, init_us, Packaging::ManagedRuntime, INIT_BILLED_FROM_US);
+            assert!(derived.abs_diff(billed_ms) <= 1, "{derived} for {billed_ms}");
+        }
     }
 
     proptest! {

@@ -220,6 +220,22 @@ impl Invocation {
         self.initialization.is_cold_start()
     }
 
+    /// Whether the platform reported the duration and that of the handler, so that the time between is known.
+    #[must_use]
+    pub const fn has_post_runtime_time(&self) -> bool {
+        self.runtime_us > 0 && !self.caveats.report_missing && !self.caveats.estimated
+    }
+
+    /// Time after the runtime answered, microseconds: extensions use it. Zero when it is not known.
+    #[must_use]
+    pub const fn post_runtime_us(&self) -> u64 {
+        if self.has_post_runtime_time() {
+            self.duration_without_init_us().saturating_sub(self.runtime_us)
+        } else {
+            0
+        }
+    }
+
     /// `duration_us` without an Init inside the invocation.
     #[must_use]
     pub const fn duration_without_init_us(&self) -> u64 {

@@ -1,5 +1,6 @@
 //! What was measured: single invocations and their mergeable summaries.
 
+pub mod extension_waits;
 pub mod histogram;
 pub mod initialization;
 pub mod invocation;

@@ -1,5 +1,6 @@
 //! Mergeable summaries: many invocations of one function at one size, in a few hundred bytes.
 
+use crate::telemetry::extension_waits::ExtensionWaits;
 use crate::telemetry::histogram::LogHistogram;
 use crate::telemetry::initialization::Initializations;
 use crate::telemetry::invocation::{Invocation, Outcome, Work};
@@ -58,6 +59,8 @@ pub struct Rollup {
     /// Time of successful warm invocations after the runtime answered, microseconds: extensions use it. An invocation
     /// without both durations of the platform adds nothing.
     pub post_runtime_us: u64,
+    /// Invocations of any outcome that spent most of their time waiting for an extension.
+    pub extension_waits: ExtensionWaits,
     /// Earliest start, microseconds since the epoch; zero when empty.
     pub first_at_us: u64,
     /// Latest start, microseconds since the epoch.
@@ -96,6 +99,7 @@ impl Rollup {
             billed_ms: invocation.billed_ms,
             init_us: invocation.init_us,
             post_runtime_us: if warm { invocation.post_runtime_us() } else { 0 },
+            extension_waits: ExtensionWaits::of_one(invocation),
             first_at_us: invocation.started_at_us,
             last_at_us: invocation.started_at_us,
             max_peak_kib: invocation.peak_kib,
@@ -117,6 +121,20 @@ impl Rollup {
                 self.warm.record(invocation.duration_us, work);
             }
         }
+    }
+
+    /// First invocations of an environment.
+    #[must_use]
+    pub fn first_invocations(&self) -> u64 {
+        // Rollups of earlier versions counted all of them as cold starts.
+        self.initializations.total().max(self.cold_starts)
+    }
+
+    /// Invocations that an Init belongs to.
+    #[must_use]
+    pub const fn inits(&self) -> u64 {
+        let without_restores = self.cold_starts.saturating_sub(self.initializations.snap_start);
+        without_restores.saturating_add(self.initializations.proactive)
     }
 
     /// Adds another rollup of the same function, version, size and architecture.
@@ -143,6 +161,7 @@ impl Rollup {
             billed_ms,
             init_us,
             post_runtime_us,
+            extension_waits,
             first_at_us,
             last_at_us,
             max_peak_kib,
@@ -177,16 +196,9 @@ impl Rollup {
             *total = (*total).max(other);
         }
         initializations.merge(&other.initializations);
+        extension_waits.merge(&other.extension_waits);
         *max_memory_used_mb = (*max_memory_used_mb).max(other.max_memory_used_mb);
         *first_at_us = earliest(*first_at_us, other.first_at_us);
-    }
-}
-
-impl Invocation {
-    /// `platform.report`'s duration less `platform.runtimeDone`'s, microseconds; zero unless the platform sent both.
-    const fn post_runtime_us(&self) -> u64 {
-        let is_known = self.runtime_us > 0 && !self.caveats.report_missing && !self.caveats.estimated;
-        if is_known { self.duration_us.saturating_sub(self.runtime_us) } else { 0 }
     }
 }
 

@@ -2,7 +2,6 @@
 
 use std::fmt::Write;
 use std::fs::{self, File};
-use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -15,6 +14,9 @@ use crate::cgroup::{Counters, CpuTime, MemoryUse};
 /// Ticks of the user interface of the kernel: 10 ms on every architecture of Lambda.
 const TICKS_PER_SECOND: u64 = 100;
 
+/// Longer than the files of the machine that are read.
+const MAX_FILE_BYTES: usize = 16 * 1024;
+
 const NS_PER_TICK: u64 = 1_000_000_000 / TICKS_PER_SECOND;
 
 /// The files that an environment has instead of the machine's.
@@ -25,6 +27,7 @@ pub(super) enum ViewFile {
     Uptime,
     Loadavg,
     Cpuinfo,
+    Vmstat,
     Pressure(&'static str),
 }
 
@@ -39,6 +42,8 @@ pub(super) struct Contents {
     cpuinfo: String,
     /// The machine's file, opened before it was covered. Its last field belongs to the PID namespace.
     loadavg: Option<File>,
+    /// The same of its counters of virtual memory.
+    vmstat: Option<File>,
     load: Arc<Load>,
     previous: Mutex<Ticks>,
 }
@@ -61,6 +66,7 @@ impl Contents {
             started: Instant::now(),
             cpuinfo: first_cpus(&fs::read_to_string("/proc/cpuinfo").unwrap_or_default(), vcpus),
             loadavg: File::open("/proc/loadavg").ok(),
+            vmstat: File::open("/proc/vmstat").ok(),
             load,
             previous: Mutex::default(),
         }
@@ -78,6 +84,9 @@ impl Contents {
         }
         if self.counters.memory().is_some() {
             files.push(("meminfo", ViewFile::Meminfo));
+        }
+        if self.counters.oom_kills().is_some() && self.vmstat.is_some() {
+            files.push(("vmstat", ViewFile::Vmstat));
         }
         files
     }
@@ -102,6 +111,10 @@ impl Contents {
                 format!("{one:.2} {five:.2} {fifteen:.2} {}/{} {last}\n", running.max(1), total.max(1))
             }
             ViewFile::Cpuinfo => self.cpuinfo.clone(),
+            ViewFile::Vmstat => {
+                let machine = self.vmstat.as_ref().map_or_else(String::new, read);
+                vmstat(&machine, self.counters.oom_kills().unwrap_or_default())
+            }
             ViewFile::Pressure(resource) => self.counters.pressure(resource).unwrap_or_default(),
         }
     }
@@ -136,10 +149,7 @@ impl Contents {
 
     /// The number of the newest process, which is the count of processes that were ever started.
     fn last_process(&self) -> u64 {
-        let mut bytes = [0; 128];
-        let read = |file: &File| -> io::Result<usize> { file.read_at(&mut bytes, 0) };
-        let length = self.loadavg.as_ref().map_or(Ok(0), read).unwrap_or_default();
-        let text = String::from_utf8_lossy(&bytes[..length]).into_owned();
+        let text = self.loadavg.as_ref().map_or_else(String::new, read);
         text.split_whitespace().last().and_then(|last| last.parse().ok()).unwrap_or_default()
     }
 }
@@ -223,6 +233,21 @@ fn meminfo(total: u64, memory: &MemoryUse) -> String {
     text
 }
 
+/// A file of the kernel, from its beginning; empty when it cannot be read.
+fn read(file: &File) -> String {
+    let mut bytes = vec![0; MAX_FILE_BYTES];
+    let length = file.read_at(&mut bytes, 0).unwrap_or_default();
+    String::from_utf8_lossy(&bytes[..length]).into_owned()
+}
+
+/// `/proc/vmstat` of the machine with the number of out-of-memory kills of the environment.
+fn vmstat(machine: &str, oom_kills: u64) -> String {
+    let lines = machine.lines().filter(|line| !line.starts_with("oom_kill "));
+    let mut text: String = lines.flat_map(|line| [line, "\n"]).collect();
+    let _ = writeln!(text, "oom_kill {oom_kills}");
+    text
+}
+
 /// The first `count` processors of `/proc/cpuinfo`.
 fn first_cpus(cpuinfo: &str, count: u32) -> String {
     let blocks = cpuinfo.split_inclusive("\n\n").take(count as usize);
@@ -265,6 +290,11 @@ mod tests {
         assert_eq!(value("MemFree"), 28 << 10);
         assert_eq!(value("MemAvailable"), 48 << 10);
         assert_eq!(value("AnonPages") + value("Cached") + value("Slab"), 100 << 10);
+    }
+
+    #[test]
+    fn vmstat_has_the_kills_of_the_environment() {
+        assert_eq!(vmstat("pgfault 7\noom_kill 38\nthp 0\n", 2), "pgfault 7\nthp 0\noom_kill 2\n");
     }
 
     #[test]

@@ -23,8 +23,8 @@ pub(super) fn cold_starts(input: &HintInput<'_>) -> Option<Hint> {
     if share(init_ms, billed_ms) < INIT {
         return None;
     }
-    let cold = share(input.rollup.cold_starts as f64, input.rollup.invocations as f64);
-    let each = share(init_ms, cold);
+    let with_init = share(input.rollup.inits() as f64, input.rollup.invocations as f64);
+    let each = share(init_ms, with_init);
     let ready = input.costs.rates().provisioned_break_even().map_or_else(String::new, |busy| {
         format!(
             "; provisioned concurrency pays where an environment is busy {:.0} % of the time",
@@ -34,9 +34,9 @@ pub(super) fn cold_starts(input: &HintInput<'_>) -> Option<Hint> {
     Some(Hint {
         code: HintCode::ColdStartsDominate,
         evidence: format!(
-            "init takes {:.0} % of the billed time: {:.0} % of invocations are cold, {each:.0} ms each",
+            "Init takes {:.0} % of the billed time: {:.0} % of invocations have one, {each:.0} ms each",
             100.0 * share(init_ms, billed_ms),
-            100.0 * cold
+            100.0 * with_init
         ),
         action: format!("load less during Init, make the package smaller, or use SnapStart{ready}"),
         saving_per_million: input.saving_of_ms(init_ms),

@@ -59,15 +59,32 @@ pub(super) fn extensions(input: &HintInput<'_>) -> Option<Hint> {
     let mean_us = share(rollup.post_runtime_us as f64, rollup.warm_duration_us.count() as f64);
     let mean_ms = mean_us / 1_000.0;
     let part = share(mean_us, rollup.warm_duration_us.mean().unwrap_or(0.0));
-    (part >= EXTENSION_SHARE && mean_ms >= EXTENSION_MS).then(|| Hint {
-        code: HintCode::ExtensionOverhead,
-        evidence: format!(
+    let of_warm = (part >= EXTENSION_SHARE && mean_ms >= EXTENSION_MS).then(|| {
+        format!(
             "extensions run for {mean_ms:.1} ms after the runtime answered: {:.0} % of the duration of a warm invocation",
             100.0 * part
-        ),
-        action: "find the extension that delays the end of the invocation; let it send its data in the background"
-            .to_owned(),
-        saving_per_million: input.saving_of_ms(mean_ms),
+        )
+    });
+    let waits = &rollup.extension_waits;
+    let of_single = (waits.invocations > 0).then(|| {
+        let seconds = |us: u64| us as f64 / 1e6;
+        format!(
+            "{} of {} invocations waited most of their duration for an extension, the longest {:.1} of {:.1} s",
+            waits.invocations,
+            rollup.invocations,
+            seconds(waits.longest_us),
+            seconds(waits.longest_duration_us)
+        )
+    });
+    let evidence: Vec<String> = [of_warm, of_single].into_iter().flatten().collect();
+    let single_ms = share(waits.wait_us as f64, rollup.invocations as f64) / 1_000.0;
+    (!evidence.is_empty()).then(|| Hint {
+        code: HintCode::ExtensionOverhead,
+        evidence: evidence.join("; "),
+        action:
+            "find the extension that delays the end of the invocation; let it send its data in the background"
+                .to_owned(),
+        saving_per_million: input.saving_of_ms(mean_ms.max(single_ms)),
     })
 }
 
