@@ -152,8 +152,7 @@ fn vmstat_counts_the_kills_of_the_environment() {
     let sandbox = run("cat /proc/vmstat > $out/vm1; (exec tail /dev/zero); cat /proc/vmstat > $out/vm2");
     let kills = ["vm1", "vm2"].map(|name| {
         let text = sandbox.read(name).unwrap();
-        let line = text.lines().find(|line| line.starts_with("oom_kill ")).unwrap().to_owned();
-        line
+        text.lines().find(|line| line.starts_with("oom_kill ")).unwrap().to_owned()
     });
     assert_eq!(kills, ["oom_kill 0", "oom_kill 1"]);
 }

@@ -59,7 +59,7 @@ impl Initialization {
 }
 
 /// First invocations by the class of their initialization.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Initializations {
     /// [`Initialization::OnDemand`].
     pub on_demand: u64,
