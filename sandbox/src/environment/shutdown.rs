@@ -113,6 +113,9 @@ impl Driver {
     async fn kill_all(&mut self) {
         let shared = self.provisioned.shared.clone();
         let before = shared.change(|state| state.times_emptied);
+        // The kernel releases the memory of a process in the time of the process. With the quota of a small function that
+        // takes seconds; Lambda removes the whole microVM.
+        self.limit_cpu(false);
         self.provisioned.supervisor.kill_all();
         let emptied = shared.wait(Some(Instant::now() + KILL_TIMEOUT), |state| {
             (state.times_emptied > before || state.supervisor_gone.is_some()).then_some(())

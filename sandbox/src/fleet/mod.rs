@@ -55,6 +55,8 @@ pub enum FleetError {
     ReservedConcurrency,
     #[error("concurrency of the account is at its limit")]
     AccountConcurrency,
+    #[error("the sandbox is shutting down")]
+    ShuttingDown,
     #[error(transparent)]
     Layers(#[from] LayerError),
 }
@@ -82,6 +84,8 @@ struct State {
     opt_folders: HashMap<Vec<PathBuf>, PathBuf>,
     /// Environments that have not ended, retired ones included.
     alive: usize,
+    /// No invocation is accepted and no environment is started any more.
+    shutting_down: bool,
 }
 
 impl State {
@@ -140,6 +144,9 @@ impl Fleet {
 
     fn dispatch(&self, target: &Target, request: InvokeRequest) -> Result<(), FleetError> {
         let mut state = self.lock();
+        if state.shutting_down {
+            return Err(FleetError::ShuttingDown);
+        }
         self.check_concurrency(&state, target)?;
         let pool = state.pool(target);
         pool.advance(target.generation);
@@ -199,6 +206,9 @@ impl Fleet {
     /// Keeps `requested` environments of `target` ready ahead of invocations.
     pub fn provision(&self, target: &Target, requested: u32) -> Result<(), FleetError> {
         let mut state = self.lock();
+        if state.shutting_down {
+            return Err(FleetError::ShuttingDown);
+        }
         let pool = state.pool(target);
         pool.advance(target.generation);
         let mut config = FunctionConfig::clone(&target.config);
@@ -236,8 +246,13 @@ impl Fleet {
     /// Shuts down all environments and waits at most `timeout`. Returns the number that did not end.
     pub async fn shut_down(&self, timeout: Duration) -> usize {
         let deadline = tokio::time::Instant::now() + timeout;
-        for pool in self.lock().pools.values_mut() {
-            pool.advance(u64::MAX);
+        {
+            let mut state = self.lock();
+            // Callers with a kept connection, and retries, would start environments for ever.
+            state.shutting_down = true;
+            for pool in state.pools.values_mut() {
+                pool.advance(u64::MAX);
+            }
         }
         loop {
             let changed = self.changed.notified();

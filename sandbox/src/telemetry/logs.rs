@@ -11,6 +11,9 @@ use tokio::sync::{mpsc, oneshot};
 /// Maximum length of one line (Lambda splits log events at 256 KB).
 const MAX_LINE: usize = 256 * 1024;
 
+/// Capacity of a pipe, unless a process has changed it.
+const PIPE_BYTES: usize = 64 * 1024;
+
 /// Called with every line, without its newline.
 pub type OnLine = Arc<dyn Fn(String) + Send + Sync>;
 
@@ -47,18 +50,22 @@ async fn read(
     let mut pending = Vec::new();
     loop {
         tokio::select! {
+            // Barriers first: a process that writes all the time must not keep them waiting.
             biased;
+            Some(done) = barriers.recv() => {
+                // Not more than the pipe can hold, which is all that was written before.
+                let mut left = PIPE_BYTES;
+                // Reads the pipe directly: the readiness that tokio has cached may be out of date.
+                while left > 0 && let Ok(length @ 1..) = rustix::io::read(&receiver, &mut chunk) {
+                    split(&mut pending, &chunk[..length], &on_line);
+                    left = left.saturating_sub(length);
+                }
+                let _ = done.send(());
+            }
             read = receiver.read(&mut chunk) => match read {
                 Ok(0) | Err(_) => break,
                 Ok(length) => split(&mut pending, &chunk[..length], &on_line),
             },
-            Some(done) = barriers.recv() => {
-                // Reads the pipe directly: the readiness that tokio has cached may be out of date.
-                while let Ok(length @ 1..) = rustix::io::read(&receiver, &mut chunk) {
-                    split(&mut pending, &chunk[..length], &on_line);
-                }
-                let _ = done.send(());
-            }
         }
     }
     if !pending.is_empty() {
@@ -98,5 +105,16 @@ mod tests {
         writer.write_all(b"ee\n").unwrap();
         reader.barrier().await;
         assert_eq!(lines.lock().unwrap().last().unwrap(), "three");
+    }
+
+    #[tokio::test]
+    async fn a_barrier_ends_while_a_process_writes_all_the_time() {
+        let (reader, mut writer) = std::io::pipe().unwrap();
+        let reader = LogReader::start(reader, Arc::new(|_| {})).unwrap();
+        let flood = std::thread::spawn(move || while writer.write_all(&[b'\n'; 4096]).is_ok() {});
+        tokio::time::timeout(std::time::Duration::from_secs(20), reader.barrier()).await.unwrap();
+        drop(reader);
+        // The reading end is dropped with the runtime of this test, which ends the thread.
+        drop(flood);
     }
 }

@@ -186,3 +186,36 @@ fn processes(groups: &[std::path::PathBuf]) -> String {
     let inner = groups.iter().flat_map(|group| std::fs::read_dir(group).into_iter().flatten().flatten());
     inner.filter_map(|entry| std::fs::read_to_string(entry.path().join("cgroup.procs")).ok()).collect()
 }
+
+/// A caller that goes on over a connection that it keeps does not delay the end: after the signal nothing is accepted.
+#[test]
+fn a_busy_caller_does_not_delay_the_end() {
+    use std::io::{Read, Write};
+    let runtime = "#!/usr/bin/env python3\n\
+        import os, urllib.request\n\
+        api = 'http://' + os.environ['AWS_LAMBDA_RUNTIME_API'] + '/2018-06-01/runtime/invocation/'\n\
+        while True:\n  \
+          request = urllib.request.urlopen(api + 'next').headers['Lambda-Runtime-Aws-Request-Id']\n  \
+          urllib.request.urlopen(urllib.request.Request(api + request + '/response', b'1')).read()\n";
+    if std::process::Command::new("python3").arg("-V").output().is_err() {
+        crate::sandbox::skip("a_busy_caller_does_not_delay_the_end: needs python3");
+        return;
+    }
+    let mut sandbox = Builder::new().function("fn", "memory_mb = 512", runtime).start();
+    assert_eq!(sandbox.invoke("fn", "{}").status, 200);
+    let address = sandbox.address.clone();
+    let caller = std::thread::spawn(move || {
+        let mut connection = std::net::TcpStream::connect(address).unwrap();
+        let request =
+            "POST /2015-03-31/functions/fn/invocations HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}";
+        let mut answer = [0; 4096];
+        while connection.write_all(request.as_bytes()).is_ok()
+            && connection.read(&mut answer).is_ok_and(|n| n > 0)
+        {}
+    });
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    let started = std::time::Instant::now();
+    sandbox.stop();
+    assert!(started.elapsed() < std::time::Duration::from_secs(12), "environments were killed");
+    caller.join().unwrap();
+}

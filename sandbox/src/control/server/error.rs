@@ -75,7 +75,7 @@ impl From<FleetError> for AwsError {
                 AwsError::throttled("ReservedFunctionConcurrentInvocationLimitExceeded")
             }
             FleetError::AccountConcurrency => AwsError::throttled("ConcurrentInvocationLimitExceeded"),
-            FleetError::Layers(error) => AwsError::service(error.to_string()),
+            FleetError::ShuttingDown | FleetError::Layers(_) => AwsError::service(error.to_string()),
         }
     }
 }
