@@ -239,3 +239,29 @@ fn the_first_start_creates_a_key_that_only_sends() {
     assert!(becomes(&collector, &secret("api-key"), 200));
     assert!(becomes(&collector, &secret("ingest-key"), 403));
 }
+
+#[test]
+fn no_log_has_a_key() {
+    let parent = tempfile::tempdir().unwrap();
+    let folder = parent.path().join("data");
+    let mut traced = Command::new(env!("CARGO_BIN_EXE_tailor"));
+    traced.env("TAILOR_LOG_LEVEL", "trace");
+    let collector = CollectorProcess::start_as(traced, &folder, &[]);
+    let secret = std::fs::read_to_string(folder.join("api-key")).unwrap().trim().to_owned();
+    let unknown = "canary-of-an-unknown-key";
+    for key in [&secret, unknown] {
+        for _ in 0..12 {
+            let request =
+                ureq::get(format!("{}/v1/nothing", collector.address)).config().http_status_as_error(false);
+            request.build().header("Authorization", format!("Bearer {key}")).call().unwrap();
+            let login =
+                ureq::post(format!("{}/login", collector.address)).config().http_status_as_error(false);
+            login.max_redirects(0).build().send_form([("key", key)]).unwrap();
+        }
+    }
+    assert!(tailor(&["keys", "create"], &folder).status.success());
+    std::thread::sleep(Duration::from_secs(3));
+    let log = std::fs::read_to_string(folder.with_extension("log")).unwrap();
+    assert!(log.contains("unknown API keys") && log.contains("reloaded the API keys"), "{log}");
+    assert!(!log.contains(&secret) && !log.contains(unknown), "{log}");
+}

@@ -92,6 +92,17 @@ impl App {
         Err(ApiError::unauthorized())
     }
 
+    /// Whether a request has credentials that are known. The handler decides whether they suffice.
+    pub(super) fn has_known_credentials(&self, headers: &HeaderMap) -> bool {
+        match presented_key(headers) {
+            Some(secret) => self.keys.get().find(secret).is_some(),
+            None => {
+                self.local_reads
+                    || session_cookie(headers).is_some_and(|secret| self.sessions.access_of(secret).is_some())
+            }
+        }
+    }
+
     fn now_s(&self) -> u64 {
         self.clock.now_us() / 1_000_000
     }

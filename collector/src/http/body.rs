@@ -157,6 +157,40 @@ pub async fn wait_for_report_turn(
     request: Request,
     next: Next,
 ) -> Result<Response, ApiError> {
-    let _turn = app.memory.report().await?;
+    // Whoever is refused anyway does not wait.
+    let _turn =
+        if app.has_known_credentials(request.headers()) { Some(app.memory.report().await?) } else { None };
     Ok(next.run(request).await)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::keys::KeyRing;
+    use crate::store::sqlite::SqliteStore;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
+
+    #[tokio::test]
+    async fn a_request_without_key_does_not_wait_for_reports() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Arc::new(SqliteStore::open(folder.path()).unwrap());
+        let app = Arc::new(App::new(store, KeyRing::default(), false));
+        let mut turns = Vec::new();
+        while let Ok(turn) = tokio::time::timeout(Duration::from_millis(100), app.memory.report()).await {
+            turns.push(turn.unwrap());
+        }
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let routes = axum::Router::new()
+            .route("/", axum::routing::get(|_: super::super::auth::ApiReader| async {}))
+            .route_layer(axum::middleware::from_fn_with_state(Arc::clone(&app), wait_for_report_turn))
+            .with_state(Arc::clone(&app));
+        tokio::spawn(super::super::run(listener, routes, app, std::future::pending()));
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await.unwrap();
+        let mut response = String::new();
+        stream.read_to_string(&mut response).await.unwrap();
+        assert!(response.starts_with("HTTP/1.1 401"), "{response}");
+    }
 }
