@@ -49,7 +49,9 @@ fn command_line_outputs() {
 
 #[test]
 fn help_texts() {
-    for command in [&[][..], &["serve"], &["summary"], &["advise"], &["changes"], &["keys"]] {
+    for command in
+        [&[][..], &["serve"], &["summary"], &["advise"], &["changes"], &["keys"], &["check"], &["backup"]]
+    {
         let name = command.first().unwrap_or(&"tailor");
         insta::assert_snapshot!(format!("help.{name}"), tailor(&[command, &["--help"]].concat()));
     }

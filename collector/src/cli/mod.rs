@@ -13,6 +13,7 @@ use crate::query::Format;
 
 mod keys;
 mod list;
+mod maintain;
 mod serve;
 mod show;
 
@@ -43,6 +44,23 @@ enum Command {
         show: ShowArgs,
         #[command(flatten)]
         list: list::ListArgs,
+    },
+    /// Read the whole store and list what is damaged.
+    Check {
+        /// The data folder.
+        #[arg(long, env = "TAILOR_DATA", default_value = "tailor-data")]
+        data: PathBuf,
+        /// Isolate damaged rows, and write a damaged file anew. No collector may run on the folder.
+        #[arg(long)]
+        repair: bool,
+    },
+    /// Write a copy of the store to a new file, also while a collector runs.
+    Backup {
+        /// The data folder.
+        #[arg(long, env = "TAILOR_DATA", default_value = "tailor-data")]
+        data: PathBuf,
+        /// The new file.
+        file: PathBuf,
     },
     /// Show the changes of the tuner, with predicted and measured values.
     Changes(ShowArgs),
@@ -227,6 +245,8 @@ impl Cli {
                 show::summary(&show, &list)
             }
             Command::Advise { function: Some(function), show, .. } => show::advise(&function, &show),
+            Command::Check { data, repair } => maintain::check(&data, repair),
+            Command::Backup { data, file } => maintain::backup(&data, &file),
             Command::Changes(args) => show::changes(&args),
             Command::Keys(command) => keys::run(command),
             Command::Key { data, tenant } => keys::create_without_scopes(&data, tenant),

@@ -1,9 +1,11 @@
-//! Benchmarks of the real programs: the cost of the extension, and the accuracy of the predictions.
+//! Benchmarks of the real programs: the cost of the extension, the accuracy of the predictions, and a collector with
+//! a large fleet.
 
 use std::process::ExitCode;
 
 use anyhow::Result;
 
+mod collector;
 mod delivery;
 mod extension;
 mod sizing;
@@ -12,6 +14,8 @@ mod start;
 /// A benchmark.
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Bench {
+    /// Measure a collector with a large fleet: lists and pages while batches arrive, memory, start and acknowledgements.
+    Collector(collector::Options),
     /// Measure the billed duration with and without the extension, and the extension's own resource usage.
     Extension(extension::Options),
     /// Measure how accurately each memory size is predicted from one other size, with the extension's telemetry.
@@ -22,6 +26,7 @@ impl Bench {
     /// Runs the benchmark.
     pub(crate) fn run(&self) -> Result<ExitCode> {
         match self {
+            Self::Collector(options) => collector::run(options),
             Self::Extension(options) => extension::run(options),
             Self::Sizing(options) => sizing::run(options),
         }

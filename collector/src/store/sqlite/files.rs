@@ -79,7 +79,7 @@ fn missing(folder: &Path, id: &str) -> StoreError {
     ))
 }
 
-fn read_id(folder: &Path) -> Result<Option<String>, StoreError> {
+pub(super) fn read_id(folder: &Path) -> Result<Option<String>, StoreError> {
     let path = folder.join(ID_NAME);
     match std::fs::read_to_string(&path) {
         Ok(id) => Ok(Some(id.trim().to_owned())),

@@ -24,6 +24,7 @@ use super::{
     Store, StoreError, Summary, SummaryKind, SummaryRow, Tenant, Window,
 };
 
+pub mod check;
 mod checkpoint;
 mod compaction;
 mod damage;
@@ -353,8 +354,8 @@ impl Store for SqliteStore {
         kind: &SummaryKind,
     ) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
         let (tenant, functions, kind) = (tenant.clone(), functions.to_vec(), kind.clone());
-        self.read(move |connection, _| {
-            functions.iter().map(|key| summaries::report(connection, &tenant, key, &kind)).collect()
+        self.read(move |connection, damage| {
+            functions.iter().map(|key| summaries::report(connection, &tenant, key, &kind, damage)).collect()
         })
         .await
     }

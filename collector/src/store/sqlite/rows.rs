@@ -108,6 +108,23 @@ pub(super) static CHANGE_EVENT: LazyLock<Table> = LazyLock::new(|| {
     )
 });
 
+pub(super) static SUMMARY: LazyLock<Table> = LazyLock::new(|| {
+    Table::new("summary", 6, &["tenant", "hours", "strategy", "account", "region", "function", "row"])
+});
+
+pub(super) static SUMMARY_REPORT: LazyLock<Table> = LazyLock::new(|| {
+    Table::new(
+        "summary_report",
+        6,
+        &["tenant", "account", "region", "function", "hours", "strategy", "report"],
+    )
+});
+
+/// All tables with checksums.
+pub(super) fn tables() -> [&'static Table; 9] {
+    [&FUNCTION, &PENDING, &ENVIRONMENT, &ENDED, &ROLLUP, &RECENT, &CHANGE_EVENT, &SUMMARY, &SUMMARY_REPORT]
+}
+
 /// The value of one column.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Field<'a> {

@@ -71,14 +71,14 @@ CREATE TABLE change_event (
 CREATE TABLE summary (
     tenant TEXT NOT NULL, hours BIGINT NOT NULL, strategy TEXT NOT NULL,
     account TEXT NOT NULL, region TEXT NOT NULL, function TEXT NOT NULL,
-    row TEXT NOT NULL,
+    row TEXT NOT NULL, checksum BIGINT NOT NULL,
     PRIMARY KEY (tenant, hours, strategy, account, region, function)
 ) WITHOUT ROWID;
 
 CREATE TABLE summary_report (
     tenant TEXT NOT NULL, account TEXT NOT NULL, region TEXT NOT NULL, function TEXT NOT NULL,
     hours BIGINT NOT NULL, strategy TEXT NOT NULL,
-    report BLOB NOT NULL,
+    report BLOB NOT NULL, checksum BIGINT NOT NULL,
     PRIMARY KEY (tenant, account, region, function, hours, strategy)
 ) WITHOUT ROWID;
 

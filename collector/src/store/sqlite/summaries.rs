@@ -1,9 +1,9 @@
 //! Stored summaries of functions.
 
-use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 
 use super::compaction::OF_FUNCTION;
-use super::rows::{from_sql, function_key, to_ordered_sql};
+use super::rows::{Field, SUMMARY, SUMMARY_REPORT, from_sql, function_fields, function_key, to_ordered_sql};
 use crate::store::damage::DamageLog;
 use crate::store::summary::{ChangedFunction, Summary, SummaryKind, SummaryRow};
 use crate::store::{FunctionKey, StoreError, Tenant};
@@ -73,22 +73,13 @@ fn put_function(
     }
     for Summary { kind, row, report } in summaries {
         let row = serde_json::to_string(row).map_err(super::rows::damaged)?;
-        let hours = to_ordered_sql(kind.hours);
-        transaction
-            .prepare_cached(
-                "INSERT INTO summary (tenant, account, region, function, hours, strategy, row)
-                 VALUES (?1,?2,?3,?4,?5,?6,?7)
-                 ON CONFLICT (tenant, hours, strategy, account, region, function) DO UPDATE SET row = excluded.row",
-            )?
-            .execute(params![tenant, account, region, name, hours, kind.strategy, row])?;
-        transaction
-            .prepare_cached(
-                "INSERT INTO summary_report (tenant, account, region, function, hours, strategy, report)
-                 VALUES (?1,?2,?3,?4,?5,?6,?7)
-                 ON CONFLICT (tenant, account, region, function, hours, strategy)
-                 DO UPDATE SET report = excluded.report",
-            )?
-            .execute(params![tenant, account, region, name, hours, kind.strategy, report])?;
+        let hours = Field::Integer(to_ordered_sql(kind.hours));
+        let strategy = Field::Text(&kind.strategy);
+        let [tenant, account, region, function] = function_fields(&changed.tenant, &changed.function);
+        let fields = [tenant, hours, strategy, account, region, function, Field::Text(&row)];
+        SUMMARY.replace(transaction, &fields)?;
+        let fields = [tenant, account, region, function, hours, strategy, Field::Blob(report)];
+        SUMMARY_REPORT.replace(transaction, &fields)?;
     }
     // A function that changed since it was read waits at the end of the queue.
     transaction
@@ -108,26 +99,22 @@ fn put_function(
     Ok(())
 }
 
-/// The rows of one kind. A row that cannot be read is left out and reported; it is computed again.
+/// The rows of one kind. A damaged row is left out; it is computed again.
 pub(super) fn rows(
     connection: &Connection,
     tenant: &Tenant,
     kind: &SummaryKind,
     damage: &DamageLog,
 ) -> Result<Vec<SummaryRow>, StoreError> {
-    let mut statement = connection.prepare_cached(
-        "SELECT row, account, region, function FROM summary WHERE tenant = ?1 AND hours = ?2 AND strategy = ?3",
-    )?;
+    let mut statement = connection
+        .prepare_cached(&format!("{} WHERE tenant = ?1 AND hours = ?2 AND strategy = ?3", SUMMARY.select))?;
     let mut found = statement.query(params![tenant.0, to_ordered_sql(kind.hours), kind.strategy])?;
     let mut summaries = vec![];
     while let Some(row) = found.next()? {
-        let text = row.get_ref(0)?.as_bytes().map_err(super::rows::damaged)?;
-        match serde_json::from_slice::<SummaryRow>(text) {
-            Ok(summary) => summaries.push(summary),
-            Err(_) => {
-                let FunctionKey { account, region, name } = function_key(row, 1)?;
-                damage.report(format!("summary account={account} region={region} function={name}"));
-            }
+        if SUMMARY.verify(row, damage)? {
+            let text = row.get_ref(6)?.as_bytes().map_err(super::rows::damaged)?;
+            // A summary of another version of the program may have other fields; it is computed again.
+            summaries.extend(serde_json::from_slice::<SummaryRow>(text).ok());
         }
     }
     Ok(summaries)
@@ -139,15 +126,22 @@ pub(super) fn report(
     tenant: &Tenant,
     key: &FunctionKey,
     kind: &SummaryKind,
+    damage: &DamageLog,
 ) -> Result<Option<Vec<u8>>, StoreError> {
-    let report = connection
-        .prepare_cached(&format!(
-            "SELECT report FROM summary_report WHERE {OF_FUNCTION} AND hours = ?5 AND strategy = ?6"
-        ))?
-        .query_row(
-            params![tenant.0, key.account, key.region, key.name, to_ordered_sql(kind.hours), kind.strategy],
-            |row| row.get(0),
-        )
-        .optional()?;
-    Ok(report)
+    let mut statement = connection.prepare_cached(&format!(
+        "{} WHERE {OF_FUNCTION} AND hours = ?5 AND strategy = ?6",
+        SUMMARY_REPORT.select
+    ))?;
+    let mut rows = statement.query(params![
+        tenant.0,
+        key.account,
+        key.region,
+        key.name,
+        to_ordered_sql(kind.hours),
+        kind.strategy
+    ])?;
+    match rows.next()? {
+        Some(row) if SUMMARY_REPORT.verify(row, damage)? => Ok(Some(row.get(6)?)),
+        _ => Ok(None),
+    }
 }

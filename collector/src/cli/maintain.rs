@@ -1,0 +1,44 @@
+//! `tailor check` and `tailor backup`.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::Context;
+
+use crate::clock::now_us;
+use crate::store::sqlite::check::{self, Findings};
+
+/// Maximum number of damaged rows that are listed.
+const MAX_LISTED: usize = 1_000;
+
+pub(super) fn check(folder: &Path, repairs: bool) -> anyhow::Result<ExitCode> {
+    let about = || format!("cannot check the store in {}", folder.display());
+    let (findings, kept) = match repairs {
+        true => check::repair(folder, now_us()).with_context(about)?,
+        false => (check::check(folder).with_context(about)?, None),
+    };
+    let Findings { rows, damaged_rows, structure, isolated_rows } = &findings;
+    for row in damaged_rows.iter().take(MAX_LISTED) {
+        println!("damaged row: {row}");
+    }
+    for line in structure {
+        println!("damaged file: {line}");
+    }
+    println!(
+        "{rows} rows checked, {} damaged, {} faults of the file; {isolated_rows} rows were isolated before",
+        damaged_rows.len(),
+        structure.len()
+    );
+    if let Some(kept) = kept {
+        println!("the file was written anew; the damaged one is {}", kept.display());
+    } else if repairs && !findings.is_clean() {
+        println!("the damaged rows are isolated in the table `damaged`");
+    }
+    Ok(if findings.is_clean() || repairs { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+pub(super) fn backup(folder: &Path, file: &Path) -> anyhow::Result<ExitCode> {
+    check::backup(folder, file)
+        .with_context(|| format!("cannot copy the store in {} to {}", folder.display(), file.display()))?;
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,229 @@
+//! `tailor check`: finds damage, and `--repair` isolates it.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use rusqlite::{Connection, ErrorCode, OpenFlags};
+
+use super::damage;
+use super::files::{self, FILE_NAME};
+use super::rows::{Table, tables};
+use super::schema;
+use crate::store::StoreError;
+use crate::store::damage::DamageLog;
+
+/// What a check found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Findings {
+    /// Number of rows whose checksums were compared.
+    pub rows: u64,
+    /// Damaged rows by table and key.
+    pub damaged_rows: Vec<String>,
+    /// What SQLite finds in the structure of the file.
+    pub structure: Vec<String>,
+    /// Rows that were isolated before.
+    pub isolated_rows: u64,
+}
+
+impl Findings {
+    /// Whether nothing is damaged.
+    #[must_use]
+    pub fn is_clean(&self) -> bool {
+        self.damaged_rows.is_empty() && self.structure.is_empty()
+    }
+}
+
+/// Reads the whole store in `folder`, whether or not a collector runs on it.
+///
+/// # Errors
+/// [`StoreError`] when there is no store of this schema, or it cannot be read at all.
+pub fn check(folder: &Path) -> Result<Findings, StoreError> {
+    let connection = Connection::open_with_flags(folder.join(FILE_NAME), OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+    schema::check(&connection)?;
+    examine(&connection)
+}
+
+fn examine(connection: &Connection) -> Result<Findings, StoreError> {
+    let mut findings = Findings::default();
+    let mut statement = connection.prepare("PRAGMA integrity_check(100)")?;
+    let mut rows = statement.query([])?;
+    loop {
+        match rows.next() {
+            Ok(Some(row)) => {
+                let line: String = row.get(0)?;
+                if line != "ok" {
+                    findings.structure.push(line);
+                }
+            }
+            Ok(None) => break,
+            Err(error) => {
+                findings.structure.push(error.to_string());
+                break;
+            }
+        }
+    }
+    for table in tables() {
+        let unreadable = scan(connection, table, |is_valid, row| {
+            findings.rows += 1;
+            if !is_valid {
+                findings.damaged_rows.push(table.row_name(row)?);
+            }
+            Ok(())
+        })?;
+        findings.structure.extend(unreadable.map(|error| format!("{}: {error}", table.name)));
+    }
+    let isolated: i64 = connection.query_row("SELECT COUNT(*) FROM damaged", [], |row| row.get(0))?;
+    findings.isolated_rows = super::rows::from_sql(isolated);
+    Ok(findings)
+}
+
+/// Calls `visit` with each row that can be read, and whether it has its checksum. Returns the error that ended the scan,
+/// if one did.
+fn scan(
+    connection: &Connection,
+    table: &Table,
+    mut visit: impl FnMut(bool, &rusqlite::Row<'_>) -> Result<(), StoreError>,
+) -> Result<Option<String>, StoreError> {
+    let mut statement = connection.prepare(&table.select)?;
+    let mut rows = statement.query([])?;
+    loop {
+        match rows.next() {
+            Ok(Some(row)) => visit(table.is_valid(row)?, row)?,
+            Ok(None) => return Ok(None),
+            Err(error) if is_damage(&error) => return Ok(Some(error.to_string())),
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+fn is_damage(error: &rusqlite::Error) -> bool {
+    matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
+}
+
+/// Checks the store and isolates what is damaged: damaged rows move to the table `damaged`, and a file whose structure is
+/// damaged is written anew from the rows that can be read. Returns what was found, and where the damaged file is kept.
+///
+/// # Errors
+/// [`StoreError`] when a collector runs on the folder, or the store cannot be read or written.
+pub fn repair(folder: &Path, now_us: u64) -> Result<(Findings, Option<PathBuf>), StoreError> {
+    let _lock = files::lock(folder)?;
+    let path = folder.join(FILE_NAME);
+    let findings = {
+        let mut connection = Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+        schema::check(&connection)?;
+        let findings = examine(&connection)?;
+        if findings.structure.is_empty() {
+            isolate(&mut connection, now_us)?;
+            return Ok((findings, None));
+        }
+        findings
+    };
+    let kept = rebuild(folder, &path, now_us)?;
+    Ok((findings, Some(kept)))
+}
+
+/// Moves damaged rows to the table `damaged`.
+fn isolate(connection: &mut Connection, now_us: u64) -> Result<(), StoreError> {
+    let transaction = connection.transaction()?;
+    for table in tables() {
+        let mut bad: Vec<Vec<rusqlite::types::Value>> = vec![];
+        scan(&transaction, table, |is_valid, row| {
+            if !is_valid {
+                damage::isolate(&transaction, table, row, now_us, &DamageLog::default())?;
+                bad.push((0..table.keys).map(|index| row.get(index)).collect::<Result<_, _>>()?);
+            }
+            Ok(())
+        })?;
+        let condition: Vec<String> = table.columns[..table.keys]
+            .iter()
+            .enumerate()
+            .map(|(index, column)| format!("{column} IS ?{}", index + 1))
+            .collect();
+        let delete = format!("DELETE FROM {} WHERE {}", table.name, condition.join(" AND "));
+        for key in bad {
+            transaction.execute(&delete, rusqlite::params_from_iter(key))?;
+        }
+    }
+    transaction.commit()?;
+    Ok(())
+}
+
+/// Copies the rows that can be read and have their checksums into a new file, which replaces the damaged one.
+fn rebuild(folder: &Path, path: &Path, now_us: u64) -> Result<PathBuf, StoreError> {
+    let new_path = folder.join(format!("{FILE_NAME}.new"));
+    remove(&new_path)?;
+    {
+        let old = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+        let mut new = Connection::open(&new_path)?;
+        new.execute_batch("PRAGMA page_size = 4096; PRAGMA auto_vacuum = INCREMENTAL;")?;
+        schema::migrate(&mut new, now_us)?;
+        let transaction = new.transaction()?;
+        copy_meta(&old, &transaction, folder)?;
+        for table in tables() {
+            let mut seen = BTreeSet::new();
+            let insert = format!(
+                "INSERT OR IGNORE INTO {0} ({1}, checksum) VALUES ({2})",
+                table.name,
+                table.columns.join(", "),
+                vec!["?"; table.columns.len() + 1].join(", ")
+            );
+            // From both ends, because a damaged page ends a scan.
+            for order in ["ASC", "DESC"] {
+                let keys: Vec<String> =
+                    table.columns[..table.keys].iter().map(|key| format!("{key} {order}")).collect();
+                let mut statement = old.prepare(&format!("{} ORDER BY {}", table.select, keys.join(", ")))?;
+                let mut rows = statement.query([])?;
+                while let Ok(Some(row)) = rows.next() {
+                    if table.is_valid(row)? && seen.insert(table.row_name(row)?) {
+                        let values = (0..=table.columns.len()).map(|index| row.get(index));
+                        let values: Vec<rusqlite::types::Value> = values.collect::<Result<_, _>>()?;
+                        transaction.prepare_cached(&insert)?.execute(rusqlite::params_from_iter(values))?;
+                    }
+                }
+            }
+        }
+        transaction.commit()?;
+    }
+    let kept = folder.join(format!("{FILE_NAME}.damaged-{now_us}"));
+    let rename = |from: &Path, to: &Path| {
+        std::fs::rename(from, to)
+            .map_err(|error| StoreError::Engine(format!("cannot rename {}: {error}", from.display())))
+    };
+    rename(path, &kept)?;
+    for suffix in ["-wal", "-shm"] {
+        remove(&folder.join(format!("{FILE_NAME}{suffix}")))?;
+    }
+    rename(&new_path, path)?;
+    Ok(kept)
+}
+
+fn copy_meta(old: &Connection, new: &Connection, folder: &Path) -> Result<(), StoreError> {
+    let id = old.query_row("SELECT value FROM meta WHERE name = 'id'", [], |row| row.get::<_, String>(0));
+    let id = match (id, files::read_id(folder)?) {
+        (Ok(id), _) | (Err(_), Some(id)) => id,
+        (Err(error), None) => return Err(error.into()),
+    };
+    new.execute("INSERT INTO meta (name, value) VALUES ('id', ?1)", [id])?;
+    Ok(())
+}
+
+fn remove(path: &Path) -> Result<(), StoreError> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(StoreError::Engine(format!("cannot remove {}: {error}", path.display())))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Writes a consistent copy of the store in `folder` to a new file, also while a collector runs on it.
+///
+/// # Errors
+/// [`StoreError`] when there is no store, or the copy cannot be written or exists.
+pub fn backup(folder: &Path, copy: &Path) -> Result<(), StoreError> {
+    let connection = Connection::open_with_flags(folder.join(FILE_NAME), OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+    schema::check(&connection)?;
+    let copy = copy.to_str().ok_or_else(|| StoreError::Engine("the path is not UTF-8".to_owned()))?;
+    connection.execute("VACUUM INTO ?1", [copy])?;
+    Ok(())
+}

@@ -1,0 +1,197 @@
+//! Damage of the store: one bad row costs itself, it is named and counted, and files that are deleted, replaced or emptied
+//! are noticed.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use bytes::Bytes;
+use common::Collector;
+use common::fleet::{KINDS, batch};
+use tailor_collector::clock::now_us;
+use tailor_collector::store::sqlite::{SqliteStore, check};
+use tailor_collector::store::{NewBatch, Store, StoreError, Tenant, Window};
+use tokio::runtime::Runtime;
+
+const DATABASE: &str = "tailor.sqlite";
+
+fn measured() -> Collector {
+    let collector = Collector::start();
+    for (kind, id) in KINDS.iter().zip(1..) {
+        assert_eq!(collector.post_batch(&batch(kind, id, 1, 150, now_us()).encode().unwrap()).status, 200);
+    }
+    Runtime::new().unwrap().block_on(collector.store.maintain()).unwrap();
+    collector
+}
+
+fn edit(folder: &Path, sql: &str) -> usize {
+    rusqlite::Connection::open(folder.join(DATABASE)).unwrap().execute(sql, []).unwrap()
+}
+
+fn tailor(folder: &Path, arguments: &[&str]) -> Output {
+    let data = ["--data", folder.to_str().unwrap()];
+    Command::new(env!("CARGO_BIN_EXE_tailor")).args([arguments, &data].concat()).output().unwrap()
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+#[test]
+fn one_damaged_rollup_costs_itself_and_is_shown() {
+    let collector = measured();
+    let folder = collector.folder.path();
+    let name = KINDS[1].name;
+    let flipped = edit(
+        folder,
+        &format!("UPDATE rollup SET body = CAST(body || x'00' AS BLOB) WHERE function = '{name}'"),
+    );
+    assert!(flipped > 0);
+    let list = collector.get("/v1/functions").json();
+    assert_eq!(list["functions"].as_array().unwrap().len(), KINDS.len() - 1);
+    assert_eq!(list["damage"]["rows"], flipped);
+    let named = list["damage"]["named"][0].as_str().unwrap();
+    assert!(named.starts_with("rollup ") && named.contains(name), "{named}");
+    let page = collector.get("/").text();
+    assert!(page.contains("The store is damaged") && page.contains(name), "{page}");
+    let metrics = collector.get("/metrics").text();
+    assert!(metrics.contains(&format!("tailor_store_damaged_rows {flipped}")), "{metrics}");
+    // Batches are still stored.
+    assert_eq!(collector.post_batch(&batch(&KINDS[1], 2, 2, 5, now_us()).encode().unwrap()).status, 200);
+    let report = collector.get(&format!("/v1/functions/{name}")).json();
+    assert_eq!(report["invocations"], 5);
+}
+
+#[test]
+fn check_finds_damage_and_repair_isolates_it() {
+    let collector = measured();
+    let folder = collector.folder.path();
+    let clean = tailor(folder, &["check"]);
+    assert!(clean.status.success() && stdout(&clean).contains(" 0 damaged"), "{clean:?}");
+    // A changed key would be a function that does not exist.
+    assert!(edit(folder, "UPDATE rollup SET function = 'ghost' WHERE function = 'auth'") > 0);
+    assert!(
+        edit(
+            folder,
+            "UPDATE environment SET received_at_us = received_at_us + 1 WHERE function = 'thumbnails'"
+        ) > 0
+    );
+    let found = tailor(folder, &["check"]);
+    assert_eq!(found.status.code(), Some(1));
+    assert!(
+        stdout(&found).contains("function=ghost") && stdout(&found).contains("environment "),
+        "{found:?}"
+    );
+    let refused = tailor(folder, &["check", "--repair"]);
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("in use"), "{refused:?}");
+    // The folder outlives the collector.
+    let copy = tempfile::tempdir().unwrap();
+    let store = copy.path().join(DATABASE);
+    assert!(tailor(folder, &["backup", store.to_str().unwrap()]).status.success());
+    assert!(tailor(copy.path(), &["check", "--repair"]).status.success());
+    let repaired = tailor(copy.path(), &["check"]);
+    assert!(repaired.status.success(), "{repaired:?}");
+    assert!(
+        stdout(&repaired).contains(" 0 damaged, 0 faults of the file; 2 rows were isolated"),
+        "{repaired:?}"
+    );
+    let summary = tailor(copy.path(), &["summary", "--format", "json"]);
+    let summary: serde_json::Value = serde_json::from_slice(&summary.stdout).unwrap();
+    assert_eq!((&summary["damage"]["rows"], &summary["matching_functions"]), (&0.into(), &5.into()));
+}
+
+/// Every flipped bit of the file is found, and repair keeps the other rows.
+#[test]
+fn flipped_bits_are_found_and_a_damaged_file_is_written_anew() {
+    let collector = measured();
+    let source = tempfile::tempdir().unwrap();
+    let original = source.path().join(DATABASE);
+    check::backup(collector.folder.path(), &original).unwrap();
+    let bytes = std::fs::read(&original).unwrap();
+    let (runtime, mut random, mut rebuilt) = (Runtime::new().unwrap(), 0x2545_f491_4f6c_dd1d_u64, 0);
+    for _ in 0..60 {
+        let folder = tempfile::tempdir().unwrap();
+        let mut damaged = bytes.clone();
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        let bit = usize::try_from(random).unwrap() % (8 * damaged.len());
+        damaged[bit / 8] ^= 1 << (bit % 8);
+        std::fs::write(folder.path().join(DATABASE), &damaged).unwrap();
+        let before = check::check(folder.path());
+        let is_found = before.as_ref().map_or(true, |findings| !findings.is_clean());
+        let read = |folder: &Path| -> Result<u64, StoreError> {
+            let store = SqliteStore::open_to_read(folder)?;
+            let series = runtime.block_on(store.series(&Tenant::default(), None, Window::ALL))?;
+            Ok(series.iter().map(|series| series.rollup.invocations).sum())
+        };
+        if !is_found {
+            // Unused bytes of a page and the counters of the header hold nothing.
+            assert_eq!(read(folder.path()).unwrap(), 900, "a flip of bit {bit} is not found");
+            continue;
+        }
+        if before.is_ok() {
+            let (_, kept) = check::repair(folder.path(), 1).unwrap();
+            rebuilt += u32::from(kept.is_some());
+            let after = check::check(folder.path()).unwrap();
+            assert!(after.is_clean(), "bit {bit}: {after:?}");
+            assert!(read(folder.path()).unwrap() <= 900);
+        }
+    }
+    println!("{rebuilt} files were written anew");
+}
+
+#[test]
+fn a_backup_is_restored_by_copying_it() {
+    let collector = measured();
+    let backup = tempfile::tempdir().unwrap();
+    let file = backup.path().join("copy.sqlite");
+    let made = tailor(collector.folder.path(), &["backup", file.to_str().unwrap()]);
+    assert!(made.status.success(), "{made:?}");
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::copy(collector.folder.path().join("store-id"), folder.path().join("store-id")).unwrap();
+    let lost = SqliteStore::open(folder.path()).err().unwrap();
+    assert!(matches!(&lost, StoreError::FilesChanged(text) if text.contains("store-id")), "{lost}");
+    std::fs::write(folder.path().join(DATABASE), b"").unwrap();
+    assert!(matches!(SqliteStore::open(folder.path()), Err(StoreError::FilesChanged(_))));
+    std::fs::copy(&file, folder.path().join(DATABASE)).unwrap();
+    let store = SqliteStore::open(folder.path()).unwrap();
+    let runtime = Runtime::new().unwrap();
+    let series = runtime.block_on(store.series(&Tenant::default(), None, Window::ALL)).unwrap();
+    assert_eq!(series.iter().map(|series| series.rollup.invocations).sum::<u64>(), 900);
+    // A batch that was acknowledged before the backup is still recognized.
+    let batch = batch(&KINDS[0], 1, 1, 150, now_us());
+    let again = NewBatch {
+        tenant: Tenant::default(),
+        received_at_us: now_us(),
+        rollups: vec![],
+        last_at_us: now_us(),
+        invocations: 150,
+        body: Bytes::new(),
+        header: batch.header,
+    };
+    let receipt = runtime.block_on(store.append(again)).unwrap();
+    assert_eq!(receipt, tailor_collector::store::Receipt::Duplicate);
+}
+
+#[test]
+fn a_deleted_or_replaced_file_is_noticed() {
+    for replaces in [false, true] {
+        let collector = measured();
+        let path = collector.folder.path().join(DATABASE);
+        if replaces {
+            let other = collector.folder.path().join("other.sqlite");
+            std::fs::copy(&path, &other).unwrap();
+            std::fs::rename(&other, &path).unwrap();
+        } else {
+            std::fs::remove_file(&path).unwrap();
+        }
+        let response = collector.post_batch(&batch(&KINDS[0], 9, 1, 5, now_us()).encode().unwrap());
+        assert_eq!(response.status, 503, "{}", response.text());
+        assert!(response.text().contains("restore"), "{}", response.text());
+        assert_eq!(collector.get("/readyz").status, 503);
+    }
+}

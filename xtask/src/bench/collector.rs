@@ -1,0 +1,33 @@
+//! Runs the benchmark of the collector with a large fleet, which is a benchmark of its crate.
+
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context, Result, ensure};
+
+/// Size and duration.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Options {
+    /// Write the results to this file as JSON.
+    #[arg(long)]
+    json: Option<PathBuf>,
+    /// Number of functions.
+    #[arg(long, default_value_t = 10_000)]
+    functions: u64,
+    /// Seconds of load.
+    #[arg(long, default_value_t = 60)]
+    seconds: u64,
+}
+
+pub(super) fn run(options: &Options) -> Result<ExitCode> {
+    let mut command = Command::new(env!("CARGO"));
+    command.args(["bench", "--quiet", "-p", "tailor-collector", "--bench", "collector", "--"]);
+    command.args(["--functions", &options.functions.to_string(), "--seconds", &options.seconds.to_string()]);
+    if let Some(json) = &options.json {
+        let json = std::path::absolute(json).context("cannot find the working directory")?;
+        command.arg("--json").arg(json);
+    }
+    let status = command.status().context("cannot run cargo")?;
+    ensure!(status.success(), "the benchmark failed: {status}");
+    Ok(ExitCode::SUCCESS)
+}
