@@ -190,12 +190,11 @@ impl Sandbox {
 
     /// Shuts down every environment, or returns early when `abort` completes.
     pub(super) async fn stop(self, abort: impl Future) {
-        let left = tokio::select! {
-            left = self.fleet.shut_down(SHUTDOWN_TIMEOUT) => left,
-            _ = abort => 1,
-        };
-        if left > 0 {
-            tracing::warn!(left, "environments did not end in time and are killed");
+        tokio::select! {
+            left = self.fleet.shut_down(SHUTDOWN_TIMEOUT) => if left > 0 {
+                tracing::warn!(left, "environments did not end in time and are killed");
+            },
+            _ = abort => tracing::warn!("second signal: environments are killed without SHUTDOWN"),
         }
         machine_setup::clean_up(&self.platform);
     }

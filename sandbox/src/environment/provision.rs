@@ -203,7 +203,12 @@ impl Provisioned {
         self.shared.telemetry.end();
         drop(self.supervisor);
         self.group.remove();
-        if let Err(error) = fs::remove_dir_all(&self.directory) {
+        // A second signal may have removed it already.
+        let removed = fs::remove_dir_all(&self.directory);
+        if let Err(error) = removed.or_else(|error| match error.kind() {
+            io::ErrorKind::NotFound => Ok(()),
+            _ => Err(error),
+        }) {
             tracing::warn!(%error, directory = %self.directory.display(), "cannot remove folder");
         }
     }
