@@ -69,8 +69,13 @@ impl Agent {
             flush_items: settings.flush_items,
             flush_interval: settings.flush_interval,
             first: true,
-            oom_kills: OomKills::new(),
+            oom_kills: OomKills::default(),
         }
+    }
+
+    /// Counts kills by the kernel from now on.
+    pub fn begin_counting_kills(&mut self) {
+        let _ = self.oom_kills.take();
     }
 
     /// INVOKE: one reading of the processes ends the previous invocation and begins this one. `now_us` is microseconds

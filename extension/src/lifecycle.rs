@@ -41,6 +41,9 @@ const DEFAULT_SHUTDOWN: Duration = Duration::from_millis(1_200);
 /// are not frozen, and for invocations of minutes.
 const DELIVERY_CHECK_INTERVAL: Duration = Duration::from_secs(5);
 
+/// The time in which the first event is requested. What need not be done before waits for it.
+const FIRST_REQUEST_TIME: Duration = Duration::from_millis(5);
+
 /// The pause after a failed request for the next event, so that a broken API does not use a whole CPU.
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
 
@@ -206,6 +209,13 @@ async fn start(
         shared.with_agent(Agent::without_telemetry);
     }
     tokio::task::spawn_local(deliver_periodically(Rc::clone(&shared)));
+    tokio::task::spawn_local({
+        let shared = Rc::clone(&shared);
+        async move {
+            sleep(FIRST_REQUEST_TIME).await;
+            shared.with_agent(Agent::begin_counting_kills);
+        }
+    });
     tokio::task::spawn_local({
         let shared = Rc::clone(&shared);
         async move { sampling::run(&*shared, &shared.invoked).await }

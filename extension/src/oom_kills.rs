@@ -13,38 +13,28 @@ const PATH: &str = "/proc/vmstat";
 const MAX_BYTES: usize = 16 * 1024;
 
 /// Reads the count. It is read seldom: it takes some ten microseconds.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct OomKills {
+    /// Opened at the first reading.
     file: Option<File>,
     /// The count at the last reading.
     last: Option<u64>,
 }
 
 impl OomKills {
-    /// Counts from now on.
-    #[must_use]
-    pub fn new() -> Self {
-        let mut kills = Self { file: File::open(PATH).ok(), last: None };
-        kills.last = kills.read();
-        kills
-    }
-
-    /// The number of kills since the last call; `None` when the kernel does not count them.
+    /// The number of kills since the last call; `None` at the first call, and when the kernel does not count them.
     pub fn take(&mut self) -> Option<u64> {
         let now = self.read()?;
         self.last.replace(now).map(|last| now.saturating_sub(last))
     }
 
-    fn read(&self) -> Option<u64> {
+    fn read(&mut self) -> Option<u64> {
         let mut buffer = [0; MAX_BYTES];
+        if self.file.is_none() {
+            self.file = File::open(PATH).ok();
+        }
         let length = self.file.as_ref()?.read_at(&mut buffer, 0).ok()?;
         oom_kills(std::str::from_utf8(buffer.get(..length)?).ok()?)
-    }
-}
-
-impl Default for OomKills {
-    fn default() -> Self {
-        Self::new()
     }
 }
 
@@ -60,6 +50,8 @@ mod tests {
     fn the_count_is_read() {
         assert_eq!(oom_kills("nr_free_pages 5\noom_kill_x 1\noom_kill 38\n"), Some(38));
         assert_eq!(oom_kills("nr_free_pages 5\n"), None);
-        assert_eq!(OomKills::new().take(), Some(0), "this kernel counts, and nothing was killed");
+        let mut kills = OomKills::default();
+        assert_eq!(kills.take(), None, "it counts from now on");
+        assert_eq!(kills.take(), Some(0), "nothing was killed");
     }
 }
