@@ -16,7 +16,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::App;
 use super::connections::Connection;
 use super::error::ApiError;
-use super::server::REQUEST_TIMEOUT;
+use super::server::{REQUEST_TIMEOUT, ReportTurn};
 
 /// Maximum size of a body on every route but the one of batches, bytes. Only the sign-in form has a body.
 const MAX_FORM_BYTES: usize = 4 << 10;
@@ -158,9 +158,13 @@ pub async fn wait_for_report_turn(
     next: Next,
 ) -> Result<Response, ApiError> {
     // Whoever is refused anyway does not wait.
-    let _turn =
-        if app.has_known_credentials(request.headers()) { Some(app.memory.report().await?) } else { None };
-    Ok(next.run(request).await)
+    if !app.has_known_credentials(request.headers()) {
+        return Ok(next.run(request).await);
+    }
+    let turn = Arc::new(app.memory.report().await?);
+    let mut response = next.run(request).await;
+    response.extensions_mut().insert(ReportTurn(turn));
+    Ok(response)
 }
 
 #[cfg(test)]
@@ -172,7 +176,7 @@ mod tests {
     use tokio::net::{TcpListener, TcpStream};
 
     #[tokio::test]
-    async fn a_request_without_key_does_not_wait_for_reports() {
+    async fn a_small_response_waits_neither_for_reports_nor_for_slow_readers() {
         let folder = tempfile::tempdir().unwrap();
         let store = Arc::new(SqliteStore::open(folder.path()).unwrap());
         let app = Arc::new(App::new(store, KeyRing::default(), false));
@@ -180,6 +184,8 @@ mod tests {
         while let Ok(turn) = tokio::time::timeout(Duration::from_millis(100), app.memory.report()).await {
             turns.push(turn.unwrap());
         }
+        // Nor does a small response wait for memory that slow readers hold.
+        let _sending = app.memory.send(usize::MAX, Duration::from_secs(1)).await.unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let routes = axum::Router::new()

@@ -35,6 +35,10 @@ const KERNEL_BUFFER: usize = 128 << 10;
 /// How long a request may take, with its body, until its response is ready.
 pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// A response of at most this size needs no reserved memory, bytes: an acknowledgement or an error must not wait for
+/// clients that read slowly. The limit of connections limits their memory.
+const SMALL_RESPONSE: usize = 4 << 10;
+
 /// How long a response waits for memory before the slowest reader is cut off, and then again before it is refused.
 const SEND_MEMORY_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -116,6 +120,12 @@ async fn accept(listener: &TcpListener) -> Option<(TcpStream, SocketAddr)> {
     }
 }
 
+/// The turn to compute the report of a response.
+#[derive(Clone)]
+pub(super) struct ReportTurn(
+    #[expect(dead_code, reason = "held, not read")] pub(super) Arc<OwnedSemaphorePermit>,
+);
+
 /// The address of the client of a request.
 #[derive(Debug, Clone, Copy)]
 pub struct Peer(pub SocketAddr);
@@ -153,13 +163,19 @@ async fn send(
     connection: &Arc<Connection>,
     response: axum::response::Response,
 ) -> Response<Full<Bytes>> {
-    let (parts, body) = response.into_parts();
+    let (mut parts, body) = response.into_parts();
+    // Held until there is memory for the response, so that few responses wait for memory.
+    let turn = parts.extensions.remove::<ReportTurn>();
     // The handlers make whole responses, so nothing is waited for.
     let bytes = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
     connection.sending(bytes.len());
     if bytes.is_empty() {
         connection.sent();
         return Response::from_parts(parts, Full::default());
+    }
+    if bytes.len() <= SMALL_RESPONSE {
+        let sending = Sending { bytes, _memory: None, connection: Arc::clone(connection) };
+        return Response::from_parts(parts, Full::new(Bytes::from_owner(sending)));
     }
     let memory = match app.memory.send(bytes.len(), SEND_MEMORY_TIMEOUT).await {
         Ok(memory) => Ok(memory),
@@ -168,10 +184,11 @@ async fn send(
             app.memory.send(bytes.len(), SEND_MEMORY_TIMEOUT).await
         }
     };
+    drop(turn);
     connection.sending(bytes.len());
     match memory {
         Ok(memory) => {
-            let sending = Sending { bytes, _memory: memory, connection: Arc::clone(connection) };
+            let sending = Sending { bytes, _memory: Some(memory), connection: Arc::clone(connection) };
             Response::from_parts(parts, Full::new(Bytes::from_owner(sending)))
         }
         // The error is a few bytes, so it needs no memory.
@@ -188,7 +205,7 @@ async fn send(
 /// The bytes of a response and the memory reserved for them. It is dropped when the kernel has taken all bytes.
 struct Sending {
     bytes: Bytes,
-    _memory: OwnedSemaphorePermit,
+    _memory: Option<OwnedSemaphorePermit>,
     connection: Arc<Connection>,
 }
 
