@@ -162,7 +162,12 @@ pub async fn wait_for_report_turn(
         return Ok(next.run(request).await);
     }
     let turn = Arc::new(app.memory.report().await?);
-    let mut response = next.run(request).await;
+    // On a thread of its own: a large report takes long between two awaits, and connections must be served meanwhile.
+    let runtime = tokio::runtime::Handle::current();
+    let computed = tokio::task::spawn_blocking(move || runtime.block_on(next.run(request))).await;
+    let mut response = computed.map_err(|error| {
+        ApiError::unavailable("report", format!("the report cannot be computed: {error}"))
+    })?;
     response.extensions_mut().insert(ReportTurn(turn));
     Ok(response)
 }
