@@ -28,7 +28,8 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         println!("--no-skips: a skipped test fails ({REQUIRE_ALL_VARIABLE}=1)");
         command.env(REQUIRE_ALL_VARIABLE, "1");
     }
-    command.args(["test", "--workspace"]).args(&options.arguments);
+    // One run shows all failures.
+    command.args(["test", "--workspace", "--no-fail-fast"]).args(&options.arguments);
     workspace::run_cargo(&mut command).context("the tests failed")?;
     Ok(ExitCode::SUCCESS)
 }
