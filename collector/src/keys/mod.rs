@@ -1,7 +1,7 @@
 //! API keys: what each may do, and for how long.
 //!
 //! A generated key has 32 random bytes, so its SHA-256 digest is safe against brute force. Only digests are stored. The
-//! lookup uses the digest, so its time does not depend on the key. [`file`] has the formats, [`store`] the files of
+//! lookup uses the digest, so its time does not depend on the key. [`mod@file`] has the formats, [`store`] the files of
 //! a data folder, [`reload`] follows their changes.
 
 use std::collections::HashMap;

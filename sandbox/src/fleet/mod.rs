@@ -123,7 +123,7 @@ impl Fleet {
     /// Sends an invocation to an idle environment of `target`, or starts one.
     ///
     /// An environment that has just sent its response is about to be idle. On Lambda the network delay to the
-    /// caller and back hides that time; here the call waits for it, see [`Grace`].
+    /// caller and back hides that time; here the call waits for it, see `Grace`.
     pub async fn invoke(&self, target: &Target, request: InvokeRequest) -> Result<(), FleetError> {
         let key = (target.config.name.clone(), target.config.version.clone());
         let mut grace = Grace::default();

@@ -6,6 +6,7 @@ use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -33,6 +34,9 @@ pub(crate) struct Running {
 /// Finds the emulator, and downloads it when necessary. Returns `None` and reports a skipped test when it is not
 /// available or cannot run.
 pub(crate) fn find_emulator() -> Option<Emulator> {
+    // Only one of the tests may download it.
+    static DOWNLOAD: Mutex<()> = Mutex::new(());
+    let _guard = DOWNLOAD.lock().unwrap_or_else(PoisonError::into_inner);
     let folder = target_folder().unwrap().join("emulator");
     let binary = folder.join(format!("samcli/local/rapid/aws-lambda-rie-{}", std::env::consts::ARCH));
     if !is_root() {
