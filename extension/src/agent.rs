@@ -35,6 +35,8 @@ pub struct Agent {
     flush_interval: Duration,
     /// The next invocation is the first of the environment.
     first: bool,
+    /// The platform has delivered nothing yet, and will.
+    is_first_delivery_due: bool,
     budget: CpuBudget,
     oom_kills: OomKills,
 }
@@ -69,6 +71,7 @@ impl Agent {
             flush_items: settings.flush_items,
             flush_interval: settings.flush_interval,
             first: true,
+            is_first_delivery_due: true,
             oom_kills: OomKills::default(),
         }
     }
@@ -139,6 +142,7 @@ impl Agent {
 
     /// Telemetry came at `now_us`, microseconds since the Unix epoch.
     pub fn on_telemetry(&mut self, telemetry: DecodedTelemetry, now_us: u64) {
+        self.is_first_delivery_due = false;
         self.ledger.set_time(now_us);
         self.outbox.lost_mut().undecodable_records += telemetry.undecodable;
         for event in telemetry.events {
@@ -218,7 +222,8 @@ impl Agent {
     /// Whether a `platform.report` is still expected.
     #[must_use]
     pub fn awaits_report(&self) -> bool {
-        self.ledger.awaits_report()
+        // An invocation whose Init failed has no INVOKE event, and its records may still be buffered.
+        self.ledger.awaits_report() || self.first && self.is_first_delivery_due
     }
 
     /// Whether a delivery is due.
@@ -235,6 +240,7 @@ impl Agent {
 
     /// No telemetry comes: invocations are finished without a report.
     pub const fn without_telemetry(&mut self) {
+        self.is_first_delivery_due = false;
         self.ledger.expect_no_reports();
     }
 
@@ -394,5 +400,16 @@ mod tests {
         let mut plain = agent("on-demand");
         plain.on_invoke("3f2504e0-4f89-41d3-9a0c-0305e82c3301", 2, 3_000);
         assert_eq!(sent_id(&mut plain), EnvironmentId([1; 16]));
+    }
+
+    #[test]
+    fn without_an_invoke_the_first_delivery_is_awaited() {
+        let mut silent = agent("on-demand");
+        assert!(silent.awaits_report(), "an invocation whose Init failed has no INVOKE event");
+        silent.on_telemetry(DecodedTelemetry::default(), 1);
+        assert!(!silent.awaits_report());
+        let mut refused = agent("on-demand");
+        refused.without_telemetry();
+        assert!(!refused.awaits_report());
     }
 }
