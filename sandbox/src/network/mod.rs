@@ -89,9 +89,9 @@ async fn forward(listener: TcpListener) {
 }
 
 async fn connect_both(mut inside: TcpStream) -> io::Result<()> {
-    let wanted = inside.local_addr()?;
+    let requested = inside.local_addr()?;
     inside.set_nodelay(true)?;
-    let target = target(wanted);
+    let target = target(requested);
     let mut outside = match TcpStream::connect(target).await {
         Ok(outside) => outside,
         Err(error) => {
@@ -105,13 +105,13 @@ async fn connect_both(mut inside: TcpStream) -> io::Result<()> {
     Ok(())
 }
 
-/// Where a connection to `wanted` goes: the machine's loopback interface for the address of the machine.
-fn target(wanted: SocketAddr) -> SocketAddr {
-    if wanted.ip() != HOST_ADDRESS {
-        return wanted;
+/// Where a connection to `requested` goes: the machine's loopback interface for the address of the machine.
+fn target(requested: SocketAddr) -> SocketAddr {
+    if requested.ip() != HOST_ADDRESS {
+        return requested;
     }
     match dns::server() {
-        Some(server) if wanted.port() == dns::PORT => server,
-        _ => (Ipv4Addr::LOCALHOST, wanted.port()).into(),
+        Some(server) if requested.port() == dns::PORT => server,
+        _ => (Ipv4Addr::LOCALHOST, requested.port()).into(),
     }
 }

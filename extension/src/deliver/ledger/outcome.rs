@@ -1,9 +1,9 @@
 //! How an invocation ended, and what is evidence that it was killed for exceeding its memory.
 //!
-//! `maxMemoryUsedMB` is the environment's highest use since it began. Once it equals the memory size, it says nothing about
+//! `maxMemoryUsedMB` is the environment's highest use since it began. Once it equals the memory size, it shows nothing about
 //! the invocations that follow. A kill needs one of these:
 //!
-//! - an error type that says so;
+//! - an error type for it;
 //! - the mark grew to the memory size in this invocation, and the invocation failed;
 //! - the kernel counted a kill, and the invocation failed with the mark at the memory size;
 //! - the runtime ended without an answer, and its processes used nearly all of the memory;
