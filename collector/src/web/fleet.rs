@@ -37,7 +37,7 @@ pub(super) fn render(report: &FleetReport, query: &Query) -> Markup {
             (table(report, query))
             (list::pages(report, query))
             p.legend {
-                span.key.busy {} "running " span.key.starved {} "wanting CPU " span.key.idle {} "waiting"
+                span.key.busy {} "busy " span.key.starved {} "starved " span.key.idle {} "idle"
             }
         }
     };

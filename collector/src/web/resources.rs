@@ -7,7 +7,8 @@ use crate::render::units::duration;
 use crate::report::FunctionReport;
 
 pub(super) fn resources(report: &FunctionReport, recent: &[InvocationReport]) -> Markup {
-    let latest = recent.first();
+    // The last invocation of an environment has no counts when its processes ended before they were read.
+    let latest = recent.iter().find(|one| one.threads.is_some());
     let whole = |value: Option<u32>| value.map_or_else(|| "–".to_owned(), |value| value.to_string());
     let row = |name: &str, value: &str| html! { dt { (name) } dd { (value) } };
     html! {
