@@ -10,13 +10,13 @@ use std::sync::Arc;
 use axum::extract::FromRequestParts;
 use axum::response::{IntoResponse, Redirect, Response};
 use http::request::Parts;
-use http::{Extensions, HeaderMap, header};
+use http::{Extensions, HeaderMap, StatusCode, header};
 
 use super::App;
 use super::client::Client;
 use super::error::ApiError;
 use super::sessions::{Access, SESSION_LIFETIME};
-use crate::keys::{KeyEntry, Scope};
+use crate::keys::{Key, KeyEntry, Scope};
 use crate::store::Tenant;
 
 /// The header for the key when `Authorization` has another value.
@@ -239,6 +239,41 @@ impl FromRequestParts<Arc<App>> for PageReader {
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Self::Rejection> {
         app.authenticate_reader(parts, Scope::Read).await.map(Self).map_err(|_| Redirect::to("/login"))
     }
+}
+
+impl ApiError {
+    /// The key has expired.
+    #[must_use]
+    pub fn expired_key(key: &Key) -> Self {
+        let message =
+            format!("the API key {} has expired: create another with `tailor keys create`", name_of(key));
+        Self::new(StatusCode::UNAUTHORIZED, "unauthorized", message)
+    }
+
+    /// The key does not have the scope that the request needs.
+    #[must_use]
+    pub fn missing_scope(key: &Key, scope: Scope) -> Self {
+        let scopes: Vec<_> = key.scopes.iter().map(|scope| scope.name()).collect();
+        let message = format!(
+            "this needs a key with the scope `{}`; the API key {} has `{}`",
+            scope.name(),
+            name_of(key),
+            scopes.join(",")
+        );
+        Self::new(StatusCode::FORBIDDEN, "scope", message)
+    }
+
+    /// The key may not send batches of this function.
+    #[must_use]
+    pub fn function_not_permitted(key: &Key, function: &str) -> Self {
+        let message =
+            format!("the API key {} may not send batches of the function `{function}`", name_of(key));
+        Self::new(StatusCode::FORBIDDEN, "function", message)
+    }
+}
+
+fn name_of(key: &Key) -> String {
+    if key.name.is_empty() { key.id() } else { format!("{} ({})", key.id(), key.name) }
 }
 
 #[cfg(test)]

@@ -7,8 +7,6 @@ use serde_json::json;
 
 use agent_proto::limits::MAX_BATCH_BYTES;
 
-use crate::keys::{Key, Scope};
-
 /// The `Retry-After` header, seconds.
 const RETRY_AFTER_SECONDS: &str = "5";
 
@@ -35,35 +33,6 @@ impl ApiError {
         let message =
             "missing or unknown API key: send `Authorization: Bearer KEY` or `X-Tailor-Api-Key: KEY`";
         Self::new(StatusCode::UNAUTHORIZED, "unauthorized", message)
-    }
-
-    /// The key has expired.
-    #[must_use]
-    pub fn expired_key(key: &Key) -> Self {
-        let message =
-            format!("the API key {} has expired: create another with `tailor keys create`", name_of(key));
-        Self::new(StatusCode::UNAUTHORIZED, "unauthorized", message)
-    }
-
-    /// The key does not have the scope that the request needs.
-    #[must_use]
-    pub fn missing_scope(key: &Key, scope: Scope) -> Self {
-        let scopes: Vec<_> = key.scopes.iter().map(|scope| scope.name()).collect();
-        let message = format!(
-            "this needs a key with the scope `{}`; the API key {} has `{}`",
-            scope.name(),
-            name_of(key),
-            scopes.join(",")
-        );
-        Self::new(StatusCode::FORBIDDEN, "scope", message)
-    }
-
-    /// The key may not send batches of this function.
-    #[must_use]
-    pub fn function_not_permitted(key: &Key, function: &str) -> Self {
-        let message =
-            format!("the API key {} may not send batches of the function `{function}`", name_of(key));
-        Self::new(StatusCode::FORBIDDEN, "function", message)
     }
 
     /// The request is invalid. A retry fails again.
@@ -99,10 +68,6 @@ impl ApiError {
     pub fn status(&self) -> StatusCode {
         self.status
     }
-}
-
-fn name_of(key: &Key) -> String {
-    if key.name.is_empty() { key.id() } else { format!("{} ({})", key.id(), key.name) }
 }
 
 impl IntoResponse for ApiError {
