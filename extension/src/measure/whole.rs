@@ -31,16 +31,11 @@ pub(super) struct Whole {
     stat: ReadableFile,
     meminfo: ReadableFile,
     compared_at: Option<Instant>,
-    /// The CPU time of the whole environment and of the platform and the extensions at the first comparison.
-    start: Option<(u64, u64)>,
+    balance: Balance,
     /// The last known CPU time of the platform and of the extensions that live, by process id, nanoseconds.
     others_ns: HashMap<i32, u64>,
     /// The same of those that ended.
     ended_others_ns: u64,
-    /// The function's CPU time since the first comparison.
-    counted_ns: u64,
-    /// What was returned as unaccounted.
-    unaccounted_ns: u64,
     /// Memory of the platform and the extensions that no file backs, KiB.
     others_kib: u64,
 }
@@ -52,11 +47,9 @@ impl Whole {
             stat: ReadableFile::of("/proc/stat".to_owned(), descriptor_budget),
             meminfo: ReadableFile::of("/proc/meminfo".to_owned(), descriptor_budget),
             compared_at: None,
-            start: None,
+            balance: Balance::default(),
             others_ns: HashMap::new(),
             ended_others_ns: 0,
-            counted_ns: 0,
-            unaccounted_ns: 0,
             others_kib: 0,
         }
     }
@@ -67,31 +60,14 @@ impl Whole {
         if !self.is_own {
             return 0;
         }
-        self.counted_ns = self.counted_ns.saturating_add(counted_us.saturating_mul(1_000));
+        self.balance.count(counted_us.saturating_mul(1_000));
         if self.compared_at.is_some_and(|at| at.elapsed() < COMPARISON_INTERVAL) {
             return 0;
         }
         self.compared_at = Some(Instant::now());
         let Some(whole_ns) = self.stat.read(parse::busy_ns) else { return 0 };
-        let Some((start_ns, start_others_ns)) = self.start else {
-            self.start = Some((whole_ns, self.read_others(scanner)));
-            self.counted_ns = 0;
-            return 0;
-        };
-        let whole_ns = whole_ns.saturating_sub(start_ns);
-        let known_ns = self.counted_ns.saturating_add(self.unaccounted_ns);
-        let tolerated_ns = TOLERANCE_NS.max(whole_ns / TOLERANCE_PART);
-        // Most often nothing is left, and the others need not be read.
-        if whole_ns.saturating_sub(known_ns) <= tolerated_ns {
-            return 0;
-        }
-        let others_ns = self.read_others(scanner).saturating_sub(start_others_ns);
-        let rest_ns = whole_ns.saturating_sub(known_ns).saturating_sub(others_ns);
-        if rest_ns <= tolerated_ns {
-            return 0;
-        }
-        self.unaccounted_ns += rest_ns;
-        rest_ns / 1_000
+        let others_ns = self.read_others(scanner);
+        self.balance.compare(whole_ns, others_ns) / 1_000
     }
 
     /// The memory in use that counts once for several processes, KiB: what no file backs, and what is mapped; without that
@@ -136,6 +112,38 @@ impl Whole {
     }
 }
 
+/// The CPU time of a period: of the whole environment, and of what is known.
+#[derive(Debug, Default)]
+struct Balance {
+    /// The CPU time of the whole environment and of the others at the start of the period; `None` before the first
+    /// comparison.
+    start: Option<(u64, u64)>,
+    /// The function's CPU time in the period.
+    counted_ns: u64,
+}
+
+impl Balance {
+    /// The function used this much more.
+    const fn count(&mut self, counted_ns: u64) {
+        self.counted_ns = self.counted_ns.saturating_add(counted_ns);
+    }
+
+    /// Compares at this moment. Returns what nothing accounts for. A part that may be the resolution of the counter stays in
+    /// the period, and counts when it grows.
+    fn compare(&mut self, whole_now_ns: u64, others_now_ns: u64) -> u64 {
+        let (start_ns, start_others_ns) = self.start.unwrap_or((whole_now_ns, others_now_ns));
+        let whole_ns = whole_now_ns.saturating_sub(start_ns);
+        let others_ns = others_now_ns.saturating_sub(start_others_ns);
+        let rest_ns = whole_ns.saturating_sub(self.counted_ns).saturating_sub(others_ns);
+        let is_small = rest_ns <= whole_ns / TOLERANCE_PART;
+        if self.start.is_some() && !is_small && rest_ns <= TOLERANCE_NS {
+            return 0;
+        }
+        *self = Self { start: Some((whole_now_ns, others_now_ns)), counted_ns: 0 };
+        if is_small { 0 } else { rest_ns }
+    }
+}
+
 /// CPU time of this process, nanoseconds.
 fn own_cpu_ns() -> Option<u64> {
     let time = clock_gettime(ClockId::CLOCK_PROCESS_CPUTIME_ID).ok()?;
@@ -149,4 +157,40 @@ fn describes_environment(interfaces: &str) -> bool {
     let device = |path: &str| fs::metadata(path).map(|file| file.dev()).ok();
     let is_replaced = device("/proc/stat").is_some() && device("/proc/stat") != device("/proc/self");
     is_replaced || read_once("/proc/net/dev", |text| parse::interface_bytes(text, interfaces)).is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: u64 = 1_000_000;
+
+    /// The sum of what each comparison returns, ms. `periods` has the CPU time of the whole environment, of the function and
+    /// of the others in each, ms.
+    fn unaccounted_ms(periods: &[[u64; 3]]) -> u64 {
+        let (mut balance, mut whole_ns, mut others_ns, mut sum_ns) =
+            (Balance::default(), 500 * MS, 70 * MS, 0);
+        assert_eq!(
+            balance.compare(whole_ns, others_ns),
+            0,
+            "the CPU time of Init is not part of an invocation"
+        );
+        for [whole_ms, counted_ms, others_ms] in periods {
+            whole_ns += whole_ms * MS;
+            others_ns += others_ms * MS;
+            balance.count(counted_ms * MS);
+            sum_ns += balance.compare(whole_ns, others_ns);
+        }
+        sum_ns / MS
+    }
+
+    #[test]
+    fn what_nothing_accounts_for_is_returned_once() {
+        assert_eq!(unaccounted_ms(&[[435, 375, 0]; 10]), 600);
+        assert_eq!(unaccounted_ms(&[[435, 375, 60]; 10]), 0, "the others used it");
+        assert_eq!(unaccounted_ms(&[[435, 420, 0]; 10]), 0, "a small part");
+        assert_eq!(unaccounted_ms(&[[10, 1, 0]; 10]), 81, "small parts add up to more than the resolution");
+        let late = [[400, 400, 0]; 100].into_iter().chain([[460, 400, 0]]).collect::<Vec<_>>();
+        assert_eq!(unaccounted_ms(&late), 60, "however long the environment lived before");
+    }
 }
