@@ -18,6 +18,7 @@
 
 use std::collections::HashMap;
 use std::fs;
+use std::path::Path;
 use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
@@ -28,7 +29,7 @@ use tailor_test_kit::build;
 use tailor_test_kit::deployment::{Deployment, Plan, Programs};
 use tailor_test_kit::fake::BatchRecorder;
 use tailor_test_kit::functions::{Example, Language};
-use tailor_test_kit::process::is_root;
+use tailor_test_kit::process::{cpu_ns, is_root};
 use tailor_test_kit::skip;
 use tailor_test_kit::workspace;
 
@@ -94,11 +95,8 @@ fn read_frozen(function: &str) -> Frozen {
             && variables.any(|variable| variable.starts_with(b"LAMBDA_TASK_ROOT="));
         let status = fs::read_to_string(format!("/proc/{pid}/status")).ok().filter(|_| is_function)?;
         let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-        let threads = fs::read_dir(format!("/proc/{pid}/task")).ok()?.filter_map(|thread| {
-            let times = fs::read_to_string(thread.ok()?.path().join("schedstat")).ok()?;
-            times.split(' ').next()?.parse::<u64>().ok()
-        });
-        Some(Frozen { peak_kib: peak.trim().trim_end_matches(" kB").parse().ok()?, run_ns: threads.sum() })
+        let run_ns = cpu_ns(Path::new(&format!("/proc/{pid}"))).ok()?;
+        Some(Frozen { peak_kib: peak.trim().trim_end_matches(" kB").parse().ok()?, run_ns })
     };
     pids.filter_map(read).fold(Frozen::default(), |sum, one| Frozen {
         peak_kib: sum.peak_kib + one.peak_kib,

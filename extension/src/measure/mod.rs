@@ -355,11 +355,16 @@ impl Processes {
     }
 }
 
+/// The time of a clock, nanoseconds; `None` when it does not exist.
+fn clock_ns(clock: ClockId) -> Option<u64> {
+    let time = clock_gettime(clock).ok()?;
+    let (seconds, nanoseconds) = (u64::try_from(time.tv_sec()).ok()?, u64::try_from(time.tv_nsec()).ok()?);
+    Some(seconds * 1_000_000_000 + nanoseconds)
+}
+
 /// The time since the system started, in the clock ticks of `/proc`.
 fn now_ticks() -> Option<u64> {
-    let now = clock_gettime(ClockId::CLOCK_BOOTTIME).ok()?;
-    let nanoseconds = i128::from(now.tv_sec()) * 1_000_000_000 + i128::from(now.tv_nsec());
-    u64::try_from(nanoseconds / i128::from(parse::TICK_NS)).ok()
+    Some(clock_ns(ClockId::CLOCK_BOOTTIME)? / parse::TICK_NS)
 }
 
 /// Adds the sampled threads that the reading does not have. Most of them ended.

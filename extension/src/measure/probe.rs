@@ -4,9 +4,10 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::rc::Rc;
 
-use nix::time::{ClockId, clock_getcpuclockid, clock_gettime};
+use nix::time::{ClockId, clock_getcpuclockid};
 use nix::unistd::Pid;
 
+use super::clock_ns;
 use super::files::{DescriptorBudget, ReadBudget, ReadableFile, WritableFile};
 use super::parse::{self, TICK_NS};
 use super::threads::{Depth, Switches, ThreadReading, Threads};
@@ -163,10 +164,7 @@ impl Probe {
 
     /// The CPU time of the process in nanoseconds, in one call of 0.2 µs; `None` when it is not permitted.
     pub(super) fn cpu_ns(&self) -> Option<u64> {
-        let time = clock_gettime(self.clock?).ok()?;
-        let seconds = u64::try_from(time.tv_sec()).ok()?;
-        let nanoseconds = u64::try_from(time.tv_nsec()).ok()?;
-        Some(seconds * 1_000_000_000 + nanoseconds)
+        clock_ns(self.clock?)
     }
 
     /// Reads everything; `None` when the process ended. `cpu_ns` is its clock, read before. `may_be_new` says whether

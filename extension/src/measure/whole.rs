@@ -8,8 +8,9 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
 
-use nix::time::{ClockId, clock_gettime};
+use nix::time::ClockId;
 
+use super::clock_ns;
 use super::files::{DescriptorBudget, ReadableFile, read_once};
 use super::parse::{self, TICK_NS};
 use super::scan::{Namespace, Scanner};
@@ -95,7 +96,9 @@ impl Whole {
             };
             let read = || read_once(&format!("/proc/{pid}/stat"), |text| parse::stat(text).map(cpu_ns));
             // The id may belong to a new process; its CPU time is then lower, and the difference is lost.
-            if let Some(cpu_ns) = if pid == this { own_cpu_ns() } else { read() } {
+            if let Some(cpu_ns) =
+                if pid == this { clock_ns(ClockId::CLOCK_PROCESS_CPUTIME_ID) } else { read() }
+            {
                 others_ns.insert(pid, cpu_ns);
             }
             let anonymous = |text: &str| Some(parse::value(text, "RssAnon:"));
@@ -136,19 +139,12 @@ impl Balance {
         let others_ns = others_now_ns.saturating_sub(start_others_ns);
         let rest_ns = whole_ns.saturating_sub(self.counted_ns).saturating_sub(others_ns);
         let is_small = rest_ns <= whole_ns / TOLERANCE_PART;
-        if self.start.is_some() && !is_small && rest_ns <= TOLERANCE_NS {
+        if !is_small && rest_ns <= TOLERANCE_NS {
             return 0;
         }
         *self = Self { start: Some((whole_now_ns, others_now_ns)), counted_ns: 0 };
         if is_small { 0 } else { rest_ns }
     }
-}
-
-/// CPU time of this process, nanoseconds.
-fn own_cpu_ns() -> Option<u64> {
-    let time = clock_gettime(ClockId::CLOCK_PROCESS_CPUTIME_ID).ok()?;
-    let nanoseconds = i128::from(time.tv_sec()) * 1_000_000_000 + i128::from(time.tv_nsec());
-    u64::try_from(nanoseconds).ok()
 }
 
 /// Whether the files describe this environment: it has Lambda's network interfaces, or another file system is mounted on

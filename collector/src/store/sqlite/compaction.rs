@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use rusqlite::{Connection, Row, params};
 
 use agent_proto::batch::{BatchHeader, EnvironmentId};
 use agent_proto::rollup;
@@ -14,8 +14,8 @@ use tailor_sizing::telemetry::rollup::Rollup;
 
 use super::recent::{self, Body, RECENT_INVOCATIONS};
 use super::rows::{
-    ENVIRONMENT, FUNCTION, Field, PENDING, ROLLUP, blob, damaged, decode_rollups, from_sql, function_fields,
-    function_key, put_rollup, to_ordered_sql, to_sql,
+    self, ENVIRONMENT, FUNCTION, Field, PENDING, ROLLUP, blob, damaged, decode_rollups, from_sql,
+    function_fields, put_rollup, to_ordered_sql, to_sql,
 };
 use crate::store::damage::DamageLog;
 use crate::store::sequences::Sequences;
@@ -59,21 +59,13 @@ pub(super) fn next_function(
     connection: &Connection,
     after: Option<&(Tenant, FunctionKey)>,
 ) -> Result<Option<(Tenant, FunctionKey)>, StoreError> {
-    let (tenant, account, region, name) = match after {
-        Some((tenant, key)) => (&*tenant.0, &*key.account, &*key.region, &*key.name),
-        None => ("", "", "", ""),
-    };
-    let next = connection
-        .prepare_cached(
-            "SELECT tenant, account, region, function FROM pending
-             WHERE (tenant, account, region, function) > (?1, ?2, ?3, ?4)
-             ORDER BY tenant, account, region, function LIMIT 1",
-        )?
-        .query_row(params![tenant, account, region, name], |row| {
-            Ok((Tenant(row.get(0)?), function_key(row, 1)?))
-        })
-        .optional()?;
-    Ok(next)
+    rows::next_function(
+        connection,
+        "SELECT tenant, account, region, function FROM pending
+         WHERE (tenant, account, region, function) > (?1, ?2, ?3, ?4)
+         ORDER BY tenant, account, region, function LIMIT 1",
+        after,
+    )
 }
 
 /// Merges pending batches of one function; returns their number.

@@ -5,15 +5,15 @@
 
 use std::collections::BTreeMap;
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, params};
 
 use agent_proto::rollup;
 use tailor_sizing::telemetry::rollup::Rollup;
 
 use super::compaction::{OF_FUNCTION, environment_state, stored_rollup};
 use super::rows::{
-    ENDED, ENVIRONMENT, Field, ROLLUP, blob, damaged, from_sql, function_fields, put_rollup, series_key,
-    to_ordered_sql,
+    self, ENDED, ENVIRONMENT, Field, ROLLUP, blob, damaged, from_sql, function_fields, put_rollup,
+    series_key, to_ordered_sql,
 };
 use crate::store::damage::DamageLog;
 use crate::store::{EndedEnvironments, FunctionKey, HOUR_US, SeriesKey, StoreError, Tenant};
@@ -46,21 +46,13 @@ pub(super) fn next_function(
     connection: &Connection,
     after: Option<&(Tenant, FunctionKey)>,
 ) -> Result<Option<(Tenant, FunctionKey)>, StoreError> {
-    let (tenant, account, region, name) = match after {
-        Some((tenant, key)) => (&*tenant.0, &*key.account, &*key.region, &*key.name),
-        None => ("", "", "", ""),
-    };
-    let next = connection
-        .prepare_cached(
-            "SELECT tenant, account, region, function FROM function
-             WHERE (tenant, function, account, region) > (?1, ?2, ?3, ?4)
-             ORDER BY tenant, function, account, region LIMIT 1",
-        )?
-        .query_row(params![tenant, name, account, region], |row| {
-            Ok((Tenant(row.get(0)?), super::rows::function_key(row, 1)?))
-        })
-        .optional()?;
-    Ok(next)
+    rows::next_function(
+        connection,
+        "SELECT tenant, account, region, function FROM function
+         WHERE (tenant, function, account, region) > (?1, ?4, ?2, ?3)
+         ORDER BY tenant, function, account, region LIMIT 1",
+        after,
+    )
 }
 
 /// One visit of one function. Returns whether there is more to do for it.

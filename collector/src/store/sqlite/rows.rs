@@ -6,7 +6,7 @@ use std::str::FromStr;
 use std::sync::LazyLock;
 
 use rusqlite::types::{ToSqlOutput, ValueRef};
-use rusqlite::{Connection, Row, ToSql, params_from_iter};
+use rusqlite::{Connection, OptionalExtension, Row, ToSql, params, params_from_iter};
 
 use agent_proto::rollup;
 use tailor_sizing::telemetry::rollup::Rollup;
@@ -250,6 +250,26 @@ pub(super) fn function_fields<'a>(tenant: &'a Tenant, key: &'a FunctionKey) -> [
 /// The function whose account is in column `first`.
 pub(super) fn function_key(row: &Row<'_>, first: usize) -> rusqlite::Result<FunctionKey> {
     Ok(FunctionKey { account: row.get(first)?, region: row.get(first + 1)?, name: row.get(first + 2)? })
+}
+
+/// The first function of `query`. Its parameters 1 to 4 are the tenant, account, region and name of `after`, and its columns
+/// are the same of the result.
+pub(super) fn next_function(
+    connection: &Connection,
+    query: &str,
+    after: Option<&(Tenant, FunctionKey)>,
+) -> Result<Option<(Tenant, FunctionKey)>, StoreError> {
+    let (tenant, account, region, name) = match after {
+        Some((tenant, key)) => (&*tenant.0, &*key.account, &*key.region, &*key.name),
+        None => ("", "", "", ""),
+    };
+    let next = connection
+        .prepare_cached(query)?
+        .query_row(params![tenant, account, region, name], |row| {
+            Ok((Tenant(row.get(0)?), function_key(row, 1)?))
+        })
+        .optional()?;
+    Ok(next)
 }
 
 /// Reads the series key of a row of [`ROLLUP`].
