@@ -185,10 +185,10 @@ fn the_pinned_compiler_is_the_oldest_supported_one() {
     assert_eq!(pinned, format!("{oldest}.0"));
 }
 
-/// A short glossary is easier to remember.
+/// A short glossary is easier to remember. Each of the product's areas has about ten terms of its own.
 #[test]
-fn the_glossary_has_at_most_30_terms() {
+fn the_glossary_has_at_most_60_terms() {
     let glossary = fs::read_to_string(project().unwrap().join("docs/glossary.md")).unwrap();
     let terms = glossary.lines().filter(|line| line.starts_with("| **")).count();
-    assert!((10..=30).contains(&terms), "{terms} terms");
+    assert!((10..=60).contains(&terms), "{terms} terms");
 }
