@@ -14,7 +14,8 @@ use tailor_collector::clock::Clock;
 use tailor_collector::report::Losses;
 use tailor_collector::store::sqlite::{Retention, SqliteStore};
 use tailor_collector::store::{
-    ChangeEvent, FunctionKey, HOUR_US, NewBatch, Receipt, SeriesKey, Store, StoreError, Tenant, Window,
+    ChangeEvent, FunctionKey, HOUR_US, NewBatch, Receipt, SeriesKey, Store, StoreError, StoredRollup, Tenant,
+    Window,
 };
 use tailor_sizing::telemetry::rollup::Rollup;
 use tailor_sizing::units::Megabytes;
@@ -46,6 +47,26 @@ fn all_rollups(
 ) -> BTreeMap<SeriesKey, Rollup> {
     let series = runtime.block_on(store.series(&Tenant(tenant.to_owned()), None, window)).unwrap();
     series.into_iter().map(|series| (series.key, series.rollup)).collect()
+}
+
+/// The rollups of functions, merged by series and hour.
+fn rollups_by_hour(
+    store: &SqliteStore,
+    runtime: &Runtime,
+    tenant: &str,
+    functions: &[FunctionKey],
+    window: Window,
+) -> BTreeMap<(SeriesKey, u64), Rollup> {
+    let mut merged: BTreeMap<(SeriesKey, u64), Rollup> = BTreeMap::new();
+    let tenant = Tenant(tenant.to_owned());
+    for function in functions {
+        let rollups = runtime.block_on(store.rollups(&tenant, function, window)).unwrap();
+        for StoredRollup { key, from_hour, hours, rollup } in rollups {
+            assert_eq!(hours, 1);
+            merged.entry((key, from_hour)).or_default().merge(&rollup);
+        }
+    }
+    merged
 }
 
 proptest! {
@@ -90,8 +111,10 @@ proptest! {
             ("c", Window::ALL),
         ] {
             let mut merged: BTreeMap<SeriesKey, Rollup> = BTreeMap::new();
+            let mut by_hour: BTreeMap<(SeriesKey, u64), Rollup> = BTreeMap::new();
             for ((owner, key, hour), rollup) in &expected {
                 if *owner == tenant && (window.from_hour..window.until_hour).contains(hour) {
+                    by_hour.entry((key.clone(), *hour)).or_default().merge(rollup);
                     merged.entry(key.clone()).or_default().merge(rollup);
                 }
             }
@@ -103,7 +126,8 @@ proptest! {
             functions.sort_unstable();
             functions.dedup();
             let listed = runtime.block_on(store.functions(&Tenant(tenant.to_owned()), None, 100)).unwrap();
-            prop_assert_eq!(listed, functions);
+            prop_assert_eq!(&listed, &functions);
+            prop_assert_eq!(rollups_by_hour(&store, &runtime, tenant, &functions, window), by_hour);
             prop_assert_eq!(all_rollups(&store, &runtime, tenant, window), merged);
         }
     }

@@ -100,6 +100,19 @@ pub struct Series {
     pub rollup: Rollup,
 }
 
+/// One stored rollup: the invocations of a series that started in one hour or in one day.
+#[derive(Debug, Clone)]
+pub struct StoredRollup {
+    /// The series.
+    pub key: SeriesKey,
+    /// Its first hour, in hours since the Unix epoch.
+    pub from_hour: u64,
+    /// Its length: 1 hour or 24 hours.
+    pub hours: u64,
+    /// The measurements.
+    pub rollup: Rollup,
+}
+
 /// A range of start times, in whole hours: one rollup covers one hour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Window {
@@ -237,6 +250,15 @@ pub trait Store: Send + Sync {
         function: Option<&FunctionKey>,
         window: Window,
     ) -> Result<Vec<Series>, StoreError>;
+
+    /// The rollups of one function, in any order. There may be several of one series and hour. A day belongs to the
+    /// window when its last hour does.
+    async fn rollups(
+        &self,
+        tenant: &Tenant,
+        function: &FunctionKey,
+        window: Window,
+    ) -> Result<Vec<StoredRollup>, StoreError>;
 
     /// The environments that sent a batch since the start of the window, unsorted.
     async fn environments(

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use tailor_collector::store::sqlite::SqliteStore;
 use tailor_collector::store::{
     ChangeEvent, ChangedFunction, Damage, Environments, FunctionKey, NewBatch, Receipt, Recent, Series,
-    Store, StoreError, Summary, SummaryKind, SummaryRow, Tenant, Window,
+    Store, StoreError, StoredRollup, Summary, SummaryKind, SummaryRow, Tenant, Window,
 };
 
 /// A store that counts how often the change log is read.
@@ -47,6 +47,14 @@ impl Store for CountingStore {
         window: Window,
     ) -> Result<Vec<Series>, StoreError> {
         self.store.series(tenant, function, window).await
+    }
+    async fn rollups(
+        &self,
+        tenant: &Tenant,
+        function: &FunctionKey,
+        window: Window,
+    ) -> Result<Vec<StoredRollup>, StoreError> {
+        self.store.rollups(tenant, function, window).await
     }
     async fn environments(
         &self,

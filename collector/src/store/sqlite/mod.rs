@@ -21,7 +21,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use super::damage::DamageLog;
 use super::{
     ChangeEvent, ChangedFunction, Damage, Environments, FunctionKey, NewBatch, Receipt, Recent, Series,
-    Store, StoreError, Summary, SummaryKind, SummaryRow, Tenant, Window,
+    Store, StoreError, StoredRollup, Summary, SummaryKind, SummaryRow, Tenant, Window,
 };
 
 pub mod check;
@@ -293,6 +293,17 @@ impl Store for SqliteStore {
             read::series(connection, &tenant, function.as_ref(), window, damage)
         })
         .await
+    }
+
+    async fn rollups(
+        &self,
+        tenant: &Tenant,
+        function: &FunctionKey,
+        window: Window,
+    ) -> Result<Vec<StoredRollup>, StoreError> {
+        let (tenant, function) = (tenant.clone(), function.clone());
+        self.read(move |connection, damage| read::rollups(connection, &tenant, &function, window, damage))
+            .await
     }
 
     async fn environments(

@@ -19,7 +19,7 @@ use super::rows::{
 use crate::store::damage::DamageLog;
 use crate::store::{
     ChangeEvent, EndedEnvironments, EnvironmentState, Environments, FunctionKey, HOUR_US, Recent, Series,
-    SeriesKey, StoreError, Tenant, Window,
+    SeriesKey, StoreError, StoredRollup, Tenant, Window,
 };
 
 pub(super) fn functions(
@@ -55,27 +55,40 @@ pub(super) fn series(
     damage: &DamageLog,
 ) -> Result<Vec<Series>, StoreError> {
     let mut merged: BTreeMap<SeriesKey, Rollup> = BTreeMap::new();
-    hourly(connection, tenant, function, window, damage, |key, _, rollup| {
-        merged.entry(key).or_default().merge(&rollup);
+    visit_rollups(connection, tenant, function, window, damage, |stored| {
+        merged.entry(stored.key).or_default().merge(&stored.rollup);
     })?;
     Ok(merged.into_iter().map(|(key, rollup)| Series { key, rollup }).collect())
 }
 
-/// Calls `visit` with each rollup in the window: its series, its first hour, and the rollup.
-pub(super) fn hourly(
+pub(super) fn rollups(
+    connection: &Connection,
+    tenant: &Tenant,
+    function: &FunctionKey,
+    window: Window,
+    damage: &DamageLog,
+) -> Result<Vec<StoredRollup>, StoreError> {
+    let mut found = vec![];
+    visit_rollups(connection, tenant, Some(function), window, damage, |stored| found.push(stored))?;
+    Ok(found)
+}
+
+/// Calls `visit` with each rollup in the window.
+fn visit_rollups(
     connection: &Connection,
     tenant: &Tenant,
     function: Option<&FunctionKey>,
     window: Window,
     damage: &DamageLog,
-    mut visit: impl FnMut(SeriesKey, u64, Rollup),
+    mut visit: impl FnMut(StoredRollup),
 ) -> Result<(), StoreError> {
     let (from, until) = (to_ordered_sql(window.from_hour), to_ordered_sql(window.until_hour));
     // A day belongs to the window when its last hour does.
     let from_day = to_ordered_sql(window.from_hour.saturating_sub(23));
-    for (hours, from) in [(1i64, from), (24, from_day)] {
+    for (hours, from) in [(1u64, from), (24, from_day)] {
+        let stored_hours = to_ordered_sql(hours);
         let mut scope = Scope::new(tenant, function);
-        scope.and("hours = ", &hours);
+        scope.and("hours = ", &stored_hours);
         scope.and("hour >= ", &from);
         scope.and("hour < ", &until);
         let mut statement =
@@ -84,14 +97,16 @@ pub(super) fn hourly(
         while let Some(row) = rows.next()? {
             if ROLLUP.verify(row, damage)? {
                 let rollup = rollup::decode(blob(row, 9)?).map_err(damaged)?;
-                visit(series_key(row)?, from_sql(row.get(5)?), rollup);
+                let (key, from_hour) = (series_key(row)?, from_sql(row.get(5)?));
+                visit(StoredRollup { key, from_hour, hours, rollup });
             }
         }
     }
     pending(connection, tenant, function, damage, |batch| {
         for (hour, rollup) in batch.rollups {
             if (window.from_hour..window.until_hour).contains(&hour) {
-                visit(SeriesKey::of(&batch.header.environment), hour, rollup);
+                let key = SeriesKey::of(&batch.header.environment);
+                visit(StoredRollup { key, from_hour: hour, hours: 1, rollup });
             }
         }
         Ok(())
