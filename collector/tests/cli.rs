@@ -89,6 +89,24 @@ fn data_folder_and_server_give_the_same_output() {
     assert!(advice.contains("recommended") && advice.contains("now, measured"), "{advice}");
 }
 
+/// One name can belong to functions of several regions. Their advice is one document, which a program can parse.
+#[test]
+fn functions_of_one_name_are_one_document() {
+    let collector = measured();
+    let mut elsewhere = batch(&KINDS[2], 99, 1, 150, now_us());
+    elsewhere.header.environment.region = "us-east-1".to_owned();
+    assert_eq!(collector.post_batch(&elsewhere.encode().unwrap()).status, 200);
+    let folder = collector.folder.path().to_str().unwrap();
+    let advise = |format| stdout(&tailor(&["advise", KINDS[2].name, "--data", folder, "--format", format]));
+
+    let reports: Value = serde_json::from_str(&advise("json")).unwrap();
+    let regions: Vec<_> = reports.as_array().unwrap().iter().map(|report| &report["region"]).collect();
+    assert_eq!(regions, ["eu-west-1", "us-east-1"]);
+    let csv = advise("csv");
+    let headers = csv.lines().filter(|line| line.starts_with("name,")).count();
+    assert_eq!((headers, csv.lines().count()), (1, 3), "{csv}");
+}
+
 /// Every counter that an extension sends is shown, and none is lost or mistaken for zero on the way.
 #[test]
 fn resources_are_reported() {

@@ -269,6 +269,29 @@ fn queued_time_gives_neither_the_idle_nor_the_starved_hint() {
     assert!(!codes.contains(&HintCode::IdleDominated) && !codes.contains(&HintCode::CpuStarved), "{codes:?}");
 }
 
+/// The table of hints in the README lists each code once. serde lists the codes when it reads one that does not exist.
+#[test]
+fn the_documented_hints_are_the_codes() {
+    let mut codes: Vec<String> = serde_json::from_str::<HintCode>("\"\"")
+        .unwrap_err()
+        .to_string()
+        .split('`')
+        .filter(|part| part.contains(|letter: char| letter.is_ascii_lowercase()) && !part.contains(' '))
+        .map(str::to_owned)
+        .collect();
+    let readme = include_str!("../README.md");
+    let section = readme.split("\n## Hints").nth(1).unwrap();
+    let mut documented: Vec<_> = section
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split_once('`'))
+        .map(|(code, _)| code.to_owned())
+        .collect();
+    codes.sort();
+    documented.sort();
+    assert!(codes.len() >= 13, "{codes:?}");
+    assert_eq!(documented, codes);
+}
+
 proptest! {
     #[test]
     fn no_hint_contradicts_another_or_the_recommendation(

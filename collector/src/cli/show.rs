@@ -56,17 +56,16 @@ pub(super) fn advise(function: &str, args: &ShowArgs) -> anyhow::Result<ExitCode
     }
     let text = read_folder(args, |reader| async move {
         let keys = reader.store.functions(&reader.tenant, Some(function), usize::MAX).await?;
-        let mut text = String::new();
+        let mut reports = Vec::new();
         for key in &keys {
-            if let Some(report) = report::function(&reader.request(), key).await? {
-                text.push_str(&table::function(&report, args.format, look(args)));
-            }
+            reports.extend(report::function(&reader.request(), key).await?);
         }
-        if text.is_empty() {
+        let nothing = reports.is_empty();
+        if nothing {
             tracing::error!("no measurements of `{function}`: `tailor summary` lists the measured functions");
+            return Ok((String::new(), nothing));
         }
-        let nothing = text.is_empty();
-        Ok((text, nothing))
+        Ok((table::namesakes(&reports, args.format, look(args)), nothing))
     })?;
     print(text)
 }

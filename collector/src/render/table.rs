@@ -91,6 +91,17 @@ pub fn function(report: &FunctionReport, format: Format, look: Look) -> String {
     }
 }
 
+/// The functions of one name, which several accounts and regions can have, in one document: as JSON an object for one
+/// function and an array for several.
+#[must_use]
+pub fn namesakes(reports: &[FunctionReport], format: Format, look: Look) -> String {
+    match (format, reports) {
+        (Format::Json, [_, _, ..]) => json(&reports),
+        (Format::Csv, _) => csv::functions(reports),
+        _ => reports.iter().map(|report| function(report, format, look)).collect(),
+    }
+}
+
 /// A value as indented JSON with a final newline.
 #[must_use]
 pub fn json(value: &impl Serialize) -> String {
