@@ -65,6 +65,7 @@ fn main() {
         strategy: Strategy::default(),
         now_us: now_us(),
         enforcements: None,
+        fleet_sums: None,
     };
     let list = ListQuery { limit: 1_000, ..ListQuery::default() };
     let fleet = runtime.block_on(report::fleet(&request, &list)).unwrap();

@@ -24,6 +24,8 @@ use crate::render::table;
 use crate::report::{self, FunctionReport};
 use crate::store::{FunctionKey, Recent, Store, Tenant};
 
+pub mod series;
+
 /// `GET /v1/functions`.
 pub async fn functions(
     State(app): State<Arc<App>>,

@@ -203,6 +203,29 @@ impl Default for ListQuery {
     }
 }
 
+impl ListQuery {
+    /// Whether the filter by name selects it.
+    pub(crate) fn has_name(&self, name: &str) -> bool {
+        self.name.as_ref().is_none_or(|part| name.to_lowercase().contains(&part.to_lowercase()))
+    }
+
+    /// Whether the filters need a report of each function.
+    pub(crate) fn needs_report(&self) -> bool {
+        self.advice.is_some() || self.min_cost.is_some()
+    }
+
+    /// Whether filters and groups are by account, region, runtime and instruction set only.
+    pub(crate) fn selects_cells(&self) -> bool {
+        !self.needs_report() && self.name.is_none()
+    }
+
+    /// Whether there is neither a filter nor a group.
+    pub(crate) fn selects_all(&self) -> bool {
+        let filters = [&self.name, &self.account, &self.region, &self.runtime, &self.architecture];
+        !self.needs_report() && self.by.is_none() && filters.iter().all(|filter| filter.is_none())
+    }
+}
+
 /// Parses an amount of dollars such as `12.5`, exactly, to at most 12 decimals.
 #[must_use]
 pub fn dollars(text: &str) -> Option<PicoDollars> {

@@ -19,6 +19,8 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/v1/functions", get(api::functions))
         .route("/v1/functions/{name}", get(api::function))
         .route("/v1/functions/{name}/invocations", get(api::invocations))
+        .route("/v1/functions/{name}/series", get(api::series::function))
+        .route("/v1/series", get(api::series::fleet))
         .route("/v1/changes", get(api::changes))
         .route("/", get(web::fleet))
         .route("/functions/{name}", get(web::function))

@@ -29,6 +29,7 @@ fn fleet() -> (Collector, Summarizer) {
         prices: collector.app.prices.clone(),
         clock: collector.app.clock.clone(),
         enforcements: Arc::default(),
+        fleet_sums: Arc::clone(&collector.app.fleet_sums),
     };
     (collector, summarizer)
 }

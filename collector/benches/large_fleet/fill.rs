@@ -110,6 +110,7 @@ pub(crate) fn fill(folder: &Path, functions: u64) -> Filled {
         prices: PriceTable::embedded(),
         clock: Clock::system(),
         enforcements: Arc::default(),
+        fleet_sums: Arc::default(),
     };
     let summaries = Instant::now();
     let mut computed = 0;

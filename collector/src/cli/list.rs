@@ -7,6 +7,7 @@ use tailor_sizing::pricing::money::PicoDollars;
 use super::ShowArgs;
 use crate::query::{self, AdviceFilter, DEFAULT_LIMIT, Group, ListQuery, MAX_LIMIT, SortKey};
 use crate::report::list::is_cursor;
+use crate::store::FunctionKey;
 
 /// Which functions are listed.
 #[derive(Debug, Args)]
@@ -78,6 +79,18 @@ impl ListArgs {
             limit: usize::try_from(self.limit).unwrap_or(MAX_LIMIT),
             by: self.by,
         }
+    }
+
+    /// Whether a function is in the account and region of the filters.
+    pub(super) fn is_at(&self, key: &FunctionKey) -> bool {
+        self.account.as_ref().is_none_or(|account| *account == key.account)
+            && self.region.as_ref().is_none_or(|region| *region == key.region)
+    }
+
+    /// Account and region as parameters of a request.
+    pub(super) fn place(&self) -> Vec<(&'static str, String)> {
+        let place = [("account", &self.account), ("region", &self.region)];
+        place.into_iter().filter_map(|(name, value)| Some((name, value.clone()?))).collect()
     }
 
     /// The same as parameters of a request.

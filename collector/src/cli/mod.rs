@@ -14,6 +14,7 @@ use crate::query::Format;
 mod keys;
 mod list;
 mod maintain;
+mod series;
 mod serve;
 mod show;
 
@@ -39,6 +40,15 @@ enum Command {
     /// Show the recommended memory size of a function, the reasons, and the prediction at each size.
     Advise {
         /// Function name; all functions when left out.
+        function: Option<String>,
+        #[command(flatten)]
+        show: ShowArgs,
+        #[command(flatten)]
+        list: list::ListArgs,
+    },
+    /// Show cost, invocations, durations, errors and cold starts per hour or day, of the fleet or of a function.
+    Series {
+        /// Function name; the whole fleet when left out.
         function: Option<String>,
         #[command(flatten)]
         show: ShowArgs,
@@ -245,6 +255,10 @@ impl Cli {
                 show::summary(&show, &list)
             }
             Command::Advise { function: Some(function), show, .. } => show::advise(&function, &show),
+            Command::Series { function: None, show, list } => series::fleet(&show, &list),
+            Command::Series { function: Some(function), show, list } => {
+                series::function(&function, &show, &list)
+            }
             Command::Check { data, repair } => maintain::check(&data, repair),
             Command::Backup { data, file } => maintain::backup(&data, &file),
             Command::Changes(args) => show::changes(&args),

@@ -107,6 +107,7 @@ async fn serve_until_stopped(args: ServeArgs) -> anyhow::Result<ExitCode> {
         prices: app.prices.clone(),
         clock: app.clock.clone(),
         enforcements: Arc::clone(&app.enforcements),
+        fleet_sums: Arc::clone(&app.fleet_sums),
     };
     let summarizer_stopped = stopped.clone();
     let summarizer = tokio::spawn(async move { summarizer.run(until(summarizer_stopped)).await });

@@ -81,9 +81,10 @@ pub(super) fn changes(args: &ShowArgs) -> anyhow::Result<ExitCode> {
     print(text)
 }
 
-struct Reader {
-    store: SqliteStore,
-    tenant: Tenant,
+/// An open data folder and what is read from it.
+pub(super) struct Reader {
+    pub(super) store: SqliteStore,
+    pub(super) tenant: Tenant,
     prices: PriceTable,
     window: Window,
     strategy: Strategy,
@@ -91,7 +92,7 @@ struct Reader {
 }
 
 impl Reader {
-    fn request(&self) -> report::Request<'_> {
+    pub(super) fn request(&self) -> report::Request<'_> {
         let Self { store, tenant, prices, window, strategy, now_us } = self;
         report::Request {
             store,
@@ -101,11 +102,15 @@ impl Reader {
             strategy: *strategy,
             now_us: *now_us,
             enforcements: None,
+            fleet_sums: None,
         }
     }
 }
 
-fn read_folder<F>(args: &ShowArgs, show: impl FnOnce(Reader) -> F) -> anyhow::Result<(String, bool)>
+pub(super) fn read_folder<F>(
+    args: &ShowArgs,
+    show: impl FnOnce(Reader) -> F,
+) -> anyhow::Result<(String, bool)>
 where
     F: Future<Output = anyhow::Result<(String, bool)>>,
 {
@@ -126,7 +131,7 @@ where
         .block_on(show(reader))
 }
 
-fn look(args: &ShowArgs) -> Look {
+pub(super) fn look(args: &ShowArgs) -> Look {
     let colour = match args.color {
         Colour::Always => true,
         Colour::Never => false,
@@ -140,7 +145,7 @@ fn look(args: &ShowArgs) -> Look {
     Look { colour, width: terminal.map_or(DEFAULT_WIDTH, usize::from).max(DEFAULT_WIDTH) }
 }
 
-fn print((text, nothing): (String, bool)) -> anyhow::Result<ExitCode> {
+pub(super) fn print((text, nothing): (String, bool)) -> anyhow::Result<ExitCode> {
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         // The reader closed the pipe, as `head` does. This is not an error.
@@ -150,7 +155,7 @@ fn print((text, nothing): (String, bool)) -> anyhow::Result<ExitCode> {
     Ok(if nothing { ExitCode::from(NOTHING) } else { ExitCode::SUCCESS })
 }
 
-fn request(
+pub(super) fn request(
     args: &ShowArgs,
     server: &str,
     path: &[&str],

@@ -59,6 +59,8 @@ pub struct App {
     pub metrics: metrics::Metrics,
     /// What was inferred of large fleets.
     pub enforcements: Arc<report::EnforcementCache>,
+    /// The sums over large fleets for time series.
+    pub fleet_sums: Arc<report::FleetSumsCache>,
 }
 
 impl App {
@@ -81,6 +83,7 @@ impl App {
             clock,
             metrics: metrics::Metrics::default(),
             enforcements: Arc::default(),
+            fleet_sums: Arc::default(),
         }
     }
 }
@@ -104,6 +107,7 @@ impl App {
             strategy: query.strategy()?,
             now_us,
             enforcements: Some(&self.enforcements),
+            fleet_sums: Some(&self.fleet_sums),
         })
     }
 }

@@ -4,7 +4,7 @@ use ::csv::Writer;
 
 use super::text::csv_cell;
 use crate::changes::Change;
-use crate::report::FunctionReport;
+use crate::report::{FunctionReport, Quantiles, SeriesReport};
 
 const FUNCTION_HEADER: [&str; 20] = [
     "name",
@@ -71,6 +71,44 @@ pub(super) fn changes(changes: &[Change]) -> String {
         ]
     });
     write(&["planned_at_us", "function", "from_mb", "to_mb", "state", "reason"], rows)
+}
+
+/// One line per point; with groups, one per group and point.
+pub(super) fn series(report: &SeriesReport) -> String {
+    const HEADER: [&str; 10] = [
+        "group",
+        "at_us",
+        "invocations",
+        "errors",
+        "cold_starts",
+        "billed_ms",
+        "cost_pico_usd",
+        "p50_ms",
+        "p95_ms",
+        "p99_ms",
+    ];
+    let groups = report.groups.iter().flatten().map(|group| (group.value.as_str(), &group.points));
+    let whole = report.groups.is_none().then_some(("", &report.points));
+    let rows = whole.into_iter().chain(groups).flat_map(|(group, points)| {
+        points.iter().map(move |point| {
+            let quantile = |of: fn(&Quantiles) -> f64| {
+                point.duration_ms.as_ref().map(|quantiles| of(quantiles).to_string()).unwrap_or_default()
+            };
+            vec![
+                csv_cell(group),
+                point.at_us.to_string(),
+                point.invocations.to_string(),
+                point.errors.to_string(),
+                point.cold_starts.to_string(),
+                point.billed_ms.to_string(),
+                point.cost_pico_usd.0.to_string(),
+                quantile(|quantiles| quantiles.p50),
+                quantile(|quantiles| quantiles.p95),
+                quantile(|quantiles| quantiles.p99),
+            ]
+        })
+    });
+    write(&HEADER, rows)
 }
 
 fn write(header: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {

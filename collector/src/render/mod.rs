@@ -4,6 +4,7 @@ pub mod columns;
 mod csv;
 pub mod initializations;
 mod markdown;
+pub mod series;
 pub mod table;
 pub mod text;
 pub mod units;

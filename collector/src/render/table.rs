@@ -345,7 +345,7 @@ pub fn changes(changes: &[Change], format: Format, look: Look) -> String {
     }
 }
 
-fn plain_table(header: &[&str], look: Look) -> Table {
+pub(super) fn plain_table(header: &[&str], look: Look) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     if look.colour {
@@ -364,6 +364,6 @@ fn plain_table(header: &[&str], look: Look) -> Table {
     table
 }
 
-fn lines(table: &Table) -> String {
+pub(super) fn lines(table: &Table) -> String {
     table.lines().map(|line| line.trim_end().to_owned() + "\n").collect()
 }

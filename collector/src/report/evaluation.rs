@@ -32,13 +32,6 @@ impl Material {
         self.series.iter().max_by_key(|series| series.rollup.last_at_us)
     }
 
-    /// The header of the latest batch.
-    fn newest_header(&self) -> Option<&BatchHeader> {
-        let live = self.environments.live.iter().map(|state| (state.received_at_us, &state.header));
-        let ended = self.environments.ended.iter().map(|ended| (ended.received_at_us, &ended.header));
-        live.chain(ended).max_by_key(|(received_at_us, _)| *received_at_us).map(|(_, header)| header)
-    }
-
     /// Number of environments.
     pub(super) fn environment_count(&self) -> u64 {
         let ended = self.environments.ended.iter().map(|ended| ended.environments);
@@ -91,7 +84,7 @@ pub(super) fn evaluate<'a>(
 ) -> Option<Evaluated<'a>> {
     let latest = material.latest()?;
     let (memory, architecture) = (latest.key.memory, latest.key.architecture);
-    let newest = material.newest_header();
+    let newest = material.environments.newest_header();
     let is_managed = newest.is_some_and(|header| header.environment.is_managed_instances());
     let ephemeral_mb = newest.map_or(0, |header| header.environment.ephemeral_mb);
 

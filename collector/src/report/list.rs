@@ -58,7 +58,7 @@ pub async fn fleet(request: &Request<'_>, list: &ListQuery) -> Result<FleetRepor
 }
 
 /// The summaries for a list, and whether they are exactly of its window and strategy.
-fn kind(list: &ListQuery) -> (SummaryKind, bool) {
+pub(super) fn kind(list: &ListQuery) -> (SummaryKind, bool) {
     let named = list.strategy.as_deref().unwrap_or("balanced");
     let strategy = STRATEGIES.into_iter().find(|name| *name == named && list.weight.is_none());
     let longer = SUMMARY_HOURS.into_iter().find(|hours| *hours >= list.hours);
@@ -93,10 +93,9 @@ pub(super) fn row(report: &FunctionReport, now_us: u64) -> SummaryRow {
 }
 
 /// Whether the filters select a function.
-fn matches(row: &SummaryRow, list: &ListQuery) -> bool {
+pub(super) fn matches(row: &SummaryRow, list: &ListQuery) -> bool {
     let equals = |filter: &Option<String>, value: &str| filter.as_ref().is_none_or(|filter| filter == value);
-    let names = |part: &String| row.function.name.to_lowercase().contains(&part.to_lowercase());
-    list.name.as_ref().is_none_or(names)
+    list.has_name(&row.function.name)
         && equals(&list.account, &row.function.account)
         && equals(&list.region, &row.function.region)
         && equals(&list.runtime, &row.runtime)
@@ -172,7 +171,7 @@ impl Page {
         let total = rows.iter().fold(FleetTotal::default(), add);
         let matching = rows.len() as u64;
         let oldest_at_us = rows.iter().map(|row| row.computed_at_us).min().unwrap_or(0);
-        let groups = list.by.map(|by| groups(&rows, by));
+        let groups = list.by.as_ref().map(|by| groups(&rows, by));
         let mut places: Vec<(Position, SummaryRow)> =
             rows.into_iter().map(|row| (Position::of(&row, list.sort), row)).collect();
         if let Some(after) = list.cursor.as_deref().and_then(Position::read) {
@@ -222,22 +221,26 @@ fn add(sum: FleetTotal, row: &SummaryRow) -> FleetTotal {
 }
 
 /// The sums by one property, the one with the highest cost first.
-fn groups(rows: &[SummaryRow], by: Group) -> Vec<FleetGroup> {
-    let mut groups: BTreeMap<&str, (u64, FleetTotal)> = BTreeMap::new();
+fn groups(rows: &[SummaryRow], by: &Group) -> Vec<FleetGroup> {
+    let mut groups: BTreeMap<String, (u64, FleetTotal)> = BTreeMap::new();
     for row in rows {
-        let value = match by {
-            Group::Account => &row.function.account,
-            Group::Region => &row.function.region,
-            Group::Runtime => &row.runtime,
-        };
-        let (functions, total) = groups.entry(value.as_str()).or_default();
+        let (functions, total) = groups.entry(group_value(row, by)).or_default();
         *functions += 1;
         *total = add(*total, row);
     }
     let mut groups: Vec<FleetGroup> = groups
         .into_iter()
-        .map(|(value, (functions, total))| FleetGroup { value: value.to_owned(), functions, total })
+        .map(|(value, (functions, total))| FleetGroup { value, functions, total })
         .collect();
     groups.sort_by_key(|group| std::cmp::Reverse(group.total.cost_pico_usd));
     groups
+}
+
+/// The group of a function.
+pub(super) fn group_value(row: &SummaryRow, by: &Group) -> String {
+    match by {
+        Group::Account => row.function.account.clone(),
+        Group::Region => row.function.region.clone(),
+        Group::Runtime => row.runtime.clone(),
+    }
 }

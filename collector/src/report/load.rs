@@ -12,6 +12,7 @@ use tailor_sizing::units::Megabytes;
 use super::FunctionReport;
 use super::build::report;
 use super::evaluation::{Basis, Evaluation, Material, evaluate};
+use super::series::fleet_sums::FleetSumsCache;
 use crate::changes::comparison::{self, MAX_COMPARED_INVOCATIONS};
 use crate::changes::{self, Change};
 use crate::store::{FunctionKey, HOUR_US, Series, Store, StoreError, Tenant, Window};
@@ -46,6 +47,8 @@ pub struct Request<'a> {
     pub now_us: u64,
     /// What was inferred of large fleets some minutes ago.
     pub enforcements: Option<&'a EnforcementCache>,
+    /// The sums over large fleets for time series.
+    pub fleet_sums: Option<&'a FleetSumsCache>,
 }
 
 /// The report of one function; `None` when nothing was measured of it.
@@ -284,6 +287,7 @@ mod tests {
             strategy,
             now_us: now_us(),
             enforcements: None,
+            fleet_sums: None,
         };
         let kernel = async || enforcement(&request).await.unwrap().likeliest();
         store.append(delivery(1, 3_600)).await.unwrap();

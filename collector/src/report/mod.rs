@@ -22,6 +22,7 @@ pub mod list;
 pub mod load;
 pub mod losses;
 pub mod resources;
+pub mod series;
 pub mod summaries;
 
 pub use build::per_million;
@@ -30,6 +31,8 @@ pub use list::fleet;
 pub use load::{EnforcementCache, Request, evaluations, function};
 pub use losses::Losses;
 pub use resources::Resources;
+pub use series::SeriesReport;
+pub use series::fleet_sums::FleetSumsCache;
 
 /// The report of all functions of a tenant.
 #[derive(Debug, Clone, Serialize)]

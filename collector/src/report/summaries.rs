@@ -1,18 +1,25 @@
 //! Computes the stored summaries in the background: functions that changed first, with a limited share of the CPU.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tailor_sizing::pricing::prices::PriceTable;
+use tailor_sizing::telemetry::rollup::Rollup;
 
 use super::build::report;
 use super::evaluation::{Basis, Material};
-use super::list::{SUMMARY_HOURS, row};
+use super::list::{self, SUMMARY_HOURS};
 use super::load::{EnforcementCache, Request, add_changes, changes, enforcement};
+use super::series::fleet_sums::{FleetSumsCache, timeline_kind};
+use super::series::{Timeline, billing, timeline_row};
 use crate::clock::Clock;
 use crate::query::{self, last_hours};
-use crate::store::{ChangedFunction, Environments, HOUR_US, Store, StoreError, Summary, SummaryKind, Tenant};
+use crate::store::{
+    ChangedFunction, Environments, HOUR_US, Series, SeriesKey, Store, StoreError, StoredRollup, Summary,
+    SummaryKind, Tenant, Window,
+};
 
 /// The strategies for which summaries are kept.
 pub(super) const STRATEGIES: [&str; 3] = ["balanced", "cost", "speed"];
@@ -36,6 +43,8 @@ pub struct Summarizer {
     pub clock: Clock,
     /// Shared with the requests.
     pub enforcements: Arc<EnforcementCache>,
+    /// Shared with the requests.
+    pub fleet_sums: Arc<FleetSumsCache>,
 }
 
 impl Summarizer {
@@ -44,6 +53,9 @@ impl Summarizer {
         tokio::pin!(shutdown);
         loop {
             let start = Instant::now();
+            if let Err(error) = self.fleet_sums.refresh(self.store.as_ref(), &self.clock).await {
+                tracing::warn!(%error, "cannot add up the fleet's time series; trying again later");
+            }
             let pause = match self.step().await {
                 Ok(0) => IDLE_PAUSE,
                 Ok(_) => start.elapsed() * PAUSE_FACTOR,
@@ -83,11 +95,20 @@ impl Summarizer {
         let longest = self.request(tenant, SUMMARY_HOURS[SUMMARY_HOURS.len() - 1]);
         let enforcement = enforcement(&longest).await?;
         let changes = changes(&longest, Some(key)).await?;
-        let environments = self.store.environments(tenant, Some(key), longest.window).await?;
-        let mut summaries = vec![];
+        let timeline_kind = timeline_kind();
+        let window = last_hours(longest.now_us, timeline_kind.hours);
+        let rollups = self.store.rollups(tenant, key, window).await?;
+        if rollups.is_empty() {
+            return Ok(Vec::new());
+        }
+        let environments = self.store.environments(tenant, Some(key), window).await?;
+        let header = environments.newest_header();
+        let timeline = Timeline::of(&rollups, billing(header)).encode(longest.now_us / HOUR_US);
+        let row = timeline_row(key, &rollups, header, longest.now_us);
+        let mut summaries = vec![Summary { kind: timeline_kind, row, report: timeline }];
         for hours in SUMMARY_HOURS {
             let request = self.request(tenant, hours);
-            let series = self.store.series(tenant, Some(key), request.window).await?;
+            let series = merged(&rollups, request.window);
             let from_us = request.window.from_hour.saturating_mul(HOUR_US);
             let environments = since(&environments, from_us);
             let mut material = Material { series, environments, changes: Vec::new() };
@@ -105,7 +126,7 @@ impl Summarizer {
                 let kind = SummaryKind { hours, strategy: name.to_owned() };
                 let bytes = serde_json::to_vec(&report)
                     .map_err(|error| StoreError::Engine(format!("cannot write a report: {error}")))?;
-                summaries.push(Summary { kind, row: row(&report, request.now_us), report: bytes });
+                summaries.push(Summary { kind, row: list::row(&report, request.now_us), report: bytes });
                 tokio::task::yield_now().await;
             }
         }
@@ -122,6 +143,7 @@ impl Summarizer {
             strategy: query::strategy(None, None).unwrap_or_default(),
             now_us,
             enforcements: Some(&self.enforcements),
+            fleet_sums: Some(&self.fleet_sums),
         }
     }
 }
@@ -131,4 +153,16 @@ fn since(environments: &Environments, from_us: u64) -> Environments {
     let live = environments.live.iter().filter(|state| state.received_at_us >= from_us).cloned().collect();
     let ended = environments.ended.iter().filter(|ended| ended.received_at_us >= from_us).cloned().collect();
     Environments { live, ended }
+}
+
+/// The series of one function in a window, from its rollups. As in the store, a day belongs to the window when its last hour
+/// does.
+fn merged(rollups: &[StoredRollup], window: Window) -> Vec<Series> {
+    let mut merged: BTreeMap<&SeriesKey, Rollup> = BTreeMap::new();
+    for StoredRollup { key, from_hour, hours, rollup } in rollups {
+        if from_hour.saturating_add(*hours) > window.from_hour && *from_hour < window.until_hour {
+            merged.entry(key).or_default().merge(rollup);
+        }
+    }
+    merged.into_iter().map(|(key, rollup)| Series { key: key.clone(), rollup }).collect()
 }

@@ -177,3 +177,13 @@ pub struct Environments {
     /// Totals of those that ended.
     pub ended: Vec<EndedEnvironments>,
 }
+
+impl Environments {
+    /// The header of the batch that arrived last.
+    #[must_use]
+    pub fn newest_header(&self) -> Option<&BatchHeader> {
+        let live = self.live.iter().map(|state| (state.received_at_us, &state.header));
+        let ended = self.ended.iter().map(|ended| (ended.received_at_us, &ended.header));
+        live.chain(ended).max_by_key(|(received_at_us, _)| *received_at_us).map(|(_, header)| header)
+    }
+}

@@ -75,6 +75,7 @@ async fn evaluate(
         strategy: tuner.settings.strategy,
         now_us: tuner.clock.now_us(),
         enforcements: None,
+        fleet_sums: None,
     };
     report::evaluations(&request, key).await
 }

@@ -1,0 +1,157 @@
+//! Time series of one function and of the fleet, computed from rollups and from stored sums.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use std::process::Command;
+use std::sync::Arc;
+
+use common::Collector;
+use common::fleet::{KINDS, batch};
+use serde_json::Value;
+use tailor_collector::clock::{Clock, now_us};
+use tailor_collector::report::summaries::Summarizer;
+use tailor_collector::store::HOUR_US;
+use tokio::runtime::Runtime;
+
+/// The collector with `functions` functions, each with 20 invocations in each of the last `hours` hours.
+fn fleet(functions: usize, hours: u64) -> Collector {
+    let collector = Collector::start();
+    for number in 0..functions {
+        let kind = &KINDS[number % KINDS.len()];
+        for hour in 0..hours {
+            // In the middle of an hour, so that no batch is in two.
+            let end_us = now_us() / HOUR_US * HOUR_US - hour * HOUR_US - HOUR_US / 2;
+            let mut batch = batch(kind, number as u64 + 1, hour + 1, 20, end_us);
+            batch.header.environment.function = format!("{}-{number}", kind.name);
+            batch.header.environment.region = ["eu-west-1", "us-east-1"][number % 2].to_owned();
+            assert_eq!(collector.post_batch(&batch.encode().unwrap()).status, 200);
+        }
+    }
+    collector
+}
+
+fn summarize(collector: &Collector) {
+    let summarizer = Summarizer {
+        store: Arc::clone(&collector.app.store),
+        prices: collector.app.prices.clone(),
+        clock: Clock::system(),
+        enforcements: Arc::default(),
+        fleet_sums: Arc::clone(&collector.app.fleet_sums),
+    };
+    let runtime = Runtime::new().unwrap();
+    runtime.block_on(collector.store.maintain()).unwrap();
+    while runtime.block_on(summarizer.step()).unwrap() > 0 {}
+}
+
+fn get(collector: &Collector, path: &str) -> Value {
+    let response = collector.get(path);
+    assert_eq!(response.status, 200, "{path}: {}", response.text());
+    response.json()
+}
+
+fn sum(points: &Value, field: &str) -> u64 {
+    points.as_array().unwrap().iter().map(|point| point[field].as_u64().unwrap()).sum()
+}
+
+#[test]
+fn a_function_has_a_point_for_each_hour_and_day() {
+    let collector = fleet(1, 30);
+    let name = format!("{}-0", KINDS[0].name);
+    let report = get(&collector, &format!("/v1/functions/{name}?hours=20"));
+    let series = get(&collector, &format!("/v1/functions/{name}/series?hours=20"));
+    assert_eq!((&series["bucket_hours"], series["points"].as_array().unwrap().len()), (&1.into(), 21));
+    // The newest hour has nothing yet.
+    assert_eq!((&series["total"]["invocations"], sum(&series["points"], "invocations")), (&400.into(), 400));
+    for (total, one) in
+        [("errors", "errors"), ("cold_starts", "cold_starts"), ("cost_pico_usd", "cost_pico_usd")]
+    {
+        assert_eq!(series["total"][total], report[one], "{total}");
+    }
+    let parts = series["total"]["cost_parts"].as_object().unwrap();
+    let cost: u64 = parts.values().map(|part| part.as_u64().unwrap()).sum();
+    assert_eq!(series["total"]["cost_pico_usd"], cost);
+    let measured = series["points"][3]["duration_ms"].as_object().unwrap();
+    assert!(measured["p50"].as_f64().unwrap() <= measured["p99"].as_f64().unwrap());
+    assert_eq!(series["points"][20]["duration_ms"], Value::Null);
+    // The measurements do not begin before the 20 hours before the window, so there is nothing to compare with.
+    assert_eq!(series["previous"], Value::Null);
+    let shorter = get(&collector, &format!("/v1/functions/{name}/series?hours=10"));
+    assert_eq!(
+        (&shorter["previous"]["invocations"], &shorter["previous"]["hours"]),
+        (&200.into(), &10.0.into())
+    );
+    let days = get(&collector, &format!("/v1/functions/{name}/series?hours=720"));
+    assert_eq!((&days["bucket_hours"], &days["total"]["invocations"]), (&24.into(), &600.into()));
+    assert_eq!(days["points"].as_array().unwrap().len(), 31);
+    assert_eq!(collector.get("/v1/functions/nothing/series").status, 404);
+    let longest = get(&collector, &format!("/v1/functions/{name}/series?hours=1000000"));
+    assert_eq!(longest["points"].as_array().unwrap().len(), 400);
+}
+
+#[test]
+fn the_fleet_is_the_sum_of_its_functions_from_rollups_and_from_stored_sums() {
+    for functions in [8, 60] {
+        let collector = fleet(functions, 3);
+        summarize(&collector);
+        let all = functions as u64 * 60;
+        let whole = get(&collector, "/v1/series?hours=24");
+        assert_eq!(whole["computed_at_us"].is_null(), functions == 8);
+        assert_eq!(
+            (&whole["total"]["invocations"], sum(&whole["points"], "invocations")),
+            (&all.into(), all)
+        );
+        let listed = get(&collector, "/v1/functions?hours=24");
+        assert_eq!(whole["total"]["errors"], listed["total"]["errors"]);
+        // Each function's cost is rounded in the list; here, the sum is.
+        let cost = |value: &Value| value["total"]["cost_pico_usd"].as_i64().unwrap();
+        assert!((cost(&whole) - cost(&listed)).unsigned_abs() <= functions as u64, "{whole}");
+        let grouped = get(&collector, "/v1/series?hours=24&by=region");
+        let groups = grouped["groups"].as_array().unwrap();
+        assert_eq!(groups.len(), 2);
+        assert_eq!(groups.iter().map(|group| sum(&group["points"], "invocations")).sum::<u64>(), all);
+        // Filters that the sums of the whole fleet do not have are applied to each function.
+        for query in
+            ["name=auth-", "region=us-east-1", "runtime=java25", "advice=change", "min_cost=0.000001"]
+        {
+            let series = get(&collector, &format!("/v1/series?hours=24&{query}"));
+            let listed = get(&collector, &format!("/v1/functions?hours=24&{query}"));
+            assert_eq!(series["total"]["invocations"], listed["total"]["invocations"], "{query}");
+            assert_eq!(
+                sum(&series["points"], "invocations"),
+                series["total"]["invocations"].as_u64().unwrap()
+            );
+        }
+        let quantiles =
+            whole["points"].as_array().unwrap().iter().find_map(|point| point["duration_ms"].as_object());
+        assert!(quantiles.unwrap()["p95"].as_f64().unwrap() > 0.0);
+    }
+}
+
+#[test]
+fn the_command_line_shows_the_same_time_series() {
+    let collector = fleet(3, 2);
+    let folder = collector.folder.path().to_str().unwrap();
+    let server = format!("http://{}", collector.address);
+    let name = format!("{}-1", KINDS[1].name);
+    for arguments in
+        [vec!["series"], vec!["series", &name], vec!["series", "--by", "region", "--name", "auth"]]
+    {
+        let run = |place: [&str; 2], format: &str| {
+            let output = Command::new(env!("CARGO_BIN_EXE_tailor"))
+                .args([&arguments[..], &["--hours", "24", "--format", format], &place].concat())
+                .env("TAILOR_API_KEY", common::KEY)
+                .output()
+                .unwrap();
+            // 3: no invocations.
+            assert!(matches!(output.status.code(), Some(0 | 3)), "{output:?}");
+            String::from_utf8(output.stdout).unwrap()
+        };
+        for format in ["table", "csv", "markdown"] {
+            let text = run(["--data", folder], format);
+            assert_eq!(text, run(["--server", &server], format), "{arguments:?}");
+            assert!(!text.is_empty());
+        }
+    }
+}
