@@ -180,7 +180,7 @@ mod tests {
                 billed_ms: duration_us / 1000 + 1,
                 peak_kib: duration_us / 3,
                 max_memory_used_mb: 70,
-                work: Some(Work::from_counters(0..18)),
+                work: Some(Work::from_counters(0..37)),
                 ..Invocation::default()
             };
             let (mut forward, mut backward) = (Rollup::default(), Rollup::default());

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::rc::Rc;
 
-use tailor_sizing::telemetry::invocation::Work;
+use tailor_sizing::telemetry::invocation::{ClassWork, ThreadClass, Work};
 
 use super::{Reading, Snapshot};
 
@@ -54,6 +54,8 @@ struct Sums {
     wait_ns: u64,
     top_run_ns: u64,
     top_wait_ns: u64,
+    /// CPU and wait time in nanoseconds, and number of threads that ran, by class in the order of `ThreadClass::ALL`.
+    classes: [[u64; 3]; ThreadClass::ALL.len()],
 }
 
 /// The work of the processes between `start` and `end`.
@@ -66,6 +68,7 @@ pub fn between(start: &Snapshot, end: &Snapshot) -> Measured {
     let before = |process: &Reading| start.find(process.identity).unwrap_or(&fresh);
     let mut sums = Sums::default();
     let mut work = Work::default();
+    let main = main_process(start, end);
     let mut children_ended = false;
     // Of the processes that existed at the start, and of those begun since.
     let (mut old_peaks_kib, mut new_peaks_kib, mut highest_kib) = (0u64, 0u64, 0u64);
@@ -95,11 +98,15 @@ pub fn between(start: &Snapshot, end: &Snapshot) -> Measured {
         threads_seen += process.threads.len().max(process.live_threads);
         descriptors += process.descriptors;
         if !earlier.clock_only && !process.clock_only {
-            add_threads(earlier, process, &mut sums, &mut work);
+            add_threads(earlier, process, main == Some(process.identity), &mut sums, &mut work);
         }
     }
     let ended_children_ns = ended_children_ns_between(start, end);
     sums.cpu_ns += ended_children_ns;
+    work.unseen_busy_us = sums.cpu_ns.saturating_sub(sums.run_ns) / 1_000;
+    for (class, [run_ns, wait_ns, threads]) in ThreadClass::ALL.into_iter().zip(sums.classes) {
+        *work.class_mut(class) = ClassWork { busy_us: run_ns / 1_000, starved_us: wait_ns / 1_000, threads };
+    }
     let seen = infer_unseen_waits(&mut sums);
 
     let cpu_us = sums.cpu_ns / 1_000;
@@ -111,6 +118,9 @@ pub fn between(start: &Snapshot, end: &Snapshot) -> Measured {
     work.network_rx_bytes = after.received_bytes.saturating_sub(before.received_bytes);
     work.network_tx_bytes = after.sent_bytes.saturating_sub(before.sent_bytes);
     work.sockets_opened = after.connections.saturating_sub(before.connections);
+    work.pressure_us = after.pressure_us.saturating_sub(before.pressure_us);
+    work.quota_periods = after.quota_periods.saturating_sub(before.quota_periods);
+    work.throttled_periods = after.throttled_periods.saturating_sub(before.throttled_periods);
     work.top_busy_us = sums.top_run_ns / 1_000;
     work.top_starved_us = sums.top_wait_ns / 1_000;
     work.effective_threads_milli = effective_threads_milli(&sums);
@@ -177,7 +187,28 @@ fn ended_children_ns_between(start: &Snapshot, end: &Snapshot) -> u64 {
     end.processes.iter().map(ended_ns).sum()
 }
 
-fn add_threads(earlier: &Reading, process: &Reading, sums: &mut Sums, work: &mut Work) {
+/// The fraction of the CPU time, one part in this many, that a process must have used to be the main one. A shell or a
+/// supervisor that waits for the runtime uses less.
+const MAIN_PART: u64 = 50;
+
+/// The identity of the process whose first thread is the main thread: the oldest one that existed at the start and used a
+/// relevant part of the CPU time, or else the oldest one.
+fn main_process(start: &Snapshot, end: &Snapshot) -> Option<(i32, u64)> {
+    let ran_ns = |process: &Reading| {
+        let earlier_ns = start.find(process.identity).map(|earlier| earlier.cpu_ns);
+        process.cpu_ns.saturating_sub(earlier_ns.or(process.cpu_when_found_ns).unwrap_or_default())
+    };
+    let total_ns: u64 = end.processes.iter().map(|process| ran_ns(process)).sum();
+    let is_idle = |process: &Reading| ran_ns(process).saturating_mul(MAIN_PART) < total_ns.max(1);
+    let order = |process: &&Rc<Reading>| {
+        let existed = start.find(process.identity).is_some();
+        (!existed, is_idle(process), process.identity.1, process.identity.0)
+    };
+    end.processes.iter().min_by_key(order).map(|process| process.identity)
+}
+
+/// Adds what the threads of one process did. `is_main` says whether it is the main process.
+fn add_threads(earlier: &Reading, process: &Reading, is_main: bool, sums: &mut Sums, work: &mut Work) {
     for thread in &process.threads {
         let then = earlier
             .threads
@@ -196,6 +227,14 @@ fn add_threads(earlier: &Reading, process: &Reading, sums: &mut Sums, work: &mut
         if run_ns > sums.top_run_ns {
             (sums.top_run_ns, sums.top_wait_ns) = (run_ns, wait_ns);
         }
+        let class = match thread.class.unwrap_or(ThreadClass::Other) {
+            ThreadClass::Main if !is_main => ThreadClass::Pool,
+            class => class,
+        };
+        let [class_run_ns, class_wait_ns, threads] = &mut sums.classes[class as usize];
+        *class_run_ns += run_ns;
+        *class_wait_ns += wait_ns;
+        *threads += u64::from(run_ns > 0);
         work.timeslices += thread.timeslices.saturating_sub(then.timeslices);
         // Zero means that the file was not read this time.
         work.voluntary_switches += thread.voluntary_switches.saturating_sub(then.voluntary_switches);

@@ -1,17 +1,18 @@
-//! Counters of the whole environment: `/tmp`, network bytes and connections.
+//! Counters of the whole environment: `/tmp`, network bytes and connections, and the contention for the CPU.
 
 use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
 
 use nix::sys::statvfs::statvfs;
 
+use super::cpu_contention::CpuContention;
 use super::files::{DescriptorBudget, ReadableFile};
 use super::parse;
 use crate::net::connections::own_connections;
 
 /// The shortest interval between two readings of the network's counters, which take as long as all others (17 µs). What
 /// they count in between belongs to a later invocation; nothing is lost.
-const NETWORK_READ_INTERVAL: Duration = Duration::from_millis(20);
+pub(super) const NETWORK_READ_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Lambda's largest `/tmp`, with a reserve for the file system itself. A larger one does not belong to the function.
 const MAX_TMP_KIB: u64 = 11 * 1_024 * 1_024;
@@ -31,6 +32,12 @@ pub struct EnvironmentCounters {
     pub sent_bytes: u64,
     /// TCP connections opened, without those of the extension.
     pub connections: u64,
+    /// Time in which at least one thread waited for a CPU, microseconds; zero when unknown.
+    pub pressure_us: u64,
+    /// Periods of the CPU quota; zero when unknown.
+    pub quota_periods: u64,
+    /// Those of them that were throttled.
+    pub throttled_periods: u64,
 }
 
 /// Reads the counters.
@@ -39,6 +46,7 @@ pub(super) struct EnvironmentReader {
     tmp_is_own: bool,
     /// `None` where the environment shares its network.
     network: Option<Network>,
+    contention: CpuContention,
     last: EnvironmentCounters,
 }
 
@@ -61,16 +69,18 @@ impl EnvironmentReader {
         Self {
             tmp_is_own: device("/tmp").is_some() && device("/tmp") != device("/"),
             network: Network::of(interfaces, descriptor_budget),
+            contention: CpuContention::new(interfaces, descriptor_budget),
             last: EnvironmentCounters::default(),
         }
     }
 
-    /// Reads `/tmp` and, if the interval has passed, the network.
+    /// Reads `/tmp` and, if the interval has passed, the network and the contention for the CPU.
     pub(super) fn read(&mut self) -> EnvironmentCounters {
         self.last.tmp_used_kib = if self.tmp_is_own { tmp_used_kib() } else { 0 };
         if let Some(network) = &mut self.network {
             network.read(&mut self.last);
         }
+        self.contention.read(&mut self.last);
         self.last
     }
 }

@@ -4,6 +4,7 @@
 //! the next, exactly, and no handler waits for it.
 
 pub mod cpu_budget;
+mod cpu_contention;
 mod delta;
 mod environment_counters;
 mod files;
@@ -12,6 +13,7 @@ mod probe;
 mod read_selection;
 pub mod sampling;
 mod scan;
+mod thread_class;
 mod threads;
 mod whole;
 

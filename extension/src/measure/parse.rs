@@ -86,6 +86,12 @@ pub(super) fn busy_ns(text: &str) -> Option<u64> {
     Some(ticks.into_iter().fold(user, u64::saturating_add).saturating_mul(TICK_NS))
 }
 
+/// `/proc/pressure/cpu`: the time in which at least one thread waited for a CPU, microseconds.
+pub(super) fn some_pressure_us(text: &str) -> Option<u64> {
+    let some = text.lines().find_map(|line| line.strip_prefix("some "))?;
+    some.split_ascii_whitespace().find_map(|field| field.strip_prefix("total="))?.parse().ok()
+}
+
 /// The last field of `/proc/loadavg`: the newest id of a process or thread.
 pub(super) fn last_id(text: &str) -> Option<u64> {
     text.split_ascii_whitespace().nth(4)?.parse().ok()
@@ -175,6 +181,15 @@ mod tests {
         let keys = ["VmHWM:", "VmSwap:", "VmRSS:", "voluntary_ctxt_switches:", "nonvoluntary_ctxt_switches:"];
         assert_eq!(values(status, keys), [300, 0, 200, 7, 1]);
         assert_eq!((value(status, "VmRSS:"), value("", "VmRSS:")), (200, 0));
+    }
+
+    #[test]
+    fn contention() {
+        let pressure = "some avg10=97.14 avg60=87.79 avg300=43.05 total=8247037007\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=5\n";
+        assert_eq!(some_pressure_us(pressure), Some(8_247_037_007));
+        assert_eq!((some_pressure_us(""), some_pressure_us("some avg10=1")), (None, None));
+        let quota = "usage_usec 5\nnr_periods 7\nnr_throttled 3\nthrottled_usec 90\n";
+        assert_eq!(values(quota, ["nr_periods", "nr_throttled"]), [7, 3]);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The threads of one process: their list, and the run and wait times of each.
+//! The threads of one process: their list, the class of each, and its run and wait times.
 //!
 //! In ordinary runtimes all threads are read. When there are many, threads are read only until they account for the CPU
 //! time of the process, beginning with those that ran most recently. A thread that did not run has no new wait time,
@@ -7,8 +7,11 @@
 use std::cmp::Reverse;
 use std::fs;
 
+use tailor_sizing::telemetry::invocation::ThreadClass;
+
 use super::files::{DescriptorBudget, ReadBudget, ReadableFile, read_once};
 use super::parse;
+use super::thread_class::{self, MIN_CLASSIFIED_NS};
 
 /// The most threads whose context switches are read each time. Reading that file takes 6 µs, and with more busy threads
 /// the switches do not explain much.
@@ -47,6 +50,8 @@ pub struct ThreadReading {
     pub involuntary_switches: u64,
     /// It was not read at the previous reading, so its times since then are unknown.
     pub has_no_baseline: bool,
+    /// `None` until it has used enough CPU time to be classified.
+    pub class: Option<ThreadClass>,
 }
 
 /// The context switches of a thread since it began.
@@ -168,7 +173,7 @@ impl Threads {
                     || self.descriptor_budget.left() > 0
                     || budget.take()
                 {
-                    self.read_one(index);
+                    self.read_one(index, budget);
                 }
             }
             return;
@@ -215,19 +220,38 @@ impl Threads {
                 break;
             }
             if self.threads[index].schedstat.is_open() || budget.take() {
-                seen_ns += self.read_one(index);
+                seen_ns += self.read_one(index, budget);
             }
         }
         seen_ns
     }
 
     /// Reads one. Returns its CPU time since the last reading; zero when unknown.
-    fn read_one(&mut self, index: usize) -> u64 {
+    fn read_one(&mut self, index: usize, budget: &mut ReadBudget) -> u64 {
         let Some(thread) = self.threads.get_mut(index) else { return 0 };
         let has_base = thread.base_at == self.reading_at;
         thread.read(self.round, has_base);
         self.read.push(index);
-        if has_base { thread.last.run_ns - thread.base_ns } else { 0 }
+        let (last, ran_ns) =
+            (thread.last, if has_base { thread.last.run_ns.saturating_sub(thread.base_ns) } else { 0 });
+        if last.class.is_none() && last.run_ns >= MIN_CLASSIFIED_NS {
+            let class = self.classify(last.tid, index, budget);
+            if let Some(thread) = self.threads.get_mut(index) {
+                thread.last.class = class;
+            }
+        }
+        ran_ns
+    }
+
+    /// The class of a thread from its name, which is read once. `None` when the budget is used.
+    fn classify(&self, tid: i32, index: usize, budget: &mut ReadBudget) -> Option<ThreadClass> {
+        if tid == self.pid {
+            return Some(ThreadClass::Main);
+        }
+        if !budget.take() {
+            return None;
+        }
+        read_once(&self.path(tid, "comm"), |name| Some(thread_class::of(name.trim_end(), index)))
     }
 
     /// Closes the files of `count` threads that have not run for the longest time.
@@ -315,9 +339,10 @@ impl Thread {
             if is_known && run_ns > self.last.run_ns {
                 self.ran_at = round;
             }
-            // A counter of the kernel does not decrease. If one does, that is no reason to panic.
+            // A counter of the kernel does not decrease. If one does, the id belongs to a new thread now.
+            let class = if run_ns < self.last.run_ns { None } else { self.last.class };
             let run_ns = run_ns.max(self.last.run_ns);
-            self.last = ThreadReading { run_ns, wait_ns, timeslices, ..self.last };
+            self.last = ThreadReading { run_ns, wait_ns, timeslices, class, ..self.last };
         }
     }
 }

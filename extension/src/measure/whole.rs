@@ -44,7 +44,7 @@ pub(super) struct Whole {
 impl Whole {
     pub(super) fn new(namespace: Namespace, interfaces: &str, descriptor_budget: &DescriptorBudget) -> Self {
         Self {
-            is_own: namespace == Namespace::Environment && describes_environment(interfaces),
+            is_own: namespace == Namespace::Environment && describes_environment("/proc/stat", interfaces),
             stat: ReadableFile::of("/proc/stat".to_owned(), descriptor_budget),
             meminfo: ReadableFile::of("/proc/meminfo".to_owned(), descriptor_budget),
             compared_at: None,
@@ -147,11 +147,11 @@ impl Balance {
     }
 }
 
-/// Whether the files describe this environment: it has Lambda's network interfaces, or another file system is mounted on
-/// the file.
-fn describes_environment(interfaces: &str) -> bool {
+/// Whether the file at `path` in `/proc` describes this environment: it has Lambda's network interfaces, or another file
+/// system is mounted on the file.
+pub(super) fn describes_environment(path: &str, interfaces: &str) -> bool {
     let device = |path: &str| fs::metadata(path).map(|file| file.dev()).ok();
-    let is_replaced = device("/proc/stat").is_some() && device("/proc/stat") != device("/proc/self");
+    let is_replaced = device(path).is_some() && device(path) != device("/proc/self");
     is_replaced || read_once("/proc/net/dev", |text| parse::interface_bytes(text, interfaces)).is_some()
 }
 

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 pub use super::initialization::Initialization;
+pub use super::thread_class::{ClassWork, ThreadClass};
 
 /// Lambda's request id: 128 bits, written as a UUID.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -112,6 +113,25 @@ pub struct Work {
     /// CPU time of the whole environment that no counted process, extension or platform process accounts for. It is not part
     /// of the busy time.
     pub unaccounted_us: u64,
+    /// The thread that runs the handler in most runtimes. `threads` is zero when it was not read or did not run.
+    pub main: ClassWork,
+    /// Threads of the application, and those of processes other than the main one.
+    pub pool: ClassWork,
+    /// Garbage collectors.
+    pub collector: ClassWork,
+    /// Just-in-time compilers.
+    pub compiler: ClassWork,
+    /// Other threads of the runtime.
+    pub other: ClassWork,
+    /// The part of the busy time that no read thread has: of threads and children that ended before they were read.
+    pub unseen_busy_us: u64,
+    /// Time in which at least one thread of the environment waited for a CPU, from the kernel's pressure information. Zero
+    /// where the kernel does not show it for the environment.
+    pub pressure_us: u64,
+    /// Periods of the CPU quota in which the environment ran. Zero where no control group file shows them, as on Lambda.
+    pub quota_periods: u64,
+    /// Those of them in which it was throttled.
+    pub throttled_periods: u64,
 }
 
 impl Work {
@@ -119,6 +139,29 @@ impl Work {
     #[must_use]
     pub const fn busy_us(&self) -> u64 {
         self.user_us.saturating_add(self.system_us)
+    }
+
+    /// The work of the threads of `class`.
+    #[must_use]
+    pub const fn class(&self, class: ThreadClass) -> &ClassWork {
+        match class {
+            ThreadClass::Main => &self.main,
+            ThreadClass::Pool => &self.pool,
+            ThreadClass::Collector => &self.collector,
+            ThreadClass::Compiler => &self.compiler,
+            ThreadClass::Other => &self.other,
+        }
+    }
+
+    /// The same, to change it.
+    pub const fn class_mut(&mut self, class: ThreadClass) -> &mut ClassWork {
+        match class {
+            ThreadClass::Main => &mut self.main,
+            ThreadClass::Pool => &mut self.pool,
+            ThreadClass::Collector => &mut self.collector,
+            ThreadClass::Compiler => &mut self.compiler,
+            ThreadClass::Other => &mut self.other,
+        }
     }
 
     /// Adds the counters of another invocation or of many.
@@ -145,7 +188,7 @@ impl Work {
     }
 
     /// How many counters there are. New ones are appended, so that stored arrays stay readable.
-    pub const COUNTERS: usize = 18;
+    pub const COUNTERS: usize = 37;
 
     fn counters_mut(&mut self) -> [&mut u64; Self::COUNTERS] {
         [
@@ -167,6 +210,25 @@ impl Work {
             &mut self.disk_read_bytes,
             &mut self.disk_written_bytes,
             &mut self.unaccounted_us,
+            &mut self.main.busy_us,
+            &mut self.main.starved_us,
+            &mut self.main.threads,
+            &mut self.pool.busy_us,
+            &mut self.pool.starved_us,
+            &mut self.pool.threads,
+            &mut self.collector.busy_us,
+            &mut self.collector.starved_us,
+            &mut self.collector.threads,
+            &mut self.compiler.busy_us,
+            &mut self.compiler.starved_us,
+            &mut self.compiler.threads,
+            &mut self.other.busy_us,
+            &mut self.other.starved_us,
+            &mut self.other.threads,
+            &mut self.unseen_busy_us,
+            &mut self.pressure_us,
+            &mut self.quota_periods,
+            &mut self.throttled_periods,
         ]
     }
 }
@@ -263,7 +325,7 @@ mod tests {
 
     #[test]
     fn counters_round_trip_and_add() {
-        let work = Work::from_counters(1..=18);
+        let work = Work::from_counters(1..=37);
         assert_eq!(work.counters(), std::array::from_fn::<u64, { Work::COUNTERS }, _>(|i| i as u64 + 1));
         let mut twice = work;
         twice.add(&work);

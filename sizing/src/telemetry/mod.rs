@@ -5,3 +5,4 @@ pub mod histogram;
 pub mod initialization;
 pub mod invocation;
 pub mod rollup;
+pub mod thread_class;

@@ -238,7 +238,7 @@ mod tests {
                 duration_us,
                 billed_ms: duration_us / 1000 + 1,
                 peak_kib,
-                work: measured.then(|| Work::from_counters(0..18)),
+                work: measured.then(|| Work::from_counters(0..37)),
                 ..Invocation::default()
             },
         )

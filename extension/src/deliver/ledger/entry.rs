@@ -249,6 +249,7 @@ fn limit_ended_children(mut measured: Measured, reported_us: Option<u64>, memory
     let most_us = reported_us.unwrap_or(u64::MAX).saturating_mul(memory.visible_vcpus().into());
     let work = &mut measured.work;
     let excess_us = work.busy_us().saturating_sub(most_us).min(measured.ended_children_us);
+    work.unseen_busy_us = work.unseen_busy_us.saturating_sub(excess_us);
     let from_user_us = excess_us.min(work.user_us);
     work.user_us -= from_user_us;
     work.system_us = work.system_us.saturating_sub(excess_us - from_user_us);
