@@ -21,6 +21,7 @@ use crate::http::error::ApiError;
 use crate::http::extract::FunctionName;
 use crate::query::{Format, ListQuery, Query};
 use crate::render::table;
+use crate::report::threads::ThreadClasses;
 use crate::report::{self, FunctionReport};
 use crate::store::{FunctionKey, Recent, Store, Tenant};
 
@@ -101,6 +102,15 @@ pub struct InvocationReport {
     /// CPU time of the environment that no known process accounts for, ms, since the last comparison; `null` when not
     /// measured.
     pub unaccounted_ms: Option<f64>,
+    /// What the threads did, by class; `null` when not measured.
+    pub thread_classes: Option<ThreadClasses>,
+    /// Time in which a thread of the environment waited for a CPU, ms; 0 where the kernel does not show it, `null` when not
+    /// measured.
+    pub cpu_pressure_ms: Option<f64>,
+    /// Periods of the CPU quota; 0 where the kernel does not show them, `null` when not measured.
+    pub quota_periods: Option<u64>,
+    /// Those that were throttled.
+    pub throttled_periods: Option<u64>,
     /// Duration of the handler alone, ms; `null` when the platform did not report it.
     pub runtime_ms: Option<f64>,
     /// Time of extensions after the runtime answered, ms; `null` when the platform did not report both durations.
@@ -153,6 +163,10 @@ impl From<Recent> for InvocationReport {
             starved_ms: invocation.work.map(|work| ms(work.starved_us)),
             idle_ms: invocation.work.map(|work| ms(work.idle_us)),
             unaccounted_ms: invocation.work.map(|work| ms(work.unaccounted_us)),
+            thread_classes: invocation.work.and_then(|work| ThreadClasses::of(&work, 1)),
+            cpu_pressure_ms: invocation.work.map(|work| ms(work.pressure_us)),
+            quota_periods: invocation.work.map(|work| work.quota_periods),
+            throttled_periods: invocation.work.map(|work| work.throttled_periods),
             runtime_ms: (invocation.runtime_us > 0).then(|| ms(invocation.runtime_us)),
             post_runtime_ms: invocation.has_post_runtime_time().then(|| ms(invocation.post_runtime_us())),
             restore_ms: (invocation.restore_us > 0).then(|| ms(invocation.restore_us)),

@@ -120,6 +120,10 @@ fn resources_are_reported() {
         for (name, mean) in resources["warm_means"].as_object().unwrap() {
             assert!(mean.as_f64().unwrap() > 0.0, "{name} of {}: {resources}", kind.name);
         }
+        for (name, mean) in resources["thread_classes"].as_object().unwrap() {
+            let busy_ms = mean.as_f64().or_else(|| mean["busy_ms"].as_f64());
+            assert!(busy_ms.unwrap() > 0.0, "{name} of {}: {resources}", kind.name);
+        }
         let recent = collector.get(&format!("/v1/functions/{}/invocations?limit=1", kind.name)).json();
         for (name, value) in recent["invocations"][0].as_object().unwrap() {
             let is_absent = name == "restore_ms";

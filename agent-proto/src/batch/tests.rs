@@ -1,5 +1,6 @@
 use super::*;
 use proptest::prelude::*;
+use tailor_sizing::telemetry::invocation::ClassWork;
 
 fn environment() -> Environment {
     Environment {
@@ -143,7 +144,15 @@ fn a_typical_invocation_costs_few_bytes_on_the_wire() {
         max_memory_used_mb: 71,
         peak_kib: 64_000,
         start_kib: 62_000,
-        work: Some(Work { user_us: 9_000, system_us: 900, idle_us: 15_000, ..Work::default() }),
+        work: Some(Work {
+            user_us: 9_000,
+            system_us: 900,
+            idle_us: 15_000,
+            main: ClassWork { busy_us: 9_500, starved_us: 120, threads: 1 },
+            collector: ClassWork { busy_us: 350, starved_us: 90, threads: 2 },
+            unseen_busy_us: 20,
+            ..Work::default()
+        }),
         ..Invocation::default()
     };
     let size = |count| batch(vec![row; count]).encode().unwrap().len();

@@ -24,6 +24,7 @@ pub mod losses;
 pub mod resources;
 pub mod series;
 pub mod summaries;
+pub mod threads;
 
 pub use build::per_million;
 pub use evaluation::{Evaluation, hint_code, reasons};

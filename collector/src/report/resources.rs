@@ -5,12 +5,15 @@ use serde::{Deserialize, Serialize};
 use tailor_sizing::telemetry::rollup::Rollup;
 
 use super::round_to_micros;
+use super::threads::ThreadClasses;
 
 /// Resources that the function's processes used.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Resources {
     /// Means over the successful warm invocations; `null` when none was measured.
     pub warm_means: Option<WarmMeans>,
+    /// Means of the threads' work over the same invocations; `null` when no thread was classified.
+    pub thread_classes: Option<ThreadClasses>,
     /// Highest use of `/tmp`, KiB; 0 when unknown.
     pub max_tmp_used_kib: u64,
     /// Mean time of a successful warm invocation after the runtime answered, ms: extensions use it.
@@ -44,6 +47,12 @@ pub struct WarmMeans {
     pub involuntary_switches: f64,
     /// CPU time of the environment that no known process accounts for, ms.
     pub unaccounted_cpu_ms: f64,
+    /// Time in which a thread of the environment waited for a CPU, ms; 0 where the kernel does not show it.
+    pub cpu_pressure_ms: f64,
+    /// Periods of the CPU quota; 0 where the kernel does not show them.
+    pub quota_periods: f64,
+    /// Those that were throttled.
+    pub throttled_periods: f64,
 }
 
 impl Resources {
@@ -61,10 +70,14 @@ impl Resources {
             voluntary_switches: mean(work.voluntary_switches),
             involuntary_switches: mean(work.involuntary_switches),
             unaccounted_cpu_ms: round_to_micros(mean(work.unaccounted_us) / 1_000.0),
+            cpu_pressure_ms: round_to_micros(mean(work.pressure_us) / 1_000.0),
+            quota_periods: mean(work.quota_periods),
+            throttled_periods: mean(work.throttled_periods),
         });
         let post_runtime_us = rollup.post_runtime_us as f64 / rollup.warm_duration_us.count().max(1) as f64;
         Self {
             warm_means,
+            thread_classes: ThreadClasses::of(work, invocations),
             max_tmp_used_kib: rollup.max_tmp_used_kib,
             post_runtime_ms: round_to_micros(post_runtime_us / 1_000.0),
             extension_waits: rollup.extension_waits.invocations,

@@ -1,7 +1,9 @@
 //! Test data: batches as extensions send them, from several kinds of functions.
 
 use agent_proto::batch::{Batch, BatchHeader, Environment, EnvironmentId, Lost, Overhead};
-use tailor_sizing::telemetry::invocation::{Caveats, Initialization, Invocation, Outcome, RequestId, Work};
+use tailor_sizing::telemetry::invocation::{
+    Caveats, ClassWork, Initialization, Invocation, Outcome, RequestId, Work,
+};
 use tailor_sizing::units::{Architecture, Megabytes};
 
 /// A kind of function.
@@ -130,9 +132,22 @@ pub(crate) fn invocation(kind: &Kind, index: u64, started_at_us: u64) -> Invocat
             disk_read_bytes: varied(40_960),
             disk_written_bytes: varied(8_192),
             unaccounted_us: busy_us / 200,
+            main: class(busy_us * 8 / 10, starved_us * 8 / 10),
+            pool: class(busy_us / 10, starved_us / 10),
+            collector: class(busy_us / 20, starved_us / 20),
+            compiler: class(busy_us / 40, starved_us / 40),
+            other: class(busy_us / 80, starved_us / 80),
+            unseen_busy_us: busy_us / 80,
+            pressure_us: starved_us * 9 / 10 + 1_000,
+            quota_periods: duration_us / 20_000 + 1,
+            throttled_periods: starved_us / 20_000 + 1,
         }),
         ..Invocation::default()
     }
+}
+
+fn class(busy_us: u64, starved_us: u64) -> ClassWork {
+    ClassWork { busy_us: busy_us + 1, starved_us, threads: 1 }
 }
 
 /// The batch an environment sends with this sequence: `count` invocations, one second apart, ending at `end_us`.

@@ -56,8 +56,7 @@ impl CpuContention {
 impl Files {
     fn find(interfaces: &str, budget: &DescriptorBudget) -> Self {
         let open = |path: &str| ReadableFile::of(path.to_owned(), budget);
-        let mut pressure =
-            Some(open(PRESSURE)).filter(|_| describes_environment(PRESSURE, interfaces));
+        let mut pressure = Some(open(PRESSURE)).filter(|_| describes_environment(PRESSURE, interfaces));
         pressure = pressure.filter(|_| std::fs::exists(PRESSURE).unwrap_or_default());
         let quota = QUOTAS.into_iter().map(open).find_map(|mut file| file.read(quota).map(|_| file));
         Self { pressure, quota }

@@ -354,6 +354,30 @@ mod tests {
         assert_eq!((measured.work.busy_us(), measured.ended_children_us), (36_000, 35_000));
     }
 
+    #[test]
+    fn threads_count_for_their_class() {
+        let classes = [Some(ThreadClass::Main), Some(ThreadClass::Collector), None];
+        let with_classes = |mut process: Reading| {
+            process.threads.iter_mut().zip(classes).for_each(|(thread, class)| thread.class = class);
+            process
+        };
+        let supervisor =
+            |cpu_ms| Reading { identity: (3, 0), ..with_classes(process(3, cpu_ms, &[(3, cpu_ms, 0)])) };
+        let start = snapshot(vec![supervisor(50), process(7, 0, &[])]);
+        let runtime = with_classes(process(7, 60, &[(7, 30, 4), (8, 10, 5), (9, 5, 6)]));
+        let worker = with_classes(process(9, 40, &[(9, 40, 7)]));
+        let work = between(&start, &snapshot(vec![supervisor(51), runtime, worker])).work;
+        let class = |class| {
+            let work: &ClassWork = work.class(class);
+            (work.busy_us / 1_000, work.starved_us / 1_000, work.threads)
+        };
+        assert_eq!(class(ThreadClass::Main), (30, 4, 1), "the supervisor only waits");
+        assert_eq!(class(ThreadClass::Pool), (41, 7, 2), "main threads of other processes");
+        assert_eq!(class(ThreadClass::Collector), (10, 5, 1));
+        assert_eq!(class(ThreadClass::Other), (5, 6, 1), "not classified");
+        assert_eq!(work.unseen_busy_us, 15_000, "60 ms of which the threads have 45");
+    }
+
     /// A process whose ended children used `ended_ms`.
     fn member(pid: i32, parent: i32, cpu_ms: u64, ended_ms: u64) -> Reading {
         Reading { parent, ended_children_ns: ended_ms * 1_000_000, ..process(pid, cpu_ms, &[]) }

@@ -5,6 +5,8 @@ use super::files::READS;
 use super::scan::Namespace;
 use super::*;
 
+mod runtimes;
+
 /// A child process of the function, which ends with the test.
 struct Function(Child);
 
