@@ -1,7 +1,8 @@
 //! The collector: stores what the extensions send, shows reports, advises a memory size and, opt-in, applies it.
 //!
 //! [`ingest`] stores batches in the [`store`]. [`report`] computes reports from stored rollups. [`api`], [`web`] and [`cli`]
-//! show them with [`render`]. [`tuner`] changes memory sizes, and [`changes`] is the log of that. [`routes`] joins the
+//! show them with [`render`]. [`tuner`] changes memory sizes, and [`changes`] is the log of that. [`patch`]
+//! changes them in the source that deploys the functions. [`routes`] joins the
 //! handlers, and [`http`] serves them on one port.
 
 pub mod api;
@@ -12,6 +13,7 @@ pub mod clock;
 pub mod http;
 pub mod ingest;
 pub mod keys;
+pub mod patch;
 pub mod prices;
 pub mod query;
 pub mod render;

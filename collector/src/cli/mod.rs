@@ -14,6 +14,7 @@ use crate::query::Format;
 mod keys;
 mod list;
 mod maintain;
+mod patch;
 mod series;
 mod serve;
 mod show;
@@ -73,7 +74,13 @@ enum Command {
         file: PathBuf,
     },
     /// Show the changes of the tuner, with predicted and measured values.
-    Changes(ShowArgs),
+    #[command(args_conflicts_with_subcommands = true)]
+    Changes {
+        #[command(flatten)]
+        show: ShowArgs,
+        #[command(subcommand)]
+        command: Option<ChangesCommand>,
+    },
     /// Create, list and revoke the API keys of a data folder. A running collector uses the change within seconds.
     #[command(subcommand)]
     Keys(keys::KeysCommand),
@@ -87,6 +94,13 @@ enum Command {
         #[arg(long, default_value = "default", value_parser = keys::tenant)]
         tenant: String,
     },
+}
+
+#[derive(Debug, Subcommand)]
+enum ChangesCommand {
+    /// Print the recommended sizes as a change of templates and programs: SAM, CloudFormation, CDK, Terraform,
+    /// OpenTofu, Serverless Framework, SST and Pulumi. What is not certain is listed and not changed.
+    Patch(patch::PatchArgs),
 }
 
 #[derive(Debug, Args)]
@@ -261,7 +275,8 @@ impl Cli {
             }
             Command::Check { data, repair } => maintain::check(&data, repair),
             Command::Backup { data, file } => maintain::backup(&data, &file),
-            Command::Changes(args) => show::changes(&args),
+            Command::Changes { command: Some(ChangesCommand::Patch(args)), .. } => patch::run(&args),
+            Command::Changes { show, command: None } => show::changes(&show),
             Command::Keys(command) => keys::run(command),
             Command::Key { data, tenant } => keys::create_without_scopes(&data, tenant),
         }

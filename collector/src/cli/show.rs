@@ -161,6 +161,47 @@ pub(super) fn request(
     path: &[&str],
     more: &[(&str, String)],
 ) -> anyhow::Result<ExitCode> {
+    match fetch(args, server, path, more, args.format)? {
+        Some(body) => print((body, false)),
+        None => Ok(ExitCode::from(NOTHING)),
+    }
+}
+
+/// The reports of these functions as JSON texts after each other; the report of the fleet when there are none.
+pub(super) fn reports(args: &ShowArgs, functions: &[String]) -> anyhow::Result<String> {
+    if let Some(server) = &args.server {
+        let mut text = String::new();
+        if functions.is_empty() {
+            let limit = [("limit", query::MAX_LIMIT.to_string())];
+            text.extend(fetch(args, server, &["v1", "functions"], &limit, Format::Json)?);
+        }
+        for function in functions {
+            text.extend(fetch(args, server, &["v1", "functions", function], &[], Format::Json)?);
+        }
+        return Ok(text);
+    }
+    let (text, _) = read_folder(args, |reader| async move {
+        let mut keys = reader.store.functions(&reader.tenant, None, usize::MAX).await?;
+        keys.retain(|key| functions.is_empty() || functions.contains(&key.name));
+        let mut text = String::new();
+        for key in &keys {
+            if let Some(report) = report::function(&reader.request(), key).await? {
+                text.push_str(&table::function(&report, Format::Json, look(args)));
+            }
+        }
+        Ok((text, false))
+    })?;
+    Ok(text)
+}
+
+/// The body of a response; `None` when there is nothing to show.
+fn fetch(
+    args: &ShowArgs,
+    server: &str,
+    path: &[&str],
+    more: &[(&str, String)],
+    format: Format,
+) -> anyhow::Result<Option<String>> {
     let key = match &args.api_key_file {
         Some(file) => Some(
             std::fs::read_to_string(file)
@@ -176,7 +217,7 @@ pub(super) fn request(
         url.push('/');
         url.push_str(&path_segment(part));
     }
-    let format = serde_json::to_value(args.format)?;
+    let format = serde_json::to_value(format)?;
     let mut request = ureq::get(url.as_str())
         .config()
         .timeout_global(Some(RESPONSE_TIMEOUT))
@@ -201,10 +242,10 @@ pub(super) fn request(
     let body = response.body_mut().with_config().limit(MAX_RESPONSE_BYTES).read_to_string();
     let body = body.with_context(|| format!("cannot read the response of {url}"))?;
     match status.as_u16() {
-        200 => print((body, false)),
+        200 => Ok(Some(body)),
         404 => {
             tracing::error!("{}", message(&body));
-            Ok(ExitCode::from(NOTHING))
+            Ok(None)
         }
         code => bail!("{url} responded with {code}: {}", message(&body)),
     }
