@@ -4,12 +4,15 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use serde::Deserialize;
 use tailor_collector::patch::{Patch, Source, Target, patch};
 use tailor_sizing::units::Megabytes;
+use tailor_test_kit::skip;
+use tailor_test_kit::workspace;
 
 /// One function in one file, and what its patch does.
 #[derive(Debug, Deserialize)]
@@ -112,7 +115,8 @@ fn each_style_is_patched_or_listed_with_the_reason() {
         assert!(patch.unsure.is_empty(), "{case:?}: {:?}", patch.unsure);
         let [file] = &patch.files[..] else { panic!("{case:?}: {patch:?}") };
         let expected = case.after.as_ref().unwrap();
-        let added: Vec<_> = file.after.lines().filter(|line| !file.before.lines().any(|old| old == *line)).collect();
+        let added: Vec<_> =
+            file.after.lines().filter(|line| !file.before.lines().any(|old| old == *line)).collect();
         assert!(added.contains(&expected.as_str()), "{case:?}: {added:?}");
         // Every other byte is unchanged: only digits and a unit may be replaced.
         let (removed, _) = difference(&file.before, &file.after);
@@ -138,7 +142,8 @@ fn all_functions_of_a_folder_are_patched_at_once() {
     for part in ["sam", "serverless", "terraform", "pulumi"] {
         copy(&data().join(part), &folder.path().join(part));
     }
-    let advice: BTreeMap<&str, u32> = [("primer", 256), ("users-api-prod-create", 640), ("shop-mail", 2_048)].into();
+    let advice: BTreeMap<&str, u32> =
+        [("primer", 256), ("users-api-prod-create", 640), ("shop-mail", 2_048)].into();
     copy(&data().join("cloudformation"), &folder.path().join("cloudformation"));
     let source = folder.path().to_str().unwrap();
     let sizes: Vec<_> = advice.iter().map(|(name, mb)| format!("{name}={mb}")).collect();
@@ -157,7 +162,11 @@ fn all_functions_of_a_folder_are_patched_at_once() {
 
     let before = fs::read(folder.path().join("sam/hello.yaml")).unwrap();
     assert_eq!(stdout(&run(&["--write"])).lines().count(), 3);
-    assert_eq!(fs::read(folder.path().join("sam/hello.yaml")).unwrap(), before, "other files are not written");
+    assert_eq!(
+        fs::read(folder.path().join("sam/hello.yaml")).unwrap(),
+        before,
+        "other files are not written"
+    );
     assert_eq!(stdout(&run(&[])), "", "the patched folder has no diff");
 }
 
@@ -171,6 +180,52 @@ fn tailor(arguments: &[&str]) -> Output {
 
 fn stdout(output: &Output) -> String {
     String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+/// Python packages with the parsers.
+const PACKAGES: [&str; 2] = ["pyyaml==6.0.3", "python-hcl2==7.3.1"];
+
+/// The parsers of other projects read the same before and after a patch, except for one memory size.
+#[test]
+fn other_parsers_read_the_patched_files() {
+    let folder = workspace::target_folder().unwrap().join("patch-parsers");
+    fs::create_dir_all(&folder).unwrap();
+    let runs = |command: &mut Command| command.output().is_ok_and(|output| output.status.success());
+    let mut pip = Command::new("python3");
+    pip.args(["-m", "pip", "install", "--quiet", "--target"]).arg(&folder).args(PACKAGES);
+    let mut python = Command::new("python3");
+    python.env("PYTHONPATH", &folder);
+    if !runs(python.args(["-c", "import yaml, hcl2"])) && !runs(&mut pip) {
+        skip(&format!("needs python3 and {PACKAGES:?}"));
+        return;
+    }
+    let compiler = folder.join("node_modules/typescript");
+    let mut npm = Command::new("npm");
+    npm.args(["install", "--silent", "--no-save", "--prefix"]).arg(&folder).arg("typescript@5.9.3");
+    if !compiler.exists() && !runs(&mut npm) {
+        skip("needs node and the package `typescript`");
+        return;
+    }
+    let files: Vec<_> = cases()
+        .iter()
+        .filter(|case| case.after.is_some())
+        .flat_map(|case| {
+            let files = patch(&case.source().1, &[case.target()]).files;
+            files.into_iter().map(|file| {
+                serde_json::json!({
+                    "path": case.file, "before": file.before, "after": file.after, "memory": case.memory
+                })
+            })
+        })
+        .collect();
+    let mut check = Command::new("python3");
+    check.env("PYTHONPATH", &folder).arg(data().join("check.py")).arg(&compiler);
+    let mut check =
+        check.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    check.stdin.take().unwrap().write_all(&serde_json::to_vec(&files).unwrap()).unwrap();
+    let output = check.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(stdout(&output).trim(), files.len().to_string());
 }
 
 /// The source differs from what is deployed, or one setting is for two functions: neither is patched.

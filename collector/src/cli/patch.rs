@@ -91,7 +91,9 @@ fn advised(args: &PatchArgs) -> anyhow::Result<Vec<Advised>> {
     // Sizes for every function need no measurements.
     let has_sizes = |name: &String| args.memory.iter().any(|(other, _)| other == name);
     if !args.memory.is_empty() && args.function.iter().all(has_sizes) {
-        return Ok(show::reports(&args.show, &names(args)).and_then(|text| Ok(advice::read(&text)?)).unwrap_or_default());
+        return Ok(show::reports(&args.show, &names(args))
+            .and_then(|text| Ok(advice::read(&text)?))
+            .unwrap_or_default());
     }
     let text = show::reports(&args.show, &args.function)?;
     advice::read(&text).context("the reports have another form: use a collector of this version")
@@ -146,8 +148,10 @@ fn targets(args: &PatchArgs, advised: &[Advised]) -> anyhow::Result<Vec<Target>>
 fn set_logical_ids(args: &PatchArgs, advised: &[Advised], targets: &mut [Target]) -> anyhow::Result<()> {
     if let Some(file) = &args.tags {
         let text = fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
-        let tags: BTreeMap<String, BTreeMap<String, String>> = serde_json::from_str(&text)
-            .with_context(|| format!("{} is not a JSON object of functions with their tags", file.display()))?;
+        let tags: BTreeMap<String, BTreeMap<String, String>> =
+            serde_json::from_str(&text).with_context(|| {
+                format!("{} is not a JSON object of functions with their tags", file.display())
+            })?;
         for target in targets.iter_mut() {
             target.logical_id = tags.get(&target.function).and_then(|tags| tags.get(LOGICAL_ID)).cloned();
         }
@@ -159,7 +163,9 @@ fn set_logical_ids(args: &PatchArgs, advised: &[Advised], targets: &mut [Target]
     runtime.block_on(async {
         let lambda = AwsLambda::new(None).await;
         for target in targets.iter_mut().filter(|target| target.logical_id.is_none()) {
-            let Some(known) = advised.iter().find(|advised| advised.name == target.function) else { continue };
+            let Some(known) = advised.iter().find(|advised| advised.name == target.function) else {
+                continue;
+            };
             let key = FunctionKey {
                 account: known.account.clone(),
                 region: known.region.clone(),
@@ -210,7 +216,10 @@ fn print(args: &PatchArgs, patch: &Patch, advised: &[Advised]) -> anyhow::Result
         text = patch.diff();
     }
     for unsure in &patch.unsure {
-        eprintln!("tailor: `{}` is not changed to {} MB: {}", unsure.function, unsure.memory_mb, unsure.reason);
+        eprintln!(
+            "tailor: `{}` is not changed to {} MB: {}",
+            unsure.function, unsure.memory_mb, unsure.reason
+        );
         for place in &unsure.places {
             eprintln!("    {}:{}", place.file, place.line);
         }

@@ -92,7 +92,13 @@ pub fn read(text: &str) -> Result<Vec<Advised>, serde_json::Error> {
     let mut all = Vec::new();
     for report in serde_json::Deserializer::from_str(text).into_iter::<serde_json::Value>() {
         let mut report = report?;
-        match report.get_mut("functions").map(serde_json::Value::take) {
+        // A name can belong to several functions, whose reports are then a list.
+        let list = if report.is_array() {
+            Some(report.take())
+        } else {
+            report.get_mut("functions").map(serde_json::Value::take)
+        };
+        match list {
             Some(functions) => all.extend(serde_json::from_value::<Vec<Advised>>(functions)?),
             None => all.push(serde_json::from_value(report)?),
         }

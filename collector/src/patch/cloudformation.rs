@@ -60,10 +60,8 @@ fn function(entry: &Entry<'_>, is_shared: bool) -> Option<Definition> {
         file: 0,
         at: entry.range.start,
         label: entry.key.clone(),
-        name: name.map_or_else(
-            || Name::CloudFormation(entry.key.clone()),
-            |name| Name::of_parts(name.parts()),
-        ),
+        name: name
+            .map_or_else(|| Name::CloudFormation(entry.key.clone()), |name| Name::of_parts(name.parts())),
         setting,
     })
 }

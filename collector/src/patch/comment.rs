@@ -39,7 +39,8 @@ pub fn markdown(patch: &Patch, advice: &[Advised]) -> String {
         for unsure in patch.unsure.iter().take(MAX_ROWS) {
             let places: Vec<_> = unsure.places.iter().take(5).map(place).collect();
             let (function, reason) = (cell(&unsure.function), cell(&unsure.reason));
-            let _ = writeln!(text, "| {function} | {} | {reason} | {} |", unsure.memory_mb, places.join(", "));
+            let _ =
+                writeln!(text, "| {function} | {} | {reason} | {} |", unsure.memory_mb, places.join(", "));
         }
         rest(&mut text, patch.unsure.len());
         text.push_str("\n</details>\n");
@@ -50,9 +51,8 @@ pub fn markdown(patch: &Patch, advice: &[Advised]) -> String {
 fn row(text: &mut String, found: &Found, advised: Option<&Advised>) {
     let point = |mb| advised.and_then(|advised| advised.point(mb));
     let (before, after) = (point(found.before_mb), point(found.after_mb));
-    let change = advised.filter(|advised| {
-        advised.memory_mb == found.before_mb && advised.advice.memory_mb == found.after_mb
-    });
+    let change = advised
+        .filter(|advised| advised.memory_mb == found.before_mb && advised.advice.memory_mb == found.after_mb);
     let cost = match (before, after, change) {
         (Some(before), Some(after), _) => pair(before.cost_per_million, after.cost_per_million),
         (_, _, Some(change)) => match change.cost_per_million_pico_usd {

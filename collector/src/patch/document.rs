@@ -189,11 +189,19 @@ impl<'t> Value<'t> {
     }
 
     /// The memory setting `key` in this map of properties.
-    pub(super) fn setting(&self, key: &str, default: u32, is_shared: Option<&str>, anchors: &[&str]) -> Setting {
+    pub(super) fn setting(
+        &self,
+        key: &str,
+        default: u32,
+        is_shared: Option<&str>,
+        anchors: &[&str],
+    ) -> Setting {
         let entries = self.entries();
         let own: Vec<_> = entries.iter().filter(|entry| entry.key == key).collect();
         match own[..] {
-            [entry] => entry.value.map_or_else(|| Setting::Unsure(format!("`{key}` is empty")), |v| v.number(key)),
+            [entry] => {
+                entry.value.map_or_else(|| Setting::Unsure(format!("`{key}` is empty")), |v| v.number(key))
+            }
             [] => self.absent(key, default, is_shared, anchors, &entries),
             _ => Setting::Unsure(format!("`{key}` is set several times")),
         }
@@ -226,10 +234,16 @@ impl<'t> Value<'t> {
         let anchor = anchor(self.text, &items, anchors);
         if self.kind() == "block_mapping" {
             let setting = insert.as_line(self.text, &ranges, anchor);
-            return setting
-                .unwrap_or_else(|| Setting::Unsure("its properties are not on lines of their own".to_owned()));
+            return setting.unwrap_or_else(|| {
+                Setting::Unsure("its properties are not on lines of their own".to_owned())
+            });
         }
-        insert.with_comma(self.text, &ranges, anchor, self.content.map_or(0, |content| content.start_byte() + 1))
+        insert.with_comma(
+            self.text,
+            &ranges,
+            anchor,
+            self.content.map_or(0, |content| content.start_byte() + 1),
+        )
     }
 
     /// This value as a memory size.

@@ -30,13 +30,20 @@ impl Insert<'_> {
     }
 
     /// Into a list with commas, after the item at `anchor`. `open` is the offset after the bracket of an empty list.
-    pub(super) fn with_comma(&self, text: &str, items: &[Range<usize>], anchor: usize, open: usize) -> Setting {
+    pub(super) fn with_comma(
+        &self,
+        text: &str,
+        items: &[Range<usize>],
+        anchor: usize,
+        open: usize,
+    ) -> Setting {
         let Some(item) = items.get(anchor) else { return self.at(open, " ", " ") };
         let line = own_line(text, item.start);
         let after = &text[item.end..];
         let spaces = after.len() - after.trim_start().len();
         if !after.trim_start().starts_with(',') {
-            let between = line.map_or_else(|| ", ".to_owned(), |indent| format!(",{}{indent}", line_end(text)));
+            let between =
+                line.map_or_else(|| ", ".to_owned(), |indent| format!(",{}{indent}", line_end(text)));
             return self.at(item.end, &between, "");
         }
         let comma_end = item.end + spaces + 1;
@@ -71,9 +78,8 @@ impl Insert<'_> {
 /// else the first item.
 pub(super) fn anchor<'a>(text: &str, items: &[(&'a str, Range<usize>)], names: &[&str]) -> usize {
     let is_line = |range: &Range<usize>| !text[range.clone()].contains('\n');
-    let named = names
-        .iter()
-        .find_map(|name| items.iter().position(|(item, range)| item == name && is_line(range)));
+    let named =
+        names.iter().find_map(|name| items.iter().position(|(item, range)| item == name && is_line(range)));
     named.or_else(|| items.iter().rposition(|(_, range)| is_line(range))).unwrap_or(0)
 }
 

@@ -118,8 +118,11 @@ fn is_cdk_id(path: &[String], logical_id: &str, definitions: &Definitions) -> bo
         return false;
     };
     let Some(before) = text.strip_suffix(readable(path).as_str()) else { return false };
-    let ids: Vec<_> =
-        definitions.construct_ids.iter().map(|id| (id.as_str(), readable(std::slice::from_ref(id)))).collect();
+    let ids: Vec<_> = definitions
+        .construct_ids
+        .iter()
+        .map(|id| (id.as_str(), readable(std::slice::from_ref(id))))
+        .collect();
     prefixes(before, &ids, &mut Vec::new(), &mut |scopes| {
         let full: Vec<&str> = scopes.iter().copied().chain(path.iter().map(String::as_str)).collect();
         let digest = Md5::digest(full.join("/"));

@@ -181,9 +181,10 @@ pub fn patch(source: &Source, targets: &[Target]) -> Patch {
             }
         };
         let definition = &definitions.all[index];
-        let others = targets.iter().zip(&chosen).filter(|(other, choice)| {
-            choice.as_ref() == Ok(&index) && other.memory != target.memory
-        });
+        let others = targets
+            .iter()
+            .zip(&chosen)
+            .filter(|(other, choice)| choice.as_ref() == Ok(&index) && other.memory != target.memory);
         let others: Vec<_> =
             others.map(|(other, _)| format!("`{}` {} MB", other.function, other.memory.0)).collect();
         if !others.is_empty() {
@@ -241,7 +242,8 @@ fn write(source: &Source, definitions: &Definitions, edits: Edits, patch: &mut P
     let mut ordered: Vec<_> = edits.iter().map(|(index, edit)| (&definitions.all[*index], edit)).collect();
     ordered.sort_by_key(|(definition, edit)| std::cmp::Reverse((definition.file, edit.0.start)));
     for (definition, (range, text, _)) in ordered {
-        let after = texts.entry(definition.file).or_insert_with(|| source.files[definition.file].text.clone());
+        let after =
+            texts.entry(definition.file).or_insert_with(|| source.files[definition.file].text.clone());
         after.replace_range(range.clone(), text);
     }
     let written = source.with_texts(&texts).definitions();

@@ -38,7 +38,11 @@ impl Name {
         });
         let has_hole = parts.contains(&Part::Hole);
         let known: usize = known.sum();
-        if known == 0 || (has_hole && known < MIN_KNOWN_CHARACTERS) { Self::Computed } else { Self::Set(parts) }
+        if known == 0 || (has_hole && known < MIN_KNOWN_CHARACTERS) {
+            Self::Computed
+        } else {
+            Self::Set(parts)
+        }
     }
 }
 

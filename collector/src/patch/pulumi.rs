@@ -47,7 +47,9 @@ pub(super) fn read(text: &str, calls: &[Call], dialect: &Dialect, found: &mut Ve
         let by_id = || id.map_or(Name::Computed, |id| Name::Pulumi(id.to_owned()));
         // Python can have the settings in one object, and Pulumi's options are an object of their own.
         let elsewhere = call.positional.len() > 1
-            || arguments.is_some_and(|a| ["args", "parent", "provider", "dependsOn"].iter().any(|n| a.get(n).is_some()));
+            || arguments.is_some_and(|a| {
+                ["args", "parent", "provider", "dependsOn"].iter().any(|n| a.get(n).is_some())
+            });
         let setting = match dialect.form.setting(text, arguments, None) {
             Setting::Absent { .. } if elsewhere => {
                 Setting::Unsure("its settings are not written where it is made".to_owned())
@@ -79,11 +81,12 @@ pub(super) fn read_yaml(file: &File, found: &mut Vec<Definition>) -> Result<(), 
                 continue;
             }
             let properties = resource.get("properties");
-            let name = match properties.and_then(|properties| properties.get("name")).map(|name| name.scalar()) {
-                Some(Some(name)) => Name::of_parts(template(&name, "${", '}')),
-                Some(None) => Name::Computed,
-                None => Name::Pulumi(entry.key.clone()),
-            };
+            let name =
+                match properties.and_then(|properties| properties.get("name")).map(|name| name.scalar()) {
+                    Some(Some(name)) => Name::of_parts(template(&name, "${", '}')),
+                    Some(None) => Name::Computed,
+                    None => Name::Pulumi(entry.key.clone()),
+                };
             let setting = properties.map_or_else(
                 || Setting::Unsure("it has no `properties`".to_owned()),
                 |properties| properties.setting("memorySize", DEFAULT_MB, None, TYPESCRIPT.form.anchors),

@@ -49,7 +49,8 @@ fn imports(text: &str, root: Node<'_>) -> BTreeMap<String, String> {
 }
 
 fn call(text: &str, node: Node<'_>, imports: &BTreeMap<String, String>) -> Option<Call> {
-    let callee = text[node.child_by_field_name("function")?.byte_range()].split_whitespace().collect::<String>();
+    let callee =
+        text[node.child_by_field_name("function")?.byte_range()].split_whitespace().collect::<String>();
     let (first, rest) = callee.split_at(callee.find('.').unwrap_or(callee.len()));
     let callee = imports.get(first).map_or_else(|| callee.clone(), |module| format!("{module}{rest}"));
     let list = node.child_by_field_name("arguments").filter(|list| list.kind() == "argument_list")?;
@@ -74,10 +75,10 @@ fn call(text: &str, node: Node<'_>, imports: &BTreeMap<String, String>) -> Optio
 fn expression(text: &str, node: Node<'_>) -> Expression {
     let raw = &text[node.byte_range()];
     match node.kind() {
-        "integer" => raw
-            .replace('_', "")
-            .parse()
-            .map_or_else(|_| Expression::Other(raw.to_owned()), |number| Expression::Number(node.byte_range(), number)),
+        "integer" => raw.replace('_', "").parse().map_or_else(
+            |_| Expression::Other(raw.to_owned()),
+            |number| Expression::Number(node.byte_range(), number),
+        ),
         "string" => string(text, node),
         "identifier" | "attribute" => Expression::Variable(raw.to_owned()),
         _ => Expression::Other(shortened(raw)),

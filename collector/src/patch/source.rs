@@ -174,12 +174,14 @@ impl Source {
 
 /// Whether a file can define functions, by its name.
 fn is_source(name: &str) -> bool {
-    let is_generated = ["package-lock.json", "package.json", "tsconfig.json", "composer.json"].contains(&name)
+    let is_generated = ["package-lock.json", "package.json", "tsconfig.json", "composer.json"]
+        .contains(&name)
         || name.ends_with(".d.ts")
         || name.ends_with(".min.js");
     let extension = name.rsplit_once('.').map_or("", |(_, extension)| extension);
     !is_generated
-        && ["yml", "yaml", "json", "tf", "tofu", "py", "ts", "mts", "cts", "js", "mjs", "cjs"].contains(&extension)
+        && ["yml", "yaml", "json", "tf", "tofu", "py", "ts", "mts", "cts", "js", "mjs", "cjs"]
+            .contains(&extension)
 }
 
 /// The text cannot be parsed, at this offset.

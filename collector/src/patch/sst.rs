@@ -35,9 +35,8 @@ pub(super) fn read(text: &str, calls: &[Call], has_defaults: bool, found: &mut V
         if is_construct {
             let name = arguments.and_then(|arguments| arguments.get("functionName"));
             let id = call.text(1);
-            let by_id = || {
-                id.map_or(Name::Computed, |id| Name::Cdk(vec![id.to_owned(), "Resource".to_owned()]))
-            };
+            let by_id =
+                || id.map_or(Name::Computed, |id| Name::Cdk(vec![id.to_owned(), "Resource".to_owned()]));
             let shared = has_defaults.then_some("setDefaultFunctionProps");
             found.push(Definition {
                 file: 0,

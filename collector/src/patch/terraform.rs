@@ -101,7 +101,9 @@ fn setting(text: &str, body: Node<'_>, memory: Option<Node<'_>>, anchor: Option<
         }
         _ => {
             let is_reference = !raw.contains(char::is_whitespace)
-                && named(value).next().is_none_or(|first| first.kind() == "variable_expr" || first.kind() == "identifier");
+                && named(value)
+                    .next()
+                    .is_none_or(|first| first.kind() == "variable_expr" || first.kind() == "identifier");
             let kind = if is_reference { "comes from elsewhere" } else { "is computed" };
             Setting::Unsure(format!("its size {kind}: `{raw}`"))
         }

@@ -112,10 +112,10 @@ fn call(text: &str, node: Node<'_>, imports: &BTreeMap<String, String>) -> Optio
 fn expression(text: &str, node: Node<'_>) -> Expression {
     let raw = &text[node.byte_range()];
     match node.kind() {
-        "number" => raw
-            .replace('_', "")
-            .parse()
-            .map_or_else(|_| Expression::Other(raw.to_owned()), |number| Expression::Number(node.byte_range(), number)),
+        "number" => raw.replace('_', "").parse().map_or_else(
+            |_| Expression::Other(raw.to_owned()),
+            |number| Expression::Number(node.byte_range(), number),
+        ),
         "string" => content(text, node).map_or_else(
             || Expression::Other(shortened(raw)),
             |content| Expression::Text(node.start_byte() + 1..node.end_byte() - 1, content),
@@ -154,12 +154,10 @@ fn object(text: &str, node: Node<'_>) -> Arguments {
                 let name = text[member.byte_range()].to_owned();
                 Some((name.clone(), Expression::Variable(name)))
             }
-            "method_definition" => {
-                member.child_by_field_name("name").map(|name| {
-                    let name = text[name.byte_range()].to_owned();
-                    (name, Expression::Other("a method".to_owned()))
-                })
-            }
+            "method_definition" => member.child_by_field_name("name").map(|name| {
+                let name = text[name.byte_range()].to_owned();
+                (name, Expression::Other("a method".to_owned()))
+            }),
             _ => None,
         };
         match argument {
