@@ -76,7 +76,7 @@ impl Insert<'_> {
 
 /// The index of the item after which a setting is inserted: the first of `names` that has one line, else the last item with one line,
 /// else the first item.
-pub(super) fn anchor<'a>(text: &str, items: &[(&'a str, Range<usize>)], names: &[&str]) -> usize {
+pub(super) fn anchor(text: &str, items: &[(&str, Range<usize>)], names: &[&str]) -> usize {
     let is_line = |range: &Range<usize>| !text[range.clone()].contains('\n');
     let named =
         names.iter().find_map(|name| items.iter().position(|(item, range)| item == name && is_line(range)));
