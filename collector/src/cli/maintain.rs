@@ -5,17 +5,20 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 
+use super::database::DatabaseArgs;
 use crate::clock::now_us;
+use crate::store::postgres::{Database, PostgresStore};
 use crate::store::sqlite::check::{self, Findings};
 
 /// Maximum number of damaged rows that are listed.
 const MAX_LISTED: usize = 1_000;
 
-pub(super) fn check(folder: &Path, repairs: bool) -> anyhow::Result<ExitCode> {
+pub(super) fn check(folder: &Path, database: &DatabaseArgs, repairs: bool) -> anyhow::Result<ExitCode> {
     let about = || format!("cannot check the store in {}", folder.display());
-    let (findings, kept) = match repairs {
-        true => check::repair(folder, now_us()).with_context(about)?,
-        false => (check::check(folder).with_context(about)?, None),
+    let (findings, kept) = match (database.database()?, repairs) {
+        (Some(database), _) => (check_database(&database, repairs)?, None),
+        (None, true) => check::repair(folder, now_us()).with_context(about)?,
+        (None, false) => (check::check(folder).with_context(about)?, None),
     };
     let Findings { rows, damaged_rows, structure, isolated_rows } = &findings;
     for row in damaged_rows.iter().take(MAX_LISTED) {
@@ -32,9 +35,18 @@ pub(super) fn check(folder: &Path, repairs: bool) -> anyhow::Result<ExitCode> {
     if let Some(kept) = kept {
         println!("the file was written anew; the damaged one is {}", kept.display());
     } else if repairs && !findings.is_clean() {
-        println!("the damaged rows are isolated in the table `damaged`");
+        println!("the damaged rows are isolated in a table of their own");
     }
     Ok(if findings.is_clean() || repairs { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn check_database(database: &Database, repairs: bool) -> anyhow::Result<Findings> {
+    let store =
+        PostgresStore::open_to_read(database).with_context(|| format!("cannot open the {database}"))?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().build().context("cannot start the runtime")?;
+    let findings = runtime.block_on(store.examine(repairs.then(now_us)));
+    findings.with_context(|| format!("cannot check the {database}"))
 }
 
 pub(super) fn backup(folder: &Path, file: &Path) -> anyhow::Result<ExitCode> {

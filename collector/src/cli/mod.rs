@@ -11,6 +11,9 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::http::client::ProxyNetwork;
 use crate::query::Format;
 
+use database::DatabaseArgs;
+
+mod database;
 mod keys;
 mod list;
 mod maintain;
@@ -64,6 +67,8 @@ enum Command {
         /// Isolate damaged rows, and write a damaged file anew. No collector may run on the folder.
         #[arg(long)]
         repair: bool,
+        #[command(flatten)]
+        database: DatabaseArgs,
     },
     /// Write a copy of the store to a new file, also while a collector runs.
     Backup {
@@ -108,6 +113,8 @@ struct ServeArgs {
     /// Folder for all data. It is created when it does not exist.
     #[arg(long, env = "TAILOR_DATA", default_value = "tailor-data")]
     data: PathBuf,
+    #[command(flatten)]
+    database: DatabaseArgs,
     /// Address to listen on. For other addresses than loopback, put a proxy with TLS in front.
     #[arg(long, env = "TAILOR_LISTEN", default_value = "127.0.0.1:8080")]
     listen: SocketAddr,
@@ -197,6 +204,8 @@ struct ShowArgs {
     /// Data folder to read. A collector may be running with it.
     #[arg(long, env = "TAILOR_DATA", default_value = "tailor-data")]
     data: PathBuf,
+    #[command(flatten)]
+    database: DatabaseArgs,
     /// Read from a running collector instead, such as `http://127.0.0.1:8080`.
     #[arg(long, value_parser = server)]
     server: Option<String>,
@@ -273,7 +282,7 @@ impl Cli {
             Command::Series { function: Some(function), show, list } => {
                 series::function(&function, &show, &list)
             }
-            Command::Check { data, repair } => maintain::check(&data, repair),
+            Command::Check { data, repair, database } => maintain::check(&data, &database, repair),
             Command::Backup { data, file } => maintain::backup(&data, &file),
             Command::Changes { command: Some(ChangesCommand::Patch(args)), .. } => patch::run(&args),
             Command::Changes { show, command: None } => show::changes(&show),

@@ -7,7 +7,6 @@ use super::list::ListArgs;
 use super::show::{look, print, read_folder, request};
 use crate::render;
 use crate::report::series;
-use crate::store::Store;
 
 /// The time series of the fleet.
 pub(super) fn fleet(args: &ShowArgs, list: &ListArgs) -> anyhow::Result<ExitCode> {

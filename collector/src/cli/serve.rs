@@ -22,8 +22,9 @@ use crate::keys::reload::{KeyFiles, follow};
 use crate::keys::store::{FIRST_KEY_FILE, INGEST_KEY_FILE, create_first};
 use crate::keys::{self, KeyRing, Scope};
 use crate::report::summaries::Summarizer;
-use crate::store::Tenant;
+use crate::store::postgres::{Database, PostgresStore};
 use crate::store::sqlite::{Retention, SqliteStore, free_bytes, is_served};
+use crate::store::{Store, Tenant};
 use crate::tuner::aws::AwsLambda;
 use crate::tuner::policy::TAG;
 use crate::tuner::{Settings, Tuner};
@@ -69,7 +70,11 @@ async fn serve_until_stopped(args: ServeArgs) -> anyhow::Result<ExitCode> {
         .create(folder)
         .with_context(|| format!("cannot create the data folder {}", folder.display()))?;
     let retention = Retention { hourly_days: args.hourly_days, daily_days: args.daily_days };
-    let store = open_store(folder, retention)?;
+    let database = args.database.database()?;
+    let store = match &database {
+        Some(database) => open_database(database, retention)?,
+        None => Arc::new(open_store(folder, retention)?),
+    };
     let key_files = KeyFiles { folder: folder.clone(), operator_file: args.api_key_file.clone() };
     let keys = load_keys(&key_files)?;
     keep_private(folder).with_context(|| format!("cannot make {} private", folder.display()))?;
@@ -84,9 +89,12 @@ async fn serve_until_stopped(args: ServeArgs) -> anyhow::Result<ExitCode> {
         written => written.with_context(|| format!("cannot write to {}", folder.display()))?,
     }
     let connections = Arc::new(Connections::new(connection_limits(&args.connections).fitted_to_process()));
-    let app = App::new(Arc::new(store), keys, args.local_reads);
+    let app = App::new(store, keys, args.local_reads);
     let app = Arc::new(App { prices, connections, trusted_proxies: args.trusted_proxy, ..app });
     tracing::info!("listening on http://{address}, data in {}", folder.display());
+    if let Some(database) = &database {
+        tracing::info!("measurements in the {database}");
+    }
     if let Some(file) = &args.prices {
         tracing::info!("prices of {} from {}", app.prices.compiled(), file.display());
     }
@@ -167,6 +175,11 @@ async fn start_tuner(
     let (key, value) = TAG;
     tracing::info!("the tuner may change functions tagged `{key} = {value}`");
     Some(tokio::spawn(async move { tuner.run(until(stopped)).await }))
+}
+
+fn open_database(database: &Database, retention: Retention) -> anyhow::Result<Arc<dyn Store>> {
+    let store = PostgresStore::open_with(database, Clock::system(), retention);
+    Ok(Arc::new(store.with_context(|| format!("cannot open the {database}"))?))
 }
 
 /// Opens the store, or on a full disk opens it for reading only.

@@ -2,6 +2,7 @@
 
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::{Context, bail};
 
@@ -18,7 +19,6 @@ use crate::prices;
 use crate::query::{self, DEFAULT_WIDTH, Format, Look, path_segment};
 use crate::render::table;
 use crate::report;
-use crate::store::sqlite::SqliteStore;
 use crate::store::{Store, Tenant, Window};
 
 /// Exit code when there is nothing to show.
@@ -41,7 +41,7 @@ pub(super) fn summary(args: &ShowArgs, list: &ListArgs) -> anyhow::Result<ExitCo
                 let nothing = fleet.functions.is_empty();
                 Ok((table::fleet(&fleet, args.format, look(args)), nothing))
             })?;
-            (print(text)?, address_of(&args.data))
+            (print(text)?, args.address())
         }
     };
     if let (Format::Table, Some(address)) = (args.format, address) {
@@ -81,9 +81,16 @@ pub(super) fn changes(args: &ShowArgs) -> anyhow::Result<ExitCode> {
     print(text)
 }
 
-/// An open data folder and what is read from it.
+impl ShowArgs {
+    /// The address of the collector that runs with the data folder that was read, if one does.
+    fn address(&self) -> Option<String> {
+        if self.database.is_set() { None } else { address_of(&self.data) }
+    }
+}
+
+/// An open store and what is read from it.
 pub(super) struct Reader {
-    pub(super) store: SqliteStore,
+    pub(super) store: Arc<dyn Store>,
     pub(super) tenant: Tenant,
     prices: PriceTable,
     window: Window,
@@ -95,7 +102,7 @@ impl Reader {
     pub(super) fn request(&self) -> report::Request<'_> {
         let Self { store, tenant, prices, window, strategy, now_us } = self;
         report::Request {
-            store,
+            store: store.as_ref(),
             tenant,
             window: *window,
             prices,
@@ -116,7 +123,7 @@ where
 {
     let clock = Clock::system();
     let reader = Reader {
-        store: SqliteStore::open_to_read(&args.data)?,
+        store: args.database.open_to_read(&args.data)?,
         tenant: Tenant(args.tenant.clone()),
         prices: prices::load(args.prices.as_deref())?,
         window: query::last_hours(clock.now_us(), args.hours),

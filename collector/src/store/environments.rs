@@ -6,7 +6,7 @@ use super::sequences::Sequences;
 use super::{FunctionKey, HOUR_US};
 
 /// An environment that is silent for so long has ended, and its state becomes part of its function's totals.
-const ENDED_AFTER_US: u64 = 48 * HOUR_US;
+pub(in crate::store) const ENDED_AFTER_US: u64 = 48 * HOUR_US;
 
 /// The same on managed instances, where an environment waits without traffic and is not frozen.
 const MANAGED_ENDED_AFTER_US: u64 = 30 * 24 * HOUR_US;

@@ -1,7 +1,7 @@
-//! Storage of measurements: the [`Store`] trait and its embedded implementation.
+//! Storage of measurements: the [`Store`] trait and its implementations.
 //!
-//! The rest of the collector uses only the trait. [`sqlite`] implements it without any set-up. The trait is
-//! designed so that a database with PostgreSQL's protocol can also implement it: an acknowledgement needs one
+//! The rest of the collector uses only the trait. [`sqlite`] implements it without any set-up, [`postgres`] in a database
+//! that several collectors share. In both, an acknowledgement needs one
 //! inserted row, which a repetition does not change. Compaction merges these rows per function in the background, and
 //! readers merge what is not compacted yet.
 
@@ -16,6 +16,7 @@ use agent_proto::batch::{BatchHeader, Environment, EnvironmentId};
 
 pub mod damage;
 pub mod environments;
+pub mod postgres;
 pub mod sequences;
 pub mod sqlite;
 pub mod summary;
@@ -227,6 +228,29 @@ pub enum StoreError {
     Stopping,
 }
 
+/// What only one of several collectors with one store does at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Lease {
+    /// Compaction and retention.
+    Maintenance,
+    /// The computation of summaries.
+    Summaries,
+    /// The rounds of the tuner.
+    Tuner,
+}
+
+impl Lease {
+    /// Its name in the database.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Maintenance => "maintenance",
+            Self::Summaries => "summaries",
+            Self::Tuner => "tuner",
+        }
+    }
+}
+
 /// The operations that the collector needs from a store.
 ///
 /// A write is on disk when its future resolves to `Ok`. When it resolves to `Err`, nothing was written.
@@ -302,6 +326,13 @@ pub trait Store: Send + Sync {
         functions: &[FunctionKey],
         kind: &SummaryKind,
     ) -> Result<Vec<Option<Vec<u8>>>, StoreError>;
+
+    /// Whether this collector may do now what only one collector should do at a time. A store that only one collector can
+    /// open always permits it.
+    async fn hold(&self, lease: Lease) -> Result<bool, StoreError> {
+        let _ = lease;
+        Ok(true)
+    }
 
     /// Checks that the store can read and write.
     async fn check(&self) -> Result<(), StoreError>;

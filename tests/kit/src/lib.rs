@@ -2,6 +2,7 @@
 //!
 //! - [`deployment`]: a collector and a sandbox with the layer attached to example functions.
 //! - [`fake`]: an in-process Lambda platform and collectors, for tests of the extension alone.
+//! - [`postgres`]: a PostgreSQL server.
 //! - [`build`] and [`release`]: cargo builds of the programs.
 
 pub mod build;
@@ -10,6 +11,7 @@ pub mod deployment;
 pub mod fake;
 pub mod functions;
 pub mod lambda;
+pub mod postgres;
 pub mod process;
 pub mod release;
 pub mod workspace;

@@ -7,7 +7,7 @@ use crate::store::damage::DamageLog;
 use crate::store::{FunctionKey, StoreError, Tenant};
 
 /// Minimum number of latest single invocations that are kept of each function.
-pub(super) const RECENT_INVOCATIONS: u64 = 2_000;
+pub(in crate::store) const RECENT_INVOCATIONS: u64 = 2_000;
 
 /// Compression level: the fastest. Batches of one function are similar, so it saves most of what a higher one does.
 const LEVEL: i32 = 1;
@@ -19,10 +19,19 @@ const MAX_ROW_BYTES: usize = 256 << 10;
 const MAX_DECOMPRESSED_BYTES: usize = 4 << 20;
 
 /// A batch to keep.
-pub(super) struct Body {
-    pub(super) last_at_us: u64,
-    pub(super) invocations: u64,
-    pub(super) bytes: Vec<u8>,
+pub(in crate::store) struct Body {
+    pub(in crate::store) last_at_us: u64,
+    pub(in crate::store) invocations: u64,
+    pub(in crate::store) bytes: Vec<u8>,
+}
+
+/// Several batches in one compressed row.
+pub(in crate::store) struct PackedRow {
+    /// Distinguishes rows with the same time.
+    pub(in crate::store) part: [u8; 8],
+    pub(in crate::store) last_at_us: u64,
+    pub(in crate::store) invocations: u64,
+    pub(in crate::store) body: Vec<u8>,
 }
 
 /// Stores the newest of these batches, up to [`RECENT_INVOCATIONS`]; returns the number of invocations stored.
@@ -30,17 +39,39 @@ pub(super) fn insert(
     connection: &Connection,
     tenant: &Tenant,
     key: &FunctionKey,
-    mut bodies: Vec<Body>,
+    bodies: Vec<Body>,
 ) -> Result<u64, StoreError> {
+    let mut stored = 0;
+    for row in pack(bodies)? {
+        stored += row.invocations;
+        let [tenant, account, region, function] = function_fields(tenant, key);
+        let fields = [
+            tenant,
+            account,
+            region,
+            function,
+            Field::Integer(to_ordered_sql(row.last_at_us)),
+            Field::Blob(&row.part),
+            Field::Integer(to_ordered_sql(row.invocations)),
+            Field::Blob(&row.body),
+        ];
+        RECENT.insert(connection, &fields)?;
+    }
+    Ok(stored)
+}
+
+/// The newest of these batches, up to [`RECENT_INVOCATIONS`], as rows.
+pub(in crate::store) fn pack(mut bodies: Vec<Body>) -> Result<Vec<PackedRow>, StoreError> {
     bodies.retain(|body| body.invocations > 0 && !body.bytes.is_empty());
     bodies.sort_by_key(|body| std::cmp::Reverse(body.last_at_us));
+    let mut rows = vec![];
     let (mut stored, mut row, mut row_invocations, mut row_last_us) = (0u64, Vec::new(), 0, 0);
     for body in bodies {
         if stored >= RECENT_INVOCATIONS {
             break;
         }
         if !row.is_empty() && row.len() + body.bytes.len() > MAX_ROW_BYTES {
-            insert_row(connection, tenant, key, (row_last_us, row_invocations), &std::mem::take(&mut row))?;
+            rows.push(pack_row((row_last_us, row_invocations), &std::mem::take(&mut row))?);
             (row_invocations, row_last_us) = (0, 0);
         }
         row_last_us = row_last_us.max(body.last_at_us);
@@ -50,40 +81,22 @@ pub(super) fn insert(
         row.extend_from_slice(&body.bytes);
     }
     if !row.is_empty() {
-        insert_row(connection, tenant, key, (row_last_us, row_invocations), &row)?;
+        rows.push(pack_row((row_last_us, row_invocations), &row)?);
     }
-    Ok(stored)
+    Ok(rows)
 }
 
-fn insert_row(
-    connection: &Connection,
-    tenant: &Tenant,
-    key: &FunctionKey,
-    (last_at_us, invocations): (u64, u64),
-    bytes: &[u8],
-) -> Result<(), StoreError> {
+fn pack_row((last_at_us, invocations): (u64, u64), bytes: &[u8]) -> Result<PackedRow, StoreError> {
     let mut part = [0; 8];
     getrandom::fill(&mut part)
         .map_err(|error| StoreError::Engine(format!("the system provides no random numbers: {error}")))?;
     let body = zstd::bulk::compress(bytes, LEVEL)
         .map_err(|error| StoreError::Engine(format!("cannot compress: {error}")))?;
-    let [tenant, account, region, function] = function_fields(tenant, key);
-    let fields = [
-        tenant,
-        account,
-        region,
-        function,
-        Field::Integer(to_ordered_sql(last_at_us)),
-        Field::Blob(&part),
-        Field::Integer(to_ordered_sql(invocations)),
-        Field::Blob(&body),
-    ];
-    RECENT.insert(connection, &fields)?;
-    Ok(())
+    Ok(PackedRow { part, last_at_us, invocations, body })
 }
 
 /// The batches of one row's body.
-pub(super) fn batches(body: &[u8]) -> Result<Vec<Vec<u8>>, StoreError> {
+pub(in crate::store) fn batches(body: &[u8]) -> Result<Vec<Vec<u8>>, StoreError> {
     let bytes = zstd::bulk::decompress(body, MAX_DECOMPRESSED_BYTES).map_err(damaged)?;
     let mut rest = bytes.as_slice();
     let mut batches = vec![];

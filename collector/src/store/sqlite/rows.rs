@@ -20,11 +20,11 @@ const MAX_NAME: usize = 200;
 
 /// A table with checksums.
 #[derive(Debug)]
-pub(super) struct Table {
-    pub(super) name: &'static str,
+pub(in crate::store) struct Table {
+    pub(in crate::store) name: &'static str,
     /// The columns that the checksum covers, in order. The first `keys` of them are the primary key.
-    pub(super) columns: &'static [&'static str],
-    pub(super) keys: usize,
+    pub(in crate::store) columns: &'static [&'static str],
+    pub(in crate::store) keys: usize,
     /// `SELECT` of all checked columns and the checksum, for [`Table::verify`].
     pub(super) select: String,
     /// Inserts a row, unless its key exists.
@@ -33,7 +33,7 @@ pub(super) struct Table {
     replace: String,
 }
 
-pub(super) static FUNCTION: LazyLock<Table> = LazyLock::new(|| {
+pub(in crate::store) static FUNCTION: LazyLock<Table> = LazyLock::new(|| {
     Table::new(
         "function",
         4,
@@ -41,7 +41,7 @@ pub(super) static FUNCTION: LazyLock<Table> = LazyLock::new(|| {
     )
 });
 
-pub(super) static PENDING: LazyLock<Table> = LazyLock::new(|| {
+pub(in crate::store) static PENDING: LazyLock<Table> = LazyLock::new(|| {
     Table::new(
         "pending",
         6,
@@ -62,7 +62,7 @@ pub(super) static PENDING: LazyLock<Table> = LazyLock::new(|| {
     )
 });
 
-pub(super) static ENVIRONMENT: LazyLock<Table> = LazyLock::new(|| {
+pub(in crate::store) static ENVIRONMENT: LazyLock<Table> = LazyLock::new(|| {
     Table::new(
         "environment",
         5,
@@ -70,10 +70,10 @@ pub(super) static ENVIRONMENT: LazyLock<Table> = LazyLock::new(|| {
     )
 });
 
-pub(super) static ENDED: LazyLock<Table> =
+pub(in crate::store) static ENDED: LazyLock<Table> =
     LazyLock::new(|| Table::new("ended", 5, &["tenant", "account", "region", "function", "day", "body"]));
 
-pub(super) static ROLLUP: LazyLock<Table> = LazyLock::new(|| {
+pub(in crate::store) static ROLLUP: LazyLock<Table> = LazyLock::new(|| {
     Table::new(
         "rollup",
         9,
@@ -92,7 +92,7 @@ pub(super) static ROLLUP: LazyLock<Table> = LazyLock::new(|| {
     )
 });
 
-pub(super) static RECENT: LazyLock<Table> = LazyLock::new(|| {
+pub(in crate::store) static RECENT: LazyLock<Table> = LazyLock::new(|| {
     Table::new(
         "recent",
         6,
@@ -100,7 +100,7 @@ pub(super) static RECENT: LazyLock<Table> = LazyLock::new(|| {
     )
 });
 
-pub(super) static CHANGE_EVENT: LazyLock<Table> = LazyLock::new(|| {
+pub(in crate::store) static CHANGE_EVENT: LazyLock<Table> = LazyLock::new(|| {
     Table::new(
         "change_event",
         6,
@@ -108,11 +108,11 @@ pub(super) static CHANGE_EVENT: LazyLock<Table> = LazyLock::new(|| {
     )
 });
 
-pub(super) static SUMMARY: LazyLock<Table> = LazyLock::new(|| {
+pub(in crate::store) static SUMMARY: LazyLock<Table> = LazyLock::new(|| {
     Table::new("summary", 6, &["tenant", "hours", "strategy", "account", "region", "function", "row"])
 });
 
-pub(super) static SUMMARY_REPORT: LazyLock<Table> = LazyLock::new(|| {
+pub(in crate::store) static SUMMARY_REPORT: LazyLock<Table> = LazyLock::new(|| {
     Table::new(
         "summary_report",
         6,
@@ -121,13 +121,13 @@ pub(super) static SUMMARY_REPORT: LazyLock<Table> = LazyLock::new(|| {
 });
 
 /// All tables with checksums.
-pub(super) fn tables() -> [&'static Table; 9] {
+pub(in crate::store) fn tables() -> [&'static Table; 9] {
     [&FUNCTION, &PENDING, &ENVIRONMENT, &ENDED, &ROLLUP, &RECENT, &CHANGE_EVENT, &SUMMARY, &SUMMARY_REPORT]
 }
 
 /// The value of one column.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Field<'a> {
+pub(in crate::store) enum Field<'a> {
     Text(&'a str),
     Integer(i64),
     Blob(&'a [u8]),
@@ -149,7 +149,8 @@ impl<'a> From<Field<'a>> for ValueRef<'a> {
     }
 }
 
-fn checksum<'a>(table: &Table, values: impl Iterator<Item = ValueRef<'a>>) -> i64 {
+/// The CRC-32 of a row.
+pub(in crate::store) fn checksum<'a>(table: &Table, values: impl Iterator<Item = ValueRef<'a>>) -> i64 {
     let mut crc = flate2::Crc::new();
     crc.update(table.name.as_bytes());
     for value in values {
@@ -243,7 +244,7 @@ impl Table {
 }
 
 /// The key columns of a function, in the order of all tables but [`FUNCTION`].
-pub(super) fn function_fields<'a>(tenant: &'a Tenant, key: &'a FunctionKey) -> [Field<'a>; 4] {
+pub(in crate::store) fn function_fields<'a>(tenant: &'a Tenant, key: &'a FunctionKey) -> [Field<'a>; 4] {
     [Field::Text(&tenant.0), Field::Text(&key.account), Field::Text(&key.region), Field::Text(&key.name)]
 }
 
@@ -338,7 +339,7 @@ pub(super) fn insert_change(
 }
 
 /// Rollups by hour, as one value.
-pub(super) fn encode_rollups(rollups: &[(u64, Rollup)]) -> Vec<u8> {
+pub(in crate::store) fn encode_rollups(rollups: &[(u64, Rollup)]) -> Vec<u8> {
     let mut bytes = vec![];
     for (hour, rollup) in rollups {
         let body = rollup::encode(rollup);
@@ -350,7 +351,7 @@ pub(super) fn encode_rollups(rollups: &[(u64, Rollup)]) -> Vec<u8> {
 }
 
 /// Reads what [`encode_rollups`] wrote.
-pub(super) fn decode_rollups(mut bytes: &[u8]) -> Result<Vec<(u64, Rollup)>, StoreError> {
+pub(in crate::store) fn decode_rollups(mut bytes: &[u8]) -> Result<Vec<(u64, Rollup)>, StoreError> {
     let mut rollups = vec![];
     while let Some((head, rest)) = bytes.split_first_chunk::<16>() {
         let (hour, length) = head.split_at(8);
@@ -364,21 +365,21 @@ pub(super) fn decode_rollups(mut bytes: &[u8]) -> Result<Vec<(u64, Rollup)>, Sto
 }
 
 /// The error for stored data that cannot be decoded.
-pub(super) fn damaged(error: impl std::fmt::Display) -> StoreError {
+pub(in crate::store) fn damaged(error: impl std::fmt::Display) -> StoreError {
     StoreError::Damaged(error.to_string())
 }
 
 /// SQLite's integers are signed. A sequence above `i64::MAX` becomes a negative one and back, so that none collide.
-pub(super) const fn to_sql(value: u64) -> i64 {
+pub(in crate::store) const fn to_sql(value: u64) -> i64 {
     i64::from_ne_bytes(value.to_ne_bytes())
 }
 
 /// The reverse of [`to_sql`].
-pub(super) const fn from_sql(value: i64) -> u64 {
+pub(in crate::store) const fn from_sql(value: i64) -> u64 {
     u64::from_ne_bytes(value.to_ne_bytes())
 }
 
 /// A value for comparisons in SQL, which order signed integers: values above `i64::MAX` are limited to it.
-pub(super) fn to_ordered_sql(value: u64) -> i64 {
+pub(in crate::store) fn to_ordered_sql(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }

@@ -1,0 +1,173 @@
+//! A real PostgreSQL server in a temporary folder, from the programs of the system's package.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, chown};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use tempfile::TempDir;
+
+use crate::process::{free_address, is_root};
+
+/// Where Debian's packages have the programs of the server.
+const VERSIONS: &str = "/usr/lib/postgresql";
+
+/// Time limit for the server to start.
+const START_LIMIT: Duration = Duration::from_secs(60);
+
+/// A running server. Dropping it stops the server and deletes its data.
+#[derive(Debug)]
+pub struct PostgresServer {
+    child: Child,
+    folder: TempDir,
+    programs: PathBuf,
+    port: u16,
+    databases: AtomicU64,
+}
+
+impl PostgresServer {
+    /// Whether the programs are installed.
+    #[must_use]
+    pub fn is_installed() -> bool {
+        programs().is_some()
+    }
+
+    /// A server that the tests of one process share, without fsync. It runs while one of them uses it.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn shared() -> Result<Arc<Self>> {
+        static SHARED: Mutex<Weak<PostgresServer>> = Mutex::new(Weak::new());
+        let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(server) = shared.upgrade() {
+            return Ok(server);
+        }
+        let server = Arc::new(Self::start(&["fsync=off"])?);
+        *shared = Arc::downgrade(&server);
+        Ok(server)
+    }
+
+    /// Starts a server with these settings, each as `name=value`.
+    ///
+    /// # Errors
+    /// When PostgreSQL is not installed, or the server does not start.
+    pub fn start(settings: &[&str]) -> Result<Self> {
+        let programs = programs().with_context(|| format!("no PostgreSQL server in {VERSIONS}"))?;
+        let folder = tempfile::tempdir()?;
+        // The server refuses to run as root.
+        let user = if is_root() { Some(owner(folder.path())?) } else { None };
+        let data = folder.path().join("data");
+        let mut initdb = as_user(Command::new(programs.join("initdb")), user);
+        initdb.args([
+            "--auth=trust",
+            "--username=tailor",
+            "--no-sync",
+            "--encoding=UTF8",
+            "--no-locale",
+            "-D",
+        ]);
+        run(initdb.arg(&data))?;
+        let port = free_address()?.port();
+        let log = fs::File::create(folder.path().join("log"))?;
+        let mut command = as_user(Command::new(programs.join("postgres")), user);
+        command.arg("-D").arg(&data).args(["-p", &port.to_string(), "-c", "listen_addresses=127.0.0.1"]);
+        command.arg("-c").arg(format!("unix_socket_directories={}", folder.path().display()));
+        for setting in settings {
+            command.args(["-c", setting]);
+        }
+        let child = command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn()?;
+        let mut server = Self { child, folder, programs, port, databases: AtomicU64::new(0) };
+        let deadline = Instant::now() + START_LIMIT;
+        loop {
+            let mut ready = Command::new(server.programs.join("pg_isready"));
+            ready.args(["-q", "-h", "127.0.0.1", "-p", &port.to_string()]);
+            if ready.status()?.success() {
+                return Ok(server);
+            }
+            if server.child.try_wait()?.is_some() || Instant::now() > deadline {
+                bail!("PostgreSQL did not start: {}", server.log());
+            }
+            thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Creates an empty database and returns its URL.
+    ///
+    /// # Errors
+    /// When the server refuses.
+    pub fn new_database(&self) -> Result<String> {
+        let name = format!("test{}", self.databases.fetch_add(1, Ordering::Relaxed));
+        self.sql("postgres", &format!("CREATE DATABASE {name}"))?;
+        Ok(format!("postgres://tailor@127.0.0.1:{}/{name}?sslmode=disable", self.port))
+    }
+
+    /// Runs SQL in a database, by name or URL, and returns the values of the result: a line per row, with `|` between
+    /// columns.
+    ///
+    /// # Errors
+    /// When the server refuses.
+    pub fn sql(&self, database: &str, sql: &str) -> Result<String> {
+        let name = database.rsplit('/').next().unwrap_or(database);
+        let name = name.split('?').next().unwrap_or(name);
+        let mut command = Command::new(self.programs.join("psql"));
+        command.args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-U", "tailor", "-h", "127.0.0.1"]);
+        run(command.args(["-p", &self.port.to_string(), "-d", name, "-c", sql]))
+    }
+
+    /// What it logged.
+    #[must_use]
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+    }
+}
+
+impl Drop for PostgresServer {
+    fn drop(&mut self) {
+        // SIGQUIT ends it at once: its data is deleted in any case.
+        let _ = Command::new("kill").args(["-QUIT", &self.child.id().to_string()]).status();
+        let _ = self.child.wait();
+    }
+}
+
+/// The folder with the programs of the newest installed version.
+fn programs() -> Option<PathBuf> {
+    let versions = fs::read_dir(VERSIONS).ok()?.filter_map(|entry| Some(entry.ok()?.path()));
+    let with_server = versions.map(|version| version.join("bin")).filter(|bin| bin.join("initdb").exists());
+    with_server.max_by_key(|bin| {
+        let version = bin.parent().and_then(Path::file_name).and_then(|name| name.to_str());
+        version.and_then(|version| version.parse::<u32>().ok())
+    })
+}
+
+/// Gives the folder to the user `postgres`, which the package creates; returns its user and group.
+fn owner(folder: &Path) -> Result<(u32, u32)> {
+    let id =
+        |flag: &str| -> Result<u32> { Ok(run(Command::new("id").args([flag, "postgres"]))?.trim().parse()?) };
+    let (user, group) = (id("-u")?, id("-g")?);
+    chown(folder, Some(user), Some(group))?;
+    ensure!(fs::metadata(folder)?.uid() == user, "cannot give {} to postgres", folder.display());
+    Ok((user, group))
+}
+
+fn as_user(mut command: Command, user: Option<(u32, u32)>) -> Command {
+    if let Some((user, group)) = user {
+        command.uid(user).gid(group);
+        // The present folder may be unreadable for that user.
+        command.current_dir("/");
+    }
+    command
+}
+
+fn run(command: &mut Command) -> Result<String> {
+    let program = command.get_program().to_string_lossy().into_owned();
+    let output = command.output().with_context(|| format!("cannot start {program}"))?;
+    let error = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{program} failed: {error}");
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
