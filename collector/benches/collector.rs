@@ -29,21 +29,35 @@ pub(crate) const ENVIRONMENTS: u64 = 20;
 pub(crate) struct Options {
     functions: u64,
     seconds: u64,
+    /// Batches per second; by default, one a minute of each environment.
+    rate: Option<u64>,
+    /// The collector, by default that of this build.
+    binary: PathBuf,
     json: Option<PathBuf>,
+    /// Keep the store in this folder, and use the one that is there.
+    folder: Option<PathBuf>,
 }
 
 impl Options {
     fn parse() -> Self {
-        let mut options = Self { functions: 10_000, seconds: 60, json: None };
+        let binary = PathBuf::from(env!("CARGO_BIN_EXE_tailor"));
+        let mut options =
+            Self { functions: 10_000, seconds: 60, rate: None, binary, json: None, folder: None };
         let mut arguments = std::env::args().skip(1);
         while let Some(argument) = arguments.next() {
             match argument.as_str() {
                 "--functions" => options.functions = arguments.next().unwrap().parse().unwrap(),
                 "--seconds" => options.seconds = arguments.next().unwrap().parse().unwrap(),
+                "--rate" => options.rate = arguments.next().map(|rate| rate.parse().unwrap()),
+                "--binary" => options.binary = arguments.next().unwrap().into(),
+                "--folder" => options.folder = arguments.next().map(PathBuf::from),
                 "--json" => options.json = arguments.next().map(PathBuf::from),
                 // `cargo bench` adds it.
                 "--bench" => {}
-                other => panic!("unknown argument {other}: --functions N, --seconds N, --json FILE"),
+                other => panic!(
+                    "unknown argument {other}: --functions N, --seconds N, --rate N, --binary FILE, --folder FOLDER,\n\
+                     --json FILE"
+                ),
             }
         }
         options
@@ -52,23 +66,25 @@ impl Options {
 
 fn main() {
     let options = Options::parse();
-    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    let ratios = baseline::measure();
+    let temporary = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let folder = options.folder.as_deref().unwrap_or_else(|| temporary.path());
+    let is_kept = folder.join("tailor.sqlite").exists();
+    let ratios = if is_kept { Value::Null } else { baseline::measure() };
     println!("{} functions with {ENVIRONMENTS} environments each, 30 days of history", options.functions);
-    let filled = fill::fill(folder.path(), options.functions);
-    println!("filled in {:.0} s: {}", filled.span.as_secs_f64(), sizes(folder.path()));
+    let filled = if is_kept { fill::Filled::default() } else { fill::fill(folder, options.functions) };
+    println!("filled in {:.0} s: {}", filled.span.as_secs_f64(), sizes(folder));
     println!("summaries of one function: {:.1} ms of CPU", filled.summary_ms);
 
     let start = Instant::now();
-    let server = Server::start(folder.path());
+    let server = Server::start(&options.binary, folder);
     let started = start.elapsed();
     println!("start with the full store: {:.2} s", started.as_secs_f64());
-    // Without load, then with one batch a minute of each environment.
-    let idle = load::measure(&server, folder.path(), &options, 0);
-    let rate = options.functions * ENVIRONMENTS / 60;
-    let before_bytes = bytes(folder.path());
-    let loaded = load::measure(&server, folder.path(), &options, rate);
-    let growth = bytes(folder.path()).saturating_sub(before_bytes);
+    // Without load, then by default with one batch a minute of each environment.
+    let idle = load::measure(&server, folder, &options, 0);
+    let rate = options.rate.unwrap_or(options.functions * ENVIRONMENTS / 60);
+    let before_bytes = bytes(folder);
+    let loaded = load::measure(&server, folder, &options, rate);
+    let growth = bytes(folder).saturating_sub(before_bytes);
     let rss_mib = server.peak_rss_mib();
     println!("highest RSS: {rss_mib} MiB; files grew by {} MiB under load", growth >> 20);
     let report = json!({
@@ -113,18 +129,24 @@ pub(crate) struct Server {
     child: Child,
     pub(crate) address: String,
     pub(crate) key: String,
+    pub(crate) admin_key: String,
 }
 
 impl Server {
-    fn start(folder: &Path) -> Self {
+    fn start(binary: &Path, folder: &Path) -> Self {
         let log = std::fs::File::create(folder.with_extension("log")).unwrap();
-        let process = Command::new(env!("CARGO_BIN_EXE_tailor"))
+        let process = Command::new(binary)
             .args(["serve", "--listen", "127.0.0.1:0", "--local-reads", "--data"])
             .arg(folder)
             .stdout(Stdio::null())
             .stderr(log)
             .spawn();
-        let mut server = Self { child: process.unwrap(), address: String::new(), key: String::new() };
+        let mut server = Self {
+            child: process.unwrap(),
+            address: String::new(),
+            key: String::new(),
+            admin_key: String::new(),
+        };
         let deadline = Instant::now() + Duration::from_secs(120);
         loop {
             let log = std::fs::read_to_string(folder.with_extension("log")).unwrap();
@@ -136,6 +158,8 @@ impl Server {
                     let key = std::fs::read_to_string(folder.join("ingest-key"))
                         .or_else(|_| std::fs::read_to_string(folder.join("api-key")));
                     server.key = key.unwrap().trim().to_owned();
+                    let admin_key = std::fs::read_to_string(folder.join("api-key")).unwrap();
+                    admin_key.trim().clone_into(&mut server.admin_key);
                     server.address = address.to_owned();
                     return server;
                 }

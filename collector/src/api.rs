@@ -20,6 +20,7 @@ use crate::http::auth::ApiReader;
 use crate::http::error::ApiError;
 use crate::http::extract::FunctionName;
 use crate::query::{Format, ListQuery, Query};
+use crate::render::json::json;
 use crate::render::table;
 use crate::report::threads::ThreadClasses;
 use crate::report::{self, FunctionReport};
@@ -196,7 +197,7 @@ pub async fn invocations(
     let key = find(app.store.as_ref(), &tenant, &name, &query).await?;
     let limit = query.limit.unwrap_or(100);
     let recent = recent_invocations(&app, &tenant, &key, limit).await?;
-    Ok(text(Format::Json, table::json(&serde_json::json!({ "invocations": recent }))))
+    Ok(text(Format::Json, json(&serde_json::json!({ "invocations": recent }), query.look())))
 }
 
 /// The most recent invocations of a function, newest first.

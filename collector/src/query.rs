@@ -31,13 +31,15 @@ pub enum Format {
     Markdown,
 }
 
-/// The width and the colours of a table.
+/// The width and the colours of a table, and the form of JSON.
 #[derive(Debug, Clone, Copy)]
 pub struct Look {
     /// Whether it has colours.
     pub colour: bool,
     /// Maximum number of characters in a line.
     pub width: usize,
+    /// Whether JSON is indented.
+    pub indents: bool,
 }
 
 /// Default width of a line, characters.
@@ -45,7 +47,7 @@ pub const DEFAULT_WIDTH: usize = 120;
 
 impl Default for Look {
     fn default() -> Self {
-        Self { colour: false, width: DEFAULT_WIDTH }
+        Self { colour: false, width: DEFAULT_WIDTH, indents: true }
     }
 }
 
@@ -400,7 +402,7 @@ impl Query {
     }
 
     pub(crate) fn look(&self) -> Look {
-        Look { colour: self.colour, width: self.width.unwrap_or(DEFAULT_WIDTH) }
+        Look { colour: self.colour, width: self.width.unwrap_or(DEFAULT_WIDTH), indents: false }
     }
 
     pub(crate) fn names(&self, key: &FunctionKey) -> bool {

@@ -33,8 +33,8 @@ fn key_of(folder: &Path) -> String {
 
 #[test]
 fn kills_at_any_moment_lose_no_acknowledged_batch_and_count_none_twice() {
-    const ROUNDS: u64 = 60;
     const SENDERS: u64 = 4;
+    let rounds = common::count("TAILOR_CRASH_KILLS", 20) as u64;
     let folder = tempfile::tempdir().unwrap();
     let mut collector = CollectorProcess::start(folder.path());
     let key = key_of(folder.path());
@@ -74,7 +74,7 @@ fn kills_at_any_moment_lose_no_acknowledged_batch_and_count_none_twice() {
         })
         .collect();
     let mut before = 0;
-    for round in 0..ROUNDS {
+    for round in 0..rounds {
         // Kill at a different moment each time, after at least one acknowledged batch since the last kill.
         let deadline = Instant::now() + Duration::from_secs(20);
         while acknowledged.load(Ordering::Relaxed) == before && Instant::now() < deadline {
@@ -95,7 +95,9 @@ fn kills_at_any_moment_lose_no_acknowledged_batch_and_count_none_twice() {
     let total = collector.total();
     // Every batch was acknowledged; some were sent more than once.
     assert_eq!((total["invocations"].as_u64(), total["billed_ms"].as_u64()), (Some(sent.0), Some(sent.1)));
-    assert!(acknowledged.load(Ordering::Relaxed) > ROUNDS);
+    let acknowledged = acknowledged.load(Ordering::Relaxed);
+    println!("{rounds} kills, {acknowledged} acknowledged batches");
+    assert!(acknowledged > rounds);
 }
 
 /// A small file system of its own; `None` without the right to mount.
@@ -180,7 +182,22 @@ fn a_collector_that_starts_on_a_full_disk_reads_and_refuses_batches() {
     let body = batch(&KINDS[0], 1, 2, 300, now_us()).encode().unwrap();
     assert_eq!(post(&collector.address, &key, &body), Some(503));
     let log = std::fs::read_to_string(small.with_extension("log")).unwrap();
-    assert!(log.contains("Free disk space, then start again"), "{log}");
+    assert!(log.contains("batches are refused until there is space again"), "{log}");
+
+    // It stores again when there is space, without a restart.
+    std::fs::remove_file(small.join("filler")).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while post(&collector.address, &key, &body) != Some(200) {
+        assert!(Instant::now() < deadline, "it does not store again");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert_eq!(collector.total()["invocations"], 600);
+    assert_eq!(ready(&collector).0, 200);
+    let address = std::fs::read_to_string(small.join("address"));
+    while std::fs::read_to_string(small.join("address")).unwrap_or_default().trim() != collector.address {
+        assert!(Instant::now() < deadline, "the address is {address:?}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
 }
 
 /// Status and body of the readiness check.

@@ -1,10 +1,11 @@
-//! Development tasks: `cargo xtask demo`, `cargo xtask test`, `cargo xtask layer`, `cargo xtask bench`.
+//! Development tasks: `cargo xtask demo`, `cargo xtask test`, `cargo xtask layer`, `cargo xtask crash`, `cargo xtask bench`.
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
 mod bench;
+mod crash;
 mod demo;
 mod fuzz;
 mod layer;
@@ -30,6 +31,8 @@ enum Task {
     Licenses(layer::licenses::Options),
     /// Fuzz the decoders that read bytes from outside, each for a given time.
     Fuzz(fuzz::Options),
+    /// Run the crash tests of the embedded store with many repetitions: power failures, full disks, kills and flipped bits.
+    Crash(crash::Options),
     /// Run a benchmark against a baseline in the same run.
     #[command(subcommand)]
     Bench(bench::Bench),
@@ -42,6 +45,7 @@ fn main() -> ExitCode {
         Task::Layer(options) => layer::run(&options),
         Task::Licenses(options) => layer::licenses::run(&options),
         Task::Fuzz(options) => fuzz::run(&options),
+        Task::Crash(options) => crash::run(&options),
         Task::Bench(bench) => bench.run(),
     };
     match outcome {

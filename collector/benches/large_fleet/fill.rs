@@ -28,6 +28,7 @@ const HOURLY_DAYS: u64 = 8;
 /// Batches that wait for their acknowledgement at a time.
 const CONCURRENT: usize = 512;
 
+#[derive(Default)]
 pub(crate) struct Filled {
     pub(crate) span: Duration,
     /// CPU time of all summaries of one function.
@@ -80,6 +81,7 @@ fn first_batch(number: u64, now_us: u64, histories: &[Vec<(u64, Rollup)>]) -> Ne
 pub(crate) fn fill(folder: &Path, functions: u64) -> Filled {
     let start = Instant::now();
     let runtime = tokio::runtime::Runtime::new().unwrap();
+    std::fs::create_dir_all(folder).unwrap();
     let store = Arc::new(SqliteStore::open(folder).unwrap());
     let now_us = now_us();
     let now_hour = now_us / HOUR_US;

@@ -39,7 +39,10 @@ pub(crate) fn measure(server: &Server, folder: &Path, options: &Options, rate: u
             ("function page", format!("/functions/{function}?hours={hours}")),
         ] {
             let read = Instant::now();
-            let mut response = ureq::get(format!("http://{}{path}", server.address)).call().unwrap();
+            // A function that sent nothing in a short window has no page for it.
+            let request = ureq::get(format!("http://{}{path}", server.address));
+            let mut response = request.config().http_status_as_error(false).build().call().unwrap();
+            assert!(matches!(response.status().as_u16(), 200 | 404), "{path}: {}", response.status());
             let length = response.body_mut().with_config().limit(64 << 20).read_to_vec().unwrap().len();
             let read = read.elapsed();
             match reads.iter_mut().find(|(other, ..)| *other == name) {
@@ -53,7 +56,7 @@ pub(crate) fn measure(server: &Server, folder: &Path, options: &Options, rate: u
         std::thread::sleep(Duration::from_millis(20));
     }
     stop.store(true, Ordering::Relaxed);
-    let acknowledgements: Option<Vec<Duration>> =
+    let acknowledgements: Option<Vec<(Duration, Duration)>> =
         senders.map(|senders| senders.into_iter().flat_map(|sender| sender.join().unwrap()).collect());
     let mut result = json!({});
     println!("{rate} batches/s:");
@@ -63,12 +66,20 @@ pub(crate) fn measure(server: &Server, folder: &Path, options: &Options, rate: u
         println!("  {name:<16} {figures}");
         result[name] = figures;
     }
-    if let Some(latencies) = acknowledgements {
-        let sent = latencies.len() as f64 / start.elapsed().as_secs_f64();
-        let figures = quantiles(latencies);
+    if let Some(mut acknowledgements) = acknowledgements {
+        let sent = acknowledgements.len() as f64 / start.elapsed().as_secs_f64();
+        acknowledgements.sort_unstable_by_key(|(_, latency)| std::cmp::Reverse(*latency));
+        let slowest = acknowledgements.iter().take(6);
+        let slowest: Vec<String> =
+            slowest.map(|(at, latency)| format!("{latency:.0?} at {:.1} s", at.as_secs_f64())).collect();
+        println!("  slowest acknowledgements: {}", slowest.join(", "));
+        let figures = quantiles(acknowledgements.into_iter().map(|(_, latency)| latency).collect());
         println!("  acknowledgements {figures}, {sent:.0} batches/s");
         result["acknowledgements"] = figures;
         result["batches_per_second"] = sent.round().into();
+    }
+    for line in phases(server) {
+        println!("  {line}");
     }
     let wal = std::fs::metadata(folder.join("tailor.sqlite-wal")).map_or(0, |metadata| metadata.len());
     println!("  write-ahead log: {} MiB", wal >> 20);
@@ -76,13 +87,45 @@ pub(crate) fn measure(server: &Server, folder: &Path, options: &Options, rate: u
     result
 }
 
-/// Starts the senders: every environment sends in turn.
+/// The time of each phase of the store's writer since the start, from the collector's metrics: count, sum and highest bucket.
+fn phases(server: &Server) -> Vec<String> {
+    let request = ureq::get(format!("http://{}/metrics", server.address))
+        .header("Authorization", format!("Bearer {}", server.admin_key));
+    let text = request.call().unwrap().body_mut().read_to_string().unwrap();
+    let values = |name: &str| -> Vec<(String, String, f64)> {
+        let lines = text.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix('{'));
+        lines
+            .filter_map(|line| line.split_once("} "))
+            .map(|(labels, value)| {
+                let label = |key: &str| {
+                    let after = labels.split_once(&format!("{key}=\""));
+                    after.and_then(|(_, rest)| rest.split_once('"')).map_or("", |(value, _)| value).to_owned()
+                };
+                (label("phase"), label("le"), value.parse().unwrap_or(0.0))
+            })
+            .collect()
+    };
+    let (sums, buckets) =
+        (values("tailor_store_phase_seconds_sum"), values("tailor_store_phase_seconds_bucket"));
+    let counts = values("tailor_store_phase_seconds_count");
+    sums.iter()
+        .zip(&counts)
+        .map(|((phase, _, sum), (_, _, count))| {
+            let bound = buckets.iter().find(|(other, _, below)| other == phase && below >= count);
+            let bound = bound.map_or("", |(_, bound, _)| bound.as_str());
+            format!("{phase:<12} {count:>7} times, {sum:>8.2} s in total, longest up to {bound} s")
+        })
+        .collect()
+}
+
+/// Starts the senders: every environment sends in turn. They return when each batch was sent, since the start, and how long
+/// its acknowledgement took.
 fn send(
     server: &Server,
     functions: u64,
     rate: u64,
     stop: &Arc<AtomicBool>,
-) -> Vec<JoinHandle<Vec<Duration>>> {
+) -> Vec<JoinHandle<Vec<(Duration, Duration)>>> {
     let environments = functions * ENVIRONMENTS;
     let round = ROUNDS.fetch_add(1, Ordering::Relaxed);
     (0..SENDERS)
@@ -115,7 +158,7 @@ fn send(
                     let read = stream.read(&mut response).unwrap();
                     let text = String::from_utf8_lossy(&response[..read]);
                     assert!(text.starts_with("HTTP/1.1 200"), "{text}");
-                    latencies.push(sent.elapsed());
+                    latencies.push((sent.duration_since(start), sent.elapsed()));
                 }
                 latencies
             })

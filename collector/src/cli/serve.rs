@@ -1,8 +1,9 @@
 //! `tailor serve`.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -84,7 +85,8 @@ async fn serve_until_stopped(args: ServeArgs) -> anyhow::Result<ExitCode> {
     match fs::write(folder.join(ADDRESS_FILE), format!("http://{address}\n")) {
         // On a full disk, stored data can still be read.
         Err(error) if error.kind() == std::io::ErrorKind::StorageFull => {
-            tracing::warn!(%error, "cannot write the address to {}", folder.display());
+            tracing::warn!(%error, "cannot write the address to {}; trying again", folder.display());
+            tokio::spawn(write_address_later(folder.clone(), address));
         }
         written => written.with_context(|| format!("cannot write to {}", folder.display()))?,
     }
@@ -138,6 +140,16 @@ async fn serve_until_stopped(args: ServeArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Writes the address when there is space for it.
+async fn write_address_later(folder: PathBuf, address: SocketAddr) {
+    loop {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        if fs::write(folder.join(ADDRESS_FILE), format!("http://{address}\n")).is_ok() {
+            return;
+        }
+    }
+}
+
 fn connection_limits(args: &ConnectionArgs) -> ConnectionLimits {
     let size = |number: u32| usize::try_from(number).unwrap_or(usize::MAX);
     let limits = ConnectionLimits::of(size(args.max_connections));
@@ -186,16 +198,17 @@ fn open_database(database: &Database, retention: Retention) -> anyhow::Result<Ar
 fn open_store(folder: &Path, retention: Retention) -> anyhow::Result<SqliteStore> {
     /// Less free space than this explains why the store cannot be opened.
     const FULL_BYTES: u64 = 1 << 20;
-    let failed = match SqliteStore::open_with(folder, Clock::system(), retention) {
+    let clock = Clock::system();
+    let failed = match SqliteStore::open_with(folder, clock.clone(), retention) {
         Ok(store) => return Ok(store),
         Err(error) => error,
     };
     let is_full = free_bytes(folder).is_ok_and(|free| free < FULL_BYTES);
-    let store = if is_full { SqliteStore::open_on_full_disk(folder).ok() } else { None };
+    let store = if is_full { SqliteStore::open_on_full_disk(folder, clock, retention).ok() } else { None };
     match store {
         Some(store) => {
             tracing::error!(
-                "no space left in {}: stored data can be read, and batches are refused. Free disk space, then start again",
+                "no space left in {}: stored data can be read, and batches are refused until there is space again",
                 folder.display()
             );
             Ok(store)

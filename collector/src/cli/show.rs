@@ -17,6 +17,7 @@ use crate::changes;
 use crate::clock::Clock;
 use crate::prices;
 use crate::query::{self, DEFAULT_WIDTH, Format, Look, path_segment};
+use crate::render::json::indent;
 use crate::render::table;
 use crate::report;
 use crate::store::{Store, Tenant, Window};
@@ -149,7 +150,8 @@ pub(super) fn look(args: &ShowArgs) -> Look {
     };
     // A pipe gets the default width, because its reader may be a terminal.
     let terminal = comfy_table::Table::new().width().filter(|_| std::io::stdout().is_terminal());
-    Look { colour, width: terminal.map_or(DEFAULT_WIDTH, usize::from).max(DEFAULT_WIDTH) }
+    let width = terminal.map_or(DEFAULT_WIDTH, usize::from).max(DEFAULT_WIDTH);
+    Look { colour, width, indents: true }
 }
 
 pub(super) fn print((text, nothing): (String, bool)) -> anyhow::Result<ExitCode> {
@@ -224,6 +226,7 @@ fn fetch(
         url.push('/');
         url.push_str(&path_segment(part));
     }
+    let is_json = format == Format::Json;
     let format = serde_json::to_value(format)?;
     let mut request = ureq::get(url.as_str())
         .config()
@@ -249,6 +252,8 @@ fn fetch(
     let body = response.body_mut().with_config().limit(MAX_RESPONSE_BYTES).read_to_string();
     let body = body.with_context(|| format!("cannot read the response of {url}"))?;
     match status.as_u16() {
+        // Responses are compact.
+        200 if is_json => Ok(Some(indent(&body))),
         200 => Ok(Some(body)),
         404 => {
             tracing::error!("{}", message(&body));

@@ -14,7 +14,7 @@ use prometheus_client::registry::Registry;
 use super::App;
 use super::auth::ApiAdmin;
 use super::error::ApiError;
-use crate::store::Receipt;
+use crate::store::{Receipt, Store};
 
 /// The media type of the OpenMetrics text format.
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -71,6 +71,13 @@ impl Default for Metrics {
 }
 
 impl Metrics {
+    /// The metrics of the collector and of its store.
+    pub fn of(store: &dyn Store) -> Self {
+        let mut metrics = Self::default();
+        store.register_metrics(&mut metrics.registry);
+        metrics
+    }
+
     /// A batch is on disk.
     pub fn accepted(&self, receipt: Receipt, invocations: u64) {
         match receipt {

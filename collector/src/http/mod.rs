@@ -68,6 +68,7 @@ impl App {
     #[must_use]
     pub fn new(store: Arc<dyn Store>, keys: KeyRing, local_reads: bool) -> Self {
         let clock = Clock::system();
+        let metrics = metrics::Metrics::of(store.as_ref());
         Self {
             store,
             keys: Arc::new(keys.into()),
@@ -81,7 +82,7 @@ impl App {
             memory: memory_budget::MemoryBudget::default(),
             connections: Arc::default(),
             clock,
-            metrics: metrics::Metrics::default(),
+            metrics,
             enforcements: Arc::default(),
             fleet_sums: Arc::default(),
         }

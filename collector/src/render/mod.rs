@@ -3,6 +3,7 @@
 pub mod columns;
 mod csv;
 pub mod initializations;
+pub mod json;
 mod markdown;
 pub mod series;
 pub mod table;

@@ -1,8 +1,9 @@
 //! Time series as text: a table for people, Markdown, CSV, and JSON for programs.
 
 use super::csv;
+use super::json::json;
 use super::markdown::markdown;
-use super::table::{json, lines, plain_table};
+use super::table::{lines, plain_table};
 use super::units::{count, duration, duration_of, instant, shorten};
 use crate::query::{Format, Look};
 use crate::report::SeriesReport;
@@ -16,7 +17,7 @@ pub fn series(report: &SeriesReport, format: Format, look: Look) -> String {
     // Points without invocations are left out where people read.
     let used = || report.points.iter().filter(|point| point.invocations > 0);
     match format {
-        Format::Json => json(report),
+        Format::Json => json(report, look),
         Format::Csv => csv::series(report),
         Format::Markdown => markdown(&HEADER, used().map(|point| row(point).to_vec())),
         Format::Table if report.total.invocations == 0 => "no invocations in this window\n".to_owned(),

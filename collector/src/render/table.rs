@@ -1,7 +1,6 @@
 //! Reports as text: a table for people, Markdown, CSV, and JSON for programs.
 
 use comfy_table::{Attribute, Cell, CellAlignment, Color, Table, presets};
-use serde::Serialize;
 
 use tailor_sizing::advice::CurvePoint;
 use tailor_sizing::advice::hints::Hint;
@@ -9,6 +8,7 @@ use tailor_sizing::advice::hints::Hint;
 use super::columns::{self, FLEET, Style, money};
 use super::csv;
 use super::initializations::initializations;
+use super::json::json;
 use super::markdown::markdown;
 use super::units::{change, count, duration, duration_of, instant, shorten};
 use crate::changes::{Change, State};
@@ -29,7 +29,7 @@ pub fn fleet(report: &FleetReport, format: Format, look: Look) -> String {
         Format::Table => fleet_table(report, look),
         Format::Markdown => markdown(&columns::titles(), report.functions.iter().map(columns::cells)),
         Format::Csv => csv::functions(&report.functions),
-        Format::Json => json(&without_curves(report)),
+        Format::Json => json(&without_curves(report), look),
     }
 }
 
@@ -65,7 +65,7 @@ pub fn function(report: &FunctionReport, format: Format, look: Look) -> String {
         ]
     };
     match format {
-        Format::Json => json(report),
+        Format::Json => json(report, look),
         Format::Csv => csv::functions(std::slice::from_ref(report)),
         Format::Markdown => markdown(&header, points.iter().map(|point| row(point).to_vec())),
         Format::Table => {
@@ -96,17 +96,10 @@ pub fn function(report: &FunctionReport, format: Format, look: Look) -> String {
 #[must_use]
 pub fn namesakes(reports: &[FunctionReport], format: Format, look: Look) -> String {
     match (format, reports) {
-        (Format::Json, [_, _, ..]) => json(&reports),
+        (Format::Json, [_, _, ..]) => json(&reports, look),
         (Format::Csv, _) => csv::functions(reports),
         _ => reports.iter().map(|report| function(report, format, look)).collect(),
     }
-}
-
-/// A value as indented JSON with a final newline.
-#[must_use]
-pub fn json(value: &impl Serialize) -> String {
-    // Reports hold no maps with other keys than text, which is all that could fail.
-    serde_json::to_string_pretty(value).unwrap_or_default() + "\n"
 }
 
 fn fleet_table(report: &FleetReport, look: Look) -> String {
@@ -318,7 +311,7 @@ pub fn changes(changes: &[Change], format: Format, look: Look) -> String {
         ]
     };
     match format {
-        Format::Json => json(&serde_json::json!({ "changes": changes })),
+        Format::Json => json(&serde_json::json!({ "changes": changes }), look),
         Format::Markdown => markdown(&HEADER, changes.iter().map(|change| row(change).to_vec())),
         Format::Csv => csv::changes(changes),
         Format::Table if changes.is_empty() => "no changes\n".to_owned(),

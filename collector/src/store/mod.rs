@@ -7,6 +7,7 @@
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use prometheus_client::registry::Registry;
 use serde::{Deserialize, Serialize};
 use tailor_sizing::telemetry::invocation::Invocation;
 use tailor_sizing::telemetry::rollup::Rollup;
@@ -339,4 +340,7 @@ pub trait Store: Send + Sync {
 
     /// The damaged rows that were found since the start.
     fn damage(&self) -> Damage;
+
+    /// Registers the store's own metrics. A store without any registers nothing.
+    fn register_metrics(&self, _registry: &mut Registry) {}
 }

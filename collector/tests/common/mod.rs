@@ -25,6 +25,11 @@ pub(crate) mod process;
 pub(crate) const KEY: &str = "test-key-0123456789abcdef";
 pub(crate) const OTHER_KEY: &str = "other-key-0123456789abcdef";
 
+/// How many times a test repeats something: the default, or what `cargo xtask crash` sets.
+pub(crate) fn count(variable: &str, default: usize) -> usize {
+    std::env::var(variable).map_or(default, |value| value.parse().unwrap())
+}
+
 /// A running collector. Dropping it stops it.
 pub(crate) struct Collector {
     pub(crate) address: SocketAddr,
@@ -64,7 +69,11 @@ impl Collector {
 
     /// Starts it with changed state.
     pub(crate) fn start_configured(configure: impl FnOnce(&mut App)) -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        Self::start_in(tempfile::tempdir().unwrap(), configure)
+    }
+
+    /// Starts it in a folder, with changed state.
+    pub(crate) fn start_in(folder: TempDir, configure: impl FnOnce(&mut App)) -> Self {
         let mut keys = KeyRing::default();
         keys.add(KEY, Tenant::default());
         keys.add(OTHER_KEY, Tenant("other".to_owned()));

@@ -17,12 +17,26 @@ pub(crate) struct Options {
     /// Seconds of load.
     #[arg(long, default_value_t = 60)]
     seconds: u64,
+    /// Batches per second; by default, one a minute of each environment.
+    #[arg(long)]
+    rate: Option<u64>,
+    /// Another build of `tailor` to measure.
+    #[arg(long)]
+    binary: Option<PathBuf>,
 }
 
 pub(super) fn run(options: &Options) -> Result<ExitCode> {
     let mut command = Command::new(env!("CARGO"));
     command.args(["bench", "--quiet", "-p", "tailor-collector", "--bench", "collector", "--"]);
     command.args(["--functions", &options.functions.to_string(), "--seconds", &options.seconds.to_string()]);
+    if let Some(rate) = options.rate {
+        command.args(["--rate", &rate.to_string()]);
+    }
+    if let Some(binary) = &options.binary {
+        command
+            .arg("--binary")
+            .arg(std::path::absolute(binary).context("cannot find the working directory")?);
+    }
     if let Some(json) = &options.json {
         let json = std::path::absolute(json).context("cannot find the working directory")?;
         command.arg("--json").arg(json);

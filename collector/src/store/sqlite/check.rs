@@ -3,10 +3,11 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use rusqlite::{Connection, ErrorCode, OpenFlags};
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension};
 
 use super::damage;
 use super::files::{self, FILE_NAME};
+use super::log_check;
 use super::rows::{Table, tables};
 use super::schema;
 use crate::store::StoreError;
@@ -38,9 +39,25 @@ impl Findings {
 /// # Errors
 /// [`StoreError`] when there is no store of this schema, or it cannot be read at all.
 pub fn check(folder: &Path) -> Result<Findings, StoreError> {
+    // The log of a running collector is being written.
+    let fault = if files::is_served(folder) { None } else { log_check::fault(folder)? };
     let connection = Connection::open_with_flags(folder.join(FILE_NAME), OpenFlags::SQLITE_OPEN_READ_ONLY)?;
     schema::check(&connection)?;
-    examine(&connection)
+    let mut findings = examine(&connection)?;
+    findings.structure.extend(fault.map(|fault| fault.to_string()));
+    findings.structure.extend(id_fault(&connection, folder)?);
+    Ok(findings)
+}
+
+/// Compares the id in the database with that of the folder.
+fn id_fault(connection: &Connection, folder: &Path) -> Result<Option<String>, StoreError> {
+    let stored: Option<String> = connection
+        .query_row("SELECT CAST(value AS TEXT) FROM meta WHERE name = 'id'", [], |row| row.get(0))
+        .optional()?;
+    let expected = files::read_id(folder)?;
+    // A copy without the file of the id gets one from the next start.
+    let is_same = stored.is_some() && (expected.is_none() || expected == stored);
+    Ok((!is_same).then(|| format!("the id of the database is {stored:?}, that of the folder {expected:?}")))
 }
 
 fn examine(connection: &Connection) -> Result<Findings, StoreError> {
@@ -62,6 +79,7 @@ fn examine(connection: &Connection) -> Result<Findings, StoreError> {
             }
         }
     }
+    findings.structure.extend(schema::differences(connection)?);
     for table in tables() {
         let unreadable = scan(connection, table, |is_valid, row| {
             findings.rows += 1;

@@ -1,7 +1,8 @@
 //! The checkpoint thread: copies the write-ahead log into the database file, so that the writer does not wait for it.
 //!
-//! A log can be started again from its beginning only when all of it is copied. Under load the writer appends while the
-//! thread copies, so the thread asks the writer to copy the short rest.
+//! A log can begin again from its start only when all of it is copied. Under load the writer appends while the thread
+//! copies, so the thread asks the writer to copy the short rest. It copies often: each pass then writes little, so that the
+//! writer's own `fsync` does not wait for a long one, and the rest stays short.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -10,19 +11,56 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 
+use super::phases::{Phase, Phases};
 use crate::store::StoreError;
 
-/// Time between two checkpoints.
-const INTERVAL: Duration = Duration::from_millis(1_000);
-
-/// A log of fewer pages is not started again: it has not grown much.
-const MIN_RESTART_PAGES: i64 = 4_000;
-
-/// Most pages that the writer copies: some milliseconds of work.
-const MAX_WRITER_PAGES: i64 = 1_000;
-
-/// Further passes over a log that grew by more than [`MAX_WRITER_PAGES`] during the first one.
+/// Further passes over a log that grew by more than the writer may copy during the pass before.
 const MAX_PASSES: usize = 4;
+
+/// Pause of the writer after each commit while the log is long: the thread catches up meanwhile.
+pub(super) const WRITER_PAUSE: Duration = Duration::from_millis(10);
+
+/// Limits of the write-ahead log, in pages of 4 KiB.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogLimits {
+    /// Time between two checkpoints.
+    pub interval: Duration,
+    /// A log of fewer pages does not begin again: it has not grown much.
+    pub restart_pages: i64,
+    /// Most pages that the writer copies: some milliseconds of work.
+    pub writer_pages: i64,
+    /// A log of more pages makes the writer pause after each commit, and maintenance wait.
+    pub long_pages: i64,
+}
+
+impl LogLimits {
+    /// Limits for a disk with some hundred `fsync` a second.
+    pub const DEFAULT: Self = Self {
+        interval: Duration::from_millis(100),
+        restart_pages: 4_000,
+        writer_pages: 1_000,
+        long_pages: 32_000,
+    };
+}
+
+/// What the checkpoint thread asks of the writer.
+#[derive(Debug, Default)]
+pub(super) struct LogState {
+    rest_is_short: AtomicBool,
+    is_long: AtomicBool,
+}
+
+impl LogState {
+    /// Whether the writer should copy the rest of the log now. Each request is returned once.
+    pub(super) fn take_rest_is_short(&self) -> bool {
+        self.rest_is_short.swap(false, Ordering::AcqRel)
+    }
+
+    /// Whether the writer is faster than the checkpoint thread.
+    pub(super) fn is_long(&self) -> bool {
+        self.is_long.load(Ordering::Acquire)
+    }
+}
 
 /// The thread. Dropping it stops it.
 pub(super) struct Checkpointer {
@@ -31,8 +69,13 @@ pub(super) struct Checkpointer {
 }
 
 impl Checkpointer {
-    /// Starts the thread. `rest_is_short` is set when the writer should copy the rest of the log.
-    pub(super) fn start(connection: Connection, rest_is_short: Arc<AtomicBool>) -> Result<Self, StoreError> {
+    /// Starts the thread.
+    pub(super) fn start(
+        connection: Connection,
+        limits: LogLimits,
+        log: Arc<LogState>,
+        phases: Phases,
+    ) -> Result<Self, StoreError> {
         let stop = Arc::new((Mutex::new(false), Condvar::new()));
         let stopped = Arc::clone(&stop);
         let thread = std::thread::Builder::new()
@@ -41,11 +84,11 @@ impl Checkpointer {
                 loop {
                     let (lock, condition) = &*stopped;
                     let guard = lock.lock().unwrap_or_else(PoisonError::into_inner);
-                    let waited = condition.wait_timeout_while(guard, INTERVAL, |stop| !*stop);
+                    let waited = condition.wait_timeout_while(guard, limits.interval, |stop| !*stop);
                     if *waited.unwrap_or_else(PoisonError::into_inner).0 {
                         return;
                     }
-                    if let Err(error) = run(&connection, &rest_is_short) {
+                    if let Err(error) = run(&connection, limits, &log, &phases) {
                         tracing::debug!(%error, "checkpoint failed; trying again");
                     }
                 }
@@ -66,22 +109,28 @@ impl Drop for Checkpointer {
     }
 }
 
-fn run(connection: &Connection, rest_is_short: &AtomicBool) -> Result<(), StoreError> {
-    let mut before = 0;
+fn run(
+    connection: &Connection,
+    limits: LogLimits,
+    log: &LogState,
+    phases: &Phases,
+) -> Result<(), StoreError> {
+    let mut copied_before = 0;
     for _ in 0..MAX_PASSES {
-        let (pages, _) = checkpoint(connection)?;
-        if pages < MIN_RESTART_PAGES {
+        let (pages, copied) = phases.time(Phase::Checkpoint, || checkpoint(connection))?;
+        // A log that a reader keeps long does not become shorter when the writer pauses.
+        let is_kept = pages - copied > limits.writer_pages;
+        log.is_long.store(pages > limits.long_pages && !is_kept, Ordering::Release);
+        if pages < limits.restart_pages || is_kept {
             return Ok(());
         }
-        // What was appended since the pass before is about what will be appended after this one.
-        if pages - before <= MAX_WRITER_PAGES {
-            rest_is_short.store(true, Ordering::Release);
+        // What the pass before left is about what this one leaves.
+        if pages - copied_before <= limits.writer_pages {
+            log.rest_is_short.store(true, Ordering::Release);
             return Ok(());
         }
-        before = pages;
+        copied_before = copied;
     }
-    // The writer is faster than this thread: it has to wait for its own copy.
-    rest_is_short.store(true, Ordering::Release);
     Ok(())
 }
 

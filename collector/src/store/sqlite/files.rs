@@ -82,7 +82,8 @@ fn missing(folder: &Path, id: &str) -> StoreError {
 pub(super) fn read_id(folder: &Path) -> Result<Option<String>, StoreError> {
     let path = folder.join(ID_NAME);
     match std::fs::read_to_string(&path) {
-        Ok(id) => Ok(Some(id.trim().to_owned())),
+        // The file is empty when the first start ended between its creation and its content.
+        Ok(id) => Ok(Some(id.trim().to_owned()).filter(|id| !id.is_empty())),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(unreadable(&path, &error)),
     }
@@ -115,13 +116,19 @@ fn write_id(folder: &Path, id: &str) -> Result<(), StoreError> {
         OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path).and_then(
             |mut file| {
                 writeln!(file, "{id}")?;
-                file.sync_all()
+                file.sync_all()?;
+                File::open(folder)?.sync_all()
             },
         );
     written.map_err(|error| match error.kind() {
         ErrorKind::StorageFull => StoreError::Full(folder.display().to_string()),
         _ => StoreError::Engine(format!("cannot write {}: {error}", path.display())),
     })
+}
+
+/// Whether nothing is only in the write-ahead log, as after a regular stop.
+pub(super) fn is_log_empty(folder: &Path) -> bool {
+    !std::fs::metadata(folder.join(format!("{FILE_NAME}-wal"))).is_ok_and(|log| log.len() > 0)
 }
 
 /// Whether a collector has this folder open for writing.
@@ -143,4 +150,20 @@ pub(super) fn lock(folder: &Path) -> Result<File, StoreError> {
         StoreError::Engine(format!("{} is in use by another `tailor serve`", folder.display()))
     })?;
     Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::sqlite::SqliteStore;
+
+    #[test]
+    fn an_empty_id_is_that_of_an_unfinished_first_start() {
+        let folder = tempfile::tempdir().unwrap();
+        drop(SqliteStore::open(folder.path()).unwrap());
+        let id = read_id(folder.path()).unwrap();
+        std::fs::write(folder.path().join(ID_NAME), "").unwrap();
+        drop(SqliteStore::open(folder.path()).unwrap());
+        assert!(id.is_some() && read_id(folder.path()).unwrap() == id);
+    }
 }

@@ -74,7 +74,7 @@ pub(super) fn visit(
     connection
         .prepare_cached(&format!(
             "UPDATE function SET changed_at_us = ?5
-             WHERE {OF_FUNCTION} AND changed_at_us = 0 AND summarized_at_us < ?6"
+             WHERE {OF_FUNCTION} AND changed_at_us = 0 AND (summarized_at_us < ?6 OR summarized_at_us > ?5)"
         ))?
         .execute(params![
             tenant.0,

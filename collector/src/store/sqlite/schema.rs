@@ -3,6 +3,8 @@
 //! The primary keys begin with tenant and function, by which a sharded database can distribute rows, and end with an
 //! id from the client. There are no sequences, triggers or foreign keys.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 use super::{StoreError, upgrade};
@@ -125,4 +127,22 @@ pub(super) fn check(connection: &Connection) -> Result<(), StoreError> {
             "schema {found} is older than {CURRENT}: run `tailor serve` once to bring it up to date"
         ))),
     }
+}
+
+/// The differences between the definitions of the tables in a file of the current schema and [`TABLES`].
+pub(super) fn differences(connection: &Connection) -> Result<Vec<String>, StoreError> {
+    let definitions = |connection: &Connection| -> Result<BTreeMap<Vec<u8>, Vec<u8>>, StoreError> {
+        let mut statement = connection.prepare(
+            "SELECT CAST(type || ' ' || name || ' of ' || tbl_name AS BLOB), CAST(sql AS BLOB) FROM sqlite_schema
+             WHERE name NOT LIKE 'sqlite_%'",
+        )?;
+        let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    };
+    let new = Connection::open_in_memory()?;
+    new.execute_batch(TABLES)?;
+    let (expected, found) = (definitions(&new)?, definitions(connection)?);
+    let names = expected.keys().chain(found.keys()).collect::<BTreeSet<_>>();
+    let differs = names.into_iter().filter(|name| expected.get(*name) != found.get(*name));
+    Ok(differs.map(|name| format!("definition of {}", String::from_utf8_lossy(name))).collect())
 }

@@ -9,7 +9,7 @@ use crate::store::StoreError;
 const MIN_FREE_BYTES: u64 = 256 << 10;
 
 /// Free space from which a disk that was full is ready again without a successful write, bytes: one large commit.
-const FREE_AGAIN_BYTES: u64 = 8 << 20;
+pub(super) const FREE_AGAIN_BYTES: u64 = 8 << 20;
 
 /// The results of the latest writes.
 #[derive(Debug, Clone)]
@@ -86,8 +86,8 @@ mod tests {
     async fn the_check_does_not_wait_for_readers() {
         let folder = tempfile::tempdir().unwrap();
         let store = SqliteStore::open(folder.path()).unwrap();
-        let busy = store.readers.permits.available_permits();
-        let _busy = store.readers.permits.acquire_many(u32::try_from(busy).unwrap()).await.unwrap();
+        let busy = store.shared.readers.permits.available_permits();
+        let _busy = store.shared.readers.permits.acquire_many(u32::try_from(busy).unwrap()).await.unwrap();
         let checked = tokio::time::timeout(std::time::Duration::from_secs(10), store.check()).await;
         assert_eq!(checked.expect("it has its own connection"), Ok(()));
     }

@@ -7,12 +7,15 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 use tokio::sync::{mpsc, oneshot};
 
+use super::checkpoint::LogState;
 use super::files::OpenFiles;
 use super::maintenance::Maintenance;
+use super::phases::{Phase, Phases};
 use super::rows::{
     FUNCTION, Field, PENDING, encode_rollups, function_fields, insert_change, to_ordered_sql, to_sql,
 };
@@ -116,10 +119,12 @@ pub(super) struct Writer {
     pub(super) maintenance: Maintenance,
     /// Functions that have a row.
     pub(super) known: HashSet<(Tenant, FunctionKey)>,
-    /// Set when the writer should copy the rest of the write-ahead log.
-    pub(super) rest_is_short: Arc<AtomicBool>,
+    /// What the checkpoint thread asks for.
+    pub(super) log: Arc<LogState>,
     /// Whether the last step of maintenance left something to do.
     pub(super) is_behind: Arc<AtomicBool>,
+    /// How long its phases take.
+    pub(super) phases: Phases,
 }
 
 impl Writer {
@@ -148,16 +153,23 @@ impl Writer {
                 self.commit_and_reply(group);
             }
             match other {
+                // Maintenance fills the log too. It continues when the log is short again.
+                Some(Job::Maintain) if self.log.is_long() => {}
                 Some(Job::Maintain) => self.maintain(),
                 Some(Job::MaintainAll(reply)) => drop(reply.send(self.maintain_all())),
                 Some(Job::PutSummaries(put, reply)) => {
-                    drop(reply.send(summaries::put(&mut self.connection, &put)));
+                    let stored =
+                        self.phases.time(Phase::Summaries, || summaries::put(&mut self.connection, &put));
+                    drop(reply.send(stored));
                 }
                 _ => {}
             }
-            if self.rest_is_short.swap(false, Ordering::AcqRel) {
+            if self.log.take_rest_is_short() {
                 // If it fails, the log grows until the next attempt.
-                let _ = checkpoint::checkpoint(&self.connection);
+                let _ = self.phases.time(Phase::Restart, || checkpoint::checkpoint(&self.connection));
+            }
+            if self.log.is_long() {
+                self.phases.time(Phase::Pause, || std::thread::sleep(checkpoint::WRITER_PAUSE));
             }
         }
         // Empties the write-ahead log. If this fails, the next start reads the log instead.
@@ -165,7 +177,8 @@ impl Writer {
     }
 
     fn maintain(&mut self) {
-        match self.maintenance.step(&mut self.connection, &self.damage) {
+        let step = || self.maintenance.step(&mut self.connection, &self.damage);
+        match self.phases.time(Phase::Maintenance, step) {
             Ok(is_behind) => self.is_behind.store(is_behind, Ordering::Relaxed),
             Err(error) => {
                 self.is_behind.store(false, Ordering::Relaxed);
@@ -207,6 +220,7 @@ impl Writer {
     }
 
     fn commit(&mut self, group: &Group) -> Result<GroupResults, StoreError> {
+        let start = Instant::now();
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let receipts = group
             .appends
@@ -218,7 +232,8 @@ impl Writer {
             .iter()
             .map(|request| log_change(&transaction, &request.tenant, &request.event))
             .collect::<Result<Vec<_>, _>>()?;
-        transaction.commit()?;
+        self.phases.record(Phase::Insert, start);
+        self.phases.time(Phase::Commit, || transaction.commit())?;
         // A commit to a deleted file is lost when the process ends.
         self.files.check()?;
         let stored = group.appends.iter().zip(&receipts).filter(|(_, receipt)| **receipt == Receipt::Stored);
