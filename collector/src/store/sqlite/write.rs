@@ -42,8 +42,8 @@ pub(super) enum Job {
     Append(Append),
     LogChange(LogChange),
     PutSummaries(summaries::Put, Reply<()>),
-    /// One step of maintenance.
-    Maintain,
+    /// One step of maintenance. The sender requests the next one after the reply.
+    Maintain(oneshot::Sender<()>),
     /// All maintenance that is due.
     MaintainAll(Reply<()>),
 }
@@ -153,9 +153,13 @@ impl Writer {
                 self.commit_and_reply(group);
             }
             match other {
-                // Maintenance fills the log too. It continues when the log is short again.
-                Some(Job::Maintain) if self.log.is_long() => {}
-                Some(Job::Maintain) => self.maintain(),
+                Some(Job::Maintain(done)) => {
+                    // Maintenance fills the log too. It continues when the log is short again.
+                    if !self.log.is_long() {
+                        self.maintain();
+                    }
+                    let _ = done.send(());
+                }
                 Some(Job::MaintainAll(reply)) => drop(reply.send(self.maintain_all())),
                 Some(Job::PutSummaries(put, reply)) => {
                     let stored =

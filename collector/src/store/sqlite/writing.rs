@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
-use tokio::sync::{Mutex, mpsc};
+use tokio::sync::{Mutex, mpsc, oneshot};
 
 use super::checkpoint::{Checkpointer, LogLimits, LogState};
 use super::connections::{BUSY_TIMEOUT, Readers};
@@ -147,15 +147,20 @@ fn thread(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle
         .map_err(|error| StoreError::Engine(format!("cannot start the thread {name}: {error}")))
 }
 
-/// Asks the writer for steps of maintenance until the store is closed.
+/// Requests steps of maintenance from the writer, one after the other, until the store is closed.
 fn request_maintenance(jobs: &mpsc::WeakSender<Job>, is_behind: &AtomicBool) {
     loop {
         let pause = if is_behind.load(Ordering::Relaxed) { BUSY_PAUSE } else { IDLE_PAUSE };
         std::thread::sleep(pause);
         let Some(jobs) = jobs.upgrade() else { return };
-        if jobs.blocking_send(Job::Maintain).is_err() {
+        let (done, is_done) = oneshot::channel();
+        if jobs.blocking_send(Job::Maintain(done)).is_err() {
             return;
         }
+        // The writer ends when there is no sender any more.
+        drop(jobs);
+        // With several steps in the queue, an acknowledgement would wait for all of them. An error means that the writer ended.
+        let _ = is_done.blocking_recv();
     }
 }
 
