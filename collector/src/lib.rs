@@ -2,7 +2,8 @@
 //!
 //! [`ingest`] stores batches in the [`store`]. [`report`] computes reports from stored rollups. [`api`], [`web`] and [`cli`]
 //! show them with [`render`]. [`tuner`] changes memory sizes, and [`changes`] is the log of that. [`patch`]
-//! changes them in the source that deploys the functions. [`routes`] joins the
+//! changes them in the source that deploys the functions, and
+//! [`experiment`] measures a function at several sizes. [`routes`] joins the
 //! handlers, and [`http`] serves them on one port.
 
 pub mod api;
@@ -10,6 +11,7 @@ pub mod cardinality;
 pub mod changes;
 pub mod cli;
 pub mod clock;
+pub mod experiment;
 pub mod http;
 pub mod ingest;
 pub mod keys;

@@ -21,6 +21,7 @@ mod patch;
 mod series;
 mod serve;
 mod show;
+mod tune;
 
 /// Measures every Lambda invocation, predicts cost and duration at other memory sizes, and changes the size if enabled.
 #[derive(Debug, Parser)]
@@ -86,6 +87,8 @@ enum Command {
         #[command(subcommand)]
         command: Option<ChangesCommand>,
     },
+    /// Invoke a function at several memory sizes and print the best one, as AWS Lambda Power Tuning does.
+    Tune(Box<tune::TuneArgs>),
     /// Create, list and revoke the API keys of a data folder. A running collector uses the change within seconds.
     #[command(subcommand)]
     Keys(keys::KeysCommand),
@@ -286,6 +289,7 @@ impl Cli {
             Command::Backup { data, file } => maintain::backup(&data, &file),
             Command::Changes { command: Some(ChangesCommand::Patch(args)), .. } => patch::run(&args),
             Command::Changes { show, command: None } => show::changes(&show),
+            Command::Tune(args) => tune::run(&args),
             Command::Keys(command) => keys::run(command),
             Command::Key { data, tenant } => keys::create_without_scopes(&data, tenant),
         }

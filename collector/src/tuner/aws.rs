@@ -107,7 +107,13 @@ impl AwsLambda {
         Self { shared, endpoint, clients: Mutex::new(HashMap::new()) }
     }
 
-    async fn client(&self, region: &str) -> Client {
+    /// The settings that all clients share.
+    pub(crate) const fn shared(&self) -> &SdkConfig {
+        &self.shared
+    }
+
+    /// The client of a region.
+    pub(crate) async fn client(&self, region: &str) -> Client {
         let mut clients = self.clients.lock().await;
         let create = || {
             let mut config =

@@ -49,7 +49,11 @@ impl Catalog {
             return Err(AwsError::precondition(message));
         }
         let newest = record.versions.last_key_value().map(|(_, newest)| newest.clone());
-        if let Some(newest) = newest.filter(|newest| is_same(newest, &record.latest)) {
+        // The description is a part of the configuration. A version with a description of its own does not have it.
+        let has_own = publication.description.is_some();
+        let is_described = |newest: &Revision| has_own || newest.description == record.latest.description;
+        if let Some(newest) = newest.filter(|newest| is_same(newest, &record.latest) && is_described(newest))
+        {
             return Ok((record, newest));
         }
         let number = record.next_version;
