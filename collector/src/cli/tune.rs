@@ -192,8 +192,9 @@ async fn tune(args: &TuneArgs) -> anyhow::Result<ExitCode> {
         processor.push(match name {
             Some(name) => {
                 let named = Named::parse(name, Some(&named.key.region))?;
-                let qualified =
-                    named.qualifier.map_or(named.key.name.clone(), |q| format!("{}:{q}", named.key.name));
+                let qualified = named
+                    .qualifier
+                    .map_or_else(|| named.key.name.clone(), |q| format!("{}:{q}", named.key.name));
                 Some(FunctionCalls::new(lambda.client(&named.key.region).await, &qualified))
             }
             None => None,
@@ -313,8 +314,10 @@ fn curve(args: &TuneArgs, function: &str) -> anyhow::Result<Vec<Prediction>> {
         (Some(file), ..) => text(file)?,
         (None, None, None) => return Ok(Vec::new()),
         (None, data, server) => {
-            let place =
-                data.as_ref().map(|data| ("--data", data)).or(server.as_ref().map(|s| ("--server", s)));
+            let place = data
+                .as_ref()
+                .map(|data| ("--data", data))
+                .or_else(|| server.as_ref().map(|s| ("--server", s)));
             let place = place.map(|(name, value)| [name.to_owned(), value.clone()]);
             let show = Only::try_parse_from(
                 std::iter::once("tailor".to_owned()).chain(place.into_iter().flatten()),
@@ -388,7 +391,7 @@ async fn remove_remains(args: &TuneArgs) -> anyhow::Result<ExitCode> {
         eprintln!("tailor: nothing to clean up: {} does not exist", args.state.display());
         return Ok(ExitCode::SUCCESS);
     };
-    let lambda = AwsLambda::new(args.lambda_endpoint.clone().or(record.endpoint.clone())).await;
+    let lambda = AwsLambda::new(args.lambda_endpoint.clone().or_else(|| record.endpoint.clone())).await;
     let calls = FunctionCalls::new(lambda.client(&record.region).await, &record.function);
     let deleted = clean_up(&calls, &record).await?;
     state.remove()?;

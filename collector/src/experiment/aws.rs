@@ -102,7 +102,8 @@ impl FunctionCalls {
         let is_arm = read.architectures().iter().any(|architecture| architecture.as_str() == "arm64");
         let update = read.last_update_status();
         let is_failed = update == Some(&LastUpdateStatus::Failed) || read.state() == Some(&State::Failed);
-        let reason = read.last_update_status_reason().or(read.state_reason()).unwrap_or("no reason given");
+        let reason =
+            read.last_update_status_reason().or_else(|| read.state_reason()).unwrap_or("no reason given");
         Ok(Configuration {
             arn: read.function_arn().unwrap_or_default().to_owned(),
             memory: read

@@ -2,11 +2,14 @@
 
 use std::fmt::Write;
 
-use super::outcome::Outcome;
+use super::outcome::{Outcome, Stat};
 
 const WIDTH: f64 = 720.0;
 const HEIGHT: f64 = 360.0;
 const MARGIN: f64 = 60.0;
+
+/// Name, colour and value of a line.
+type Line = (&'static str, &'static str, fn(&Stat) -> f64);
 
 /// Draws the averages of an outcome. The function's name is its title.
 #[must_use]
@@ -35,7 +38,7 @@ pub fn svg(function: &str, outcome: &Outcome) -> String {
             stat.value
         );
     }
-    let lines: [(&str, &str, fn(&super::outcome::Stat) -> f64); 2] = [
+    let lines: [Line; 2] = [
         ("duration, ms", "#c0392b", |stat| stat.average_duration),
         ("cost of a million, $", "#2471a3", |stat| stat.average_price * 1e6),
     ];

@@ -285,7 +285,7 @@ impl Experiment {
             let prediction = self.plan.predicted.iter().find(|p| p.memory == average.memory);
             prediction.is_some_and(|p| {
                 let ratio = average.duration_ms / p.duration_ms.max(f64::MIN_POSITIVE);
-                ratio > CONTRADICTION || ratio < 1.0 / CONTRADICTION
+                !(1.0 / CONTRADICTION..=CONTRADICTION).contains(&ratio)
             })
         };
         averages.is_empty() || averages.iter().all(is_far)

@@ -80,7 +80,8 @@ impl StateFile {
             }
             other => other.map_err(access)?,
         }
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let folder =
+            path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
         OpenOptions::new().read(true).open(folder).and_then(|folder| folder.sync_all()).map_err(access)?;
         Ok(Self { path: path.to_owned() })
     }
