@@ -1,4 +1,5 @@
-//! Development tasks: `cargo xtask demo`, `cargo xtask test`, `cargo xtask layer`, `cargo xtask crash`, `cargo xtask bench`.
+//! Development tasks: `cargo xtask demo`, `cargo xtask test`, `cargo xtask layer`, `cargo xtask crash`,
+//! `cargo xtask bench`, `cargo xtask truth`.
 
 use std::process::ExitCode;
 
@@ -10,6 +11,7 @@ mod demo;
 mod fuzz;
 mod layer;
 mod test;
+mod truth;
 
 /// Development tasks of Lambda Tailor.
 #[derive(Debug, Parser)]
@@ -33,6 +35,8 @@ enum Task {
     Fuzz(fuzz::Options),
     /// Run the crash tests of the embedded store with many repetitions: power failures, full disks, kills and flipped bits.
     Crash(crash::Options),
+    /// Measure the corpus of functions that predictions are fitted and scored on.
+    Truth(truth::Options),
     /// Run a benchmark against a baseline in the same run.
     #[command(subcommand)]
     Bench(bench::Bench),
@@ -46,6 +50,7 @@ fn main() -> ExitCode {
         Task::Licenses(options) => layer::licenses::run(&options),
         Task::Fuzz(options) => fuzz::run(&options),
         Task::Crash(options) => crash::run(&options),
+        Task::Truth(options) => truth::run(&options),
         Task::Bench(bench) => bench.run(),
     };
     match outcome {

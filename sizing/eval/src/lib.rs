@@ -1,8 +1,9 @@
 //! Measures the accuracy of the predictions of `tailor-sizing`: scores on measured functions, and the data sets.
 //!
-//! [`dataset`] reads and writes measurements, [`throttled`] reads the data set of the same name, and [`score`] compares
+//! [`dataset`] and [`truth`] read and write measurements, [`throttled`] reads the data set of the same name, and [`score`] compares
 //! predictions with measurements. The examples `evaluate`, `calibrate` and `curves` print the results.
 
 pub mod dataset;
 pub mod score;
 pub mod throttled;
+pub mod truth;

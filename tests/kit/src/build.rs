@@ -26,21 +26,30 @@ pub fn sandbox() -> Result<PathBuf> {
 /// When cargo fails. Its messages are on standard error.
 pub fn programs() -> Result<Programs> {
     cargo(&["build", "--quiet", "-p", "tailor-collector", "-p", "lambda-sandbox"])?;
+    let (layer, handler) = layer_and_handler()?;
+    let target = target_folder()?;
+    Ok(Programs {
+        collector: target.join("debug/tailor"),
+        sandbox: target.join("debug/lambda-sandbox"),
+        layer,
+        handler,
+    })
+}
+
+/// Builds the extension and the Rust handlers with the release settings. Returns the folder of the layer, and the handler.
+///
+/// # Errors
+/// When cargo fails. Its messages are on standard error.
+pub fn layer_and_handler() -> Result<(PathBuf, PathBuf)> {
     // Two builds: in one build, cargo would unify the handlers' dependency features with the extension's.
     let release = build_for_host(&["tailor-extension"])?;
     build_for_host(&["demo-functions"])?;
-    let target = target_folder()?;
-    let layer = target.join("test-layer");
+    let layer = target_folder()?.join("test-layer");
     fs::create_dir_all(layer.join("extensions"))?;
     let installed = layer.join("extensions/tailor-extension");
     // Replaced atomically: another test may start the program at the same time.
     let new = layer.join(format!("tailor-extension-{}", std::process::id()));
     fs::copy(release.join("tailor-extension"), &new)?;
     fs::rename(&new, &installed)?;
-    Ok(Programs {
-        collector: target.join("debug/tailor"),
-        sandbox: target.join("debug/lambda-sandbox"),
-        layer,
-        handler: release.join("handler"),
-    })
+    Ok((layer, release.join("handler")))
 }

@@ -125,17 +125,46 @@ impl Drop for Server {
 /// The process folder of the extension with this file name in the environment of `function`; `None` when there is none.
 #[must_use]
 pub fn extension_of(function: &str, extension: &str) -> Option<PathBuf> {
+    extensions_of(function, extension).into_iter().next()
+}
+
+/// The same of all environments of `function`.
+#[must_use]
+pub fn extensions_of(function: &str, extension: &str) -> Vec<PathBuf> {
     let variable = format!("AWS_LAMBDA_FUNCTION_NAME={function}");
-    let folders = fs::read_dir("/proc").ok()?.filter_map(|entry| Some(entry.ok()?.path()));
+    let entries = fs::read_dir("/proc").into_iter().flatten();
+    let folders = entries.filter_map(|entry| Some(entry.ok()?.path()));
     folders
         .filter(|folder| {
             let executable = fs::read_link(folder.join("exe")).ok();
             executable.is_some_and(|path| path.file_name().is_some_and(|name| name == extension))
         })
-        .find(|folder| {
+        .filter(|folder| {
             fs::read(folder.join("environ"))
                 .is_ok_and(|text| text.split(|&byte| byte == 0).any(|one| one == variable.as_bytes()))
         })
+        .collect()
+}
+
+/// CPU time of the control group of the process in this folder of `/proc`, ended processes included, nanoseconds; `None`
+/// without one.
+#[must_use]
+pub fn group_cpu_ns(process: &Path) -> Option<u64> {
+    let groups = fs::read_to_string(process.join("cgroup")).ok()?;
+    let path = |controller: &str| {
+        groups.lines().find_map(|line| {
+            let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
+            controllers.split(',').any(|one| one == controller).then_some(path)
+        })
+    };
+    if let Some(path) = path("cpuacct") {
+        let usage = fs::read_to_string(format!("/sys/fs/cgroup/cpuacct{path}/cpuacct.usage")).ok()?;
+        return usage.trim().parse().ok();
+    }
+    let stat = fs::read_to_string(format!("/sys/fs/cgroup{}/cpu.stat", path("")?)).ok()?;
+    let usage_us =
+        stat.lines().find_map(|line| line.strip_prefix("usage_usec ")?.trim().parse::<u64>().ok())?;
+    Some(usage_us * 1_000)
 }
 
 /// CPU time of all living threads of the process in this folder of `/proc`, nanoseconds.

@@ -60,6 +60,13 @@ impl BatchRecorder {
         let batches = self.batches.lock().unwrap_or_else(PoisonError::into_inner);
         batches.values().cloned().collect()
     }
+
+    /// Takes the batches received since the last call. One that is sent again later is received again.
+    #[must_use]
+    pub fn take(&self) -> Vec<Batch> {
+        let mut batches = self.batches.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut *batches).into_values().collect()
+    }
 }
 
 async fn receive(

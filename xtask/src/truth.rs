@@ -1,0 +1,316 @@
+//! Measures a corpus of functions at six sizes in the sandbox, with the extension's own telemetry. The result is the data set
+//! on which predictions are fitted and scored.
+//!
+//! Each size is measured in three environments, and the sizes of one round are in random order, so that slow changes of the
+//! host affect all sizes alike. See `sizing/eval/functions/README.md`.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use tailor_sizing::telemetry::invocation::Work;
+use tailor_sizing_eval::truth::write;
+use tailor_test_kit::build;
+use tailor_test_kit::delay_server;
+use tailor_test_kit::fake::BatchRecorder;
+use tailor_test_kit::lambda::LambdaClient;
+use tailor_test_kit::process::{Server, as_seen_by_functions, free_address, is_root};
+use tailor_test_kit::workspace;
+
+use assembly::Assembly;
+use block::{FLUSH_INTERVAL_MS, Measurement};
+use corpus::Function;
+use host::Host;
+use random::Random;
+use state::{Place, Protocol, State, path_of};
+
+mod assembly;
+mod block;
+mod corpus;
+mod host;
+mod random;
+mod state;
+
+/// Options of `cargo xtask truth`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Options {
+    /// Measure only these functions of the corpus, separated by commas.
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    functions: Vec<String>,
+    /// Write the data set to this file. The state of the run is beside it, in FILE.state.jsonl.
+    #[arg(long, value_name = "FILE", default_value = "target/truth.json.gz")]
+    out: PathBuf,
+    /// Continue the run of the state file.
+    #[arg(long)]
+    resume: bool,
+    /// Stop after this many minutes; --resume continues later.
+    #[arg(long, value_name = "N")]
+    minutes: Option<u64>,
+    /// Invocations at each size, over all environments: half is telemetry, half is truth.
+    #[arg(long, value_name = "N", default_value_t = 60)]
+    invocations: usize,
+    /// Print the functions in the order of the measurement, and measure nothing.
+    #[arg(long)]
+    list: bool,
+}
+
+const SIZES: [u32; 6] = [128, 256, 512, 1_024, 2_048, 3_008];
+
+/// Environments at each size.
+const ROUNDS: u32 = 3;
+
+/// The time for one block, for the estimate before any is measured.
+const TYPICAL_BLOCK: Duration = Duration::from_secs(8);
+
+/// Time limit for the sandbox to stop.
+const STOP_LIMIT: Duration = Duration::from_secs(60);
+
+/// Runs the command.
+pub(crate) fn run(options: &Options) -> Result<ExitCode> {
+    let sources = workspace::project()?.join("sizing/eval/functions");
+    let functions = installed(corpus::read(&sources, &options.functions)?);
+    if options.list {
+        list(&functions);
+        return Ok(ExitCode::SUCCESS);
+    }
+    ensure!(is_root(), "the CPU quotas of the sandbox need root");
+    let rounds = usize::try_from(ROUNDS)?;
+    ensure!(
+        options.invocations >= 2 * rounds && options.invocations % rounds == 0,
+        "--invocations must be a multiple of {rounds}, at least {}",
+        2 * rounds
+    );
+    let protocol = Protocol {
+        schema: "tailor-truth-state/1".to_owned(),
+        rounds: ROUNDS,
+        invocations: options.invocations / rounds,
+        sizes: SIZES.to_vec(),
+        counters: Work::COUNTERS,
+    };
+    if let Some(folder) = options.out.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+        fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    }
+    let state = State::open(path_of(&options.out), &protocol, options.resume)?;
+    let mut run = Run::prepare(options, sources, state, protocol, &functions)?;
+    let is_complete = run.measure_all(&functions)?;
+    let truth = run.state.truth(&functions, &run.protocol);
+    write(&options.out, &truth)?;
+    let bytes = fs::metadata(&options.out)?.len();
+    println!("{} functions are complete: {} ({bytes} bytes)", truth.functions.len(), options.out.display());
+    if !is_complete {
+        println!("the run is not complete: continue it with --resume");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Those whose commands are installed.
+fn installed(functions: Vec<Function>) -> Vec<Function> {
+    let mut missing = BTreeMap::new();
+    let is_installed = |function: &Function| {
+        missing.entry(function.language.clone()).or_insert_with(|| function.missing_command()).is_none()
+    };
+    let mut is_installed = is_installed;
+    let (installed, skipped): (Vec<_>, Vec<_>) =
+        functions.into_iter().partition(|function| is_installed(function));
+    for function in skipped {
+        println!("skipped: {} (a command for {} is not installed)", function.name, function.language);
+    }
+    installed
+}
+
+fn list(functions: &[Function]) {
+    for (at, function) in functions.iter().enumerate() {
+        let Function { name, language, kind, role, real, .. } = function;
+        let sort = if *real { "real" } else { "pure" };
+        println!(
+            "{:>4} {name:<28}{language:<8}{kind:<17}{:<12}{sort}",
+            at + 1,
+            format!("{role:?}").to_lowercase()
+        );
+    }
+}
+
+/// A running collection.
+struct Run {
+    state: State,
+    protocol: Protocol,
+    assembly: Assembly,
+    /// For the files of the sandbox.
+    folder: PathBuf,
+    sandbox: PathBuf,
+    layer: PathBuf,
+    recorder: BatchRecorder,
+    host: Host,
+    deadline: Option<Instant>,
+    progress: Progress,
+}
+
+impl Run {
+    fn prepare(
+        options: &Options,
+        sources: PathBuf,
+        state: State,
+        protocol: Protocol,
+        functions: &[Function],
+    ) -> Result<Self> {
+        let sandbox = build::sandbox()?;
+        let (layer, rust_handler) = build::layer_and_handler()?;
+        let folder = workspace::target_folder()?.join("truth");
+        if folder.exists() {
+            fs::remove_dir_all(&folder)?;
+        }
+        let recorder = BatchRecorder::start()?;
+        let environment = vec![
+            ("SERVER", as_seen_by_functions(&delay_server::start()?.to_string())),
+            ("TAILOR_ENDPOINT", as_seen_by_functions(&recorder.endpoint())),
+            ("TAILOR_API_KEY", "local-truth-key-7d20c41e9a6b".to_owned()),
+            ("TAILOR_FLUSH_INTERVAL_MS", FLUSH_INTERVAL_MS.to_string()),
+        ];
+        let assembly = Assembly { sources, rust_handler, built: folder.join("built"), environment };
+        let left = places(functions).filter(|place| !state.is_done(place)).count();
+        let progress = Progress { left, measured: 0, began: Instant::now() };
+        println!("{} functions, {left} blocks, {}", functions.len(), progress.time_left());
+        let deadline = options.minutes.map(|minutes| Instant::now() + Duration::from_secs(60 * minutes));
+        Ok(Self {
+            state,
+            protocol,
+            assembly,
+            folder,
+            sandbox,
+            layer,
+            recorder,
+            host: Host::new(),
+            deadline,
+            progress,
+        })
+    }
+
+    /// `false` when the time was over before the end.
+    fn measure_all(&mut self, functions: &[Function]) -> Result<bool> {
+        for function in functions {
+            for round in 0..ROUNDS {
+                let mut places: Vec<Place> = places_of(function, round).collect();
+                Random::of(&function.name, round).shuffle(&mut places);
+                places.retain(|place| !self.state.is_done(place));
+                if places.is_empty() {
+                    continue;
+                }
+                if self.is_over() {
+                    return Ok(false);
+                }
+                if !self.measure_round(function, round, places)? {
+                    return Ok(false);
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    fn is_over(&self) -> bool {
+        self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
+    }
+
+    /// Measures one environment at each size, in a sandbox of its own so that every environment is new.
+    fn measure_round(&mut self, function: &Function, round: u32, places: Vec<Place>) -> Result<bool> {
+        let folder = self.folder.join("round");
+        if folder.exists() {
+            fs::remove_dir_all(&folder)?;
+        }
+        let functions = folder.join("functions");
+        self.assembly
+            .assemble(function, &functions)
+            .with_context(|| format!("cannot assemble {}", function.name))?;
+        let (mut sandbox, address) = self.start_sandbox(&folder, &functions)?;
+        let lambda = LambdaClient::new(&address);
+        for place in places {
+            if self.state.is_done(&place) {
+                self.progress.skip();
+                continue;
+            }
+            if self.is_over() {
+                sandbox.stop(STOP_LIMIT)?;
+                return Ok(false);
+            }
+            let mut measurement = Measurement {
+                lambda: &lambda,
+                recorder: &self.recorder,
+                host: &mut self.host,
+                random: Random::of(&function.name, round + place.memory_mb),
+                invocations: self.protocol.invocations,
+            };
+            let block = measurement.block(function, place)?;
+            self.progress.add(&block);
+            self.state.add(block)?;
+        }
+        sandbox.stop(STOP_LIMIT)?;
+        Ok(true)
+    }
+
+    fn start_sandbox(&self, folder: &Path, functions: &Path) -> Result<(Server, String)> {
+        let address = free_address()?.to_string();
+        let mut command = Command::new(&self.sandbox);
+        command.args(["serve", "--listen", &address]);
+        command.arg("--data").arg(folder.join("data"));
+        command.arg("--functions").arg(functions);
+        command.arg("--layer").arg(&self.layer);
+        let ready = || TcpStream::connect(&address).is_ok();
+        let sandbox = Server::start(&mut command, &folder.join("sandbox.log"), ready)?;
+        Ok((sandbox, address))
+    }
+}
+
+fn places(functions: &[Function]) -> impl Iterator<Item = Place> {
+    functions.iter().flat_map(|function| (0..ROUNDS).flat_map(|round| places_of(function, round)))
+}
+
+fn places_of(function: &Function, round: u32) -> impl Iterator<Item = Place> {
+    let name = function.name.clone();
+    SIZES.into_iter().map(move |memory_mb| Place { function: name.clone(), round, memory_mb })
+}
+
+/// How far the run is.
+struct Progress {
+    left: usize,
+    measured: u32,
+    began: Instant,
+}
+
+impl Progress {
+    fn skip(&mut self) {
+        self.left = self.left.saturating_sub(1);
+    }
+
+    fn add(&mut self, block: &state::Block) {
+        self.skip();
+        self.measured += 1;
+        let Place { function, round, memory_mb } = &block.place;
+        let mean_ms =
+            block.rows.iter().map(|row| row.0 as f64).sum::<f64>() / 1e3 / block.rows.len().max(1) as f64;
+        let result = match &block.failure {
+            Some(failure) => {
+                format!("failed, so this size is left out: {}", failure.chars().take(120).collect::<String>())
+            }
+            None => format!(
+                "{mean_ms:.1} ms after {} calls{}",
+                block.warm_up_calls,
+                if block.is_disturbed { ", disturbed by other work on the host" } else { "" }
+            ),
+        };
+        println!(
+            "{function} {memory_mb} MB, round {}: {result}; {} blocks, {}",
+            round + 1,
+            self.left,
+            self.time_left()
+        );
+    }
+
+    fn time_left(&self) -> String {
+        let block = if self.measured == 0 { TYPICAL_BLOCK } else { self.began.elapsed() / self.measured };
+        let minutes = block.as_secs_f64() * self.left as f64 / 60.0;
+        format!("about {:.0} h {:02.0} min left", (minutes / 60.0).floor(), minutes % 60.0)
+    }
+}

@@ -1,0 +1,98 @@
+//! Whether the host is quiet: a measurement is repeated when other work on the host disturbed it.
+
+use std::fs;
+use std::hint::black_box;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// The length of a spin when the host is quiet.
+const SPIN: Duration = Duration::from_millis(2);
+
+/// The shortest of this many spins counts, so that one interrupt does not.
+const SPINS: usize = 5;
+
+/// A spin that is slower than the fastest one by more than this is disturbed.
+const MAX_SLOWDOWN: f64 = 0.03;
+
+/// How often, and how long each time, to wait for a quiet host before a measurement begins anyway.
+const WAITS: u32 = 10;
+const WAIT: Duration = Duration::from_millis(500);
+
+/// The state of the host.
+#[derive(Debug)]
+pub(super) struct Host {
+    rounds: u64,
+    fastest: Duration,
+}
+
+/// The start of a measurement.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Start {
+    slowdown: f64,
+    steal_ticks: u64,
+}
+
+impl Host {
+    /// Determines how much work [`SPIN`] is.
+    pub(super) fn new() -> Self {
+        let mut rounds = 10_000;
+        while time_of(rounds) < SPIN {
+            rounds += rounds / 4;
+        }
+        let mut host = Self { rounds, fastest: Duration::MAX };
+        for _ in 0..20 {
+            host.slowdown();
+        }
+        host
+    }
+
+    /// How much slower a spin is now than the fastest one: 0.03 is three percent.
+    fn slowdown(&mut self) -> f64 {
+        let shortest = (0..SPINS).map(|_| time_of(self.rounds)).min().unwrap_or(Duration::MAX);
+        self.fastest = self.fastest.min(shortest);
+        shortest.as_secs_f64() / self.fastest.as_secs_f64() - 1.0
+    }
+
+    /// Waits until the host is quiet, for a limited time.
+    pub(super) fn start(&mut self) -> Start {
+        let mut slowdown = self.slowdown();
+        for _ in 0..WAITS {
+            if slowdown <= MAX_SLOWDOWN {
+                break;
+            }
+            thread::sleep(WAIT);
+            slowdown = self.slowdown();
+        }
+        Start { slowdown, steal_ticks: steal_ticks() }
+    }
+
+    /// The disturbance since `start`: at most 0.03 on a quiet host, 1 more for each clock tick that the hypervisor gave to
+    /// other guests.
+    #[expect(clippy::cast_precision_loss, reason = "few ticks")]
+    pub(super) fn disturbance(&mut self, start: Start) -> f64 {
+        let stolen = steal_ticks().saturating_sub(start.steal_ticks);
+        self.slowdown().max(start.slowdown) + stolen as f64
+    }
+}
+
+/// Whether a measurement with this disturbance is kept without repetition.
+pub(super) fn is_quiet(disturbance: f64) -> bool {
+    disturbance <= MAX_SLOWDOWN
+}
+
+fn time_of(rounds: u64) -> Duration {
+    let begin = Instant::now();
+    let mut state = 1u64;
+    for round in 0..rounds {
+        state = black_box(state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(round));
+    }
+    black_box(state);
+    begin.elapsed()
+}
+
+/// Clock ticks that the hypervisor gave to other guests: the eighth number of the first line of `/proc/stat`.
+fn steal_ticks() -> u64 {
+    let text = fs::read_to_string("/proc/stat").unwrap_or_default();
+    let field = text.lines().next().and_then(|line| line.split_ascii_whitespace().nth(8));
+    field.and_then(|ticks| ticks.parse().ok()).unwrap_or_default()
+}
