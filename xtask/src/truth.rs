@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::TcpStream;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
@@ -56,12 +56,18 @@ pub(crate) struct Options {
     /// Print the functions in the order of the measurement, and measure nothing.
     #[arg(long)]
     list: bool,
+    /// Call every function a few times, print its duration or its error, and measure nothing.
+    #[arg(long)]
+    check: bool,
 }
 
 const SIZES: [u32; 6] = [128, 256, 512, 1_024, 2_048, 3_008];
 
 /// Environments at each size.
 const ROUNDS: u32 = 3;
+
+/// Calls of each function in a check.
+const CHECK_CALLS: u32 = 3;
 
 /// The time for one block, for the estimate before any is measured.
 const TYPICAL_BLOCK: Duration = Duration::from_secs(8);
@@ -78,6 +84,9 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     ensure!(is_root(), "the CPU quotas of the sandbox need root");
+    if options.check {
+        return check(&Environment::prepare(sources)?, &functions);
+    }
     let rounds = usize::try_from(ROUNDS)?;
     ensure!(
         options.invocations >= 2 * rounds && options.invocations % rounds == 0,
@@ -95,7 +104,8 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
     }
     let state = State::open(path_of(&options.out), &protocol, options.resume)?;
-    let mut run = Run::prepare(options, sources, state, protocol, &functions)?;
+    let environment = Environment::prepare(sources)?;
+    let mut run = Run::new(options, environment, state, protocol, &functions);
     let is_complete = run.measure_all(&functions)?;
     let truth = run.state.truth(&functions, &run.protocol);
     write(&options.out, &truth)?;
@@ -134,29 +144,40 @@ fn list(functions: &[Function]) {
     }
 }
 
-/// A running collection.
-struct Run {
-    state: State,
-    protocol: Protocol,
+/// Calls every function. The exit code is 1 if one failed.
+fn check(environment: &Environment, functions: &[Function]) -> Result<ExitCode> {
+    let mut failed = 0;
+    for function in functions {
+        let (mut sandbox, lambda) = environment.start(function)?;
+        let mut duration = Duration::ZERO;
+        let mut error = None;
+        for _ in 0..CHECK_CALLS {
+            let began = Instant::now();
+            let answer = lambda.invoke(&function.name, &function.event)?;
+            duration = began.elapsed();
+            error = error.or(answer.function_error.map(|error| format!("{error}: {}", answer.payload)));
+        }
+        sandbox.stop(STOP_LIMIT)?;
+        failed += u32::from(error.is_some());
+        let result = error.unwrap_or_else(|| format!("{:.1} ms", duration.as_secs_f64() * 1e3));
+        println!("{:<28}{result}", function.name);
+    }
+    println!("{failed} of {} functions failed", functions.len());
+    Ok(ExitCode::from(u8::from(failed > 0)))
+}
+
+/// What functions run in.
+struct Environment {
     assembly: Assembly,
     /// For the files of the sandbox.
     folder: PathBuf,
     sandbox: PathBuf,
     layer: PathBuf,
     recorder: BatchRecorder,
-    host: Host,
-    deadline: Option<Instant>,
-    progress: Progress,
 }
 
-impl Run {
-    fn prepare(
-        options: &Options,
-        sources: PathBuf,
-        state: State,
-        protocol: Protocol,
-        functions: &[Function],
-    ) -> Result<Self> {
+impl Environment {
+    fn prepare(sources: PathBuf) -> Result<Self> {
         let sandbox = build::sandbox()?;
         let (layer, rust_handler) = build::layer_and_handler()?;
         let folder = workspace::target_folder()?.join("truth");
@@ -171,22 +192,54 @@ impl Run {
             ("TAILOR_FLUSH_INTERVAL_MS", FLUSH_INTERVAL_MS.to_string()),
         ];
         let assembly = Assembly { sources, rust_handler, built: folder.join("built"), environment };
+        Ok(Self { assembly, folder, sandbox, layer, recorder })
+    }
+
+    /// Starts a sandbox with only this function.
+    fn start(&self, function: &Function) -> Result<(Server, LambdaClient)> {
+        let folder = self.folder.join("round");
+        if folder.exists() {
+            fs::remove_dir_all(&folder)?;
+        }
+        let functions = folder.join("functions");
+        self.assembly
+            .assemble(function, &functions)
+            .with_context(|| format!("cannot assemble {}", function.name))?;
+        let address = free_address()?.to_string();
+        let mut command = Command::new(&self.sandbox);
+        command.args(["serve", "--listen", &address]);
+        command.arg("--data").arg(folder.join("data"));
+        command.arg("--functions").arg(functions);
+        command.arg("--layer").arg(&self.layer);
+        let ready = || TcpStream::connect(&address).is_ok();
+        let sandbox = Server::start(&mut command, &folder.join("sandbox.log"), ready)?;
+        Ok((sandbox, LambdaClient::new(&address)))
+    }
+}
+
+/// A running collection.
+struct Run {
+    environment: Environment,
+    state: State,
+    protocol: Protocol,
+    host: Host,
+    deadline: Option<Instant>,
+    progress: Progress,
+}
+
+impl Run {
+    fn new(
+        options: &Options,
+        environment: Environment,
+        state: State,
+        protocol: Protocol,
+        functions: &[Function],
+    ) -> Self {
         let left = places(functions).filter(|place| !state.is_done(place)).count();
         let progress = Progress { left, measured: 0, began: Instant::now() };
         println!("{} functions, {left} blocks, {}", functions.len(), progress.time_left());
         let deadline = options.minutes.map(|minutes| Instant::now() + Duration::from_secs(60 * minutes));
-        Ok(Self {
-            state,
-            protocol,
-            assembly,
-            folder,
-            sandbox,
-            layer,
-            recorder,
-            host: Host::new(),
-            deadline,
-            progress,
-        })
+        Self { environment, state, protocol, host: Host::new(), deadline, progress }
     }
 
     /// `false` when the time was over before the end.
@@ -216,16 +269,7 @@ impl Run {
 
     /// Measures one environment at each size, in a sandbox of its own so that every environment is new.
     fn measure_round(&mut self, function: &Function, round: u32, places: Vec<Place>) -> Result<bool> {
-        let folder = self.folder.join("round");
-        if folder.exists() {
-            fs::remove_dir_all(&folder)?;
-        }
-        let functions = folder.join("functions");
-        self.assembly
-            .assemble(function, &functions)
-            .with_context(|| format!("cannot assemble {}", function.name))?;
-        let (mut sandbox, address) = self.start_sandbox(&folder, &functions)?;
-        let lambda = LambdaClient::new(&address);
+        let (mut sandbox, lambda) = self.environment.start(function)?;
         for place in places {
             if self.state.is_done(&place) {
                 self.progress.skip();
@@ -237,7 +281,7 @@ impl Run {
             }
             let mut measurement = Measurement {
                 lambda: &lambda,
-                recorder: &self.recorder,
+                recorder: &self.environment.recorder,
                 host: &mut self.host,
                 random: Random::of(&function.name, round + place.memory_mb),
                 invocations: self.protocol.invocations,
@@ -248,18 +292,6 @@ impl Run {
         }
         sandbox.stop(STOP_LIMIT)?;
         Ok(true)
-    }
-
-    fn start_sandbox(&self, folder: &Path, functions: &Path) -> Result<(Server, String)> {
-        let address = free_address()?.to_string();
-        let mut command = Command::new(&self.sandbox);
-        command.args(["serve", "--listen", &address]);
-        command.arg("--data").arg(folder.join("data"));
-        command.arg("--functions").arg(functions);
-        command.arg("--layer").arg(&self.layer);
-        let ready = || TcpStream::connect(&address).is_ok();
-        let sandbox = Server::start(&mut command, &folder.join("sandbox.log"), ready)?;
-        Ok((sandbox, address))
     }
 }
 
