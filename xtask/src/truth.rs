@@ -160,7 +160,7 @@ fn check(environment: &Environment, functions: &[Function]) -> Result<ExitCode> 
         sandbox.stop(STOP_LIMIT)?;
         failed += u32::from(error.is_some());
         let result = error.unwrap_or_else(|| format!("{:.1} ms", duration.as_secs_f64() * 1e3));
-        println!("{:<28}{result}", function.name);
+        println!("{:<32}{result}", function.name);
     }
     println!("{failed} of {} functions failed", functions.len());
     Ok(ExitCode::from(u8::from(failed > 0)))
