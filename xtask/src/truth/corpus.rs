@@ -94,8 +94,8 @@ fn balanced(mut left: Vec<Function>) -> Vec<Function> {
     while !left.is_empty() {
         // The share of each property that is taken already: the function with the lowest sum is next.
         let share = |property: &String| {
-            (taken.get(property).copied().unwrap_or_default() + 1.0)
-                / totals.get(property).copied().unwrap_or(1.0)
+            let of = |counts: &BTreeMap<String, f64>| counts.get(property).copied().unwrap_or_default();
+            of(&taken) / of(&totals).max(1.0)
         };
         let sum = |function: &Function| properties(function).iter().map(share).sum::<f64>();
         let sums: Vec<f64> = left.iter().map(sum).collect();
