@@ -89,7 +89,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     }
     let rounds = usize::try_from(ROUNDS)?;
     ensure!(
-        options.invocations >= 2 * rounds && options.invocations % rounds == 0,
+        options.invocations >= 2 * rounds && options.invocations.is_multiple_of(rounds),
         "--invocations must be a multiple of {rounds}, at least {}",
         2 * rounds
     );
@@ -155,7 +155,8 @@ fn check(environment: &Environment, functions: &[Function]) -> Result<ExitCode> 
             let began = Instant::now();
             let answer = lambda.invoke(&function.name, &function.event)?;
             duration = began.elapsed();
-            error = error.or(answer.function_error.map(|error| format!("{error}: {}", answer.payload)));
+            let describe = |error| format!("{error}: {}", answer.payload);
+            error = error.or_else(|| answer.function_error.map(describe));
         }
         sandbox.stop(STOP_LIMIT)?;
         failed += u32::from(error.is_some());
