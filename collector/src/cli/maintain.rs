@@ -1,4 +1,4 @@
-//! `tailor check` and `tailor backup`.
+//! `tailor check`, `tailor migrate` and `tailor backup`.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -7,7 +7,7 @@ use anyhow::Context;
 
 use super::database::DatabaseArgs;
 use crate::clock::now_us;
-use crate::store::postgres::{Database, PostgresStore};
+use crate::store::postgres::{self, CopiedTable, Database, PostgresStore};
 use crate::store::sqlite::check::{self, Findings};
 
 /// Maximum number of damaged rows that are listed.
@@ -47,6 +47,23 @@ fn check_database(database: &Database, repairs: bool) -> anyhow::Result<Findings
         tokio::runtime::Builder::new_current_thread().build().context("cannot start the runtime")?;
     let findings = runtime.block_on(store.examine(repairs.then(now_us)));
     findings.with_context(|| format!("cannot check the {database}"))
+}
+
+pub(super) fn migrate(folder: &Path, database: &DatabaseArgs) -> anyhow::Result<ExitCode> {
+    let database = database.database()?.context("name the database with --database")?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    let progress = |copied: &CopiedTable| tracing::info!("{}: {} rows", copied.name, copied.rows);
+    let tables = runtime.block_on(postgres::migrate(folder, &database, progress));
+    let tables = tables
+        .with_context(|| format!("cannot migrate the store in {} to the {database}", folder.display()))?;
+    for CopiedTable { name, rows, damaged, .. } in &tables {
+        println!("{name}: {rows} rows copied and verified, {damaged} damaged rows left out");
+    }
+    println!("start the collector with --database now; the data folder keeps the API keys");
+    Ok(ExitCode::SUCCESS)
 }
 
 pub(super) fn backup(folder: &Path, file: &Path) -> anyhow::Result<ExitCode> {

@@ -71,6 +71,15 @@ enum Command {
         #[command(flatten)]
         database: DatabaseArgs,
     },
+    /// Copy the store of a data folder into an empty database. No collector may run on the folder. An interrupted
+    /// migration continues.
+    Migrate {
+        /// The data folder.
+        #[arg(long, env = "TAILOR_DATA", default_value = "tailor-data")]
+        data: PathBuf,
+        #[command(flatten)]
+        database: DatabaseArgs,
+    },
     /// Write a copy of the store to a new file, also while a collector runs.
     Backup {
         /// The data folder.
@@ -286,6 +295,7 @@ impl Cli {
                 series::function(&function, &show, &list)
             }
             Command::Check { data, repair, database } => maintain::check(&data, &database, repair),
+            Command::Migrate { data, database } => maintain::migrate(&data, &database),
             Command::Backup { data, file } => maintain::backup(&data, &file),
             Command::Changes { command: Some(ChangesCommand::Patch(args)), .. } => patch::run(&args),
             Command::Changes { show, command: None } => show::changes(&show),

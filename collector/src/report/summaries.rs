@@ -17,8 +17,8 @@ use super::series::{Timeline, billing, timeline_row};
 use crate::clock::Clock;
 use crate::query::{self, last_hours};
 use crate::store::{
-    ChangedFunction, Environments, HOUR_US, Series, SeriesKey, Store, StoreError, StoredRollup, Summary,
-    SummaryKind, Tenant, Window,
+    ChangedFunction, Environments, HOUR_US, Lease, Series, SeriesKey, Store, StoreError, StoredRollup,
+    Summary, SummaryKind, Tenant, Window,
 };
 
 /// The strategies for which summaries are kept.
@@ -71,11 +71,14 @@ impl Summarizer {
         }
     }
 
-    /// Computes the summaries of some changed functions; returns their number.
+    /// Computes the summaries of some changed functions; returns their number. Of several collectors, only one does.
     ///
     /// # Errors
     /// [`StoreError`] when the store cannot be read or written.
     pub async fn step(&self) -> Result<usize, StoreError> {
+        if !self.store.hold(Lease::Summaries).await? {
+            return Ok(0);
+        }
         let changed = self.store.changed_functions(STEP_FUNCTIONS).await?;
         let mut computed = Vec::with_capacity(changed.len());
         for function in changed {

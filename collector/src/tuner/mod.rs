@@ -15,13 +15,16 @@ use tailor_sizing::pricing::prices::PriceTable;
 use tailor_sizing::units::Megabytes;
 
 use crate::clock::Clock;
-use crate::store::{Store, StoreError, Tenant};
+use crate::store::{Lease, Store, StoreError, Tenant};
 
 pub mod aws;
 pub mod policy;
 mod round;
 
 use aws::Lambda;
+
+/// Time between two attempts to take over from another collector.
+const TAKEOVER_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Settings of the tuner. The defaults are those of the command line.
 #[derive(Debug, Clone)]
@@ -88,12 +91,23 @@ impl Tuner {
     pub async fn run(&self, shutdown: impl Future<Output = ()>) {
         tokio::pin!(shutdown);
         loop {
-            if let Err(error) = self.round().await {
+            let is_mine = self.store.hold(Lease::Tuner).await;
+            let result = match &is_mine {
+                Ok(true) => self.round().await,
+                // Another collector tunes.
+                Ok(false) => Ok(()),
+                Err(error) => Err(error.clone()),
+            };
+            if let Err(error) = result {
                 tracing::warn!(%error, "the tuner cannot read the store; trying again in the next round");
             }
+            let pause = match is_mine {
+                Ok(false) => self.settings.interval.min(TAKEOVER_INTERVAL),
+                _ => self.settings.interval,
+            };
             tokio::select! {
                 () = &mut shutdown => return,
-                () = tokio::time::sleep(self.settings.interval) => {}
+                () = tokio::time::sleep(pause) => {}
             }
         }
     }

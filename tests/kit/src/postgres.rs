@@ -58,8 +58,16 @@ impl PostgresServer {
     /// # Errors
     /// When PostgreSQL is not installed, or the server does not start.
     pub fn start(settings: &[&str]) -> Result<Self> {
+        Self::start_in(&std::env::temp_dir(), settings)
+    }
+
+    /// As [`Self::start`], with its data in a new folder in `parent`, which the user `postgres` must be able to reach.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_in(parent: &Path, settings: &[&str]) -> Result<Self> {
         let programs = programs().with_context(|| format!("no PostgreSQL server in {VERSIONS}"))?;
-        let folder = tempfile::tempdir()?;
+        let folder = tempfile::tempdir_in(parent)?;
         // The server refuses to run as root.
         let user = if is_root() { Some(owner(folder.path())?) } else { None };
         let data = folder.path().join("data");

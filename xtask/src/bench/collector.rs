@@ -23,16 +23,29 @@ pub(crate) struct Options {
     /// Another build of `tailor` to measure.
     #[arg(long)]
     binary: Option<PathBuf>,
+    /// Measure one collector and three that share this database instead.
+    #[arg(long, value_name = "URL")]
+    database: Option<String>,
+    /// The same with a PostgreSQL server that is started for it.
+    #[arg(long, conflicts_with = "database")]
+    postgresql: bool,
 }
 
 pub(super) fn run(options: &Options) -> Result<ExitCode> {
     let mut command = Command::new(env!("CARGO"));
-    command.args(["bench", "--quiet", "-p", "tailor-collector", "--bench", "collector", "--"]);
-    command.args(["--functions", &options.functions.to_string(), "--seconds", &options.seconds.to_string()]);
-    if let Some(rate) = options.rate {
-        command.args(["--rate", &rate.to_string()]);
+    let is_shared = options.postgresql || options.database.is_some();
+    let bench = if is_shared { "database" } else { "collector" };
+    command.args(["bench", "--quiet", "-p", "tailor-collector", "--bench", bench, "--"]);
+    if let Some(url) = &options.database {
+        command.args(["--database", url]);
+    } else if !is_shared {
+        command.args(["--functions", &options.functions.to_string()]);
+        command.args(["--seconds", &options.seconds.to_string()]);
+        if let Some(rate) = options.rate {
+            command.args(["--rate", &rate.to_string()]);
+        }
     }
-    if let Some(binary) = &options.binary {
+    if let (Some(binary), false) = (&options.binary, is_shared) {
         command
             .arg("--binary")
             .arg(std::path::absolute(binary).context("cannot find the working directory")?);

@@ -31,6 +31,7 @@ mod errors;
 mod lease;
 mod log;
 mod maintenance;
+mod migrate;
 mod read;
 mod retention;
 mod rows;
@@ -41,6 +42,7 @@ mod tls;
 mod write;
 
 pub use database::{Database, Secrets};
+pub use migrate::{CopiedTable, migrate};
 
 use connection::{Begin, Connection, Pool};
 use errors::Failure;

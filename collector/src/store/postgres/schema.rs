@@ -6,6 +6,7 @@
 
 use super::connection::{Connection, Pool};
 use super::errors::{Attempts, Failure};
+use super::migrate::read_state;
 use crate::store::StoreError;
 
 /// The schema version that this program writes.
@@ -67,8 +68,14 @@ const TABLES: &[&str] = &[
         PRIMARY KEY (noticed_at_us, name))",
 ];
 
-/// Creates the tables that are absent; refuses a newer schema. Several collectors may do it at once.
+/// Creates the tables that are absent; refuses a newer schema, and an unfinished migration.
 pub(super) async fn create(pool: &Pool) -> Result<(), StoreError> {
+    create_tables(pool).await?;
+    check(pool).await
+}
+
+/// Creates the tables that are absent; refuses a newer schema. Several collectors may do it at once.
+pub(super) async fn create_tables(pool: &Pool) -> Result<(), StoreError> {
     let mut attempts = Attempts::new();
     loop {
         let created = pool.once(|connection| async move {
@@ -90,12 +97,22 @@ pub(super) async fn create(pool: &Pool) -> Result<(), StoreError> {
     }
 }
 
-/// Refuses a database without the current schema, without changing it.
+/// Refuses a database without the current schema, or with an unfinished migration, without changing it.
 pub(super) async fn check(pool: &Pool) -> Result<(), StoreError> {
     let mut attempts = Attempts::new();
     loop {
-        match pool.once(|connection| async move { version(&connection).await }).await {
-            Ok(Some(CURRENT)) => return Ok(()),
+        let found = pool.once(|connection| async move {
+            let version = version(&connection).await?;
+            let migration = if version.is_some() { read_state(&connection).await? } else { None };
+            Ok((version, migration))
+        });
+        match found.await {
+            Ok((Some(CURRENT), None)) => return Ok(()),
+            Ok((Some(CURRENT), Some(state))) if state.is_finished => return Ok(()),
+            Ok((Some(CURRENT), Some(_))) => {
+                let message = "a migration into this database is not finished: run `tailor migrate` again";
+                return Err(StoreError::Engine(message.to_owned()));
+            }
             Ok(_) => {
                 let message = "there is no store in this database: start `tailor serve --database` with it, or name another";
                 return Err(StoreError::Engine(message.to_owned()));

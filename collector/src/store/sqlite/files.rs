@@ -10,7 +10,7 @@ use rusqlite::{Connection, OptionalExtension};
 use crate::store::StoreError;
 
 /// Name of the database file in the data folder.
-pub(super) const FILE_NAME: &str = "tailor.sqlite";
+pub(in crate::store) const FILE_NAME: &str = "tailor.sqlite";
 
 /// Name of the lock file, which the writing collector holds.
 pub(super) const LOCK_NAME: &str = "serve.lock";
@@ -137,7 +137,7 @@ pub fn is_served(folder: &Path) -> bool {
     File::open(folder.join(LOCK_NAME)).is_ok_and(|file| file.try_lock_shared().is_err())
 }
 
-pub(super) fn lock(folder: &Path) -> Result<File, StoreError> {
+pub(in crate::store) fn lock(folder: &Path) -> Result<File, StoreError> {
     let path = folder.join(LOCK_NAME);
     let file = OpenOptions::new()
         .create(true)

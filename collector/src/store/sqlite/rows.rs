@@ -26,7 +26,7 @@ pub(in crate::store) struct Table {
     pub(in crate::store) columns: &'static [&'static str],
     pub(in crate::store) keys: usize,
     /// `SELECT` of all checked columns and the checksum, for [`Table::verify`].
-    pub(super) select: String,
+    pub(in crate::store) select: String,
     /// Inserts a row, unless its key exists.
     insert: String,
     /// Inserts a row, over the one with its key.
@@ -218,7 +218,7 @@ impl Table {
         Ok(is_valid)
     }
 
-    pub(super) fn is_valid(&self, row: &Row<'_>) -> Result<bool, StoreError> {
+    pub(in crate::store) fn is_valid(&self, row: &Row<'_>) -> Result<bool, StoreError> {
         let count = self.columns.len();
         let values = (0..count).map(|index| row.get_ref(index)).collect::<Result<Vec<_>, _>>()?;
         let stored = row.get_ref(count)?;

@@ -119,7 +119,7 @@ fn version(transaction: &Transaction<'_>) -> Result<i64, StoreError> {
 }
 
 /// Refuses a file that does not have the current schema, without changing it.
-pub(super) fn check(connection: &Connection) -> Result<(), StoreError> {
+pub(in crate::store) fn check(connection: &Connection) -> Result<(), StoreError> {
     match connection.query_row("PRAGMA user_version", [], |row| row.get(0))? {
         CURRENT => Ok(()),
         found if found > CURRENT => Err(StoreError::NewerSchema { found, known: CURRENT }),

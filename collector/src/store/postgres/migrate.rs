@@ -1,0 +1,254 @@
+//! `tailor migrate`: copies the embedded store into a database.
+//!
+//! Rows are copied as they are, with their checksums, in the order of their keys. How far the copy is, is written in the
+//! transaction of the rows, so that a killed migration continues. Until it is finished, the database cannot be served.
+//! Summaries are not copied: they are computed again.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use rusqlite::types::ValueRef;
+use rusqlite::{Connection as File, OpenFlags};
+use serde::{Deserialize, Serialize};
+
+use super::connection::{Begin, Connection, Pool};
+use super::database::Database;
+use super::errors::Failure;
+use super::rows::{NewRow, PREFIX, insert};
+use super::schema;
+use crate::store::StoreError;
+use crate::store::sqlite::files;
+use crate::store::sqlite::rows::{Field, Table, tables};
+use crate::store::sqlite::schema as sqlite_schema;
+
+/// Maximum number of rows in one transaction.
+const MAX_ROWS: usize = 500;
+
+/// Size of the rows from which a transaction ends, bytes.
+const MAX_BYTES: usize = 4 << 20;
+
+/// Tables that are not copied.
+const COMPUTED: [&str; 2] = ["summary", "summary_report"];
+
+/// How far a migration is. It is stored in the database.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct State {
+    /// The id of the embedded store.
+    source: String,
+    /// The table that is being copied.
+    table: String,
+    /// How many of its rows are copied.
+    rows: u64,
+    /// Whether everything was copied and verified.
+    pub(super) is_finished: bool,
+}
+
+/// What was copied of one table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CopiedTable {
+    /// Its name.
+    pub name: &'static str,
+    /// Number of rows, of this run and of earlier ones.
+    pub rows: u64,
+    /// Number of damaged rows, which are not copied.
+    pub damaged: u64,
+    /// Sum of the checksums.
+    checksums: i64,
+}
+
+/// Copies the store in `folder`, on which no collector may run, into an empty database. Continues a migration of the same
+/// store that was interrupted. `progress` gets each table after each transaction.
+///
+/// # Errors
+/// [`StoreError::Engine`] when the database is not empty, when a collector runs on the folder, when the totals differ in
+/// the end, and when the database or the folder fails.
+pub async fn migrate(
+    folder: &Path,
+    database: &Database,
+    progress: impl Fn(&CopiedTable),
+) -> Result<Vec<CopiedTable>, StoreError> {
+    let _lock = files::lock(folder)?;
+    let file = File::open_with_flags(folder.join(files::FILE_NAME), OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+    sqlite_schema::check(&file)?;
+    let source: String = file.query_row("SELECT value FROM meta WHERE name = 'id'", [], |row| row.get(0))?;
+    let pool = Pool::new(database.clone(), 1);
+    schema::create_tables(&pool).await?;
+    let start = begin(&pool, &source).await?;
+    let copied_tables = || tables().into_iter().filter(|table| !COMPUTED.contains(&table.name));
+    let mut state = start.clone();
+    let mut results = vec![];
+    let mut is_before = copied_tables().any(|table| table.name == start.table);
+    for table in copied_tables() {
+        // Tables before that of the interrupted migration are complete, and only counted.
+        let skipped = match (is_before, table.name == start.table) {
+            (_, true) => start.rows,
+            (true, false) => u64::MAX,
+            (false, false) => 0,
+        };
+        is_before &= table.name != start.table;
+        state = State { table: table.name.to_owned(), rows: skipped, ..state };
+        results.push(copy_table(&file, &pool, table, &mut state, &progress).await?);
+    }
+    verify(&pool, &results).await?;
+    let finished = State { is_finished: true, ..state };
+    pool.transaction(Begin::Write, |connection| {
+        let finished = finished.clone();
+        async move { write_state(&connection, &finished).await }
+    })
+    .await?;
+    Ok(results)
+}
+
+/// Refuses a database that is not empty and has no unfinished migration of this store. Returns where to begin.
+async fn begin(pool: &Pool, source: &str) -> Result<State, StoreError> {
+    let source = Arc::new(source.to_owned());
+    pool.transaction(Begin::Write, |connection| {
+        let source = Arc::clone(&source);
+        async move {
+            let refused = |reason: &str| {
+                Err(Failure::Store(StoreError::Engine(format!(
+                    "{reason}: choose an empty database, or delete its tables `{PREFIX}*`"
+                ))))
+            };
+            match read_state(&connection).await? {
+                Some(state) if state.is_finished => {
+                    return refused("a store was already migrated into this database");
+                }
+                Some(state) if state.source == *source => return Ok(state),
+                Some(_) => return refused("another store is being migrated into this database"),
+                None => {}
+            }
+            for table in tables() {
+                let sql = format!("SELECT 1 FROM {PREFIX}{} LIMIT 1", table.name);
+                if !connection.query(&sql, &[]).await?.is_empty() {
+                    return refused("there are measurements in this database");
+                }
+            }
+            let state =
+                State { source: source.to_string(), table: String::new(), rows: 0, is_finished: false };
+            write_state(&connection, &state).await?;
+            Ok(state)
+        }
+    })
+    .await
+}
+
+/// The migration into this database, if there was one.
+pub(super) async fn read_state(connection: &Connection) -> Result<Option<State>, Failure> {
+    let rows = connection.query("SELECT value FROM tailor_meta WHERE name = 'migration'", &[]).await?;
+    let Some(row) = rows.first() else { return Ok(None) };
+    let state = serde_json::from_str(row.try_get(0)?);
+    state
+        .map(Some)
+        .map_err(|error| StoreError::Damaged(format!("the state of the migration: {error}")).into())
+}
+
+async fn write_state(connection: &Connection, state: &State) -> Result<(), Failure> {
+    let value = serde_json::to_string(state).map_err(|error| StoreError::Engine(error.to_string()))?;
+    let sql = "UPDATE tailor_meta SET value = $1 WHERE name = 'migration'";
+    if connection.execute(sql, &[&value]).await? == 0 {
+        connection
+            .execute("INSERT INTO tailor_meta (name, value) VALUES ('migration', $1)", &[&value])
+            .await?;
+    }
+    Ok(())
+}
+
+/// Copies one table from the row `state.rows` on, and counts it from the first.
+async fn copy_table(
+    file: &File,
+    pool: &Pool,
+    table: &'static Table,
+    state: &mut State,
+    progress: &impl Fn(&CopiedTable),
+) -> Result<CopiedTable, StoreError> {
+    let keys = table.columns[..table.keys].join(", ");
+    let mut statement = file.prepare(&format!("{} ORDER BY {keys}", table.select))?;
+    let mut rows = statement.query([])?;
+    let mut copied = CopiedTable { name: table.name, rows: 0, damaged: 0, checksums: 0 };
+    let (mut part, mut part_bytes) = (vec![], 0);
+    let mut is_last = false;
+    while !is_last {
+        match rows.next()? {
+            Some(row) if !table.is_valid(row)? => copied.damaged += 1,
+            Some(row) => {
+                let checksum: i64 = row.get(table.columns.len())?;
+                copied.rows += 1;
+                copied.checksums = copied.checksums.wrapping_add(checksum);
+                if copied.rows > state.rows {
+                    let fields = (0..table.columns.len()).map(|index| field(row.get_ref(index)?));
+                    let fields = fields.collect::<Result<Vec<_>, StoreError>>()?;
+                    part_bytes += fields.iter().map(size).sum::<usize>();
+                    part.push(NewRow::new(table, &fields));
+                }
+            }
+            None => is_last = true,
+        }
+        if part.len() >= MAX_ROWS || part_bytes >= MAX_BYTES || (is_last && !part.is_empty()) {
+            let rows = Arc::new(std::mem::take(&mut part));
+            part_bytes = 0;
+            state.rows = copied.rows;
+            let stored = state.clone();
+            pool.transaction(Begin::Write, |connection| {
+                let (rows, stored) = (Arc::clone(&rows), stored.clone());
+                async move {
+                    // After a lost connection they may be there.
+                    insert(&connection, table, &rows, "ON CONFLICT DO NOTHING").await?;
+                    write_state(&connection, &stored).await
+                }
+            })
+            .await?;
+            progress(&copied);
+        }
+    }
+    Ok(copied)
+}
+
+fn field(value: ValueRef<'_>) -> Result<Field<'_>, StoreError> {
+    match value {
+        ValueRef::Text(bytes) => match std::str::from_utf8(bytes) {
+            Ok(text) => Ok(Field::Text(text)),
+            Err(error) => Err(StoreError::Damaged(error.to_string())),
+        },
+        ValueRef::Integer(integer) => Ok(Field::Integer(integer)),
+        ValueRef::Blob(bytes) => Ok(Field::Blob(bytes)),
+        ValueRef::Null | ValueRef::Real(_) => {
+            Err(StoreError::Damaged("a value has no valid type".to_owned()))
+        }
+    }
+}
+
+fn size(field: &Field<'_>) -> usize {
+    match field {
+        Field::Text(text) => text.len(),
+        Field::Integer(_) => 8,
+        Field::Blob(bytes) => bytes.len(),
+    }
+}
+
+/// Compares the number of rows and the sums of their checksums.
+async fn verify(pool: &Pool, results: &[CopiedTable]) -> Result<(), StoreError> {
+    for copied in results {
+        let sql = format!(
+            "SELECT COUNT(*)::bigint, COALESCE(SUM(checksum), 0)::bigint FROM {PREFIX}{}",
+            copied.name
+        );
+        let found = pool.transaction(Begin::Read, |connection| {
+            let sql = sql.clone();
+            async move {
+                let rows = connection.query(&sql, &[]).await?;
+                let row = rows.first().ok_or_else(|| StoreError::Engine("no totals".to_owned()))?;
+                Ok((row.try_get::<_, i64>(0)?, row.try_get::<_, i64>(1)?))
+            }
+        });
+        let expected = (i64::try_from(copied.rows).unwrap_or(i64::MAX), copied.checksums);
+        if found.await? != expected {
+            return Err(StoreError::Engine(format!(
+                "the copy of the table `{}` differs: the data folder was used since the migration began. Delete the \
+                 tables `{PREFIX}*` of the database and migrate again",
+                copied.name
+            )));
+        }
+    }
+    Ok(())
+}
