@@ -79,6 +79,10 @@ fn check_finds_damage_and_repair_isolates_it() {
             "UPDATE environment SET received_at_us = received_at_us + 1 WHERE function = 'thumbnails'"
         ) > 0
     );
+    // A key can also be no text any more.
+    let environments =
+        "UPDATE environment SET region = CAST(x'65ff75' AS TEXT) WHERE function = 'checkout-price'";
+    assert!(edit(folder, environments) > 0);
     let found = tailor(folder, &["check"]);
     assert_eq!(found.status.code(), Some(1));
     assert!(
@@ -95,7 +99,7 @@ fn check_finds_damage_and_repair_isolates_it() {
     let repaired = tailor(copy.path(), &["check"]);
     assert!(repaired.status.success(), "{repaired:?}");
     assert!(
-        stdout(&repaired).contains(" 0 damaged, 0 faults of the file; 2 rows were isolated"),
+        stdout(&repaired).contains(" 0 damaged, 0 faults of the file; 3 rows were isolated"),
         "{repaired:?}"
     );
     let summary = tailor(copy.path(), &["summary", "--format", "json"]);

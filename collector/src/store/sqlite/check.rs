@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension};
+use rusqlite::types::{ToSqlOutput, Value, ValueRef};
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, ToSql};
 
 use super::damage;
 use super::files::{self, FILE_NAME};
@@ -140,15 +141,43 @@ pub fn repair(folder: &Path, now_us: u64) -> Result<(Findings, Option<PathBuf>),
     Ok((findings, Some(kept)))
 }
 
+/// A value as it is stored: damaged text need not be UTF-8.
+enum Stored {
+    Text(Vec<u8>),
+    Other(Value),
+}
+
+impl Stored {
+    fn of(value: ValueRef<'_>) -> Self {
+        match value {
+            ValueRef::Text(bytes) => Self::Text(bytes.to_vec()),
+            ValueRef::Blob(bytes) => Self::Other(Value::Blob(bytes.to_vec())),
+            ValueRef::Integer(integer) => Self::Other(Value::Integer(integer)),
+            ValueRef::Real(real) => Self::Other(Value::Real(real)),
+            ValueRef::Null => Self::Other(Value::Null),
+        }
+    }
+}
+
+impl ToSql for Stored {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        match self {
+            Self::Text(bytes) => Ok(ToSqlOutput::Borrowed(ValueRef::Text(bytes))),
+            Self::Other(value) => value.to_sql(),
+        }
+    }
+}
+
 /// Moves damaged rows to the table `damaged`.
 fn isolate(connection: &mut Connection, now_us: u64) -> Result<(), StoreError> {
     let transaction = connection.transaction()?;
     for table in tables() {
-        let mut bad: Vec<Vec<rusqlite::types::Value>> = vec![];
+        let mut bad: Vec<Vec<Stored>> = vec![];
         scan(&transaction, table, |is_valid, row| {
             if !is_valid {
                 damage::isolate(&transaction, table, row, now_us, &DamageLog::default())?;
-                bad.push((0..table.keys).map(|index| row.get(index)).collect::<Result<_, _>>()?);
+                let key = (0..table.keys).map(|index| row.get_ref(index).map(Stored::of));
+                bad.push(key.collect::<Result<_, _>>()?);
             }
             Ok(())
         })?;
