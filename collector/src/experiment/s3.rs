@@ -31,7 +31,9 @@ pub async fn object(config: &SdkConfig, region: &str, address: &str) -> anyhow::
     };
     let endpoint = std::env::var("AWS_ENDPOINT_URL_S3").ok();
     let endpoint = endpoint.unwrap_or_else(|| format!("https://s3.{region}.amazonaws.com"));
-    let key: Vec<_> = key.split('/').map(crate::query::path_segment).collect();
+    // A signature of S3 expects `$` encoded.
+    let key: Vec<_> =
+        key.split('/').map(|part| crate::query::path_segment(part).replace('$', "%24")).collect();
     let url = format!("{}/{bucket}/{}", endpoint.trim_end_matches('/'), key.join("/"));
     let headers = signed(config, region, &url).await?;
     let mut request =
