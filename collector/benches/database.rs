@@ -7,6 +7,7 @@
 
 #[path = "../tests/common/fleet.rs"]
 mod fleet;
+#[allow(dead_code, reason = "tests use the rest")]
 #[path = "../tests/common/process.rs"]
 mod process;
 
