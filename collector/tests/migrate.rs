@@ -4,9 +4,9 @@
 
 mod common;
 
+use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
-use std::time::Duration;
 
 use bytes::Bytes;
 use common::fleet::{KINDS, batch};
@@ -103,12 +103,13 @@ fn a_killed_migration_continues_and_copies_everything() {
     let (folder, runtime) = (folder.path(), Runtime::new().unwrap());
     let unfinished = |sql: &str| server.sql(url, sql).is_ok_and(|found| found.contains("false"));
     let mut kills_between = 0;
-    for delay in (1..).map(|round| Duration::from_millis(25 * round)) {
+    for lines in 2.. {
         let mut child =
-            tailor(&["migrate"], folder, url).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        std::thread::sleep(delay);
-        if let Some(status) = child.try_wait().unwrap() {
-            assert!(status.success());
+            tailor(&["migrate"], folder, url).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        // It writes a line after each transaction.
+        let log = BufReader::new(child.stderr.take().unwrap());
+        if log.lines().take(lines).count() < lines {
+            assert!(child.wait().unwrap().success());
             break;
         }
         child.kill().unwrap();
