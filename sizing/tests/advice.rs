@@ -85,7 +85,7 @@ fn few_invocations_give_advice_of_low_confidence() {
 #[test]
 fn the_cost_strategy_does_not_accept_a_slower_size_without_a_saving() {
     // A function that only computes costs the same at every size up to one vCPU.
-    let cost = advice_with(1_769, rollup(1_769, 400_000, 0, 60), Strategy::Cost);
+    let cost = advice_with(1_769, rollup(1_769, 400_000, 0, 60), Strategy::Cost { tolerance: 0.01 });
     assert!(cost.duration_change_percent < 30.0, "{cost:?}");
 }
 
@@ -114,7 +114,7 @@ fn savings_per_month_follow_the_observed_rate() {
 
 #[test]
 fn a_latency_target_selects_the_cheapest_size_that_meets_it() {
-    let slo = Strategy::Slo { quantile: 0.95, target_ms: 400.0 };
+    let slo = Strategy::Slo { quantile: 0.95, target_ms: 400.0, cold_starts: false };
     let advice = advice_with(256, rollup(256, 150_000, 1_000, 60), slo);
     let met = advice.curve.iter().find(|point| point.memory == advice.memory).unwrap();
     assert!(
@@ -128,7 +128,7 @@ fn a_latency_target_selects_the_cheapest_size_that_meets_it() {
 
 #[test]
 fn an_unreachable_latency_target_is_reported_without_an_excessive_size() {
-    let slo = Strategy::Slo { quantile: 0.999, target_ms: 1.0 };
+    let slo = Strategy::Slo { quantile: 0.999, target_ms: 1.0, cold_starts: false };
     let advice = advice_with(256, rollup(256, 150_000, 1_000, 60), slo);
     assert!(
         advice.reasons[0].starts_with("no size is predicted to keep p99.9 within 1 ms"),
@@ -175,6 +175,66 @@ fn explanation_splits_the_bill_and_compares_arm64() {
     assert!(serde_json::to_value(&explanation).unwrap()["measured"][0]["memory_mb"] == 2_048);
 }
 
+#[test]
+fn the_default_accepts_a_bounded_cost_for_speed() {
+    for memory in [128, 256, 1_024, 3_008] {
+        for (busy_us, idle_us) in [(100_000, 0), (40_000, 60_000), (2_000, 200_000), (5_000, 0)] {
+            let advice = advice(memory, busy_us, idle_us, 40);
+            let cheapest =
+                advice.curve.iter().map(|point| point.cost_per_million.0).min().unwrap_or_default();
+            let chosen = advice.curve.iter().find(|point| point.memory == advice.memory).unwrap();
+            if advice.verdict == Verdict::Change {
+                // The choice is by expected cost, which uncertainty raises; the curve shows the median.
+                let excess = chosen.cost_per_million.0 as f64 / cheapest as f64;
+                assert!(excess < 1.2 && advice.cost_change_percent <= 3.1, "{memory} MB: {advice:?}");
+            }
+        }
+    }
+    let advice = advice(1_536, 3_000, 250_000, 90);
+    assert!(advice.trade.contains("within 3 % of the cheapest"), "{}", advice.trade);
+}
+
+#[test]
+fn telemetry_of_128_mb_alone_gives_one_bounded_step_up() {
+    let small = rollup(128, 60_000, 1_000, 40);
+    let strategies = [Strategy::default(), Strategy::Balanced { weight: 0.5 }, Strategy::Speed];
+    for strategy in strategies {
+        let advice = advice_with(128, small.clone(), strategy);
+        assert!((129..=512).contains(&advice.memory.0), "{strategy:?}: {}", advice.memory);
+    }
+    // With a second size the way is known.
+    let sizes = [(Megabytes(128), small), (Megabytes(1_024), rollup(1_024, 60_000, 1_000, 40))];
+    let advice = advice_of(&evidence(&sizes), Strategy::Speed);
+    assert!(advice.memory > Megabytes(512), "{}", advice.memory);
+}
+
+#[test]
+fn a_very_short_function_is_not_moved_to_a_size_at_which_it_waits() {
+    for strategy in [Strategy::default(), Strategy::Balanced { weight: 0.75 }] {
+        let advice = advice_with(1_769, rollup(1_769, 700, 600, 40), strategy);
+        assert!(advice.memory >= Megabytes(256), "{strategy:?}: {}", advice.memory);
+    }
+}
+
+#[test]
+fn a_latency_target_counts_cold_starts_when_asked() {
+    let mut cold = rollup(1_024, 30_000, 5_000, 60);
+    for _ in 0..3 {
+        cold.record(&Invocation {
+            initialization: Initialization::OnDemand,
+            init_us: 400_000,
+            ..common::invocation(1_024, 60_000, 5_000, 60)
+        });
+    }
+    let slo = |cold_starts| Strategy::Slo { quantile: 0.95, target_ms: 300.0, cold_starts };
+    let warm = advice_with(1_024, cold.clone(), slo(false));
+    assert!(!warm.reasons[0].starts_with("no size"), "{:?}", warm.reasons);
+    // A tenth of the invocations take at least the 400 ms of their Init.
+    let all = advice_with(1_024, cold, slo(true));
+    assert!(all.verdict != Verdict::Change || all.reasons[0].starts_with("no size"), "{:?}", all.reasons);
+    assert!(all.memory >= warm.memory, "{} and {}", all.memory, warm.memory);
+}
+
 proptest! {
     #[test]
     fn no_evidence_panics_and_advice_stays_above_the_floor(
@@ -183,10 +243,11 @@ proptest! {
         numbers in prop::collection::vec(prop_oneof![Just(0u64), Just(u64::MAX), 0u64..1 << 40], 30),
         counts in (0u64..3, 0u64..40),
         strategy in prop_oneof![
-            Just(Strategy::Cost),
+            Just(Strategy::default()),
             Just(Strategy::Speed),
             any::<f64>().prop_map(|weight| Strategy::Balanced { weight }),
-            (any::<f64>(), any::<f64>()).prop_map(|(quantile, target_ms)| Strategy::Slo { quantile, target_ms }),
+            (any::<f64>(), any::<f64>(), any::<bool>())
+                .prop_map(|(quantile, target_ms, cold_starts)| Strategy::Slo { quantile, target_ms, cold_starts }),
         ],
     ) {
         let mut rollups = [Rollup::default(), Rollup::default()];

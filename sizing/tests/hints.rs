@@ -299,10 +299,10 @@ proptest! {
         (busy_us, idle_us, peak_mb) in (1u64..2_000_000, 0u64..2_000_000, 1u64..12_000),
         (queued_us, threads, faults) in (0u64..500_000, 1_000u64..6_000, 0u64..50),
         strategy in prop_oneof![
-            Just(Strategy::Cost),
+            Just(Strategy::default()),
             Just(Strategy::Speed),
             (0.0..=1.0).prop_map(|weight| Strategy::Balanced { weight }),
-            (1.0..3_000.0).prop_map(|target_ms| Strategy::Slo { quantile: 0.95, target_ms }),
+            (1.0..3_000.0).prop_map(|target_ms| Strategy::Slo { quantile: 0.95, target_ms, cold_starts: true }),
         ],
     ) {
         let rollup = rollup_of(|vary| {

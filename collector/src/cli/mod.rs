@@ -191,8 +191,9 @@ struct TunerArgs {
     /// Maximum number of open changes over all functions.
     #[arg(long, default_value_t = 3)]
     tuner_most_open: usize,
-    /// Optimization goal: `cost`, `speed`, `balanced`, or a latency target such as `p95=300` (milliseconds).
-    #[arg(long, value_parser = strategy, default_value = "balanced")]
+    /// Optimization goal: `cost`, `speed`, `balanced`, or a latency target such as `p95=300` (milliseconds). `cost` takes the
+    /// fastest size within 3 % of the cheapest, `cost=5` within 5 %. `p95=300,cold` counts cold starts.
+    #[arg(long, value_parser = strategy, default_value = crate::query::DEFAULT_STRATEGY)]
     tuner_strategy: String,
     /// Tenant whose functions are changed. There is only one, because the AWS credentials are for one account.
     #[arg(long, default_value = "default")]
@@ -236,10 +237,12 @@ struct ShowArgs {
     /// Length of the window before now, hours.
     #[arg(long, default_value_t = crate::query::DEFAULT_HOURS)]
     hours: u64,
-    /// Optimization goal: `cost`, `speed`, `balanced`, or a latency target such as `p95=300` (milliseconds).
-    #[arg(long, value_parser = strategy, default_value = "balanced")]
+    /// Optimization goal: `cost`, `speed`, `balanced`, or a latency target such as `p95=300` (milliseconds). `cost` takes the
+    /// fastest size within 3 % of the cheapest, `cost=5` within 5 %. `p95=300,cold` counts cold starts.
+    #[arg(long, value_parser = strategy, default_value = crate::query::DEFAULT_STRATEGY)]
     strategy: String,
-    /// Weight of cost for `balanced`, from 0 to 1. The rest is the weight of speed.
+    /// Weight of cost for `balanced`, from 0 to 1. The rest is the weight of speed. With a weight, the default strategy is
+    /// `balanced`.
     #[arg(long, value_parser = weight)]
     weight: Option<f64>,
     /// Whether the table has colours.

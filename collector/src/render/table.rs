@@ -216,8 +216,9 @@ type Remark = (&'static str, String);
 /// Everything about a function that does not fit a row.
 fn in_full(report: &FunctionReport) -> Vec<Remark> {
     let reasons = report.advice.reasons.iter().map(|reason| ("advice", reason.clone()));
+    let trade = report.advice.full.iter().map(|full| ("advice", full.trade.clone()));
     let init = initializations(report.initializations).map(|line| ("init", line));
-    reasons.chain(init).chain(remarks(report)).collect()
+    reasons.chain(trade).chain(init).chain(remarks(report)).collect()
 }
 
 /// The same with the first hints only, and without what to do: that is in the advice on the function.

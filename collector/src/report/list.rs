@@ -14,6 +14,7 @@ use tailor_sizing::pricing::money::PicoDollars;
 use super::load::{LIVE_FUNCTIONS, Request, function, reports};
 use super::summaries::STRATEGIES;
 use super::{FleetGroup, FleetReport, FleetTotal, FunctionReport, SummariesUsed};
+use crate::query::DEFAULT_STRATEGY;
 use crate::query::{Group, ListQuery, SortKey};
 use crate::store::{FunctionKey, StoreError, SummaryKind, SummaryRow};
 
@@ -59,11 +60,11 @@ pub async fn fleet(request: &Request<'_>, list: &ListQuery) -> Result<FleetRepor
 
 /// The summaries for a list, and whether they are exactly of its window and strategy.
 pub(super) fn kind(list: &ListQuery) -> (SummaryKind, bool) {
-    let named = list.strategy.as_deref().unwrap_or("balanced");
+    let named = list.strategy.as_deref().unwrap_or(DEFAULT_STRATEGY);
     let strategy = STRATEGIES.into_iter().find(|name| *name == named && list.weight.is_none());
     let longer = SUMMARY_HOURS.into_iter().find(|hours| *hours >= list.hours);
     let hours = longer.unwrap_or(SUMMARY_HOURS[SUMMARY_HOURS.len() - 1]);
-    let kind = SummaryKind { hours, strategy: strategy.unwrap_or("balanced").to_owned() };
+    let kind = SummaryKind { hours, strategy: strategy.unwrap_or(DEFAULT_STRATEGY).to_owned() };
     (kind, hours == list.hours && strategy.is_some())
 }
 

@@ -274,6 +274,9 @@ pub struct AdviceReport {
 /// The evidence and the prediction of an advice.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AdviceDetail {
+    /// What the strategy trades for what, one sentence.
+    #[serde(default)]
+    pub trade: String,
     /// Expected saving; zero when no change is recommended.
     pub saving: Saving,
     /// The smallest size judged safe from running out of memory.
@@ -303,6 +306,7 @@ impl AdviceReport {
                     floor,
                     verdict,
                     reasons: _,
+                    trade,
                     hints,
                     confidence,
                     curve,
@@ -312,7 +316,7 @@ impl AdviceReport {
                     cost_change_percent: round_to_micros(cost_change_percent),
                     duration_change_percent: round_to_micros(duration_change_percent),
                     reasons,
-                    full: Some(AdviceDetail { saving, floor, verdict, hints, confidence, curve }),
+                    full: Some(AdviceDetail { trade, saving, floor, verdict, hints, confidence, curve }),
                 }
             }
             Err(error) => Self {

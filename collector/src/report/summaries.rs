@@ -22,7 +22,7 @@ use crate::store::{
 };
 
 /// The strategies for which summaries are kept.
-pub(super) const STRATEGIES: [&str; 3] = ["balanced", "cost", "speed"];
+pub(super) const STRATEGIES: [&str; 3] = ["cost", "balanced", "speed"];
 
 /// Functions in one step.
 const STEP_FUNCTIONS: usize = 8;

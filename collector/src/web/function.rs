@@ -88,6 +88,7 @@ fn verdict(report: &FunctionReport) -> Markup {
             div { div.name { "Confidence" } div.value { (confidence(full.confidence.level)) } }
             p.why {
                 @for reason in advice.verdict_reasons() { (reason) ". " }
+                @if !full.trade.is_empty() { (full.trade) ". " }
                 @for change in report.changes.iter().filter(|change| change.state.is_open()) {
                     "A change to " (change.to) " is under way: " (change.reason) "."
                 }

@@ -3,7 +3,7 @@
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::STYLE_PATH;
-use crate::query::{DEFAULT_HOURS, Query};
+use crate::query::{DEFAULT_HOURS, DEFAULT_STRATEGY, Query};
 
 /// A whole page. Everything in it is escaped by `html!` unless it was rendered by it.
 pub(super) fn document(title: &str, body: &Markup) -> Markup {
@@ -42,12 +42,12 @@ fn logo() -> Markup {
 }
 
 const WINDOWS: [(u64, &str); 4] = [(1, "1 h"), (24, "24 h"), (24 * 7, "7 days"), (DEFAULT_HOURS, "30 days")];
-const STRATEGIES: [(&str, &str); 3] = [("cost", "Cheapest"), ("balanced", "Balanced"), ("speed", "Fastest")];
+const STRATEGIES: [(&str, &str); 3] = [("cost", "Cost"), ("balanced", "Balanced"), ("speed", "Speed")];
 
 /// Links to the same page over another window or with another strategy.
 pub(super) fn choices(query: &Query) -> Markup {
     let hours = query.hours.unwrap_or(DEFAULT_HOURS);
-    let strategy = query.strategy.as_deref().unwrap_or("balanced");
+    let strategy = query.strategy.as_deref().unwrap_or(DEFAULT_STRATEGY);
     html! {
         nav.choices aria-label="What is shown" {
             span.group {
@@ -62,7 +62,7 @@ pub(super) fn choices(query: &Query) -> Markup {
                     a href=(query.link(hours, value)) aria-current=[(value == strategy).then_some("true")] { (name) }
                 }
                 @if STRATEGIES.iter().all(|(value, _)| *value != strategy) {
-                    a href=(query.link(hours, strategy)) aria-current="true" { (strategy) " ms" }
+                    a href=(query.link(hours, strategy)) aria-current="true" { (strategy) (if strategy.starts_with("cost") { " %" } else { " ms" }) }
                 }
             }
         }

@@ -69,6 +69,8 @@ struct AdviceLine {
     cost_change_percent: f64,
     duration_change_percent: f64,
     reason: String,
+    /// What the strategy trades for what.
+    trade: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -231,6 +233,7 @@ impl SummaryLog {
                 cost_change_percent: advice.cost_change_percent,
                 duration_change_percent: advice.duration_change_percent,
                 reason: advice.reasons.into_iter().next().unwrap_or_default(),
+                trade: advice.trade,
             }),
         };
         serde_json::to_string(&summary).ok()

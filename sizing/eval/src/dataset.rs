@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
+use crate::kind;
 use crate::score::{Case, SizeCase};
 use tailor_sizing::telemetry::invocation::{Invocation, Outcome, Work};
 use tailor_sizing::telemetry::rollup::Rollup;
@@ -80,7 +81,7 @@ pub fn case(name: &str, by_size: &BTreeMap<u32, Vec<Invocation>>) -> Option<Case
         })
     };
     let sizes: Option<Vec<SizeCase>> = by_size.iter().map(size).collect();
-    Some(Case { name: name.to_owned(), sizes: sizes? })
+    Some(Case { name: name.to_owned(), kind: kind::UNKNOWN.to_owned(), sizes: sizes? })
 }
 
 #[cfg(test)]

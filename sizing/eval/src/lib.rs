@@ -4,6 +4,9 @@
 //! predictions with measurements. The examples `evaluate`, `calibrate` and `curves` print the results.
 
 pub mod dataset;
+pub mod kind;
+pub mod paired;
+pub mod role;
 pub mod score;
 pub mod throttled;
 pub mod truth;

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use crate::paired::Predicted;
 use tailor_sizing::advice::strategy::{Candidate, Strategy, objectives};
 use tailor_sizing::model::cfs_simulation::Kernel;
 use tailor_sizing::model::enforcement::Enforcement;
@@ -29,6 +30,8 @@ const REGRET_WEIGHT: f64 = 0.5;
 pub struct Case {
     /// Its name.
     pub name: String,
+    /// Its kind.
+    pub kind: String,
     /// Its sizes, in ascending order.
     pub sizes: Vec<SizeCase>,
 }
@@ -107,6 +110,42 @@ pub fn score(cases: &[Case], bases: &[Megabytes], rates: &Rates) -> Report {
 pub fn enforcement(cases: &[Case], base: Megabytes) -> Enforcement {
     let sizes = cases.iter().flat_map(|case| &case.sizes).filter(|size| size.memory == base);
     Enforcement::of(sizes.map(|size| (size.memory, &size.telemetry)))
+}
+
+/// Predicts every size of every case from the telemetry of `base`, or of `base` and `also`.
+#[must_use]
+pub fn predictions(set: &str, cases: &[Case], base: Megabytes, also: Option<Megabytes>) -> Vec<Predicted> {
+    let enforcement = enforcement(cases, base);
+    let mut rows = Vec::new();
+    for case in cases {
+        let is_seen = |memory: Megabytes| memory == base || Some(memory) == also;
+        let seen: Vec<(Megabytes, Rollup)> = case
+            .sizes
+            .iter()
+            .filter(|size| is_seen(size.memory))
+            .map(|size| (size.memory, size.telemetry.clone()))
+            .collect();
+        if !seen.iter().any(|(memory, _)| *memory == base) {
+            continue;
+        }
+        let Some(model) = Model::fit(&seen, enforcement) else { continue };
+        for size in case.sizes.iter().filter(|size| !is_seen(size.memory)) {
+            let prediction = model.predict(size.memory);
+            let within = |[low, high]: [f64; 2]| (low..=high).contains(&size.truth_ms);
+            rows.push(Predicted {
+                set: set.to_owned(),
+                function: case.name.clone(),
+                kind: case.kind.clone(),
+                base_mb: base.0,
+                target_mb: size.memory.0,
+                truth_ms: size.truth_ms,
+                predicted_ms: prediction.mean_ms,
+                in_80: within(prediction.interval_80),
+                in_95: within(prediction.interval_95),
+            });
+        }
+    }
+    rows
 }
 
 /// Mean absolute percentage error of each case predicted from one size, in the order of `cases`; `None` when
@@ -284,7 +323,7 @@ mod tests {
             }
             SizeCase { memory: Megabytes(memory), telemetry, truth_ms: 50.0 }
         };
-        Case { name: name.to_owned(), sizes: [128, 512, 2_048].map(size).to_vec() }
+        Case { name: name.to_owned(), kind: String::new(), sizes: [128, 512, 2_048].map(size).to_vec() }
     }
 
     #[test]

@@ -1,8 +1,10 @@
 //! Reads `invocations.csv` of the data set `throttled-functions` into cases.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::io::Read;
+use std::path::{Path, PathBuf};
 
+use crate::kind;
 use crate::score::{Case, SizeCase};
 use anyhow::Context;
 use tailor_sizing::model::cfs_simulation::PERIOD_MS;
@@ -27,10 +29,10 @@ struct Row {
 /// The functions of the data set in `folder`.
 ///
 /// # Errors
-/// When `invocations.csv` is missing or a line of it cannot be read.
+/// When `invocations.csv` and `invocations.csv.gz` are missing or a line cannot be read.
 pub fn read(folder: &Path) -> anyhow::Result<Vec<Case>> {
-    let path = folder.join("invocations.csv");
-    let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let (path, text) = invocations(folder)?;
+    let kinds = kind::read(folder)?;
     let mut lines = text.lines();
     let header: BTreeMap<&str, usize> =
         lines.next().unwrap_or_default().split(',').enumerate().map(|(i, name)| (name, i)).collect();
@@ -44,9 +46,25 @@ pub fn read(folder: &Path) -> anyhow::Result<Vec<Case>> {
         let Some(size) = size(memory, rows) else { continue };
         let case = cases.entry(function).or_default();
         case.name = function.to_string();
+        case.kind = kinds.get(&function).copied().unwrap_or(kind::UNKNOWN).to_owned();
         case.sizes.push(size);
     }
     Ok(cases.into_values().filter(|case| case.sizes.len() > 1).collect())
+}
+
+/// The text of the measurements and where it was read, compressed or not.
+fn invocations(folder: &Path) -> anyhow::Result<(PathBuf, String)> {
+    let plain = folder.join("invocations.csv");
+    if let Ok(text) = std::fs::read_to_string(&plain) {
+        return Ok((plain, text));
+    }
+    let path = folder.join("invocations.csv.gz");
+    let file = std::fs::File::open(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let mut text = String::new();
+    flate2::read::GzDecoder::new(file)
+        .read_to_string(&mut text)
+        .with_context(|| format!("cannot read {}", path.display()))?;
+    Ok((path, text))
 }
 
 /// The first half of the invocations is the telemetry. The mean of the second half is the true value.

@@ -1,9 +1,10 @@
 //! The analysis of one function's evidence. Advice and explanation use the same analysis.
 
+use crate::advice::choice::{DEAD_BAND, MIN_EVIDENCE, service_level};
 use crate::advice::evidence::{AdviceError, FunctionEvidence};
 use crate::advice::hints::{Hint, HintInput, hints};
 use crate::advice::recommendation::{Advice, Confidence, ConfidenceLevel, CurvePoint, Saving, Verdict};
-use crate::advice::strategy::{Candidate, Strategy, choose, objectives};
+use crate::advice::strategy::{Candidate, Strategy};
 use crate::model::accounting::Unaccounted;
 use crate::model::curve::Curve;
 use crate::model::interval::Prediction;
@@ -15,24 +16,11 @@ use crate::pricing::prices::PriceTable;
 use crate::telemetry::rollup::Rollup;
 use crate::units::{Architecture, Megabytes};
 
-/// An objective better by less than this is not worth a change.
-const DEAD_BAND: f64 = 0.03;
-
-/// An expected gain below this must also hold at the bad end of the 80 % interval.
-const CERTAIN_GAIN: f64 = 0.10;
-
-/// Warm invocations below which only memory safety is acted on.
-const MIN_EVIDENCE: u64 = 5;
-
 /// A shorter span is not extrapolated to a month.
 const MIN_SPAN_US: u64 = 3_600_000_000;
 
 /// A month, for "per month": AWS's own 730 hours.
 const MONTH_US: f64 = 730.0 * 3_600e6;
-
-/// Step of the first pass over all sizes; the second looks at every size around its best. The objective is
-/// smooth between the curve's samples, so the pass cannot miss the best by more than this.
-const COARSE_MB: usize = 16;
 
 /// Invocations and relative half-width of the interval that high and medium confidence require.
 const HIGH: (u64, f64) = (200, 15.0);
@@ -97,80 +85,22 @@ impl<'a> Analysis<'a> {
             floor: self.floor.clone(),
             verdict,
             reasons: vec![self.reason(verdict, best, gain, strategy)],
+            trade: strategy.trade(),
             hints: self.hints(chosen),
             confidence: self.confidence(chosen),
             curve: self.points(chosen),
         }
     }
 
-    /// The best size not below the floor.
-    pub(crate) fn best(&self, costs: &CostModel, strategy: Strategy) -> Candidate {
-        let candidate = |memory: u32| self.candidate(Megabytes(memory), costs, strategy);
-        let (floor, most) = (self.floor.memory.0, Megabytes::MAX.0);
-        let coarse: Vec<Candidate> = (floor..=most).step_by(COARSE_MB).chain([most]).map(candidate).collect();
-        let Some(near) = choose(&coarse, strategy) else { return candidate(floor) };
-        let reach = u32::try_from(COARSE_MB).unwrap_or(1);
-        let from = near.memory.0.saturating_sub(reach).max(floor);
-        let to = near.memory.0.saturating_add(reach).min(most);
-        // The ends of the scale stay in view: what is cheapest and fastest must not depend on the window.
-        let fine: Vec<Candidate> = (from..=to).map(candidate).chain(coarse).collect();
-        choose(&fine, strategy).unwrap_or(near)
-    }
-
-    fn candidate(&self, memory: Megabytes, costs: &CostModel, strategy: Strategy) -> Candidate {
-        let expected = self.curve.expect(memory);
-        let mean_ms = expected.log_ms.exp();
-        let quantile_ms = match strategy {
-            Strategy::Slo { quantile, .. } => self.model.quantile(&expected, quantile).mean_ms,
-            _ => mean_ms,
-        };
-        Candidate { memory, mean_ms, quantile_ms, cost: costs.pico(memory, mean_ms) }
-    }
-
-    /// Whether to move to `best`, and what share of the objective that gains.
-    fn verdict(&self, best: Candidate, strategy: Strategy) -> (Verdict, f64) {
-        let current = self.candidate(self.evidence.memory, &self.costs, strategy);
-        let gain = match objectives(&[best, current], strategy).as_slice() {
-            [best, current] if *current > 0.0 => 1.0 - best / current,
-            _ => 0.0,
-        };
-        let warm = self.warm_invocations();
-        let verdict = if self.floor.memory > self.evidence.memory {
-            Verdict::RaiseForMemory
-        } else if warm < MIN_EVIDENCE {
-            Verdict::TooLittleEvidence
-        } else if !self.model.profile().measured && self.evidence.sizes.len() < 2 {
-            Verdict::NoCpuTelemetry
-        } else if best.memory < self.evidence.memory && Unaccounted::of(self.evidence.sizes).is_relevant() {
-            Verdict::CpuUnaccounted
-        } else if best.memory == self.evidence.memory || gain.is_nan() || gain < DEAD_BAND {
-            Verdict::AlreadyBest
-        } else if gain < CERTAIN_GAIN && !self.holds_at_worst(best, current, strategy) {
-            Verdict::TooUncertain
-        } else {
-            Verdict::Change
-        };
-        (verdict, gain)
-    }
-
-    /// Whether `best` is no worse than `current` even at the slow end of its 80 % interval.
-    fn holds_at_worst(&self, best: Candidate, current: Candidate, strategy: Strategy) -> bool {
-        let slow_ms = self.curve.predict(best.memory).interval_80[1];
-        let worst = Candidate {
-            mean_ms: slow_ms,
-            quantile_ms: best.quantile_ms * slow_ms / best.mean_ms.max(f64::MIN_POSITIVE),
-            cost: self.costs.pico(best.memory, slow_ms),
-            ..best
-        };
-        let scores = objectives(&[worst, current, best], strategy);
-        matches!(scores.as_slice(), [worst, current, _] if worst <= current)
-    }
-
     fn reason(&self, verdict: Verdict, best: Candidate, gain: f64, strategy: Strategy) -> String {
         let current = self.evidence.memory;
         let gain = 100.0 * gain;
-        if let (Strategy::Slo { quantile, target_ms }, Verdict::Change) = (strategy, verdict) {
-            return service_level(best, 100.0 * quantile, target_ms);
+        match (strategy, verdict) {
+            (Strategy::Slo { quantile, target_ms, .. }, Verdict::Change) => {
+                return service_level(best, quantile, target_ms);
+            }
+            (Strategy::Cost { .. }, Verdict::Change) => return self.cheaper_or_faster(best.memory),
+            _ => {}
         }
         let best = best.memory;
         match verdict {
@@ -204,6 +134,22 @@ impl<'a> Analysis<'a> {
                     .to_owned()
             }
         }
+    }
+
+    /// The reason for the size that `cost` chose.
+    fn cheaper_or_faster(&self, best: Megabytes) -> String {
+        let current = self.evidence.memory;
+        let (best_ms, now_ms) = (self.curve.mean_ms(best), self.curve.mean_ms(current));
+        let cost = change_percent(self.costs.pico(best, best_ms), self.costs.pico(current, now_ms));
+        let time = change_percent(best_ms, now_ms);
+        let change = |percent: f64, less: &str, more: &str| {
+            format!("{:.0} % {}", percent.abs(), if percent < 0.0 { less } else { more })
+        };
+        format!(
+            "{best} is expected to cost {} than {current} and to take {} time",
+            change(cost, "less", "more"),
+            change(time, "less", "more")
+        )
     }
 
     fn saving(&self, chosen: Megabytes) -> Saving {
@@ -240,7 +186,7 @@ impl<'a> Analysis<'a> {
         (span >= MIN_SPAN_US).then(|| seen as f64 * MONTH_US / span as f64)
     }
 
-    fn warm_invocations(&self) -> u64 {
+    pub(crate) fn warm_invocations(&self) -> u64 {
         let warm = self.evidence.sizes.iter().map(|(_, rollup)| rollup.warm_duration_us.count());
         warm.fold(0, u64::saturating_add)
     }
@@ -319,20 +265,4 @@ impl<'a> Analysis<'a> {
 /// By how much `new` differs from `old`, in percent; zero where there is nothing to compare with.
 pub(crate) fn change_percent(new: f64, old: f64) -> f64 {
     if old > 0.0 { 100.0 * (new / old - 1.0) } else { 0.0 }
-}
-
-/// The reason for the size chosen for a latency target.
-fn service_level(best: Candidate, percentile: f64, target_ms: f64) -> String {
-    let (memory, expected_ms) = (best.memory, best.quantile_ms);
-    // Rounded, because a percentage such as 99.9 is not exact in binary.
-    let percentile = (percentile * 1e4).round() / 1e4;
-    if expected_ms <= target_ms {
-        format!(
-            "{memory} is the cheapest size that is predicted to keep p{percentile} within {target_ms} ms: {expected_ms:.1} ms"
-        )
-    } else {
-        format!(
-            "no size is predicted to keep p{percentile} within {target_ms} ms: {memory} is the cheapest of the sizes that come closest: {expected_ms:.1} ms"
-        )
-    }
 }

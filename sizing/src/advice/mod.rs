@@ -1,9 +1,10 @@
 //! Advice: one recommended memory size for a function, with reasons, hints and confidence.
 //!
-//! [`evidence`] is the input and [`recommendation`] the result; `analysis` computes one from the other. [`strategy`]
+//! [`evidence`] is the input and [`recommendation`] the result; `analysis` and `choice` compute one from the other. [`strategy`]
 //! is the optimization goal, [`hints`] are findings beside the size, and [`explain`] adds what was measured and billed.
 
 mod analysis;
+mod choice;
 pub mod evidence;
 pub mod explain;
 pub mod hints;

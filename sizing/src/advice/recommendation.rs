@@ -29,6 +29,8 @@ pub struct Advice {
     pub verdict: Verdict,
     /// The reasons for the verdict, one sentence each.
     pub reasons: Vec<String>,
+    /// What the strategy trades for what, one sentence.
+    pub trade: String,
     /// Findings from the measurements.
     pub hints: Vec<Hint>,
     /// How reliable it is.

@@ -18,7 +18,7 @@ pub const PERIOD_MS: f64 = 20.0;
 const TICK_MS: f64 = 4.0;
 
 /// Run time a CPU takes from the pool at once, ms (`sched_cfs_bandwidth_slice_us`).
-const SLICE_MS: f64 = 5.0;
+pub(crate) const SLICE_MS: f64 = 5.0;
 
 /// Bursts simulated in all, at several moments at which an invocation may begin, and the fewest such moments:
 /// many bursts average over their own moments.

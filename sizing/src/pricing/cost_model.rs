@@ -74,6 +74,14 @@ impl CostModel {
         self.init_ms
     }
 
+    /// The share of invocations that are the first of their environment, 0 to 1, and their expected duration with Init where
+    /// the warm duration is `mean_ms`, ms.
+    #[must_use]
+    pub fn cold_start(&self, mean_ms: f64) -> (f64, f64) {
+        let init_ms = if self.cold_share > 0.0 { self.init_ms / self.cold_share } else { 0.0 };
+        (self.cold_share, init_ms + self.cold_ratio * mean_ms)
+    }
+
     /// Expected billed time of an invocation whose warm duration is `mean_ms`, ms; at least 1.
     #[must_use]
     pub fn billed_ms(&self, mean_ms: f64) -> f64 {

@@ -14,6 +14,7 @@ use anyhow::{Context, ensure};
 use tailor_sizing::model::predict::Model;
 use tailor_sizing::model::uncertainty::WEIGHTS;
 use tailor_sizing_eval::dataset;
+use tailor_sizing_eval::role::Role;
 use tailor_sizing_eval::score::{Case, enforcement};
 
 /// Degrees of freedom of the error's distribution.
@@ -57,6 +58,8 @@ fn run() -> anyhow::Result<()> {
     ensure!(!sources.is_empty(), "usage: calibrate SOURCE...");
     let mut samples = Vec::new();
     for (source, path) in sources.iter().enumerate() {
+        let role = tailor_sizing_eval::role::of(path.as_ref())?;
+        ensure!(role == Role::Train, "{path} is a {role} set: constants are fitted to training sets only");
         samples.extend(predictions(source, samples.len(), &cases(path.as_ref())?));
     }
     // By source, base size and function: number of predictions, and of those within each interval.
