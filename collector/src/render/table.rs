@@ -218,7 +218,8 @@ fn in_full(report: &FunctionReport) -> Vec<Remark> {
     let reasons = report.advice.reasons.iter().map(|reason| ("advice", reason.clone()));
     let trade = report.advice.full.iter().map(|full| ("advice", full.trade.clone()));
     let init = initializations(report.initializations).map(|line| ("init", line));
-    reasons.chain(trade).chain(init).chain(remarks(report)).collect()
+    let look = report.advice.full.iter().filter_map(|full| Some(("look", full.look?.sentence())));
+    reasons.chain(trade).chain(look).chain(init).chain(remarks(report)).collect()
 }
 
 /// The same with the first hints only, and without what to do: that is in the advice on the function.

@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use tailor_sizing::advice::hints::Hint;
-use tailor_sizing::advice::{Advice, AdviceError, Confidence, CurvePoint, Saving, Verdict};
+use tailor_sizing::advice::{Advice, AdviceError, Confidence, CurvePoint, Look, Saving, Verdict};
 use tailor_sizing::model::memory_floor::MemoryFloor;
 use tailor_sizing::pricing::money::PicoDollars;
 use tailor_sizing::telemetry::histogram::LogHistogram;
@@ -277,6 +277,9 @@ pub struct AdviceDetail {
     /// What the strategy trades for what, one sentence.
     #[serde(default)]
     pub trade: String,
+    /// A short measurement at another size that would settle the choice; `null` when it would change nothing.
+    #[serde(default)]
+    pub look: Option<Look>,
     /// Expected saving; zero when no change is recommended.
     pub saving: Saving,
     /// The smallest size judged safe from running out of memory.
@@ -307,6 +310,7 @@ impl AdviceReport {
                     verdict,
                     reasons: _,
                     trade,
+                    look,
                     hints,
                     confidence,
                     curve,
@@ -316,7 +320,16 @@ impl AdviceReport {
                     cost_change_percent: round_to_micros(cost_change_percent),
                     duration_change_percent: round_to_micros(duration_change_percent),
                     reasons,
-                    full: Some(AdviceDetail { trade, saving, floor, verdict, hints, confidence, curve }),
+                    full: Some(AdviceDetail {
+                        trade,
+                        look,
+                        saving,
+                        floor,
+                        verdict,
+                        hints,
+                        confidence,
+                        curve,
+                    }),
                 }
             }
             Err(error) => Self {

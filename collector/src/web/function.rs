@@ -89,6 +89,7 @@ fn verdict(report: &FunctionReport) -> Markup {
             p.why {
                 @for reason in advice.verdict_reasons() { (reason) ". " }
                 @if !full.trade.is_empty() { (full.trade) ". " }
+                @if let Some(look) = full.look { (look.sentence()) ". " }
                 @for change in report.changes.iter().filter(|change| change.state.is_open()) {
                     "A change to " (change.to) " is under way: " (change.reason) "."
                 }

@@ -4,7 +4,9 @@
 //! `tailor-bench-sizing/1`.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
+use anyhow::Context;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -62,6 +64,19 @@ pub fn from_json(text: &str) -> Result<Measured, serde_json::Error> {
         by_size.into_iter().map(|(size, rows)| (size, rows.into_iter().map(invocation).collect())).collect()
     };
     Ok(saved.functions.into_iter().map(|(name, by_size)| (name, sizes(by_size))).collect())
+}
+
+/// The functions of a data set: of a folder as [`crate::throttled`] reads it, or of a file that [`to_json`] wrote.
+///
+/// # Errors
+/// When the files are missing or cannot be read.
+pub fn read(path: &Path) -> anyhow::Result<Vec<Case>> {
+    if path.is_dir() {
+        return crate::throttled::read(path);
+    }
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let measured = from_json(&text).with_context(|| format!("{} is not a saved run", path.display()))?;
+    Ok(measured.iter().filter_map(|(name, by_size)| case(name, by_size)).collect())
 }
 
 /// One function as a case to score: the first half of the invocations at a size is its telemetry, the mean of

@@ -8,7 +8,7 @@ use crate::kind;
 use crate::score::{Case, SizeCase};
 use anyhow::Context;
 use tailor_sizing::model::cfs_simulation::PERIOD_MS;
-use tailor_sizing::telemetry::invocation::{Invocation, Outcome, Work};
+use tailor_sizing::telemetry::invocation::{ClassWork, Invocation, Outcome, Work};
 use tailor_sizing::telemetry::rollup::Rollup;
 use tailor_sizing::units::Megabytes;
 
@@ -157,6 +157,7 @@ fn row(header: &BTreeMap<&str, usize>, line: &str) -> anyhow::Result<Row> {
         involuntary_switches: whole("ivcs", 1.0)?,
         timeslices: whole("ss_slices", 1.0)?,
         minor_faults: whole("minflt", 1.0)?,
+        main: main_thread(whole("m_run_us", 1.0).ok(), whole("m_wait_us", 1.0).ok()),
         ..Work::default()
     };
     let memory = Megabytes(u32::try_from(whole("memory_mb", 1.0)?).context("memory size out of range")?);
@@ -169,4 +170,12 @@ fn row(header: &BTreeMap<&str, usize>, line: &str) -> anyhow::Result<Row> {
         ..Invocation::default()
     };
     Ok(Row { function: whole("fn", 1.0)?, memory, number: whole("inv", 1.0)?, wall_us, invocation })
+}
+
+/// The main thread, where the data set has it.
+fn main_thread(busy_us: Option<u64>, starved_us: Option<u64>) -> ClassWork {
+    match (busy_us, starved_us) {
+        (Some(busy_us), Some(starved_us)) => ClassWork { busy_us, starved_us, threads: 1 },
+        _ => ClassWork::default(),
+    }
 }

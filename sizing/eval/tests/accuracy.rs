@@ -1,11 +1,13 @@
-//! Limits on the model's errors on the sample functions, so that a change that breaks one fails.
+//! Limits on the model's errors on validation and training functions, so that a change that breaks one fails.
 
 use std::path::Path;
 
 use tailor_sizing::pricing::prices::PriceTable;
 use tailor_sizing::units::{Architecture, Megabytes};
 use tailor_sizing_eval::dataset;
-use tailor_sizing_eval::score::{Case, enforcement, score};
+use tailor_sizing_eval::paired::Predicted;
+use tailor_sizing_eval::role::{self, Role};
+use tailor_sizing_eval::score::{Case, enforcement, predictions, score};
 
 #[test]
 fn predictions_from_one_size_are_within_the_documented_error() {
@@ -16,12 +18,37 @@ fn predictions_from_one_size_are_within_the_documented_error() {
     let bases = [256, 512, 1_024, 2_048, 3_008].map(Megabytes);
     let report = score(&cases, &bases, &rates);
     for (base, score) in &report.by_base {
-        assert!(score.mape_mean <= 10.0, "from {base} MB the mean error is {:.1} %", score.mape_mean);
+        assert!(score.mape_mean <= 11.0, "from {base} MB the mean error is {:.1} %", score.mape_mean);
         assert!(score.mape_median <= 7.0, "from {base} MB the median error is {:.1} %", score.mape_median);
-        assert!(score.best["pooled"] >= 72.0 && score.best_two_pooled >= 93.0, "{base} MB: {score:?}");
-        assert!(score.regret_mean <= 3.0, "from {base} MB the mean regret is {:.1} %", score.regret_mean);
+        assert!(score.best["pooled"] >= 70.0 && score.best_two_pooled >= 92.0, "{base} MB: {score:?}");
+        assert!(score.regret_mean <= 5.0, "from {base} MB the mean regret is {:.1} %", score.regret_mean);
         let (in_80, in_95) = (score.coverage_80.unwrap(), score.coverage_95.unwrap());
-        assert!((77.0..87.0).contains(&in_80) && in_95 >= 91.0, "from {base} MB: {in_80:.1}, {in_95:.1}");
+        assert!((80.0..92.0).contains(&in_80) && in_95 >= 92.0, "from {base} MB: {in_80:.1}, {in_95:.1}");
+    }
+}
+
+/// The published accuracy: no constant is fitted to these functions.
+#[test]
+fn unseen_functions_are_predicted_within_the_published_error() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/validation-functions");
+    assert_eq!(role::of(&folder).unwrap(), Role::Validation);
+    let cases = tailor_sizing_eval::throttled::read(&folder).unwrap();
+    assert_eq!(cases.len(), 37);
+    let rates = PriceTable::embedded().rates("us-east-1", Architecture::X86_64).unwrap();
+    let limits = [(256, 16.2), (512, 12.8), (1_024, 13.7), (2_048, 13.3)];
+    let report = score(&cases, &limits.map(|(base, _)| Megabytes(base)), &rates);
+    for (base, limit) in limits {
+        let score = &report.by_base[&base];
+        assert!(score.mape_mean <= limit, "from {base} MB the mean error is {:.1} %", score.mape_mean);
+        assert!(score.mape_median <= 9.5, "from {base} MB the median error is {:.1} %", score.mape_median);
+        let (in_80, in_95) = (score.coverage_80.unwrap(), score.coverage_95.unwrap());
+        assert!((77.0..88.0).contains(&in_80) && in_95 >= 93.0, "from {base} MB: {in_80:.1}, {in_95:.1}");
+    }
+    // With a second size far away.
+    for base in [256, 512].map(Megabytes) {
+        let rows = predictions("validation", &cases, base, Some(Megabytes(2_048)));
+        let mean = rows.iter().map(Predicted::error).sum::<f64>() / rows.len() as f64;
+        assert!(mean <= 10.5, "from {base} and 2,048 MB the mean error is {mean:.1} %");
     }
 }
 
@@ -36,10 +63,10 @@ fn functions_of_the_sandbox_are_predicted_within_the_documented_error() {
     let bases = [256, 512, 1_024, 2_048].map(Megabytes);
     let report = score(&cases, &bases, &rates);
     for (base, score) in &report.by_base {
-        assert!(score.mape_mean <= 18.0, "from {base} MB the mean error is {:.1} %", score.mape_mean);
+        assert!(score.mape_mean <= 16.5, "from {base} MB the mean error is {:.1} %", score.mape_mean);
         assert!(score.mape_median <= 9.5, "from {base} MB the median error is {:.1} %", score.mape_median);
         let (in_80, in_95) = (score.coverage_80.unwrap(), score.coverage_95.unwrap());
-        assert!((70.0..88.0).contains(&in_80) && in_95 >= 88.0, "from {base} MB: {in_80:.1}, {in_95:.1}");
+        assert!((70.0..95.0).contains(&in_80) && in_95 >= 88.0, "from {base} MB: {in_80:.1}, {in_95:.1}");
     }
     // The functions alone identify the kernels of the two hosts.
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/throttled-functions");

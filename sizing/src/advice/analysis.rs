@@ -27,7 +27,7 @@ const HIGH: (u64, f64) = (200, 15.0);
 const MEDIUM: (u64, f64) = (50, 30.0);
 
 /// Sizes worth showing besides those observed: Power Tuning's, the vCPU steps and the ends.
-const SHOWN: [u32; 15] =
+pub(crate) const SHOWN: [u32; 15] =
     [128, 192, 256, 384, 512, 768, 1_024, 1_280, 1_536, 1_769, 2_048, 3_008, 3_538, 5_307, 10_240];
 
 /// The evidence with everything derived from it.
@@ -86,6 +86,7 @@ impl<'a> Analysis<'a> {
             verdict,
             reasons: vec![self.reason(verdict, best, gain, strategy)],
             trade: strategy.trade(),
+            look: self.look(chosen, strategy),
             hints: self.hints(chosen),
             confidence: self.confidence(chosen),
             curve: self.points(chosen),

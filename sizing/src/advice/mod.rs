@@ -8,10 +8,12 @@ mod choice;
 pub mod evidence;
 pub mod explain;
 pub mod hints;
+pub mod look;
 pub mod recommendation;
 pub mod strategy;
 
 pub use evidence::{AdviceError, FunctionEvidence};
+pub use look::{Look, one_more_look};
 pub use recommendation::{Advice, Confidence, ConfidenceLevel, CurvePoint, Saving, Verdict};
 
 use crate::pricing::prices::PriceTable;

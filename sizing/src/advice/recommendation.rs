@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::advice::hints::Hint;
+use crate::advice::look::Look;
 use crate::model::interval::Prediction;
 use crate::model::memory_floor::MemoryFloor;
 use crate::pricing::money::PicoDollars;
@@ -31,6 +32,8 @@ pub struct Advice {
     pub reasons: Vec<String>,
     /// What the strategy trades for what, one sentence.
     pub trade: String,
+    /// A short measurement at another size that would settle the choice; `None` when it would change nothing.
+    pub look: Option<Look>,
     /// Findings from the measurements.
     pub hints: Vec<Hint>,
     /// How reliable it is.

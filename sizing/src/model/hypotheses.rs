@@ -8,6 +8,11 @@ use crate::model::cfs_simulation::{Kernel, WorkShape};
 use crate::model::profile::Profile;
 use crate::units::Megabytes;
 
+/// Logarithms of the prior weights of idle times, relative to that with the waits of all threads on the critical path.
+const ONLY_BUSIEST: f64 = -2.0;
+const ONLY_MAIN: f64 = 1.0;
+const NO_IDLE: f64 = 2.0;
+
 /// Numbers of bursts tried.
 const BURSTS: [f64; 8] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0];
 
@@ -35,7 +40,7 @@ const SOURCES: usize = 3;
 
 /// Hypotheses kept, with counters (times two where parallelism is uncertain) and without: the rest have little
 /// weight.
-const KEPT: usize = 3;
+const KEPT: usize = 4;
 const KEPT_WITHOUT_COUNTERS: usize = 16;
 
 /// A kernel less probable than this contributes its likeliest hypothesis alone.
@@ -208,12 +213,30 @@ fn measured(source: &Profile, tolerance: Tolerance) -> Vec<(f64, WorkShape)> {
         .filter(|&bursts| bursts >= least_bursts(source))
         .flat_map(|bursts| {
             let shape = source.shape(bursts);
-            let off = (shape.wall_ms(source.memory, source.kernel) - source.wall_ms) / tolerance_ms;
             let uncommon = bursts.ln() - expected;
-            let log_weight = -0.5 * (uncommon * uncommon + off * off);
-            parallels.iter().map(move |&parallel| (log_weight, WorkShape { parallel, ..shape }))
+            let parallels = &parallels;
+            with_idle_times(source, shape).flat_map(move |(prior, shape)| {
+                let off = (shape.wall_ms(source.memory, source.kernel) - source.wall_ms) / tolerance_ms;
+                let log_weight = prior - 0.5 * (uncommon * uncommon + off * off);
+                parallels.iter().map(move |&parallel| (log_weight, WorkShape { parallel, ..shape }))
+            })
         })
         .collect()
+}
+
+/// The shape with each idle time that the measurements allow, and the logarithm of its prior weight.
+///
+/// Of several threads it is not known which ones the invocation waited for. The waits of all of them may be on the critical
+/// path, or those of the busiest thread, or those of the main thread. Where threads ended unseen, their waits were taken for
+/// idle time, so that there may be none.
+fn with_idle_times(source: &Profile, shape: WorkShape) -> impl Iterator<Item = (f64, WorkShape)> + use<> {
+    let zero_ms = source.unseen.then_some(0.0);
+    let others = [(ONLY_BUSIEST, source.idle_top_ms), (ONLY_MAIN, source.idle_main_ms), (NO_IDLE, zero_ms)];
+    let others = others.into_iter().filter_map(|(prior, idle_ms)| Some((prior, idle_ms?)));
+    [(0.0, shape.idle_ms)]
+        .into_iter()
+        .chain(others)
+        .map(move |(prior, idle_ms)| (prior, WorkShape { idle_ms, ..shape }))
 }
 
 /// Logarithm of how likely a measured wall time is on the kernel that its profile was read for, all numbers of

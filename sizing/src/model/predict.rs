@@ -22,6 +22,9 @@ const SIMULATION_ERROR: f64 = 0.053;
 /// Doublings of memory over which the correlation of the error decreases to 1/e.
 const MEMORY_OCTAVES: f64 = 1.5;
 
+/// Weight of `a + b / memory` beside the simulation where CPU time was not measured.
+const HYPERBOLA_WEIGHT: f64 = 0.3;
+
 /// A residual beyond this (a factor of 20) is invalid data, not an error of the simulation.
 const MAX_RESIDUAL: f64 = 3.0;
 
@@ -37,6 +40,8 @@ pub struct Model {
     factor: Vec<Vec<f64>>,
     noise: f64,
     tails: Vec<Tail>,
+    /// `a` and `b` of `a + b / memory`, where no CPU time was measured and more than one size was.
+    hyperbola: Option<[f64; 2]>,
 }
 
 /// The simulation's error at a measured size.
@@ -76,10 +81,11 @@ impl Model {
         let profile =
             profiles.iter().copied().max_by(|a, b| source_weight(a).total_cmp(&source_weight(b)))?;
         let work = WorkHypotheses::fit(&by_kernel)?;
+        let hyperbola = (!profile.measured).then(|| hyperbola(profiles)).flatten();
         let (mut anchors, mut seen, mut tails) = (Vec::new(), Vec::new(), Vec::new());
         for (memory, rollup) in sizes {
             let Some(profile) = profiles.iter().find(|profile| profile.memory == *memory) else { continue };
-            let Simulated { log_ms: log_simulated, quota_spread, .. } = work.at(*memory);
+            let Simulated { log_ms: log_simulated, quota_spread, .. } = simulate(&work, hyperbola, *memory);
             let residual = log_ms(profile.wall_ms) - log_simulated;
             anchors.push(Anchor {
                 octave: octave(*memory),
@@ -101,7 +107,7 @@ impl Model {
         let factor = factorize(&anchors);
         let residuals = anchors.iter().map(|anchor| anchor.residual).collect();
         let weights = backward(&factor, forward(&factor, residuals));
-        Some(Self { work, profile, anchors, seen, weights, factor, noise, tails })
+        Some(Self { work, profile, anchors, seen, weights, factor, noise, tails, hyperbola })
     }
 
     /// The profile of the size with the highest weight.
@@ -138,7 +144,8 @@ impl Model {
     }
 
     fn log_prediction(&self, memory: Megabytes) -> (f64, Uncertainty, f64) {
-        let Simulated { log_ms: log_simulated, between, quota_spread } = self.work.at(memory);
+        let Simulated { log_ms: log_simulated, between, quota_spread } =
+            simulate(&self.work, self.hyperbola, memory);
         let at = octave(memory);
         let covariances: Vec<f64> = self.anchors.iter().map(|anchor| covariance(anchor.octave, at)).collect();
         let correction: f64 = covariances.iter().zip(&self.weights).map(|(k, w)| k * w).sum();
@@ -147,6 +154,7 @@ impl Model {
             self.anchors.iter().map(|anchor| (anchor.octave - at).abs()).fold(f64::INFINITY, f64::min);
         let unknown = 1.0 - (-2.0 * nearest / MEMORY_OCTAVES).exp();
         let uncertainty = Uncertainty {
+            several_threads: self.profile.has_helpers(),
             noise: self.noise,
             simulation: (SIMULATION_ERROR * SIMULATION_ERROR - explained).max(0.0),
             between,
@@ -154,6 +162,40 @@ impl Model {
         };
         (log_simulated + correction, uncertainty, quota_spread)
     }
+}
+
+/// The simulation at `memory`. Without CPU time its mean with the hyperbola: each errs where the other does not.
+fn simulate(work: &WorkHypotheses, hyperbola: Option<[f64; 2]>, memory: Megabytes) -> Simulated {
+    let simulated = work.at(memory);
+    let Some([a, b]) = hyperbola else { return simulated };
+    let off = log_ms(a + b / f64::from(memory.0.max(1))) - simulated.log_ms;
+    Simulated {
+        log_ms: simulated.log_ms + HYPERBOLA_WEIGHT * off,
+        between: simulated.between + HYPERBOLA_WEIGHT * (1.0 - HYPERBOLA_WEIGHT) * off * off,
+        ..simulated
+    }
+}
+
+/// `a + b / memory` with the least relative error at the measured sizes, and both coefficients at least zero.
+fn hyperbola(profiles: &[Profile]) -> Option<[f64; 2]> {
+    let (mut uu, mut uv, mut vv, mut u, mut v) = (0.0, 0.0, 0.0, 0.0, 0.0);
+    for profile in profiles {
+        let (x, y) = (1.0 / profile.wall_ms, 1.0 / (f64::from(profile.memory.0.max(1)) * profile.wall_ms));
+        uu += x * x;
+        uv += x * y;
+        vv += y * y;
+        u += x;
+        v += y;
+    }
+    let determinant = uu * vv - uv * uv;
+    let [a, b] = [(u * vv - v * uv) / determinant, (v * uu - u * uv) / determinant];
+    let fitted = match (a, b) {
+        _ if profiles.len() < 2 || !(a.is_finite() && b.is_finite()) => return None,
+        (a, _) if a < 0.0 => [0.0, v / vv],
+        (_, b) if b < 0.0 => [u / uu, 0.0],
+        both => both.into(),
+    };
+    fitted.iter().all(|coefficient| coefficient.is_finite()).then_some(fitted)
 }
 
 /// Covariance of the simulation's error between two sizes, given in octaves.

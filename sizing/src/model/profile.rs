@@ -10,9 +10,16 @@ use crate::telemetry::invocation::Work;
 use crate::telemetry::rollup::{Rollup, WorkSum};
 use crate::units::Megabytes;
 
-/// Effective busy threads up to which there is one thread with its helpers, and beyond which (by one more)
-/// work is handed between threads.
+/// Effective busy threads up to which there is one thread, and nothing else to wait for.
 const ONE_THREAD: f64 = 1.3;
+
+/// Effective busy threads up to which there is one thread with its helpers, such as garbage collectors, and beyond which
+/// (by one more) work is handed between threads.
+const WITH_HELPERS: f64 = 1.8;
+
+/// Share of the CPU time from which the main thread does the work itself. Below it, it waits for other threads, and its idle
+/// time is not that of the invocation.
+const MAIN_WORKS: f64 = 0.5;
 
 /// Per-thread counters that cover less than this share of the process's CPU time missed the threads that
 /// ended within the invocation, and give no information about parallelism.
@@ -20,10 +27,6 @@ const THREADS_SEEN: f64 = 0.5;
 
 /// Timeslices per blocking of a thread, where the latter was not counted: the median of the sample functions.
 const SLICES_PER_SWITCH: f64 = 3.0;
-
-/// Share of the queued time, measured at a throttled size, that is expected at other sizes. It is 0 when competing
-/// processes caused the wait, and 1 when the function's own threads caused it. The cause is unknown, so it is half.
-const QUEUED_STAYS: f64 = 0.5;
 
 /// How far the run-queue wait of several threads may exceed what one throttled thread would wait: each
 /// thread waits for its own CPU, and small quotas serve one CPU at a time.
@@ -69,6 +72,12 @@ pub struct Profile {
     pub measured: bool,
     /// The kernel it is read for: what throttling can explain depends on it.
     pub kernel: Kernel,
+    /// Idle time if only the waits of the busiest thread are on the critical path, ms.
+    pub(crate) idle_top_ms: Option<f64>,
+    /// Idle time of the main thread, ms.
+    pub(crate) idle_main_ms: Option<f64>,
+    /// Whether much of the CPU time is of threads that ended unseen.
+    pub(crate) unseen: bool,
     /// What the only busy thread waited for a CPU, ms; `None` with several, or when it was not measured.
     waited_ms: Option<f64>,
 }
@@ -103,8 +112,9 @@ impl Profile {
         let busy_ms = per_ms(busy_us).min(wall_ms * vcpus);
 
         let threads = (sum.work.effective_threads_milli as f64 / 1e3 / count).clamp(1.0, MAX_THREADS);
-        let threads = if threads_seen(&sum.work, threads) { threads } else { 1.0 };
-        let threaded = (threads - ONE_THREAD).clamp(0.0, 1.0);
+        let unseen = !threads_seen(&sum.work, threads);
+        let threads = if unseen { 1.0 } else { threads };
+        let threaded = (threads - WITH_HELPERS).clamp(0.0, 1.0);
         let mut profile = Self {
             memory,
             invocations: sum.invocations,
@@ -119,12 +129,15 @@ impl Profile {
             noise: 0.0,
             measured: true,
             kernel,
+            idle_top_ms: None,
+            idle_main_ms: None,
+            unseen,
             waited_ms: (threads <= ONE_THREAD).then(|| per_ms(top_starved_us)),
         };
         let (top_ms, all_ms) = (per_ms(top_starved_us), per_ms(starved_us));
         let throttled_ms =
             if memory.share() < 1.0 { profile.throttled(top_ms, all_ms, threads) } else { 0.0 };
-        if threads > ONE_THREAD {
+        if threads > WITH_HELPERS {
             // Threads that were ready to run, on average over the time in which any did.
             let active_ms =
                 if memory.share() < 1.0 { (busy_ms + throttled_ms).min(wall_ms) } else { wall_ms };
@@ -136,7 +149,22 @@ impl Profile {
         profile.queued_ms = (top_ms - throttled_ms).clamp(0.0, rest_ms);
         profile.idle_ms = rest_ms - profile.queued_ms;
         profile.starved_ms = throttled_ms + profile.queued_ms;
+        if threads > ONE_THREAD || unseen {
+            profile.consider_threads(&sum.work, top_ms.min(throttled_ms), count);
+        }
         profile
+    }
+
+    /// Adds the idle time that the measurements allow if the invocation waits for one thread only.
+    fn consider_threads(&mut self, work: &Work, top_ms: f64, count: f64) {
+        let at_once = self.parallel.min(f64::from(self.memory.visible_vcpus()));
+        let idle_ms = self.wall_ms - self.busy_ms / at_once - top_ms - self.queued_ms;
+        self.idle_top_ms = Some(idle_ms.max(0.0));
+        let main = work.main;
+        if main.threads > 0 && !self.unseen && main.busy_us as f64 >= MAIN_WORKS * work.busy_us() as f64 {
+            let used_ms = main.busy_us.saturating_add(main.starved_us) as f64 / 1e3 / count;
+            self.idle_main_ms = Some((self.wall_ms - used_ms).max(0.0));
+        }
     }
 
     /// Wall time lost to throttling, from the waits of the busiest thread and of all threads.
@@ -192,10 +220,17 @@ impl Profile {
         (self.busy_ms - cost_ms).max((1.0 - MAX_REFILL) * self.busy_ms)
     }
 
+    /// Whether other threads than the busiest used much CPU time, seen or not.
+    #[must_use]
+    pub const fn has_helpers(&self) -> bool {
+        self.idle_top_ms.is_some()
+    }
+
     /// The work behind the means, in so many bursts.
     #[must_use]
     pub fn shape(&self, bursts: f64) -> WorkShape {
-        let stays = if self.memory.share() < 1.0 { QUEUED_STAYS } else { 1.0 };
+        // Queued waits at a throttled size are those for other processes or for helpers, which a larger size does not have.
+        let stays = if self.memory.share() < 1.0 { 0.0 } else { 1.0 };
         WorkShape {
             busy_ms: self.unthrottled_busy_ms(),
             idle_ms: self.idle_ms + stays * self.queued_ms,
@@ -223,6 +258,9 @@ impl Profile {
             noise: 0.0,
             measured: false,
             kernel,
+            idle_top_ms: None,
+            idle_main_ms: None,
+            unseen: false,
             waited_ms: None,
         }
     }

@@ -13,6 +13,9 @@ use crate::units::Megabytes;
 /// known; the last was not fitted, since no measured function came near its limit: a fifth of the CPU time.
 pub const WEIGHTS: [f64; 9] = [1.0, 0.276, 1.46, 0.051, 0.003_3, 0.53, 1.86, 0.019, 0.04];
 
+/// What the variance is multiplied by where several threads worked.
+pub const SEVERAL_THREADS: f64 = 2.0;
+
 /// A change beyond a factor of 20 counts as a factor of 20.
 const MAX_CHANGE: f64 = 3.0;
 
@@ -29,6 +32,8 @@ const PRESSURE: [f64; 2] = [0.80, 0.95];
 /// The uncertainty of one prediction by source: squares of logarithms, to be weighted and summed.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 pub struct Uncertainty {
+    /// Whether several threads worked: which of them the invocation waits for is not measured.
+    pub several_threads: bool,
     /// Relative variance of the measured mean: noise of the function itself.
     pub noise: f64,
     /// Variance of the simulation's own error that no measured size reduces.
@@ -100,7 +105,9 @@ impl Uncertainty {
     /// Variance of the prediction's logarithm.
     #[must_use]
     pub fn variance(&self) -> f64 {
-        self.parts().iter().zip(WEIGHTS).map(|(part, weight)| part * weight).sum::<f64>().max(0.0)
+        let weighted = self.parts().iter().zip(WEIGHTS).map(|(part, weight)| part * weight).sum::<f64>();
+        let factor = if self.several_threads { SEVERAL_THREADS } else { 1.0 };
+        (factor * weighted).max(0.0)
     }
 
     /// The uncertainty of a prediction from the measured size that gives the smallest one.

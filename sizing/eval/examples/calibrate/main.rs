@@ -7,10 +7,9 @@
 //! the coverage of the intervals on functions that were not in the fit.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::process::ExitCode;
 
-use anyhow::{Context, ensure};
+use anyhow::ensure;
 use tailor_sizing::model::predict::Model;
 use tailor_sizing::model::uncertainty::WEIGHTS;
 use tailor_sizing_eval::dataset;
@@ -60,7 +59,7 @@ fn run() -> anyhow::Result<()> {
     for (source, path) in sources.iter().enumerate() {
         let role = tailor_sizing_eval::role::of(path.as_ref())?;
         ensure!(role == Role::Train, "{path} is a {role} set: constants are fitted to training sets only");
-        samples.extend(predictions(source, samples.len(), &cases(path.as_ref())?));
+        samples.extend(predictions(source, samples.len(), &dataset::read(path.as_ref())?));
     }
     // By source, base size and function: number of predictions, and of those within each interval.
     let mut coverage: BTreeMap<(usize, u32), BTreeMap<usize, [f64; 3]>> = BTreeMap::new();
@@ -106,16 +105,6 @@ fn share(functions: &BTreeMap<usize, [f64; 3]>, which: usize) -> String {
     let off = |counts: &[f64; 3]| (counts[which] - covered * counts[0]).powi(2);
     let error = functions.values().map(off).sum::<f64>().sqrt() / sum(0);
     format!("{:>7.1} ± {:>3.1}", 100.0 * covered, 100.0 * error)
-}
-
-fn cases(path: &Path) -> anyhow::Result<Vec<Case>> {
-    if path.is_dir() {
-        return tailor_sizing_eval::throttled::read(path);
-    }
-    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let measured =
-        dataset::from_json(&text).with_context(|| format!("{} is not a saved run", path.display()))?;
-    Ok(measured.iter().filter_map(|(name, by_size)| dataset::case(name, by_size)).collect())
 }
 
 /// Predicts every size of every case from every other size. Functions are numbered from `first`.

@@ -1,7 +1,7 @@
 //! Scores the predictor on measured functions.
 //!
 //! `evaluate DIR... [--base MB] [--also MB] [--json] [--save FILE] [--against FILE] [--picture FILE]`, where each DIR
-//! contains `invocations.csv` or `invocations.csv.gz` in the format of `sizing/eval/data/throttled-functions`, and `ROLE`: the first half of a function's invocations at one size is its
+//! is a saved run of `cargo xtask bench sizing` or a folder with `invocations.csv` or `invocations.csv.gz` in the format of `sizing/eval/data/throttled-functions`, and `ROLE`: the first half of a function's invocations at one size is its
 //! telemetry, the mean of the second half at every other size is the value to predict. `--also` adds the telemetry of a
 //! second size to the predictions by kind. `--save` writes all predictions, and `--against` compares with saved ones,
 //! paired by function: negative differences are better.
@@ -15,6 +15,7 @@ use std::process::ExitCode;
 use anyhow::{Context, bail, ensure};
 use tailor_sizing::pricing::prices::PriceTable;
 use tailor_sizing::units::{Architecture, Megabytes};
+use tailor_sizing_eval::dataset;
 use tailor_sizing_eval::paired::{self, Predicted};
 use tailor_sizing_eval::role;
 use tailor_sizing_eval::score::{Case, enforcement, predictions, score};
@@ -49,7 +50,7 @@ fn run() -> anyhow::Result<()> {
     for folder in &arguments.folders {
         let role = role::of(folder)?;
         let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let of_set = tailor_sizing_eval::throttled::read(folder)?;
+        let of_set = dataset::read(folder)?;
         eprintln!("{name}: {} functions, role {role}", of_set.len());
         rows.extend(
             bases(&arguments.bases, &of_set)

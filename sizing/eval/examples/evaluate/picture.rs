@@ -13,18 +13,17 @@ const MARGIN: f64 = 60.0;
 /// Durations shown, in powers of ten of a millisecond.
 const DECADES: [i32; 2] = [-1, 4];
 
-/// One colour for each target size, in ascending order.
-const COLOURS: [&str; 6] = ["#b2182b", "#ef8a62", "#fdb863", "#67a9cf", "#2166ac", "#542788"];
+/// One colour for each kind of function, in alphabetical order.
+const COLOURS: [&str; 8] =
+    ["#b2182b", "#ef8a62", "#e6a100", "#1b7837", "#67a9cf", "#2166ac", "#542788", "#555555"];
 
 /// Draws every prediction from `base`, with its 80 % interval.
 pub(crate) fn draw(cases: &[Case], base: Megabytes) -> String {
-    let mut targets: Vec<Megabytes> =
-        cases.iter().flat_map(|case| case.sizes.iter().map(|size| size.memory)).collect();
-    targets.sort_unstable();
-    targets.dedup();
-    targets.retain(|target| *target != base);
-    let colour = |memory: Megabytes| {
-        let index = targets.iter().position(|target| *target == memory).unwrap_or_default();
+    let mut kinds: Vec<&str> = cases.iter().map(|case| case.kind.as_str()).collect();
+    kinds.sort_unstable();
+    kinds.dedup();
+    let colour = |kind: &str| {
+        let index = kinds.iter().position(|other| *other == kind).unwrap_or_default();
         COLOURS[index % COLOURS.len()]
     };
     let mut svg = frame(base);
@@ -35,7 +34,7 @@ pub(crate) fn draw(cases: &[Case], base: Megabytes) -> String {
         for size in case.sizes.iter().filter(|size| size.memory != base) {
             let prediction = model.predict(size.memory);
             let [low, high] = prediction.interval_80;
-            let (x, colour) = (x_position(size.truth_ms), colour(size.memory));
+            let (x, colour) = (x_position(size.truth_ms), colour(&case.kind));
             let _ = writeln!(
                 svg,
                 "<path d=\"M{x:.1} {:.1}V{:.1}\" stroke=\"{colour}\" opacity=\".35\"/>\
@@ -46,14 +45,14 @@ pub(crate) fn draw(cases: &[Case], base: Megabytes) -> String {
             );
         }
     }
-    for (i, target) in targets.iter().enumerate() {
+    for (i, kind) in kinds.iter().enumerate() {
         let y = MARGIN + 18.0 + 16.0 * i as f64;
         let _ = writeln!(
             svg,
-            "<circle cx=\"{}\" cy=\"{}\" r=\"4\" fill=\"{}\"/><text x=\"{}\" y=\"{y}\">{target}</text>",
+            "<circle cx=\"{}\" cy=\"{}\" r=\"4\" fill=\"{}\"/><text x=\"{}\" y=\"{y}\">{kind}</text>",
             MARGIN + 14.0,
             y - 4.0,
-            colour(*target),
+            colour(kind),
             MARGIN + 24.0
         );
     }
