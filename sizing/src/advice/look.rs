@@ -20,7 +20,7 @@ const LARGE: Megabytes = Megabytes(2_048);
 const SMALL: Megabytes = Megabytes(256);
 
 /// A measured size within this factor of the look would add little.
-const NEAR: f64 = 1.9;
+const NEAR: f64 = 2.5;
 
 /// Deviations at which the prediction is tried, in widths of the 80 % interval, and their weights.
 const OUTCOMES: [(f64, f64); 5] = [(-1.0, 0.15), (-0.5, 0.2), (0.0, 0.3), (0.5, 0.2), (1.0, 0.15)];
