@@ -12,6 +12,7 @@ use serde_json::{Map, Value, json};
 
 use crate::kind;
 use crate::score::{Case, SizeCase};
+use crate::truth;
 use tailor_sizing::telemetry::invocation::{Invocation, Outcome, Work};
 use tailor_sizing::telemetry::rollup::Rollup;
 use tailor_sizing::units::Megabytes;
@@ -66,13 +67,17 @@ pub fn from_json(text: &str) -> Result<Measured, serde_json::Error> {
     Ok(saved.functions.into_iter().map(|(name, by_size)| (name, sizes(by_size))).collect())
 }
 
-/// The functions of a data set: of a folder as [`crate::throttled`] reads it, or of a file that [`to_json`] wrote.
+/// The functions of a data set: of a folder as [`crate::throttled`] reads it, of a file that `cargo xtask truth` wrote (those
+/// with `role`, or all), or of a file that [`to_json`] wrote.
 ///
 /// # Errors
 /// When the files are missing or cannot be read.
-pub fn read(path: &Path) -> anyhow::Result<Vec<Case>> {
+pub fn read(path: &Path, role: Option<truth::Role>) -> anyhow::Result<Vec<Case>> {
     if path.is_dir() {
         return crate::throttled::read(path);
+    }
+    if let Ok(truth) = truth::read(path) {
+        return Ok(truth.cases(role).into_iter().map(|(_, case)| case).collect());
     }
     let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
     let measured = from_json(&text).with_context(|| format!("{} is not a saved run", path.display()))?;

@@ -93,7 +93,9 @@ impl Truth {
         let case = |(name, function): (&String, &MeasuredFunction)| {
             let sizes =
                 function.sizes.iter().filter_map(|(&memory_mb, size)| size_case(memory_mb, size)).collect();
-            (function.description.clone(), Case { name: name.clone(), sizes })
+            let description = function.description.clone();
+            let kind = description.kind.clone();
+            (description, Case { name: name.clone(), kind, sizes })
         };
         functions.map(case).filter(|(_, case)| case.sizes.len() > 1).collect()
     }

@@ -15,6 +15,7 @@ use tailor_sizing::model::uncertainty::WEIGHTS;
 use tailor_sizing_eval::dataset;
 use tailor_sizing_eval::role::Role;
 use tailor_sizing_eval::score::{Case, enforcement};
+use tailor_sizing_eval::truth;
 
 /// Degrees of freedom of the error's distribution.
 const FREEDOM: f64 = 5.0;
@@ -59,7 +60,11 @@ fn run() -> anyhow::Result<()> {
     for (source, path) in sources.iter().enumerate() {
         let role = tailor_sizing_eval::role::of(path.as_ref())?;
         ensure!(role == Role::Train, "{path} is a {role} set: constants are fitted to training sets only");
-        samples.extend(predictions(source, samples.len(), &dataset::read(path.as_ref())?));
+        samples.extend(predictions(
+            source,
+            samples.len(),
+            &dataset::read(path.as_ref(), Some(truth::Role::Train))?,
+        ));
     }
     // By source, base size and function: number of predictions, and of those within each interval.
     let mut coverage: BTreeMap<(usize, u32), BTreeMap<usize, [f64; 3]>> = BTreeMap::new();

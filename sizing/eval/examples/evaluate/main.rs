@@ -1,10 +1,12 @@
 //! Scores the predictor on measured functions.
 //!
-//! `evaluate DIR... [--base MB] [--also MB] [--json] [--save FILE] [--against FILE] [--picture FILE]`, where each DIR
-//! is a saved run of `cargo xtask bench sizing` or a folder with `invocations.csv` or `invocations.csv.gz` in the format of `sizing/eval/data/throttled-functions`, and `ROLE`: the first half of a function's invocations at one size is its
-//! telemetry, the mean of the second half at every other size is the value to predict. `--also` adds the telemetry of a
-//! second size to the predictions by kind. `--save` writes all predictions, and `--against` compares with saved ones,
-//! paired by function: negative differences are better.
+//! `evaluate SET... [--base MB] [--also MB] [--json] [--save FILE] [--against FILE] [--picture FILE]
+//! [--role train|validation]`, where each SET is a folder in the format of `sizing/eval/data/throttled-functions`, with its
+//! role in the file `ROLE`, a file that `cargo xtask truth` wrote, of which `--role` selects functions, or a saved run of
+//! `cargo xtask bench sizing`. The first half of a function's invocations at one size is its telemetry, the mean of the second
+//! half at every other size is the value to predict. `--also` adds the telemetry of a second size to the predictions by kind.
+//! `--save` writes all predictions, and `--against` compares with saved ones, paired by function: negative differences are
+//! better.
 
 mod picture;
 mod table;
@@ -19,9 +21,10 @@ use tailor_sizing_eval::dataset;
 use tailor_sizing_eval::paired::{self, Predicted};
 use tailor_sizing_eval::role;
 use tailor_sizing_eval::score::{Case, enforcement, predictions, score};
+use tailor_sizing_eval::truth::Role;
 
 const USAGE: &str = "usage: evaluate DIR... [--base MB] [--also MB] [--json] [--save FILE] [--against FILE] \
-     [--picture FILE]";
+     [--picture FILE] [--role train|validation]";
 
 struct Arguments {
     folders: Vec<PathBuf>,
@@ -32,6 +35,8 @@ struct Arguments {
     against: Option<PathBuf>,
     /// Output file of the plot of predicted and measured durations, from the first base size or 256 MB.
     picture: Option<PathBuf>,
+    /// Of a file with roles, only the functions with this one.
+    role: Option<Role>,
 }
 
 fn main() -> ExitCode {
@@ -48,9 +53,13 @@ fn run() -> anyhow::Result<()> {
     let arguments = arguments(std::env::args().skip(1))?;
     let (mut cases, mut rows) = (Vec::new(), Vec::new());
     for folder in &arguments.folders {
-        let role = role::of(folder)?;
+        // A file of `cargo xtask truth` has a role for each function.
+        let role = arguments.role.map_or_else(
+            || role::of(folder).map(|role| role.to_string()),
+            |role| Ok(format!("{role:?}").to_lowercase()),
+        )?;
         let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let of_set = dataset::read(folder)?;
+        let of_set = dataset::read(folder, arguments.role)?;
         eprintln!("{name}: {} functions, role {role}", of_set.len());
         rows.extend(
             bases(&arguments.bases, &of_set)
@@ -104,7 +113,7 @@ fn bases(given: &[Megabytes], cases: &[Case]) -> Vec<Megabytes> {
 
 fn arguments(mut given: impl Iterator<Item = String>) -> anyhow::Result<Arguments> {
     let mut folders = Vec::new();
-    let (mut also, mut save, mut against) = (None, None, None);
+    let (mut also, mut save, mut against, mut role) = (None, None, None, None);
     let mut bases = Vec::new();
     let mut json = false;
     let mut picture = None;
@@ -113,6 +122,13 @@ fn arguments(mut given: impl Iterator<Item = String>) -> anyhow::Result<Argument
             "--json" => json = true,
             "--base" => {
                 bases.push(megabytes(given.next())?);
+            }
+            "--role" => {
+                role = Some(match given.next().as_deref() {
+                    Some("train") => Role::Train,
+                    Some("validation") => Role::Validation,
+                    _ => bail!("{USAGE}"),
+                });
             }
             "--also" => also = Some(megabytes(given.next())?),
             "--save" => save = Some(PathBuf::from(given.next().context(USAGE)?)),
@@ -123,7 +139,7 @@ fn arguments(mut given: impl Iterator<Item = String>) -> anyhow::Result<Argument
         }
     }
     ensure!(!folders.is_empty(), USAGE);
-    Ok(Arguments { folders, bases, also, json, save, against, picture })
+    Ok(Arguments { folders, bases, also, json, save, against, picture, role })
 }
 
 fn megabytes(text: Option<String>) -> anyhow::Result<Megabytes> {
