@@ -69,13 +69,16 @@ pub struct Environment {
     pub runtime: String,
     /// How Lambda initialized it.
     pub initialization_type: InitializationType,
-    /// Version of the extension.
+    /// Version of the extension; see also [`Environment::imported_by`].
     pub extension_version: String,
     /// Ephemeral storage, MB; 0 when unknown.
     pub ephemeral_mb: u32,
     /// Function timeout, milliseconds; 0 when unknown.
     pub timeout_ms: u64,
 }
+
+/// What the extension version of imported invocations begins with.
+const IMPORT: &str = "log-import/";
 
 /// Why a batch is refused. Sending it again does not help.
 #[derive(Debug, thiserror::Error)]
@@ -264,6 +267,18 @@ impl Environment {
     #[must_use]
     pub fn is_managed_instances(&self) -> bool {
         self.initialization_type == InitializationType::ManagedInstances
+    }
+
+    /// The extension version of an environment whose invocations `tailor import` of this version read from logs.
+    #[must_use]
+    pub fn imported_by(version: &str) -> String {
+        format!("{IMPORT}{version}")
+    }
+
+    /// Whether its invocations were imported from logs: no extension measured them.
+    #[must_use]
+    pub fn is_imported(&self) -> bool {
+        self.extension_version.starts_with(IMPORT)
     }
 
     fn to_wire(&self) -> wire::Environment {

@@ -1,8 +1,8 @@
 //! The collector: stores what the extensions send, shows reports, advises a memory size and, opt-in, applies it.
 //!
 //! [`ingest`] stores batches in the [`store`]. [`report`] computes reports from stored rollups. [`api`], [`web`] and [`cli`]
-//! show them with [`render`]. [`tuner`] changes memory sizes, and [`changes`] is the log of that. [`patch`]
-//! changes them in the source that deploys the functions, and
+//! show them with [`render`]. [`import`] stores the invocations that logs show. [`tuner`] changes memory sizes, and
+//! [`changes`] is the log of that. [`patch`] changes them in the source that deploys the functions, and
 //! [`experiment`] measures a function at several sizes. [`routes`] joins the
 //! handlers, and [`http`] serves them on one port.
 
@@ -13,6 +13,7 @@ pub mod cli;
 pub mod clock;
 pub mod experiment;
 pub mod http;
+pub mod import;
 pub mod ingest;
 pub mod keys;
 pub mod patch;

@@ -49,10 +49,18 @@ fn command_line_outputs() {
 
 #[test]
 fn help_texts() {
-    for command in
-        [&[][..], &["serve"], &["summary"], &["advise"], &["changes"], &["keys"], &["check"], &["backup"]]
-    {
-        let name = command.first().unwrap_or(&"tailor");
+    for command in [
+        &[][..],
+        &["serve"],
+        &["summary"],
+        &["advise"],
+        &["changes"],
+        &["keys"],
+        &["check"],
+        &["backup"],
+        &["import", "logs"],
+    ] {
+        let name = command.last().unwrap_or(&"tailor");
         insta::assert_snapshot!(format!("help.{name}"), tailor(&[command, &["--help"]].concat()));
     }
 }

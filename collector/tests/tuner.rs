@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use agent_proto::batch::Environment;
 use async_trait::async_trait;
 use bytes::Bytes;
 use common::counting_store::CountingStore;
@@ -125,6 +126,8 @@ struct TestSetup {
     kind: Kind,
     /// CPU time of each invocation that no process accounts for, microseconds.
     unaccounted_us: u64,
+    /// Whether the invocations are from logs.
+    is_imported: bool,
     environments: u64,
     _folder: TempDir,
 }
@@ -166,6 +169,7 @@ impl TestSetup {
             settings,
             kind,
             unaccounted_us: 0,
+            is_imported: false,
             environments: 0,
             _folder: folder,
         }
@@ -177,6 +181,9 @@ impl TestSetup {
         let memory = self.configured().memory;
         let kind = Kind { memory: memory.0, ..self.kind };
         let mut batch = batch(&kind, self.environments, 1, count, now_us() + count * 1_000_000);
+        if self.is_imported {
+            batch.header.environment.extension_version = Environment::imported_by("0.1.0");
+        }
         for invocation in &mut batch.invocations {
             invocation.started_at_us = now_us();
             invocation.duration_us *= slower;
@@ -246,6 +253,20 @@ impl TestSetup {
 
 /// A function that waits most of the time and has far too much memory.
 const IDLE: Kind = Kind { cpu_us: 400, ..KINDS[2] };
+
+#[test]
+fn imported_functions_are_not_changed() {
+    let mut setup = TestSetup::new(IDLE, true);
+    setup.is_imported = true;
+    setup.invoke(300, 1, false);
+    setup.round();
+    assert!(setup.changes().is_empty() && setup.writes().is_empty());
+    // From the first batch of the layer on, there is a measurement.
+    setup.is_imported = false;
+    setup.invoke(300, 1, false);
+    setup.round();
+    assert_eq!(setup.state(), State::Applied);
+}
 
 #[test]
 fn a_change_as_predicted_is_kept() {

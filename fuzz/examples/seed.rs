@@ -26,6 +26,18 @@ const DELIVERY: &str = r#"[
 {"time":"2026-01-02T03:04:07Z","type":"platform.logsDropped","record":{"droppedRecords":3,"droppedBytes":100,"reason":"x"}},
 {"time":"x","type":"function","record":"plain text\n"}]"#;
 
+const LOG: &str = "\
+2026-01-02T03:04:05.000Z INIT_START Runtime Version: python:3.13.v50\tRuntime Version ARN: arn:aws:lambda:eu-west-1::runtime:0
+2026-01-02T03:04:05.160Z START RequestId: 6f7f0961-f834-4211-8a5f-9d1c2a1f3c55 Version: $LATEST
+2026-01-02T03:04:05.201Z REPORT RequestId: 6f7f0961-f834-4211-8a5f-9d1c2a1f3c55\tDuration: 41.50 ms\tBilled Duration: 42 ms\t\
+Memory Size: 512 MB\tMax Memory Used: 80 MB\tInit Duration: 100.50 ms\tStatus: timeout\t
+2026-01-02T03:04:05.201Z 2026-01-02T03:04:05.201Z 6f7f0961-f834-4211-8a5f-9d1c2a1f3c55 Task timed out after 3.00 seconds
+";
+const SUBSCRIPTION: &str = r#"{"messageType":"DATA_MESSAGE","owner":"123456789012","logGroup":"/aws/lambda/pay","logStream":"2026/01/02/[$LATEST]0123abcd","logEvents":[{"id":"1","timestamp":1767323045678,"message":"REPORT RequestId: 6f7f0961-f834-4211-8a5f-9d1c2a1f3c55\tDuration: 41.50 ms\tBilled Duration: 42 ms\tMemory Size: 512 MB\tMax Memory Used: 80 MB\t\n"}]}"#;
+const INSIGHTS: &str = r#"{"results":[[{"field":"@timestamp","value":"2026-01-02 03:04:05.678"},{"field":"@log","value":"123456789012:/aws/lambda/pay"},{"field":"@requestId","value":"6f7f0961-f834-4211-8a5f-9d1c2a1f3c55"},{"field":"@duration","value":"41.5"},{"field":"@billedDuration","value":"42.0"},{"field":"@memorySize","value":"5.12E8"}]]}"#;
+const TABLE: &str = "timestamp,message\n1767323045678,\"REPORT RequestId: 6f7f0961-f834-4211-8a5f-9d1c2a1f3c55\tDuration: 41.50 ms\t\
+                     Billed Duration: 42 ms\tMemory Size: 512 MB\tMax Memory Used: 80 MB\n\"\n";
+
 const STAT: &str = "4021 (a) (b) S 4000 4021 4021 0 -1 4194304 2417 9211 3 0 51 17 8 2 20 0 9 0 71234 1130987520 \
                     12001 18446744073709551615 1 1 0 0 0 0 0 0 0 0 0 0 17 1 0 0 0 0 0";
 const STATUS: &str = "Name:\tnode\nVmHWM:\t   81234 kB\nVmRSS:\t   80112 kB\nThreads:\t11\n\
@@ -34,7 +46,8 @@ const NET_DEV: &str = "Inter-|   Receive                                        
                        face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets errs\n    \
                        lo:    1200      12    0    0    0     0          0         0     1200      12    0\n\
                        vinternal_1:  91234     301    0    0    0     0          0         0    40021     204    0\n";
-const NET_SNMP: &str = "Tcp: RtoAlgorithm RtoMin RtoMax MaxConn ActiveOpens PassiveOpens\nTcp: 1 200 120000 -1 17 4\n";
+const NET_SNMP: &str =
+    "Tcp: RtoAlgorithm RtoMin RtoMax MaxConn ActiveOpens PassiveOpens\nTcp: 1 200 120000 -1 17 4\n";
 
 fn invocations(count: u64) -> impl Iterator<Item = Invocation> {
     (0..count).map(|index| Invocation {
@@ -111,10 +124,27 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
     }
     write("telemetry", "seed-delivery", DELIVERY.as_bytes())?;
-    for (name, text) in
-        [("stat", STAT), ("status", STATUS), ("schedstat", "9211 77 12\n"), ("net-dev", NET_DEV), ("net-snmp", NET_SNMP)]
-    {
+    for (name, text) in [
+        ("stat", STAT),
+        ("status", STATUS),
+        ("schedstat", "9211 77 12\n"),
+        ("net-dev", NET_DEV),
+        ("net-snmp", NET_SNMP),
+    ] {
         write("proc", &format!("seed-{name}"), text.as_bytes())?;
     }
+    let events: String =
+        DELIVERY.lines().skip(1).map(|line| format!("{}\n", line.trim_end_matches([',', ']']))).collect();
+    for (name, text) in [
+        ("text", LOG),
+        ("events", events.as_str()),
+        ("delivery", DELIVERY),
+        ("subscription", SUBSCRIPTION),
+        ("insights", INSIGHTS),
+        ("table", TABLE),
+    ] {
+        write("logs", &format!("seed-{name}"), text.as_bytes())?;
+    }
+    write("logs", "seed-zstd", &zstd::encode_all(SUBSCRIPTION.as_bytes(), 3)?)?;
     Ok(())
 }

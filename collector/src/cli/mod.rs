@@ -14,6 +14,7 @@ use crate::query::Format;
 use database::DatabaseArgs;
 
 mod database;
+mod import;
 mod keys;
 mod list;
 mod maintain;
@@ -98,6 +99,9 @@ enum Command {
     },
     /// Invoke a function at several memory sizes and print the best one, as AWS Lambda Power Tuning does.
     Tune(Box<tune::TuneArgs>),
+    /// Import invocations that were measured without the layer.
+    #[command(subcommand)]
+    Import(import::ImportCommand),
     /// Create, list and revoke the API keys of a data folder. A running collector uses the change within seconds.
     #[command(subcommand)]
     Keys(keys::KeysCommand),
@@ -303,6 +307,7 @@ impl Cli {
             Command::Changes { command: Some(ChangesCommand::Patch(args)), .. } => patch::run(&args),
             Command::Changes { show, command: None } => show::changes(&show),
             Command::Tune(args) => tune::run(&args),
+            Command::Import(command) => import::run(command),
             Command::Keys(command) => keys::run(command),
             Command::Key { data, tenant } => keys::create_without_scopes(&data, tenant),
         }

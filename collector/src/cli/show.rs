@@ -140,7 +140,11 @@ where
 }
 
 pub(super) fn look(args: &ShowArgs) -> Look {
-    let colour = match args.color {
+    look_with(args.color)
+}
+
+pub(super) fn look_with(colour: Colour) -> Look {
+    let colour = match colour {
         Colour::Always => true,
         Colour::Never => false,
         Colour::Auto => {

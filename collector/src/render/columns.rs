@@ -4,7 +4,7 @@ use tailor_sizing::advice::Verdict;
 use tailor_sizing::pricing::money::PicoDollars;
 
 use super::units::{change, count, duration, duration_of, share};
-use crate::report::FunctionReport;
+use crate::report::{FunctionReport, MeasuredBy};
 
 /// How a cell is emphasized.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,7 +43,7 @@ impl Column {
 
 /// The columns of the fleet's table, in order.
 pub const FLEET: [Column; 17] = [
-    Column { title: "FUNCTION", is_text: true, value: |report| report.name.clone(), style: |_| Style::Plain },
+    Column { title: "FUNCTION", is_text: true, value: name, style: |_| Style::Plain },
     Column::number("MB", |report| report.memory.0.to_string()),
     Column::number("CALLS", |report| count(report.invocations)),
     Column::number("ERR", |report| count(report.errors)).styled(|report| bad_if(report.errors > 0)),
@@ -83,6 +83,15 @@ const fn bad_if(is_bad: bool) -> Style {
 
 fn good_if_advised(report: &FunctionReport) -> Style {
     if report.advice.is_change() { Style::Good } else { Style::Plain }
+}
+
+/// The name, and whether the invocations are not from the layer.
+fn name(report: &FunctionReport) -> String {
+    match report.measured_by {
+        MeasuredBy::Layer => report.name.clone(),
+        MeasuredBy::Logs => format!("{} (logs)", report.name),
+        MeasuredBy::LayerAndLogs => format!("{} (partly logs)", report.name),
+    }
 }
 
 fn peak(report: &FunctionReport) -> String {

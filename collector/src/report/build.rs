@@ -10,8 +10,8 @@ use tailor_sizing::units::{Architecture, Megabytes};
 
 use super::evaluation::{Basis, Evaluated, Material, evaluate};
 use super::{
-    AdviceReport, Evaluation, FunctionReport, Losses, Overheads, Quantiles, Resources, SizeReport,
-    round_to_micros,
+    AdviceReport, Evaluation, FunctionReport, Losses, MeasuredBy, Overheads, Quantiles, Resources,
+    SizeReport, round_to_micros,
 };
 use crate::store::{Environments, FunctionKey, Series};
 
@@ -25,7 +25,7 @@ pub(super) fn report(
 ) -> Option<FunctionReport> {
     let Evaluated { evaluation, whole, sizes, is_managed, newest, ephemeral_mb } =
         evaluate(key, material, basis)?;
-    let Evaluation { memory, architecture, versions, advice, .. } = evaluation;
+    let Evaluation { memory, architecture, versions, measured_by, advice, .. } = evaluation;
     let cost = total_cost(key, material, basis.prices, ephemeral_mb).filter(|_| !is_managed);
     let advice = AdviceReport::new(advice, memory);
     let rates = basis.prices.rates(&key.region, architecture).ok().filter(|_| !is_managed);
@@ -73,10 +73,16 @@ pub(super) fn report(
         first_at_us: whole.first_at_us,
         last_at_us: whole.last_at_us,
         environments: material.environment_count(),
+        measured_by,
         sizes: size_reports,
         lost,
         overhead: overheads(&material.environments),
-        caveats: caveats(&whole, &lost, missing_prices(key, material, basis.prices).filter(|_| !is_managed)),
+        caveats: caveats(
+            &whole,
+            measured_by,
+            &lost,
+            missing_prices(key, material, basis.prices).filter(|_| !is_managed),
+        ),
         advice,
         changes: material.changes.clone(),
         peak_kib: whole.peak_kib,
@@ -149,7 +155,12 @@ fn missing_prices(key: &FunctionKey, material: &Material, prices: &PriceTable) -
     ))
 }
 
-fn caveats(whole: &Rollup, lost: &Losses, missing_prices: Option<String>) -> Vec<String> {
+fn caveats(
+    whole: &Rollup,
+    measured_by: MeasuredBy,
+    lost: &Losses,
+    missing_prices: Option<String>,
+) -> Vec<String> {
     let measured = whole.warm.invocations + whole.cold.invocations;
     let candidates = [
         (
@@ -160,7 +171,13 @@ fn caveats(whole: &Rollup, lost: &Losses, missing_prices: Option<String>) -> Vec
             ),
         ),
         (
-            measured == 0 && whole.invocations > 0,
+            measured_by != MeasuredBy::Layer,
+            "invocations were imported from logs: they have no CPU time and no memory of the function's processes, \
+             errors that the handler returned are successes, and the instruction set is that of the import"
+                .to_owned(),
+        ),
+        (
+            measured_by == MeasuredBy::Layer && measured == 0 && whole.invocations > 0,
             "CPU time could not be measured: busy, starved and idle are unknown".to_owned(),
         ),
     ];

@@ -14,6 +14,7 @@ use tailor_sizing::pricing::prices::PriceTable;
 use tailor_sizing::telemetry::rollup::Rollup;
 use tailor_sizing::units::{Architecture, Megabytes};
 
+use super::MeasuredBy;
 use crate::changes::Change;
 use crate::store::{Environments, FunctionKey, Series};
 
@@ -30,6 +31,21 @@ impl Material {
     /// The series with the latest invocation: the present configuration.
     pub(super) fn latest(&self) -> Option<&Series> {
         self.series.iter().max_by_key(|series| series.rollup.last_at_us)
+    }
+
+    /// How the invocations were measured.
+    fn measured_by(&self) -> MeasuredBy {
+        let live = self.environments.live.iter().map(|state| &state.header.environment);
+        let ended = self.environments.ended.iter().map(|ended| &ended.header.environment);
+        let (mut layer, mut logs) = (false, false);
+        for environment in live.chain(ended) {
+            *(if environment.is_imported() { &mut logs } else { &mut layer }) = true;
+        }
+        match (layer, logs) {
+            (true, true) => MeasuredBy::LayerAndLogs,
+            (false, true) => MeasuredBy::Logs,
+            _ => MeasuredBy::Layer,
+        }
     }
 
     /// Number of environments.
@@ -57,6 +73,8 @@ pub struct Evaluation {
     pub architecture: Architecture,
     /// Versions seen.
     pub versions: Vec<String>,
+    /// How the invocations were measured.
+    pub measured_by: MeasuredBy,
     /// CPU time that no known process accounts for.
     pub unaccounted: Unaccounted,
     /// The advice, or why there is none.
@@ -116,7 +134,9 @@ pub(super) fn evaluate<'a>(
     versions.sort_unstable();
     versions.dedup();
     let unaccounted = Unaccounted::of(&sizes);
-    let evaluation = Evaluation { key: key.clone(), memory, architecture, versions, unaccounted, advice };
+    let measured_by = material.measured_by();
+    let evaluation =
+        Evaluation { key: key.clone(), memory, architecture, versions, measured_by, unaccounted, advice };
     Some(Evaluated { evaluation, whole, sizes, is_managed, newest, ephemeral_mb })
 }
 

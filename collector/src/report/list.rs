@@ -28,12 +28,7 @@ pub(super) const SUMMARY_HOURS: [u64; 4] = [1, 24, 7 * 24, 30 * 24];
 pub async fn fleet(request: &Request<'_>, list: &ListQuery) -> Result<FleetReport, StoreError> {
     let count = request.store.functions(request.tenant, None, LIVE_FUNCTIONS + 1).await?.len();
     if count <= LIVE_FUNCTIONS {
-        let mut computed: BTreeMap<FunctionKey, FunctionReport> =
-            reports(request, None).await?.into_iter().map(|report| (report.key(), report)).collect();
-        let rows = computed.values().map(|report| row(report, request.now_us)).collect();
-        let mut page = Page::select(rows, list);
-        let functions = page.keys.iter().filter_map(|key| computed.remove(key)).collect();
-        return Ok(page.report(functions, None, request));
+        return computed_fleet(request, list).await;
     }
     let (kind, is_exact) = kind(list);
     let mut page = Page::select(request.store.summaries(request.tenant, &kind).await?, list);
@@ -56,6 +51,19 @@ pub async fn fleet(request: &Request<'_>, list: &ListQuery) -> Result<FleetRepor
     let oldest_at_us = page.oldest_at_us;
     let used = SummariesUsed { hours: kind.hours, strategy: kind.strategy, oldest_at_us };
     Ok(page.report(functions, Some(used), request))
+}
+
+/// The fleet of a tenant, computed for the window of the request whatever the number of functions.
+///
+/// # Errors
+/// [`StoreError`] when the store cannot be read.
+pub async fn computed_fleet(request: &Request<'_>, list: &ListQuery) -> Result<FleetReport, StoreError> {
+    let mut computed: BTreeMap<FunctionKey, FunctionReport> =
+        reports(request, None).await?.into_iter().map(|report| (report.key(), report)).collect();
+    let rows = computed.values().map(|report| row(report, request.now_us)).collect();
+    let mut page = Page::select(rows, list);
+    let functions = page.keys.iter().filter_map(|key| computed.remove(key)).collect();
+    Ok(page.report(functions, None, request))
 }
 
 /// The summaries for a list, and whether they are exactly of its window and strategy.

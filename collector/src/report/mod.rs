@@ -153,6 +153,9 @@ pub struct FunctionReport {
     pub last_at_us: u64,
     /// Environments that sent a batch.
     pub environments: u64,
+    /// How its invocations were measured.
+    #[serde(default)]
+    pub measured_by: MeasuredBy,
     /// Each size it ran with, smallest first.
     pub sizes: Vec<SizeReport>,
     /// What was lost.
@@ -192,6 +195,19 @@ impl FunctionReport {
             self.advice.full.as_ref().map_or(PicoDollars::ZERO, |advice| advice.saving.per_million);
         per_million.scaled(u128::from(self.invocations), 1_000_000).unwrap_or(PicoDollars::ZERO)
     }
+}
+
+/// How invocations were measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MeasuredBy {
+    /// The layer's extension measured them in their environments.
+    #[default]
+    Layer,
+    /// They were imported from logs.
+    Logs,
+    /// Some were measured by the layer, and some were imported.
+    LayerAndLogs,
 }
 
 /// Quantiles of a duration, ms.

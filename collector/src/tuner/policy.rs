@@ -7,7 +7,7 @@ use super::Settings;
 use super::aws::{Configuration, Update};
 use crate::changes::comparison::Measurements;
 use crate::changes::{Change, Intent, State};
-use crate::report::{self, Evaluation};
+use crate::report::{self, Evaluation, MeasuredBy};
 
 /// The tag that permits changes of a function, and its value.
 pub const TAG: (&str, &str) = ("tailor:tune", "apply");
@@ -46,6 +46,9 @@ pub enum Refusal {
     /// Published versions are invoked; their size cannot be changed.
     #[error("it uses published versions or SnapStart, so a change of `$LATEST` would have no effect")]
     NotLatest,
+    /// Nothing was measured in its environments.
+    #[error("its invocations were imported from logs: attach the layer")]
+    Imported,
     /// No change is recommended.
     #[error("no change is recommended")]
     NotRecommended,
@@ -160,6 +163,9 @@ pub fn evaluate(
 /// [`Refusal`]: why it may not.
 pub fn permitted(evaluation: &Evaluation, configuration: &Configuration) -> Result<(), Refusal> {
     is_tagged(configuration)?;
+    if evaluation.measured_by == MeasuredBy::Logs {
+        return Err(Refusal::Imported);
+    }
     if !evaluation.key.account.is_empty() && evaluation.key.account != configuration.account {
         return Err(Refusal::OtherAccount {
             measured: evaluation.key.account.clone(),

@@ -1,0 +1,273 @@
+//! `tailor import`.
+
+use std::fs;
+use std::io::{self, IsTerminal, Read, Write};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, bail};
+use clap::{Args, Subcommand};
+use tailor_logs::{Assembler, Origin, Problem, Problems, Reader, Source};
+use tailor_sizing::units::Architecture;
+use tokio::runtime::Runtime;
+
+use super::{Colour, show, strategy};
+use crate::clock::{Clock, now_us};
+use crate::import::ledger::Ledger;
+use crate::import::progress::{Progress, size};
+use crate::import::{Importer, Settings, Totals, files};
+use crate::query::{Format, ListQuery};
+use crate::render::table;
+use crate::report;
+use crate::store::sqlite::{Retention, SqliteStore};
+use crate::store::{Tenant, Window};
+use crate::{prices, query};
+
+/// Days with rollups of imported logs. `tailor serve --daily-days` may be shorter.
+const DAILY_DAYS: u64 = 4_000;
+
+#[derive(Debug, Subcommand)]
+pub(super) enum ImportCommand {
+    /// Import invocations from logs of Lambda, and show the cost of the functions.
+    ///
+    /// Every format is recognized: text and JSON logs, exports and subscriptions of CloudWatch Logs, results of Logs Insights,
+    /// deliveries of Firehose, `sam logs`, `aws logs`, container logs and CSV, also compressed with gzip or zstd. The same
+    /// invocation counts once, however often it is imported. Lines that cannot be read are counted.
+    Logs(LogsArgs),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct LogsArgs {
+    /// Files and folders; `-` is standard input.
+    #[arg(default_value = "-")]
+    paths: Vec<String>,
+    /// Folder for the data. It is created when it does not exist. No collector may run on it.
+    #[arg(long, env = "TAILOR_DATA", default_value = "tailor-data")]
+    data: PathBuf,
+    /// Tenant of the functions.
+    #[arg(long, default_value = "default", value_parser = super::keys::tenant)]
+    tenant: String,
+    /// Name of the function, where neither the log nor the path (`aws/lambda/NAME`) has it.
+    #[arg(long)]
+    function: Option<String>,
+    /// AWS region, where the log does not have it.
+    #[arg(long, env = "AWS_REGION")]
+    region: Option<String>,
+    /// AWS account, where the log does not have it.
+    #[arg(long)]
+    account: Option<String>,
+    /// Instruction set of the functions, which logs do not have: `x86_64` or `arm64`.
+    #[arg(long, default_value = "x86_64")]
+    architecture: Architecture,
+    /// File with Lambda's prices in place of the built-in ones, as for `tailor serve`.
+    #[arg(long, value_name = "FILE")]
+    prices: Option<PathBuf>,
+    /// Output format.
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+    /// Optimization goal: `cost`, `speed`, `balanced`, or a latency target such as `p95=300` (milliseconds).
+    #[arg(long, value_parser = strategy, default_value = "balanced")]
+    strategy: String,
+    /// Whether the table has colours.
+    #[arg(long, value_enum, default_value_t)]
+    color: Colour,
+}
+
+pub(super) fn run(command: ImportCommand) -> anyhow::Result<ExitCode> {
+    match command {
+        ImportCommand::Logs(args) => logs(&args),
+    }
+}
+
+fn logs(args: &LogsArgs) -> anyhow::Result<ExitCode> {
+    if args.paths.iter().any(|path| path == "-") && io::stdin().is_terminal() {
+        bail!("name the files or folders to import, or pass a log on standard input");
+    }
+    let prices = prices::load(args.prices.as_deref())?;
+    let store = open_store(&args.data)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    let settings = Settings { tenant: Tenant(args.tenant.clone()), architecture: args.architecture };
+    let ledger = Ledger::open(&args.data)?;
+    let importer = runtime.block_on(Importer::start(&store, ledger, settings))?;
+    let mut import = Import {
+        args,
+        runtime: &runtime,
+        importer,
+        reader: Reader::default(),
+        assembler: Assembler::default(),
+        problems: Problems::default(),
+        failure: None,
+    };
+    let progress = import.paths()?;
+    let Import { importer, mut problems, reader, .. } = import;
+    problems.merge(reader.problems);
+    let totals = importer.totals();
+    let report = runtime.block_on(fleet(args, &store, totals, &prices));
+    let nothing = totals.functions.is_empty();
+    let code = show::print((report?, nothing))?;
+    summarize(args, &progress, totals, &problems);
+    Ok(code)
+}
+
+/// Opens the store for writing, in a folder that is private and created if necessary.
+fn open_store(folder: &Path) -> anyhow::Result<SqliteStore> {
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(folder)
+        .with_context(|| format!("cannot create the data folder {}", folder.display()))?;
+    let retention = Retention { daily_days: DAILY_DAYS, ..Retention::default() };
+    SqliteStore::open_with(folder, Clock::system(), retention).with_context(|| {
+        format!(
+            "cannot import into {}: if a collector runs on it, stop it or name another folder with --data",
+            folder.display()
+        )
+    })
+}
+
+/// An import that is running.
+struct Import<'a> {
+    args: &'a LogsArgs,
+    runtime: &'a Runtime,
+    importer: Importer<'a>,
+    reader: Reader,
+    assembler: Assembler,
+    problems: Problems,
+    failure: Option<anyhow::Error>,
+}
+
+impl Import<'_> {
+    /// Imports all paths.
+    fn paths(&mut self) -> anyhow::Result<Progress> {
+        let mut inputs = vec![];
+        for path in self.args.paths.iter().filter(|path| *path != "-") {
+            inputs.extend(files::find(Path::new(path), &mut self.problems));
+        }
+        let has_stdin = self.args.paths.iter().any(|path| path == "-");
+        let total_bytes = if has_stdin { 0 } else { inputs.iter().map(|input| input.bytes).sum() };
+        let mut progress = Progress::start(total_bytes);
+        if has_stdin {
+            self.input("standard input", now_us(), progress.count(io::stdin().lock()))?;
+        }
+        for input in &inputs {
+            let name = input.path.display().to_string();
+            match files::open(input) {
+                Ok(file) => self.input(&name, input.changed_us, progress.count(file))?,
+                Err(error) => {
+                    self.problems.add(Problem::UnreadableFile, format!("{name}: {error}").as_bytes());
+                }
+            }
+        }
+        self.finish()?;
+        progress.finish();
+        Ok(progress)
+    }
+
+    /// Imports one input. Its lines without a time get `time_us`, microseconds since the Unix epoch.
+    fn input(&mut self, name: &str, time_us: u64, input: impl Read) -> anyhow::Result<()> {
+        let arguments = Origin {
+            account: self.args.account.clone().unwrap_or_default(),
+            region: self.args.region.clone().unwrap_or_default(),
+            function: self.args.function.clone().unwrap_or_default(),
+            ..Origin::default()
+        };
+        let source = Source { name: name.to_owned(), origin: files::origin(name, &arguments) };
+        let Self { runtime, importer, assembler, problems, failure, .. } = self;
+        self.reader.read(&source, input, &mut |entry| {
+            assembler.add(entry, time_us, problems, &mut |found| {
+                if failure.is_none() && importer.add(found) {
+                    *failure = runtime.block_on(importer.flush(now_us())).err();
+                }
+            });
+        });
+        failure.take().map_or(Ok(()), Err)
+    }
+
+    fn finish(&mut self) -> anyhow::Result<()> {
+        let Self { runtime, importer, assembler, problems, failure, .. } = self;
+        assembler.finish(problems, &mut |found| {
+            if failure.is_none() && importer.add(found) {
+                *failure = runtime.block_on(importer.flush(now_us())).err();
+            }
+        });
+        failure.take().map_or(Ok(()), Err)?;
+        runtime.block_on(importer.flush(now_us()))
+    }
+}
+
+/// The table of all functions in the time of the imported invocations.
+async fn fleet(
+    args: &LogsArgs,
+    store: &SqliteStore,
+    totals: &Totals,
+    prices: &tailor_sizing::pricing::prices::PriceTable,
+) -> anyhow::Result<String> {
+    let Some((first_us, last_us)) = totals.span_us else {
+        tracing::error!("no invocation was found");
+        return Ok(String::new());
+    };
+    let tenant = Tenant(args.tenant.clone());
+    let request = report::Request {
+        store,
+        tenant: &tenant,
+        window: Window::covering(first_us, last_us.saturating_add(1)),
+        prices,
+        // clap validated the argument.
+        strategy: query::strategy(Some(&args.strategy), None).unwrap_or_default(),
+        now_us: now_us(),
+        enforcements: None,
+        fleet_sums: None,
+    };
+    let list = ListQuery { strategy: Some(args.strategy.clone()), limit: usize::MAX, ..ListQuery::default() };
+    let fleet = report::list::computed_fleet(&request, &list).await?;
+    Ok(table::fleet(&fleet, args.format, show::look_with(args.color)))
+}
+
+/// What was imported and what not, on standard error.
+fn summarize(args: &LogsArgs, progress: &Progress, totals: &Totals, problems: &Problems) {
+    let mut text = String::new();
+    let mut line = |sentence: String| {
+        text.push_str(&sentence);
+        text.push('\n');
+    };
+    let (bytes, elapsed) = (progress.read_bytes(), progress.elapsed().as_secs_f64());
+    line(format!(
+        "{} read in {elapsed:.1} s: {} invocations of {} functions imported, {} were imported before",
+        size(bytes as f64),
+        totals.stored,
+        totals.functions.len(),
+        totals.repeated
+    ));
+    if totals.stored > 0 {
+        line(format!(
+            "prices are for {}: logs do not have the instruction set (--architecture)",
+            args.architecture
+        ));
+    }
+    if totals.without_time > 0 {
+        line(format!(
+            "invocations without a time in the log, counted at the time of the file: {}",
+            totals.without_time
+        ));
+    }
+    for (function, count) in &totals.measured_by_layer {
+        line(format!("{}: {count} invocations not imported, because its layer measures them", function.name));
+    }
+    for (problem, count) in problems.iter() {
+        line(format!("{}: {}, such as: {}", problem.explanation(), count.count, count.example));
+    }
+    if totals.stored > 0 {
+        line(
+            "logs have no CPU time: a function that ran with one memory size gets no recommended size. The layer measures \
+             CPU time, waiting and memory of each invocation, and predicts every size from it"
+                .to_owned(),
+        );
+    }
+    // Without standard error there is nobody to read it.
+    let _ = io::stderr().write_all(text.as_bytes());
+}

@@ -1,0 +1,203 @@
+//! Remembers which invocations were imported.
+//!
+//! A file of its own in the data folder has a key for each invocation, so that an import of the same lines counts them once.
+//! Keys and batches are written in one transaction, and the batches go from there into the store. The store drops a batch that
+//! it has, so that an interrupted import loses nothing and counts nothing twice.
+
+use std::path::Path;
+
+use agent_proto::batch::Batch;
+use anyhow::Context;
+use rusqlite::{Connection, OptionalExtension, params};
+use sha2::{Digest, Sha256};
+use tailor_logs::{ImportedInvocation, SAME_REPORT_US};
+
+use crate::store::Tenant;
+
+/// The file in the data folder.
+const FILE_NAME: &str = "imports.sqlite";
+
+/// The version of the tables.
+const VERSION: i64 = 1;
+
+/// A batch that is on its way into the store.
+#[derive(Debug, Clone)]
+pub struct Waiting {
+    /// The owner.
+    pub tenant: Tenant,
+    /// When it was imported, microseconds since the Unix epoch.
+    pub received_at_us: u64,
+    /// The batch.
+    pub batch: Batch,
+}
+
+/// The file of the imports.
+pub struct Ledger {
+    connection: Connection,
+}
+
+impl Ledger {
+    /// Opens the ledger of a data folder, which must exist.
+    ///
+    /// # Errors
+    /// When the file cannot be used, or a newer program wrote it.
+    pub fn open(folder: &Path) -> anyhow::Result<Self> {
+        let path = folder.join(FILE_NAME);
+        let open = || -> rusqlite::Result<(Connection, i64)> {
+            let connection = Connection::open(&path)?;
+            connection.execute_batch(
+                "PRAGMA journal_mode = WAL;
+                 PRAGMA synchronous = FULL;
+                 PRAGMA cache_size = -65536;
+                 CREATE TABLE IF NOT EXISTS imported (
+                    key INTEGER NOT NULL, second INTEGER NOT NULL, PRIMARY KEY (key, second)
+                 ) WITHOUT ROWID;
+                 CREATE TABLE IF NOT EXISTS waiting (
+                    environment BLOB NOT NULL, sequence INTEGER NOT NULL, tenant TEXT NOT NULL,
+                    received_at_us INTEGER NOT NULL, batch BLOB NOT NULL, PRIMARY KEY (environment, sequence)
+                 ) WITHOUT ROWID;",
+            )?;
+            let version = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+            if version == 0 {
+                connection.execute_batch(&format!("PRAGMA user_version = {VERSION}"))?;
+            }
+            Ok((connection, version))
+        };
+        let (connection, version) = open().with_context(|| format!("cannot use {}", path.display()))?;
+        anyhow::ensure!(
+            version <= VERSION,
+            "{} has version {version}, this program supports up to {VERSION}: use a newer `tailor`",
+            path.display()
+        );
+        Ok(Self { connection })
+    }
+
+    /// Starts a transaction.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn begin(&self) -> anyhow::Result<Round<'_>> {
+        Ok(Round { transaction: self.connection.unchecked_transaction().context(WRITE)? })
+    }
+
+    /// The batches that an interrupted import has left.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn waiting(&self) -> anyhow::Result<Vec<Waiting>> {
+        let mut statement = self
+            .connection
+            .prepare("SELECT tenant, received_at_us, batch FROM waiting ORDER BY environment, sequence")?;
+        let rows = statement.query_map([], |row| {
+            Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?, row.get::<_, Vec<u8>>(2)?))
+        })?;
+        rows.map(|row| {
+            let (tenant, received_at_us, batch) = row?;
+            Ok(Waiting {
+                tenant: Tenant(tenant),
+                received_at_us: received_at_us.cast_unsigned(),
+                batch: Batch::decode(&batch)?,
+            })
+        })
+        .collect()
+    }
+
+    /// Removes batches that are in the store.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn remove(&self, batches: &[Waiting]) -> anyhow::Result<()> {
+        let transaction = self.connection.unchecked_transaction().context(WRITE)?;
+        for Waiting { batch, .. } in batches {
+            let header = &batch.header;
+            transaction
+                .prepare_cached("DELETE FROM waiting WHERE environment = ?1 AND sequence = ?2")?
+                .execute(params![header.environment.id.0, header.sequence.cast_signed()])
+                .context(WRITE)?;
+        }
+        transaction.commit().context(WRITE)
+    }
+}
+
+const WRITE: &str = "cannot write to the file of the imports";
+
+/// One transaction. Dropping it undoes everything.
+pub struct Round<'a> {
+    transaction: rusqlite::Transaction<'a>,
+}
+
+impl Round<'_> {
+    /// Remembers an invocation. Returns `false` when it is known.
+    ///
+    /// # Errors
+    /// When the file cannot be used.
+    pub fn add(&self, tenant: &Tenant, found: &ImportedInvocation) -> anyhow::Result<bool> {
+        const WITHIN_S: i64 = (SAME_REPORT_US / 1_000_000).cast_signed();
+        let key = key(tenant, found);
+        // Zero stands for an unknown time, which is the same as any other.
+        let second = match found.has_time {
+            true => (found.invocation.started_at_us / 1_000_000).cast_signed(),
+            false => 0,
+        };
+        let known: Option<i64> = self
+            .transaction
+            .prepare_cached(
+                "SELECT second FROM imported
+                 WHERE key = ?1 AND (?2 = 0 OR second = 0 OR second BETWEEN ?2 - ?3 + 1 AND ?2 + ?3 - 1) LIMIT 1",
+            )?
+            .query_row(params![key, second, WITHIN_S], |row| row.get(0))
+            .optional()?;
+        if known.is_some() {
+            return Ok(false);
+        }
+        self.transaction
+            .prepare_cached("INSERT INTO imported (key, second) VALUES (?1, ?2)")?
+            .execute(params![key, second])
+            .context(WRITE)?;
+        Ok(true)
+    }
+
+    /// Keeps a batch until it is in the store.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn keep(&self, waiting: &Waiting) -> anyhow::Result<()> {
+        let Waiting { tenant, received_at_us, batch } = waiting;
+        let header = &batch.header;
+        self.transaction
+            .prepare_cached(
+                "INSERT INTO waiting (environment, sequence, tenant, received_at_us, batch)
+                 VALUES (?1, ?2, ?3, ?4, ?5)",
+            )?
+            .execute(params![
+                header.environment.id.0,
+                header.sequence.cast_signed(),
+                tenant.0,
+                received_at_us.cast_signed(),
+                batch.encode()?
+            ])
+            .context(WRITE)?;
+        Ok(())
+    }
+
+    /// Writes everything to disk.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn commit(self) -> anyhow::Result<()> {
+        self.transaction.commit().context(WRITE)
+    }
+}
+
+/// 64 bits of a digest of what makes an invocation unique besides its time. Lambda invokes an asynchronous request again with
+/// the same request id. Of 100 million invocations, two have the same key with a probability of 1 in 4,000.
+fn key(tenant: &Tenant, found: &ImportedInvocation) -> i64 {
+    let mut digest = Sha256::new();
+    digest.update(found.invocation.request_id.0.to_be_bytes());
+    digest.update(found.invocation.billed_ms.to_be_bytes());
+    digest.update(tenant.0.as_bytes());
+    let digest = digest.finalize();
+    let mut key = [0; 8];
+    key.copy_from_slice(&digest[..8]);
+    i64::from_be_bytes(key)
+}

@@ -1,0 +1,308 @@
+//! Stores the invocations that logs show.
+//!
+//! They are stored as batches, as those of the layer are. The [`ledger`] remembers each invocation, so that a repeated import
+//! counts nothing twice. A function that the layer measures is not imported, because its invocations are stored already.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use agent_proto::batch::{
+    Batch, BatchHeader, Environment, EnvironmentId, InitializationType, Lost, Overhead,
+};
+use agent_proto::limits::{MAX_BATCH_BYTES, MAX_INVOCATIONS};
+use anyhow::Context;
+use bytes::Bytes;
+use tailor_logs::ImportedInvocation;
+use tailor_sizing::telemetry::invocation::Invocation;
+use tailor_sizing::telemetry::rollup::Rollup;
+use tailor_sizing::units::Architecture;
+
+use crate::store::{FunctionKey, HOUR_US, NewBatch, SeriesKey, Store, StoreError, Tenant, Window};
+
+pub mod files;
+pub mod ledger;
+pub mod progress;
+
+use ledger::{Ledger, Waiting};
+
+/// Invocations that are kept in memory before they are stored.
+const MAX_BUFFERED: usize = 50_000;
+
+/// Maximum number of hours in one batch, because each hour is a row.
+const MAX_HOURS: usize = 400;
+
+/// What is imported, and as whose.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The owner.
+    pub tenant: Tenant,
+    /// Instruction set of the functions. Logs do not have it.
+    pub architecture: Architecture,
+}
+
+/// What an import did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Invocations that were stored.
+    pub stored: u64,
+    /// Invocations that an earlier import or line had.
+    pub repeated: u64,
+    /// Invocations without a time in the log, among those that were stored.
+    pub without_time: u64,
+    /// Invocations of functions that the layer measures, which were not stored.
+    pub measured_by_layer: BTreeMap<FunctionKey, u64>,
+    /// The functions of all other invocations.
+    pub functions: BTreeSet<FunctionKey>,
+    /// Start of the earliest and of the latest of these, microseconds since the Unix epoch.
+    pub span_us: Option<(u64, u64)>,
+}
+
+/// Stores invocations.
+pub struct Importer<'a> {
+    store: &'a dyn Store,
+    ledger: Ledger,
+    settings: Settings,
+    /// The random part of the ids of this import's environments.
+    id: [u8; 8],
+    buffered: BTreeMap<SeriesKey, Vec<ImportedInvocation>>,
+    buffered_count: usize,
+    /// Whether the layer measures a function.
+    is_measured: BTreeMap<FunctionKey, bool>,
+    series_ids: BTreeMap<SeriesKey, (u64, u64)>,
+    totals: Totals,
+}
+
+impl<'a> Importer<'a> {
+    /// Starts an import, and completes one that was interrupted.
+    ///
+    /// # Errors
+    /// When the ledger or the store cannot be used.
+    pub async fn start(store: &'a dyn Store, ledger: Ledger, settings: Settings) -> anyhow::Result<Self> {
+        let mut id = [0; 8];
+        getrandom::fill(&mut id).map_err(|error| anyhow::anyhow!("cannot get random bytes: {error}"))?;
+        let mut importer = Self {
+            store,
+            ledger,
+            settings,
+            id,
+            buffered: BTreeMap::new(),
+            buffered_count: 0,
+            is_measured: BTreeMap::new(),
+            series_ids: BTreeMap::new(),
+            totals: Totals::default(),
+        };
+        let waiting = importer.ledger.waiting()?;
+        importer.store_batches(waiting).await?;
+        Ok(importer)
+    }
+
+    /// Adds one invocation. Returns whether [`Self::flush`] should be called.
+    pub fn add(&mut self, found: ImportedInvocation) -> bool {
+        let key = SeriesKey {
+            function: FunctionKey {
+                account: found.origin.account.clone(),
+                region: found.region.clone(),
+                name: found.origin.function.clone(),
+            },
+            version: found.version.clone(),
+            memory: found.memory,
+            architecture: self.settings.architecture,
+        };
+        self.buffered.entry(key).or_default().push(found);
+        self.buffered_count += 1;
+        self.buffered_count >= MAX_BUFFERED
+    }
+
+    /// Stores what was added.
+    ///
+    /// # Errors
+    /// When the ledger or the store cannot be used. What was stored stays stored and is not counted twice by the next import.
+    pub async fn flush(&mut self, now_us: u64) -> anyhow::Result<()> {
+        self.buffered_count = 0;
+        let mut groups = vec![];
+        for (key, found) in std::mem::take(&mut self.buffered) {
+            if self.is_measured_by_layer(&key.function).await? {
+                let count = self.totals.measured_by_layer.entry(key.function).or_default();
+                *count += found.len() as u64;
+            } else {
+                groups.push((key, found));
+            }
+        }
+        let round = self.ledger.begin()?;
+        let mut batches = vec![];
+        for (key, mut found) in groups {
+            let count = found.len();
+            for found in &found {
+                let at_us = found.invocation.started_at_us;
+                let (first, last) = self.totals.span_us.unwrap_or((at_us, at_us));
+                self.totals.span_us = Some((first.min(at_us), last.max(at_us)));
+            }
+            self.totals.functions.insert(key.function.clone());
+            let mut failure = None;
+            found.retain(|found| {
+                failure.is_none()
+                    && round.add(&self.settings.tenant, found).unwrap_or_else(|error| {
+                        failure = Some(error);
+                        false
+                    })
+            });
+            if let Some(error) = failure {
+                return Err(error);
+            }
+            self.totals.stored += found.len() as u64;
+            self.totals.repeated += (count - found.len()) as u64;
+            self.totals.without_time += found.iter().filter(|found| !found.has_time).count() as u64;
+            let next = self.series_ids.len() as u64;
+            let (series, sequence) = self.series_ids.entry(key.clone()).or_insert((next, 0));
+            let id = environment_id(self.id, *series);
+            for batch in split(&key, id, sequence, found, now_us)? {
+                let waiting = Waiting { tenant: self.settings.tenant.clone(), received_at_us: now_us, batch };
+                round.keep(&waiting)?;
+                batches.push(waiting);
+            }
+        }
+        round.commit()?;
+        self.store_batches(batches).await
+    }
+
+    /// Stores batches that the ledger has, and then removes them from it.
+    async fn store_batches(&mut self, batches: Vec<Waiting>) -> anyhow::Result<()> {
+        /// Batches that wait for the same write to disk.
+        const TOGETHER: usize = 64;
+        for some in batches.chunks(TOGETHER) {
+            let mut appends = vec![];
+            for waiting in some {
+                appends.push(self.store.append(new_batch(waiting)?));
+            }
+            for result in futures_in_order(appends).await {
+                result.context("cannot store the imported invocations")?;
+            }
+            self.ledger.remove(some)?;
+        }
+        Ok(())
+    }
+
+    /// Whether the layer of a function sends its invocations. A log may lack the account.
+    async fn is_measured_by_layer(&mut self, key: &FunctionKey) -> Result<bool, StoreError> {
+        if let Some(is_measured) = self.is_measured.get(key) {
+            return Ok(*is_measured);
+        }
+        let tenant = &self.settings.tenant;
+        let mut is_measured = false;
+        for stored in self.store.functions(tenant, Some(&key.name), usize::MAX).await? {
+            let is_same = stored.region == key.region
+                && (stored.account == key.account || stored.account.is_empty() || key.account.is_empty());
+            if !is_same {
+                continue;
+            }
+            let environments = self.store.environments(tenant, Some(&stored), Window::ALL).await?;
+            let live = environments.live.iter().map(|state| &state.header.environment);
+            let ended = environments.ended.iter().map(|ended| &ended.header.environment);
+            is_measured |= live.chain(ended).any(|environment| !environment.is_imported());
+        }
+        self.is_measured.insert(key.clone(), is_measured);
+        Ok(is_measured)
+    }
+
+    /// What was done so far.
+    #[must_use]
+    pub const fn totals(&self) -> &Totals {
+        &self.totals
+    }
+}
+
+/// Runs some writes at the same time, so that they share a transaction, and returns their results in order.
+async fn futures_in_order<T>(futures: Vec<impl Future<Output = T>>) -> Vec<T> {
+    let mut running: Vec<_> = futures.into_iter().map(Box::pin).collect();
+    let mut results: Vec<Option<T>> = running.iter().map(|_| None).collect();
+    std::future::poll_fn(|context| {
+        let mut is_done = true;
+        for (future, result) in running.iter_mut().zip(&mut results) {
+            if result.is_none() {
+                match future.as_mut().poll(context) {
+                    std::task::Poll::Ready(value) => *result = Some(value),
+                    std::task::Poll::Pending => is_done = false,
+                }
+            }
+        }
+        if is_done { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
+    })
+    .await;
+    results.into_iter().flatten().collect()
+}
+
+/// The id of the environment that stands for one series of one import.
+fn environment_id(import: [u8; 8], series: u64) -> EnvironmentId {
+    let mut id = [0; 16];
+    id[..8].copy_from_slice(&import);
+    id[8..].copy_from_slice(&series.to_be_bytes());
+    EnvironmentId(id)
+}
+
+/// The batches of one series, each within the limits of a batch.
+fn split(
+    key: &SeriesKey,
+    id: EnvironmentId,
+    sequence: &mut u64,
+    mut found: Vec<ImportedInvocation>,
+    now_us: u64,
+) -> anyhow::Result<Vec<Batch>> {
+    found.sort_by_key(|found| (found.invocation.started_at_us, found.invocation.request_id));
+    let runtime = found.iter().rev().map(|found| found.runtime.clone()).find(|runtime| !runtime.is_empty());
+    let environment = Environment {
+        id,
+        account: key.function.account.clone(),
+        region: key.function.region.clone(),
+        function: key.function.name.clone(),
+        version: key.version.clone(),
+        memory: key.memory,
+        architecture: key.architecture,
+        runtime: runtime.unwrap_or_default(),
+        initialization_type: InitializationType::Other(String::new()),
+        extension_version: Environment::imported_by(env!("CARGO_PKG_VERSION")),
+        ephemeral_mb: 0,
+        timeout_ms: 0,
+    };
+    let mut batches = vec![];
+    let mut rest = found.iter().map(|found| found.invocation).peekable();
+    while rest.peek().is_some() {
+        let mut invocations: Vec<Invocation> = vec![];
+        let mut hours = BTreeSet::new();
+        while let Some(next) = rest.next_if(|next| {
+            hours.insert(next.started_at_us / HOUR_US);
+            invocations.len() < MAX_INVOCATIONS && hours.len() <= MAX_HOURS
+        }) {
+            invocations.push(next);
+        }
+        *sequence += 1;
+        let header = BatchHeader {
+            environment: environment.clone(),
+            sequence: *sequence,
+            sent_at_us: now_us,
+            lost: Lost::default(),
+            overhead: Overhead::default(),
+            unsent: 0,
+        };
+        batches.push(Batch { header, invocations });
+    }
+    Ok(batches)
+}
+
+/// The batch with everything that is stored of it.
+fn new_batch(waiting: &Waiting) -> anyhow::Result<NewBatch> {
+    const { assert!(MAX_INVOCATIONS * 100 <= MAX_BATCH_BYTES, "a batch without CPU counters fits") };
+    let Waiting { tenant, received_at_us, batch } = waiting;
+    let mut rollups: BTreeMap<u64, Rollup> = BTreeMap::new();
+    for invocation in &batch.invocations {
+        rollups.entry(invocation.started_at_us / HOUR_US).or_default().record(invocation);
+    }
+    let last_at_us = batch.invocations.iter().map(|invocation| invocation.started_at_us).max();
+    Ok(NewBatch {
+        tenant: tenant.clone(),
+        header: batch.header.clone(),
+        received_at_us: *received_at_us,
+        rollups: rollups.into_iter().collect(),
+        last_at_us: last_at_us.unwrap_or(*received_at_us),
+        invocations: batch.invocations.len() as u64,
+        body: Bytes::from(batch.encode()?),
+    })
+}

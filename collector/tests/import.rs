@@ -1,0 +1,203 @@
+//! `tailor import logs`: what is stored, what is not, and what is shown.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use bytes::Bytes;
+use common::fleet::{KINDS, batch};
+use serde_json::Value;
+use tailor_collector::clock::now_us;
+use tailor_collector::import::ledger::{Ledger, Waiting};
+use tailor_collector::import::{Importer, Settings};
+use tailor_collector::store::sqlite::SqliteStore;
+use tailor_collector::store::{HOUR_US, NewBatch, Store, Tenant, Window};
+use tailor_sizing::telemetry::rollup::Rollup;
+use tailor_sizing::units::Architecture;
+
+fn import(data: &Path, arguments: &[&str], input: &str) -> Output {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_tailor"))
+        .args(["import", "logs", "--data"])
+        .arg(data)
+        .args(["--format", "json", "--region", "eu-west-1"])
+        .args(arguments)
+        .env_remove("AWS_REGION")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // A program that reads files does not read its standard input.
+    let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+    child.wait_with_output().unwrap()
+}
+
+fn json(output: &Output) -> Value {
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"))
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+/// The log of `count` invocations of 100.25 ms at 512 MB. The first waits for an Init of 80 ms.
+fn log(count: u32) -> String {
+    let mut log = String::new();
+    for index in 0..count {
+        let id = format!("{index:08x}-2222-4333-8444-555555555555");
+        let time = format!("2026-01-02T03:{:02}:{:02}.000Z", index / 60 % 60, index % 60);
+        let (billed, init) = if index == 0 { (181, "Init Duration: 80.00 ms\t") } else { (101, "") };
+        writeln!(
+            log,
+            "{time} START RequestId: {id} Version: 7\n{time} INFO paid\n{time} END RequestId: {id}"
+        )
+        .unwrap();
+        writeln!(
+            log,
+            "{time} REPORT RequestId: {id}\tDuration: 100.25 ms\tBilled Duration: {billed} ms\tMemory Size: 512 MB\tMax Memory Used: 70 MB\t{init}"
+        )
+        .unwrap();
+    }
+    log
+}
+
+#[test]
+fn repeated_and_overlapping_imports_count_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let logs = folder.path().join("logs/aws/lambda/pay");
+    std::fs::create_dir_all(&logs).unwrap();
+    std::fs::write(logs.join("a.log"), log(200)).unwrap();
+    let folder_of_logs = folder.path().join("logs");
+    let folder_of_logs = folder_of_logs.to_str().unwrap();
+
+    let first = json(&import(&data, &[folder_of_logs], ""));
+    let function = &first["functions"][0];
+    assert_eq!((&function["name"], &function["region"]), (&"pay".into(), &"eu-west-1".into()));
+    assert_eq!((&function["versions"][0], &function["measured_by"]), (&"7".into(), &"logs".into()));
+    assert_eq!((&function["invocations"], &function["cold_starts"]), (&200.into(), &1.into()));
+    let billed_ms = 181 + 199 * 101_u64;
+    assert_eq!(function["billed_ms"], billed_ms);
+    // Half a GB, at 0.0000166667 $ for each GB and second, and 0.20 $ for a million requests.
+    assert_eq!(function["cost_pico_usd"], (billed_ms * 16_666_700 / 2).div_ceil(1_000) + 200 * 200_000);
+
+    // The same file, a longer one that is compressed, and a part of it on standard input.
+    let text = log(250);
+    let mut gzip = flate2::write::GzEncoder::new(vec![], flate2::Compression::fast());
+    gzip.write_all(text.as_bytes()).unwrap();
+    std::fs::write(logs.join("b.log.gz"), gzip.finish().unwrap()).unwrap();
+    let again = import(&data, &[folder_of_logs], "");
+    assert!(
+        stderr(&again).contains("50 invocations of 1 functions imported, 200 were imported before"),
+        "{again:?}"
+    );
+    assert_eq!(json(&again)["total"]["invocations"], 250);
+    let part: String = text.lines().skip(100).take(400).map(|line| format!("{line}\n")).collect();
+    let input = import(&data, &["--function", "pay", "-"], &part);
+    assert!(
+        stderr(&input).contains("0 invocations of 1 functions imported, 100 were imported before"),
+        "{input:?}"
+    );
+    assert_eq!(json(&input)["total"]["invocations"], 250);
+}
+
+#[test]
+fn unreadable_lines_are_counted_and_stop_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let broken = format!(
+        "REPORT RequestId: none\tDuration: 1 ms\n{}INFO got \"REPORT RequestId: 1\"\n{{\"type\":\"platform.report\",\n",
+        log(3)
+    );
+    let output = import(&data, &["--function", "pay", "-", "/nowhere/at/all.log"], &broken);
+    assert!(output.status.success());
+    assert_eq!(json(&output)["total"]["invocations"], 3);
+    let text = stderr(&output);
+    for expected in [
+        "lines of the platform that cannot be read: 1, such as: REPORT RequestId: none Duration: 1 ms",
+        "REPORT lines inside other messages, which are of other functions: 1",
+        "JSON documents that cannot be read: 1",
+        "files that cannot be read: 1, such as: /nowhere/at/all.log",
+    ] {
+        assert!(text.contains(expected), "{expected}: {text}");
+    }
+    // Without the name of the function nothing is stored, and the text says what to do.
+    let unknown = import(&data, &["-"], &log(3).replace("-2222-", "-3333-"));
+    assert_eq!(unknown.status.code(), Some(3), "{unknown:?}");
+    assert!(stderr(&unknown).contains("--function"), "{unknown:?}");
+    // What a log says is not stored.
+    for entry in std::fs::read_dir(&data).unwrap() {
+        let bytes = std::fs::read(entry.unwrap().path()).unwrap();
+        assert!(!bytes.windows(9).any(|window| window == b"INFO paid"));
+    }
+}
+
+#[test]
+fn functions_of_the_layer_are_not_imported() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(folder.path()).unwrap();
+    let batch = batch(&KINDS[0], 1, 1, 20, now_us());
+    let mut rollup = Rollup::default();
+    batch.invocations.iter().for_each(|invocation| rollup.record(invocation));
+    let new_batch = NewBatch {
+        tenant: Tenant::default(),
+        header: batch.header.clone(),
+        received_at_us: now_us(),
+        rollups: vec![(now_us() / HOUR_US, rollup)],
+        last_at_us: now_us(),
+        invocations: 20,
+        body: Bytes::from(batch.encode().unwrap()),
+    };
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(store.append(new_batch)).unwrap();
+    drop(store);
+    let output = import(folder.path(), &["--function", KINDS[0].name, "-"], &log(5));
+    assert!(
+        stderr(&output).contains("5 invocations not imported, because its layer measures them"),
+        "{output:?}"
+    );
+    // The same name in another region is another function.
+    let other =
+        import(folder.path(), &["--function", KINDS[1].name, "-"], &log(5).replace("-2222-", "-3333-"));
+    assert_eq!(json(&other)["total"]["invocations"], 5);
+}
+
+#[test]
+fn an_interrupted_import_is_completed() {
+    let folder = tempfile::tempdir().unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let mut batch = batch(&KINDS[0], 1, 1, 20, now_us());
+    batch.header.environment.extension_version = agent_proto::batch::Environment::imported_by("0.1.0");
+    // The ledger has the batch on disk, and the process ends before the store has it, or before the ledger knows that.
+    let ledger = Ledger::open(folder.path()).unwrap();
+    let round = ledger.begin().unwrap();
+    round.keep(&Waiting { tenant: Tenant::default(), received_at_us: now_us(), batch }).unwrap();
+    round.commit().unwrap();
+    drop(ledger);
+    let settings = Settings { tenant: Tenant::default(), architecture: Architecture::X86_64 };
+    for attempt in 0..2 {
+        let store = SqliteStore::open(folder.path()).unwrap();
+        let ledger = Ledger::open(folder.path()).unwrap();
+        runtime.block_on(Importer::start(&store, ledger, settings.clone())).map(drop).unwrap();
+        let series = runtime.block_on(store.series(&Tenant::default(), None, Window::ALL)).unwrap();
+        let invocations: u64 = series.iter().map(|series| series.rollup.invocations).sum();
+        assert_eq!(invocations, 20, "attempt {attempt}");
+        assert!(Ledger::open(folder.path()).unwrap().waiting().unwrap().is_empty());
+        drop(store);
+        if attempt == 0 {
+            // The batch waits again, as before a crash.
+            let ledger = Ledger::open(folder.path()).unwrap();
+            let again = common::fleet::batch(&KINDS[0], 1, 1, 20, now_us());
+            let round = ledger.begin().unwrap();
+            round
+                .keep(&Waiting { tenant: Tenant::default(), received_at_us: now_us(), batch: again })
+                .unwrap();
+            round.commit().unwrap();
+        }
+    }
+}

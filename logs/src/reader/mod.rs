@@ -1,0 +1,460 @@
+//! Finds the platform's lines in any input.
+
+use std::io::{self, Read};
+use std::sync::Arc;
+
+use aho_corasick::{AhoCorasick, Input};
+use memchr::{memchr, memchr2, memrchr};
+
+use crate::decode::{GZIP_IN_BASE64, decompress};
+use crate::origin::Origin;
+use crate::prefix::{split, without_colours};
+use crate::problems::{Problem, Problems};
+use crate::record::{Entry, Init};
+use crate::text;
+
+mod document;
+mod table;
+
+use document::refine;
+
+/// Texts of which every line or document that is read contains one.
+const CANDIDATES: [&str; 11] = [
+    "REPORT",
+    "START RequestId",
+    "INIT_START",
+    "RESTORE_START",
+    "\"platform.",
+    "Task timed out",
+    "Runtime exited",
+    "Process exited before",
+    "Error: Runtime.",
+    "H4sI",
+    "@billedDuration",
+];
+
+/// Size of the buffer, bytes.
+const CHUNK_BYTES: usize = 1 << 20;
+
+/// Maximum size of a line, bytes. A log event has at most 1 MB, and an event of Kinesis 10 MB in base64.
+const MAX_LINE_BYTES: usize = 16 << 20;
+
+/// Maximum size of one JSON document, bytes.
+const MAX_DOCUMENT_BYTES: usize = 256 << 20;
+
+/// Where an input comes from.
+#[derive(Debug, Clone, Default)]
+pub struct Source {
+    /// Its name in error messages: a path.
+    pub name: String,
+    /// What is known of all its lines.
+    pub origin: Origin,
+}
+
+/// Reads inputs one after the other.
+#[derive(Debug)]
+pub struct Reader {
+    candidates: AhoCorasick,
+    /// What could not be read.
+    pub problems: Problems,
+}
+
+impl Default for Reader {
+    fn default() -> Self {
+        // The patterns are constant, and a test builds them.
+        let candidates =
+            AhoCorasick::new(CANDIDATES).unwrap_or_else(|_| unreachable!("the patterns are valid"));
+        Self { candidates, problems: Problems::default() }
+    }
+}
+
+impl Reader {
+    /// Reads an input to its end and passes on each line of the platform. What cannot be read is counted.
+    pub fn read<'a>(&mut self, source: &Source, input: impl Read + 'a, sink: &'a mut dyn FnMut(Entry)) {
+        let place = Place { at_us: None, origin: Arc::new(source.origin.clone()) };
+        let mut scan = Scan {
+            candidates: &self.candidates,
+            problems: &mut self.problems,
+            sink,
+            name: &source.name,
+            refined: None,
+            learned: None,
+        };
+        scan.stream(Box::new(input), &place, 0);
+    }
+}
+
+/// When and where a message was logged.
+#[derive(Debug, Clone)]
+pub(crate) struct Place {
+    pub(crate) at_us: Option<u64>,
+    pub(crate) origin: Arc<Origin>,
+}
+
+/// The latest origin that was refined, and the result.
+struct Refined {
+    from: Arc<Origin>,
+    group: Option<String>,
+    stream: Option<String>,
+    account: Option<String>,
+    to: Arc<Origin>,
+}
+
+/// The reading of one input.
+pub(crate) struct Scan<'a> {
+    candidates: &'a AhoCorasick,
+    pub(crate) problems: &'a mut Problems,
+    pub(crate) sink: &'a mut dyn FnMut(Entry),
+    name: &'a str,
+    refined: Option<Refined>,
+    /// The function that an `initStart` named, for lines without any.
+    learned: Option<Arc<Origin>>,
+}
+
+impl Scan<'_> {
+    /// Reads a stream, compressed or not, to its end.
+    pub(crate) fn stream(&mut self, input: Box<dyn Read + '_>, place: &Place, depth: u32) {
+        let (input, is_compressed) = match decompress(input) {
+            Ok(decompressed) => decompressed,
+            Err(error) => return self.unreadable(&error, false),
+        };
+        if let Some(error) = self.plain(input, place, depth) {
+            self.unreadable(&error, is_compressed || depth > 0);
+        }
+    }
+
+    fn unreadable(&mut self, error: &io::Error, is_compressed: bool) {
+        let problem = if is_compressed { Problem::DamagedData } else { Problem::UnreadableFile };
+        self.problems.add(problem, format!("{}: {error}", self.name).as_bytes());
+    }
+
+    /// Reads uncompressed data. Returns the error that ended it early; what stands before it is read.
+    fn plain(&mut self, input: Box<dyn Read + '_>, place: &Place, depth: u32) -> Option<io::Error> {
+        const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+        let mut input = Buffer::new(input);
+        input.fill();
+        if input.bytes().starts_with(BYTE_ORDER_MARK) {
+            input.consume(BYTE_ORDER_MARK.len());
+        }
+        let start = input.bytes();
+        let line = &start[..memchr(b'\n', start).unwrap_or(start.len())];
+        if is_json(start.trim_ascii_start()) {
+            self.documents(&mut input, place, depth);
+        } else if table::is_header(line) {
+            self.table(&mut input, place);
+        } else {
+            self.lines(&mut input, place, depth);
+        }
+        input.error
+    }
+
+    /// Reads lines of text.
+    fn lines(&mut self, input: &mut Buffer<'_>, place: &Place, depth: u32) {
+        loop {
+            let is_end = !input.fill();
+            let bytes = input.bytes();
+            let end = match memrchr(b'\n', bytes) {
+                _ if is_end => bytes.len(),
+                Some(newline) => newline + 1,
+                None if bytes.len() > MAX_LINE_BYTES => {
+                    self.problems.add(Problem::TooLarge, bytes);
+                    input.skip_line();
+                    continue;
+                }
+                None => continue,
+            };
+            self.text(&bytes[..end], place, depth);
+            input.consume(end);
+            if is_end {
+                return;
+            }
+        }
+    }
+
+    /// Reads complete lines. Only those with a candidate are looked at.
+    fn text(&mut self, text: &[u8], place: &Place, depth: u32) {
+        let mut from = 0;
+        while let Some(found) = self.candidates.find(Input::new(text).span(from..text.len())) {
+            let start = memrchr(b'\n', &text[from..found.start()]).map_or(from, |newline| from + newline + 1);
+            let end = memchr(b'\n', &text[found.end()..]).map_or(text.len(), |newline| found.end() + newline);
+            self.line(&text[start..end], place, depth);
+            from = (end + 1).min(text.len());
+        }
+    }
+
+    /// Reads one line with a candidate.
+    fn line(&mut self, line: &[u8], place: &Place, depth: u32) {
+        let plain = without_colours(line);
+        let split = split(&plain);
+        let origin = match split.stream {
+            Some(stream) => self.origin(&place.origin, None, Some(stream), None),
+            None => Arc::clone(&place.origin),
+        };
+        let place = Place { at_us: split.at_us.or(place.at_us), origin };
+        let message = split.message;
+        if message.starts_with(GZIP_IN_BASE64) {
+            self.base64(message, &place, depth);
+        } else {
+            self.message(message, &place, depth);
+        }
+    }
+
+    /// Reads one message.
+    pub(crate) fn message(&mut self, message: &[u8], place: &Place, depth: u32) {
+        if !self.is_candidate(message) {
+            return;
+        }
+        let message = message.trim_ascii();
+        if is_json(message) {
+            if !self.document(message, place, depth + 1)
+                && memchr::memmem::find(message, b"platform.").is_some()
+            {
+                self.problems.add(Problem::MalformedJson, message);
+            }
+            return;
+        }
+        // The line of a timeout begins with a time.
+        match text::parse(split(message).message) {
+            text::Parsed::Other if memchr::memmem::find(message, b"REPORT RequestId:").is_some() => {
+                self.problems.add(Problem::Embedded, message);
+            }
+            parsed => self.parsed(parsed, place, message),
+        }
+    }
+
+    /// Reads JSON documents, one after the other with any white space between them. Other lines between them are text.
+    fn documents(&mut self, input: &mut Buffer<'_>, place: &Place, depth: u32) {
+        let mut extent = Extent::default();
+        loop {
+            let is_end = !input.fill();
+            while let Some(&first) = input.bytes().first() {
+                let bytes = input.bytes();
+                if first.is_ascii_whitespace() || first == b',' {
+                    input.consume(1);
+                    continue;
+                }
+                if !is_json(bytes) {
+                    match memchr(b'\n', bytes) {
+                        None if !is_end && bytes.len() <= MAX_LINE_BYTES => break,
+                        newline => {
+                            let end = newline.unwrap_or(bytes.len());
+                            self.text(&bytes[..end], place, depth);
+                            input.consume(end);
+                            continue;
+                        }
+                    }
+                }
+                let end = match extent.find(bytes) {
+                    Some(end) => end,
+                    None if is_end || bytes.len() > MAX_DOCUMENT_BYTES => {
+                        if !is_end {
+                            self.problems.add(Problem::TooLarge, bytes);
+                        } else if memchr(b'\n', bytes).is_some() {
+                            self.problems.add(Problem::MalformedJson, bytes);
+                        }
+                        bytes.len()
+                    }
+                    None => break,
+                };
+                extent = Extent::default();
+                let document = &bytes[..end];
+                let is_candidate = self.candidates.is_match(document);
+                if is_candidate && !self.document(document, place, depth) {
+                    self.broken(document, place, depth);
+                }
+                input.consume(end);
+            }
+            if is_end && input.bytes().is_empty() {
+                return;
+            }
+        }
+    }
+
+    /// Reads the lines of what is not a valid document, because a line was cut off.
+    fn broken(&mut self, document: &[u8], place: &Place, depth: u32) {
+        if memchr(b'\n', document).is_some() {
+            self.text(document, place, depth);
+        } else {
+            self.problems.add(Problem::MalformedJson, document);
+        }
+    }
+
+    /// Whether a text may contain a line of the platform.
+    pub(crate) fn is_candidate(&self, text: &[u8]) -> bool {
+        self.candidates.is_match(text)
+    }
+
+    /// The origin with what a wrapper names. Lines of one origin usually follow each other.
+    pub(crate) fn origin(
+        &mut self,
+        from: &Arc<Origin>,
+        group: Option<&str>,
+        stream: Option<&str>,
+        account: Option<&str>,
+    ) -> Arc<Origin> {
+        if group.is_none() && stream.is_none() && account.is_none() {
+            return Arc::clone(from);
+        }
+        if let Some(refined) = &self.refined
+            && Arc::ptr_eq(&refined.from, from)
+            && refined.group.as_deref() == group
+            && refined.stream.as_deref() == stream
+            && refined.account.as_deref() == account
+        {
+            return Arc::clone(&refined.to);
+        }
+        let to = Arc::new(refine(from, group, stream, account));
+        self.refined = Some(Refined {
+            from: Arc::clone(from),
+            group: group.map(str::to_owned),
+            stream: stream.map(str::to_owned),
+            account: account.map(str::to_owned),
+            to: Arc::clone(&to),
+        });
+        to
+    }
+
+    /// Remembers the function that an Init names, for the lines that follow in the same input.
+    pub(crate) fn learn(&mut self, origin: &Arc<Origin>, init: &Init) -> Arc<Origin> {
+        let named =
+            Origin { function: init.function.clone(), version: init.version.clone(), ..(**origin).clone() };
+        let named = Arc::new(named);
+        self.learned = Some(Arc::clone(&named));
+        named
+    }
+
+    /// The function that an Init named before, if it has the same log stream.
+    pub(crate) fn learned(&self, origin: &Arc<Origin>) -> Arc<Origin> {
+        match &self.learned {
+            Some(learned) if learned.stream == origin.stream => Arc::clone(learned),
+            _ => Arc::clone(origin),
+        }
+    }
+}
+
+/// Whether a text begins as a JSON object or list does. Lines of text begin with brackets too, such as `[INFO]`.
+fn is_json(text: &[u8]) -> bool {
+    let Some((first, rest)) = text.split_first() else { return false };
+    let next = rest.iter().find(|byte| !byte.is_ascii_whitespace());
+    match first {
+        b'{' => matches!(next, Some(b'"' | b'}') | None),
+        b'[' => matches!(next, Some(b'{' | b'[' | b']') | None),
+        _ => false,
+    }
+}
+
+/// Finds the end of a JSON value.
+#[derive(Debug, Default)]
+struct Extent {
+    at: usize,
+    depth: u32,
+    is_in_string: bool,
+}
+
+impl Extent {
+    /// The end of the value at the start of `bytes`; `None` when it is not complete. A later call has the same bytes and more.
+    fn find(&mut self, bytes: &[u8]) -> Option<usize> {
+        while self.at < bytes.len() {
+            if self.is_in_string {
+                match memchr2(b'"', b'\\', &bytes[self.at..]) {
+                    Some(offset) if bytes[self.at + offset] == b'"' => {
+                        self.at += offset + 1;
+                        self.is_in_string = false;
+                    }
+                    // The escaped byte may be missing yet.
+                    Some(offset) if self.at + offset + 1 >= bytes.len() => {
+                        self.at += offset;
+                        return None;
+                    }
+                    Some(offset) => self.at += offset + 2,
+                    None => self.at = bytes.len(),
+                }
+                continue;
+            }
+            match bytes[self.at] {
+                b'"' => self.is_in_string = true,
+                b'{' | b'[' => self.depth += 1,
+                b'}' | b']' => {
+                    self.depth = self.depth.saturating_sub(1);
+                    if self.depth == 0 {
+                        return Some(self.at + 1);
+                    }
+                }
+                _ => {}
+            }
+            self.at += 1;
+        }
+        None
+    }
+}
+
+/// Bytes that were read and not used yet.
+pub(crate) struct Buffer<'a> {
+    input: Box<dyn Read + 'a>,
+    bytes: Vec<u8>,
+    start: usize,
+    end: usize,
+    is_ended: bool,
+    error: Option<io::Error>,
+}
+
+impl<'a> Buffer<'a> {
+    fn new(input: Box<dyn Read + 'a>) -> Self {
+        Self { input, bytes: vec![0; CHUNK_BYTES], start: 0, end: 0, is_ended: false, error: None }
+    }
+
+    /// The bytes that are not used yet.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.bytes[self.start..self.end]
+    }
+
+    /// Marks bytes as used.
+    pub(crate) fn consume(&mut self, bytes: usize) {
+        self.start = (self.start + bytes).min(self.end);
+    }
+
+    /// Reads more. Returns `false` at the end of the input, which may be an error.
+    pub(crate) fn fill(&mut self) -> bool {
+        if self.is_ended {
+            return false;
+        }
+        self.bytes.copy_within(self.start..self.end, 0);
+        self.end -= self.start;
+        self.start = 0;
+        if self.end == self.bytes.len() {
+            self.bytes.resize(2 * self.end, 0);
+        }
+        while self.end < self.bytes.len() {
+            match self.input.read(&mut self.bytes[self.end..]) {
+                Ok(0) => {
+                    self.is_ended = true;
+                    return false;
+                }
+                Ok(read) => self.end += read,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    self.is_ended = true;
+                    self.error = Some(error);
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
+    /// Drops everything up to the next line.
+    fn skip_line(&mut self) {
+        loop {
+            match memchr(b'\n', self.bytes()) {
+                Some(newline) => {
+                    self.consume(newline + 1);
+                    return;
+                }
+                None => self.consume(usize::MAX - self.start),
+            }
+            if !self.fill() && self.bytes().is_empty() {
+                return;
+            }
+        }
+    }
+}
