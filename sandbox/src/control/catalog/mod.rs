@@ -151,7 +151,7 @@ impl Catalog {
     }
 
     /// Makes `latest` the new `$LATEST`, in force after the update delay.
-    pub(in crate::control) fn replace_latest(
+    pub fn replace_latest(
         &mut self,
         name: &str,
         latest: Revision,

@@ -103,11 +103,22 @@ pub(in crate::control) async fn put_provisioned(
     Ok((StatusCode::ACCEPTED, Json(status)))
 }
 
+/// `?List=ALL`, without which one configuration is asked for.
+#[derive(Deserialize)]
+pub(in crate::control) struct List {
+    #[serde(rename = "List")]
+    list: Option<String>,
+}
+
 pub(in crate::control) async fn get_provisioned(
     State(plane): State<Arc<ControlPlane>>,
     Path(name): Path<String>,
+    Query(list): Query<List>,
     Query(query): Query<Qualifier>,
 ) -> Answer {
+    if list.list.as_deref() == Some("ALL") {
+        return list_provisioned(&plane, &name);
+    }
     let (function, qualifier) = qualified(&name, &query)?;
     let mut catalog = plane.catalog();
     let resolved = catalog.resolve(&function, Instant::now(), 1.0)?;
@@ -125,6 +136,20 @@ pub(in crate::control) async fn get_provisioned(
         "Status": if allocated >= requested as usize { "READY" } else { "IN_PROGRESS" },
         "LastModified": last_modified(SystemTime::now()),
     })))
+}
+
+fn list_provisioned(plane: &ControlPlane, name: &str) -> Answer {
+    let function = FunctionRef::parse(name, None)?;
+    let mut catalog = plane.catalog();
+    let record = catalog.record(&function.name, Instant::now())?;
+    let configs = record.provisioned_concurrency.iter().map(|(qualifier, requested)| {
+        json!({
+            "FunctionArn": format!("{}:{qualifier}", record.arn),
+            "RequestedProvisionedConcurrentExecutions": requested,
+            "Status": "READY", "LastModified": last_modified(SystemTime::now()),
+        })
+    });
+    Ok(Json(json!({ "ProvisionedConcurrencyConfigs": configs.collect::<Vec<_>>() })))
 }
 
 pub(in crate::control) async fn delete_provisioned(

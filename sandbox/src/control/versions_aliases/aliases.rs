@@ -12,14 +12,15 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::control::ControlPlane;
+use crate::control::catalog::Catalog;
 use crate::control::catalog::function_ref::FunctionRef;
 use crate::control::catalog::record::{Alias, LATEST, Record, new_revision_id};
 use crate::control::server::error::AwsError;
 
 /// The request body of `CreateAlias` and `UpdateAlias`.
-#[derive(Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct AliasBody {
+pub struct AliasUpdate {
     name: Option<String>,
     function_version: Option<String>,
     description: Option<String>,
@@ -27,7 +28,7 @@ struct AliasBody {
     revision_id: Option<String>,
 }
 
-#[derive(Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct RoutingConfig {
     #[serde(default)]
@@ -36,7 +37,10 @@ struct RoutingConfig {
 
 type Answer = Result<Json<Value>, AwsError>;
 
-fn parse(body: &[u8]) -> Result<AliasBody, AwsError> {
+/// The JSON of an alias, or why it was not changed.
+type Answered = Result<Value, AwsError>;
+
+fn parse(body: &[u8]) -> Result<AliasUpdate, AwsError> {
     serde_json::from_slice(body).map_err(|error| AwsError::malformed(error.to_string()))
 }
 
@@ -74,65 +78,81 @@ fn routing(config: RoutingConfig) -> Result<Option<(String, f64)>, AwsError> {
     }
 }
 
+impl Catalog {
+    /// Creates an alias, under the rules of `CreateAlias`.
+    pub fn create_alias(&mut self, function: &str, alias: AliasUpdate, now: Instant) -> Answered {
+        let (Some(name), Some(version)) = (alias.name, alias.function_version) else {
+            return Err(AwsError::invalid("Name and FunctionVersion are required"));
+        };
+        let is_number = name.chars().all(|character| character.is_ascii_digit());
+        if name.is_empty() || is_number || name.contains('$') {
+            return Err(AwsError::invalid(format!("{name} is not an alias name")));
+        }
+        let record = self.record(function, now)?;
+        if record.aliases.contains_key(&name) {
+            return Err(AwsError::conflict(format!("Alias already exists: {}:{name}", record.arn)));
+        }
+        let alias = Alias {
+            version,
+            additional: alias.routing_config.map(routing).transpose()?.flatten(),
+            description: alias.description.unwrap_or_default(),
+            revision_id: new_revision_id(),
+        };
+        check(record, &alias)?;
+        let shown = record.alias(&name, &alias);
+        record.aliases.insert(name, alias);
+        Ok(shown)
+    }
+
+    /// Changes an alias, under the rules of `UpdateAlias`. Absent fields stay as they are.
+    pub fn update_alias(
+        &mut self,
+        function: &str,
+        name: &str,
+        update: AliasUpdate,
+        now: Instant,
+    ) -> Answered {
+        let record = self.record(function, now)?;
+        let mut alias = record.aliases.get(name).cloned().ok_or_else(|| missing(record, name))?;
+        if update.revision_id.is_some_and(|requested| requested != alias.revision_id) {
+            let message = "The RevisionId provided does not match the latest RevisionId for the Lambda function or alias. Call the GetFunction or the GetAlias API to retrieve the latest RevisionId";
+            return Err(AwsError::precondition(message));
+        }
+        if let Some(version) = update.function_version {
+            alias.version = version;
+        }
+        if let Some(config) = update.routing_config {
+            alias.additional = routing(config)?;
+        }
+        if let Some(description) = update.description {
+            alias.description = description;
+        }
+        check(record, &alias)?;
+        alias.revision_id = new_revision_id();
+        let shown = record.alias(name, &alias);
+        record.aliases.insert(name.to_owned(), alias);
+        Ok(shown)
+    }
+}
+
 pub(in crate::control) async fn create(
     State(plane): State<Arc<ControlPlane>>,
     Path(name): Path<String>,
     body: Bytes,
 ) -> Result<(StatusCode, Json<Value>), AwsError> {
     let function = FunctionRef::parse(&name, None)?;
-    let body = parse(&body)?;
-    let (Some(name), Some(version)) = (body.name, body.function_version) else {
-        return Err(AwsError::invalid("Name and FunctionVersion are required"));
-    };
-    let is_number = name.chars().all(|character| character.is_ascii_digit());
-    if name.is_empty() || is_number || name.contains('$') {
-        return Err(AwsError::invalid(format!("{name} is not an alias name")));
-    }
-    let mut catalog = plane.catalog();
-    let record = catalog.record(&function.name, Instant::now())?;
-    if record.aliases.contains_key(&name) {
-        return Err(AwsError::conflict(format!("Alias already exists: {}:{name}", record.arn)));
-    }
-    let alias = Alias {
-        version,
-        additional: body.routing_config.map(routing).transpose()?.flatten(),
-        description: body.description.unwrap_or_default(),
-        revision_id: new_revision_id(),
-    };
-    check(record, &alias)?;
-    let shown = record.alias(&name, &alias);
-    record.aliases.insert(name, alias);
+    let shown = plane.catalog().create_alias(&function.name, parse(&body)?, Instant::now())?;
     plane.trace("control.create_alias", &shown);
     Ok((StatusCode::CREATED, Json(shown)))
 }
 
 pub(in crate::control) async fn update(
     State(plane): State<Arc<ControlPlane>>,
-    Path((name, alias_name)): Path<(String, String)>,
+    Path((name, alias)): Path<(String, String)>,
     body: Bytes,
 ) -> Answer {
     let function = FunctionRef::parse(&name, None)?;
-    let body = parse(&body)?;
-    let mut catalog = plane.catalog();
-    let record = catalog.record(&function.name, Instant::now())?;
-    let mut alias = record.aliases.get(&alias_name).cloned().ok_or_else(|| missing(record, &alias_name))?;
-    if body.revision_id.is_some_and(|requested| requested != alias.revision_id) {
-        let message = "The RevisionId provided does not match the latest RevisionId for the Lambda function or alias. Call the GetFunction or the GetAlias API to retrieve the latest RevisionId";
-        return Err(AwsError::precondition(message));
-    }
-    if let Some(version) = body.function_version {
-        alias.version = version;
-    }
-    if let Some(config) = body.routing_config {
-        alias.additional = routing(config)?;
-    }
-    if let Some(description) = body.description {
-        alias.description = description;
-    }
-    check(record, &alias)?;
-    alias.revision_id = new_revision_id();
-    let shown = record.alias(&alias_name, &alias);
-    record.aliases.insert(alias_name, alias);
+    let shown = plane.catalog().update_alias(&function.name, &alias, parse(&body)?, Instant::now())?;
     plane.trace("control.update_alias", &shown);
     Ok(Json(shown))
 }

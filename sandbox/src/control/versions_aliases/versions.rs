@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::config::{FunctionConfig, InitializationType};
 use crate::control::ControlPlane;
 use crate::control::catalog::function_ref::FunctionRef;
-use crate::control::catalog::record::{LATEST, Record, Revision, new_revision_id};
+use crate::control::catalog::record::{Alias, LATEST, Record, Revision, new_revision_id};
 use crate::control::catalog::{Catalog, check_change};
 use crate::control::functions::configuration::Qualifier;
 use crate::control::server::error::AwsError;
@@ -74,6 +74,23 @@ impl Catalog {
         record.versions.insert(number, revision.clone());
         Ok((record, revision))
     }
+
+    /// Deletes a version that no alias uses. A version that does not exist is no error.
+    pub fn delete_version(&mut self, name: &str, version: &str, now: Instant) -> Result<(), AwsError> {
+        let arn = self.function_arn(name);
+        let record = self.record(name, now)?;
+        let number: u64 =
+            version.parse().map_err(|_| AwsError::invalid(format!("{version} is not a version")))?;
+        let uses = |alias: &Alias| {
+            let additional = alias.additional.as_ref().is_some_and(|(other, _)| other == version);
+            alias.version == version || additional
+        };
+        if let Some((alias, _)) = record.aliases.iter().find(|(_, alias)| uses(alias)) {
+            return Err(AwsError::conflict(format!("Version {version} is in use by alias {alias} of {arn}")));
+        }
+        record.versions.remove(&number);
+        Ok(())
+    }
 }
 
 fn is_same(version: &Revision, latest: &Revision) -> bool {
@@ -121,7 +138,6 @@ pub(in crate::control) async fn delete(
 ) -> Result<StatusCode, AwsError> {
     let function = FunctionRef::parse(&name, query.qualifier.as_deref())?;
     let mut catalog = plane.catalog();
-    let arn = catalog.function_arn(&function.name);
     let record = catalog.record(&function.name, Instant::now())?;
     let retired: Vec<String> = match function.qualifier.as_deref() {
         Some(LATEST) => {
@@ -130,18 +146,7 @@ pub(in crate::control) async fn delete(
             ));
         }
         Some(version) => {
-            let number: u64 =
-                version.parse().map_err(|_| AwsError::invalid(format!("{version} is not a version")))?;
-            let uses = |alias: &crate::control::catalog::record::Alias| {
-                let additional = alias.additional.as_ref().is_some_and(|(other, _)| other == version);
-                alias.version == version || additional
-            };
-            if let Some((alias, _)) = record.aliases.iter().find(|(_, alias)| uses(alias)) {
-                return Err(AwsError::conflict(format!(
-                    "Version {version} is in use by alias {alias} of {arn}"
-                )));
-            }
-            record.versions.remove(&number);
+            catalog.delete_version(&function.name, version, Instant::now())?;
             vec![version.to_owned()]
         }
         None => {
