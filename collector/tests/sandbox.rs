@@ -57,7 +57,9 @@ fn start_collector(data: &Path, lambda: &str, mode: &str) -> (Running, String) {
     let _ = std::fs::remove_file(data.join("address"));
     let child = Command::new(env!("CARGO_BIN_EXE_tailor"))
         .args(["serve", "--listen", "127.0.0.1:0", "--local-reads", "--tuner", mode, "--tuner-interval", "1"])
-        .args(["--tuner-evidence", "100", "--tuner-comparison", "50"])
+        .args(["--tuner-evidence", "100", "--tuner-comparison", "50", "--tuner-strategy", "cost"])
+        .args(["--tuner-evidence-days", "0", "--tuner-evidence-environments", "0", "--tuner-min-saving", "0"])
+        .args(["--tuner-soak-hours", "0", "--tuner-after-deployment", "0", "--tuner-requests", "100"])
         .arg("--data")
         .arg(data)
         .env("AWS_ENDPOINT_URL_LAMBDA", lambda)
@@ -128,7 +130,7 @@ fn the_tuner_changes_only_the_tagged_function_through_the_real_api() {
         let changes = get(&format!("{collector}/v1/changes"))["changes"].clone();
         (changes[0]["state"] == expected).then_some(changes)
     };
-    let changes = wait_for("the change", || state("applied"));
+    let changes = wait_for("the change", || state("soaking"));
     let to = changes[0]["to_mb"].as_u64().unwrap();
     assert_eq!(memory(&lambda, IDLE.name), to);
     assert_eq!(memory(&lambda, "untagged"), u64::from(IDLE.memory));

@@ -27,8 +27,18 @@ const CONCURRENCY: usize = 2;
 const TUNE_LIMIT: Duration = Duration::from_secs(60);
 
 /// Tuner options of the demo. The defaults for production use a longer interval and require more evidence.
-const TUNER: &[&str] =
-    &["--tuner", "apply", "--tuner-interval", "2", "--tuner-evidence", "30", "--tuner-comparison", "20"];
+const TUNER: &[&str] = &[
+    "--tuner=apply",
+    "--tuner-interval=2",
+    "--tuner-evidence=60",
+    "--tuner-evidence-days=0",
+    "--tuner-evidence-environments=0",
+    "--tuner-min-saving=0",
+    "--tuner-after-deployment=0",
+    "--tuner-comparison=20",
+    "--tuner-soak-hours=0",
+    "--tuner-requests=100",
+];
 
 /// Options of `cargo xtask demo`.
 #[derive(Debug, clap::Args)]

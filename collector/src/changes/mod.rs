@@ -7,69 +7,22 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use tailor_sizing::pricing::money::PicoDollars;
 use tailor_sizing::units::Megabytes;
 
 use comparison::Measurements;
 
 use crate::store::{ChangeEvent, FunctionKey};
 
+pub mod audit;
 pub mod comparison;
+pub mod fleet;
+pub mod ledger;
+mod state;
+mod write;
 
-/// The state of a change.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum State {
-    /// The intent is on disk; the write may or may not have reached Lambda.
-    Planned,
-    /// The function has the new size, and its invocations are being measured.
-    Applied,
-    /// The measurements are as predicted or better. The new size stays.
-    Settled,
-    /// The function got worse. The intent to roll back is on disk.
-    RollingBack,
-    /// The function has its previous size again.
-    RolledBack,
-    /// The write was refused or did not happen. The function is unchanged.
-    Abandoned,
-    /// Someone else changed the function. The tuner does not touch it.
-    ExternalChange,
-}
-
-impl State {
-    /// Whether the change is not finished.
-    #[must_use]
-    pub const fn is_open(self) -> bool {
-        matches!(self, Self::Planned | Self::Applied | Self::RollingBack)
-    }
-
-    /// The stable code of the event that sets this state.
-    #[must_use]
-    pub const fn code(self) -> &'static str {
-        match self {
-            Self::Planned => "planned",
-            Self::Applied => "applied",
-            Self::Settled => "settled",
-            Self::RollingBack => "rolling-back",
-            Self::RolledBack => "rolled-back",
-            Self::Abandoned => "abandoned",
-            Self::ExternalChange => "external-change",
-        }
-    }
-
-    fn from_code(code: &str) -> Option<Self> {
-        [
-            Self::Planned,
-            Self::Applied,
-            Self::Settled,
-            Self::RollingBack,
-            Self::RolledBack,
-            Self::Abandoned,
-            Self::ExternalChange,
-        ]
-        .into_iter()
-        .find(|state| state.code() == code)
-    }
-}
+pub use state::State;
+pub use write::{AliasPlan, Cause, Confirmed, Route, Write};
 
 /// The planned change and its reasons: the content of a `planned` event.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -92,6 +45,24 @@ pub struct Intent {
     pub duration_interval_ms: [f64; 2],
     /// Reasons, as sentences.
     pub reasons: Vec<String>,
+    /// What the invocations go through.
+    #[serde(default)]
+    pub route: Route,
+    /// Digest of the configuration without the memory size.
+    #[serde(default)]
+    pub configuration_digest: String,
+    /// The advised size, before the limits of the policy, MB; zero in logs of earlier versions.
+    #[serde(default)]
+    pub uncapped_mb: u32,
+    /// Whether the memory floor asks for the change. Then no saving is expected.
+    #[serde(default)]
+    pub for_memory: bool,
+    /// Expected saving of a million invocations, pico-dollars; negative when it costs more.
+    #[serde(default)]
+    pub saving_per_million: PicoDollars,
+    /// Limit of the 95th percentile of duration, ms; zero when there is none.
+    #[serde(default)]
+    pub p95_limit_ms: f64,
 }
 
 /// The content of every event after `planned`.
@@ -105,6 +76,24 @@ pub struct StepDetail {
     /// Lambda's revision id after a write.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revision_id: Option<String>,
+    /// The write that follows this event.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub write: Option<Write>,
+    /// What the previous write did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confirmed: Option<Confirmed>,
+    /// What ends the change.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<Cause>,
+    /// The part of the invocations that the new version gets, hundredths of a percent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weight: Option<u32>,
+    /// End of a quarantine, microseconds since the Unix epoch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until_us: Option<u64>,
+    /// Measurements of the previous version in the same time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub baseline: Option<Measurements>,
 }
 
 /// One entry of a change's log.
@@ -149,13 +138,46 @@ pub struct Change {
     pub steps: Vec<Step>,
     /// Number of the next step of its log.
     pub next_step: u64,
+    /// The write that was logged and not confirmed.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub pending: Option<Write>,
+    /// The version with the new size.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub version: Option<String>,
+    /// Whether the tuner published that version.
+    #[serde(skip)]
+    pub version_is_ours: bool,
+    /// The part of the invocations that the new version gets, hundredths of a percent.
+    #[serde(default)]
+    pub weight: u32,
+    /// What ends the change, while it is rolled back.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub cause: Option<Cause>,
+    /// When it got its present weight, microseconds since the Unix epoch.
+    #[serde(skip)]
+    pub weighted_at_us: u64,
+    /// When the new version got its first invocations, microseconds since the Unix epoch.
+    #[serde(skip)]
+    pub canary_at_us: Option<u64>,
+    /// Measurements of the previous version in the time of the canary.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub baseline: Option<Measurements>,
+    /// End of the quarantine, microseconds since the Unix epoch.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub quarantined_until_us: Option<u64>,
+    /// The weights that were set, hundredths of a percent.
+    #[serde(skip)]
+    pub weights: Vec<u32>,
+    /// Whether the new size was set for all invocations.
+    #[serde(skip)]
+    pub promoted: bool,
 }
 
 impl Change {
     /// Whether its result is still being measured.
     #[must_use]
     pub fn is_being_compared(&self) -> bool {
-        self.state == State::Applied
+        matches!(self.state, State::Soaking | State::Canary | State::Hold)
     }
 
     /// Sets the measurements at the new size.
@@ -165,17 +187,35 @@ impl Change {
 
     /// Applies the next step of its log.
     pub(crate) fn apply_step(&mut self, state: State, detail: StepDetail, at_us: u64) {
+        let entered = self.state != state;
         self.state = state;
         self.moved_at_us = at_us;
         self.reason = detail.reason;
         self.steps.push(Step { at_us, state, reason: self.reason.clone() });
         self.next_step += 1;
-        if state == State::Applied {
+        if state == State::Soaking && entered {
             self.applied_at_us = Some(at_us);
         }
-        if detail.after.is_some() {
-            self.after = detail.after;
+        if matches!(state, State::Promoting | State::Soaking) {
+            self.promoted = true;
         }
+        if let Some(confirmed) = detail.confirmed.filter(|confirmed| confirmed.version.is_some()) {
+            self.version = confirmed.version;
+            self.version_is_ours = confirmed.version_is_ours;
+        }
+        if let Some(weight) = detail.weight {
+            self.weight = weight;
+            self.weighted_at_us = at_us;
+            self.weights.push(weight);
+            if weight > 0 {
+                self.canary_at_us = self.canary_at_us.or(Some(at_us));
+            }
+        }
+        self.pending = detail.write;
+        self.cause = detail.cause.or(self.cause);
+        self.after = detail.after.or(self.after);
+        self.baseline = detail.baseline.or(self.baseline);
+        self.quarantined_until_us = detail.until_us.or(self.quarantined_until_us);
     }
 
     /// Mean duration predicted for the new size, ms.
@@ -195,7 +235,8 @@ impl Change {
     #[must_use]
     pub fn measured_cost_change_percent(&self) -> Option<f64> {
         let new = self.after?.cost_per_million_pico_usd?;
-        let old = self.intent.before.cost_per_million_pico_usd?;
+        let before = self.baseline.filter(|baseline| baseline.warm > 0).unwrap_or(self.intent.before);
+        let old = before.cost_per_million_pico_usd?;
         ratio_percent(new.to_dollars(), old.to_dollars())
     }
 }
@@ -211,6 +252,9 @@ pub fn fold(events: Vec<ChangeEvent>) -> Vec<Change> {
     let mut changes: BTreeMap<(FunctionKey, String), Change> = BTreeMap::new();
     for event in events {
         let Some(state) = State::from_code(&event.kind) else { continue };
+        if fleet::is_fleet(&event.function) {
+            continue;
+        }
         let key = (event.function.clone(), event.change_id.clone());
         if state == State::Planned {
             if let Ok(intent) = serde_json::from_value::<Intent>(event.detail) {
@@ -244,5 +288,16 @@ fn planned_change(function: FunctionKey, id: String, at_us: u64, intent: Intent)
         intent,
         after: None,
         next_step: 1,
+        pending: None,
+        version: None,
+        version_is_ours: false,
+        weight: 0,
+        cause: None,
+        weighted_at_us: at_us,
+        canary_at_us: None,
+        baseline: None,
+        quarantined_until_us: None,
+        weights: Vec::new(),
+        promoted: false,
     }
 }

@@ -13,6 +13,7 @@ use crate::query::Format;
 
 use database::DatabaseArgs;
 
+mod changes;
 mod database;
 mod import;
 mod keys;
@@ -23,6 +24,7 @@ mod series;
 mod serve;
 mod show;
 mod tune;
+mod tuner;
 
 /// Measures every Lambda invocation, predicts cost and duration at other memory sizes, and changes the size if enabled.
 #[derive(Debug, Parser)]
@@ -89,7 +91,7 @@ enum Command {
         /// The new file.
         file: PathBuf,
     },
-    /// Show the changes of the tuner, with predicted and measured values.
+    /// Show the changes of the tuner, with predicted and measured values; plan, stop and undo them.
     #[command(args_conflicts_with_subcommands = true)]
     Changes {
         #[command(flatten)]
@@ -102,6 +104,9 @@ enum Command {
     /// Import invocations that were measured without the layer.
     #[command(subcommand)]
     Import(import::ImportCommand),
+    /// Check the policy file of the tuner.
+    #[command(subcommand)]
+    Policy(changes::PolicyCommand),
     /// Create, list and revoke the API keys of a data folder. A running collector uses the change within seconds.
     #[command(subcommand)]
     Keys(keys::KeysCommand),
@@ -122,6 +127,8 @@ enum ChangesCommand {
     /// Print the recommended sizes as a change of templates and programs: SAM, CloudFormation, CDK, Terraform,
     /// OpenTofu, Serverless Framework, SST and Pulumi. What is not certain is listed and not changed.
     Patch(patch::PatchArgs),
+    #[command(flatten)]
+    Tuner(changes::TunerCommand),
 }
 
 #[derive(Debug, Args)]
@@ -157,7 +164,7 @@ struct ServeArgs {
     #[arg(long, env = "TAILOR_DAILY_DAYS", default_value_t = 400, value_parser = clap::value_parser!(u64).range(2..=4000))]
     daily_days: u64,
     #[command(flatten)]
-    tuner: TunerArgs,
+    tuner: tuner::TunerArgs,
 }
 
 #[derive(Debug, Args)]
@@ -169,51 +176,6 @@ struct ConnectionArgs {
     /// Maximum number of open connections of one client address; half of `--max-connections` when absent.
     #[arg(long, env = "TAILOR_MAX_CONNECTIONS_PER_ADDRESS", value_parser = clap::value_parser!(u32).range(1..))]
     max_connections_per_address: Option<u32>,
-}
-
-#[derive(Debug, Args)]
-#[command(next_help_heading = "Tuner")]
-struct TunerArgs {
-    /// Whether memory sizes may be changed; a function must also carry the tag `tailor:tune = apply`.
-    #[arg(long, env = "TAILOR_TUNER", value_enum, default_value_t)]
-    tuner: TunerMode,
-    /// Seconds between two rounds of the tuner.
-    #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..))]
-    tuner_interval: u64,
-    /// Minimum number of warm invocations at the present size before a change.
-    #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u64).range(10..=2000))]
-    tuner_evidence: u64,
-    /// Minimum number of warm invocations at the new size before the change is compared with its prediction.
-    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u64).range(10..=2000))]
-    tuner_comparison: u64,
-    /// Largest memory size that the tuner sets, MB.
-    #[arg(long, default_value_t = 3008, value_parser = clap::value_parser!(u32).range(128..=10_240))]
-    tuner_ceiling: u32,
-    /// Minimum number of minutes between two changes of one function.
-    #[arg(long, default_value_t = 1_440)]
-    tuner_cooldown: u64,
-    /// Maximum number of open changes over all functions.
-    #[arg(long, default_value_t = 3)]
-    tuner_most_open: usize,
-    /// Optimization goal: `cost`, `speed`, `balanced`, or a latency target such as `p95=300` (milliseconds). `cost` takes the
-    /// fastest size within 3 % of the cheapest, `cost=5` within 5 %. `p95=300,cold` counts cold starts.
-    #[arg(long, value_parser = strategy, default_value = crate::query::DEFAULT_STRATEGY)]
-    tuner_strategy: String,
-    /// Tenant whose functions are changed. There is only one, because the AWS credentials are for one account.
-    #[arg(long, default_value = "default")]
-    tuner_tenant: String,
-    /// URL of the Lambda API, if it is not AWS; `AWS_ENDPOINT_URL_LAMBDA` does the same.
-    #[arg(long)]
-    lambda_endpoint: Option<String>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
-enum TunerMode {
-    /// No function is changed.
-    #[default]
-    Off,
-    /// Tagged functions are changed, and rolled back when they get worse.
-    Apply,
 }
 
 #[derive(Debug, Args)]
@@ -305,9 +267,11 @@ impl Cli {
             Command::Migrate { data, database } => maintain::migrate(&data, &database),
             Command::Backup { data, file } => maintain::backup(&data, &file),
             Command::Changes { command: Some(ChangesCommand::Patch(args)), .. } => patch::run(&args),
+            Command::Changes { command: Some(ChangesCommand::Tuner(command)), .. } => changes::run(command),
             Command::Changes { show, command: None } => show::changes(&show),
             Command::Tune(args) => tune::run(&args),
             Command::Import(command) => import::run(command),
+            Command::Policy(command) => changes::policy(&command),
             Command::Keys(command) => keys::run(command),
             Command::Key { data, tenant } => keys::create_without_scopes(&data, tenant),
         }

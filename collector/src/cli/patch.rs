@@ -17,10 +17,13 @@ use crate::patch::advice::{self, Advised};
 use crate::patch::{Patch, Source, Target, comment, patch};
 use crate::query::Format;
 use crate::store::FunctionKey;
-use crate::tuner::aws::{AwsLambda, Lambda};
+use crate::tuner::aws::AwsLambda;
 
 /// The tag with which CloudFormation marks what it made.
 const LOGICAL_ID: &str = "aws:cloudformation:logical-id";
+
+/// Calls to Lambda a second. GetFunction has a request limit of 100 a second of its own.
+const READS_PER_SECOND: f64 = 20.0;
 
 /// Which functions are patched, and where.
 #[derive(Debug, Args)]
@@ -161,7 +164,7 @@ fn set_logical_ids(args: &PatchArgs, advised: &[Advised], targets: &mut [Target]
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let lambda = AwsLambda::new(None).await;
+        let lambda = AwsLambda::new(None, None, READS_PER_SECOND).await;
         for target in targets.iter_mut().filter(|target| target.logical_id.is_none()) {
             let Some(known) = advised.iter().find(|advised| advised.name == target.function) else {
                 continue;
@@ -171,8 +174,7 @@ fn set_logical_ids(args: &PatchArgs, advised: &[Advised], targets: &mut [Target]
                 region: known.region.clone(),
                 name: known.name.clone(),
             };
-            let configuration = lambda.configuration(&key).await?;
-            target.logical_id = configuration.tags.get(LOGICAL_ID).cloned();
+            target.logical_id = lambda.tags(&key).await?.get(LOGICAL_ID).cloned();
         }
         anyhow::Ok(())
     })

@@ -13,9 +13,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-use tailor_sizing::units::Megabytes;
-
-use super::{ConnectionArgs, ServeArgs, TunerArgs, TunerMode};
+use super::{ConnectionArgs, ServeArgs};
 use crate::clock::Clock;
 use crate::http::connections::{ConnectionLimits, Connections};
 use crate::http::{self, App};
@@ -26,10 +24,10 @@ use crate::report::summaries::Summarizer;
 use crate::store::postgres::{Database, PostgresStore};
 use crate::store::sqlite::{Retention, SqliteStore, free_bytes, is_served};
 use crate::store::{Store, Tenant};
-use crate::tuner::aws::AwsLambda;
-use crate::tuner::policy::TAG;
+use crate::tuner::mode::Mode;
+use crate::tuner::permission::TAG;
 use crate::tuner::{Settings, Tuner};
-use crate::{prices, query, routes};
+use crate::{prices, routes};
 
 /// The file in the data folder to which a running collector writes its address.
 const ADDRESS_FILE: &str = "address";
@@ -60,6 +58,7 @@ async fn serve_until_stopped(args: ServeArgs) -> anyhow::Result<ExitCode> {
     let hangups = signal(SignalKind::hangup())?;
     let folder = &args.data;
     let prices = prices::load(args.prices.as_deref())?;
+    let tuner_settings = args.tuner.settings(folder)?;
     // Before the folder is created: when the port is in use, no folder and no key are created.
     let listener = TcpListener::bind(args.listen)
         .await
@@ -111,7 +110,7 @@ async fn serve_until_stopped(args: ServeArgs) -> anyhow::Result<ExitCode> {
     let (stop, stopped) = watch::channel(false);
     let keys = follow(Arc::clone(&app.keys), key_files, hangups, until(stopped.clone()));
     let keys = tokio::spawn(keys);
-    let tuner = start_tuner(&args.tuner, &app, stopped.clone()).await;
+    let tuner = start_tuner(&args.tuner, tuner_settings, &app, stopped.clone()).await;
     let summarizer = Summarizer {
         store: Arc::clone(&app.store),
         prices: app.prices.clone(),
@@ -163,29 +162,20 @@ async fn until(mut stopped: watch::Receiver<bool>) {
 }
 
 async fn start_tuner(
-    args: &TunerArgs,
+    args: &super::tuner::TunerArgs,
+    settings: Settings,
     app: &Arc<App>,
     stopped: watch::Receiver<bool>,
 ) -> Option<tokio::task::JoinHandle<()>> {
-    if args.tuner == TunerMode::Off {
+    if settings.mode == Mode::Off {
         return None;
     }
-    let settings = Settings {
-        tenant: Tenant(args.tuner_tenant.clone()),
-        interval: Duration::from_secs(args.tuner_interval),
-        min_evidence_invocations: args.tuner_evidence,
-        min_comparison_invocations: args.tuner_comparison,
-        ceiling: Megabytes(args.tuner_ceiling),
-        cooldown: Duration::from_secs(args.tuner_cooldown.saturating_mul(60)),
-        max_open_changes: args.tuner_most_open,
-        // clap validated the argument.
-        strategy: query::strategy(Some(&args.tuner_strategy), None).unwrap_or_default(),
-        ..Settings::default()
-    };
-    let lambda = Arc::new(AwsLambda::new(args.lambda_endpoint.clone()).await);
+    let lambda = Arc::new(args.lambda().await);
+    match settings.mode.may_write() {
+        true => tracing::info!("the tuner may change functions tagged `{TAG} = apply` or `{TAG} = apply-up`"),
+        false => tracing::info!("the tuner runs in the mode `{}` and changes nothing", settings.mode),
+    }
     let tuner = Tuner::new(Arc::clone(&app.store), lambda, app.prices.clone(), settings, app.clock.clone());
-    let (key, value) = TAG;
-    tracing::info!("the tuner may change functions tagged `{key} = {value}`");
     Some(tokio::spawn(async move { tuner.run(until(stopped)).await }))
 }
 
@@ -256,6 +246,7 @@ fn is_ours(name: &std::ffi::OsStr) -> bool {
             "tailor.sqlite",
             "serve.lock",
             "store-id",
+            crate::tuner::orders::FOLDER,
             ADDRESS_FILE,
             "keys",
             "key-use",

@@ -162,12 +162,12 @@ async fn tune(args: &TuneArgs) -> anyhow::Result<ExitCode> {
     }
     let mut input = input(args)?;
     let named = Named::parse(&input.function, args.region.as_deref())?;
-    let lambda = AwsLambda::new(args.lambda_endpoint.clone()).await;
+    let lambda = AwsLambda::new(args.lambda_endpoint.clone(), None, f64::INFINITY).await;
     if let Some(object) = input.payload_s3.take() {
         input.payload = Some(s3::object(lambda.shared(), &named.key.region, &object).await?);
     }
     input.check()?;
-    let calls = FunctionCalls::new(lambda.client(&named.key.region).await, &named.key.name);
+    let calls = FunctionCalls::new(lambda.client_in(&named.key.region).await, &named.key.name);
     let latest = calls.ready(None).await?;
     if let Some(qualifier) = &named.qualifier {
         let version = calls.configuration(Some(qualifier)).await?;
@@ -195,7 +195,7 @@ async fn tune(args: &TuneArgs) -> anyhow::Result<ExitCode> {
                 let qualified = named
                     .qualifier
                     .map_or_else(|| named.key.name.clone(), |q| format!("{}:{q}", named.key.name));
-                Some(FunctionCalls::new(lambda.client(&named.key.region).await, &qualified))
+                Some(FunctionCalls::new(lambda.client_in(&named.key.region).await, &qualified))
             }
             None => None,
         });
@@ -391,8 +391,8 @@ async fn remove_remains(args: &TuneArgs) -> anyhow::Result<ExitCode> {
         eprintln!("tailor: nothing to clean up: {} does not exist", args.state.display());
         return Ok(ExitCode::SUCCESS);
     };
-    let lambda = AwsLambda::new(args.lambda_endpoint.clone().or_else(|| record.endpoint.clone())).await;
-    let calls = FunctionCalls::new(lambda.client(&record.region).await, &record.function);
+    let lambda = AwsLambda::new(args.lambda_endpoint.clone().or_else(|| record.endpoint.clone()), None, f64::INFINITY).await;
+    let calls = FunctionCalls::new(lambda.client_in(&record.region).await, &record.function);
     let deleted = clean_up(&calls, &record).await?;
     state.remove()?;
     eprintln!("tailor: `{}` is restored; {deleted} versions are deleted", record.function);

@@ -279,7 +279,7 @@ fn wrap(text: &str, width: usize) -> Vec<String> {
 #[must_use]
 pub fn change_line(change: &Change) -> String {
     let head = format!("{} → {}, {}", change.from, change.to, change.state.code());
-    if change.intent.before.warm == 0 || matches!(change.state, State::Planned | State::Abandoned) {
+    if change.intent.before.warm == 0 || matches!(change.state, State::Planned | State::Blocked) {
         return format!("{head}: {}", change.reason);
     }
     let percent = |value: Option<f64>| value.map_or_else(|| "not yet".to_owned(), self::change);

@@ -1,4 +1,4 @@
-//! The calls to Lambda's control plane that the tuner makes, through the AWS SDK.
+//! The calls to Lambda's control plane, through the AWS SDK.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -6,91 +6,53 @@ use std::time::Duration;
 use async_trait::async_trait;
 use aws_config::environment::EnvironmentVariableRegionProvider;
 use aws_config::meta::region::RegionProviderChain;
+use aws_config::sts::AssumeRoleProvider;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_lambda::Client;
-use aws_sdk_lambda::error::DisplayErrorContext;
-use aws_sdk_lambda::types::LastUpdateStatus;
+use aws_sdk_lambda::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use aws_sdk_lambda::types::{AliasRoutingConfiguration, FunctionConfiguration, LastUpdateStatus, State};
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 use aws_smithy_types::timeout::TimeoutConfig;
+use sha2::{Digest, Sha256};
 use tokio::sync::Mutex;
+use tokio::time::Instant;
 
 use tailor_sizing::units::Megabytes;
 
+use super::lambda::{Alias, Configuration, Lambda, LambdaError, Live, Update};
+use crate::changes::Write;
 use crate::store::FunctionKey;
 
 /// Timeout of one call, including its retries.
 const CALL_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// The status of the last update of a function (`LastUpdateStatus`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Update {
-    /// New invocations use the updated configuration.
-    Successful,
-    /// New invocations still use the previous configuration.
-    InProgress,
-    /// The update failed.
-    Failed,
-}
+/// Pages of versions that are read of one function; 50 versions each.
+const MAX_PAGES: usize = 40;
 
-/// The configuration of a function, as Lambda returns it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Configuration {
-    /// Its account, from its ARN; empty when the ARN has none.
-    pub account: String,
-    /// Memory size of `$LATEST`.
-    pub memory: Megabytes,
-    /// Changes with every update. A write names the revision on which it was decided.
-    pub revision_id: String,
-    /// SHA-256 of its code.
-    pub code_sha256: String,
-    /// Status of the last update.
-    pub update: Update,
-    /// Whether SnapStart applies to published versions.
-    pub snap_start: bool,
-    /// Its tags.
-    pub tags: HashMap<String, String>,
-}
-
-/// Why a call failed.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum LambdaError {
-    /// The function does not exist.
-    #[error("function `{0}` does not exist in this account and region")]
-    NoFunction(String),
-    /// The function was updated since the named revision, or is being updated.
-    #[error("the function was changed in the meantime: {0}")]
-    Changed(String),
-    /// Any other error.
-    #[error("the Lambda API returned an error: {0}")]
-    Other(String),
-}
-
-/// The calls that the tuner makes.
-#[async_trait]
-pub trait Lambda: Send + Sync {
-    /// Reads a function's configuration and tags.
-    async fn configuration(&self, function: &FunctionKey) -> Result<Configuration, LambdaError>;
-
-    /// Sets the memory size, if the function still has this revision.
-    async fn set_memory(
-        &self,
-        function: &FunctionKey,
-        memory: Megabytes,
-        revision_id: &str,
-    ) -> Result<(), LambdaError>;
+/// A role that is assumed for the calls.
+#[derive(Debug, Clone)]
+pub struct Role {
+    /// ARN of the role; `{account}` stands for the account of the function.
+    pub arn: String,
+    /// External id of its trust policy.
+    pub external_id: Option<String>,
 }
 
 /// The Lambda API, or a compatible server at the configured endpoint.
 pub struct AwsLambda {
     shared: SdkConfig,
     endpoint: Option<String>,
-    // One client for each region. The mutex is held while a client is created.
-    clients: Mutex<HashMap<String, Client>>,
+    role: Option<Role>,
+    /// One client for each account and region. The mutex is held while a client is created.
+    clients: Mutex<HashMap<(String, String), Client>>,
+    /// Minimum time between two calls, and when the next one may start.
+    pace: (Duration, Mutex<Instant>),
 }
 
 impl AwsLambda {
     /// Credentials come from the default provider chain of the AWS SDK, and so does the endpoint unless `endpoint` is set.
-    pub async fn new(endpoint: Option<String>) -> Self {
+    /// At most `requests_per_second` calls are made.
+    pub async fn new(endpoint: Option<String>, role: Option<Role>, requests_per_second: f64) -> Self {
         let http = aws_smithy_http_client::Builder::new()
             .tls_provider(Provider::Rustls(CryptoMode::Ring))
             .build_https();
@@ -104,7 +66,9 @@ impl AwsLambda {
             .timeout_config(timeouts)
             .load()
             .await;
-        Self { shared, endpoint, clients: Mutex::new(HashMap::new()) }
+        let pause = Duration::from_secs_f64(1.0 / requests_per_second.clamp(0.01, 1_000.0));
+        let pace = (pause, Mutex::new(Instant::now()));
+        Self { shared, endpoint, role, clients: Mutex::new(HashMap::new()), pace }
     }
 
     /// The settings that all clients share.
@@ -112,91 +76,251 @@ impl AwsLambda {
         &self.shared
     }
 
-    /// The client of a region.
-    pub(crate) async fn client(&self, region: &str) -> Client {
-        let mut clients = self.clients.lock().await;
-        let create = || {
-            let mut config =
-                aws_sdk_lambda::config::Builder::from(&self.shared).region(Region::new(region.to_owned()));
-            // Without it, the SDK uses AWS's environment variables and configuration files.
-            if let Some(endpoint) = &self.endpoint {
-                config.set_endpoint_url(Some(endpoint.clone()));
-            }
-            Client::from_conf(config.build())
+    /// The client of a region, with the credentials of the process.
+    pub(crate) async fn client_in(&self, region: &str) -> Client {
+        let key = FunctionKey { account: String::new(), region: region.to_owned(), name: String::new() };
+        self.client(&key).await
+    }
+
+    /// The client of a function's account and region, when a call may be made.
+    async fn client(&self, function: &FunctionKey) -> Client {
+        let start = {
+            let mut next = self.pace.1.lock().await;
+            let start = (*next).max(Instant::now());
+            *next = start + self.pace.0;
+            start
         };
-        clients.entry(region.to_owned()).or_insert_with(create).clone()
+        tokio::time::sleep_until(start).await;
+        let mut clients = self.clients.lock().await;
+        let key = (function.account.clone(), function.region.clone());
+        if let Some(client) = clients.get(&key) {
+            return client.clone();
+        }
+        let region = Region::new(function.region.clone());
+        let mut config = aws_sdk_lambda::config::Builder::from(&self.shared).region(region.clone());
+        // Without it, the SDK uses AWS's environment variables and configuration files.
+        if let Some(endpoint) = &self.endpoint {
+            config.set_endpoint_url(Some(endpoint.clone()));
+        }
+        if let Some(role) = &self.role {
+            let mut provider = AssumeRoleProvider::builder(role.arn.replace("{account}", &function.account))
+                .session_name("lambda-tailor-tuner")
+                .region(region)
+                .configure(&self.shared);
+            if let Some(external_id) = &role.external_id {
+                provider = provider.external_id(external_id);
+            }
+            config = config.credentials_provider(provider.build().await);
+        }
+        let client = Client::from_conf(config.build());
+        clients.insert(key, client.clone());
+        client
+    }
+
+    /// The tags of a function.
+    ///
+    /// # Errors
+    /// [`LambdaError`] when Lambda does not return the function.
+    pub async fn tags(&self, function: &FunctionKey) -> Result<HashMap<String, String>, LambdaError> {
+        let client = self.client(function).await;
+        let response = client.get_function().function_name(&function.name).send().await;
+        let response = response.map_err(|error| failed(&function.name, &error))?;
+        Ok(response.tags().cloned().unwrap_or_default())
+    }
+
+    async fn aliases_and_versions(&self, function: &FunctionKey, live: &mut Live) -> Result<(), LambdaError> {
+        let name = &function.name;
+        let mut marker = None;
+        for _ in 0..MAX_PAGES {
+            let client = self.client(function).await;
+            let call = client.list_aliases().function_name(name).set_marker(marker.take());
+            let page = call.send().await.map_err(|error| failed(name, &error))?;
+            for alias in page.aliases() {
+                live.aliases.insert(alias.name().unwrap_or_default().to_owned(), alias_of(alias));
+            }
+            marker = page.next_marker().map(str::to_owned);
+            if marker.is_none() {
+                break;
+            }
+        }
+        if live.aliases.is_empty() {
+            return Ok(());
+        }
+        for _ in 0..MAX_PAGES {
+            let client = self.client(function).await;
+            let call = client.list_versions_by_function().function_name(name).set_marker(marker.take());
+            let page = call.send().await.map_err(|error| failed(name, &error))?;
+            for version in page.versions() {
+                let number = version.version().unwrap_or_default();
+                if let (true, Some(configuration)) = (number != "$LATEST", configuration_of(version)) {
+                    live.versions.insert(number.to_owned(), configuration);
+                }
+            }
+            marker = page.next_marker().map(str::to_owned);
+            if marker.is_none() {
+                break;
+            }
+        }
+        let client = self.client(function).await;
+        let call = client.list_provisioned_concurrency_configs().function_name(name);
+        let page = call.send().await.map_err(|error| failed(name, &error))?;
+        let configs = page.provisioned_concurrency_configs().iter();
+        let qualifier = |arn: &str| arn.rsplit(':').next().unwrap_or_default().to_owned();
+        live.provisioned = configs.filter_map(|config| config.function_arn().map(qualifier)).collect();
+        Ok(())
     }
 }
 
 #[async_trait]
 impl Lambda for AwsLambda {
-    async fn configuration(&self, function: &FunctionKey) -> Result<Configuration, LambdaError> {
-        let client = self.client(&function.region).await;
+    async fn read(&self, function: &FunctionKey) -> Result<Live, LambdaError> {
+        let client = self.client(function).await;
         // `GetFunction` returns both configuration and tags, and has the highest request quota of the control plane.
-        let response =
-            client.get_function().function_name(&function.name).send().await.map_err(|error| match error
-                .as_service_error()
-            {
-                Some(service) if service.is_resource_not_found_exception() => {
-                    LambdaError::NoFunction(function.name.clone())
-                }
-                _ => LambdaError::Other(DisplayErrorContext(&error).to_string()),
-            })?;
+        let response = client.get_function().function_name(&function.name).send().await;
+        let response = response.map_err(|error| failed(&function.name, &error))?;
         let incomplete = || LambdaError::Other(format!("the response for `{}` is incomplete", function.name));
         let configuration = response.configuration().ok_or_else(incomplete)?;
-        let memory = configuration.memory_size().and_then(|size| u32::try_from(size).ok());
-        Ok(Configuration {
+        let concurrency = response.concurrency().and_then(|it| it.reserved_concurrent_executions());
+        let mut live = Live {
             account: account_of(configuration.function_arn().unwrap_or_default()).to_owned(),
-            memory: Megabytes(memory.ok_or_else(incomplete)?),
+            latest: configuration_of(configuration).ok_or_else(incomplete)?,
             revision_id: configuration.revision_id().ok_or_else(incomplete)?.to_owned(),
-            code_sha256: configuration.code_sha256().unwrap_or_default().to_owned(),
             update: match configuration.last_update_status() {
                 // Functions that were never updated have no status.
                 None | Some(LastUpdateStatus::Successful) => Update::Successful,
                 Some(LastUpdateStatus::Failed) => Update::Failed,
                 Some(_) => Update::InProgress,
             },
+            modified_at_us: configuration.last_modified().and_then(micros).unwrap_or(0),
+            timeout_ms: u64::try_from(configuration.timeout().unwrap_or(0)).unwrap_or(0) * 1_000,
             snap_start: configuration
                 .snap_start()
                 .and_then(|snap_start| snap_start.apply_on())
                 .is_some_and(|apply_on| apply_on.as_str() != "None"),
+            managed_instances: configuration.capacity_provider_config().is_some(),
+            reserved_concurrency: concurrency.and_then(|reserved| u32::try_from(reserved).ok()),
+            provisioned: Vec::new(),
+            aliases: HashMap::new(),
+            versions: HashMap::new(),
             tags: response.tags().cloned().unwrap_or_default(),
-        })
+        };
+        self.aliases_and_versions(function, &mut live).await?;
+        Ok(live)
     }
 
-    async fn set_memory(
-        &self,
-        function: &FunctionKey,
-        memory: Megabytes,
-        revision_id: &str,
-    ) -> Result<(), LambdaError> {
-        let size = i32::try_from(memory.0)
-            .map_err(|_| LambdaError::Other(format!("{memory} is not a valid memory size")))?;
-        let client = self.client(&function.region).await;
-        let call = client
-            .update_function_configuration()
-            .function_name(&function.name)
-            .memory_size(size)
-            .revision_id(revision_id);
-        call.send().await.map(drop).map_err(|error| {
-            let text = DisplayErrorContext(&error).to_string();
-            match error.as_service_error() {
-                Some(service) if service.is_resource_not_found_exception() => {
-                    LambdaError::NoFunction(function.name.clone())
-                }
-                Some(service)
-                    if service.is_precondition_failed_exception()
-                        || service.is_resource_conflict_exception() =>
-                {
-                    LambdaError::Changed(text)
-                }
-                _ => LambdaError::Other(text),
+    async fn write(&self, function: &FunctionKey, write: &Write) -> Result<(), LambdaError> {
+        let client = self.client(function).await;
+        let name = &function.name;
+        match write {
+            Write::SetMemory { memory_mb, revision_id } => {
+                let size = i32::try_from(*memory_mb)
+                    .map_err(|_| LambdaError::Refused(format!("{memory_mb} is not a valid memory size")))?;
+                let call = client.update_function_configuration().function_name(name).memory_size(size);
+                call.revision_id(revision_id).send().await.map(drop).map_err(|error| failed(name, &error))
             }
-        })
+            Write::Publish { revision_id, code_sha256, description } => {
+                let call = client.publish_version().function_name(name).revision_id(revision_id);
+                let call = call.code_sha256(code_sha256).description(description);
+                call.send().await.map(drop).map_err(|error| failed(name, &error))
+            }
+            Write::SetAlias { alias, version, additional, description, revision_id } => {
+                let mut routing =
+                    AliasRoutingConfiguration::builder().set_additional_version_weights(Some(HashMap::new()));
+                if let Some((version, weight)) = additional {
+                    routing = routing.additional_version_weights(version, f64::from(*weight) / 10_000.0);
+                }
+                let call = client.update_alias().function_name(name).name(alias).function_version(version);
+                let call = call.routing_config(routing.build()).description(description);
+                call.revision_id(revision_id).send().await.map(drop).map_err(|error| failed(name, &error))
+            }
+            Write::DeleteVersion { version } => {
+                let call = client.delete_function().function_name(name).qualifier(version);
+                call.send().await.map(drop).map_err(|error| failed(name, &error))
+            }
+        }
     }
+}
+
+fn failed<E, R>(name: &str, error: &SdkError<E, R>) -> LambdaError
+where
+    E: ProvideErrorMetadata + std::error::Error + 'static,
+    R: std::fmt::Debug + Send + Sync + 'static,
+{
+    let text = DisplayErrorContext(error).to_string();
+    match error.as_service_error().and_then(ProvideErrorMetadata::code) {
+        Some("ResourceNotFoundException") => LambdaError::NoFunction(name.to_owned()),
+        Some("PreconditionFailedException" | "ResourceConflictException") => LambdaError::Changed(text),
+        Some(
+            "AccessDeniedException" | "InvalidParameterValueException" | "CodeVerificationFailedException",
+        ) => LambdaError::Refused(text),
+        _ => LambdaError::Other(text),
+    }
+}
+
+fn alias_of(alias: &aws_sdk_lambda::types::AliasConfiguration) -> Alias {
+    let weights = alias.routing_config().and_then(|routing| routing.additional_version_weights());
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a weight is a number from 0 to 1"
+    )]
+    let additional = weights
+        .and_then(|weights| weights.iter().next())
+        .map(|(version, weight)| (version.clone(), (weight.clamp(0.0, 1.0) * 10_000.0).round() as u32));
+    Alias {
+        version: alias.function_version().unwrap_or_default().to_owned(),
+        additional,
+        description: alias.description().unwrap_or_default().to_owned(),
+        revision_id: alias.revision_id().unwrap_or_default().to_owned(),
+    }
+}
+
+fn configuration_of(configuration: &FunctionConfiguration) -> Option<Configuration> {
+    let memory = configuration.memory_size().and_then(|size| u32::try_from(size).ok())?;
+    Some(Configuration {
+        memory: Megabytes(memory),
+        code_sha256: configuration.code_sha256().unwrap_or_default().to_owned(),
+        digest: digest_of(configuration),
+        description: configuration.description().unwrap_or_default().to_owned(),
+        active: matches!(configuration.state(), None | Some(State::Active | State::Inactive)),
+    })
+}
+
+/// A digest of the settings that change what an invocation does, without the memory size.
+fn digest_of(configuration: &FunctionConfiguration) -> String {
+    let environment = configuration.environment().and_then(|environment| environment.variables());
+    let mut variables: Vec<(&String, &String)> = environment.into_iter().flatten().collect();
+    variables.sort_unstable();
+    let layers: Vec<Option<&str>> = configuration.layers().iter().map(|layer| layer.arn()).collect();
+    let text = format!(
+        "{:?}",
+        (
+            (configuration.runtime(), configuration.handler(), configuration.role(), configuration.timeout()),
+            (variables, layers, configuration.architectures(), configuration.ephemeral_storage()),
+            (configuration.vpc_config(), configuration.dead_letter_config(), configuration.kms_key_arn()),
+            (configuration.file_system_configs(), configuration.tracing_config()),
+            (configuration.logging_config(), configuration.image_config_response()),
+        )
+    );
+    let mut hex = String::new();
+    for byte in Sha256::digest(text).iter().take(16) {
+        hex.push_str(&format!("{byte:02x}"));
+    }
+    hex
 }
 
 /// The account in `arn:aws:lambda:REGION:ACCOUNT:function:NAME`.
 fn account_of(arn: &str) -> &str {
     arn.split(':').nth(4).unwrap_or_default()
+}
+
+/// `2026-11-28T12:00:00.000+0000` in microseconds since the Unix epoch.
+fn micros(text: &str) -> Option<u64> {
+    let (date, time) = text.split_once('T')?;
+    let date = super::calendar::date(date)?;
+    let mut parts = time.get(..8)?.split(':');
+    let mut part = || parts.next()?.parse::<u8>().ok();
+    let time = time::Time::from_hms(part()?, part()?, part()?).ok()?;
+    let seconds = time::PrimitiveDateTime::new(date, time).assume_utc().unix_timestamp();
+    u64::try_from(seconds).ok()?.checked_mul(1_000_000)
 }

@@ -1,27 +1,47 @@
 //! The tuner: changes memory sizes of functions. It needs two permissions: `--tuner apply` and the function's tag.
 //!
-//! Before each write, the intent is stored on disk, so that an interrupted change is resumed after a crash.
-//! Each write names the revision on which it was decided, so that a change by someone else is never
-//! overwritten. After a change, the measurements are compared with the prediction, and the change is rolled
-//! back if the function got worse. The tuner does not support aliases or published versions and does not
-//! change functions that use them.
+//! - [`guards`] decide whether a function is changed, [`machine`] decides the next step of a change, and [`canary`] judges
+//!   measurements. They do no I/O and have no clock.
+//! - `round` reads, decides, logs and writes, in this order.
+//!
+//! Before each write, the intent is stored on disk, so that an interrupted change is resumed after a crash. Each write
+//! names the revision on which it was decided, so that a change by someone else is never overwritten. A function that is
+//! invoked through an alias gets a new version for a growing part of its invocations; a function that is invoked as
+//! `$LATEST` is changed at once and then observed.
 
 use std::future::Future;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tailor_sizing::advice::strategy::Strategy;
 use tailor_sizing::pricing::prices::PriceTable;
-use tailor_sizing::units::Megabytes;
 
 use crate::clock::Clock;
-use crate::store::{Lease, Store, StoreError, Tenant};
+use crate::store::{Store, StoreError, Tenant};
 
 pub mod aws;
-pub mod policy;
+pub mod calendar;
+pub mod canary;
+mod carry_out;
+pub mod guards;
+pub mod lambda;
+pub mod limits;
+pub mod machine;
+pub mod mode;
+pub mod orders;
+pub mod permission;
+pub mod plan;
+pub mod policy_file;
 mod round;
+pub mod telemetry;
 
-use aws::Lambda;
+use lambda::Lambda;
+use limits::Limits;
+use machine::Omitted;
+use mode::Mode;
+use policy_file::FilePolicy;
+use telemetry::{StoreTelemetry, Telemetry};
 
 /// Time between two attempts to take over from another collector.
 const TAKEOVER_INTERVAL: Duration = Duration::from_secs(5);
@@ -29,47 +49,50 @@ const TAKEOVER_INTERVAL: Duration = Duration::from_secs(5);
 /// Settings of the tuner. The defaults are those of the command line.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// The tenant whose functions are tuned: the credentials are for one account, so only one tenant may change it.
+    /// The tenant whose functions are tuned: the credentials are for its accounts only.
     pub tenant: Tenant,
+    /// How far the tuner may go.
+    pub mode: Mode,
+    /// The policy file.
+    pub policy: FilePolicy,
     /// Time between two rounds.
     pub interval: Duration,
-    /// Minimum number of warm invocations measured at the current size before a change.
-    pub min_evidence_invocations: u64,
-    /// Minimum number of warm invocations measured at the new size before it is compared.
-    pub min_comparison_invocations: u64,
-    /// Largest memory size that the tuner may set.
-    pub ceiling: Megabytes,
-    /// Minimum time between two changes of one function.
-    pub cooldown: Duration,
-    /// Maximum number of open changes over all functions.
-    pub max_open_changes: usize,
+    /// Time between two reads of a function that is being updated.
+    pub poll: Duration,
+    /// The limits of the guard-rails.
+    pub limits: Limits,
     /// Length of the window of measurements, hours.
     pub hours: u64,
     /// The optimization goal.
     pub strategy: Strategy,
+    /// The folder with requests of people; none when absent.
+    pub orders: Option<PathBuf>,
+    /// A check that is left out, for tests that must find it.
+    #[doc(hidden)]
+    pub omitted: Omitted,
 }
 
 impl Default for Settings {
     fn default() -> Self {
         Self {
             tenant: Tenant::default(),
+            mode: Mode::Apply,
+            policy: FilePolicy::default(),
             interval: Duration::from_secs(300),
-            min_evidence_invocations: 500,
-            min_comparison_invocations: 200,
-            ceiling: Megabytes(3_008),
-            cooldown: Duration::from_secs(24 * 3_600),
-            max_open_changes: 3,
-            hours: 7 * 24,
+            poll: Duration::from_millis(500),
+            limits: Limits::default(),
+            hours: 15 * 24,
             strategy: Strategy::default(),
+            orders: None,
+            omitted: Omitted::None,
         }
     }
 }
 
 /// Checks all functions at intervals and changes memory sizes where that is permitted and recommended.
 pub struct Tuner {
-    store: Arc<dyn Store>,
+    telemetry: Arc<dyn Telemetry>,
     lambda: Arc<dyn Lambda>,
-    prices: PriceTable,
     settings: Settings,
     clock: Clock,
 }
@@ -84,21 +107,39 @@ impl Tuner {
         settings: Settings,
         clock: Clock,
     ) -> Self {
-        Self { store, lambda, prices, settings, clock }
+        let telemetry = StoreTelemetry {
+            store,
+            prices,
+            tenant: settings.tenant.clone(),
+            hours: settings.hours,
+            clock: clock.clone(),
+        };
+        Self::with_telemetry(Arc::new(telemetry), lambda, settings, clock)
+    }
+
+    /// A tuner with other measurements than those of a store.
+    #[must_use]
+    pub fn with_telemetry(
+        telemetry: Arc<dyn Telemetry>,
+        lambda: Arc<dyn Lambda>,
+        settings: Settings,
+        clock: Clock,
+    ) -> Self {
+        Self { telemetry, lambda, settings, clock }
     }
 
     /// Runs rounds until `shutdown` resolves. A round that has started is finished first.
     pub async fn run(&self, shutdown: impl Future<Output = ()>) {
         tokio::pin!(shutdown);
         loop {
-            let is_mine = self.store.hold(Lease::Tuner).await;
-            let result = match &is_mine {
+            let is_mine = self.telemetry.may_run().await;
+            let round = match &is_mine {
                 Ok(true) => self.round().await,
                 // Another collector tunes.
                 Ok(false) => Ok(()),
                 Err(error) => Err(error.clone()),
             };
-            if let Err(error) = result {
+            if let Err(error) = round {
                 tracing::warn!(%error, "the tuner cannot read the store; trying again in the next round");
             }
             let pause = match is_mine {
@@ -107,8 +148,20 @@ impl Tuner {
             };
             tokio::select! {
                 () = &mut shutdown => return,
-                () = tokio::time::sleep(pause) => {}
+                () = self.pause(pause) => {}
             }
+        }
+    }
+
+    /// Waits for the next round, or for a request of a person.
+    async fn pause(&self, pause: Duration) {
+        let end = tokio::time::Instant::now() + pause;
+        while tokio::time::Instant::now() < end {
+            if self.settings.orders.as_deref().is_some_and(|folder| !orders::pending(folder).is_empty()) {
+                return;
+            }
+            let left = end.saturating_duration_since(tokio::time::Instant::now());
+            tokio::time::sleep(left.min(Duration::from_secs(1))).await;
         }
     }
 
@@ -118,5 +171,13 @@ impl Tuner {
     /// [`StoreError`] when the store cannot be read.
     pub async fn round(&self) -> Result<(), StoreError> {
         round::round(self).await
+    }
+
+    /// What a round would change now, and why the rest stays: the same decisions without a write.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store cannot be read.
+    pub async fn plan(&self) -> Result<plan::Plan, StoreError> {
+        round::plan(self).await
     }
 }

@@ -1,88 +1,142 @@
 //! One round of the tuner: read, decide, log, write, in this order.
-//!
-//! An open change is resumed from the configuration that Lambda returns now. Whether a write took effect is
-//! always read back, because the response to a write can be lost.
 
-use std::collections::HashMap;
-use std::time::Duration;
+use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use tailor_sizing::advice::Verdict;
+use tailor_sizing::advice::Verdict as Advised;
 use tailor_sizing::pricing::money::PicoDollars;
-use tailor_sizing::units::{Architecture, Megabytes};
+use tailor_sizing::units::Architecture;
 
 use super::Tuner;
-use super::aws::{Configuration, LambdaError, Update};
-use super::policy::{self, Assessment, Refusal};
-use crate::changes::comparison::{self, MAX_COMPARED_INVOCATIONS, Measurements};
-use crate::changes::{self, Change, Intent, State, StepDetail};
-use crate::query::last_hours;
+use super::canary::{self, Comparison, Sample};
+use super::carry_out::carry_out_orders;
+use super::guards::{self, Approved, Evidence, Facts, FleetState, Refusal, pace, trust};
+use super::lambda::{LambdaError, Live, Update};
+use super::limits::DAY_US;
+use super::machine::{self, Decision, Observation, Verdict};
+use super::mode::Mode;
+use super::orders::{self, Order};
+use super::permission::Permission;
+use super::plan::{Plan, PlannedFunction};
+use crate::changes::comparison::Measurements;
+use crate::changes::fleet;
+use crate::changes::{self, Cause, Change, Intent, Route, State, StepDetail, Write, audit};
 use crate::report::{self, Evaluation};
-use crate::store::{ChangeEvent, FunctionKey, StoreError, Window};
+use crate::store::{ChangeEvent, FunctionKey, StoreError};
 
-/// How long a round waits for an update to finish. After that, the next round continues.
-const UPDATE_TIMEOUT: Duration = Duration::from_secs(30);
+/// Steps of one change in one round. More are made in the next round.
+const MAX_STEPS: usize = 24;
 
-/// Time between two reads of the update status.
-const UPDATE_POLL: Duration = Duration::from_millis(500);
+/// Attempts of one write in one round.
+const MAX_ATTEMPTS: usize = 3;
+
+/// Reads of a function that is being updated, in one round.
+const MAX_POLLS: usize = 60;
+
+/// The change log at the start of the round, with the events of this round.
+pub(super) struct Log {
+    pub(super) events: Vec<ChangeEvent>,
+    pub(super) histories: BTreeMap<FunctionKey, Vec<Change>>,
+    pub(super) frozen: Option<String>,
+}
 
 pub(super) async fn round(tuner: &Tuner) -> Result<(), StoreError> {
-    let settings = &tuner.settings;
-    let window = last_hours(tuner.clock.now_us(), settings.hours);
-    let store = tuner.store.as_ref();
-    let mut histories: HashMap<FunctionKey, Vec<Change>> = HashMap::new();
-    for change in changes::fold(store.changes(&settings.tenant, None).await?) {
-        histories.entry(change.function.clone()).or_default().push(change);
-    }
-    let mut open = 0;
-    for change in histories.values_mut().flatten().filter(|change| change.state.is_open()) {
-        if let Err(error) = resume(tuner, change).await {
-            tracing::warn!(function = change.function.name, %error, "cannot resume a change; trying again in the next round");
+    let mut log = read_log(tuner).await?;
+    carry_out_orders(tuner, &mut log).await?;
+    let keys: Vec<FunctionKey> = log.histories.keys().cloned().collect();
+    for key in keys {
+        if let Err(error) = resume(tuner, &mut log, &key).await {
+            tracing::warn!(function = key.name, %error, "cannot resume a change; trying again in the next round");
         }
-        open += usize::from(change.state.is_open());
     }
-    let mut evaluations = evaluate(tuner, None, window).await?;
-    evaluations.sort_by_key(|evaluation| std::cmp::Reverse(saving(evaluation)));
-    for evaluation in evaluations.iter().filter(|evaluation| is_change(evaluation)) {
-        if open >= settings.max_open_changes {
+    if log.frozen.is_some() || !tuner.settings.mode.may_write() {
+        return Ok(());
+    }
+    for candidate in candidates(tuner).await? {
+        if open_changes(&log) >= tuner.settings.limits.max_open_changes {
             break;
         }
-        let history = histories.remove(&evaluation.key).unwrap_or_default();
-        match start_change(tuner, evaluation, &history).await {
-            Ok(()) => open += 1,
+        let key = candidate.evaluation.key.clone();
+        match start(tuner, &mut log, &candidate, None).await {
+            Ok(()) => {}
             // These are no faults: each round sees functions of other accounts and deleted functions.
-            Err(reason @ (TunerError::Refused(_) | TunerError::Lambda(LambdaError::NoFunction(_)))) => {
-                tracing::debug!(function = evaluation.key.name, %reason, "not changed");
+            Err(TunerError::Refused(refusals)) => {
+                let reason = refusals.first().map(ToString::to_string).unwrap_or_default();
+                tracing::debug!(function = key.name, reason, "not changed");
             }
-            Err(error) => tracing::warn!(function = evaluation.key.name, %error, "cannot tune the function"),
+            Err(reason @ TunerError::Lambda(LambdaError::NoFunction(_))) => {
+                tracing::debug!(function = key.name, %reason, "not changed");
+            }
+            Err(error) => tracing::warn!(function = key.name, %error, "cannot tune the function"),
         }
     }
     Ok(())
 }
 
-/// The evaluation of all functions, or of one.
-async fn evaluate(
-    tuner: &Tuner,
-    key: Option<&FunctionKey>,
-    window: Window,
-) -> Result<Vec<Evaluation>, StoreError> {
-    let request = report::Request {
-        store: tuner.store.as_ref(),
-        tenant: &tuner.settings.tenant,
-        window,
-        prices: &tuner.prices,
-        strategy: tuner.settings.strategy,
-        now_us: tuner.clock.now_us(),
-        enforcements: None,
-        fleet_sums: None,
-    };
-    report::evaluations(&request, key).await
+/// What a round would do, without a write.
+pub(super) async fn plan(tuner: &Tuner) -> Result<Plan, StoreError> {
+    let log = read_log(tuner).await?;
+    let mut functions = Vec::new();
+    for candidate in candidates(tuner).await? {
+        let function = candidate.evaluation.key.clone();
+        let (intent, refusals) = match intent_of(tuner, &log, &candidate).await {
+            Ok((intent, _)) => (Some(intent), Vec::new()),
+            Err(TunerError::Refused(refusals)) => (
+                None,
+                refusals.into_iter().map(|refusal| (refusal.code.to_owned(), refusal.reason)).collect(),
+            ),
+            Err(error) => (None, vec![("lambda".to_owned(), error.to_string())]),
+        };
+        functions.push(PlannedFunction { function, intent, refusals });
+    }
+    Ok(Plan::new(tuner.clock.now_us(), functions))
+}
+
+async fn read_log(tuner: &Tuner) -> Result<Log, StoreError> {
+    let events = tuner.telemetry.log().await?;
+    let frozen = fleet::frozen(&events).map(|(_, reason)| reason);
+    let mut histories: BTreeMap<FunctionKey, Vec<Change>> = BTreeMap::new();
+    for change in changes::fold(events.clone()) {
+        histories.entry(change.function.clone()).or_default().push(change);
+    }
+    Ok(Log { events, histories, frozen })
+}
+
+fn open_changes(log: &Log) -> usize {
+    log.histories.values().flatten().filter(|change| change.state.is_open()).count()
+}
+
+/// A function whose advice is to change.
+pub(super) struct Candidate {
+    pub(super) evaluation: Evaluation,
+    evidence: Evidence,
+    sample: Sample,
+    /// Cost of all functions in the window, dollars.
+    spend_usd: f64,
+}
+
+/// The functions for which a change is advised, the largest saving first.
+pub(super) async fn candidates(tuner: &Tuner) -> Result<Vec<Candidate>, StoreError> {
+    let evaluations = tuner.telemetry.evaluations(None, tuner.settings.strategy).await?;
+    let mut candidates = Vec::new();
+    let mut spend_usd = 0.0;
+    for evaluation in evaluations {
+        let (evidence, sample) = tuner.telemetry.sample(&evaluation.key, None, evaluation.memory, 0).await?;
+        spend_usd += evidence.cost_usd;
+        if is_change(&evaluation) || evidence.out_of_memory > 0 {
+            candidates.push(Candidate { evaluation, evidence, sample, spend_usd: 0.0 });
+        }
+    }
+    candidates.iter_mut().for_each(|candidate| candidate.spend_usd = spend_usd);
+    let killed = |candidate: &Candidate| candidate.evidence.out_of_memory;
+    candidates.sort_by_key(|candidate| std::cmp::Reverse((killed(candidate), saving(&candidate.evaluation))));
+    Ok(candidates)
 }
 
 fn is_change(evaluation: &Evaluation) -> bool {
     let verdict = evaluation.advice.as_ref().ok().map(|advice| advice.verdict);
-    matches!(verdict, Some(Verdict::Change | Verdict::RaiseForMemory))
+    matches!(verdict, Some(Advised::Change | Advised::RaiseForMemory))
 }
 
 /// Savings per million invocations. Functions with the highest savings are changed first.
@@ -92,206 +146,337 @@ fn saving(evaluation: &Evaluation) -> PicoDollars {
 
 /// Why a step of a change failed.
 #[derive(Debug, thiserror::Error)]
-enum TunerError {
-    #[error(transparent)]
-    Refused(#[from] Refusal),
+pub(super) enum TunerError {
+    #[error("{}", .0.first().map(ToString::to_string).unwrap_or_default())]
+    Refused(Vec<Refusal>),
     #[error(transparent)]
     Lambda(#[from] LambdaError),
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
-/// Starts a change if the policy permits it.
-async fn start_change(tuner: &Tuner, evaluation: &Evaluation, history: &[Change]) -> Result<(), TunerError> {
-    let key = evaluation.key.clone();
-    let configuration = tuner.lambda.configuration(&key).await?;
-    let before = measurements(tuner, &key, evaluation.memory, 0, evaluation.architecture).await?;
-    let intent =
-        policy::evaluate(evaluation, before, &configuration, history, &tuner.settings, tuner.clock.now_us())?;
-    let mut change = log_intent(tuner, key, history.len(), &intent).await?;
-    tracing::info!(
-        function = evaluation.key.name,
-        from = intent.from_mb,
-        to = intent.to_mb,
-        "changing the memory size"
-    );
-    write_memory(tuner, &mut change, Megabytes(intent.to_mb), &configuration.revision_id).await
+fn permission(tuner: &Tuner, key: &FunctionKey, live: &Live) -> Permission {
+    let settings = &tuner.settings;
+    Permission::of(
+        &key.name,
+        &live.tags,
+        settings.mode,
+        settings.limits.ceiling,
+        settings.strategy,
+        &settings.policy,
+    )
 }
 
-/// Stores the intent on disk. Of several collectors, only one can store a change with this number.
-async fn log_intent(
+/// The change of a candidate, if all guard-rails permit it.
+async fn intent_of(tuner: &Tuner, log: &Log, candidate: &Candidate) -> Result<(Intent, Live), TunerError> {
+    let key = &candidate.evaluation.key;
+    let live = tuner.lambda.read(key).await?;
+    let permission = permission(tuner, key, &live);
+    let mut evaluation = candidate.evaluation.clone();
+    if permission.strategy != tuner.settings.strategy {
+        let own = tuner.telemetry.evaluations(Some(key), permission.strategy).await?;
+        evaluation = own.into_iter().next().unwrap_or(evaluation);
+    }
+    let history = log.histories.get(key).map(Vec::as_slice).unwrap_or_default();
+    let health = tuner.telemetry.health(key).await?;
+    let now_us = tuner.clock.now_us();
+    let fleet = fleet_state(log, candidate, now_us);
+    let facts = Facts {
+        now_us,
+        live: &live,
+        evaluation: &evaluation,
+        evidence: &candidate.evidence,
+        health: &health,
+        history,
+        fleet: &fleet,
+        permission: &permission,
+        limits: &tuner.settings.limits,
+    };
+    let approved = guards::check(&facts).map_err(TunerError::Refused)?;
+    let rates = tuner.telemetry.rates(key, evaluation.architecture);
+    let before = candidate.sample.measurements(evaluation.memory, rates.as_ref());
+    Ok((intent(&approved, &evaluation, &live, before, &permission), live))
+}
+
+fn intent(
+    approved: &Approved,
+    evaluation: &Evaluation,
+    live: &Live,
+    before: Measurements,
+    permission: &Permission,
+) -> Intent {
+    let proposal = &approved.proposal;
+    let mut reasons = evaluation.advice.as_ref().map(report::reasons).unwrap_or_default();
+    if proposal.uncapped != proposal.to {
+        reasons
+            .push(format!("{} is advised; the limits of one change give {}", proposal.uncapped, proposal.to));
+    }
+    Intent {
+        from_mb: proposal.from.0,
+        to_mb: proposal.to.0,
+        revision_id: live.revision_id.clone(),
+        code_sha256: live.latest.code_sha256.clone(),
+        before,
+        cost_change_percent: proposal.cost_change_percent,
+        duration_change_percent: proposal.duration_change_percent,
+        duration_interval_ms: proposal.duration_interval_ms,
+        reasons,
+        route: approved.route.clone(),
+        configuration_digest: live.latest.digest.clone(),
+        uncapped_mb: proposal.uncapped.0,
+        for_memory: proposal.for_memory,
+        saving_per_million: proposal.saving_per_million,
+        p95_limit_ms: permission.p95_slo_ms.unwrap_or(proposal.p95_ms[1]),
+    }
+}
+
+fn fleet_state(log: &Log, candidate: &Candidate, now_us: u64) -> FleetState {
+    let since_us = now_us.saturating_sub(DAY_US);
+    let changes = || log.histories.values().flatten();
+    let bad = |change: &&Change| {
+        change.state.is_rolled_back() && change.moved_at_us >= since_us && change.cause == Some(Cause::Worse)
+    };
+    let cost = |change: &Change| {
+        let before = &change.intent.before;
+        before.cost_per_million_pico_usd.map_or(0.0, PicoDollars::to_dollars) / 1e6
+            * before.invocations as f64
+    };
+    let open: Vec<&Change> = changes().filter(|change| change.state.is_open()).collect();
+    let open_usd: f64 = open.iter().map(|change| cost(change)).sum();
+    FleetState {
+        frozen: log.frozen.clone(),
+        open: open.len(),
+        open_spend: if candidate.spend_usd > 0.0 { open_usd / candidate.spend_usd } else { 0.0 },
+        spend_usd: candidate.spend_usd,
+        rollbacks: changes().filter(bad).count(),
+    }
+}
+
+/// Starts a change if the guard-rails permit it, and makes its first steps. With an approved intent, only this change.
+pub(super) async fn start(
     tuner: &Tuner,
-    function: FunctionKey,
-    number: usize,
-    intent: &Intent,
-) -> Result<Change, TunerError> {
+    log: &mut Log,
+    candidate: &Candidate,
+    approved: Option<&Intent>,
+) -> Result<(), TunerError> {
+    let key = candidate.evaluation.key.clone();
+    let (intent, _) = intent_of(tuner, log, candidate).await?;
+    if let Some(approved) = approved {
+        let is_same = approved.revision_id == intent.revision_id
+            && approved.route == intent.route
+            && (approved.from_mb, approved.to_mb) == (intent.from_mb, intent.to_mb);
+        if !is_same {
+            let reason =
+                "the function or its measurements changed since the plan: make a new plan".to_owned();
+            return Err(TunerError::Refused(vec![Refusal { code: "plan-outdated", reason }]));
+        }
+    }
+    let number = log.histories.get(&key).map_or(0, Vec::len);
     let event = ChangeEvent {
-        function,
+        function: key.clone(),
         change_id: format!("{:06}", number + 1),
         step: 0,
         at_us: tuner.clock.now_us(),
         kind: State::Planned.code().to_owned(),
-        detail: json(intent)?,
+        detail: json(&intent)?,
     };
-    tuner.store.log_change(&tuner.settings.tenant, &event).await?;
-    let change = changes::fold(vec![event]).pop();
-    Ok(change.ok_or_else(|| StoreError::Damaged("a stored intent cannot be decoded".to_owned()))?)
+    append(tuner, log, event).await?;
+    tracing::info!(function = key.name, from = intent.from_mb, to = intent.to_mb, "changing the memory size");
+    resume(tuner, log, &key).await
 }
 
-/// Sets the size of an intent that is on disk, then reads back the result.
-async fn write_memory(
-    tuner: &Tuner,
-    change: &mut Change,
-    memory: Megabytes,
-    revision_id: &str,
-) -> Result<(), TunerError> {
-    let write_error = tuner.lambda.set_memory(&change.function, memory, revision_id).await.err();
-    let deadline = tokio::time::Instant::now() + UPDATE_TIMEOUT;
-    loop {
-        let configuration = tuner.lambda.configuration(&change.function).await?;
-        if configuration.update != Update::InProgress || tokio::time::Instant::now() >= deadline {
-            return resolve_write(tuner, change, &configuration, write_error.as_ref()).await;
+/// Continues the open change of a function, if it has one.
+async fn resume(tuner: &Tuner, log: &mut Log, key: &FunctionKey) -> Result<(), TunerError> {
+    let Some(position) = open_position(log, key) else { return Ok(()) };
+    let mut write_error = None;
+    let (mut attempts, mut polls) = (0, 0);
+    for _ in 0..MAX_STEPS {
+        let Some(change) = log.histories.get(key).and_then(|history| history.get(position)) else { break };
+        if !change.state.is_open() {
+            break;
         }
-        tokio::time::sleep(UPDATE_POLL).await;
-    }
-}
-
-/// Continues a change from the configuration that Lambda returns now.
-async fn resume(tuner: &Tuner, change: &mut Change) -> Result<(), TunerError> {
-    let configuration = match tuner.lambda.configuration(&change.function).await {
-        Err(LambdaError::NoFunction(_)) => {
-            return log(tuner, change, State::ExternalChange, StepDetail::new("the function was deleted"))
-                .await;
-        }
-        other => other?,
-    };
-    if change.state != State::Applied {
-        return resolve_write(tuner, change, &configuration, None).await;
-    }
-    if configuration.memory != change.to {
-        let reason = format!("its size is {} now", configuration.memory);
-        return log(tuner, change, State::ExternalChange, StepDetail::new(reason)).await;
-    }
-    if configuration.code_sha256 != change.intent.code_sha256 {
-        let reason = "new code was deployed, so the measurements cannot be compared";
-        return log(tuner, change, State::ExternalChange, StepDetail::new(reason)).await;
-    }
-    let window = last_hours(tuner.clock.now_us(), tuner.settings.hours);
-    let settings = &tuner.settings;
-    let evaluation = evaluate(tuner, Some(&change.function), window).await?.pop();
-    let Some(evaluation) = evaluation else { return Ok(()) };
-    let since_us = change.applied_at_us.unwrap_or(change.planned_at_us);
-    let after = measurements(tuner, &change.function, change.to, since_us, evaluation.architecture).await?;
-    change.compare(after);
-    match policy::assess(change, &after, settings) {
-        Assessment::Wait => Ok(()),
-        Assessment::Keep(reason) => {
-            let detail = StepDetail { after: Some(after), ..StepDetail::new(reason) };
-            log(tuner, change, State::Settled, detail).await
-        }
-        Assessment::RollBack(reason) => {
-            // Without the tag nothing is written, not even a rollback.
-            if let Err(refusal) = policy::is_tagged(&configuration) {
-                let reason =
-                    format!("{reason}; not rolled back, because {refusal}; the size stays {}", change.to);
-                return log(tuner, change, State::ExternalChange, StepDetail::new(reason)).await;
-            }
-            tracing::warn!(function = change.function.name, reason, "rolling the change back");
-            let detail = StepDetail { after: Some(after), ..StepDetail::new(reason) };
-            log(tuner, change, State::RollingBack, detail).await?;
-            write_memory(tuner, change, change.from, &configuration.revision_id).await
-        }
-    }
-}
-
-/// Determines the result of a write: it took effect, it did not, or someone else changed the function.
-async fn resolve_write(
-    tuner: &Tuner,
-    change: &mut Change,
-    configuration: &Configuration,
-    write_error: Option<&LambdaError>,
-) -> Result<(), TunerError> {
-    let is_rollback = change.state == State::RollingBack;
-    let (target, previous) = if is_rollback { (change.from, change.to) } else { (change.to, change.from) };
-    let error_text = write_error.map_or_else(String::new, ToString::to_string);
-    if configuration.memory == target {
-        return match (configuration.update, is_rollback) {
-            (Update::InProgress, _) => Ok(()),
-            (Update::Failed, false) => {
-                let reason = format!("Lambda could not update the function to {target}");
-                log(tuner, change, State::ExternalChange, StepDetail::new(reason)).await
-            }
-            (_, is_rollback) => {
-                let state = if is_rollback { State::RolledBack } else { State::Applied };
-                let revision_id = Some(configuration.revision_id.clone());
-                // The reason for the rollback stays.
-                let reason =
-                    if is_rollback { change.reason.clone() } else { format!("the function has {target}") };
-                log(tuner, change, state, StepDetail { revision_id, after: change.after, reason }).await
-            }
+        let change = change.clone();
+        let live = match tuner.lambda.read(key).await {
+            Ok(live) => Some(live),
+            Err(LambdaError::NoFunction(_)) => None,
+            Err(error) => return Err(error.into()),
         };
+        let verdict = judge(tuner, &change).await?;
+        let decision = decide(tuner, log, &change, live.as_ref(), write_error.as_ref(), &verdict);
+        match decision {
+            Decision::Wait(reason) => {
+                tracing::debug!(function = key.name, reason, "change waits");
+                let updating = live.is_some_and(|live| live.update == Update::InProgress);
+                polls += 1;
+                if !updating || polls > MAX_POLLS {
+                    break;
+                }
+                tokio::time::sleep(tuner.settings.poll).await;
+            }
+            Decision::Retry(write) => {
+                attempts += 1;
+                if attempts > MAX_ATTEMPTS {
+                    break;
+                }
+                write_error = make(tuner, &change, &write, attempts > 1).await;
+            }
+            Decision::Log(state, detail) => {
+                let write = detail.write.clone();
+                log_step(tuner, log, &change, state, *detail).await?;
+                write_error = None;
+                attempts = 0;
+                if let Some(write) = write {
+                    let change = log.histories.get(key).and_then(|history| history.get(position)).cloned();
+                    if let Some(change) = change {
+                        write_error = make(tuner, &change, &write, false).await;
+                    }
+                }
+            }
+        }
     }
-    if configuration.memory != previous {
-        let reason = format!("its size is {} now, set by someone else", configuration.memory);
-        return log(tuner, change, State::ExternalChange, StepDetail::new(reason)).await;
-    }
-    if !is_rollback {
-        let reason =
-            if error_text.is_empty() { "the write did not reach Lambda".to_owned() } else { error_text };
-        return log(tuner, change, State::Abandoned, StepDetail::new(reason)).await;
-    }
-    // A rollback is tried again in each round, as long as the tag permits it.
-    if let Err(refusal) = policy::is_tagged(configuration) {
-        let reason =
-            format!("{}; not rolled back, because {refusal}; the size stays {}", change.reason, change.to);
-        return log(tuner, change, State::ExternalChange, StepDetail::new(reason)).await;
-    }
-    if configuration.update == Update::InProgress || write_error.is_some() {
-        return write_error.map_or(Ok(()), |write_error| Err(write_error.clone().into()));
-    }
-    tuner.lambda.set_memory(&change.function, change.from, &configuration.revision_id).await?;
     Ok(())
 }
 
-impl StepDetail {
-    fn new(reason: impl Into<String>) -> Self {
-        Self { reason: reason.into(), ..Self::default() }
+fn open_position(log: &Log, key: &FunctionKey) -> Option<usize> {
+    log.histories.get(key)?.iter().position(|change| change.state.is_open())
+}
+
+/// Makes a write that is on disk.
+async fn make(tuner: &Tuner, change: &Change, write: &Write, is_repeated: bool) -> Option<LambdaError> {
+    if is_repeated {
+        tokio::time::sleep(tuner.settings.poll).await;
     }
+    // A freeze that was asked for during this round.
+    let freeze = |order: Order| matches!(order, Order::Freeze { .. } | Order::RevertAll { .. });
+    let folder = tuner.settings.orders.as_deref();
+    let mut requests = folder.map(orders::pending).unwrap_or_default().into_iter();
+    if change.state != State::RollingBack && requests.any(|path| orders::read(&path).is_some_and(freeze)) {
+        return Some(LambdaError::Other("the tuner is being frozen".to_owned()));
+    }
+    let error = tuner.lambda.write(&change.function, write).await.err();
+    if let Some(error) = &error {
+        tracing::warn!(function = change.function.name, %error, "a write failed");
+    }
+    error
+}
+
+fn decide(
+    tuner: &Tuner,
+    log: &Log,
+    change: &Change,
+    live: Option<&Live>,
+    write_error: Option<&LambdaError>,
+    verdict: &Verdict,
+) -> Decision {
+    let settings = &tuner.settings;
+    let now_us = tuner.clock.now_us();
+    let mode = live.map_or(Mode::Off, |live| permission(tuner, &change.function, live).mode);
+    let history = log.histories.get(&change.function).map(Vec::as_slice).unwrap_or_default();
+    let seen = Observation {
+        now_us,
+        live,
+        write_error,
+        frozen: log.frozen.is_some(),
+        may_write: mode.may_write(),
+        may_continue: mode == Mode::Apply || change.to > change.from,
+        rollback_asked: false,
+        quarantine_until_us: pace::quarantine_until_us(history, settings.limits.quarantine_us, now_us),
+        verdict,
+        omitted: settings.omitted,
+    };
+    machine::step(change, &seen, &settings.limits)
+}
+
+/// What the measurements say of a change, in the states that depend on them.
+async fn judge(tuner: &Tuner, change: &Change) -> Result<Verdict, StoreError> {
+    let is_measured = matches!(change.state, State::Canary | State::Hold | State::Soaking);
+    if !is_measured || change.pending.is_some() {
+        return Ok(Verdict::Continue(String::new()));
+    }
+    let key = &change.function;
+    let since_us = match change.state {
+        State::Soaking => change.applied_at_us,
+        _ => change.canary_at_us,
+    };
+    let since_us = since_us.unwrap_or(change.planned_at_us);
+    let telemetry = tuner.telemetry.as_ref();
+    let (_, new) = telemetry.sample(key, change.version.as_deref(), change.to, since_us).await?;
+    let old = match (&change.intent.route, change.state) {
+        (Route::Alias(plan), State::Canary | State::Hold) => {
+            telemetry.sample(key, Some(&plan.stable), change.from, since_us).await?.1
+        }
+        _ => Sample::default(),
+    };
+    let health = telemetry.health(key).await?;
+    let unhealthy = trust::healthy(&health, &tuner.settings.limits).err().map(|refusal| refusal.to_string());
+    let rates = telemetry.rates(key, Architecture::X86_64);
+    let comparison = Comparison {
+        change,
+        new: &new,
+        old: &old,
+        rates: rates.as_ref(),
+        unhealthy: unhealthy.as_deref(),
+        now_us: tuner.clock.now_us(),
+    };
+    Ok(canary::judge(&comparison, &tuner.settings.limits))
 }
 
 /// Appends the next step of a change.
-async fn log(tuner: &Tuner, change: &mut Change, state: State, detail: StepDetail) -> Result<(), TunerError> {
-    let event = ChangeEvent {
-        function: change.function.clone(),
-        change_id: change.id.clone(),
-        step: change.next_step,
-        at_us: tuner.clock.now_us(),
-        kind: state.code().to_owned(),
-        detail: json(&detail)?,
-    };
-    tuner.store.log_change(&tuner.settings.tenant, &event).await?;
+pub(super) async fn log_step(
+    tuner: &Tuner,
+    log: &mut Log,
+    change: &Change,
+    state: State,
+    detail: StepDetail,
+) -> Result<(), TunerError> {
+    let until_us = detail.until_us;
+    append(tuner, log, event_of(tuner, change, change.next_step, state, &detail)?).await?;
     tracing::info!(
         function = change.function.name,
         state = state.code(),
         reason = detail.reason,
         "change has a new state"
     );
-    change.apply_step(state, detail, event.at_us);
+    if state == State::RolledBack && until_us.is_some() {
+        let detail = StepDetail { reason: detail.reason, until_us, ..StepDetail::default() };
+        let event = event_of(tuner, change, change.next_step + 1, State::Quarantined, &detail)?;
+        append(tuner, log, event).await?;
+    }
+    Ok(())
+}
+
+fn event_of(
+    tuner: &Tuner,
+    change: &Change,
+    step: u64,
+    state: State,
+    detail: &StepDetail,
+) -> Result<ChangeEvent, TunerError> {
+    Ok(ChangeEvent {
+        function: change.function.clone(),
+        change_id: change.id.clone(),
+        step,
+        at_us: tuner.clock.now_us(),
+        kind: state.code().to_owned(),
+        detail: json(detail)?,
+    })
+}
+
+/// Appends an event on disk, then in memory.
+pub(super) async fn append(tuner: &Tuner, log: &mut Log, mut event: ChangeEvent) -> Result<(), StoreError> {
+    audit::link(&log.events, &mut event);
+    tuner.telemetry.append(&event).await?;
+    log.events.push(event.clone());
+    let own: Vec<ChangeEvent> =
+        log.events.iter().filter(|earlier| earlier.function == event.function).cloned().collect();
+    if fleet::is_fleet(&event.function) {
+        log.frozen = fleet::frozen(&own).map(|(_, reason)| reason);
+    } else {
+        log.histories.insert(event.function, changes::fold(own));
+    }
     Ok(())
 }
 
 fn json(value: &impl Serialize) -> Result<serde_json::Value, StoreError> {
     serde_json::to_value(value).map_err(|error| StoreError::Damaged(format!("cannot log a change: {error}")))
-}
-
-async fn measurements(
-    tuner: &Tuner,
-    function: &FunctionKey,
-    memory: Megabytes,
-    since_us: u64,
-    architecture: Architecture,
-) -> Result<Measurements, StoreError> {
-    let recent = tuner.store.recent(&tuner.settings.tenant, function, MAX_COMPARED_INVOCATIONS).await?;
-    let rates = tuner.prices.rates(&function.region, architecture).ok();
-    Ok(comparison::since(&recent, memory, since_us, rates.as_ref()))
 }

@@ -1,0 +1,252 @@
+//! `tailor changes` with a command, and `tailor policy`.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::{Context, bail, ensure};
+use clap::{Args, Subcommand};
+
+use super::tuner::{TunerArgs, load_policy};
+use super::{ShowArgs, serve, show};
+use crate::changes::{self, audit, fleet, ledger};
+use crate::clock::{Clock, now_us};
+use crate::prices;
+use crate::store::sqlite::SqliteStore;
+use crate::store::{Store as _, Tenant};
+use crate::tuner::Tuner;
+use crate::tuner::orders::{self, Order};
+use crate::tuner::plan::Plan;
+
+/// The commands of the tuner's changes.
+#[derive(Debug, Subcommand)]
+pub(super) enum TunerCommand {
+    /// Show the changes, as `tailor changes` does.
+    List(ShowArgs),
+    /// Show what the tuner would change now, and why other functions stay. Nothing is written to Lambda.
+    Plan {
+        #[command(flatten)]
+        folder: Folder,
+        /// Write the plan to a file, for `tailor changes apply`.
+        #[arg(long)]
+        out: Option<PathBuf>,
+        /// Print the plan as JSON.
+        #[arg(long)]
+        json: bool,
+        /// File with Lambda's prices in place of the built-in ones.
+        #[arg(long, value_name = "FILE")]
+        prices: Option<PathBuf>,
+        #[command(flatten)]
+        tuner: Box<TunerArgs>,
+    },
+    /// Make the changes of a plan, if the functions are as they were. The running collector makes them.
+    Apply {
+        #[command(flatten)]
+        folder: Folder,
+        /// The file of the plan.
+        plan: PathBuf,
+    },
+    /// Show every step of the changes of one function.
+    Explain {
+        #[command(flatten)]
+        folder: Folder,
+        /// The function.
+        function: String,
+    },
+    /// Undo the latest change of a function.
+    Rollback {
+        #[command(flatten)]
+        folder: Folder,
+        /// The function.
+        function: String,
+        /// The change, which must be the latest one of the function.
+        #[arg(long)]
+        change: Option<String>,
+    },
+    /// Start no change, and undo the open ones. It works while AWS is not reachable.
+    Freeze {
+        #[command(flatten)]
+        folder: Folder,
+        /// Why.
+        #[arg(long, default_value = "asked for on the command line")]
+        reason: String,
+    },
+    /// Allow changes again.
+    Unfreeze {
+        #[command(flatten)]
+        folder: Folder,
+        /// Why.
+        #[arg(long, default_value = "asked for on the command line")]
+        reason: String,
+    },
+    /// Freeze, and give every function the size that it had before the tuner changed it.
+    RevertAll {
+        #[command(flatten)]
+        folder: Folder,
+        /// Why.
+        #[arg(long, default_value = "asked for on the command line")]
+        reason: String,
+    },
+    /// Print the change log as JSON, one event a line.
+    Log {
+        #[command(flatten)]
+        folder: Folder,
+        /// Verify the digests of the log instead of printing it.
+        #[arg(long)]
+        verify: bool,
+        /// Print predicted and measured savings instead of the events.
+        #[arg(long, conflicts_with = "verify")]
+        ledger: bool,
+    },
+}
+
+/// The data folder of the commands.
+#[derive(Debug, Args)]
+pub(super) struct Folder {
+    /// The data folder.
+    #[arg(long, env = "TAILOR_DATA", default_value = "tailor-data")]
+    data: PathBuf,
+    /// Tenant whose changes are read.
+    #[arg(long, default_value = "default")]
+    tenant: String,
+}
+
+/// The commands of the policy file.
+#[derive(Debug, Subcommand)]
+pub(super) enum PolicyCommand {
+    /// Check the policy file and list its faults.
+    Check {
+        /// The file.
+        #[arg(default_value = "tailor.yaml")]
+        file: PathBuf,
+    },
+}
+
+pub(super) fn policy(command: &PolicyCommand) -> anyhow::Result<ExitCode> {
+    let PolicyCommand::Check { file } = command;
+    let policy = load_policy(file)?;
+    println!("{}: valid, mode `{}`, {} rules of functions", file.display(), policy.mode, policy.rules.len());
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(super) fn run(command: TunerCommand) -> anyhow::Result<ExitCode> {
+    match command {
+        TunerCommand::List(args) => show::changes(&args),
+        TunerCommand::Plan { folder, out, json, prices, tuner } => {
+            plan(&folder, out.as_deref(), json, prices.as_deref(), &tuner)
+        }
+        TunerCommand::Apply { folder, plan } => {
+            let text =
+                fs::read_to_string(&plan).with_context(|| format!("cannot read {}", plan.display()))?;
+            let plan: Plan = serde_json::from_str(&text).context("the file is not a plan")?;
+            ensure!(plan.is_intact(), "the plan was altered after it was made: make a new plan");
+            submit(&folder, &Order::Apply { plan })
+        }
+        TunerCommand::Explain { folder, function } => explain(&folder, &function),
+        TunerCommand::Rollback { folder, function, change } => {
+            submit(&folder, &Order::Rollback { function, change_id: change })
+        }
+        TunerCommand::Freeze { folder, reason } => submit(&folder, &Order::Freeze { reason }),
+        TunerCommand::Unfreeze { folder, reason } => submit(&folder, &Order::Unfreeze { reason }),
+        TunerCommand::RevertAll { folder, reason } => submit(&folder, &Order::RevertAll { reason }),
+        TunerCommand::Log { folder, verify, ledger } => log(&folder, verify, ledger),
+    }
+}
+
+/// Leaves a request for the collector that runs with the data folder, now or later.
+fn submit(folder: &Folder, order: &Order) -> anyhow::Result<ExitCode> {
+    let data = &folder.data;
+    ensure!(data.is_dir(), "{} is not a data folder", data.display());
+    orders::submit(data, order, now_us()).with_context(|| format!("cannot write to {}", data.display()))?;
+    match serve::address_of(data) {
+        Some(address) => eprintln!("requested from the collector at {address}"),
+        None => eprintln!(
+            "no collector runs with {}: it is carried out when one starts with a tuner",
+            data.display()
+        ),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn plan(
+    folder: &Folder,
+    out: Option<&Path>,
+    as_json: bool,
+    prices: Option<&Path>,
+    args: &TunerArgs,
+) -> anyhow::Result<ExitCode> {
+    let mut settings = args.settings(&folder.data)?;
+    settings.tenant = Tenant(folder.tenant.clone());
+    let store = SqliteStore::open_to_read(&folder.data)?;
+    let prices = prices::load(prices)?;
+    let plan = runtime()?.block_on(async {
+        let lambda = Arc::new(args.lambda().await);
+        Tuner::new(Arc::new(store), lambda, prices, settings, Clock::system()).plan().await
+    })?;
+    let json = serde_json::to_string_pretty(&plan)?;
+    if let Some(out) = out {
+        fs::write(out, format!("{json}\n")).with_context(|| format!("cannot write {}", out.display()))?;
+    }
+    print!("{}", if as_json { json } else { plan.text() });
+    Ok(ExitCode::SUCCESS)
+}
+
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")
+}
+
+fn events(folder: &Folder) -> anyhow::Result<Vec<crate::store::ChangeEvent>> {
+    let store = SqliteStore::open_to_read(&folder.data)?;
+    Ok(runtime()?.block_on(store.changes(&Tenant(folder.tenant.clone()), None))?)
+}
+
+fn explain(folder: &Folder, function: &str) -> anyhow::Result<ExitCode> {
+    let events = events(folder)?;
+    if let Some((_, reason)) = fleet::frozen(&events) {
+        println!("the tuner is frozen: {reason}");
+    }
+    let changes = changes::fold(events);
+    let changes: Vec<_> = changes.iter().filter(|change| change.function.name == function).collect();
+    if changes.is_empty() {
+        bail!("the tuner made no change of `{function}`; `tailor changes plan` shows why");
+    }
+    for change in changes {
+        println!("change {}: {} to {}, {}", change.id, change.from, change.to, change.state.code());
+        if change.intent.uncapped_mb > 0 && change.intent.uncapped_mb != change.to.0 {
+            println!("  {} MB is advised", change.intent.uncapped_mb);
+        }
+        for step in &change.steps {
+            println!(
+                "  {} {}: {}",
+                crate::render::units::instant(step.at_us),
+                step.state.code(),
+                step.reason
+            );
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn log(folder: &Folder, verify: bool, show_ledger: bool) -> anyhow::Result<ExitCode> {
+    let events = events(folder)?;
+    if show_ledger {
+        println!("{}", serde_json::to_string_pretty(&ledger::entries(&changes::fold(events)))?);
+        return Ok(ExitCode::SUCCESS);
+    }
+    if !verify {
+        for event in &events {
+            println!("{}", serde_json::to_string(event)?);
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    let result = audit::verify(&events);
+    for (function, head) in &result.heads {
+        println!("{} {head}", if function.name.is_empty() { "(all functions)" } else { &function.name });
+    }
+    println!("{} events are intact, {} have no digest", result.correct, result.without_digest);
+    for fault in &result.faults {
+        println!("{fault}");
+    }
+    Ok(if result.faults.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}

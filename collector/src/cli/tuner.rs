@@ -1,0 +1,154 @@
+//! The arguments of the tuner, and its settings.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use clap::Args;
+
+use tailor_sizing::units::Megabytes;
+
+use super::strategy;
+use crate::query;
+use crate::store::Tenant;
+use crate::tuner::Settings;
+use crate::tuner::aws::{AwsLambda, Role};
+use crate::tuner::limits::{DAY_US, Limits};
+use crate::tuner::mode::Mode;
+use crate::tuner::policy_file::{self, FilePolicy};
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Tuner")]
+pub(super) struct TunerArgs {
+    /// How far the tuner may go; to be changed, a function must also carry the tag `tailor:tune = apply` or `apply-up`.
+    #[arg(long, env = "TAILOR_TUNER", value_enum, default_value_t)]
+    pub(super) tuner: Mode,
+    /// Policy file (`tailor.yaml`) that lowers what the tuner may do. `tailor policy check` checks it.
+    #[arg(long, value_name = "FILE")]
+    policy: Option<PathBuf>,
+    /// Seconds between two rounds of the tuner.
+    #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..))]
+    tuner_interval: u64,
+    /// Minimum number of warm invocations at the present size before a change.
+    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(10..))]
+    tuner_evidence: u64,
+    /// Minimum number of days with measurements of the present size before a change.
+    #[arg(long, default_value_t = 14.0, value_parser = days)]
+    tuner_evidence_days: f64,
+    /// Minimum number of environments at the present size before a change.
+    #[arg(long, default_value_t = 20)]
+    tuner_evidence_environments: u64,
+    /// Minimum number of warm invocations at the new size before the change is compared with its prediction.
+    #[arg(long, default_value_t = 3_000, value_parser = clap::value_parser!(u64).range(10..))]
+    tuner_comparison: u64,
+    /// Hours for which the new size serves all invocations before the change is settled.
+    #[arg(long, default_value_t = 24.0, value_parser = days)]
+    tuner_soak_hours: f64,
+    /// Minutes at each weight of a canary.
+    #[arg(long, default_value_t = 10.0, value_parser = days)]
+    tuner_canary_minutes: f64,
+    /// Smallest saving for which a function is changed, dollars a month.
+    #[arg(long, default_value_t = 5.0, value_parser = days)]
+    tuner_min_saving: f64,
+    /// Largest memory size that the tuner sets, MB.
+    #[arg(long, default_value_t = 3008, value_parser = clap::value_parser!(u32).range(128..=10_240))]
+    tuner_ceiling: u32,
+    /// Minimum number of minutes after a reduction before the next change of the function; after an increase, a day at most.
+    #[arg(long, default_value_t = 7 * 1_440)]
+    tuner_cooldown: u64,
+    /// Minutes after a deployment in which a function is not changed.
+    #[arg(long, default_value_t = 60)]
+    tuner_after_deployment: u64,
+    /// Maximum number of open changes over all functions.
+    #[arg(long, default_value_t = 5)]
+    tuner_most_open: usize,
+    /// Optimization goal: `cost`, `speed`, `balanced`, or a latency target such as `p95=300` (milliseconds).
+    #[arg(long, value_parser = strategy, default_value = "balanced")]
+    tuner_strategy: String,
+    /// Tenant whose functions are changed. There is only one, because the AWS credentials are for its accounts.
+    #[arg(long, default_value = "default")]
+    tuner_tenant: String,
+    /// Role that is assumed for the calls to Lambda; `{account}` in its ARN stands for the account of the function.
+    #[arg(long, value_name = "ARN")]
+    tuner_role: Option<String>,
+    /// External id of the role's trust policy.
+    #[arg(long, requires = "tuner_role")]
+    tuner_external_id: Option<String>,
+    /// Largest number of requests to Lambda a second. Lambda permits 15 for an account and region.
+    #[arg(long, default_value_t = 2.0, value_parser = rate)]
+    tuner_requests: f64,
+    /// URL of the Lambda API, if it is not AWS; `AWS_ENDPOINT_URL_LAMBDA` does the same.
+    #[arg(long)]
+    lambda_endpoint: Option<String>,
+}
+
+fn days(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(number) if (0.0..=10_000.0).contains(&number) => Ok(number),
+        _ => Err("use a number from 0 to 10000".to_owned()),
+    }
+}
+
+fn rate(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(number) if (0.1..=1_000.0).contains(&number) => Ok(number),
+        _ => Err("use a number from 0.1 to 1000".to_owned()),
+    }
+}
+
+impl TunerArgs {
+    /// The settings of the tuner.
+    pub(super) fn settings(&self, data: &Path) -> anyhow::Result<Settings> {
+        let minutes = |minutes: u64| minutes.saturating_mul(60_000_000);
+        let defaults = Limits::default();
+        let cooldown_us = minutes(self.tuner_cooldown);
+        let limits = Limits {
+            evidence_invocations: self.tuner_evidence,
+            evidence_us: part(self.tuner_evidence_days, DAY_US),
+            evidence_environments: self.tuner_evidence_environments,
+            soak_invocations: self.tuner_comparison,
+            soak_us: part(self.tuner_soak_hours, DAY_US / 24),
+            canary_step_us: part(self.tuner_canary_minutes, 60_000_000),
+            min_saving_usd_month: self.tuner_min_saving,
+            ceiling: Megabytes(self.tuner_ceiling),
+            cooldown_down_us: cooldown_us,
+            cooldown_up_us: cooldown_us.min(defaults.cooldown_up_us),
+            after_deployment_us: minutes(self.tuner_after_deployment),
+            max_open_changes: self.tuner_most_open,
+            ..defaults
+        };
+        Ok(Settings {
+            tenant: Tenant(self.tuner_tenant.clone()),
+            mode: self.tuner,
+            policy: self.policy.as_deref().map(load_policy).transpose()?.unwrap_or_default(),
+            interval: Duration::from_secs(self.tuner_interval),
+            limits,
+            // clap validated the argument.
+            strategy: query::strategy(Some(&self.tuner_strategy), None).unwrap_or_default(),
+            orders: Some(data.join(crate::tuner::orders::FOLDER)),
+            ..Settings::default()
+        })
+    }
+
+    /// The client of Lambda.
+    pub(super) async fn lambda(&self) -> AwsLambda {
+        let role = self.tuner_role.as_ref();
+        let role = role.map(|arn| Role { arn: arn.clone(), external_id: self.tuner_external_id.clone() });
+        AwsLambda::new(self.lambda_endpoint.clone(), role, self.tuner_requests).await
+    }
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the arguments have bounds")]
+fn part(number: f64, unit_us: u64) -> u64 {
+    (number * unit_us as f64) as u64
+}
+
+/// Reads and checks a policy file.
+pub(super) fn load_policy(path: &Path) -> anyhow::Result<FilePolicy> {
+    let text = std::fs::read_to_string(path)
+        .with_context(|| format!("cannot read the policy {}", path.display()))?;
+    match policy_file::parse(&text) {
+        Ok(policy) => Ok(policy),
+        Err(faults) => bail!("the policy {} is not valid:\n  {}", path.display(), faults.join("\n  ")),
+    }
+}

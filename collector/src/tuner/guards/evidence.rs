@@ -1,0 +1,70 @@
+//! Whether enough was measured.
+
+use super::{Evidence, Facts, Proposal, Refusal, refuse};
+use crate::changes::Route;
+use crate::tuner::limits::{DAY_US, HOUR_US, Limits};
+
+pub(super) fn enough(facts: &Facts<'_>, proposal: &Proposal) -> Result<(), Refusal> {
+    // An out-of-memory kill is evidence by itself.
+    if proposal.after_out_of_memory {
+        return Ok(());
+    }
+    let (evidence, limits) = (facts.evidence, facts.limits);
+    let memory = facts.evaluation.memory;
+    if evidence.warm < limits.evidence_invocations {
+        let reason = format!(
+            "{} warm invocations were measured at {memory}, {} are needed",
+            evidence.warm, limits.evidence_invocations
+        );
+        return Err(refuse("few-invocations", reason));
+    }
+    let span_us = facts.now_us.saturating_sub(evidence.first_at_us);
+    if span_us < limits.evidence_us {
+        let days = |us: u64| us as f64 / DAY_US as f64;
+        let reason = format!(
+            "{memory} was measured for {:.1} days, {:.1} are needed",
+            days(span_us),
+            days(limits.evidence_us)
+        );
+        return Err(refuse("short-time", reason));
+    }
+    if evidence.environments < limits.evidence_environments {
+        let reason = format!(
+            "{} environments were measured at {memory}, {} are needed",
+            evidence.environments, limits.evidence_environments
+        );
+        return Err(refuse("few-environments", reason));
+    }
+    Ok(())
+}
+
+pub(super) fn traffic(facts: &Facts<'_>, route: &Route) -> Result<(), Refusal> {
+    if *route == Route::Latest {
+        return Ok(());
+    }
+    let (needed, measured) = (needed_per_hour(facts.limits), per_hour(facts.evidence));
+    if measured >= needed {
+        return Ok(());
+    }
+    let reason = format!(
+        "a canary needs {needed:.0} invocations an hour to end before its deadline, {measured:.0} were measured"
+    );
+    Err(refuse("little-traffic", reason))
+}
+
+fn per_hour(evidence: &Evidence) -> f64 {
+    let hours = evidence.last_at_us.saturating_sub(evidence.first_at_us) as f64 / HOUR_US as f64;
+    evidence.invocations as f64 / hours.max(1.0)
+}
+
+/// Invocations an hour with which each weight gets its invocations before its deadline.
+fn needed_per_hour(limits: &Limits) -> f64 {
+    let stall_hours = (limits.canary_stall_us as f64 / HOUR_US as f64).max(1e-9);
+    let mut before = 0;
+    let rates = limits.canary_steps.iter().map(|step| {
+        let invocations = step.invocations.saturating_sub(before);
+        before = step.invocations;
+        invocations as f64 * 10_000.0 / f64::from(step.weight.max(1)) / stall_hours
+    });
+    rates.fold(0.0, f64::max)
+}

@@ -1,0 +1,197 @@
+//! The guard-rails: pure functions that refuse a change, one file for each family.
+//!
+//! Each refusal has a stable code and a sentence. [`GUARD_RAILS`] has their defaults, and `docs/guard-rails.md` shows them
+//! with their sources; a test compares the two.
+
+mod benefit;
+mod bounds;
+mod evidence;
+mod fleet;
+pub(super) mod pace;
+mod permission;
+mod preflight;
+mod table;
+pub(super) mod trust;
+
+use std::fmt;
+
+use serde::Serialize;
+
+use tailor_sizing::units::Megabytes;
+
+use super::lambda::Live;
+use super::limits::Limits;
+use super::permission::Permission;
+use crate::changes::{Change, Route};
+use crate::report::Evaluation;
+
+pub use bounds::{Proposal, propose};
+pub use preflight::{STACK_TAG, route};
+pub use table::{GUARD_RAILS, GuardRail, markdown};
+
+/// Why the tuner does not change a function.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Refusal {
+    /// The stable code of the guard-rail.
+    pub code: &'static str,
+    /// The reason as a sentence without its full stop.
+    pub reason: String,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.code, self.reason)
+    }
+}
+
+impl std::error::Error for Refusal {}
+
+/// A refusal with a code of [`GUARD_RAILS`].
+pub(super) fn refuse(code: &'static str, reason: impl Into<String>) -> Refusal {
+    debug_assert!(GUARD_RAILS.iter().any(|rail| rail.code == code), "{code}");
+    Refusal { code, reason: reason.into() }
+}
+
+/// What was measured at the present size and version.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Evidence {
+    /// Warm invocations.
+    pub warm: u64,
+    /// All invocations.
+    pub invocations: u64,
+    /// Environments that started.
+    pub environments: u64,
+    /// The earliest invocation, microseconds since the Unix epoch.
+    pub first_at_us: u64,
+    /// The latest invocation, microseconds since the Unix epoch.
+    pub last_at_us: u64,
+    /// Out-of-memory kills.
+    pub out_of_memory: u64,
+    /// Cost in the window, dollars.
+    pub cost_usd: f64,
+}
+
+/// How reliable the telemetry is.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Health {
+    /// Longest time from sending to storing a batch in the last hour, microseconds.
+    pub delay_us: u64,
+    /// Share of batches that did not arrive.
+    pub lost: f64,
+    /// Age of the price table, days.
+    pub price_age_days: i64,
+}
+
+/// What concerns all functions.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct FleetState {
+    /// Why the tuner is frozen.
+    pub frozen: Option<String>,
+    /// Open changes.
+    pub open: usize,
+    /// Share of the fleet's cost that open changes concern.
+    pub open_spend: f64,
+    /// Cost of all functions in the window, dollars.
+    pub spend_usd: f64,
+    /// Rollbacks in the last 24 hours.
+    pub rollbacks: usize,
+}
+
+/// Everything that the guard-rails read.
+#[derive(Clone, Copy)]
+pub struct Facts<'a> {
+    /// The present time, microseconds since the Unix epoch.
+    pub now_us: u64,
+    /// The function in Lambda.
+    pub live: &'a Live,
+    /// Its measurements and advice.
+    pub evaluation: &'a Evaluation,
+    /// What was measured at its present size.
+    pub evidence: &'a Evidence,
+    /// The telemetry of the function.
+    pub health: &'a Health,
+    /// Its changes, oldest first.
+    pub history: &'a [Change],
+    /// All functions.
+    pub fleet: &'a FleetState,
+    /// What is permitted.
+    pub permission: &'a Permission,
+    /// The limits.
+    pub limits: &'a Limits,
+}
+
+impl Facts<'_> {
+    /// The latest changes of the function that were written to Lambda.
+    fn written(&self) -> impl DoubleEndedIterator<Item = &Change> {
+        use crate::changes::State;
+        self.history.iter().filter(|change| !matches!(change.state, State::Blocked))
+    }
+}
+
+/// A change that passed all guard-rails.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Approved {
+    /// The sizes.
+    pub proposal: Proposal,
+    /// What the invocations go through.
+    pub route: Route,
+}
+
+/// Checks one function.
+///
+/// # Errors
+/// All refusals, the most fundamental one first.
+pub fn check(facts: &Facts<'_>) -> Result<Approved, Vec<Refusal>> {
+    let mut refusals = Vec::new();
+    let mut keep = |result: Result<(), Refusal>| refusals.extend(result.err());
+    for rail in [
+        permission::may_write,
+        permission::account,
+        permission::region,
+        permission::stack,
+        permission::external,
+        fleet::frozen,
+        trust::measured,
+        trust::telemetry,
+        trust::prices,
+        trust::unaccounted,
+        preflight::update,
+        preflight::kind,
+        preflight::size,
+        pace::open_change,
+        pace::deployment,
+    ] {
+        keep(rail(facts));
+    }
+    let route = route(facts).map_err(|refusal| keep(Err(refusal)));
+    let proposal = propose(facts).map_err(|refusal| keep(Err(refusal)));
+    if let Ok(proposal) = &proposal {
+        for rail in [
+            evidence::enough,
+            benefit::worth_it,
+            bounds::duration,
+            permission::direction,
+            pace::cooldown,
+            pace::quarantine,
+            pace::out_of_memory,
+            permission::window,
+            fleet::blast_radius,
+            fleet::rollbacks,
+        ] {
+            keep(rail(facts, proposal));
+        }
+        if let Ok(route) = &route {
+            keep(evidence::traffic(facts, route));
+            keep(preflight::concurrency(facts, route));
+        }
+    }
+    match (route, proposal) {
+        (Ok(route), Ok(proposal)) if refusals.is_empty() => Ok(Approved { proposal, route }),
+        _ => Err(refusals),
+    }
+}
+
+/// The memory sizes of a sentence.
+fn sizes(from: Megabytes, to: Megabytes) -> String {
+    format!("{from} to {to}")
+}

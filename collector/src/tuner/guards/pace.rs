@@ -1,0 +1,77 @@
+//! How often one function is changed.
+
+use super::{Facts, Proposal, Refusal, refuse};
+use crate::changes::{Change, State};
+use crate::tuner::limits::{DAY_US, HOUR_US};
+
+pub(super) fn open_change(facts: &Facts<'_>) -> Result<(), Refusal> {
+    match facts.history.iter().find(|change| change.state.is_open()) {
+        Some(change) => Err(refuse("open-change", format!("its change {} is open", change.id))),
+        None => Ok(()),
+    }
+}
+
+pub(super) fn deployment(facts: &Facts<'_>) -> Result<(), Refusal> {
+    // Our own writes change the time as well.
+    let ours_us = facts.history.iter().map(|change| change.moved_at_us).max().unwrap_or(0);
+    let modified_us = facts.live.modified_at_us;
+    let since_us = facts.now_us.saturating_sub(modified_us);
+    if modified_us <= ours_us || since_us >= facts.limits.after_deployment_us {
+        return Ok(());
+    }
+    Err(refuse("deployment", format!("it was deployed {} minutes ago", since_us / 60_000_000)))
+}
+
+pub(super) fn cooldown(facts: &Facts<'_>, proposal: &Proposal) -> Result<(), Refusal> {
+    if proposal.after_out_of_memory {
+        return Ok(());
+    }
+    let blocked = facts.history.iter().rev().take_while(|change| change.state == State::Blocked).count();
+    if let Some(last) = facts.history.last().filter(|_| blocked > 0) {
+        // Refused writes are tried again after an hour, then two, and at most after the cool-down.
+        let doublings = u32::try_from(blocked - 1).unwrap_or(u32::MAX).min(8);
+        let wait_us = HOUR_US.saturating_mul(1 << doublings).min(facts.limits.cooldown_down_us);
+        if facts.now_us.saturating_sub(last.moved_at_us) < wait_us {
+            return Err(refuse("cool-down", format!("its last change did not start: {}", last.reason)));
+        }
+    }
+    let Some(last) = facts.written().next_back() else { return Ok(()) };
+    let wait_us = match last.to < last.from {
+        true => facts.limits.cooldown_down_us,
+        false => facts.limits.cooldown_up_us,
+    };
+    let since_us = facts.now_us.saturating_sub(last.moved_at_us);
+    if since_us >= wait_us {
+        return Ok(());
+    }
+    let days = (wait_us - since_us) as f64 / DAY_US as f64;
+    Err(refuse("cool-down", format!("its last change ended recently; {days:.1} days are left")))
+}
+
+pub(super) fn quarantine(facts: &Facts<'_>, proposal: &Proposal) -> Result<(), Refusal> {
+    let until_us = facts.history.iter().filter_map(|change| change.quarantined_until_us).max().unwrap_or(0);
+    if proposal.for_memory || facts.now_us >= until_us {
+        return Ok(());
+    }
+    let days = (until_us - facts.now_us) as f64 / DAY_US as f64;
+    Err(refuse("quarantine", format!("a change was rolled back; {days:.1} days are left")))
+}
+
+/// The end of the quarantine after a rollback at `now_us`: it doubles with each rollback of the function.
+pub(in crate::tuner) fn quarantine_until_us(history: &[Change], quarantine_us: u64, now_us: u64) -> u64 {
+    let earlier = history.iter().filter(|change| change.quarantined_until_us.is_some()).count();
+    let doublings = u32::try_from(earlier).unwrap_or(u32::MAX).min(6);
+    now_us.saturating_add(quarantine_us.saturating_mul(1 << doublings))
+}
+
+pub(super) fn out_of_memory(facts: &Facts<'_>, proposal: &Proposal) -> Result<(), Refusal> {
+    let since_us = facts.now_us.saturating_sub(DAY_US);
+    let recent = |change: &&Change| change.intent.for_memory && change.planned_at_us >= since_us;
+    let count = facts.written().filter(recent).count();
+    if !proposal.for_memory || count < facts.limits.max_out_of_memory_steps {
+        return Ok(());
+    }
+    let reason =
+        format!("it got more memory {count} times in 24 hours and still needs more: look at its memory use");
+    Err(refuse("out-of-memory-again", reason))
+}

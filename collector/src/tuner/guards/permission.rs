@@ -1,0 +1,92 @@
+//! Who permits the change: mode, tags, accounts, regions, templates and times.
+
+use super::{Facts, Proposal, Refusal, preflight::STACK_TAG, refuse, sizes};
+use crate::changes::State;
+use crate::tuner::calendar::{Dates, Period};
+use crate::tuner::limits::DAY_US;
+use crate::tuner::mode::Mode;
+use crate::tuner::permission::TAG;
+
+pub(super) fn may_write(facts: &Facts<'_>) -> Result<(), Refusal> {
+    let permission = facts.permission;
+    if let Some(fault) = &permission.fault {
+        return Err(refuse("invalid-tag", format!("a tag cannot be read: {fault}")));
+    }
+    if permission.mode.may_write() {
+        return Ok(());
+    }
+    if !permission.tagged {
+        return Err(refuse("not-tagged", format!("it is not tagged `{TAG} = apply` or `{TAG} = apply-up`")));
+    }
+    Err(refuse("mode", format!("its mode is `{}`", permission.mode)))
+}
+
+pub(super) fn account(facts: &Facts<'_>) -> Result<(), Refusal> {
+    let measured = &facts.evaluation.key.account;
+    let live = &facts.live.account;
+    if !measured.is_empty() && measured != live {
+        let reason =
+            format!("the measurements are of account {measured}, the credentials are for account {live}");
+        return Err(refuse("other-account", reason));
+    }
+    let accounts = &facts.permission.accounts;
+    if accounts.is_empty() || accounts.contains(live) {
+        return Ok(());
+    }
+    Err(refuse("account-not-listed", format!("account {live} is not in the list of accounts")))
+}
+
+pub(super) fn region(facts: &Facts<'_>) -> Result<(), Refusal> {
+    let (regions, region) = (&facts.permission.regions, &facts.evaluation.key.region);
+    if regions.is_empty() || regions.contains(region) {
+        return Ok(());
+    }
+    Err(refuse("region-not-listed", format!("region {region} is not in the list of regions")))
+}
+
+pub(super) fn stack(facts: &Facts<'_>) -> Result<(), Refusal> {
+    match facts.live.tags.get(STACK_TAG) {
+        Some(stack) => Err(refuse(
+            "managed-by-stack",
+            format!("the CloudFormation stack `{stack}` manages it: change its template"),
+        )),
+        None => Ok(()),
+    }
+}
+
+pub(super) fn external(facts: &Facts<'_>) -> Result<(), Refusal> {
+    let since_us = facts.now_us.saturating_sub(30 * DAY_US);
+    let external = facts
+        .history
+        .iter()
+        .filter(|change| change.state == State::ExternalChange && change.moved_at_us >= since_us);
+    let (count, most) = (external.count(), facts.limits.max_external_changes);
+    if count < most {
+        return Ok(());
+    }
+    let reason =
+        format!("{count} of its changes met changes by someone else in 30 days: change its template");
+    Err(refuse("managed-elsewhere", reason))
+}
+
+pub(super) fn direction(facts: &Facts<'_>, proposal: &Proposal) -> Result<(), Refusal> {
+    if facts.permission.mode == Mode::ApplyUp && proposal.to < proposal.from {
+        let reason = format!("the mode `apply-up` does not permit {}", sizes(proposal.from, proposal.to));
+        return Err(refuse("only-up", reason));
+    }
+    Ok(())
+}
+
+pub(super) fn window(facts: &Facts<'_>, proposal: &Proposal) -> Result<(), Refusal> {
+    if proposal.for_memory {
+        return Ok(());
+    }
+    if facts.permission.freeze_dates.iter().any(|dates: &Dates| dates.contains(facts.now_us)) {
+        return Err(refuse("freeze-date", "the policy has no changes on this date"));
+    }
+    let open = |periods: &Vec<Period>| periods.iter().any(|period| period.contains(facts.now_us));
+    if facts.permission.window.as_ref().is_none_or(open) {
+        return Ok(());
+    }
+    Err(refuse("outside-window", "its window is closed at this time"))
+}

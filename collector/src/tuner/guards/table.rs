@@ -1,0 +1,105 @@
+//! The list of guard-rails with their defaults and the sources of the defaults, for documents and pages.
+
+use crate::tuner::limits::{DAY_US, HOUR_US, Limits};
+
+/// One guard-rail.
+#[derive(Debug, Clone, Copy)]
+pub struct GuardRail {
+    /// The stable code of its refusals.
+    pub code: &'static str,
+    /// What it refuses.
+    pub refuses: &'static str,
+    /// Its default, from the limits.
+    pub default: fn(&Limits) -> String,
+    /// Where the default comes from.
+    pub source: &'static str,
+}
+
+fn on(_: &Limits) -> String {
+    "on".to_owned()
+}
+
+fn percent(share: f64) -> String {
+    format!("{:.0} %", 100.0 * share)
+}
+
+fn days(us: u64) -> String {
+    format!("{} days", us / DAY_US)
+}
+
+fn hours(us: u64) -> String {
+    format!("{} h", us / HOUR_US)
+}
+
+macro_rules! rails {
+    ($($code:literal, $refuses:literal, $default:expr, $source:literal;)*) => {
+        &[$(GuardRail { code: $code, refuses: $refuses, default: $default, source: $source }),*]
+    };
+}
+
+/// All guard-rails.
+pub const GUARD_RAILS: &[GuardRail] = rails![
+    "not-tagged", "functions without the tag `tailor:tune`", on, "Kubernetes VPA and Compute Optimizer are opt-in; Lambda's tag conditions";
+    "mode", "functions whose mode is below `apply-up`", on, "VPA update modes";
+    "only-up", "reductions in the mode `apply-up`", on, "VPA `EvictionRequirements`";
+    "invalid-tag", "functions with a tag that cannot be read", on, "ours";
+    "other-account", "measurements of another account than the credentials", on, "ours";
+    "account-not-listed", "accounts that the policy file does not list", on, "ours";
+    "region-not-listed", "regions that the policy file does not list", on, "ours";
+    "managed-by-stack", "functions of CloudFormation, SAM and CDK", on, "a deployment would reset the size";
+    "managed-elsewhere", "functions that someone else changed back", |limits| format!("{} changes in 30 days", limits.max_external_changes), "ours";
+    "outside-window", "reductions outside the window of the function", on, "PerfectScale maintenance windows";
+    "freeze-date", "changes on dates of the policy file", on, "PerfectScale maintenance windows";
+    "frozen", "changes while the tuner is frozen", on, "PerfectScale `stopAllAutomation`";
+    "imported", "functions of which only imported logs are known", on, "ours";
+    "late-telemetry", "changes while batches arrive late", |limits| format!("{} s", limits.max_delay_us.min(limits.max_skew_us) / 1_000_000), "VPA admission status";
+    "lost-telemetry", "changes while batches are lost", |limits| percent(limits.max_lost), "VPA admission status";
+    "stale-prices", "changes with an old price table", |limits| format!("{} days", limits.max_price_age_days), "ours";
+    "cpu-unaccounted", "changes where CPU time is of no known process", on, "ours";
+    "updating", "functions that are being updated", on, "Lambda `LastUpdateStatus`";
+    "update-failed", "functions whose last update failed", on, "Lambda `LastUpdateStatus`";
+    "not-active", "functions that are not active", on, "Lambda `State`";
+    "snap-start", "functions with SnapStart", on, "a new version is initialized at publication";
+    "managed-instances", "functions on managed instances", on, "their memory is the instance's";
+    "lambda-edge", "replicas of Lambda@Edge", on, "they cannot be changed";
+    "size-differs", "functions whose size is not the measured one", on, "Argo Rollouts: equal comparison";
+    "several-versions", "functions invoked both as `$LATEST` and as a version", on, "ours";
+    "several-aliases", "functions with several aliases on versions", on, "ours";
+    "no-version", "aliases whose version is not listed", on, "ours";
+    "weighted-alias", "aliases with weights", on, "CodeDeploy uses the weights";
+    "unfinished-change", "aliases with the mark of a change of another collector", on, "ours";
+    "provisioned", "aliases and versions with provisioned concurrency", on, "Lambda refuses weights with it";
+    "latest-differs", "functions whose `$LATEST` is not what the alias serves", on, "PublishVersion publishes `$LATEST`";
+    "concurrency", "canaries near the reserved concurrency", |limits| percent(limits.max_concurrency_share), "old and new environments exist together";
+    "few-invocations", "functions with few warm invocations at the present size", |limits| limits.evidence_invocations.to_string(), "Compute Optimizer: 50 in 14 days; KRR: 100 points";
+    "short-time", "functions measured for a short time at the present size", |limits| days(limits.evidence_us), "Compute Optimizer and KRR: 14 days";
+    "few-environments", "functions with few environments at the present size", |limits| limits.evidence_environments.to_string(), "ours";
+    "little-traffic", "canaries that would not end before their deadline", |limits| format!("{} at one weight", hours(limits.canary_stall_us)), "sequential test";
+    "no-advice", "functions without advice", on, "ours";
+    "not-advised", "functions whose advice is to stay", on, "VPA: act outside the band only";
+    "out-of-bounds", "sizes below the floor or above the ceiling", |limits| format!("floor: use + {}, ceiling {}", percent(limits.headroom), limits.ceiling), "VPA and KRR: 15 %; VPA bump 1.2 or 100 MB after a kill";
+    "small-step", "changes of less than this share", |limits| percent(limits.min_size_change), "VPA: 10 %";
+    "small-saving", "savings of less than this a month", |limits| format!("${:.0}", limits.min_saving_usd_month), "PerfectScale `workloadMinWasteUSDPerMonth`";
+    "unsure-saving", "savings with a lower probability", |_| "95 %".to_owned(), "VPA lower and upper bound";
+    "near-timeout", "reductions with a 99th percentile near the timeout", |limits| percent(limits.max_timeout_share), "Compute Optimizer performance risk";
+    "slower", "reductions with a higher 95th percentile without a target", |limits| percent(limits.max_p95_increase), "Compute Optimizer performance risk";
+    "open-change", "a second open change of a function", on, "VPA: one Pod at a time";
+    "deployment", "changes after a deployment", |limits| format!("{} min", limits.after_deployment_us / 60_000_000), "PerfectScale `duringRolloutInProgress: pause`";
+    "cool-down", "changes after a reduction or an increase", |limits| format!("{} or {}", days(limits.cooldown_down_us), hours(limits.cooldown_up_us)), "PerfectScale: own frequency for each direction";
+    "quarantine", "changes after a rollback, doubled each time", |limits| days(limits.quarantine_us), "ours";
+    "out-of-memory-again", "further increases after out-of-memory in 24 hours", |limits| limits.max_out_of_memory_steps.to_string(), "VPA issue: increases that cause increases";
+    "open-changes", "more open changes at once", |limits| limits.max_open_changes.to_string(), "VPA eviction limits";
+    "open-spend", "open changes on more of the fleet's cost", |limits| percent(limits.max_open_spend), "VPA eviction tolerance";
+    "rollbacks", "changes after rollbacks in the fleet in 24 hours", |limits| limits.max_rollbacks.to_string(), "circuit breaker";
+];
+
+/// The table of `docs/guard-rails.md`.
+#[must_use]
+pub fn markdown(limits: &Limits) -> String {
+    let mut text = "| code | refuses | default | source |\n|---|---|---|---|\n".to_owned();
+    for rail in GUARD_RAILS {
+        let default = (rail.default)(limits);
+        text.push_str(&format!("| `{}` | {} | {default} | {} |\n", rail.code, rail.refuses, rail.source));
+    }
+    text
+}

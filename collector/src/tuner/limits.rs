@@ -1,0 +1,136 @@
+//! The defaults of the guard-rails, in one place. `docs/guard-rails.md` has their sources.
+
+use tailor_sizing::units::Megabytes;
+
+/// Microseconds in an hour.
+pub const HOUR_US: u64 = 3_600_000_000;
+
+/// Microseconds in a day.
+pub const DAY_US: u64 = 24 * HOUR_US;
+
+/// The limits of the guard-rails.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Limits {
+    /// Minimum time with measurements of the present code and size, microseconds.
+    pub evidence_us: u64,
+    /// Minimum number of warm invocations of the present code and size.
+    pub evidence_invocations: u64,
+    /// Minimum number of environments.
+    pub evidence_environments: u64,
+    /// Time after a deployment in which nothing is changed, microseconds.
+    pub after_deployment_us: u64,
+    /// Minimum change of the size, as a share.
+    pub min_size_change: f64,
+    /// Minimum saving, dollars a month.
+    pub min_saving_usd_month: f64,
+    /// Minimum reduction of mean duration of a change that does not save, as a share.
+    pub min_duration_change: f64,
+    /// Headroom above the highest memory use, as a share.
+    pub headroom: f64,
+    /// Factor and MB above a size that ran out of memory; the larger one counts.
+    pub out_of_memory_floor: (f64, u32),
+    /// Largest size that is set.
+    pub ceiling: Megabytes,
+    /// Largest reduction in one change, as a share of the present size.
+    pub max_step_down: f64,
+    /// Largest increase in one change, as a factor.
+    pub max_step_up: f64,
+    /// Minimum time after an increase, microseconds.
+    pub cooldown_up_us: u64,
+    /// Minimum time after a reduction, microseconds.
+    pub cooldown_down_us: u64,
+    /// Time without changes after a rollback, microseconds. It doubles with each further rollback.
+    pub quarantine_us: u64,
+    /// Increases after out-of-memory in 24 hours.
+    pub max_out_of_memory_steps: usize,
+    /// Largest predicted increase of the 95th percentile without a target, as a share.
+    pub max_p95_increase: f64,
+    /// Largest predicted 99th percentile, as a share of the timeout.
+    pub max_timeout_share: f64,
+    /// Largest use of reserved concurrency, as a share.
+    pub max_concurrency_share: f64,
+    /// Weights of the canary, hundredths of a percent, and the invocations that each needs.
+    pub canary_steps: Vec<CanaryStep>,
+    /// Minimum time at each weight, microseconds.
+    pub canary_step_us: u64,
+    /// Longest canary, microseconds.
+    pub canary_deadline_us: u64,
+    /// Longest time at one weight, microseconds.
+    pub canary_stall_us: u64,
+    /// Minimum time of a soak, microseconds.
+    pub soak_us: u64,
+    /// Minimum number of warm invocations in a soak.
+    pub soak_invocations: u64,
+    /// Longest soak, microseconds.
+    pub soak_deadline_us: u64,
+    /// Changes that may be open at once.
+    pub max_open_changes: usize,
+    /// Largest share of the fleet's cost that open changes may concern.
+    pub max_open_spend: f64,
+    /// Rollbacks in 24 hours that stop new changes.
+    pub max_rollbacks: usize,
+    /// External changes of one function in 30 days from which it is left to its templates.
+    pub max_external_changes: usize,
+    /// Longest delay of telemetry, microseconds.
+    pub max_delay_us: u64,
+    /// Largest share of lost invocations.
+    pub max_lost: f64,
+    /// Largest difference between the clocks of environments and collector, microseconds.
+    pub max_skew_us: u64,
+    /// Largest age of the price table, days.
+    pub max_price_age_days: i64,
+    /// Smallest measured saving, as a share of the predicted one.
+    pub min_realised: f64,
+}
+
+/// One weight of the canary.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CanaryStep {
+    /// The part of the invocations, hundredths of a percent.
+    pub weight: u32,
+    /// Minimum number of invocations of the new version, all weights together.
+    pub invocations: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        let step = |weight, invocations| CanaryStep { weight, invocations };
+        Self {
+            evidence_us: 14 * DAY_US,
+            evidence_invocations: 1_000,
+            evidence_environments: 20,
+            after_deployment_us: HOUR_US,
+            min_size_change: 0.10,
+            min_saving_usd_month: 5.0,
+            min_duration_change: 0.10,
+            headroom: 0.25,
+            out_of_memory_floor: (1.2, 100),
+            ceiling: Megabytes(3_008),
+            max_step_down: 0.25,
+            max_step_up: 2.0,
+            cooldown_up_us: DAY_US,
+            cooldown_down_us: 7 * DAY_US,
+            quarantine_us: 30 * DAY_US,
+            max_out_of_memory_steps: 2,
+            max_p95_increase: 0.05,
+            max_timeout_share: 0.60,
+            max_concurrency_share: 0.50,
+            canary_steps: vec![step(100, 50), step(500, 150), step(2_500, 450), step(5_000, 900)],
+            canary_step_us: 10 * 60_000_000,
+            canary_deadline_us: DAY_US,
+            canary_stall_us: 6 * HOUR_US,
+            soak_us: DAY_US,
+            soak_invocations: 3_000,
+            soak_deadline_us: 7 * DAY_US,
+            max_open_changes: 5,
+            max_open_spend: 0.05,
+            max_rollbacks: 2,
+            max_external_changes: 2,
+            max_delay_us: 300_000_000,
+            max_lost: 0.01,
+            max_skew_us: 120_000_000,
+            max_price_age_days: 60,
+            min_realised: 0.50,
+        }
+    }
+}

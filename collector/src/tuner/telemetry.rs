@@ -1,0 +1,159 @@
+//! The measurements that the tuner reads, from the store.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use tailor_sizing::advice::strategy::Strategy;
+use tailor_sizing::pricing::prices::{PriceTable, Rates};
+use tailor_sizing::telemetry::rollup::Rollup;
+use tailor_sizing::units::{Architecture, Megabytes};
+
+use super::calendar;
+use super::canary::Sample;
+use super::guards::{Evidence, Health};
+use crate::clock::Clock;
+use crate::query::last_hours;
+use crate::report::{self, Evaluation};
+use crate::store::{ChangeEvent, FunctionKey, HOUR_US, Lease, Series, Store, StoreError, Tenant, Window};
+
+/// Hours of batches from which the health of the telemetry is computed.
+const HEALTH_HOURS: u64 = 1;
+
+/// What the tuner reads and logs. Tests and the simulator have their own.
+#[async_trait]
+pub trait Telemetry: Send + Sync {
+    /// The evaluations of all functions, or of one.
+    async fn evaluations(
+        &self,
+        key: Option<&FunctionKey>,
+        strategy: Strategy,
+    ) -> Result<Vec<Evaluation>, StoreError>;
+
+    /// What was measured at one size, of one version or of all, since a time (microseconds since the Unix epoch).
+    async fn sample(
+        &self,
+        key: &FunctionKey,
+        version: Option<&str>,
+        memory: Megabytes,
+        since_us: u64,
+    ) -> Result<(Evidence, Sample), StoreError>;
+
+    /// The health of the telemetry of one function.
+    async fn health(&self, key: &FunctionKey) -> Result<Health, StoreError>;
+
+    /// The prices of a function.
+    fn rates(&self, key: &FunctionKey, architecture: Architecture) -> Option<Rates>;
+
+    /// Whether this collector may run a round now: of several collectors with one store, only one may.
+    async fn may_run(&self) -> Result<bool, StoreError> {
+        Ok(true)
+    }
+
+    /// The change log.
+    async fn log(&self) -> Result<Vec<ChangeEvent>, StoreError>;
+
+    /// Appends one event to the change log. It is on disk when the future resolves.
+    async fn append(&self, event: &ChangeEvent) -> Result<(), StoreError>;
+}
+
+/// The measurements in the store.
+pub struct StoreTelemetry {
+    pub(super) store: Arc<dyn Store>,
+    pub(super) prices: PriceTable,
+    pub(super) tenant: Tenant,
+    pub(super) hours: u64,
+    pub(super) clock: Clock,
+}
+
+impl StoreTelemetry {
+    async fn series(&self, key: &FunctionKey, window: Window) -> Result<Vec<Series>, StoreError> {
+        self.store.series(&self.tenant, Some(key), window).await
+    }
+}
+
+#[async_trait]
+impl Telemetry for StoreTelemetry {
+    async fn evaluations(
+        &self,
+        key: Option<&FunctionKey>,
+        strategy: Strategy,
+    ) -> Result<Vec<Evaluation>, StoreError> {
+        let request = report::Request {
+            store: self.store.as_ref(),
+            tenant: &self.tenant,
+            window: last_hours(self.clock.now_us(), self.hours),
+            prices: &self.prices,
+            strategy,
+            now_us: self.clock.now_us(),
+            enforcements: None,
+            fleet_sums: None,
+        };
+        report::evaluations(&request, key).await
+    }
+
+    async fn sample(
+        &self,
+        key: &FunctionKey,
+        version: Option<&str>,
+        memory: Megabytes,
+        since_us: u64,
+    ) -> Result<(Evidence, Sample), StoreError> {
+        let now_us = self.clock.now_us();
+        let oldest = last_hours(now_us, self.hours);
+        let window = Window::covering(since_us, now_us.saturating_add(HOUR_US));
+        let window = Window { from_hour: window.from_hour.max(oldest.from_hour), ..window };
+        let mut sum = Rollup::default();
+        let mut architecture = Architecture::X86_64;
+        for Series { key, rollup } in self.series(key, window).await? {
+            if key.memory == memory && version.is_none_or(|version| version == key.version) {
+                sum.merge(&rollup);
+                architecture = key.architecture;
+            }
+        }
+        let rates = self.rates(key, architecture);
+        let cost = rates.map(|rates| rates.cost(memory, sum.billed_ms, sum.invocations, 512));
+        let evidence = Evidence {
+            warm: sum.warm_duration_us.count(),
+            invocations: sum.invocations,
+            environments: sum.first_invocations(),
+            first_at_us: sum.first_at_us,
+            last_at_us: sum.last_at_us,
+            out_of_memory: sum.out_of_memory,
+            cost_usd: cost.map_or(0.0, tailor_sizing::pricing::money::PicoDollars::to_dollars),
+        };
+        Ok((evidence, Sample::of(&sum)))
+    }
+
+    async fn health(&self, key: &FunctionKey) -> Result<Health, StoreError> {
+        let now_us = self.clock.now_us();
+        let window = last_hours(now_us, HEALTH_HOURS);
+        let environments = self.store.environments(&self.tenant, Some(key), window).await?;
+        let (mut delay_us, mut batches, mut missing) = (0, 0u64, 0u64);
+        for state in &environments.live {
+            delay_us = delay_us.max(state.received_at_us.abs_diff(state.header.sent_at_us));
+            batches += state.header.sequence;
+            missing += state.sequences.missing_since(now_us.saturating_sub(HEALTH_HOURS * HOUR_US));
+        }
+        let compiled = calendar::date(self.prices.compiled());
+        let age = compiled.and_then(|compiled| calendar::days_since(compiled, now_us));
+        let lost = missing as f64 / batches.max(1) as f64;
+        Ok(Health { delay_us, lost, price_age_days: age.unwrap_or(0) })
+    }
+
+    fn rates(&self, key: &FunctionKey, architecture: Architecture) -> Option<Rates> {
+        self.prices.rates(&key.region, architecture).ok()
+    }
+
+    async fn may_run(&self) -> Result<bool, StoreError> {
+        self.store.hold(Lease::Tuner).await
+    }
+
+    async fn log(&self) -> Result<Vec<ChangeEvent>, StoreError> {
+        self.store.changes(&self.tenant, None).await
+    }
+
+    async fn append(&self, event: &ChangeEvent) -> Result<(), StoreError> {
+        self.store.log_change(&self.tenant, event).await
+    }
+}

@@ -1,0 +1,257 @@
+//! Measurements of functions in a test's own time: durations, errors and memory use follow from the function's kind and
+//! size. The advice is the real one.
+
+#![allow(dead_code, reason = "each test file uses a part")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use tailor_collector::report::Evaluation;
+use tailor_collector::store::{ChangeEvent, FunctionKey, StoreError};
+use tailor_collector::tuner::canary::Sample;
+use tailor_collector::tuner::guards::{Evidence, Health};
+use tailor_collector::tuner::limits::DAY_US;
+use tailor_collector::tuner::telemetry::Telemetry;
+use tailor_sizing::advice::strategy::Strategy;
+use tailor_sizing::advice::{FunctionEvidence, advise};
+use tailor_sizing::model::accounting::Unaccounted;
+use tailor_sizing::model::enforcement::Enforcement;
+use tailor_sizing::pricing::prices::{PriceTable, Rates};
+use tailor_sizing::telemetry::invocation::{Initialization, Outcome};
+use tailor_sizing::telemetry::rollup::Rollup;
+use tailor_sizing::units::{Architecture, Megabytes};
+
+use super::control_plane::{ControlPlane, key};
+use super::fleet::{Kind, invocation};
+
+/// How the invocations of the new size differ from what is expected.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Quality {
+    /// Factor of the duration.
+    pub(crate) slower: u64,
+    /// One invocation of so many fails; none when zero.
+    pub(crate) failing_one_of: u64,
+    /// One invocation of so many runs out of memory; none when zero.
+    pub(crate) killed_one_of: u64,
+}
+
+pub(crate) const GOOD: Quality = Quality { slower: 1, failing_one_of: 0, killed_one_of: 0 };
+
+/// One function: its kind, and what was measured.
+struct Measured {
+    kind: Kind,
+    /// Time, version, size, and what was measured of both.
+    samples: Vec<(u64, String, u32, Rollup)>,
+    versions: Vec<String>,
+}
+
+pub(crate) struct Workload {
+    plane: Arc<ControlPlane>,
+    prices: PriceTable,
+    functions: Mutex<BTreeMap<String, Measured>>,
+    advice: Mutex<HashMap<(String, u32, bool), Evaluation>>,
+    pub(crate) health: Mutex<Health>,
+}
+
+impl Workload {
+    pub(crate) fn new(plane: Arc<ControlPlane>) -> Arc<Self> {
+        Arc::new(Self {
+            plane,
+            prices: PriceTable::embedded(),
+            functions: Mutex::default(),
+            advice: Mutex::default(),
+            health: Mutex::default(),
+        })
+    }
+
+    pub(crate) fn add(&self, kind: Kind, versions: &[&str]) {
+        let versions = versions.iter().map(|version| (*version).to_owned()).collect();
+        let measured = Measured { kind, samples: Vec::new(), versions };
+        self.functions.lock().unwrap().insert(kind.name.to_owned(), measured);
+    }
+
+    /// Measures invocations of a version at a size.
+    pub(crate) fn invoke(&self, name: &str, version: &str, memory_mb: u32, count: u64, quality: Quality) {
+        let now_us = self.plane.lock().now_us;
+        let mut functions = self.functions.lock().unwrap();
+        let measured = functions.get_mut(name).unwrap();
+        let kind = Kind { memory: memory_mb, ..measured.kind };
+        // A large number is a multiple of a small one.
+        let (mut count, mut doublings) = (count, 0);
+        while count > 800 {
+            (count, doublings) = (count / 2, doublings + 1);
+        }
+        let mut rollup = Rollup::default();
+        for index in 0..count {
+            let mut one = invocation(&kind, index % 200, now_us);
+            one.outcome = Outcome::Success;
+            if index % 50 != 0 {
+                one.initialization = Initialization::Warm;
+            }
+            one.duration_us *= quality.slower;
+            one.billed_ms *= quality.slower;
+            let is_one_of = |number: u64| number > 0 && index % number == number - 1;
+            if is_one_of(quality.failing_one_of) {
+                one.outcome = Outcome::Error;
+            }
+            if is_one_of(quality.killed_one_of) {
+                one.outcome = Outcome::OutOfMemory;
+            }
+            rollup.record(&one);
+        }
+        for _ in 0..doublings {
+            rollup.merge(&rollup.clone());
+        }
+        measured.samples.push((now_us, version.to_owned(), memory_mb, rollup));
+    }
+
+    /// Measures invocations as the alias or `$LATEST` distributes them now: `count` in total, those of `new_mb` with a
+    /// quality of their own.
+    pub(crate) fn traffic(&self, name: &str, count: u64, new_mb: Option<u32>, quality: Quality) {
+        let record = self.plane.record(name);
+        let mut shares = Vec::new();
+        match record.aliases.get("live") {
+            None => shares.push(("$LATEST".to_owned(), 1.0)),
+            Some(alias) => {
+                let weight = alias.additional.as_ref().map_or(0.0, |(_, weight)| *weight);
+                shares.push((alias.version.clone(), 1.0 - weight));
+                shares.extend(alias.additional.clone());
+            }
+        }
+        for (version, share) in shares {
+            let Some(revision) = record.version(&version) else { continue };
+            let memory_mb = revision.config.memory_mb;
+            let quality = if Some(memory_mb) == new_mb { quality } else { GOOD };
+            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a part of a count")]
+            self.invoke(name, &version, memory_mb, (count as f64 * share) as u64, quality);
+        }
+    }
+
+    fn sum(&self, name: &str, version: Option<&str>, memory: u32, since_us: u64) -> Rollup {
+        let functions = self.functions.lock().unwrap();
+        let mut sum = Rollup::default();
+        for (at_us, of, size, rollup) in &functions[name].samples {
+            if *size == memory && *at_us >= since_us && version.is_none_or(|version| version == of) {
+                sum.merge(rollup);
+            }
+        }
+        sum
+    }
+
+    /// The evaluation at the size of the latest invocations.
+    fn evaluation(&self, name: &str, strategy: Strategy) -> Option<Evaluation> {
+        let (kind, memory, versions) = {
+            let functions = self.functions.lock().unwrap();
+            let measured = &functions[name];
+            let last = measured.samples.last()?;
+            (measured.kind, last.2, measured.versions.clone())
+        };
+        let sum = self.sum(name, None, memory, 0);
+        let killed = sum.out_of_memory > 0;
+        let cached = (name.to_owned(), memory, killed);
+        if let Some(evaluation) = self.advice.lock().unwrap().get(&cached) {
+            return Some(evaluation.clone());
+        }
+        let kind = Kind { memory, ..kind };
+        let mut rollup = Rollup::default();
+        let start_us = super::control_plane::START_US - 14 * DAY_US;
+        for index in 0..600 {
+            let mut one = invocation(&kind, index, start_us + index * 14 * DAY_US / 600);
+            if index % 20 == 0 {
+                one.initialization = Initialization::OnDemand;
+            }
+            if killed && index % 100 == 0 {
+                one.outcome = Outcome::OutOfMemory;
+                one.peak_kib = u64::from(memory) * 1_000;
+                one.max_memory_used_mb = memory;
+            }
+            rollup.record(&one);
+        }
+        let sizes = [(Megabytes(memory), rollup)];
+        let evidence = FunctionEvidence {
+            region: super::control_plane::REGION,
+            architecture: Architecture::X86_64,
+            memory: Megabytes(memory),
+            ephemeral_mb: 512,
+            timeout_ms: Some(30_000),
+            environments: 30,
+            enforcement: Enforcement::default(),
+            sizes: &sizes,
+        };
+        let evaluation = Evaluation {
+            key: key(name),
+            memory: Megabytes(memory),
+            architecture: Architecture::X86_64,
+            versions,
+            unaccounted: Unaccounted::of(&sizes),
+            advice: advise(&evidence, &self.prices, strategy),
+        };
+        self.advice.lock().unwrap().insert(cached, evaluation.clone());
+        Some(evaluation)
+    }
+}
+
+fn lost() -> StoreError {
+    StoreError::Engine("no answer".to_owned())
+}
+
+#[async_trait]
+impl Telemetry for Workload {
+    async fn evaluations(
+        &self,
+        key: Option<&FunctionKey>,
+        strategy: Strategy,
+    ) -> Result<Vec<Evaluation>, StoreError> {
+        let names: Vec<String> = self.functions.lock().unwrap().keys().cloned().collect();
+        let names = names.into_iter().filter(|name| key.is_none_or(|key| key.name == *name));
+        Ok(names.filter_map(|name| self.evaluation(&name, strategy)).collect())
+    }
+
+    async fn sample(
+        &self,
+        key: &FunctionKey,
+        version: Option<&str>,
+        memory: Megabytes,
+        since_us: u64,
+    ) -> Result<(Evidence, Sample), StoreError> {
+        let sum = self.sum(&key.name, version, memory.0, since_us);
+        let rates = self.rates(key, Architecture::X86_64).unwrap();
+        let evidence = Evidence {
+            warm: sum.warm_duration_us.count(),
+            invocations: sum.invocations,
+            environments: sum.first_invocations(),
+            first_at_us: sum.first_at_us,
+            last_at_us: sum.last_at_us,
+            out_of_memory: sum.out_of_memory,
+            cost_usd: rates.cost(memory, sum.billed_ms, sum.invocations, 512).to_dollars(),
+        };
+        Ok((evidence, Sample::of(&sum)))
+    }
+
+    async fn health(&self, _: &FunctionKey) -> Result<Health, StoreError> {
+        Ok(*self.health.lock().unwrap())
+    }
+
+    fn rates(&self, key: &FunctionKey, architecture: Architecture) -> Option<Rates> {
+        self.prices.rates(&key.region, architecture).ok()
+    }
+
+    async fn log(&self) -> Result<Vec<ChangeEvent>, StoreError> {
+        Ok(self.plane.lock().log.clone())
+    }
+
+    async fn append(&self, event: &ChangeEvent) -> Result<(), StoreError> {
+        let mut state = self.plane.lock();
+        let taken = state.log.iter().any(|earlier| {
+            (&earlier.function, &earlier.change_id, earlier.step)
+                == (&event.function, &event.change_id, event.step)
+        });
+        if taken {
+            let (change_id, step) = (event.change_id.clone(), event.step);
+            return Err(StoreError::StepTaken { change_id, step });
+        }
+        state.append(event).map_err(|()| lost())
+    }
+}
