@@ -71,7 +71,7 @@ impl Permission {
             max_memory: limits.max_memory.unwrap_or(ceiling).min(ceiling),
             p95_slo_ms: limits.p95_slo_ms,
             strategy: match limits.p95_slo_ms {
-                Some(target_ms) => limits.strategy.unwrap_or(Strategy::Slo { quantile: 0.95, target_ms }),
+                Some(target_ms) => limits.strategy.unwrap_or(Strategy::Slo { quantile: 0.95, target_ms, cold_starts: false }),
                 None => limits.strategy.unwrap_or(strategy),
             },
             window: limits.window,
@@ -89,7 +89,7 @@ mod tests {
 
     fn of(tags: &[(&str, &str)], mode: Mode, file: &FilePolicy) -> Permission {
         let tags = tags.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-        Permission::of("orders", &tags, mode, Megabytes(3_008), Strategy::Cost, file)
+        Permission::of("orders", &tags, mode, Megabytes(3_008), Strategy::default(), file)
     }
 
     #[test]

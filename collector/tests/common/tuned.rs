@@ -38,7 +38,7 @@ impl Tuned {
         workload.add(kind, &[if with_alias { "1" } else { "$LATEST" }]);
         let limits = Limits { min_saving_usd_month: 0.0, ..Limits::default() };
         let settings =
-            Settings { limits, poll: Duration::ZERO, strategy: Strategy::Cost, ..Settings::default() };
+            Settings { limits, poll: Duration::ZERO, strategy: Strategy::default(), ..Settings::default() };
         let runtime = Builder::new_current_thread().enable_time().build().unwrap();
         let tuned = Self { runtime, plane, workload, settings, kind };
         tuned.traffic(2_000, GOOD);

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use tailor_collector::report::Evaluation;
+use tailor_collector::report::{Evaluation, MeasuredBy};
 use tailor_collector::store::{ChangeEvent, FunctionKey, StoreError};
 use tailor_collector::tuner::canary::Sample;
 use tailor_collector::tuner::guards::{Evidence, Health};
@@ -185,6 +185,7 @@ impl Workload {
             memory: Megabytes(memory),
             architecture: Architecture::X86_64,
             versions,
+            measured_by: MeasuredBy::Layer,
             unaccounted: Unaccounted::of(&sizes),
             advice: advise(&evidence, &self.prices, strategy),
         };

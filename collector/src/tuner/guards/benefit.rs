@@ -31,7 +31,7 @@ pub(super) fn worth_it(facts: &Facts<'_>, proposal: &Proposal) -> Result<(), Ref
     let is_faster = proposal.duration_change_percent <= -100.0 * limits.min_duration_change;
     let saves = proposal.saving_per_million.0 > 0;
     // A strategy with a weight of speed may pay for it; the strategy has weighed both.
-    if is_faster && facts.permission.strategy != Strategy::Cost {
+    if is_faster && !matches!(facts.permission.strategy, Strategy::Cost { .. }) {
         return match advice.confidence.level {
             ConfidenceLevel::Low => Err(refuse("unsure-saving", "the prediction has a low confidence")),
             _ => Ok(()),
