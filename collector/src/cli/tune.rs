@@ -391,7 +391,9 @@ async fn remove_remains(args: &TuneArgs) -> anyhow::Result<ExitCode> {
         eprintln!("tailor: nothing to clean up: {} does not exist", args.state.display());
         return Ok(ExitCode::SUCCESS);
     };
-    let lambda = AwsLambda::new(args.lambda_endpoint.clone().or_else(|| record.endpoint.clone()), None, f64::INFINITY).await;
+    let lambda =
+        AwsLambda::new(args.lambda_endpoint.clone().or_else(|| record.endpoint.clone()), None, f64::INFINITY)
+            .await;
     let calls = FunctionCalls::new(lambda.client_in(&record.region).await, &record.function);
     let deleted = clean_up(&calls, &record).await?;
     state.remove()?;

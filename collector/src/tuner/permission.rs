@@ -71,7 +71,9 @@ impl Permission {
             max_memory: limits.max_memory.unwrap_or(ceiling).min(ceiling),
             p95_slo_ms: limits.p95_slo_ms,
             strategy: match limits.p95_slo_ms {
-                Some(target_ms) => limits.strategy.unwrap_or(Strategy::Slo { quantile: 0.95, target_ms, cold_starts: false }),
+                Some(target_ms) => {
+                    limits.strategy.unwrap_or(Strategy::Slo { quantile: 0.95, target_ms, cold_starts: false })
+                }
                 None => limits.strategy.unwrap_or(strategy),
             },
             window: limits.window,
