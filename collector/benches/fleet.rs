@@ -66,6 +66,7 @@ fn main() {
         now_us: now_us(),
         enforcements: None,
         fleet_sums: None,
+        tags: None,
     };
     let list = ListQuery { limit: 1_000, ..ListQuery::default() };
     let fleet = runtime.block_on(report::fleet(&request, &list)).unwrap();

@@ -23,5 +23,6 @@ pub mod render;
 pub mod report;
 pub mod routes;
 pub mod store;
+pub mod tags;
 pub mod tuner;
 pub mod web;

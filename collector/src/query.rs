@@ -8,6 +8,10 @@ use tailor_sizing::pricing::money::PicoDollars;
 
 use crate::store::{FunctionKey, HOUR_US, Window};
 
+mod groups;
+
+pub use groups::{Group, TagFilter};
+
 /// The name is not a strategy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{STRATEGIES}")]
@@ -118,30 +122,6 @@ impl AdviceFilter {
     }
 }
 
-/// A property by which functions are added up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Group {
-    /// By AWS account.
-    Account,
-    /// By AWS region.
-    Region,
-    /// By runtime.
-    Runtime,
-}
-
-impl Group {
-    /// The value of the parameter, and the name of the filter by one of its groups.
-    #[must_use]
-    pub const fn code(self) -> &'static str {
-        match self {
-            Self::Account => "account",
-            Self::Region => "region",
-            Self::Runtime => "runtime",
-        }
-    }
-}
-
 /// Rows of a page of a list.
 pub const DEFAULT_LIMIT: usize = 50;
 
@@ -159,6 +139,8 @@ pub struct ListQuery {
     pub weight: Option<f64>,
     /// A part of the name, in any case.
     pub name: Option<String>,
+    /// The tags.
+    pub tags: Vec<TagFilter>,
     /// The account.
     pub account: Option<String>,
     /// The region.
@@ -190,6 +172,7 @@ impl Default for ListQuery {
             strategy: None,
             weight: None,
             name: None,
+            tags: Vec::new(),
             account: None,
             region: None,
             runtime: None,
@@ -218,13 +201,19 @@ impl ListQuery {
 
     /// Whether filters and groups are by account, region, runtime and instruction set only.
     pub(crate) fn selects_cells(&self) -> bool {
-        !self.needs_report() && self.name.is_none()
+        !self.needs_report()
+            && self.name.is_none()
+            && self.tags.is_empty()
+            && !matches!(self.by, Some(Group::Tag(_)))
     }
 
     /// Whether there is neither a filter nor a group.
     pub(crate) fn selects_all(&self) -> bool {
         let filters = [&self.name, &self.account, &self.region, &self.runtime, &self.architecture];
-        !self.needs_report() && self.by.is_none() && filters.iter().all(|filter| filter.is_none())
+        !self.needs_report()
+            && self.tags.is_empty()
+            && self.by.is_none()
+            && filters.iter().all(|filter| filter.is_none())
     }
 }
 
@@ -257,8 +246,10 @@ pub struct Query {
     pub(crate) format: Option<Format>,
     /// Maximum number of rows.
     pub(crate) limit: Option<usize>,
-    /// A part of the function's name.
+    /// A part of the function's name; words that begin with `tag:` are tags.
     pub(crate) name: Option<String>,
+    /// Tags: `KEY=VALUE`, several with commas between them.
+    pub(crate) tag: Option<String>,
     /// Runtime.
     pub(crate) runtime: Option<String>,
     /// Instruction set.
@@ -331,11 +322,21 @@ impl Query {
             Some(text) => Some(dollars(&text).ok_or("min_cost")?),
             None => None,
         };
+        let mut tags = TagFilter::parse(self.tag.as_deref().unwrap_or_default());
+        let mut words = vec![];
+        for word in self.name.as_deref().unwrap_or_default().split_whitespace() {
+            match word.strip_prefix("tag:") {
+                Some(tag) => tags.extend(TagFilter::parse(tag)),
+                None => words.push(word),
+            }
+        }
+        let name = if tags.is_empty() { filter(&self.name) } else { filter(&Some(words.join(" "))) };
         Ok(ListQuery {
+            tags,
             hours: self.hours.unwrap_or(DEFAULT_HOURS),
             strategy: self.strategy.clone(),
             weight: self.weight,
-            name: filter(&self.name),
+            name,
             account: filter(&self.account),
             region: filter(&self.region),
             runtime: filter(&self.runtime),
@@ -346,14 +347,21 @@ impl Query {
             is_reversed: self.reverse,
             cursor: filter(&self.cursor),
             limit: self.limit.unwrap_or(DEFAULT_LIMIT).clamp(1, MAX_LIMIT),
-            by: self.by,
+            by: self.by.clone(),
         })
     }
 
     /// Whether the list has filters.
     pub(crate) fn is_filtered(&self) -> bool {
-        let texts =
-            [&self.name, &self.account, &self.region, &self.runtime, &self.architecture, &self.min_cost];
+        let texts = [
+            &self.name,
+            &self.tag,
+            &self.account,
+            &self.region,
+            &self.runtime,
+            &self.architecture,
+            &self.min_cost,
+        ];
         self.advice.is_some() || texts.iter().any(|text| text.as_ref().is_some_and(|text| !text.is_empty()))
     }
 
@@ -363,6 +371,7 @@ impl Query {
             ("hours", self.hours.map(|hours| hours.to_string())),
             ("strategy", self.strategy.clone()),
             ("name", self.name.clone()),
+            ("tag", self.tag.clone()),
             ("account", self.account.clone()),
             ("region", self.region.clone()),
             ("runtime", self.runtime.clone()),
@@ -371,7 +380,7 @@ impl Query {
             ("min_cost", self.min_cost.clone()),
             ("sort", self.sort.map(SortKey::code)),
             ("reverse", self.reverse.then(|| "true".to_owned())),
-            ("by", self.by.map(|by| by.code().to_owned())),
+            ("by", self.by.as_ref().map(Group::code)),
             ("limit", self.limit.map(|limit| limit.to_string())),
             ("cursor", None),
         ];

@@ -21,6 +21,7 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/v1/functions/{name}/invocations", get(api::invocations))
         .route("/v1/functions/{name}/series", get(api::series::function))
         .route("/v1/series", get(api::series::fleet))
+        .route("/v1/hints", get(api::series::hints))
         .route("/v1/changes", get(api::changes))
         .route("/", get(web::fleet))
         .route("/functions/{name}", get(web::function))
@@ -33,6 +34,7 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/login", get(web::login).post(web::log_in))
         .route("/logout", get(web::logout).post(web::log_out))
         .route(web::STYLE_PATH, get(web::style))
+        .route(web::SCRIPT_PATH, get(web::script))
         .fallback(|| async { error::ApiError::not_found("page not found") })
         .layer(from_fn_with_state(Arc::clone(&app), body::receive_form))
         // Receives its body itself, after it has authenticated the sender.
@@ -46,8 +48,8 @@ pub fn router(app: Arc<App>) -> Router {
 
 /// Adds headers that forbid loading external content, framing, content sniffing and caching.
 async fn add_security_headers(mut response: axum::response::Response) -> impl IntoResponse {
-    const CONTENT_POLICY: &str = "default-src 'none'; style-src 'self'; img-src 'self' data:; form-action 'self'; \
-                          base-uri 'none'; frame-ancestors 'none'";
+    const CONTENT_POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; \
+                          img-src 'self' data:; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
     let headers = response.headers_mut();
     for (name, value) in [
         (header::CONTENT_SECURITY_POLICY, CONTENT_POLICY),

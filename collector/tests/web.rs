@@ -20,6 +20,9 @@ fn hostile_batch() -> Batch {
     hostile
 }
 
+/// The only script of the pages.
+const SCRIPT: &str = "<script src=\"/assets/search.js\" defer></script>";
+
 /// Text with the HTML entities replaced that the pages use.
 fn unescape(html: &str) -> String {
     let entities = [("&lt;", "<"), ("&gt;", ">"), ("&quot;", "\""), ("&#39;", "'"), ("&amp;", "&")];
@@ -30,7 +33,8 @@ fn unescape(html: &str) -> String {
 /// of double quotes, and links to other schemes.
 fn injected(html: &str) -> Vec<String> {
     let mut found = vec![];
-    let mut rest = html;
+    let html = html.replace(SCRIPT, "");
+    let mut rest = html.as_str();
     while let Some((_, after)) = rest.split_once('<') {
         let name_length =
             after.find(|letter: char| !letter.is_ascii_alphanumeric() && !"/!".contains(letter));
@@ -108,7 +112,7 @@ fn external_names_are_escaped() {
     }
     let missing = collector.get("/functions/%3Cscript%3Ealert(2)%3C%2Fscript%3E");
     assert_eq!(missing.status, 404);
-    assert!(!missing.text().contains("<script"));
+    assert!(!missing.text().replace(SCRIPT, "").contains("<script"));
     let markdown = collector.get("/v1/functions?format=markdown").text();
     assert!(!markdown.contains("<script") && markdown.contains("\\|"), "{markdown}");
 }

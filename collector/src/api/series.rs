@@ -1,4 +1,4 @@
-//! Time series in the JSON API.
+//! Time series and hints in the JSON API.
 
 use std::sync::Arc;
 
@@ -10,9 +10,9 @@ use crate::http::App;
 use crate::http::auth::ApiReader;
 use crate::http::error::ApiError;
 use crate::http::extract::FunctionName;
-use crate::query::{DEFAULT_HOURS, Format, Query};
+use crate::query::{DEFAULT_HOURS, Format, ListQuery, Query};
 use crate::render;
-use crate::report::series;
+use crate::report::{self, series};
 
 /// `GET /v1/series`: the fleet, or the functions that the filters of the list select.
 pub async fn fleet(
@@ -39,4 +39,16 @@ pub async fn function(
         report.ok_or_else(|| ApiError::not_found(format!("no measurements of `{name}` in this window")))?;
     let format = query.format.unwrap_or(Format::Json);
     Ok(text(format, render::series::series(&report, format, query.look())))
+}
+
+/// `GET /v1/hints`: the hints over the functions that the filters of the list select.
+pub async fn hints(
+    State(app): State<Arc<App>>,
+    ApiReader(tenant): ApiReader,
+    query: Query,
+) -> Result<Response, ApiError> {
+    let list = ListQuery { limit: 1, ..list(&query)? };
+    let fleet = report::fleet(&app.report_request(&tenant, &query)?, &list).await?;
+    let format = query.format.unwrap_or(Format::Json);
+    Ok(text(format, render::hints::hints(&fleet.hints, format, query.look())))
 }

@@ -222,6 +222,7 @@ async fn fleet(
         now_us: now_us(),
         enforcements: None,
         fleet_sums: None,
+        tags: None,
     };
     let list = ListQuery { strategy: Some(args.strategy.clone()), limit: usize::MAX, ..ListQuery::default() };
     let fleet = report::list::computed_fleet(&request, &list).await?;

@@ -5,7 +5,7 @@ use clap::Args;
 use tailor_sizing::pricing::money::PicoDollars;
 
 use super::ShowArgs;
-use crate::query::{self, AdviceFilter, DEFAULT_LIMIT, Group, ListQuery, MAX_LIMIT, SortKey};
+use crate::query::{self, AdviceFilter, DEFAULT_LIMIT, Group, ListQuery, MAX_LIMIT, SortKey, TagFilter};
 use crate::report::list::is_cursor;
 use crate::store::FunctionKey;
 
@@ -46,8 +46,11 @@ pub(super) struct ListArgs {
     /// Continue after the functions before: the value `next` of their output.
     #[arg(long, value_parser = cursor)]
     cursor: Option<String>,
-    /// Show sums by this property.
-    #[arg(long, value_enum)]
+    /// Only functions with this tag: `KEY=VALUE`, or `KEY` for any value. Several must all apply.
+    #[arg(long, value_name = "TAG")]
+    tag: Vec<String>,
+    /// Show sums by `account`, `region`, `runtime`, or a tag such as `tag:team`.
+    #[arg(long, value_name = "PROPERTY")]
     by: Option<Group>,
 }
 
@@ -77,7 +80,8 @@ impl ListArgs {
             is_reversed: self.reverse,
             cursor: self.cursor.clone(),
             limit: usize::try_from(self.limit).unwrap_or(MAX_LIMIT),
-            by: self.by,
+            tags: TagFilter::parse(&self.tag.join(",")),
+            by: self.by.clone(),
         }
     }
 
@@ -109,8 +113,11 @@ impl ListArgs {
         if let Some(advice) = self.advice {
             parameters.push(("advice", advice.code().to_owned()));
         }
-        if let Some(by) = self.by {
-            parameters.push(("by", by.code().to_owned()));
+        if !self.tag.is_empty() {
+            parameters.push(("tag", self.tag.join(",")));
+        }
+        if let Some(by) = &self.by {
+            parameters.push(("by", by.code()));
         }
         if let Some(PicoDollars(pico)) = self.min_cost {
             let whole = pico / 1_000_000_000_000;

@@ -54,6 +54,13 @@ enum Command {
         #[command(flatten)]
         list: list::ListArgs,
     },
+    /// Show the hints over all functions: which saves the most, and for which functions.
+    Hints {
+        #[command(flatten)]
+        show: ShowArgs,
+        #[command(flatten)]
+        list: list::ListArgs,
+    },
     /// Show cost, invocations, durations, errors and cold starts per hour or day, of the fleet or of a function.
     Series {
         /// Function name; the whole fleet when left out.
@@ -152,6 +159,11 @@ struct ServeArgs {
     /// sizing/data/prices.json.
     #[arg(long, value_name = "FILE")]
     prices: Option<PathBuf>,
+    /// File with the tags of functions of the tenant `default`, for filters and groups: JSON such as
+    /// `{"FUNCTION": {"team": "payments"}}`, or CSV with the header `function,team`. FUNCTION is a name or an ARN. It is read
+    /// again when it changes.
+    #[arg(long, value_name = "FILE", env = "TAILOR_TAGS")]
+    tags: Option<PathBuf>,
     /// Address or network of a proxy whose `X-Forwarded-For` and `X-Forwarded-Proto` headers are believed.
     #[arg(long, env = "TAILOR_TRUSTED_PROXY", value_delimiter = ',')]
     trusted_proxy: Vec<ProxyNetwork>,
@@ -197,6 +209,9 @@ struct ShowArgs {
     /// File with Lambda's prices in place of the built-in ones, as for `tailor serve`. A running collector uses its own.
     #[arg(long, value_name = "FILE", conflicts_with = "server")]
     prices: Option<PathBuf>,
+    /// File with the tags of functions, as for `tailor serve`. A running collector uses its own.
+    #[arg(long, value_name = "FILE", env = "TAILOR_TAGS", conflicts_with = "server")]
+    tags: Option<PathBuf>,
     /// Output format.
     #[arg(long, value_enum, default_value_t)]
     format: Format,
@@ -259,6 +274,7 @@ impl Cli {
                 show::summary(&show, &list)
             }
             Command::Advise { function: Some(function), show, .. } => show::advise(&function, &show),
+            Command::Hints { show, list } => series::hints(&show, &list),
             Command::Series { function: None, show, list } => series::fleet(&show, &list),
             Command::Series { function: Some(function), show, list } => {
                 series::function(&function, &show, &list)

@@ -1,4 +1,4 @@
-//! `tailor series`: cost, invocations, durations, errors and cold starts per hour or day.
+//! `tailor hints` and `tailor series`: hints over the fleet, and cost, invocations, durations, errors and cold starts per hour or day.
 
 use std::process::ExitCode;
 
@@ -6,6 +6,7 @@ use super::ShowArgs;
 use super::list::ListArgs;
 use super::show::{look, print, read_folder, request};
 use crate::render;
+use crate::report;
 use crate::report::series;
 
 /// The time series of the fleet.
@@ -37,5 +38,16 @@ pub(super) fn function(name: &str, args: &ShowArgs, list: &ListArgs) -> anyhow::
         }
         let nothing = text.is_empty();
         Ok((text, nothing))
+    })?)
+}
+
+/// The hints over the fleet.
+pub(super) fn hints(args: &ShowArgs, list: &ListArgs) -> anyhow::Result<ExitCode> {
+    if let Some(server) = &args.server {
+        return request(args, server, &["v1", "hints"], &list.parameters());
+    }
+    print(read_folder(args, |reader| async move {
+        let fleet = report::fleet(&reader.request(), &list.query(args)).await?;
+        Ok((render::hints::hints(&fleet.hints, args.format, look(args)), fleet.hints.is_empty()))
     })?)
 }

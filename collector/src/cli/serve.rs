@@ -24,6 +24,7 @@ use crate::report::summaries::Summarizer;
 use crate::store::postgres::{Database, PostgresStore};
 use crate::store::sqlite::{Retention, SqliteStore, free_bytes, is_served};
 use crate::store::{Store, Tenant};
+use crate::tags::{self, TagTable};
 use crate::tuner::mode::Mode;
 use crate::tuner::permission::TAG;
 use crate::tuner::{Settings, Tuner};
@@ -108,6 +109,12 @@ async fn serve_until_stopped(args: ServeArgs) -> anyhow::Result<ExitCode> {
         );
     }
     let (stop, stopped) = watch::channel(false);
+    if let Some(file) = args.tags {
+        let tenant = Tenant::default();
+        app.tags.set_file(&tenant, TagTable::read(&file)?);
+        // It ends with the process: it writes nothing.
+        drop(tokio::spawn(tags::follow(Arc::clone(&app.tags), tenant, file, until(stopped.clone()))));
+    }
     let keys = follow(Arc::clone(&app.keys), key_files, hangups, until(stopped.clone()));
     let keys = tokio::spawn(keys);
     let tuner = start_tuner(&args.tuner, tuner_settings, &app, stopped.clone()).await;
@@ -175,7 +182,8 @@ async fn start_tuner(
         true => tracing::info!("the tuner may change functions tagged `{TAG} = apply` or `{TAG} = apply-up`"),
         false => tracing::info!("the tuner runs in the mode `{}` and changes nothing", settings.mode),
     }
-    let tuner = Tuner::new(Arc::clone(&app.store), lambda, app.prices.clone(), settings, app.clock.clone());
+    let tuner = Tuner::new(Arc::clone(&app.store), lambda, app.prices.clone(), settings, app.clock.clone())
+        .with_tags(Arc::clone(&app.tags));
     Some(tokio::spawn(async move { tuner.run(until(stopped)).await }))
 }
 

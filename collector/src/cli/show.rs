@@ -21,6 +21,7 @@ use crate::render::json::indent;
 use crate::render::table;
 use crate::report;
 use crate::store::{Store, Tenant, Window};
+use crate::tags::{CurrentTags, TagTable};
 
 /// Exit code when there is nothing to show.
 const NOTHING: u8 = 3;
@@ -97,11 +98,12 @@ pub(super) struct Reader {
     window: Window,
     strategy: Strategy,
     now_us: u64,
+    tags: CurrentTags,
 }
 
 impl Reader {
     pub(super) fn request(&self) -> report::Request<'_> {
-        let Self { store, tenant, prices, window, strategy, now_us } = self;
+        let Self { store, tenant, prices, window, strategy, now_us, tags } = self;
         report::Request {
             store: store.as_ref(),
             tenant,
@@ -111,6 +113,7 @@ impl Reader {
             now_us: *now_us,
             enforcements: None,
             fleet_sums: None,
+            tags: Some(tags),
         }
     }
 }
@@ -123,14 +126,20 @@ where
     F: Future<Output = anyhow::Result<(String, bool)>>,
 {
     let clock = Clock::system();
+    let tenant = Tenant(args.tenant.clone());
+    let tags = CurrentTags::default();
+    if let Some(file) = &args.tags {
+        tags.set_file(&tenant, TagTable::read(file)?);
+    }
     let reader = Reader {
         store: args.database.open_to_read(&args.data)?,
-        tenant: Tenant(args.tenant.clone()),
+        tenant,
         prices: prices::load(args.prices.as_deref())?,
         window: query::last_hours(clock.now_us(), args.hours),
         // clap validated the arguments.
         strategy: query::strategy(Some(&args.strategy), args.weight).unwrap_or_default(),
         now_us: clock.now_us(),
+        tags,
     };
     tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -13,6 +13,7 @@ use crate::prices::MissingPrices;
 use crate::query::Query;
 use crate::report;
 use crate::store::{Store, Tenant};
+use crate::tags::CurrentTags;
 
 pub mod auth;
 pub mod body;
@@ -61,6 +62,8 @@ pub struct App {
     pub enforcements: Arc<report::EnforcementCache>,
     /// The sums over large fleets for time series.
     pub fleet_sums: Arc<report::FleetSumsCache>,
+    /// The tags of functions.
+    pub tags: Arc<CurrentTags>,
 }
 
 impl App {
@@ -85,6 +88,7 @@ impl App {
             metrics,
             enforcements: Arc::default(),
             fleet_sums: Arc::default(),
+            tags: Arc::default(),
         }
     }
 }
@@ -109,6 +113,7 @@ impl App {
             now_us,
             enforcements: Some(&self.enforcements),
             fleet_sums: Some(&self.fleet_sums),
+            tags: Some(&self.tags),
         })
     }
 }

@@ -4,6 +4,7 @@ use ::csv::Writer;
 
 use super::text::csv_cell;
 use crate::changes::Change;
+use crate::report::hints::FleetHint;
 use crate::report::{FunctionReport, Quantiles, SeriesReport};
 
 const FUNCTION_HEADER: [&str; 20] = [
@@ -109,6 +110,20 @@ pub(super) fn series(report: &SeriesReport) -> String {
         })
     });
     write(&HEADER, rows)
+}
+
+/// One line per hint.
+pub(super) fn hints(hints: &[FleetHint]) -> String {
+    let rows = hints.iter().map(|hint| {
+        let names: Vec<&str> = hint.examples.iter().map(|example| example.function.name.as_str()).collect();
+        vec![
+            hint.code.clone(),
+            hint.functions.to_string(),
+            hint.saving_pico_usd.0.to_string(),
+            csv_cell(&names.join(" ")),
+        ]
+    });
+    write(&["code", "functions", "saving_pico_usd", "examples"], rows)
 }
 
 fn write(header: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {

@@ -2,6 +2,7 @@
 
 pub mod columns;
 mod csv;
+pub mod hints;
 pub mod initializations;
 pub mod json;
 mod markdown;

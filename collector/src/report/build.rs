@@ -52,6 +52,7 @@ pub(super) fn report(
         region: key.region.clone(),
         runtime: newest.map(|header| header.environment.runtime.clone()).unwrap_or_default(),
         architecture,
+        tags: crate::tags::Tags::new(),
         versions,
         memory,
         invocations: whole.invocations,
@@ -85,6 +86,7 @@ pub(super) fn report(
         ),
         advice,
         changes: material.changes.clone(),
+        duration_us: whole.duration_us,
         peak_kib: whole.peak_kib,
     })
 }

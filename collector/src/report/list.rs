@@ -9,14 +9,19 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use tailor_sizing::advice::Verdict;
+use tailor_sizing::advice::hints::Hint;
 use tailor_sizing::pricing::money::PicoDollars;
 
+use super::hints::{self, FleetHint};
 use super::load::{LIVE_FUNCTIONS, Request, function, reports};
 use super::summaries::STRATEGIES;
-use super::{FleetGroup, FleetReport, FleetTotal, FunctionReport, SummariesUsed};
-use crate::query::DEFAULT_STRATEGY;
-use crate::query::{Group, ListQuery, SortKey};
-use crate::store::{FunctionKey, StoreError, SummaryKind, SummaryRow};
+use super::{FleetGroup, FleetReport, FleetTotal, FunctionReport, SummariesUsed, hint_code};
+use crate::query::{DEFAULT_STRATEGY, Group, ListQuery, SortKey, TagFilter};
+use crate::store::{AdvisedSize, FunctionKey, RowHint, StoreError, SummaryKind, SummaryRow};
+use crate::tags::TagTable;
+
+/// Functions with the largest savings that the overview shows.
+const TOP_FUNCTIONS: usize = 5;
 
 /// Windows for which summaries are kept, hours.
 pub(super) const SUMMARY_HOURS: [u64; 4] = [1, 24, 7 * 24, 30 * 24];
@@ -26,12 +31,13 @@ pub(super) const SUMMARY_HOURS: [u64; 4] = [1, 24, 7 * 24, 30 * 24];
 /// # Errors
 /// [`StoreError`] when the store cannot be read.
 pub async fn fleet(request: &Request<'_>, list: &ListQuery) -> Result<FleetReport, StoreError> {
+    let tags = request.tag_table();
     let count = request.store.functions(request.tenant, None, LIVE_FUNCTIONS + 1).await?.len();
     if count <= LIVE_FUNCTIONS {
         return computed_fleet(request, list).await;
     }
     let (kind, is_exact) = kind(list);
-    let mut page = Page::select(request.store.summaries(request.tenant, &kind).await?, list);
+    let mut page = Page::select(request.store.summaries(request.tenant, &kind).await?, list, &tags);
     let mut functions = Vec::with_capacity(page.keys.len());
     if is_exact {
         let stored = request.store.summary_reports(request.tenant, &page.keys, &kind).await?;
@@ -61,7 +67,7 @@ pub async fn computed_fleet(request: &Request<'_>, list: &ListQuery) -> Result<F
     let mut computed: BTreeMap<FunctionKey, FunctionReport> =
         reports(request, None).await?.into_iter().map(|report| (report.key(), report)).collect();
     let rows = computed.values().map(|report| row(report, request.now_us)).collect();
-    let mut page = Page::select(rows, list);
+    let mut page = Page::select(rows, list, &request.tag_table());
     let functions = page.keys.iter().filter_map(|key| computed.remove(key)).collect();
     Ok(page.report(functions, None, request))
 }
@@ -97,16 +103,40 @@ pub(super) fn row(report: &FunctionReport, now_us: u64) -> SummaryRow {
         cost: report.cost_pico_usd,
         saving: report.saving(),
         advice: advice.to_owned(),
+        advised: report.advice.is_change().then_some(AdvisedSize {
+            memory: report.advice.memory,
+            cost_change_percent: report.advice.cost_change_percent,
+            duration_change_percent: report.advice.duration_change_percent,
+        }),
+        hints: report
+            .advice
+            .full
+            .iter()
+            .flat_map(|advice| &advice.hints)
+            .map(|hint| row_hint(report, hint))
+            .collect(),
         computed_at_us: now_us,
     }
 }
 
+fn row_hint(report: &FunctionReport, hint: &Hint) -> RowHint {
+    let saving =
+        hint.saving_per_million.and_then(|saving| saving.scaled(report.invocations.into(), 1_000_000));
+    RowHint { code: hint_code(hint.code), saving: saving.unwrap_or(PicoDollars::ZERO) }
+}
+
+/// The functions with the largest savings.
+fn top(rows: &[SummaryRow]) -> Vec<SummaryRow> {
+    let mut rows: Vec<&SummaryRow> =
+        rows.iter().filter(|row| row.saving > PicoDollars::ZERO && row.advised.is_some()).collect();
+    rows.sort_by_key(|row| std::cmp::Reverse(row.saving));
+    rows.into_iter().take(TOP_FUNCTIONS).cloned().collect()
+}
+
 /// Whether the filters select a function.
-pub(super) fn matches(row: &SummaryRow, list: &ListQuery) -> bool {
+pub(super) fn matches(row: &SummaryRow, list: &ListQuery, tags: &TagTable) -> bool {
     let equals = |filter: &Option<String>, value: &str| filter.as_ref().is_none_or(|filter| filter == value);
-    list.has_name(&row.function.name)
-        && equals(&list.account, &row.function.account)
-        && equals(&list.region, &row.function.region)
+    selects_function(list, &row.function, tags)
         && equals(&list.runtime, &row.runtime)
         && equals(&list.architecture, row.architecture.as_str())
         && list.advice.is_none_or(|advice| advice.code() == row.advice)
@@ -172,15 +202,18 @@ struct Page {
     keys: Vec<FunctionKey>,
     next: Option<String>,
     oldest_at_us: u64,
+    hints: Vec<FleetHint>,
+    top: Vec<SummaryRow>,
 }
 
 impl Page {
-    fn select(mut rows: Vec<SummaryRow>, list: &ListQuery) -> Self {
-        rows.retain(|row| matches(row, list));
+    fn select(mut rows: Vec<SummaryRow>, list: &ListQuery, tags: &TagTable) -> Self {
+        rows.retain(|row| matches(row, list, tags));
         let total = rows.iter().fold(FleetTotal::default(), add);
         let matching = rows.len() as u64;
         let oldest_at_us = rows.iter().map(|row| row.computed_at_us).min().unwrap_or(0);
-        let groups = list.by.as_ref().map(|by| groups(&rows, by));
+        let (hints, top) = (hints::over(&rows), top(&rows));
+        let groups = list.by.as_ref().map(|by| groups(&rows, by, tags));
         let mut places: Vec<(Position, SummaryRow)> =
             rows.into_iter().map(|row| (Position::of(&row, list.sort), row)).collect();
         if let Some(after) = list.cursor.as_deref().and_then(Position::read) {
@@ -195,21 +228,25 @@ impl Page {
         places.sort_by(|a, b| a.0.compare(&b.0, list));
         let next = places.last().filter(|_| has_more).and_then(|(position, _)| position.cursor());
         let keys = places.into_iter().map(|(_, row)| row.function).collect();
-        Self { total, matching, groups, keys, next, oldest_at_us }
+        Self { total, matching, groups, keys, next, oldest_at_us, hints, top }
     }
 
     fn report(
         &mut self,
-        functions: Vec<FunctionReport>,
+        mut functions: Vec<FunctionReport>,
         summaries: Option<SummariesUsed>,
         request: &Request<'_>,
     ) -> FleetReport {
+        let tags = request.tag_table();
+        functions.iter_mut().for_each(|function| function.tags = tags.of(&function.key()));
         FleetReport {
             total: self.total,
             functions,
             matching_functions: self.matching,
             next: self.next.take(),
             groups: self.groups.take(),
+            hints: std::mem::take(&mut self.hints),
+            top: std::mem::take(&mut self.top),
             summaries,
             damage: request.store.damage(),
             prices_of: request.prices.compiled().to_owned(),
@@ -230,10 +267,10 @@ fn add(sum: FleetTotal, row: &SummaryRow) -> FleetTotal {
 }
 
 /// The sums by one property, the one with the highest cost first.
-fn groups(rows: &[SummaryRow], by: &Group) -> Vec<FleetGroup> {
+fn groups(rows: &[SummaryRow], by: &Group, tags: &TagTable) -> Vec<FleetGroup> {
     let mut groups: BTreeMap<String, (u64, FleetTotal)> = BTreeMap::new();
     for row in rows {
-        let (functions, total) = groups.entry(group_value(row, by)).or_default();
+        let (functions, total) = groups.entry(group_value(row, by, tags)).or_default();
         *functions += 1;
         *total = add(*total, row);
     }
@@ -245,11 +282,25 @@ fn groups(rows: &[SummaryRow], by: &Group) -> Vec<FleetGroup> {
     groups
 }
 
+/// Whether the filters by name, account, region and tags select a function.
+pub(super) fn selects_function(list: &ListQuery, function: &FunctionKey, tags: &TagTable) -> bool {
+    let equals = |filter: &Option<String>, value: &str| filter.as_ref().is_none_or(|filter| filter == value);
+    let has_tag = |filter: &TagFilter| {
+        let value = tags.value(function, &filter.key);
+        value.is_some_and(|value| filter.value.as_ref().is_none_or(|wanted| wanted == value))
+    };
+    equals(&list.account, &function.account)
+        && equals(&list.region, &function.region)
+        && list.has_name(&function.name)
+        && list.tags.iter().all(has_tag)
+}
+
 /// The group of a function.
-pub(super) fn group_value(row: &SummaryRow, by: &Group) -> String {
+pub(super) fn group_value(row: &SummaryRow, by: &Group, tags: &TagTable) -> String {
     match by {
         Group::Account => row.function.account.clone(),
         Group::Region => row.function.region.clone(),
         Group::Runtime => row.runtime.clone(),
+        Group::Tag(key) => tags.value(&row.function, key).unwrap_or_default().to_owned(),
     }
 }

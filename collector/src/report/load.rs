@@ -1,7 +1,7 @@
 //! Reads the store and computes reports and evaluations.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tailor_sizing::advice::strategy::Strategy;
 use tailor_sizing::model::enforcement::Enforcement;
@@ -16,6 +16,7 @@ use super::series::fleet_sums::FleetSumsCache;
 use crate::changes::comparison::{self, MAX_COMPARED_INVOCATIONS};
 use crate::changes::{self, Change};
 use crate::store::{FunctionKey, HOUR_US, Series, Store, StoreError, Tenant, Window};
+use crate::tags::{CurrentTags, TagTable};
 
 /// Hours before the end of the window from which the kernel's enforcement of the quota is inferred. The functions of a
 /// busy fleet decide it within the first hour; of a quiet fleet, a whole day is read.
@@ -49,6 +50,15 @@ pub struct Request<'a> {
     pub enforcements: Option<&'a EnforcementCache>,
     /// The sums over large fleets for time series.
     pub fleet_sums: Option<&'a FleetSumsCache>,
+    /// The tags of functions.
+    pub tags: Option<&'a CurrentTags>,
+}
+
+impl Request<'_> {
+    /// The tags of the tenant's functions.
+    pub(super) fn tag_table(&self) -> Arc<TagTable> {
+        self.tags.map(|tags| tags.of(self.tenant)).unwrap_or_default()
+    }
 }
 
 /// The report of one function; `None` when nothing was measured of it.
@@ -59,7 +69,11 @@ pub async fn function(
     request: &Request<'_>,
     key: &FunctionKey,
 ) -> Result<Option<FunctionReport>, StoreError> {
-    Ok(reports(request, Some(key)).await?.pop())
+    let mut report = reports(request, Some(key)).await?.pop();
+    if let Some(report) = &mut report {
+        report.tags = request.tag_table().of(key);
+    }
+    Ok(report)
 }
 
 /// The evaluations of all functions of the tenant, or of one.
@@ -288,6 +302,7 @@ mod tests {
             now_us: now_us(),
             enforcements: None,
             fleet_sums: None,
+            tags: None,
         };
         let kernel = async || enforcement(&request).await.unwrap().likeliest();
         store.append(delivery(1, 3_600)).await.unwrap();

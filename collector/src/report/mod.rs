@@ -14,13 +14,17 @@ use tailor_sizing::telemetry::initialization::Initializations;
 use tailor_sizing::units::{Architecture, Megabytes};
 
 use crate::changes::Change;
-use crate::store::{Damage, FunctionKey};
+use crate::store::{Damage, FunctionKey, SummaryRow};
+use crate::tags::Tags;
 
 mod build;
 pub mod evaluation;
+pub mod hints;
+pub mod ledger;
 pub mod list;
 pub mod load;
 pub mod losses;
+pub mod overview;
 pub mod resources;
 pub mod series;
 pub mod summaries;
@@ -48,6 +52,12 @@ pub struct FleetReport {
     pub next: Option<String>,
     /// Sums by account, region or runtime, when the query asks for them.
     pub groups: Option<Vec<FleetGroup>>,
+    /// The hints over the functions that the filters select. `GET /v1/hints` has them.
+    #[serde(skip)]
+    pub hints: Vec<hints::FleetHint>,
+    /// The functions with the largest savings: at most five.
+    #[serde(skip)]
+    pub top: Vec<SummaryRow>,
     /// The summaries that order, filters and sums are from; `null` when they were computed for this report.
     pub summaries: Option<SummariesUsed>,
     /// Damaged rows of the store, which are not included.
@@ -110,6 +120,9 @@ pub struct FunctionReport {
     pub runtime: String,
     /// Instruction set, of the latest invocations.
     pub architecture: Architecture,
+    /// Its tags, as far as they are known.
+    #[serde(default)]
+    pub tags: Tags,
     /// Versions seen.
     pub versions: Vec<String>,
     /// Memory size of the latest invocations.
@@ -168,6 +181,9 @@ pub struct FunctionReport {
     pub advice: AdviceReport,
     /// Changes made to its memory size, latest first.
     pub changes: Vec<Change>,
+    /// `duration_us` of every invocation: for its distribution.
+    #[serde(skip)]
+    pub duration_us: LogHistogram,
     /// `peak_kib` of every measured invocation: for the memory histogram.
     #[serde(skip)]
     pub peak_kib: LogHistogram,

@@ -147,6 +147,7 @@ impl Summarizer {
             now_us,
             enforcements: Some(&self.enforcements),
             fleet_sums: Some(&self.fleet_sums),
+            tags: None,
         }
     }
 }

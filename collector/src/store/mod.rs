@@ -24,7 +24,7 @@ pub mod summary;
 
 pub use damage::Damage;
 pub use environments::{EndedEnvironments, EnvironmentState, Environments};
-pub use summary::{ChangedFunction, Summary, SummaryKind, SummaryRow};
+pub use summary::{AdvisedSize, ChangedFunction, RowHint, Summary, SummaryKind, SummaryRow};
 
 /// Microseconds in an hour, the width of one rollup.
 pub const HOUR_US: u64 = 3_600_000_000;

@@ -44,8 +44,34 @@ pub struct SummaryRow {
     pub saving: PicoDollars,
     /// The kind of advice: `change`, `keep`, `unsure` or `none`.
     pub advice: String,
+    /// The recommended size, when it is another.
+    #[serde(default)]
+    pub advised: Option<AdvisedSize>,
+    /// The hints.
+    #[serde(default)]
+    pub hints: Vec<RowHint>,
     /// When it was computed, microseconds since the Unix epoch.
     pub computed_at_us: u64,
+}
+
+/// A recommended memory size with its predictions.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AdvisedSize {
+    /// The size.
+    pub memory: Megabytes,
+    /// Predicted change of the cost of an invocation, percent.
+    pub cost_change_percent: f64,
+    /// Predicted change of mean duration, percent.
+    pub duration_change_percent: f64,
+}
+
+/// A hint of a function.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RowHint {
+    /// Its stable code.
+    pub code: String,
+    /// What acting on it would have saved in the window.
+    pub saving: PicoDollars,
 }
 
 /// A function whose summaries are out of date.

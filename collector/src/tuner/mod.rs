@@ -19,6 +19,7 @@ use tailor_sizing::pricing::prices::PriceTable;
 
 use crate::clock::Clock;
 use crate::store::{Store, StoreError, Tenant};
+use crate::tags::CurrentTags;
 
 pub mod aws;
 pub mod calendar;
@@ -95,9 +96,26 @@ pub struct Tuner {
     lambda: Arc<dyn Lambda>,
     settings: Settings,
     clock: Clock,
+    /// Where the tags that AWS returns are kept.
+    tags: Option<Arc<CurrentTags>>,
 }
 
 impl Tuner {
+    /// Keeps the tags that AWS returns, for filters and groups of lists.
+    #[must_use]
+    pub fn with_tags(mut self, tags: Arc<CurrentTags>) -> Self {
+        self.tags = Some(tags);
+        self
+    }
+
+    /// Keeps the tags of a function.
+    fn keep_tags(&self, function: &crate::store::FunctionKey, live: &lambda::Live) {
+        if let Some(tags) = &self.tags {
+            let known = live.tags.iter().map(|(key, value)| (key.clone(), value.clone()));
+            tags.set_aws(&self.settings.tenant, function, known.collect());
+        }
+    }
+
     /// A tuner that reads from `store` and calls `lambda`.
     #[must_use]
     pub fn new(
@@ -125,7 +143,7 @@ impl Tuner {
         settings: Settings,
         clock: Clock,
     ) -> Self {
-        Self { telemetry, lambda, settings, clock }
+        Self { telemetry, lambda, settings, clock, tags: None }
     }
 
     /// Runs rounds until `shutdown` resolves. A round that has started is finished first.

@@ -171,6 +171,7 @@ fn permission(tuner: &Tuner, key: &FunctionKey, live: &Live) -> Permission {
 async fn intent_of(tuner: &Tuner, log: &Log, candidate: &Candidate) -> Result<(Intent, Live), TunerError> {
     let key = &candidate.evaluation.key;
     let live = tuner.lambda.read(key).await?;
+    tuner.keep_tags(key, &live);
     let permission = permission(tuner, key, &live);
     let mut evaluation = candidate.evaluation.clone();
     if permission.strategy != tuner.settings.strategy {

@@ -88,6 +88,7 @@ impl Telemetry for StoreTelemetry {
             now_us: self.clock.now_us(),
             enforcements: None,
             fleet_sums: None,
+            tags: None,
         };
         report::evaluations(&request, key).await
     }

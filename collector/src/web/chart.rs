@@ -222,6 +222,6 @@ pub(super) fn memory(peak_kib: &LogHistogram, size: Megabytes, floor: Megabytes)
 }
 
 /// Tenths of an SVG unit: finer is not seen.
-fn round(value: f64) -> f64 {
+pub(super) fn round(value: f64) -> f64 {
     (value * 10.0).round() / 10.0
 }

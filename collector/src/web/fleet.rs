@@ -1,47 +1,57 @@
-//! The fleet page: every function in one table, the one with most to save first.
+//! The fleet page: the overview, then every function in one table, the one with most to save first.
 
 use maud::{Markup, html};
 
 use tailor_sizing::advice::Verdict;
 use tailor_sizing::pricing::money::PicoDollars;
 
-use super::layout::{choices, document, tile, unbroken};
-use super::{chart, list};
+use super::layout::{choices, document, unbroken};
+use super::{chart, list, overview};
 use crate::query::{Query, SortKey};
-use crate::render::units::{change, count, duration, duration_of};
+use crate::render::units::{change, count, duration};
+use crate::report::overview::Overview;
 use crate::report::{FleetReport, FunctionReport};
 
-pub(super) fn render(report: &FleetReport, query: &Query) -> Markup {
-    let total = &report.total;
+pub(super) fn render(
+    report: &FleetReport,
+    overview: Option<&Overview>,
+    query: &Query,
+    tag_keys: &[&str],
+) -> Markup {
+    let is_empty = report.functions.is_empty();
     let body = html! {
-        div.heading { h1 { "Functions" } (choices(query)) }
-        div.tiles {
-            (tile("Functions", &report.matching_functions.to_string(), ""))
-            (tile("Invocations", &count(total.invocations), &format!("{} failed", count(total.errors))))
-            (tile("Billed", &duration_of(total.billed_ms), &format!("{} cold starts", count(total.cold_starts))))
-            (tile("Cost", &total.cost_pico_usd.to_string(), &format!("prices of {}", report.prices_of)))
-            (tile("Potential savings", &total.saving_pico_usd.to_string(), &format!("extra cost for speed: {}", total.spending_pico_usd)))
-        }
+        div.heading { h1 { "Fleet" } (choices(query)) }
         (list::damage(report))
-        (list::filters(query))
-        (list::groups(report, query))
-        @if report.functions.is_empty() && query.is_filtered() {
-            section.card { p { "No function matches the filters." } }
-        } @else if report.functions.is_empty() {
-            section.card {
-                h2 { "No invocations yet" }
-                p { "Add the layer to a function, set " code { "TAILOR_ENDPOINT" } " to this address and "
-                    code { "TAILOR_API_KEY" } " to a key, and invoke it. It shows up here within a minute." }
-            }
-        } @else {
-            (table(report, query))
-            (list::pages(report, query))
-            p.legend {
-                span.key.busy {} "busy " span.key.starved {} "starved " span.key.idle {} "idle"
+        div id="overview" {
+            @if let Some(overview) = overview.filter(|_| !is_empty) { (overview::render(overview, report, query)) }
+        }
+        h2.list id="functions" { "Functions" }
+        (list::filters(query, tag_keys))
+        p.sub id="found" role="status" {
+            (report.matching_functions) @if report.matching_functions == 1 { " function" } @else { " functions" }
+        }
+        div id="list" {
+            (list::groups(report, query))
+            @if is_empty && query.is_filtered() {
+                section.card { p { "No function matches the filters." } }
+            } @else if is_empty {
+                section.card {
+                    h2 { "No invocations yet" }
+                    p { "Add the layer to a function, set " code { "TAILOR_ENDPOINT" } " to this address and "
+                        code { "TAILOR_API_KEY" } " to a key, and invoke it. It shows up here within a minute." }
+                }
+            } @else {
+                (table(report, query))
+                (list::pages(report, query))
+                p.legend {
+                    span.key.busy {} "busy " span.key.starved {} "starved " span.key.idle {} "idle"
+                }
+                p.sub { "Prices of " (report.prices_of) ". Extra cost for speed, if all advice is followed: "
+                    (report.total.spending_pico_usd) "." }
             }
         }
     };
-    document("Functions", &body)
+    document("Fleet", &body)
 }
 
 fn table(report: &FleetReport, query: &Query) -> Markup {
@@ -103,6 +113,9 @@ fn row(index: usize, function: &FunctionReport, query: &Query) -> Markup {
                     (function.runtime) " " (function.architecture) " "
                     // Regions do not break at their hyphens.
                     (function.region.replace('-', "\u{2011}"))
+                    @for (key, value) in &function.tags {
+                        " " a.tag href=(query.list_link(&[("tag", Some(format!("{key}={value}")))])) { (key) "=" (value) }
+                    }
                     @if !function.caveats.is_empty() {
                         " · " span.warn title=(function.caveats.join("; ")) { (function.caveats.len()) " caveats" }
                     }

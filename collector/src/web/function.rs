@@ -10,17 +10,22 @@ use tailor_sizing::units::Megabytes;
 use super::chart::{self, Curve, Expected, Mark};
 use super::layout::{choices, document, tile, unbroken};
 use super::resources::resources;
-use super::snippet;
 use super::tables::{changes, invocations, sizes};
+use super::{history, snippet};
 use crate::api::InvocationReport;
 use crate::query::Query;
 use crate::render::initializations::initializations;
 use crate::render::units::{change, count, duration, duration_of, instant, share, tick};
-use crate::report::{AdviceDetail, FunctionReport, hint_code};
+use crate::report::{AdviceDetail, FunctionReport, SeriesReport, hint_code};
 
-pub(super) fn render(report: &FunctionReport, recent: &[InvocationReport], query: &Query) -> Markup {
+pub(super) fn render(
+    report: &FunctionReport,
+    series: Option<&SeriesReport>,
+    recent: &[InvocationReport],
+    query: &Query,
+) -> Markup {
     let body = html! {
-        p.crumb { a href="/" { "Functions" } }
+        p.crumb { a href="/" { "Fleet" } }
         div.heading {
             div {
                 h1 { (report.name) }
@@ -28,16 +33,19 @@ pub(super) fn render(report: &FunctionReport, recent: &[InvocationReport], query
                     (report.runtime) " · " (report.architecture) " · " (report.region)
                     @if !report.account.is_empty() { " · " (report.account) }
                     " · " (report.versions.join(", ")) " · last seen " (instant(report.last_at_us))
+                    @for (key, value) in &report.tags { " · " span.tag { (key) "=" (value) } }
                 }
             }
             (choices(query))
         }
         (verdict(report))
         (tiles(report))
+        @if let Some(series) = series { (history::charts(series)) }
         @if let Some(advice) = &report.advice.full { (curves(report, advice)) }
         div.columns {
             (time_split(report))
             (memory(report))
+            (history::distribution(&report.duration_us))
         }
         (resources(report, recent))
         @if let Some(advice) = &report.advice.full { (hints(advice)) }
@@ -309,7 +317,7 @@ fn snippets(report: &FunctionReport) -> Markup {
             @for (index, snippet) in snippet::all(&report.name, report.advice.memory).iter().enumerate() {
                 details open[index == 0] {
                     summary { (snippet.tool) }
-                    pre { code { (snippet.text) } }
+                    pre tabindex="0" role="region" aria-label=(snippet.tool) { code { (snippet.text) } }
                 }
             }
         }

@@ -2,8 +2,10 @@
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
-use super::STYLE_PATH;
+use super::{SCRIPT_PATH, STYLE_PATH};
 use crate::query::{DEFAULT_HOURS, DEFAULT_STRATEGY, Query};
+use crate::render::units::change;
+use crate::report::series::SeriesTotal;
 
 /// A whole page. Everything in it is escaped by `html!` unless it was rendered by it.
 pub(super) fn document(title: &str, body: &Markup) -> Markup {
@@ -17,6 +19,7 @@ pub(super) fn document(title: &str, body: &Markup) -> Markup {
                 title { (title) " · Lambda Tailor" }
                 link rel="icon" href="data:,";
                 link rel="stylesheet" href=(STYLE_PATH);
+                script src=(SCRIPT_PATH) defer {}
             }
             body {
                 a.skip href="#main" { "Skip to the content" }
@@ -76,6 +79,30 @@ pub(super) fn tile(name: &str, value: &str, note: &str) -> Markup {
             div.name { (name) }
             div.value { (value) }
             @if !note.is_empty() { div.note { (note) } }
+        }
+    }
+}
+
+/// The change of a figure against the time before the window, per hour of both.
+pub(super) fn delta(
+    total: &SeriesTotal,
+    before: Option<&SeriesTotal>,
+    of: fn(&SeriesTotal) -> f64,
+    more_is_bad: bool,
+) -> Markup {
+    let per_hour = |total: &SeriesTotal| of(total) / total.hours.max(f64::MIN_POSITIVE);
+    let Some(before) = before.filter(|before| of(before) > 0.0) else {
+        return html! {};
+    };
+    let percent = 100.0 * (per_hour(total) / per_hour(before) - 1.0);
+    let (arrow, is_more) = match percent {
+        percent if percent.abs() < 0.05 => ("", false),
+        percent if percent > 0.0 => ("▲ ", true),
+        _ => ("▼ ", false),
+    };
+    html! {
+        div.delta.bad[is_more && more_is_bad && percent >= 5.0] {
+            span aria-hidden="true" { (arrow) } (unbroken(&change(percent))) " vs. before"
         }
     }
 }

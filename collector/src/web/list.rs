@@ -15,17 +15,18 @@ const ADVICE: [(AdviceFilter, &str); 4] = [
 ];
 
 /// The form with the filters.
-pub(super) fn filters(query: &Query) -> Markup {
+pub(super) fn filters(query: &Query, tag_keys: &[&str]) -> Markup {
     let field = |name: &str, label: &str, value: &Option<String>| {
         html! {
-            label { (label) " " input type="search" name=(name) value=[value.as_deref()] size="12"; }
+            label { (label) " " input type="search" name=(name) value=[value.as_deref()] size="12" autocomplete="off"; }
         }
     };
     html! {
-        form.filters method="get" action="/" role="search" {
+        form.filters method="get" action="/" role="search" aria-label="Functions" {
             @if let Some(hours) = query.hours { input type="hidden" name="hours" value=(hours); }
             @if let Some(strategy) = &query.strategy { input type="hidden" name="strategy" value=(strategy); }
             (field("name", "Name", &query.name))
+            @if !tag_keys.is_empty() || query.tag.is_some() { (field("tag", "Tag (key=value)", &query.tag)) }
             (field("account", "Account", &query.account))
             (field("region", "Region", &query.region))
             (field("runtime", "Runtime", &query.runtime))
@@ -44,10 +45,8 @@ pub(super) fn filters(query: &Query) -> Markup {
             label { "Sums by "
                 select name="by" {
                     option value="" { "none" }
-                    @for (by, label) in
-                        [(Group::Account, "account"), (Group::Region, "region"), (Group::Runtime, "runtime")]
-                    {
-                        option value=(label) selected[query.by == Some(by)] { (label) }
+                    @for by in groups_of(tag_keys) {
+                        option value=(by.code()) selected[query.by.as_ref() == Some(&by)] { (by.code()) }
                     }
                 }
             }
@@ -55,6 +54,12 @@ pub(super) fn filters(query: &Query) -> Markup {
             @if query.is_filtered() { " " a href="/" { "Remove filters" } }
         }
     }
+}
+
+/// What functions can be grouped by.
+fn groups_of(tag_keys: &[&str]) -> Vec<Group> {
+    let tags = tag_keys.iter().map(|key| Group::Tag((*key).to_owned()));
+    [Group::Account, Group::Region, Group::Runtime].into_iter().chain(tags).collect()
 }
 
 /// The heading of a column, which sorts by it; a second time, it reverses the order.
@@ -88,7 +93,7 @@ pub(super) fn pages(report: &FleetReport, query: &Query) -> Markup {
 
 /// Sums by account, region or runtime, each with a link to its functions.
 pub(super) fn groups(report: &FleetReport, query: &Query) -> Markup {
-    let (Some(groups), Some(by)) = (&report.groups, query.by) else { return html! {} };
+    let (Some(groups), Some(by)) = (&report.groups, &query.by) else { return html! {} };
     html! {
         section.card {
             h2 { "By " (by.code()) }
@@ -102,7 +107,8 @@ pub(super) fn groups(report: &FleetReport, query: &Query) -> Markup {
                     } }
                     tbody {
                         @for group in groups {
-                            @let link = query.list_link(&[(by.code(), Some(group.value.clone())), ("by", None)]);
+                            @let (name, value) = by.filter(&group.value);
+                            @let link = query.list_link(&[(name, Some(value)), ("by", None)]);
                             tr {
                                 th scope="row" {
                                     @if group.value.is_empty() { "unknown" }

@@ -13,23 +13,31 @@ use crate::http::App;
 use crate::http::auth::{PageReader, SignInError};
 use crate::http::error::ApiError;
 use crate::http::extract::FunctionName;
-use crate::query::Query;
+use crate::query::{DEFAULT_HOURS, Query};
 use crate::report;
 
 mod chart;
 mod fleet;
 mod function;
+mod history;
 mod layout;
 mod list;
+mod overview;
 mod resources;
 mod snippet;
 mod tables;
+mod time_chart;
 
 /// Where the style sheet is.
 pub const STYLE_PATH: &str = "/assets/style.css";
 
 /// Single invocations listed on a function's page.
 const RECENT_SHOWN: usize = 20;
+
+/// Where the script of the search is.
+pub const SCRIPT_PATH: &str = "/assets/search.js";
+
+const SCRIPT: &str = include_str!("search.js");
 
 const STYLE: &str = include_str!("style.css");
 
@@ -41,8 +49,15 @@ pub async fn fleet(
 ) -> Result<Response, Page> {
     let query = query?;
     let request = app.report_request(&tenant, &query)?;
-    let fleet = report::fleet(&request, &api::list(&query)?).await.map_err(ApiError::from)?;
-    Ok(page(StatusCode::OK, &fleet::render(&fleet, &query)))
+    let list = api::list(&query)?;
+    let fleet = report::fleet(&request, &list).await.map_err(ApiError::from)?;
+    // The next pages of a list show the list only.
+    let overview = match list.cursor {
+        Some(_) => None,
+        None => Some(report::overview::overview(&request, &list).await.map_err(ApiError::from)?),
+    };
+    let tags = app.tags.of(&tenant);
+    Ok(page(StatusCode::OK, &fleet::render(&fleet, overview.as_ref(), &query, &tags.keys())))
 }
 
 /// `GET /functions/{name}`: one function.
@@ -54,8 +69,11 @@ pub async fn function(
 ) -> Result<Response, Page> {
     let (FunctionName(name), query) = (name?, query?);
     let report = one_function(&app, &tenant, &name, &query).await?;
+    let request = app.report_request(&tenant, &query)?;
+    let hours = query.hours.unwrap_or(DEFAULT_HOURS);
+    let series = report::series::function(&request, &report.key(), hours).await.map_err(ApiError::from)?;
     let recent = recent_invocations(&app, &tenant, &report.key(), RECENT_SHOWN).await?;
-    Ok(page(StatusCode::OK, &function::render(&report, &recent, &query)))
+    Ok(page(StatusCode::OK, &function::render(&report, series.as_ref(), &recent, &query)))
 }
 
 /// What a sign-in link carries.
@@ -131,6 +149,15 @@ pub async fn style() -> impl IntoResponse {
         (header::CACHE_CONTROL, HeaderValue::from_static("max-age=300")),
     ];
     (headers, STYLE)
+}
+
+/// The script of the search.
+pub async fn script() -> impl IntoResponse {
+    let headers = [
+        (header::CONTENT_TYPE, HeaderValue::from_static("text/javascript; charset=utf-8")),
+        (header::CACHE_CONTROL, HeaderValue::from_static("max-age=300")),
+    ];
+    (headers, SCRIPT)
 }
 
 /// A failure, shown as a page.

@@ -19,6 +19,7 @@ use tokio::sync::oneshot;
 
 pub(crate) mod counting_store;
 pub(crate) mod fleet;
+pub(crate) mod history;
 pub(crate) mod places;
 pub(crate) mod process;
 

@@ -198,7 +198,10 @@ impl<'a> Builder<'a> {
     ) -> SeriesReport {
         let range = self.range;
         let groups = std::mem::take(&mut self.groups);
-        let elapsed_us = range.now_us.saturating_sub(range.first_hour() * HOUR_US);
+        // Where nothing was measured before the window, the time begins with the first invocations.
+        let measured = self.whole.points.keys().next().filter(|_| !self.whole.has_previous);
+        let first_hour = measured.map_or_else(|| range.first_hour(), |span| span * range.bucket_hours);
+        let elapsed_us = range.now_us.saturating_sub(first_hour * HOUR_US);
         let previous = range.previous();
         let previous_hours = (previous.end - previous.start) * range.previous_bucket_hours();
         let compared = self.whole.has_previous && previous_hours > 0;

@@ -12,12 +12,13 @@ use tailor_sizing::units::{Architecture, Megabytes};
 
 use agent_proto::batch::BatchHeader;
 
-use super::list::{kind, matches};
+use super::list::{kind, matches, selects_function};
 use super::load::{LIVE_FUNCTIONS, Request, reports};
 use super::{Quantiles, list};
 use crate::changes::{self, Change, State};
 use crate::query::{Group, ListQuery};
 use crate::store::{FunctionKey, HOUR_US, StoreError, StoredRollup, SummaryRow, Window};
+use crate::tags::TagTable;
 
 mod builder;
 pub mod fleet_sums;
@@ -179,15 +180,9 @@ pub async fn fleet(request: &Request<'_>, list: &ListQuery) -> Result<SeriesRepo
     } else {
         Some(add_stored(request, list, &mut builder).await?)
     };
-    let is_selected = |change: &Change| {
-        let equals =
-            |filter: &Option<String>, value: &str| filter.as_ref().is_none_or(|filter| filter == value);
-        equals(&list.account, &change.function.account)
-            && equals(&list.region, &change.function.region)
-            && list.has_name(&change.function.name)
-    };
     let mut changes = changes::fold(request.store.changes(request.tenant, None).await?);
-    changes.retain(is_selected);
+    let tags = request.tag_table();
+    changes.retain(|change| selects_function(list, &change.function, &tags));
     Ok(builder.finish(list.by.is_some(), marks(changes, range), computed_at_us))
 }
 
@@ -199,6 +194,7 @@ async fn add_live(
     keys: &[FunctionKey],
     builder: &mut Builder<'_>,
 ) -> Result<(), StoreError> {
+    let tags = request.tag_table();
     let selected: Option<Vec<SummaryRow>> = if list.needs_report() {
         let reports = reports(request, None).await?;
         Some(reports.iter().map(|report| list::row(report, request.now_us)).collect())
@@ -211,8 +207,8 @@ async fn add_live(
             let Some(known) = rows.iter().find(|row| row.function == *key) else { continue };
             row = known.clone();
         }
-        if matches(&row, list) {
-            builder.add_timeline(&key.region, &timeline, &group_values(&row, list.by.as_ref()));
+        if matches(&row, list, &tags) {
+            builder.add_timeline(&key.region, &timeline, &group_values(&row, list, &tags));
         }
         tokio::task::yield_now().await;
     }
@@ -237,9 +233,10 @@ async fn add_stored(
             return Ok(sums.oldest_at_us());
         }
     }
+    let tags = request.tag_table();
     let rows_kind = if list.needs_report() { kind(list).0 } else { timeline_kind() };
     let mut rows = request.store.summaries(request.tenant, &rows_kind).await?;
-    rows.retain(|row| matches(row, list));
+    rows.retain(|row| matches(row, list, &tags));
     let oldest_at_us = rows.iter().map(|row| row.computed_at_us).min().unwrap_or(request.now_us);
     for rows in rows.chunks(CHUNK) {
         let keys: Vec<FunctionKey> = rows.iter().map(|row| row.function.clone()).collect();
@@ -247,7 +244,7 @@ async fn add_stored(
         for (row, bytes) in rows.iter().zip(stored) {
             // Sums of another version of the program are computed again soon.
             let Some(timeline) = bytes.as_deref().and_then(Timeline::decode) else { continue };
-            builder.add_timeline(&row.function.region, &timeline, &group_values(row, list.by.as_ref()));
+            builder.add_timeline(&row.function.region, &timeline, &group_values(row, list, &tags));
         }
         tokio::task::yield_now().await;
     }
@@ -303,13 +300,15 @@ pub(super) fn timeline_row(
         cost: None,
         saving: PicoDollars::ZERO,
         advice: "none".to_owned(),
+        advised: None,
+        hints: Vec::new(),
         computed_at_us: now_us,
     }
 }
 
 /// The groups that a function belongs to.
-fn group_values(row: &SummaryRow, by: Option<&Group>) -> Vec<String> {
-    by.map(|by| list::group_value(row, by)).into_iter().collect()
+fn group_values(row: &SummaryRow, list: &ListQuery, tags: &TagTable) -> Vec<String> {
+    list.by.as_ref().map(|by| list::group_value(row, by, tags)).into_iter().collect()
 }
 
 /// The changes in the range that reached Lambda.
@@ -346,6 +345,7 @@ impl Cell {
             Group::Account => self.account.clone(),
             Group::Region => self.region.clone(),
             Group::Runtime => self.runtime.clone(),
+            Group::Tag(_) => return None,
         })
     }
 }

@@ -7,7 +7,7 @@ use tailor_sizing::telemetry::histogram::{LogHistogram, MAX_BUCKET};
 use tailor_sizing::telemetry::rollup::Rollup;
 use tailor_sizing::units::{Architecture, Megabytes};
 
-use crate::store::StoredRollup;
+use crate::store::{HOUR_US, StoredRollup};
 
 pub(super) const DAY_HOURS: u64 = 24;
 
@@ -172,6 +172,21 @@ impl Timeline {
             self.0.len() - 1
         });
         &mut self.0[index].1
+    }
+
+    /// Invocations that started in `from_us..until_us` (microseconds since the Unix epoch), in whole hours, or in whole days
+    /// where hours are not known any more.
+    pub(in crate::report) fn invocations(&self, from_us: u64, until_us: u64) -> u64 {
+        let (from_hour, until_hour) = (from_us.div_ceil(HOUR_US), until_us / HOUR_US);
+        let of = |spans: &Spans| {
+            let is_hourly = spans.hours.keys().next().is_some_and(|first| *first <= from_hour);
+            let (spans, hours) = if is_hourly { (&spans.hours, 1) } else { (&spans.days, DAY_HOURS) };
+            let whole = spans.range(from_hour.div_ceil(hours)..);
+            whole
+                .take_while(|(span, _)| span.saturating_add(1).saturating_mul(hours) <= until_hour)
+                .fold(0u64, |sum, (_, sums)| sum.saturating_add(sums.invocations))
+        };
+        self.0.iter().fold(0u64, |total, (_, spans)| total.saturating_add(of(spans)))
     }
 
     /// The sums to store at `now_hour` (hours since the Unix epoch).

@@ -1,0 +1,191 @@
+//! The history of one function: cost, duration, errors and cold starts over time, the parts of its cost, and the
+//! distribution of its duration.
+
+use maud::{Markup, html};
+
+use tailor_sizing::pricing::money::PicoDollars;
+use tailor_sizing::telemetry::histogram::LogHistogram;
+
+use super::chart::round;
+use super::overview::{dollars, per, whole};
+use super::time_chart::{TimeChart, Values};
+use crate::render::units::{count, duration};
+use crate::report::Quantiles;
+use crate::report::series::{CostParts, SeriesPoint, SeriesReport};
+
+/// The charts over time.
+pub(super) fn charts(series: &SeriesReport) -> Markup {
+    let of = |value: fn(&SeriesPoint) -> Option<f64>| series.points.iter().map(value).collect::<Vec<_>>();
+    let chart = |id, title, description, parts, is_bars, format| TimeChart {
+        id,
+        title,
+        description,
+        report: series,
+        parts,
+        is_bars,
+        format,
+        has_labels: true,
+    };
+    let cost = chart(
+        "cost-over-time",
+        "Cost over time",
+        format!("{} in the window.", series.total.cost_pico_usd),
+        vec![Values {
+            class: "cost",
+            name: "cost",
+            values: of(|point| Some(point.cost_pico_usd.to_dollars())),
+        }],
+        true,
+        dollars as fn(f64) -> String,
+    );
+    let quantiles = [
+        Values {
+            class: "p99",
+            name: "p99",
+            values: of(|point| point.duration_ms.as_ref().map(|one| one.p99)),
+        },
+        Values {
+            class: "p95",
+            name: "p95",
+            values: of(|point| point.duration_ms.as_ref().map(|one| one.p95)),
+        },
+        Values {
+            class: "p50",
+            name: "p50",
+            values: of(|point| point.duration_ms.as_ref().map(|one| one.p50)),
+        },
+    ];
+    let durations = chart(
+        "duration-over-time",
+        "Duration over time",
+        "The median and the 95th and 99th percentile of duration.".to_owned(),
+        quantiles.into(),
+        false,
+        duration,
+    );
+    let errors = chart(
+        "errors-over-time",
+        "Errors over time",
+        format!("{} of {} invocations failed.", count(series.total.errors), count(series.total.invocations)),
+        vec![Values { class: "errors", name: "failed", values: of(|point| Some(point.errors as f64)) }],
+        true,
+        whole,
+    );
+    let cold = chart(
+        "cold-starts-over-time",
+        "Cold starts over time",
+        format!("{} cold starts in the window.", count(series.total.cold_starts)),
+        vec![Values {
+            class: "cold",
+            name: "cold starts",
+            values: of(|point| Some(point.cold_starts as f64)),
+        }],
+        true,
+        whole,
+    );
+    let per = per(series);
+    html! {
+        div.columns {
+            section.card { h2 { "Cost " (per) } (cost.render()) (cost_split(&series.total.cost_parts)) }
+            section.card {
+                h2 { "Duration " (per) }
+                (durations.render())
+                p.legend { span.key.p50 {} "p50 " span.key.p95 {} "p95 " span.key.p99 {} "p99" }
+            }
+            section.card { h2 { "Errors " (per) } (errors.render()) }
+            section.card { h2 { "Cold starts " (per) } (cold.render()) }
+        }
+    }
+}
+
+/// The parts of the cost as one bar.
+fn cost_split(parts: &CostParts) -> Markup {
+    let parts = [
+        ("compute", "Compute", parts.compute_pico_usd),
+        ("init", "Init", parts.init_pico_usd),
+        ("requests", "Requests", parts.requests_pico_usd),
+        ("storage", "Storage", parts.storage_pico_usd),
+    ];
+    let total: PicoDollars = parts.iter().map(|(_, _, amount)| *amount).sum();
+    let percent =
+        |amount: PicoDollars| 100.0 * amount.to_dollars() / total.to_dollars().max(f64::MIN_POSITIVE);
+    let words: Vec<String> = parts
+        .iter()
+        .map(|(_, name, amount)| format!("{name} {amount} ({:.0} %)", percent(*amount)))
+        .collect();
+    let mut from = 0.0;
+    let rects = parts.map(|(class, _, amount)| {
+        let (start, width) = (from, percent(amount));
+        from += width;
+        (class, start, width)
+    });
+    html! {
+        @if total > PicoDollars::ZERO {
+            svg.split viewBox="0 0 100 10" preserveAspectRatio="none" role="img" aria-labelledby="cost-split" {
+                title id="cost-split" { (words.join(", ")) }
+                @for (class, from, width) in rects {
+                    rect class=(class) x=(round(from)) y="0" width=(round(width)) height="10" {}
+                }
+            }
+            p.legend {
+                @for ((class, ..), words) in parts.iter().zip(&words) { span.part { span class={ "key " (*class) } {} (words) } " " }
+            }
+        }
+    }
+}
+
+/// The distribution of the duration of all invocations; its axis is logarithmic.
+pub(super) fn distribution(durations: &LogHistogram) -> Markup {
+    const BARS: usize = 48;
+    const WIDTH: f64 = 640.0;
+    let (base, top, left, right) = (142.0, 30.0, 10.0, WIDTH - 10.0);
+    let values: Vec<(f64, u64)> = durations.values().filter(|(us, _)| *us > 0.0).collect();
+    let (Some((least, _)), Some((most, _))) = (values.first(), values.last()) else { return html! {} };
+    let (least, most) = (least / 1.1, (most * 1.1).max(least * 1.5));
+    let place = |us: f64| ((us / least).ln() / (most / least).ln()).clamp(0.0, 1.0);
+    let mut bars = [0u64; BARS];
+    for (us, count) in &values {
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to the bars")]
+        let bar = (place(*us) * BARS as f64).clamp(0.0, BARS as f64 - 1.0) as usize;
+        bars[bar] = bars[bar].saturating_add(*count);
+    }
+    let tallest = bars.iter().copied().max().unwrap_or(0).max(1) as f64;
+    let x = |us: f64| left + (right - left) * place(us);
+    let width = (right - left) / BARS as f64;
+    let Quantiles { p50, p95, p99 } = Quantiles::of(durations);
+    let description = format!(
+        "Half of {} invocations take at most {}, 95 % at most {}, 99 % at most {}.",
+        count(durations.count()),
+        duration(p50),
+        duration(p95),
+        duration(p99)
+    );
+    html! {
+        section.card {
+            h2 { "Distribution of duration" }
+            svg.memory viewBox={ "0 0 " (WIDTH) " 170" } role="img" aria-labelledby="distribution-title distribution-desc" {
+                title id="distribution-title" { "Distribution of duration" }
+                desc id="distribution-desc" { (description) }
+                @for (index, count) in bars.iter().enumerate().filter(|(_, count)| **count > 0) {
+                    // A single invocation stays visible among millions.
+                    @let height = ((base - top) * *count as f64 / tallest).max(2.0);
+                    rect.bar x=(round(left + width * index as f64 + 0.5)) y=(round(base - height))
+                        width=(round(width - 1.0)) height=(round(height)) {}
+                }
+                line.base x1=(left) x2=(right) y1=(base) y2=(base) {}
+                text.tick x=(left) y=(base + 18.0) { (duration(least * 1.1 / 1_000.0)) }
+                text.tick x=(right) y=(base + 18.0) text-anchor="end" { (duration(most / 1.1 / 1_000.0)) }
+                @for (index, (name, ms)) in [("p50", p50), ("p95", p95), ("p99", p99)].into_iter().enumerate() {
+                    @let position = x(ms * 1_000.0);
+                    @let is_right = position > WIDTH * 0.7;
+                    line.mark.now x1=(round(position)) x2=(round(position)) y1=(4.0 + 15.0 * index as f64) y2=(base) {}
+                    text.mark.now x=(round(if is_right { position - 5.0 } else { position + 5.0 }))
+                        y=(14.0 + 15.0 * index as f64) text-anchor=(if is_right { "end" } else { "start" }) {
+                        (name) " " (duration(ms))
+                    }
+                }
+            }
+            p.sub { "All invocations, cold starts and failures included; the axis is logarithmic." }
+        }
+    }
+}
