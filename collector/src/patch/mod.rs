@@ -1,7 +1,7 @@
 //! Patches: the memory setting of a deployed function, found and changed in the source that deploys it.
 //!
 //! [`source`] reads a folder. One module per format finds the functions that a file defines, each with its name and its
-//! memory setting as byte ranges. [`matching`] finds the definition of a deployed function. An edit replaces the digits
+//! memory setting as byte ranges. `matching` finds the definition of a deployed function. An edit replaces the digits
 //! of the setting or inserts the setting, so every other byte of the file is unchanged. What is not certain is listed
 //! with the reason and is not changed.
 
