@@ -10,6 +10,8 @@ mod common {
     pub(crate) mod workload;
 }
 
+use std::sync::atomic::Ordering;
+
 use common::control_plane::{Fault, Foreign};
 use common::fleet::{KINDS, Kind};
 use common::tuned::{NAME, Tuned};
@@ -126,6 +128,19 @@ fn no_write_without_recommendation_and_permission() {
         tuned.rounds(3);
         assert!(tuned.plane.lock().writes.is_empty() && tuned.change().is_none(), "{case}");
     }
+}
+
+#[test]
+fn imported_functions_are_not_changed() {
+    let tuned = Tuned::new(IDLE, true);
+    tuned.workload.is_imported.store(true, Ordering::Relaxed);
+    assert!(tuned.plan().contains("imported"), "{}", tuned.plan());
+    tuned.rounds(3);
+    assert!(tuned.plane.lock().writes.is_empty() && tuned.change().is_none());
+    // From the first batch of the layer on, there is a measurement.
+    tuned.workload.is_imported.store(false, Ordering::Relaxed);
+    tuned.rounds(1);
+    assert!(tuned.change().is_some());
 }
 
 #[test]

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
@@ -51,8 +52,10 @@ pub(crate) struct Workload {
     plane: Arc<ControlPlane>,
     prices: PriceTable,
     functions: Mutex<BTreeMap<String, Measured>>,
-    advice: Mutex<HashMap<(String, u32, bool), Evaluation>>,
+    advice: Mutex<HashMap<(String, u32, bool, bool), Evaluation>>,
     pub(crate) health: Mutex<Health>,
+    /// Whether the invocations are from logs.
+    pub(crate) is_imported: AtomicBool,
 }
 
 impl Workload {
@@ -63,6 +66,7 @@ impl Workload {
             functions: Mutex::default(),
             advice: Mutex::default(),
             health: Mutex::default(),
+            is_imported: AtomicBool::new(false),
         })
     }
 
@@ -150,7 +154,8 @@ impl Workload {
         };
         let sum = self.sum(name, None, memory, 0);
         let killed = sum.out_of_memory > 0;
-        let cached = (name.to_owned(), memory, killed);
+        let is_imported = self.is_imported.load(Ordering::Relaxed);
+        let cached = (name.to_owned(), memory, killed, is_imported);
         if let Some(evaluation) = self.advice.lock().unwrap().get(&cached) {
             return Some(evaluation.clone());
         }
@@ -185,7 +190,7 @@ impl Workload {
             memory: Megabytes(memory),
             architecture: Architecture::X86_64,
             versions,
-            measured_by: MeasuredBy::Layer,
+            measured_by: if is_imported { MeasuredBy::Logs } else { MeasuredBy::Layer },
             unaccounted: Unaccounted::of(&sizes),
             advice: advise(&evidence, &self.prices, strategy),
         };
