@@ -67,7 +67,7 @@ pub(super) struct LogsArgs {
     #[arg(long, value_enum, default_value_t)]
     format: Format,
     /// Optimization goal: `cost`, `speed`, `balanced`, or a latency target such as `p95=300` (milliseconds).
-    #[arg(long, value_parser = strategy, default_value = "balanced")]
+    #[arg(long, value_parser = strategy, default_value = crate::query::DEFAULT_STRATEGY)]
     strategy: String,
     /// Whether the table has colours.
     #[arg(long, value_enum, default_value_t)]

@@ -1,6 +1,5 @@
 //! `tailor changes patch`: the recommended sizes as a change of the source that deploys the functions.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -17,6 +16,7 @@ use crate::patch::advice::{self, Advised};
 use crate::patch::{Patch, Source, Target, comment, patch};
 use crate::query::Format;
 use crate::store::FunctionKey;
+use crate::tags::TagTable;
 use crate::tuner::aws::AwsLambda;
 
 /// The tag with which CloudFormation marks what it made.
@@ -39,9 +39,6 @@ pub(super) struct PatchArgs {
     /// File with the output of `tailor advise --format json`, in place of a data folder or a collector.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["data", "server"])]
     advice: Option<PathBuf>,
-    /// JSON file with the tags of functions: `{"NAME": {"aws:cloudformation:logical-id": "ID"}}`.
-    #[arg(long, value_name = "FILE")]
-    tags: Option<PathBuf>,
     /// Read the tags of the functions from Lambda, with the credentials of the AWS SDK.
     #[arg(long)]
     read_tags: bool,
@@ -147,17 +144,16 @@ fn targets(args: &PatchArgs, advised: &[Advised]) -> anyhow::Result<Vec<Target>>
     Ok(targets)
 }
 
-/// Sets the logical ids from the file and from Lambda.
+/// Sets the logical ids from the file of tags, from the reports and from Lambda.
 fn set_logical_ids(args: &PatchArgs, advised: &[Advised], targets: &mut [Target]) -> anyhow::Result<()> {
-    if let Some(file) = &args.tags {
-        let text = fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
-        let tags: BTreeMap<String, BTreeMap<String, String>> =
-            serde_json::from_str(&text).with_context(|| {
-                format!("{} is not a JSON object of functions with their tags", file.display())
-            })?;
-        for target in targets.iter_mut() {
-            target.logical_id = tags.get(&target.function).and_then(|tags| tags.get(LOGICAL_ID)).cloned();
-        }
+    let table = args.show.tags.as_deref().map(TagTable::read).transpose()?.unwrap_or_default();
+    for target in targets.iter_mut() {
+        let report = advised.iter().find(|advised| advised.name == target.function);
+        let by_name =
+            || FunctionKey { account: String::new(), region: String::new(), name: target.function.clone() };
+        let key = report.map_or_else(by_name, key);
+        let reported = || report.and_then(|report| report.tags.get(LOGICAL_ID)).map(String::as_str);
+        target.logical_id = table.value(&key, LOGICAL_ID).or_else(reported).map(str::to_owned);
     }
     if !args.read_tags {
         return Ok(());
@@ -169,15 +165,18 @@ fn set_logical_ids(args: &PatchArgs, advised: &[Advised], targets: &mut [Target]
             let Some(known) = advised.iter().find(|advised| advised.name == target.function) else {
                 continue;
             };
-            let key = FunctionKey {
-                account: known.account.clone(),
-                region: known.region.clone(),
-                name: known.name.clone(),
-            };
-            target.logical_id = lambda.tags(&key).await?.get(LOGICAL_ID).cloned();
+            target.logical_id = lambda.tags(&key(known)).await?.get(LOGICAL_ID).cloned();
         }
         anyhow::Ok(())
     })
+}
+
+fn key(advised: &Advised) -> FunctionKey {
+    FunctionKey {
+        account: advised.account.clone(),
+        region: advised.region.clone(),
+        name: advised.name.clone(),
+    }
 }
 
 /// Replaces a file. A new file is renamed over it, so that it is never half written; its access mode stays.

@@ -1,5 +1,7 @@
 //! The advice that patches are made from: the JSON of `tailor advise --format json` and of the API.
 
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
 
 use tailor_sizing::pricing::money::PicoDollars;
@@ -20,6 +22,9 @@ pub struct Advised {
     /// Cost of a million invocations at it.
     #[serde(default)]
     pub cost_per_million_pico_usd: Option<PicoDollars>,
+    /// The tags of the function that are known.
+    #[serde(default)]
+    pub tags: BTreeMap<String, String>,
     /// The recommendation.
     pub advice: AdviceOf,
 }
