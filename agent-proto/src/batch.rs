@@ -21,12 +21,12 @@ pub struct Batch {
     pub invocations: Vec<Invocation>,
 }
 
-/// Where a batch comes from, its place in the environment's count, and the environment's running totals.
+/// The environment that sent a batch, the sequence of the batch, and the running totals of the environment.
 #[derive(Debug, Clone, PartialEq)]
 pub struct BatchHeader {
     /// The environment that made it.
     pub environment: Environment,
-    /// Counts this environment's batches from 1.
+    /// Number of the batch: the environment counts its batches from 1.
     pub sequence: u64,
     /// When it was made, microseconds since the Unix epoch by the environment's clock.
     pub sent_at_us: u64,
@@ -77,7 +77,7 @@ pub struct Environment {
     pub timeout_ms: u64,
 }
 
-/// What the extension version of imported invocations begins with.
+/// The prefix of `extension_version` for invocations that were imported from logs.
 const IMPORT: &str = "log-import/";
 
 /// Why a batch is refused. Sending it again does not help.
@@ -89,7 +89,7 @@ pub enum BatchError {
     /// Not protobuf of this schema.
     #[error("batch is not a tailor.v1.Batch message: {0}")]
     Malformed(#[from] prost::DecodeError),
-    /// A message that must be there is not.
+    /// A required message or text is missing.
     #[error("batch has no `{0}`")]
     Missing(&'static str),
     /// A text field longer than [`MAX_TEXT_BYTES`].
@@ -115,7 +115,7 @@ pub enum BatchError {
     /// More than [`MAX_INVOCATIONS`] rows.
     #[error("batch has {0} invocations, the most is {MAX_INVOCATIONS}")]
     TooManyInvocations(u32),
-    /// A column neither empty nor as long as the batch.
+    /// A column has another length than the batch, and is not empty.
     #[error("column `{column}` has {found} elements for {expected} invocations")]
     ColumnLength {
         /// Which column.
@@ -134,7 +134,7 @@ impl Batch {
     /// The batch as protobuf bytes.
     ///
     /// # Errors
-    /// [`BatchError::TooManyInvocations`], [`BatchError::TooLarge`]: what the other side would refuse.
+    /// [`BatchError::TooManyInvocations`] or [`BatchError::TooLarge`] when the collector would reject the batch.
     pub fn encode(&self) -> Result<Vec<u8>, BatchError> {
         if self.invocations.len() > MAX_INVOCATIONS {
             let count = u32::try_from(self.invocations.len()).unwrap_or(u32::MAX);
@@ -151,7 +151,7 @@ impl Batch {
     /// Reads protobuf bytes and checks every limit.
     ///
     /// # Errors
-    /// Any [`BatchError`]; none panics, whatever the bytes.
+    /// Any [`BatchError`]. No bytes cause a panic.
     pub fn decode(bytes: &[u8]) -> Result<Self, BatchError> {
         if bytes.len() > MAX_BATCH_BYTES {
             return Err(BatchError::TooLarge(bytes.len()));
@@ -209,9 +209,9 @@ impl BatchHeader {
 /// How Lambda initialized the environment: `AWS_LAMBDA_INITIALIZATION_TYPE`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum InitializationType {
-    /// At the first invocation, or ahead of it.
+    /// For a first invocation, or before one because Lambda expects it.
     OnDemand,
-    /// Ahead of invocations, for provisioned concurrency.
+    /// Before invocations, for provisioned concurrency.
     ProvisionedConcurrency,
     /// Restored from a snapshot.
     SnapStart,
@@ -262,14 +262,15 @@ pub fn decode_ack(bytes: &[u8]) -> Result<wire::Ack, BatchError> {
 }
 
 impl Environment {
-    /// Whether instances are billed and not invocations, and the memory size is shared by invocations at a time:
-    /// such a function has no cost per invocation and no recommended size.
+    /// Whether it is on a managed instance: AWS bills the instance in place of invocations, and concurrent invocations share
+    /// the memory. The function has no cost per invocation and no recommended size.
     #[must_use]
     pub fn is_managed_instances(&self) -> bool {
         self.initialization_type == InitializationType::ManagedInstances
     }
 
-    /// The extension version of an environment whose invocations `tailor import` of this version read from logs.
+    /// The `extension_version` of an environment whose invocations `tailor import` read from logs. `version` is the version
+    /// of `tailor`.
     #[must_use]
     pub fn imported_by(version: &str) -> String {
         format!("{IMPORT}{version}")

@@ -1,7 +1,7 @@
 //! The wire format between the extension and the collector.
 //!
 //! [`wire`] is generated from `proto/tailor.v1.proto`; [`batch`] and [`rollup`] convert to and from the
-//! types of `tailor-sizing` without loss and refuse what breaks the [`limits`]. No I/O.
+//! types of `tailor-sizing` without loss, and reject what exceeds the [`limits`]. No I/O.
 
 pub mod batch;
 pub mod limits;

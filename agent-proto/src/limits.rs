@@ -1,8 +1,8 @@
-//! Bounds on what either side sends or accepts. Every one exists so that a hostile or broken peer costs a
-//! bounded amount of memory and time.
+//! Limits of what the extension sends and the collector accepts. They limit the memory and the time that a hostile or
+//! faulty sender can use.
 
-/// Bytes of one batch, before compression. An extension ships at 1,000 invocations or fewer, which is
-/// about 60 KB, so this leaves room for an order of magnitude.
+/// Bytes of one batch; of a compressed one, after decompression. An extension sends a batch at 500 invocations by default
+/// and at 3,000 at most (`TAILOR_FLUSH_ITEMS`), which at 64 bytes each is 192 KB.
 pub const MAX_BATCH_BYTES: usize = 1 << 20;
 
 /// Invocations in one batch.

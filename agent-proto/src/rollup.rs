@@ -1,4 +1,5 @@
-//! Rollups as bytes to store. Equal rollups are equal bytes, whatever order they were merged in.
+//! Converts rollups to bytes for the store, and back. Equal rollups have equal bytes: the order in which they were merged
+//! has no effect.
 
 use prost::Message;
 use tailor_sizing::telemetry::extension_waits::ExtensionWaits;
@@ -15,7 +16,7 @@ pub enum RollupError {
     /// Not protobuf of this schema.
     #[error("stored rollup is damaged: {0}")]
     Malformed(#[from] prost::DecodeError),
-    /// A histogram with a bucket that cannot be.
+    /// A histogram has a bucket with a number that does not exist.
     #[error("stored rollup is damaged: {0}")]
     Bucket(#[from] NoSuchBucket),
 }

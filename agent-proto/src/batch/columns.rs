@@ -1,4 +1,4 @@
-//! Rows to columns and back: values of one kind side by side pack and compress better than rows do.
+//! Converts rows to columns and back. In a column, similar values are next to each other and need fewer bytes.
 
 use super::{
     BatchError, Caveats, Initialization, Invocation, MAX_INVOCATIONS, Outcome, RequestId, Work, wire,
