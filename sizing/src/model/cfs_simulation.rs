@@ -15,7 +15,7 @@ use crate::units::Megabytes;
 pub const PERIOD_MS: f64 = 20.0;
 
 /// Timer tick of a tick-based kernel, ms (250 Hz).
-const TICK_MS: f64 = 4.0;
+pub const TICK_MS: f64 = 4.0;
 
 /// Run time a CPU takes from the pool at once, ms (`sched_cfs_bandwidth_slice_us`).
 pub(crate) const SLICE_MS: f64 = 5.0;
@@ -161,6 +161,7 @@ impl Burst {
     fn repeat(&self, count: f64, phase: f64, phases: f64) -> f64 {
         let mut cpu = Cpu {
             kernel: self.kernel,
+            tick_ms: TICK_MS,
             quota_ms: self.quota_ms,
             refill_ms: self.refill_ms,
             elapsed: 0.0,
@@ -180,9 +181,38 @@ impl Burst {
     }
 }
 
+/// Wall times in ms of single-threaded bursts of work that follow each other without idle time, each of so many ms of CPU
+/// time, on a kernel with a timer tick of `tick_ms`. A high-resolution kernel does not use the tick. The first tick is
+/// `offset` (0 to 1) of the tick after the first refill. Each burst must be positive. `share` is the quota in vCPU.
+#[must_use]
+pub fn consecutive_ms(busy_ms: &[f64], share: f64, kernel: Kernel, tick_ms: f64, offset: f64) -> Vec<f64> {
+    let quota_ms = PERIOD_MS * share.clamp(1e-3, 1.0);
+    let tick_ms = tick_ms.max(EPSILON_MS * 10.0);
+    let mut cpu = Cpu {
+        kernel,
+        tick_ms,
+        quota_ms,
+        // What a refill costs is part of the CPU time that was measured at this size.
+        refill_ms: 0.0,
+        elapsed: 0.0,
+        to_period: PERIOD_MS,
+        to_tick: tick_ms * offset.clamp(0.01, 1.0),
+        mine: 0.0,
+        pool: quota_ms,
+    };
+    let wall_ms = |&busy_ms: &f64| {
+        let start = cpu.elapsed;
+        cpu.run(busy_ms, 1.0);
+        cpu.elapsed - start
+    };
+    busy_ms.iter().map(wall_ms).collect()
+}
+
 /// State of the bandwidth controller for one run queue.
 struct Cpu {
     kernel: Kernel,
+    /// Time between two timer ticks.
+    tick_ms: f64,
     quota_ms: f64,
     /// CPU time that every refill waited for costs.
     refill_ms: f64,
@@ -239,7 +269,7 @@ impl Cpu {
     /// next burst: the kernel settles it when a thread is ready to run, and not while all sleep.
     fn sleep(&mut self, gap: f64) {
         self.elapsed += gap;
-        self.to_tick = TICK_MS - (gap - self.to_tick).rem_euclid(TICK_MS);
+        self.to_tick = self.tick_ms - (gap - self.to_tick).rem_euclid(self.tick_ms);
         if gap < self.to_period {
             self.to_period -= gap;
             return;
@@ -265,7 +295,7 @@ impl Cpu {
         self.mine = 0.0;
         self.elapsed += wait;
         self.to_period = PERIOD_MS;
-        self.to_tick = TICK_MS - (wait - self.to_tick).rem_euclid(TICK_MS);
+        self.to_tick = self.tick_ms - (wait - self.to_tick).rem_euclid(self.tick_ms);
         refills * self.refill_ms
     }
 
@@ -277,7 +307,7 @@ impl Cpu {
         let ticked = self.to_tick <= EPSILON_MS;
         let refilled = self.to_period <= EPSILON_MS;
         if ticked {
-            self.to_tick = TICK_MS;
+            self.to_tick = self.tick_ms;
         }
         if refilled {
             self.to_period = PERIOD_MS;

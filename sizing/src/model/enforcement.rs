@@ -12,9 +12,8 @@ use crate::model::profile::Profile;
 use crate::telemetry::rollup::Rollup;
 use crate::units::Megabytes;
 
-/// Prior probability of a high-resolution kernel. Public measurements of Lambda do not
-/// settle it (`maxday/lambda-perf`, first invocations by runtime): a high-resolution kernel explains long ones better,
-/// but bursts of a few milliseconds beyond the quota were not slowed as one would slow them.
+/// Prior probability of a high-resolution kernel. A loop of bursts measured on Lambda is far likelier on a tick-based one
+/// (pwrdrvr/lambda-throttling, 2025), but that is one account on one day, and other kernels exist elsewhere.
 const HIGH_RESOLUTION_PRIOR: f64 = 0.05;
 
 /// Accepted error of a simulated wall time when all waits count as throttling, including waits behind
