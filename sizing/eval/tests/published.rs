@@ -16,11 +16,21 @@ fn folder() -> PathBuf {
 fn durations_of_two_sizes_predict_no_worse_than_a_hyperbola() {
     let sets = curves::read(&folder()).unwrap();
     assert_eq!(sets.len(), 10, "{:?}", sets.iter().map(|set| &set.name).collect::<Vec<_>>());
+    let mut worse = Vec::new();
     for set in &sets {
-        // Few choices of large sets, so that the test takes seconds; the example `curves` has more.
-        let score = blind(set, 2, if set.curves.len() > 30 { 2 } else { 6 });
-        assert!(score.predictions >= 24 && score.model <= score.hyperbola, "{}: {score:?}", set.name);
+        // All choices of small sets, and few of large ones, so that the test takes seconds.
+        let most = match set.name.as_str() {
+            "power-tuning-published" => 8,
+            name if name.starts_with("cold-start") => 2,
+            _ => 28,
+        };
+        let score = blind(set, 2, most);
+        assert!(score.predictions >= 24, "{}: {score:?}", set.name);
+        if score.model > score.hyperbola {
+            worse.push((&set.name, score));
+        }
     }
+    assert!(worse.is_empty(), "{worse:?}");
 }
 
 /// The limits are those that were reached: warm durations of the benchmark scatter more than cold ones.
