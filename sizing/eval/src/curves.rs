@@ -41,6 +41,9 @@ pub const FEWEST_SIZES: usize = 4;
 /// Assumed number of invocations of a published mean. Not all sets report it.
 const INVOCATIONS: u64 = 20;
 
+/// By memory in MB: the number of rows and the sum of their durations in ms.
+type Sums = BTreeMap<u32, (f64, f64)>;
+
 /// One file of curves and the names of its columns.
 struct File {
     name: &'static str,
@@ -105,7 +108,7 @@ fn parse(file: &File, text: &str) -> anyhow::Result<Vec<Set>> {
     let (memory, duration) = (column(&"memory_mb")?, column(&file.duration)?);
     let set_columns = file.sets.iter().map(column).collect::<anyhow::Result<Vec<_>>>()?;
     let curve_columns = file.curves.iter().map(column).collect::<anyhow::Result<Vec<_>>>()?;
-    let mut groups: BTreeMap<String, BTreeMap<String, BTreeMap<u32, (f64, f64)>>> = BTreeMap::new();
+    let mut groups: BTreeMap<String, BTreeMap<String, Sums>> = BTreeMap::new();
     for line in lines {
         let cells: Vec<&str> = line.split(',').collect();
         let cell = |index: usize| cells.get(index).copied().unwrap_or_default();
@@ -119,7 +122,7 @@ fn parse(file: &File, text: &str) -> anyhow::Result<Vec<Set>> {
         *count += 1.0;
         *sum += ms;
     }
-    let means = |sizes: BTreeMap<u32, (f64, f64)>| -> Curve {
+    let means = |sizes: Sums| -> Curve {
         sizes.into_iter().map(|(mb, (count, sum))| (mb, sum / count)).filter(|(_, ms)| *ms > 0.0).collect()
     };
     let sets = groups.into_iter().map(|(name, curves)| {
