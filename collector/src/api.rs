@@ -255,9 +255,19 @@ pub async fn one_function(
 ) -> Result<FunctionReport, ApiError> {
     let request = app.report_request(tenant, query)?;
     let key = find(app.store.as_ref(), tenant, name, query).await?;
-    report::function(&request, &key)
-        .await?
-        .ok_or_else(|| ApiError::not_found(format!("no measurements of `{name}` in this window")))
+    let report = report::function(&request, &key).await?;
+    let mut report =
+        report.ok_or_else(|| ApiError::not_found(format!("no measurements of `{name}` in this window")))?;
+    if let Some(recommendations) = app.recommendations.clone() {
+        let tenant = tenant.clone();
+        let read = tokio::task::spawn_blocking(move || recommendations.for_function(&tenant, &key));
+        match read.await.map_err(anyhow::Error::from).flatten() {
+            Ok(others) => report.other_recommendations = others,
+            // The report is complete without them.
+            Err(error) => tracing::warn!("cannot show the recommendations of other tools: {error:#}"),
+        }
+    }
+    Ok(report)
 }
 
 async fn find(

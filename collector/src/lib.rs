@@ -19,6 +19,7 @@ pub mod keys;
 pub mod patch;
 pub mod prices;
 pub mod query;
+pub mod recommendations;
 pub mod render;
 pub mod report;
 pub mod routes;

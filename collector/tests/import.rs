@@ -201,3 +201,47 @@ fn an_interrupted_import_is_completed() {
         }
     }
 }
+
+#[test]
+fn recommendations_of_other_tools_are_shown_beside_the_advice() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    import(&data, &["--function", "pay", "--account", "123456789012"], &log(200));
+    let tailor = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tailor"));
+        command.args(arguments).arg("--data").arg(&data).env_remove("AWS_REGION").output().unwrap()
+    };
+    let tuned = folder.path().join("tuned.json");
+    let tuned = tuned.to_str().unwrap();
+    let exported = folder.path().join("exported.csv");
+    let exported = exported.to_str().unwrap();
+    let export = |memory: u32| {
+        let text = format!(
+            "functionArn,functionVersion,currentConfiguration_memorySize,recommendationOptions_1_configuration_memorySize\n\
+             arn:aws:lambda:eu-west-1:123456789012:function:pay:7,7,512,{memory}\n\
+             arn:aws:lambda:us-east-1:123456789012:function:pay:7,7,512,3008\n"
+        );
+        std::fs::write(exported, text).unwrap();
+        assert!(tailor(&["import", "compute-optimizer", exported]).status.success());
+    };
+    std::fs::write(tuned, r#"{"power": 256, "cost": 1e-7, "duration": 90.5, "stateMachine": {}}"#).unwrap();
+    assert!(tailor(&["import", "power-tuning", tuned, "--function", "pay"]).status.success());
+    export(400);
+    // A new export replaces the old one.
+    export(384);
+
+    let output = tailor(&["advise", "pay", "--hours", "90000", "--format", "json"]);
+    let others = json(&output)["other_recommendations"].clone();
+    let others: Vec<_> = others.as_array().unwrap().iter().map(|o| (&o["tool"], &o["memory_mb"])).collect();
+    assert_eq!(
+        format!("{others:?}"),
+        r#"[(String("power_tuning"), Number(256)), (String("compute_optimizer"), Number(384))]"#
+    );
+    let table = String::from_utf8(tailor(&["advise", "pay", "--hours", "90000"]).stdout).unwrap();
+    assert!(table.contains("others   AWS Lambda Power Tuning recommends 256 MB"), "{table}");
+    assert!(table.contains("AWS Compute Optimizer recommends 512 MB → 384 MB for version 7"), "{table}");
+
+    let wrong = tailor(&["import", "compute-optimizer", tuned]);
+    assert!(!wrong.status.success());
+    assert!(stderr(&wrong).contains("functionArn"), "{wrong:?}");
+}

@@ -12,6 +12,7 @@ use tailor_logs::{Assembler, Origin, Problem, Problems, Reader, Source};
 use tailor_sizing::units::Architecture;
 use tokio::runtime::Runtime;
 
+use super::recommendations::{self, ComputeOptimizerArgs, PowerTuningArgs};
 use super::{Colour, show, strategy};
 use crate::clock::{Clock, now_us};
 use crate::import::ledger::Ledger;
@@ -35,6 +36,10 @@ pub(super) enum ImportCommand {
     /// deliveries of Firehose, `sam logs`, `aws logs`, container logs and CSV, also compressed with gzip or zstd. The same
     /// invocation counts once, however often it is imported. Lines that cannot be read are counted.
     Logs(LogsArgs),
+    /// Import what AWS Lambda Power Tuning recommends for a function, to see it beside the advice.
+    PowerTuning(PowerTuningArgs),
+    /// Import what AWS Compute Optimizer recommends for functions, to see it beside the advice.
+    ComputeOptimizer(ComputeOptimizerArgs),
 }
 
 #[derive(Debug, Args)]
@@ -77,6 +82,8 @@ pub(super) struct LogsArgs {
 pub(super) fn run(command: ImportCommand) -> anyhow::Result<ExitCode> {
     match command {
         ImportCommand::Logs(args) => logs(&args),
+        ImportCommand::PowerTuning(args) => recommendations::power_tuning(&args),
+        ImportCommand::ComputeOptimizer(args) => recommendations::compute_optimizer(&args),
     }
 }
 
@@ -113,14 +120,19 @@ fn logs(args: &LogsArgs) -> anyhow::Result<ExitCode> {
     Ok(code)
 }
 
-/// Opens the store for writing, in a folder that is private and created if necessary.
-fn open_store(folder: &Path) -> anyhow::Result<SqliteStore> {
+/// Creates a data folder that is private, if it does not exist.
+pub(super) fn create_folder(folder: &Path) -> anyhow::Result<()> {
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)
         .create(folder)
-        .with_context(|| format!("cannot create the data folder {}", folder.display()))?;
+        .with_context(|| format!("cannot create the data folder {}", folder.display()))
+}
+
+/// Opens the store for writing, in a folder that is private and created if necessary.
+fn open_store(folder: &Path) -> anyhow::Result<SqliteStore> {
+    create_folder(folder)?;
     let retention = Retention { daily_days: DAILY_DAYS, ..Retention::default() };
     SqliteStore::open_with(folder, Clock::system(), retention).with_context(|| {
         format!(

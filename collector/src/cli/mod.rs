@@ -20,6 +20,7 @@ mod keys;
 mod list;
 mod maintain;
 mod patch;
+mod recommendations;
 mod series;
 mod serve;
 mod show;

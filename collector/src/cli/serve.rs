@@ -20,6 +20,7 @@ use crate::http::{self, App};
 use crate::keys::reload::{KeyFiles, follow};
 use crate::keys::store::{FIRST_KEY_FILE, INGEST_KEY_FILE, create_first};
 use crate::keys::{self, KeyRing, Scope};
+use crate::recommendations::Recommendations;
 use crate::report::summaries::Summarizer;
 use crate::store::postgres::{Database, PostgresStore};
 use crate::store::sqlite::{Retention, SqliteStore, free_bytes, is_served};
@@ -92,7 +93,9 @@ async fn serve_until_stopped(args: ServeArgs) -> anyhow::Result<ExitCode> {
     }
     let connections = Arc::new(Connections::new(connection_limits(&args.connections).fitted_to_process()));
     let app = App::new(store, keys, args.local_reads);
-    let app = Arc::new(App { prices, connections, trusted_proxies: args.trusted_proxy, ..app });
+    let recommendations = Some(Recommendations::of(folder));
+    let app =
+        Arc::new(App { prices, connections, recommendations, trusted_proxies: args.trusted_proxy, ..app });
     tracing::info!("listening on http://{address}, data in {}", folder.display());
     if let Some(database) = &database {
         tracing::info!("measurements in the {database}");

@@ -17,6 +17,7 @@ use crate::changes;
 use crate::clock::Clock;
 use crate::prices;
 use crate::query::{self, DEFAULT_WIDTH, Format, Look, path_segment};
+use crate::recommendations::Recommendations;
 use crate::render::json::indent;
 use crate::render::table;
 use crate::report;
@@ -56,11 +57,16 @@ pub(super) fn advise(function: &str, args: &ShowArgs) -> anyhow::Result<ExitCode
     if let Some(server) = &args.server {
         return request(args, server, &["v1", "functions", function], &[]);
     }
+    let recommendations = Recommendations::of(&args.data);
     let text = read_folder(args, |reader| async move {
         let keys = reader.store.functions(&reader.tenant, Some(function), usize::MAX).await?;
         let mut reports = Vec::new();
         for key in &keys {
-            reports.extend(report::function(&reader.request(), key).await?);
+            let mut found = report::function(&reader.request(), key).await?;
+            if let Some(report) = &mut found {
+                report.other_recommendations = recommendations.for_function(&reader.tenant, key)?;
+            }
+            reports.extend(found);
         }
         let nothing = reports.is_empty();
         if nothing {

@@ -85,15 +85,23 @@ pub fn read(text: &str) -> Result<Vec<Stat>, ReadError> {
     if let Some(stats) = visualization::read(text.trim()) {
         return Ok(stats);
     }
-    let mut value: serde_json::Value = serde_json::from_str(text)?;
-    if let Some(results) = value.get_mut("results") {
-        value = results.take();
-    }
-    let outcome: Outcome = serde_json::from_value(value)?;
+    let outcome = read_outcome(text)?;
     if !outcome.stats.is_empty() {
         return Ok(outcome.stats);
     }
     visualization::read(&outcome.execution.visualization).ok_or(ReadError::NoStats)
+}
+
+/// Reads the output of Power Tuning, as it is or below `results`.
+///
+/// # Errors
+/// When the text has another form.
+pub fn read_outcome(text: &str) -> Result<Outcome, ReadError> {
+    let mut value: serde_json::Value = serde_json::from_str(text)?;
+    if let Some(results) = value.get_mut("results") {
+        value = results.take();
+    }
+    Ok(serde_json::from_value(value)?)
 }
 
 #[cfg(test)]

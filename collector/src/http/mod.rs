@@ -11,6 +11,7 @@ use crate::keys::KeyRing;
 use crate::keys::reload::CurrentKeys;
 use crate::prices::MissingPrices;
 use crate::query::Query;
+use crate::recommendations::Recommendations;
 use crate::report;
 use crate::store::{Store, Tenant};
 use crate::tags::CurrentTags;
@@ -64,6 +65,8 @@ pub struct App {
     pub fleet_sums: Arc<report::FleetSumsCache>,
     /// The tags of functions.
     pub tags: Arc<CurrentTags>,
+    /// What other tools recommend.
+    pub recommendations: Option<Recommendations>,
 }
 
 impl App {
@@ -89,6 +92,7 @@ impl App {
             enforcements: Arc::default(),
             fleet_sums: Arc::default(),
             tags: Arc::default(),
+            recommendations: None,
         }
     }
 }

@@ -219,7 +219,8 @@ fn in_full(report: &FunctionReport) -> Vec<Remark> {
     let trade = report.advice.full.iter().map(|full| ("advice", full.trade.clone()));
     let init = initializations(report.initializations).map(|line| ("init", line));
     let look = report.advice.full.iter().filter_map(|full| Some(("look", full.look?.sentence())));
-    reasons.chain(trade).chain(look).chain(init).chain(remarks(report)).collect()
+    let others = report.other_recommendations.iter().map(|other| ("others", other.sentence()));
+    reasons.chain(trade).chain(look).chain(others).chain(init).chain(remarks(report)).collect()
 }
 
 /// The same with the first hints only, and without what to do: that is in the advice on the function.

@@ -85,6 +85,7 @@ pub(super) fn report(
             missing_prices(key, material, basis.prices).filter(|_| !is_managed),
         ),
         advice,
+        other_recommendations: vec![],
         changes: material.changes.clone(),
         duration_us: whole.duration_us,
         peak_kib: whole.peak_kib,

@@ -14,6 +14,7 @@ use tailor_sizing::telemetry::initialization::Initializations;
 use tailor_sizing::units::{Architecture, Megabytes};
 
 use crate::changes::Change;
+use crate::recommendations::Recommendation;
 use crate::store::{Damage, FunctionKey, SummaryRow};
 use crate::tags::Tags;
 
@@ -179,6 +180,9 @@ pub struct FunctionReport {
     pub caveats: Vec<String>,
     /// The recommendation.
     pub advice: AdviceReport,
+    /// What other tools recommend; absent in the report of the fleet.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub other_recommendations: Vec<Recommendation>,
     /// Changes made to its memory size, latest first.
     pub changes: Vec<Change>,
     /// `duration_us` of every invocation: for its distribution.

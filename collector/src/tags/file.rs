@@ -101,7 +101,7 @@ fn check(tags: &Tags) -> Result<(), String> {
 }
 
 /// The function of an ARN, without its version or alias.
-fn key_of(arn: &str) -> Option<FunctionKey> {
+pub fn key_of(arn: &str) -> Option<FunctionKey> {
     let parts: Vec<&str> = arn.split(':').collect();
     match parts.as_slice() {
         ["arn", _, "lambda", region, account, "function", name, ..] => Some(FunctionKey {

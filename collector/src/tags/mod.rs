@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::store::{FunctionKey, Tenant};
 
-mod file;
+pub mod file;
 
 pub use file::TagError;
 
