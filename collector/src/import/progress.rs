@@ -49,7 +49,8 @@ impl Progress {
 
     fn add(&mut self, bytes: usize) {
         self.read_bytes = self.read_bytes.saturating_add(bytes as u64);
-        if self.is_terminal && self.shown.is_none_or(|shown| shown.elapsed() >= INTERVAL) {
+        // The first bytes have no rate yet: they are the begin of a file, by which its form is recognized.
+        if self.is_terminal && self.shown.unwrap_or(self.started).elapsed() >= INTERVAL {
             self.shown = Some(Instant::now());
             let text = line(self.read_bytes, self.total_bytes, self.elapsed());
             // A terminal that cannot be written to shows no progress.
@@ -72,7 +73,15 @@ fn line(read_bytes: u64, total_bytes: u64, elapsed: Duration) -> String {
     let (read, rate) = (size(read_bytes as f64), size(rate));
     match total_bytes {
         0 => format!("{read}, {rate}/s"),
-        _ => format!("{read} of {}, {rate}/s, {left:.0} s left", size(total_bytes as f64)),
+        _ => format!("{read} of {}, {rate}/s, {} left", size(total_bytes as f64), time_left(left)),
+    }
+}
+
+/// A time for people, from seconds.
+fn time_left(seconds: f64) -> String {
+    match seconds {
+        s if s >= 120.0 => format!("{:.0} min", s / 60.0),
+        s => format!("{s:.0} s"),
     }
 }
 
@@ -109,6 +118,7 @@ mod tests {
     fn line_has_rate_and_time_left() {
         let second = Duration::from_secs(2);
         assert_eq!(line(1_000_000_000, 5_000_000_000, second), "1.0 GB of 5.0 GB, 500 MB/s, 8 s left");
+        assert_eq!(line(1_000_000, 1_201_000_000, second), "1 MB of 1.2 GB, 500 kB/s, 40 min left");
         assert_eq!(line(2_000_000, 0, second), "2 MB, 1 MB/s");
     }
 }
