@@ -21,7 +21,7 @@ pub(super) struct PowerTuningArgs {
     #[arg(long)]
     function: String,
     /// AWS region of the function; every region when absent.
-    #[arg(long, env = "AWS_REGION", default_value = "")]
+    #[arg(long, default_value = "")]
     region: String,
     /// AWS account of the function; every account when absent.
     #[arg(long, default_value = "")]
