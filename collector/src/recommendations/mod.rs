@@ -212,5 +212,7 @@ fn dollars(amount: f64, count: f64) -> Option<PicoDollars> {
     /// More than any bill. A float has no exact pico-dollars there.
     const MAX_PICO: f64 = 1e24;
     let pico = amount * PICO_PER_DOLLAR as f64 * count;
-    (pico.abs() < MAX_PICO).then(|| PicoDollars(pico.round() as i128))
+    #[expect(clippy::cast_possible_truncation, reason = "rounded, and the range is checked")]
+    let rounded = PicoDollars(pico.round() as i128);
+    (pico.abs() < MAX_PICO).then_some(rounded)
 }
