@@ -1,5 +1,5 @@
-//! Benchmarks of the real programs: the cost of the extension, the accuracy of the predictions, and a collector with
-//! a large fleet.
+//! Benchmarks of the real programs: the cost of the extension, the accuracy of the predictions, a collector with a
+//! large fleet, and the rate of an import.
 
 use std::process::ExitCode;
 
@@ -8,6 +8,7 @@ use anyhow::Result;
 mod collector;
 mod delivery;
 mod extension;
+mod import;
 mod sizing;
 mod start;
 
@@ -18,6 +19,8 @@ pub(crate) enum Bench {
     Collector(collector::Options),
     /// Measure the billed duration with and without the extension, and the extension's own resource usage.
     Extension(extension::Options),
+    /// Measure the rate of `tailor import logs` beside a search for `REPORT` with ripgrep in the same file.
+    Import(import::Options),
     /// Measure how accurately each memory size is predicted from one other size, with the extension's telemetry.
     Sizing(sizing::Options),
 }
@@ -28,6 +31,7 @@ impl Bench {
         match self {
             Self::Collector(options) => collector::run(options),
             Self::Extension(options) => extension::run(options),
+            Self::Import(options) => import::run(options),
             Self::Sizing(options) => sizing::run(options),
         }
     }
