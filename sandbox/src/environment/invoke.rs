@@ -224,6 +224,7 @@ impl Driver {
                 Some(failure) => Some(failure.error_type.clone()),
                 None => handled,
             },
+            has_failed: failure.is_some(),
             duration,
             init: self.unreported_init.take(),
             restore: self.unreported_restore.take(),

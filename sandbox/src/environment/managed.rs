@@ -103,6 +103,7 @@ async fn invoke(shared: &Arc<Shared>, request: InvokeRequest) {
     let report = Report {
         request_id: id,
         status: status(failure.as_ref(), handled.is_some()),
+        has_failed: failure.is_some(),
         error_type: failure.map(|failure| failure.error_type).or(handled),
         duration: released.elapsed(),
         init: None,

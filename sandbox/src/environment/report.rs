@@ -28,6 +28,8 @@ pub struct Report {
     pub status: &'static str,
     /// With any status but success.
     pub error_type: Option<String>,
+    /// Whether the invocation timed out or a process failed. Lambda's text logs have no errors that the handler returned.
+    pub has_failed: bool,
     /// From release until runtime and extensions are done, at most the timeout.
     pub duration: Duration,
     /// Init, in the first report of an on-demand environment.
@@ -111,10 +113,10 @@ impl Report {
                 millis(restore)
             );
         }
-        if self.status != "success" {
+        if self.has_failed {
             line += &format!("Status: {}\t", self.status);
         }
-        if let Some(error_type) = &self.error_type {
+        if let Some(error_type) = self.error_type.as_ref().filter(|_| self.has_failed) {
             line += &format!("Error Type: {error_type}\t");
         }
         line
@@ -200,6 +202,7 @@ mod tests {
             request_id: "id".into(),
             status: "success",
             error_type: None,
+            has_failed: false,
             duration: Duration::from_micros(133_610),
             init: Some(Duration::from_millis(80)),
             restore: None,
@@ -237,6 +240,19 @@ mod tests {
     fn managed_instances_report_the_duration_only() {
         let record = Report { managed_instances: true, init: None, ..report() }.record();
         assert_eq!(record["metrics"], json!({"durationMs": 133.61}));
+    }
+
+    #[test]
+    fn text_logs_have_no_error_that_the_handler_returned() {
+        let returned = Report { status: "error", error_type: Some("ValueError".into()), ..report() };
+        assert_eq!(returned.record()["errorType"], "ValueError");
+        assert!(!returned.line().contains("rror"), "{}", returned.line());
+        let failed = Report { has_failed: true, error_type: Some("Runtime.ExitError".into()), ..returned };
+        assert!(
+            failed.line().ends_with("Status: error\tError Type: Runtime.ExitError\t"),
+            "{}",
+            failed.line()
+        );
     }
 
     #[test]
