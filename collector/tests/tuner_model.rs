@@ -1,0 +1,213 @@
+//! Random operations, faults and other writers against the tuner on the sandbox's control plane in this process. The
+//! invariants I1 to I10 are checked at each write and after each step.
+//!
+//! `TAILOR_MODEL_SEED` repeats a run, `TAILOR_MODEL_STEPS` sets its length. The ignored test runs a million steps.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common {
+    pub(crate) mod control_plane;
+    #[allow(dead_code, reason = "not every function of the fleet is used")]
+    pub(crate) mod fleet;
+    pub(crate) mod tuned;
+    pub(crate) mod workload;
+}
+
+use common::control_plane::{Fault, Foreign};
+use common::fleet::{KINDS, Kind};
+use common::tuned::{NAME, Tuned};
+use common::workload::{GOOD, Quality};
+use tailor_collector::changes::fleet::FleetAction;
+use tailor_collector::changes::{self, audit};
+use tailor_collector::store::ChangeEvent;
+use tailor_collector::tuner::limits::{DAY_US, HOUR_US};
+use tailor_collector::tuner::machine::Omitted;
+
+/// A function that waits most of the time and has far too much memory.
+const IDLE: Kind = Kind { cpu_us: 400, ..KINDS[2] };
+
+/// Steps of one function. Then a new one begins, so that logs stay short.
+const STEPS_PER_FUNCTION: u64 = 60;
+
+/// SplitMix64.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn below(&mut self, limit: u64) -> u64 {
+        self.next() % limit
+    }
+
+    fn of<T: Copy>(&mut self, choices: &[T]) -> T {
+        choices[usize::try_from(self.below(choices.len() as u64)).unwrap()]
+    }
+}
+
+fn foreign(random: &mut Random) -> Foreign {
+    match random.below(7) {
+        0 => Foreign::Memory(random.of(&[700, 900, 1_100])),
+        1 => Foreign::Code,
+        2 | 3 => Foreign::Release,
+        4 => Foreign::Description,
+        5 => Foreign::Weights,
+        _ => Foreign::NoWeights,
+    }
+}
+
+/// One step of the model.
+fn step(tuned: &Tuned, random: &mut Random) -> String {
+    match random.below(20) {
+        0..=8 => {
+            tuned.round();
+            tuned.pass(3_000_000);
+            "round".to_owned()
+        }
+        9..=12 => {
+            let quality = match random.below(8) {
+                0 => Quality { slower: 3, ..GOOD },
+                1 => Quality { failing_one_of: 20, ..GOOD },
+                2 => Quality { killed_one_of: 50, ..GOOD },
+                _ => GOOD,
+            };
+            let count = random.of(&[0, 200, 6_000, 6_000, 20_000]);
+            tuned.traffic(count, quality);
+            format!("traffic {count} {quality:?}")
+        }
+        13 | 14 => {
+            let us = random.of(&[60_000_000, HOUR_US / 4, HOUR_US, 7 * HOUR_US, DAY_US, 8 * DAY_US]);
+            tuned.pass(us);
+            format!("pass {} s", us / 1_000_000)
+        }
+        15 => {
+            let write = foreign(random);
+            tuned.plane.foreign(NAME, write);
+            format!("{write:?}")
+        }
+        16 => {
+            let value = random.of(&["apply", "apply", "apply-up", "recommend", ""]);
+            tuned.plane.tag(NAME, value);
+            format!("tag {value}")
+        }
+        17 => {
+            let action = random.of(&[FleetAction::Freeze, FleetAction::Unfreeze, FleetAction::Unfreeze]);
+            tuned.freeze(action);
+            format!("{action:?}")
+        }
+        _ => {
+            let write = foreign(random);
+            let fault = random.of(&[
+                Fault::CrashBefore,
+                Fault::CrashAfter,
+                Fault::AnswerLost,
+                Fault::Throttled,
+                Fault::Refused,
+                Fault::Foreign(write),
+            ]);
+            let at = u32::try_from(random.below(30)).unwrap();
+            tuned.plane.lock().fault = Some((at, fault));
+            format!("{fault:?} at {at}")
+        }
+    }
+}
+
+/// The invariants that hold after each step.
+fn check(tuned: &Tuned) -> Result<(), String> {
+    let state = tuned.plane.lock();
+    if let Some(violation) = state.violations.first() {
+        return Err(violation.clone());
+    }
+    // I7: the log gives the same changes after it was written and read.
+    let text = serde_json::to_string(&state.log).unwrap();
+    let read: Vec<ChangeEvent> = serde_json::from_str(&text).unwrap();
+    let changes = changes::fold(state.log.clone());
+    if changes::fold(read.clone()) != changes {
+        return Err("I7: the log gives other changes after it was read".to_owned());
+    }
+    if let Some(fault) = audit::verify(&read).faults.first() {
+        return Err(format!("the chain of the log is broken: {fault}"));
+    }
+    let open = changes.iter().filter(|change| change.state.is_open()).count();
+    if open > 1 { Err(format!("I3: {open} open changes")) } else { Ok(()) }
+}
+
+/// I6: from every state, a freeze ends with one version in the alias, unless someone else set the weights.
+fn check_freeze(tuned: &Tuned) -> Result<(), String> {
+    tuned.plane.lock().fault = None;
+    tuned.plane.tag(NAME, "apply");
+    tuned.pass(3_000_000);
+    tuned.freeze(FleetAction::Freeze);
+    tuned.rounds(8);
+    check(tuned)?;
+    let record = tuned.plane.record(NAME);
+    let changes = tuned.plane.changes();
+    if let Some(open) = changes.iter().find(|change| change.state.is_open()) {
+        return Err(format!("I6: a change is open after a freeze: {} {}", open.state.code(), open.reason));
+    }
+    for alias in record.aliases.values() {
+        let Some((version, weight)) = &alias.additional else { continue };
+        let ours = changes.iter().any(|change| {
+            change.version.as_ref() == Some(version)
+                && change.weights.iter().any(|set| (f64::from(*set) / 10_000.0 - weight).abs() < 1e-9)
+        });
+        if ours {
+            return Err(format!("I6: the weight {weight} of version {version} stays after a freeze"));
+        }
+    }
+    Ok(())
+}
+
+/// Runs `steps` steps; the first violation with the steps before it, or the number of changes.
+fn run(seed: u64, steps: u64, omitted: Omitted) -> Result<u64, String> {
+    let mut random = Random(seed);
+    let (mut done, mut changes) = (0, 0);
+    while done < steps {
+        let mut tuned = Tuned::new(IDLE, random.below(4) > 0);
+        tuned.settings.omitted = omitted;
+        let mut trace = Vec::new();
+        for _ in 0..STEPS_PER_FUNCTION {
+            trace.push(step(&tuned, &mut random));
+            done += 1;
+            check(&tuned).map_err(|violation| format!("seed {seed}: {violation}\nafter {trace:#?}"))?;
+        }
+        let violation = |violation| format!("seed {seed}: {violation}\nafter {trace:#?} and a freeze");
+        check_freeze(&tuned).map_err(violation)?;
+        changes += tuned.plane.changes().len() as u64;
+    }
+    Ok(changes)
+}
+
+fn number(name: &str, default: u64) -> u64 {
+    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+}
+
+#[test]
+fn invariants_hold_for_random_operations_faults_and_writers() {
+    let seed = number("TAILOR_MODEL_SEED", 20_261_129);
+    println!("seed {seed}");
+    let changes = run(seed, number("TAILOR_MODEL_STEPS", 20_000), Omitted::None).unwrap_or_else(|text| panic!("{text}"));
+    assert!(changes > 100, "the run has only {changes} changes");
+}
+
+#[test]
+#[ignore = "a million steps take minutes"]
+fn invariants_hold_for_a_million_random_steps() {
+    let seed = number("TAILOR_MODEL_SEED", tailor_collector::clock::now_us());
+    println!("seed {seed}");
+    let changes = run(seed, 1_000_000, Omitted::None).unwrap_or_else(|text| panic!("{text}"));
+    println!("{changes} changes");
+}
+
+#[test]
+fn a_left_out_check_is_found() {
+    for omitted in [Omitted::Drift, Omitted::Tag, Omitted::Freeze, Omitted::Ownership, Omitted::Weight, Omitted::Code] {
+        let found = (1..40).any(|seed| run(seed, 1_200, omitted).is_err());
+        assert!(found, "{omitted:?}");
+    }
+}
