@@ -10,17 +10,20 @@ mod common {
     pub(crate) mod workload;
 }
 
+use std::path::Path;
+use std::process::Command;
 use std::sync::atomic::Ordering;
 
 use common::control_plane::{Fault, Foreign};
 use common::fleet::{KINDS, Kind};
 use common::tuned::{NAME, Tuned};
 use common::workload::{GOOD, Quality};
-use tailor_collector::changes::fleet::FleetAction;
+use tailor_collector::changes::fleet::{self, FleetAction};
 use tailor_collector::changes::{Cause, State, Write, audit, ledger};
 use tailor_collector::tuner::guards::{GUARD_RAILS, markdown};
 use tailor_collector::tuner::limits::{DAY_US, HOUR_US, Limits};
 use tailor_collector::tuner::mode::Mode;
+use tailor_collector::tuner::orders;
 use tailor_sizing::units::Megabytes;
 
 /// A function that waits most of the time and has far too much memory.
@@ -258,6 +261,123 @@ fn a_crash_at_every_operation_loses_nothing() {
             assert_eq!(tuned.plane.record(NAME).versions.len(), 2, "{fault:?} at {at}");
             tuned.assert_no_violations();
         }
+    }
+}
+
+#[test]
+fn a_refused_rollback_freezes_the_fleet() {
+    let tuned = Tuned::new(IDLE, true);
+    tuned.until(&[State::Canary], GOOD);
+    tuned.plane.lock().refuse_all = true;
+    let change = tuned.until(&[State::RollingBack], FAILING);
+    let cause = change.reason.clone();
+    tuned.rounds(6);
+    let frozen = || fleet::frozen(&tuned.plane.lock().log).map(|(_, reason)| reason);
+    let reason = frozen().unwrap();
+    assert!(
+        reason.contains(NAME) && reason.contains("3 times") && reason.contains("AccessDenied"),
+        "{reason}"
+    );
+    // The attempts go on, and the log does not grow with them.
+    let events = tuned.plane.lock().log.len();
+    tuned.rounds(6);
+    assert_eq!((tuned.state(), tuned.plane.lock().log.len()), (State::RollingBack, events));
+    // A person who goes on in spite of it is not overruled.
+    tuned.pass(3_000_000);
+    tuned.freeze(FleetAction::Unfreeze);
+    tuned.rounds(3);
+    assert_eq!(frozen(), None);
+    tuned.plane.lock().refuse_all = false;
+    tuned.rounds(6);
+    let change = tuned.change().unwrap();
+    assert!(matches!(change.state, State::Quarantined | State::Blocked | State::RolledBack), "{change:?}");
+    assert_eq!(change.reason, cause, "the reason is that of the rollback");
+    assert_eq!(tuned.plane.record(NAME).aliases["live"].additional, None);
+    assert_eq!(frozen(), None);
+    tuned.assert_no_violations();
+}
+
+/// Runs `tailor changes` with these arguments for this data folder.
+fn tailor_changes(data: &Path, arguments: &[&str]) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tailor"));
+    command.arg("changes").args(arguments).arg("--data").arg(data).env_clear();
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// A function whose tuner reads requests from this data folder.
+fn with_requests(data: &Path, with_alias: bool) -> Tuned {
+    let mut tuned = Tuned::new(IDLE, with_alias);
+    tuned.settings.orders = Some(data.join(orders::FOLDER));
+    tuned
+}
+
+/// The function is as it was before its first change.
+fn assert_is_original(tuned: &Tuned, case: &str) {
+    let record = tuned.plane.record(NAME);
+    assert_eq!(record.latest.config.memory_mb, IDLE.memory, "{case}");
+    if let Some(alias) = record.aliases.get("live") {
+        assert_eq!((alias.version.as_str(), &alias.additional), ("1", &None), "{case}");
+        assert_eq!(alias.description, "production", "{case}");
+        assert_eq!(record.versions.len(), 1, "{case}");
+    }
+    tuned.assert_no_violations();
+}
+
+#[test]
+fn a_requested_rollback_restores_the_previous_size() {
+    let cases = [
+        (true, State::Canary),
+        (true, State::Soaking),
+        (true, State::Settled),
+        (false, State::Soaking),
+        (false, State::Settled),
+    ];
+    for (with_alias, state) in cases {
+        let case = format!("{state:?}, alias {with_alias}");
+        let data = tempfile::tempdir().unwrap();
+        let tuned = with_requests(data.path(), with_alias);
+        tuned.until(&[state], GOOD);
+        // Another change than the latest one, and another function.
+        tailor_changes(data.path(), &["rollback", NAME, "--change", "000009"]);
+        tailor_changes(data.path(), &["rollback", "another"]);
+        tuned.round();
+        assert_eq!(tuned.state(), state, "{case}");
+        tailor_changes(data.path(), &["rollback", NAME, "--change", "000001"]);
+        tuned.rounds(6);
+        let change = tuned.change().unwrap();
+        assert_eq!((change.state, change.cause), (State::RolledBack, Some(Cause::Operator)), "{case}");
+        assert!(orders::pending(&data.path().join(orders::FOLDER)).is_empty(), "{case}");
+        assert_is_original(&tuned, &case);
+        assert_eq!(tuned.plane.changes().len(), 1, "{case}: not changed again at once");
+    }
+}
+
+#[test]
+fn a_revert_of_all_freezes_and_undoes_every_change_in_force() {
+    for with_alias in [true, false] {
+        let data = tempfile::tempdir().unwrap();
+        let tuned = with_requests(data.path(), with_alias);
+        tuned.until(&[State::Settled], GOOD);
+        tuned.traffic(2_000, GOOD);
+        tuned.pass(15 * DAY_US);
+        tuned.traffic(600_000, GOOD);
+        tuned.rounds(4);
+        assert_eq!(tuned.plane.changes().len(), 2, "{}", tuned.plan());
+        tuned.until(&[State::Soaking], GOOD);
+        tailor_changes(data.path(), &["revert-all", "--reason", "a test"]);
+        // Lambda does not answer at first: the request stays.
+        tuned.plane.lock().fault = Some((3, Fault::CrashBefore));
+        tuned.rounds(12);
+        let states: Vec<State> = tuned.plane.changes().iter().map(|change| change.state).collect();
+        assert_eq!(states, [State::RolledBack, State::RolledBack], "alias {with_alias}");
+        assert_is_original(&tuned, &format!("alias {with_alias}"));
+        assert!(orders::pending(&data.path().join(orders::FOLDER)).is_empty());
+        let frozen = || fleet::frozen(&tuned.plane.lock().log).map(|(_, reason)| reason);
+        assert_eq!(frozen().as_deref(), Some("a test"));
+        tailor_changes(data.path(), &["unfreeze"]);
+        tuned.rounds(1);
+        assert_eq!(frozen(), None);
     }
 }
 

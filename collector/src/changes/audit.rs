@@ -1,9 +1,12 @@
 //! The hash chain of the change log: each event of a function holds the digest of the one before.
 //!
+//! The chain has the order in which events were appended: a change that is rolled back after a later change has its last
+//! events after those of the later change.
+//!
 //! An event that was altered, inserted or removed from the middle breaks the chain of its function. Events at the end
 //! can be removed without a trace, unless the digest of the last event is kept elsewhere.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -15,8 +18,12 @@ const MEMBER: &str = "chain";
 
 /// Adds the digests to an event. `log` has the events of its function.
 pub fn link(log: &[ChangeEvent], event: &mut ChangeEvent) {
-    let same = log.iter().filter(|earlier| earlier.function == event.function);
-    let previous = same.max_by_key(|earlier| order(earlier)).and_then(digest_of).unwrap_or_default();
+    let same = || log.iter().filter(|earlier| earlier.function == event.function);
+    let followed: BTreeSet<&str> = same().filter_map(previous_of).collect();
+    let is_last =
+        |earlier: &&ChangeEvent| digest_of(earlier).is_some_and(|sha256| !followed.contains(sha256.as_str()));
+    let last = same().filter(is_last).max_by_key(|earlier| order(earlier));
+    let previous = last.and_then(digest_of).unwrap_or_default();
     link_to(&previous, event);
 }
 
@@ -32,6 +39,11 @@ pub fn link_to(previous: &str, event: &mut ChangeEvent) {
 #[must_use]
 pub fn digest_of(event: &ChangeEvent) -> Option<String> {
     event.detail.get(MEMBER)?.get("sha256")?.as_str().map(str::to_owned)
+}
+
+/// The digest of the event before this one, as this one has it.
+fn previous_of(event: &ChangeEvent) -> Option<&str> {
+    event.detail.get(MEMBER)?.get("previous")?.as_str()
 }
 
 fn order(event: &ChangeEvent) -> (&str, u64) {
@@ -71,28 +83,41 @@ pub fn verify(log: &[ChangeEvent]) -> Verification {
     let mut events: Vec<&ChangeEvent> = log.iter().collect();
     events.sort_by_key(|event| (&event.function, order(event)));
     let mut result = Verification::default();
+    for of_function in events.chunk_by(|one, next| one.function == next.function) {
+        verify_function(of_function, &mut result);
+    }
+    result
+}
+
+/// Verifies the chain of one function. Each event must follow another one, and two must not follow the same one.
+fn verify_function(events: &[&ChangeEvent], result: &mut Verification) {
+    let digests: BTreeSet<String> = events.iter().filter_map(|event| digest_of(event)).collect();
+    let mut followed = BTreeSet::new();
+    let mut has_digests = false;
     for event in events {
-        let head = result.heads.get(&event.function).cloned();
         let name = format!("{} change {} step {}", event.function.name, event.change_id, event.step);
         let Some(stored) = digest_of(event) else {
-            match head {
-                None => result.without_digest += 1,
-                Some(_) => result.faults.push(format!("{name} has no digest")),
+            match has_digests {
+                false => result.without_digest += 1,
+                true => result.faults.push(format!("{name} has no digest")),
             }
             continue;
         };
-        let previous = head.unwrap_or_default();
-        let claimed = event.detail.pointer("/chain/previous").and_then(Value::as_str).unwrap_or_default();
-        if claimed != previous {
+        has_digests = true;
+        let previous = previous_of(event).unwrap_or_default();
+        let is_known = previous.is_empty() || digests.contains(previous);
+        if !followed.insert(previous) || !is_known {
             result
                 .faults
                 .push(format!("{name} does not follow the event before it: one was removed or inserted"));
-        } else if digest(event, claimed) != stored {
+        } else if digest(event, previous) != stored {
             result.faults.push(format!("{name} was altered"));
         } else {
             result.correct += 1;
         }
-        result.heads.insert(event.function.clone(), stored);
     }
-    result
+    let last = digests.into_iter().find(|sha256| !followed.contains(sha256.as_str()));
+    if let (Some(event), Some(last)) = (events.first(), last) {
+        result.heads.insert(event.function.clone(), last);
+    }
 }

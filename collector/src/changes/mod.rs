@@ -85,6 +85,9 @@ pub struct StepDetail {
     /// What ends the change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cause: Option<Cause>,
+    /// Why Lambda refused the write of a rollback. The same write is made again in the next round.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refusal: Option<String>,
     /// The part of the invocations that the new version gets, hundredths of a percent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weight: Option<u32>,
@@ -171,6 +174,9 @@ pub struct Change {
     /// Whether the new size was set for all invocations.
     #[serde(skip)]
     pub promoted: bool,
+    /// Why Lambda refused the pending write of the rollback, one text for each logged attempt.
+    #[serde(skip)]
+    pub refusals: Vec<String>,
 }
 
 impl Change {
@@ -191,7 +197,15 @@ impl Change {
         self.state = state;
         self.moved_at_us = at_us;
         self.reason = detail.reason;
-        self.steps.push(Step { at_us, state, reason: self.reason.clone() });
+        let reason = match &detail.refusal {
+            Some(refusal) => format!("{}; Lambda refused the rollback: {refusal}", self.reason),
+            None => self.reason.clone(),
+        };
+        self.steps.push(Step { at_us, state, reason });
+        match detail.refusal {
+            Some(refusal) => self.refusals.push(refusal),
+            None => self.refusals.clear(),
+        }
         self.next_step += 1;
         if state == State::Soaking && entered {
             self.applied_at_us = Some(at_us);
@@ -299,5 +313,6 @@ fn planned_change(function: FunctionKey, id: String, at_us: u64, intent: Intent)
         quarantined_until_us: None,
         weights: Vec::new(),
         promoted: false,
+        refusals: Vec::new(),
     }
 }

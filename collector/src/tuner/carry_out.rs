@@ -18,10 +18,16 @@ pub(super) async fn carry_out_orders(tuner: &Tuner, log: &mut Log) -> Result<(),
             Order::Freeze { reason } => set_frozen(tuner, log, FleetAction::Freeze, &reason).await?,
             Order::Unfreeze { reason } => set_frozen(tuner, log, FleetAction::Unfreeze, &reason).await?,
             Order::Rollback { function, change_id } => {
-                roll_back(tuner, log, |change| {
+                let is_meant = |change: &Change| {
                     change.function.name == function && change_id.as_ref().is_none_or(|id| *id == change.id)
-                })
-                .await?;
+                };
+                if !roll_back(tuner, log, is_meant).await? {
+                    tracing::warn!(
+                        function,
+                        change_id,
+                        "no rollback: this is not the latest change in force of the function"
+                    );
+                }
             }
             Order::RevertAll { reason } => {
                 set_frozen(tuner, log, FleetAction::Freeze, &reason).await?;

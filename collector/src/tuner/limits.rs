@@ -69,6 +69,8 @@ pub struct Limits {
     pub max_open_spend: f64,
     /// Rollbacks in 24 hours that stop new changes.
     pub max_rollbacks: usize,
+    /// Refusals of the same write of a rollback, one in each round, that freeze the tuner.
+    pub max_rollback_refusals: usize,
     /// External changes of one function in 30 days from which it is left to its templates.
     pub max_external_changes: usize,
     /// Longest delay of telemetry, microseconds.
@@ -125,6 +127,7 @@ impl Default for Limits {
             max_open_changes: 5,
             max_open_spend: 0.05,
             max_rollbacks: 2,
+            max_rollback_refusals: 3,
             max_external_changes: 2,
             max_delay_us: 300_000_000,
             max_lost: 0.01,

@@ -34,6 +34,7 @@ pub mod orders;
 pub mod permission;
 pub mod plan;
 pub mod policy_file;
+mod refusals;
 mod round;
 pub mod telemetry;
 

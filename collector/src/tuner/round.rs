@@ -19,6 +19,7 @@ use super::mode::Mode;
 use super::orders::{self, Order};
 use super::permission::Permission;
 use super::plan::{Plan, PlannedFunction};
+use super::refusals;
 use crate::changes::comparison::Measurements;
 use crate::changes::fleet;
 use crate::changes::{self, Cause, Change, Intent, Route, State, StepDetail, Write, audit};
@@ -323,7 +324,12 @@ async fn resume(tuner: &Tuner, log: &mut Log, key: &FunctionKey) -> Result<(), T
             }
             Decision::Log(state, detail) => {
                 let write = detail.write.clone();
+                let is_refused = detail.refusal.is_some();
                 log_step(tuner, log, &change, state, *detail).await?;
+                // The cause of a refusal does not go away in one round.
+                if is_refused {
+                    break;
+                }
                 write_error = None;
                 attempts = 0;
                 if let Some(write) = write {
@@ -335,7 +341,10 @@ async fn resume(tuner: &Tuner, log: &mut Log, key: &FunctionKey) -> Result<(), T
             }
         }
     }
-    Ok(())
+    match log.histories.get(key).and_then(|history| history.get(position)).cloned() {
+        Some(change) => Ok(refusals::freeze(tuner, log, &change).await?),
+        None => Ok(()),
+    }
 }
 
 fn open_position(log: &Log, key: &FunctionKey) -> Option<usize> {

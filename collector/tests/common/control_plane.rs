@@ -336,7 +336,11 @@ impl World {
                         ));
                     }
                 }
-                if additional.as_ref().is_some_and(|(_, weight)| *weight > change.weight) {
+                // A weight that someone else set stays as it is.
+                let present =
+                    main.additional.clone().map(|(version, weight)| (version, basis_points(weight)));
+                let is_new = *additional != present;
+                if is_new && additional.as_ref().is_some_and(|(_, weight)| *weight > change.weight) {
                     self.violations.push(format!("I2: weight {additional:?} above {}", change.weight));
                 }
             }

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
+use lambda_sandbox::control::catalog::record::LATEST;
 use tailor_collector::report::{Evaluation, MeasuredBy};
 use tailor_collector::store::{ChangeEvent, FunctionKey, StoreError};
 use tailor_collector::tuner::canary::Sample;
@@ -117,7 +118,7 @@ impl Workload {
         let record = self.plane.record(name);
         let mut shares = Vec::new();
         match record.aliases.get("live") {
-            None => shares.push(("$LATEST".to_owned(), 1.0)),
+            None => shares.push((LATEST.to_owned(), 1.0)),
             Some(alias) => {
                 let weight = alias.additional.as_ref().map_or(0.0, |(_, weight)| *weight);
                 shares.push((alias.version.clone(), 1.0 - weight));
@@ -125,7 +126,10 @@ impl Workload {
             }
         }
         for (version, share) in shares {
-            let Some(revision) = record.version(&version) else { continue };
+            // Until an update is in force, invocations use the previous revision.
+            let previous = record.pending.as_ref().filter(|_| version == LATEST);
+            let previous = previous.and_then(|pending| pending.previous.as_ref());
+            let Some(revision) = previous.or_else(|| record.version(&version)) else { continue };
             let memory_mb = revision.config.memory_mb;
             let quality = if Some(memory_mb) == new_mb { quality } else { GOOD };
             #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a part of a count")]

@@ -120,7 +120,7 @@ pub fn step(change: &Change, seen: &Observation<'_>, limits: &Limits) -> Decisio
         return Decision::log(State::ExternalChange, "the function was deleted");
     };
     if change.state.is_rolled_back() {
-        return undo::next(change, live, seen);
+        return undo::next(change, live, seen, limits);
     }
     if live.update == Update::InProgress {
         return overdue(change, seen, limits)

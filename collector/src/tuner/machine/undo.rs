@@ -7,7 +7,7 @@ use super::world::{breadcrumb, same_code, version_marker};
 use super::{Decision, Observation, Omitted};
 use crate::changes::{AliasPlan, Cause, Change, Route, State, StepDetail, Write};
 use crate::tuner::lambda::{Alias, LambdaError, Live, Update};
-use crate::tuner::limits::DAY_US;
+use crate::tuner::limits::{DAY_US, Limits};
 
 /// Starts the way back, or ends the change when nothing needs to be undone.
 pub(super) fn start(
@@ -35,7 +35,7 @@ pub(super) fn start(
 }
 
 /// The next step of a change that is being rolled back, or was.
-pub(super) fn next(change: &Change, live: &Live, seen: &Observation<'_>) -> Decision {
+pub(super) fn next(change: &Change, live: &Live, seen: &Observation<'_>, limits: &Limits) -> Decision {
     let cause = change.cause.unwrap_or(Cause::Worse);
     if live.update == Update::InProgress {
         return Decision::Wait("an update is in progress".to_owned());
@@ -53,7 +53,11 @@ pub(super) fn next(change: &Change, live: &Live, seen: &Observation<'_>) -> Deci
     }
     match (&change.pending, seen.write_error) {
         (Some(pending), Some(LambdaError::Refused(error))) if *pending == write => {
-            Decision::Wait(format!("Lambda refuses the rollback: {error}"))
+            if change.refusals.len() >= limits.max_rollback_refusals {
+                return Decision::Wait(format!("Lambda refuses the rollback: {error}"));
+            }
+            let refusal = Some(error.clone());
+            Decision::log_with(State::RollingBack, StepDetail { write: Some(write), refusal, ..detail })
         }
         (Some(pending), _) if *pending == write => Decision::Retry(write),
         _ => Decision::log_with(State::RollingBack, StepDetail { write: Some(write), ..detail }),
