@@ -210,6 +210,9 @@ fn removing_the_tag_ends_the_change_without_a_write() {
     tuned.plane.tag(NAME, "recommend");
     tuned.rounds(3);
     assert_eq!(tuned.state(), State::RollingBack);
+    tuned.pass(3 * DAY_US);
+    tuned.rounds(3);
+    assert_eq!(tuned.state(), State::RollingBack);
     tuned.plane.tag(NAME, "apply");
     tuned.rounds(4);
     assert_eq!(tuned.plane.record(NAME).aliases["live"].additional, None);

@@ -51,6 +51,8 @@ pub(crate) enum Foreign {
     Code,
     /// New code, a new version, and the alias on it.
     Release,
+    /// A version of `$LATEST` as it is, without an alias.
+    Publish,
     Description,
     Weights,
     NoWeights,
@@ -226,6 +228,10 @@ impl World {
                     // Deployment tools set the version and leave the weights as they are.
                     self.alias(name, json!({"FunctionVersion": version}), now);
                 }
+            }
+            Foreign::Publish => {
+                let publication = serde_json::from_value(json!({})).unwrap();
+                let _ = self.catalog.publish(name, &publication, now, time);
             }
             Foreign::Description => {
                 self.alias(name, json!({"Description": format!("edited {}", self.operations)}), now)

@@ -7,7 +7,7 @@ use super::world::{breadcrumb, same_code, version_marker};
 use super::{Decision, Observation, Omitted};
 use crate::changes::{AliasPlan, Cause, Change, Route, State, StepDetail, Write};
 use crate::tuner::lambda::{Alias, LambdaError, Live, Update};
-use crate::tuner::limits::{DAY_US, Limits};
+use crate::tuner::limits::Limits;
 
 /// Starts the way back, or ends the change when nothing needs to be undone.
 pub(super) fn start(
@@ -45,7 +45,8 @@ pub(super) fn next(change: &Change, live: &Live, seen: &Observation<'_>, limits:
         return end(change, cause, detail, seen);
     };
     if !seen.may_write && seen.omitted != Omitted::Tag {
-        if seen.now_us.saturating_sub(change.moved_at_us) < DAY_US && needs_alias(change, live) {
+        // However long it takes: a change that ends here leaves its weight in the alias.
+        if needs_alias(change, live) {
             return Decision::Wait("not undone without permission".to_owned());
         }
         let reason = format!("{}; not undone without permission", change.reason);
