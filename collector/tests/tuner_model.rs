@@ -7,6 +7,7 @@
 
 mod common {
     pub(crate) mod control_plane;
+    pub(crate) mod faults;
     #[allow(dead_code, reason = "not every function of the fleet is used")]
     pub(crate) mod fleet;
     pub(crate) mod tuned;

@@ -20,43 +20,14 @@ use tailor_collector::store::{ChangeEvent, FunctionKey};
 use tailor_collector::tuner::lambda::{Alias, Configuration, Lambda, LambdaError, Live, Update};
 use tailor_sizing::units::Megabytes;
 
+pub(crate) use super::faults::{Fault, Foreign};
+
 /// The account and region of all functions.
 pub(crate) const ACCOUNT: &str = "123456789012";
 pub(crate) const REGION: &str = "eu-west-1";
 
 /// Start of the test's clock: 2026-11-28 12:00 UTC.
 pub(crate) const START_US: u64 = 1_795_867_200_000_000;
-
-/// What happens at one operation of the tuner.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Fault {
-    /// The process ends before the operation.
-    CrashBefore,
-    /// The process ends after the operation.
-    CrashAfter,
-    /// The operation takes effect, and its answer is lost.
-    AnswerLost,
-    /// The request limit: the operation does not take effect.
-    Throttled,
-    /// Lambda refuses the operation.
-    Refused,
-    /// Someone else writes before the operation.
-    Foreign(Foreign),
-}
-
-/// A write of someone else.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Foreign {
-    Memory(u32),
-    Code,
-    /// New code, a new version, and the alias on it.
-    Release,
-    /// A version of `$LATEST` as it is, without an alias.
-    Publish,
-    Description,
-    Weights,
-    NoWeights,
-}
 
 /// The parts of a function of which the last writer is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
