@@ -111,7 +111,7 @@ pub const EXAMPLES: [Example; 8] = [
         memory_mb: 256,
         workload: "cpu",
         event: r#"{"rounds":30000000}"#,
-        invocations: 40,
+        invocations: 70,
         tunable: true,
     },
     Example {
