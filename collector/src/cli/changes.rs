@@ -22,7 +22,7 @@ use crate::tuner::plan::Plan;
 /// The commands of the tuner's changes.
 #[derive(Debug, Subcommand)]
 pub(super) enum TunerCommand {
-    /// Show the changes, as `tailor changes` does.
+    /// Show the changes. `tailor changes` without a command is the same.
     List(ShowArgs),
     /// Show what the tuner would change now, and why other functions stay. Nothing is written to Lambda.
     Plan {

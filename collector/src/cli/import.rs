@@ -74,7 +74,7 @@ pub(super) struct LogsArgs {
     /// Optimization goal: `cost`, `speed`, `balanced`, or a latency target such as `p95=300` (milliseconds).
     #[arg(long, value_parser = strategy, default_value = crate::query::DEFAULT_STRATEGY)]
     strategy: String,
-    /// Whether the table has colours.
+    /// When the table has colours.
     #[arg(long, value_enum, default_value_t)]
     color: Colour,
 }

@@ -43,10 +43,10 @@ pub(super) struct ListArgs {
     /// Maximum number of functions.
     #[arg(long, default_value_t = DEFAULT_LIMIT as u64, value_parser = clap::value_parser!(u64).range(1..=MAX_LIMIT as u64))]
     limit: u64,
-    /// Continue after the functions before: the value `next` of their output.
+    /// Show the next functions. The value is `next` in the output of the previous functions.
     #[arg(long, value_parser = cursor)]
     cursor: Option<String>,
-    /// Only functions with this tag: `KEY=VALUE`, or `KEY` for any value. Several must all apply.
+    /// Only functions with this tag: `KEY=VALUE`, or `KEY` for any value. With several, a function must have all of them.
     #[arg(long, value_name = "TAG")]
     tag: Vec<String>,
     /// Show sums by `account`, `region`, `runtime`, or a tag such as `tag:team`.

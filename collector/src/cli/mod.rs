@@ -76,7 +76,7 @@ enum Command {
         /// The data folder.
         #[arg(long, env = "TAILOR_DATA", default_value = "tailor-data")]
         data: PathBuf,
-        /// Isolate damaged rows, and write a damaged file anew. No collector may run on the folder.
+        /// Isolate damaged rows, and write a damaged file again from its readable rows. No collector may run on the folder.
         #[arg(long)]
         repair: bool,
         #[command(flatten)]
@@ -171,10 +171,10 @@ struct ServeArgs {
     #[command(flatten)]
     connections: ConnectionArgs,
     /// Days with one rollup per hour.
-    #[arg(long, env = "TAILOR_HOURLY_DAYS", default_value_t = 8, value_parser = clap::value_parser!(u64).range(1..=400))]
+    #[arg(long, help_heading = "Data", env = "TAILOR_HOURLY_DAYS", default_value_t = 8, value_parser = clap::value_parser!(u64).range(1..=400))]
     hourly_days: u64,
     /// Days with rollups. Older measurements are deleted.
-    #[arg(long, env = "TAILOR_DAILY_DAYS", default_value_t = 400, value_parser = clap::value_parser!(u64).range(2..=4000))]
+    #[arg(long, help_heading = "Data", env = "TAILOR_DAILY_DAYS", default_value_t = 400, value_parser = clap::value_parser!(u64).range(2..=4000))]
     daily_days: u64,
     #[command(flatten)]
     tuner: tuner::TunerArgs,
@@ -227,7 +227,7 @@ struct ShowArgs {
     /// `balanced`.
     #[arg(long, value_parser = weight)]
     weight: Option<f64>,
-    /// Whether the table has colours.
+    /// When the table has colours.
     #[arg(long, value_enum, default_value_t)]
     color: Colour,
 }

@@ -20,7 +20,7 @@ use crate::tuner::policy_file::{self, FilePolicy};
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Tuner")]
 pub(super) struct TunerArgs {
-    /// How far the tuner may go; to be changed, a function must also carry the tag `tailor:tune = apply` or `apply-up`.
+    /// What the tuner may do. It changes only functions with the tag `tailor:tune = apply` or `apply-up`.
     #[arg(long, env = "TAILOR_TUNER", value_enum, default_value_t)]
     pub(super) tuner: Mode,
     /// Policy file (`tailor.yaml`) that lowers what the tuner may do. `tailor policy check` checks it.
@@ -29,7 +29,7 @@ pub(super) struct TunerArgs {
     /// Seconds between two rounds of the tuner.
     #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..))]
     tuner_interval: u64,
-    /// Minimum number of warm invocations at the present size before a change.
+    /// Before a change: minimum number of warm invocations at the present size.
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(10..))]
     tuner_evidence: u64,
     /// Minimum number of days with measurements of the present size before a change.
@@ -38,7 +38,7 @@ pub(super) struct TunerArgs {
     /// Minimum number of environments at the present size before a change.
     #[arg(long, default_value_t = 20)]
     tuner_evidence_environments: u64,
-    /// Minimum number of warm invocations at the new size before the change is compared with its prediction.
+    /// After a change: minimum number of warm invocations at the new size before it is compared with its prediction.
     #[arg(long, default_value_t = 3_000, value_parser = clap::value_parser!(u64).range(10..))]
     tuner_comparison: u64,
     /// Hours for which the new size serves all invocations before the change is settled.
@@ -53,13 +53,13 @@ pub(super) struct TunerArgs {
     /// Largest memory size that the tuner sets, MB.
     #[arg(long, default_value_t = 3008, value_parser = clap::value_parser!(u32).range(128..=10_240))]
     tuner_ceiling: u32,
-    /// Minimum number of minutes after a reduction before the next change of the function; after an increase, a day at most.
+    /// Minimum number of minutes between a reduction and the next change of the function. After an increase it is at most a day.
     #[arg(long, default_value_t = 7 * 1_440)]
     tuner_cooldown: u64,
     /// Minutes after a deployment in which a function is not changed.
     #[arg(long, default_value_t = 60)]
     tuner_after_deployment: u64,
-    /// Maximum number of open changes over all functions.
+    /// Maximum number of changes that are open at the same time.
     #[arg(long, default_value_t = 5)]
     tuner_most_open: usize,
     /// Optimization goal: `cost`, `speed`, `balanced`, or a latency target such as `p95=300` (milliseconds). `cost` takes the

@@ -18,7 +18,7 @@ pub enum Mode {
     Observe,
     /// The tuner plans changes and shows them.
     Recommend,
-    /// Plans are for patches of the templates that define the functions.
+    /// As `recommend`; the plans are meant for `tailor changes patch`, which changes the templates of the functions.
     Patch,
     /// Tagged functions get more memory, never less.
     ApplyUp,
