@@ -1,5 +1,7 @@
 //! What can go wrong at the control plane: faults of writes, and writes by others.
 
+#![allow(dead_code, reason = "not every file that includes this module uses all of it")]
+
 /// What happens at one operation of the tuner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fault {
