@@ -2,6 +2,7 @@
 
 use super::world::{Effect, breadcrumb, drift, effect, identical_newest, version_marker};
 use super::{Decision, Observation, Verdict, overdue, undo};
+use crate::changes::comparison::Measurements;
 use crate::changes::{AliasPlan, Cause, Change, Confirmed, Route, State, StepDetail, Write};
 use crate::tuner::lambda::{LambdaError, Live, Update};
 use crate::tuner::limits::Limits;
@@ -241,11 +242,7 @@ fn canary(
     };
     match seen.verdict {
         Verdict::Fail { cause, reason, after, baseline } => {
-            let mut decision = undo::start(change, live, *cause, reason.clone(), seen);
-            if let Decision::Log(_, detail) = &mut decision {
-                (detail.after, detail.baseline) = (Some(*after), *baseline);
-            }
-            decision
+            failed(change, live, (*cause, reason), (*after, *baseline), seen)
         }
         Verdict::Pass { reason, after, baseline } => {
             let detail = detail(reason, Some(*after), *baseline);
@@ -266,6 +263,21 @@ fn canary(
             None => Decision::log_with(State::Canary, detail(reason, None, None)),
         },
     }
+}
+
+/// Starts the way back after a verdict, with its measurements.
+fn failed(
+    change: &Change,
+    live: &Live,
+    (cause, reason): (Cause, &str),
+    (after, baseline): (Measurements, Option<Measurements>),
+    seen: &Observation<'_>,
+) -> Decision {
+    let mut decision = undo::start(change, live, cause, reason.to_owned(), seen);
+    if let Decision::Log(_, detail) = &mut decision {
+        (detail.after, detail.baseline) = (Some(after), baseline);
+    }
+    decision
 }
 
 fn promote(
@@ -302,11 +314,7 @@ fn soak(
     }
     match seen.verdict {
         Verdict::Fail { cause, reason, after, baseline } => {
-            let mut decision = undo::start(change, live, *cause, reason.clone(), seen);
-            if let Decision::Log(_, detail) = &mut decision {
-                (detail.after, detail.baseline) = (Some(*after), *baseline);
-            }
-            decision
+            failed(change, live, (*cause, reason), (*after, *baseline), seen)
         }
         Verdict::Pass { reason, after, baseline } => {
             let mut detail = StepDetail {
