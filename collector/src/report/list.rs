@@ -287,7 +287,7 @@ pub(super) fn selects_function(list: &ListQuery, function: &FunctionKey, tags: &
     let equals = |filter: &Option<String>, value: &str| filter.as_ref().is_none_or(|filter| filter == value);
     let has_tag = |filter: &TagFilter| {
         let value = tags.value(function, &filter.key);
-        value.is_some_and(|value| filter.value.as_ref().is_none_or(|wanted| wanted == value))
+        value.is_some_and(|value| filter.value.as_ref().is_none_or(|expected| expected == value))
     };
     equals(&list.account, &function.account)
         && equals(&list.region, &function.region)

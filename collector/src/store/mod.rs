@@ -15,6 +15,7 @@ use tailor_sizing::units::{Architecture, Megabytes};
 
 use agent_proto::batch::{BatchHeader, Environment, EnvironmentId};
 
+mod columns;
 pub mod damage;
 pub mod environments;
 pub mod postgres;

@@ -16,12 +16,12 @@ use super::connection::{Connection, Parameters};
 use super::errors::Failure;
 use super::read::{Pending, environment_state};
 use super::rows::{Cells, NewRow, OF_FUNCTION, PREFIX, Writes, insert, isolate, select};
+use crate::store::columns;
 use crate::store::damage::DamageLog;
 use crate::store::sequences::Sequences;
 use crate::store::sqlite::recent::{self, RECENT_INVOCATIONS};
 use crate::store::sqlite::rows::{
-    ENVIRONMENT, FUNCTION, Field, PENDING, RECENT, ROLLUP, damaged, from_sql, function_fields,
-    to_ordered_sql, to_sql,
+    ENVIRONMENT, FUNCTION, PENDING, RECENT, ROLLUP, damaged, from_sql, to_ordered_sql, to_sql,
 };
 use crate::store::{EnvironmentState, FunctionKey, SeriesKey, StoreError, Tenant};
 
@@ -129,28 +129,16 @@ pub(super) async fn lock(connection: &Connection, functions: &[Owner]) -> Result
     let sql = format!("SELECT 1 FROM {PREFIX}function WHERE {OF_FUNCTION} FOR UPDATE");
     let found = connection.query_each(&sql, &functions.iter().map(of_function).collect::<Vec<_>>()).await?;
     let absent = functions.iter().zip(&found).filter(|(_, found)| found.is_empty());
-    let rows: Vec<_> = absent.map(|((tenant, key), _)| function_row(tenant, key, (0, 0), &[])).collect();
+    let rows: Vec<_> = absent.map(|((tenant, key), _)| function_row((tenant, key), (0, 0), &[])).collect();
     insert(connection, &FUNCTION, &rows, "").await.map(drop)
 }
 
-/// A row of the table `function`.
-fn function_row(
-    tenant: &Tenant,
-    key: &FunctionKey,
-    (received_at_us, recent_invocations): (u64, u64),
-    header: &[u8],
-) -> NewRow {
-    let [tenant, account, region, function] = function_fields(tenant, key);
-    let fields = [
-        tenant,
-        function,
-        account,
-        region,
-        Field::Integer(to_ordered_sql(received_at_us)),
-        Field::Integer(to_ordered_sql(recent_invocations)),
-        Field::Blob(header),
-    ];
-    NewRow::new(&FUNCTION, &fields)
+fn function_row(owner: (&Tenant, &FunctionKey), counts: (u64, u64), header: &[u8]) -> NewRow {
+    columns::of_function(owner.0, owner.1, counts, header, |fields| NewRow::new(&FUNCTION, fields))
+}
+
+pub(super) fn rollup_row(tenant: &Tenant, key: &SeriesKey, span: (u64, u64), rollup: &Rollup) -> NewRow {
+    columns::of_rollup(tenant, key, span, rollup, |fields| NewRow::new(&ROLLUP, fields))
 }
 
 /// What is merged of one function.
@@ -244,7 +232,9 @@ impl<'a> Merge<'a> {
         let mut states: Vec<_> = self.states.values().collect();
         states.sort_by_key(|(state, _)| state.header.environment.id.0);
         for (state, exists) in states {
-            writes.add(*exists, environment_row(&self.owner.0, state));
+            let row =
+                columns::of_environment(&self.owner.0, state, |fields| NewRow::new(&ENVIRONMENT, fields));
+            writes.add(*exists, row);
         }
     }
 
@@ -264,75 +254,21 @@ impl<'a> Merge<'a> {
         let mut rows = vec![];
         for row in recent::pack(std::mem::take(&mut self.bodies))? {
             self.recent_added += row.invocations;
-            let [tenant, account, region, function] = function_fields(tenant, key);
-            let fields = [
-                tenant,
-                account,
-                region,
-                function,
-                Field::Integer(to_ordered_sql(row.last_at_us)),
-                Field::Blob(&row.part),
-                Field::Integer(to_ordered_sql(row.invocations)),
-                Field::Blob(&row.body),
-            ];
-            rows.push(NewRow::new(&RECENT, &fields));
+            rows.push(columns::of_recent(tenant, key, &row, |fields| NewRow::new(&RECENT, fields)));
         }
         Ok(rows)
     }
-}
-
-/// A row of the table `environment`.
-pub(super) fn environment_row(tenant: &Tenant, state: &EnvironmentState) -> NewRow {
-    let environment = &state.header.environment;
-    let key = FunctionKey::of(environment);
-    let [tenant, account, region, function] = function_fields(tenant, &key);
-    let (sequences, header) = (state.sequences.encode(), state.header.encode());
-    let fields = [
-        tenant,
-        account,
-        region,
-        function,
-        Field::Blob(&environment.id.0),
-        Field::Integer(to_ordered_sql(state.received_at_us)),
-        Field::Blob(&sequences),
-        Field::Blob(&header),
-    ];
-    NewRow::new(&ENVIRONMENT, &fields)
-}
-
-/// A row of the table `rollup`.
-pub(super) fn rollup_row(
-    tenant: &Tenant,
-    key: &SeriesKey,
-    (hours, hour): (u64, u64),
-    rollup: &Rollup,
-) -> NewRow {
-    let [tenant, account, region, function] = function_fields(tenant, &key.function);
-    let body = rollup::encode(rollup);
-    let fields = [
-        tenant,
-        account,
-        region,
-        function,
-        Field::Integer(to_sql(hours)),
-        Field::Integer(to_sql(hour)),
-        Field::Text(&key.version),
-        Field::Integer(i64::from(key.memory.0)),
-        Field::Text(key.architecture.as_str()),
-        Field::Blob(&body),
-    ];
-    NewRow::new(&ROLLUP, &fields)
 }
 
 /// The stored rollups of some functions at some hours, by function in their order. A damaged one has no content, and is
 /// written over.
 pub(super) async fn stored_rollups(
     connection: &Connection,
-    wanted: &[(&Owner, i64, Vec<i64>)],
+    spans: &[(&Owner, i64, Vec<i64>)],
     damage: &DamageLog,
 ) -> Result<Vec<HashMap<(SeriesKey, u64), (Rollup, bool)>>, Failure> {
     let sql = format!("{} WHERE {OF_FUNCTION} AND hours = $5 AND hour = ANY ($6)", select(&ROLLUP));
-    let each: Vec<Parameters<'_>> = wanted
+    let each: Vec<Parameters<'_>> = spans
         .iter()
         .map(|(owner, hours, list)| {
             let mut parameters = of_function(owner);
@@ -381,7 +317,7 @@ async fn add_stored(
             merge.add_state(&Cells::of(row)?, damage)?;
         }
     }
-    let wanted: Vec<_> = merges
+    let spans: Vec<_> = merges
         .iter()
         .map(|merge| {
             let hours: HashSet<u64> =
@@ -389,7 +325,7 @@ async fn add_stored(
             (merge.owner, 1, hours.into_iter().map(to_sql).collect())
         })
         .collect();
-    let stored = stored_rollups(connection, &wanted, damage).await?;
+    let stored = stored_rollups(connection, &spans, damage).await?;
     for (merge, stored) in merges.iter_mut().zip(stored) {
         merge.stored = stored;
     }
@@ -429,7 +365,7 @@ async fn write_functions(
             recent_invocations = trim_recent(connection, merge.owner, damage).await?;
         }
         let (tenant, key) = merge.owner;
-        writes.add(true, function_row(tenant, key, (received_at_us, recent_invocations), &header));
+        writes.add(true, function_row((tenant, key), (received_at_us, recent_invocations), &header));
     }
     writes.run(connection, &FUNCTION).await?;
     let now = to_ordered_sql(now_us);

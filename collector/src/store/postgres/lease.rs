@@ -22,13 +22,13 @@ const USABLE: Duration = Duration::from_secs(10);
 /// is how long work waits after a holder was killed.
 pub(super) const RENEWAL: Duration = Duration::from_secs(3);
 
-/// The leases that this collector wants or holds.
+/// The leases that this collector has requested, held or not.
 #[derive(Debug, Clone)]
 pub(super) struct Leases {
     /// Unique for each start of a collector.
     holder: String,
-    /// When each wanted lease was last taken or renewed.
-    wanted: Arc<Mutex<HashMap<Lease, Option<Instant>>>>,
+    /// When each requested lease was last taken or renewed.
+    requested: Arc<Mutex<HashMap<Lease, Option<Instant>>>>,
 }
 
 impl Leases {
@@ -37,7 +37,7 @@ impl Leases {
         getrandom::fill(&mut random)
             .map_err(|error| StoreError::Engine(format!("the system provides no random numbers: {error}")))?;
         let holder = random.iter().map(|byte| format!("{byte:02x}")).collect();
-        Ok(Self { holder, wanted: Arc::default() })
+        Ok(Self { holder, requested: Arc::default() })
     }
 
     /// Whether this collector holds a lease now. When it does not, it tries to take it, now and from now on.
@@ -50,15 +50,15 @@ impl Leases {
     }
 
     fn is_held(&self, lease: Lease) -> bool {
-        let wanted = self.wanted.lock().unwrap_or_else(PoisonError::into_inner);
-        wanted.get(&lease).copied().flatten().is_some_and(|taken| taken.elapsed() < USABLE)
+        let requested = self.requested.lock().unwrap_or_else(PoisonError::into_inner);
+        requested.get(&lease).copied().flatten().is_some_and(|taken| taken.elapsed() < USABLE)
     }
 
-    /// Renews all leases that are wanted.
+    /// Renews all requested leases.
     pub(super) async fn renew_all(&self, pool: &Pool) {
-        let wanted: Vec<Lease> =
-            self.wanted.lock().unwrap_or_else(PoisonError::into_inner).keys().copied().collect();
-        for lease in wanted {
+        let requested: Vec<Lease> =
+            self.requested.lock().unwrap_or_else(PoisonError::into_inner).keys().copied().collect();
+        for lease in requested {
             if let Err(error) = self.renew(pool, lease).await {
                 tracing::debug!(%error, lease = lease.name(), "cannot renew a lease");
             }
@@ -68,8 +68,8 @@ impl Leases {
     async fn renew(&self, pool: &Pool, lease: Lease) -> Result<(), Failure> {
         let (start, holder) = (Instant::now(), self.holder.clone());
         let is_taken = pool.once(|connection| async move { take(&connection, lease, &holder).await }).await;
-        let mut wanted = self.wanted.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = wanted.entry(lease).or_default();
+        let mut requested = self.requested.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = requested.entry(lease).or_default();
         match is_taken {
             Ok(true) => *known = Some(start),
             Ok(false) => *known = None,

@@ -6,25 +6,14 @@ use super::connection::Pool;
 use super::errors::Attempts;
 use super::read::change_event;
 use super::rows::{Cells, NewRow, OF_FUNCTION, insert as insert_rows, select};
-use crate::store::sqlite::rows::{CHANGE_EVENT, Field, function_fields, to_sql};
+use crate::store::columns;
+use crate::store::sqlite::rows::{CHANGE_EVENT, to_sql};
 use crate::store::{ChangeEvent, StoreError, Tenant};
 
 /// Appends one step; [`StoreError::StepTaken`] when that step exists.
 pub(super) async fn insert(pool: &Pool, tenant: Tenant, event: ChangeEvent) -> Result<(), StoreError> {
-    let detail = event.detail.to_string();
-    let [tenant_field, account, region, function] = function_fields(&tenant, &event.function);
-    let fields = [
-        tenant_field,
-        account,
-        region,
-        function,
-        Field::Text(&event.change_id),
-        Field::Integer(to_sql(event.step)),
-        Field::Integer(to_sql(event.at_us)),
-        Field::Text(&event.kind),
-        Field::Text(&detail),
-    ];
-    let row = Arc::new([NewRow::new(&CHANGE_EVENT, &fields)]);
+    let row = columns::of_change(&tenant, &event, |fields| NewRow::new(&CHANGE_EVENT, fields));
+    let row = Arc::new([row]);
     let mut attempts = Attempts::new();
     loop {
         let row = Arc::clone(&row);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use tokio_postgres::types::ToSql;
 
-use agent_proto::batch::{Batch, BatchHeader, EnvironmentId};
+use agent_proto::batch::{BatchHeader, EnvironmentId};
 use agent_proto::rollup;
 use tailor_sizing::telemetry::rollup::Rollup;
 
@@ -268,20 +268,8 @@ pub(super) async fn recent(
     limit: usize,
     damage: &DamageLog,
 ) -> Result<Vec<Recent>, Failure> {
-    let mut newest: Vec<Recent> = vec![];
-    let mut add = |body: &[u8]| -> Result<(), StoreError> {
-        let batch = Batch::decode(body).map_err(damaged)?;
-        newest.extend(batch.invocations.into_iter().map(|invocation| Recent {
-            environment: batch.header.environment.id,
-            memory: batch.header.environment.memory,
-            invocation,
-        }));
-        Ok(())
-    };
-    pending(connection, tenant, Some(function), damage, |batch| {
-        if batch.body.bytes.is_empty() { Ok(()) } else { add(&batch.body.bytes) }
-    })
-    .await?;
+    let mut newest = recent::Newest::default();
+    pending(connection, tenant, Some(function), damage, |batch| newest.add(&batch.body.bytes)).await?;
     let scope = Scope::new(tenant, Some(function));
     let sql = format!("{} WHERE {} ORDER BY last_at_us DESC", select(&RECENT), scope.condition);
     let mut compacted = 0usize;
@@ -289,15 +277,13 @@ pub(super) async fn recent(
         .for_each(&sql, &scope.parameters, |row| {
             let cells = Cells::of(row)?;
             if cells.verify(&RECENT, damage) {
-                recent::batches(cells.blob(7)?)?.iter().try_for_each(|batch| add(batch))?;
+                recent::batches(cells.blob(7)?)?.iter().try_for_each(|batch| newest.add(batch))?;
                 compacted = compacted.saturating_add(usize::try_from(cells.integer(6)?).unwrap_or(0));
             }
             Ok(compacted < limit)
         })
         .await?;
-    newest.sort_by_key(|recent| std::cmp::Reverse(recent.invocation.started_at_us));
-    newest.truncate(limit);
-    Ok(newest)
+    Ok(newest.take(limit))
 }
 
 pub(super) async fn changes(

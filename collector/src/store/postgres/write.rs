@@ -15,11 +15,10 @@ use super::connection::{Begin, Connection, Pool};
 use super::errors::Failure;
 use super::rows::{Cells, NewRow, PREFIX, columns_of, insert};
 use super::status::WriteStatus;
+use crate::store::columns;
 use crate::store::damage::DamageLog;
 use crate::store::sequences::Sequences;
-use crate::store::sqlite::rows::{
-    ENVIRONMENT, FUNCTION, Field, PENDING, encode_rollups, from_sql, function_fields, to_ordered_sql, to_sql,
-};
+use crate::store::sqlite::rows::{ENVIRONMENT, FUNCTION, Field, PENDING, from_sql, to_sql};
 use crate::store::{FunctionKey, NewBatch, Receipt, StoreError, Tenant};
 
 /// Maximum number of batches in one transaction. More would only delay the first of them.
@@ -51,26 +50,10 @@ impl Prepared {
     fn of(batch: &NewBatch) -> Self {
         let header = &batch.header;
         let key = FunctionKey::of(&header.environment);
-        let [tenant, account, region, function] = function_fields(&batch.tenant, &key);
-        let (header_bytes, rollups) = (header.encode(), encode_rollups(&batch.rollups));
-        let fields = [
-            tenant,
-            account,
-            region,
-            function,
-            Field::Blob(&header.environment.id.0),
-            Field::Integer(to_sql(header.sequence)),
-            Field::Integer(to_ordered_sql(batch.received_at_us)),
-            Field::Integer(to_ordered_sql(batch.last_at_us)),
-            Field::Integer(to_ordered_sql(batch.invocations)),
-            Field::Blob(&header_bytes),
-            Field::Blob(&rollups),
-            Field::Blob(&batch.body),
-        ];
-        let pending = NewRow::new(&PENDING, &fields);
-        let zero = Field::Integer(0);
-        let fields = [tenant, function, account, region, zero, zero, Field::Blob(&header_bytes)];
-        let function = NewRow::new(&FUNCTION, &fields);
+        let header_bytes = header.encode();
+        let pending = columns::of_pending(batch, &key, &header_bytes, |fields| NewRow::new(&PENDING, fields));
+        let new = |fields: &[Field<'_>]| NewRow::new(&FUNCTION, fields);
+        let function = columns::of_function(&batch.tenant, &key, (0, 0), &header_bytes, new);
         Self { key: (batch.tenant.clone(), key, header.environment.id.0, header.sequence), pending, function }
     }
 

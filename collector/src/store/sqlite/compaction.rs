@@ -14,9 +14,10 @@ use tailor_sizing::telemetry::rollup::Rollup;
 
 use super::recent::{self, Body, RECENT_INVOCATIONS};
 use super::rows::{
-    self, ENVIRONMENT, FUNCTION, Field, PENDING, ROLLUP, blob, damaged, decode_rollups, from_sql,
-    function_fields, put_rollup, to_ordered_sql, to_sql,
+    self, ENVIRONMENT, FUNCTION, PENDING, ROLLUP, blob, damaged, decode_rollups, from_sql, put_rollup,
+    to_ordered_sql, to_sql,
 };
+use crate::store::columns;
 use crate::store::damage::DamageLog;
 use crate::store::sequences::Sequences;
 use crate::store::{EnvironmentState, FunctionKey, SeriesKey, StoreError, Tenant};
@@ -205,21 +206,7 @@ pub(super) fn put_environment(
     tenant: &Tenant,
     state: &EnvironmentState,
 ) -> Result<(), StoreError> {
-    let environment = &state.header.environment;
-    let key = FunctionKey::of(environment);
-    let [tenant, account, region, function] = function_fields(tenant, &key);
-    let (sequences, header) = (state.sequences.encode(), state.header.encode());
-    let fields = [
-        tenant,
-        account,
-        region,
-        function,
-        Field::Blob(&environment.id.0),
-        Field::Integer(to_ordered_sql(state.received_at_us)),
-        Field::Blob(&sequences),
-        Field::Blob(&header),
-    ];
-    ENVIRONMENT.replace(connection, &fields)
+    columns::of_environment(tenant, state, |fields| ENVIRONMENT.replace(connection, fields))
 }
 
 /// The rollup that is stored of a series and span.
@@ -284,17 +271,8 @@ fn write_function(
     key: &FunctionKey,
     row: &FunctionRow,
 ) -> Result<(), StoreError> {
-    let [tenant, account, region, function] = function_fields(tenant, key);
-    let fields = [
-        tenant,
-        function,
-        account,
-        region,
-        Field::Integer(to_ordered_sql(row.received_at_us)),
-        Field::Integer(to_ordered_sql(row.recent_invocations)),
-        Field::Blob(&row.header),
-    ];
-    FUNCTION.replace(connection, &fields)
+    let counts = (row.received_at_us, row.recent_invocations);
+    columns::of_function(tenant, key, counts, &row.header, |fields| FUNCTION.replace(connection, fields))
 }
 
 /// Writes the row of a function: its newest batch, and how many single invocations were added.

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use rusqlite::{Connection, ToSql, params};
 
-use agent_proto::batch::{Batch, BatchHeader, EnvironmentId};
+use agent_proto::batch::{BatchHeader, EnvironmentId};
 use agent_proto::rollup;
 use tailor_sizing::telemetry::rollup::Rollup;
 
@@ -197,19 +197,8 @@ pub(super) fn recent(
     limit: usize,
     damage: &DamageLog,
 ) -> Result<Vec<Recent>, StoreError> {
-    let mut newest: Vec<Recent> = vec![];
-    let mut add = |body: &[u8]| -> Result<(), StoreError> {
-        let batch = Batch::decode(body).map_err(damaged)?;
-        newest.extend(batch.invocations.into_iter().map(|invocation| Recent {
-            environment: batch.header.environment.id,
-            memory: batch.header.environment.memory,
-            invocation,
-        }));
-        Ok(())
-    };
-    pending(connection, tenant, Some(function), damage, |batch| {
-        if batch.body.bytes.is_empty() { Ok(()) } else { add(&batch.body.bytes) }
-    })?;
+    let mut newest = recent::Newest::default();
+    pending(connection, tenant, Some(function), damage, |batch| newest.add(&batch.body.bytes))?;
     let scope = Scope::new(tenant, Some(function));
     let mut statement = connection
         .prepare_cached(&format!("{} WHERE {} ORDER BY last_at_us DESC", RECENT.select, scope.condition))?;
@@ -218,7 +207,7 @@ pub(super) fn recent(
     while let Some(row) = rows.next()? {
         if RECENT.verify(row, damage)? {
             for batch in recent::batches(blob(row, 7)?)? {
-                add(&batch)?;
+                newest.add(&batch)?;
             }
             compacted = compacted.saturating_add(usize::try_from(row.get::<_, i64>(6)?).unwrap_or(0));
         }
@@ -226,9 +215,7 @@ pub(super) fn recent(
             break;
         }
     }
-    newest.sort_by_key(|recent| std::cmp::Reverse(recent.invocation.started_at_us));
-    newest.truncate(limit);
-    Ok(newest)
+    Ok(newest.take(limit))
 }
 
 pub(super) fn changes(

@@ -1,10 +1,12 @@
 //! Single invocations: the newest batches of a function, several in one compressed row.
 
+use agent_proto::batch::Batch;
 use rusqlite::{Connection, params};
 
-use super::rows::{Field, RECENT, damaged, from_sql, function_fields, to_ordered_sql};
+use super::rows::{RECENT, damaged, from_sql};
+use crate::store::columns;
 use crate::store::damage::DamageLog;
-use crate::store::{FunctionKey, StoreError, Tenant};
+use crate::store::{FunctionKey, Recent, StoreError, Tenant};
 
 /// Minimum number of latest single invocations that are kept of each function.
 pub(in crate::store) const RECENT_INVOCATIONS: u64 = 2_000;
@@ -34,6 +36,34 @@ pub(in crate::store) struct PackedRow {
     pub(in crate::store) body: Vec<u8>,
 }
 
+/// Collects the single invocations of batches.
+#[derive(Default)]
+pub(in crate::store) struct Newest(Vec<Recent>);
+
+impl Newest {
+    /// Adds the invocations of an encoded batch; none when its invocations are not kept.
+    pub(in crate::store) fn add(&mut self, body: &[u8]) -> Result<(), StoreError> {
+        if body.is_empty() {
+            return Ok(());
+        }
+        let batch = Batch::decode(body).map_err(damaged)?;
+        let (environment, memory) = (batch.header.environment.id, batch.header.environment.memory);
+        self.0.extend(batch.invocations.into_iter().map(|invocation| Recent {
+            environment,
+            memory,
+            invocation,
+        }));
+        Ok(())
+    }
+
+    /// At most `limit` invocations, the newest first.
+    pub(in crate::store) fn take(mut self, limit: usize) -> Vec<Recent> {
+        self.0.sort_by_key(|recent| std::cmp::Reverse(recent.invocation.started_at_us));
+        self.0.truncate(limit);
+        self.0
+    }
+}
+
 /// Stores the newest of these batches, up to [`RECENT_INVOCATIONS`]; returns the number of invocations stored.
 pub(super) fn insert(
     connection: &Connection,
@@ -44,18 +74,7 @@ pub(super) fn insert(
     let mut stored = 0;
     for row in pack(bodies)? {
         stored += row.invocations;
-        let [tenant, account, region, function] = function_fields(tenant, key);
-        let fields = [
-            tenant,
-            account,
-            region,
-            function,
-            Field::Integer(to_ordered_sql(row.last_at_us)),
-            Field::Blob(&row.part),
-            Field::Integer(to_ordered_sql(row.invocations)),
-            Field::Blob(&row.body),
-        ];
-        RECENT.insert(connection, &fields)?;
+        columns::of_recent(tenant, key, &row, |fields| RECENT.insert(connection, fields))?;
     }
     Ok(stored)
 }

@@ -12,6 +12,7 @@ use agent_proto::rollup;
 use tailor_sizing::telemetry::rollup::Rollup;
 use tailor_sizing::units::{Architecture, Megabytes};
 
+use crate::store::columns;
 use crate::store::damage::DamageLog;
 use crate::store::{ChangeEvent, FunctionKey, SeriesKey, StoreError, Tenant};
 
@@ -299,21 +300,7 @@ pub(super) fn put_rollup(
     (hours, hour): (u64, u64),
     rollup: &Rollup,
 ) -> Result<(), StoreError> {
-    let [tenant, account, region, function] = function_fields(tenant, &key.function);
-    let body = rollup::encode(rollup);
-    let fields = [
-        tenant,
-        account,
-        region,
-        function,
-        Field::Integer(to_sql(hours)),
-        Field::Integer(to_sql(hour)),
-        Field::Text(&key.version),
-        Field::Integer(i64::from(key.memory.0)),
-        Field::Text(key.architecture.as_str()),
-        Field::Blob(&body),
-    ];
-    ROLLUP.replace(connection, &fields)
+    columns::of_rollup(tenant, key, (hours, hour), rollup, |fields| ROLLUP.replace(connection, fields))
 }
 
 /// Inserts a step of the change log; `false` when that step exists.
@@ -322,20 +309,7 @@ pub(super) fn insert_change(
     tenant: &Tenant,
     event: &ChangeEvent,
 ) -> Result<bool, StoreError> {
-    let [tenant, account, region, function] = function_fields(tenant, &event.function);
-    let detail = event.detail.to_string();
-    let fields = [
-        tenant,
-        account,
-        region,
-        function,
-        Field::Text(&event.change_id),
-        Field::Integer(to_sql(event.step)),
-        Field::Integer(to_sql(event.at_us)),
-        Field::Text(&event.kind),
-        Field::Text(&detail),
-    ];
-    CHANGE_EVENT.insert(connection, &fields)
+    columns::of_change(tenant, event, |fields| CHANGE_EVENT.insert(connection, fields))
 }
 
 /// Rollups by hour, as one value.

@@ -16,12 +16,11 @@ use super::checkpoint::LogState;
 use super::files::OpenFiles;
 use super::maintenance::Maintenance;
 use super::phases::{Phase, Phases};
-use super::rows::{
-    FUNCTION, Field, PENDING, encode_rollups, function_fields, insert_change, to_ordered_sql, to_sql,
-};
+use super::rows::{FUNCTION, PENDING, insert_change};
 use super::status::WriteStatus;
 use super::summaries;
 use super::{checkpoint, compaction};
+use crate::store::columns;
 use crate::store::damage::DamageLog;
 use crate::store::{ChangeEvent, FunctionKey, NewBatch, Receipt, StoreError, Tenant};
 
@@ -264,38 +263,15 @@ fn append(
     if state.is_some_and(|state| state.sequences.contains(header.sequence)) {
         return Ok(Receipt::Duplicate);
     }
-    let key = FunctionKey::of(&header.environment);
-    let [tenant, account, region, function] = function_fields(&batch.tenant, &key);
-    let (header_bytes, rollups) = (header.encode(), encode_rollups(&batch.rollups));
-    let fields = [
-        tenant,
-        account,
-        region,
-        function,
-        Field::Blob(&header.environment.id.0),
-        Field::Integer(to_sql(header.sequence)),
-        Field::Integer(to_ordered_sql(batch.received_at_us)),
-        Field::Integer(to_ordered_sql(batch.last_at_us)),
-        Field::Integer(to_ordered_sql(batch.invocations)),
-        Field::Blob(&header_bytes),
-        Field::Blob(&rollups),
-        Field::Blob(&batch.body),
-    ];
-    if !PENDING.insert(transaction, &fields)? {
+    let (tenant, key) = (&batch.tenant, FunctionKey::of(&header.environment));
+    let header_bytes = header.encode();
+    if !columns::of_pending(batch, &key, &header_bytes, |fields| PENDING.insert(transaction, fields))? {
         return Ok(Receipt::Duplicate);
     }
-    let function_row = (batch.tenant.clone(), key.clone());
-    if !known.contains(&function_row) {
-        let fields = [
-            tenant,
-            function,
-            account,
-            region,
-            Field::Integer(0),
-            Field::Integer(0),
-            Field::Blob(&header_bytes),
-        ];
-        FUNCTION.insert(transaction, &fields)?;
+    if !known.contains(&(tenant.clone(), key.clone())) {
+        columns::of_function(tenant, &key, (0, 0), &header_bytes, |fields| {
+            FUNCTION.insert(transaction, fields)
+        })?;
     }
     Ok(Receipt::Stored)
 }
