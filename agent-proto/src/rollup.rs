@@ -75,7 +75,7 @@ pub fn encode(rollup: &Rollup) -> Vec<u8> {
                 longest_us: extension_waits.longest_us,
                 longest_duration_us: extension_waits.longest_duration_us,
             })
-            .filter(|_| extension_waits.invocations > 0),
+            .filter(|_| *extension_waits != ExtensionWaits::default()),
         }),
         duration_us: Some(histogram_to_wire(duration_us)),
         warm_duration_us: Some(histogram_to_wire(warm_duration_us)),
@@ -192,8 +192,18 @@ mod tests {
         }
 
         #[test]
-        fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..500)) {
-            let _ = decode(&bytes);
+        fn any_bytes_are_refused_or_read_back(bytes in prop::collection::vec(any::<u8>(), 0..500)) {
+            if let Ok(rollup) = decode(&bytes) {
+                prop_assert_eq!(decode(&encode(&rollup)).unwrap(), rollup);
+            }
         }
+    }
+
+    /// No recorder writes such a rollup, damage can: decoding and encoding must not drop the waits.
+    #[test]
+    fn waits_without_invocations_read_back() {
+        let waits = ExtensionWaits { wait_us: 16, ..ExtensionWaits::default() };
+        let rollup = Rollup { invocations: 39, extension_waits: waits, ..Rollup::default() };
+        assert_eq!(decode(&encode(&rollup)).unwrap(), rollup);
     }
 }
