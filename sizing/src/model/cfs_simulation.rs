@@ -23,7 +23,7 @@ pub(crate) const SLICE_MS: f64 = 5.0;
 /// Bursts simulated in all, at several moments at which an invocation may begin, and the fewest such moments:
 /// many bursts average over their own moments.
 const SIMULATED_BURSTS: f64 = 24.0;
-const MIN_PHASES: f64 = 6.0;
+const MIN_PHASES: f64 = 4.0;
 
 /// Steps of the golden ratio spread the tick's offset evenly over the phases.
 const GOLDEN: f64 = 0.618_034;
@@ -251,7 +251,7 @@ impl Cpu {
                 self.take();
                 if self.mine <= EPSILON_MS {
                     let net_ms = self.quota_ms - self.refill_ms;
-                    let alike = ((need / net_ms).floor() - LAST_PERIODS).max(0.0);
+                    let alike = (whole(need / net_ms) - LAST_PERIODS).max(0.0);
                     need -= alike * net_ms;
                     self.elapsed += alike * PERIOD_MS;
                     need += self.wait_for_quota();
@@ -269,12 +269,12 @@ impl Cpu {
     /// next burst: the kernel settles it when a thread is ready to run, and not while all sleep.
     fn sleep(&mut self, gap: f64) {
         self.elapsed += gap;
-        self.to_tick = self.tick_ms - (gap - self.to_tick).rem_euclid(self.tick_ms);
+        self.to_tick = next_tick(self.to_tick, gap, self.tick_ms);
         if gap < self.to_period {
             self.to_period -= gap;
             return;
         }
-        let refills = ((gap - self.to_period) / PERIOD_MS).floor() + 1.0;
+        let refills = whole((gap - self.to_period) / PERIOD_MS) + 1.0;
         self.pool = self.quota_ms;
         self.to_period = (self.to_period + refills * PERIOD_MS - gap).clamp(EPSILON_MS, PERIOD_MS);
     }
@@ -288,14 +288,14 @@ impl Cpu {
 
     /// Throttled: waits for as many refills as the debt takes, and returns the CPU time that costs.
     fn wait_for_quota(&mut self) -> f64 {
-        let refills = ((-self.mine / self.quota_ms).floor() + 1.0).max(1.0);
+        let refills = whole((-self.mine / self.quota_ms).max(0.0)) + 1.0;
         let wait = self.to_period + (refills - 1.0) * PERIOD_MS;
         // The kernel assigns only what makes the queue runnable again; the rest of the refill stays in the pool.
         self.pool = (self.mine + refills * self.quota_ms).clamp(0.0, self.quota_ms);
         self.mine = 0.0;
         self.elapsed += wait;
         self.to_period = PERIOD_MS;
-        self.to_tick = self.tick_ms - (wait - self.to_tick).rem_euclid(self.tick_ms);
+        self.to_tick = next_tick(self.to_tick, wait, self.tick_ms);
         refills * self.refill_ms
     }
 
@@ -314,6 +314,22 @@ impl Cpu {
         }
         (ticked, refilled)
     }
+}
+
+/// Time to the first tick after `passed` ms, which is `to_tick` before them.
+fn next_tick(to_tick: f64, passed: f64, tick_ms: f64) -> f64 {
+    if passed < to_tick {
+        return to_tick - passed;
+    }
+    let since = passed - to_tick;
+    tick_ms - (since - whole(since / tick_ms) * tick_ms).clamp(0.0, tick_ms - EPSILON_MS)
+}
+
+/// The whole part of a number that is not negative. The conversion is several times as fast as `floor`, which is a function
+/// call on the baseline of x86-64.
+#[expect(clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "periods of one invocation")]
+fn whole(number: f64) -> f64 {
+    number as i64 as f64
 }
 
 #[cfg(test)]

@@ -49,6 +49,9 @@ const UNLIKELY: f64 = 0.25;
 /// Hypotheses with less weight are dropped, because their effect is negligible.
 const MIN_WEIGHT: f64 = 0.04;
 
+/// Logarithm of the weight, relative to the highest, below which a hypothesis has no effect on a prediction.
+const NEGLIGIBLE: f64 = -10.0;
+
 /// Possible shares of CPU work in the wall time when CPU was not measured, with their prior weights. Functions that were
 /// measured at several sizes mostly use the CPU.
 const BUSY_SHARES: [(f64, f64); 11] = [
@@ -139,20 +142,19 @@ impl WorkHypotheses {
             ambiguous if parallels(ambiguous).len() > 1 => 2 * KEPT,
             _ => KEPT,
         };
-        let mut weighed: Vec<(f64, WorkShape)> = Vec::new();
+        let mut proposals: Vec<Proposal<'_>> = Vec::new();
         for source in sources {
             let prior = source_weight(source).ln();
-            let proposals = if source.measured {
+            let of_source = if source.measured {
                 measured(source, SIMULATION_TOLERANCE)
             } else {
                 without_counters(source)
             };
-            weighed.extend(proposals.into_iter().map(|(log_weight, shape)| {
-                let (fit, shape) = fitted(shape, source, profiles);
-                (prior + log_weight + fit, shape)
-            }));
+            let with_prior = |(log_weight, shape)| Proposal { log_weight: prior + log_weight, shape, source };
+            proposals.extend(of_source.into_iter().map(with_prior));
         }
-        Some(normalized(weighed, kept.min(most), kernel))
+        let kept = kept.min(most);
+        Some(normalized(likeliest(proposals, profiles, kept), kept, kernel))
     }
 
     /// The weighted prediction of all hypotheses at `memory`.
@@ -174,15 +176,48 @@ impl WorkHypotheses {
     }
 }
 
+/// A hypothesis before it is compared with the wall times of the other sizes.
+struct Proposal<'a> {
+    log_weight: f64,
+    shape: WorkShape,
+    source: &'a Profile,
+}
+
+/// The weights and shapes of proposals after the comparison with all sizes: at least the `kept` with the highest weights.
+///
+/// The comparison only lowers a weight. So the proposals are compared in the order of their weights, and those that cannot
+/// become one of the `kept` any more, or would have a negligible weight, are not simulated.
+fn likeliest(mut proposals: Vec<Proposal<'_>>, profiles: &[Profile], kept: usize) -> Vec<(f64, WorkShape)> {
+    proposals.sort_by(|a, b| b.log_weight.total_cmp(&a.log_weight));
+    let mut weighed: Vec<(f64, WorkShape)> = Vec::new();
+    for Proposal { log_weight, shape, source } in proposals {
+        let needed = weighed.get(kept.saturating_sub(1)).map_or(f64::NEG_INFINITY, |(last, _)| *last);
+        let highest = weighed.first().map_or(f64::NEG_INFINITY, |(first, _)| *first);
+        if log_weight < needed.max(highest + NEGLIGIBLE) {
+            break;
+        }
+        let (fit, shape) = fitted(shape, source, profiles);
+        let total = log_weight + fit;
+        let rank = weighed.partition_point(|(other, _)| *other >= total);
+        weighed.insert(rank, (total, shape));
+    }
+    weighed
+}
+
 /// The `kept` hypotheses with the highest weights, with logarithms converted to weights that add up to one.
+/// The input is in the order of the weights.
 fn normalized(mut weighed: Vec<(f64, WorkShape)>, kept: usize, kernel: Kernel) -> Vec<Hypothesis> {
-    weighed.sort_by(|a, b| b.0.total_cmp(&a.0));
     weighed.truncate(kept);
     let most = weighed.first().map_or(0.0, |(log_weight, _)| *log_weight);
-    let mut hypotheses: Vec<Hypothesis> = weighed
-        .into_iter()
-        .map(|(log_weight, shape)| Hypothesis { shape, kernel, weight: (log_weight - most).exp() })
-        .collect();
+    let mut hypotheses: Vec<Hypothesis> = Vec::with_capacity(weighed.len());
+    for (log_weight, shape) in weighed {
+        let weight = (log_weight - most).exp();
+        // Several sizes often propose the same work, which is simulated once.
+        match hypotheses.iter_mut().find(|hypothesis| hypothesis.shape == shape) {
+            Some(same) => same.weight += weight,
+            None => hypotheses.push(Hypothesis { shape, kernel, weight }),
+        }
+    }
     let sum: f64 = hypotheses.iter().map(|hypothesis| hypothesis.weight).sum();
     hypotheses.iter_mut().for_each(|hypothesis| hypothesis.weight /= sum.max(f64::MIN_POSITIVE));
     hypotheses.retain(|hypothesis| hypothesis.weight > MIN_WEIGHT);
@@ -215,8 +250,15 @@ fn measured(source: &Profile, tolerance: Tolerance) -> Vec<(f64, WorkShape)> {
             let shape = source.shape(bursts);
             let uncommon = bursts.ln() - expected;
             let parallels = &parallels;
+            let mut simulated: Option<(f64, f64)> = None;
             with_idle_times(source, shape).flat_map(move |(prior, shape)| {
-                let off = (shape.wall_ms(source.memory, source.kernel) - source.wall_ms) / tolerance_ms;
+                // Different threads often leave the same idle time.
+                let wall_ms = match simulated {
+                    Some((idle_ms, wall_ms)) if idle_ms == shape.idle_ms => wall_ms,
+                    _ => shape.wall_ms(source.memory, source.kernel),
+                };
+                simulated = Some((shape.idle_ms, wall_ms));
+                let off = (wall_ms - source.wall_ms) / tolerance_ms;
                 let log_weight = prior - 0.5 * (uncommon * uncommon + off * off);
                 parallels.iter().map(move |&parallel| (log_weight, WorkShape { parallel, ..shape }))
             })
