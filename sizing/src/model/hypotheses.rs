@@ -269,10 +269,10 @@ fn measured(source: &Profile, tolerance: Tolerance) -> Vec<(f64, WorkShape)> {
 /// The shape with each idle time that the measurements allow, and the logarithm of its prior weight.
 ///
 /// Of several threads it is not known which ones the invocation waited for. The waits of all of them may be on the critical
-/// path, or those of the busiest thread, or those of the main thread. Where threads ended unseen, their waits were taken for
+/// path, or those of the busiest thread, or those of the main thread. Where threads ended unseen, their waits may be taken for
 /// idle time, so that there may be none.
 fn with_idle_times(source: &Profile, shape: WorkShape) -> impl Iterator<Item = (f64, WorkShape)> + use<> {
-    let zero_ms = source.unseen.then_some(0.0);
+    let zero_ms = source.hidden_waits.then_some(0.0);
     let others = [(ONLY_BUSIEST, source.idle_top_ms), (ONLY_MAIN, source.idle_main_ms), (NO_IDLE, zero_ms)];
     let others = others.into_iter().filter_map(|(prior, idle_ms)| Some((prior, idle_ms?)));
     [(0.0, shape.idle_ms)]
