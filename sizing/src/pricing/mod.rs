@@ -2,7 +2,11 @@
 
 pub mod bill;
 pub mod cost_model;
+pub mod full_bill;
+pub mod managed_instances;
+pub mod meters;
 pub mod money;
 pub mod plan;
+mod price_json;
 pub mod price_list;
 pub mod prices;

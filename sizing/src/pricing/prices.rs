@@ -7,8 +7,9 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
+use crate::pricing::meters::{Meter, MeterPrice};
 use crate::pricing::money::PicoDollars;
 use crate::units::Architecture;
 
@@ -21,13 +22,13 @@ const MAX_PRICE_DOLLARS: u64 = 1_000_000;
 /// The prices of many regions, with the date on which they were compiled.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PriceTable {
-    compiled: String,
-    free_tier: FreeTier,
-    regions: BTreeMap<String, RegionPrices>,
+    pub(crate) compiled: String,
+    pub(crate) free_tier: FreeTier,
+    pub(crate) regions: BTreeMap<String, RegionPrices>,
 }
 
 /// The monthly free tier of one account: on-demand only, both architectures together.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 pub struct FreeTier {
     /// Requests.
     pub requests: u64,
@@ -43,6 +44,55 @@ pub(crate) struct RegionPrices {
     pub(crate) request: PicoDollars,
     pub(crate) storage_gb_second: Option<PicoDollars>,
     pub(crate) snap_start: Option<SnapStartRates>,
+    /// Where the prices above are from.
+    pub(crate) source: PriceSource,
+    /// The prices of the other meters.
+    pub(crate) meters: BTreeMap<Meter, MeterPrice>,
+    /// The on-demand prices of an hour of the instance types that can run managed instances.
+    pub(crate) instances: BTreeMap<String, PicoDollars>,
+    /// Where the prices of instances are from.
+    pub(crate) instances_source: PriceSource,
+}
+
+impl RegionPrices {
+    /// Adds the prices of `other` and replaces those that both have.
+    fn merge(&mut self, other: Self) {
+        // Every field is named, so that a new one cannot be left out.
+        let Self {
+            x86_64,
+            arm64,
+            request,
+            storage_gb_second,
+            snap_start,
+            source,
+            meters,
+            instances,
+            instances_source,
+        } = other;
+        if x86_64.is_some() || arm64.is_some() {
+            self.x86_64 = x86_64.or_else(|| self.x86_64.take());
+            self.arm64 = arm64.or_else(|| self.arm64.take());
+            self.request = request;
+            self.storage_gb_second = storage_gb_second.or(self.storage_gb_second);
+            self.source = source;
+        }
+        self.snap_start = snap_start.or(self.snap_start);
+        self.meters.extend(meters);
+        if !instances.is_empty() {
+            self.instances = instances;
+            self.instances_source = instances_source;
+        }
+    }
+}
+
+/// Where a price is from, and of which day.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct PriceSource {
+    /// The page or file.
+    pub name: String,
+    /// Its day, such as `2026-09-19`.
+    pub date: String,
 }
 
 /// The prices that depend on the architecture.
@@ -95,6 +145,8 @@ pub struct Rates {
     pub snap_start: Option<SnapStartRates>,
     /// Whether the compute price was inferred from another region or architecture when the table was compiled.
     pub derived: bool,
+    /// Where the prices are from.
+    pub source: PriceSource,
 }
 
 impl Rates {
@@ -163,20 +215,6 @@ impl PriceTable {
         })
     }
 
-    /// Reads a table in this crate's form: see `data/prices.json`.
-    ///
-    /// # Errors
-    /// [`PriceError::Malformed`] and [`PriceError::BadPrice`], naming the place.
-    pub fn from_json(text: &str) -> Result<Self, PriceError> {
-        let raw: RawTable =
-            serde_json::from_str(text).map_err(|error| PriceError::Malformed(error.to_string()))?;
-        let mut regions = BTreeMap::new();
-        for (name, region) in &raw.regions {
-            regions.insert(name.clone(), region.read(name, &raw.tier_limits_gb_seconds)?);
-        }
-        Ok(Self { compiled: raw.compiled, free_tier: raw.free_tier, regions })
-    }
-
     pub(crate) const fn from_regions(
         compiled: String,
         free_tier: FreeTier,
@@ -200,6 +238,28 @@ impl PriceTable {
     /// The regions with prices, in alphabetical order.
     pub fn regions(&self) -> impl Iterator<Item = &str> {
         self.regions.keys().map(String::as_str)
+    }
+
+    /// The price of a meter in a region; `None` when the table does not have it. Compute, requests, ephemeral storage and
+    /// provisioned concurrency depend on the architecture: see [`PriceTable::rates`].
+    #[must_use]
+    pub fn meter(&self, region: &str, meter: Meter) -> Option<&MeterPrice> {
+        self.regions.get(region)?.meters.get(&meter)
+    }
+
+    /// The on-demand prices of an hour of each instance type of a region, and where they are from.
+    #[must_use]
+    pub fn instances(&self, region: &str) -> Option<(&BTreeMap<String, PicoDollars>, &PriceSource)> {
+        let region = self.regions.get(region)?;
+        (!region.instances.is_empty()).then_some((&region.instances, &region.instances_source))
+    }
+
+    /// Adds the prices of `other` to this table and replaces those that both have. The date becomes the later one.
+    pub fn merge(&mut self, other: Self) {
+        self.compiled = std::mem::take(&mut self.compiled).max(other.compiled);
+        for (name, region) in other.regions {
+            self.regions.entry(name).or_default().merge(region);
+        }
     }
 
     /// The prices of one region and architecture.
@@ -233,115 +293,8 @@ impl PriceTable {
             provisioned: chosen.provisioned,
             snap_start: prices.snap_start,
             derived: chosen.derived,
+            source: prices.source.clone(),
         })
-    }
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawTable {
-    compiled: String,
-    #[serde(rename = "currency")]
-    _currency: UsDollar,
-    #[serde(default, rename = "notes")]
-    _notes: Vec<String>,
-    tier_limits_gb_seconds: RawTierLimits,
-    free_tier: FreeTier,
-    regions: BTreeMap<String, RawRegion>,
-}
-
-#[derive(Deserialize)]
-enum UsDollar {
-    #[serde(rename = "USD")]
-    Usd,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawTierLimits {
-    x86_64: Vec<u64>,
-    arm64: Vec<u64>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawRegion {
-    x86_64: Option<RawArchitecture>,
-    arm64: Option<RawArchitecture>,
-    request: String,
-    ephemeral_gb_second: Option<String>,
-    snap_start: Option<RawSnapStart>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawArchitecture {
-    gb_second: Vec<String>,
-    provisioned: Option<RawProvisioned>,
-    #[serde(default)]
-    derived: bool,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawProvisioned {
-    idle: String,
-    duration: String,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawSnapStart {
-    cache_gb_second: String,
-    restore_gb: String,
-}
-
-impl RawRegion {
-    fn read(&self, region: &str, limits: &RawTierLimits) -> Result<RegionPrices, PriceError> {
-        let place = |field: &'static str| Place { region, field };
-        let optional = |text: &Option<String>, field| {
-            text.as_deref().map(|text| parse_dollars(text, place(field))).transpose()
-        };
-        let snap_start = match &self.snap_start {
-            None => None,
-            Some(raw) => Some(SnapStartRates {
-                cache_gb_second: parse_dollars(&raw.cache_gb_second, place("cache_gb_second"))?,
-                restore_gb: parse_dollars(&raw.restore_gb, place("restore_gb"))?,
-            }),
-        };
-        Ok(RegionPrices {
-            x86_64: self.x86_64.as_ref().map(|raw| raw.read(region, &limits.x86_64)).transpose()?,
-            arm64: self.arm64.as_ref().map(|raw| raw.read(region, &limits.arm64)).transpose()?,
-            request: parse_dollars(&self.request, place("request"))?,
-            storage_gb_second: optional(&self.ephemeral_gb_second, "ephemeral_gb_second")?,
-            snap_start,
-        })
-    }
-}
-
-impl RawArchitecture {
-    fn read(&self, region: &str, limits: &[u64]) -> Result<ArchitecturePrices, PriceError> {
-        let place = |field: &'static str| Place { region, field };
-        if self.gb_second.is_empty() {
-            return Err(PriceError::Malformed(format!(
-                "region `{region}` has an empty list of compute prices"
-            )));
-        }
-        let starts = std::iter::once(0).chain(limits.iter().copied());
-        let tiers = starts
-            .zip(&self.gb_second)
-            .map(|(from_gb_seconds, text)| {
-                Ok(Tier { from_gb_seconds, gb_second: parse_dollars(text, place("gb_second"))? })
-            })
-            .collect::<Result<_, PriceError>>()?;
-        let provisioned = match &self.provisioned {
-            None => None,
-            Some(raw) => Some(ProvisionedRates {
-                idle_gb_second: parse_dollars(&raw.idle, place("provisioned.idle"))?,
-                duration_gb_second: parse_dollars(&raw.duration, place("provisioned.duration"))?,
-            }),
-        };
-        Ok(ArchitecturePrices { tiers, provisioned, derived: self.derived })
     }
 }
 

@@ -37,6 +37,14 @@ pub enum HintCode {
     ExtensionOverhead,
     /// Extra `/tmp` is paid for and not used.
     EphemeralStorageUnused,
+    /// The logs cost more than the compute.
+    LogCostDominates,
+    /// Provisioned concurrency waits for invocations most of the time.
+    ProvisionedConcurrencyIdle,
+    /// Timeouts and crashes end environments, and the next invocation pays for another Init.
+    InitAfterTimeout,
+    /// Environments are initialized and serve few invocations.
+    InitRarelyUsed,
 }
 
 /// One finding, with its evidence.
@@ -64,7 +72,11 @@ impl HintCode {
             | Self::Arm64Cheaper
             | Self::TimeoutsPaid
             | Self::ExtensionOverhead
-            | Self::EphemeralStorageUnused => None,
+            | Self::EphemeralStorageUnused
+            | Self::LogCostDominates
+            | Self::ProvisionedConcurrencyIdle
+            | Self::InitAfterTimeout
+            | Self::InitRarelyUsed => None,
         }
     }
 }

@@ -5,6 +5,7 @@
 
 mod bill;
 mod cpu;
+mod full_bill;
 mod hint;
 mod input;
 mod memory;
@@ -12,6 +13,7 @@ mod waste;
 
 use std::cmp::Ordering;
 
+pub use full_bill::bill_hints;
 pub use hint::{Hint, HintCode};
 pub(crate) use input::HintInput;
 
