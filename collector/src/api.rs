@@ -26,6 +26,8 @@ use crate::report::threads::ThreadClasses;
 use crate::report::{self, FunctionReport};
 use crate::store::{FunctionKey, Recent, Store, Tenant};
 
+pub mod bill;
+pub mod placement;
 pub mod series;
 
 /// `GET /v1/functions`.

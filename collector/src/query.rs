@@ -4,6 +4,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
 
 use tailor_sizing::advice::strategy::Strategy;
+use tailor_sizing::pricing::full_bill::Terms;
 use tailor_sizing::pricing::money::PicoDollars;
 
 use crate::store::{FunctionKey, HOUR_US, Window};
@@ -270,6 +271,10 @@ pub struct Query {
     /// Sums by this property.
     #[serde(deserialize_with = "none_if_empty")]
     pub(crate) by: Option<Group>,
+    /// The part of the list price that a Savings Plan leaves, 0 to 1.
+    pub(crate) savings_plan_factor: Option<f64>,
+    /// The part of all prices that an agreement with AWS leaves, 0 to 1.
+    pub(crate) discount_factor: Option<f64>,
     /// Width of a table, characters.
     pub(crate) width: Option<usize>,
     /// Whether the table may have colours.
@@ -292,6 +297,16 @@ impl Query {
         strategy(self.strategy.as_deref(), self.weight).ok_or(UnknownStrategy)
     }
 
+    /// The discounts of a bill.
+    #[must_use]
+    pub fn terms(&self) -> Terms {
+        Terms {
+            savings_plan_factor: self.savings_plan_factor.unwrap_or(1.0),
+            discount_factor: self.discount_factor.unwrap_or(1.0),
+            ..Terms::default()
+        }
+    }
+
     /// Checks the values that have a range.
     ///
     /// # Errors
@@ -300,6 +315,10 @@ impl Query {
         let weight = self.weight.unwrap_or(0.0);
         if !(0.0..=1.0).contains(&weight) {
             return Err("`weight` is a number from 0 to 1");
+        }
+        let factors = [self.savings_plan_factor, self.discount_factor];
+        if factors.into_iter().flatten().any(|factor| !(0.0..=1.0).contains(&factor)) {
+            return Err("`savings_plan_factor` and `discount_factor` are numbers from 0 to 1");
         }
         if self.hours == Some(0) {
             return Err("`hours` is 1 or more");

@@ -10,10 +10,12 @@
 //! | [`telemetry`] | invocations, histograms, rollups | `units` |
 //! | [`pricing`] | money, price tables, bills, expected cost | `telemetry`, `units` |
 //! | [`model`] | duration at other memory sizes, with intervals; the memory floor | `telemetry`, `units` |
+//! | [`placement`] | where a function should run: arm64, provisioned concurrency, SnapStart, managed instances | `telemetry`, `pricing`, `units` |
 //! | [`advice`] | the recommended memory size and hints | all of the above |
 
 pub mod advice;
 pub mod model;
+pub mod placement;
 pub mod pricing;
 pub mod telemetry;
 pub mod units;

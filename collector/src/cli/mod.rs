@@ -13,6 +13,7 @@ use crate::query::Format;
 
 use database::DatabaseArgs;
 
+mod bill;
 mod changes;
 mod database;
 mod import;
@@ -20,6 +21,8 @@ mod keys;
 mod list;
 mod maintain;
 mod patch;
+mod placement;
+mod prices;
 mod recommendations;
 mod series;
 mod serve;
@@ -71,6 +74,29 @@ enum Command {
         #[command(flatten)]
         list: list::ListArgs,
     },
+    /// Show the full bill of a function or of all functions: each meter with quantity, price and cost, and what is not known.
+    Bill {
+        /// Function name; all functions when left out.
+        function: Option<String>,
+        #[command(flatten)]
+        show: ShowArgs,
+        #[command(flatten)]
+        list: list::ListArgs,
+        #[command(flatten)]
+        bill: bill::BillArgs,
+    },
+    /// Show where a function should run: arm64, provisioned concurrency by hour of the day, SnapStart or managed instances.
+    Where {
+        /// Function name.
+        function: String,
+        #[command(flatten)]
+        show: ShowArgs,
+        #[command(flatten)]
+        list: list::ListArgs,
+    },
+    /// Show the prices, or make a table of prices from AWS's price lists.
+    #[command(subcommand)]
+    Prices(prices::PricesCommand),
     /// Read the whole store and list what is damaged.
     Check {
         /// The data folder.
@@ -165,6 +191,10 @@ struct ServeArgs {
     /// again when it changes.
     #[arg(long, value_name = "FILE", env = "TAILOR_TAGS")]
     tags: Option<PathBuf>,
+    /// File with usage that measurements do not show, for the full bill: JSON with an object for each function, see
+    /// docs/bill.md. It is read for each bill.
+    #[arg(long, value_name = "FILE", env = "TAILOR_USAGE")]
+    usage: Option<PathBuf>,
     /// Address or network of a proxy whose `X-Forwarded-For` and `X-Forwarded-Proto` headers are believed.
     #[arg(long, env = "TAILOR_TRUSTED_PROXY", value_delimiter = ',')]
     trusted_proxy: Vec<ProxyNetwork>,
@@ -280,6 +310,12 @@ impl Cli {
             Command::Series { function: Some(function), show, list } => {
                 series::function(&function, &show, &list)
             }
+            Command::Bill { function: None, show, list, bill } => bill::fleet(&show, &list, &bill),
+            Command::Bill { function: Some(function), show, list, bill } => {
+                bill::function(&function, &show, &list, &bill)
+            }
+            Command::Where { function, show, list } => placement::function(&function, &show, &list),
+            Command::Prices(command) => prices::run(&command),
             Command::Check { data, repair, database } => maintain::check(&data, &database, repair),
             Command::Migrate { data, database } => maintain::migrate(&data, &database),
             Command::Backup { data, file } => maintain::backup(&data, &file),

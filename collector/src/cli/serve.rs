@@ -21,6 +21,7 @@ use crate::keys::reload::{KeyFiles, follow};
 use crate::keys::store::{FIRST_KEY_FILE, INGEST_KEY_FILE, create_first};
 use crate::keys::{self, KeyRing, Scope};
 use crate::recommendations::Recommendations;
+use crate::report::bill::usage::UsageTable;
 use crate::report::summaries::Summarizer;
 use crate::store::postgres::{Database, PostgresStore};
 use crate::store::sqlite::{Retention, SqliteStore, free_bytes, is_served};
@@ -60,6 +61,10 @@ async fn serve_until_stopped(args: ServeArgs) -> anyhow::Result<ExitCode> {
     let hangups = signal(SignalKind::hangup())?;
     let folder = &args.data;
     let prices = prices::load(args.prices.as_deref())?;
+    if let Some(file) = &args.usage {
+        // A mistake in the file is reported at the start, and not with the first bill.
+        UsageTable::read(file)?;
+    }
     let tuner_settings = args.tuner.settings(folder)?;
     // Before the folder is created: when the port is in use, no folder and no key are created.
     let listener = TcpListener::bind(args.listen)
@@ -94,8 +99,15 @@ async fn serve_until_stopped(args: ServeArgs) -> anyhow::Result<ExitCode> {
     let connections = Arc::new(Connections::new(connection_limits(&args.connections).fitted_to_process()));
     let app = App::new(store, keys, args.local_reads);
     let recommendations = Some(Recommendations::of(folder));
-    let app =
-        Arc::new(App { prices, connections, recommendations, trusted_proxies: args.trusted_proxy, ..app });
+    let app = Arc::new(App {
+        prices,
+        connections,
+        recommendations,
+        trusted_proxies: args.trusted_proxy,
+        usage_file: args.usage,
+        data_folder: Some(folder.clone()),
+        ..app
+    });
     tracing::info!("listening on http://{address}, data in {}", folder.display());
     if let Some(database) = &database {
         tracing::info!("measurements in the {database}");

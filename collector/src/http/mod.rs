@@ -1,5 +1,6 @@
 //! The HTTP server: the shared state of its handlers. [`server`] has the accept loop.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use tailor_sizing::pricing::prices::PriceTable;
@@ -13,6 +14,8 @@ use crate::prices::MissingPrices;
 use crate::query::Query;
 use crate::recommendations::Recommendations;
 use crate::report;
+use crate::report::bill::BillBasis;
+use crate::report::bill::usage::UsageTable;
 use crate::store::{Store, Tenant};
 use crate::tags::CurrentTags;
 
@@ -67,6 +70,10 @@ pub struct App {
     pub tags: Arc<CurrentTags>,
     /// What other tools recommend.
     pub recommendations: Option<Recommendations>,
+    /// The file with usage that measurements do not show. It is read for each bill.
+    pub usage_file: Option<PathBuf>,
+    /// The data folder, for what imports have counted.
+    pub data_folder: Option<PathBuf>,
 }
 
 impl App {
@@ -93,11 +100,29 @@ impl App {
             fleet_sums: Arc::default(),
             tags: Arc::default(),
             recommendations: None,
+            usage_file: None,
+            data_folder: None,
         }
     }
 }
 
 impl App {
+    /// What a bill depends on besides measurements and prices.
+    ///
+    /// # Errors
+    /// 503 when the usage file cannot be read.
+    pub(crate) async fn bill_basis(&self, query: &Query) -> Result<BillBasis, ApiError> {
+        let usage = match self.usage_file.clone() {
+            None => UsageTable::default(),
+            Some(file) => {
+                let read = tokio::task::spawn_blocking(move || UsageTable::read(&file)).await;
+                let read = read.map_err(anyhow::Error::from).and_then(|read| Ok(read?));
+                read.map_err(|error| ApiError::unavailable("usage", error.to_string()))?
+            }
+        };
+        Ok(BillBasis { usage, terms: query.terms(), imports: self.data_folder.clone() })
+    }
+
     /// The report that a tenant requests with `query`.
     ///
     /// # Errors

@@ -126,7 +126,7 @@ pub(super) fn hints(hints: &[FleetHint]) -> String {
     write(&["code", "functions", "saving_pico_usd", "examples"], rows)
 }
 
-fn write(header: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
+pub(super) fn write(header: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
     let mut writer = Writer::from_writer(Vec::new());
     // Writing to memory does not fail, and every row has the header's length.
     let written = writer.write_record(header).and_then(|()| {

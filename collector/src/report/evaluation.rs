@@ -34,7 +34,7 @@ impl Material {
     }
 
     /// How the invocations were measured.
-    fn measured_by(&self) -> MeasuredBy {
+    pub(super) fn measured_by(&self) -> MeasuredBy {
         let live = self.environments.live.iter().map(|state| &state.header.environment);
         let ended = self.environments.ended.iter().map(|ended| &ended.header.environment);
         let (mut layer, mut logs) = (false, false);

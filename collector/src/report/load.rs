@@ -115,7 +115,10 @@ pub(super) async fn reports(
     Ok(reports)
 }
 
-async fn keys(request: &Request<'_>, key: Option<&FunctionKey>) -> Result<Vec<FunctionKey>, StoreError> {
+pub(super) async fn keys(
+    request: &Request<'_>,
+    key: Option<&FunctionKey>,
+) -> Result<Vec<FunctionKey>, StoreError> {
     match key {
         Some(key) => Ok(vec![key.clone()]),
         None => request.store.functions(request.tenant, None, usize::MAX).await,

@@ -18,6 +18,7 @@ use crate::recommendations::Recommendation;
 use crate::store::{Damage, FunctionKey, SummaryRow};
 use crate::tags::Tags;
 
+pub mod bill;
 mod build;
 pub mod evaluation;
 pub mod hints;
@@ -26,6 +27,7 @@ pub mod list;
 pub mod load;
 pub mod losses;
 pub mod overview;
+pub mod placement;
 pub mod resources;
 pub mod series;
 pub mod summaries;

@@ -7,6 +7,7 @@ use tailor_sizing::model::memory_floor::{MemoryFloor, PeakSource};
 use tailor_sizing::pricing::money::PicoDollars;
 use tailor_sizing::units::Megabytes;
 
+use super::bill::bill as full_bill;
 use super::chart::{self, Curve, Expected, Mark};
 use super::layout::{choices, document, tile, unbroken};
 use super::resources::resources;
@@ -16,11 +17,13 @@ use crate::api::InvocationReport;
 use crate::query::Query;
 use crate::render::initializations::initializations;
 use crate::render::units::{change, count, duration, duration_of, instant, share, tick};
+use crate::report::bill::BillReport;
 use crate::report::{AdviceDetail, FunctionReport, SeriesReport, hint_code};
 
 pub(super) fn render(
     report: &FunctionReport,
     series: Option<&SeriesReport>,
+    bill: Option<&BillReport>,
     recent: &[InvocationReport],
     query: &Query,
 ) -> Markup {
@@ -49,6 +52,7 @@ pub(super) fn render(
         }
         (resources(report, recent))
         @if let Some(advice) = &report.advice.full { (hints(advice)) }
+        @if let Some(report) = bill { (full_bill(report)) }
         (sizes(report))
         (changes(&report.changes))
         (snippets(report))

@@ -16,6 +16,7 @@ use crate::http::extract::FunctionName;
 use crate::query::{DEFAULT_HOURS, Query};
 use crate::report;
 
+mod bill;
 mod chart;
 mod fleet;
 mod function;
@@ -73,7 +74,9 @@ pub async fn function(
     let hours = query.hours.unwrap_or(DEFAULT_HOURS);
     let series = report::series::function(&request, &report.key(), hours).await.map_err(ApiError::from)?;
     let recent = recent_invocations(&app, &tenant, &report.key(), RECENT_SHOWN).await?;
-    Ok(page(StatusCode::OK, &function::render(&report, series.as_ref(), &recent, &query)))
+    let basis = app.bill_basis(&query).await?;
+    let bill = report::bill::function(&request, &report.key(), &basis).await.map_err(ApiError::from)?;
+    Ok(page(StatusCode::OK, &function::render(&report, series.as_ref(), bill.as_ref(), &recent, &query)))
 }
 
 /// What a sign-in link carries.

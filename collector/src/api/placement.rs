@@ -1,0 +1,31 @@
+//! Where a function should run, in the JSON API.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::Response;
+
+use super::{find, text};
+use crate::http::App;
+use crate::http::auth::ApiReader;
+use crate::http::error::ApiError;
+use crate::http::extract::FunctionName;
+use crate::query::{Format, Query};
+use crate::render;
+use crate::report::placement;
+
+/// `GET /v1/functions/{name}/placement`.
+pub async fn function(
+    State(app): State<Arc<App>>,
+    ApiReader(tenant): ApiReader,
+    FunctionName(name): FunctionName,
+    query: Query,
+) -> Result<Response, ApiError> {
+    let request = app.report_request(&tenant, &query)?;
+    let key = find(app.store.as_ref(), &tenant, &name, &query).await?;
+    let report = placement::function(&request, &key).await?;
+    let report =
+        report.ok_or_else(|| ApiError::not_found(format!("no measurements of `{name}` in this window")))?;
+    let format = query.format.unwrap_or(Format::Json);
+    Ok(text(format, render::placement::function(&report, format, query.look())))
+}

@@ -1,0 +1,198 @@
+//! The full bill: command line, API and page, the usage file, discounts, and tables of prices.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use std::fs;
+use std::process::{Command, Output};
+
+use common::Collector;
+use common::fleet::{KINDS, batch};
+use serde_json::{Value, json};
+use tailor_collector::clock::now_us;
+use tailor_collector::store::HOUR_US;
+
+/// A collector with one function, in the region with all prices.
+fn collector() -> Collector {
+    let collector = Collector::start();
+    for hour in 0..4_u64 {
+        let end_us = now_us() / HOUR_US * HOUR_US - hour * HOUR_US - HOUR_US / 2;
+        let mut batch = batch(&KINDS[0], 1, hour + 1, 20, end_us);
+        batch.header.environment.region = "us-east-1".to_owned();
+        assert_eq!(collector.post_batch(&batch.encode().unwrap()).status, 200);
+    }
+    collector
+}
+
+fn tailor(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_tailor")).args(arguments).output().unwrap()
+}
+
+fn bill_of(folder: &str, arguments: &[&str]) -> Value {
+    let all: Vec<&str> = ["bill", KINDS[0].name, "--data", folder, "--format", "json"]
+        .iter()
+        .chain(arguments)
+        .copied()
+        .collect();
+    let output = tailor(&all);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+fn lines<'a>(bill: &'a Value, meter: &str) -> Vec<&'a Value> {
+    bill["lines"].as_array().unwrap().iter().filter(|line| line["meter"] == meter).collect()
+}
+
+fn pico(value: &Value) -> i64 {
+    value.as_i64().unwrap()
+}
+
+#[test]
+fn the_bill_has_the_cost_of_the_report_and_lists_what_is_not_known() {
+    let collector = collector();
+    let path = format!("/v1/functions/{}", KINDS[0].name);
+    let report = collector.get(&path).json();
+    let bill = collector.get(&format!("{path}/bill")).json();
+    // What is measured costs the same everywhere, up to the rounding of one line more.
+    assert!((pico(&bill["total_pico_usd"]) - pico(&report["cost_pico_usd"])).abs() <= 2);
+    assert_eq!(bill["hours"], 5);
+    let sum: i64 =
+        bill["lines"].as_array().unwrap().iter().filter_map(|line| line["cost_pico_usd"].as_i64()).sum();
+    assert_eq!(sum, pico(&bill["total_pico_usd"]));
+    for line in bill["lines"].as_array().unwrap() {
+        assert_eq!(line["status"] == "unknown", line["cost_pico_usd"].is_null(), "{line}");
+        let has_source =
+            !line["source"].as_str().unwrap().is_empty() && !line["date"].as_str().unwrap().is_empty();
+        assert_eq!(has_source, !line["unit_price_pico_usd"].is_null(), "{line}");
+    }
+    assert!(bill["unknown"].as_array().unwrap().contains(&json!("log-ingestion")), "{bill}");
+
+    // The command line reads the same from the folder and from the collector, and the fleet is its functions.
+    let folder = collector.folder.path().to_str().unwrap().to_owned();
+    let mut local = bill_of(&folder, &[]);
+    // The clock is later, and nothing else depends on it.
+    local["hours"] = bill["hours"].clone();
+    assert_eq!(local, bill);
+    let fleet = collector.get("/v1/bill").json();
+    assert_eq!(fleet["total_pico_usd"], bill["total_pico_usd"]);
+    assert_eq!(fleet["functions"][0]["unknown"], bill["unknown"]);
+    assert_eq!(collector.get("/v1/bill?region=eu-west-1").json()["functions"], json!([]));
+    assert_eq!(collector.get("/v1/bill?discount_factor=2").status, 400);
+
+    // Every text format has the lines, and the page too.
+    for format in ["table", "markdown", "csv"] {
+        let text = collector.get(&format!("{path}/bill?format={format}")).text();
+        assert!(text.contains("requests") && text.contains("log-ingestion"), "{text}");
+        let text = collector.get(&format!("/v1/bill?format={format}")).text();
+        assert!(text.contains(if format == "csv" { KINDS[0].name } else { "compute" }), "{text}");
+    }
+    let page = collector.get(&format!("/functions/{}", KINDS[0].name)).text();
+    assert!(page.contains("Full bill") && page.contains("log-ingestion"));
+}
+
+#[test]
+fn given_usage_is_billed_and_discounts_are_factors() {
+    let collector = collector();
+    let folder = collector.folder.path().to_str().unwrap().to_owned();
+    let files = tempfile::tempdir().unwrap();
+    let usage = files.path().join("usage.json");
+    let path = usage.to_str().unwrap();
+    let name = KINDS[0].name;
+    fs::write(
+        &usage,
+        json!({ name: {"log_bytes": 720_u64 << 30, "log_stored_bytes": 0, "transfer_out_bytes": 0} })
+            .to_string(),
+    )
+    .unwrap();
+    let list = bill_of(&folder, &[]);
+    let bill = bill_of(&folder, &["--usage", path]);
+    // A GB in an hour, at $0.50.
+    let hours = bill["hours"].as_i64().unwrap();
+    assert_eq!(pico(&lines(&bill, "log-ingestion")[0]["cost_pico_usd"]), hours * 500_000_000_000);
+    assert_eq!(lines(&bill, "data-transfer-out")[0]["cost_pico_usd"], 0);
+    assert_eq!(bill["hints"][0]["code"], "log-cost-dominates");
+
+    let factors = ["--usage", path, "--savings-plan-factor", "0.5", "--discount-factor", "0.5"];
+    let discounted = bill_of(&folder, &factors);
+    let quarter = pico(&lines(&list, "compute")[0]["cost_pico_usd"]) as f64 / 4.0;
+    assert!((pico(&lines(&discounted, "compute")[0]["cost_pico_usd"]) as f64 - quarter).abs() <= 1.0);
+    let half = pico(&lines(&list, "requests")[0]["cost_pico_usd"]) / 2;
+    assert_eq!(pico(&lines(&discounted, "requests")[0]["cost_pico_usd"]), half);
+
+    for (text, message) in [
+        ("{\"f\": {\"log_byte\": 1}}", "unknown field `log_byte`"),
+        ("[1]", "docs/bill.md"),
+        ("{\"arn:aws:s3:::bucket\": {}}", "is not the ARN of a function"),
+    ] {
+        fs::write(&usage, text).unwrap();
+        let output = tailor(&["bill", name, "--data", &folder, "--usage", path]);
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && error.contains(message) && error.contains(path), "{error}");
+    }
+    let output = tailor(&["bill", "absent", "--data", &folder]);
+    assert_eq!(output.status.code(), Some(3));
+}
+
+/// An offer file of AWS's price list: usage type, region and price.
+fn offer(code: &str, rows: &[(&str, &str, &str)]) -> String {
+    let mut products = serde_json::Map::new();
+    let mut terms = serde_json::Map::new();
+    for (at, (usage_type, region, price)) in rows.iter().enumerate() {
+        let sku = format!("SKU{at}");
+        let attributes = json!({"usagetype": usage_type, "regionCode": region});
+        products.insert(sku.clone(), json!({"attributes": attributes}));
+        let dimension = json!({"beginRange": "0", "pricePerUnit": {"USD": price}});
+        terms.insert(sku, json!({"T": {"priceDimensions": {"D": dimension}}}));
+    }
+    json!({"offerCode": code, "publicationDate": "2026-11-20T00:00:00Z", "products": products,
+           "terms": {"OnDemand": terms}})
+    .to_string()
+}
+
+#[test]
+fn price_lists_become_a_table_for_every_command() {
+    let collector = collector();
+    let folder = collector.folder.path().to_str().unwrap().to_owned();
+    let files = tempfile::tempdir().unwrap();
+    let at = |name: &str| files.path().join(name).to_str().unwrap().to_owned();
+    let (lambda, logs, table) = (at("lambda.json"), at("logs.json"), at("prices.json"));
+    fs::write(
+        &lambda,
+        offer(
+            "AWSLambda",
+            &[
+                ("MXC1-Lambda-GB-Second", "mx-central-1", "0.00002"),
+                ("MXC1-Request", "mx-central-1", "0.0000003"),
+            ],
+        ),
+    )
+    .unwrap();
+    fs::write(&logs, offer("AmazonCloudWatch", &[("MXC1-VendedLog-Bytes", "mx-central-1", "0.6")])).unwrap();
+    let output = tailor(&["prices", "import", &lambda, &logs, "--out", &table]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+
+    // A region that the built-in table lacks, and the built-in ones.
+    let shown = tailor(&["prices", "show", "mx-central-1", "--prices", &table]);
+    let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
+    assert!(shown.contains("AWS price list AmazonCloudWatch of 2026-11-20"), "{shown}");
+    assert!(shown.contains("response-streaming") && shown.contains("not known"), "{shown}");
+    let built_in = bill_of(&folder, &[]);
+    let with_table = bill_of(&folder, &["--prices", &table]);
+    assert_eq!(with_table["lines"], built_in["lines"]);
+
+    // Only the files.
+    let output = tailor(&["prices", "import", "--only", &table, "--out", &table]);
+    assert!(output.status.success());
+    let output = tailor(&["prices", "import", "--only", &logs, "--out", &table]);
+    assert!(output.status.success());
+    let regions = tailor(&["prices", "show", "--prices", &table]);
+    assert_eq!(String::from_utf8_lossy(&regions.stdout), "mx-central-1\n");
+    let bill = bill_of(&folder, &["--prices", &table]);
+    assert_eq!(bill["total_pico_usd"], 0);
+    assert_eq!(lines(&bill, "compute")[0]["status"], "unknown");
+
+    fs::write(&logs, "{}").unwrap();
+    let output = tailor(&["prices", "import", &logs, "--out", &table]);
+    assert!(!output.status.success() && String::from_utf8_lossy(&output.stderr).contains("logs.json"));
+}
