@@ -7,6 +7,7 @@ mod common;
 use std::fs;
 use std::process::{Command, Output};
 
+use agent_proto::batch::InitializationType;
 use common::Collector;
 use common::fleet::{KINDS, batch};
 use serde_json::{Value, json};
@@ -195,4 +196,44 @@ fn price_lists_become_a_table_for_every_command() {
     fs::write(&logs, "{}").unwrap();
     let output = tailor(&["prices", "import", &logs, "--out", &table]);
     assert!(!output.status.success() && String::from_utf8_lossy(&output.stderr).contains("logs.json"));
+}
+
+#[test]
+fn the_places_of_a_function_are_compared() {
+    let collector = collector();
+    let name = KINDS[0].name;
+    let placement = collector.get(&format!("/v1/functions/{name}/placement")).json();
+    let places = placement["places"].as_array().unwrap();
+    let codes: Vec<&str> = places.iter().map(|place| place["place"].as_str().unwrap()).collect();
+    assert_eq!(codes, ["on-demand", "arm64", "provisioned-concurrency", "snap-start", "managed-instances"]);
+    for place in places {
+        let pico = |end: &str| place["month"][format!("{end}_pico_usd")].as_i64();
+        let (low, expected, high) = (pico("low"), pico("expected"), pico("high"));
+        assert!(low <= expected && expected <= high, "{place}");
+        assert_eq!(expected.is_none(), place["change_percent"].is_null(), "{place}");
+    }
+    // A few invocations an hour: three instances for the whole month are far more expensive.
+    assert_eq!(places[4]["verdict"], "not-cheaper");
+    assert_eq!(places[1]["verdict"], "cheaper");
+    let hours = placement["hours_of_day"].as_array().unwrap();
+    assert!(hours.iter().any(|hour| hour["invocations"].as_f64() > Some(0.0)), "{hours:?}");
+
+    let folder = collector.folder.path().to_str().unwrap();
+    for format in ["table", "markdown", "csv", "json"] {
+        let output = tailor(&["where", name, "--data", folder, "--format", format]);
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success() && text.contains("managed-instances"), "{text}");
+    }
+    assert_eq!(tailor(&["where", "absent", "--data", folder]).status.code(), Some(3));
+
+    // On managed instances only the concurrency is known.
+    let mut batch = batch(&KINDS[1], 9, 1, 20, now_us());
+    batch.header.environment.initialization_type = InitializationType::ManagedInstances;
+    assert_eq!(collector.post_batch(&batch.encode().unwrap()).status, 200);
+    let managed = collector.get(&format!("/v1/functions/{}/placement", KINDS[1].name)).json();
+    assert!(managed["reason"].as_str().unwrap().contains("managed instances"), "{managed}");
+    assert!(managed["busiest_concurrency"].as_f64() > Some(0.0));
+    let bill = collector.get(&format!("/v1/functions/{}/bill", KINDS[1].name)).json();
+    assert_eq!(lines(&bill, "managed-instances")[0]["status"], "unknown");
+    assert_eq!(lines(&bill, "compute").len(), 0);
 }

@@ -55,7 +55,14 @@ fn a_key_of_the_functions_only_sends_for_its_functions() {
     let refused = send(&KINDS[1]);
     assert_eq!((refused.status, refused.json()["error"]["code"].as_str()), (403, Some("function")));
     assert!(refused.text().contains(KINDS[1].name), "{}", refused.text());
-    for path in ["/v1/functions", "/v1/changes", "/metrics", "/v1/functions/auth/invocations"] {
+    for path in [
+        "/v1/functions",
+        "/v1/changes",
+        "/metrics",
+        "/v1/functions/auth/invocations",
+        "/v1/functions/auth/bill",
+        "/v1/functions/auth/placement",
+    ] {
         let response = collector.get_with(path, &authorization(ingest));
         assert_eq!(
             (response.status, response.json()["error"]["code"].as_str()),
