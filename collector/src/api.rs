@@ -27,8 +27,11 @@ use crate::report::{self, FunctionReport};
 use crate::store::{FunctionKey, Recent, Store, Tenant};
 
 pub mod bill;
+pub mod openapi;
 pub mod placement;
 pub mod series;
+pub mod tags;
+pub mod version;
 
 /// `GET /v1/functions`.
 pub async fn functions(

@@ -26,4 +26,5 @@ pub mod routes;
 pub mod store;
 pub mod tags;
 pub mod tuner;
+pub mod version;
 pub mod web;

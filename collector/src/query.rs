@@ -23,6 +23,9 @@ pub struct UnknownStrategy;
 /// Default length of the window, hours: 30 days.
 pub const DEFAULT_HOURS: u64 = 30 * 24;
 
+/// Maximum length of the window, hours: a hundred years. No measurement is older.
+pub const MAX_HOURS: u64 = 876_000;
+
 /// The output format of a report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -320,8 +323,8 @@ impl Query {
         if factors.into_iter().flatten().any(|factor| !(0.0..=1.0).contains(&factor)) {
             return Err("`savings_plan_factor` and `discount_factor` are numbers from 0 to 1");
         }
-        if self.hours == Some(0) {
-            return Err("`hours` is 1 or more");
+        if self.hours.is_some_and(|hours| !(1..=MAX_HOURS).contains(&hours)) {
+            return Err("`hours` is a number from 1 to 876000");
         }
         if self.limit.is_some_and(|limit| !(1..=MAX_LIMIT).contains(&limit)) {
             return Err("`limit` is a number from 1 to 1000");

@@ -1,51 +1,158 @@
 //! The routes of the server, and the security headers of every response.
+//!
+//! [`Routes`] keeps a table of what it adds, which a test compares with the OpenAPI document.
 
 use std::sync::Arc;
 
-use ::http::{HeaderName, HeaderValue, StatusCode, header};
+use ::http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::Router;
-use axum::middleware::{from_fn_with_state, map_response};
+use axum::handler::Handler;
+use axum::middleware::{from_fn, from_fn_with_state, map_response};
 use axum::response::IntoResponse;
-use axum::routing::{get, post};
+use axum::routing::{MethodFilter, on};
 
 use agent_proto::BATCHES_PATH;
 
-use crate::http::{App, body, error, metrics};
+use crate::http::{App, body, conditional, error, latency, metrics};
 use crate::{api, ingest, web};
+
+/// One entry of the table of routes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Served {
+    /// The method. A route of GET also answers HEAD.
+    pub method: Method,
+    /// The path, with the names of its variables in braces.
+    pub path: &'static str,
+    /// Whether it is for browsers: a page, a form or an asset. The others are the API.
+    pub is_page: bool,
+}
+
+/// Routes, and the table of them.
+#[derive(Default)]
+struct Routes {
+    router: Router<Arc<App>>,
+    table: Vec<Served>,
+}
+
+impl Routes {
+    fn add<H, T>(mut self, method: Method, path: &'static str, is_page: bool, handler: H) -> Self
+    where
+        H: Handler<T, Arc<App>>,
+        T: 'static,
+    {
+        let filter = match method {
+            Method::POST => MethodFilter::POST,
+            Method::PUT => MethodFilter::PUT,
+            _ => MethodFilter::GET,
+        };
+        self.router = self.router.route(path, on(filter, handler));
+        self.table.push(Served { method, path, is_page });
+        self
+    }
+
+    /// A route of the API, which the OpenAPI document describes.
+    fn api<H: Handler<T, Arc<App>>, T: 'static>(
+        self,
+        method: Method,
+        path: &'static str,
+        handler: H,
+    ) -> Self {
+        self.add(method, path, false, handler)
+    }
+
+    /// A route for browsers.
+    fn page<H: Handler<T, Arc<App>>, T: 'static>(
+        self,
+        method: Method,
+        path: &'static str,
+        handler: H,
+    ) -> Self {
+        self.add(method, path, true, handler)
+    }
+
+    fn merge(mut self, other: Self) -> Self {
+        self.router = self.router.merge(other.router);
+        self.table.extend(other.table);
+        self
+    }
+
+    fn layered(mut self, layer: impl FnOnce(Router<Arc<App>>) -> Router<Arc<App>>) -> Self {
+        self.router = layer(self.router);
+        self
+    }
+}
+
+/// What computes a report. Only some of these run at the same time.
+fn reports() -> Routes {
+    Routes::default()
+        .api(Method::GET, "/v1/functions", api::functions)
+        .api(Method::GET, "/v1/functions/{name}", api::function)
+        .api(Method::GET, "/v1/functions/{name}/invocations", api::invocations)
+        .api(Method::GET, "/v1/functions/{name}/series", api::series::function)
+        .api(Method::GET, "/v1/functions/{name}/bill", api::bill::function)
+        .api(Method::GET, "/v1/functions/{name}/placement", api::placement::function)
+        .api(Method::GET, "/v1/bill", api::bill::fleet)
+        .api(Method::GET, "/v1/series", api::series::fleet)
+        .api(Method::GET, "/v1/hints", api::series::hints)
+        .api(Method::GET, "/v1/changes", api::changes)
+        .page(Method::GET, "/", web::fleet)
+        .page(Method::GET, "/functions/{name}", web::function)
+}
+
+/// Responses without secrets that change rarely or are large: see [`conditional`].
+fn cheap() -> Routes {
+    Routes::default()
+        .api(Method::GET, "/v1/openapi.json", api::openapi::serve)
+        .api(Method::GET, "/version", api::version::serve)
+        .api(Method::GET, "/metrics", metrics::serve)
+        .page(Method::GET, web::STYLE_PATH, web::style)
+        .page(Method::GET, web::SCRIPT_PATH, web::script)
+}
+
+/// What is neither compressed nor kept by clients: checks, and pages with secrets.
+fn plain() -> Routes {
+    Routes::default()
+        .api(Method::GET, "/healthz", || async { "ok\n" })
+        .api(Method::GET, "/readyz", api::ready)
+        .page(Method::GET, "/login", web::login)
+        .page(Method::POST, "/login", web::log_in)
+        .page(Method::GET, "/logout", web::logout)
+        .page(Method::POST, "/logout", web::log_out)
+}
+
+/// What receives its body itself, after it has authenticated the sender.
+fn receivers() -> Routes {
+    Routes::default().api(Method::POST, BATCHES_PATH, ingest::post_batch).api(
+        Method::PUT,
+        "/v1/tags",
+        api::tags::put,
+    )
+}
+
+/// The table of all routes.
+#[must_use]
+pub fn table() -> Vec<Served> {
+    reports().merge(cheap()).merge(plain()).merge(receivers()).table
+}
 
 /// All routes, with `app` as their state.
 pub fn router(app: Arc<App>) -> Router {
-    let reports = Router::new()
-        .route("/v1/functions", get(api::functions))
-        .route("/v1/functions/{name}", get(api::function))
-        .route("/v1/functions/{name}/invocations", get(api::invocations))
-        .route("/v1/functions/{name}/series", get(api::series::function))
-        .route("/v1/functions/{name}/bill", get(api::bill::function))
-        .route("/v1/functions/{name}/placement", get(api::placement::function))
-        .route("/v1/bill", get(api::bill::fleet))
-        .route("/v1/series", get(api::series::fleet))
-        .route("/v1/hints", get(api::series::hints))
-        .route("/v1/changes", get(api::changes))
-        .route("/", get(web::fleet))
-        .route("/functions/{name}", get(web::function))
-        .route_layer(from_fn_with_state(Arc::clone(&app), body::wait_for_report_turn));
-    Router::new()
-        .merge(reports)
-        .route("/healthz", get(|| async { "ok\n" }))
-        .route("/readyz", get(api::ready))
-        .route("/metrics", get(metrics::serve))
-        .route("/login", get(web::login).post(web::log_in))
-        .route("/logout", get(web::logout).post(web::log_out))
-        .route(web::STYLE_PATH, get(web::style))
-        .route(web::SCRIPT_PATH, get(web::script))
+    let reports = reports().layered(|router| {
+        router
+            .route_layer(from_fn(conditional::answer))
+            .route_layer(from_fn_with_state(Arc::clone(&app), body::wait_for_report_turn))
+    });
+    let cheap = cheap().layered(|router| router.route_layer(from_fn(conditional::answer)));
+    let received = reports.merge(cheap).merge(plain()).router;
+    received
         .fallback(|| async { error::ApiError::not_found("page not found") })
         .layer(from_fn_with_state(Arc::clone(&app), body::receive_form))
-        // Receives its body itself, after it has authenticated the sender.
-        .route(BATCHES_PATH, post(ingest::post_batch))
+        .merge(receivers().router)
         .method_not_allowed_fallback(|| async {
             error::ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method", "method not allowed")
         })
         .layer(map_response(add_security_headers))
+        .layer(from_fn_with_state(Arc::clone(&app), latency::measure))
         .with_state(app)
 }
 

@@ -34,7 +34,8 @@ fn a_batch_that_is_sent_again_is_counted_once() {
         }
     }
     assert_eq!(invocations(&collector), 100);
-    let metrics = collector.get("/metrics");
+    let accept = format!("Authorization: Bearer {KEY}\r\nAccept: application/openmetrics-text\r\n");
+    let metrics = collector.get_with("/metrics", &accept);
     let media_type = "content-type: application/openmetrics-text; version=1.0.0; charset=utf-8";
     assert!(metrics.head.to_ascii_lowercase().contains(media_type), "{}", metrics.head);
     let metrics = metrics.text();

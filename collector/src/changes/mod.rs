@@ -18,6 +18,7 @@ pub mod audit;
 pub mod comparison;
 pub mod fleet;
 pub mod ledger;
+pub mod refusal_counts;
 mod state;
 mod write;
 

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::http::DEFAULT_METRICS_FUNCTIONS;
 use crate::http::client::ProxyNetwork;
 use crate::query::Format;
 
@@ -195,6 +196,10 @@ struct ServeArgs {
     /// docs/bill.md. It is read for each bill.
     #[arg(long, value_name = "FILE", env = "TAILOR_USAGE")]
     usage: Option<PathBuf>,
+    /// Functions that `GET /metrics` has one by one, of each tenant: the ones with the highest cost. The others are added up.
+    #[arg(long, value_name = "N", env = "TAILOR_METRICS_FUNCTIONS", default_value_t = DEFAULT_METRICS_FUNCTIONS,
+          value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(0..=500))]
+    metrics_functions: usize,
     /// Address or network of a proxy whose `X-Forwarded-For` and `X-Forwarded-Proto` headers are believed.
     #[arg(long, env = "TAILOR_TRUSTED_PROXY", value_delimiter = ',')]
     trusted_proxy: Vec<ProxyNetwork>,

@@ -105,6 +105,7 @@ async fn serve_until_stopped(args: ServeArgs) -> anyhow::Result<ExitCode> {
         recommendations,
         trusted_proxies: args.trusted_proxy,
         usage_file: args.usage,
+        metrics_functions: args.metrics_functions,
         data_folder: Some(folder.clone()),
         ..app
     });
@@ -124,6 +125,7 @@ async fn serve_until_stopped(args: ServeArgs) -> anyhow::Result<ExitCode> {
         );
     }
     let (stop, stopped) = watch::channel(false);
+    app.tags.keep_sent(folder)?;
     if let Some(file) = args.tags {
         let tenant = Tenant::default();
         app.tags.set_file(&tenant, TagTable::read(&file)?);
@@ -198,7 +200,8 @@ async fn start_tuner(
         false => tracing::info!("the tuner runs in the mode `{}` and changes nothing", settings.mode),
     }
     let tuner = Tuner::new(Arc::clone(&app.store), lambda, app.prices.clone(), settings, app.clock.clone())
-        .with_tags(Arc::clone(&app.tags));
+        .with_tags(Arc::clone(&app.tags))
+        .with_refusals(Arc::clone(&app.refusals));
     Some(tokio::spawn(async move { tuner.run(until(stopped)).await }))
 }
 
@@ -271,6 +274,7 @@ fn is_ours(name: &std::ffi::OsStr) -> bool {
             "store-id",
             crate::tuner::orders::FOLDER,
             ADDRESS_FILE,
+            "sent-tags",
             "keys",
             "key-use",
             FIRST_KEY_FILE,

@@ -15,6 +15,7 @@ use http::{Extensions, HeaderMap, StatusCode, header};
 use super::App;
 use super::client::Client;
 use super::error::ApiError;
+use super::metrics::AuthFailure;
 use super::sessions::{Access, SESSION_LIFETIME};
 use crate::keys::{Key, KeyEntry, Scope};
 use crate::store::Tenant;
@@ -48,16 +49,32 @@ impl App {
         extensions: &Extensions,
         scope: Scope,
     ) -> Result<Arc<KeyEntry>, ApiError> {
-        let secret = presented_key(headers).ok_or_else(ApiError::unauthorized)?;
+        let entry = self.known_key(headers, extensions).await?;
+        if !entry.key.permits(scope) {
+            self.metrics.auth_failed(AuthFailure::Scope);
+            return Err(ApiError::missing_scope(&entry.key, scope));
+        }
+        Ok(entry)
+    }
+
+    /// The key of a request, whatever its scopes.
+    async fn known_key(
+        &self,
+        headers: &HeaderMap,
+        extensions: &Extensions,
+    ) -> Result<Arc<KeyEntry>, ApiError> {
+        let Some(secret) = presented_key(headers) else {
+            self.metrics.auth_failed(AuthFailure::Missing);
+            return Err(ApiError::unauthorized());
+        };
         let Some(entry) = self.keys.get().find(secret).cloned() else {
+            self.metrics.auth_failed(AuthFailure::Unknown);
             self.delay_guess(&Client::of(headers, extensions, &self.trusted_proxies)).await;
             return Err(ApiError::unauthorized());
         };
         if entry.key.has_expired(self.now_s()) {
+            self.metrics.auth_failed(AuthFailure::Expired);
             return Err(ApiError::expired_key(&entry.key));
-        }
-        if !entry.key.permits(scope) {
-            return Err(ApiError::missing_scope(&entry.key, scope));
         }
         entry.used(self.now_s());
         Ok(entry)
@@ -81,15 +98,23 @@ impl App {
             let entry = self.authenticate_key(headers, &parts.extensions, scope).await?;
             return Ok(entry.key.tenant.clone());
         }
+        match self.reader_without_key(headers) {
+            Some((tenant, scopes)) if scopes.contains(&scope) => Ok(tenant),
+            _ => {
+                self.metrics.auth_failed(AuthFailure::Missing);
+                Err(ApiError::unauthorized())
+            }
+        }
+    }
+
+    /// The tenant and the scopes of a session, or of a local read.
+    fn reader_without_key(&self, headers: &HeaderMap) -> Option<(Tenant, Vec<Scope>)> {
         if let Some(access) = session_cookie(headers).and_then(|secret| self.sessions.access_of(secret)) {
             let is_valid = access.key.is_none_or(|key| self.keys.get().is_valid(&key, self.now_s()));
-            if is_valid && access.scopes.contains(&scope) {
-                return Ok(access.tenant);
-            }
-        } else if self.local_reads && is_loopback_host(headers) {
-            return Ok(Tenant::default());
+            return is_valid.then_some((access.tenant, access.scopes));
         }
-        Err(ApiError::unauthorized())
+        let is_local = self.local_reads && is_loopback_host(headers);
+        is_local.then(|| (Tenant::default(), vec![Scope::Read, Scope::Admin]))
     }
 
     /// Whether a request has credentials that are known. The handler decides whether they suffice.
@@ -221,13 +246,36 @@ impl FromRequestParts<Arc<App>> for ApiReader {
     }
 }
 
-/// An API request that may read what concerns all tenants.
-pub struct ApiAdmin;
+/// A request for metrics: the tenant whose fleet it may read, and whether it may read what concerns all tenants.
+pub struct MetricsReader {
+    /// The tenant.
+    pub tenant: Tenant,
+    /// Whether it may read the tenant's fleet.
+    pub may_read: bool,
+    /// Whether it may read the collector's own metrics.
+    pub is_admin: bool,
+}
 
-impl FromRequestParts<Arc<App>> for ApiAdmin {
+impl FromRequestParts<Arc<App>> for MetricsReader {
     type Rejection = ApiError;
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Self::Rejection> {
-        app.authenticate_reader(parts, Scope::Admin).await.map(|_| Self)
+        let (tenant, scopes) = if presented_key(&parts.headers).is_some() {
+            let entry = app.known_key(&parts.headers, &parts.extensions).await?;
+            let scopes = Scope::ALL.into_iter().filter(|scope| entry.key.permits(*scope)).collect();
+            if !entry.key.permits(Scope::Read) && !entry.key.permits(Scope::Admin) {
+                app.metrics.auth_failed(AuthFailure::Scope);
+                return Err(ApiError::missing_scope(&entry.key, Scope::Read));
+            }
+            (entry.key.tenant.clone(), scopes)
+        } else {
+            app.reader_without_key(&parts.headers).unwrap_or_default()
+        };
+        let (may_read, is_admin) = (scopes.contains(&Scope::Read), scopes.contains(&Scope::Admin));
+        if !may_read && !is_admin {
+            app.metrics.auth_failed(AuthFailure::Missing);
+            return Err(ApiError::unauthorized());
+        }
+        Ok(Self { tenant, may_read, is_admin })
     }
 }
 

@@ -89,6 +89,25 @@ impl MemoryBudget {
     }
 }
 
+impl MemoryBudget {
+    /// Each budget with its memory in use and its size, bytes.
+    pub(super) fn used_bytes(&self) -> [(&'static str, usize, usize); 3] {
+        let budget = |name, semaphore: &Semaphore, size: usize| {
+            (name, size.saturating_sub(semaphore.available_permits()) << 10, size << 10)
+        };
+        [
+            budget("receiving", &self.receiving, RECEIVING_KIB),
+            budget("processing", &self.processing, PROCESSING_KIB),
+            budget("sending", &self.sending, SENDING_KIB),
+        ]
+    }
+
+    /// Number of reports that are computed now.
+    pub(super) fn running_reports(&self) -> usize {
+        MAX_REPORTS.saturating_sub(self.reports.available_permits())
+    }
+}
+
 async fn acquire(
     semaphore: &Arc<Semaphore>,
     permits: usize,

@@ -7,6 +7,7 @@ use tailor_sizing::pricing::prices::PriceTable;
 
 use self::error::ApiError;
 use crate::cardinality::Cardinality;
+use crate::changes::refusal_counts::RefusalCounts;
 use crate::clock::Clock;
 use crate::keys::KeyRing;
 use crate::keys::reload::CurrentKeys;
@@ -22,10 +23,12 @@ use crate::tags::CurrentTags;
 pub mod auth;
 pub mod body;
 pub mod client;
+pub mod conditional;
 pub mod connections;
 pub mod error;
 pub mod extract;
 pub mod guesses;
+pub mod latency;
 pub mod memory_budget;
 pub mod metrics;
 pub mod server;
@@ -33,6 +36,9 @@ pub mod sessions;
 mod stream;
 
 pub use server::run;
+
+/// Functions with metrics of their own, unless the operator sets another number.
+pub const DEFAULT_METRICS_FUNCTIONS: usize = 20;
 
 /// The shared state of the handlers.
 pub struct App {
@@ -66,6 +72,10 @@ pub struct App {
     pub enforcements: Arc<report::EnforcementCache>,
     /// The sums over large fleets for time series.
     pub fleet_sums: Arc<report::FleetSumsCache>,
+    /// Functions with metrics of their own; the others are added up.
+    pub metrics_functions: usize,
+    /// What the guard-rails of the tuner refused.
+    pub refusals: Arc<RefusalCounts>,
     /// The tags of functions.
     pub tags: Arc<CurrentTags>,
     /// What other tools recommend.
@@ -98,6 +108,8 @@ impl App {
             metrics,
             enforcements: Arc::default(),
             fleet_sums: Arc::default(),
+            metrics_functions: DEFAULT_METRICS_FUNCTIONS,
+            refusals: Arc::default(),
             tags: Arc::default(),
             recommendations: None,
             usage_file: None,

@@ -24,8 +24,10 @@ use crate::http::App;
 use crate::http::body::{BodyLimit, declared_size, receive};
 use crate::http::error::ApiError;
 use crate::http::memory_budget::processing_kib;
+use crate::http::metrics::AuthFailure;
+use crate::http::metrics::counters::Counters;
 use crate::keys::Scope;
-use crate::store::{HOUR_US, NewBatch, Receipt, SeriesKey, StoreError, Tenant};
+use crate::store::{FunctionKey, HOUR_US, NewBatch, SeriesKey, StoreError, Tenant};
 
 mod body;
 mod values;
@@ -48,8 +50,7 @@ const MAX_CLOCK_AHEAD_US: u64 = 600_000_000;
 pub async fn post_batch(State(app): State<Arc<App>>, request: Request) -> Response {
     let result = accept(&app, request).await;
     match result {
-        Ok((sequence, receipt, invocations)) => {
-            app.metrics.accepted(receipt, invocations);
+        Ok(sequence) => {
             ([(header::CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE))], encode_ack(sequence))
                 .into_response()
         }
@@ -60,7 +61,7 @@ pub async fn post_batch(State(app): State<Arc<App>>, request: Request) -> Respon
     }
 }
 
-async fn accept(app: &App, request: Request) -> Result<(u64, Receipt, u64), ApiError> {
+async fn accept(app: &App, request: Request) -> Result<u64, ApiError> {
     let entry = app.authenticate_key(request.headers(), request.extensions(), Scope::Ingest).await?;
     let encoding = check_headers(request.headers())?;
     if declared_size(request.headers())?.is_some_and(|declared| declared > MAX_BATCH_BYTES) {
@@ -80,20 +81,23 @@ async fn accept(app: &App, request: Request) -> Result<(u64, Receipt, u64), ApiE
     let batch = Batch::decode(&bytes)?;
     let function = &batch.header.environment.function;
     if !entry.key.permits_function(function) {
+        app.metrics.auth_failed(AuthFailure::Function);
         return Err(ApiError::function_not_permitted(&entry.key, function));
     }
     let now_us = app.clock.now_us();
     values::check(&batch, now_us)?;
     let tenant = &entry.key.tenant;
     app.cardinality.count(tenant, &SeriesKey::of(&batch.header.environment), now_us)?;
+    let counters = Counters::of(&batch);
     let new_batch = summarize(entry.key.tenant.clone(), batch, bytes, now_us)?;
-    let (sequence, invocations) = (new_batch.header.sequence, new_batch.invocations);
+    let sequence = new_batch.header.sequence;
     let environment = new_batch.header.environment.clone();
     let receipt = app.store.append(new_batch).await?;
+    app.metrics.accepted(receipt, tenant, &FunctionKey::of(&environment), counters);
     app.missing_prices.check(&app.prices, &environment.region, environment.architecture);
     // An environment sends a batch only after the previous one is acknowledged or given up. So no batch with a
     // lower sequence arrives later.
-    Ok((sequence, receipt, invocations))
+    Ok(sequence)
 }
 
 fn check_headers(headers: &HeaderMap) -> Result<Encoding, ApiError> {

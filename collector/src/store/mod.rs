@@ -253,6 +253,15 @@ impl Lease {
     }
 }
 
+/// The kind of a store, and the version of its schema.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Schema {
+    /// `sqlite` or `postgresql`.
+    pub store: &'static str,
+    /// Version of the schema that this program reads and writes.
+    pub version: i64,
+}
+
 /// The operations that the collector needs from a store.
 ///
 /// A write is on disk when its future resolves to `Ok`. When it resolves to `Err`, nothing was written.
@@ -341,6 +350,15 @@ pub trait Store: Send + Sync {
 
     /// The damaged rows that were found since the start.
     fn damage(&self) -> Damage;
+
+    /// Number of writes that wait for the store.
+    fn queued_writes(&self) -> usize;
+
+    /// Number of stored batches that are not compacted yet.
+    async fn pending_batches(&self) -> Result<u64, StoreError>;
+
+    /// The kind of store, and the version of its schema.
+    fn schema(&self) -> Schema;
 
     /// Registers the store's own metrics. A store without any registers nothing.
     fn register_metrics(&self, _registry: &mut Registry) {}

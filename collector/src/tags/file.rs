@@ -19,8 +19,8 @@ const MAX_TAGS: usize = 50;
 /// Why a file of tags cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum TagError {
-    /// It cannot be read.
-    #[error("cannot read the tags in {0}: {1}")]
+    /// It cannot be read or written.
+    #[error("cannot read or write the tags in {0}: {1}")]
     Io(PathBuf, std::io::Error),
     /// It is too large.
     #[error("{0} has more than {MAX_BYTES} bytes, the limit of a file of tags")]
@@ -31,6 +31,9 @@ pub enum TagError {
          `function,team,...`, where FUNCTION is a name or an ARN"
     )]
     Form(PathBuf, String),
+    /// There are more functions than are kept.
+    #[error("at most {0} functions have tags that were sent: remove those of others with `{{}}`")]
+    TooMany(usize),
     /// The tags of one function are not valid.
     #[error("{0}, function `{1}`: {2}")]
     Tag(PathBuf, String, String),
@@ -41,19 +44,36 @@ pub(super) fn read(path: &Path) -> Result<TagTable, TagError> {
     if std::fs::metadata(path).map_err(io)?.len() > MAX_BYTES {
         return Err(TagError::TooLarge(path.to_owned()));
     }
-    let text = std::fs::read_to_string(path).map_err(io)?;
+    parse(path, &std::fs::read_to_string(path).map_err(io)?)
+}
+
+/// The tags of a text in JSON or CSV. `path` is named in errors.
+fn parse(path: &Path, text: &str) -> Result<TagTable, TagError> {
     let form = |message: String| TagError::Form(path.to_owned(), message);
     let entries = if text.trim_start().starts_with('{') {
-        serde_json::from_str::<BTreeMap<String, Tags>>(&text)
-            .map_err(|error| form(error.to_string()))?
-            .into_iter()
-            .collect()
+        json_entries(path, text)?.into_iter().collect()
     } else {
-        csv_entries(&text).map_err(form)?
+        csv_entries(text).map_err(form)?
     };
+    table(path, entries)
+}
+
+/// The functions of a JSON document and their tags, not yet checked.
+pub(super) fn json_entries(path: &Path, text: &str) -> Result<BTreeMap<String, Tags>, TagError> {
+    serde_json::from_str(text).map_err(|error| TagError::Form(path.to_owned(), error.to_string()))
+}
+
+/// The table of some functions, named by name or by ARN, and their tags.
+pub(super) fn table(
+    path: &Path,
+    entries: impl IntoIterator<Item = (String, Tags)>,
+) -> Result<TagTable, TagError> {
     let mut table = TagTable::default();
     for (function, tags) in entries {
         let invalid = |message: String| TagError::Tag(path.to_owned(), function.clone(), message);
+        if function.is_empty() {
+            return Err(invalid("a function has a name".to_owned()));
+        }
         check(&tags).map_err(invalid)?;
         if function.starts_with("arn:") {
             let message = "the ARN of a function is arn:aws:lambda:REGION:ACCOUNT:function:NAME".to_owned();
@@ -117,7 +137,7 @@ pub fn key_of(arn: &str) -> Option<FunctionKey> {
 mod tests {
     use super::*;
 
-    fn table(text: &str) -> Result<TagTable, String> {
+    fn read_text(text: &str) -> Result<TagTable, String> {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("tags");
         std::fs::write(&path, text).unwrap();
@@ -126,11 +146,11 @@ mod tests {
 
     #[test]
     fn json_and_csv_give_the_same_tags_and_an_arn_counts_before_a_name() {
-        let json = table(
+        let json = read_text(
             r#"{"arn:aws:lambda:eu-west-1:123456789012:function:auth": {"team": "identity"},
                 "auth": {"team": "none", "env": "prod"}}"#,
         );
-        let csv = table(
+        let csv = read_text(
             "function, team, env\narn:aws:lambda:eu-west-1:123456789012:function:auth:live,identity,\nauth,none,prod\n",
         );
         let table = csv.unwrap();
@@ -154,7 +174,7 @@ mod tests {
             ("{\"f\": {\"a=b\": \"c\"}}", "function `f`: `a=b` is not a key"),
             ("{\"arn:aws:s3:::bucket\": {}}", "the ARN of a function is"),
         ] {
-            let error = table(text).unwrap_err();
+            let error = read_text(text).unwrap_err();
             assert!(error.contains(part), "{text}: {error}");
         }
     }

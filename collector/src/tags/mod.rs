@@ -1,17 +1,20 @@
-//! Tags of functions: from the operator's file, and from what the tuner read from AWS. Lists filter and group by them.
+//! Tags of functions: from the operator's file, from `PUT /v1/tags`, and from what the tuner read from AWS. Lists filter and
+//! group by them.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use crate::store::{FunctionKey, Tenant};
 
 pub mod file;
+mod sent;
 
 pub use file::TagError;
+use sent::SentTags;
 
 /// The tags of one function: key and value.
 pub type Tags = BTreeMap<String, String>;
@@ -61,6 +64,24 @@ impl TagTable {
         keys.into_iter().collect()
     }
 
+    /// Adds tags of another table, where there is no tag of the function with the key. An entry with an ARN counts before
+    /// one with a name of the same table only.
+    fn add_missing(&mut self, other: &Self) {
+        for (function, tags) in &other.by_key {
+            let named = self.by_name.get(&function.name).cloned().unwrap_or_default();
+            let known = self.by_key.entry(function.clone()).or_default();
+            for (key, value) in tags.iter().filter(|(key, _)| !named.contains_key(*key)) {
+                known.entry(key.clone()).or_insert_with(|| value.clone());
+            }
+        }
+        for (name, tags) in &other.by_name {
+            let known = self.by_name.entry(name.clone()).or_default();
+            for (key, value) in tags {
+                known.entry(key.clone()).or_insert_with(|| value.clone());
+            }
+        }
+    }
+
     fn len(&self) -> usize {
         self.by_key.len() + self.by_name.len()
     }
@@ -68,25 +89,31 @@ impl TagTable {
 
 /// The tags that are known now.
 #[derive(Debug, Default)]
-pub struct CurrentTags(RwLock<BTreeMap<Tenant, Sources>>);
+pub struct CurrentTags {
+    tenants: RwLock<BTreeMap<Tenant, Sources>>,
+    /// Held while a request changes them, so that they and their file change together.
+    sent: Mutex<SentTags>,
+}
 
 #[derive(Debug, Default)]
 struct Sources {
     file: TagTable,
+    sent: TagTable,
     aws: BTreeMap<FunctionKey, Tags>,
-    /// Both, with the file's tags before AWS's.
+    /// All, with the file's tags before those that were sent, and those before AWS's.
     merged: Arc<TagTable>,
 }
 
 impl Sources {
     fn merge(&mut self) {
         let mut merged = self.file.clone();
+        merged.add_missing(&self.sent);
+        let named = merged.by_name.clone();
         for (function, tags) in &self.aws {
             let known = merged.by_key.entry(function.clone()).or_default();
             for (key, value) in tags {
                 // AWS's own tags, such as those of CloudFormation, begin with `aws:`.
-                let is_named =
-                    self.file.by_name.get(&function.name).is_some_and(|tags| tags.contains_key(key));
+                let is_named = named.get(&function.name).is_some_and(|tags| tags.contains_key(key));
                 if !is_named {
                     known.entry(key.clone()).or_insert_with(|| value.clone());
                 }
@@ -100,21 +127,53 @@ impl CurrentTags {
     /// The tags of a tenant's functions.
     #[must_use]
     pub fn of(&self, tenant: &Tenant) -> Arc<TagTable> {
-        let sources = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let sources = self.tenants.read().unwrap_or_else(PoisonError::into_inner);
         sources.get(tenant).map(|sources| Arc::clone(&sources.merged)).unwrap_or_default()
     }
 
     /// Replaces the tags from the file.
     pub fn set_file(&self, tenant: &Tenant, table: TagTable) {
-        let mut sources = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut sources = self.tenants.write().unwrap_or_else(PoisonError::into_inner);
         let sources = sources.entry(tenant.clone()).or_default();
         sources.file = table;
         sources.merge();
     }
 
+    /// Reads the tags that were sent to this data folder, and keeps them there from now on.
+    ///
+    /// # Errors
+    /// [`TagError`] when the file cannot be read.
+    pub fn keep_sent(&self, folder: &Path) -> Result<(), TagError> {
+        let sent = SentTags::open(folder)?;
+        for (tenant, table) in sent.tables()? {
+            self.set_sent(&tenant, table);
+        }
+        *self.sent.lock().unwrap_or_else(PoisonError::into_inner) = sent;
+        Ok(())
+    }
+
+    /// Replaces the tags of the functions that a JSON document names; returns the number of functions that have tags that
+    /// were sent. They are on disk.
+    ///
+    /// # Errors
+    /// [`TagError`] when the document is not valid or cannot be stored. Then nothing has changed.
+    pub fn put_sent(&self, tenant: &Tenant, text: &str) -> Result<usize, TagError> {
+        let mut sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
+        let (count, table) = sent.put(tenant, text)?;
+        self.set_sent(tenant, table);
+        Ok(count)
+    }
+
+    fn set_sent(&self, tenant: &Tenant, table: TagTable) {
+        let mut sources = self.tenants.write().unwrap_or_else(PoisonError::into_inner);
+        let sources = sources.entry(tenant.clone()).or_default();
+        sources.sent = table;
+        sources.merge();
+    }
+
     /// Replaces the tags of one function that AWS returned.
     pub fn set_aws(&self, tenant: &Tenant, function: &FunctionKey, tags: Tags) {
-        let mut sources = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut sources = self.tenants.write().unwrap_or_else(PoisonError::into_inner);
         let sources = sources.entry(tenant.clone()).or_default();
         let is_new = !sources.aws.contains_key(function);
         if sources.aws.get(function) == Some(&tags) || (is_new && sources.aws.len() >= MAX_AWS_FUNCTIONS) {

@@ -17,6 +17,7 @@ use std::time::Duration;
 use tailor_sizing::advice::strategy::Strategy;
 use tailor_sizing::pricing::prices::PriceTable;
 
+use crate::changes::refusal_counts::RefusalCounts;
 use crate::clock::Clock;
 use crate::store::{Store, StoreError, Tenant};
 use crate::tags::CurrentTags;
@@ -38,6 +39,7 @@ mod refusals;
 mod round;
 pub mod telemetry;
 
+use guards::Refusal;
 use lambda::Lambda;
 use limits::Limits;
 use machine::Omitted;
@@ -99,6 +101,8 @@ pub struct Tuner {
     clock: Clock,
     /// Where the tags that AWS returns are kept.
     tags: Option<Arc<CurrentTags>>,
+    /// Where refusals are counted.
+    refusals: Arc<RefusalCounts>,
 }
 
 impl Tuner {
@@ -107,6 +111,20 @@ impl Tuner {
     pub fn with_tags(mut self, tags: Arc<CurrentTags>) -> Self {
         self.tags = Some(tags);
         self
+    }
+
+    /// Counts refusals in `refusals`, for metrics.
+    #[must_use]
+    pub fn with_refusals(mut self, refusals: Arc<RefusalCounts>) -> Self {
+        self.refusals = refusals;
+        self
+    }
+
+    /// Counts what the guard-rails refused.
+    fn count_refusals(&self, refusals: &[Refusal]) {
+        for refusal in refusals {
+            self.refusals.count(&self.settings.tenant, refusal.code);
+        }
     }
 
     /// Keeps the tags of a function.
@@ -144,7 +162,7 @@ impl Tuner {
         settings: Settings,
         clock: Clock,
     ) -> Self {
-        Self { telemetry, lambda, settings, clock, tags: None }
+        Self { telemetry, lambda, settings, clock, tags: None, refusals: Arc::default() }
     }
 
     /// Runs rounds until `shutdown` resolves. A round that has started is finished first.

@@ -63,6 +63,7 @@ pub(super) async fn round(tuner: &Tuner) -> Result<(), StoreError> {
             Ok(()) => {}
             // These are no faults: each round sees functions of other accounts and deleted functions.
             Err(TunerError::Refused(refusals)) => {
+                tuner.count_refusals(&refusals);
                 let reason = refusals.first().map(ToString::to_string).unwrap_or_default();
                 tracing::debug!(function = key.name, reason, "not changed");
             }

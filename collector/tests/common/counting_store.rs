@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use async_trait::async_trait;
 use tailor_collector::store::sqlite::SqliteStore;
 use tailor_collector::store::{
-    ChangeEvent, ChangedFunction, Damage, Environments, FunctionKey, NewBatch, Receipt, Recent, Series,
-    Store, StoreError, StoredRollup, Summary, SummaryKind, SummaryRow, Tenant, Window,
+    ChangeEvent, ChangedFunction, Damage, Environments, FunctionKey, NewBatch, Receipt, Recent, Schema,
+    Series, Store, StoreError, StoredRollup, Summary, SummaryKind, SummaryRow, Tenant, Window,
 };
 
 /// A store that counts how often the change log is read.
@@ -105,5 +105,17 @@ impl Store for CountingStore {
     }
     fn damage(&self) -> Damage {
         self.store.damage()
+    }
+
+    fn queued_writes(&self) -> usize {
+        self.store.queued_writes()
+    }
+
+    async fn pending_batches(&self) -> Result<u64, StoreError> {
+        self.store.pending_batches().await
+    }
+
+    fn schema(&self) -> Schema {
+        self.store.schema()
     }
 }

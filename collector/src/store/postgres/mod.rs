@@ -18,7 +18,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::damage::DamageLog;
 use super::{
     ChangeEvent, ChangedFunction, Damage, Environments, FunctionKey, Lease, NewBatch, Receipt, Recent,
-    Series, Store, StoreError, StoredRollup, Summary, SummaryKind, SummaryRow, Tenant, Window,
+    Schema, Series, Store, StoreError, StoredRollup, Summary, SummaryKind, SummaryRow, Tenant, Window,
 };
 use crate::clock::Clock;
 use crate::store::sqlite::Retention;
@@ -436,5 +436,21 @@ impl Store for PostgresStore {
 
     fn damage(&self) -> Damage {
         self.damage.damage()
+    }
+
+    fn queued_writes(&self) -> usize {
+        self.appends.as_ref().map_or(0, |appends| appends.max_capacity() - appends.capacity())
+    }
+
+    async fn pending_batches(&self) -> Result<u64, StoreError> {
+        self.read(|connection, _| async move {
+            let rows = connection.query("SELECT COUNT(*) FROM tailor_pending", &[]).await?;
+            Ok(rows.first().map_or(0, |row| row.get::<_, i64>(0).unsigned_abs()))
+        })
+        .await
+    }
+
+    fn schema(&self) -> Schema {
+        Schema { store: "postgresql", version: schema::CURRENT }
     }
 }

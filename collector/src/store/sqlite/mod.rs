@@ -16,8 +16,8 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::damage::DamageLog;
 use super::{
-    ChangeEvent, ChangedFunction, Damage, Environments, FunctionKey, NewBatch, Receipt, Recent, Series,
-    Store, StoreError, StoredRollup, Summary, SummaryKind, SummaryRow, Tenant, Window,
+    ChangeEvent, ChangedFunction, Damage, Environments, FunctionKey, NewBatch, Receipt, Recent, Schema,
+    Series, Store, StoreError, StoredRollup, Summary, SummaryKind, SummaryRow, Tenant, Window,
 };
 
 pub mod check;
@@ -323,6 +323,22 @@ impl Store for SqliteStore {
 
     fn damage(&self) -> Damage {
         self.shared.damage.damage()
+    }
+
+    fn queued_writes(&self) -> usize {
+        self.shared.jobs().map_or(0, |jobs| jobs.max_capacity() - jobs.capacity())
+    }
+
+    async fn pending_batches(&self) -> Result<u64, StoreError> {
+        let count = |connection: &Connection, _: &DamageLog| {
+            let sql = "SELECT COUNT(*) FROM pending";
+            Ok(connection.query_row(sql, [], |row| row.get::<_, i64>(0))?.unsigned_abs())
+        };
+        self.read(count).await
+    }
+
+    fn schema(&self) -> Schema {
+        Schema { store: "sqlite", version: schema::CURRENT }
     }
 
     fn register_metrics(&self, registry: &mut Registry) {

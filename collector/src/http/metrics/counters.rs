@@ -1,0 +1,192 @@
+//! Counters of invocations per function since the start, with a bounded number of functions.
+//!
+//! Only the functions that are listed have counters of their own. What the others do is added to one rest. A function that is
+//! listed later begins at zero and one that is not listed any more loses its counters, so no counter ever falls, and the
+//! sum over all of them counts each invocation once.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use agent_proto::batch::{Batch, Environment, InitializationType};
+use tailor_sizing::pricing::bill::Usage;
+use tailor_sizing::pricing::money::PicoDollars;
+use tailor_sizing::pricing::prices::PriceTable;
+
+use tailor_sizing::telemetry::invocation::Outcome;
+use tailor_sizing::units::Architecture;
+
+use crate::store::{FunctionKey, Tenant};
+
+/// Upper bounds of the histogram of durations, seconds. Lambda ends an invocation after 900.
+pub(super) const DURATION_BUCKETS: [f64; 15] =
+    [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0];
+
+/// Sums over invocations.
+#[derive(Debug, Clone, Default)]
+pub struct Counters {
+    pub(super) invocations: u64,
+    pub(super) errors: u64,
+    pub(super) timeouts: u64,
+    pub(super) out_of_memory: u64,
+    pub(super) cold_starts: u64,
+    pub(super) billed_ms: u64,
+    pub(super) duration_us: u64,
+    /// Invocations by duration; the last one is longer than all bounds.
+    pub(super) durations: [u64; DURATION_BUCKETS.len() + 1],
+    /// What is billed, by region and architecture: each has its own price. The cost is rounded once.
+    usage: BTreeMap<(String, &'static str), (Architecture, Usage)>,
+}
+
+impl Counters {
+    /// Those of one batch.
+    #[must_use]
+    pub fn of(batch: &Batch) -> Self {
+        let environment = &batch.header.environment;
+        let mut sums = Self::default();
+        for invocation in &batch.invocations {
+            let seconds = invocation.duration_us as f64 / 1e6;
+            let bucket = DURATION_BUCKETS.iter().position(|bound| seconds <= *bound);
+            sums.durations[bucket.unwrap_or(DURATION_BUCKETS.len())] += 1;
+            sums.invocations += 1;
+            sums.errors += u64::from(!matches!(invocation.outcome, Outcome::Success | Outcome::Unknown));
+            sums.timeouts += u64::from(invocation.outcome == Outcome::Timeout);
+            sums.out_of_memory += u64::from(invocation.outcome == Outcome::OutOfMemory);
+            sums.cold_starts += u64::from(invocation.is_cold_start());
+            sums.billed_ms = sums.billed_ms.saturating_add(invocation.billed_ms);
+            sums.duration_us = sums.duration_us.saturating_add(invocation.duration_us);
+        }
+        // An invocation on a managed instance has no cost of its own.
+        if environment.initialization_type != InitializationType::ManagedInstances {
+            let Environment { region, architecture, memory, ephemeral_mb, .. } = environment;
+            let usage = Usage::of(*memory, sums.billed_ms, sums.invocations, *ephemeral_mb);
+            sums.usage.insert((region.clone(), architecture.as_str()), (*architecture, usage));
+        }
+        sums
+    }
+
+    fn add(&mut self, other: Self) {
+        self.invocations = self.invocations.saturating_add(other.invocations);
+        self.errors = self.errors.saturating_add(other.errors);
+        self.timeouts = self.timeouts.saturating_add(other.timeouts);
+        self.out_of_memory = self.out_of_memory.saturating_add(other.out_of_memory);
+        self.cold_starts = self.cold_starts.saturating_add(other.cold_starts);
+        self.billed_ms = self.billed_ms.saturating_add(other.billed_ms);
+        self.duration_us = self.duration_us.saturating_add(other.duration_us);
+        for (count, more) in self.durations.iter_mut().zip(other.durations) {
+            *count = count.saturating_add(more);
+        }
+        for (place, (architecture, usage)) in other.usage {
+            self.usage.entry(place).or_insert_with(|| (architecture, Usage::default())).1.add(&usage);
+        }
+    }
+
+    /// The cost, without what has no known price.
+    pub(super) fn cost(&self, prices: &PriceTable) -> PicoDollars {
+        let costs = self.usage.iter().filter_map(|((region, _), (architecture, usage))| {
+            Some(prices.rates(region, *architecture).ok()?.bill(usage).total())
+        });
+        costs.sum()
+    }
+}
+
+/// The counters of one tenant.
+#[derive(Debug, Clone, Default)]
+pub(super) struct TenantCounters {
+    /// Those of the listed functions.
+    pub(super) listed: BTreeMap<FunctionKey, Counters>,
+    /// Those of all others.
+    pub(super) rest: Counters,
+}
+
+/// The counters of all tenants.
+#[derive(Debug, Default)]
+pub struct FleetCounters(Mutex<BTreeMap<Tenant, TenantCounters>>);
+
+impl FleetCounters {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Tenant, TenantCounters>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds a batch that was stored.
+    pub fn add(&self, tenant: &Tenant, function: &FunctionKey, sums: Counters) {
+        let mut tenants = self.lock();
+        let counters = tenants.entry(tenant.clone()).or_default();
+        counters.listed.get_mut(function).unwrap_or(&mut counters.rest).add(sums);
+    }
+
+    /// Lists at most `limit` functions: those of `ranking` that are listed already, then the first others. The ranking has
+    /// up to twice as many functions, so that two functions with nearly the same cost do not replace each other all the
+    /// time.
+    pub(super) fn list(&self, tenant: &Tenant, ranking: &[FunctionKey], limit: usize) {
+        let mut tenants = self.lock();
+        let counters = tenants.entry(tenant.clone()).or_default();
+        counters.listed.retain(|function, _| ranking.contains(function));
+        for function in ranking {
+            if counters.listed.len() >= limit {
+                break;
+            }
+            counters.listed.entry(function.clone()).or_default();
+        }
+    }
+
+    /// The counters of a tenant.
+    pub(super) fn of(&self, tenant: &Tenant) -> TenantCounters {
+        self.lock().get(tenant).cloned().unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(name: &str) -> FunctionKey {
+        FunctionKey { account: String::new(), region: "eu-west-1".to_owned(), name: name.to_owned() }
+    }
+
+    fn invocations(count: u64) -> Counters {
+        Counters { invocations: count, ..Counters::default() }
+    }
+
+    #[test]
+    fn every_invocation_counts_once_while_the_list_changes() {
+        let (fleet, tenant) = (FleetCounters::default(), Tenant::default());
+        let [a, b, c] = ["a", "b", "c"].map(key);
+        let mut sent = 0;
+        let mut seen = 0;
+        let mut before = fleet.of(&tenant);
+        for step in 0..40_usize {
+            for (function, count) in [(&a, 3), (&b, 5), (&c, 7)] {
+                fleet.add(&tenant, function, invocations(count));
+                sent += count;
+            }
+            // What a scraper adds up: the increase of each counter, from zero for a new one.
+            let now = fleet.of(&tenant);
+            assert!(now.rest.invocations >= before.rest.invocations);
+            seen += now.rest.invocations - before.rest.invocations;
+            for (function, counters) in &now.listed {
+                let earlier = before.listed.get(function).map_or(0, |earlier| earlier.invocations);
+                seen += counters.invocations.checked_sub(earlier).unwrap();
+            }
+            before = now;
+            let orders = [[&a, &b], [&c, &a], [&b, &c]];
+            let ranking: Vec<_> = orders[step % 3].iter().map(|&function| function.clone()).collect();
+            fleet.list(&tenant, &ranking, 1 + step % 2);
+            before.listed.retain(|function, _| fleet.of(&tenant).listed.contains_key(function));
+        }
+        assert_eq!(seen, sent);
+        assert!(fleet.of(&Tenant("other".to_owned())).listed.is_empty());
+    }
+
+    #[test]
+    fn a_listed_function_stays_while_it_is_in_the_ranking() {
+        let (fleet, tenant) = (FleetCounters::default(), Tenant::default());
+        let names = |fleet: &FleetCounters| fleet.of(&tenant).listed.into_keys().map(|key| key.name).collect::<Vec<_>>();
+        fleet.list(&tenant, &[key("a"), key("b")], 1);
+        fleet.list(&tenant, &[key("b"), key("a")], 1);
+        assert_eq!(names(&fleet), ["a"]);
+        fleet.list(&tenant, &[key("b"), key("c")], 1);
+        assert_eq!(names(&fleet), ["b"]);
+        fleet.list(&tenant, &[key("b"), key("c")], 0);
+        assert!(names(&fleet).len() <= 1);
+    }
+}

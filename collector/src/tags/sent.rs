@@ -1,0 +1,101 @@
+//! The tags that were sent to `PUT /v1/tags`, in a file of the data folder.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::file::{json_entries, table};
+use super::{TagError, TagTable, Tags};
+use crate::store::Tenant;
+
+/// The file in the data folder.
+const FILE_NAME: &str = "sent-tags.json";
+
+/// Maximum number of functions of a tenant: as many as are kept from AWS.
+const MAX_FUNCTIONS: usize = super::MAX_AWS_FUNCTIONS;
+
+/// Tags by tenant, then by the name or ARN of the function.
+type ByTenant = BTreeMap<String, BTreeMap<String, Tags>>;
+
+/// The content of the file.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Stored {
+    tenants: ByTenant,
+}
+
+/// The tags that were sent.
+#[derive(Debug, Default)]
+pub(super) struct SentTags {
+    /// Where they are stored; nowhere when absent.
+    path: Option<PathBuf>,
+    tenants: ByTenant,
+}
+
+impl SentTags {
+    /// Those of a data folder.
+    pub(super) fn open(folder: &Path) -> Result<Self, TagError> {
+        let path = folder.join(FILE_NAME);
+        let tenants = match fs::read(&path) {
+            Ok(bytes) => {
+                let stored = serde_json::from_slice::<Stored>(&bytes);
+                stored.map_err(|error| TagError::Form(path.clone(), error.to_string()))?.tenants
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => BTreeMap::new(),
+            Err(error) => return Err(TagError::Io(path, error)),
+        };
+        Ok(Self { path: Some(path), tenants })
+    }
+
+    /// The tables of all tenants.
+    pub(super) fn tables(&self) -> Result<Vec<(Tenant, TagTable)>, TagError> {
+        let path = self.path.as_deref().unwrap_or_else(|| Path::new(FILE_NAME));
+        let tables = self.tenants.iter().map(|(tenant, entries)| {
+            Ok((Tenant(tenant.clone()), table(path, entries.clone())?))
+        });
+        tables.collect()
+    }
+
+    /// Replaces the tags of the functions that `text` names, and stores all; returns the number of functions and the table.
+    pub(super) fn put(&mut self, tenant: &Tenant, text: &str) -> Result<(usize, TagTable), TagError> {
+        let body = Path::new("the body");
+        let sent = json_entries(body, text)?;
+        // The entries that remove tags are checked, too.
+        table(body, sent.clone())?;
+        let mut entries = self.tenants.get(&tenant.0).cloned().unwrap_or_default();
+        entries.extend(sent);
+        entries.retain(|_, tags| !tags.is_empty());
+        if entries.len() > MAX_FUNCTIONS {
+            return Err(TagError::TooMany(MAX_FUNCTIONS));
+        }
+        let (count, table) = (entries.len(), table(body, entries.clone())?);
+        let previous = self.tenants.insert(tenant.0.clone(), entries);
+        if let Err(error) = self.write() {
+            match previous {
+                Some(previous) => self.tenants.insert(tenant.0.clone(), previous),
+                None => self.tenants.remove(&tenant.0),
+            };
+            return Err(error);
+        }
+        Ok((count, table))
+    }
+
+    /// Replaces the file in one step, so that a crash leaves the old or the new content.
+    fn write(&self) -> Result<(), TagError> {
+        let Some(path) = &self.path else { return Ok(()) };
+        let write = || {
+            let new = path.with_extension("new");
+            let mut file =
+                OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(&new)?;
+            serde_json::to_writer(&mut file, &serde_json::json!({ "tenants": &self.tenants }))?;
+            file.flush()?;
+            file.sync_all()?;
+            fs::rename(&new, path)?;
+            File::open(path.parent().unwrap_or_else(|| Path::new(".")))?.sync_all()
+        };
+        write().map_err(|error| TagError::Io(path.clone(), error))
+    }
+}
