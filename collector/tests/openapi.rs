@@ -173,6 +173,7 @@ fn every_field_of_a_response_is_documented() {
             let response = collector.get(&(path.replace("{name}", name) + with_query));
             assert_eq!(response.status, 200, "{path}: {}", response.text());
             undocumented(&document, schema, &response.json(), &path, &mut found);
+            fs_dump(&path, name, &response.text());
             checked += 1;
         }
     }
@@ -257,4 +258,9 @@ fn the_version_names_program_store_and_prices() {
     assert_eq!(version["store"], "sqlite");
     assert_eq!(version["store_schema"], json!(4));
     assert_eq!(version["prices_of"], collector.app.prices.compiled());
+}
+
+fn fs_dump(path: &str, name: &str, text: &str) {
+    std::fs::create_dir_all("/tmp/api/resp").unwrap();
+    std::fs::write(format!("/tmp/api/resp/{}.{name}", path.replace('/', "_")), text).unwrap();
 }

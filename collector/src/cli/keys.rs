@@ -44,7 +44,7 @@ pub(super) struct CreateArgs {
     /// Whose invocations are sent and read with it.
     #[arg(long, default_value = "default", value_parser = tenant)]
     tenant: String,
-    /// What it permits: `ingest` sends batches, `read` reads the tenant's reports, `admin` reads the metrics.
+    /// What it permits: `ingest` sends batches, `read` reads the tenant's reports, `admin` reads the collector's metrics and sends tags.
     #[arg(long, value_delimiter = ',', default_value = "ingest")]
     scopes: Vec<Scope>,
     /// Functions whose batches it may send, such as `checkout-*,auth`; all when absent.

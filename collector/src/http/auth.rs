@@ -144,6 +144,7 @@ impl App {
         let now_s = self.now_s();
         let found = self.keys.get().find(key.trim()).cloned();
         let Some(entry) = found.filter(|entry| !entry.key.has_expired(now_s)) else {
+            self.metrics.auth_failed(AuthFailure::Unknown);
             self.delay_guess(&client).await;
             return Err(SignInError::Unknown);
         };

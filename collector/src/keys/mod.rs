@@ -97,7 +97,7 @@ pub enum Scope {
     Ingest,
     /// To read the reports of its tenant.
     Read,
-    /// To read what concerns all tenants: the collector's metrics.
+    /// To read what concerns all tenants, the collector's metrics, and to send tags.
     Admin,
 }
 

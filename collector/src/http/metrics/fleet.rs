@@ -49,25 +49,30 @@ struct Sizes {
 
 /// The reports of all tenants, kept between scrapes.
 #[derive(Debug, Default)]
-pub struct Reports(Mutex<BTreeMap<Tenant, (Instant, Arc<Reported>)>>);
+pub struct Reports {
+    kept: Mutex<BTreeMap<Tenant, (Instant, Arc<Reported>)>>,
+    /// Held while reports are computed. A scrape at the same time uses those of an earlier one.
+    computing: tokio::sync::Mutex<()>,
+}
 
 impl Reports {
     fn of(&self, tenant: &Tenant) -> Option<(Instant, Arc<Reported>)> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(tenant).cloned()
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).get(tenant).cloned()
     }
 
     fn keep(&self, tenant: &Tenant, reported: Reported) {
-        let mut tenants = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut tenants = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         tenants.insert(tenant.clone(), (Instant::now(), Arc::new(reported)));
     }
 }
 
 /// The metrics of a tenant's fleet. When its reports cannot be computed now, those of an earlier scrape are used.
 pub(super) async fn of(app: &Arc<App>, tenant: &Tenant) -> FleetMetrics {
-    let known = app.metrics.reports.of(tenant);
-    if known.as_ref().is_none_or(|(at, _)| at.elapsed() > MAX_AGE) {
+    let reports = &app.metrics.reports;
+    let is_old = reports.of(tenant).is_none_or(|(at, _)| at.elapsed() > MAX_AGE);
+    if let (true, Ok(_computing)) = (is_old, reports.computing.try_lock()) {
         match compute(app, tenant).await {
-            Ok(reported) => app.metrics.reports.keep(tenant, reported),
+            Ok(reported) => reports.keep(tenant, reported),
             Err(error) => tracing::warn!(%error, "cannot compute the metrics of the fleet; trying again later"),
         }
     }
@@ -77,7 +82,7 @@ pub(super) async fn of(app: &Arc<App>, tenant: &Tenant) -> FleetMetrics {
         costs: counters.listed.values().map(cost).collect(),
         rest_cost: cost(&counters.rest),
         counters,
-        reported: app.metrics.reports.of(tenant).map(|(_, reported)| reported),
+        reported: reports.of(tenant).map(|(_, reported)| reported),
         refusals: app.refusals.of(tenant),
     }
 }
@@ -258,6 +263,7 @@ impl FleetMetrics {
             family.encode_family(&labels(function))?.encode_gauge(&sizes.savings.to_dollars())?;
             rest = rest - sizes.savings;
         }
+        let rest = rest.max(PicoDollars::ZERO);
         family.encode_family(&REST_LABELS)?.encode_gauge(&rest.to_dollars())?;
         encode_hints(encoder, reported, &dollars)?;
         encode_states(encoder, reported)
