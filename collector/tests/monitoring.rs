@@ -182,7 +182,8 @@ fn promtool_accepts_the_metrics() {
     }
     // Both formats have the same samples.
     let names = |text: &str| samples(text).into_iter().map(|(name, ..)| name).collect::<BTreeSet<_>>();
-    let open = scrape(&collector, KEY, "Accept: application/openmetrics-text;version=1.0.0,text/plain;q=0.5\r\n");
+    let open =
+        scrape(&collector, KEY, "Accept: application/openmetrics-text;version=1.0.0,text/plain;q=0.5\r\n");
     assert!(open.ends_with("# EOF\n") && open.contains("# UNIT tailor_function_duration_seconds seconds"));
     assert_eq!(names(&open), names(&scrape(&collector, KEY, "")));
 }
@@ -190,10 +191,13 @@ fn promtool_accepts_the_metrics() {
 #[test]
 fn promtool_accepts_the_alert_rules_and_their_tests() {
     let Some(promtool) = promtool() else { return skip("needs promtool (package `prometheus`)") };
-    for arguments in
-        ["check rules alerts.yaml", "test rules alerts.test.yaml", "check config --syntax-only prometheus.yaml"]
-    {
-        let output = Command::new(&promtool).args(arguments.split(' ')).current_dir(folder()).output().unwrap();
+    for arguments in [
+        "check rules alerts.yaml",
+        "test rules alerts.test.yaml",
+        "check config --syntax-only prometheus.yaml",
+    ] {
+        let output =
+            Command::new(&promtool).args(arguments.split(' ')).current_dir(folder()).output().unwrap();
         let messages = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
         assert!(output.status.success(), "{arguments}: {messages}");
     }
@@ -272,10 +276,10 @@ fn table(text: &str) -> String {
         };
         let kind = pair[1].rsplit(' ').next().unwrap();
         let base = name.trim_end_matches("_total");
-        let unit = ["seconds", "bytes", "dollars"].into_iter().find(|unit| base.ends_with(&format!("_{unit}")));
-        let has_name = |sample: &str| {
-            sample == name || (kind == "histogram" && sample == format!("{name}_count"))
-        };
+        let unit =
+            ["seconds", "bytes", "dollars"].into_iter().find(|unit| base.ends_with(&format!("_{unit}")));
+        let has_name =
+            |sample: &str| sample == name || (kind == "histogram" && sample == format!("{name}_count"));
         let labels = all.iter().find(|(sample, ..)| has_name(sample)).map(|(_, labels, _)| labels);
         let labels = labels.into_iter().flat_map(BTreeMap::keys).map(|label| format!("`{label}`"));
         rows.push(format!(
@@ -296,11 +300,12 @@ fn the_page_of_metrics_lists_every_metric() {
     // An import or a page that was read makes its metrics visible.
     collector.get("/v1/functions");
     let text = scrape(&collector, KEY, "");
-    let (fleet, own): (Vec<_>, Vec<_>) = table(&text).lines().map(ToOwned::to_owned).partition(|row: &String| {
-        ["tailor_function", "tailor_hint", "tailor_changes", "tailor_tuner", "tailor_fleet"]
-            .iter()
-            .any(|prefix| row.starts_with(&format!("| `{prefix}")))
-    });
+    let (fleet, own): (Vec<_>, Vec<_>) =
+        table(&text).lines().map(ToOwned::to_owned).partition(|row: &String| {
+            ["tailor_function", "tailor_hint", "tailor_changes", "tailor_tuner", "tailor_fleet"]
+                .iter()
+                .any(|prefix| row.starts_with(&format!("| `{prefix}")))
+        });
     let path = workspace::project().unwrap().join("docs/metrics.md");
     let page = fs::read_to_string(&path).unwrap();
     let mut expected = page.clone();
@@ -315,5 +320,8 @@ fn the_page_of_metrics_lists_every_metric() {
         fs::write(&path, &expected).unwrap();
         return;
     }
-    assert!(page == expected, "docs/metrics.md differs: run this test with TAILOR_UPDATE_DOCUMENTS=1\n{expected}");
+    assert!(
+        page == expected,
+        "docs/metrics.md differs: run this test with TAILOR_UPDATE_DOCUMENTS=1\n{expected}"
+    );
 }

@@ -169,11 +169,11 @@ fn every_field_of_a_response_is_documented() {
         }
         for name in ["checkout-price", &history::name(2)] {
             let with_query = if path.contains("functions/") { "" } else { "?by=account" };
-            let with_query = if matches!(path.as_str(), "/version" | "/v1/changes") { "" } else { with_query };
+            let with_query =
+                if matches!(path.as_str(), "/version" | "/v1/changes") { "" } else { with_query };
             let response = collector.get(&(path.replace("{name}", name) + with_query));
             assert_eq!(response.status, 200, "{path}: {}", response.text());
             undocumented(&document, schema, &response.json(), &path, &mut found);
-            fs_dump(&path, name, &response.text());
             checked += 1;
         }
     }
@@ -240,12 +240,14 @@ fn a_running_server_conforms_to_the_document() {
         );
         std::fs::write(&configuration, text).unwrap();
         let configuration = configuration.display().to_string();
-        let begin = ["-m", "schemathesis.cli", "--config-file", &configuration, "run", &document, "-u", &address];
+        let begin =
+            ["-m", "schemathesis.cli", "--config-file", &configuration, "run", &document, "-u", &address];
         let phases = ["--phases", "examples,coverage,fuzzing", "-n", examples];
         let others = ["--exclude-path", "/v1/batches", "--exclude-checks", "ignored_auth"];
         run(&[&begin[..], &common, &phases, &others].concat());
         // No generated body is a batch.
-        let batches = ["--include-path", "/v1/batches", "--exclude-checks", "ignored_auth,positive_data_acceptance"];
+        let batches =
+            ["--include-path", "/v1/batches", "--exclude-checks", "ignored_auth,positive_data_acceptance"];
         run(&[&begin[..], &common, &phases, &batches].concat());
     }
 }
@@ -258,9 +260,4 @@ fn the_version_names_program_store_and_prices() {
     assert_eq!(version["store"], "sqlite");
     assert_eq!(version["store_schema"], json!(4));
     assert_eq!(version["prices_of"], collector.app.prices.compiled());
-}
-
-fn fs_dump(path: &str, name: &str, text: &str) {
-    std::fs::create_dir_all("/tmp/api/resp").unwrap();
-    std::fs::write(format!("/tmp/api/resp/{}.{name}", path.replace('/', "_")), text).unwrap();
 }

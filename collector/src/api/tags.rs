@@ -54,7 +54,8 @@ fn check_headers(headers: &HeaderMap) -> Result<(), ApiError> {
     let text = |name| headers.get(name).map(|value: &http::HeaderValue| value.to_str().unwrap_or_default());
     let essence = text(header::CONTENT_TYPE).map(|value| value.split(';').next().unwrap_or_default().trim());
     let is_json = essence.is_some_and(|essence| essence.eq_ignore_ascii_case("application/json"));
-    let is_plain = text(header::CONTENT_ENCODING).is_none_or(|coding| coding.eq_ignore_ascii_case("identity"));
+    let is_plain =
+        text(header::CONTENT_ENCODING).is_none_or(|coding| coding.eq_ignore_ascii_case("identity"));
     if is_json && is_plain {
         return Ok(());
     }

@@ -124,7 +124,8 @@ fn quality(accepted: &str, name: &str) -> f64 {
     for entry in accepted.split(',') {
         let mut parts = entry.split(';').map(str::trim);
         let coding = parts.next().unwrap_or_default();
-        let weight = parts.find_map(|part| part.strip_prefix("q=")).map_or(Some(1.0), |text| text.parse().ok());
+        let weight =
+            parts.find_map(|part| part.strip_prefix("q=")).map_or(Some(1.0), |text| text.parse().ok());
         let weight = weight.unwrap_or(0.0);
         if coding.eq_ignore_ascii_case(name) {
             return weight;
@@ -177,7 +178,9 @@ mod tests {
 
     #[test]
     fn tags_are_compared_as_weak_ones() {
-        assert!(matches("\"a\", W/\"b\"", "W/\"b\"") && matches("\"b\"", "W/\"b\"") && matches(" * ", "W/\"b\""));
+        assert!(
+            matches("\"a\", W/\"b\"", "W/\"b\"") && matches("\"b\"", "W/\"b\"") && matches(" * ", "W/\"b\"")
+        );
         assert!(!matches("", "W/\"b\"") && !matches("\"bb\"", "W/\"b\""));
     }
 }

@@ -53,9 +53,10 @@ impl SentTags {
     /// The tables of all tenants.
     pub(super) fn tables(&self) -> Result<Vec<(Tenant, TagTable)>, TagError> {
         let path = self.path.as_deref().unwrap_or_else(|| Path::new(FILE_NAME));
-        let tables = self.tenants.iter().map(|(tenant, entries)| {
-            Ok((Tenant(tenant.clone()), table(path, entries.clone())?))
-        });
+        let tables = self
+            .tenants
+            .iter()
+            .map(|(tenant, entries)| Ok((Tenant(tenant.clone()), table(path, entries.clone())?)));
         tables.collect()
     }
 

@@ -180,7 +180,9 @@ mod tests {
     #[test]
     fn a_listed_function_stays_while_it_is_in_the_ranking() {
         let (fleet, tenant) = (FleetCounters::default(), Tenant::default());
-        let names = |fleet: &FleetCounters| fleet.of(&tenant).listed.into_keys().map(|key| key.name).collect::<Vec<_>>();
+        let names = |fleet: &FleetCounters| {
+            fleet.of(&tenant).listed.into_keys().map(|key| key.name).collect::<Vec<_>>()
+        };
         fleet.list(&tenant, &[key("a"), key("b")], 1);
         fleet.list(&tenant, &[key("b"), key("a")], 1);
         assert_eq!(names(&fleet), ["a"]);

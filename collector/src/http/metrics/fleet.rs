@@ -73,7 +73,9 @@ pub(super) async fn of(app: &Arc<App>, tenant: &Tenant) -> FleetMetrics {
     if let (true, Ok(_computing)) = (is_old, reports.computing.try_lock()) {
         match compute(app, tenant).await {
             Ok(reported) => reports.keep(tenant, reported),
-            Err(error) => tracing::warn!(%error, "cannot compute the metrics of the fleet; trying again later"),
+            Err(error) => {
+                tracing::warn!(%error, "cannot compute the metrics of the fleet; trying again later")
+            }
         }
     }
     let counters = app.metrics.fleet.of(tenant);
@@ -111,8 +113,7 @@ async fn reported(app: &App, tenant: &Tenant) -> Result<Reported, ApiError> {
     let functions = functions.collect();
     let log = app.store.changes(tenant, None).await?;
     let is_frozen = fleet_log::frozen(&log).is_some();
-    let mut changes: BTreeMap<&'static str, u64> =
-        State::ALL.iter().map(|state| (state.code(), 0)).collect();
+    let mut changes: BTreeMap<&'static str, u64> = State::ALL.iter().map(|state| (state.code(), 0)).collect();
     for change in changes::fold(log) {
         *changes.entry(change.state.code()).or_default() += 1;
     }
@@ -224,7 +225,8 @@ impl FleetMetrics {
     }
 
     fn encode_refusals(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        let help = "Changes that a guard-rail of the tuner refused, by its code: once for each function and round";
+        let help =
+            "Changes that a guard-rail of the tuner refused, by its code: once for each function and round";
         let mut family =
             encoder.encode_descriptor("tailor_tuner_refusals", help, None, MetricType::Counter)?;
         for (code, count) in &self.refusals {

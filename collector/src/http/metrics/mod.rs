@@ -82,7 +82,6 @@ pub struct Metrics {
     pub reports: fleet::Reports,
 }
 
-
 impl Default for Metrics {
     fn default() -> Self {
         // The encoder appends `_total` to the names of counters, and a full stop to their descriptions.
@@ -150,7 +149,8 @@ impl Metrics {
 
     /// A request was answered.
     pub(super) fn answered(&self, method: &'static str, route: String, status: StatusCode, time: Duration) {
-        let labels = [("method", method.to_owned()), ("route", route), ("status", status.as_str().to_owned())];
+        let labels =
+            [("method", method.to_owned()), ("route", route), ("status", status.as_str().to_owned())];
         self.own.requests.get_or_create(&labels).observe(time.as_secs_f64());
     }
 

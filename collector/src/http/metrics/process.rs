@@ -38,7 +38,12 @@ impl Collector for ProcessMetrics {
             metric.encode_counter::<NoLabelSet, _, f64>(&seconds, None)?;
             let gauges = [
                 ("process_resident_memory", "Resident memory of the process", Unit::Bytes, process.memory()),
-                ("process_virtual_memory", "Virtual memory of the process", Unit::Bytes, process.virtual_memory()),
+                (
+                    "process_virtual_memory",
+                    "Virtual memory of the process",
+                    Unit::Bytes,
+                    process.virtual_memory(),
+                ),
                 (
                     "process_start_time",
                     "Start of the process, seconds since the Unix epoch",
@@ -65,7 +70,8 @@ impl Collector for ProcessMetrics {
 }
 
 fn encode_disk(encoder: &mut DescriptorEncoder<'_>, folder: &Path) -> fmt::Result {
-    let mut sizes = vec![("tailor_data_folder_size", "Size of the files in the data folder", size_of(folder))];
+    let mut sizes =
+        vec![("tailor_data_folder_size", "Size of the files in the data folder", size_of(folder))];
     if let Ok(disk) = rustix::fs::statvfs(folder) {
         let bytes = |blocks: u64| blocks.saturating_mul(disk.f_frsize);
         let free = "Free space of the file system of the data folder";
@@ -82,6 +88,7 @@ fn encode_disk(encoder: &mut DescriptorEncoder<'_>, folder: &Path) -> fmt::Resul
 /// Bytes of the files directly in a folder: the store, its log, and the keys.
 fn size_of(folder: &Path) -> u64 {
     let Ok(entries) = std::fs::read_dir(folder) else { return 0 };
-    let files = entries.flatten().filter_map(|entry| entry.metadata().ok()).filter(std::fs::Metadata::is_file);
+    let files =
+        entries.flatten().filter_map(|entry| entry.metadata().ok()).filter(std::fs::Metadata::is_file);
     files.map(|file| file.len()).sum()
 }
