@@ -31,6 +31,11 @@ pub enum TagError {
          `function,team,...`, where FUNCTION is a name or an ARN"
     )]
     Form(PathBuf, String),
+    /// The body of a request is not JSON of the documented form.
+    #[error(
+        "{0}; the body is JSON such as {{\"FUNCTION\": {{\"team\": \"payments\"}}}}, where FUNCTION is a name or an ARN"
+    )]
+    Body(String),
     /// There are more functions than are kept.
     #[error("at most {0} functions have tags that were sent: remove those of others with `{{}}`")]
     TooMany(usize),
@@ -51,16 +56,14 @@ pub(super) fn read(path: &Path) -> Result<TagTable, TagError> {
 fn parse(path: &Path, text: &str) -> Result<TagTable, TagError> {
     let form = |message: String| TagError::Form(path.to_owned(), message);
     let entries = if text.trim_start().starts_with('{') {
-        json_entries(path, text)?.into_iter().collect()
+        serde_json::from_str::<BTreeMap<String, Tags>>(text)
+            .map_err(|error| form(error.to_string()))?
+            .into_iter()
+            .collect()
     } else {
         csv_entries(text).map_err(form)?
     };
     table(path, entries)
-}
-
-/// The functions of a JSON document and their tags, not yet checked.
-pub(super) fn json_entries(path: &Path, text: &str) -> Result<BTreeMap<String, Tags>, TagError> {
-    serde_json::from_str(text).map_err(|error| TagError::Form(path.to_owned(), error.to_string()))
 }
 
 /// The table of some functions, named by name or by ARN, and their tags.

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::file::{json_entries, table};
+use super::file::table;
 use super::{TagError, TagTable, Tags};
 use crate::store::Tenant;
 
@@ -63,7 +63,8 @@ impl SentTags {
     /// Replaces the tags of the functions that `text` names, and stores all; returns the number of functions and the table.
     pub(super) fn put(&mut self, tenant: &Tenant, text: &str) -> Result<(usize, TagTable), TagError> {
         let body = Path::new("the body");
-        let sent = json_entries(body, text)?;
+        let sent: BTreeMap<String, Tags> =
+            serde_json::from_str(text).map_err(|error| TagError::Body(error.to_string()))?;
         // The entries that remove tags are checked, too.
         table(body, sent.clone())?;
         let mut entries = self.tenants.get(&tenant.0).cloned().unwrap_or_default();
