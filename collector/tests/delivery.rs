@@ -33,11 +33,10 @@ fn request(collector: &Collector, method: &str, path: &str, headers: &str) -> Re
 }
 
 fn header(response: &Response, name: &str) -> Option<String> {
-    let found = response.head.lines().find_map(|line| {
+    response.head.lines().find_map(|line| {
         let (found, value) = line.split_once(':')?;
         found.eq_ignore_ascii_case(name).then(|| value.trim().to_owned())
-    });
-    found
+    })
 }
 
 /// Paths whose responses are compressed and have a tag. The last two change with the time: the length of the window until
