@@ -237,3 +237,36 @@ fn the_places_of_a_function_are_compared() {
     assert_eq!(lines(&bill, "managed-instances")[0]["status"], "unknown");
     assert_eq!(lines(&bill, "compute").len(), 0);
 }
+
+#[test]
+fn log_bytes_of_an_import_are_billed_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let data = data.to_str().unwrap();
+    let log = folder.path().join("pay.log");
+    let mut text = String::new();
+    for n in 0..3 {
+        text.push_str(&format!(
+            "2026-01-02T03:04:0{n}.000Z {}\n2026-01-02T03:04:0{n}.100Z REPORT RequestId: 11111111-2222-4333-8444-00000000000{n}\t\
+             Duration: 100.00 ms\tBilled Duration: 100 ms\tMemory Size: 128 MB\tMax Memory Used: 60 MB\n",
+            "x".repeat(1_000)
+        ));
+    }
+    fs::write(&log, &text).unwrap();
+    let bytes = (text.len() + 6 * 25) as f64;
+    // The second import counts nothing again.
+    for _ in 0..2 {
+        let log = log.to_str().unwrap();
+        let output =
+            tailor(&["import", "logs", log, "--data", data, "--function", "pay", "--region", "us-east-1"]);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+    let output = tailor(&["bill", "pay", "--data", data, "--format", "json", "--hours", "100000"]);
+    let bill: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let ingestion = lines(&bill, "log-ingestion")[0];
+    let gb = ingestion["quantity"].as_f64().unwrap();
+    assert!((gb * f64::from(1 << 30) - bytes).abs() < 1.0, "{ingestion}");
+    assert_eq!(ingestion["status"], "assumed");
+    assert_eq!(bill["measured_by"], "logs");
+    assert_eq!(bill["hours"], 1);
+}

@@ -52,6 +52,9 @@ pub struct ImportedInvocation {
     pub memory: Megabytes,
     /// The runtime, such as `python3.13`; empty when unknown.
     pub runtime: String,
+    /// Bytes of the log events since the report before in the same log stream, as CloudWatch Logs counts them; `None` when the
+    /// input does not have all events.
+    pub log_bytes: Option<u64>,
     /// Whether the log has the time. Otherwise it is that of the file.
     pub has_time: bool,
     /// The numbers. CPU time, the peak of the function's processes and other measurements are not in logs.
@@ -64,6 +67,8 @@ pub struct Assembler {
     pending: HashMap<RequestId, Pending>,
     order: VecDeque<RequestId>,
     environments: HashMap<Arc<Origin>, Environment>,
+    /// Log bytes since the latest report, and the origin of their lines.
+    log_bytes: Option<(Arc<Origin>, u64)>,
     runtimes: HashMap<(String, String), Runtime>,
 }
 
@@ -83,6 +88,7 @@ struct Attempt {
     fallback_us: u64,
     origin: Arc<Origin>,
     report: Report,
+    log_bytes: Option<u64>,
     /// The Init inside the invocation, microseconds.
     inside_us: Option<u64>,
     initialization_type: String,
@@ -121,7 +127,8 @@ impl Assembler {
         problems: &mut Problems,
         sink: &mut dyn FnMut(ImportedInvocation),
     ) {
-        let Entry { origin, at_us, record } = entry;
+        let Entry { origin, at_us, log_bytes, record } = entry;
+        self.add_log_bytes(&origin, log_bytes);
         match record {
             Record::Report(report) => self.report(origin, at_us, report, fallback_us, problems, sink),
             Record::Start { request_id, version } => {
@@ -141,6 +148,17 @@ impl Assembler {
             Record::InitStart(init) => self.init_start(origin, at_us, init),
             Record::InitReport(report) => self.init_report(origin, &report),
         }
+    }
+
+    /// Adds bytes to those of the next report. Streams that are mixed line by line share their bytes: a change of the stream
+    /// starts anew only when its function is another one.
+    fn add_log_bytes(&mut self, origin: &Arc<Origin>, log_bytes: Option<u64>) {
+        let Some(bytes) = log_bytes else { return };
+        let before = match self.log_bytes.take() {
+            Some((before, counted)) if before.function == origin.function => counted,
+            _ => 0,
+        };
+        self.log_bytes = Some((Arc::clone(origin), before.saturating_add(bytes)));
     }
 
     /// Passes on all requests.
@@ -178,6 +196,7 @@ impl Assembler {
         sink: &mut dyn FnMut(ImportedInvocation),
     ) {
         let mut attempt = Attempt {
+            log_bytes: self.log_bytes.take().map(|(_, bytes)| bytes),
             at_us,
             fallback_us,
             inside_us: None,
@@ -287,6 +306,7 @@ impl Assembler {
             memory: Megabytes(memory_mb),
             runtime: runtime.map(|runtime| runtime.name.clone()).unwrap_or_default(),
             has_time: attempt.at_us.is_some(),
+            log_bytes: attempt.log_bytes,
             origin: Arc::clone(origin),
             invocation: Invocation {
                 request_id: report.request_id,

@@ -13,6 +13,9 @@ pub struct Entry {
     pub origin: Arc<Origin>,
     /// When it was logged, microseconds since the Unix epoch; `None` when the log does not have it.
     pub at_us: Option<u64>,
+    /// Bytes of the log events since the line before in the same input, this one included, as CloudWatch Logs counts them;
+    /// `None` when the input does not have all events.
+    pub log_bytes: Option<u64>,
     /// What it says.
     pub record: Record,
 }

@@ -172,6 +172,8 @@ fn sorted(inputs: &[&str]) -> Vec<ImportedInvocation> {
     let (mut invocations, problems) = import(inputs);
     assert_eq!(problems.total(), 0, "{problems:?}");
     invocations.sort_by_key(|found| found.invocation.request_id);
+    // The lines between two reports depend on the order of the lines.
+    invocations.iter_mut().for_each(|found| found.log_bytes = None);
     invocations
 }
 
@@ -205,4 +207,29 @@ proptest! {
             reader.read(&source(), input, &mut |_| {});
         }
     }
+}
+
+/// CloudWatch Logs bills the message of each event and 26 bytes.
+#[test]
+fn log_bytes_are_counted_up_to_each_report() {
+    let report = report("Max Memory Used: 70 MB");
+    let text = format!("hello\nworld!\n{report}\nafter the last report\n");
+    let expected = (5 + 6 + report.len() + 3 * 26) as u64;
+    assert_eq!(one(&text).log_bytes, Some(expected));
+    // The same events in a document have the same bytes, whatever is around them.
+    let events: Vec<String> = ["hello", "world!", &report]
+        .iter()
+        .map(|message| format!("{{\"id\":\"1\",\"timestamp\":1767323045000,\"message\":{message:?}}}"))
+        .collect();
+    let document = format!("{{\"logGroup\":\"/aws/lambda/pay\",\"logEvents\":[{}]}}", events.join(","));
+    assert_eq!(one(&document).log_bytes, Some(expected));
+    // Each line of a log in JSON is an event.
+    let lines = format!(
+        "{{\"level\":\"INFO\"}}\n{{\"time\":\"2026-01-02T03:04:05.000Z\",\"type\":\"platform.report\",\"record\":{{\"requestId\":\"{ID}\",\
+         \"metrics\":{{\"durationMs\":1.0,\"billedDurationMs\":1,\"memorySizeMB\":128,\"maxMemoryUsedMB\":60}}}}}}\n"
+    );
+    assert_eq!(one(&lines).log_bytes, Some(lines.trim_end().len() as u64 - 1 + 2 * 26));
+    // A row of Insights is not the log.
+    let row = format!("@timestamp,@message\n2026-01-02 03:04:05.000,\"{report}\"\n");
+    assert_eq!(one(&row).log_bytes, None);
 }

@@ -8,11 +8,11 @@ use std::path::Path;
 
 use agent_proto::batch::Batch;
 use anyhow::Context;
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 use sha2::{Digest, Sha256};
 use tailor_logs::{ImportedInvocation, SAME_REPORT_US};
 
-use crate::store::Tenant;
+use crate::store::{FunctionKey, HOUR_US, Tenant, Window};
 
 /// The file in the data folder.
 const FILE_NAME: &str = "imports.sqlite";
@@ -55,6 +55,11 @@ impl Ledger {
                  CREATE TABLE IF NOT EXISTS waiting (
                     environment BLOB NOT NULL, sequence INTEGER NOT NULL, tenant TEXT NOT NULL,
                     received_at_us INTEGER NOT NULL, batch BLOB NOT NULL, PRIMARY KEY (environment, sequence)
+                 ) WITHOUT ROWID;
+                 CREATE TABLE IF NOT EXISTS log_bytes (
+                    tenant TEXT NOT NULL, account TEXT NOT NULL, region TEXT NOT NULL, function TEXT NOT NULL,
+                    hour INTEGER NOT NULL, bytes INTEGER NOT NULL,
+                    PRIMARY KEY (tenant, account, region, function, hour)
                  ) WITHOUT ROWID;",
             )?;
             let version = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
@@ -119,6 +124,50 @@ impl Ledger {
     }
 }
 
+/// The log bytes that imports into a data folder have counted of a function, as CloudWatch Logs counts them; `None` when nothing
+/// was counted.
+///
+/// # Errors
+/// When the file of the imports cannot be read.
+pub fn log_bytes(
+    folder: &Path,
+    tenant: &Tenant,
+    function: &FunctionKey,
+    window: Window,
+) -> anyhow::Result<Option<u64>> {
+    let path = folder.join(FILE_NAME);
+    if !path.exists() {
+        return Ok(None);
+    }
+    let read = || -> rusqlite::Result<Option<i64>> {
+        let connection = Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+        let has_table: bool = connection.query_row(
+            "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = 'log_bytes')",
+            [],
+            |row| row.get(0),
+        )?;
+        if !has_table {
+            // An earlier version wrote the file.
+            return Ok(None);
+        }
+        connection.query_row(
+            "SELECT SUM(bytes) FROM log_bytes WHERE tenant = ?1 AND account = ?2 AND region = ?3 AND function = ?4
+             AND hour >= ?5 AND hour < ?6",
+            params![
+                tenant.0,
+                function.account,
+                function.region,
+                function.name,
+                window.from_hour.cast_signed(),
+                window.until_hour.cast_signed()
+            ],
+            |row| row.get(0),
+        )
+    };
+    let sum = read().with_context(|| format!("cannot read {}", path.display()))?;
+    Ok(sum.map(i64::cast_unsigned))
+}
+
 const WRITE: &str = "cannot write to the file of the imports";
 
 /// One transaction. Dropping it undoes everything.
@@ -155,6 +204,30 @@ impl Round<'_> {
             .execute(params![key, second])
             .context(WRITE)?;
         Ok(true)
+    }
+
+    /// Adds the log bytes of an invocation that was not known.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn add_log_bytes(&self, tenant: &Tenant, found: &ImportedInvocation) -> anyhow::Result<()> {
+        let Some(bytes) = found.log_bytes else { return Ok(()) };
+        let hour = found.invocation.started_at_us / HOUR_US;
+        self.transaction
+            .prepare_cached(
+                "INSERT INTO log_bytes (tenant, account, region, function, hour, bytes) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+                 ON CONFLICT DO UPDATE SET bytes = bytes + excluded.bytes",
+            )?
+            .execute(params![
+                tenant.0,
+                found.origin.account,
+                found.region,
+                found.origin.function,
+                hour.cast_signed(),
+                bytes.cast_signed()
+            ])
+            .context(WRITE)?;
+        Ok(())
     }
 
     /// Keeps a batch until it is in the store.

@@ -139,11 +139,20 @@ impl<'a> Importer<'a> {
             self.totals.functions.insert(key.function.clone());
             let mut failure = None;
             found.retain(|found| {
-                failure.is_none()
-                    && round.add(&self.settings.tenant, found).unwrap_or_else(|error| {
-                        failure = Some(error);
-                        false
-                    })
+                if failure.is_some() {
+                    return false;
+                }
+                let tenant = &self.settings.tenant;
+                let added = round.add(tenant, found).and_then(|is_new| {
+                    if is_new {
+                        round.add_log_bytes(tenant, found)?;
+                    }
+                    Ok(is_new)
+                });
+                added.unwrap_or_else(|error| {
+                    failure = Some(error);
+                    false
+                })
             });
             if let Some(error) = failure {
                 return Err(error);

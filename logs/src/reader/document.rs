@@ -69,6 +69,15 @@ struct Document<'a> {
     insights_billed: Raw<'a>,
 }
 
+/// A log event in a list of events.
+#[derive(Debug, Deserialize)]
+struct Event<'a> {
+    #[serde(borrow)]
+    message: Raw<'a>,
+    #[serde(borrow)]
+    timestamp: Raw<'a>,
+}
+
 /// A field of a row of CloudWatch Logs Insights.
 #[derive(Debug, Deserialize)]
 struct InsightsField<'a> {
@@ -187,6 +196,10 @@ impl Scan<'_> {
     fn elements(&mut self, elements: &[&RawValue], place: &Place, depth: u32) {
         for element in elements {
             let json = element.get().as_bytes();
+            if let Ok(Event { message: Some(message), timestamp: Some(_) }) = serde_json::from_slice(json) {
+                let text = string(Some(message));
+                self.count_event(text.map_or(message.get().len(), |text| text.len()) as u64);
+            }
             if self.is_candidate(json) && !self.document(json, place, depth + 1) {
                 self.problems.add(Problem::MalformedJson, json);
             }
@@ -266,8 +279,27 @@ impl Scan<'_> {
         } else if origin.function.is_empty() {
             origin = self.learned(&origin);
         }
-        (self.sink)(crate::Entry { origin, at_us: place.at_us, record });
+        let log_bytes = self.log_bytes.take();
+        (self.sink)(crate::Entry { origin, at_us: place.at_us, log_bytes, record });
     }
+}
+
+/// Whether a document of an input has log events in it, and is not one itself. The names stand at its start.
+pub(super) fn is_container(document: &[u8]) -> bool {
+    /// Bytes at the start in which the name of the list of events stands.
+    const START_BYTES: usize = 512;
+    const NAMES: [&[u8]; 8] = [
+        b"\"logEvents\"",
+        b"\"events\"",
+        b"\"results\"",
+        b"\"records\"",
+        b"\"Records\"",
+        b"\"awslogs\"",
+        b"\"kinesis\"",
+        b"\"@",
+    ];
+    let start = &document[..document.len().min(START_BYTES)];
+    start.starts_with(b"[") || NAMES.iter().any(|name| memchr::memmem::find(start, name).is_some())
 }
 
 /// Whether a value is a field of a row of Insights.

@@ -42,6 +42,9 @@ const MAX_LINE_BYTES: usize = 16 << 20;
 /// Maximum size of one JSON document, bytes.
 const MAX_DOCUMENT_BYTES: usize = 256 << 20;
 
+/// Bytes that CloudWatch Logs adds to the message of each event (CloudWatch Logs quotas, `PutLogEvents`).
+pub(crate) const EVENT_BYTES: u64 = 26;
+
 /// Where an input comes from.
 #[derive(Debug, Clone, Default)]
 pub struct Source {
@@ -79,6 +82,7 @@ impl Reader {
             name: &source.name,
             refined: None,
             learned: None,
+            log_bytes: None,
         };
         scan.stream(Box::new(input), &place, 0);
     }
@@ -109,6 +113,8 @@ pub(crate) struct Scan<'a> {
     refined: Option<Refined>,
     /// The function that an `initStart` named, for lines without any.
     learned: Option<Arc<Origin>>,
+    /// Bytes of log events since the latest line of the platform; `None` before the first event.
+    pub(crate) log_bytes: Option<u64>,
 }
 
 impl Scan<'_> {
@@ -177,9 +183,26 @@ impl Scan<'_> {
         while let Some(found) = self.candidates.find(Input::new(text).span(from..text.len())) {
             let start = memrchr(b'\n', &text[from..found.start()]).map_or(from, |newline| from + newline + 1);
             let end = memchr(b'\n', &text[found.end()..]).map_or(text.len(), |newline| found.end() + newline);
+            self.count_lines(&text[from..end]);
             self.line(&text[start..end], place, depth);
             from = (end + 1).min(text.len());
         }
+        self.count_lines(&text[from..]);
+    }
+
+    /// Counts the bytes of lines of text, each of which is a log event.
+    fn count_lines(&mut self, text: &[u8]) {
+        let text = text.strip_suffix(b"\n").unwrap_or(text);
+        if !text.is_empty() {
+            let newlines = memchr::memchr_iter(b'\n', text).count() as u64;
+            self.count_event((text.len() as u64 - newlines).saturating_add(newlines * EVENT_BYTES));
+        }
+    }
+
+    /// Counts the bytes of the message of a log event.
+    pub(crate) fn count_event(&mut self, message_bytes: u64) {
+        let counted = self.log_bytes.get_or_insert(0);
+        *counted = counted.saturating_add(message_bytes).saturating_add(EVENT_BYTES);
     }
 
     /// Reads one line with a candidate.
@@ -258,6 +281,10 @@ impl Scan<'_> {
                 };
                 extent = Extent::default();
                 let document = &bytes[..end];
+                if !document::is_container(document) {
+                    let counted = self.log_bytes.get_or_insert(0);
+                    *counted = counted.saturating_add(document.len() as u64).saturating_add(EVENT_BYTES);
+                }
                 let is_candidate = self.candidates.is_match(document);
                 if is_candidate && !self.document(document, place, depth) {
                     self.broken(document, place, depth);

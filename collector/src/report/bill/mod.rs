@@ -18,6 +18,7 @@ use super::evaluation::Material;
 use super::list::selects_function;
 use super::load::{keys, material};
 use super::{MeasuredBy, Request};
+use crate::import::ledger;
 use crate::query::ListQuery;
 use crate::store::{FunctionKey, HOUR_US, StoreError};
 
@@ -126,7 +127,8 @@ pub async fn function(
     basis: &BillBasis,
 ) -> Result<Option<BillReport>, StoreError> {
     let material = material(request, key).await?;
-    Ok(bill(request, key, &material, basis, basis.terms))
+    let log_bytes = log_bytes(request, key, basis).await;
+    Ok(bill(request, key, &material, basis, basis.terms, log_bytes))
 }
 
 /// The bill of the functions that the filters of `list` select.
@@ -170,7 +172,8 @@ pub async fn fleet(
         let used = used.entry(group).or_default();
         let gb_seconds = u64::try_from(*used / MB_MS_PER_GB_SECOND).unwrap_or(u64::MAX);
         let terms = Terms { used_gb_seconds: if is_month { gb_seconds } else { 0 }, ..basis.terms };
-        let Some(report) = bill(request, &key, &material, basis, terms) else { continue };
+        let log_bytes = log_bytes(request, &key, basis).await;
+        let Some(report) = bill(request, &key, &material, basis, terms, log_bytes) else { continue };
         *used += usage(&material).iter().map(|(_, usage)| usage.memory_mb_ms).sum::<u128>();
         fleet.add(&report, &mut sums);
         tokio::task::yield_now().await;
@@ -223,6 +226,20 @@ impl FleetBill {
     }
 }
 
+/// The log bytes that imports have counted. Without them, the bill has an unknown line.
+async fn log_bytes(request: &Request<'_>, key: &FunctionKey, basis: &BillBasis) -> Option<u64> {
+    let (folder, tenant) = (basis.imports.clone()?, request.tenant.clone());
+    let (key, window) = (key.clone(), request.window);
+    let read = tokio::task::spawn_blocking(move || ledger::log_bytes(&folder, &tenant, &key, window)).await;
+    match read.map_err(anyhow::Error::from).flatten() {
+        Ok(bytes) => bytes,
+        Err(error) => {
+            tracing::warn!("the bill lacks the log bytes of imports: {error:#}");
+            None
+        }
+    }
+}
+
 /// The usage of a function on each architecture.
 fn usage(material: &Material) -> Vec<(Architecture, Usage)> {
     let ephemeral_mb =
@@ -243,6 +260,7 @@ fn bill(
     material: &Material,
     basis: &BillBasis,
     terms: Terms,
+    log_bytes: Option<u64>,
 ) -> Option<BillReport> {
     let latest = material.latest()?;
     let newest = material.environments.newest_header();
@@ -276,7 +294,7 @@ fn bill(
         restored_mb,
         versions: versions.len() as u64,
         sent_bytes: (measured_invocations > 0).then_some(sent_bytes),
-        log_bytes: None,
+        log_bytes,
         is_managed: newest.is_some_and(|header| header.environment.is_managed_instances()),
         hours,
     };

@@ -302,6 +302,11 @@ impl Builder<'_> {
             bytes.map(Amount::gb_of_bytes),
             "log bytes are not measured; `tailor import logs` counts them, or give `log_bytes`",
         );
+        if self.given.log_bytes.is_none() && bytes.is_some() {
+            for line in self.lines.iter_mut().filter(|line| line.meter == meter) {
+                *line = line.clone().assuming("the imported logs have every line of the function");
+            }
+        }
         if meter == Meter::LogIngestion {
             let stored = self.given.log_stored_bytes.map(|bytes| byte_hours(bytes, hours));
             self.given_line(
