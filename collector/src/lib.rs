@@ -16,6 +16,7 @@ pub mod http;
 pub mod import;
 pub mod ingest;
 pub mod keys;
+pub mod logging;
 pub mod patch;
 pub mod prices;
 pub mod query;

@@ -2,23 +2,23 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
-use tracing_subscriber::filter::LevelFilter;
-
 use tailor_collector::cli::Cli;
+use tailor_collector::logging;
 
 fn main() -> ExitCode {
-    let level = std::env::var("TAILOR_LOG_LEVEL").ok().and_then(|level| level.parse().ok());
-    tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
-        .with_max_level(level.unwrap_or(LevelFilter::INFO))
-        .with_target(false)
-        .with_ansi(false)
-        .init();
-    match Cli::parse().run() {
+    let cli = match Cli::from_arguments(std::env::args_os()) {
+        Ok(cli) => cli,
+        Err(error) => error.exit(),
+    };
+    cli.start_log();
+    match cli.run() {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("tailor: {error:#}");
+            if logging::is_json() {
+                tracing::error!("{error:#}");
+            } else {
+                eprintln!("tailor: {error:#}");
+            }
             ExitCode::FAILURE
         }
     }

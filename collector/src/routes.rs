@@ -118,6 +118,11 @@ fn plain() -> Routes {
         .page(Method::POST, "/login", web::log_in)
         .page(Method::GET, "/logout", web::logout)
         .page(Method::POST, "/logout", web::log_out)
+        .page(Method::GET, "/keys", web::keys::list)
+        .page(Method::POST, "/keys", web::keys::create)
+        .page(Method::GET, "/keys/{id}/revoke", web::keys::ask)
+        .page(Method::POST, "/keys/{id}/revoke", web::keys::revoke)
+        .page(Method::POST, "/sessions/{id}/end", web::keys::end_session)
 }
 
 /// What receives its body itself, after it has authenticated the sender.

@@ -12,8 +12,9 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
 
-use common::{Collector, history};
+use common::{Collector, KEY, history};
 use tailor_collector::clock::{Clock, now_us};
+use tailor_collector::keys::reload::KeyFiles;
 use tailor_collector::report::summaries::Summarizer;
 use tailor_collector::store::Tenant;
 use tailor_collector::tags::TagTable;
@@ -34,7 +35,17 @@ fn the_pages_work_in_a_browser() {
     // More functions than are computed when they are read.
     let functions = number("TAILOR_BROWSER_FUNCTIONS", 72);
     let days = number("TAILOR_BROWSER_DAYS", 10) as u64;
-    let collector = Collector::start_with(true);
+    let folder = tempfile::tempdir().unwrap();
+    let files = KeyFiles {
+        folder: folder.path().to_owned(),
+        operator_file: None,
+        lines: Some(format!("{KEY} name=operator")),
+    };
+    let collector = Collector::start_in(folder, |app| {
+        app.local_reads = true;
+        app.keys = Arc::new(files.load().unwrap().into());
+        app.key_files = Some(files);
+    });
     let runtime = Runtime::new().unwrap();
     runtime.block_on(history::write(&collector.store, functions, days, 96.min(days * 24), now_us()));
     runtime.block_on(collector.store.maintain()).unwrap();
@@ -52,7 +63,7 @@ fn the_pages_work_in_a_browser() {
 
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/browser/pages.mjs");
     let output = Command::new("node")
-        .args([script, &format!("http://{}", collector.address), BROWSER])
+        .args([script, &format!("http://{}", collector.address), BROWSER, KEY])
         .env("TAILOR_BROWSER_MODULES", &modules)
         .output()
         .unwrap();

@@ -156,7 +156,7 @@ fn a_ticket_is_not_used_up_by_head() {
 fn the_cookie_is_secure_behind_a_trusted_proxy_with_tls() {
     let forwarded = "X-Forwarded-Proto: https\r\nX-Forwarded-For: 203.0.113.9\r\n";
     let trusting =
-        Collector::start_configured(|app| app.trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()]);
+        Collector::start_configured(|app| app.trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()].into());
     assert!(log_in(&trusting, forwarded, KEY).head.contains("; Secure"));
     assert!(!log_in(&trusting, "", KEY).head.contains("; Secure"));
     assert!(!log_in(&Collector::start(), forwarded, KEY).head.contains("; Secure"));

@@ -44,7 +44,8 @@ pub(super) struct CreateArgs {
     /// Whose invocations are sent and read with it.
     #[arg(long, default_value = "default", value_parser = tenant)]
     tenant: String,
-    /// What it permits: `ingest` sends batches, `read` reads the tenant's reports, `admin` reads the collector's metrics and sends tags.
+    /// What it permits: `ingest` sends batches, `read` reads the tenant's reports, `admin` reads the collector's metrics, sends tags, and
+    /// manages keys and sessions on the page.
     #[arg(long, value_delimiter = ',', default_value = "ingest")]
     scopes: Vec<Scope>,
     /// Functions whose batches it may send, such as `checkout-*,auth`; all when absent.

@@ -2,23 +2,27 @@
 //!
 //! Exit codes: 0 success, 1 failure, 2 invalid arguments, 3 nothing to show (no such function, no invocations).
 
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use crate::http::DEFAULT_METRICS_FUNCTIONS;
 use crate::http::client::ProxyNetwork;
+use crate::logging::{self, LogFormat, LogLevel};
 use crate::query::Format;
 
 use database::DatabaseArgs;
 
 mod bill;
 mod changes;
+mod config;
 mod database;
 mod import;
 mod keys;
+mod lambda;
 mod list;
 mod maintain;
 mod patch;
@@ -27,6 +31,8 @@ mod prices;
 mod recommendations;
 mod series;
 mod serve;
+mod serve_check;
+mod serve_reload;
 mod show;
 mod tune;
 mod tuner;
@@ -42,7 +48,9 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the collector: receive batches from the extensions, serve the web page and the API.
-    Serve(ServeArgs),
+    Serve(Box<ServeArgs>),
+    /// Run the collector as a Lambda function behind a function URL, with the store in a database.
+    Lambda(Box<lambda::LambdaArgs>),
     /// Show all functions with their cost and recommended memory size.
     Summary {
         #[command(flatten)]
@@ -168,18 +176,30 @@ enum ChangesCommand {
 
 #[derive(Debug, Args)]
 struct ServeArgs {
+    /// Configuration file: YAML with one key per option of this command, such as `listen: 127.0.0.1:8080`. Environment variables
+    /// replace its values, and arguments replace both.
+    #[arg(long, env = "TAILOR_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Check the settings, keys, store, database, certificate, address and AWS credentials, print what was found, and exit. Nothing
+    /// is changed, and no connection is accepted.
+    #[arg(long)]
+    check: bool,
     /// Folder for all data. It is created when it does not exist.
     #[arg(long, env = "TAILOR_DATA", default_value = "tailor-data")]
     data: PathBuf,
     #[command(flatten)]
     database: DatabaseArgs,
-    /// Address to listen on. For other addresses than loopback, put a proxy with TLS in front.
+    /// Address to listen on. For other addresses than loopback, use `--tls-cert`, or put a proxy with TLS in front.
     #[arg(long, env = "TAILOR_LISTEN", default_value = "127.0.0.1:8080")]
     listen: SocketAddr,
     /// File with more keys, one per line: `KEY` or `TENANT KEY`, and then `scopes=`, `functions=`, `name=`, `expires=`.
     /// It is read again when it changes. Without any key, the first start creates two.
     #[arg(long, env = "TAILOR_API_KEY_FILE")]
     api_key_file: Option<PathBuf>,
+    /// More keys, in the form of a key file with `;` between two keys. Everyone who can read the settings can read them, so use
+    /// digests: `sha256:DIGEST scopes=ingest; sha256:DIGEST scopes=read,admin`. The page then shows keys and does not change them.
+    #[arg(long, env = "TAILOR_API_KEYS", hide_env_values = true, value_name = "LINES")]
+    api_keys: Option<String>,
     /// Allow everyone on this machine to read without a key. Only for a loopback address.
     #[arg(long)]
     local_reads: bool,
@@ -212,12 +232,38 @@ struct ServeArgs {
     #[arg(long, help_heading = "Data", env = "TAILOR_DAILY_DAYS", default_value_t = 400, value_parser = clap::value_parser!(u64).range(2..=4000))]
     daily_days: u64,
     #[command(flatten)]
+    log: LogArgs,
+    #[command(flatten)]
     tuner: tuner::TunerArgs,
+    /// The values of all options, for comparison after a reload.
+    #[arg(skip)]
+    settings: config::Settings,
+    /// What cannot be used of the configuration file.
+    #[arg(skip)]
+    problems: Vec<config::Problem>,
+}
+
+#[derive(Debug, Clone, Copy, Args)]
+#[command(next_help_heading = "Log")]
+struct LogArgs {
+    /// Lowest level that is logged.
+    #[arg(long, env = "TAILOR_LOG_LEVEL", value_enum, default_value_t)]
+    log_level: LogLevel,
+    /// How the lines of the log are written to standard error. In JSON they have no link to sign in.
+    #[arg(long, env = "TAILOR_LOG_FORMAT", value_enum, default_value_t)]
+    log_format: LogFormat,
 }
 
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Connections")]
 struct ConnectionArgs {
+    /// PEM file with the certificate of the collector, followed by those of its issuers. With it the collector serves HTTPS only.
+    /// It and the key are read again when they change.
+    #[arg(long, env = "TAILOR_TLS_CERT", value_name = "FILE", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+    /// PEM file with the private key of the certificate.
+    #[arg(long, env = "TAILOR_TLS_KEY", value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
     /// Maximum number of open connections. At the limit, the longest idle ones are closed.
     #[arg(long, env = "TAILOR_MAX_CONNECTIONS", default_value_t = 8_192, value_parser = clap::value_parser!(u32).range(16..=1_000_000))]
     max_connections: u32,
@@ -299,13 +345,42 @@ fn weight(text: &str) -> Result<f64, String> {
 }
 
 impl Cli {
+    /// Reads the arguments, and the configuration file that they name.
+    ///
+    /// # Errors
+    /// The arguments or the file cannot be used. The caller prints it and exits with 2.
+    pub fn from_arguments(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
+        let arguments: Vec<OsString> = arguments.into_iter().collect();
+        let mut cli = Self::from_arg_matches(&Self::command().try_get_matches_from(&arguments)?)?;
+        let Command::Serve(args) = &cli.command else { return Ok(cli) };
+        let is_check = args.check;
+        let (args, problems) = serve_args(&arguments, args.config.as_deref())?;
+        if !is_check && !problems.is_empty() {
+            let lines: Vec<_> = problems.iter().map(ToString::to_string).collect();
+            return Err(Self::command().error(clap::error::ErrorKind::InvalidValue, lines.join("\n       ")));
+        }
+        cli.command = Command::Serve(Box::new(ServeArgs { problems, ..args }));
+        Ok(cli)
+    }
+
+    /// Begins to log, as the arguments of the command require.
+    pub fn start_log(&self) {
+        match &self.command {
+            Command::Serve(args) => logging::start(args.log.log_format, args.log.log_level),
+            Command::Lambda(args) => logging::start(args.log.log_format, args.log.log_level),
+            _ => logging::start(LogFormat::Text, logging::level_of_environment()),
+        }
+    }
+
     /// Runs the command.
     ///
     /// # Errors
     /// The failure with its context. The caller prints it and exits with 1.
     pub fn run(self) -> anyhow::Result<ExitCode> {
         match self.command {
-            Command::Serve(args) => serve::serve(args),
+            Command::Serve(args) if args.check => serve_check::run(&args),
+            Command::Serve(args) => serve::serve(*args),
+            Command::Lambda(args) => lambda::run(&args),
             Command::Summary { show, list } | Command::Advise { function: None, show, list } => {
                 show::summary(&show, &list)
             }
@@ -334,6 +409,33 @@ impl Cli {
             Command::Key { data, tenant } => keys::create_without_scopes(&data, tenant),
         }
     }
+}
+
+/// The arguments of `tailor serve` with the settings of a configuration file, and what cannot be used of the file.
+fn serve_args(
+    arguments: &[OsString],
+    file: Option<&std::path::Path>,
+) -> Result<(ServeArgs, Vec<config::Problem>), clap::Error> {
+    let (mut command, mut problems) = (Cli::command(), Vec::new());
+    match file.map(config::ConfigFile::read) {
+        None => {}
+        Some(Err(problem)) => problems.push(problem),
+        Some(Ok(file)) => {
+            command = command.mut_subcommand("serve", |serve| {
+                problems = file.problems(&serve);
+                file.apply(serve)
+            });
+        }
+    }
+    let matches = command.try_get_matches_from_mut(arguments)?;
+    let Some((_, matches)) = matches.subcommand() else {
+        return Err(command.error(clap::error::ErrorKind::MissingSubcommand, "no command"));
+    };
+    let mut args = ServeArgs::from_arg_matches(matches)?;
+    if let Some(serve) = command.find_subcommand("serve") {
+        args.settings = config::Settings::of(serve, matches);
+    }
+    Ok((args, problems))
 }
 
 #[cfg(test)]

@@ -1,21 +1,21 @@
 //! `tailor serve`.
 
 use std::fs;
-use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-use super::{ConnectionArgs, ServeArgs};
-use crate::clock::Clock;
+use super::{ConnectionArgs, ServeArgs, serve_reload};
+use crate::clock::{Clock, now_us};
 use crate::http::connections::{ConnectionLimits, Connections};
+use crate::http::tls::{CurrentTls, TlsFiles};
 use crate::http::{self, App};
 use crate::keys::reload::{KeyFiles, follow};
 use crate::keys::store::{FIRST_KEY_FILE, INGEST_KEY_FILE, create_first};
@@ -30,7 +30,7 @@ use crate::tags::{self, TagTable};
 use crate::tuner::mode::Mode;
 use crate::tuner::permission::TAG;
 use crate::tuner::{Settings, Tuner};
-use crate::{prices, routes};
+use crate::{logging, prices, routes};
 
 /// The file in the data folder to which a running collector writes its address.
 const ADDRESS_FILE: &str = "address";
@@ -56,6 +56,33 @@ pub(super) fn serve(args: ServeArgs) -> anyhow::Result<ExitCode> {
         .block_on(serve_until_stopped(args))
 }
 
+impl ServeArgs {
+    /// Where the keys come from.
+    pub(super) fn key_files(&self) -> KeyFiles {
+        KeyFiles {
+            folder: self.data.clone(),
+            operator_file: self.api_key_file.clone(),
+            lines: self.api_keys.clone(),
+        }
+    }
+
+    /// The files of the certificate; `None` without TLS.
+    ///
+    /// # Errors
+    /// There is a certificate without a key, or the other way round.
+    pub(super) fn tls_files(&self) -> anyhow::Result<Option<TlsFiles>> {
+        // A configuration file can have one without the other, which the definition of the options does not notice.
+        match (&self.connections.tls_cert, &self.connections.tls_key) {
+            (Some(certificate), Some(key)) => {
+                Ok(Some(TlsFiles { certificate: certificate.clone(), key: key.clone() }))
+            }
+            (None, None) => Ok(None),
+            (Some(_), None) => bail!("--tls-cert needs --tls-key, the file with the private key"),
+            (None, Some(_)) => bail!("--tls-key needs --tls-cert, the file with the certificate"),
+        }
+    }
+}
+
 async fn serve_until_stopped(args: ServeArgs) -> anyhow::Result<ExitCode> {
     // From here on, SIGHUP does not end the process.
     let hangups = signal(SignalKind::hangup())?;
@@ -66,6 +93,10 @@ async fn serve_until_stopped(args: ServeArgs) -> anyhow::Result<ExitCode> {
         UsageTable::read(file)?;
     }
     let tuner_settings = args.tuner.settings(folder)?;
+    let tls = args.tls_files()?.map(CurrentTls::load).transpose()?.map(Arc::new);
+    if let Some(warning) = tls.as_ref().and_then(|tls| tls.loaded().warning(now_us() / 1_000_000)) {
+        tracing::warn!("{warning}");
+    }
     // Before the folder is created: when the port is in use, no folder and no key are created.
     let listener = TcpListener::bind(args.listen)
         .await
@@ -82,34 +113,40 @@ async fn serve_until_stopped(args: ServeArgs) -> anyhow::Result<ExitCode> {
         Some(database) => open_database(database, retention)?,
         None => Arc::new(open_store(folder, retention)?),
     };
-    let key_files = KeyFiles { folder: folder.clone(), operator_file: args.api_key_file.clone() };
+    let key_files = args.key_files();
     let keys = load_keys(&key_files)?;
     keep_private(folder).with_context(|| format!("cannot make {} private", folder.display()))?;
     let address = listener.local_addr().context("cannot read the address of the listener")?;
+    let url = format!("{}://{address}", if tls.is_some() { "https" } else { "http" });
 
     // `tailor summary` prints it. After a crash the file stays, but the lock of the data folder is released.
-    match fs::write(folder.join(ADDRESS_FILE), format!("http://{address}\n")) {
+    match fs::write(folder.join(ADDRESS_FILE), format!("{url}\n")) {
         // On a full disk, stored data can still be read.
         Err(error) if error.kind() == std::io::ErrorKind::StorageFull => {
             tracing::warn!(%error, "cannot write the address to {}; trying again", folder.display());
-            tokio::spawn(write_address_later(folder.clone(), address));
+            tokio::spawn(write_address_later(folder.clone(), url.clone()));
         }
         written => written.with_context(|| format!("cannot write to {}", folder.display()))?,
     }
     let connections = Arc::new(Connections::new(connection_limits(&args.connections).fitted_to_process()));
     let app = App::new(store, keys, args.local_reads);
+    // Of several collectors with the same settings, each would change only its own keys.
+    let changeable_keys = Some(key_files.clone()).filter(|files| files.lines.is_none());
+    let trusted_proxies = args.trusted_proxy.clone().into();
     let recommendations = Some(Recommendations::of(folder));
     let app = Arc::new(App {
         prices,
         connections,
         recommendations,
-        trusted_proxies: args.trusted_proxy,
-        usage_file: args.usage,
+        trusted_proxies,
+        tls,
+        key_files: changeable_keys,
+        usage_file: args.usage.clone(),
         metrics_functions: args.metrics_functions,
         data_folder: Some(folder.clone()),
         ..app
     });
-    tracing::info!("listening on http://{address}, data in {}", folder.display());
+    tracing::info!("listening on {url}, data in {}", folder.display());
     if let Some(database) = &database {
         tracing::info!("measurements in the {database}");
     }
@@ -117,16 +154,15 @@ async fn serve_until_stopped(args: ServeArgs) -> anyhow::Result<ExitCode> {
         tracing::info!("prices of {} from {}", app.prices.compiled(), file.display());
     }
     if args.local_reads {
-        tracing::info!("open http://{address}/ (everyone on this machine can read)");
-    } else {
+        tracing::info!("open {url}/ (everyone on this machine can read)");
+    } else if !logging::is_json() {
+        // Programs that collect logs keep them, so that others could sign in.
         let ticket = app.sessions.issue_ticket(Tenant::default())?;
-        tracing::info!(
-            "open http://{address}/login?ticket={ticket} (valid once; after that, sign in with a key)"
-        );
+        tracing::info!("open {url}/login?ticket={ticket} (valid once; after that, sign in with a key)");
     }
     let (stop, stopped) = watch::channel(false);
     app.tags.keep_sent(folder)?;
-    if let Some(file) = args.tags {
+    if let Some(file) = args.tags.clone() {
         let tenant = Tenant::default();
         app.tags.set_file(&tenant, TagTable::read(&file)?);
         // It ends with the process: it writes nothing.
@@ -134,7 +170,15 @@ async fn serve_until_stopped(args: ServeArgs) -> anyhow::Result<ExitCode> {
     }
     let keys = follow(Arc::clone(&app.keys), key_files, hangups, until(stopped.clone()));
     let keys = tokio::spawn(keys);
-    let tuner = start_tuner(&args.tuner, tuner_settings, &app, stopped.clone()).await;
+    let hangups = signal(SignalKind::hangup())?;
+    if let Some(tls) = app.tls.clone() {
+        let (hangups, stopped) = (signal(SignalKind::hangup())?, until(stopped.clone()));
+        // It ends with the process: it writes nothing.
+        drop(tokio::spawn(async move { tls.follow(hangups, stopped).await }));
+    }
+    let tuner_args = args.tuner.clone();
+    drop(tokio::spawn(serve_reload::follow(Arc::clone(&app), args, hangups, until(stopped.clone()))));
+    let tuner = start_tuner(&tuner_args, tuner_settings, &app, stopped.clone()).await;
     let summarizer = Summarizer {
         store: Arc::clone(&app.store),
         prices: app.prices.clone(),
@@ -164,10 +208,10 @@ async fn serve_until_stopped(args: ServeArgs) -> anyhow::Result<ExitCode> {
 }
 
 /// Writes the address when there is space for it.
-async fn write_address_later(folder: PathBuf, address: SocketAddr) {
+async fn write_address_later(folder: PathBuf, url: String) {
     loop {
         tokio::time::sleep(Duration::from_secs(1)).await;
-        if fs::write(folder.join(ADDRESS_FILE), format!("http://{address}\n")).is_ok() {
+        if fs::write(folder.join(ADDRESS_FILE), format!("{url}\n")).is_ok() {
             return;
         }
     }
@@ -236,7 +280,7 @@ fn open_store(folder: &Path, retention: Retention) -> anyhow::Result<SqliteStore
 /// Loads the keys. The first start creates two: one that may do everything, and one for the functions, which only sends.
 fn load_keys(files: &KeyFiles) -> anyhow::Result<KeyRing> {
     let folder = &files.folder;
-    if files.operator_file.is_none() && !keys::store::path_of(folder).exists() {
+    if files.operator_file.is_none() && files.lines.is_none() && !keys::store::path_of(folder).exists() {
         let (_, admin) = create_first(folder, FIRST_KEY_FILE, "first", &Scope::ALL)?;
         let (_, ingest) = create_first(folder, INGEST_KEY_FILE, "functions", &[Scope::Ingest])?;
         tracing::info!(

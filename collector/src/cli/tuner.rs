@@ -17,7 +17,7 @@ use crate::tuner::limits::{DAY_US, Limits};
 use crate::tuner::mode::Mode;
 use crate::tuner::policy_file::{self, FilePolicy};
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Tuner")]
 pub(super) struct TunerArgs {
     /// What the tuner may do. It changes only functions with the tag `tailor:tune = apply` or `apply-up`.

@@ -128,7 +128,7 @@ impl App {
         }
     }
 
-    fn now_s(&self) -> u64 {
+    pub(crate) fn now_s(&self) -> u64 {
         self.clock.now_us() / 1_000_000
     }
 
@@ -173,7 +173,7 @@ impl App {
     }
 
     fn sign_in(&self, access: Access, client: &Client) -> Result<Response, SignInError> {
-        let secret = self.sessions.open(access).map_err(|error| {
+        let secret = self.sessions.open(access, client.address).map_err(|error| {
             tracing::error!(%error, "cannot open a session");
             SignInError::Unknown
         })?;
@@ -211,7 +211,7 @@ fn presented_key(headers: &HeaderMap) -> Option<&str> {
         .or_else(|| value.map(|_| ""))
 }
 
-fn session_cookie(headers: &HeaderMap) -> Option<&str> {
+pub(crate) fn session_cookie(headers: &HeaderMap) -> Option<&str> {
     headers
         .get_all(header::COOKIE)
         .iter()
@@ -228,7 +228,7 @@ fn is_loopback_host(headers: &HeaderMap) -> bool {
 
 /// Whether a page of another site sent this form. Browsers say so in `Sec-Fetch-Site`, or without TLS in `Origin`. A client
 /// that sends neither is not a browser.
-fn is_cross_site(headers: &HeaderMap) -> bool {
+pub(crate) fn is_cross_site(headers: &HeaderMap) -> bool {
     let text = |name: &str| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
     match (text("sec-fetch-site"), text("origin")) {
         (Some(site), _) => !matches!(site, "same-origin" | "none"),

@@ -5,12 +5,12 @@
 
 use std::net::IpAddr;
 use std::str::FromStr;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use http::{Extensions, HeaderMap};
 
 use super::connections::Connection;
-use super::server::Peer;
+use super::server::{OverTls, Peer};
 
 /// A network of proxies: an address and the number of its bits that are compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,11 +44,32 @@ impl ProxyNetwork {
     }
 }
 
+/// The proxies whose headers are believed. They can be replaced.
+#[derive(Debug, Default)]
+pub struct TrustedProxies(RwLock<Arc<[ProxyNetwork]>>);
+
+impl From<Vec<ProxyNetwork>> for TrustedProxies {
+    fn from(networks: Vec<ProxyNetwork>) -> Self {
+        Self(RwLock::new(networks.into()))
+    }
+}
+
+impl TrustedProxies {
+    fn get(&self) -> Arc<[ProxyNetwork]> {
+        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Believes these proxies from now on.
+    pub fn replace(&self, networks: Vec<ProxyNetwork>) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = networks.into();
+    }
+}
+
 /// The sender of a request.
 pub(crate) struct Client {
     /// Its address; `None` only for a request that did not come over a connection.
     pub(crate) address: Option<IpAddr>,
-    /// Whether it used TLS, as a trusted proxy reports.
+    /// Whether it used TLS, to the collector itself or as a trusted proxy reports.
     pub(crate) uses_tls: bool,
     /// Its connection.
     pub(super) connection: Option<Arc<Connection>>,
@@ -56,12 +77,14 @@ pub(crate) struct Client {
 
 impl Client {
     /// The sender of a request with these headers and extensions.
-    pub(crate) fn of(headers: &HeaderMap, extensions: &Extensions, proxies: &[ProxyNetwork]) -> Self {
+    pub(crate) fn of(headers: &HeaderMap, extensions: &Extensions, proxies: &TrustedProxies) -> Self {
+        let proxies = proxies.get();
+        let over_tls = extensions.get::<OverTls>().is_some();
         let peer = extensions.get::<Peer>().map(|Peer(peer)| peer.ip().to_canonical());
         let connection = extensions.get::<Arc<Connection>>().cloned();
         let is_proxy = |address: IpAddr| proxies.iter().any(|proxy| proxy.contains(address));
         if !peer.is_some_and(is_proxy) {
-            return Self { address: peer, uses_tls: false, connection };
+            return Self { address: peer, uses_tls: over_tls, connection };
         }
         let values = |name: &'static str| {
             headers
@@ -75,7 +98,8 @@ impl Client {
         let forwarded = values("x-forwarded-for").map_while(|address| address.trim().parse().ok());
         let client =
             forwarded.map(|address: IpAddr| address.to_canonical()).find(|address| !is_proxy(*address));
-        let uses_tls = values("x-forwarded-proto").next().is_some_and(|proto| proto.trim() == "https");
+        let uses_tls =
+            over_tls || values("x-forwarded-proto").next().is_some_and(|proto| proto.trim() == "https");
         Self { address: client.or(peer), uses_tls, connection }
     }
 }
@@ -89,6 +113,7 @@ mod tests {
     fn forwarded_headers_are_believed_only_from_a_trusted_proxy() {
         let proxies: Vec<ProxyNetwork> =
             ["10.0.0.0/8", "192.0.2.1", "fd00::/16"].map(|text| text.parse().unwrap()).to_vec();
+        let proxies = TrustedProxies::from(proxies);
         let client = |peer: &str, forwarded: &'static str| {
             let mut headers = HeaderMap::new();
             headers.insert("x-forwarded-for", HeaderValue::from_static(forwarded));

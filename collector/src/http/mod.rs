@@ -34,6 +34,7 @@ pub mod metrics;
 pub mod server;
 pub mod sessions;
 mod stream;
+pub mod tls;
 
 pub use server::run;
 
@@ -53,7 +54,11 @@ pub struct App {
     /// The regions without a price that were logged.
     pub missing_prices: MissingPrices,
     /// Proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` headers are believed.
-    pub trusted_proxies: Vec<client::ProxyNetwork>,
+    pub trusted_proxies: client::TrustedProxies,
+    /// The collector's certificate; `None` without TLS of its own.
+    pub tls: Option<Arc<tls::CurrentTls>>,
+    /// The files of the API keys, for the page that changes them; `None` when they cannot be changed.
+    pub key_files: Option<crate::keys::reload::KeyFiles>,
     /// Unknown keys by address.
     pub guesses: guesses::Guesses,
     /// The functions and series that have sent batches today.
@@ -98,7 +103,9 @@ impl App {
             local_reads,
             prices: PriceTable::embedded(),
             missing_prices: MissingPrices::default(),
-            trusted_proxies: Vec::new(),
+            trusted_proxies: client::TrustedProxies::default(),
+            tls: None,
+            key_files: None,
             guesses: guesses::Guesses::default(),
             cardinality: Cardinality::default(),
             sessions: sessions::Sessions::new(clock.clone()),

@@ -23,7 +23,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::App;
 use super::connections::Connection;
 use super::error::ApiError;
-use super::stream::Stream;
+use super::stream::{Stream, Transport};
 
 /// Buffer size of a connection, bytes. It limits the size of request headers, and so the memory that an
 /// unauthenticated client can use.
@@ -61,6 +61,7 @@ pub async fn run(listener: TcpListener, routes: Router, app: Arc<App>, shutdown:
     http.timer(TokioTimer::new()).header_read_timeout(REQUEST_TIMEOUT).max_buf_size(MAX_BUFFER);
     let routes = TowerToHyperService::new(routes);
     let graceful = GracefulShutdown::new();
+    let tls = app.tls.clone();
     let mut overdue = tokio::time::interval(OVERDUE_INTERVAL);
     tokio::pin!(shutdown);
     loop {
@@ -83,15 +84,30 @@ pub async fn run(listener: TcpListener, routes: Router, app: Arc<App>, shutdown:
             let (routes, app, connection) = (routes.clone(), Arc::clone(&app), Arc::clone(&handled));
             async move { Ok::<_, Infallible>(handle(&app, &connection, &routes, request, peer).await) }
         });
-        let stream = TokioIo::new(Stream { tcp, connection: Arc::clone(&connection) });
-        let served = graceful.watch(http.serve_connection(stream, service));
+        let stream = Stream { tcp, connection: Arc::clone(&connection) };
+        let acceptor = tls.as_ref().map(|tls| tls.acceptor());
+        let (http, watcher) = (http.clone(), graceful.watcher());
+        let served = async move {
+            // The deadline for the headers of a request includes the handshake.
+            let transport = match acceptor {
+                None => Transport::Plain(stream),
+                Some(acceptor) => match acceptor.accept(stream).await {
+                    Ok(session) => Transport::Tls(Box::new(session)),
+                    Err(error) => {
+                        tracing::debug!(%error, %peer, "TLS handshake failed");
+                        return;
+                    }
+                },
+            };
+            // An error of one connection concerns only its client.
+            if let Err(error) = watcher.watch(http.serve_connection(TokioIo::new(transport), service)).await {
+                tracing::debug!(%error, "connection ended");
+            }
+        };
         tokio::spawn(async move {
             let _entry = entry;
             tokio::select! {
-                // An error of one connection concerns only its client.
-                ended = served => if let Err(error) = ended {
-                    tracing::debug!(%error, "connection ended");
-                },
+                () = served => {}
                 () = connection.closed() => tracing::debug!(%peer, "connection closed"),
             }
         });
@@ -130,6 +146,10 @@ pub(super) struct ReportTurn(
 #[derive(Debug, Clone, Copy)]
 pub struct Peer(pub SocketAddr);
 
+/// Marks a request that arrived over the collector's own TLS, or over that of Lambda.
+#[derive(Debug, Clone, Copy)]
+pub struct OverTls;
+
 async fn handle(
     app: &App,
     connection: &Arc<Connection>,
@@ -146,6 +166,9 @@ async fn handle(
     }
     request.extensions_mut().insert(Arc::clone(connection));
     request.extensions_mut().insert(Peer(peer));
+    if app.tls.is_some() {
+        request.extensions_mut().insert(OverTls);
+    }
     let response = match tokio::time::timeout(REQUEST_TIMEOUT, routes.call(request)).await {
         Ok(Ok(response)) => response,
         Ok(Err(impossible)) => match impossible {},

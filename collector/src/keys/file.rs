@@ -82,6 +82,18 @@ pub fn add_operator_file(ring: &mut KeyRing, path: &Path) -> Result<(), KeyError
     Ok(())
 }
 
+/// Adds the keys of a text in the form of an operator's file. Also `;` separates two keys.
+///
+/// # Errors
+/// The line and what is wrong with it. The text itself is not in the error.
+pub fn add_lines(ring: &mut KeyRing, text: &str) -> Result<(), KeyError> {
+    for (line, text) in content(&text.replace(';', "\n")) {
+        let key = parse_operator_line(text);
+        ring.insert(key.map_err(|problem| KeyError::Text { line, problem })?);
+    }
+    Ok(())
+}
+
 fn parse_json(text: &str) -> Result<Key, String> {
     let line: Line = serde_json::from_str(text).map_err(|error| error.to_string())?;
     Ok(Key {
@@ -208,9 +220,13 @@ pub(super) fn lines(path: &Path) -> Result<Vec<(usize, String)>, KeyError> {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(KeyError::File { path: path.to_owned(), error }),
     };
+    Ok(content(&text).map(|(number, line)| (number, line.to_owned())).collect())
+}
+
+/// The lines without comments and empty lines, with line numbers.
+fn content(text: &str) -> impl Iterator<Item = (usize, &str)> {
     let numbered = (1..).zip(text.lines().map(str::trim));
-    let content = numbered.filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
-    Ok(content.map(|(number, line)| (number, line.to_owned())).collect())
+    numbered.filter(|(_, line)| !line.is_empty() && !line.starts_with('#'))
 }
 
 #[cfg(test)]

@@ -45,6 +45,14 @@ pub enum KeyError {
         /// What is wrong with it.
         problem: String,
     },
+    /// A line of a text with keys is invalid.
+    #[error("line {line}: {problem}")]
+    Text {
+        /// Line number, from 1.
+        line: usize,
+        /// What is wrong with it.
+        problem: String,
+    },
     /// The operating system provides no random numbers.
     #[error("cannot create a key: the system provides no random numbers: {0}")]
     Random(getrandom::Error),
@@ -97,7 +105,7 @@ pub enum Scope {
     Ingest,
     /// To read the reports of its tenant.
     Read,
-    /// To read what concerns all tenants, the collector's metrics, and to send tags.
+    /// What concerns all tenants: the collector's metrics, tags, keys and sessions.
     Admin,
 }
 

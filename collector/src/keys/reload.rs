@@ -24,6 +24,8 @@ pub struct KeyFiles {
     pub folder: PathBuf,
     /// The operator's file.
     pub operator_file: Option<PathBuf>,
+    /// Keys in the form of an operator's file, from the settings.
+    pub lines: Option<String>,
 }
 
 impl KeyFiles {
@@ -36,6 +38,9 @@ impl KeyFiles {
         file::add_folder_file(&mut ring, &store::path_of(&self.folder))?;
         if let Some(path) = &self.operator_file {
             file::add_operator_file(&mut ring, path)?;
+        }
+        if let Some(lines) = &self.lines {
+            file::add_lines(&mut ring, lines)?;
         }
         store::add_uses(&ring, &self.folder);
         Ok(ring)

@@ -82,7 +82,8 @@ impl TagTable {
         }
     }
 
-    fn len(&self) -> usize {
+    /// The number of functions with tags.
+    pub(crate) fn len(&self) -> usize {
         self.by_key.len() + self.by_name.len()
     }
 }

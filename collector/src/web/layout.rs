@@ -25,7 +25,10 @@ pub(super) fn document(title: &str, body: &Markup) -> Markup {
                 a.skip href="#main" { "Skip to the content" }
                 header.top {
                     a.brand href="/" { (logo()) span { "Lambda Tailor" } }
-                    a.note href="/logout" { "Sign out" }
+                    nav.note aria-label="Account" {
+                        a href="/keys" { "Keys" } " "
+                        a href="/logout" { "Sign out" }
+                    }
                 }
                 main id="main" { (body) }
                 footer { "Times in UTC. Costs are of compute and requests at list prices, without the free tier." }

@@ -16,11 +16,13 @@ use crate::http::extract::FunctionName;
 use crate::query::{DEFAULT_HOURS, Query};
 use crate::report;
 
+mod admin;
 mod bill;
 mod chart;
 mod fleet;
 mod function;
 mod history;
+pub mod keys;
 mod layout;
 mod list;
 mod overview;

@@ -1,12 +1,12 @@
 // Opens the pages of a collector in Chromium: journeys, accessibility, width. Exits with 1 at the first failure.
-// usage: node pages.mjs URL BROWSER, with TAILOR_BROWSER_MODULES and perhaps TAILOR_SCREENSHOTS.
+// usage: node pages.mjs URL BROWSER KEY, with TAILOR_BROWSER_MODULES and perhaps TAILOR_SCREENSHOTS.
 
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { join } from "node:path";
 
-const [server, executablePath] = process.argv.slice(2);
+const [server, executablePath, adminKey] = process.argv.slice(2);
 const require = createRequire(join(process.env.TAILOR_BROWSER_MODULES, "package.json"));
 const puppeteer = require("puppeteer-core");
 const axe = readFileSync(require.resolve("axe-core/axe.min.js"), "utf8");
@@ -100,6 +100,53 @@ async function keyboard() {
   await page.close();
 }
 
+// An administrator signs in, creates a key, revokes it, and ends the session of another browser, without JavaScript.
+async function keysAndSessions() {
+  const submit = (page, selector) => Promise.all([page.waitForNavigation(), page.click(selector)]);
+  const signIn = async (page) => {
+    assert.match(page.url(), /\/login$/);
+    await page.type("#key", adminKey);
+    await submit(page, "main button");
+    assert.equal(new URL(page.url()).pathname, "/");
+  };
+  const page = await open("/keys", { javaScript: false });
+  await signIn(page);
+  await submit(page, "header a[href='/keys']");
+  await page.type("input[name=name]", "deployment");
+  await page.type("input[name=functions]", "orders-*");
+  await submit(page, "form.create button");
+  const secret = await text(page, "section[role=status] pre");
+  assert.match(secret, /^tlr_[0-9a-f]{64}$/);
+  const status = async () => {
+    const response = await fetch(`${server}/v1/batches`, { method: "POST", headers: { authorization: `Bearer ${secret}` } });
+    return response.status;
+  };
+  assert.equal(await status(), 415);
+  if (pictures) await page.screenshot({ path: join(pictures, "key-created.png"), fullPage: true });
+  await page.goto(`${server}/keys`);
+  assert.ok(!(await page.content()).includes(secret), "the key is shown once");
+  await submit(page, "a[aria-label^='Revoke deployment']");
+  assert.match(await text(page, "main"), /is refused from now on/);
+  await submit(page, "main button");
+  assert.ok(!(await text(page, "main")).includes("deployment"));
+  assert.equal(await status(), 401);
+
+  const context = await browser.createBrowserContext();
+  const other = await context.newPage();
+  await other.goto(`${server}/login`);
+  await signIn(other);
+  await page.goto(`${server}/keys`);
+  const sessions = await page.$$("form[action^='/sessions/']");
+  assert.equal(sessions.length, 2);
+  // The other browser used its session before this one did.
+  await Promise.all([page.waitForNavigation(), sessions[1].$("button").then((button) => button.click())]);
+  assert.equal((await page.$$("form[action^='/sessions/']")).length, 1);
+  await other.goto(`${server}/keys`);
+  assert.match(other.url(), /\/login$/);
+  await context.close();
+  await page.close();
+}
+
 async function accessible(name, path) {
   for (const [scheme, width] of [["light", 1280], ["dark", 1280], ["dark", 390]]) {
     const page = await open(path, { scheme, width });
@@ -127,6 +174,7 @@ try {
   await searchAsYouType();
   await tagsFilterAndGroup();
   await keyboard();
+  await keysAndSessions();
   const first = await open("/");
   const functionPath = await first.$eval(".steps li a", (link) => link.getAttribute("href"));
   const changed = await first.$$eval("#overview table th a", (links) => links.map((link) => link.getAttribute("href"))[0]);
@@ -137,6 +185,7 @@ try {
     ["function", functionPath],
     ["changed", changed.replace(/hours=\d+/, "hours=168")],
     ["none", "/?name=nothing-has-this-name"],
+    ["keys", "/keys"],
     ["login", "/login"],
     ["logout", "/logout"],
     ["missing", "/functions/missing"],

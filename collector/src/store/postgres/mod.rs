@@ -106,6 +106,17 @@ impl PostgresStore {
         Self::start(database, Clock::system(), Retention::default(), false)
     }
 
+    /// Whether there is a store in the database. Nothing is created.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn exists(database: &Database) -> Result<bool, StoreError> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime =
+            runtime.map_err(|error| StoreError::Engine(format!("cannot start a runtime: {error}")))?;
+        runtime.block_on(schema::exists(&Pool::new(database.clone(), 1)))
+    }
+
     fn start(
         database: &Database,
         clock: Clock,

@@ -122,6 +122,17 @@ pub(super) async fn check(pool: &Pool) -> Result<(), StoreError> {
     }
 }
 
+/// Whether the database has the tables of a store.
+pub(super) async fn exists(pool: &Pool) -> Result<bool, StoreError> {
+    let mut attempts = Attempts::new();
+    loop {
+        match pool.once(|connection| async move { version(&connection).await }).await {
+            Ok(version) => return Ok(version.is_some()),
+            Err(failure) => attempts.next(failure).await?,
+        }
+    }
+}
+
 /// The version of the schema; `None` without tables. A newer one than [`CURRENT`] is refused.
 async fn version(connection: &Connection) -> Result<Option<i64>, Failure> {
     let exists = "SELECT 1 FROM information_schema.tables

@@ -1,0 +1,150 @@
+//! `tailor lambda`: the collector as a Lambda function behind a function URL, with its store in a database.
+//!
+//! The program is the function's runtime (`bootstrap`). An event of the function URL is a request to the collector. Any other
+//! event, such as that of a schedule, does the maintenance: Lambda freezes the environment between invocations, so nothing runs in the
+//! background then.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, anyhow, bail};
+use axum::response::IntoResponse;
+use clap::Args;
+use lambda_http::request::RequestContext;
+use lambda_http::{Request, RequestExt};
+use tower::ServiceExt;
+
+use super::LogArgs;
+use super::database::DatabaseArgs;
+use crate::clock::Clock;
+use crate::http::App;
+use crate::http::server::{OverTls, Peer};
+use crate::keys::{KeyRing, file};
+use crate::report::summaries::Summarizer;
+use crate::store::postgres::PostgresStore;
+use crate::store::sqlite::Retention;
+use crate::{prices, routes};
+
+/// How long one invocation of the schedule computes summaries. What is left is computed by the next one.
+const SUMMARIES_LIMIT: Duration = Duration::from_secs(20);
+
+/// Without it, the program does not run in Lambda.
+const RUNTIME_VARIABLE: &str = "AWS_LAMBDA_RUNTIME_API";
+
+#[derive(Debug, Args)]
+pub(super) struct LambdaArgs {
+    #[command(flatten)]
+    database: DatabaseArgs,
+    /// The API keys, in the form of a key file, with `;` or a new line between two keys. Use digests (`sha256:`), because everyone
+    /// who can read the function's configuration can read them: `sha256:DIGEST scopes=ingest; sha256:DIGEST scopes=read,admin`.
+    #[arg(long, env = "TAILOR_API_KEYS", hide_env_values = true, value_name = "LINES")]
+    api_keys: Option<String>,
+    /// File with API keys, as for `tailor serve`.
+    #[arg(long, env = "TAILOR_API_KEY_FILE", value_name = "FILE")]
+    api_key_file: Option<PathBuf>,
+    /// File with Lambda's prices in place of the built-in ones, as for `tailor serve`.
+    #[arg(long, value_name = "FILE", env = "TAILOR_PRICES")]
+    prices: Option<PathBuf>,
+    /// Days with one rollup per hour.
+    #[arg(long, help_heading = "Data", env = "TAILOR_HOURLY_DAYS", default_value_t = 8, value_parser = clap::value_parser!(u64).range(1..=400))]
+    hourly_days: u64,
+    /// Days with rollups. Older measurements are deleted.
+    #[arg(long, help_heading = "Data", env = "TAILOR_DAILY_DAYS", default_value_t = 400, value_parser = clap::value_parser!(u64).range(2..=4000))]
+    daily_days: u64,
+    #[command(flatten)]
+    pub(super) log: LogArgs,
+}
+
+pub(super) fn run(args: &LambdaArgs) -> anyhow::Result<ExitCode> {
+    if std::env::var_os(RUNTIME_VARIABLE).is_none() {
+        bail!(
+            "`tailor lambda` runs in a Lambda function only ({RUNTIME_VARIABLE} is not set): use `tailor serve` on a machine"
+        );
+    }
+    let Some(database) = args.database.database()? else {
+        bail!(
+            "a Lambda function needs a database, because its files are lost with its environment: set TAILOR_DATABASE"
+        );
+    };
+    let retention = Retention { hourly_days: args.hourly_days, daily_days: args.daily_days };
+    let store = PostgresStore::open_with(&database, Clock::system(), retention);
+    let store = Arc::new(store.with_context(|| format!("cannot open the {database}"))?);
+    let keys = args.keys()?;
+    let app = App::new(Arc::clone(&store) as Arc<dyn crate::store::Store>, keys, false);
+    let app = Arc::new(App { prices: prices::load(args.prices.as_deref())?, ..app });
+    tracing::info!("measurements in the {database}");
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?
+        .block_on(answer(app, store))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+impl LambdaArgs {
+    fn keys(&self) -> anyhow::Result<KeyRing> {
+        let mut ring = KeyRing::default();
+        if let Some(text) = &self.api_keys {
+            file::add_lines(&mut ring, text).context("cannot use TAILOR_API_KEYS")?;
+        }
+        if let Some(path) = &self.api_key_file {
+            file::add_operator_file(&mut ring, path)?;
+        }
+        if ring.is_empty() {
+            bail!("there is no API key: set TAILOR_API_KEYS to their digests");
+        }
+        Ok(ring)
+    }
+}
+
+/// Answers events until Lambda ends the environment.
+async fn answer(app: Arc<App>, store: Arc<PostgresStore>) -> anyhow::Result<()> {
+    let routes = routes::router(Arc::clone(&app));
+    let service = tower::service_fn(move |request: Request| {
+        let (routes, app, store) = (routes.clone(), Arc::clone(&app), Arc::clone(&store));
+        async move {
+            let source = match request.request_context_ref() {
+                Some(RequestContext::ApiGatewayV2(context)) => context.http.source_ip.clone(),
+                // A path in an event cannot lead here: only events that are no HTTP requests have this context.
+                _ => return maintain(&app, &store).await.map(IntoResponse::into_response),
+            };
+            let mut request = request.map(axum::body::Body::new);
+            request.extensions_mut().insert(OverTls);
+            let address = source.and_then(|address| address.parse::<IpAddr>().ok());
+            if let Some(address) = address {
+                request.extensions_mut().insert(Peer(SocketAddr::new(address, 0)));
+            }
+            match routes.oneshot(request).await {
+                Ok(response) => Ok(response),
+                Err(impossible) => match impossible {},
+            }
+        }
+    });
+    let ended = lambda_http::run(service).await;
+    ended.map_err(|error| anyhow!("the runtime ended: {error}"))
+}
+
+/// Maintenance of the store, and summaries of functions that changed.
+async fn maintain(app: &App, store: &PostgresStore) -> Result<&'static str, lambda_http::Error> {
+    let start = Instant::now();
+    store.maintain().await?;
+    let summarizer = Summarizer {
+        store: Arc::clone(&app.store),
+        prices: app.prices.clone(),
+        clock: app.clock.clone(),
+        enforcements: Arc::clone(&app.enforcements),
+        fleet_sums: Arc::clone(&app.fleet_sums),
+    };
+    let mut functions = 0;
+    while start.elapsed() < SUMMARIES_LIMIT {
+        match summarizer.step().await? {
+            0 => break,
+            number => functions += number,
+        }
+    }
+    tracing::info!(functions, "maintenance and summaries are done");
+    Ok("{}")
+}

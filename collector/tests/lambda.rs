@@ -1,0 +1,173 @@
+//! `tailor lambda` as a function in the local Lambda, with events of a function URL and of a schedule, and a real PostgreSQL.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use common::fleet::{KINDS, batch};
+use serde_json::{Value, json};
+use tailor_collector::clock::now_us;
+use tailor_collector::keys::SecretDigest;
+use tailor_test_kit::lambda::LambdaClient;
+use tailor_test_kit::postgres::PostgresServer;
+use tailor_test_kit::process::as_seen_by_functions;
+use tailor_test_kit::skip;
+
+const INGEST: &str = "ingest-key-of-the-functions";
+const ADMIN: &str = "key-of-the-administrators";
+
+struct Sandbox {
+    child: Child,
+    lambda: LambdaClient,
+}
+
+impl Drop for Sandbox {
+    fn drop(&mut self) {
+        let _ = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status();
+        let _ = self.child.wait();
+    }
+}
+
+/// A sandbox with the collector as its one function.
+fn start(folder: &Path, database: &str) -> Sandbox {
+    let function = folder.join("functions/collector");
+    fs::create_dir_all(&function).unwrap();
+    let keys = format!(
+        "sha256:{} scopes=ingest name=functions; sha256:{} scopes=read,admin",
+        SecretDigest::of(INGEST),
+        SecretDigest::of(ADMIN)
+    );
+    // The files of the function are those that `cargo xtask package` puts into its zip.
+    fs::copy(env!("CARGO_BIN_EXE_tailor"), function.join("tailor")).unwrap();
+    let bootstrap = function.join("bootstrap");
+    fs::write(&bootstrap, "#!/bin/sh\nexec \"$LAMBDA_TASK_ROOT/tailor\" lambda\n").unwrap();
+    fs::set_permissions(&bootstrap, fs::Permissions::from_mode(0o755)).unwrap();
+    let text = format!(
+        "runtime = \"provided.al2023\"\nmemory_mb = 1769\ntimeout_s = 60\n\
+         [environment]\nTAILOR_DATABASE = \"{}\"\nTAILOR_API_KEYS = \"{keys}\"\nTAILOR_LOG_FORMAT = \"json\"\n",
+        as_seen_by_functions(database)
+    );
+    fs::write(function.join("function.toml"), text).unwrap();
+    let mut child = Command::new(tailor_test_kit::build::sandbox().unwrap())
+        .args(["serve", "--listen", "127.0.0.1:0"])
+        .arg("--data")
+        .arg(folder.join("sandbox"))
+        .arg("--functions")
+        .arg(folder.join("functions"))
+        .stdout(Stdio::piped())
+        .stderr(fs::File::create(folder.join("sandbox.log")).unwrap())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let address = line.trim().rsplit("http://").next().unwrap().to_owned();
+    Sandbox { child, lambda: LambdaClient::new(&address) }
+}
+
+/// An event as a function URL sends it (payload format 2.0).
+fn event(method: &str, path: &str, query: &str, headers: &Value, body: Option<&[u8]>) -> String {
+    let mut event = json!({
+        "version": "2.0", "routeKey": "$default", "rawPath": path, "rawQueryString": query,
+        "headers": { "host": "abc.lambda-url.eu-west-1.on.aws", "x-forwarded-proto": "https" },
+        "requestContext": {
+            "accountId": "anonymous", "apiId": "abc", "domainName": "abc.lambda-url.eu-west-1.on.aws",
+            "domainPrefix": "abc", "requestId": "r", "routeKey": "$default", "stage": "$default",
+            "time": "29/Nov/2026:10:00:00 +0000", "timeEpoch": 1_795_946_400_000_u64,
+            "http": { "method": method, "path": path, "protocol": "HTTP/1.1", "sourceIp": "203.0.113.9",
+                      "userAgent": "test" }
+        },
+        "isBase64Encoded": body.is_some()
+    });
+    for (name, value) in headers.as_object().unwrap() {
+        event["headers"][name] = value.clone();
+    }
+    if let Some(body) = body {
+        event["body"] = STANDARD.encode(body).into();
+        event["headers"]["content-length"] = body.len().to_string().into();
+    }
+    event.to_string()
+}
+
+#[test]
+fn the_collector_runs_as_a_function_with_a_function_url() {
+    if !PostgresServer::is_installed() {
+        return skip("needs PostgreSQL");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let server = PostgresServer::shared().unwrap();
+    let database = server.new_database().unwrap();
+    let sandbox = start(folder.path(), &database);
+    let log = || fs::read_to_string(folder.path().join("sandbox.log")).unwrap_or_default();
+    let invoke = |event: &str| {
+        let response = sandbox.lambda.invoke("collector", event).unwrap();
+        assert_eq!(response.function_error, None, "{:?}\n{}", response.payload, log());
+        response.payload
+    };
+    let with_key = |key: &str| json!({ "authorization": format!("Bearer {key}") });
+    let get = |path: &str, query: &str, key: &str| invoke(&event("GET", path, query, &with_key(key), None));
+
+    assert_eq!(get("/healthz", "", "none")["statusCode"], 200);
+    assert_eq!(get("/v1/functions", "", "unknown")["statusCode"], 401);
+    assert_eq!(get("/v1/functions", "", INGEST)["statusCode"], 403);
+
+    // A batch counts once, however often it is sent.
+    let now_us = now_us();
+    let body = batch(&KINDS[0], 1, 1, 25, now_us).encode().unwrap();
+    let mut headers = with_key(INGEST);
+    headers["content-type"] = agent_proto::CONTENT_TYPE.into();
+    for _ in 0..2 {
+        let response = invoke(&event("POST", "/v1/batches", "", &headers, Some(&body)));
+        assert_eq!((&response["statusCode"], &response["isBase64Encoded"]), (&json!(200), &json!(true)));
+        assert_eq!(response["headers"]["content-type"], agent_proto::CONTENT_TYPE);
+    }
+    let report = get("/v1/functions", "hours=24", ADMIN);
+    let report: Value = serde_json::from_str(report["body"].as_str().unwrap()).unwrap();
+    assert_eq!(report["total"]["invocations"], 25, "{report}");
+
+    // A browser signs in over the TLS of the function URL.
+    let form =
+        json!({ "content-type": "application/x-www-form-urlencoded", "sec-fetch-site": "same-origin" });
+    let signed_in = invoke(&event("POST", "/login", "", &form, Some(format!("key={ADMIN}").as_bytes())));
+    assert_eq!(signed_in["statusCode"], 303);
+    let cookies = signed_in["cookies"][0].as_str().unwrap().to_owned();
+    assert!(cookies.contains("; Secure"), "{signed_in}");
+    let cookie = json!({ "cookie": cookies.split(';').next().unwrap() });
+    let page = invoke(&event("GET", "/keys", "", &cookie, None));
+    let page = page["body"].as_str().unwrap();
+    assert!(page.contains("203.0.113.9") && page.contains("functions") && !page.contains("Create a key"));
+
+    // The event of a schedule does the maintenance; a request cannot.
+    assert_eq!(get("/events", "", ADMIN)["statusCode"], 404);
+    let pending = || server.sql(&database, "SELECT count(*) FROM tailor_pending").unwrap();
+    let scheduled = json!({ "version": "0", "id": "e", "detail-type": "Scheduled Event", "source": "aws.events",
+                            "account": "123456789012", "time": "2026-11-29T10:00:00Z", "region": "eu-west-1",
+                            "resources": [], "detail": {} });
+    invoke(&scheduled.to_string());
+    assert_eq!(pending().trim(), "0");
+    let summaries = server.sql(&database, "SELECT count(*) FROM tailor_summary").unwrap();
+    assert_ne!(summaries.trim(), "0");
+    let report = get("/v1/functions", "hours=24", ADMIN);
+    let report: Value = serde_json::from_str(report["body"].as_str().unwrap()).unwrap();
+    assert_eq!(report["total"]["invocations"], 25, "{report}");
+}
+
+#[test]
+fn the_function_names_what_its_configuration_lacks() {
+    let run = |variables: &[(&str, &str)]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tailor"));
+        let output = command.arg("lambda").envs(variables.iter().copied()).output().unwrap();
+        assert!(!output.status.success());
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    assert!(run(&[]).contains("use `tailor serve` on a machine"));
+    let runtime = ("AWS_LAMBDA_RUNTIME_API", "127.0.0.1:1");
+    assert!(run(&[runtime]).contains("set TAILOR_DATABASE"));
+}
