@@ -10,6 +10,7 @@ mod crash;
 mod demo;
 mod fuzz;
 mod layer;
+mod package;
 mod test;
 mod truth;
 
@@ -29,6 +30,8 @@ enum Task {
     Test(test::Options),
     /// Build the layer's zips for both architectures.
     Layer(layer::Options),
+    /// Build the collector as a static program, with the contents of its image and its Lambda function.
+    Package(package::Options),
     /// Write the licences of the packages that are linked into what is shipped.
     Licenses(layer::licenses::Options),
     /// Fuzz the decoders that read bytes from outside, each for a given time.
@@ -47,6 +50,7 @@ fn main() -> ExitCode {
         Task::Demo(options) => demo::run(&options),
         Task::Test(options) => test::run(&options),
         Task::Layer(options) => layer::run(&options),
+        Task::Package(options) => package::run(&options),
         Task::Licenses(options) => layer::licenses::run(&options),
         Task::Fuzz(options) => fuzz::run(&options),
         Task::Crash(options) => crash::run(&options),
