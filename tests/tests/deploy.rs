@@ -87,7 +87,7 @@ fn cloudformation_templates_pass_cfn_lint() {
     let Some(tools) = tools() else { return };
     let project = project().unwrap();
     let mut lint = Command::new("python3");
-    lint.env("PYTHONPATH", tools).args(["-m", "cfnlint"]);
+    lint.env("PYTHONPATH", &tools).arg(tools.join("bin/cfn-lint"));
     lint.args(files(&project.join("deploy/cloudformation"), "yaml"));
     lint.args([project.join("layer/publish/cloudformation.yaml"), project.join("layer/sam/template.yaml")]);
     run(&mut lint).unwrap();
