@@ -178,6 +178,7 @@ fn price_lists_become_a_table_for_every_command() {
     let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
     assert!(shown.contains("AWS price list AmazonCloudWatch of 2026-11-20"), "{shown}");
     assert!(shown.contains("response-streaming") && shown.contains("not known"), "{shown}");
+    assert!(shown.contains("0.00002 $ per GB-s"), "{shown}");
     let built_in = bill_of(&folder, &[]);
     let with_table = bill_of(&folder, &["--prices", &table]);
     assert_eq!(with_table["lines"], built_in["lines"]);

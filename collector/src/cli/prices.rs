@@ -9,6 +9,7 @@ use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
 
 use tailor_sizing::pricing::meters::Meter;
+use tailor_sizing::pricing::money::PicoDollars;
 use tailor_sizing::pricing::prices::PriceTable;
 use tailor_sizing::units::Architecture;
 
@@ -109,7 +110,7 @@ fn show(args: &ShowPricesArgs) -> anyhow::Result<ExitCode> {
 fn region_text(table: &PriceTable, region: &str) -> String {
     let mut text = String::new();
     let mut line = |name: &str, price: String, unit: &str, source: &str, date: &str| {
-        text.push_str(&format!("{name:<36} {price:>16} per {unit:<12} {source} of {date}\n"));
+        text.push_str(&format!("{name:<36} {price:>14} $ per {unit:<11} {source} of {date}\n"));
     };
     for architecture in [Architecture::X86_64, Architecture::Arm64] {
         let Ok(rates) = table.rates(region, architecture) else { continue };
@@ -119,7 +120,7 @@ fn region_text(table: &PriceTable, region: &str) -> String {
                 0 => format!("compute {architecture}"),
                 from => format!("compute {architecture} from {from} GB-s"),
             };
-            line(&name, tier.gb_second.to_string(), "GB-s", source, date);
+            line(&name, tier.gb_second.to_decimal(), "GB-s", source, date);
         }
         let provisioned = rates.provisioned;
         for (name, price, unit) in [
@@ -130,7 +131,7 @@ fn region_text(table: &PriceTable, region: &str) -> String {
             ("snap-start-cache", rates.snap_start.map(|rates| rates.cache_gb_second), "GB-s"),
             ("snap-start-restore", rates.snap_start.map(|rates| rates.restore_gb), "GB"),
         ] {
-            let price = price.map_or_else(|| "not known".to_owned(), |price| price.to_string());
+            let price = price.map_or_else(|| "not known".to_owned(), PicoDollars::to_decimal);
             line(&format!("{name} {architecture}"), price, unit, source, date);
         }
     }
@@ -143,14 +144,20 @@ fn region_text(table: &PriceTable, region: &str) -> String {
                         0 => meter.code().to_owned(),
                         from => format!("{meter} from {from} {}", meter.unit()),
                     };
-                    line(&name, tier.price.to_string(), meter.unit(), &price.source.name, &price.source.date);
+                    line(
+                        &name,
+                        tier.price.to_decimal(),
+                        meter.unit(),
+                        &price.source.name,
+                        &price.source.date,
+                    );
                 }
             }
         }
     }
     if let Some((instances, source)) = table.instances(region) {
         for (name, hour) in instances {
-            line(&format!("instance {name}"), hour.to_string(), "hour", &source.name, &source.date);
+            line(&format!("instance {name}"), hour.to_decimal(), "hour", &source.name, &source.date);
         }
     }
     text

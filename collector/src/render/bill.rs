@@ -114,10 +114,15 @@ pub(crate) const fn status(status: LineStatus) -> &'static str {
 pub(crate) fn quantity(quantity: Option<f64>) -> String {
     match quantity {
         None => "-".to_owned(),
-        Some(value) if value == 0.0 || value >= 1_000.0 => format!("{value:.0}"),
+        Some(value) if value.fract() == 0.0 || value >= 1_000.0 => format!("{value:.0}"),
         Some(value) if value >= 1.0 => format!("{value:.2}"),
         Some(value) => format!("{value:.6}"),
     }
+}
+
+/// A price with all its digits.
+pub(crate) fn price(price: Option<PicoDollars>) -> String {
+    price.map_or_else(|| "-".to_owned(), |price| format!("${}", price.to_decimal()))
 }
 
 pub(crate) fn money(cost: Option<PicoDollars>) -> String {
@@ -134,7 +139,7 @@ fn row(line: &BillLine) -> [String; 7] {
         line.part.clone(),
         quantity(line.quantity),
         line.unit.to_owned(),
-        money(line.unit_price_pico_usd),
+        price(line.unit_price_pico_usd),
         money(line.cost_pico_usd),
         status(line.status).to_owned(),
     ]

@@ -4,7 +4,7 @@ use maud::{Markup, html};
 
 use tailor_sizing::pricing::full_bill::BillLine;
 
-use crate::render::bill::{money, quantity, status};
+use crate::render::bill::{money, price, quantity, status};
 use crate::render::units::share;
 use crate::report::bill::BillReport;
 use crate::report::hint_code;
@@ -41,7 +41,7 @@ pub(super) fn bill(report: &BillReport) -> Markup {
                                     @if !line.part.is_empty() { span.sub { (line.part) } }
                                 }
                                 td.number data-label="Quantity" { (quantity(line.quantity)) " " (line.unit) }
-                                td.number data-label="Price" { (money(line.unit_price_pico_usd)) }
+                                td.number data-label="Price" { (price(line.unit_price_pico_usd)) }
                                 td.number data-label="Cost" { (money(line.cost_pico_usd)) }
                                 td.number data-label="Part" { (part(line)) }
                                 td data-label="Status" {

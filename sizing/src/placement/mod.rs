@@ -250,7 +250,7 @@ impl<'a> Context<'a> {
                 self.month_invocations, self.billed_ms, self.evidence.memory, self.evidence.architecture
             ),
             assumptions: vec![format!(
-                "the {} measured hours stand for the whole month; the price is that of the first volume tier, without the free tier",
+                "the measured hours ({}) stand for the whole month; the price is that of the first volume tier, without the free tier",
                 self.evidence.load.hours()
             )],
         }

@@ -59,7 +59,10 @@ impl Context<'_> {
         if rates.derived {
             assumptions.push("the arm64 price of this region is inferred".to_owned());
         }
-        let summary = format!("{:.0} % of the billed time is CPU time", 100.0 * busy);
+        let summary = match self.cpu() {
+            Some(_) => format!("{:.0} % of the billed time is CPU time", 100.0 * busy),
+            None => "CPU time was not measured: all of the billed time is taken for CPU time".to_owned(),
+        };
         self.report(Place::Arm64, cost(1.0), [cost(ARM64_CPU[0]), cost(ARM64_CPU[1])], summary, assumptions)
     }
 
@@ -129,6 +132,9 @@ impl Context<'_> {
         let evidence = self.evidence;
         let rollup = evidence.rollup;
         let is_free = evidence.runtime.starts_with("java");
+        if evidence.runtime.is_empty() {
+            return unknown(Place::SnapStart, "the runtime is not known".to_owned());
+        }
         if !has_snap_start(evidence.runtime) {
             return unknown(
                 Place::SnapStart,

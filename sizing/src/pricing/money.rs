@@ -31,6 +31,15 @@ impl PicoDollars {
         self.0 as f64 / PICO_PER_DOLLAR as f64
     }
 
+    /// The exact amount in dollars, without trailing zeros: `0.0000166667`.
+    #[must_use]
+    pub fn to_decimal(self) -> String {
+        let sign = if self.0 < 0 { "-" } else { "" };
+        let (magnitude, unit) = (self.0.unsigned_abs(), PICO_PER_DOLLAR.unsigned_abs());
+        let text = format!("{sign}{}.{:012}", magnitude / unit, magnitude % unit);
+        text.trim_end_matches('0').trim_end_matches('.').to_owned()
+    }
+
     /// This amount `count` times.
     #[must_use]
     pub fn times(self, count: u64) -> Self {
@@ -109,6 +118,18 @@ mod tests {
         assert_eq!(PicoDollars(1_234_560_000_000_000).to_string(), "$1234.56");
         assert_eq!(PicoDollars(7).to_string(), "$0.000000000007");
         assert_eq!(PicoDollars::ZERO.to_string(), "$0.00");
+    }
+
+    #[test]
+    fn decimals_are_exact() {
+        for (pico, text) in [
+            (16_666_700, "0.0000166667"),
+            (0, "0"),
+            (-178_500_000_000, "-0.1785"),
+            (20_000_000_000_000, "20"),
+        ] {
+            assert_eq!(PicoDollars(pico).to_decimal(), text);
+        }
     }
 
     proptest! {

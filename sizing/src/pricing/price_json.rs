@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::pricing::meters::{Meter, MeterPrice, MeterTier};
-use crate::pricing::money::{PICO_PER_DOLLAR, PicoDollars};
+use crate::pricing::money::PicoDollars;
 use crate::pricing::prices::{
     ArchitecturePrices, FreeTier, Place, PriceError, PriceSource, PriceTable, ProvisionedRates, RegionPrices,
     SnapStartRates, Tier, parse_dollars,
@@ -208,11 +208,11 @@ impl RawRegion {
         Self {
             x86_64: region.x86_64.as_ref().map(RawArchitecture::of),
             arm64: region.arm64.as_ref().map(RawArchitecture::of),
-            request: has_rates.then(|| decimal(region.request)),
-            ephemeral_gb_second: region.storage_gb_second.map(decimal),
+            request: has_rates.then(|| region.request.to_decimal()),
+            ephemeral_gb_second: region.storage_gb_second.map(PicoDollars::to_decimal),
             snap_start: region.snap_start.map(|rates| RawSnapStart {
-                cache_gb_second: decimal(rates.cache_gb_second),
-                restore_gb: decimal(rates.restore_gb),
+                cache_gb_second: rates.cache_gb_second.to_decimal(),
+                restore_gb: rates.restore_gb.to_decimal(),
             }),
             source: sources.id(&region.source),
             meters: region
@@ -221,7 +221,7 @@ impl RawRegion {
                 .map(|(meter, price)| (*meter, RawMeter::of(price, sources)))
                 .collect(),
             instances: (!region.instances.is_empty()).then(|| RawInstances {
-                hour: region.instances.iter().map(|(name, hour)| (name.clone(), decimal(*hour))).collect(),
+                hour: region.instances.iter().map(|(name, hour)| (name.clone(), hour.to_decimal())).collect(),
                 source: sources.id(&region.instances_source),
             }),
         }
@@ -251,7 +251,7 @@ impl RawMeter {
 
     fn of(price: &MeterPrice, sources: &mut Sources) -> Self {
         Self {
-            price: price.tiers.iter().map(|tier| decimal(tier.price)).collect(),
+            price: price.tiers.iter().map(|tier| tier.price.to_decimal()).collect(),
             from_units: price.tiers.iter().skip(1).map(|tier| tier.from_units).collect(),
             source: sources.id(&price.source),
         }
@@ -286,13 +286,13 @@ impl RawArchitecture {
 
     fn of(prices: &ArchitecturePrices) -> Self {
         Self {
-            gb_second: prices.tiers.iter().map(|tier| decimal(tier.gb_second)).collect(),
+            gb_second: prices.tiers.iter().map(|tier| tier.gb_second.to_decimal()).collect(),
             tier_limits_gb_seconds: Some(
                 prices.tiers.iter().skip(1).map(|tier| tier.from_gb_seconds).collect(),
             ),
             provisioned: prices.provisioned.map(|rates| RawProvisioned {
-                idle: decimal(rates.idle_gb_second),
-                duration: decimal(rates.duration_gb_second),
+                idle: rates.idle_gb_second.to_decimal(),
+                duration: rates.duration_gb_second.to_decimal(),
             }),
             derived: prices.derived,
         }
@@ -314,13 +314,6 @@ impl Sources {
         self.by_id.insert(id.clone(), source.clone());
         Some(id)
     }
-}
-
-/// A price as a decimal number of dollars.
-fn decimal(price: PicoDollars) -> String {
-    let (dollars, rest) = (price.0 / PICO_PER_DOLLAR, price.0 % PICO_PER_DOLLAR);
-    let text = format!("{dollars}.{rest:012}");
-    text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
 #[cfg(test)]
