@@ -157,10 +157,15 @@ impl Builder<'_> {
         for part in capacity {
             let memory = part.memory_mb.unwrap_or(measured.memory.0);
             let ms = in_hours(part.hours, measured.hours).saturating_mul(HOUR_MS);
-            ready_mb_ms += u128::from(memory) * u128::from(part.concurrency) * ms;
+            let mb = u128::from(memory) * u128::from(part.concurrency);
+            ready_mb_ms = ready_mb_ms.saturating_add(mb.saturating_mul(ms));
         }
         let share = self.provisioned_share();
-        let served: u128 = measured.usage.iter().map(|(_, usage)| split(usage, share).0.memory_mb_ms).sum();
+        let served: u128 = measured
+            .usage
+            .iter()
+            .map(|(_, usage)| split(usage, share).0.memory_mb_ms)
+            .fold(0, u128::saturating_add);
         let used = served.min(ready_mb_ms);
         for (meter, mb_ms) in [
             (Meter::ProvisionedConcurrencyUsed, used),
@@ -194,7 +199,9 @@ impl Builder<'_> {
         });
         let hours = measured.hours.max(MIN_CACHE_HOURS);
         let cached = u128::from(versions.unwrap_or(measured.versions));
-        let cache = Amount::gb_seconds(cached * u128::from(measured.memory.0) * u128::from(hours) * HOUR_MS);
+        let cache = Amount::gb_seconds(
+            (cached * u128::from(measured.memory.0)).saturating_mul(u128::from(hours) * HOUR_MS),
+        );
         let price = rates.as_ref().and_then(|rates| rates.snap_start);
         for (meter, amount, price) in [
             (Meter::SnapStartCache, cache, price.map(|price| price.cache_gb_second)),
@@ -249,7 +256,7 @@ impl Builder<'_> {
             self.measured.usage.iter().all(|(architecture, _)| *architecture == Architecture::Arm64);
         let meter = if is_arm64 { Meter::TenantEnvironmentsArm64 } else { Meter::TenantEnvironments };
         if let Some(environments) = self.given.tenant_environments.filter(|environments| *environments > 0) {
-            let mb = in_hours(environments, hours) * u128::from(self.measured.memory.0);
+            let mb = in_hours(environments, hours).saturating_mul(self.measured.memory.0.into());
             self.tiered(meter, Amount::gb_of_mb(mb));
         }
     }
