@@ -159,6 +159,19 @@ impl Terms {
     }
 }
 
+impl Terms {
+    /// What is paid of a list price.
+    fn pay(&self, meter: Meter, list: PicoDollars) -> PicoDollars {
+        let (numerator, denominator) = self.paid(meter);
+        list.scaled(numerator, denominator).unwrap_or_else(|| {
+            // The product exceeds the range. Such a cost has more digits than the rounding can change.
+            let [numerator, denominator] =
+                [numerator, denominator].map(|part| i128::try_from(part).unwrap_or(1));
+            PicoDollars((list.0 / denominator).saturating_mul(numerator))
+        })
+    }
+}
+
 /// The price of a line that is known.
 pub(crate) struct Priced<'a> {
     pub(crate) price: PicoDollars,
@@ -176,8 +189,7 @@ impl BillLine {
         priced: Option<Priced<'_>>,
         terms: &Terms,
     ) -> Self {
-        let (numerator, denominator) = terms.paid(meter);
-        let cost = priced.as_ref().and_then(|priced| amount.at(priced.price).scaled(numerator, denominator));
+        let cost = priced.as_ref().map(|priced| terms.pay(meter, amount.at(priced.price)));
         let (status, note) = match &priced {
             None => (LineStatus::Unknown, "no price for this region: see `tailor prices import`".to_owned()),
             Some(priced) if priced.derived => {
