@@ -52,7 +52,12 @@ mod tests {
         let arn = "arn:aws-us-gov:lambda:us-gov-west-1:123456789012:function:pay";
         let function = Function::of_arn(&format!("{arn}:live")).unwrap();
         assert_eq!(function.to_string(), arn);
-        for other in ["", "arn:aws:s3:::bucket", "arn:aws:lambda:eu-west-1:1:layer:x:1", "arn:aws:lambda:r:1:function:"] {
+        for other in [
+            "",
+            "arn:aws:s3:::bucket",
+            "arn:aws:lambda:eu-west-1:1:layer:x:1",
+            "arn:aws:lambda:r:1:function:",
+        ] {
             assert_eq!(Function::of_arn(other), None, "{other}");
         }
     }

@@ -18,7 +18,9 @@ const MAX: i128 = 1_000_000_000_000_000_000 * PICO;
 #[must_use]
 pub fn parse(text: &str) -> Option<i128> {
     let (mantissa, exponent) = match text.find(['e', 'E']) {
-        Some(at) => (&text[..at], text[at + 1..].strip_prefix('+').unwrap_or(&text[at + 1..]).parse::<i32>().ok()?),
+        Some(at) => {
+            (&text[..at], text[at + 1..].strip_prefix('+').unwrap_or(&text[at + 1..]).parse::<i32>().ok()?)
+        }
         None => (text, 0),
     };
     let (is_negative, digits) = match mantissa.strip_prefix('-') {
@@ -56,7 +58,9 @@ fn scale(number: i128, shift: i32) -> Option<i128> {
     match u32::try_from(shift) {
         Ok(up) => number.checked_mul(10_i128.checked_pow(up)?),
         // A power that does not fit is more than twice the number.
-        Err(_) => Some(10_i128.checked_pow(shift.unsigned_abs()).map_or(0, |power| (number + power / 2) / power)),
+        Err(_) => {
+            Some(10_i128.checked_pow(shift.unsigned_abs()).map_or(0, |power| (number + power / 2) / power))
+        }
     }
 }
 
@@ -69,7 +73,8 @@ pub fn of_float(number: f64) -> Option<i128> {
 /// Writes a number without trailing zeros: `142.628`.
 #[must_use]
 pub fn format(pico: i128) -> String {
-    let (whole, decimals) = (pico.unsigned_abs() / PICO.unsigned_abs(), pico.unsigned_abs() % PICO.unsigned_abs());
+    let (whole, decimals) =
+        (pico.unsigned_abs() / PICO.unsigned_abs(), pico.unsigned_abs() % PICO.unsigned_abs());
     let sign = if pico < 0 { "-" } else { "" };
     if decimals == 0 {
         return format!("{sign}{whole}");

@@ -78,7 +78,7 @@ const COLUMNS: Columns = &[
     ("PricingCurrencyEffectiveCost", Kind::Decimal, false),
     ("PricingCurrencyListUnitPrice", Kind::Decimal, true),
     ("PricingQuantity", Kind::Decimal, true),
-    ("PricingUnit", Kind::Text, true),
+    ("PricingUnit", Kind::Text, false),
     ("ProviderName", Kind::Text, false),
     ("PublisherName", Kind::Text, false),
     ("RegionId", Kind::Text, true),
@@ -105,7 +105,10 @@ const COLUMNS: Columns = &[
 /// The columns.
 #[must_use]
 pub fn columns() -> Vec<Column> {
-    COLUMNS.iter().map(|(name, kind, is_nullable)| Column { name, kind: *kind, is_nullable: *is_nullable }).collect()
+    COLUMNS
+        .iter()
+        .map(|(name, kind, is_nullable)| Column { name, kind: *kind, is_nullable: *is_nullable })
+        .collect()
 }
 
 /// Writes rows.
@@ -117,7 +120,12 @@ pub fn write<W: Write + Send>(
     encoding: Encoding,
     output: W,
 ) -> io::Result<()> {
-    table::write(&columns(), rows.map(|row| COLUMNS.iter().map(|(name, ..)| row.value(name)).collect()), encoding, output)
+    table::write(
+        &columns(),
+        rows.map(|row| COLUMNS.iter().map(|(name, ..)| row.value(name)).collect()),
+        encoding,
+        output,
+    )
 }
 
 impl FocusRow {
@@ -135,8 +143,14 @@ impl FocusRow {
         let price = || Value::Decimal(self.unit_price.0);
         let (month_from, month_until) = time::month(self.from_s);
         match column {
-            "BilledCost" | "ContractedCost" | "EffectiveCost" | "ListCost" | "PricingCurrencyEffectiveCost" => cost(),
-            "ContractedUnitPrice" | "ListUnitPrice" | "PricingCurrencyContractedUnitPrice"
+            "BilledCost"
+            | "ContractedCost"
+            | "EffectiveCost"
+            | "ListCost"
+            | "PricingCurrencyEffectiveCost" => cost(),
+            "ContractedUnitPrice"
+            | "ListUnitPrice"
+            | "PricingCurrencyContractedUnitPrice"
             | "PricingCurrencyListUnitPrice" => price(),
             "ConsumedQuantity" | "PricingQuantity" => Value::Decimal(self.quantity_pico),
             "ConsumedUnit" | "PricingUnit" => Value::text(unit(self.meter.kind)),

@@ -37,7 +37,11 @@ pub fn usage_file(functions: &[FunctionUsage], comment: &str) -> String {
     text.push_str("resource_usage:\n");
     let mut used = BTreeSet::new();
     for function in functions {
-        let base = if function.resource.is_empty() { resource_name(&function.name) } else { function.resource.clone() };
+        let base = if function.resource.is_empty() {
+            resource_name(&function.name)
+        } else {
+            function.resource.clone()
+        };
         let mut name = base.clone();
         let mut number = 2;
         while !used.insert(name.clone()) {
@@ -78,7 +82,11 @@ mod tests {
         };
         let text = usage_file(&[usage("1 pay"), usage("_1_pay"), usage("a\nb: c")], "made for a test");
         assert!(text.starts_with("# made for a test\nversion: 0.1\nresource_usage:\n"), "{text}");
-        for name in ["  aws_lambda_function._1_pay:\n", "  aws_lambda_function._1_pay_2:\n", "  aws_lambda_function.a_b__c:\n"] {
+        for name in [
+            "  aws_lambda_function._1_pay:\n",
+            "  aws_lambda_function._1_pay_2:\n",
+            "  aws_lambda_function.a_b__c:\n",
+        ] {
             assert!(text.contains(name), "{text}");
         }
         assert!(text.contains("    monthly_requests: 7\n    request_duration_ms: 12\n"), "{text}");

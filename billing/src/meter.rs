@@ -108,7 +108,11 @@ pub fn recognize(usage_type: &str, description: &str) -> Recognized {
     } else if has(&["durable"]) || mentions(&["durable"]) {
         MeterKind::DurableFunctions
     } else if has(&["snapstart"]) || mentions(&["snapstart"]) {
-        if has(&["restor"]) || mentions(&["restor"]) { MeterKind::SnapStartRestore } else { MeterKind::SnapStartCache }
+        if has(&["restor"]) || mentions(&["restor"]) {
+            MeterKind::SnapStartRestore
+        } else {
+            MeterKind::SnapStartCache
+        }
     } else if is_provisioned {
         MeterKind::Compute
     } else if has(&["provisioned-concurrency"]) || mentions(&["provisioned concurrency"]) {
@@ -128,7 +132,8 @@ pub fn recognize(usage_type: &str, description: &str) -> Recognized {
     };
     // The free tier counts both architectures together.
     let is_global = usage.starts_with("global-");
-    let is_arm = has(&["-arm"]) || text.contains("for arm") || text.contains("arm64") || text.contains("(arm");
+    let is_arm =
+        has(&["-arm"]) || text.contains("for arm") || text.contains("arm64") || text.contains("(arm");
     let architecture = match kind {
         MeterKind::Compute if is_global && !is_arm => None,
         MeterKind::Compute | MeterKind::ProvisionedConcurrency => {
@@ -139,7 +144,9 @@ pub fn recognize(usage_type: &str, description: &str) -> Recognized {
     Recognized {
         meter: Meter { kind, architecture },
         tier: tier(&text),
-        is_free: is_global || text.contains("free tier -") || text.contains("under the monthly global free tier"),
+        is_free: is_global
+            || text.contains("free tier -")
+            || text.contains("under the monthly global free tier"),
         is_provisioned,
     }
 }
@@ -186,12 +193,16 @@ mod tests {
             ("AWS Lambda - Total Requests - US East (Ohio)", "requests"),
             ("AWS Lambda - Provisioned Concurrency - US East (Ohio)", "provisioned-concurrency-x86_64"),
             ("AWS Lambda - Ephemeral Storage - US East (N. Virginia)", "ephemeral-storage"),
-            ("$0.02 per GB - US West (Oregon) data transfer to US West (Northern California)", "data-transfer"),
+            (
+                "$0.02 per GB - US West (Oregon) data transfer to US West (Northern California)",
+                "data-transfer",
+            ),
             ("", "other"),
         ] {
             assert_eq!(code("", text), expected, "{text}");
         }
-        let second = recognize("Lambda-GB-Second", "AWS Lambda - Total Compute - US East (Northern Virginia)-Tier-2");
+        let second =
+            recognize("Lambda-GB-Second", "AWS Lambda - Total Compute - US East (Northern Virginia)-Tier-2");
         assert_eq!((second.tier, second.is_free, second.is_provisioned), (Some(2), false, false));
         let free = "AWS Lambda - Compute Free Tier - 400,000 GB-Seconds - US East (Northern Virginia)";
         assert!(recognize("Lambda-GB-Second", free).is_free);

@@ -96,7 +96,11 @@ pub fn write<W: Write + Send>(
     }
 }
 
-fn write_csv(columns: &[Column], rows: impl Iterator<Item = Vec<Value>>, output: impl Write) -> io::Result<()> {
+fn write_csv(
+    columns: &[Column],
+    rows: impl Iterator<Item = Vec<Value>>,
+    output: impl Write,
+) -> io::Result<()> {
     let mut writer = csv::Writer::from_writer(output);
     writer.write_record(columns.iter().map(|column| column.name)).map_err(io::Error::other)?;
     for row in rows {
@@ -129,9 +133,11 @@ fn write_parquet<W: Write + Send>(
     rows: impl Iterator<Item = Vec<Value>>,
     output: W,
 ) -> io::Result<()> {
-    let properties = WriterProperties::builder().set_compression(Compression::ZSTD(ZstdLevel::default())).build();
+    let properties =
+        WriterProperties::builder().set_compression(Compression::ZSTD(ZstdLevel::default())).build();
     let schema = schema(columns).map_err(io::Error::other)?;
-    let mut writer = SerializedFileWriter::new(output, schema, Arc::new(properties)).map_err(io::Error::other)?;
+    let mut writer =
+        SerializedFileWriter::new(output, schema, Arc::new(properties)).map_err(io::Error::other)?;
     let mut rows = rows.peekable();
     while rows.peek().is_some() {
         let group: Vec<Vec<Value>> = rows.by_ref().take(GROUP_ROWS).collect();

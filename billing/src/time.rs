@@ -32,7 +32,8 @@ pub fn parse(text: &str) -> Option<i64> {
     if !is_at(10, b"T ") || !is_at(13, b":") || hour > 23 || minute > 59 {
         return None;
     }
-    let (second, rest) = if is_at(16, b":") { (number(17, 19)?, text.get(19..)?) } else { (0, text.get(16..)?) };
+    let (second, rest) =
+        if is_at(16, b":") { (number(17, 19)?, text.get(19..)?) } else { (0, text.get(16..)?) };
     let rest = match rest.strip_prefix('.') {
         Some(fraction) => fraction.trim_start_matches(|letter: char| letter.is_ascii_digit()),
         None => rest,
@@ -138,7 +139,16 @@ mod tests {
             assert_eq!(parse(text), Some(seven), "{text}");
         }
         assert_eq!(parse("2024-09-02"), Some(seven - 7 * HOUR_S));
-        for text in ["", "2024-02-30", "2024-13-01", "1969-01-01", "2024-09-02 25:00:00", "2024-09-02x07:00:00", "tomorrow", "２０24-09-02"] {
+        for text in [
+            "",
+            "2024-02-30",
+            "2024-13-01",
+            "1969-01-01",
+            "2024-09-02 25:00:00",
+            "2024-09-02x07:00:00",
+            "tomorrow",
+            "２０24-09-02",
+        ] {
             assert_eq!(parse(text), None, "{text}");
         }
         assert_eq!(month(seven), (1_725_148_800, 1_727_740_800));

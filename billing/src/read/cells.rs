@@ -80,8 +80,12 @@ impl Cells<'_> {
 
     fn time(&self, column: Column) -> Result<i64, (Problem, String)> {
         let cell = self.0[column as usize].as_ref();
-        cell.and_then(Cell::time)
-            .ok_or_else(|| (Problem::InvalidTime, format!("{column:?} is {}", cell.map_or_else(|| "empty".to_owned(), Cell::show))))
+        cell.and_then(Cell::time).ok_or_else(|| {
+            (
+                Problem::InvalidTime,
+                format!("{column:?} is {}", cell.map_or_else(|| "empty".to_owned(), Cell::show)),
+            )
+        })
     }
 
     fn is_lambda(&self) -> bool {
@@ -163,7 +167,11 @@ fn charge(format: ExportFormat, kind: &str, has_commitment: bool) -> Charge {
         (_, "Credit" | "Refund") => Charge::Credit,
         (_, "Tax") => Charge::Tax,
         (ExportFormat::Focus10 | ExportFormat::Focus12, "Usage") => {
-            if has_commitment { Charge::Covered } else { Charge::Usage }
+            if has_commitment {
+                Charge::Covered
+            } else {
+                Charge::Usage
+            }
         }
         (ExportFormat::Focus10 | ExportFormat::Focus12, "Adjustment") => Charge::Credit,
         _ => Charge::Other,

@@ -12,10 +12,10 @@ use parquet::record::reader::RowIter;
 use parquet::record::{Field, Row};
 use parquet::schema::types::Type;
 
+use super::Problem;
 use super::Sink;
 use super::cells::{Cell, Cells};
 use super::columns::Layout;
-use super::Problem;
 use crate::{decimal, time};
 
 /// Decimals of [`decimal::PICO`].
@@ -51,7 +51,8 @@ fn read_rows(file: File, sink: &mut Sink<'_>) -> io::Result<()> {
     let mut number = 0;
     for group in 0..reader.num_row_groups() {
         let group = reader.get_row_group(group).map_err(io::Error::other)?;
-        let rows = RowIter::from_row_group(Some(projection.clone()), group.as_ref()).map_err(io::Error::other)?;
+        let rows =
+            RowIter::from_row_group(Some(projection.clone()), group.as_ref()).map_err(io::Error::other)?;
         for row in rows {
             number += 1;
             // After an error the rest of the row group cannot be read.

@@ -1,6 +1,7 @@
 //! The command line: data on standard output, everything else on standard error.
 //!
-//! Exit codes: 0 success, 1 failure, 2 invalid arguments, 3 nothing to show (no such function, no invocations).
+//! Exit codes: 0 success, 1 failure, 2 invalid arguments, 3 nothing to show (no such function, no invocations), 4 a threshold
+//! of `tailor reconcile` is exceeded.
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
@@ -20,6 +21,7 @@ mod bill;
 mod changes;
 mod config;
 mod database;
+mod export;
 mod import;
 mod keys;
 mod lambda;
@@ -29,6 +31,7 @@ mod patch;
 mod placement;
 mod prices;
 mod recommendations;
+mod reconcile;
 mod series;
 mod serve;
 mod serve_check;
@@ -147,6 +150,11 @@ enum Command {
     /// Import invocations that were measured without the layer.
     #[command(subcommand)]
     Import(import::ImportCommand),
+    /// Write measured usage in a format that other tools read.
+    #[command(subcommand)]
+    Export(export::ExportCommand),
+    /// Compare AWS's bill with what was computed from measurements, per function, day and meter.
+    Reconcile(reconcile::ReconcileArgs),
     /// Check the policy file of the tuner.
     #[command(subcommand)]
     Policy(changes::PolicyCommand),
@@ -404,6 +412,8 @@ impl Cli {
             Command::Changes { show, command: None } => show::changes(&show),
             Command::Tune(args) => tune::run(&args),
             Command::Import(command) => import::run(command),
+            Command::Export(command) => export::run(&command),
+            Command::Reconcile(args) => reconcile::run(&args),
             Command::Policy(command) => changes::policy(&command),
             Command::Keys(command) => keys::run(command),
             Command::Key { data, tenant } => keys::create_without_scopes(&data, tenant),

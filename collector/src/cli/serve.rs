@@ -22,6 +22,7 @@ use crate::keys::store::{FIRST_KEY_FILE, INGEST_KEY_FILE, create_first};
 use crate::keys::{self, KeyRing, Scope};
 use crate::recommendations::Recommendations;
 use crate::report::bill::usage::UsageTable;
+use crate::reconcile::{LastReconciliations, ReconciliationMetrics};
 use crate::report::summaries::Summarizer;
 use crate::store::postgres::{Database, PostgresStore};
 use crate::store::sqlite::{Retention, SqliteStore, free_bytes, is_served};
@@ -134,7 +135,8 @@ async fn serve_until_stopped(args: ServeArgs) -> anyhow::Result<ExitCode> {
     let changeable_keys = Some(key_files.clone()).filter(|files| files.lines.is_none());
     let trusted_proxies = args.trusted_proxy.clone().into();
     let recommendations = Some(Recommendations::of(folder));
-    let app = Arc::new(App {
+    let reconciliations = LastReconciliations::of(folder);
+    let mut app = App {
         prices,
         connections,
         recommendations,
@@ -145,7 +147,10 @@ async fn serve_until_stopped(args: ServeArgs) -> anyhow::Result<ExitCode> {
         metrics_functions: args.metrics_functions,
         data_folder: Some(folder.clone()),
         ..app
-    });
+    };
+    app.metrics.add(ReconciliationMetrics(reconciliations.clone()));
+    app.reconciliations = Some(reconciliations);
+    let app = Arc::new(app);
     tracing::info!("listening on {url}, data in {}", folder.display());
     if let Some(database) = &database {
         tracing::info!("measurements in the {database}");

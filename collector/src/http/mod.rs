@@ -14,6 +14,7 @@ use crate::keys::reload::CurrentKeys;
 use crate::prices::MissingPrices;
 use crate::query::Query;
 use crate::recommendations::Recommendations;
+use crate::reconcile::LastReconciliations;
 use crate::report;
 use crate::report::bill::BillBasis;
 use crate::report::bill::usage::UsageTable;
@@ -89,6 +90,8 @@ pub struct App {
     pub usage_file: Option<PathBuf>,
     /// The data folder, for what imports have counted.
     pub data_folder: Option<PathBuf>,
+    /// The last comparison of AWS's bill with the store.
+    pub reconciliations: Option<LastReconciliations>,
 }
 
 impl App {
@@ -121,6 +124,7 @@ impl App {
             recommendations: None,
             usage_file: None,
             data_folder: None,
+            reconciliations: None,
         }
     }
 }

@@ -1,0 +1,46 @@
+//! `GET /v1/reconciliation`: the last comparison of AWS's bill with the store.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::Response;
+
+use super::text;
+use crate::http::App;
+use crate::http::auth::ApiReader;
+use crate::http::error::ApiError;
+use crate::query::{Format, Query};
+use crate::reconcile::Reconciliation;
+use crate::render;
+use crate::store::Tenant;
+
+/// The last reconciliation of the tenant; `None` when there is none.
+///
+/// # Errors
+/// 503 when the file of the results cannot be read.
+pub async fn last_reconciliation(app: &App, tenant: &Tenant) -> Result<Option<Reconciliation>, ApiError> {
+    let Some(results) = app.reconciliations.clone() else { return Ok(None) };
+    let tenant = tenant.clone();
+    let read = tokio::task::spawn_blocking(move || results.get(&tenant)).await;
+    match read {
+        Ok(Ok(result)) => Ok(result),
+        Ok(Err(error)) => Err(ApiError::unavailable("reconciliation", format!("{error:#}"))),
+        Err(_) => Err(ApiError::unavailable("reconciliation", "cannot read the last reconciliation")),
+    }
+}
+
+/// `GET /v1/reconciliation`.
+///
+/// # Errors
+/// 404 when there is none.
+pub async fn last(
+    State(app): State<Arc<App>>,
+    ApiReader(tenant): ApiReader,
+    query: Query,
+) -> Result<Response, ApiError> {
+    let Some(result) = last_reconciliation(&app, &tenant).await? else {
+        return Err(ApiError::not_found("no reconciliation: `tailor reconcile FILE` makes one"));
+    };
+    let format = query.format.unwrap_or(Format::Json);
+    Ok(text(format, render::reconciliation::reconciliation(&result, format, query.look())))
+}
