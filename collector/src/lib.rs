@@ -18,6 +18,7 @@ pub mod import;
 pub mod ingest;
 pub mod keys;
 pub mod logging;
+pub mod monthly;
 pub mod patch;
 pub mod prices;
 pub mod query;

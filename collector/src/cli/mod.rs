@@ -32,6 +32,7 @@ mod placement;
 mod prices;
 mod recommendations;
 mod reconcile;
+mod report;
 mod series;
 mod serve;
 mod serve_check;
@@ -153,6 +154,8 @@ enum Command {
     /// Write measured usage in a format that other tools read.
     #[command(subcommand)]
     Export(export::ExportCommand),
+    /// Write the monthly report: cost, what changed, what to do first, changes of memory sizes, and the cost by account and tag.
+    Report(report::ReportArgs),
     /// Compare AWS's bill with what was computed from measurements, per function, day and meter.
     Reconcile(reconcile::ReconcileArgs),
     /// Check the policy file of the tuner.
@@ -413,6 +416,7 @@ impl Cli {
             Command::Tune(args) => tune::run(&args),
             Command::Import(command) => import::run(command),
             Command::Export(command) => export::run(&command),
+            Command::Report(args) => report::run(&args),
             Command::Reconcile(args) => reconcile::run(&args),
             Command::Policy(command) => changes::policy(&command),
             Command::Keys(command) => keys::run(command),
