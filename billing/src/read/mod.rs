@@ -108,27 +108,57 @@ impl Export {
         let mut start = [0; 4];
         let length = read_start(&mut file, &mut start)?;
         let start = &start[..length];
+        let name = path.display().to_string();
+        if start == PARQUET_MAGIC {
+            file.rewind()?;
+            return self.with_sink(&name, on_row, |sink| parquet::read(file, sink));
+        }
+        self.text(&name, start, file, on_row)
+    }
+
+    /// Reads CSV, compressed or not, from memory.
+    ///
+    /// # Errors
+    /// When the data ends early or a row is too long.
+    pub fn read_text(&mut self, text: &[u8], on_row: &mut dyn FnMut(BillRow)) -> io::Result<()> {
+        let (start, rest) = text.split_at(text.len().min(4));
+        self.text("input", start, rest, on_row)
+    }
+
+    fn text(
+        &mut self,
+        name: &str,
+        start: &[u8],
+        rest: impl Read,
+        on_row: &mut dyn FnMut(BillRow),
+    ) -> io::Result<()> {
+        let input = start.chain(rest);
+        self.with_sink(name, on_row, |sink| {
+            if start.starts_with(GZIP_MAGIC) {
+                csv::read(MultiGzDecoder::new(BufReader::new(input)), sink)
+            } else if start == ZSTD_MAGIC {
+                csv::read(zstd::Decoder::new(input)?, sink)
+            } else {
+                csv::read(input, sink)
+            }
+        })
+    }
+
+    /// Reads one input. Rows that an earlier one had are not passed on.
+    fn with_sink(
+        &mut self,
+        name: &str,
+        on_row: &mut dyn FnMut(BillRow),
+        read: impl FnOnce(&mut Sink<'_>) -> io::Result<()>,
+    ) -> io::Result<()> {
         let index = self.counts.files;
         self.counts.files += 1;
         let Self { problems, counts, remembered } = self;
-        let name = path.display().to_string();
         let mut take = |row: BillRow, counts: &mut Counts| {
             counts.lambda_rows += 1;
             if is_repeated(remembered, &row, index) { counts.repeated_rows += 1 } else { on_row(row) }
         };
-        let mut sink = Sink { name: &name, problems, counts, take: &mut take };
-        if start == PARQUET_MAGIC {
-            file.rewind()?;
-            return parquet::read(file, &mut sink);
-        }
-        let rest = start.chain(file);
-        if start.starts_with(GZIP_MAGIC) {
-            csv::read(MultiGzDecoder::new(BufReader::new(rest)), &mut sink)
-        } else if start == ZSTD_MAGIC {
-            csv::read(zstd::Decoder::new(rest)?, &mut sink)
-        } else {
-            csv::read(rest, &mut sink)
-        }
+        read(&mut Sink { name, problems, counts, take: &mut take })
     }
 }
 
