@@ -13,6 +13,7 @@ use common::Collector;
 use common::fleet::{KINDS, Kind, batch};
 use serde_json::Value;
 use tailor_collector::clock::now_us;
+use tailor_collector::recommendations::Recommendations;
 use tailor_collector::reconcile::{LastReconciliations, ReconciliationMetrics};
 use tailor_collector::store::HOUR_US;
 use tailor_test_kit::{skip, workspace};
@@ -27,9 +28,11 @@ type Usage = BTreeMap<(&'static str, u64), (u128, u64)>;
 fn measured() -> (Collector, Usage, u64) {
     let folder = tempfile::tempdir().unwrap();
     let results = LastReconciliations::of(folder.path());
+    let recommendations = Recommendations::of(folder.path());
     let collector = Collector::start_in(folder, |app| {
         app.metrics.add(ReconciliationMetrics(results.clone()));
         app.reconciliations = Some(results);
+        app.recommendations = Some(recommendations);
         app.local_reads = true;
     });
     let first_hour = (now_us() / HOUR_US / 24 - 3) * 24;
@@ -369,4 +372,17 @@ fn other_parsers_accept_what_is_exported() {
     ] {
         assert!(text.contains(expected), "{expected}: {text}");
     }
+}
+
+#[test]
+fn the_page_of_a_function_shows_recommendations_of_other_tools() {
+    let (collector, ..) = measured();
+    let tuned = collector.folder.path().join("tuned.json");
+    std::fs::write(&tuned, r#"{"power": 384, "cost": 1e-7, "duration": 90.5, "stateMachine": {}}"#).unwrap();
+    let path = format!("/functions/{}", KINDS[0].name);
+    assert!(!collector.get(&path).text().contains("Recommendations of other tools"));
+    let import = ["import", "power-tuning", tuned.to_str().unwrap(), "--function", KINDS[0].name];
+    assert!(tailor(&import, collector.folder.path()).status.success());
+    let page = collector.get(&path).text();
+    assert!(page.contains("AWS Lambda Power Tuning recommends 384 MB"), "{page}");
 }
