@@ -95,8 +95,7 @@ pub struct StatusTotal {
     pub status: Status,
     /// Number of rows.
     pub rows: u64,
-    /// Sums over them.
-    #[serde(flatten)]
+    /// Sums over them. A flattened struct could not be read again, because serde does not buffer integers of 128 bits.
     pub total: Total,
 }
 
