@@ -17,9 +17,10 @@ const MAX: i128 = 1_000_000_000_000_000_000 * PICO;
 /// Reads a number such as `0.0000166667`, `-12` or `2.5E-7`; `None` when it is not one, or larger than 10¹⁸.
 #[must_use]
 pub fn parse(text: &str) -> Option<i128> {
-    let (mantissa, exponent) = match text.find(['e', 'E']) {
-        Some(at) => {
-            (&text[..at], text[at + 1..].strip_prefix('+').unwrap_or(&text[at + 1..]).parse::<i32>().ok()?)
+    let (mantissa, exponent) = match text.split_once(['e', 'E']) {
+        Some((mantissa, exponent)) => {
+            let digits = exponent.strip_prefix('+');
+            (mantissa, digits.unwrap_or(exponent).parse::<i32>().ok()?)
         }
         None => (text, 0),
     };
