@@ -34,14 +34,14 @@ fn span(hour: i64, mb_ms: u128, requests: u64) -> Span {
 }
 
 fn spans(hours: std::ops::Range<i64>) -> Vec<Span> {
-    hours.map(|hour| span(hour, 512 * (1_000_003 + hour.unsigned_abs() as u128), 1_000)).collect()
+    hours.map(|hour| span(hour, 512 * (1_000_003 + u128::from(hour.unsigned_abs())), 1_000)).collect()
 }
 
 /// What AWS bills: one row per hour and meter, the quantity with nine decimals and the cost with ten.
 fn bill_rows(name: &str, spans: &[Span]) -> Vec<BillRow> {
     let mut rows = vec![];
     for span in spans {
-        let gb_seconds = span.memory_mb_ms as i128 * PICO / 1_024_000;
+        let gb_seconds = i128::try_from(span.memory_mb_ms).unwrap() * PICO / 1_024_000;
         for (usage_type, quantity, price) in [
             ("Lambda-GB-Second", (gb_seconds + 500) / 1_000 * 1_000, 16_666_700),
             ("Request", i128::from(span.requests) * PICO, 200_000),

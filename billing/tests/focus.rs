@@ -25,7 +25,7 @@ fn rows() -> Vec<FocusRow> {
         (MeterKind::EphemeralStorage, None, 1_048_576 * decimal::PICO, 30_900),
     ];
     let mut rows = vec![];
-    for (index, account) in ["123456789012", ""].into_iter().enumerate() {
+    for (index, account) in (0..).zip(["123456789012", ""]) {
         for (kind, architecture, quantity_pico, price) in meters {
             rows.push(FocusRow {
                 function: Function {
@@ -34,8 +34,8 @@ fn rows() -> Vec<FocusRow> {
                     name: "pay, \"live\" ü".to_owned(),
                 },
                 tags: BTreeMap::from([("team".to_owned(), "a \"b\"".to_owned())]),
-                from_s: day + index as i64 * time::DAY_S,
-                until_s: day + (index as i64 + 1) * time::DAY_S,
+                from_s: day + index * time::DAY_S,
+                until_s: day + (index + 1) * time::DAY_S,
                 meter: Meter { kind, architecture },
                 quantity_pico,
                 unit_price: PicoDollars(price),
