@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::Response;
+use serde::Serialize;
 
 use super::text;
 use crate::http::App;
@@ -12,6 +13,7 @@ use crate::http::error::ApiError;
 use crate::query::{Format, Query};
 use crate::reconcile::Reconciliation;
 use crate::render;
+use crate::render::json::json;
 use crate::store::Tenant;
 
 /// The last reconciliation of the tenant; `None` when there is none.
@@ -29,18 +31,28 @@ pub async fn last_reconciliation(app: &App, tenant: &Tenant) -> Result<Option<Re
     }
 }
 
+/// The body of the response.
+#[derive(Debug, Serialize)]
+struct Last<'a> {
+    /// The last reconciliation; `null` when there is none.
+    reconciliation: Option<&'a Reconciliation>,
+}
+
 /// `GET /v1/reconciliation`.
 ///
 /// # Errors
-/// 404 when there is none.
+/// 503 when the file of the results cannot be read.
 pub async fn last(
     State(app): State<Arc<App>>,
     ApiReader(tenant): ApiReader,
     query: Query,
 ) -> Result<Response, ApiError> {
-    let Some(result) = last_reconciliation(&app, &tenant).await? else {
-        return Err(ApiError::not_found("no reconciliation: `tailor reconcile FILE` makes one"));
-    };
+    let reconciliation = last_reconciliation(&app, &tenant).await?;
     let format = query.format.unwrap_or(Format::Json);
-    Ok(text(format, render::reconciliation::reconciliation(&result, format, query.look())))
+    let body = match reconciliation.as_ref() {
+        reconciliation if format == Format::Json => json(&Last { reconciliation }, query.look()),
+        Some(result) => render::reconciliation::reconciliation(result, format, query.look()),
+        None => "No reconciliation: `tailor reconcile FILE` makes one.\n".to_owned(),
+    };
+    Ok(text(format, body))
 }
