@@ -88,7 +88,7 @@ const COLUMNS: Columns = &[
     ("ResourceType", Kind::Text, true),
     ("ServiceCategory", Kind::Text, false),
     ("ServiceName", Kind::Text, false),
-    ("ServiceSubcategory", Kind::Text, true),
+    ("ServiceSubcategory", Kind::Text, false),
     ("SkuId", Kind::Text, true),
     ("SkuMeter", Kind::Text, true),
     ("SkuPriceDetails", Kind::Text, true),

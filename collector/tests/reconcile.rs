@@ -118,7 +118,7 @@ fn cur(lines: &[Line]) -> String {
     for line in lines {
         writeln!(
             text,
-            "{},{},{},AWSLambda,{},arn:aws:lambda:eu-west-1:123456789012:function:{},{},{},USD,{},123456789012,eu-west-1,{}",
+            "{},{},{},AWSLambda,{},arn:aws:lambda:eu-west-1:123456789012:function:{},{},{},USD,\"{}\",123456789012,eu-west-1,{}",
             line.kind,
             time(line.hour),
             time(line.hour + 1),
