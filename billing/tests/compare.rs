@@ -30,6 +30,7 @@ fn span(hour: i64, mb_ms: u128, requests: u64) -> Span {
         memory_mb_ms: mb_ms,
         storage_mb_ms: 0,
         requests,
+        billed_ms: u64::try_from(mb_ms / 512).unwrap(),
     }
 }
 
@@ -220,6 +221,21 @@ fn usage_beside_midnight_and_after_the_end_of_the_export_is_named() {
     let result = run(&rows, vec![("pay", measured(whole))]);
     assert_adds_up(&result);
     assert_eq!(codes(&result), [ReasonCode::WholeDays]);
+}
+
+/// A request that runs at midnight can be billed on the other day. A function with few requests has a large difference by it.
+#[test]
+fn requests_that_run_at_midnight_are_named() {
+    let rows = bill_rows("pay", &(0..24).map(|hour| span(hour, 512 * 3_000, 30)).collect::<Vec<_>>());
+    let mut kept: Vec<Span> = (0..24).map(|hour| span(hour, 512 * 3_000, 30)).collect();
+    kept[0] = span(0, 512 * 2_900, 29);
+    let result = run(&rows, vec![("pay", measured(kept.clone()))]);
+    assert_adds_up(&result);
+    assert_eq!(codes(&result), [ReasonCode::PeriodBoundary]);
+    // More than that is missing.
+    kept[0] = span(0, 512 * 2_000, 20);
+    let result = run(&rows, vec![("pay", measured(kept))]);
+    assert!(result.iter().all(|row| row.status == Status::Unexplained), "{result:?}");
 }
 
 /// Usage that is not of a function, and meters that are not measured, are listed.

@@ -24,6 +24,8 @@ pub struct Span {
     pub storage_mb_ms: u128,
     /// Requests.
     pub requests: u64,
+    /// Their billed time, ms.
+    pub billed_ms: u64,
 }
 
 impl Span {
@@ -97,6 +99,19 @@ impl Measured {
             }
         }
         Some(hours)
+    }
+
+    /// The share of the requests of a period that can have run across its start or its end: AWS can bill these in another
+    /// period than that in which they started. At least two requests.
+    pub(super) fn share_at_boundaries(&self, period: Period) -> f64 {
+        let spans = self.spans.iter().filter(|span| span.is_within(period));
+        let (requests, billed_ms) = spans.fold((0.0, 0.0), |(requests, billed_ms), span| {
+            (requests + span.requests as f64, billed_ms + span.billed_ms as f64)
+        });
+        // As many requests run at a moment as the mean of the period, and a few more by chance.
+        let running = billed_ms / (period.hours.max(1) as f64 * 3_600_000.0);
+        let at_one_boundary = running + 4.0 * running.sqrt() + 1.0;
+        (2.0 * at_one_boundary / f64::max(requests, 1.0)).min(1.0)
     }
 
     /// Whether it has a span that is only partly in the period.

@@ -83,6 +83,9 @@ impl<'a> Usage<'a> {
         if let Some(neighbour) = self.boundary(period, meter) {
             return all(ReasonCode::PeriodBoundary, &format!("with {neighbour}"));
         }
+        if is_small(difference, billed.quantity_pico.max(quantity), measured.share_at_boundaries(period)) {
+            return all(ReasonCode::PeriodBoundary, "requests that ran at its start or its end");
+        }
         if difference < 0 {
             let ends = self.hours.is_some_and(|(_, end)| period.until_hour() > end - INCOMPLETE_HOURS);
             return if ends { all(ReasonCode::ExportIncomplete, "") } else { (vec![], difference) };
@@ -118,6 +121,11 @@ impl<'a> Usage<'a> {
             (is_opposite && agrees).then(|| time::format_day(from_hour * HOUR_S))
         })
     }
+}
+
+/// Whether a difference is at most this share of the whole, and less than all of it.
+fn is_small(difference: i128, whole: i128, share: f64) -> bool {
+    difference.abs() < whole && difference.abs() as f64 <= whole as f64 * share
 }
 
 /// The billed quantity of hours in which nothing was measured, and these hours of the period.

@@ -63,7 +63,7 @@ fn billed_function(bill: &Bill, key: &FunctionKey) -> Option<Function> {
 
 /// Usage by hour or day and architecture.
 fn spans(rollups: &[StoredRollup], newest: Option<&BatchHeader>) -> Vec<Span> {
-    let mut sums: BTreeMap<(u64, u64, bool), Usage> = BTreeMap::new();
+    let mut sums: BTreeMap<(u64, u64, bool), (Usage, u64)> = BTreeMap::new();
     for StoredRollup { key, from_hour, hours, rollup } in rollups {
         let usage = match newest.map(|header| &header.environment) {
             // The price of the instances contains their time.
@@ -76,17 +76,20 @@ fn spans(rollups: &[StoredRollup], newest: Option<&BatchHeader>) -> Vec<Span> {
             }
         };
         let is_arm = key.architecture == Architecture::Arm64;
-        sums.entry((*from_hour, *hours, is_arm)).or_default().add(&usage);
+        let (sum, billed_ms) = sums.entry((*from_hour, *hours, is_arm)).or_default();
+        sum.add(&usage);
+        *billed_ms = billed_ms.saturating_add(rollup.billed_ms);
     }
     let signed = |hour: u64| i64::try_from(hour).unwrap_or(i64::MAX);
     sums.into_iter()
-        .map(|((from_hour, hours, is_arm), usage)| Span {
+        .map(|((from_hour, hours, is_arm), (usage, billed_ms))| Span {
             from_hour: signed(from_hour),
             hours: signed(hours),
             architecture: if is_arm { Architecture::Arm64 } else { Architecture::X86_64 },
             memory_mb_ms: usage.memory_mb_ms,
             storage_mb_ms: usage.storage_mb_ms,
             requests: usage.requests,
+            billed_ms,
         })
         .collect()
 }

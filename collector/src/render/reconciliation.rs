@@ -83,7 +83,7 @@ fn aligned(header: &[&str], rows: Vec<Vec<String>>, look: Look) -> String {
     for row in rows {
         table.add_row(row);
     }
-    lines(&table) + "\n"
+    lines(&table)
 }
 
 /// The reasons of a row with their parts of the difference.
