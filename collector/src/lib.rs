@@ -3,7 +3,7 @@
 //! [`ingest`] stores batches in the [`store`]. [`report`] computes reports from stored rollups. [`api`], [`web`] and [`cli`]
 //! show them with [`render`]. [`import`] stores the invocations that logs show. [`tuner`] changes memory sizes, and
 //! [`changes`] is the log of that. [`patch`] changes them in the source that deploys the functions, and
-//! [`experiment`] measures a function at several sizes. [`reconcile`] compares AWS's bill with what was computed. [`routes`] joins the
+//! [`experiment`] measures a function at several sizes. [`routes`] joins the
 //! handlers, and [`http`] serves them on one port.
 
 pub mod api;
@@ -12,18 +12,15 @@ pub mod changes;
 pub mod cli;
 pub mod clock;
 pub mod experiment;
-pub mod export;
 pub mod http;
 pub mod import;
 pub mod ingest;
 pub mod keys;
 pub mod logging;
-pub mod monthly;
 pub mod patch;
 pub mod prices;
 pub mod query;
 pub mod recommendations;
-pub mod reconcile;
 pub mod render;
 pub mod report;
 pub mod routes;

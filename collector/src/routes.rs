@@ -95,8 +95,8 @@ fn reports() -> Routes {
         .api(Method::GET, "/v1/series", api::series::fleet)
         .api(Method::GET, "/v1/hints", api::series::hints)
         .api(Method::GET, "/v1/changes", api::changes)
-        .api(Method::GET, "/v1/reconciliation", api::reconciliation::last)
         .page(Method::GET, "/", web::fleet)
+        .page(Method::GET, "/changes", web::tuner::changes)
         .page(Method::GET, "/functions/{name}", web::function)
 }
 
@@ -117,6 +117,8 @@ fn plain() -> Routes {
         .api(Method::GET, "/readyz", api::ready)
         .page(Method::GET, "/login", web::login)
         .page(Method::POST, "/login", web::log_in)
+        .page(Method::GET, "/changes/confirm", web::tuner::confirm)
+        .page(Method::POST, "/changes/request", web::tuner::request)
         .page(Method::GET, "/logout", web::logout)
         .page(Method::POST, "/logout", web::log_out)
         .page(Method::GET, "/keys", web::keys::list)

@@ -16,7 +16,9 @@ use common::fleet::{KINDS, batch};
 use common::places::{AnyStore, Place};
 use common::process::CollectorProcess;
 use tailor_collector::clock::now_us;
-use tailor_collector::store::{HOUR_US, Lease, NewBatch, Tenant, Window};
+use tailor_collector::store::postgres::{Database, PostgresStore, Secrets};
+use tailor_collector::store::{HOUR_US, Lease, NewBatch, Store, Tenant, Window};
+use tailor_collector::tuner::orders::{Order, Requests};
 use tailor_sizing::telemetry::rollup::Rollup;
 use tokio::runtime::Runtime;
 
@@ -35,6 +37,31 @@ fn one_collector_holds_a_lease_and_another_takes_it_over() {
     // A collector that stops gives its leases back.
     drop(first);
     assert!(holds(&second, Lease::Tuner));
+}
+
+#[test]
+fn a_request_to_the_tuner_reaches_every_collector_and_is_carried_out_once() {
+    let Some(place) = Place::database() else { return };
+    let Place::Database { url, .. } = &place else { unreachable!("it is a database") };
+    let open = || {
+        let database = Database::new(url, &Secrets::default()).unwrap();
+        Arc::new(PostgresStore::open(&database).unwrap()) as Arc<dyn Store>
+    };
+    let runtime = Runtime::new().unwrap();
+    let requests = Requests::Store(open(), Tenant::default());
+    let database = Database::new(url, &Secrets::default()).unwrap();
+    let reader = Arc::new(PostgresStore::open_to_read(&database).unwrap());
+    let command = Requests::Store(reader, Tenant::default());
+    let freeze = Order::Freeze { reason: "100 % of a test".to_owned() };
+    runtime.block_on(command.submit(&freeze, 2)).unwrap();
+    runtime.block_on(command.submit(&Order::Unfreeze { reason: String::new() }, 1)).unwrap();
+    let other = Requests::Store(open(), Tenant("other".to_owned()));
+    assert!(runtime.block_on(other.pending()).is_empty());
+    let pending = runtime.block_on(requests.pending());
+    assert_eq!(pending.len(), 2);
+    assert_eq!(pending[1].1, freeze, "the oldest comes first");
+    runtime.block_on(requests.remove(&pending[0].0));
+    assert_eq!(runtime.block_on(command.pending()), pending[1..]);
 }
 
 fn new_batch(environment: u64, sequence: u64) -> NewBatch {

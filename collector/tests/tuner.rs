@@ -24,7 +24,7 @@ use tailor_collector::changes::{Cause, State, Write, audit, ledger};
 use tailor_collector::tuner::guards::{GUARD_RAILS, markdown};
 use tailor_collector::tuner::limits::{DAY_US, HOUR_US, Limits};
 use tailor_collector::tuner::mode::Mode;
-use tailor_collector::tuner::orders;
+use tailor_collector::tuner::orders::Requests;
 use tailor_sizing::units::Megabytes;
 
 /// A function that waits most of the time and has far too much memory.
@@ -109,7 +109,7 @@ fn a_change_for_the_worse_is_rolled_back() {
 #[test]
 fn no_write_without_recommendation_and_permission() {
     type Modification = fn(&mut Tuned);
-    let modifications: [(&str, Modification); 12] = [
+    let modifications: [(&str, Modification); 13] = [
         ("not tagged", |tuned| tuned.plane.tag(NAME, "observe")),
         ("mode", |tuned| tuned.settings.mode = Mode::Patch),
         ("only up", |tuned| tuned.settings.mode = Mode::ApplyUp),
@@ -124,7 +124,8 @@ fn no_write_without_recommendation_and_permission() {
         ("time", |tuned| tuned.settings.limits.evidence_us = 30 * DAY_US),
         ("traffic", |tuned| tuned.settings.limits.canary_stall_us = HOUR_US / 100),
         ("telemetry", |tuned| tuned.workload.health.lock().unwrap().lost = 0.02),
-        ("prices", |tuned| tuned.workload.health.lock().unwrap().price_age_days = 61),
+        ("prices", |tuned| tuned.workload.health.lock().unwrap().price_age_days = Some(61)),
+        ("date of the prices", |tuned| tuned.workload.health.lock().unwrap().price_age_days = None),
     ];
     for (case, modify) in modifications {
         let mut tuned = Tuned::new(IDLE, true);
@@ -255,6 +256,46 @@ fn an_out_of_memory_is_repaired_in_one_round() {
 }
 
 #[test]
+fn a_repair_is_kept_when_the_invocations_that_were_killed_take_longer() {
+    for with_alias in [true, false] {
+        let tuned = Tuned::new(Kind { memory: 512, ..IDLE }, with_alias);
+        let version = if with_alias { "1" } else { "$LATEST" };
+        tuned.workload.invoke(NAME, version, 512, 300, KILLED);
+        let change = tuned.until(&[State::Settled, State::Quarantined], SLOW);
+        assert_eq!(change.state, State::Settled, "{}", change.reason);
+        tuned.assert_no_violations();
+    }
+}
+
+#[test]
+fn a_function_with_a_goal_of_its_own_is_changed_when_only_that_advises_it() {
+    let tuned = Tuned::new(Kind { memory: 1_769, ..KINDS[0] }, false);
+    tuned.rounds(2);
+    assert!(tuned.change().is_none_or(|change| change.to < change.from), "{:?}", tuned.change());
+    let tuned = Tuned::new(Kind { memory: 512, ..KINDS[0] }, false);
+    tuned.plane.set_tag(NAME, "tailor:strategy", "speed");
+    tuned.rounds(2);
+    let change = tuned.change().unwrap_or_else(|| panic!("{}", tuned.plan()));
+    assert!(change.to > change.from, "{change:?}");
+}
+
+#[test]
+fn a_deployment_that_keeps_the_size_is_no_disagreement_about_it() {
+    for (write, is_refused) in [(Foreign::Release, false), (Foreign::Memory(IDLE.memory), true)] {
+        let mut tuned = Tuned::new(IDLE, false);
+        tuned.settings.limits.max_external_changes = 1;
+        tuned.until(&[State::Soaking], GOOD);
+        tuned.plane.foreign(NAME, write);
+        tuned.until(&[State::ExternalChange], GOOD);
+        tuned.traffic(2_000, GOOD);
+        tuned.pass(15 * DAY_US);
+        tuned.traffic(600_000, GOOD);
+        let plan = tuned.plan();
+        assert_eq!(plan.contains("managed-elsewhere"), is_refused, "{write:?}: {plan}");
+    }
+}
+
+#[test]
 fn a_crash_at_every_operation_loses_nothing() {
     for fault in [Fault::CrashBefore, Fault::CrashAfter, Fault::AnswerLost, Fault::Throttled] {
         for at in (0..70).step_by(3) {
@@ -312,7 +353,7 @@ fn tailor_changes(data: &Path, arguments: &[&str]) {
 /// A function whose tuner reads requests from this data folder.
 fn with_requests(data: &Path, with_alias: bool) -> Tuned {
     let mut tuned = Tuned::new(IDLE, with_alias);
-    tuned.settings.orders = Some(data.join(orders::FOLDER));
+    tuned.settings.orders = Some(Requests::in_data_folder(data));
     tuned
 }
 
@@ -351,7 +392,7 @@ fn a_requested_rollback_restores_the_previous_size() {
         tuned.rounds(6);
         let change = tuned.change().unwrap();
         assert_eq!((change.state, change.cause), (State::RolledBack, Some(Cause::Operator)), "{case}");
-        assert!(orders::pending(&data.path().join(orders::FOLDER)).is_empty(), "{case}");
+        assert!(tuned.requests().is_empty(), "{case}");
         assert_is_original(&tuned, &case);
         assert_eq!(tuned.plane.changes().len(), 1, "{case}: not changed again at once");
     }
@@ -376,7 +417,7 @@ fn a_revert_of_all_freezes_and_undoes_every_change_in_force() {
         let states: Vec<State> = tuned.plane.changes().iter().map(|change| change.state).collect();
         assert_eq!(states, [State::RolledBack, State::RolledBack], "alias {with_alias}");
         assert_is_original(&tuned, &format!("alias {with_alias}"));
-        assert!(orders::pending(&data.path().join(orders::FOLDER)).is_empty());
+        assert!(tuned.requests().is_empty());
         let frozen = || fleet::frozen(&tuned.plane.lock().log).map(|(_, reason)| reason);
         assert_eq!(frozen().as_deref(), Some("a test"));
         tailor_changes(data.path(), &["unfreeze"]);

@@ -7,9 +7,9 @@ use tailor_sizing::pricing::money::PicoDollars;
 use super::{Change, State};
 use crate::store::FunctionKey;
 
-/// The entry of one change.
+/// What one change saves of a million invocations.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct LedgerEntry {
+pub struct Saving {
     /// The function.
     pub function: FunctionKey,
     /// The change.
@@ -34,10 +34,10 @@ pub fn realised(change: &Change) -> Option<PicoDollars> {
 
 /// The entries of all changes that reached an end, oldest first.
 #[must_use]
-pub fn entries(changes: &[Change]) -> Vec<LedgerEntry> {
+pub fn entries(changes: &[Change]) -> Vec<Saving> {
     let ended = changes.iter().filter(|change| !change.state.is_open());
     ended
-        .map(|change| LedgerEntry {
+        .map(|change| Saving {
             function: change.function.clone(),
             change_id: change.id.clone(),
             state: change.state,

@@ -8,15 +8,15 @@ use std::sync::Arc;
 use anyhow::{Context, bail, ensure};
 use clap::{Args, Subcommand};
 
+use super::database::DatabaseArgs;
 use super::tuner::{TunerArgs, load_policy};
 use super::{ShowArgs, serve, show};
 use crate::changes::{self, audit, fleet, ledger};
 use crate::clock::{Clock, now_us};
 use crate::prices;
-use crate::store::sqlite::SqliteStore;
-use crate::store::{Store as _, Tenant};
+use crate::store::Tenant;
 use crate::tuner::Tuner;
-use crate::tuner::orders::{self, Order};
+use crate::tuner::orders::{Order, Requests};
 use crate::tuner::plan::Plan;
 
 /// The commands of the tuner's changes.
@@ -101,12 +101,14 @@ pub(super) enum TunerCommand {
     },
 }
 
-/// The data folder of the commands.
+/// The data folder or the database of the commands.
 #[derive(Debug, Args)]
 pub(super) struct Folder {
     /// The data folder.
     #[arg(long, env = "TAILOR_DATA", default_value = "tailor-data")]
     data: PathBuf,
+    #[command(flatten)]
+    database: DatabaseArgs,
     /// Tenant whose changes are read.
     #[arg(long, default_value = "default")]
     tenant: String,
@@ -154,11 +156,18 @@ pub(super) fn run(command: TunerCommand) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// Leaves a request for the collector that runs with the data folder, now or later.
+/// Leaves a request for the collector that runs with the data folder or the database, now or later.
 fn submit(folder: &Folder, order: &Order) -> anyhow::Result<ExitCode> {
     let data = &folder.data;
+    if folder.database.is_set() {
+        let store = folder.database.open_to_read(data)?;
+        let requests = Requests::Store(store, Tenant(folder.tenant.clone()));
+        runtime()?.block_on(requests.submit(order, now_us()))?;
+        eprintln!("requested from the collector that tunes with this database, now or later");
+        return Ok(ExitCode::SUCCESS);
+    }
     ensure!(data.is_dir(), "{} is not a data folder", data.display());
-    orders::submit(data, order, now_us()).with_context(|| format!("cannot write to {}", data.display()))?;
+    runtime()?.block_on(Requests::in_data_folder(data).submit(order, now_us()))?;
     match serve::address_of(data) {
         Some(address) => eprintln!("requested from the collector at {address}"),
         None => eprintln!(
@@ -178,11 +187,11 @@ fn plan(
 ) -> anyhow::Result<ExitCode> {
     let mut settings = args.settings(&folder.data)?;
     settings.tenant = Tenant(folder.tenant.clone());
-    let store = SqliteStore::open_to_read(&folder.data)?;
+    let store = folder.database.open_to_read(&folder.data)?;
     let prices = prices::load(prices)?;
     let plan = runtime()?.block_on(async {
         let lambda = Arc::new(args.lambda().await);
-        Tuner::new(Arc::new(store), lambda, prices, settings, Clock::system()).plan().await
+        Tuner::new(store, lambda, prices, settings, Clock::system()).plan().await
     })?;
     let json = serde_json::to_string_pretty(&plan)?;
     if let Some(out) = out {
@@ -197,7 +206,7 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
 }
 
 fn events(folder: &Folder) -> anyhow::Result<Vec<crate::store::ChangeEvent>> {
-    let store = SqliteStore::open_to_read(&folder.data)?;
+    let store = folder.database.open_to_read(&folder.data)?;
     Ok(runtime()?.block_on(store.changes(&Tenant(folder.tenant.clone()), None))?)
 }
 

@@ -1,7 +1,6 @@
 //! The command line: data on standard output, everything else on standard error.
 //!
-//! Exit codes: 0 success, 1 failure, 2 invalid arguments, 3 nothing to show (no such function, no invocations), 4 a threshold
-//! of `tailor reconcile` is exceeded.
+//! Exit codes: 0 success, 1 failure, 2 invalid arguments, 3 nothing to show (no such function, no invocations).
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
@@ -21,7 +20,6 @@ mod bill;
 mod changes;
 mod config;
 mod database;
-mod export;
 mod import;
 mod keys;
 mod lambda;
@@ -31,8 +29,6 @@ mod patch;
 mod placement;
 mod prices;
 mod recommendations;
-mod reconcile;
-mod report;
 mod series;
 mod serve;
 mod serve_check;
@@ -151,13 +147,6 @@ enum Command {
     /// Import invocations that were measured without the layer.
     #[command(subcommand)]
     Import(import::ImportCommand),
-    /// Write measured usage in a format that other tools read.
-    #[command(subcommand)]
-    Export(export::ExportCommand),
-    /// Write the monthly report: cost, what changed, what to do first, changes of memory sizes, and the cost by account and tag.
-    Report(report::ReportArgs),
-    /// Compare AWS's bill with what was computed from measurements, per function, day and meter.
-    Reconcile(reconcile::ReconcileArgs),
     /// Check the policy file of the tuner.
     #[command(subcommand)]
     Policy(changes::PolicyCommand),
@@ -415,9 +404,6 @@ impl Cli {
             Command::Changes { show, command: None } => show::changes(&show),
             Command::Tune(args) => tune::run(&args),
             Command::Import(command) => import::run(command),
-            Command::Export(command) => export::run(&command),
-            Command::Report(args) => report::run(&args),
-            Command::Reconcile(args) => reconcile::run(&args),
             Command::Policy(command) => changes::policy(&command),
             Command::Keys(command) => keys::run(command),
             Command::Key { data, tenant } => keys::create_without_scopes(&data, tenant),

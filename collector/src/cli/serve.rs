@@ -16,12 +16,11 @@ use super::{ConnectionArgs, ServeArgs, serve_reload};
 use crate::clock::{Clock, now_us};
 use crate::http::connections::{ConnectionLimits, Connections};
 use crate::http::tls::{CurrentTls, TlsFiles};
-use crate::http::{self, App};
+use crate::http::{self, App, TunerView};
 use crate::keys::reload::{KeyFiles, follow};
 use crate::keys::store::{FIRST_KEY_FILE, INGEST_KEY_FILE, create_first};
 use crate::keys::{self, KeyRing, Scope};
 use crate::recommendations::Recommendations;
-use crate::reconcile::{LastReconciliations, ReconciliationMetrics};
 use crate::report::bill::usage::UsageTable;
 use crate::report::summaries::Summarizer;
 use crate::store::postgres::{Database, PostgresStore};
@@ -29,6 +28,7 @@ use crate::store::sqlite::{Retention, SqliteStore, free_bytes, is_served};
 use crate::store::{Store, Tenant};
 use crate::tags::{self, TagTable};
 use crate::tuner::mode::Mode;
+use crate::tuner::orders::Requests;
 use crate::tuner::permission::TAG;
 use crate::tuner::{Settings, Tuner};
 use crate::{logging, prices, routes};
@@ -93,7 +93,7 @@ async fn serve_until_stopped(args: ServeArgs) -> anyhow::Result<ExitCode> {
         // A mistake in the file is reported at the start, and not with the first bill.
         UsageTable::read(file)?;
     }
-    let tuner_settings = args.tuner.settings(folder)?;
+    let mut tuner_settings = args.tuner.settings(folder)?;
     let tls = args.tls_files()?.map(CurrentTls::load).transpose()?.map(Arc::new);
     if let Some(warning) = tls.as_ref().and_then(|tls| tls.loaded().warning(now_us() / 1_000_000)) {
         tracing::warn!("{warning}");
@@ -114,6 +114,10 @@ async fn serve_until_stopped(args: ServeArgs) -> anyhow::Result<ExitCode> {
         Some(database) => open_database(database, retention)?,
         None => Arc::new(open_store(folder, retention)?),
     };
+    if database.is_some() {
+        let tenant = tuner_settings.tenant.clone();
+        tuner_settings.orders = Some(Requests::Store(Arc::clone(&store) as Arc<dyn Store>, tenant));
+    }
     let key_files = args.key_files();
     let keys = load_keys(&key_files)?;
     keep_private(folder).with_context(|| format!("cannot make {} private", folder.display()))?;
@@ -135,8 +139,8 @@ async fn serve_until_stopped(args: ServeArgs) -> anyhow::Result<ExitCode> {
     let changeable_keys = Some(key_files.clone()).filter(|files| files.lines.is_none());
     let trusted_proxies = args.trusted_proxy.clone().into();
     let recommendations = Some(Recommendations::of(folder));
-    let reconciliations = LastReconciliations::of(folder);
-    let mut app = App {
+    let tuner = view_of(&tuner_settings);
+    let app = Arc::new(App {
         prices,
         connections,
         recommendations,
@@ -146,11 +150,9 @@ async fn serve_until_stopped(args: ServeArgs) -> anyhow::Result<ExitCode> {
         usage_file: args.usage.clone(),
         metrics_functions: args.metrics_functions,
         data_folder: Some(folder.clone()),
+        tuner,
         ..app
-    };
-    app.metrics.add(ReconciliationMetrics(reconciliations.clone()));
-    app.reconciliations = Some(reconciliations);
-    let app = Arc::new(app);
+    });
     tracing::info!("listening on {url}, data in {}", folder.display());
     if let Some(database) = &database {
         tracing::info!("measurements in the {database}");
@@ -234,6 +236,12 @@ async fn until(mut stopped: watch::Receiver<bool>) {
     let _ = stopped.wait_for(|stopped| *stopped).await;
 }
 
+/// What pages see of the tuner; nothing when it does not run.
+fn view_of(settings: &Settings) -> Option<TunerView> {
+    let requests = settings.orders.clone().filter(|_| settings.mode != Mode::Off)?;
+    Some(TunerView { tenant: settings.tenant.clone(), outlook: Arc::default(), requests })
+}
+
 async fn start_tuner(
     args: &super::tuner::TunerArgs,
     settings: Settings,
@@ -251,6 +259,10 @@ async fn start_tuner(
     let tuner = Tuner::new(Arc::clone(&app.store), lambda, app.prices.clone(), settings, app.clock.clone())
         .with_tags(Arc::clone(&app.tags))
         .with_refusals(Arc::clone(&app.refusals));
+    let tuner = match &app.tuner {
+        Some(view) => tuner.with_outlook(Arc::clone(&view.outlook)),
+        None => tuner,
+    };
     Some(tokio::spawn(async move { tuner.run(until(stopped)).await }))
 }
 

@@ -11,6 +11,7 @@ use clap::{Args, Parser};
 use tailor_sizing::units::Megabytes;
 
 use super::{ShowArgs, show};
+use crate::clock::now_us;
 use crate::experiment::aws::{Configuration, FunctionCalls};
 use crate::experiment::input::{Input, PowerValues, Strategy};
 use crate::experiment::outcome::Outcome;
@@ -21,7 +22,8 @@ use crate::experiment::s3;
 use crate::experiment::state::{Record, StateFile};
 use crate::patch::advice;
 use crate::prices;
-use crate::store::FunctionKey;
+use crate::recommendations::{Entry, Recommendations, power_tuning};
+use crate::store::{FunctionKey, Tenant};
 use crate::tuner::aws::AwsLambda;
 
 /// What is measured, and how.
@@ -93,7 +95,8 @@ pub(super) struct TuneArgs {
     /// Begin with the sizes that this advice predicts: a file with the output of `tailor advise --format json`.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["data", "server"])]
     advice: Option<PathBuf>,
-    /// Begin with the sizes that the telemetry in this data folder predicts.
+    /// Begin with the sizes that the telemetry in this data folder predicts, and keep the result there: `tailor advise` shows it.
+    /// What the layer measures in the experiment corrects the predictions by itself.
     #[arg(long, conflicts_with = "server")]
     data: Option<String>,
     /// Begin with the sizes that a running collector predicts.
@@ -228,6 +231,7 @@ async fn tune(args: &TuneArgs) -> anyhow::Result<ExitCode> {
         experiment.optimize(Megabytes(outcome.power)).await?;
     }
     write(args, &named.key.name, &outcome)?;
+    keep(args, &named.key, &outcome)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -399,6 +403,19 @@ async fn remove_remains(args: &TuneArgs) -> anyhow::Result<ExitCode> {
     state.remove()?;
     eprintln!("tailor: `{}` is restored; {deleted} versions are deleted", record.function);
     Ok(ExitCode::SUCCESS)
+}
+
+/// Keeps the result in the data folder, as `tailor import power-tuning` does.
+fn keep(args: &TuneArgs, function: &FunctionKey, outcome: &Outcome) -> anyhow::Result<()> {
+    let Some(data) = &args.data else { return Ok(()) };
+    let recommendation = power_tuning::read(&serde_json::to_string(outcome)?, "", now_us())?;
+    let entry = Entry { tenant: Tenant::default().0, function: function.clone(), recommendation };
+    Recommendations::of(Path::new(data)).add(vec![entry])?;
+    eprintln!(
+        "tailor: the result is kept in {data}: `tailor advise {}` shows it beside the advice",
+        function.name
+    );
+    Ok(())
 }
 
 fn write(args: &TuneArgs, function: &str, outcome: &Outcome) -> anyhow::Result<()> {

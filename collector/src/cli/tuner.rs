@@ -13,8 +13,9 @@ use crate::query;
 use crate::store::Tenant;
 use crate::tuner::Settings;
 use crate::tuner::aws::{AwsLambda, Role};
-use crate::tuner::limits::{DAY_US, Limits};
+use crate::tuner::limits::{CanaryStep, DAY_US, Limits};
 use crate::tuner::mode::Mode;
+use crate::tuner::orders::Requests;
 use crate::tuner::policy_file::{self, FilePolicy};
 
 #[derive(Debug, Clone, Args)]
@@ -47,6 +48,10 @@ pub(super) struct TunerArgs {
     /// Minutes at each weight of a canary.
     #[arg(long, default_value_t = 10.0, value_parser = days)]
     tuner_canary_minutes: f64,
+    /// Weights of a canary, percent, in rising order, each with the invocations of the new version that it needs, together
+    /// with those at earlier weights.
+    #[arg(long, value_name = "PERCENT=INVOCATIONS,...", value_delimiter = ',', value_parser = canary_step, default_value = "1=50,5=150,25=450,50=900")]
+    tuner_canary_steps: Vec<CanaryStep>,
     /// Smallest saving for which a function is changed, dollars a month.
     #[arg(long, default_value_t = 5.0, value_parser = days)]
     tuner_min_saving: f64,
@@ -62,6 +67,9 @@ pub(super) struct TunerArgs {
     /// Maximum number of changes that are open at the same time.
     #[arg(long, default_value_t = 5)]
     tuner_most_open: usize,
+    /// Largest share of the fleet's cost that open changes may concern, percent. One open change is always possible.
+    #[arg(long, default_value_t = 5.0, value_parser = percent)]
+    tuner_max_open_spend: f64,
     /// Optimization goal: `cost`, `speed`, `balanced`, or a latency target such as `p95=300` (milliseconds). `cost` takes the
     /// fastest size within 3 % of the cheapest, `cost=5` within 5 %. `p95=300,cold` counts cold starts.
     #[arg(long, value_parser = strategy, default_value = query::DEFAULT_STRATEGY)]
@@ -90,6 +98,26 @@ fn days(text: &str) -> Result<f64, String> {
     }
 }
 
+fn percent(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(number) if (0.0..=100.0).contains(&number) => Ok(number),
+        _ => Err("use a number from 0 to 100".to_owned()),
+    }
+}
+
+/// Parses `5=150`: a weight in percent, and a number of invocations.
+fn canary_step(text: &str) -> Result<CanaryStep, String> {
+    let wrong = || "use PERCENT=INVOCATIONS with a weight from 0.01 to 99, such as 5=150".to_owned();
+    let (weight, invocations) = text.trim().split_once('=').ok_or_else(wrong)?;
+    let weight: f64 = weight.parse().map_err(|_| wrong())?;
+    let invocations: u64 = invocations.parse().map_err(|_| wrong())?;
+    if !(0.01..=99.0).contains(&weight) || invocations == 0 {
+        return Err(wrong());
+    }
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the weight has bounds")]
+    Ok(CanaryStep { weight: (weight * 100.0).round() as u32, invocations })
+}
+
 fn rate(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(number) if (0.1..=1_000.0).contains(&number) => Ok(number),
@@ -102,6 +130,10 @@ impl TunerArgs {
     pub(super) fn settings(&self, data: &Path) -> anyhow::Result<Settings> {
         let minutes = |minutes: u64| minutes.saturating_mul(60_000_000);
         let defaults = Limits::default();
+        let steps = &self.tuner_canary_steps;
+        if !steps.is_sorted_by(|a, b| a.weight < b.weight && a.invocations <= b.invocations) {
+            bail!("--tuner-canary-steps: the weights and their invocations must rise");
+        }
         let cooldown_us = minutes(self.tuner_cooldown);
         let limits = Limits {
             evidence_invocations: self.tuner_evidence,
@@ -110,6 +142,8 @@ impl TunerArgs {
             soak_invocations: self.tuner_comparison,
             soak_us: part(self.tuner_soak_hours, DAY_US / 24),
             canary_step_us: part(self.tuner_canary_minutes, 60_000_000),
+            canary_steps: steps.clone(),
+            max_open_spend: self.tuner_max_open_spend / 100.0,
             min_saving_usd_month: self.tuner_min_saving,
             ceiling: Megabytes(self.tuner_ceiling),
             cooldown_down_us: cooldown_us,
@@ -126,7 +160,7 @@ impl TunerArgs {
             limits,
             // clap validated the argument.
             strategy: query::strategy(Some(&self.tuner_strategy), None).unwrap_or_default(),
-            orders: Some(data.join(crate::tuner::orders::FOLDER)),
+            orders: Some(Requests::in_data_folder(data)),
             ..Settings::default()
         })
     }

@@ -117,6 +117,27 @@ impl App {
         is_local.then(|| (Tenant::default(), vec![Scope::Read, Scope::Admin]))
     }
 
+    /// The tenant for which a browser may request changes: with a session of a key with the scope `admin`. Local reads do not
+    /// suffice, and neither does a form of another site.
+    ///
+    /// # Errors
+    /// 403 otherwise.
+    pub(crate) fn authenticate_operator(&self, parts: &Parts) -> Result<Tenant, ApiError> {
+        let refused = |message: &str| Err(ApiError::new(StatusCode::FORBIDDEN, "scope", message));
+        if is_cross_site(&parts.headers) {
+            return refused("the form was sent by another site");
+        }
+        match session_cookie(&parts.headers).and_then(|secret| self.sessions.access_of(secret)) {
+            Some(access) if access.scopes.contains(&Scope::Admin) => {
+                if access.key.is_some_and(|key| !self.keys.get().is_valid(&key, self.now_s())) {
+                    return refused("the key of this session is not valid any more: sign in again");
+                }
+                Ok(access.tenant)
+            }
+            _ => refused("this needs a session with a key with the scope `admin`: sign in with one"),
+        }
+    }
+
     /// Whether a request has credentials that are known. The handler decides whether they suffice.
     pub(super) fn has_known_credentials(&self, headers: &HeaderMap) -> bool {
         match presented_key(headers) {

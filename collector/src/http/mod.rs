@@ -14,12 +14,13 @@ use crate::keys::reload::CurrentKeys;
 use crate::prices::MissingPrices;
 use crate::query::Query;
 use crate::recommendations::Recommendations;
-use crate::reconcile::LastReconciliations;
 use crate::report;
 use crate::report::bill::BillBasis;
 use crate::report::bill::usage::UsageTable;
 use crate::store::{Store, Tenant};
 use crate::tags::CurrentTags;
+use crate::tuner::orders::Requests;
+use crate::tuner::outlook::CurrentOutlook;
 
 pub mod auth;
 pub mod body;
@@ -90,8 +91,19 @@ pub struct App {
     pub usage_file: Option<PathBuf>,
     /// The data folder, for what imports have counted.
     pub data_folder: Option<PathBuf>,
-    /// The last comparison of AWS's bill with the store.
-    pub reconciliations: Option<LastReconciliations>,
+    /// The tuner of this collector, as pages see it.
+    pub tuner: Option<TunerView>,
+}
+
+/// What pages show of the tuner, and where they leave requests to it.
+#[derive(Debug, Clone)]
+pub struct TunerView {
+    /// The tenant whose functions are tuned.
+    pub tenant: Tenant,
+    /// What the latest round decided.
+    pub outlook: Arc<CurrentOutlook>,
+    /// Where requests to the tuner are kept.
+    pub requests: Requests,
 }
 
 impl App {
@@ -124,7 +136,7 @@ impl App {
             recommendations: None,
             usage_file: None,
             data_folder: None,
-            reconciliations: None,
+            tuner: None,
         }
     }
 }

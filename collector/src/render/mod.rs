@@ -8,7 +8,6 @@ pub mod initializations;
 pub mod json;
 mod markdown;
 pub mod placement;
-pub mod reconciliation;
 pub mod series;
 pub mod table;
 pub mod text;

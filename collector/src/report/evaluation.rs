@@ -77,6 +77,8 @@ pub struct Evaluation {
     pub measured_by: MeasuredBy,
     /// CPU time that no known process accounts for.
     pub unaccounted: Unaccounted,
+    /// All invocations at the present memory size and architecture.
+    pub present: Rollup,
     /// The advice, or why there is none.
     pub advice: Result<Advice, AdviceError>,
 }
@@ -135,8 +137,11 @@ pub(super) fn evaluate<'a>(
     versions.dedup();
     let unaccounted = Unaccounted::of(&sizes);
     let measured_by = material.measured_by();
+    let present = sizes.iter().find(|(size, _)| *size == memory).map(|(_, rollup)| rollup.clone());
+    let present = present.unwrap_or_default();
+    let key = key.clone();
     let evaluation =
-        Evaluation { key: key.clone(), memory, architecture, versions, measured_by, unaccounted, advice };
+        Evaluation { key, memory, architecture, versions, measured_by, unaccounted, present, advice };
     Some(Evaluated { evaluation, whole, sizes, is_managed, newest, ephemeral_mb })
 }
 

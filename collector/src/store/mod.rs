@@ -345,6 +345,24 @@ pub trait Store: Send + Sync {
         Ok(true)
     }
 
+    /// Keeps a request to the tuner under a name. Only a store that several processes can write to keeps requests.
+    async fn put_request(&self, tenant: &Tenant, name: &str, text: &str) -> Result<(), StoreError> {
+        let _ = (tenant, name, text);
+        Err(StoreError::Engine("this store keeps no requests".to_owned()))
+    }
+
+    /// The names and texts of the requests to the tuner, sorted by name.
+    async fn requests(&self, tenant: &Tenant) -> Result<Vec<(String, String)>, StoreError> {
+        let _ = tenant;
+        Ok(Vec::new())
+    }
+
+    /// Removes a request to the tuner.
+    async fn remove_request(&self, tenant: &Tenant, name: &str) -> Result<(), StoreError> {
+        let _ = (tenant, name);
+        Ok(())
+    }
+
     /// Checks that the store can read and write.
     async fn check(&self) -> Result<(), StoreError>;
 

@@ -1,19 +1,19 @@
 //! Carries out the requests of people at the start of a round.
 
 use super::Tuner;
+use super::candidates::candidates;
 use super::guards::Refusal;
-use super::orders::{self, Order};
+use super::orders::Order;
 use super::plan::Plan;
-use super::round::{Log, TunerError, append, candidates, log_step, start};
+use super::round::{Log, TunerError, append, log_step, start};
 use crate::changes::fleet::{self, FleetAction};
 use crate::changes::{Cause, Change, State, StepDetail};
 use crate::store::StoreError;
 
 /// Carries out the requests of people. A request that needs Lambda stays until Lambda answers.
 pub(super) async fn carry_out_orders(tuner: &Tuner, log: &mut Log) -> Result<(), StoreError> {
-    let Some(folder) = &tuner.settings.orders else { return Ok(()) };
-    for path in orders::pending(folder) {
-        let Some(order) = orders::read(&path) else { continue };
+    let Some(requests) = &tuner.settings.orders else { return Ok(()) };
+    for (name, order) in requests.pending().await {
         match order {
             Order::Freeze { reason } => set_frozen(tuner, log, FleetAction::Freeze, &reason).await?,
             Order::Unfreeze { reason } => set_frozen(tuner, log, FleetAction::Unfreeze, &reason).await?,
@@ -39,7 +39,7 @@ pub(super) async fn carry_out_orders(tuner: &Tuner, log: &mut Log) -> Result<(),
             }
             Order::Apply { plan } => apply(tuner, log, &plan).await?,
         }
-        orders::remove(&path);
+        requests.remove(&name).await;
     }
     Ok(())
 }
@@ -105,7 +105,7 @@ async fn apply(tuner: &Tuner, log: &mut Log, plan: &Plan) -> Result<(), StoreErr
             }])),
         };
         match result {
-            Ok(()) => {}
+            Ok(_) => {}
             Err(TunerError::Store(error)) => return Err(error),
             Err(error) => {
                 tracing::warn!(function = planned.function.name, %error, "a planned change was not made");

@@ -13,6 +13,8 @@ pub const DAY_US: u64 = 24 * HOUR_US;
 pub struct Limits {
     /// Minimum time with measurements of the present code and size, microseconds.
     pub evidence_us: u64,
+    /// The same after a change that was settled, because the size before it was measured for the whole time.
+    pub evidence_after_change_us: u64,
     /// Minimum number of warm invocations of the present code and size.
     pub evidence_invocations: u64,
     /// Minimum number of environments.
@@ -99,6 +101,7 @@ impl Default for Limits {
         let step = |weight, invocations| CanaryStep { weight, invocations };
         Self {
             evidence_us: 14 * DAY_US,
+            evidence_after_change_us: 7 * DAY_US,
             evidence_invocations: 1_000,
             evidence_environments: 20,
             after_deployment_us: HOUR_US,

@@ -10,7 +10,6 @@
 //! `$LATEST` is changed at once and then observed.
 
 use std::future::Future;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,6 +24,7 @@ use crate::tags::CurrentTags;
 pub mod aws;
 pub mod calendar;
 pub mod canary;
+mod candidates;
 mod carry_out;
 pub mod guards;
 pub mod lambda;
@@ -32,11 +32,13 @@ pub mod limits;
 pub mod machine;
 pub mod mode;
 pub mod orders;
+pub mod outlook;
 pub mod permission;
 pub mod plan;
 pub mod policy_file;
 mod refusals;
 mod round;
+mod strategies;
 pub mod telemetry;
 
 use guards::Refusal;
@@ -44,6 +46,8 @@ use lambda::Lambda;
 use limits::Limits;
 use machine::Omitted;
 use mode::Mode;
+use orders::Requests;
+use outlook::{CurrentOutlook, Outlook};
 use policy_file::FilePolicy;
 use telemetry::{StoreTelemetry, Telemetry};
 
@@ -69,8 +73,8 @@ pub struct Settings {
     pub hours: u64,
     /// The optimization goal.
     pub strategy: Strategy,
-    /// The folder with requests of people; none when absent.
-    pub orders: Option<PathBuf>,
+    /// Where requests of people are; none when absent.
+    pub orders: Option<Requests>,
     /// A check that is left out, for tests that must find it.
     #[doc(hidden)]
     pub omitted: Omitted,
@@ -103,6 +107,10 @@ pub struct Tuner {
     tags: Option<Arc<CurrentTags>>,
     /// Where refusals are counted.
     refusals: Arc<RefusalCounts>,
+    /// What the latest round decided.
+    outlook: Arc<CurrentOutlook>,
+    /// The goals of functions that were read.
+    strategies: strategies::Strategies,
 }
 
 impl Tuner {
@@ -125,6 +133,19 @@ impl Tuner {
         for refusal in refusals {
             self.refusals.count(&self.settings.tenant, refusal.code);
         }
+    }
+
+    /// Shows the decisions of each round also to `outlook`.
+    #[must_use]
+    pub fn with_outlook(mut self, outlook: Arc<CurrentOutlook>) -> Self {
+        self.outlook = outlook;
+        self
+    }
+
+    /// What the latest round decided for each function whose advice is to change.
+    #[must_use]
+    pub fn outlook(&self) -> Arc<Outlook> {
+        self.outlook.get()
     }
 
     /// Keeps the tags of a function.
@@ -162,7 +183,16 @@ impl Tuner {
         settings: Settings,
         clock: Clock,
     ) -> Self {
-        Self { telemetry, lambda, settings, clock, tags: None, refusals: Arc::default() }
+        Self {
+            telemetry,
+            lambda,
+            settings,
+            clock,
+            tags: None,
+            refusals: Arc::default(),
+            outlook: Arc::default(),
+            strategies: strategies::Strategies::default(),
+        }
     }
 
     /// Runs rounds until `shutdown` resolves. A round that has started is finished first.
@@ -194,7 +224,9 @@ impl Tuner {
     async fn pause(&self, pause: Duration) {
         let end = tokio::time::Instant::now() + pause;
         while tokio::time::Instant::now() < end {
-            if self.settings.orders.as_deref().is_some_and(|folder| !orders::pending(folder).is_empty()) {
+            if let Some(requests) = &self.settings.orders
+                && !requests.pending().await.is_empty()
+            {
                 return;
             }
             let left = end.saturating_duration_since(tokio::time::Instant::now());

@@ -1,12 +1,15 @@
-//! Requests of people to the running tuner: files in the data folder, so that they need neither AWS nor the network.
+//! Requests of people to the running tuner. They need no AWS: they are files in the data folder, or rows of the database.
 
+use std::fmt;
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use super::plan::Plan;
+use crate::store::{Store, StoreError, Tenant};
 
 /// The folder of the requests in the data folder.
 pub const FOLDER: &str = "tuner-requests";
@@ -40,55 +43,135 @@ pub enum Order {
     /// Make the changes of a plan, if their functions are as they were.
     Apply {
         /// The plan.
+        #[serde(with = "text")]
         plan: Plan,
     },
 }
 
-/// Writes a request into the data folder. It is on disk afterwards.
-///
-/// # Errors
-/// The error of the file system.
-pub fn submit(data: &Path, order: &Order, now_us: u64) -> std::io::Result<PathBuf> {
-    let folder = data.join(FOLDER);
-    fs::create_dir_all(&folder)?;
-    let name = format!("{now_us:020}-{}.json", std::process::id());
-    let temporary = folder.join(format!("{name}.new"));
-    let mut file = File::create(&temporary)?;
-    file.write_all(serde_json::to_string_pretty(order)?.as_bytes())?;
-    file.sync_all()?;
-    let path = folder.join(name);
-    fs::rename(&temporary, &path)?;
-    File::open(&folder)?.sync_all()?;
-    Ok(path)
+/// A plan as JSON in a text: a value with a tag inside cannot hold integers of 128 bits, which amounts of money are.
+mod text {
+    use serde::de::Error as _;
+    use serde::ser::Error as _;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    use super::Plan;
+
+    pub(super) fn serialize<S: Serializer>(plan: &Plan, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&serde_json::to_string(plan).map_err(S::Error::custom)?)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Plan, D::Error> {
+        serde_json::from_str(&String::deserialize(deserializer)?).map_err(D::Error::custom)
+    }
 }
 
-/// The files of the requests that were not carried out, oldest first.
-#[must_use]
-pub fn pending(folder: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    let mut files: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
-    files.retain(|path| path.extension().is_some_and(|extension| extension == "json"));
-    files.sort_unstable();
-    files
+/// Where requests are kept until a tuner carries them out.
+#[derive(Clone)]
+pub enum Requests {
+    /// Files in a folder, which a running collector and its commands share.
+    Folder(PathBuf),
+    /// The database that collectors and commands share, for one tenant.
+    Store(Arc<dyn Store>, Tenant),
 }
 
-/// Reads a request. A file that cannot be read is renamed, so that it does not block others.
-#[must_use]
-pub fn read(path: &Path) -> Option<Order> {
-    let text = fs::read_to_string(path).ok()?;
-    match serde_json::from_str(&text) {
-        Ok(order) => Some(order),
-        Err(error) => {
-            tracing::warn!(%error, "cannot read the request {}", path.display());
-            let _ = fs::rename(path, path.with_extension("invalid"));
-            None
+impl fmt::Debug for Requests {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Folder(folder) => f.debug_tuple("Folder").field(folder).finish(),
+            Self::Store(_, tenant) => f.debug_tuple("Store").field(tenant).finish(),
         }
     }
 }
 
-/// Removes a request that was carried out.
-pub fn remove(path: &Path) {
-    if let Err(error) = fs::remove_file(path) {
-        tracing::warn!(%error, "cannot remove the request {}", path.display());
+impl Requests {
+    /// The requests in this data folder.
+    #[must_use]
+    pub fn in_data_folder(data: &Path) -> Self {
+        Self::Folder(data.join(FOLDER))
     }
+
+    /// Keeps a request. It is on disk afterwards.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it cannot be written.
+    pub async fn submit(&self, order: &Order, now_us: u64) -> Result<(), StoreError> {
+        let name = format!("{now_us:020}-{}.json", std::process::id());
+        let failed = |what: &str| StoreError::Engine(format!("cannot keep the request: {what}"));
+        let text = serde_json::to_string_pretty(order).map_err(|error| failed(&error.to_string()))?;
+        match self {
+            Self::Folder(folder) => {
+                write(folder, &name, &text).map_err(|error| failed(&format!("{}: {error}", folder.display())))
+            }
+            Self::Store(store, tenant) => store.put_request(tenant, &name, &text).await,
+        }
+    }
+
+    /// The requests that were not carried out with their names, oldest first. One that cannot be read is set aside, so that
+    /// it does not block others.
+    pub async fn pending(&self) -> Vec<(String, Order)> {
+        let texts = match self {
+            Self::Folder(folder) => files(folder),
+            Self::Store(store, tenant) => store.requests(tenant).await.unwrap_or_else(|error| {
+                tracing::warn!(%error, "cannot read the requests; trying again in the next round");
+                Vec::new()
+            }),
+        };
+        let mut orders = Vec::new();
+        for (name, text) in texts {
+            match serde_json::from_str(&text) {
+                Ok(order) => orders.push((name, order)),
+                Err(error) => {
+                    tracing::warn!(%error, "cannot read the request {name}");
+                    self.set_aside(&name).await;
+                }
+            }
+        }
+        orders
+    }
+
+    async fn set_aside(&self, name: &str) {
+        match self {
+            Self::Folder(folder) => {
+                let path = folder.join(name);
+                let _ = fs::rename(&path, path.with_extension("invalid"));
+            }
+            Self::Store(..) => self.remove(name).await,
+        }
+    }
+
+    /// Removes a request that was carried out.
+    pub async fn remove(&self, name: &str) {
+        let removed = match self {
+            Self::Folder(folder) => fs::remove_file(folder.join(name)).map_err(|error| error.to_string()),
+            Self::Store(store, tenant) => {
+                store.remove_request(tenant, name).await.map_err(|error| error.to_string())
+            }
+        };
+        if let Err(error) = removed {
+            tracing::warn!(error, "cannot remove the request {name}");
+        }
+    }
+}
+
+/// Writes a file of a request. It is on disk afterwards, and never seen in part.
+fn write(folder: &Path, name: &str, text: &str) -> std::io::Result<()> {
+    fs::create_dir_all(folder)?;
+    let temporary = folder.join(format!("{name}.new"));
+    let mut file = File::create(&temporary)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    fs::rename(&temporary, folder.join(name))?;
+    File::open(folder)?.sync_all()
+}
+
+/// The names and texts of the files in a folder, oldest first.
+fn files(folder: &Path) -> Vec<(String, String)> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+    let mut names: Vec<String> = names.filter(|name| name.ends_with(".json")).collect();
+    names.sort_unstable();
+    names
+        .into_iter()
+        .filter_map(|name| Some((name.clone(), fs::read_to_string(folder.join(&name)).ok()?)))
+        .collect()
 }

@@ -33,6 +33,8 @@ pub struct Permission {
     pub strategy: Strategy,
     /// When the size may be reduced; always when absent.
     pub window: Option<Vec<Period>>,
+    /// Whether a person must approve each change. An increase for memory needs no approval.
+    pub needs_approval: bool,
     /// Dates without changes.
     pub freeze_dates: Vec<Dates>,
     /// Accounts; all when empty.
@@ -77,6 +79,7 @@ impl Permission {
                 None => limits.strategy.unwrap_or(strategy),
             },
             window: limits.window,
+            needs_approval: limits.needs_approval,
             freeze_dates: file.freeze_dates.clone(),
             accounts: file.accounts.clone(),
             regions: file.regions.clone(),

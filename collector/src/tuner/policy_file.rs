@@ -42,6 +42,7 @@ struct RuleFile {
     p95_slo_ms: Option<f64>,
     strategy: Option<String>,
     window: Option<String>,
+    approval: Option<String>,
 }
 
 /// The checked content of a policy file.
@@ -95,6 +96,8 @@ pub struct FunctionLimits {
     pub strategy: Option<Strategy>,
     /// When the size may be reduced.
     pub window: Option<Vec<Period>>,
+    /// Whether a person must approve each change.
+    pub needs_approval: bool,
 }
 
 /// Parses and checks the text of a policy file.
@@ -140,13 +143,14 @@ fn limits_of(rule: &RuleFile) -> Result<FunctionLimits, Vec<String>> {
         "max-memory" => text(rule.max_memory),
         "p95-slo-ms" => number(rule.p95_slo_ms),
         "strategy" => rule.strategy.clone(),
+        "approval" => rule.approval.clone(),
         _ => rule.window.clone(),
     })
 }
 
 impl FunctionLimits {
-    /// The limits that `value` returns for the names `tune`, `min-memory`, `max-memory`, `p95-slo-ms`, `strategy` and
-    /// `window`.
+    /// The limits that `value` returns for the names `tune`, `min-memory`, `max-memory`, `p95-slo-ms`, `strategy`,
+    /// `approval` and `window`.
     ///
     /// # Errors
     /// All faults, one sentence each.
@@ -164,10 +168,12 @@ impl FunctionLimits {
             take(&mut faults, "strategy", parsed)
         });
         let window = get("window").and_then(|text| take(&mut faults, "window", Period::parse_list(&text)));
+        let approval = get("approval").and_then(|text| take(&mut faults, "approval", parse_approval(&text)));
         if min_memory.zip(max_memory).is_some_and(|(min, max)| min > max) {
             faults.push("`min-memory` is larger than `max-memory`".to_owned());
         }
-        let limits = Self { mode, min_memory, max_memory, p95_slo_ms, strategy, window };
+        let needs_approval = approval.unwrap_or(false);
+        let limits = Self { mode, min_memory, max_memory, p95_slo_ms, strategy, window, needs_approval };
         if faults.is_empty() { Ok(limits) } else { Err(faults) }
     }
 
@@ -195,6 +201,7 @@ impl FunctionLimits {
                 (Some(one), Some(other)) => Some(Period::intersection(&one, &other)),
                 (one, other) => one.or(other),
             },
+            needs_approval: self.needs_approval || other.needs_approval,
         }
     }
 }
@@ -206,6 +213,14 @@ fn take<T>(faults: &mut Vec<String>, name: &str, parsed: Result<T, String>) -> O
 fn parse_mode(text: &str) -> Result<Mode, String> {
     let names = Mode::ALL.map(Mode::as_str).join(", ");
     Mode::parse(text).ok_or_else(|| format!("`{text}` is no mode; use one of {names}"))
+}
+
+fn parse_approval(text: &str) -> Result<bool, String> {
+    match text {
+        "required" => Ok(true),
+        "none" => Ok(false),
+        _ => Err(format!("`{text}` is not known; use required or none")),
+    }
 }
 
 fn parse_memory(text: &str) -> Result<Megabytes, String> {
@@ -243,10 +258,11 @@ mod tests {
     #[test]
     fn a_policy_file_is_checked_as_a_whole() {
         let good = "version: 1\nmode: apply-up\naccounts: [\"123456789012\"]\nfreeze-dates: [2026-12-20..2027-01-05]\n\
-                    functions:\n  - name: \"checkout-*\"\n    mode: recommend\n    min-memory: 256\n    window: Sat,Sun 00:00-06:00\n";
+                    functions:\n  - name: \"checkout-*\"\n    mode: recommend\n    min-memory: 256\n    window: Sat,Sun 00:00-06:00\n    approval: required\n";
         let policy = parse(good).unwrap();
         assert_eq!(policy.mode, Mode::ApplyUp);
         assert_eq!(policy.rules[0].limits.min_memory, Some(Megabytes(256)));
+        assert!(policy.rules[0].limits.needs_approval);
         let bad = "version: 2\nmode: all\naccounts: [12]\nfunctions:\n  - name: a\n    min-memory: 100\n    window: never\n";
         let faults = parse(bad).unwrap_err();
         assert_eq!(faults.len(), 5, "{faults:?}");

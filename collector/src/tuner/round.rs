@@ -4,19 +4,19 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use tailor_sizing::advice::Verdict as Advised;
 use tailor_sizing::pricing::money::PicoDollars;
-use tailor_sizing::units::Architecture;
 
 use super::Tuner;
 use super::canary::{self, Comparison, Sample};
+use super::candidates::{Candidate, candidates};
 use super::carry_out::carry_out_orders;
-use super::guards::{self, Approved, Evidence, Facts, FleetState, Refusal, pace, trust};
+use super::guards::{self, Approved, Facts, FleetState, Refusal, pace, trust};
 use super::lambda::{LambdaError, Live, Update};
 use super::limits::DAY_US;
 use super::machine::{self, Decision, Observation, Verdict};
 use super::mode::Mode;
-use super::orders::{self, Order};
+use super::orders::Order;
+use super::outlook::Outlook;
 use super::permission::Permission;
 use super::plan::{Plan, PlannedFunction};
 use super::refusals;
@@ -31,6 +31,9 @@ const MAX_STEPS: usize = 24;
 
 /// Attempts of one write in one round.
 const MAX_ATTEMPTS: usize = 3;
+
+/// The code of a function that Lambda does not return.
+const LAMBDA: &str = "lambda";
 
 /// Reads of a function that is being updated, in one round.
 const MAX_POLLS: usize = 60;
@@ -51,29 +54,63 @@ pub(super) async fn round(tuner: &Tuner) -> Result<(), StoreError> {
             tracing::warn!(function = key.name, %error, "cannot resume a change; trying again in the next round");
         }
     }
-    if log.frozen.is_some() || !tuner.settings.mode.may_write() {
+    if tuner.settings.mode < Mode::Recommend {
         return Ok(());
     }
+    let may_start = log.frozen.is_none() && tuner.settings.mode.may_write();
+    let mut functions = Vec::new();
     for candidate in candidates(tuner).await? {
-        if open_changes(&log) >= tuner.settings.limits.max_open_changes {
-            break;
+        let result = match may_start {
+            true if open_changes(&log) >= tuner.settings.limits.max_open_changes => Err(TunerError::Refused(
+                vec![guards::refuse("open-changes", format!("{} changes are open", open_changes(&log)))],
+            )),
+            true => start(tuner, &mut log, &candidate, None).await,
+            false => intent_of(tuner, &log, &candidate).await.map(|(intent, _)| Some(intent)),
+        };
+        if let Err(TunerError::Refused(refusals)) = &result {
+            tuner.count_refusals(refusals);
         }
-        let key = candidate.evaluation.key.clone();
-        match start(tuner, &mut log, &candidate, None).await {
-            Ok(()) => {}
-            // These are no faults: each round sees functions of other accounts and deleted functions.
-            Err(TunerError::Refused(refusals)) => {
-                tuner.count_refusals(&refusals);
-                let reason = refusals.first().map(ToString::to_string).unwrap_or_default();
-                tracing::debug!(function = key.name, reason, "not changed");
-            }
-            Err(reason @ TunerError::Lambda(LambdaError::NoFunction(_))) => {
-                tracing::debug!(function = key.name, %reason, "not changed");
-            }
-            Err(error) => tracing::warn!(function = key.name, %error, "cannot tune the function"),
+        let mut planned = planned(candidate.evaluation.key, result)?;
+        if may_start && planned.intent.is_some() {
+            let waiting = guards::refuse("not-approved", "the change waits for an approval");
+            planned.refusals.push((waiting.code.to_owned(), waiting.reason));
         }
+        functions.push(planned);
     }
+    tuner.outlook.set(outlook(tuner, &log, functions));
     Ok(())
+}
+
+/// The decision on one function. An error of the store ends the round.
+fn planned(
+    function: FunctionKey,
+    result: Result<Option<Intent>, TunerError>,
+) -> Result<PlannedFunction, StoreError> {
+    let name = &function.name;
+    let (intent, refusals) = match result {
+        Ok(intent) => (intent, Vec::new()),
+        // These are no faults: each round sees functions of other accounts and deleted functions.
+        Err(TunerError::Refused(refusals)) => {
+            let reason = refusals.first().map(ToString::to_string).unwrap_or_default();
+            tracing::debug!(function = name, reason, "not changed");
+            (None, refusals.into_iter().map(|refusal| (refusal.code.to_owned(), refusal.reason)).collect())
+        }
+        Err(reason @ TunerError::Lambda(LambdaError::NoFunction(_))) => {
+            tracing::debug!(function = name, %reason, "not changed");
+            (None, vec![(LAMBDA.to_owned(), reason.to_string())])
+        }
+        Err(TunerError::Store(error)) => return Err(error),
+        Err(error) => {
+            tracing::warn!(function = name, %error, "cannot tune the function");
+            (None, vec![(LAMBDA.to_owned(), error.to_string())])
+        }
+    };
+    Ok(PlannedFunction { function, intent, refusals })
+}
+
+fn outlook(tuner: &Tuner, log: &Log, functions: Vec<PlannedFunction>) -> Outlook {
+    let (mode, frozen) = (tuner.settings.mode, log.frozen.clone());
+    Outlook { at_us: tuner.clock.now_us(), mode, frozen, functions }
 }
 
 /// What a round would do, without a write.
@@ -81,16 +118,8 @@ pub(super) async fn plan(tuner: &Tuner) -> Result<Plan, StoreError> {
     let log = read_log(tuner).await?;
     let mut functions = Vec::new();
     for candidate in candidates(tuner).await? {
-        let function = candidate.evaluation.key.clone();
-        let (intent, refusals) = match intent_of(tuner, &log, &candidate).await {
-            Ok((intent, _)) => (Some(intent), Vec::new()),
-            Err(TunerError::Refused(refusals)) => (
-                None,
-                refusals.into_iter().map(|refusal| (refusal.code.to_owned(), refusal.reason)).collect(),
-            ),
-            Err(error) => (None, vec![("lambda".to_owned(), error.to_string())]),
-        };
-        functions.push(PlannedFunction { function, intent, refusals });
+        let result = intent_of(tuner, &log, &candidate).await.map(|(intent, _)| Some(intent));
+        functions.push(planned(candidate.evaluation.key, result)?);
     }
     Ok(Plan::new(tuner.clock.now_us(), functions))
 }
@@ -109,43 +138,6 @@ fn open_changes(log: &Log) -> usize {
     log.histories.values().flatten().filter(|change| change.state.is_open()).count()
 }
 
-/// A function whose advice is to change.
-pub(super) struct Candidate {
-    pub(super) evaluation: Evaluation,
-    evidence: Evidence,
-    sample: Sample,
-    /// Cost of all functions in the window, dollars.
-    spend_usd: f64,
-}
-
-/// The functions for which a change is advised, the largest saving first.
-pub(super) async fn candidates(tuner: &Tuner) -> Result<Vec<Candidate>, StoreError> {
-    let evaluations = tuner.telemetry.evaluations(None, tuner.settings.strategy).await?;
-    let mut candidates = Vec::new();
-    let mut spend_usd = 0.0;
-    for evaluation in evaluations {
-        let (evidence, sample) = tuner.telemetry.sample(&evaluation.key, None, evaluation.memory, 0).await?;
-        spend_usd += evidence.cost_usd;
-        if is_change(&evaluation) || evidence.out_of_memory > 0 {
-            candidates.push(Candidate { evaluation, evidence, sample, spend_usd: 0.0 });
-        }
-    }
-    candidates.iter_mut().for_each(|candidate| candidate.spend_usd = spend_usd);
-    let killed = |candidate: &Candidate| candidate.evidence.out_of_memory;
-    candidates.sort_by_key(|candidate| std::cmp::Reverse((killed(candidate), saving(&candidate.evaluation))));
-    Ok(candidates)
-}
-
-fn is_change(evaluation: &Evaluation) -> bool {
-    let verdict = evaluation.advice.as_ref().ok().map(|advice| advice.verdict);
-    matches!(verdict, Some(Advised::Change | Advised::RaiseForMemory))
-}
-
-/// Savings per million invocations. Functions with the highest savings are changed first.
-fn saving(evaluation: &Evaluation) -> PicoDollars {
-    evaluation.advice.as_ref().map_or(PicoDollars::ZERO, |advice| advice.saving.per_million)
-}
-
 /// Why a step of a change failed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum TunerError {
@@ -157,7 +149,7 @@ pub(super) enum TunerError {
     Store(#[from] StoreError),
 }
 
-fn permission(tuner: &Tuner, key: &FunctionKey, live: &Live) -> Permission {
+pub(super) fn permission(tuner: &Tuner, key: &FunctionKey, live: &Live) -> Permission {
     let settings = &tuner.settings;
     Permission::of(
         &key.name,
@@ -175,6 +167,7 @@ async fn intent_of(tuner: &Tuner, log: &Log, candidate: &Candidate) -> Result<(I
     let live = tuner.lambda.read(key).await?;
     tuner.keep_tags(key, &live);
     let permission = permission(tuner, key, &live);
+    tuner.strategies.keep(key, permission.strategy, tuner.clock.now_us());
     let mut evaluation = candidate.evaluation.clone();
     if permission.strategy != tuner.settings.strategy {
         let own = tuner.telemetry.evaluations(Some(key), permission.strategy).await?;
@@ -255,15 +248,20 @@ fn fleet_state(log: &Log, candidate: &Candidate, now_us: u64) -> FleetState {
     }
 }
 
-/// Starts a change if the guard-rails permit it, and makes its first steps. With an approved intent, only this change.
+/// Starts a change if the guard-rails permit it, and makes its first steps. With an approved intent, only this change. A
+/// change that waits for an approval is returned.
 pub(super) async fn start(
     tuner: &Tuner,
     log: &mut Log,
     candidate: &Candidate,
     approved: Option<&Intent>,
-) -> Result<(), TunerError> {
+) -> Result<Option<Intent>, TunerError> {
     let key = candidate.evaluation.key.clone();
-    let (intent, _) = intent_of(tuner, log, candidate).await?;
+    let (intent, live) = intent_of(tuner, log, candidate).await?;
+    let needs_approval = permission(tuner, &key, &live).needs_approval && !intent.for_memory;
+    if needs_approval && approved.is_none() {
+        return Ok(Some(intent));
+    }
     if let Some(approved) = approved {
         let is_same = approved.revision_id == intent.revision_id
             && approved.route == intent.route
@@ -285,7 +283,8 @@ pub(super) async fn start(
     };
     append(tuner, log, event).await?;
     tracing::info!(function = key.name, from = intent.from_mb, to = intent.to_mb, "changing the memory size");
-    resume(tuner, log, &key).await
+    resume(tuner, log, &key).await?;
+    Ok(None)
 }
 
 /// Continues the open change of a function, if it has one.
@@ -358,10 +357,7 @@ async fn make(tuner: &Tuner, change: &Change, write: &Write, is_repeated: bool) 
         tokio::time::sleep(tuner.settings.poll).await;
     }
     // A freeze that was asked for during this round.
-    let freeze = |order: Order| matches!(order, Order::Freeze { .. } | Order::RevertAll { .. });
-    let folder = tuner.settings.orders.as_deref();
-    let mut requests = folder.map(orders::pending).unwrap_or_default().into_iter();
-    if change.state != State::RollingBack && requests.any(|path| orders::read(&path).is_some_and(freeze)) {
+    if change.state != State::RollingBack && is_freeze_requested(tuner).await {
         return Some(LambdaError::Other("the tuner is being frozen".to_owned()));
     }
     let error = tuner.lambda.write(&change.function, write).await.err();
@@ -369,6 +365,12 @@ async fn make(tuner: &Tuner, change: &Change, write: &Write, is_repeated: bool) 
         tracing::warn!(function = change.function.name, %error, "a write failed");
     }
     error
+}
+
+async fn is_freeze_requested(tuner: &Tuner) -> bool {
+    let Some(requests) = &tuner.settings.orders else { return false };
+    let is_freeze = |order: &Order| matches!(order, Order::Freeze { .. } | Order::RevertAll { .. });
+    requests.pending().await.iter().any(|(_, order)| is_freeze(order))
 }
 
 fn decide(
@@ -411,7 +413,7 @@ async fn judge(tuner: &Tuner, change: &Change) -> Result<Verdict, StoreError> {
     };
     let since_us = since_us.unwrap_or(change.planned_at_us);
     let telemetry = tuner.telemetry.as_ref();
-    let (_, new) = telemetry.sample(key, change.version.as_deref(), change.to, since_us).await?;
+    let (evidence, new) = telemetry.sample(key, change.version.as_deref(), change.to, since_us).await?;
     let old = match (&change.intent.route, change.state) {
         (Route::Alias(plan), State::Canary | State::Hold) => {
             telemetry.sample(key, Some(&plan.stable), change.from, since_us).await?.1
@@ -420,7 +422,7 @@ async fn judge(tuner: &Tuner, change: &Change) -> Result<Verdict, StoreError> {
     };
     let health = telemetry.health(key).await?;
     let unhealthy = trust::healthy(&health, &tuner.settings.limits).err().map(|refusal| refusal.to_string());
-    let rates = telemetry.rates(key, Architecture::X86_64);
+    let rates = telemetry.rates(key, evidence.architecture);
     let comparison = Comparison {
         change,
         new: &new,

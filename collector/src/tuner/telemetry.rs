@@ -112,17 +112,7 @@ impl Telemetry for StoreTelemetry {
                 architecture = key.architecture;
             }
         }
-        let rates = self.rates(key, architecture);
-        let cost = rates.map(|rates| rates.cost(memory, sum.billed_ms, sum.invocations, 512));
-        let evidence = Evidence {
-            warm: sum.warm_duration_us.count(),
-            invocations: sum.invocations,
-            environments: sum.first_invocations(),
-            first_at_us: sum.first_at_us,
-            last_at_us: sum.last_at_us,
-            out_of_memory: sum.out_of_memory,
-            cost_usd: cost.map_or(0.0, tailor_sizing::pricing::money::PicoDollars::to_dollars),
-        };
+        let evidence = Evidence::of(&sum, memory, architecture, self.rates(key, architecture).as_ref());
         Ok((evidence, Sample::of(&sum)))
     }
 
@@ -139,7 +129,7 @@ impl Telemetry for StoreTelemetry {
         let compiled = calendar::date(self.prices.compiled());
         let age = compiled.and_then(|compiled| calendar::days_since(compiled, now_us));
         let lost = missing as f64 / batches.max(1) as f64;
-        Ok(Health { delay_us, lost, price_age_days: age.unwrap_or(0) })
+        Ok(Health { delay_us, lost, price_age_days: age })
     }
 
     fn rates(&self, key: &FunctionKey, architecture: Architecture) -> Option<Rates> {

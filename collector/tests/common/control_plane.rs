@@ -153,9 +153,13 @@ impl ControlPlane {
     }
 
     pub(crate) fn tag(&self, name: &str, value: &str) {
+        self.set_tag(name, "tailor:tune", value);
+    }
+
+    pub(crate) fn set_tag(&self, name: &str, tag: &str, value: &str) {
         let mut state = self.lock();
         let now = state.instant();
-        state.catalog.record(name, now).unwrap().tags.insert("tailor:tune".to_owned(), value.to_owned());
+        state.catalog.record(name, now).unwrap().tags.insert(tag.to_owned(), value.to_owned());
     }
 
     pub(crate) fn record(&self, name: &str) -> Record {
@@ -180,6 +184,11 @@ impl World {
         match write {
             Foreign::Memory(memory_mb) => {
                 let update = serde_json::from_value(json!({"MemorySize": memory_mb})).unwrap();
+                let _ = self.catalog.update_configuration(name, update, now, time);
+            }
+            Foreign::Configuration => {
+                self.codes += 1;
+                let update = serde_json::from_value(json!({"Timeout": 31 + self.codes % 800})).unwrap();
                 let _ = self.catalog.update_configuration(name, update, now, time);
             }
             Foreign::Code | Foreign::Release => {
@@ -352,9 +361,14 @@ impl World {
                 self.ours.insert((name.to_owned(), version.to_string()));
                 let published = &after.versions[version];
                 let served = before.version(&before.aliases["live"].version);
-                if served.is_some_and(|served| served.code_sha256 != published.code_sha256) {
-                    self.violations
-                        .push(format!("I10: version {version} publishes code that is not released"));
+                let is_released = served.is_none_or(|served| {
+                    (&served.code_sha256, served.config.timeout)
+                        == (&published.code_sha256, published.config.timeout)
+                });
+                if !is_released {
+                    self.violations.push(format!(
+                        "I10: version {version} publishes code or settings that are not released"
+                    ));
                 }
             }
         }

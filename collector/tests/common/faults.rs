@@ -24,6 +24,8 @@ pub(crate) enum Fault {
 pub(crate) enum Foreign {
     Memory(u32),
     Code,
+    /// Another timeout of `$LATEST`, which is not published.
+    Configuration,
     /// New code, a new version, and the alias on it.
     Release,
     /// A version of `$LATEST` as it is, without an alias.

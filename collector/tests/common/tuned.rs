@@ -10,6 +10,7 @@ use tailor_collector::changes::fleet::{self, FleetAction};
 use tailor_collector::changes::{Change, State, audit};
 use tailor_collector::clock::Clock;
 use tailor_collector::tuner::limits::{DAY_US, HOUR_US, Limits};
+use tailor_collector::tuner::orders::Order;
 use tailor_collector::tuner::{Settings, Tuner};
 use tailor_sizing::advice::strategy::Strategy;
 use tokio::runtime::{Builder, Runtime};
@@ -115,6 +116,17 @@ impl Tuned {
         let mut event = fleet::next_event(&state.log, action, "test", state.now_us);
         audit::link(&state.log, &mut event);
         state.log.push(event);
+    }
+
+    /// Leaves a request for the tuner.
+    pub(crate) fn submit(&self, order: &Order) {
+        let now_us = self.plane.lock().now_us;
+        self.runtime.block_on(self.settings.orders.as_ref().unwrap().submit(order, now_us)).unwrap();
+    }
+
+    /// The requests that were not carried out.
+    pub(crate) fn requests(&self) -> Vec<(String, Order)> {
+        self.runtime.block_on(self.settings.orders.as_ref().unwrap().pending())
     }
 
     pub(crate) fn assert_no_violations(&self) {

@@ -66,7 +66,7 @@ impl Workload {
             prices: PriceTable::embedded(),
             functions: Mutex::default(),
             advice: Mutex::default(),
-            health: Mutex::default(),
+            health: Mutex::new(Health { price_age_days: Some(0), ..Health::default() }),
             is_imported: AtomicBool::new(false),
         })
     }
@@ -157,11 +157,12 @@ impl Workload {
             (measured.kind, last.2, measured.versions.clone())
         };
         let sum = self.sum(name, None, memory, 0);
+        let present = sum.clone();
         let killed = sum.out_of_memory > 0;
         let is_imported = self.is_imported.load(Ordering::Relaxed);
         let cached = (name.to_owned(), memory, killed, is_imported);
         if let Some(evaluation) = self.advice.lock().unwrap().get(&cached) {
-            return Some(evaluation.clone());
+            return Some(Evaluation { present, ..evaluation.clone() });
         }
         let kind = Kind { memory, ..kind };
         let mut rollup = Rollup::default();
@@ -196,6 +197,7 @@ impl Workload {
             versions,
             measured_by: if is_imported { MeasuredBy::Logs } else { MeasuredBy::Layer },
             unaccounted: Unaccounted::of(&sizes),
+            present,
             advice: advise(&evidence, &self.prices, strategy),
         };
         self.advice.lock().unwrap().insert(cached, evaluation.clone());
@@ -228,15 +230,7 @@ impl Telemetry for Workload {
     ) -> Result<(Evidence, Sample), StoreError> {
         let sum = self.sum(&key.name, version, memory.0, since_us);
         let rates = self.rates(key, Architecture::X86_64).unwrap();
-        let evidence = Evidence {
-            warm: sum.warm_duration_us.count(),
-            invocations: sum.invocations,
-            environments: sum.first_invocations(),
-            first_at_us: sum.first_at_us,
-            last_at_us: sum.last_at_us,
-            out_of_memory: sum.out_of_memory,
-            cost_usd: rates.cost(memory, sum.billed_ms, sum.invocations, 512).to_dollars(),
-        };
+        let evidence = Evidence::of(&sum, memory, Architecture::X86_64, Some(&rates));
         Ok((evidence, Sample::of(&sum)))
     }
 

@@ -1,5 +1,5 @@
 //! Benchmarks of the real programs: the cost of the extension, the accuracy of the predictions, a collector with a
-//! large fleet, and the rate of an import.
+//! large fleet, the rate of an import, and the tuner in simulated time.
 
 use std::process::ExitCode;
 
@@ -11,6 +11,7 @@ mod extension;
 mod import;
 mod sizing;
 mod start;
+mod tuner;
 
 /// A benchmark.
 #[derive(Debug, clap::Subcommand)]
@@ -21,6 +22,8 @@ pub(crate) enum Bench {
     Extension(extension::Options),
     /// Measure the rate of `tailor import logs` beside a search for `REPORT` with ripgrep in the same file.
     Import(import::Options),
+    /// Run the tuner against simulated functions in simulated time, and compare it with other ways to set sizes.
+    Tuner(tuner::Options),
     /// Measure how accurately each memory size is predicted from one other size, with the extension's telemetry.
     Sizing(sizing::Options),
 }
@@ -33,6 +36,7 @@ impl Bench {
             Self::Extension(options) => extension::run(options),
             Self::Import(options) => import::run(options),
             Self::Sizing(options) => sizing::run(options),
+            Self::Tuner(options) => tuner::run(options),
         }
     }
 }

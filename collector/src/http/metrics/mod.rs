@@ -11,7 +11,6 @@ use std::time::Duration;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
-use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{prometheus_text, text};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -127,11 +126,6 @@ impl Metrics {
         let mut metrics = Self::default();
         store.register_metrics(&mut metrics.registry);
         metrics
-    }
-
-    /// Adds metrics that another part of the collector computes when they are read.
-    pub fn add(&mut self, collector: impl Collector) {
-        self.registry.register_collector(Box::new(collector));
     }
 
     /// A batch is on disk.

@@ -33,6 +33,7 @@ mod log;
 mod maintenance;
 mod migrate;
 mod read;
+mod requests;
 mod retention;
 mod rows;
 mod schema;
@@ -428,6 +429,22 @@ impl Store for PostgresStore {
     async fn hold(&self, lease: Lease) -> Result<bool, StoreError> {
         let (leases, pool) = (self.maintenance.leases.clone(), Arc::clone(&self.small));
         self.run(async move { leases.hold(&pool, lease).await }).await
+    }
+
+    async fn put_request(&self, tenant: &Tenant, name: &str, text: &str) -> Result<(), StoreError> {
+        let (pool, tenant) = (Arc::clone(&self.small), tenant.clone());
+        let (name, text) = (name.to_owned(), text.to_owned());
+        self.run(async move { requests::put(&pool, tenant, name, text).await }).await
+    }
+
+    async fn requests(&self, tenant: &Tenant) -> Result<Vec<(String, String)>, StoreError> {
+        let (pool, tenant) = (Arc::clone(&self.small), tenant.clone());
+        self.run(async move { requests::list(&pool, tenant).await }).await
+    }
+
+    async fn remove_request(&self, tenant: &Tenant, name: &str) -> Result<(), StoreError> {
+        let (pool, tenant, name) = (Arc::clone(&self.small), tenant.clone(), name.to_owned());
+        self.run(async move { requests::remove(&pool, tenant, name).await }).await
     }
 
     async fn check(&self) -> Result<(), StoreError> {

@@ -1,7 +1,7 @@
 //! Whether enough was measured.
 
 use super::{Evidence, Facts, Proposal, Refusal, refuse};
-use crate::changes::Route;
+use crate::changes::{Route, State};
 use crate::tuner::limits::{DAY_US, HOUR_US, Limits};
 
 pub(super) fn enough(facts: &Facts<'_>, proposal: &Proposal) -> Result<(), Refusal> {
@@ -19,13 +19,19 @@ pub(super) fn enough(facts: &Facts<'_>, proposal: &Proposal) -> Result<(), Refus
         return Err(refuse("few-invocations", reason));
     }
     let span_us = facts.now_us.saturating_sub(evidence.first_at_us);
-    if span_us < limits.evidence_us {
+    // A deployment may end the observation of a size that all invocations use.
+    let is_settled = facts.written().next_back().is_some_and(|last| {
+        let is_adopted = last.state == State::ExternalChange && last.promoted && last.to == memory;
+        last.state == State::Settled || is_adopted
+    });
+    let needed_us = match is_settled {
+        true => limits.evidence_us.min(limits.evidence_after_change_us),
+        false => limits.evidence_us,
+    };
+    if span_us < needed_us {
         let days = |us: u64| us as f64 / DAY_US as f64;
-        let reason = format!(
-            "{memory} was measured for {:.1} days, {:.1} are needed",
-            days(span_us),
-            days(limits.evidence_us)
-        );
+        let reason =
+            format!("{memory} was measured for {:.1} days, {:.1} are needed", days(span_us), days(needed_us));
         return Err(refuse("short-time", reason));
     }
     if evidence.environments < limits.evidence_environments {

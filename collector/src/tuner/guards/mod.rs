@@ -17,7 +17,10 @@ use std::fmt;
 
 use serde::Serialize;
 
-use tailor_sizing::units::Megabytes;
+use tailor_sizing::pricing::money::PicoDollars;
+use tailor_sizing::pricing::prices::Rates;
+use tailor_sizing::telemetry::rollup::Rollup;
+use tailor_sizing::units::{Architecture, Megabytes};
 
 use super::lambda::Live;
 use super::limits::Limits;
@@ -53,7 +56,7 @@ pub(super) fn refuse(code: &'static str, reason: impl Into<String>) -> Refusal {
 }
 
 /// What was measured at the present size and version.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Evidence {
     /// Warm invocations.
     pub warm: u64,
@@ -69,6 +72,26 @@ pub struct Evidence {
     pub out_of_memory: u64,
     /// Cost in the window, dollars.
     pub cost_usd: f64,
+    /// Instruction set of the invocations.
+    pub architecture: Architecture,
+}
+
+impl Evidence {
+    /// The evidence of the invocations at one size, with their cost if `rates` are known.
+    #[must_use]
+    pub fn of(rollup: &Rollup, memory: Megabytes, architecture: Architecture, rates: Option<&Rates>) -> Self {
+        let cost = rates.map(|rates| rates.cost(memory, rollup.billed_ms, rollup.invocations, 512));
+        Self {
+            warm: rollup.warm_duration_us.count(),
+            invocations: rollup.invocations,
+            environments: rollup.first_invocations(),
+            first_at_us: rollup.first_at_us,
+            last_at_us: rollup.last_at_us,
+            out_of_memory: rollup.out_of_memory,
+            cost_usd: cost.map_or(0.0, PicoDollars::to_dollars),
+            architecture,
+        }
+    }
 }
 
 /// How reliable the telemetry is.
@@ -78,8 +101,8 @@ pub struct Health {
     pub delay_us: u64,
     /// Share of batches that did not arrive.
     pub lost: f64,
-    /// Age of the price table, days.
-    pub price_age_days: i64,
+    /// Age of the price table, days; `None` when its date cannot be read.
+    pub price_age_days: Option<i64>,
 }
 
 /// What concerns all functions.

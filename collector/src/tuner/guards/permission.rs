@@ -56,10 +56,16 @@ pub(super) fn stack(facts: &Facts<'_>) -> Result<(), Refusal> {
 
 pub(super) fn external(facts: &Facts<'_>) -> Result<(), Refusal> {
     let since_us = facts.now_us.saturating_sub(30 * DAY_US);
-    let external = facts
-        .history
-        .iter()
-        .filter(|change| change.state == State::ExternalChange && change.moved_at_us >= since_us);
+    let history = facts.history;
+    // A deployment that keeps the new size is no disagreement about it.
+    let is_kept = |index: usize| {
+        let later = history.get(index + 1).map_or(facts.live.latest.memory, |next| next.from);
+        history[index].promoted && later == history[index].to
+    };
+    let external = (0..history.len()).filter(|index| {
+        let change = &history[*index];
+        change.state == State::ExternalChange && change.moved_at_us >= since_us && !is_kept(*index)
+    });
     let (count, most) = (external.count(), facts.limits.max_external_changes);
     if count < most {
         return Ok(());

@@ -50,6 +50,7 @@ pub const GUARD_RAILS: &[GuardRail] = rails![
     "managed-elsewhere", "functions that someone else changed back", |limits| format!("{} changes in 30 days", limits.max_external_changes), "ours";
     "outside-window", "reductions outside the window of the function", on, "PerfectScale maintenance windows";
     "freeze-date", "changes on dates of the policy file", on, "PerfectScale maintenance windows";
+    "not-approved", "changes without approval of functions that need one", |_| "off; `tailor:approval = required`".to_owned(), "Compute Optimizer and StormForge: approved recommendations";
     "frozen", "changes while the tuner is frozen", on, "PerfectScale `stopAllAutomation`";
     "imported", "functions of which only imported logs are known", on, "ours";
     "late-telemetry", "changes while batches arrive late", |limits| format!("{} s", limits.max_delay_us.min(limits.max_skew_us) / 1_000_000), "VPA admission status";
@@ -72,7 +73,7 @@ pub const GUARD_RAILS: &[GuardRail] = rails![
     "latest-differs", "functions whose `$LATEST` is not what the alias serves", on, "PublishVersion publishes `$LATEST`";
     "concurrency", "canaries near the reserved concurrency", |limits| percent(limits.max_concurrency_share), "old and new environments exist together";
     "few-invocations", "functions with few warm invocations at the present size", |limits| limits.evidence_invocations.to_string(), "Compute Optimizer: 50 in 14 days; KRR: 100 points";
-    "short-time", "functions measured for a short time at the present size", |limits| days(limits.evidence_us), "Compute Optimizer and KRR: 14 days";
+    "short-time", "functions measured for a short time at the present size", |limits| format!("{}; {} after a settled change", days(limits.evidence_us), days(limits.evidence_after_change_us)), "Compute Optimizer and KRR: 14 days";
     "few-environments", "functions with few environments at the present size", |limits| limits.evidence_environments.to_string(), "ours";
     "little-traffic", "canaries that would not end before their deadline", |limits| format!("{} at one weight", hours(limits.canary_stall_us)), "sequential test";
     "no-advice", "functions without advice", on, "ours";

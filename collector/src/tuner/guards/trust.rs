@@ -36,7 +36,13 @@ pub(super) fn measured(facts: &Facts<'_>) -> Result<(), Refusal> {
 }
 
 pub(super) fn prices(facts: &Facts<'_>) -> Result<(), Refusal> {
-    let (age, most) = (facts.health.price_age_days, facts.limits.max_price_age_days);
+    let most = facts.limits.max_price_age_days;
+    let Some(age) = facts.health.price_age_days else {
+        return Err(refuse(
+            "stale-prices",
+            "the date of the prices cannot be read; give newer ones with --prices",
+        ));
+    };
     if age <= most {
         return Ok(());
     }

@@ -1,0 +1,50 @@
+//! Requests of people to the tuner, as named values: there are few, and for a short time.
+
+use super::connection::Pool;
+use super::errors::{Attempts, Failure};
+use crate::store::{StoreError, Tenant};
+
+fn prefix(tenant: &Tenant) -> String {
+    format!("tuner-request/{}/", tenant.0)
+}
+
+/// Keeps a request. A repetition changes nothing.
+pub(super) async fn put(pool: &Pool, tenant: Tenant, name: String, text: String) -> Result<(), StoreError> {
+    let name = format!("{}{name}", prefix(&tenant));
+    let mut attempts = Attempts::new();
+    loop {
+        let (name, text) = (name.clone(), text.clone());
+        let put = pool.once(|connection| async move {
+            let sql = "INSERT INTO tailor_meta (name, value) VALUES ($1, $2) ON CONFLICT DO NOTHING";
+            connection.execute(sql, &[&name, &text]).await
+        });
+        match put.await {
+            Ok(_) => return Ok(()),
+            Err(failure) => attempts.next(failure).await?,
+        }
+    }
+}
+
+/// The names and texts of the requests, sorted by name.
+pub(super) async fn list(pool: &Pool, tenant: Tenant) -> Result<Vec<(String, String)>, StoreError> {
+    let prefix = prefix(&tenant);
+    let read = pool.once(|connection| async move {
+        let sql = "SELECT name, value FROM tailor_meta WHERE substr(name, 1, length($1)) = $1 ORDER BY name";
+        let mut requests = Vec::new();
+        for row in connection.query(sql, &[&prefix]).await? {
+            let (name, text): (&str, &str) = (row.try_get(0)?, row.try_get(1)?);
+            requests.push((name.trim_start_matches(prefix.as_str()).to_owned(), text.to_owned()));
+        }
+        Ok(requests)
+    });
+    read.await.map_err(Failure::into_store_error)
+}
+
+/// Removes a request.
+pub(super) async fn remove(pool: &Pool, tenant: Tenant, name: String) -> Result<(), StoreError> {
+    let name = format!("{}{name}", prefix(&tenant));
+    let removed = pool.once(|connection| async move {
+        connection.execute("DELETE FROM tailor_meta WHERE name = $1", &[&name]).await
+    });
+    removed.await.map(drop).map_err(Failure::into_store_error)
+}

@@ -1,0 +1,35 @@
+//! What the latest round decided for each function: for pages.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::mode::Mode;
+use super::plan::PlannedFunction;
+
+/// The decisions of one round.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Outlook {
+    /// When the round ended, microseconds since the Unix epoch; zero before the first one.
+    pub at_us: u64,
+    /// The mode of the collector.
+    pub mode: Mode,
+    /// Why the tuner is frozen, if it is.
+    pub frozen: Option<String>,
+    /// The functions for which a change is advised, the largest saving first.
+    pub functions: Vec<PlannedFunction>,
+}
+
+/// The outlook that the tuner replaces after each round.
+#[derive(Debug, Default)]
+pub struct CurrentOutlook(Mutex<Arc<Outlook>>);
+
+impl CurrentOutlook {
+    /// The present one.
+    #[must_use]
+    pub fn get(&self) -> Arc<Outlook> {
+        Arc::clone(&self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(super) fn set(&self, outlook: Outlook) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(outlook);
+    }
+}

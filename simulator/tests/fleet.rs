@@ -1,0 +1,23 @@
+//! A small fleet for some weeks: the rules of the tuner, on kinds of functions that it does not know.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use tailor_simulator::kind::Kind;
+use tailor_simulator::traffic::DAY_US;
+use tailor_simulator::{Simulation, run};
+
+#[test]
+fn a_small_fleet_saves_without_harm() {
+    let mut simulation = Simulation::new(18, 50, 7);
+    simulation.detail.evaluation_us = 3 * DAY_US;
+    simulation.detail.samples = 12;
+    simulation.round_minutes = [60, 360];
+    let report = run(&simulation).unwrap();
+    println!("{}", report.text());
+    assert_eq!(report.kinds.len(), Kind::ALL.len(), "every kind is simulated");
+    assert_eq!(report.tuner.out_of_memory_by_reductions, 0);
+    assert!(report.changes_per_function_month <= 2.0 && report.tuner.saved_usd > 0.0);
+    assert!(report.states.get("settled").is_some_and(|count| *count > 0), "{:?}", report.states);
+    assert!(report.tuner.saved_usd <= report.oracle_any_speed.saved_usd);
+    assert_eq!(report.tuner.slower_functions, 0);
+}
