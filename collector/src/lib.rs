@@ -7,6 +7,7 @@
 //! handlers, and [`http`] serves them on one port.
 
 pub mod api;
+pub mod archive;
 pub mod cardinality;
 pub mod changes;
 pub mod cli;
@@ -24,6 +25,7 @@ pub mod recommendations;
 pub mod render;
 pub mod report;
 pub mod routes;
+pub mod s3;
 pub mod store;
 pub mod tags;
 pub mod tuner;

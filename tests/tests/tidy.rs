@@ -49,17 +49,19 @@ fn every_file_has_a_module_comment_and_a_limited_length() {
 
 #[test]
 fn crates_have_only_allowed_dependencies() {
-    let allowed: [(&str, &[&str]); 6] = [
+    let allowed: [(&str, &[&str]); 7] = [
         ("sizing", &[]),
         ("logs", &["tailor-sizing"]),
         ("agent-proto", &["tailor-sizing"]),
+        ("archive", &["agent-proto", "tailor-sizing"]),
         ("extension", &["agent-proto", "tailor-sizing"]),
-        ("collector", &["agent-proto", "tailor-logs", "tailor-sizing"]),
+        ("collector", &["agent-proto", "tailor-archive", "tailor-logs", "tailor-sizing"]),
         ("sandbox", &[]),
     ];
     let ours = [
         "tailor-sizing",
         "tailor-logs",
+        "tailor-archive",
         "agent-proto",
         "tailor-extension",
         "tailor-collector",
