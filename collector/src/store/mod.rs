@@ -15,6 +15,7 @@ use tailor_sizing::units::{Architecture, Megabytes};
 
 use agent_proto::batch::{BatchHeader, Environment, EnvironmentId};
 
+pub mod archive;
 mod columns;
 pub mod damage;
 pub mod environments;
@@ -23,6 +24,7 @@ pub mod sequences;
 pub mod sqlite;
 pub mod summary;
 
+pub use archive::{ArchiveStore, SealedFile, Upload};
 pub use damage::Damage;
 pub use environments::{EndedEnvironments, EnvironmentState, Environments};
 pub use summary::{AdvisedSize, ChangedFunction, RowHint, Summary, SummaryKind, SummaryRow};

@@ -24,7 +24,7 @@ use tailor_collector::store::sqlite::SqliteStore;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use vfs::{Event, Fault, Syncs, Watched};
-use workload::{Acknowledged, Request};
+use workload::{Acknowledged, Objects, Request, UPLOADS};
 
 /// A folder in memory, where a sync costs nothing.
 fn folder() -> TempDir {
@@ -36,6 +36,8 @@ fn folder() -> TempDir {
 struct Run {
     requests: Vec<Request>,
     events: Vec<Event>,
+    /// The objects of the archive, in the order of their uploads.
+    uploads: Vec<(String, u64)>,
     /// The events before which the power fails.
     points: Vec<usize>,
 }
@@ -45,11 +47,11 @@ impl Run {
         let requests = workload::requests(batches);
         let folder = folder();
         let watched = Watched::new(folder.path(), true, syncs);
-        workload::run(folder.path(), &watched, &requests);
+        let uploads = workload::run(folder.path(), &watched, &requests);
         watched.forget();
         let events = watched.take_events();
         let points = (0..events.len()).filter(|index| events[*index].is_point()).collect();
-        Self { requests, events, points }
+        Self { requests, events, uploads, points }
     }
 
     /// How often the write-ahead log began again from its start.
@@ -68,6 +70,7 @@ impl Run {
             .copied()
             .collect();
         let (mut disk, mut acknowledged, mut id) = (Disk::default(), Acknowledged::default(), None);
+        let mut objects = Objects::new();
         let (mut tried, mut faults) = (0, vec![]);
         for (index, event) in self.events.iter().enumerate() {
             if chosen.contains(&index) {
@@ -81,7 +84,7 @@ impl Run {
                 if let Some(id) = &id {
                     std::fs::write(folder.path().join("store-id"), id).unwrap();
                 }
-                if let Err(error) = workload::verify(folder.path(), &acknowledged, &runtime) {
+                if let Err(error) = workload::verify(folder.path(), (&acknowledged, &objects), &runtime) {
                     faults.push(format!("before event {index} ({}), {fate:?}: {error}", event.name()));
                     if ends_at_first {
                         break;
@@ -89,6 +92,10 @@ impl Run {
                 }
             }
             match event {
+                Event::Mark(number) if *number >= UPLOADS => {
+                    let (object, invocations) = self.uploads[*number - UPLOADS].clone();
+                    objects.insert(object, invocations);
+                }
                 Event::Mark(number) => acknowledged.add(self.requests[*number]),
                 Event::Id(text) => id = Some(text.clone()),
                 _ => disk.apply(event),

@@ -5,11 +5,16 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use agent_proto::batch::Batch;
 use bytes::Bytes;
+use tailor_archive::{Totals as ArchiveTotals, object_name};
 use tailor_collector::clock::{Clock, now_us};
 use tailor_collector::report::summaries::Summarizer;
+use tailor_collector::store::archive::{ArchiveStore, SealLimits, Upload};
 use tailor_collector::store::sqlite::{LogLimits, Retention, SqliteStore, check};
-use tailor_collector::store::{ChangeEvent, FunctionKey, HOUR_US, NewBatch, Receipt, Store, Tenant, Window};
+use tailor_collector::store::{
+    ChangeEvent, FunctionKey, HOUR_US, NewBatch, Receipt, Store, StoreError, Tenant, Window,
+};
 use tailor_sizing::pricing::prices::PriceTable;
 use tailor_sizing::telemetry::rollup::Rollup;
 use tokio::runtime::Runtime;
@@ -27,6 +32,15 @@ const CONCURRENT: usize = 3;
 /// The write-ahead log begins again after so few pages that it does so many times in one run.
 const LOG_LIMITS: LogLimits =
     LogLimits { interval: Duration::from_millis(2), restart_pages: 60, ..LogLimits::DEFAULT };
+
+/// Marks from here on are uploads of the archive.
+pub(crate) const UPLOADS: usize = 1 << 32;
+
+/// Limit of the spool, bytes: more than a run writes.
+const SPOOL_BYTES: u64 = 64 << 20;
+
+/// The objects of the archive, with their number of invocations.
+pub(crate) type Objects = BTreeMap<String, u64>;
 
 /// Something that the store acknowledges.
 #[derive(Debug, Clone, Copy)]
@@ -107,15 +121,40 @@ fn open(folder: &Path) -> SqliteStore {
     SqliteStore::open_limited(folder, Clock::system(), Retention::default(), LOG_LIMITS).unwrap()
 }
 
+/// Seals and uploads everything. `put` gets each object before its upload is recorded.
+async fn upload(store: &SqliteStore, put: &mut impl FnMut(String, u64)) -> Result<(), StoreError> {
+    for file in store.seal(SealLimits { max_bytes: 4_096, max_age_us: 0 }).await? {
+        let mut invocations = 0;
+        let mut from = file.first;
+        loop {
+            let parts = store.parts(&file, from, 1 << 20).await?;
+            let Some(last) = parts.last() else { break };
+            from = last.number + 1;
+            let batches = parts.iter().flat_map(|part| &part.batches);
+            invocations +=
+                batches.map(|body| Batch::decode(body).unwrap().invocations.len() as u64).sum::<u64>();
+        }
+        let object = object_name("", &file.partition, file.first, &file.digest);
+        put(object.clone(), invocations);
+        let totals = ArchiveTotals { invocations, ..file.totals };
+        let upload = Upload { at_us: now_us(), object, bytes: 1, sha256: String::new(), totals };
+        store.record_upload(&file, upload).await?;
+    }
+    while store.remove_uploaded().await? {}
+    Ok(())
+}
+
 /// Sends all requests to a store in `folder`, which is stopped and started again twice, and marks the number of each
-/// request when it is acknowledged.
-pub(crate) fn run(folder: &Path, watched: &Arc<Watched>, requests: &[Request]) {
+/// request when it is acknowledged. Returns the objects in the order of their uploads, which are marked, too.
+pub(crate) fn run(folder: &Path, watched: &Arc<Watched>, requests: &[Request]) -> Vec<(String, u64)> {
     let runtime = Runtime::new().unwrap();
+    let mut uploads = vec![];
     let mut sent = 0;
     for part in requests.chunks(requests.len().div_ceil(3)) {
         let store = Arc::new(open(folder));
         // A store that is lost while it is created would be found too easily.
         watched.leave_out_syncs();
+        runtime.block_on(store.set_archive(Some(SPOOL_BYTES))).unwrap();
         let summarizer = Summarizer {
             store: Arc::clone(&store) as Arc<dyn Store>,
             prices: PriceTable::embedded(),
@@ -149,6 +188,13 @@ pub(crate) fn run(folder: &Path, watched: &Arc<Watched>, requests: &[Request]) {
                 if round % 7 == 6 {
                     store.maintain().await.unwrap();
                 }
+                if round % 5 == 4 {
+                    let mut put = |object, invocations| {
+                        uploads.push((object, invocations));
+                        watched.mark(UPLOADS + uploads.len() - 1);
+                    };
+                    upload(&store, &mut put).await.unwrap();
+                }
                 if round % 31 == 30 {
                     summarizer.step().await.unwrap();
                 }
@@ -157,6 +203,7 @@ pub(crate) fn run(folder: &Path, watched: &Arc<Watched>, requests: &[Request]) {
         drop(summarizer);
         drop(store);
     }
+    uploads
 }
 
 /// The highest sequence of each environment.
@@ -197,9 +244,16 @@ fn expected_totals(sequences: &BTreeMap<u64, u64>) -> BTreeMap<String, u64> {
 }
 
 /// Opens the store after a power failure and compares it with what was acknowledged. Each environment may also have one
-/// batch that was sent and not acknowledged.
-pub(crate) fn verify(folder: &Path, acknowledged: &Acknowledged, runtime: &Runtime) -> Result<(), String> {
+/// batch that was sent and not acknowledged. `objects` are those that were uploaded before the power failure. After the
+/// uploads that are left, the archive has each invocation once.
+pub(crate) fn verify(
+    folder: &Path,
+    (acknowledged, objects): (&Acknowledged, &Objects),
+    runtime: &Runtime,
+) -> Result<(), String> {
     let store = SqliteStore::open(folder).map_err(|error| format!("does not open: {error}"))?;
+    let set = runtime.block_on(store.set_archive(Some(SPOOL_BYTES)));
+    set.map_err(|error| format!("archive: {error}"))?;
     let (sequences, totals) = held(&store, runtime)?;
     for environment in 0..ENVIRONMENTS {
         let at_least = acknowledged.sequences.get(&environment).copied().unwrap_or(0);
@@ -237,6 +291,14 @@ pub(crate) fn verify(folder: &Path, acknowledged: &Acknowledged, runtime: &Runti
     let (stored, totals) = held(&store, runtime)?;
     if stored != sequences || totals != expected_totals(&sequences) {
         return Err(format!("after maintenance: {totals:?}, not {:?}", expected_totals(&sequences)));
+    }
+    let mut objects = objects.clone();
+    let mut put = |object, invocations| drop(objects.insert(object, invocations));
+    let uploaded = runtime.block_on(upload(&store, &mut put));
+    uploaded.map_err(|error| format!("uploads: {error}"))?;
+    let (archived, measured) = (objects.values().sum::<u64>(), totals.values().sum::<u64>());
+    if archived != measured {
+        return Err(format!("the archive has {archived} invocations of {measured}"));
     }
     drop(store);
     let findings = check::check(folder).map_err(|error| format!("check: {error}"))?;

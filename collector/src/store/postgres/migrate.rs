@@ -17,9 +17,9 @@ use super::errors::Failure;
 use super::rows::{NewRow, PREFIX, insert};
 use super::schema;
 use crate::store::StoreError;
-use crate::store::sqlite::files;
 use crate::store::sqlite::rows::{Field, Table, tables};
 use crate::store::sqlite::schema as sqlite_schema;
+use crate::store::sqlite::{files, migration_problem};
 
 /// Maximum number of rows in one transaction.
 const MAX_ROWS: usize = 500;
@@ -70,6 +70,9 @@ pub async fn migrate(
     let _lock = files::lock(folder)?;
     let file = File::open_with_flags(folder.join(files::FILE_NAME), OpenFlags::SQLITE_OPEN_READ_ONLY)?;
     sqlite_schema::check(&file)?;
+    if let Some(problem) = migration_problem(&file)? {
+        return Err(StoreError::Engine(problem));
+    }
     let source: String = file.query_row("SELECT value FROM meta WHERE name = 'id'", [], |row| row.get(0))?;
     let pool = Pool::new(database.clone(), 1);
     schema::create_tables(&pool).await?;

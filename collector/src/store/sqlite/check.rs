@@ -9,7 +9,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, ToSql};
 use super::damage;
 use super::files::{self, FILE_NAME};
 use super::log_check;
-use super::rows::{Table, tables};
+use super::rows::{Table, embedded_tables};
 use super::schema;
 use crate::store::StoreError;
 use crate::store::damage::DamageLog;
@@ -81,7 +81,7 @@ fn examine(connection: &Connection) -> Result<Findings, StoreError> {
         }
     }
     findings.structure.extend(schema::differences(connection)?);
-    for table in tables() {
+    for table in embedded_tables() {
         let unreadable = scan(connection, table, |is_valid, row| {
             findings.rows += 1;
             if !is_valid {
@@ -171,7 +171,7 @@ impl ToSql for Stored {
 /// Moves damaged rows to the table `damaged`.
 fn isolate(connection: &mut Connection, now_us: u64) -> Result<(), StoreError> {
     let transaction = connection.transaction()?;
-    for table in tables() {
+    for table in embedded_tables() {
         let mut bad: Vec<Vec<Stored>> = vec![];
         scan(&transaction, table, |is_valid, row| {
             if !is_valid {
@@ -206,7 +206,7 @@ fn rebuild(folder: &Path, path: &Path, now_us: u64) -> Result<PathBuf, StoreErro
         schema::migrate(&mut new, now_us)?;
         let transaction = new.transaction()?;
         copy_meta(&old, &transaction, folder)?;
-        for table in tables() {
+        for table in embedded_tables() {
             let mut seen = BTreeSet::new();
             let insert = format!(
                 "INSERT OR IGNORE INTO {0} ({1}, checksum) VALUES ({2})",

@@ -12,6 +12,7 @@ use agent_proto::batch::{BatchHeader, EnvironmentId};
 use agent_proto::rollup;
 use tailor_sizing::telemetry::rollup::Rollup;
 
+use super::archive::{self, Pieces, Spool};
 use super::recent::{self, Body, RECENT_INVOCATIONS};
 use super::rows::{
     self, ENVIRONMENT, FUNCTION, PENDING, ROLLUP, blob, damaged, decode_rollups, from_sql, put_rollup,
@@ -75,11 +76,13 @@ pub(super) fn compact_function(
     tenant: &Tenant,
     key: &FunctionKey,
     now_us: u64,
+    spool: &mut Spool,
     damage: &DamageLog,
 ) -> Result<usize, StoreError> {
     let mut states: BTreeMap<EnvironmentId, EnvironmentState> = BTreeMap::new();
     let mut rollups: BTreeMap<(SeriesKey, u64), Rollup> = BTreeMap::new();
     let mut bodies = vec![];
+    let mut pieces = Pieces::default();
     let mut newest: Option<(BatchHeader, u64)> = None;
     let (mut last, mut batches, mut bytes) = (None, 0, 0);
     {
@@ -101,6 +104,9 @@ pub(super) fn compact_function(
                 rollups.entry((SeriesKey::of(&header.environment), *hour)).or_default().merge(rollup);
             }
             bytes += body.bytes.len();
+            if spool.is_used() {
+                pieces.add(&by_hour, &body.bytes)?;
+            }
             bodies.push(body);
             if newest.as_ref().is_none_or(|(_, newest_us)| received_at_us >= *newest_us) {
                 newest = Some((header.clone(), received_at_us));
@@ -121,6 +127,7 @@ pub(super) fn compact_function(
         }
         put_rollup(connection, tenant, &series, (1, hour), &rollup)?;
     }
+    archive::add(connection, spool, (tenant, key), pieces, now_us, damage)?;
     let recent = recent::insert(connection, tenant, key, bodies)?;
     if let Some((header, received_at_us)) = newest {
         put_function(connection, tenant, &header, received_at_us, recent)?;

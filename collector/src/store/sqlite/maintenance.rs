@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, TransactionBehavior};
 
+use super::archive::Spool;
 use super::compaction;
 use super::retention::{self, Retention};
 use crate::clock::Clock;
@@ -56,11 +57,14 @@ pub(super) struct Maintenance {
     retention_round: Round,
     /// About how many batches are pending.
     pending: u64,
+    /// The spool of the archive.
+    pub(super) spool: Spool,
 }
 
 impl Maintenance {
-    pub(super) fn new(clock: Clock, retention: Retention) -> Self {
-        Self { clock, retention, compaction: Round::default(), retention_round: Round::default(), pending: 0 }
+    pub(super) fn new(clock: Clock, retention: Retention, spool: Spool) -> Self {
+        let (compaction, retention_round) = (Round::default(), Round::default());
+        Self { clock, retention, compaction, retention_round, pending: 0, spool }
     }
 
     /// Counts batches that were stored.
@@ -84,6 +88,10 @@ impl Maintenance {
         connection.execute_batch("PRAGMA synchronous = NORMAL")?;
         let result = self.step_without_sync(connection, damage);
         connection.execute_batch("PRAGMA synchronous = FULL")?;
+        if result.is_err() {
+            // What it added to the spool is undone.
+            self.spool.forget_size();
+        }
         result
     }
 
@@ -122,8 +130,8 @@ impl Maintenance {
                 self.compaction.is_finished = true;
                 break;
             };
-            let batches =
-                compaction::compact_function(connection, &tenant, &key, self.clock.now_us(), damage)?;
+            let (now_us, spool) = (self.clock.now_us(), &mut self.spool);
+            let batches = compaction::compact_function(connection, &tenant, &key, now_us, spool, damage)?;
             self.pending = self.pending.saturating_sub(batches as u64);
             self.compaction.cursor = Some((tenant, key));
         }

@@ -20,6 +20,8 @@ use super::{
     Series, Store, StoreError, StoredRollup, Summary, SummaryKind, SummaryRow, Tenant, Window,
 };
 
+mod archive;
+mod archive_store;
 pub mod check;
 mod checkpoint;
 mod compaction;
@@ -40,6 +42,7 @@ mod upgrade;
 mod write;
 mod writing;
 
+pub(in crate::store) use archive::migration_problem;
 pub use checkpoint::LogLimits;
 pub use files::is_served;
 pub use retention::Retention;

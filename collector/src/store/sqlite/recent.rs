@@ -17,8 +17,8 @@ const LEVEL: i32 = 1;
 /// Largest uncompressed row, bytes. A larger batch has a row of its own.
 const MAX_ROW_BYTES: usize = 256 << 10;
 
-/// Largest row that is decompressed, bytes: more than a batch and [`MAX_ROW_BYTES`].
-const MAX_DECOMPRESSED_BYTES: usize = 4 << 20;
+/// Largest row that is decompressed, bytes: more than what one compaction merges, and one batch.
+const MAX_DECOMPRESSED_BYTES: usize = 8 << 20;
 
 /// A batch to keep.
 pub(in crate::store) struct Body {
@@ -96,13 +96,26 @@ pub(in crate::store) fn pack(mut bodies: Vec<Body>) -> Result<Vec<PackedRow>, St
         row_last_us = row_last_us.max(body.last_at_us);
         row_invocations += body.invocations;
         stored += body.invocations;
-        row.extend_from_slice(&(body.bytes.len() as u64).to_le_bytes());
-        row.extend_from_slice(&body.bytes);
+        push(&mut row, &body.bytes);
     }
     if !row.is_empty() {
         rows.push(pack_row((row_last_us, row_invocations), &row)?);
     }
     Ok(rows)
+}
+
+/// Appends a batch with its length.
+fn push(row: &mut Vec<u8>, batch: &[u8]) {
+    row.extend_from_slice(&(batch.len() as u64).to_le_bytes());
+    row.extend_from_slice(batch);
+}
+
+/// Several batches as one compressed value, which [`batches`] reads.
+pub(super) fn compress(batches: &[Vec<u8>]) -> Result<Vec<u8>, StoreError> {
+    let mut bytes = vec![];
+    batches.iter().for_each(|batch| push(&mut bytes, batch));
+    zstd::bulk::compress(&bytes, LEVEL)
+        .map_err(|error| StoreError::Engine(format!("cannot compress: {error}")))
 }
 
 fn pack_row((last_at_us, invocations): (u64, u64), bytes: &[u8]) -> Result<PackedRow, StoreError> {

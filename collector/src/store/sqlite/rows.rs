@@ -12,6 +12,7 @@ use agent_proto::rollup;
 use tailor_sizing::telemetry::rollup::Rollup;
 use tailor_sizing::units::{Architecture, Megabytes};
 
+use super::archive;
 use crate::store::columns;
 use crate::store::damage::DamageLog;
 use crate::store::{ChangeEvent, FunctionKey, SeriesKey, StoreError, Tenant};
@@ -121,9 +122,15 @@ pub(in crate::store) static SUMMARY_REPORT: LazyLock<Table> = LazyLock::new(|| {
     )
 });
 
-/// All tables with checksums.
+/// The tables with checksums that all stores have.
 pub(in crate::store) fn tables() -> [&'static Table; 9] {
     [&FUNCTION, &PENDING, &ENVIRONMENT, &ENDED, &ROLLUP, &RECENT, &CHANGE_EVENT, &SUMMARY, &SUMMARY_REPORT]
+}
+
+/// All tables with checksums of the embedded store: also those of the archive, which a database does not have.
+pub(super) fn embedded_tables() -> impl Iterator<Item = &'static Table> {
+    let archive: [&'static Table; 3] = [&archive::PARTITION, &archive::PART, &archive::FILE];
+    tables().into_iter().chain(archive)
 }
 
 /// The value of one column.
@@ -174,7 +181,7 @@ pub(in crate::store) fn checksum<'a>(table: &Table, values: impl Iterator<Item =
 }
 
 impl Table {
-    fn new(name: &'static str, keys: usize, columns: &'static [&'static str]) -> Self {
+    pub(super) fn new(name: &'static str, keys: usize, columns: &'static [&'static str]) -> Self {
         let names = columns.join(", ");
         let marks = (1..=columns.len() + 1).map(|index| format!("?{index}")).collect::<Vec<_>>().join(",");
         let insert = format!("INSERT INTO {name} ({names}, checksum) VALUES ({marks}) ON CONFLICT");

@@ -7,12 +7,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
-use super::{StoreError, upgrade};
+use super::{StoreError, archive, upgrade};
 
-/// The schema version that this program writes. Versions 1 to 3 had one row per batch.
-pub(super) const CURRENT: i64 = 4;
+/// The schema version that this program writes. Versions 1 to 3 had one row per batch, version 4 had no archive.
+pub(super) const CURRENT: i64 = 5;
 
-/// The tables of [`CURRENT`]. Each has a checksum of the columns before it; see `rows`.
+/// The tables of [`CURRENT`] but those of the archive. Each has a checksum of the columns before it; see `rows`.
 pub(super) const TABLES: &str = "
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 
@@ -99,12 +99,14 @@ pub(super) fn migrate(connection: &mut Connection, now_us: u64) -> Result<(), St
     match found {
         CURRENT => return Ok(()),
         0 => transaction.execute_batch(TABLES)?,
-        1..CURRENT => upgrade::from_rows_per_batch(&transaction, found, now_us)?,
+        1..4 => upgrade::from_rows_per_batch(&transaction, found, now_us)?,
+        4 => {}
         found => return Err(StoreError::NewerSchema { found, known: CURRENT }),
     }
+    transaction.execute_batch(archive::TABLES)?;
     transaction.execute_batch(&format!("PRAGMA user_version = {CURRENT}"))?;
     transaction.commit()?;
-    if found > 0 {
+    if (1..4).contains(&found) {
         // The old tables were most of the file. This also enables the incremental vacuum.
         let vacuumed = connection.execute_batch("PRAGMA auto_vacuum = INCREMENTAL; VACUUM;");
         if let Err(error) = vacuumed {
@@ -141,6 +143,7 @@ pub(super) fn differences(connection: &Connection) -> Result<Vec<String>, StoreE
     };
     let new = Connection::open_in_memory()?;
     new.execute_batch(TABLES)?;
+    new.execute_batch(archive::TABLES)?;
     let (expected, found) = (definitions(&new)?, definitions(connection)?);
     let names = expected.keys().chain(found.keys()).collect::<BTreeSet<_>>();
     let differs = names.into_iter().filter(|name| expected.get(*name) != found.get(*name));

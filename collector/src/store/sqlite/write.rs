@@ -41,6 +41,8 @@ pub(super) enum Job {
     Append(Append),
     LogChange(LogChange),
     PutSummaries(summaries::Put, Reply<()>),
+    /// A transaction of the archive, with a sync.
+    Archive(Box<dyn FnOnce(&mut Writer) + Send>),
     /// One step of maintenance. The sender requests the next one after the reply.
     Maintain(oneshot::Sender<()>),
     /// All maintenance that is due.
@@ -165,6 +167,7 @@ impl Writer {
                         self.phases.time(Phase::Summaries, || summaries::put(&mut self.connection, &put));
                     drop(reply.send(stored));
                 }
+                Some(Job::Archive(work)) => work(&mut self),
                 _ => {}
             }
             if self.log.take_rest_is_short() {

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use rusqlite::Connection;
 use tokio::sync::{Mutex, mpsc, oneshot};
 
+use super::archive::Spool;
 use super::checkpoint::{Checkpointer, LogLimits, LogState};
 use super::connections::{BUSY_TIMEOUT, Readers};
 use super::files::{self, FILE_NAME, OpenFiles};
@@ -107,12 +108,13 @@ impl Writing {
         // The first step comes after the start: on a full disk, the start has what little space there is.
         let is_behind = Arc::new(AtomicBool::new(false));
         let status = WriteStatus::new(folder);
+        let spool = Spool::load(&connection)?;
         let writer = Writer {
             connection,
             files: OpenFiles::of(folder)?,
             status: status.clone(),
             damage: damage.clone(),
-            maintenance: Maintenance::new(settings.clock.clone(), settings.retention),
+            maintenance: Maintenance::new(settings.clock.clone(), settings.retention, spool),
             known: HashSet::new(),
             log,
             is_behind: Arc::clone(&is_behind),

@@ -1,0 +1,191 @@
+//! Writes invocations to the spool, in the transaction that adds them to the rollups.
+
+use std::collections::BTreeMap;
+
+use agent_proto::batch::Batch;
+use rusqlite::Connection;
+use tailor_archive::{DAY_US, Partition, Totals};
+use tailor_sizing::telemetry::rollup::Rollup;
+
+use super::{Known, PART, meta, put_meta};
+use crate::store::damage::DamageLog;
+use crate::store::sqlite::recent;
+use crate::store::sqlite::rows::{Field, damaged, to_ordered_sql, to_sql};
+use crate::store::{FunctionKey, HOUR_US, StoreError, Tenant};
+
+/// The names in the table `meta`: the next number of a part, the limit of the spool (0 when the archive is off), and when the
+/// archive was switched on first.
+const NEXT: &str = "archive-next";
+const LIMIT: &str = "archive-spool-bytes";
+const SINCE: &str = "archive-since-us";
+
+/// Hours in a day.
+const DAY_HOURS: u64 = DAY_US / HOUR_US;
+
+/// The batches of one function by day, as they are merged into its rollups.
+#[derive(Debug, Default)]
+pub(in crate::store::sqlite) struct Pieces(BTreeMap<u64, Piece>);
+
+#[derive(Debug, Default)]
+struct Piece {
+    /// Encoded batches.
+    batches: Vec<Vec<u8>>,
+    totals: Totals,
+    /// What cannot be spooled, because the batch has no invocations any more.
+    absent: Totals,
+}
+
+impl Pieces {
+    /// Adds one batch: its rollups by hour, and its encoded invocations.
+    pub(in crate::store::sqlite) fn add(
+        &mut self,
+        rollups: &[(u64, Rollup)],
+        body: &[u8],
+    ) -> Result<(), StoreError> {
+        let mut days: BTreeMap<u64, Totals> = BTreeMap::new();
+        for (hour, rollup) in rollups {
+            let totals = Totals { invocations: rollup.invocations, billed_ms: rollup.billed_ms };
+            days.entry(hour / DAY_HOURS).or_default().add(totals);
+        }
+        // Most batches have one day, and are kept as they are.
+        let is_split = days.len() > 1;
+        let batch =
+            if is_split && !body.is_empty() { Some(Batch::decode(body).map_err(damaged)?) } else { None };
+        for (day, totals) in days {
+            let piece = self.0.entry(day).or_default();
+            if body.is_empty() {
+                piece.absent.add(totals);
+                continue;
+            }
+            piece.totals.add(totals);
+            piece.batches.push(match &batch {
+                None => body.to_vec(),
+                Some(batch) => {
+                    let of_day = batch.invocations.iter().filter(|one| one.started_at_us / DAY_US == day);
+                    let part = Batch { header: batch.header.clone(), invocations: of_day.copied().collect() };
+                    part.encode().map_err(damaged)?
+                }
+            });
+        }
+        Ok(())
+    }
+}
+
+/// Whether the archive is on, and how full its spool is.
+#[derive(Debug, Default)]
+pub(in crate::store::sqlite) struct Spool {
+    /// The limit, bytes; `None` when the archive is off.
+    limit_bytes: Option<u64>,
+    /// Whether the archive was ever on. Then what is not spooled is counted.
+    is_counted: bool,
+    /// The size of all parts, bytes; `None` when it must be read again.
+    used_bytes: Option<u64>,
+}
+
+impl Spool {
+    /// Reads the setting.
+    pub(in crate::store::sqlite) fn load(connection: &Connection) -> Result<Self, StoreError> {
+        let limit_bytes = meta(connection, LIMIT)?.filter(|bytes| *bytes > 0);
+        Ok(Self { limit_bytes, is_counted: meta(connection, SINCE)?.is_some(), used_bytes: None })
+    }
+
+    /// Stores the setting.
+    pub(in crate::store::sqlite) fn set(
+        &mut self,
+        connection: &Connection,
+        limit_bytes: Option<u64>,
+        now_us: u64,
+    ) -> Result<(), StoreError> {
+        if self.limit_bytes != limit_bytes {
+            put_meta(connection, LIMIT, limit_bytes.unwrap_or(0))?;
+        }
+        if !self.is_counted && limit_bytes.is_some() {
+            put_meta(connection, SINCE, now_us)?;
+        }
+        *self = Self::load(connection)?;
+        Ok(())
+    }
+
+    /// Whether the compaction passes its batches to [`add`].
+    pub(in crate::store::sqlite) const fn is_used(&self) -> bool {
+        self.is_counted
+    }
+
+    /// Reads the size again when it is needed next, because parts were removed or a transaction failed.
+    pub(in crate::store::sqlite) fn forget_size(&mut self) {
+        self.used_bytes = None;
+    }
+
+    fn used(&mut self, connection: &Connection) -> Result<u64, StoreError> {
+        let used_bytes = match self.used_bytes {
+            Some(used_bytes) => used_bytes,
+            None => size(connection)?,
+        };
+        self.used_bytes = Some(used_bytes);
+        Ok(used_bytes)
+    }
+}
+
+/// The size of all parts, bytes.
+pub(super) fn size(connection: &Connection) -> Result<u64, StoreError> {
+    // The length of a value is known without reading it.
+    let bytes: i64 = connection
+        .prepare_cached("SELECT COALESCE(SUM(LENGTH(body)), 0) FROM archive_part")?
+        .query_row([], |row| row.get(0))?;
+    Ok(u64::try_from(bytes).unwrap_or(0))
+}
+
+/// The limit of the spool, and when the archive was switched on first, microseconds since the Unix epoch.
+pub(super) fn setting(connection: &Connection) -> Result<(Option<u64>, u64), StoreError> {
+    let limit_bytes = meta(connection, LIMIT)?.filter(|bytes| *bytes > 0);
+    Ok((limit_bytes, meta(connection, SINCE)?.unwrap_or(0)))
+}
+
+/// Writes the batches of one function, one part for each day. What the spool has no space for is counted.
+pub(in crate::store::sqlite) fn add(
+    connection: &Connection,
+    spool: &mut Spool,
+    (tenant, key): (&Tenant, &FunctionKey),
+    pieces: Pieces,
+    now_us: u64,
+    damage: &DamageLog,
+) -> Result<(), StoreError> {
+    for (day, Piece { batches, totals, absent }) in pieces.0 {
+        let partition = Partition { tenant: tenant.0.clone(), day, account: key.account.clone() };
+        let mut known = Known::load(connection, &partition, damage)?;
+        known.state.dropped.add(absent);
+        let body = recent::compress(&batches)?;
+        let bytes = body.len() as u64;
+        let used_bytes = spool.used(connection)?;
+        if totals.invocations == 0 {
+            // All of its batches are absent.
+        } else if spool.limit_bytes.is_none_or(|limit| used_bytes + bytes > limit) {
+            known.state.dropped.add(totals);
+        } else {
+            let number = meta(connection, NEXT)?.unwrap_or(1);
+            put_meta(connection, NEXT, number + 1)?;
+            PART.insert(
+                connection,
+                &[
+                    Field::Text(&partition.tenant),
+                    Field::Integer(to_sql(day)),
+                    Field::Text(&partition.account),
+                    Field::Integer(to_ordered_sql(number)),
+                    Field::Integer(to_ordered_sql(totals.invocations)),
+                    Field::Integer(to_ordered_sql(totals.billed_ms)),
+                    Field::Blob(&body),
+                ],
+            )?;
+            spool.used_bytes = Some(used_bytes + bytes);
+            let state = &mut known.state;
+            if state.waiting_invocations == 0 {
+                state.waiting_since_us = now_us;
+            }
+            state.waiting_bytes += bytes;
+            state.waiting_invocations += totals.invocations;
+            state.spooled.add(totals);
+        }
+        known.put(connection)?;
+    }
+    Ok(())
+}
