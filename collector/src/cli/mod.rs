@@ -16,6 +16,7 @@ use crate::query::Format;
 
 use database::DatabaseArgs;
 
+mod archive;
 mod bill;
 mod changes;
 mod config;
@@ -147,6 +148,9 @@ enum Command {
     /// Import invocations that were measured without the layer.
     #[command(subcommand)]
     Import(import::ImportCommand),
+    /// Show, complete and verify the archive of single invocations in S3.
+    #[command(subcommand)]
+    Archive(archive::ArchiveCommand),
     /// Check the policy file of the tuner.
     #[command(subcommand)]
     Policy(changes::PolicyCommand),
@@ -233,6 +237,8 @@ struct ServeArgs {
     daily_days: u64,
     #[command(flatten)]
     log: LogArgs,
+    #[command(flatten)]
+    archive: Box<archive::ArchiveArgs>,
     #[command(flatten)]
     tuner: tuner::TunerArgs,
     /// The values of all options, for comparison after a reload.
@@ -404,6 +410,7 @@ impl Cli {
             Command::Changes { show, command: None } => show::changes(&show),
             Command::Tune(args) => tune::run(&args),
             Command::Import(command) => import::run(command),
+            Command::Archive(command) => archive::run(command),
             Command::Policy(command) => changes::policy(&command),
             Command::Keys(command) => keys::run(command),
             Command::Key { data, tenant } => keys::create_without_scopes(&data, tenant),

@@ -25,7 +25,7 @@ use crate::report::bill::usage::UsageTable;
 use crate::report::summaries::Summarizer;
 use crate::store::postgres::{Database, PostgresStore};
 use crate::store::sqlite::{Retention, SqliteStore, free_bytes, is_served};
-use crate::store::{Store, Tenant};
+use crate::store::{ArchiveStore, Store, Tenant};
 use crate::tags::{self, TagTable};
 use crate::tuner::mode::Mode;
 use crate::tuner::orders::Requests;
@@ -110,9 +110,20 @@ async fn serve_until_stopped(args: ServeArgs) -> anyhow::Result<ExitCode> {
         .with_context(|| format!("cannot create the data folder {}", folder.display()))?;
     let retention = Retention { hourly_days: args.hourly_days, daily_days: args.daily_days };
     let database = args.database.database()?;
-    let store = match &database {
-        Some(database) => open_database(database, retention)?,
-        None => Arc::new(open_store(folder, retention)?),
+    ensure!(
+        database.is_none() || !args.archive.is_set(),
+        "--archive needs the store of a data folder: a database has no archive. Remove --archive or --database"
+    );
+    let (store, archive_store): (Arc<dyn Store>, Option<Arc<dyn ArchiveStore>>) = match &database {
+        Some(database) => (open_database(database, retention)?, None),
+        None => {
+            let store = Arc::new(open_store(folder, retention)?);
+            (Arc::clone(&store) as Arc<dyn Store>, Some(store))
+        }
+    };
+    let archiver = match archive_store {
+        Some(store) => args.archive.start(store, folder, prices.clone(), args.daily_days).await?,
+        None => None,
     };
     if database.is_some() {
         let tenant = tuner_settings.tenant.clone();
@@ -134,7 +145,10 @@ async fn serve_until_stopped(args: ServeArgs) -> anyhow::Result<ExitCode> {
         written => written.with_context(|| format!("cannot write to {}", folder.display()))?,
     }
     let connections = Arc::new(Connections::new(connection_limits(&args.connections).fitted_to_process()));
-    let app = App::new(store, keys, args.local_reads);
+    let mut app = App::new(store, keys, args.local_reads);
+    if let Some(archiver) = &archiver {
+        app.metrics.register(|registry| archiver.metrics().register(registry));
+    }
     // Of several collectors with the same settings, each would change only its own keys.
     let changeable_keys = Some(key_files.clone()).filter(|files| files.lines.is_none());
     let trusted_proxies = args.trusted_proxy.clone().into();
@@ -193,6 +207,9 @@ async fn serve_until_stopped(args: ServeArgs) -> anyhow::Result<ExitCode> {
         enforcements: Arc::clone(&app.enforcements),
         fleet_sums: Arc::clone(&app.fleet_sums),
     };
+    let archiver_stopped = stopped.clone();
+    let archiver =
+        archiver.map(|archiver| tokio::spawn(async move { archiver.run(until(archiver_stopped)).await }));
     let summarizer_stopped = stopped.clone();
     let summarizer = tokio::spawn(async move { summarizer.run(until(summarizer_stopped)).await });
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
@@ -209,6 +226,9 @@ async fn serve_until_stopped(args: ServeArgs) -> anyhow::Result<ExitCode> {
     keys.await.context("the reload of keys failed")?;
     if let Some(tuner) = tuner {
         tuner.await.context("the tuner failed")?;
+    }
+    if let Some(archiver) = archiver {
+        archiver.await.context("the archive failed")?;
     }
     summarizer.await.context("the task of the summaries failed")?;
     Ok(ExitCode::SUCCESS)
@@ -338,6 +358,7 @@ fn is_ours(name: &std::ffi::OsStr) -> bool {
             "sent-tags",
             "keys",
             "key-use",
+            crate::archive::request::FILE_NAME,
             FIRST_KEY_FILE,
             INGEST_KEY_FILE,
         ]

@@ -3,6 +3,7 @@
 //! - [`deployment`]: a collector and a sandbox with the layer attached to example functions.
 //! - [`fake`]: an in-process Lambda platform and collectors, for tests of the extension alone.
 //! - [`postgres`]: a PostgreSQL server.
+//! - [`s3`]: a server with S3's protocol; [`python`]: the packages of it and of other tools.
 //! - [`build`] and [`release`]: cargo builds of the programs.
 
 pub mod build;
@@ -13,7 +14,9 @@ pub mod functions;
 pub mod lambda;
 pub mod postgres;
 pub mod process;
+pub mod python;
 pub mod release;
+pub mod s3;
 pub mod workspace;
 
 /// When this variable is set and not empty, a skipped test fails.

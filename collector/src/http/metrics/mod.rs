@@ -128,6 +128,11 @@ impl Metrics {
         metrics
     }
 
+    /// Registers the metrics of another part of the collector.
+    pub fn register(&mut self, register: impl FnOnce(&mut Registry)) {
+        register(&mut self.registry);
+    }
+
     /// A batch is on disk.
     pub fn accepted(&self, receipt: Receipt, tenant: &Tenant, function: &FunctionKey, sums: Counters) {
         match receipt {

@@ -1,0 +1,322 @@
+//! S3, or a compatible server: the client of the archive and of imports.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use aws_config::environment::EnvironmentVariableRegionProvider;
+use aws_config::meta::region::RegionProviderChain;
+use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_sdk_s3::Client;
+use aws_sdk_s3::config::{RequestChecksumCalculation, ResponseChecksumValidation};
+use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_s3::primitives::ByteStream;
+use aws_sdk_s3::types::{ServerSideEncryption, StorageClass};
+use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
+use aws_smithy_types::timeout::TimeoutConfig;
+use bytes::Bytes;
+
+mod reader;
+
+pub use reader::BlockingReader;
+
+/// Time limit to connect.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Time limit of one attempt of a request, its body included: a file of the archive at 1 MB/s.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// Objects that are listed in one response.
+const PAGE: i32 = 1_000;
+
+/// How to reach S3.
+#[derive(Debug, Clone, Default)]
+pub struct Connection {
+    /// The URL of a compatible server; that of AWS when absent.
+    pub endpoint: Option<String>,
+    /// The region; that of the environment when absent.
+    pub region: Option<String>,
+    /// Whether the bucket is in the path of URLs, and not in the name of the host.
+    pub path_style: bool,
+}
+
+/// A bucket and the begin of the names of its objects.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Location {
+    /// The bucket.
+    pub bucket: String,
+    /// The prefix, without a slash at its begin or end. Empty for the whole bucket.
+    pub prefix: String,
+}
+
+impl FromStr for Location {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let Some(rest) = text.strip_prefix("s3://") else {
+            return Err("it must be an address such as s3://BUCKET/PREFIX".to_owned());
+        };
+        let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
+        let is_valid = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
+        if !(3..=63).contains(&bucket.len()) || !bucket.bytes().all(is_valid) {
+            return Err(format!("`{bucket}` is not the name of a bucket"));
+        }
+        Ok(Self { bucket: bucket.to_owned(), prefix: prefix.trim_matches('/').to_owned() })
+    }
+}
+
+impl fmt::Display for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "s3://{}", self.bucket)?;
+        if self.prefix.is_empty() { Ok(()) } else { write!(f, "/{}", self.prefix) }
+    }
+}
+
+/// How S3 encrypts an object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Encryption {
+    /// With keys of S3.
+    S3,
+    /// With a key of KMS: its id, alias or ARN.
+    Kms(String),
+}
+
+impl FromStr for Encryption {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match (text, text.strip_prefix("kms:")) {
+            ("sse-s3", _) => Ok(Self::S3),
+            (_, Some(key)) if !key.is_empty() => Ok(Self::Kms(key.to_owned())),
+            _ => Err("use `sse-s3`, or `kms:` with a key id, alias or ARN".to_owned()),
+        }
+    }
+}
+
+/// How an object is stored.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PutOptions {
+    /// The storage class; that of the bucket's default when absent.
+    pub storage_class: Option<String>,
+    /// The encryption; that of the bucket when absent.
+    pub encryption: Option<Encryption>,
+}
+
+/// One object of a list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Object {
+    /// Its name in the bucket.
+    pub key: String,
+    /// Its size, bytes.
+    pub bytes: u64,
+    /// When it was last changed, microseconds since the Unix epoch; 0 when it is not known.
+    pub changed_us: u64,
+}
+
+/// The client.
+#[derive(Debug, Clone)]
+pub struct S3 {
+    client: Client,
+}
+
+/// The settings that AWS's clients share, with credentials from the SDK's default chain.
+pub async fn shared_config(region: Option<&str>) -> SdkConfig {
+    let http =
+        aws_smithy_http_client::Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https();
+    let timeouts = TimeoutConfig::builder()
+        .connect_timeout(CONNECT_TIMEOUT)
+        .operation_attempt_timeout(ATTEMPT_TIMEOUT)
+        .build();
+    let region = RegionProviderChain::first_try(region.map(|region| Region::new(region.to_owned())))
+        .or_else(EnvironmentVariableRegionProvider::new())
+        .or_else(Region::new("us-east-1"));
+    aws_config::defaults(BehaviorVersion::latest())
+        .region(region)
+        .http_client(http)
+        .timeout_config(timeouts)
+        .load()
+        .await
+}
+
+impl S3 {
+    /// A client with the credentials of the process. It does not connect yet.
+    pub async fn new(connection: &Connection) -> Self {
+        Self::with(&shared_config(connection.region.as_deref()).await, connection)
+    }
+
+    /// A client with these settings.
+    #[must_use]
+    pub fn with(shared: &SdkConfig, connection: &Connection) -> Self {
+        let mut config = aws_sdk_s3::config::Builder::from(shared).force_path_style(connection.path_style);
+        if let Some(endpoint) = &connection.endpoint {
+            // Compatible servers do not know all of AWS's checksums.
+            config = config
+                .endpoint_url(endpoint)
+                .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
+                .response_checksum_validation(ResponseChecksumValidation::WhenRequired);
+        }
+        Self { client: Client::from_conf(config.build()) }
+    }
+
+    /// Writes an object, over the one with this name.
+    ///
+    /// # Errors
+    /// When S3 refuses or cannot be reached.
+    pub async fn put(
+        &self,
+        bucket: &str,
+        key: &str,
+        body: Bytes,
+        options: &PutOptions,
+    ) -> anyhow::Result<()> {
+        let mut request = self
+            .client
+            .put_object()
+            .bucket(bucket)
+            .key(key)
+            .content_type("application/vnd.apache.parquet")
+            .body(ByteStream::from(body));
+        if let Some(class) = &options.storage_class {
+            request = request.storage_class(StorageClass::from(class.as_str()));
+        }
+        request = match &options.encryption {
+            None => request,
+            Some(Encryption::S3) => request.server_side_encryption(ServerSideEncryption::Aes256),
+            Some(Encryption::Kms(key)) => {
+                request.server_side_encryption(ServerSideEncryption::AwsKms).ssekms_key_id(key)
+            }
+        };
+        let written = request.send().await.map_err(|error| explain(&error, bucket));
+        written.map(drop).with_context(|| format!("cannot write s3://{bucket}/{key}"))
+    }
+
+    /// All objects under a location, in order of names. `s3://bucket/a` has `a` and `a/b`, and not `ab`.
+    ///
+    /// # Errors
+    /// When S3 refuses or cannot be reached.
+    pub async fn list(&self, location: &Location) -> anyhow::Result<Vec<Object>> {
+        let Location { bucket, prefix } = location;
+        let mut objects = vec![];
+        let mut token = None;
+        loop {
+            let page = self
+                .client
+                .list_objects_v2()
+                .bucket(bucket)
+                .set_prefix(Some(prefix.clone()).filter(|prefix| !prefix.is_empty()))
+                .max_keys(PAGE)
+                .set_continuation_token(token)
+                .send()
+                .await
+                .map_err(|error| explain(&error, bucket))
+                .with_context(|| format!("cannot list {location}"))?;
+            for object in page.contents() {
+                let key = object.key().unwrap_or_default();
+                let rest = key.strip_prefix(prefix.as_str()).unwrap_or_default();
+                if !prefix.is_empty() && !rest.is_empty() && !rest.starts_with('/') {
+                    continue;
+                }
+                let changed = object.last_modified().and_then(|at| at.to_millis().ok()).unwrap_or(0);
+                objects.push(Object {
+                    key: key.to_owned(),
+                    bytes: u64::try_from(object.size().unwrap_or(0)).unwrap_or(0),
+                    changed_us: u64::try_from(changed).unwrap_or(0).saturating_mul(1_000),
+                });
+            }
+            token = page.next_continuation_token().map(str::to_owned);
+            if token.is_none() || page.is_truncated() != Some(true) {
+                return Ok(objects);
+            }
+        }
+    }
+
+    /// The content of an object, as it arrives.
+    ///
+    /// # Errors
+    /// When S3 refuses or cannot be reached.
+    pub async fn open(&self, bucket: &str, key: &str) -> anyhow::Result<ByteStream> {
+        let object = self.client.get_object().bucket(bucket).key(key).send().await;
+        let object = object.map_err(|error| explain(&error, bucket));
+        Ok(object.with_context(|| format!("cannot read s3://{bucket}/{key}"))?.body)
+    }
+
+    /// The content of an object of at most `max_bytes`.
+    ///
+    /// # Errors
+    /// As [`Self::open`], and when the object is larger.
+    pub async fn get(&self, bucket: &str, key: &str, max_bytes: u64) -> anyhow::Result<Bytes> {
+        let mut body = self.open(bucket, key).await?;
+        let mut content = Vec::new();
+        while let Some(chunk) = body.next().await {
+            content.extend_from_slice(&chunk.with_context(|| format!("cannot read s3://{bucket}/{key}"))?);
+            if content.len() as u64 > max_bytes {
+                bail!("s3://{bucket}/{key} is larger than {max_bytes} bytes");
+            }
+        }
+        Ok(content.into())
+    }
+}
+
+/// An error of the SDK with its causes, which its own text leaves out.
+pub(crate) fn causes(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut texts = vec![error.to_string()];
+    let mut source = error.source();
+    while let Some(error) = source {
+        let text = error.to_string();
+        if !texts.iter().any(|known| known.contains(&text)) {
+            texts.push(text);
+        }
+        source = error.source();
+    }
+    let text = texts.join(": ");
+    if text.contains("loading credentials") || text.contains("no providers in chain provided credentials") {
+        return "there are no AWS credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or a role"
+            .to_owned();
+    }
+    text
+}
+
+/// What failed and what to do, for the usual errors.
+fn explain<E>(error: &SdkError<E>, bucket: &str) -> anyhow::Error
+where
+    E: std::error::Error + ProvideErrorMetadata + 'static,
+{
+    let code = error.code().unwrap_or_default();
+    let advice = match code {
+        "NoSuchBucket" => format!("the bucket {bucket} does not exist: create it, or correct the address"),
+        "NoSuchKey" => "the object does not exist".to_owned(),
+        "AccessDenied" | "Forbidden" => {
+            "the credentials do not permit it: docs/archive.md lists the permissions".to_owned()
+        }
+        "InvalidAccessKeyId" | "SignatureDoesNotMatch" => {
+            "the server does not accept the credentials".to_owned()
+        }
+        "PermanentRedirect" | "AuthorizationHeaderMalformed" | "IllegalLocationConstraintException" => {
+            format!("the bucket {bucket} is in another region: set --s3-region")
+        }
+        _ => return anyhow::anyhow!(causes(error)),
+    };
+    anyhow::anyhow!("{advice} ({code})")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn locations_and_encryption_are_read() {
+        let location: Location = "s3://my-bucket/a/b/".parse().unwrap();
+        assert_eq!((location.bucket.as_str(), location.prefix.as_str()), ("my-bucket", "a/b"));
+        assert_eq!(location.to_string(), "s3://my-bucket/a/b");
+        assert_eq!("s3://my-bucket".parse::<Location>().unwrap().to_string(), "s3://my-bucket");
+        for bad in ["", "my-bucket", "s3://", "s3://a/b", "s3://my bucket/a", "https://my-bucket/a"] {
+            assert!(bad.parse::<Location>().is_err(), "{bad}");
+        }
+        assert_eq!("sse-s3".parse(), Ok(Encryption::S3));
+        assert_eq!("kms:alias/logs".parse(), Ok(Encryption::Kms("alias/logs".to_owned())));
+        for bad in ["", "kms:", "aes256"] {
+            assert!(bad.parse::<Encryption>().is_err(), "{bad}");
+        }
+    }
+}
