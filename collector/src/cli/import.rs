@@ -12,17 +12,20 @@ use tailor_logs::{Assembler, Origin, Problem, Problems, Reader, Source};
 use tailor_sizing::units::Architecture;
 use tokio::runtime::Runtime;
 
+use super::archive::S3Args;
 use super::recommendations::{self, ComputeOptimizerArgs, PowerTuningArgs};
 use super::{Colour, show, strategy};
 use crate::clock::{Clock, now_us};
 use crate::import::ledger::Ledger;
+use crate::import::log_group::{LogGroup, TRANSFER_DOLLARS_PER_GB};
+use crate::import::objects::Objects;
 use crate::import::progress::{Progress, size};
 use crate::import::{Importer, Settings, Totals, files};
 use crate::query::{Format, ListQuery};
 use crate::render::table;
 use crate::report;
 use crate::store::sqlite::{Retention, SqliteStore};
-use crate::store::{Tenant, Window};
+use crate::store::{HOUR_US, Tenant, Window};
 use crate::{prices, query};
 
 /// Days with rollups of imported logs. `tailor serve --daily-days` may be shorter.
@@ -35,7 +38,7 @@ pub(super) enum ImportCommand {
     /// Every format is recognized: text and JSON logs, exports and subscriptions of CloudWatch Logs, results of Logs Insights,
     /// deliveries of Firehose, `sam logs`, `aws logs`, container logs and CSV, also compressed with gzip or zstd. The same
     /// invocation counts once, however often it is imported. Lines that cannot be read are counted.
-    Logs(LogsArgs),
+    Logs(Box<LogsArgs>),
     /// Import what AWS Lambda Power Tuning recommends for a function, to see it beside the advice.
     PowerTuning(PowerTuningArgs),
     /// Import what AWS Compute Optimizer recommends for functions, to see it beside the advice.
@@ -44,9 +47,18 @@ pub(super) enum ImportCommand {
 
 #[derive(Debug, Args)]
 pub(super) struct LogsArgs {
-    /// Files and folders; `-` is standard input.
+    /// Files and folders; `s3://BUCKET/PREFIX` for objects of S3; `-` is standard input.
     #[arg(default_value = "-")]
     paths: Vec<String>,
+    /// Log group of CloudWatch Logs, such as `/aws/lambda/NAME`, in the region. What it costs at most is shown before.
+    #[arg(long, value_name = "NAME")]
+    log_group: Option<String>,
+    /// Days of the log group that are read, before now.
+    #[arg(long, default_value_t = 30, requires = "log_group", value_parser = clap::value_parser!(u64).range(1..=3_650))]
+    days: u64,
+    /// Read the log group without a confirmation of the cost.
+    #[arg(long, requires = "log_group")]
+    yes: bool,
     /// Folder for the data. It is created when it does not exist. No collector may run on it.
     #[arg(long, env = "TAILOR_DATA", default_value = "tailor-data")]
     data: PathBuf,
@@ -77,6 +89,8 @@ pub(super) struct LogsArgs {
     /// When the table has colours.
     #[arg(long, value_enum, default_value_t)]
     color: Colour,
+    #[command(flatten)]
+    s3: S3Args,
 }
 
 pub(super) fn run(command: ImportCommand) -> anyhow::Result<ExitCode> {
@@ -88,15 +102,16 @@ pub(super) fn run(command: ImportCommand) -> anyhow::Result<ExitCode> {
 }
 
 fn logs(args: &LogsArgs) -> anyhow::Result<ExitCode> {
-    if args.paths.iter().any(|path| path == "-") && io::stdin().is_terminal() {
-        bail!("name the files or folders to import, or pass a log on standard input");
-    }
-    let prices = prices::load(args.prices.as_deref())?;
-    let store = open_store(&args.data)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
+    let log_group = args.log_group.as_deref().map(|name| confirmed(args, name, &runtime)).transpose()?;
+    if reads_stdin(args) && io::stdin().is_terminal() {
+        bail!("name the files or folders to import, or pass a log on standard input");
+    }
+    let prices = prices::load(args.prices.as_deref())?;
+    let store = open_store(&args.data)?;
     let settings = Settings { tenant: Tenant(args.tenant.clone()), architecture: args.architecture };
     let ledger = Ledger::open(&args.data)?;
     let importer = runtime.block_on(Importer::start(&store, ledger, settings))?;
@@ -109,7 +124,7 @@ fn logs(args: &LogsArgs) -> anyhow::Result<ExitCode> {
         problems: Problems::default(),
         failure: None,
     };
-    let progress = import.paths()?;
+    let progress = import.paths(log_group.as_ref())?;
     let Import { importer, mut problems, reader, .. } = import;
     problems.merge(reader.problems);
     let totals = importer.totals();
@@ -142,6 +157,36 @@ fn open_store(folder: &Path) -> anyhow::Result<SqliteStore> {
     })
 }
 
+/// Whether standard input is imported. With a log group, it must be named.
+fn reads_stdin(args: &LogsArgs) -> bool {
+    let is_default = args.log_group.is_some() && args.paths == ["-"];
+    !is_default && args.paths.iter().any(|path| path == "-")
+}
+
+/// The log group, when a person accepts what reading it costs.
+fn confirmed(args: &LogsArgs, name: &str, runtime: &Runtime) -> anyhow::Result<LogGroup> {
+    let group = runtime.block_on(LogGroup::find(name, args.region.as_deref()))?;
+    eprintln!(
+        "{name} stores {}. AWS lists no charge for the requests (FilterLogEvents). Data that leaves the region costs at most \
+         {:.2} dollars, at {TRANSFER_DOLLARS_PER_GB} dollars per GB. Only the platform's lines are read",
+        size(group.stored_bytes as f64),
+        group.max_dollars()
+    );
+    if args.yes {
+        return Ok(group);
+    }
+    if !io::stdin().is_terminal() {
+        bail!("confirm the cost with --yes");
+    }
+    eprint!("continue? [y/N] ");
+    let mut answer = String::new();
+    io::stdin().read_line(&mut answer).context("cannot read the answer")?;
+    match answer.trim() {
+        "y" | "Y" | "yes" => Ok(group),
+        _ => bail!("nothing was read"),
+    }
+}
+
 /// An import that is running.
 struct Import<'a> {
     args: &'a LogsArgs,
@@ -154,14 +199,21 @@ struct Import<'a> {
 }
 
 impl Import<'_> {
-    /// Imports all paths.
-    fn paths(&mut self) -> anyhow::Result<Progress> {
+    /// Imports all paths, and the log group.
+    fn paths(&mut self, log_group: Option<&LogGroup>) -> anyhow::Result<Progress> {
         let mut inputs = vec![];
-        for path in self.args.paths.iter().filter(|path| *path != "-") {
+        let is_object = |path: &&String| path.starts_with("s3://");
+        for path in self.args.paths.iter().filter(|path| *path != "-" && !is_object(path)) {
             inputs.extend(files::find(Path::new(path), &mut self.problems));
         }
-        let has_stdin = self.args.paths.iter().any(|path| path == "-");
-        let total_bytes = if has_stdin { 0 } else { inputs.iter().map(|input| input.bytes).sum() };
+        let addresses: Vec<_> = self.args.paths.iter().filter(is_object).collect();
+        let mut objects = match addresses.is_empty() {
+            true => Objects::default(),
+            false => self.runtime.block_on(Objects::find(self.args.s3.client(), &addresses))?,
+        };
+        let has_stdin = reads_stdin(self.args);
+        let file_bytes: u64 = inputs.iter().map(|input| input.bytes).sum();
+        let total_bytes = if has_stdin { 0 } else { file_bytes + objects.bytes() };
         let mut progress = Progress::start(total_bytes);
         if has_stdin {
             self.input("standard input", now_us(), progress.count(io::stdin().lock()))?;
@@ -175,9 +227,31 @@ impl Import<'_> {
                 }
             }
         }
+        while let Some((name, changed_us, object)) = objects.next(self.runtime.handle()) {
+            match object {
+                Ok(object) => self.input(&name, changed_us, progress.count(object))?,
+                Err(error) => {
+                    self.problems.add(Problem::UnreadableFile, format!("{name}: {error:#}").as_bytes());
+                }
+            }
+        }
+        if let Some(group) = log_group {
+            self.log_group(group, &mut progress)?;
+        }
         self.finish()?;
         progress.finish();
         Ok(progress)
+    }
+
+    /// Imports the events of a log group.
+    fn log_group(&mut self, group: &LogGroup, progress: &mut Progress) -> anyhow::Result<()> {
+        let from_us = now_us().saturating_sub(self.args.days * 24 * HOUR_US);
+        let mut page = None;
+        while let Some(next) = self.runtime.block_on(group.page(from_us, page.as_ref()))? {
+            self.input(&group.name, now_us(), progress.count(next.document.as_slice()))?;
+            page = Some(next);
+        }
+        Ok(())
     }
 
     /// Imports one input. Its lines without a time get `time_us`, microseconds since the Unix epoch.

@@ -20,6 +20,8 @@ use crate::store::{FunctionKey, HOUR_US, NewBatch, SeriesKey, Store, StoreError,
 
 pub mod files;
 pub mod ledger;
+pub mod log_group;
+pub mod objects;
 pub mod progress;
 
 use ledger::{Ledger, Waiting};

@@ -1,0 +1,105 @@
+//! The log events of a log group of CloudWatch Logs.
+
+use std::io::Write as _;
+
+use anyhow::{Context, bail};
+use aws_sdk_cloudwatchlogs::Client;
+use serde_json::json;
+
+use crate::s3::{causes, shared_config};
+
+/// What the transfer of data out of AWS costs at most, dollars per GB: the first tier of us-east-1 and most regions.
+pub const TRANSFER_DOLLARS_PER_GB: f64 = 0.09;
+
+/// Events that one request returns at most, which is AWS's limit.
+const PAGE: i32 = 10_000;
+
+/// Only these lines are read: those of the platform, in text and in JSON logs.
+const PATTERN: &str =
+    "?\"REPORT\" ?\"INIT_START\" ?\"START\" ?\"Task timed out\" ?\"platform.\" ?\"Runtime exited\"";
+
+/// A log group.
+#[derive(Debug, Clone)]
+pub struct LogGroup {
+    client: Client,
+    /// Its name.
+    pub name: String,
+    /// What is stored of it, bytes.
+    pub stored_bytes: u64,
+}
+
+/// A page of events.
+#[derive(Debug, Clone)]
+pub struct Page {
+    /// The events as a document of `aws logs filter-log-events`.
+    pub document: Vec<u8>,
+    /// What the next request needs; `None` after the last page.
+    next: Option<String>,
+}
+
+impl LogGroup {
+    /// Finds a log group.
+    ///
+    /// # Errors
+    /// When it does not exist, or CloudWatch Logs refuses or cannot be reached.
+    pub async fn find(name: &str, region: Option<&str>) -> anyhow::Result<Self> {
+        let shared = shared_config(region).await;
+        let client = Client::new(&shared);
+        let groups = client.describe_log_groups().log_group_name_prefix(name).send().await;
+        let groups = groups.map_err(|error| anyhow::anyhow!(causes(&error)));
+        let groups = groups.with_context(|| {
+            format!("cannot read the log group {name}: the credentials need logs:DescribeLogGroups and logs:FilterLogEvents")
+        })?;
+        let group = groups.log_groups().iter().find(|group| group.log_group_name() == Some(name));
+        let Some(group) = group else {
+            bail!("there is no log group {name}: correct the name or the region (--region)");
+        };
+        let stored_bytes = u64::try_from(group.stored_bytes().unwrap_or(0)).unwrap_or(0);
+        Ok(Self { client, name: name.to_owned(), stored_bytes })
+    }
+
+    /// What reading all of it costs at most, dollars.
+    #[must_use]
+    pub fn max_dollars(&self) -> f64 {
+        self.stored_bytes as f64 / 1e9 * TRANSFER_DOLLARS_PER_GB
+    }
+
+    /// The events from `from_us` on, microseconds since the Unix epoch, after `previous`. `None` when there are no more.
+    ///
+    /// # Errors
+    /// When CloudWatch Logs refuses or cannot be reached.
+    pub async fn page(&self, from_us: u64, previous: Option<&Page>) -> anyhow::Result<Option<Page>> {
+        let token = match previous {
+            None => None,
+            Some(Page { next: None, .. }) => return Ok(None),
+            Some(Page { next, .. }) => next.clone(),
+        };
+        let page = self
+            .client
+            .filter_log_events()
+            .log_group_name(&self.name)
+            .filter_pattern(PATTERN)
+            .start_time(i64::try_from(from_us / 1_000).unwrap_or(i64::MAX))
+            .limit(PAGE)
+            .set_next_token(token)
+            .send()
+            .await
+            .map_err(|error| anyhow::anyhow!(causes(&error)))
+            .with_context(|| format!("cannot read the log group {}", self.name))?;
+        let events: Vec<_> = page
+            .events()
+            .iter()
+            .map(|event| {
+                json!({
+                    "logStreamName": event.log_stream_name(),
+                    "timestamp": event.timestamp(),
+                    "message": event.message(),
+                    "eventId": event.event_id(),
+                })
+            })
+            .collect();
+        let mut document = vec![];
+        writeln!(document, "{}", json!({ "events": events }))?;
+        Ok(Some(Page { document, next: page.next_token().map(str::to_owned) }))
+    }
+}

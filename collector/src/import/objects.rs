@@ -1,0 +1,65 @@
+//! The objects of an import from S3.
+
+use std::collections::VecDeque;
+
+use anyhow::Context;
+use aws_sdk_s3::primitives::ByteStream;
+use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
+
+use crate::s3::{BlockingReader, Location, Object, S3};
+
+/// Objects that are requested ahead: logs that Firehose delivers are many small objects, and each request waits for S3.
+const AHEAD: usize = 8;
+
+/// The objects under some addresses, in order of names.
+#[derive(Default)]
+pub struct Objects {
+    s3: Option<S3>,
+    /// With their buckets.
+    left: VecDeque<(String, Object)>,
+    requested: VecDeque<(String, u64, JoinHandle<anyhow::Result<ByteStream>>)>,
+}
+
+impl Objects {
+    /// Lists the objects. Empty ones, such as the markers of folders, are left out.
+    ///
+    /// # Errors
+    /// When an address is not valid, or S3 refuses or cannot be reached.
+    pub async fn find(client: impl Future<Output = S3>, addresses: &[&String]) -> anyhow::Result<Self> {
+        let s3 = client.await;
+        let mut left = VecDeque::new();
+        for address in addresses {
+            let location: Location = address
+                .parse()
+                .map_err(|error: String| anyhow::anyhow!(error))
+                .with_context(|| format!("cannot import {address}"))?;
+            let objects = s3.list(&location).await?;
+            let objects = objects.into_iter().filter(|object| object.bytes > 0);
+            left.extend(objects.map(|object| (location.bucket.clone(), object)));
+        }
+        anyhow::ensure!(!left.is_empty(), "there is no object at the given addresses of S3");
+        Ok(Self { s3: Some(s3), left, requested: VecDeque::new() })
+    }
+
+    /// The size of all objects, bytes.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.left.iter().map(|(_, object)| object.bytes).sum()
+    }
+
+    /// The next object: its address, when it was changed (microseconds since the Unix epoch), and its content.
+    pub fn next(&mut self, runtime: &Handle) -> Option<(String, u64, anyhow::Result<BlockingReader>)> {
+        while self.requested.len() < AHEAD
+            && let (Some(s3), Some((bucket, object))) = (&self.s3, self.left.pop_front())
+        {
+            let (s3, key) = (s3.clone(), object.key.clone());
+            let name = format!("s3://{bucket}/{key}");
+            let request = runtime.spawn(async move { s3.open(&bucket, &key).await });
+            self.requested.push_back((name, object.changed_us, request));
+        }
+        let (name, changed_us, request) = self.requested.pop_front()?;
+        let object = runtime.block_on(request).context("the request panicked").and_then(|object| object);
+        Some((name, changed_us, object.map(|body| BlockingReader::new(runtime.clone(), body))))
+    }
+}
