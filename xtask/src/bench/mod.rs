@@ -1,10 +1,11 @@
 //! Benchmarks of the real programs: the cost of the extension, the accuracy of the predictions, a collector with a
-//! large fleet, the rate of an import, and the tuner in simulated time.
+//! large fleet, the archive, the rate of an import, and the tuner in simulated time.
 
 use std::process::ExitCode;
 
 use anyhow::Result;
 
+mod archive;
 mod collector;
 mod delivery;
 mod extension;
@@ -16,6 +17,8 @@ mod tuner;
 /// A benchmark.
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Bench {
+    /// Write many invocations to an archive in an S3 server, kill the collector on the way, and read them with DuckDB.
+    Archive(archive::Options),
     /// Measure a collector with a large fleet: lists and pages while batches arrive, memory, start and acknowledgements.
     Collector(collector::Options),
     /// Measure the billed duration with and without the extension, and the extension's own resource usage.
@@ -32,6 +35,7 @@ impl Bench {
     /// Runs the benchmark.
     pub(crate) fn run(&self) -> Result<ExitCode> {
         match self {
+            Self::Archive(options) => archive::run(options),
             Self::Collector(options) => collector::run(options),
             Self::Extension(options) => extension::run(options),
             Self::Import(options) => import::run(options),
