@@ -355,6 +355,34 @@ fn a_full_spool_drops_and_counts_and_never_stops_acknowledgements() {
 }
 
 #[test]
+fn a_repaired_store_keeps_the_settings_and_the_spool() {
+    let folder = tempfile::tempdir().unwrap();
+    let runtime = Runtime::new().unwrap();
+    let store = SqliteStore::open(folder.path()).unwrap();
+    runtime.block_on(store.set_archive(Some(1 << 20))).unwrap();
+    let add = |store: &SqliteStore, sequence| {
+        runtime.block_on(store.append(new_batch(varied(2, sequence)))).unwrap();
+        runtime.block_on(store.compact()).unwrap();
+        runtime.block_on(store.archive_record()).unwrap()
+    };
+    let before = add(&store, 1);
+    drop(store);
+    let file = rusqlite::Connection::open(folder.path().join("tailor.sqlite")).unwrap();
+    file.execute_batch("DROP INDEX function_changed").unwrap();
+    drop(file);
+    let repaired = Command::new(env!("CARGO_BIN_EXE_tailor"))
+        .args(["check", "--repair", "--data"])
+        .arg(folder.path())
+        .output()
+        .unwrap();
+    assert!(text(&repaired).contains("was written anew"), "{}", text(&repaired));
+    let store = SqliteStore::open(folder.path()).unwrap();
+    assert_eq!(runtime.block_on(store.archive_record()).unwrap(), before);
+    let after = add(&store, 3);
+    assert_eq!((after.waiting().invocations, after.dropped().invocations), (40, 0));
+}
+
+#[test]
 fn a_database_has_no_archive_and_says_so() {
     let folder = tempfile::tempdir().unwrap();
     let output = Command::new(env!("CARGO_BIN_EXE_tailor"))

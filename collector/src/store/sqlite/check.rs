@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use rusqlite::types::{ToSqlOutput, Value, ValueRef};
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, ToSql};
 
+use super::archive;
 use super::damage;
 use super::files::{self, FILE_NAME};
 use super::log_check;
@@ -229,6 +230,7 @@ fn rebuild(folder: &Path, path: &Path, now_us: u64) -> Result<PathBuf, StoreErro
                 }
             }
         }
+        archive::copy_settings(&old, &transaction)?;
         transaction.commit()?;
     }
     let kept = folder.join(format!("{FILE_NAME}.damaged-{now_us}"));

@@ -7,7 +7,7 @@ mod spool;
 pub(in crate::store) use record::migration_problem;
 pub(super) use record::{archive_record, comparison, forget_before, record_upload, remove_uploaded};
 pub(super) use seal::{files_to_upload, parts, seal};
-pub(super) use spool::{Pieces, Spool, add};
+pub(super) use spool::{Pieces, Spool, add, copy_settings};
 
 use std::sync::LazyLock;
 

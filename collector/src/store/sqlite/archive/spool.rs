@@ -141,6 +141,24 @@ pub(super) fn setting(connection: &Connection) -> Result<(Option<u64>, u64), Sto
     Ok((limit_bytes, meta(connection, SINCE)?.unwrap_or(0)))
 }
 
+/// Copies the settings into a store that has the rows of `old` that can be read. The numbers of parts continue after all of
+/// these.
+pub(in crate::store::sqlite) fn copy_settings(old: &Connection, new: &Connection) -> Result<(), StoreError> {
+    for name in [NEXT, LIMIT, SINCE] {
+        if let Ok(Some(value)) = meta(old, name) {
+            put_meta(new, name, value)?;
+        }
+    }
+    let last: Option<i64> = new.query_row(
+        "SELECT MAX(number) FROM (SELECT number FROM archive_part UNION ALL SELECT last FROM archive_file)",
+        [],
+        |row| row.get(0),
+    )?;
+    let next = meta(new, NEXT)?.unwrap_or(1);
+    let after_last = last.map_or(1, |last| u64::try_from(last).unwrap_or(0) + 1);
+    if after_last > next { put_meta(new, NEXT, after_last) } else { Ok(()) }
+}
+
 /// Writes the batches of one function, one part for each day. What the spool has no space for is counted.
 pub(in crate::store::sqlite) fn add(
     connection: &Connection,
@@ -164,7 +182,7 @@ pub(in crate::store::sqlite) fn add(
         } else {
             let number = meta(connection, NEXT)?.unwrap_or(1);
             put_meta(connection, NEXT, number + 1)?;
-            PART.insert(
+            let is_new = PART.insert(
                 connection,
                 &[
                     Field::Text(&partition.tenant),
@@ -176,6 +194,9 @@ pub(in crate::store::sqlite) fn add(
                     Field::Blob(&body),
                 ],
             )?;
+            if !is_new {
+                return Err(damaged(format!("part {number} of the archive exists")));
+            }
             spool.used_bytes = Some(used_bytes + bytes);
             let state = &mut known.state;
             if state.waiting_invocations == 0 {
