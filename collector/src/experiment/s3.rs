@@ -19,7 +19,7 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Reads `s3://BUCKET/KEY` in a region. What is not JSON becomes a text.
 ///
-/// The request is signed here, because AWS's SDK for S3 would be the largest dependency of the collector, for one call.
+/// The request is signed here, with the credentials of the other calls of the experiment.
 /// The endpoint can be set with `AWS_ENDPOINT_URL_S3`.
 ///
 /// # Errors
