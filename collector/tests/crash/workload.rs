@@ -293,7 +293,9 @@ pub(crate) fn verify(
         return Err(format!("after maintenance: {totals:?}, not {:?}", expected_totals(&sequences)));
     }
     let mut objects = objects.clone();
-    let mut put = |object, invocations| drop(objects.insert(object, invocations));
+    let mut put = |object, invocations| {
+        objects.insert(object, invocations);
+    };
     let uploaded = runtime.block_on(upload(&store, &mut put));
     uploaded.map_err(|error| format!("uploads: {error}"))?;
     let (archived, measured) = (objects.values().sum::<u64>(), totals.values().sum::<u64>());
