@@ -12,14 +12,15 @@ use tailor_logs::{Assembler, Origin, Problem, Problems, Reader, Source};
 use tailor_sizing::units::Architecture;
 use tokio::runtime::Runtime;
 
+use super::arguments::{Colour, strategy};
 use super::recommendations::{self, ComputeOptimizerArgs, PowerTuningArgs};
-use super::{Colour, show, strategy};
+use super::show;
 use crate::clock::{Clock, now_us};
 use crate::import::ledger::Ledger;
 use crate::import::progress::{Progress, size};
 use crate::import::{Importer, Settings, Totals, files};
 use crate::query::{Format, ListQuery};
-use crate::render::table;
+use crate::render::output::write;
 use crate::report;
 use crate::store::sqlite::{Retention, SqliteStore};
 use crate::store::{Tenant, Window};
@@ -238,7 +239,7 @@ async fn fleet(
     };
     let list = ListQuery { strategy: Some(args.strategy.clone()), limit: usize::MAX, ..ListQuery::default() };
     let fleet = report::list::computed_fleet(&request, &list).await?;
-    Ok(table::fleet(&fleet, args.format, show::look_with(args.color)))
+    Ok(write(&fleet, args.format, show::look_with(args.color)))
 }
 
 /// What was imported and what not, on standard error.
