@@ -10,10 +10,12 @@ use tailor_sizing::pricing::money::PicoDollars;
 
 use crate::store::{FunctionKey, HOUR_US, Window};
 
+mod format;
 mod groups;
 mod since;
 mod strategy;
 
+pub use format::{DEFAULT_WIDTH, Format, Look};
 pub use groups::{Group, TagFilter};
 pub use since::{SINCE, Since};
 pub use strategy::{DEFAULT_STRATEGY, STRATEGIES, strategy};
@@ -28,43 +30,6 @@ pub const DEFAULT_HOURS: u64 = 30 * 24;
 
 /// Maximum length of the window, hours: a hundred years. No measurement is older.
 pub const MAX_HOURS: u64 = 876_000;
-
-/// The output format of a report.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Format {
-    /// Aligned columns, for people.
-    #[default]
-    Table,
-    /// Everything, for programs.
-    Json,
-    /// The same as JSON, as YAML.
-    Yaml,
-    /// One line per row, for spreadsheets.
-    Csv,
-    /// The table in Markdown.
-    Markdown,
-}
-
-/// The width and the colours of a table, and the form of JSON.
-#[derive(Debug, Clone, Copy)]
-pub struct Look {
-    /// Whether it has colours.
-    pub colour: bool,
-    /// Maximum number of characters in a line.
-    pub width: usize,
-    /// Whether JSON is indented.
-    pub indents: bool,
-}
-
-/// Default width of a line, characters.
-pub const DEFAULT_WIDTH: usize = 120;
-
-impl Default for Look {
-    fn default() -> Self {
-        Self { colour: false, width: DEFAULT_WIDTH, indents: true }
-    }
-}
 
 /// What a list of functions is sorted by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum, Serialize, Deserialize)]
