@@ -16,7 +16,7 @@ use common::fleet::{KINDS, batch};
 const MEASURED_AT_US: u64 = 1_780_315_200_000_000;
 
 /// A window that includes [`MEASURED_AT_US`] for the next hundred years.
-const HOURS: &str = "1000000";
+const HOURS: &str = "876000";
 
 fn collector() -> Collector {
     let collector = Collector::start();
