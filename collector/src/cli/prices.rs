@@ -147,6 +147,8 @@ impl Output for PriceList {
 #[derive(Debug, Serialize)]
 struct Price {
     name: String,
+    /// Dollars.
+    #[serde(rename = "price_usd")]
     price: String,
     unit: String,
     source: String,
@@ -162,7 +164,7 @@ fn price_list(prices: Vec<Price>) -> PriceList {
         [name, price, unit, source, date].map(String::clone)
     };
     PriceList {
-        rows: Rows::new(&["name", "price", "unit", "source", "date"], prices.iter().map(row)),
+        rows: Rows::new(&["name", "price_usd", "unit", "source", "date"], prices.iter().map(row)),
         text: prices.iter().map(line).collect(),
         value: serde_json::json!({ "prices": prices }),
     }
