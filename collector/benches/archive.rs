@@ -7,6 +7,7 @@
 
 #[path = "../tests/common/fleet.rs"]
 mod fleet;
+#[expect(dead_code, reason = "the benchmark starts it with arguments and reads no totals")]
 #[path = "../tests/common/process.rs"]
 mod process;
 

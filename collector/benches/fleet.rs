@@ -13,7 +13,7 @@ use bytes::Bytes;
 use fleet::{KINDS, batch};
 use tailor_collector::clock::now_us;
 use tailor_collector::query::{Format, ListQuery, Look};
-use tailor_collector::render::table;
+use tailor_collector::render::output::write;
 use tailor_collector::report;
 use tailor_collector::store::sqlite::SqliteStore;
 use tailor_collector::store::{HOUR_US, NewBatch, Store, Tenant, Window};
@@ -71,7 +71,7 @@ fn main() {
     let list = ListQuery { limit: 1_000, ..ListQuery::default() };
     let fleet = runtime.block_on(report::fleet(&request, &list)).unwrap();
     let reported = start.elapsed();
-    let text = table::fleet(&fleet, Format::Json, Look::default());
+    let text = write(&fleet, Format::Json, Look::default());
     println!(
         "{FUNCTIONS} functions over {HOURS} hours: rollups merged in {read:.0?}, whole report in {reported:.0?}, {} KB as JSON",
         text.len() / 1_024

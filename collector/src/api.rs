@@ -1,6 +1,6 @@
 //! The JSON API, version 1. The same reports as everywhere; see [`crate::report`] for the fields.
 //!
-//! `?format=` selects the text formats of the command line, so that `tailor summary --server` prints the same text as for a
+//! `?format=` selects the text formats of the command line, so that `tailor functions --server` prints the same text as for a
 //! data folder.
 
 use std::sync::Arc;
@@ -15,13 +15,16 @@ use tailor_sizing::telemetry::invocation::{Initialization, Outcome};
 use tailor_sizing::units::Megabytes;
 
 use crate::changes;
+use crate::changes::selection::ChangeSelection;
 use crate::http::App;
 use crate::http::auth::ApiReader;
 use crate::http::error::ApiError;
 use crate::http::extract::FunctionName;
-use crate::query::{Format, ListQuery, Query};
+use crate::query::{self, Format, ListQuery, Query, named};
+use crate::render::changes::Changes;
 use crate::render::json::json;
-use crate::render::table;
+use crate::render::output::write;
+use crate::render::table::Namesakes;
 use crate::report::threads::ThreadClasses;
 use crate::report::{self, FunctionReport};
 use crate::store::{FunctionKey, Recent, Store, Tenant};
@@ -41,7 +44,7 @@ pub async fn functions(
 ) -> Result<Response, ApiError> {
     let fleet = report::fleet(&app.report_request(&tenant, &query)?, &list(&query)?).await?;
     let format = query.format.unwrap_or(Format::Json);
-    Ok(text(format, table::fleet(&fleet, format, query.look())))
+    Ok(list_text(format, write(&fleet, format, query.look()), fleet.functions.is_empty()))
 }
 
 /// The list that a query selects.
@@ -49,9 +52,16 @@ pub async fn functions(
 /// # Errors
 /// 400 when a parameter is not valid.
 pub fn list(query: &Query) -> Result<ListQuery, ApiError> {
-    let list = query.list().map_err(|name| {
-        ApiError::bad_request("query", format!("`{name}` is an amount of dollars such as 12.5"))
-    })?;
+    check_cursor(query.list())
+}
+
+/// The functions that a query selects, in the default order.
+pub(crate) fn filters(query: &Query) -> Result<ListQuery, ApiError> {
+    check_cursor(query.filters())
+}
+
+fn check_cursor(list: Result<ListQuery, String>) -> Result<ListQuery, ApiError> {
+    let list = list.map_err(|cause| ApiError::bad_request("query", cause))?;
     if list.cursor.as_deref().is_some_and(|cursor| !report::list::is_cursor(cursor)) {
         let message = "`cursor` is the field `next` of the page before";
         return Err(ApiError::bad_request("query", message));
@@ -68,7 +78,7 @@ pub async fn function(
 ) -> Result<Response, ApiError> {
     let report = one_function(&app, &tenant, &name, &query).await?;
     let format = query.format.unwrap_or(Format::Json);
-    Ok(text(format, table::function(&report, format, query.look())))
+    Ok(text(format, write(&Namesakes(&[report]), format, query.look())))
 }
 
 /// One invocation.
@@ -225,9 +235,30 @@ pub async fn changes(
     ApiReader(tenant): ApiReader,
     query: Query,
 ) -> Result<Response, ApiError> {
-    let changes = changes::fold(app.store.changes(&tenant, None).await?);
+    let selection = change_selection(&app, &query)?;
+    let changes = selection.of(changes::fold(app.store.changes(&tenant, None).await?));
     let format = query.format.unwrap_or(Format::Json);
-    Ok(text(format, table::changes(&changes, format, query.look())))
+    Ok(text(format, write(&Changes(&changes), format, query.look())))
+}
+
+/// The changes that a query selects; all without `hours` and `since`.
+fn change_selection(app: &App, query: &Query) -> Result<ChangeSelection, ApiError> {
+    let bad = |cause: String| ApiError::bad_request("query", cause);
+    let filter = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
+    let state = filter(&query.state).map(|state| {
+        let unknown = || bad(format!("`state={state}` is not a state of a change"));
+        named::<changes::State>(&state).ok_or_else(unknown)
+    });
+    Ok(ChangeSelection {
+        name: filter(&query.name),
+        account: filter(&query.account),
+        region: filter(&query.region),
+        state: state.transpose()?,
+        since_us: query.hours.map_or(0, |hours| query::last_hours(app.clock.now_us(), hours).from_us()),
+        sort: query.sort().map_err(bad)?,
+        is_reversed: query.reverse,
+        limit: query.limit,
+    })
 }
 
 /// How long the readiness check may take.
@@ -294,9 +325,22 @@ async fn find(
     }
 }
 
+/// The header of a list without entries, which only some formats show.
+pub const EMPTY_HEADER: &str = "tailor-empty";
+
+/// The text of a list.
+fn list_text(format: Format, body: String, is_empty: bool) -> Response {
+    let mut response = text(format, body);
+    if is_empty {
+        response.headers_mut().insert(EMPTY_HEADER, HeaderValue::from_static("true"));
+    }
+    response
+}
+
 fn text(format: Format, body: String) -> Response {
     let media_type = match format {
         Format::Json => "application/json",
+        Format::Yaml => "application/yaml",
         Format::Csv => "text/csv; charset=utf-8",
         Format::Table | Format::Markdown => "text/plain; charset=utf-8",
     };

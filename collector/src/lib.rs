@@ -2,7 +2,7 @@
 //!
 //! [`ingest`] stores batches in the [`store`]. [`report`] computes reports from stored rollups. [`api`], [`web`] and [`cli`]
 //! show them with [`render`]. [`import`] stores the invocations that logs show. [`tuner`] changes memory sizes, and
-//! [`changes`] is the log of that. [`patch`] changes them in the source that deploys the functions, and
+//! [`changes`] is the log of that. [`doctor`] checks what is around it. [`patch`] changes them in the source that deploys the functions, and
 //! [`experiment`] measures a function at several sizes. [`routes`] joins the
 //! handlers, and [`http`] serves them on one port.
 
@@ -12,6 +12,7 @@ pub mod cardinality;
 pub mod changes;
 pub mod cli;
 pub mod clock;
+pub mod doctor;
 pub mod experiment;
 pub mod http;
 pub mod import;

@@ -6,6 +6,7 @@ use tailor_collector::cli::Cli;
 use tailor_collector::logging;
 
 fn main() -> ExitCode {
+    Cli::answer_shell();
     let cli = match Cli::from_arguments(std::env::args_os()) {
         Ok(cli) => cli,
         Err(error) => error.exit(),

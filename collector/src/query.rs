@@ -1,6 +1,7 @@
 //! The parameters of a report: window, strategy, filters and output format. Command line, API, pages and tuner use them.
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::de::{DeserializeOwned, IntoDeserializer};
 use serde::{Deserialize, Serialize};
 
 use tailor_sizing::advice::strategy::Strategy;
@@ -9,10 +10,14 @@ use tailor_sizing::pricing::money::PicoDollars;
 
 use crate::store::{FunctionKey, HOUR_US, Window};
 
+mod format;
 mod groups;
+mod since;
 mod strategy;
 
+pub use format::{DEFAULT_WIDTH, Format, Look};
 pub use groups::{Group, TagFilter};
+pub use since::{SINCE, Since};
 pub use strategy::{DEFAULT_STRATEGY, STRATEGIES, strategy};
 
 /// The name is not a strategy.
@@ -25,41 +30,6 @@ pub const DEFAULT_HOURS: u64 = 30 * 24;
 
 /// Maximum length of the window, hours: a hundred years. No measurement is older.
 pub const MAX_HOURS: u64 = 876_000;
-
-/// The output format of a report.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Format {
-    /// Aligned columns, for people.
-    #[default]
-    Table,
-    /// Everything, for programs.
-    Json,
-    /// One line per function, for spreadsheets.
-    Csv,
-    /// The table in Markdown.
-    Markdown,
-}
-
-/// The width and the colours of a table, and the form of JSON.
-#[derive(Debug, Clone, Copy)]
-pub struct Look {
-    /// Whether it has colours.
-    pub colour: bool,
-    /// Maximum number of characters in a line.
-    pub width: usize,
-    /// Whether JSON is indented.
-    pub indents: bool,
-}
-
-/// Default width of a line, characters.
-pub const DEFAULT_WIDTH: usize = 120;
-
-impl Default for Look {
-    fn default() -> Self {
-        Self { colour: false, width: DEFAULT_WIDTH, indents: true }
-    }
-}
 
 /// What a list of functions is sorted by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum, Serialize, Deserialize)]
@@ -240,6 +210,8 @@ pub fn dollars(text: &str) -> Option<PicoDollars> {
 pub struct Query {
     /// Length of the window before now, hours; [`DEFAULT_HOURS`] when absent.
     pub(crate) hours: Option<u64>,
+    /// Start of the window, in place of `hours`: see [`SINCE`].
+    pub(crate) since: Option<String>,
     /// `cost`, `speed`, `balanced` or a latency target such as `p95=300`; [`DEFAULT_STRATEGY`] when absent.
     pub(crate) strategy: Option<String>,
     /// Weight of cost for `balanced`, 0 to 1; the rest is the weight of speed.
@@ -265,8 +237,10 @@ pub struct Query {
     pub(crate) advice: Option<AdviceFilter>,
     /// Lowest cost, dollars.
     pub(crate) min_cost: Option<String>,
-    /// Order of a list.
-    pub(crate) sort: Option<SortKey>,
+    /// Order of a list. Each list has its own values.
+    pub(crate) sort: Option<String>,
+    /// State of a change.
+    pub(crate) state: Option<String>,
     /// Whether the order is reversed.
     pub(crate) reverse: bool,
     /// Cursor of a page.
@@ -335,15 +309,48 @@ impl Query {
         Ok(())
     }
 
-    /// The functions that the query selects for a list.
+    /// Replaces `since` by the hours that it means at `now_us`, microseconds since the Unix epoch.
     ///
     /// # Errors
-    /// The name of the parameter that is not valid.
-    pub fn list(&self) -> Result<ListQuery, &'static str> {
+    /// What is not valid.
+    pub(crate) fn resolve_since(&mut self, now_us: u64) -> Result<(), &'static str> {
+        let Some(since) = self.since.take().filter(|since| !since.is_empty()) else { return Ok(()) };
+        if self.hours.is_some() {
+            return Err("use `hours` or `since`, not both");
+        }
+        let since = Since::parse(&since).ok_or(SINCE)?;
+        self.hours = Some(since.hours(now_us).ok_or("`since` is in the future")?);
+        Ok(())
+    }
+
+    /// The order of a list; the default of the list without one.
+    ///
+    /// # Errors
+    /// The order is not one of this list.
+    pub fn sort<T: Default + DeserializeOwned>(&self) -> Result<T, String> {
+        match self.sort.as_deref().filter(|sort| !sort.is_empty()) {
+            Some(sort) => named(sort).ok_or_else(|| format!("`sort={sort}` is not an order of this list")),
+            None => Ok(T::default()),
+        }
+    }
+
+    /// The functions that the query selects for a list, in its order.
+    ///
+    /// # Errors
+    /// The parameter that is not valid.
+    pub fn list(&self) -> Result<ListQuery, String> {
+        Ok(ListQuery { sort: self.sort()?, ..self.filters()? })
+    }
+
+    /// The functions that the query selects, in the default order.
+    ///
+    /// # Errors
+    /// The parameter that is not valid.
+    pub fn filters(&self) -> Result<ListQuery, String> {
         // A form sends empty fields.
         let filter = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
         let min_cost = match filter(&self.min_cost) {
-            Some(text) => Some(dollars(&text).ok_or("min_cost")?),
+            Some(text) => Some(dollars(&text).ok_or("`min_cost` is an amount of dollars such as 12.5")?),
             None => None,
         };
         let mut tags = TagFilter::parse(self.tag.as_deref().unwrap_or_default());
@@ -367,7 +374,7 @@ impl Query {
             architecture: filter(&self.architecture),
             advice: self.advice,
             min_cost,
-            sort: self.sort.unwrap_or_default(),
+            sort: SortKey::default(),
             is_reversed: self.reverse,
             cursor: filter(&self.cursor),
             limit: self.limit.unwrap_or(DEFAULT_LIMIT).clamp(1, MAX_LIMIT),
@@ -402,7 +409,7 @@ impl Query {
             ("architecture", self.architecture.clone()),
             ("advice", self.advice.map(|advice| advice.code().to_owned())),
             ("min_cost", self.min_cost.clone()),
-            ("sort", self.sort.map(SortKey::code)),
+            ("sort", self.sort.clone()),
             ("reverse", self.reverse.then(|| "true".to_owned())),
             ("by", self.by.as_ref().map(Group::code)),
             ("limit", self.limit.map(|limit| limit.to_string())),
@@ -442,6 +449,13 @@ impl Query {
         self.region.as_ref().is_none_or(|region| *region == key.region)
             && self.account.as_ref().is_none_or(|account| *account == key.account)
     }
+}
+
+/// The value with this code, as JSON has it; `None` when there is none.
+#[must_use]
+pub fn named<T: DeserializeOwned>(code: &str) -> Option<T> {
+    let text: serde::de::value::StrDeserializer<'_, serde::de::value::Error> = code.into_deserializer();
+    T::deserialize(text).ok()
 }
 
 /// An empty field of a form is no filter.

@@ -16,7 +16,7 @@ use common::fleet::{KINDS, batch};
 const MEASURED_AT_US: u64 = 1_780_315_200_000_000;
 
 /// A window that includes [`MEASURED_AT_US`] for the next hundred years.
-const HOURS: &str = "1000000";
+const HOURS: &str = "876000";
 
 fn collector() -> Collector {
     let collector = Collector::start();
@@ -37,14 +37,52 @@ fn tailor(arguments: &[&str]) -> String {
 fn command_line_outputs() {
     let collector = collector();
     let folder = collector.folder.path().to_str().unwrap();
-    for (name, command) in [("fleet", &["summary"][..]), ("function", &["advise", KINDS[2].name])] {
-        for format in ["table", "markdown", "csv", "json"] {
+    for (name, command) in [
+        ("fleet", &["functions"][..]),
+        ("function", &["function", KINDS[2].name]),
+        ("hints", &["hints"]),
+        ("keys", &["keys", "list"]),
+    ] {
+        for format in ["table", "markdown", "csv", "json", "yaml"] {
+            if name == "keys" {
+                let place = ["--data", folder, "--format", format];
+                insta::assert_snapshot!(format!("{name}.{format}"), tailor(&[command, &place].concat()));
+                continue;
+            }
             let place = ["--data", folder, "--hours", HOURS, "--format", format];
             let output = tailor(&[command, &place].concat()).replace(folder, "DATA");
             insta::assert_snapshot!(format!("{name}.{format}"), output);
         }
     }
     insta::assert_snapshot!("changes.table", tailor(&["changes", "--data", folder]));
+    insta::assert_snapshot!("check.table", tailor(&["check", "--data", folder]));
+}
+
+/// The text without figures that depend on the time and the machine: `N` for each number, and one space for several.
+fn without_numbers(text: &str) -> String {
+    let mut result = String::new();
+    for character in text.chars() {
+        match character {
+            '0'..='9' | '.' | '-' if result.ends_with('N') => {}
+            '0'..='9' => result.push('N'),
+            ' ' if result.ends_with(' ') => {}
+            other => result.push(other),
+        }
+    }
+    result
+}
+
+#[test]
+fn health_and_live_figures() {
+    let collector = collector();
+    let folder = collector.folder.path().to_str().unwrap();
+    for (name, command) in [("doctor", &["doctor"][..]), ("top", &["top", "--sort", "name"])] {
+        for format in ["table", "markdown", "csv"] {
+            let place = ["--data", folder, "--hours", HOURS, "--format", format];
+            let output = tailor(&[command, &place].concat()).replace(folder, "DATA");
+            insta::assert_snapshot!(format!("{name}.{format}"), without_numbers(&output));
+        }
+    }
 }
 
 #[test]
@@ -52,8 +90,10 @@ fn help_texts() {
     for command in [
         &[][..],
         &["serve"],
-        &["summary"],
-        &["advise"],
+        &["functions"],
+        &["function"],
+        &["doctor"],
+        &["top"],
         &["changes"],
         &["keys"],
         &["check"],

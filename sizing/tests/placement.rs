@@ -12,7 +12,7 @@ use tailor_sizing::telemetry::rollup::Rollup;
 use tailor_sizing::units::{Architecture, Megabytes};
 
 /// Invocations of a second on 1,024 MB, of which `busy` is CPU time; every hundredth has an Init of `init_ms`.
-fn rollup(busy: f64, init_ms: u64) -> Rollup {
+fn rollup(busy_percent: u64, init_ms: u64) -> Rollup {
     let mut rollup = Rollup::default();
     for n in 0..1_000_u64 {
         let is_first = init_ms > 0 && n % 100 == 0;
@@ -24,7 +24,7 @@ fn rollup(busy: f64, init_ms: u64) -> Rollup {
             init_us: if is_first { init_ms * 1_000 } else { 0 },
             initialization: if is_first { Initialization::OnDemand } else { Initialization::Warm },
             peak_kib: 200 * 1_024,
-            work: Some(Work { user_us: (busy * 1e6).round() as u64, ..Work::default() }),
+            work: Some(Work { user_us: busy_percent * 10_000, ..Work::default() }),
             ..Invocation::default()
         });
     }
@@ -62,7 +62,7 @@ fn at(placement: &Placement, place: Place) -> &PlaceReport {
 
 #[test]
 fn the_present_cost_is_the_bill_of_a_month() {
-    let placement = place_with(&rollup(0.5, 0), &load(2, 0, 24), "nodejs24.x");
+    let placement = place_with(&rollup(50, 0), &load(2, 0, 24), "nodejs24.x");
     let month = at(&placement, Place::OnDemand).month.unwrap();
     // 2 GB for 730 hours, and 7,200 requests an hour.
     let exact = 2 * 730 * 3_600 * 16_666_700_i128 + 7_200 * 730 * 200_000;
@@ -73,9 +73,9 @@ fn the_present_cost_is_the_bill_of_a_month() {
 
 #[test]
 fn arm64_is_cheaper_where_little_time_is_cpu_time_and_may_not_be_where_all_is() {
-    let waiting = place_with(&rollup(0.1, 0), &load(1, 0, 24), "nodejs24.x");
+    let waiting = place_with(&rollup(10, 0), &load(1, 0, 24), "nodejs24.x");
     assert_eq!(at(&waiting, Place::Arm64).verdict, PlaceVerdict::Cheaper);
-    let computing = place_with(&rollup(1.0, 0), &load(1, 0, 24), "nodejs24.x");
+    let computing = place_with(&rollup(100, 0), &load(1, 0, 24), "nodejs24.x");
     let arm64 = at(&computing, Place::Arm64);
     // 1.2 × 0.8 is 0.96 of the price, and requests cost the same.
     assert_eq!(arm64.verdict, PlaceVerdict::Cheaper);
@@ -85,7 +85,7 @@ fn arm64_is_cheaper_where_little_time_is_cpu_time_and_may_not_be_where_all_is() 
 
 #[test]
 fn provisioned_concurrency_pays_in_busy_hours_only() {
-    let placement = place_with(&rollup(0.5, 0), &load(10, 8, 18), "nodejs24.x");
+    let placement = place_with(&rollup(50, 0), &load(10, 8, 18), "nodejs24.x");
     assert!((placement.provisioned_break_even.unwrap() - 0.6).abs() < 1e-4);
     for hour in &placement.provisioned_hours {
         // Of ten that run on average, at least nine run for more than 60 % of the time, and ten for 54 %.
@@ -94,9 +94,9 @@ fn provisioned_concurrency_pays_in_busy_hours_only() {
         assert_eq!(hour.saving_pico_usd > PicoDollars::ZERO, expected > 0);
     }
     assert_eq!(at(&placement, Place::ProvisionedConcurrency).verdict, PlaceVerdict::Cheaper);
-    let steady = place_with(&rollup(0.5, 0), &load(10, 0, 24), "nodejs24.x");
+    let steady = place_with(&rollup(50, 0), &load(10, 0, 24), "nodejs24.x");
     assert_eq!(at(&steady, Place::ProvisionedConcurrency).verdict, PlaceVerdict::Cheaper);
-    let quiet = place_with(&rollup(0.5, 0), &load(1, 2, 3), "nodejs24.x");
+    let quiet = place_with(&rollup(50, 0), &load(1, 2, 3), "nodejs24.x");
     let report = at(&quiet, Place::ProvisionedConcurrency);
     // One invocation runs on average, and in 37 % of the time there is none: 63 % is above the break-even.
     assert_eq!(quiet.provisioned_hours[2].concurrency, 1);
@@ -109,22 +109,22 @@ fn provisioned_concurrency_pays_in_busy_hours_only() {
 
 #[test]
 fn snap_start_pays_for_long_inits_and_is_free_for_java() {
-    let long = place_with(&rollup(0.5, 8_000), &load(10, 0, 24), "python3.13");
+    let long = place_with(&rollup(50, 8_000), &load(10, 0, 24), "python3.13");
     assert_eq!(at(&long, Place::SnapStart).verdict, PlaceVerdict::NotCheaper);
     // The restore of 1 GB costs as much as 8.4 s of compute: 0.0001397998 / 0.0000166667.
-    let longer = place_with(&rollup(0.5, 9_500), &load(10, 0, 24), "python3.13");
+    let longer = place_with(&rollup(50, 9_500), &load(10, 0, 24), "python3.13");
     assert_eq!(at(&longer, Place::SnapStart).verdict, PlaceVerdict::Cheaper);
-    let java = place_with(&rollup(0.5, 500), &load(10, 0, 24), "java21");
+    let java = place_with(&rollup(50, 500), &load(10, 0, 24), "java21");
     assert_eq!(at(&java, Place::SnapStart).verdict, PlaceVerdict::Cheaper);
     for (runtime, reason) in [("nodejs24.x", "does not support"), ("python3.9", "does not support")] {
-        let placement = place_with(&rollup(0.5, 500), &load(10, 0, 24), runtime);
+        let placement = place_with(&rollup(50, 500), &load(10, 0, 24), runtime);
         assert!(at(&placement, Place::SnapStart).summary.contains(reason));
     }
 }
 
 #[test]
 fn managed_instances_need_a_large_steady_load() {
-    let rollup = rollup(0.25, 0);
+    let rollup = rollup(25, 0);
     let evidence = |load| PlacementEvidence {
         region: "us-east-1",
         runtime: "python3.13",

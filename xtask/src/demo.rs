@@ -98,9 +98,9 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let json = options.json.as_ref().map(|path| (path, deployment.summary()));
     // With `--once` the server stops before the output, so the output must not refer to the web page.
     let table = if options.once {
-        deployment.tailor_offline(&["summary"])?
+        deployment.tailor_offline(&["functions"])?
     } else {
-        deployment.tailor(&["summary"])?
+        deployment.tailor(&["functions"])?
     };
     std::io::stdout().write_all(&table.stdout)?;
     if let Some((path, summary)) = json {

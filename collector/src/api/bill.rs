@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::response::Response;
 
-use super::{find, list, text};
+use super::{find, list, list_text, text};
 use crate::http::App;
 use crate::http::auth::ApiReader;
 use crate::http::error::ApiError;
@@ -23,7 +23,7 @@ pub async fn fleet(
     let basis = app.bill_basis(&query).await?;
     let fleet = bill::fleet(&app.report_request(&tenant, &query)?, &list(&query)?, &basis).await?;
     let format = query.format.unwrap_or(Format::Json);
-    Ok(text(format, render::bill::fleet(&fleet, format, query.look())))
+    Ok(list_text(format, render::bill::fleet(&fleet, format, query.look()), fleet.functions.is_empty()))
 }
 
 /// `GET /v1/functions/{name}/bill`.

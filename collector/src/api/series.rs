@@ -5,14 +5,17 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::response::Response;
 
-use super::{find, list, text};
+use super::{filters, find, list_text};
 use crate::http::App;
 use crate::http::auth::ApiReader;
 use crate::http::error::ApiError;
 use crate::http::extract::FunctionName;
 use crate::query::{DEFAULT_HOURS, Format, ListQuery, Query};
-use crate::render;
-use crate::report::{self, series};
+use crate::render::hints::Hints;
+use crate::render::output::write;
+use crate::render::series::TimeSeries;
+use crate::report::hints::HintSort;
+use crate::report::{self, SeriesReport, series};
 
 /// `GET /v1/series`: the fleet, or the functions that the filters of the list select.
 pub async fn fleet(
@@ -20,9 +23,8 @@ pub async fn fleet(
     ApiReader(tenant): ApiReader,
     query: Query,
 ) -> Result<Response, ApiError> {
-    let report = series::fleet(&app.report_request(&tenant, &query)?, &list(&query)?).await?;
-    let format = query.format.unwrap_or(Format::Json);
-    Ok(text(format, render::series::series(&report, format, query.look())))
+    let report = series::fleet(&app.report_request(&tenant, &query)?, &filters(&query)?).await?;
+    Ok(response(report, &query))
 }
 
 /// `GET /v1/functions/{name}/series`.
@@ -37,8 +39,16 @@ pub async fn function(
     let report = series::function(&request, &key, query.hours.unwrap_or(DEFAULT_HOURS)).await?;
     let report =
         report.ok_or_else(|| ApiError::not_found(format!("no measurements of `{name}` in this window")))?;
+    Ok(response(report, &query))
+}
+
+fn response(mut report: SeriesReport, query: &Query) -> Response {
+    if query.reverse {
+        report.reverse();
+    }
     let format = query.format.unwrap_or(Format::Json);
-    Ok(text(format, render::series::series(&report, format, query.look())))
+    let is_empty = report.total.invocations == 0;
+    list_text(format, write(&TimeSeries(&[report]), format, query.look()), is_empty)
 }
 
 /// `GET /v1/hints`: the hints over the functions that the filters of the list select.
@@ -47,8 +57,12 @@ pub async fn hints(
     ApiReader(tenant): ApiReader,
     query: Query,
 ) -> Result<Response, ApiError> {
-    let list = ListQuery { limit: 1, ..list(&query)? };
-    let fleet = report::fleet(&app.report_request(&tenant, &query)?, &list).await?;
+    let sort: HintSort = query.sort().map_err(|cause| ApiError::bad_request("query", cause))?;
+    let list = ListQuery { limit: 1, ..filters(&query)? };
+    let mut hints = report::fleet(&app.report_request(&tenant, &query)?, &list).await?.hints;
+    let is_empty = hints.is_empty();
+    sort.sort(&mut hints, query.reverse);
+    hints.truncate(query.limit.unwrap_or(usize::MAX));
     let format = query.format.unwrap_or(Format::Json);
-    Ok(text(format, render::hints::hints(&fleet.hints, format, query.look())))
+    Ok(list_text(format, write(&Hints(&hints), format, query.look()), is_empty))
 }

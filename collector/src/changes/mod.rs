@@ -19,6 +19,7 @@ pub mod comparison;
 pub mod fleet;
 pub mod ledger;
 pub mod refusal_counts;
+pub mod selection;
 mod state;
 mod write;
 

@@ -7,9 +7,9 @@ use clap::Args;
 
 use tailor_sizing::pricing::full_bill::Terms;
 
-use super::ShowArgs;
+use super::arguments::ShowArgs;
 use super::list::ListArgs;
-use super::show::{look, print, read_folder, request};
+use super::show::{look, missing, print, read_folder, request};
 use crate::render;
 use crate::report::bill::usage::UsageTable;
 use crate::report::bill::{self, BillBasis};
@@ -82,20 +82,21 @@ pub(super) fn function(
     bill_args: &BillArgs,
 ) -> anyhow::Result<ExitCode> {
     if let Some(server) = &args.server {
-        let parameters: Vec<_> = list.place().into_iter().chain(bill_args.parameters()).collect();
+        let parameters: Vec<_> =
+            list.filters.place.parameters().into_iter().chain(bill_args.parameters()).collect();
         return request(args, server, &["v1", "functions", name, "bill"], &parameters);
     }
     let basis = bill_args.basis(args)?;
     print(read_folder(args, |reader| async move {
         let keys = reader.store.functions(&reader.tenant, Some(name), usize::MAX).await?;
         let mut text = String::new();
-        for key in keys.iter().filter(|key| list.is_at(key)) {
+        for key in keys.iter().filter(|key| list.filters.place.has(key)) {
             if let Some(report) = bill::function(&reader.request(), key, &basis).await? {
                 text.push_str(&render::bill::function(&report, args.format, look(args)));
             }
         }
         if text.is_empty() {
-            tracing::error!("no measurements of `{name}`: `tailor summary` lists the measured functions");
+            tracing::error!("{}", missing(name));
         }
         let nothing = text.is_empty();
         Ok((text, nothing))

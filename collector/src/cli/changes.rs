@@ -7,14 +7,25 @@ use std::sync::Arc;
 
 use anyhow::{Context, bail, ensure};
 use clap::{Args, Subcommand};
+use clap_complete::engine::ArgValueCompleter;
+use tailor_sizing::pricing::money::PicoDollars;
 
+use super::arguments::{Colour, ShowArgs};
+use super::completions::function_names;
 use super::database::DatabaseArgs;
+use super::list::ChangeArgs;
 use super::tuner::{TunerArgs, load_policy};
-use super::{ShowArgs, serve, show};
-use crate::changes::{self, audit, fleet, ledger};
+use super::{serve, show};
+use crate::changes::ledger::{self, Saving};
+use crate::changes::{self, audit, fleet};
 use crate::clock::{Clock, now_us};
 use crate::prices;
-use crate::store::Tenant;
+use crate::query::Format;
+use crate::render::changes::Changes;
+use crate::render::listing::Listing;
+use crate::render::output::{Field, Rows, write};
+use crate::render::units;
+use crate::store::{ChangeEvent, Tenant};
 use crate::tuner::Tuner;
 use crate::tuner::orders::{Order, Requests};
 use crate::tuner::plan::Plan;
@@ -23,7 +34,12 @@ use crate::tuner::plan::Plan;
 #[derive(Debug, Subcommand)]
 pub(super) enum TunerCommand {
     /// Show the changes. `tailor changes` without a command is the same.
-    List(ShowArgs),
+    List {
+        #[command(flatten)]
+        show: Box<ShowArgs>,
+        #[command(flatten)]
+        list: ChangeArgs,
+    },
     /// Show what the tuner would change now, and why other functions stay. Nothing is written to Lambda.
     Plan {
         #[command(flatten)]
@@ -32,8 +48,11 @@ pub(super) enum TunerCommand {
         #[arg(long)]
         out: Option<PathBuf>,
         /// Print the plan as JSON.
-        #[arg(long)]
+        #[arg(long, conflicts_with = "format")]
         json: bool,
+        /// Output format.
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
         /// File with Lambda's prices in place of the built-in ones.
         #[arg(long, value_name = "FILE")]
         prices: Option<PathBuf>,
@@ -52,7 +71,11 @@ pub(super) enum TunerCommand {
         #[command(flatten)]
         folder: Folder,
         /// The function.
+        #[arg(add = ArgValueCompleter::new(function_names))]
         function: String,
+        /// Output format.
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
     },
     /// Undo the latest change of a function.
     Rollback {
@@ -88,7 +111,7 @@ pub(super) enum TunerCommand {
         #[arg(long, default_value = "asked for on the command line")]
         reason: String,
     },
-    /// Print the change log as JSON, one event a line.
+    /// Print the change log: as JSON, one event a line, or in the format that is named.
     Log {
         #[command(flatten)]
         folder: Folder,
@@ -98,6 +121,9 @@ pub(super) enum TunerCommand {
         /// Print predicted and measured savings instead of the events.
         #[arg(long, conflicts_with = "verify")]
         ledger: bool,
+        /// Output format.
+        #[arg(long, value_enum, conflicts_with = "verify")]
+        format: Option<Format>,
     },
 }
 
@@ -134,9 +160,10 @@ pub(super) fn policy(command: &PolicyCommand) -> anyhow::Result<ExitCode> {
 
 pub(super) fn run(command: TunerCommand) -> anyhow::Result<ExitCode> {
     match command {
-        TunerCommand::List(args) => show::changes(&args),
-        TunerCommand::Plan { folder, out, json, prices, tuner } => {
-            plan(&folder, out.as_deref(), json, prices.as_deref(), &tuner)
+        TunerCommand::List { show, list } => show::changes(&show, &list),
+        TunerCommand::Plan { folder, out, json, format, prices, tuner } => {
+            let format = if json { Format::Json } else { format };
+            plan(&folder, out.as_deref(), format, prices.as_deref(), &tuner)
         }
         TunerCommand::Apply { folder, plan } => {
             let text =
@@ -145,14 +172,14 @@ pub(super) fn run(command: TunerCommand) -> anyhow::Result<ExitCode> {
             ensure!(plan.is_intact(), "the plan was altered after it was made: make a new plan");
             submit(&folder, &Order::Apply { plan })
         }
-        TunerCommand::Explain { folder, function } => explain(&folder, &function),
+        TunerCommand::Explain { folder, function, format } => explain(&folder, &function, format),
         TunerCommand::Rollback { folder, function, change } => {
             submit(&folder, &Order::Rollback { function, change_id: change })
         }
         TunerCommand::Freeze { folder, reason } => submit(&folder, &Order::Freeze { reason }),
         TunerCommand::Unfreeze { folder, reason } => submit(&folder, &Order::Unfreeze { reason }),
         TunerCommand::RevertAll { folder, reason } => submit(&folder, &Order::RevertAll { reason }),
-        TunerCommand::Log { folder, verify, ledger } => log(&folder, verify, ledger),
+        TunerCommand::Log { folder, verify, ledger, format } => log(&folder, verify, ledger, format),
     }
 }
 
@@ -181,7 +208,7 @@ fn submit(folder: &Folder, order: &Order) -> anyhow::Result<ExitCode> {
 fn plan(
     folder: &Folder,
     out: Option<&Path>,
-    as_json: bool,
+    format: Format,
     prices: Option<&Path>,
     args: &TunerArgs,
 ) -> anyhow::Result<ExitCode> {
@@ -193,32 +220,35 @@ fn plan(
         let lambda = Arc::new(args.lambda().await);
         Tuner::new(store, lambda, prices, settings, Clock::system()).plan().await
     })?;
-    let json = serde_json::to_string_pretty(&plan)?;
     if let Some(out) = out {
+        let json = serde_json::to_string_pretty(&plan)?;
         fs::write(out, format!("{json}\n")).with_context(|| format!("cannot write {}", out.display()))?;
     }
-    print!("{}", if as_json { json } else { plan.text() });
-    Ok(ExitCode::SUCCESS)
+    show::print((write(&plan, format, show::look_with(Colour::Auto)), false))
 }
 
 fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")
 }
 
-fn events(folder: &Folder) -> anyhow::Result<Vec<crate::store::ChangeEvent>> {
+fn events(folder: &Folder) -> anyhow::Result<Vec<ChangeEvent>> {
     let store = folder.database.open_to_read(&folder.data)?;
     Ok(runtime()?.block_on(store.changes(&Tenant(folder.tenant.clone()), None))?)
 }
 
-fn explain(folder: &Folder, function: &str) -> anyhow::Result<ExitCode> {
+fn explain(folder: &Folder, function: &str, format: Format) -> anyhow::Result<ExitCode> {
     let events = events(folder)?;
-    if let Some((_, reason)) = fleet::frozen(&events) {
-        println!("the tuner is frozen: {reason}");
-    }
-    let changes = changes::fold(events);
-    let changes: Vec<_> = changes.iter().filter(|change| change.function.name == function).collect();
+    let frozen = fleet::frozen(&events);
+    let mut changes = changes::fold(events);
+    changes.retain(|change| change.function.name == function);
     if changes.is_empty() {
         bail!("the tuner made no change of `{function}`; `tailor changes plan` shows why");
+    }
+    if format != Format::Table {
+        return show::print((write(&Changes(&changes), format, show::look_with(Colour::Auto)), false));
+    }
+    if let Some((_, reason)) = frozen {
+        println!("the tuner is frozen: {reason}");
     }
     for change in changes {
         println!("change {}: {} to {}, {}", change.id, change.from, change.to, change.state.code());
@@ -226,22 +256,21 @@ fn explain(folder: &Folder, function: &str) -> anyhow::Result<ExitCode> {
             println!("  {} MB is advised", change.intent.uncapped_mb);
         }
         for step in &change.steps {
-            println!(
-                "  {} {}: {}",
-                crate::render::units::instant(step.at_us),
-                step.state.code(),
-                step.reason
-            );
+            println!("  {} {}: {}", units::instant(step.at_us), step.state.code(), step.reason);
         }
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn log(folder: &Folder, verify: bool, show_ledger: bool) -> anyhow::Result<ExitCode> {
+fn log(folder: &Folder, verify: bool, show_ledger: bool, format: Option<Format>) -> anyhow::Result<ExitCode> {
     let events = events(folder)?;
+    let look = show::look_with(Colour::Auto);
     if show_ledger {
-        println!("{}", serde_json::to_string_pretty(&ledger::entries(&changes::fold(events)))?);
-        return Ok(ExitCode::SUCCESS);
+        let listing = ledger_listing(ledger::entries(&changes::fold(events)));
+        return show::print((write(&listing, format.unwrap_or(Format::Json), look), false));
+    }
+    if let Some(format) = format {
+        return show::print((write(&event_listing(events), format, look), false));
     }
     if !verify {
         for event in &events {
@@ -258,4 +287,66 @@ fn log(folder: &Folder, verify: bool, show_ledger: bool) -> anyhow::Result<ExitC
         println!("{fault}");
     }
     Ok(if result.faults.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The predicted and the measured savings.
+fn ledger_listing(entries: Vec<Saving>) -> Listing<Vec<Saving>> {
+    let saving = |saving: Option<PicoDollars>| {
+        saving.map_or_else(|| "not measured".to_owned(), |saving| saving.to_string())
+    };
+    let people = entries.iter().map(|entry| {
+        [
+            entry.function.name.clone(),
+            entry.change_id.clone(),
+            entry.state.code().to_owned(),
+            saving(Some(entry.predicted_per_million)),
+            saving(entry.realised_per_million),
+        ]
+    });
+    let exact = entries.iter().map(|entry| {
+        [
+            Field::from(&entry.function.name),
+            Field::from(&entry.change_id),
+            Field::from(entry.state.code()),
+            Field::from(entry.predicted_per_million.0),
+            Field::number(entry.realised_per_million.map(|saving| saving.0)),
+        ]
+    });
+    Listing {
+        columns: Rows::new(&["FUNCTION", "CHANGE", "STATE", "PREDICTED/MLN", "MEASURED/MLN"], people),
+        exact: Rows::new(
+            &[
+                "function",
+                "change",
+                "state",
+                "predicted_per_million_pico_usd",
+                "realised_per_million_pico_usd",
+            ],
+            exact,
+        ),
+        notes: if entries.is_empty() { "no ended changes\n".to_owned() } else { String::new() },
+        value: entries,
+    }
+}
+
+/// The change log.
+fn event_listing(events: Vec<ChangeEvent>) -> Listing<Vec<ChangeEvent>> {
+    let row = |event: &ChangeEvent, at: Field| {
+        [
+            at,
+            Field::from(&event.function.name),
+            Field::from(&event.change_id),
+            Field::from(event.step),
+            Field::from(&event.kind),
+            Field::from(event.detail.to_string()),
+        ]
+    };
+    let people = events.iter().map(|event| row(event, units::instant(event.at_us).into()));
+    let exact = events.iter().map(|event| row(event, event.at_us.into()));
+    Listing {
+        columns: Rows::new(&["TIME (UTC)", "FUNCTION", "CHANGE", "STEP", "KIND", "DETAIL"], people),
+        exact: Rows::new(&["at_us", "function", "change", "step", "kind", "detail"], exact),
+        notes: if events.is_empty() { "no changes\n".to_owned() } else { String::new() },
+        value: events,
+    }
 }

@@ -13,8 +13,9 @@ use tailor_sizing::units::Architecture;
 use tokio::runtime::Runtime;
 
 use super::archive::S3Args;
+use super::arguments::{Colour, strategy};
 use super::recommendations::{self, ComputeOptimizerArgs, PowerTuningArgs};
-use super::{Colour, show, strategy};
+use super::show;
 use crate::clock::{Clock, now_us};
 use crate::import::ledger::Ledger;
 use crate::import::log_group::{LogGroup, TRANSFER_DOLLARS_PER_GB};
@@ -22,7 +23,7 @@ use crate::import::objects::Objects;
 use crate::import::progress::{Progress, size};
 use crate::import::{Importer, Settings, Totals, files};
 use crate::query::{Format, ListQuery};
-use crate::render::table;
+use crate::render::output::write;
 use crate::report;
 use crate::store::sqlite::{Retention, SqliteStore};
 use crate::store::{HOUR_US, Tenant, Window};
@@ -312,7 +313,7 @@ async fn fleet(
     };
     let list = ListQuery { strategy: Some(args.strategy.clone()), limit: usize::MAX, ..ListQuery::default() };
     let fleet = report::list::computed_fleet(&request, &list).await?;
-    Ok(table::fleet(&fleet, args.format, show::look_with(args.color)))
+    Ok(write(&fleet, args.format, show::look_with(args.color)))
 }
 
 /// What was imported and what not, on standard error.

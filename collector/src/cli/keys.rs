@@ -4,12 +4,16 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
-use clap::{Args, Subcommand};
-use comfy_table::Table;
-use comfy_table::presets::NOTHING;
+use clap::{Args, Subcommand, ValueEnum};
+use serde::Serialize;
 
+use super::arguments::Colour;
+use super::show;
 use crate::keys::store::{self, NewKey};
 use crate::keys::{FunctionPattern, Key, KeyEntry, Scope, SecretDigest, file};
+use crate::query::Format;
+use crate::render::listing::Listing;
+use crate::render::output::{Field, Rows, write};
 use crate::render::units;
 use crate::store::Tenant;
 
@@ -18,11 +22,7 @@ pub(super) enum KeysCommand {
     /// Create a key and print it. Only its digest is stored.
     Create(CreateArgs),
     /// List the keys, with the time of last use that the collector wrote (once a minute).
-    List {
-        /// The data folder.
-        #[arg(long, env = "TAILOR_DATA", default_value = "tailor-data")]
-        data: PathBuf,
-    },
+    List(ListArgs),
     /// Revoke a key. Its sessions end, too.
     Revoke {
         /// The data folder.
@@ -56,6 +56,46 @@ pub(super) struct CreateArgs {
     expires: Option<u64>,
 }
 
+/// Which keys are listed.
+#[derive(Debug, Args)]
+pub(super) struct ListArgs {
+    /// The data folder.
+    #[arg(long, env = "TAILOR_DATA", default_value = "tailor-data")]
+    data: PathBuf,
+    /// Output format.
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+    /// Only keys whose names contain this text.
+    #[arg(long)]
+    name: Option<String>,
+    /// Only keys of this tenant.
+    #[arg(long)]
+    tenant: Option<String>,
+    /// Only keys with this scope.
+    #[arg(long)]
+    scope: Option<Scope>,
+    /// Order of the keys.
+    #[arg(long, value_enum, default_value_t)]
+    sort: KeySort,
+    /// Reverse the order.
+    #[arg(long)]
+    reverse: bool,
+}
+
+/// What keys are sorted by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+enum KeySort {
+    /// Time of creation; the oldest first.
+    #[default]
+    Created,
+    /// Name.
+    Name,
+    /// Time of expiry; the next one first.
+    Expires,
+    /// Time of last use; keys that were never used first.
+    LastUsed,
+}
+
 pub(super) fn tenant(text: &str) -> Result<String, String> {
     let valid = !text.is_empty() && !text.contains(|c: char| c.is_whitespace() || c.is_control());
     valid.then(|| text.to_owned()).ok_or_else(|| "the name of a tenant has no spaces".to_owned())
@@ -78,7 +118,7 @@ pub(super) fn run(command: KeysCommand) -> anyhow::Result<ExitCode> {
             };
             create(&args.data, new)
         }
-        KeysCommand::List { data } => list(&data),
+        KeysCommand::List(args) => list(&args),
         KeysCommand::Revoke { data, key } => {
             let key = store::revoke(&data, &key)?;
             println!("revoked {} {}", key.id(), key.name);
@@ -101,30 +141,94 @@ fn create(folder: &Path, new: NewKey) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn list(folder: &Path) -> anyhow::Result<ExitCode> {
-    let ring = store::load(folder)?;
-    let mut entries: Vec<&KeyEntry> = ring.entries().map(AsRef::as_ref).collect();
-    entries.sort_by_key(|entry| (entry.key.created_at_s, entry.key.id()));
-    let mut table = Table::new();
-    table.load_style(NOTHING);
-    table.set_header(["ID", "NAME", "TENANT", "SCOPES", "FUNCTIONS", "CREATED", "EXPIRES", "LAST USED"]);
-    for entry in entries {
+/// A key as `tailor keys list` shows it.
+#[derive(Debug, Serialize)]
+struct ListedKey {
+    id: String,
+    name: String,
+    tenant: String,
+    scopes: Vec<&'static str>,
+    /// Patterns of functions; all when empty.
+    functions: Vec<String>,
+    created_at_s: Option<u64>,
+    expires_at_s: Option<u64>,
+    last_used_at_s: Option<u64>,
+}
+
+impl From<&KeyEntry> for ListedKey {
+    fn from(entry: &KeyEntry) -> Self {
         let key = &entry.key;
-        let functions: Vec<_> = key.functions.iter().map(|pattern| pattern.0.as_str()).collect();
-        let scopes: Vec<_> = key.scopes.iter().map(|scope| scope.name()).collect();
-        table.add_row([
-            key.id(),
-            key.name.clone(),
-            key.tenant.0.clone(),
-            scopes.join(","),
-            if functions.is_empty() { "all".to_owned() } else { functions.join(",") },
-            instant(key.created_at_s, "unknown"),
-            instant(key.expires_at_s, "never"),
-            instant(Some(entry.last_used_s()).filter(|at_s| *at_s > 0), "never"),
-        ]);
+        Self {
+            id: key.id(),
+            name: key.name.clone(),
+            tenant: key.tenant.0.clone(),
+            scopes: key.scopes.iter().map(|scope| scope.name()).collect(),
+            functions: key.functions.iter().map(|pattern| pattern.0.clone()).collect(),
+            created_at_s: key.created_at_s,
+            expires_at_s: key.expires_at_s,
+            last_used_at_s: Some(entry.last_used_s()).filter(|at_s| *at_s > 0),
+        }
     }
-    println!("{}", table.trim_fmt());
-    Ok(ExitCode::SUCCESS)
+}
+
+impl ListedKey {
+    fn for_people(&self) -> [String; 8] {
+        [
+            self.id.clone(),
+            self.name.clone(),
+            self.tenant.clone(),
+            self.scopes.join(","),
+            if self.functions.is_empty() { "all".to_owned() } else { self.functions.join(",") },
+            instant(self.created_at_s, "unknown"),
+            instant(self.expires_at_s, "never"),
+            instant(self.last_used_at_s, "never"),
+        ]
+    }
+
+    fn exact(&self) -> [Field; 8] {
+        [
+            Field::from(&self.id),
+            Field::from(&self.name),
+            Field::from(&self.tenant),
+            Field::from(self.scopes.join(" ")),
+            Field::from(self.functions.join(" ")),
+            Field::number(self.created_at_s),
+            Field::number(self.expires_at_s),
+            Field::number(self.last_used_at_s),
+        ]
+    }
+}
+
+fn list(args: &ListArgs) -> anyhow::Result<ExitCode> {
+    const HEADER: [&str; 8] =
+        ["ID", "NAME", "TENANT", "SCOPES", "FUNCTIONS", "CREATED", "EXPIRES", "LAST USED"];
+    const EXACT: [&str; 8] =
+        ["id", "name", "tenant", "scopes", "functions", "created_at_s", "expires_at_s", "last_used_at_s"];
+    let ring = store::load(&args.data)?;
+    let is_listed = |key: &Key| {
+        args.name.as_ref().is_none_or(|part| key.name.to_lowercase().contains(&part.to_lowercase()))
+            && args.tenant.as_ref().is_none_or(|tenant| *tenant == key.tenant.0)
+            && args.scope.is_none_or(|scope| key.permits(scope))
+    };
+    let mut keys: Vec<ListedKey> =
+        ring.entries().filter(|entry| is_listed(&entry.key)).map(|entry| entry.as_ref().into()).collect();
+    keys.sort_by(|a, b| (a.created_at_s, &a.id).cmp(&(b.created_at_s, &b.id)));
+    match args.sort {
+        KeySort::Created => {}
+        KeySort::Name => keys.sort_by(|a, b| a.name.cmp(&b.name)),
+        KeySort::Expires => keys.sort_by_key(|key| key.expires_at_s.unwrap_or(u64::MAX)),
+        KeySort::LastUsed => keys.sort_by_key(|key| key.last_used_at_s),
+    }
+    if args.reverse {
+        keys.reverse();
+    }
+    let listing = Listing {
+        columns: Rows::new(&HEADER, keys.iter().map(ListedKey::for_people)),
+        exact: Rows::new(&EXACT, keys.iter().map(ListedKey::exact)),
+        value: serde_json::json!({ "keys": keys }),
+        notes: if keys.is_empty() { "no keys\n".to_owned() } else { String::new() },
+    };
+    show::print((write(&listing, args.format, show::look_with(Colour::Auto)), false))
 }
 
 fn instant(at_s: Option<u64>, absent: &str) -> String {

@@ -1,43 +1,99 @@
 //! `tailor check`, `tailor migrate` and `tailor backup`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
+use serde::Serialize;
 
+use super::arguments::Colour;
 use super::database::DatabaseArgs;
+use super::show;
 use crate::clock::now_us;
+use crate::query::{Format, Look};
+use crate::render::output::{Output, Rows, write};
 use crate::store::postgres::{self, CopiedTable, Database, PostgresStore};
 use crate::store::sqlite::check::{self, Findings};
 
 /// Maximum number of damaged rows that are listed.
 const MAX_LISTED: usize = 1_000;
 
-pub(super) fn check(folder: &Path, database: &DatabaseArgs, repairs: bool) -> anyhow::Result<ExitCode> {
+pub(super) fn check(
+    folder: &Path,
+    database: &DatabaseArgs,
+    repairs: bool,
+    format: Format,
+) -> anyhow::Result<ExitCode> {
     let about = || format!("cannot check the store in {}", folder.display());
     let (findings, kept) = match (database.database()?, repairs) {
         (Some(database), _) => (check_database(&database, repairs)?, None),
         (None, true) => check::repair(folder, now_us()).with_context(about)?,
         (None, false) => (check::check(folder).with_context(about)?, None),
     };
-    let Findings { rows, damaged_rows, structure, isolated_rows } = &findings;
-    for row in damaged_rows.iter().take(MAX_LISTED) {
-        println!("damaged row: {row}");
-    }
-    for line in structure {
-        println!("damaged file: {line}");
-    }
-    println!(
-        "{rows} rows checked, {} damaged, {} faults of the file; {isolated_rows} rows were isolated before",
-        damaged_rows.len(),
-        structure.len()
-    );
-    if let Some(kept) = kept {
-        println!("the file was written anew; the damaged one is {}", kept.display());
-    } else if repairs && !findings.is_clean() {
-        println!("the damaged rows are isolated in a table of their own");
-    }
+    show::print((
+        write(&Checked { findings: &findings, kept, repairs }, format, show::look_with(Colour::Auto)),
+        false,
+    ))?;
     Ok(if findings.is_clean() || repairs { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// What a check found, and what was repaired.
+struct Checked<'a> {
+    findings: &'a Findings,
+    /// The damaged file, when the file was written anew.
+    kept: Option<PathBuf>,
+    repairs: bool,
+}
+
+impl Checked<'_> {
+    fn rows(&self) -> Rows {
+        let Findings { damaged_rows, structure, .. } = self.findings;
+        let rows = damaged_rows.iter().take(MAX_LISTED).map(|row| ["row", row.as_str()]);
+        Rows::new(&["damaged", "where"], rows.chain(structure.iter().map(|line| ["file", line.as_str()])))
+    }
+}
+
+impl Output for Checked<'_> {
+    fn value(&self) -> impl Serialize {
+        let Findings { rows, damaged_rows, structure, isolated_rows } = self.findings;
+        serde_json::json!({
+            "rows": rows,
+            "damaged_rows": damaged_rows,
+            "structure": structure,
+            "isolated_rows": isolated_rows,
+            "damaged_file": self.kept,
+        })
+    }
+
+    fn table(&self, _look: Look) -> String {
+        let Findings { rows, damaged_rows, structure, isolated_rows } = self.findings;
+        let mut text = String::new();
+        for row in damaged_rows.iter().take(MAX_LISTED) {
+            text.push_str(&format!("damaged row: {row}\n"));
+        }
+        for line in structure {
+            text.push_str(&format!("damaged file: {line}\n"));
+        }
+        text.push_str(&format!(
+            "{rows} rows checked, {} damaged, {} faults of the file; {isolated_rows} rows were isolated before\n",
+            damaged_rows.len(),
+            structure.len()
+        ));
+        if let Some(kept) = &self.kept {
+            text.push_str(&format!("the file was written anew; the damaged one is {}\n", kept.display()));
+        } else if self.repairs && !self.findings.is_clean() {
+            text.push_str("the damaged rows are isolated in a table of their own\n");
+        }
+        text
+    }
+
+    fn markdown(&self) -> Rows {
+        self.rows()
+    }
+
+    fn csv(&self) -> Rows {
+        self.rows()
+    }
 }
 
 fn check_database(database: &Database, repairs: bool) -> anyhow::Result<Findings> {

@@ -1,31 +1,40 @@
 //! The command line: data on standard output, everything else on standard error.
 //!
-//! Exit codes: 0 success, 1 failure, 2 invalid arguments, 3 nothing to show (no such function, no invocations).
+//! [`exit`] has the exit codes.
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap_complete::engine::ArgValueCompleter;
 
 use crate::http::DEFAULT_METRICS_FUNCTIONS;
 use crate::http::client::ProxyNetwork;
 use crate::logging::{self, LogFormat, LogLevel};
 use crate::query::Format;
 
+use arguments::ShowArgs;
 use database::DatabaseArgs;
 
 mod archive;
+mod arguments;
 mod bill;
 mod changes;
+mod completions;
 mod config;
 mod database;
+mod doctor;
+pub mod exit;
+mod fail_on;
+mod help;
 mod import;
 mod keys;
 mod lambda;
 mod list;
 mod maintain;
+mod man;
 mod patch;
 mod placement;
 mod prices;
@@ -35,6 +44,7 @@ mod serve;
 mod serve_check;
 mod serve_reload;
 mod show;
+mod top;
 mod tune;
 mod tuner;
 
@@ -53,40 +63,63 @@ enum Command {
     /// Run the collector as a Lambda function behind a function URL, with the store in a database.
     Lambda(Box<lambda::LambdaArgs>),
     /// Show all functions with their cost and recommended memory size.
-    Summary {
+    #[command(alias = "summary")]
+    Functions {
         #[command(flatten)]
         show: ShowArgs,
         #[command(flatten)]
         list: list::ListArgs,
+        #[command(flatten)]
+        fail_on: fail_on::FailOnArgs,
     },
     /// Show the recommended memory size of a function, the reasons, and the prediction at each size.
+    Function {
+        /// Function name.
+        #[arg(add = ArgValueCompleter::new(completions::function_names))]
+        function: String,
+        #[command(flatten)]
+        show: ShowArgs,
+        #[command(flatten)]
+        place: list::PlaceArgs,
+        #[command(flatten)]
+        fail_on: fail_on::FailOnArgs,
+    },
+    /// The same as `function`; without a name, as `functions`.
+    #[command(hide = true)]
     Advise {
         /// Function name; all functions when left out.
+        #[arg(add = ArgValueCompleter::new(completions::function_names))]
         function: Option<String>,
         #[command(flatten)]
         show: ShowArgs,
         #[command(flatten)]
         list: list::ListArgs,
+        #[command(flatten)]
+        fail_on: fail_on::FailOnArgs,
     },
     /// Show the hints over all functions: which saves the most, and for which functions.
     Hints {
         #[command(flatten)]
         show: ShowArgs,
         #[command(flatten)]
-        list: list::ListArgs,
+        list: list::HintArgs,
+        #[command(flatten)]
+        fail_on: fail_on::FailOnArgs,
     },
     /// Show cost, invocations, durations, errors and cold starts per hour or day, of the fleet or of a function.
     Series {
         /// Function name; the whole fleet when left out.
+        #[arg(add = ArgValueCompleter::new(completions::function_names))]
         function: Option<String>,
         #[command(flatten)]
         show: ShowArgs,
         #[command(flatten)]
-        list: list::ListArgs,
+        list: list::SeriesArgs,
     },
     /// Show the full bill of a function or of all functions: each meter with quantity, price and cost, and what is not known.
     Bill {
         /// Function name; all functions when left out.
+        #[arg(add = ArgValueCompleter::new(completions::function_names))]
         function: Option<String>,
         #[command(flatten)]
         show: ShowArgs,
@@ -98,6 +131,7 @@ enum Command {
     /// Show where a function should run: arm64, provisioned concurrency by hour of the day, SnapStart or managed instances.
     Where {
         /// Function name.
+        #[arg(add = ArgValueCompleter::new(completions::function_names))]
         function: String,
         #[command(flatten)]
         show: ShowArgs,
@@ -107,11 +141,23 @@ enum Command {
     /// Show the prices, or make a table of prices from AWS's price lists.
     #[command(subcommand)]
     Prices(prices::PricesCommand),
+    /// Show cost per hour, invocations per second, errors, durations and memory of the functions, again and again.
+    ///
+    /// On a terminal it is a live view: a key changes the order, `q` ends it. Elsewhere it prints rows. Rates are over the
+    /// last three minutes, and in the first minute over the window; the other figures are over the window, by default the
+    /// present hour and the one before.
+    Top(Box<top::TopArgs>),
+    /// Check the clock, the disk, the store, the keys, what is reachable, the prices, and what the extension of each
+    /// function reports.
+    Doctor(Box<doctor::DoctorArgs>),
     /// Read the whole store and list what is damaged.
     Check {
         /// The data folder.
         #[arg(long, env = "TAILOR_DATA", default_value = "tailor-data")]
         data: PathBuf,
+        /// Output format.
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
         /// Isolate damaged rows, and write a damaged file again from its readable rows. No collector may run on the folder.
         #[arg(long)]
         repair: bool,
@@ -140,6 +186,8 @@ enum Command {
     Changes {
         #[command(flatten)]
         show: ShowArgs,
+        #[command(flatten)]
+        list: list::ChangeArgs,
         #[command(subcommand)]
         command: Option<ChangesCommand>,
     },
@@ -157,6 +205,21 @@ enum Command {
     /// Create, list and revoke the API keys of a data folder. A running collector uses the change within seconds.
     #[command(subcommand)]
     Keys(keys::KeysCommand),
+    /// Print the completion of commands, options and names of functions for a shell.
+    ///
+    /// For bash: `tailor completions bash > /etc/bash_completion.d/tailor`. For zsh: `tailor completions zsh > _tailor`
+    /// in a folder of `$fpath`. For fish: `tailor completions fish > ~/.config/fish/completions/tailor.fish`. Names of
+    /// functions come from the data folder (`--data` or `TAILOR_DATA`).
+    Completions {
+        /// The shell.
+        #[arg(value_enum)]
+        shell: completions::Shell,
+    },
+    /// Write the manual pages of all commands to a folder.
+    Man {
+        /// The folder. It is created when it does not exist.
+        folder: PathBuf,
+    },
     /// Create a key that sends and reads. `keys create` has more options.
     #[command(hide = true)]
     Key {
@@ -278,92 +341,33 @@ struct ConnectionArgs {
     max_connections_per_address: Option<u32>,
 }
 
-#[derive(Debug, Args)]
-struct ShowArgs {
-    /// Data folder to read. A collector may be running with it.
-    #[arg(long, env = "TAILOR_DATA", default_value = "tailor-data")]
-    data: PathBuf,
-    #[command(flatten)]
-    database: DatabaseArgs,
-    /// Read from a running collector instead, such as `http://127.0.0.1:8080`.
-    #[arg(long, value_parser = server)]
-    server: Option<String>,
-    /// File with the key for `--server`; without one `TAILOR_API_KEY` is used.
-    #[arg(long, requires = "server")]
-    api_key_file: Option<PathBuf>,
-    /// Tenant, when a data folder is read.
-    #[arg(long, default_value = "default")]
-    tenant: String,
-    /// File with Lambda's prices in place of the built-in ones, as for `tailor serve`. A running collector uses its own.
-    #[arg(long, value_name = "FILE", conflicts_with = "server")]
-    prices: Option<PathBuf>,
-    /// File with the tags of functions, as for `tailor serve`. A running collector uses its own.
-    #[arg(long, value_name = "FILE", env = "TAILOR_TAGS", conflicts_with = "server")]
-    tags: Option<PathBuf>,
-    /// Output format.
-    #[arg(long, value_enum, default_value_t)]
-    format: Format,
-    /// Length of the window before now, hours.
-    #[arg(long, default_value_t = crate::query::DEFAULT_HOURS)]
-    hours: u64,
-    /// Optimization goal: `cost`, `speed`, `balanced`, or a latency target such as `p95=300` (milliseconds). `cost` takes the
-    /// fastest size within 3 % of the cheapest, `cost=5` within 5 %. `p95=300,cold` counts cold starts.
-    #[arg(long, value_parser = strategy, default_value = crate::query::DEFAULT_STRATEGY)]
-    strategy: String,
-    /// Weight of cost for `balanced`, from 0 to 1. The rest is the weight of speed. With a weight, the default strategy is
-    /// `balanced`.
-    #[arg(long, value_parser = weight)]
-    weight: Option<f64>,
-    /// When the table has colours.
-    #[arg(long, value_enum, default_value_t)]
-    color: Colour,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
-enum Colour {
-    /// On a terminal, unless `NO_COLOR` is set.
-    #[default]
-    Auto,
-    /// Also in a file or a pipe.
-    Always,
-    /// Never.
-    Never,
-}
-
-fn server(text: &str) -> Result<String, String> {
-    if text.starts_with("http://") || text.starts_with("https://") {
-        Ok(text.to_owned())
-    } else {
-        Err(format!("the address must begin with its scheme: http://{text} or https://{text}"))
-    }
-}
-
-fn strategy(text: &str) -> Result<String, String> {
-    let known = crate::query::strategy(Some(text), None).map(|_| text.to_owned());
-    known.ok_or_else(|| crate::query::STRATEGIES.to_owned())
-}
-
-fn weight(text: &str) -> Result<f64, String> {
-    match text.parse::<f64>() {
-        Ok(weight) if (0.0..=1.0).contains(&weight) => Ok(weight),
-        _ => Err("a weight is a number from 0 to 1".to_owned()),
-    }
-}
-
 impl Cli {
+    /// Answers a shell that asks for completions, and ends the process. Otherwise it does nothing.
+    pub fn answer_shell() {
+        completions::answer();
+    }
+
+    /// The definition of all commands.
+    #[must_use]
+    pub fn definition() -> clap::Command {
+        help::with_groups(Self::command())
+    }
+
     /// Reads the arguments, and the configuration file that they name.
     ///
     /// # Errors
     /// The arguments or the file cannot be used. The caller prints it and exits with 2.
     pub fn from_arguments(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
         let arguments: Vec<OsString> = arguments.into_iter().collect();
-        let mut cli = Self::from_arg_matches(&Self::command().try_get_matches_from(&arguments)?)?;
+        let mut cli = Self::from_arg_matches(&Self::definition().try_get_matches_from(&arguments)?)?;
         let Command::Serve(args) = &cli.command else { return Ok(cli) };
         let is_check = args.check;
         let (args, problems) = serve_args(&arguments, args.config.as_deref())?;
         if !is_check && !problems.is_empty() {
             let lines: Vec<_> = problems.iter().map(ToString::to_string).collect();
-            return Err(Self::command().error(clap::error::ErrorKind::InvalidValue, lines.join("\n       ")));
+            return Err(
+                Self::definition().error(clap::error::ErrorKind::InvalidValue, lines.join("\n       "))
+            );
         }
         cli.command = Command::Serve(Box::new(ServeArgs { problems, ..args }));
         Ok(cli)
@@ -387,11 +391,17 @@ impl Cli {
             Command::Serve(args) if args.check => serve_check::run(&args),
             Command::Serve(args) => serve::serve(*args),
             Command::Lambda(args) => lambda::run(&args),
-            Command::Summary { show, list } | Command::Advise { function: None, show, list } => {
-                show::summary(&show, &list)
+            Command::Functions { show, list, fail_on }
+            | Command::Advise { function: None, show, list, fail_on } => {
+                show::functions(&show, &list, &fail_on)
             }
-            Command::Advise { function: Some(function), show, .. } => show::advise(&function, &show),
-            Command::Hints { show, list } => series::hints(&show, &list),
+            Command::Function { function, show, place, fail_on } => {
+                show::function(&function, &show, &place, &fail_on)
+            }
+            Command::Advise { function: Some(function), show, list, fail_on } => {
+                show::function(&function, &show, &list.filters.place, &fail_on)
+            }
+            Command::Hints { show, list, fail_on } => series::hints(&show, &list, &fail_on),
             Command::Series { function: None, show, list } => series::fleet(&show, &list),
             Command::Series { function: Some(function), show, list } => {
                 series::function(&function, &show, &list)
@@ -402,17 +412,23 @@ impl Cli {
             }
             Command::Where { function, show, list } => placement::function(&function, &show, &list),
             Command::Prices(command) => prices::run(&command),
-            Command::Check { data, repair, database } => maintain::check(&data, &database, repair),
+            Command::Top(args) => top::run(*args),
+            Command::Doctor(args) => doctor::run(&args),
+            Command::Check { data, format, repair, database } => {
+                maintain::check(&data, &database, repair, format)
+            }
             Command::Migrate { data, database } => maintain::migrate(&data, &database),
             Command::Backup { data, file } => maintain::backup(&data, &file),
             Command::Changes { command: Some(ChangesCommand::Patch(args)), .. } => patch::run(&args),
             Command::Changes { command: Some(ChangesCommand::Tuner(command)), .. } => changes::run(command),
-            Command::Changes { show, command: None } => show::changes(&show),
+            Command::Changes { show, list, command: None } => show::changes(&show, &list),
             Command::Tune(args) => tune::run(&args),
             Command::Import(command) => import::run(command),
             Command::Archive(command) => archive::run(command),
             Command::Policy(command) => changes::policy(&command),
             Command::Keys(command) => keys::run(command),
+            Command::Completions { shell } => completions::print(shell),
+            Command::Man { folder } => man::write(&folder),
             Command::Key { data, tenant } => keys::create_without_scopes(&data, tenant),
         }
     }
@@ -423,7 +439,7 @@ fn serve_args(
     arguments: &[OsString],
     file: Option<&std::path::Path>,
 ) -> Result<(ServeArgs, Vec<config::Problem>), clap::Error> {
-    let (mut command, mut problems) = (Cli::command(), Vec::new());
+    let (mut command, mut problems) = (Cli::definition(), Vec::new());
     match file.map(config::ConfigFile::read) {
         None => {}
         Some(Err(problem)) => problems.push(problem),
@@ -447,13 +463,11 @@ fn serve_args(
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::Cli;
 
     /// clap checks the definition of a command only when it runs: names that are used twice and conflicts with unknown names.
     #[test]
     fn every_command_is_well_formed() {
-        Cli::command().debug_assert();
+        Cli::definition().debug_assert();
     }
 }

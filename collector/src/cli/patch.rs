@@ -10,7 +10,7 @@ use clap::{Args, ValueEnum};
 
 use tailor_sizing::units::Megabytes;
 
-use super::ShowArgs;
+use super::arguments::ShowArgs;
 use super::show;
 use crate::patch::advice::{self, Advised};
 use crate::patch::{Patch, Source, Target, comment, patch};
@@ -36,7 +36,7 @@ pub(super) struct PatchArgs {
     /// Set this size in place of the recommended one. Can be repeated.
     #[arg(long, value_name = "NAME=MB", value_parser = size)]
     memory: Vec<(String, Megabytes)>,
-    /// File with the output of `tailor advise --format json`, in place of a data folder or a collector.
+    /// File with the output of `tailor functions --format json`, in place of a data folder or a collector.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["data", "server"])]
     advice: Option<PathBuf>,
     /// Read the tags of the functions from Lambda, with the credentials of the AWS SDK.
@@ -85,8 +85,9 @@ pub(super) fn run(args: &PatchArgs) -> anyhow::Result<ExitCode> {
 fn advised(args: &PatchArgs) -> anyhow::Result<Vec<Advised>> {
     if let Some(file) = &args.advice {
         let text = fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
-        return advice::read(&text)
-            .with_context(|| format!("{} is not the JSON of `tailor advise --format json`", file.display()));
+        return advice::read(&text).with_context(|| {
+            format!("{} is not the JSON of `tailor functions --format json`", file.display())
+        });
     }
     // Sizes for every function need no measurements.
     let has_sizes = |name: &String| args.memory.iter().any(|(other, _)| other == name);
@@ -133,7 +134,7 @@ fn targets(args: &PatchArgs, advised: &[Advised]) -> anyhow::Result<Vec<Target>>
         }
         let found: Vec<_> = advised.iter().filter(|advised| advised.name == *name).collect();
         match found[..] {
-            [] => bail!("no advice for `{name}`: `tailor summary` lists the measured functions"),
+            [] => bail!("no advice for `{name}`: `tailor functions` lists the measured functions"),
             [a] if a.is_change() => {
                 targets.push(target(name, Some(Megabytes(a.memory_mb)), Megabytes(a.advice.memory_mb)));
             }

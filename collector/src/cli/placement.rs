@@ -2,27 +2,32 @@
 
 use std::process::ExitCode;
 
-use super::ShowArgs;
+use super::arguments::ShowArgs;
 use super::list::ListArgs;
-use super::show::{look, print, read_folder, request};
+use super::show::{look, missing, print, read_folder, request};
 use crate::render;
 use crate::report::placement;
 
 /// The places of the functions with this name.
 pub(super) fn function(name: &str, args: &ShowArgs, list: &ListArgs) -> anyhow::Result<ExitCode> {
     if let Some(server) = &args.server {
-        return request(args, server, &["v1", "functions", name, "placement"], &list.place());
+        return request(
+            args,
+            server,
+            &["v1", "functions", name, "placement"],
+            &list.filters.place.parameters(),
+        );
     }
     print(read_folder(args, |reader| async move {
         let keys = reader.store.functions(&reader.tenant, Some(name), usize::MAX).await?;
         let mut text = String::new();
-        for key in keys.iter().filter(|key| list.is_at(key)) {
+        for key in keys.iter().filter(|key| list.filters.place.has(key)) {
             if let Some(report) = placement::function(&reader.request(), key).await? {
                 text.push_str(&render::placement::function(&report, args.format, look(args)));
             }
         }
         if text.is_empty() {
-            tracing::error!("no measurements of `{name}`: `tailor summary` lists the measured functions");
+            tracing::error!("{}", missing(name));
         }
         let nothing = text.is_empty();
         Ok((text, nothing))

@@ -7,14 +7,18 @@ use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
+use serde::Serialize;
 
 use tailor_sizing::pricing::meters::Meter;
 use tailor_sizing::pricing::money::PicoDollars;
 use tailor_sizing::pricing::prices::PriceTable;
 use tailor_sizing::units::Architecture;
 
-use super::show::print;
+use super::arguments::Colour;
+use super::show::{look_with, print};
 use crate::prices;
+use crate::query::{Format, Look};
+use crate::render::output::{Output, Rows, write as write_output};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum PricesCommand {
@@ -47,6 +51,9 @@ pub(super) struct ShowPricesArgs {
     /// File with prices in place of the built-in ones, as for `tailor serve`.
     #[arg(long, value_name = "FILE")]
     prices: Option<PathBuf>,
+    /// Output format.
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
 }
 
 pub(super) fn run(command: &PricesCommand) -> anyhow::Result<ExitCode> {
@@ -98,19 +105,81 @@ fn write(path: &Path, text: &str) -> anyhow::Result<()> {
 fn show(args: &ShowPricesArgs) -> anyhow::Result<ExitCode> {
     let table = prices::load(args.prices.as_deref())?;
     let Some(region) = &args.region else {
-        let regions: String = table.regions().map(|region| format!("{region}\n")).collect();
-        return print((regions, false));
+        let regions: Vec<&str> = table.regions().collect();
+        let rows = Rows::new(&["region"], regions.iter().map(|region| [*region]));
+        let notes = regions.iter().map(|region| format!("{region}\n")).collect();
+        let listing = PriceList { value: serde_json::json!({ "regions": regions }), rows, text: notes };
+        return print((write_output(&listing, args.format, look_with(Colour::Auto)), false));
     };
     if !table.regions().any(|known| known == region) {
         bail!("no prices for region `{region}`: `tailor prices show` lists the regions");
     }
-    print((region_text(&table, region), false))
+    let listing = price_list(region_prices(&table, region));
+    print((write_output(&listing, args.format, look_with(Colour::Auto)), false))
 }
 
-fn region_text(table: &PriceTable, region: &str) -> String {
-    let mut text = String::new();
+/// Prices in every format.
+struct PriceList {
+    value: serde_json::Value,
+    rows: Rows,
+    text: String,
+}
+
+impl Output for PriceList {
+    fn value(&self) -> impl Serialize {
+        &self.value
+    }
+
+    fn table(&self, _look: Look) -> String {
+        self.text.clone()
+    }
+
+    fn markdown(&self) -> Rows {
+        self.rows.clone()
+    }
+
+    fn csv(&self) -> Rows {
+        self.rows.clone()
+    }
+}
+
+/// One price of a region.
+#[derive(Debug, Serialize)]
+struct Price {
+    name: String,
+    /// Dollars.
+    #[serde(rename = "price_usd")]
+    price: String,
+    unit: String,
+    source: String,
+    date: String,
+}
+
+fn price_list(prices: Vec<Price>) -> PriceList {
+    let line = |Price { name, price, unit, source, date }: &Price| {
+        format!("{name:<36} {price:>14} $ per {unit:<11} {source} of {date}\n")
+    };
+    let row = |price: &Price| {
+        let Price { name, price, unit, source, date } = price;
+        [name, price, unit, source, date].map(String::clone)
+    };
+    PriceList {
+        rows: Rows::new(&["name", "price_usd", "unit", "source", "date"], prices.iter().map(row)),
+        text: prices.iter().map(line).collect(),
+        value: serde_json::json!({ "prices": prices }),
+    }
+}
+
+fn region_prices(table: &PriceTable, region: &str) -> Vec<Price> {
+    let mut prices = Vec::new();
     let mut line = |name: &str, price: String, unit: &str, source: &str, date: &str| {
-        text.push_str(&format!("{name:<36} {price:>14} $ per {unit:<11} {source} of {date}\n"));
+        prices.push(Price {
+            name: name.to_owned(),
+            price,
+            unit: unit.to_owned(),
+            source: source.to_owned(),
+            date: date.to_owned(),
+        });
     };
     for architecture in [Architecture::X86_64, Architecture::Arm64] {
         let Ok(rates) = table.rates(region, architecture) else { continue };
@@ -160,5 +229,5 @@ fn region_text(table: &PriceTable, region: &str) -> String {
             line(&format!("instance {name}"), hour.to_decimal(), "hour", &source.name, &source.date);
         }
     }
-    text
+    prices
 }

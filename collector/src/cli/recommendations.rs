@@ -80,7 +80,7 @@ pub(super) fn compute_optimizer(args: &ComputeOptimizerArgs) -> anyhow::Result<E
 fn store(to: &Destination, entries: Vec<Entry>, lines: &str) -> anyhow::Result<ExitCode> {
     create_folder(&to.data)?;
     Recommendations::of(&to.data).add(entries)?;
-    let text = format!("{lines}`tailor advise FUNCTION` shows them beside the advice\n");
+    let text = format!("{lines}`tailor function NAME` shows them beside the advice\n");
     // Without standard error there is nobody to read it.
     let _ = std::io::stderr().write_all(text.as_bytes());
     Ok(ExitCode::SUCCESS)

@@ -135,7 +135,7 @@ async fn serve_until_stopped(args: ServeArgs) -> anyhow::Result<ExitCode> {
     let address = listener.local_addr().context("cannot read the address of the listener")?;
     let url = format!("{}://{address}", if tls.is_some() { "https" } else { "http" });
 
-    // `tailor summary` prints it. After a crash the file stays, but the lock of the data folder is released.
+    // `tailor functions` prints it. After a crash the file stays, but the lock of the data folder is released.
     match fs::write(folder.join(ADDRESS_FILE), format!("{url}\n")) {
         // On a full disk, stored data can still be read.
         Err(error) if error.kind() == std::io::ErrorKind::StorageFull => {

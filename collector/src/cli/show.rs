@@ -1,31 +1,33 @@
-//! `tailor summary`, `advise` and `changes`: read a data folder, or request the same text from a running collector.
+//! `tailor functions`, `function` and `changes`: read a data folder, or request the same text from a running collector.
 
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
+use serde::Deserialize;
 
 use tailor_sizing::advice::strategy::Strategy;
 use tailor_sizing::pricing::prices::PriceTable;
 
-use super::Colour;
-use super::ShowArgs;
-use super::list::ListArgs;
+use super::arguments::{Colour, ShowArgs};
+use super::exit;
+use super::fail_on::FailOnArgs;
+use super::list::{ChangeArgs, FilterArgs, ListArgs, PlaceArgs};
 use super::serve::address_of;
+use crate::api::EMPTY_HEADER;
 use crate::changes;
 use crate::clock::Clock;
 use crate::prices;
-use crate::query::{self, DEFAULT_WIDTH, Format, Look, path_segment};
+use crate::query::{self, DEFAULT_WIDTH, Format, ListQuery, Look, SortKey, path_segment};
 use crate::recommendations::Recommendations;
+use crate::render::changes::Changes;
 use crate::render::json::indent;
-use crate::render::table;
-use crate::report;
+use crate::render::output::write;
+use crate::render::table::Namesakes;
+use crate::report::{self, FleetReport, FleetTotal, FunctionReport};
 use crate::store::{Store, Tenant, Window};
 use crate::tags::{CurrentTags, TagTable};
-
-/// Exit code when there is nothing to show.
-const NOTHING: u8 = 3;
 
 /// Timeout of a request to a running collector.
 const RESPONSE_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(60);
@@ -33,7 +35,7 @@ const RESPONSE_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(60)
 /// Maximum size of a response: more than the JSON of a few thousand functions.
 const MAX_RESPONSE_BYTES: u64 = 256 << 20;
 
-pub(super) fn summary(args: &ShowArgs, list: &ListArgs) -> anyhow::Result<ExitCode> {
+pub(super) fn functions(args: &ShowArgs, list: &ListArgs, fail_on: &FailOnArgs) -> anyhow::Result<ExitCode> {
     let (code, address) = match &args.server {
         Some(server) => {
             (request(args, server, &["v1", "functions"], &list.parameters())?, Some(server.clone()))
@@ -42,7 +44,7 @@ pub(super) fn summary(args: &ShowArgs, list: &ListArgs) -> anyhow::Result<ExitCo
             let text = read_folder(args, |reader| async move {
                 let fleet = report::fleet(&reader.request(), &list.query(args)).await?;
                 let nothing = fleet.functions.is_empty();
-                Ok((table::fleet(&fleet, args.format, look(args)), nothing))
+                Ok((write(&fleet, args.format, look(args)), nothing))
             })?;
             (print(text)?, args.address())
         }
@@ -50,48 +52,118 @@ pub(super) fn summary(args: &ShowArgs, list: &ListArgs) -> anyhow::Result<ExitCo
     if let (Format::Table, Some(address)) = (args.format, address) {
         print((format!("\nThe web page shows the curves and the change log: {address}\n"), false))?;
     }
-    Ok(code)
+    fail_on.check(code, || selected_reports(args, &list.filters))
 }
 
-pub(super) fn advise(function: &str, args: &ShowArgs) -> anyhow::Result<ExitCode> {
-    if let Some(server) = &args.server {
-        return request(args, server, &["v1", "functions", function], &[]);
+pub(super) fn function(
+    function: &str,
+    args: &ShowArgs,
+    place: &PlaceArgs,
+    fail_on: &FailOnArgs,
+) -> anyhow::Result<ExitCode> {
+    let code = match &args.server {
+        Some(server) => request(args, server, &["v1", "functions", function], &place.parameters())?,
+        None => {
+            let recommendations = Recommendations::of(&args.data);
+            print(read_folder(args, |reader| async move {
+                let mut reports = reader.reports(function, place).await?;
+                for report in &mut reports {
+                    report.other_recommendations =
+                        recommendations.for_function(&reader.tenant, &report.key())?;
+                }
+                let nothing = reports.is_empty();
+                if nothing {
+                    tracing::error!("{}", missing(function));
+                    return Ok((String::new(), nothing));
+                }
+                Ok((write(&Namesakes(&reports), args.format, look(args)), nothing))
+            })?)?
+        }
+    };
+    fail_on.check(code, || match &args.server {
+        Some(server) => {
+            let path = ["v1", "functions", function];
+            let body = fetch(args, server, &path, &place.parameters(), Format::Json)?;
+            let reports = body.map(|body| serde_json::from_str(&body.text).context(UNREADABLE));
+            Ok(vec![reports.context("the function is not measured any more")??])
+        }
+        None => read_folder(args, |reader| async move { reader.reports(function, place).await }),
+    })
+}
+
+/// That there is no such function.
+pub(super) fn missing(function: &str) -> String {
+    format!("no measurements of `{function}`: `tailor functions` lists the measured functions")
+}
+
+/// The reports of all functions that the filters select, on all pages.
+pub(super) fn selected_reports(args: &ShowArgs, filters: &FilterArgs) -> anyhow::Result<Vec<FunctionReport>> {
+    let mut reports = Vec::new();
+    let mut cursor = None;
+    loop {
+        let page = page(args, filters, SortKey::Name, query::MAX_LIMIT, cursor)?;
+        reports.extend(page.functions);
+        cursor = page.next;
+        if cursor.is_none() {
+            return Ok(reports);
+        }
     }
-    let recommendations = Recommendations::of(&args.data);
-    let text = read_folder(args, |reader| async move {
-        let keys = reader.store.functions(&reader.tenant, Some(function), usize::MAX).await?;
-        let mut reports = Vec::new();
-        for key in &keys {
-            let mut found = report::function(&reader.request(), key).await?;
-            if let Some(report) = &mut found {
-                report.other_recommendations = recommendations.for_function(&reader.tenant, key)?;
-            }
-            reports.extend(found);
-        }
-        let nothing = reports.is_empty();
-        if nothing {
-            tracing::error!("no measurements of `{function}`: `tailor summary` lists the measured functions");
-            return Ok((String::new(), nothing));
-        }
-        Ok((table::namesakes(&reports, args.format, look(args)), nothing))
-    })?;
-    print(text)
 }
 
-pub(super) fn changes(args: &ShowArgs) -> anyhow::Result<ExitCode> {
+/// A page of the list of functions.
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct Page {
+    /// The functions.
+    pub(super) functions: Vec<FunctionReport>,
+    /// Sums over all functions that the filters select.
+    pub(super) total: FleetTotal,
+    /// Their number.
+    pub(super) matching_functions: u64,
+    /// Cursor of the next page.
+    next: Option<String>,
+}
+
+/// One page of the list of functions, at most `limit`.
+pub(super) fn page(
+    args: &ShowArgs,
+    filters: &FilterArgs,
+    sort: SortKey,
+    limit: usize,
+    cursor: Option<String>,
+) -> anyhow::Result<Page> {
+    let Some(server) = &args.server else {
+        return read_folder(args, |reader| async move {
+            let list = ListQuery { sort, limit, cursor, ..filters.query(args) };
+            let FleetReport { functions, total, matching_functions, next, .. } =
+                report::fleet(&reader.request(), &list).await?;
+            Ok(Page { functions, total, matching_functions, next })
+        });
+    };
+    let mut parameters = filters.parameters();
+    parameters.extend([("sort", sort.code()), ("limit", limit.to_string())]);
+    parameters.extend(cursor.map(|cursor| ("cursor", cursor)));
+    let body = fetch(args, server, &["v1", "functions"], &parameters, Format::Json)?;
+    body.map_or_else(|| Ok(Page::default()), |body| serde_json::from_str(&body.text).context(UNREADABLE))
+}
+
+/// Why a response is not understood.
+const UNREADABLE: &str = "cannot read the response of the collector: it may have another version";
+
+pub(super) fn changes(args: &ShowArgs, list: &ChangeArgs) -> anyhow::Result<ExitCode> {
     if let Some(server) = &args.server {
-        return request(args, server, &["v1", "changes"], &[]);
+        return request(args, server, &["v1", "changes"], &list.parameters());
     }
     let text = read_folder(args, |reader| async move {
         let changes = changes::fold(reader.store.changes(&reader.tenant, None).await?);
-        Ok((table::changes(&changes, args.format, look(args)), false))
+        let changes = list.selection(args).of(changes);
+        Ok((write(&Changes(&changes), args.format, look(args)), false))
     })?;
     print(text)
 }
 
 impl ShowArgs {
     /// The address of the collector that runs with the data folder that was read, if one does.
-    fn address(&self) -> Option<String> {
+    pub(super) fn address(&self) -> Option<String> {
         if self.database.is_set() { None } else { address_of(&self.data) }
     }
 }
@@ -124,12 +196,21 @@ impl Reader {
     }
 }
 
-pub(super) fn read_folder<F>(
-    args: &ShowArgs,
-    show: impl FnOnce(Reader) -> F,
-) -> anyhow::Result<(String, bool)>
+impl Reader {
+    /// The reports of the functions of a name.
+    async fn reports(&self, name: &str, place: &PlaceArgs) -> anyhow::Result<Vec<FunctionReport>> {
+        let keys = self.store.functions(&self.tenant, Some(name), usize::MAX).await?;
+        let mut reports = Vec::new();
+        for key in keys.iter().filter(|key| place.has(key)) {
+            reports.extend(report::function(&self.request(), key).await?);
+        }
+        Ok(reports)
+    }
+}
+
+pub(super) fn read_folder<T, F>(args: &ShowArgs, show: impl FnOnce(Reader) -> F) -> anyhow::Result<T>
 where
-    F: Future<Output = anyhow::Result<(String, bool)>>,
+    F: Future<Output = anyhow::Result<T>>,
 {
     let clock = Clock::system();
     let tenant = Tenant(args.tenant.clone());
@@ -141,7 +222,7 @@ where
         store: args.database.open_to_read(&args.data)?,
         tenant,
         prices: prices::load(args.prices.as_deref())?,
-        window: query::last_hours(clock.now_us(), args.hours),
+        window: query::last_hours(clock.now_us(), args.window_hours()),
         // clap validated the arguments.
         strategy: query::strategy(Some(&args.strategy), args.weight).unwrap_or_default(),
         now_us: clock.now_us(),
@@ -180,7 +261,7 @@ pub(super) fn print((text, nothing): (String, bool)) -> anyhow::Result<ExitCode>
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {}
         other => other.context("cannot write the output")?,
     }
-    Ok(if nothing { ExitCode::from(NOTHING) } else { ExitCode::SUCCESS })
+    Ok(if nothing { ExitCode::from(exit::NOTHING) } else { ExitCode::SUCCESS })
 }
 
 pub(super) fn request(
@@ -190,8 +271,8 @@ pub(super) fn request(
     more: &[(&str, String)],
 ) -> anyhow::Result<ExitCode> {
     match fetch(args, server, path, more, args.format)? {
-        Some(body) => print((body, false)),
-        None => Ok(ExitCode::from(NOTHING)),
+        Some(body) => print((body.text, body.is_empty)),
+        None => Ok(ExitCode::from(exit::NOTHING)),
     }
 }
 
@@ -201,10 +282,12 @@ pub(super) fn reports(args: &ShowArgs, functions: &[String]) -> anyhow::Result<S
         let mut text = String::new();
         if functions.is_empty() {
             let limit = [("limit", query::MAX_LIMIT.to_string())];
-            text.extend(fetch(args, server, &["v1", "functions"], &limit, Format::Json)?);
+            let body = fetch(args, server, &["v1", "functions"], &limit, Format::Json)?;
+            text.extend(body.map(|body| body.text));
         }
         for function in functions {
-            text.extend(fetch(args, server, &["v1", "functions", function], &[], Format::Json)?);
+            let body = fetch(args, server, &["v1", "functions", function], &[], Format::Json)?;
+            text.extend(body.map(|body| body.text));
         }
         return Ok(text);
     }
@@ -214,7 +297,7 @@ pub(super) fn reports(args: &ShowArgs, functions: &[String]) -> anyhow::Result<S
         let mut text = String::new();
         for key in &keys {
             if let Some(report) = report::function(&reader.request(), key).await? {
-                text.push_str(&table::function(&report, Format::Json, look(args)));
+                text.push_str(&write(&Namesakes(&[report]), Format::Json, look(args)));
             }
         }
         Ok((text, false))
@@ -222,14 +305,21 @@ pub(super) fn reports(args: &ShowArgs, functions: &[String]) -> anyhow::Result<S
     Ok(text)
 }
 
-/// The body of a response; `None` when there is nothing to show.
+/// The body of a response.
+struct Body {
+    text: String,
+    /// Whether it is a list without entries.
+    is_empty: bool,
+}
+
+/// The body of a response; `None` when there is no such function.
 fn fetch(
     args: &ShowArgs,
     server: &str,
     path: &[&str],
     more: &[(&str, String)],
     format: Format,
-) -> anyhow::Result<Option<String>> {
+) -> anyhow::Result<Option<Body>> {
     let key = match &args.api_key_file {
         Some(file) => Some(
             std::fs::read_to_string(file)
@@ -253,12 +343,14 @@ fn fetch(
         .http_status_as_error(false)
         .build()
         .query("format", format.as_str().unwrap_or("json"))
-        .query("hours", args.hours.to_string())
         .query("strategy", &args.strategy)
         .query("width", look.width.to_string())
         .query("colour", look.colour.to_string());
     for (name, value) in more {
         request = request.query(*name, value);
+    }
+    if let Some(hours) = args.named_hours() {
+        request = request.query("hours", hours.to_string());
     }
     if let Some(weight) = args.weight {
         request = request.query("weight", weight.to_string());
@@ -268,12 +360,13 @@ fn fetch(
     }
     let mut response = request.call().with_context(|| format!("cannot reach {url}"))?;
     let status = response.status();
+    let is_empty = response.headers().contains_key(EMPTY_HEADER);
     let body = response.body_mut().with_config().limit(MAX_RESPONSE_BYTES).read_to_string();
     let body = body.with_context(|| format!("cannot read the response of {url}"))?;
     match status.as_u16() {
         // Responses are compact.
-        200 if is_json => Ok(Some(indent(&body))),
-        200 => Ok(Some(body)),
+        200 if is_json => Ok(Some(Body { text: indent(&body), is_empty })),
+        200 => Ok(Some(Body { text: body, is_empty })),
         404 => {
             tracing::error!("{}", message(&body));
             Ok(None)
@@ -283,7 +376,7 @@ fn fetch(
 }
 
 /// The message of an error body, or the first characters of another body.
-fn message(body: &str) -> String {
+pub(super) fn message(body: &str) -> String {
     let parsed: Option<serde_json::Value> = serde_json::from_str(body).ok();
     let message = parsed.as_ref().and_then(|value| value.pointer("/error/message")?.as_str());
     message.map_or_else(|| body.chars().take(200).collect(), str::to_owned)

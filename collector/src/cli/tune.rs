@@ -10,7 +10,8 @@ use clap::{Args, Parser};
 
 use tailor_sizing::units::Megabytes;
 
-use super::{ShowArgs, show};
+use super::arguments::ShowArgs;
+use super::show;
 use crate::clock::now_us;
 use crate::experiment::aws::{Configuration, FunctionCalls};
 use crate::experiment::input::{Input, PowerValues, Strategy};
@@ -92,10 +93,10 @@ pub(super) struct TuneArgs {
     /// File with the record of the running experiment.
     #[arg(long, value_name = "FILE", default_value = "tailor-tune.json")]
     state: PathBuf,
-    /// Begin with the sizes that this advice predicts: a file with the output of `tailor advise --format json`.
+    /// Begin with the sizes that this advice predicts: a file with the output of `tailor functions --format json`.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["data", "server"])]
     advice: Option<PathBuf>,
-    /// Begin with the sizes that the telemetry in this data folder predicts, and keep the result there: `tailor advise` shows it.
+    /// Begin with the sizes that the telemetry in this data folder predicts, and keep the result there: `tailor function` shows it.
     /// What the layer measures in the experiment corrects the predictions by itself.
     #[arg(long, conflicts_with = "server")]
     data: Option<String>,
@@ -412,7 +413,7 @@ fn keep(args: &TuneArgs, function: &FunctionKey, outcome: &Outcome) -> anyhow::R
     let entry = Entry { tenant: Tenant::default().0, function: function.clone(), recommendation };
     Recommendations::of(Path::new(data)).add(vec![entry])?;
     eprintln!(
-        "tailor: the result is kept in {data}: `tailor advise {}` shows it beside the advice",
+        "tailor: the result is kept in {data}: `tailor function {}` shows it beside the advice",
         function.name
     );
     Ok(())

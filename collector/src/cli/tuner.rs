@@ -8,7 +8,7 @@ use clap::Args;
 
 use tailor_sizing::units::Megabytes;
 
-use super::strategy;
+use super::arguments::strategy;
 use crate::query;
 use crate::store::Tenant;
 use crate::tuner::Settings;

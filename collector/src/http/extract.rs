@@ -4,6 +4,7 @@ use axum::extract::{self, FromRequestParts};
 use http::request::Parts;
 
 use super::error::ApiError;
+use crate::clock::now_us;
 use crate::query::{Query, UnknownStrategy};
 
 impl<S: Send + Sync> FromRequestParts<S> for Query {
@@ -11,12 +12,12 @@ impl<S: Send + Sync> FromRequestParts<S> for Query {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         let parsed = extract::Query::<Self>::from_request_parts(parts, state).await;
-        let extract::Query(query) = parsed.map_err(|rejection| {
+        let extract::Query(mut query) = parsed.map_err(|rejection| {
             let cause = std::error::Error::source(&rejection)
                 .map_or_else(|| rejection.body_text(), ToString::to_string);
             ApiError::bad_request("query", format!("cannot read the query of the URL: {cause}"))
         })?;
-        let checked = query.check();
+        let checked = query.resolve_since(now_us()).and_then(|()| query.check());
         checked.map_err(|cause| {
             ApiError::bad_request("query", format!("cannot use the query of the URL: {cause}"))
         })?;

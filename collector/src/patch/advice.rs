@@ -1,4 +1,4 @@
-//! The advice that patches are made from: the JSON of `tailor advise --format json` and of the API.
+//! The advice that patches are made from: the JSON of `tailor functions --format json` and of the API.
 
 use std::collections::BTreeMap;
 

@@ -1,14 +1,13 @@
 //! Bills as text: a table for people, Markdown, CSV, and JSON for programs.
 
+use serde::Serialize;
+
 use tailor_sizing::pricing::full_bill::{BillLine, LineStatus};
 use tailor_sizing::pricing::meters::Meter;
 use tailor_sizing::pricing::money::PicoDollars;
 
-use super::csv::write;
-use super::json::json;
-use super::markdown::markdown;
+use super::output::{Field, Output, Rows, write};
 use super::table::{lines, plain_table};
-use super::text::csv_cell;
 use super::units::{count, instant, shorten};
 use crate::query::{Format, Look};
 use crate::report::bill::{BillReport, FleetBill, FunctionSum, MeterSum};
@@ -38,66 +37,90 @@ const SHOWN_FUNCTIONS: usize = 20;
 /// The bill of one function, written as `format` asks.
 #[must_use]
 pub fn function(report: &BillReport, format: Format, look: Look) -> String {
-    let all = &report.bill.lines;
-    match format {
-        Format::Json => json(report, look),
-        Format::Csv => write(&CSV_HEADER, all.iter().map(|line| csv_row(report, line))),
-        Format::Markdown => markdown(&HEADER, all.iter().map(|line| row(line).to_vec())),
-        Format::Table => {
-            let mut table = plain_table(&HEADER, look);
-            for line in all {
-                table.add_row(row(line));
-            }
-            let heading = format!(
-                "{} in {}: {} invocations in {} h from {}\n\n",
-                shorten(&report.name, 60),
-                report.region,
-                count(report.invocations),
-                report.hours,
-                instant(report.from_us)
-            );
-            heading + &lines(&table) + "\n" + &notes(report)
-        }
-    }
+    write(report, format, look)
 }
 
 /// The bill of many functions, written as `format` asks.
 #[must_use]
 pub fn fleet(bill: &FleetBill, format: Format, look: Look) -> String {
-    const METERS: [&str; 5] = ["METER", "QUANTITY", "UNIT", "COST", "FUNCTIONS WITHOUT"];
-    const FUNCTIONS: [&str; 5] = ["name", "account", "region", "total_pico_usd", "assumed_pico_usd"];
-    match format {
-        Format::Json => json(bill, look),
-        Format::Csv => write(&FUNCTIONS, bill.functions.iter().map(function_row)),
-        Format::Markdown => markdown(&METERS, bill.meters.iter().map(|sum| meter_row(sum).to_vec())),
-        Format::Table if bill.functions.is_empty() => "no invocations in this window\n".to_owned(),
-        Format::Table => {
-            let mut meters = plain_table(&METERS, look);
-            for sum in &bill.meters {
-                meters.add_row(meter_row(sum));
-            }
-            let mut functions = plain_table(&["FUNCTION", "REGION", "COST", "NOT KNOWN"], look);
-            for function in bill.functions.iter().take(SHOWN_FUNCTIONS) {
-                functions.add_row([
-                    shorten(&function.name, 40),
-                    function.region.clone(),
-                    function.total_pico_usd.to_string(),
-                    shorten(&names(&function.unknown), look.width.saturating_sub(70).max(20)),
-                ]);
-            }
-            let mut text = format!("{}\n{}", lines(&meters), lines(&functions));
-            if bill.functions.len() > SHOWN_FUNCTIONS {
-                text.push_str(&format!("and {} more functions\n", bill.functions.len() - SHOWN_FUNCTIONS));
-            }
-            text.push_str(&format!(
-                "\nTotal {}, of which {} assumed.\n",
-                bill.total_pico_usd, bill.assumed_pico_usd
-            ));
-            for sentence in &bill.assumptions {
-                text.push_str(&format!("{sentence}\n"));
-            }
-            text
+    write(bill, format, look)
+}
+
+impl Output for BillReport {
+    fn value(&self) -> impl Serialize {
+        self
+    }
+
+    fn table(&self, look: Look) -> String {
+        let mut table = plain_table(&HEADER, look);
+        for line in &self.bill.lines {
+            table.add_row(row(line));
         }
+        let heading = format!(
+            "{} in {}: {} invocations in {} h from {}\n\n",
+            shorten(&self.name, 60),
+            self.region,
+            count(self.invocations),
+            self.hours,
+            instant(self.from_us)
+        );
+        heading + &lines(&table) + "\n" + &notes(self)
+    }
+
+    fn markdown(&self) -> Rows {
+        Rows::new(&HEADER, self.bill.lines.iter().map(row))
+    }
+
+    fn csv(&self) -> Rows {
+        Rows::new(&CSV_HEADER, self.bill.lines.iter().map(|line| csv_row(self, line)))
+    }
+}
+
+const METERS: [&str; 5] = ["METER", "QUANTITY", "UNIT", "COST", "FUNCTIONS WITHOUT"];
+
+impl Output for FleetBill {
+    fn value(&self) -> impl Serialize {
+        self
+    }
+
+    fn table(&self, look: Look) -> String {
+        if self.functions.is_empty() {
+            return "no invocations in this window\n".to_owned();
+        }
+        let mut meters = plain_table(&METERS, look);
+        for sum in &self.meters {
+            meters.add_row(meter_row(sum));
+        }
+        let mut functions = plain_table(&["FUNCTION", "REGION", "COST", "NOT KNOWN"], look);
+        for function in self.functions.iter().take(SHOWN_FUNCTIONS) {
+            functions.add_row([
+                shorten(&function.name, 40),
+                function.region.clone(),
+                function.total_pico_usd.to_string(),
+                shorten(&names(&function.unknown), look.width.saturating_sub(70).max(20)),
+            ]);
+        }
+        let mut text = format!("{}\n{}", lines(&meters), lines(&functions));
+        if self.functions.len() > SHOWN_FUNCTIONS {
+            text.push_str(&format!("and {} more functions\n", self.functions.len() - SHOWN_FUNCTIONS));
+        }
+        text.push_str(&format!(
+            "\nTotal {}, of which {} assumed.\n",
+            self.total_pico_usd, self.assumed_pico_usd
+        ));
+        for sentence in &self.assumptions {
+            text.push_str(&format!("{sentence}\n"));
+        }
+        text
+    }
+
+    fn markdown(&self) -> Rows {
+        Rows::new(&METERS, self.meters.iter().map(meter_row))
+    }
+
+    fn csv(&self) -> Rows {
+        let header = ["name", "account", "region", "total_pico_usd", "assumed_pico_usd"];
+        Rows::new(&header, self.functions.iter().map(function_row))
     }
 }
 
@@ -145,32 +168,32 @@ fn row(line: &BillLine) -> [String; 7] {
     ]
 }
 
-fn csv_row(report: &BillReport, line: &BillLine) -> Vec<String> {
-    let pico = |cost: Option<PicoDollars>| cost.map(|cost| cost.0.to_string()).unwrap_or_default();
-    vec![
-        csv_cell(&report.name),
-        csv_cell(&report.account),
-        csv_cell(&report.region),
-        line.meter.code().to_owned(),
-        line.part.clone(),
-        line.quantity.map(|quantity| quantity.to_string()).unwrap_or_default(),
-        line.unit.to_owned(),
+fn csv_row(report: &BillReport, line: &BillLine) -> [Field; 13] {
+    let pico = |cost: Option<PicoDollars>| Field::number(cost.map(|cost| cost.0));
+    [
+        Field::from(&report.name),
+        Field::from(&report.account),
+        Field::from(&report.region),
+        Field::from(line.meter.code()),
+        Field::from(&line.part),
+        Field::number(line.quantity),
+        Field::from(line.unit),
         pico(line.unit_price_pico_usd),
         pico(line.cost_pico_usd),
-        status(line.status).to_owned(),
-        line.note.clone(),
-        line.source.clone(),
-        line.date.clone(),
+        Field::from(status(line.status)),
+        Field::from(&line.note),
+        Field::from(&line.source),
+        Field::from(&line.date),
     ]
 }
 
-fn function_row(function: &FunctionSum) -> Vec<String> {
-    vec![
-        csv_cell(&function.name),
-        csv_cell(&function.account),
-        csv_cell(&function.region),
-        function.total_pico_usd.0.to_string(),
-        function.assumed_pico_usd.0.to_string(),
+fn function_row(function: &FunctionSum) -> [Field; 5] {
+    [
+        Field::from(&function.name),
+        Field::from(&function.account),
+        Field::from(&function.region),
+        Field::from(function.total_pico_usd.0),
+        Field::from(function.assumed_pico_usd.0),
     ]
 }
 

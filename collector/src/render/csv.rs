@@ -2,7 +2,7 @@
 
 use ::csv::Writer;
 
-use super::text::csv_cell;
+use super::output::{Field, Rows};
 use crate::changes::Change;
 use crate::report::hints::FleetHint;
 use crate::report::{FunctionReport, Quantiles, SeriesReport};
@@ -31,51 +31,51 @@ const FUNCTION_HEADER: [&str; 20] = [
 ];
 
 /// One line per function.
-pub(super) fn functions(functions: &[FunctionReport]) -> String {
+pub(super) fn functions(functions: &[FunctionReport]) -> Rows {
     let rows = functions.iter().map(|function| {
-        vec![
-            csv_cell(&function.name),
-            csv_cell(&function.account),
-            csv_cell(&function.region),
-            csv_cell(&function.runtime),
-            function.architecture.to_string(),
-            function.memory.0.to_string(),
-            function.invocations.to_string(),
-            function.errors.to_string(),
-            function.cold_starts.to_string(),
-            function.duration_ms.p50.to_string(),
-            function.duration_ms.p95.to_string(),
-            function.billed_ms.to_string(),
-            function.cost_pico_usd.map(|cost| cost.0.to_string()).unwrap_or_default(),
-            function.peak_memory_mb.to_string(),
-            function.busy_ms.to_string(),
-            function.starved_ms.to_string(),
-            function.idle_ms.to_string(),
-            function.advice.memory.0.to_string(),
-            function.advice.cost_change_percent.to_string(),
-            function.advice.duration_change_percent.to_string(),
+        [
+            Field::from(&function.name),
+            Field::from(&function.account),
+            Field::from(&function.region),
+            Field::from(&function.runtime),
+            Field::from(function.architecture.as_str()),
+            Field::from(function.memory.0),
+            Field::from(function.invocations),
+            Field::from(function.errors),
+            Field::from(function.cold_starts),
+            Field::from(function.duration_ms.p50),
+            Field::from(function.duration_ms.p95),
+            Field::from(function.billed_ms),
+            Field::number(function.cost_pico_usd.map(|cost| cost.0)),
+            Field::from(function.peak_memory_mb),
+            Field::from(function.busy_ms),
+            Field::from(function.starved_ms),
+            Field::from(function.idle_ms),
+            Field::from(function.advice.memory.0),
+            Field::from(function.advice.cost_change_percent),
+            Field::from(function.advice.duration_change_percent),
         ]
     });
-    write(&FUNCTION_HEADER, rows)
+    Rows::new(&FUNCTION_HEADER, rows)
 }
 
 /// One line per change.
-pub(super) fn changes(changes: &[Change]) -> String {
+pub(super) fn changes(changes: &[Change]) -> Rows {
     let rows = changes.iter().map(|change| {
-        vec![
-            change.planned_at_us.to_string(),
-            csv_cell(&change.function.name),
-            change.from.0.to_string(),
-            change.to.0.to_string(),
-            change.state.code().to_owned(),
-            csv_cell(&change.reason),
+        [
+            Field::from(change.planned_at_us),
+            Field::from(&change.function.name),
+            Field::from(change.from.0),
+            Field::from(change.to.0),
+            Field::from(change.state.code()),
+            Field::from(&change.reason),
         ]
     });
-    write(&["planned_at_us", "function", "from_mb", "to_mb", "state", "reason"], rows)
+    Rows::new(&["planned_at_us", "function", "from_mb", "to_mb", "state", "reason"], rows)
 }
 
 /// One line per point; with groups, one per group and point.
-pub(super) fn series(report: &SeriesReport) -> String {
+pub(super) fn series(reports: &[SeriesReport]) -> Rows {
     const HEADER: [&str; 10] = [
         "group",
         "at_us",
@@ -88,50 +88,52 @@ pub(super) fn series(report: &SeriesReport) -> String {
         "p95_ms",
         "p99_ms",
     ];
-    let groups = report.groups.iter().flatten().map(|group| (group.value.as_str(), &group.points));
-    let whole = report.groups.is_none().then_some(("", &report.points));
-    let rows = whole.into_iter().chain(groups).flat_map(|(group, points)| {
+    let parts = reports.iter().flat_map(|report| {
+        let groups = report.groups.iter().flatten().map(|group| (group.value.as_str(), &group.points));
+        let whole = report.groups.is_none().then_some(("", &report.points));
+        whole.into_iter().chain(groups)
+    });
+    let rows = parts.flat_map(|(group, points)| {
         points.iter().map(move |point| {
-            let quantile = |of: fn(&Quantiles) -> f64| {
-                point.duration_ms.as_ref().map(|quantiles| of(quantiles).to_string()).unwrap_or_default()
-            };
-            vec![
-                csv_cell(group),
-                point.at_us.to_string(),
-                point.invocations.to_string(),
-                point.errors.to_string(),
-                point.cold_starts.to_string(),
-                point.billed_ms.to_string(),
-                point.cost_pico_usd.0.to_string(),
+            let quantile = |of: fn(&Quantiles) -> f64| Field::number(point.duration_ms.as_ref().map(of));
+            [
+                Field::from(group),
+                Field::from(point.at_us),
+                Field::from(point.invocations),
+                Field::from(point.errors),
+                Field::from(point.cold_starts),
+                Field::from(point.billed_ms),
+                Field::from(point.cost_pico_usd.0),
                 quantile(|quantiles| quantiles.p50),
                 quantile(|quantiles| quantiles.p95),
                 quantile(|quantiles| quantiles.p99),
             ]
         })
     });
-    write(&HEADER, rows)
+    Rows::new(&HEADER, rows)
 }
 
 /// One line per hint.
-pub(super) fn hints(hints: &[FleetHint]) -> String {
+pub(super) fn hints(hints: &[FleetHint]) -> Rows {
     let rows = hints.iter().map(|hint| {
         let names: Vec<&str> = hint.examples.iter().map(|example| example.function.name.as_str()).collect();
-        vec![
-            hint.code.clone(),
-            hint.functions.to_string(),
-            hint.saving_pico_usd.0.to_string(),
-            csv_cell(&names.join(" ")),
+        [
+            Field::from(&hint.code),
+            Field::from(hint.functions),
+            Field::from(hint.saving_pico_usd.0),
+            Field::from(names.join(" ")),
         ]
     });
-    write(&["code", "functions", "saving_pico_usd", "examples"], rows)
+    Rows::new(&["code", "functions", "saving_pico_usd", "examples"], rows)
 }
 
-pub(super) fn write(header: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
+/// The rows as a CSV file.
+pub(super) fn csv(rows: &Rows) -> String {
     let mut writer = Writer::from_writer(Vec::new());
     // Writing to memory does not fail, and every row has the header's length.
-    let written = writer.write_record(header).and_then(|()| {
-        for row in rows {
-            writer.write_record(&row)?;
+    let written = writer.write_record(&rows.header).and_then(|()| {
+        for row in &rows.rows {
+            writer.write_record(row.iter().map(Field::for_csv))?;
         }
         Ok(())
     });

@@ -1,35 +1,46 @@
-//! Hints over the fleet as text: a table for people, Markdown, CSV, and JSON for programs.
+//! Hints over the fleet, for people and for programs.
+
+use serde::Serialize;
 
 use super::columns::money;
 use super::csv;
-use super::json::json;
-use super::markdown::markdown;
+use super::output::{Output, Rows};
 use super::table::{lines, plain_table};
 use super::units::shorten;
-use crate::query::{Format, Look};
+use crate::query::Look;
 use crate::report::hints::FleetHint;
 
 const HEADER: [&str; 4] = ["HINT", "FUNCTIONS", "SAVING $", "EXAMPLES"];
 
-/// The hints, written as `format` asks.
-#[must_use]
-pub fn hints(hints: &[FleetHint], format: Format, look: Look) -> String {
-    match format {
-        Format::Json => json(&serde_json::json!({ "hints": hints }), look),
-        Format::Csv => csv::hints(hints),
-        Format::Markdown => markdown(&HEADER, hints.iter().map(|hint| row(hint, 200).to_vec())),
-        Format::Table if hints.is_empty() => "no hints\n".to_owned(),
-        Format::Table => {
-            let mut table = plain_table(&HEADER, look);
-            for hint in hints {
-                table.add_row(row(hint, look.width.saturating_sub(52).max(20)));
-            }
-            let mut text = lines(&table);
-            for hint in hints.iter().filter(|hint| !hint.meaning.is_empty()) {
-                text.push_str(&format!("\n{}: {}", hint.code, hint.meaning));
-            }
-            text + "\n\nSavings of several hints of one function do not add up.\n"
+/// The hints over the fleet.
+pub struct Hints<'a>(pub &'a [FleetHint]);
+
+impl Output for Hints<'_> {
+    fn value(&self) -> impl Serialize {
+        serde_json::json!({ "hints": self.0 })
+    }
+
+    fn table(&self, look: Look) -> String {
+        if self.0.is_empty() {
+            return "no hints\n".to_owned();
         }
+        let mut table = plain_table(&HEADER, look);
+        for hint in self.0 {
+            table.add_row(row(hint, look.width.saturating_sub(52).max(20)));
+        }
+        let mut text = lines(&table);
+        for hint in self.0.iter().filter(|hint| !hint.meaning.is_empty()) {
+            text.push_str(&format!("\n{}: {}", hint.code, hint.meaning));
+        }
+        text + "\n\nSavings of several hints of one function do not add up.\n"
+    }
+
+    fn markdown(&self) -> Rows {
+        Rows::new(&HEADER, self.0.iter().map(|hint| row(hint, 200)))
+    }
+
+    fn csv(&self) -> Rows {
+        csv::hints(self.0)
     }
 }
 

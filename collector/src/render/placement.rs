@@ -1,12 +1,11 @@
 //! Where a function should run, as text: a table for people, Markdown, CSV, and JSON for programs.
 
+use serde::Serialize;
+
 use tailor_sizing::placement::{PlaceReport, PlaceVerdict};
 
-use super::csv::write;
-use super::json::json;
-use super::markdown::markdown;
+use super::output::{Field, Output, Rows, write};
 use super::table::{lines, plain_table};
-use super::text::csv_cell;
 use super::units::{change, shorten};
 use crate::query::{Format, Look};
 use crate::report::placement::PlacementReport;
@@ -19,26 +18,40 @@ const CSV_HEADER: [&str; 7] =
 /// The report of one function, written as `format` asks.
 #[must_use]
 pub fn function(report: &PlacementReport, format: Format, look: Look) -> String {
-    let places = report.placement.as_ref().map_or(&[][..], |placement| &placement.places);
-    match format {
-        Format::Json => json(report, look),
-        Format::Csv => write(&CSV_HEADER, places.iter().map(|place| csv_row(report, place))),
-        Format::Markdown => markdown(&HEADER, places.iter().map(|place| row(place).to_vec())),
-        Format::Table => {
-            let mut text = format!(
-                "{} in {}: {:.3} invocations at the same time on average, {:.3} in the busiest hour\n\n",
-                shorten(&report.name, 60),
-                report.region,
-                report.mean_concurrency,
-                report.busiest_concurrency
-            );
-            if let Some(reason) = &report.reason {
-                text.push_str(&format!("{reason}\n"));
-            }
-            text.push_str(&details(report, look));
-            text
-        }
+    write(report, format, look)
+}
+
+impl Output for PlacementReport {
+    fn value(&self) -> impl Serialize {
+        self
     }
+
+    fn table(&self, look: Look) -> String {
+        let mut text = format!(
+            "{} in {}: {:.3} invocations at the same time on average, {:.3} in the busiest hour\n\n",
+            shorten(&self.name, 60),
+            self.region,
+            self.mean_concurrency,
+            self.busiest_concurrency
+        );
+        if let Some(reason) = &self.reason {
+            text.push_str(&format!("{reason}\n"));
+        }
+        text.push_str(&details(self, look));
+        text
+    }
+
+    fn markdown(&self) -> Rows {
+        Rows::new(&HEADER, places(self).iter().map(row))
+    }
+
+    fn csv(&self) -> Rows {
+        Rows::new(&CSV_HEADER, places(self).iter().map(|place| csv_row(self, place)))
+    }
+}
+
+fn places(report: &PlacementReport) -> &[PlaceReport] {
+    report.placement.as_ref().map_or(&[], |placement| &placement.places)
 }
 
 fn details(report: &PlacementReport, look: Look) -> String {
@@ -97,18 +110,14 @@ fn row(place: &PlaceReport) -> [String; 5] {
     ]
 }
 
-fn csv_row(report: &PlacementReport, place: &PlaceReport) -> Vec<String> {
-    let costs = place.month.map(|month| {
-        [month.low_pico_usd, month.expected_pico_usd, month.high_pico_usd].map(|cost| cost.0.to_string())
-    });
-    let [low, expected, high] = costs.unwrap_or_default();
-    vec![
-        csv_cell(&report.name),
-        place.place.code().to_owned(),
-        low,
-        expected,
-        high,
-        place.change_percent.map(|percent| percent.to_string()).unwrap_or_default(),
-        verdict(place.verdict).to_owned(),
+fn csv_row(report: &PlacementReport, place: &PlaceReport) -> [Field; 7] {
+    [
+        Field::from(&report.name),
+        Field::from(place.place.code()),
+        Field::number(place.month.map(|month| month.low_pico_usd.0)),
+        Field::number(place.month.map(|month| month.expected_pico_usd.0)),
+        Field::number(place.month.map(|month| month.high_pico_usd.0)),
+        Field::number(place.change_percent),
+        Field::from(verdict(place.verdict)),
     ]
 }

@@ -1,56 +1,74 @@
-//! Time series as text: a table for people, Markdown, CSV, and JSON for programs.
+//! Time series, for people and for programs.
+
+use serde::Serialize;
 
 use super::csv;
-use super::json::json;
-use super::markdown::markdown;
-use super::table::{lines, plain_table};
+use super::output::{Output, Rows};
+use super::table::{lines, one_or_more, plain_table};
 use super::units::{count, duration, duration_of, instant, shorten};
-use crate::query::{Format, Look};
+use crate::query::Look;
 use crate::report::SeriesReport;
 use crate::report::series::{SeriesPoint, SeriesTotal};
 
 const HEADER: [&str; 9] = ["TIME (UTC)", "CALLS", "ERR", "COLD", "P50", "P95", "P99", "BILLED", "COST $"];
 
-/// A time series, written as `format` asks.
-#[must_use]
-pub fn series(report: &SeriesReport, format: Format, look: Look) -> String {
-    // Points without invocations are left out where people read.
-    let used = || report.points.iter().filter(|point| point.invocations > 0);
-    match format {
-        Format::Json => json(report, look),
-        Format::Csv => csv::series(report),
-        Format::Markdown => markdown(&HEADER, used().map(|point| row(point).to_vec())),
-        Format::Table if report.total.invocations == 0 => "no invocations in this window\n".to_owned(),
-        Format::Table => {
-            let mut table = plain_table(&HEADER, look);
-            for point in used() {
-                table.add_row(row(point));
-            }
-            let mut text = lines(&table) + "\n" + &total("Total", &report.total);
-            if let Some(previous) = &report.previous {
-                text.push_str(&total("Before", previous));
-            }
-            for group in report.groups.iter().flatten() {
-                let name = match group.value.as_str() {
-                    "" if group.is_rest => "all others".to_owned(),
-                    "" => "unknown".to_owned(),
-                    value => shorten(value, 40),
-                };
-                text.push_str(&total(&name, &group.total));
-            }
-            for change in &report.changes {
-                text.push_str(&format!(
-                    "{} {}: {} MB → {} MB, {}\n",
-                    instant(change.at_us),
-                    shorten(&change.function.name, 40),
-                    change.from_mb,
-                    change.to_mb,
-                    change.state.code()
-                ));
-            }
-            text
-        }
+/// The time series of the fleet, or of the functions of one name.
+pub struct TimeSeries<'a>(pub &'a [SeriesReport]);
+
+impl Output for TimeSeries<'_> {
+    fn value(&self) -> impl Serialize {
+        one_or_more(self.0)
     }
+
+    fn table(&self, look: Look) -> String {
+        self.0.iter().map(|report| table(report, look)).collect()
+    }
+
+    // Points without invocations are left out where people read.
+    fn markdown(&self) -> Rows {
+        Rows::new(&HEADER, self.0.iter().flat_map(|report| used(report).map(row)))
+    }
+
+    fn csv(&self) -> Rows {
+        csv::series(self.0)
+    }
+}
+
+fn used(report: &SeriesReport) -> impl Iterator<Item = &SeriesPoint> {
+    report.points.iter().filter(|point| point.invocations > 0)
+}
+
+fn table(report: &SeriesReport, look: Look) -> String {
+    if report.total.invocations == 0 {
+        return "no invocations in this window\n".to_owned();
+    }
+    let mut table = plain_table(&HEADER, look);
+    for point in used(report) {
+        table.add_row(row(point));
+    }
+    let mut text = lines(&table) + "\n" + &total("Total", &report.total);
+    if let Some(previous) = &report.previous {
+        text.push_str(&total("Before", previous));
+    }
+    for group in report.groups.iter().flatten() {
+        let name = match group.value.as_str() {
+            "" if group.is_rest => "all others".to_owned(),
+            "" => "unknown".to_owned(),
+            value => shorten(value, 40),
+        };
+        text.push_str(&total(&name, &group.total));
+    }
+    for change in &report.changes {
+        text.push_str(&format!(
+            "{} {}: {} MB → {} MB, {}\n",
+            instant(change.at_us),
+            shorten(&change.function.name, 40),
+            change.from_mb,
+            change.to_mb,
+            change.state.code()
+        ));
+    }
+    text
 }
 
 fn row(point: &SeriesPoint) -> [String; 9] {

@@ -1,6 +1,8 @@
-//! Reports as text: a table for people, Markdown, CSV, and JSON for programs.
+//! The reports of functions, for people and for programs.
 
 use comfy_table::{Attribute, Cell, CellAlignment, Color, Table, presets};
+
+use serde::Serialize;
 
 use tailor_sizing::advice::CurvePoint;
 use tailor_sizing::advice::hints::Hint;
@@ -8,11 +10,10 @@ use tailor_sizing::advice::hints::Hint;
 use super::columns::{self, FLEET, Style, money};
 use super::csv;
 use super::initializations::initializations;
-use super::json::json;
-use super::markdown::markdown;
+use super::output::{Output, Rows};
 use super::units::{change, count, duration, duration_of, instant, shorten};
 use crate::changes::{Change, State};
-use crate::query::{Format, Look};
+use crate::query::Look;
 use crate::report::{FleetGroup, FleetReport, FunctionReport, hint_code};
 
 /// The legend below the table.
@@ -22,14 +23,21 @@ const LEGEND: &str = "MB and PEAK: memory size and highest memory in use, MB. BU
 /// Narrowest name column.
 const MIN_NAME: usize = 12;
 
-/// The fleet, written as `format` asks.
-#[must_use]
-pub fn fleet(report: &FleetReport, format: Format, look: Look) -> String {
-    match format {
-        Format::Table => fleet_table(report, look),
-        Format::Markdown => markdown(&columns::titles(), report.functions.iter().map(columns::cells)),
-        Format::Csv => csv::functions(&report.functions),
-        Format::Json => json(&without_curves(report), look),
+impl Output for FleetReport {
+    fn value(&self) -> impl Serialize {
+        without_curves(self)
+    }
+
+    fn table(&self, look: Look) -> String {
+        fleet_table(self, look)
+    }
+
+    fn markdown(&self) -> Rows {
+        Rows::new(&columns::titles(), self.functions.iter().map(columns::cells))
+    }
+
+    fn csv(&self) -> Rows {
+        csv::functions(&self.functions)
     }
 }
 
@@ -42,10 +50,48 @@ fn without_curves(report: &FleetReport) -> FleetReport {
     report
 }
 
-/// One function, written as `format` asks.
-#[must_use]
-pub fn function(report: &FunctionReport, format: Format, look: Look) -> String {
-    let header = ["MEMORY", "", "MEAN", "80 %", "P95", "$/MLN"];
+/// The reports of the functions of one name, which several accounts and regions can have, in one document: as JSON an
+/// object for one function and an array for several.
+pub struct Namesakes<'a>(pub &'a [FunctionReport]);
+
+/// One object, or an array.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum OneOrMore<'a, T> {
+    One(&'a T),
+    More(&'a [T]),
+}
+
+/// One item as itself, and several as an array.
+pub(super) const fn one_or_more<T: Serialize>(items: &[T]) -> impl Serialize {
+    match items {
+        [one] => OneOrMore::One(one),
+        more => OneOrMore::More(more),
+    }
+}
+
+impl Output for Namesakes<'_> {
+    fn value(&self) -> impl Serialize {
+        one_or_more(self.0)
+    }
+
+    fn table(&self, look: Look) -> String {
+        self.0.iter().map(|report| function_table(report, look)).collect()
+    }
+
+    fn markdown(&self) -> Rows {
+        Rows::new(&CURVE_HEADER, self.0.iter().flat_map(curve_rows))
+    }
+
+    fn csv(&self) -> Rows {
+        csv::functions(self.0)
+    }
+}
+
+const CURVE_HEADER: [&str; 6] = ["MEMORY", "", "MEAN", "80 %", "P95", "$/MLN"];
+
+/// The prediction at each size.
+fn curve_rows(report: &FunctionReport) -> Vec<[String; 6]> {
     let points = report.advice.full.as_ref().map_or(&[][..], |advice| &advice.curve);
     let row = |point: &CurvePoint| -> [String; 6] {
         let marks = [
@@ -64,42 +110,28 @@ pub fn function(report: &FunctionReport, format: Format, look: Look) -> String {
             money(Some(point.cost_per_million)),
         ]
     };
-    match format {
-        Format::Json => json(report, look),
-        Format::Csv => csv::functions(std::slice::from_ref(report)),
-        Format::Markdown => markdown(&header, points.iter().map(|point| row(point).to_vec())),
-        Format::Table => {
-            let mut table = plain_table(&header, look);
-            for point in points {
-                table.add_row(row(point));
-            }
-            let from_to = match report.advice.is_change() {
-                true => format!("{} → {}", report.memory, report.advice.memory),
-                false => format!("stays at {}", report.memory),
-            };
-            let expected = match report.advice.is_change() {
-                true => format!(
-                    ", cost {}, duration {}",
-                    self::change(report.advice.cost_change_percent),
-                    self::change(report.advice.duration_change_percent)
-                ),
-                false => String::new(),
-            };
-            let name = shorten(&report.name, look.width);
-            format!("{name}: {from_to}{expected}\n{}\n{}", lines_about(in_full(report), look), lines(&table))
-        }
-    }
+    points.iter().map(row).collect()
 }
 
-/// The functions of one name, which several accounts and regions can have, in one document: as JSON an object for one
-/// function and an array for several.
-#[must_use]
-pub fn namesakes(reports: &[FunctionReport], format: Format, look: Look) -> String {
-    match (format, reports) {
-        (Format::Json, [_, _, ..]) => json(&reports, look),
-        (Format::Csv, _) => csv::functions(reports),
-        _ => reports.iter().map(|report| function(report, format, look)).collect(),
+fn function_table(report: &FunctionReport, look: Look) -> String {
+    let mut table = plain_table(&CURVE_HEADER, look);
+    for row in curve_rows(report) {
+        table.add_row(row);
     }
+    let from_to = match report.advice.is_change() {
+        true => format!("{} → {}", report.memory, report.advice.memory),
+        false => format!("stays at {}", report.memory),
+    };
+    let expected = match report.advice.is_change() {
+        true => format!(
+            ", cost {}, duration {}",
+            self::change(report.advice.cost_change_percent),
+            self::change(report.advice.duration_change_percent)
+        ),
+        false => String::new(),
+    };
+    let name = shorten(&report.name, look.width);
+    format!("{name}: {from_to}{expected}\n{}\n{}", lines_about(in_full(report), look), lines(&table))
 }
 
 fn fleet_table(report: &FleetReport, look: Look) -> String {
@@ -153,7 +185,7 @@ fn fleet_table(report: &FleetReport, look: Look) -> String {
         }
     }
     text.push_str(
-        "\n`tailor advise FUNCTION` shows what to do, and the cost and duration at each memory size.\n",
+        "\n`tailor function NAME` shows what to do, and the cost and duration at each memory size.\n",
     );
     text
 }
@@ -262,7 +294,7 @@ fn lines_about(remarks: Vec<Remark>, look: Look) -> String {
 }
 
 /// Breaks a text between words into lines of at most `width` characters; a longer word has its own line.
-fn wrap(text: &str, width: usize) -> Vec<String> {
+pub(crate) fn wrap(text: &str, width: usize) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for word in shorten(text, 2_000).split_whitespace() {
         match lines.last_mut() {
@@ -295,53 +327,7 @@ pub fn change_line(change: &Change) -> String {
     )
 }
 
-/// The change log, written as `format` asks.
-#[must_use]
-pub fn changes(changes: &[Change], format: Format, look: Look) -> String {
-    const HEADER: [&str; 7] = ["TIME (UTC)", "FUNCTION", "FROM", "TO", "STATE", "COST", "TIME"];
-    let row = |change: &Change| -> [String; 7] {
-        let pair = |predicted: f64, measured: Option<f64>| {
-            format!("{} → {}", self::change(predicted), measured.map_or_else(|| "?".to_owned(), self::change))
-        };
-        [
-            instant(change.planned_at_us),
-            shorten(&change.function.name, 40),
-            change.from.to_string(),
-            change.to.to_string(),
-            change.state.code().to_owned(),
-            pair(change.intent.cost_change_percent, change.measured_cost_change_percent()),
-            pair(change.intent.duration_change_percent, change.measured_duration_change_percent()),
-        ]
-    };
-    match format {
-        Format::Json => json(&serde_json::json!({ "changes": changes }), look),
-        Format::Markdown => markdown(&HEADER, changes.iter().map(|change| row(change).to_vec())),
-        Format::Csv => csv::changes(changes),
-        Format::Table if changes.is_empty() => "no changes\n".to_owned(),
-        Format::Table => {
-            let mut table = plain_table(&HEADER, look);
-            for change in changes {
-                table.add_row(row(change));
-            }
-            let mut text = lines(&table) + "COST and TIME: predicted → measured change.\n";
-            for change in changes {
-                let name = shorten(&change.function.name, 40);
-                text.push_str(&format!("\n{name}, change {}\n", change.id));
-                for step in &change.steps {
-                    let line = format!("{} {}: {}", instant(step.at_us), step.state.code(), step.reason);
-                    for (index, line) in wrap(&line, look.width.saturating_sub(4)).iter().enumerate() {
-                        text.push_str(if index == 0 { "  " } else { "    " });
-                        text.push_str(line);
-                        text.push('\n');
-                    }
-                }
-            }
-            text
-        }
-    }
-}
-
-pub(super) fn plain_table(header: &[&str], look: Look) -> Table {
+pub(crate) fn plain_table(header: &[&str], look: Look) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     if look.colour {
@@ -360,6 +346,6 @@ pub(super) fn plain_table(header: &[&str], look: Look) -> Table {
     table
 }
 
-pub(super) fn lines(table: &Table) -> String {
+pub(crate) fn lines(table: &Table) -> String {
     table.lines().map(|line| line.trim_end().to_owned() + "\n").collect()
 }

@@ -10,8 +10,8 @@ use tailor_sizing::units::{Architecture, Megabytes};
 
 use super::evaluation::{Basis, Evaluated, Material, evaluate};
 use super::{
-    AdviceReport, Evaluation, FunctionReport, Losses, MeasuredBy, Overheads, Quantiles, Resources,
-    SizeReport, round_to_micros,
+    AdviceReport, Evaluation, ExtensionReport, FunctionReport, Losses, MeasuredBy, NotMeasured, Overheads,
+    Quantiles, Resources, SizeReport, round_to_micros,
 };
 use crate::store::{Environments, FunctionKey, Series};
 
@@ -25,7 +25,7 @@ pub(super) fn report(
 ) -> Option<FunctionReport> {
     let Evaluated { evaluation, whole, sizes, is_managed, newest, ephemeral_mb } =
         evaluate(key, material, basis)?;
-    let Evaluation { memory, architecture, versions, measured_by, advice, .. } = evaluation;
+    let Evaluation { memory, architecture, versions, measured_by, unaccounted, advice, .. } = evaluation;
     let cost = total_cost(key, material, basis.prices, ephemeral_mb).filter(|_| !is_managed);
     let advice = AdviceReport::new(advice, memory);
     let rates = basis.prices.rates(&key.region, architecture).ok().filter(|_| !is_managed);
@@ -78,6 +78,11 @@ pub(super) fn report(
         sizes: size_reports,
         lost,
         overhead: overheads(&material.environments),
+        extension: extension(
+            &material.environments,
+            unaccounted.percent(),
+            not_measured(&whole, measured_by, is_managed),
+        ),
         caveats: caveats(
             &whole,
             measured_by,
@@ -145,6 +150,39 @@ fn overheads(environments: &Environments) -> Overheads {
         resident_kib: sum.resident_kib.max(overhead.resident_kib),
         sent_bytes: sum.sent_bytes.saturating_add(overhead.sent_bytes),
     })
+}
+
+fn extension(
+    environments: &Environments,
+    unaccounted_percent: u8,
+    not_measured: Option<NotMeasured>,
+) -> ExtensionReport {
+    let live = environments.live.iter().map(|state| (state.received_at_us, &state.header));
+    let ended = environments.ended.iter().map(|ended| (ended.received_at_us, &ended.header));
+    let measured = live.chain(ended).filter(|(_, header)| !header.environment.is_imported());
+    let mut versions = Vec::new();
+    let mut received_at_us = 0;
+    let mut delivery_ms: Option<i64> = None;
+    for (at_us, header) in measured {
+        versions.push(header.environment.extension_version.clone());
+        received_at_us = received_at_us.max(at_us);
+        let difference_us = i128::from(at_us) - i128::from(header.sent_at_us);
+        let difference_ms = i64::try_from(difference_us / 1_000).unwrap_or(i64::MAX);
+        delivery_ms = Some(delivery_ms.map_or(difference_ms, |least| least.min(difference_ms)));
+    }
+    versions.sort_unstable();
+    versions.dedup();
+    ExtensionReport { versions, received_at_us, unaccounted_percent, delivery_ms, not_measured }
+}
+
+fn not_measured(whole: &Rollup, measured_by: MeasuredBy, is_managed: bool) -> Option<NotMeasured> {
+    let measured = whole.warm.invocations + whole.cold.invocations;
+    match measured_by {
+        _ if measured > 0 => None,
+        MeasuredBy::Logs => Some(NotMeasured::Logs),
+        _ if is_managed => Some(NotMeasured::ManagedInstances),
+        _ => (whole.invocations > 0).then_some(NotMeasured::Unreadable),
+    }
 }
 
 /// The caveat for the first architecture of the function without a price.

@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use tailor_sizing::pricing::money::PicoDollars;
 
@@ -34,6 +34,43 @@ pub struct HintedFunction {
     pub function: FunctionKey,
     /// What acting on the hint would have saved in the window.
     pub saving_pico_usd: PicoDollars,
+}
+
+/// What the hints over the fleet are sorted by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum HintSort {
+    /// Saving; the highest first.
+    #[default]
+    Saving,
+    /// Number of functions; the highest first.
+    Functions,
+    /// Code.
+    Code,
+}
+
+impl HintSort {
+    /// The value of the parameter.
+    #[must_use]
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::Saving => "saving",
+            Self::Functions => "functions",
+            Self::Code => "code",
+        }
+    }
+
+    /// Sorts hints, which are in the default order.
+    pub fn sort(self, hints: &mut [FleetHint], is_reversed: bool) {
+        match self {
+            Self::Saving => {}
+            Self::Functions => hints.sort_by_key(|hint| Reverse(hint.functions)),
+            Self::Code => hints.sort_by(|a, b| a.code.cmp(&b.code)),
+        }
+        if is_reversed {
+            hints.reverse();
+        }
+    }
 }
 
 /// The hints of some functions, the one with the highest saving first.

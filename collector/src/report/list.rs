@@ -82,14 +82,19 @@ pub(super) fn kind(list: &ListQuery) -> (SummaryKind, bool) {
     (kind, hours == list.hours && strategy.is_some())
 }
 
-/// The summary of a report.
-pub(super) fn row(report: &FunctionReport, now_us: u64) -> SummaryRow {
-    let advice = match report.advice.full.as_ref().map(|advice| advice.verdict) {
+/// The kind of advice, as in filters.
+#[must_use]
+pub fn advice_code(report: &FunctionReport) -> &'static str {
+    match report.advice.verdict() {
         Some(Verdict::Change | Verdict::RaiseForMemory) => "change",
         Some(Verdict::AlreadyBest) => "keep",
         Some(_) => "unsure",
         None => "none",
-    };
+    }
+}
+
+/// The summary of a report.
+pub(super) fn row(report: &FunctionReport, now_us: u64) -> SummaryRow {
     SummaryRow {
         function: report.key(),
         runtime: report.runtime.clone(),
@@ -102,7 +107,7 @@ pub(super) fn row(report: &FunctionReport, now_us: u64) -> SummaryRow {
         p95_ms: report.duration_ms.p95,
         cost: report.cost_pico_usd,
         saving: report.saving(),
-        advice: advice.to_owned(),
+        advice: advice_code(report).to_owned(),
         advised: report.advice.is_change().then_some(AdvisedSize {
             memory: report.advice.memory,
             cost_change_percent: report.advice.cost_change_percent,

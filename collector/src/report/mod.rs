@@ -92,7 +92,7 @@ pub struct SummariesUsed {
 }
 
 /// Sums over a fleet.
-#[derive(Debug, Clone, Copy, Default, Serialize)]
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 pub struct FleetTotal {
     /// All invocations.
     pub invocations: u64,
@@ -178,6 +178,9 @@ pub struct FunctionReport {
     pub lost: Losses,
     /// What the extension itself used.
     pub overhead: Overheads,
+    /// What the extension reports about itself.
+    #[serde(default)]
+    pub extension: ExtensionReport,
     /// Limits of the report, as sentences.
     pub caveats: Vec<String>,
     /// The recommendation.
@@ -291,6 +294,34 @@ pub struct Overheads {
     pub resident_kib: u64,
     /// Bytes sent.
     pub sent_bytes: u64,
+}
+
+/// What the extensions of a function report about themselves.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct ExtensionReport {
+    /// Versions of the extension, of the environments that sent a batch in the window.
+    pub versions: Vec<String>,
+    /// When the latest batch arrived, microseconds since the Unix epoch by the collector's clock; 0 without one.
+    pub received_at_us: u64,
+    /// CPU time that no known process accounts for, in percent of all.
+    pub unaccounted_percent: u8,
+    /// Smallest difference between the arrival of a batch and the time at which it was sent by the clock of its
+    /// environment, ms; `null` without an environment. AWS sets the clocks of environments.
+    pub delivery_ms: Option<i64>,
+    /// Why CPU time and memory are not measured; `null` when they are.
+    pub not_measured: Option<NotMeasured>,
+}
+
+/// Why CPU time and memory of a function are not measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NotMeasured {
+    /// Its invocations were imported from logs.
+    Logs,
+    /// It runs on managed instances, where invocations run concurrently.
+    ManagedInstances,
+    /// The extension could not read the processes of the function.
+    Unreadable,
 }
 
 /// A recommendation.

@@ -136,6 +136,12 @@ impl Window {
     pub const fn covering(from_us: u64, until_us: u64) -> Self {
         Self { from_hour: from_us / HOUR_US, until_hour: until_us.div_ceil(HOUR_US) }
     }
+
+    /// Its start, microseconds since the Unix epoch.
+    #[must_use]
+    pub const fn from_us(self) -> u64 {
+        self.from_hour.saturating_mul(HOUR_US)
+    }
 }
 
 /// A batch to store: already authenticated, decoded and summarized.

@@ -49,6 +49,17 @@ pub struct AwsLambda {
     pace: (Duration, Mutex<Instant>),
 }
 
+/// An error with its causes, without their internal form.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(&format!(": {error}"));
+        cause = error.source();
+    }
+    text
+}
+
 impl AwsLambda {
     /// Credentials come from the default provider chain of the AWS SDK, and so does the endpoint unless `endpoint` is set.
     /// At most `requests_per_second` calls are made.
@@ -115,6 +126,26 @@ impl AwsLambda {
         let client = Client::from_conf(config.build());
         clients.insert(key, client.clone());
         client
+    }
+
+    /// Whether Lambda answers in a region, and accepts the credentials. A missing permission is an answer.
+    ///
+    /// # Errors
+    /// Why not, as a sentence.
+    pub async fn reach(&self, region: Option<&str>) -> Result<String, String> {
+        let default = self.shared.region().map_or("us-east-1", Region::as_ref).to_owned();
+        let region = region.unwrap_or(&default);
+        let function = FunctionKey { account: String::new(), region: region.to_owned(), name: String::new() };
+        let response = self.client(&function).await.get_account_settings().send().await;
+        match response {
+            Ok(_) => Ok(format!("Lambda in {region} accepts the credentials")),
+            Err(error) => match error.code() {
+                Some("AccessDeniedException") => Ok(format!(
+                    "Lambda in {region} answers; the credentials do not permit lambda:GetAccountSettings"
+                )),
+                _ => Err(with_causes(&error)),
+            },
+        }
     }
 
     /// The tags of a function.

@@ -64,7 +64,7 @@ fn groups_of(tag_keys: &[&str]) -> Vec<Group> {
 
 /// The heading of a column, which sorts by it; a second time, it reverses the order.
 pub(super) fn sort_link(query: &Query, title: &str, sort: SortKey) -> Markup {
-    let is_current = query.sort.unwrap_or_default() == sort;
+    let is_current = query.sort::<SortKey>().is_ok_and(|current| current == sort);
     let reverse = (is_current && !query.reverse).then(|| "true".to_owned());
     let link = query.list_link(&[("sort", Some(sort.code())), ("reverse", reverse)]);
     html! {

@@ -198,7 +198,7 @@ impl Scan<'_> {
             let json = element.get().as_bytes();
             if let Ok(Event { message: Some(message), timestamp: Some(_) }) = serde_json::from_slice(json) {
                 let text = string(Some(message));
-                self.count_event(text.map_or(message.get().len(), |text| text.len()) as u64);
+                self.count_event(text.map_or_else(|| message.get().len(), |text| text.len()) as u64);
             }
             if self.is_candidate(json) && !self.document(json, place, depth + 1) {
                 self.problems.add(Problem::MalformedJson, json);

@@ -56,6 +56,14 @@ pub struct SeriesReport {
     pub computed_at_us: Option<u64>,
 }
 
+impl SeriesReport {
+    /// Puts the latest point first.
+    pub fn reverse(&mut self) {
+        self.points.reverse();
+        self.groups.iter_mut().flatten().for_each(|group| group.points.reverse());
+    }
+}
+
 /// One hour or one day.
 #[derive(Debug, Clone, Serialize)]
 pub struct SeriesPoint {

@@ -47,6 +47,18 @@ pub enum HintCode {
     InitRarelyUsed,
 }
 
+/// How urgent a hint is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Severity {
+    /// The function costs more than it must.
+    Info,
+    /// The function is slower than it must be, because of something that can be repaired.
+    Warning,
+    /// Invocations fail, or may fail soon.
+    Error,
+}
+
 /// One finding, with its evidence.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Hint {
@@ -61,6 +73,50 @@ pub struct Hint {
 }
 
 impl HintCode {
+    /// All codes, in order of importance of their subjects.
+    pub const ALL: [Self; 17] = [
+        Self::MemoryUnderprovisioned,
+        Self::MemoryOverprovisioned,
+        Self::MemoryPressure,
+        Self::CpuStarved,
+        Self::SingleThreaded,
+        Self::IdleDominated,
+        Self::ConnectionsPerInvocation,
+        Self::ColdStartsDominate,
+        Self::RequestCostDominates,
+        Self::Arm64Cheaper,
+        Self::TimeoutsPaid,
+        Self::ExtensionOverhead,
+        Self::EphemeralStorageUnused,
+        Self::LogCostDominates,
+        Self::ProvisionedConcurrencyIdle,
+        Self::InitAfterTimeout,
+        Self::InitRarelyUsed,
+    ];
+
+    /// How urgent a hint with this code is.
+    #[must_use]
+    pub const fn severity(self) -> Severity {
+        match self {
+            Self::MemoryUnderprovisioned | Self::TimeoutsPaid => Severity::Error,
+            Self::MemoryPressure
+            | Self::CpuStarved
+            | Self::ConnectionsPerInvocation
+            | Self::ColdStartsDominate
+            | Self::InitAfterTimeout
+            | Self::ExtensionOverhead => Severity::Warning,
+            Self::MemoryOverprovisioned
+            | Self::SingleThreaded
+            | Self::IdleDominated
+            | Self::RequestCostDominates
+            | Self::Arm64Cheaper
+            | Self::EphemeralStorageUnused
+            | Self::LogCostDominates
+            | Self::ProvisionedConcurrencyIdle
+            | Self::InitRarelyUsed => Severity::Info,
+        }
+    }
+
     /// Whether the hint recommends more memory, less memory, or neither.
     pub(super) const fn direction(self) -> Option<Ordering> {
         match self {

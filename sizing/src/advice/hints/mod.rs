@@ -14,7 +14,7 @@ mod waste;
 use std::cmp::Ordering;
 
 pub use full_bill::bill_hints;
-pub use hint::{Hint, HintCode};
+pub use hint::{Hint, HintCode, Severity};
 pub(crate) use input::HintInput;
 
 /// Every hint that applies, the most important first, and none that contradicts the recommended size or an
