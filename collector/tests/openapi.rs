@@ -123,7 +123,7 @@ fn resolved<'a>(document: &'a Value, schema: &'a Value) -> &'a Value {
 /// The fields of `value` that the schema does not have, as paths.
 fn undocumented(document: &Value, schema: &Value, value: &Value, path: &str, found: &mut BTreeSet<String>) {
     let schema = resolved(document, schema);
-    let choices = schema["anyOf"].as_array().or(schema["oneOf"].as_array());
+    let choices = schema["anyOf"].as_array().or_else(|| schema["oneOf"].as_array());
     if let Some(choices) = choices {
         let of_choices = choices.iter().map(|choice| {
             let mut fields = BTreeSet::new();
@@ -139,7 +139,7 @@ fn undocumented(document: &Value, schema: &Value, value: &Value, path: &str, fou
             let known = schema["properties"].as_object().unwrap_or(&nothing);
             for (name, value) in fields {
                 let path = format!("{path}.{name}");
-                match known.get(name).or(schema.get("additionalProperties")) {
+                match known.get(name).or_else(|| schema.get("additionalProperties")) {
                     Some(schema) => undocumented(document, schema, value, &path, found),
                     None => {
                         found.insert(path);

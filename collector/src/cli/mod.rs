@@ -233,6 +233,7 @@ enum Command {
 }
 
 #[derive(Debug, Subcommand)]
+#[expect(clippy::large_enum_variant, reason = "there is one value in the whole program")]
 enum ChangesCommand {
     /// Print the recommended sizes as a change of templates and programs: SAM, CloudFormation, CDK, Terraform,
     /// OpenTofu, Serverless Framework, SST and Pulumi. What is not certain is listed and not changed.
