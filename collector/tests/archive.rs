@@ -6,8 +6,7 @@ mod common;
 
 use std::path::Path;
 use std::process::{Command, Output};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, atomic};
 use std::time::{Duration, Instant};
 
 use agent_proto::batch::Batch;
@@ -239,7 +238,7 @@ fn new_batch(batch: Batch) -> NewBatch {
 /// A store whose record of an upload fails when it is set, as in a crash after the upload.
 struct FailingRecord {
     store: SqliteStore,
-    fails: AtomicBool,
+    fails: atomic::AtomicBool,
 }
 
 #[async_trait]
@@ -254,7 +253,7 @@ impl ArchiveStore for FailingRecord {
         self.store.parts(file, from, max_bytes).await
     }
     async fn record_upload(&self, file: &SealedFile, upload: Upload) -> Result<(), StoreError> {
-        if self.fails.swap(false, Ordering::Relaxed) {
+        if self.fails.swap(false, atomic::Ordering::Relaxed) {
             return Err(StoreError::Stopping);
         }
         self.store.record_upload(file, upload).await
@@ -281,7 +280,7 @@ fn an_upload_that_is_not_recorded_is_repeated_with_the_same_name_and_content() {
     let Some(bucket) = Bucket::start() else { return };
     let folder = tempfile::tempdir().unwrap();
     let store = SqliteStore::open(folder.path()).unwrap();
-    let store = Arc::new(FailingRecord { store, fails: AtomicBool::new(true) });
+    let store = Arc::new(FailingRecord { store, fails: atomic::AtomicBool::new(true) });
     let settings = Settings {
         location: format!("s3://{BUCKET}/repeated").parse().unwrap(),
         options: PutOptions::default(),
