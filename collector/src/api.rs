@@ -32,6 +32,7 @@ use crate::store::{FunctionKey, Recent, Store, Tenant};
 pub mod bill;
 pub mod openapi;
 pub mod placement;
+pub mod reconciliation;
 pub mod series;
 pub mod tags;
 pub mod version;

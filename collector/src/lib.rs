@@ -2,8 +2,9 @@
 //!
 //! [`ingest`] stores batches in the [`store`]. [`report`] computes reports from stored rollups. [`api`], [`web`] and [`cli`]
 //! show them with [`render`]. [`import`] stores the invocations that logs show. [`tuner`] changes memory sizes, and
-//! [`changes`] is the log of that. [`doctor`] checks what is around it. [`patch`] changes them in the source that deploys the functions, and
-//! [`experiment`] measures a function at several sizes. [`routes`] joins the
+//! [`changes`] is the log of that. [`doctor`] checks what is around it. [`patch`] changes them in the source that deploys the
+//! functions, and [`experiment`] measures a function at several sizes. [`reconcile`] compares AWS's bill with what was computed,
+//! and [`export`] writes usage for other tools. [`routes`] joins the
 //! handlers, and [`http`] serves them on one port.
 
 pub mod api;
@@ -14,15 +15,18 @@ pub mod cli;
 pub mod clock;
 pub mod doctor;
 pub mod experiment;
+pub mod export;
 pub mod http;
 pub mod import;
 pub mod ingest;
 pub mod keys;
 pub mod logging;
+pub mod monthly;
 pub mod patch;
 pub mod prices;
 pub mod query;
 pub mod recommendations;
+pub mod reconcile;
 pub mod render;
 pub mod report;
 pub mod routes;

@@ -95,6 +95,7 @@ fn reports() -> Routes {
         .api(Method::GET, "/v1/series", api::series::fleet)
         .api(Method::GET, "/v1/hints", api::series::hints)
         .api(Method::GET, "/v1/changes", api::changes)
+        .api(Method::GET, "/v1/reconciliation", api::reconciliation::last)
         .page(Method::GET, "/", web::fleet)
         .page(Method::GET, "/changes", web::tuner::changes)
         .page(Method::GET, "/functions/{name}", web::function)

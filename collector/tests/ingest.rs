@@ -94,7 +94,7 @@ fn an_unauthenticated_client_is_refused_before_the_body_is_read() {
         assert_eq!(code(&response), "unauthorized");
         assert!(start.elapsed() < Duration::from_secs(5));
     }
-    for path in ["/v1/functions", "/v1/changes", "/v1/bill", "/metrics"] {
+    for path in ["/v1/functions", "/v1/changes", "/v1/bill", "/v1/reconciliation", "/metrics"] {
         assert_eq!(collector.get_with(path, "").status, 401, "{path}");
     }
     assert_eq!(collector.get_with("/", "").status, 303);

@@ -243,7 +243,13 @@ fn unknown_and_invalid_parameters_are_errors_that_name_them() {
         ("width=1", "width"),
         ("format=xml", "format"),
     ] {
-        for path in ["/v1/functions", "/v1/functions/x", "/v1/functions/x/invocations", "/v1/changes"] {
+        for path in [
+            "/v1/functions",
+            "/v1/functions/x",
+            "/v1/functions/x/invocations",
+            "/v1/changes",
+            "/v1/reconciliation",
+        ] {
             // The strategy is only read where it is used.
             if name == "strategy" && path != "/v1/functions" {
                 continue;

@@ -16,6 +16,13 @@ use prost::Message;
 use tailor_sizing::telemetry::invocation::{Initialization, Invocation, RequestId, Work};
 use tailor_sizing::telemetry::rollup::Rollup;
 
+const FOCUS: &str = include_str!("../../billing/tests/data/focus-sample-lambda.csv");
+
+const CUR: &str = r#"line_item_line_item_type,line_item_usage_start_date,line_item_usage_end_date,line_item_product_code,line_item_usage_type,line_item_resource_id,line_item_usage_amount,line_item_unblended_cost,savings_plan_savings_plan_effective_cost
+Usage,2026-11-03T00:00:00.000Z,2026-11-03T01:00:00.000Z,AWSLambda,EU-Lambda-GB-Second,arn:aws:lambda:eu-west-1:123456789012:function:pay,142.628,0.0023771381,
+SavingsPlanCoveredUsage,2026-11-03T01:00:00.000Z,2026-11-03T02:00:00.000Z,AWSLambda,EU-Request,arn:aws:lambda:eu-west-1:123456789012:function:pay,6.0E1,0.000012,1.0E-5
+"#;
+
 const DELIVERY: &str = r#"[
 {"time":"2026-01-02T03:04:05.000Z","type":"platform.initStart","record":{"initializationType":"on-demand","phase":"init","runtimeVersion":"python:3.13.v50","functionName":"checkout"}},
 {"time":"2026-01-02T03:04:05.100Z","type":"platform.initReport","record":{"phase":"init","metrics":{"durationMs":100.5}}},
@@ -145,6 +152,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     ] {
         write("logs", &format!("seed-{name}"), text.as_bytes())?;
     }
+    write("bills", "seed-focus", FOCUS.as_bytes())?;
+    write("bills", "seed-cur", CUR.as_bytes())?;
     write("logs", "seed-zstd", &zstd::encode_all(SUBSCRIPTION.as_bytes(), 3)?)?;
     Ok(())
 }

@@ -49,19 +49,21 @@ fn every_file_has_a_module_comment_and_a_limited_length() {
 
 #[test]
 fn crates_have_only_allowed_dependencies() {
-    let allowed: [(&str, &[&str]); 7] = [
+    let allowed: [(&str, &[&str]); 8] = [
         ("sizing", &[]),
         ("logs", &["tailor-sizing"]),
+        ("billing", &["tailor-sizing"]),
         ("agent-proto", &["tailor-sizing"]),
         ("archive", &["agent-proto", "tailor-sizing"]),
         ("extension", &["agent-proto", "tailor-sizing"]),
-        ("collector", &["agent-proto", "tailor-archive", "tailor-logs", "tailor-sizing"]),
+        ("collector", &["agent-proto", "tailor-archive", "tailor-billing", "tailor-logs", "tailor-sizing"]),
         ("sandbox", &[]),
     ];
     let ours = [
         "tailor-sizing",
         "tailor-logs",
         "tailor-archive",
+        "tailor-billing",
         "agent-proto",
         "tailor-extension",
         "tailor-collector",

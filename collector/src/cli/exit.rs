@@ -12,7 +12,7 @@ pub const USAGE: u8 = 2;
 /// There is nothing to show: no such function, or no invocations in the window.
 pub const NOTHING: u8 = 3;
 
-/// A condition of `--fail-on` is met.
+/// A condition of `--fail-on` is met, or the threshold of `tailor reconcile` is exceeded.
 pub const CONDITION: u8 = 4;
 
 /// The codes and what they mean, as the help and the documentation list them.
@@ -21,7 +21,7 @@ pub const TABLE: [(u8, &str); 5] = [
     (FAILURE, "the command failed, or found damage"),
     (USAGE, "the arguments are not valid"),
     (NOTHING, "nothing to show: no such function, or no invocations in the window"),
-    (CONDITION, "a condition of --fail-on is met"),
+    (CONDITION, "a condition of --fail-on is met, or the threshold of reconcile is exceeded"),
 ];
 
 /// The table as text.

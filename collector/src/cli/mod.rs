@@ -27,6 +27,7 @@ mod config;
 mod database;
 mod doctor;
 pub mod exit;
+mod export;
 mod fail_on;
 mod help;
 mod import;
@@ -39,6 +40,8 @@ mod patch;
 mod placement;
 mod prices;
 mod recommendations;
+mod reconcile;
+mod report;
 mod series;
 mod serve;
 mod serve_check;
@@ -199,6 +202,13 @@ enum Command {
     /// Show, complete and verify the archive of single invocations in S3.
     #[command(subcommand)]
     Archive(archive::ArchiveCommand),
+    /// Write measured usage in a format that other tools read.
+    #[command(subcommand)]
+    Export(export::ExportCommand),
+    /// Write the monthly report: cost, what changed, what to do first, changes of memory sizes, and the cost by account and tag.
+    Report(report::ReportArgs),
+    /// Compare AWS's bill with what was computed from measurements, per function, day and meter.
+    Reconcile(reconcile::ReconcileArgs),
     /// Check the policy file of the tuner.
     #[command(subcommand)]
     Policy(changes::PolicyCommand),
@@ -426,6 +436,9 @@ impl Cli {
             Command::Tune(args) => tune::run(&args),
             Command::Import(command) => import::run(command),
             Command::Archive(command) => archive::run(command),
+            Command::Export(command) => export::run(&command),
+            Command::Report(args) => report::run(&args),
+            Command::Reconcile(args) => reconcile::run(&args),
             Command::Policy(command) => changes::policy(&command),
             Command::Keys(command) => keys::run(command),
             Command::Completions { shell } => completions::print(shell),

@@ -21,6 +21,7 @@ use crate::keys::reload::{KeyFiles, follow};
 use crate::keys::store::{FIRST_KEY_FILE, INGEST_KEY_FILE, create_first};
 use crate::keys::{self, KeyRing, Scope};
 use crate::recommendations::Recommendations;
+use crate::reconcile::{LastReconciliations, ReconciliationMetrics};
 use crate::report::bill::usage::UsageTable;
 use crate::report::summaries::Summarizer;
 use crate::store::postgres::{Database, PostgresStore};
@@ -154,7 +155,8 @@ async fn serve_until_stopped(args: ServeArgs) -> anyhow::Result<ExitCode> {
     let trusted_proxies = args.trusted_proxy.clone().into();
     let recommendations = Some(Recommendations::of(folder));
     let tuner = view_of(&tuner_settings);
-    let app = Arc::new(App {
+    let reconciliations = LastReconciliations::of(folder);
+    let mut app = App {
         prices,
         connections,
         recommendations,
@@ -166,7 +168,10 @@ async fn serve_until_stopped(args: ServeArgs) -> anyhow::Result<ExitCode> {
         data_folder: Some(folder.clone()),
         tuner,
         ..app
-    });
+    };
+    app.metrics.add(ReconciliationMetrics(reconciliations.clone()));
+    app.reconciliations = Some(reconciliations);
+    let app = Arc::new(app);
     tracing::info!("listening on {url}, data in {}", folder.display());
     if let Some(database) = &database {
         tracing::info!("measurements in the {database}");

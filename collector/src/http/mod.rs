@@ -14,6 +14,7 @@ use crate::keys::reload::CurrentKeys;
 use crate::prices::MissingPrices;
 use crate::query::Query;
 use crate::recommendations::Recommendations;
+use crate::reconcile::LastReconciliations;
 use crate::report;
 use crate::report::bill::BillBasis;
 use crate::report::bill::usage::UsageTable;
@@ -93,6 +94,8 @@ pub struct App {
     pub data_folder: Option<PathBuf>,
     /// The tuner of this collector, as pages see it.
     pub tuner: Option<TunerView>,
+    /// The last comparison of AWS's bill with the store.
+    pub reconciliations: Option<LastReconciliations>,
 }
 
 /// What pages show of the tuner, and where they leave requests to it.
@@ -137,6 +140,7 @@ impl App {
             usage_file: None,
             data_folder: None,
             tuner: None,
+            reconciliations: None,
         }
     }
 }

@@ -197,7 +197,7 @@ impl Recommendations {
 }
 
 /// Replaces a file in one step, so that a reader sees the old or the new content.
-fn replace(path: &Path, text: &str) -> io::Result<()> {
+pub(crate) fn replace(path: &Path, text: &str) -> io::Result<()> {
     let new = path.with_extension("new");
     let mut options = OpenOptions::new();
     let mut file = options.create(true).write(true).truncate(true).mode(0o600).open(&new)?;

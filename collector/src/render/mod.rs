@@ -12,6 +12,7 @@ mod markdown;
 pub mod output;
 pub mod placement;
 mod plan;
+pub mod reconciliation;
 pub mod series;
 pub mod table;
 pub mod text;

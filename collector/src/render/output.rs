@@ -130,7 +130,7 @@ pub fn write(output: &impl Output, format: Format, look: Look) -> String {
 }
 
 /// A value as one YAML document.
-fn yaml(value: &impl Serialize) -> String {
+pub(super) fn yaml(value: &impl Serialize) -> String {
     match serde_saphyr::to_string(value) {
         Ok(mut text) => {
             if !text.ends_with('\n') {

@@ -6,8 +6,9 @@ use tailor_sizing::advice::Verdict;
 use tailor_sizing::pricing::money::PicoDollars;
 
 use super::layout::{choices, document, unbroken};
-use super::{chart, list, overview};
+use super::{chart, list, overview, reconciliation};
 use crate::query::{Query, SortKey};
+use crate::reconcile::Reconciliation;
 use crate::render::units::{change, count, duration};
 use crate::report::overview::Overview;
 use crate::report::{FleetReport, FunctionReport};
@@ -15,6 +16,7 @@ use crate::report::{FleetReport, FunctionReport};
 pub(super) fn render(
     report: &FleetReport,
     overview: Option<&Overview>,
+    bill: Option<&Reconciliation>,
     query: &Query,
     tag_keys: &[&str],
 ) -> Markup {
@@ -24,6 +26,7 @@ pub(super) fn render(
         (list::damage(report))
         div id="overview" {
             @if let Some(overview) = overview.filter(|_| !is_empty) { (overview::render(overview, report, query)) }
+            @if let Some(bill) = bill { (reconciliation::line(bill)) }
         }
         h2.list id="functions" { "Functions" }
         (list::filters(query, tag_keys))

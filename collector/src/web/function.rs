@@ -42,6 +42,7 @@ pub(super) fn render(
             (choices(query))
         }
         (verdict(report))
+        (other_tools(report))
         (tiles(report))
         @if let Some(series) = series { (history::charts(series)) }
         @if let Some(advice) = &report.advice.full { (curves(report, advice)) }
@@ -60,6 +61,18 @@ pub(super) fn render(
         (quality(report))
     };
     document(&report.name, &body)
+}
+
+/// What other tools recommend, which the advice does not use.
+fn other_tools(report: &FunctionReport) -> Markup {
+    html! {
+        @if !report.other_recommendations.is_empty() {
+            section.card {
+                h2 { "Recommendations of other tools" }
+                ul.plain { @for other in &report.other_recommendations { li { (other.sentence()) } } }
+            }
+        }
+    }
 }
 
 fn verdict(report: &FunctionReport) -> Markup {

@@ -8,6 +8,7 @@ use http::{HeaderValue, Method, StatusCode, header};
 use maud::{Markup, html};
 use serde::Deserialize;
 
+use crate::api::reconciliation::last_reconciliation;
 use crate::api::{self, one_function, recent_invocations};
 use crate::http::App;
 use crate::http::auth::{PageReader, SignInError};
@@ -26,6 +27,7 @@ pub mod keys;
 mod layout;
 mod list;
 mod overview;
+mod reconciliation;
 mod resources;
 mod snippet;
 mod tables;
@@ -61,7 +63,12 @@ pub async fn fleet(
         None => Some(report::overview::overview(&request, &list).await.map_err(ApiError::from)?),
     };
     let tags = app.tags.of(&tenant);
-    Ok(page(StatusCode::OK, &fleet::render(&fleet, overview.as_ref(), &query, &tags.keys())))
+    let bill = match overview {
+        Some(_) => last_reconciliation(&app, &tenant).await?,
+        None => None,
+    };
+    let content = fleet::render(&fleet, overview.as_ref(), bill.as_ref(), &query, &tags.keys());
+    Ok(page(StatusCode::OK, &content))
 }
 
 /// `GET /functions/{name}`: one function.

@@ -11,6 +11,7 @@ use std::time::Duration;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
+use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{prometheus_text, text};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -131,6 +132,11 @@ impl Metrics {
     /// Registers the metrics of another part of the collector.
     pub fn register(&mut self, register: impl FnOnce(&mut Registry)) {
         register(&mut self.registry);
+    }
+
+    /// Adds metrics that another part of the collector computes when they are read.
+    pub fn add(&mut self, collector: impl Collector) {
+        self.registry.register_collector(Box::new(collector));
     }
 
     /// A batch is on disk.

@@ -1,0 +1,125 @@
+//! `tailor export`: measured usage in the formats that others read.
+
+use std::fs::File;
+use std::io::{self, IsTerminal, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, bail};
+use clap::{Args, Subcommand};
+use tailor_billing::table::Encoding;
+
+use super::database::DatabaseArgs;
+use crate::clock::now_us;
+use crate::export::{self, Granularity, Source};
+use crate::store::{HOUR_US, Tenant, Window};
+use crate::tags::TagTable;
+use crate::{prices, query};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum ExportCommand {
+    /// FOCUS 1.2 rows with the column names of AWS's export, per function, meter and day or hour.
+    Focus {
+        /// Write Parquet in place of CSV.
+        #[arg(long)]
+        parquet: bool,
+        #[command(flatten)]
+        args: ExportArgs,
+    },
+    /// A usage file of Infracost (YAML): requests and billed duration of each function in a month.
+    Infracost(ExportArgs),
+    /// All measurements as CSV: one row per function, version, memory size and day or hour.
+    Csv(ExportArgs),
+    /// All measurements as Parquet: one row per function, version, memory size and day or hour.
+    Parquet(ExportArgs),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ExportArgs {
+    /// File to write; standard output when absent.
+    #[arg(long, short, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Data folder to read. A collector may be running with it.
+    #[arg(long, env = "TAILOR_DATA", default_value = "tailor-data")]
+    data: PathBuf,
+    #[command(flatten)]
+    database: DatabaseArgs,
+    /// Tenant of the functions.
+    #[arg(long, default_value = "default", value_parser = super::keys::tenant)]
+    tenant: String,
+    /// Length of the window before now, hours.
+    #[arg(long, default_value_t = query::DEFAULT_HOURS)]
+    hours: u64,
+    /// Length of the time that one row covers.
+    #[arg(long, value_enum, default_value_t)]
+    granularity: Granularity,
+    /// File with Lambda's prices in place of the built-in ones, as for `tailor serve`.
+    #[arg(long, value_name = "FILE")]
+    prices: Option<PathBuf>,
+    /// File with the tags of functions, as for `tailor serve`. Infracost: the tag `terraform_resource` is Terraform's name of
+    /// the function.
+    #[arg(long, value_name = "FILE", env = "TAILOR_TAGS")]
+    tags: Option<PathBuf>,
+}
+
+impl ExportArgs {
+    fn open(&self, is_binary: bool) -> anyhow::Result<Box<dyn Write + Send>> {
+        match &self.output {
+            Some(path) => {
+                let file = File::create(path).with_context(|| format!("cannot create {}", path.display()))?;
+                Ok(Box::new(io::BufWriter::new(file)))
+            }
+            None if is_binary && io::stdout().is_terminal() => {
+                bail!("Parquet is not text: name a file with --output, or redirect the output")
+            }
+            None => Ok(Box::new(io::BufWriter::new(io::stdout()))),
+        }
+    }
+}
+
+pub(super) fn run(command: &ExportCommand) -> anyhow::Result<ExitCode> {
+    let args = match command {
+        ExportCommand::Focus { args, .. }
+        | ExportCommand::Infracost(args)
+        | ExportCommand::Csv(args)
+        | ExportCommand::Parquet(args) => args,
+    };
+    let prices = prices::load(args.prices.as_deref())?;
+    let store = args.database.open_to_read(&args.data)?;
+    let tenant = Tenant(args.tenant.clone());
+    let tags = args.tags.as_deref().map(TagTable::read).transpose()?.unwrap_or_default();
+    let now_us = now_us();
+    let from = query::last_hours(now_us, args.hours);
+    let window = Window { until_hour: now_us.div_ceil(HOUR_US), ..from };
+    let source = Source { store: store.as_ref(), tenant: &tenant, window, prices: &prices, tags: &tags };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    match command {
+        ExportCommand::Focus { parquet, .. } => {
+            let encoding = if *parquet { Encoding::Parquet } else { Encoding::Csv };
+            let output = args.open(*parquet)?;
+            let without_price =
+                runtime.block_on(export::focus(source, args.granularity, encoding, output))?;
+            if without_price > 0 {
+                tracing::warn!(
+                    "{without_price} functions are left out, because no price is known: use --prices FILE"
+                );
+            }
+        }
+        ExportCommand::Infracost(_) => {
+            let text = runtime.block_on(export::infracost(source))?;
+            args.open(false)?.write_all(text.as_bytes()).context("cannot write the output")?;
+        }
+        ExportCommand::Csv(_) => {
+            let output = args.open(false)?;
+            runtime.block_on(export::rollups(source, args.granularity, Encoding::Csv, output))?;
+        }
+        ExportCommand::Parquet(_) => {
+            let output = args.open(true)?;
+            runtime.block_on(export::rollups(source, args.granularity, Encoding::Parquet, output))?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
