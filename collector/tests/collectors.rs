@@ -15,10 +15,13 @@ use common::KEY;
 use common::fleet::{KINDS, batch};
 use common::places::{AnyStore, Place};
 use common::process::CollectorProcess;
-use tailor_collector::clock::now_us;
+use tailor_collector::clock::{Clock, now_us};
+use tailor_collector::report::summaries::Summarizer;
 use tailor_collector::store::postgres::{Database, PostgresStore, Secrets};
+use tailor_collector::store::summary::SummaryKind;
 use tailor_collector::store::{HOUR_US, Lease, NewBatch, Store, Tenant, Window};
 use tailor_collector::tuner::orders::{Order, Requests};
+use tailor_sizing::pricing::prices::PriceTable;
 use tailor_sizing::telemetry::rollup::Rollup;
 use tokio::runtime::Runtime;
 
@@ -78,6 +81,32 @@ fn new_batch(environment: u64, sequence: u64) -> NewBatch {
         body: Bytes::from(batch.encode().unwrap()),
         header: batch.header,
     }
+}
+
+/// The lists of large fleets are read from summaries, in a database as in a folder.
+#[test]
+fn summaries_are_kept_current_in_a_database() {
+    let Some(place) = Place::database() else { return };
+    let Place::Database { url, .. } = &place else { unreachable!("it is a database") };
+    let database = Database::new(url, &Secrets::default()).unwrap();
+    let store = Arc::new(PostgresStore::open(&database).unwrap());
+    let runtime = Runtime::new().unwrap();
+    let summarizer = Summarizer {
+        store: Arc::clone(&store) as Arc<dyn Store>,
+        prices: PriceTable::embedded(),
+        clock: Clock::system(),
+        enforcements: Arc::default(),
+        fleet_sums: Arc::default(),
+    };
+    for environment in 1..4 {
+        runtime.block_on(store.append(new_batch(environment, 1))).unwrap();
+    }
+    while runtime.block_on(summarizer.step()).unwrap() > 0 {}
+    let kind = SummaryKind { hours: 24, strategy: "cost".to_owned() };
+    let rows = runtime.block_on(store.summaries(&Tenant::default(), &kind)).unwrap();
+    let invocations: u64 = rows.iter().map(|row| row.invocations).sum();
+    assert_eq!((rows.len(), invocations), (3, 6));
+    assert!(runtime.block_on(store.changed_functions(10)).unwrap().is_empty());
 }
 
 /// Two collectors receive the same batches, and both compact all the time: whatever the order of an insert, a compaction

@@ -236,6 +236,8 @@ fn a_running_server_conforms_to_the_document() {
         let configuration = scratch.path().join("schemathesis.toml");
         let text = format!(
             "headers = {{ Authorization = \"Bearer {key}\" }}\n\
+             # A window has one start: `hours` is generated, and a test of the commands has `since`.\n\
+             parameters = {{ \"query.since\" = \"\" }}\n\
              [[operations]]\ninclude-path = \"/v1/functions\"\nparameters = {{ \"query.cursor\" = \"{cursor}\" }}\n"
         );
         std::fs::write(&configuration, text).unwrap();

@@ -5,9 +5,10 @@ use clap::Command;
 use super::exit;
 
 /// The commands by purpose, in the order of the help.
-const GROUPS: [(&str, &[&str]); 4] = [
+const GROUPS: [(&str, &[&str]); 5] = [
     ("Measure", &["serve", "lambda", "import"]),
     ("Show", &["functions", "function", "hints", "series", "bill", "where", "prices", "top"]),
+    ("Bills and exports", &["reconcile", "report", "export", "archive"]),
     ("Change memory sizes", &["changes", "policy", "tune"]),
     ("Maintain", &["doctor", "check", "backup", "migrate", "keys", "completions", "man", "help"]),
 ];

@@ -85,8 +85,8 @@ async fn put_function(
     }
     // A function that changed since it was read waits at the end of the queue.
     let sql = format!(
-        "UPDATE {PREFIX}function SET summarized_at_us = $6,
-            changed_at_us = CASE WHEN received_at_us = $5 THEN 0 ELSE $6 END
+        "UPDATE {PREFIX}function SET summarized_at_us = $6::bigint,
+            changed_at_us = CASE WHEN received_at_us = $5 THEN 0 ELSE $6::bigint END
          WHERE {OF_FUNCTION}"
     );
     let (received, now) = (to_ordered_sql(changed.received_at_us), to_ordered_sql(now_us));
