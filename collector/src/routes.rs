@@ -1,6 +1,6 @@
 //! The routes of the server, and the security headers of every response.
 //!
-//! [`Routes`] keeps a table of what it adds, which a test compares with the OpenAPI document.
+//! `Routes` keeps a table of what it adds, which a test compares with the OpenAPI document.
 
 use std::sync::Arc;
 

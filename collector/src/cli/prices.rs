@@ -25,7 +25,7 @@ pub(super) enum PricesCommand {
     /// Make a table of prices from files of AWS's price lists, for `--prices`. No connection is opened.
     ///
     /// The files are the offers AWSLambda, AmazonCloudWatch and AWSDataTransfer, of one region or of all:
-    /// https://pricing.us-east-1.amazonaws.com/offers/v1.0/aws/AWSLambda/current/REGION/index.json
+    /// <https://pricing.us-east-1.amazonaws.com/offers/v1.0/aws/AWSLambda/current/REGION/index.json>
     Import(ImportArgs),
     /// Show the prices of a region, with the source and the day of each.
     Show(ShowPricesArgs),

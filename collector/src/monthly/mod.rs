@@ -1,6 +1,6 @@
 //! The monthly report: what the fleet cost, what changed, what to do first, and what changes saved. It is sent as a mail.
 //!
-//! [`monthly`] makes a [`Document`], which [`render`] writes as Markdown or as one HTML page without external content.
+//! [`monthly`] makes a [`Document`], which `render` writes as Markdown or as one HTML page without external content.
 
 use std::collections::BTreeMap;
 
