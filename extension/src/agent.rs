@@ -13,7 +13,7 @@ use crate::deliver::outbox::{Outbox, SealedBatch};
 use crate::deliver::shipper::DeliveryOutcome;
 use crate::deliver::summary::SummaryLog;
 use crate::lambda::record_time::RecordTime;
-use crate::lambda::telemetry::{DecodedTelemetry, EndRecord, Event};
+use crate::lambda::telemetry::{self, EndRecord, Event};
 use crate::measure::cpu_budget::CpuBudget;
 use crate::measure::{self, Measured, Processes, Reading, Snapshot};
 use crate::oom_kills::OomKills;
@@ -140,14 +140,12 @@ impl Agent {
         }
     }
 
-    /// Telemetry came at `now_us`, microseconds since the Unix epoch.
-    pub fn on_telemetry(&mut self, telemetry: DecodedTelemetry, now_us: u64) {
+    /// The body of a telemetry request came at `now_us`, microseconds since the Unix epoch.
+    pub fn on_telemetry(&mut self, body: &[u8], now_us: u64) {
         self.is_first_delivery_due = false;
         self.ledger.set_time(now_us);
-        self.outbox.lost_mut().undecodable_records += telemetry.undecodable;
-        for event in telemetry.events {
-            self.on_event(event);
-        }
+        let undecodable = telemetry::decode_each(body, &mut |event| self.on_event(event));
+        self.outbox.lost_mut().undecodable_records += undecodable;
         self.collect_finished();
     }
 
@@ -206,8 +204,10 @@ impl Agent {
         if self.current.is_none() {
             return;
         }
-        let last_sample = self.processes.last_sample();
-        let snapshot = self.processes.read();
+        let mut last_sample = self.processes.last_sample();
+        let snapshot = self.processes.read_last();
+        // The environment is still there when its processes are not.
+        last_sample.environment = snapshot.environment;
         let kills = self.oom_kills.take();
         self.close_current(&snapshot, Some(&last_sample), kills);
         self.collect_finished();
@@ -385,16 +385,15 @@ mod tests {
     /// Environments restored from one snapshot begin as copies of one process.
     #[test]
     fn a_restored_environment_gets_a_new_id_once() {
-        let restore =
-            || DecodedTelemetry { events: vec![Event::RestoreStart], ..DecodedTelemetry::default() };
+        let restore = br#"[{"type":"platform.restoreStart","record":{}}]"#;
         let mut by_record = agent("");
-        by_record.on_telemetry(restore(), 1);
+        by_record.on_telemetry(restore, 1);
         let mut by_variable = agent("snap-start");
         for agent in [&mut by_record, &mut by_variable] {
             agent.on_invoke("3f2504e0-4f89-41d3-9a0c-0305e82c3301", 2, 3_000);
             let id = agent.outbox.environment_mut().id;
             assert_ne!(id, EnvironmentId([1; 16]));
-            agent.on_telemetry(restore(), 3);
+            agent.on_telemetry(restore, 3);
             assert_eq!(sent_id(agent), id, "a repeated or late record changes nothing");
         }
         let mut plain = agent("on-demand");
@@ -406,7 +405,7 @@ mod tests {
     fn without_an_invoke_the_first_delivery_is_awaited() {
         let mut silent = agent("on-demand");
         assert!(silent.awaits_report(), "an invocation whose Init failed has no INVOKE event");
-        silent.on_telemetry(DecodedTelemetry::default(), 1);
+        silent.on_telemetry(b"[]", 1);
         assert!(!silent.awaits_report());
         let mut refused = agent("on-demand");
         refused.without_telemetry();

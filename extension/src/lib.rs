@@ -16,4 +16,5 @@ pub mod measure;
 pub mod net;
 pub mod oom_kills;
 pub mod settings;
+pub mod task;
 pub mod timestamp;

@@ -21,9 +21,9 @@ use crate::agent::{Agent, new_environment_id};
 use crate::deliver::shipper::{DeliveryOutcome, Shipper};
 use crate::lambda::extensions_api::{Api, ApiError, Event, Function, Registration};
 use crate::lambda::listener::{self, BUFFER_TIMEOUT_MS, Subscription};
-use crate::lambda::telemetry;
 use crate::measure::sampling::{self, Sampler};
 use crate::settings::{Settings, Variables};
+use crate::task::spawn;
 
 /// The longest wait at SHUTDOWN for the last `platform.report`: what the platform may buffer, and its delivery.
 const LAST_REPORT_TIMEOUT: Duration = Duration::from_millis(BUFFER_TIMEOUT_MS + 300);
@@ -208,15 +208,15 @@ async fn start(
         tracing::warn!(reason, "telemetry not available: durations are estimated");
         shared.with_agent(Agent::without_telemetry);
     }
-    tokio::task::spawn_local(deliver_periodically(Rc::clone(&shared)));
-    tokio::task::spawn_local({
+    spawn(deliver_periodically(Rc::clone(&shared)));
+    spawn({
         let shared = Rc::clone(&shared);
         async move {
             sleep(FIRST_REQUEST_TIME).await;
             shared.with_agent(Agent::begin_counting_kills);
         }
     });
-    tokio::task::spawn_local({
+    spawn({
         let shared = Rc::clone(&shared);
         async move { sampling::run(&*shared, &shared.invoked).await }
     });
@@ -232,9 +232,9 @@ async fn listen(shared: &Rc<Shared>, api: &Api, extension_id: &str, port: u16) -
     let subscription =
         listener::subscribe(api, extension_id, port).await.map_err(|error| error.to_string())?;
     let shared = Rc::clone(shared);
-    tokio::task::spawn_local(async move {
+    spawn(async move {
         while let Some(body) = bodies.recv().await {
-            shared.with_agent(|agent| agent.on_telemetry(telemetry::decode(&body), unix_us()));
+            shared.with_agent(|agent| agent.on_telemetry(&body, unix_us()));
             shared.changed.notify_waiters();
             print_if_due(&shared);
             deliver_if_due(&shared);
@@ -299,7 +299,7 @@ fn print_if_due(shared: &Rc<Shared>) {
     let summary = shared.log_summary && shared.agent.borrow().summary_is_due();
     if summary || shared.agent.borrow().has_lines() {
         let shared = Rc::clone(shared);
-        tokio::task::spawn_local(async move {
+        spawn(async move {
             if summary {
                 shared.with_agent(|agent| agent.summarize(unix_us()));
             }
@@ -371,7 +371,7 @@ fn deliver_if_due(shared: &Rc<Shared>) {
     if !is_idle || !shipper.is_ready() || !shared.agent.borrow().is_due() {
         return;
     }
-    let task = tokio::task::spawn_local({
+    let task = spawn({
         let shared = Rc::clone(shared);
         async move {
             deliver_one(&shared).await;

@@ -1,9 +1,12 @@
 //! The binary: reads the settings, sets up the log and runs the event loop on one thread.
 
+use std::cell::Cell;
 use std::process::ExitCode;
+use std::rc::Rc;
 
 use tailor_extension::lifecycle;
 use tailor_extension::settings::{ProcessVariables, Settings};
+use tailor_extension::task::spawn;
 
 fn main() -> ExitCode {
     let (settings, warnings) = Settings::read(&ProcessVariables);
@@ -22,15 +25,26 @@ fn main() -> ExitCode {
         }
     };
     let tasks = tokio::task::LocalSet::new();
-    let outcome = tasks.block_on(&runtime, lifecycle::run(settings, warnings, &ProcessVariables));
+    let outcome = tasks.block_on(&runtime, async {
+        // As a task, because each wake of the outermost future costs one more poll of the kernel's event queue.
+        let outcome = Rc::new(Cell::new(None));
+        let ended = Rc::clone(&outcome);
+        let run = spawn(async move {
+            ended.set(Some(lifecycle::run(settings, warnings, &ProcessVariables).await));
+        });
+        // A panic leaves no outcome.
+        let _ = run.await;
+        outcome.take()
+    });
     drop(tasks);
     // A pending DNS lookup blocks a thread and would delay the exit until Lambda kills the process.
     runtime.shutdown_background();
     match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
+        Some(Ok(())) => ExitCode::SUCCESS,
+        Some(Err(error)) => {
             tracing::error!("{error}");
             ExitCode::FAILURE
         }
+        None => ExitCode::FAILURE,
     }
 }

@@ -43,7 +43,7 @@ pub async fn bind(port: u16) -> std::io::Result<TcpListener> {
 /// Accepts telemetry requests until the environment ends. Each body goes to the returned channel.
 pub fn serve(listener: TcpListener) -> mpsc::Receiver<Bytes> {
     let (bodies, received) = mpsc::channel(MAX_PENDING_BODIES);
-    tokio::task::spawn_local(async move {
+    crate::task::spawn(async move {
         loop {
             let Ok((stream, _)) = listener.accept().await else {
                 // Probably out of descriptors, which are shared with the function. Try again later.
@@ -52,7 +52,7 @@ pub fn serve(listener: TcpListener) -> mpsc::Receiver<Bytes> {
             };
             count_own_connection();
             let bodies = bodies.clone();
-            tokio::task::spawn_local(async move {
+            crate::task::spawn(async move {
                 let service = service_fn(move |request| receive(request, bodies.clone()));
                 let connection = hyper::server::conn::http1::Builder::new()
                     .serve_connection(TokioIo::new(stream), service);

@@ -4,6 +4,10 @@
 //! because the platform would repeat the whole request or drop it. A part of a record that cannot be read counts as absent.
 //! Records without a readable type, or without the request id that they are about, are counted as undecodable.
 
+use std::fmt;
+
+use serde::Deserializer as _;
+use serde::de::{SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::record_time::RecordTime;
@@ -117,18 +121,42 @@ pub struct DecodedTelemetry {
 /// Decodes the body of one telemetry request: a JSON array of records.
 #[must_use]
 pub fn decode(body: &[u8]) -> DecodedTelemetry {
-    let text = std::str::from_utf8(body).unwrap_or_default();
-    let Ok(records) = serde_json::from_str::<Vec<&RawValue>>(text) else {
-        return DecodedTelemetry { events: vec![], undecodable: 1 };
-    };
-    let mut telemetry = DecodedTelemetry::default();
-    for record in records {
-        match Object::parse(record.get()).as_ref().and_then(decode_record) {
-            Some(event) => telemetry.events.push(event),
-            None => telemetry.undecodable += 1,
-        }
+    let mut events = vec![];
+    let undecodable = decode_each(body, &mut |event| events.push(event));
+    DecodedTelemetry { events, undecodable }
+}
+
+/// Passes each decoded record to `take`, in the order of the body, so that no list of them is allocated. Returns the number
+/// of records that could not be decoded; what follows the place where the array is not valid JSON counts as one.
+pub fn decode_each(body: &[u8], take: &mut dyn FnMut(Event)) -> u64 {
+    let mut undecodable = 0;
+    let mut json = serde_json::Deserializer::from_slice(body);
+    let whole = json.deserialize_seq(Records { take, undecodable: &mut undecodable });
+    let is_whole = whole.is_ok() && json.end().is_ok();
+    if is_whole { undecodable } else { undecodable + 1 }
+}
+
+struct Records<'a> {
+    take: &'a mut dyn FnMut(Event),
+    undecodable: &'a mut u64,
+}
+
+impl<'de> Visitor<'de> for Records<'_> {
+    type Value = ();
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("an array of records")
     }
-    telemetry
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut records: A) -> Result<(), A::Error> {
+        while let Some(record) = records.next_element::<&RawValue>()? {
+            match Object::parse(record.get()).as_ref().and_then(decode_record) {
+                Some(event) => (self.take)(event),
+                None => *self.undecodable += 1,
+            }
+        }
+        Ok(())
+    }
 }
 
 /// `None` when the type is unreadable, or what the record is about.
@@ -288,6 +316,9 @@ mod tests {
     fn invalid_telemetry_is_counted() {
         assert_eq!(decode(b"not json").undecodable, 1);
         assert_eq!(decode(b"{}").undecodable, 1);
+        let cut = decode(br#"[{"type":"platform.restoreStart","record":{}},{"type":"pl"#);
+        assert_eq!(cut, DecodedTelemetry { events: vec![Event::RestoreStart], undecodable: 1 });
+        assert_eq!(decode(b"[] []").undecodable, 1);
         assert_eq!(decode(b"").undecodable, 1);
         assert_eq!(decode(b"[]"), DecodedTelemetry::default());
     }

@@ -74,6 +74,11 @@ impl EnvironmentReader {
         }
     }
 
+    /// The counters of the last reading.
+    pub(super) const fn last(&self) -> EnvironmentCounters {
+        self.last
+    }
+
     /// Reads `/tmp` and, if the interval has passed, the network and the contention for the CPU.
     pub(super) fn read(&mut self) -> EnvironmentCounters {
         self.last.tmp_used_kib = if self.tmp_is_own { tmp_used_kib() } else { 0 };

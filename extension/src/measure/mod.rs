@@ -3,6 +3,7 @@
 //! The counters do not change between freeze and thaw. So one reading at the next INVOKE ends one invocation and begins
 //! the next, exactly, and no handler waits for it.
 
+mod brief;
 pub mod cpu_budget;
 mod cpu_contention;
 mod delta;
@@ -27,6 +28,7 @@ pub use environment_counters::EnvironmentCounters;
 pub use probe::Reading;
 pub use threads::ThreadReading;
 
+use brief::BriefInvocations;
 use environment_counters::{EnvironmentReader, LAMBDA_INTERFACES};
 use files::{DescriptorBudget, ReadBudget, ReadableFile};
 use probe::Probe;
@@ -74,6 +76,7 @@ pub struct Processes {
     found_any: bool,
     /// There are more new processes than one reading takes.
     is_incomplete: bool,
+    brief: BriefInvocations,
 }
 
 /// The function's processes at one moment.
@@ -135,17 +138,28 @@ impl Processes {
             read_at_ticks: None,
             found_any: false,
             is_incomplete: false,
+            brief: BriefInvocations::default(),
         }
+    }
+
+    /// As [`Processes::read`], for the last time: every counter is read.
+    pub fn read_last(&mut self) -> Snapshot {
+        self.brief = BriefInvocations::default();
+        self.read()
     }
 
     /// Reads every process, new ones included, and drops those that ended.
     ///
     /// The CPU clocks of known processes come first: the handler already runs, and its CPU time until then counts for the
     /// previous invocation. The clocks also show which processes ran; nothing else is read of the others. When too many
-    /// ran, only the clock is read of some.
+    /// ran, only the clock is read of some. After brief invocations, some counters are read once for several of them.
     pub fn read(&mut self) -> Snapshot {
         let clocks: Vec<_> = self.probes.iter().map(Probe::cpu_ns).collect();
         let may_be_new = self.may_have_new_tasks();
+        let ran_ns =
+            self.probes.iter().zip(&clocks).filter_map(|(probe, clock)| probe.ran_since_read(*clock));
+        let is_brief =
+            self.brief.skip(ran_ns.fold(0, u64::saturating_add), may_be_new || self.probes.is_empty());
         let mut selected = self.select_since(&clocks, Probe::ran_since_read).into_iter().peekable();
         let mut processes = Vec::with_capacity(self.probes.len());
         let mut peaks_reset = self.peak == Peak::Reset;
@@ -159,7 +173,7 @@ impl Processes {
             let reading = if probe.has_ended(cpu_ns) {
                 None
             } else if selected.next_if_eq(&index).is_some() {
-                let reading = probe.read(cpu_ns, may_be_new, &mut budget);
+                let reading = probe.read(cpu_ns, may_be_new, is_brief, &mut budget);
                 lacks_descriptors |= !probe.is_open();
                 reading.map(|mut reading| {
                     add_ended_threads(&mut reading, sampled_threads);
@@ -200,7 +214,7 @@ impl Processes {
             sampled_peaks: std::mem::take(&mut self.sampled_peaks),
             used_kib,
             is_incomplete: self.is_incomplete,
-            environment: self.environment.read(),
+            environment: if is_brief { self.environment.last() } else { self.environment.read() },
         }
     }
 
@@ -215,7 +229,7 @@ impl Processes {
         for mut probe in self.find_new() {
             // It began in this invocation, or before the first one.
             probe.is_new = false;
-            if let Some(reading) = probe.read(probe.cpu_ns(), true, budget) {
+            if let Some(reading) = probe.read(probe.cpu_ns(), true, false, budget) {
                 processes.push(probe.keep(reading));
                 self.probes.push(probe);
             }

@@ -168,11 +168,13 @@ impl Probe {
     }
 
     /// Reads everything; `None` when the process ended. `cpu_ns` is its clock, read before. `may_be_new` says whether
-    /// any thread in the environment may have begun since the last reading.
+    /// any thread in the environment may have begun since the last reading. After a brief invocation the disk and the
+    /// descriptors are those of the last reading.
     pub(super) fn read(
         &mut self,
         cpu_ns: Option<u64>,
         may_be_new: bool,
+        is_brief: bool,
         budget: &mut ReadBudget,
     ) -> Option<Reading> {
         // Another process may have the same id now.
@@ -180,8 +182,11 @@ impl Probe {
         let keys = ["VmHWM:", "VmRSS:", "voluntary_ctxt_switches:", "nonvoluntary_ctxt_switches:"];
         let status = self.status.read(|status| Some(parse::values(status, keys)));
         let [peak_kib, resident_kib, voluntary, involuntary] = status.unwrap_or_default();
-        let disk = self.io.read(|io| Some(parse::values(io, ["read_bytes:", "write_bytes:"])));
-        let [disk_read_bytes, disk_written_bytes] = disk.unwrap_or_default();
+        let earlier = self.last.as_ref().filter(|_| is_brief);
+        let [disk_read_bytes, disk_written_bytes, descriptors] = match earlier {
+            Some(last) => [last.disk_read_bytes, last.disk_written_bytes, last.descriptors],
+            None => self.read_disk_and_descriptors(),
+        };
         self.refresh(stat.threads, may_be_new, false);
         self.read_threads(cpu_ns, Depth::Full, budget);
         // The switches in the file of the process are those of its first thread.
@@ -200,13 +205,20 @@ impl Probe {
             disk_written_bytes,
             resident_kib,
             peak_kib,
-            // Since Linux 6.2 the size of this folder is the count. Earlier kernels have zero.
-            descriptors: fs::metadata(format!("/proc/{}/fd", self.pid)).map_or(0, |folder| folder.size()),
+            descriptors,
             live_threads: self.threads.count(),
             threads,
             clock_only: false,
             cpu_when_found_ns: self.cpu_when_found_ns,
         })
+    }
+
+    fn read_disk_and_descriptors(&mut self) -> [u64; 3] {
+        let disk = self.io.read(|io| Some(parse::values(io, ["read_bytes:", "write_bytes:"])));
+        let [disk_read_bytes, disk_written_bytes] = disk.unwrap_or_default();
+        // Since Linux 6.2 the size of this folder is the count. Earlier kernels have zero.
+        let descriptors = fs::metadata(format!("/proc/{}/fd", self.pid)).map_or(0, |folder| folder.size());
+        [disk_read_bytes, disk_written_bytes, descriptors]
     }
 
     /// Keeps a full reading, which stays valid while the process does not run.
