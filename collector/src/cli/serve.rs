@@ -8,11 +8,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
+use tailor_sizing::pricing::prices::PriceTable;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use super::{ConnectionArgs, ServeArgs, serve_reload};
+use crate::archive::Archiver;
 use crate::clock::{Clock, now_us};
 use crate::http::connections::{ConnectionLimits, Connections};
 use crate::http::tls::{CurrentTls, TlsFiles};
@@ -95,85 +97,151 @@ async fn serve_until_stopped(args: ServeArgs) -> anyhow::Result<ExitCode> {
         UsageTable::read(file)?;
     }
     let mut tuner_settings = args.tuner.settings(folder)?;
-    let tls = args.tls_files()?.map(CurrentTls::load).transpose()?.map(Arc::new);
-    if let Some(warning) = tls.as_ref().and_then(|tls| tls.loaded().warning(now_us() / 1_000_000)) {
-        tracing::warn!("{warning}");
-    }
+    let tls = load_tls(&args)?;
     // Before the folder is created: when the port is in use, no folder and no key are created.
     let listener = TcpListener::bind(args.listen)
         .await
         .with_context(|| format!("cannot listen on {}: choose another with --listen", args.listen))?;
-    // Only its owner may read it, because it contains the measurements and digests of the keys.
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(folder)
-        .with_context(|| format!("cannot create the data folder {}", folder.display()))?;
-    let retention = Retention { hourly_days: args.hourly_days, daily_days: args.daily_days };
+    create_folder(folder)?;
     let database = args.database.database()?;
-    ensure!(
-        database.is_none() || !args.archive.is_set(),
-        "--archive needs the store of a data folder: a database has no archive. Remove --archive or --database"
-    );
-    let (store, archive_store): (Arc<dyn Store>, Option<Arc<dyn ArchiveStore>>) = match &database {
-        Some(database) => (open_database(database, retention)?, None),
-        None => {
-            let store = Arc::new(open_store(folder, retention)?);
-            (Arc::clone(&store) as Arc<dyn Store>, Some(store))
-        }
-    };
-    let archiver = match archive_store {
-        Some(store) => args.archive.start(store, folder, prices.clone(), args.daily_days).await?,
-        None => None,
-    };
+    let (store, archiver) = open(&args, database.as_ref(), &prices).await?;
     if database.is_some() {
         let tenant = tuner_settings.tenant.clone();
-        tuner_settings.orders = Some(Requests::Store(Arc::clone(&store) as Arc<dyn Store>, tenant));
+        tuner_settings.orders = Some(Requests::Store(Arc::clone(&store), tenant));
     }
     let key_files = args.key_files();
     let keys = load_keys(&key_files)?;
     keep_private(folder).with_context(|| format!("cannot make {} private", folder.display()))?;
     let address = listener.local_addr().context("cannot read the address of the listener")?;
     let url = format!("{}://{address}", if tls.is_some() { "https" } else { "http" });
+    write_address(folder, &url)?;
 
-    // `tailor functions` prints it. After a crash the file stays, but the lock of the data folder is released.
-    match fs::write(folder.join(ADDRESS_FILE), format!("{url}\n")) {
-        // On a full disk, stored data can still be read.
-        Err(error) if error.kind() == std::io::ErrorKind::StorageFull => {
-            tracing::warn!(%error, "cannot write the address to {}; trying again", folder.display());
-            tokio::spawn(write_address_later(folder.clone(), url.clone()));
-        }
-        written => written.with_context(|| format!("cannot write to {}", folder.display()))?,
-    }
-    let connections = Arc::new(Connections::new(connection_limits(&args.connections).fitted_to_process()));
     let mut app = App::new(store, keys, args.local_reads);
     if let Some(archiver) = &archiver {
         app.metrics.register(|registry| archiver.metrics().register(registry));
     }
-    // Of several collectors with the same settings, each would change only its own keys.
-    let changeable_keys = Some(key_files.clone()).filter(|files| files.lines.is_none());
-    let trusted_proxies = args.trusted_proxy.clone().into();
-    let recommendations = Some(Recommendations::of(folder));
-    let tuner = view_of(&tuner_settings);
-    let reconciliations = LastReconciliations::of(folder);
-    let mut app = App {
-        prices,
-        connections,
-        recommendations,
-        trusted_proxies,
-        tls,
-        key_files: changeable_keys,
+    let app =
+        Arc::new(App { prices, tls, tuner: view_of(&tuner_settings), ..configured(app, &args, &key_files) });
+    log_start(&args, &app, &url, database.as_ref())?;
+    let (stop, stopped) = watch::channel(false);
+    use_tags(&args, &app, &stopped)?;
+
+    let mut tasks = Tasks::default();
+    let keys = follow(Arc::clone(&app.keys), key_files, hangups, until(stopped.clone()));
+    tasks.spawn("the reload of keys", keys);
+    let hangups = signal(SignalKind::hangup())?;
+    if let Some(tls) = app.tls.clone() {
+        let (hangups, stopped) = (signal(SignalKind::hangup())?, until(stopped.clone()));
+        // It ends with the process: it writes nothing.
+        drop(tokio::spawn(async move { tls.follow(hangups, stopped).await }));
+    }
+    if let Some(tuner) = tuner(&args.tuner, tuner_settings, &app).await {
+        let stopped = until(stopped.clone());
+        tasks.spawn("the tuner", async move { tuner.run(stopped).await });
+    }
+    if let Some(archiver) = archiver {
+        let stopped = until(stopped.clone());
+        tasks.spawn("the archive", async move { archiver.run(stopped).await });
+    }
+    drop(tokio::spawn(serve_reload::follow(Arc::clone(&app), args, hangups, until(stopped.clone()))));
+    let (summarizer, summarizer_stopped) = (summarizer(&app), until(stopped.clone()));
+    tasks.spawn("the task of the summaries", async move { summarizer.run(summarizer_stopped).await });
+    stop_on_signals(stop)?;
+    http::run(listener, routes::router(Arc::clone(&app)), app, until(stopped)).await;
+    tasks.join().await?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The tasks beside the server that write. They end their work when it stops.
+#[derive(Default)]
+struct Tasks(Vec<(&'static str, tokio::task::JoinHandle<()>)>);
+
+impl Tasks {
+    fn spawn(&mut self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+        self.0.push((name, tokio::spawn(task)));
+    }
+
+    /// Waits until all have ended.
+    async fn join(self) -> anyhow::Result<()> {
+        for (name, task) in self.0 {
+            task.await.with_context(|| format!("{name} failed"))?;
+        }
+        Ok(())
+    }
+}
+
+fn load_tls(args: &ServeArgs) -> anyhow::Result<Option<Arc<CurrentTls>>> {
+    let tls = args.tls_files()?.map(CurrentTls::load).transpose()?.map(Arc::new);
+    if let Some(warning) = tls.as_ref().and_then(|tls| tls.loaded().warning(now_us() / 1_000_000)) {
+        tracing::warn!("{warning}");
+    }
+    Ok(tls)
+}
+
+/// Creates the data folder. Only its owner may read it, because it contains the measurements and digests of the keys.
+fn create_folder(folder: &Path) -> anyhow::Result<()> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(folder)
+        .with_context(|| format!("cannot create the data folder {}", folder.display()))
+}
+
+/// Opens the store, and the archive when it is set.
+async fn open(
+    args: &ServeArgs,
+    database: Option<&Database>,
+    prices: &PriceTable,
+) -> anyhow::Result<(Arc<dyn Store>, Option<Archiver>)> {
+    let retention = Retention { hourly_days: args.hourly_days, daily_days: args.daily_days };
+    if let Some(database) = database {
+        ensure!(
+            !args.archive.is_set(),
+            "--archive needs the store of a data folder: a database has no archive. Remove --archive or --database"
+        );
+        return Ok((open_database(database, retention)?, None));
+    }
+    let store = Arc::new(open_store(&args.data, retention)?);
+    let archive_store = Arc::clone(&store) as Arc<dyn ArchiveStore>;
+    let archiver = args.archive.start(archive_store, &args.data, prices.clone(), args.daily_days).await?;
+    Ok((store, archiver))
+}
+
+/// Writes the address, which `tailor functions` prints. After a crash the file stays, but the lock of the data folder is
+/// released.
+fn write_address(folder: &Path, url: &str) -> anyhow::Result<()> {
+    match fs::write(folder.join(ADDRESS_FILE), format!("{url}\n")) {
+        // On a full disk, stored data can still be read.
+        Err(error) if error.kind() == std::io::ErrorKind::StorageFull => {
+            tracing::warn!(%error, "cannot write the address to {}; trying again", folder.display());
+            tokio::spawn(write_address_later(folder.to_owned(), url.to_owned()));
+            Ok(())
+        }
+        written => written.with_context(|| format!("cannot write to {}", folder.display())),
+    }
+}
+
+/// `app` with the settings of the arguments.
+fn configured(mut app: App, args: &ServeArgs, key_files: &KeyFiles) -> App {
+    let reconciliations = LastReconciliations::of(&args.data);
+    app.metrics.add(ReconciliationMetrics(reconciliations.clone()));
+    App {
+        connections: Arc::new(Connections::new(connection_limits(&args.connections).fitted_to_process())),
+        recommendations: Some(Recommendations::of(&args.data)),
+        reconciliations: Some(reconciliations),
+        trusted_proxies: args.trusted_proxy.clone().into(),
+        // Of several collectors with the same settings, each would change only its own keys.
+        key_files: Some(key_files.clone()).filter(|files| files.lines.is_none()),
         usage_file: args.usage.clone(),
         metrics_functions: args.metrics_functions,
-        data_folder: Some(folder.clone()),
-        tuner,
+        data_folder: Some(args.data.clone()),
         ..app
-    };
-    app.metrics.add(ReconciliationMetrics(reconciliations.clone()));
-    app.reconciliations = Some(reconciliations);
-    let app = Arc::new(app);
-    tracing::info!("listening on {url}, data in {}", folder.display());
-    if let Some(database) = &database {
+    }
+}
+
+fn log_start(args: &ServeArgs, app: &App, url: &str, database: Option<&Database>) -> anyhow::Result<()> {
+    tracing::info!("listening on {url}, data in {}", args.data.display());
+    if let Some(database) = database {
         tracing::info!("measurements in the {database}");
     }
     if let Some(file) = &args.prices {
@@ -186,37 +254,33 @@ async fn serve_until_stopped(args: ServeArgs) -> anyhow::Result<ExitCode> {
         let ticket = app.sessions.issue_ticket(Tenant::default())?;
         tracing::info!("open {url}/login?ticket={ticket} (valid once; after that, sign in with a key)");
     }
-    let (stop, stopped) = watch::channel(false);
-    app.tags.keep_sent(folder)?;
+    Ok(())
+}
+
+/// Keeps the tags that pipelines send, and follows the file with tags.
+fn use_tags(args: &ServeArgs, app: &Arc<App>, stopped: &watch::Receiver<bool>) -> anyhow::Result<()> {
+    app.tags.keep_sent(&args.data)?;
     if let Some(file) = args.tags.clone() {
         let tenant = Tenant::default();
         app.tags.set_file(&tenant, TagTable::read(&file)?);
         // It ends with the process: it writes nothing.
         drop(tokio::spawn(tags::follow(Arc::clone(&app.tags), tenant, file, until(stopped.clone()))));
     }
-    let keys = follow(Arc::clone(&app.keys), key_files, hangups, until(stopped.clone()));
-    let keys = tokio::spawn(keys);
-    let hangups = signal(SignalKind::hangup())?;
-    if let Some(tls) = app.tls.clone() {
-        let (hangups, stopped) = (signal(SignalKind::hangup())?, until(stopped.clone()));
-        // It ends with the process: it writes nothing.
-        drop(tokio::spawn(async move { tls.follow(hangups, stopped).await }));
-    }
-    let tuner_args = args.tuner.clone();
-    drop(tokio::spawn(serve_reload::follow(Arc::clone(&app), args, hangups, until(stopped.clone()))));
-    let tuner = start_tuner(&tuner_args, tuner_settings, &app, stopped.clone()).await;
-    let summarizer = Summarizer {
+    Ok(())
+}
+
+fn summarizer(app: &App) -> Summarizer {
+    Summarizer {
         store: Arc::clone(&app.store),
         prices: app.prices.clone(),
         clock: app.clock.clone(),
         enforcements: Arc::clone(&app.enforcements),
         fleet_sums: Arc::clone(&app.fleet_sums),
-    };
-    let archiver_stopped = stopped.clone();
-    let archiver =
-        archiver.map(|archiver| tokio::spawn(async move { archiver.run(until(archiver_stopped)).await }));
-    let summarizer_stopped = stopped.clone();
-    let summarizer = tokio::spawn(async move { summarizer.run(until(summarizer_stopped)).await });
+    }
+}
+
+/// SIGTERM and SIGINT stop the server.
+fn stop_on_signals(stop: watch::Sender<bool>) -> anyhow::Result<()> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     tokio::spawn(async move {
         tokio::select! {
@@ -227,16 +291,7 @@ async fn serve_until_stopped(args: ServeArgs) -> anyhow::Result<ExitCode> {
         // An error means that there is no receiver, because the collector has already stopped.
         let _ = stop.send(true);
     });
-    http::run(listener, routes::router(Arc::clone(&app)), app, until(stopped)).await;
-    keys.await.context("the reload of keys failed")?;
-    if let Some(tuner) = tuner {
-        tuner.await.context("the tuner failed")?;
-    }
-    if let Some(archiver) = archiver {
-        archiver.await.context("the archive failed")?;
-    }
-    summarizer.await.context("the task of the summaries failed")?;
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
 
 /// Writes the address when there is space for it.
@@ -267,12 +322,8 @@ fn view_of(settings: &Settings) -> Option<TunerView> {
     Some(TunerView { tenant: settings.tenant.clone(), outlook: Arc::default(), requests })
 }
 
-async fn start_tuner(
-    args: &super::tuner::TunerArgs,
-    settings: Settings,
-    app: &Arc<App>,
-    stopped: watch::Receiver<bool>,
-) -> Option<tokio::task::JoinHandle<()>> {
+/// The tuner, when it is on.
+async fn tuner(args: &super::tuner::TunerArgs, settings: Settings, app: &App) -> Option<Tuner> {
     if settings.mode == Mode::Off {
         return None;
     }
@@ -284,11 +335,10 @@ async fn start_tuner(
     let tuner = Tuner::new(Arc::clone(&app.store), lambda, app.prices.clone(), settings, app.clock.clone())
         .with_tags(Arc::clone(&app.tags))
         .with_refusals(Arc::clone(&app.refusals));
-    let tuner = match &app.tuner {
+    Some(match &app.tuner {
         Some(view) => tuner.with_outlook(Arc::clone(&view.outlook)),
         None => tuner,
-    };
-    Some(tokio::spawn(async move { tuner.run(until(stopped)).await }))
+    })
 }
 
 fn open_database(database: &Database, retention: Retention) -> anyhow::Result<Arc<dyn Store>> {
