@@ -280,6 +280,11 @@ pub async fn ready(State(app): State<Arc<App>>) -> Result<String, ApiError> {
     })
 }
 
+/// The report on a function, which has none when it was not measured in the window.
+fn in_window<T>(report: Option<T>, name: &str) -> Result<T, ApiError> {
+    report.ok_or_else(|| ApiError::not_found(format!("no measurements of `{name}` in this window")))
+}
+
 /// The report of the one function of that name, region and account.
 ///
 /// # Errors
@@ -293,8 +298,7 @@ pub async fn one_function(
     let request = app.report_request(tenant, query)?;
     let key = find(app.store.as_ref(), tenant, name, query).await?;
     let report = report::function(&request, &key).await?;
-    let mut report =
-        report.ok_or_else(|| ApiError::not_found(format!("no measurements of `{name}` in this window")))?;
+    let mut report = in_window(report, name)?;
     if let Some(recommendations) = app.recommendations.clone() {
         let tenant = tenant.clone();
         let read = tokio::task::spawn_blocking(move || recommendations.for_function(&tenant, &key));

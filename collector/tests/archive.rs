@@ -16,6 +16,7 @@ use aws_credential_types::provider::SharedCredentialsProvider;
 use bytes::Bytes;
 use common::fleet::{KINDS, batch};
 use common::process::CollectorProcess;
+use common::send_batch;
 use serde_json::Value;
 use tailor_archive::DAY_US;
 use tailor_collector::archive::{Archiver, Settings};
@@ -125,18 +126,6 @@ fn text(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
-fn post(address: &str, key: &str, body: &[u8]) -> Option<u16> {
-    let sent = ureq::post(format!("{address}/v1/batches"))
-        .config()
-        .http_status_as_error(false)
-        .timeout_global(Some(Duration::from_secs(10)))
-        .build()
-        .header("Authorization", format!("Bearer {key}"))
-        .header("Content-Type", agent_proto::CONTENT_TYPE)
-        .send(body);
-    sent.ok().map(|response| response.status().as_u16())
-}
-
 /// A batch of one of some functions in two accounts, on two days.
 fn varied(sender: u64, sequence: u64) -> Batch {
     let kind = &KINDS[usize::try_from((sender + sequence) % 4).unwrap()];
@@ -166,7 +155,7 @@ fn kills_and_an_unreachable_server_leave_each_invocation_in_the_archive_once() {
         for sequence in round * 10 + 1..round * 10 + 11 {
             for sender in 0..4 {
                 let batch = varied(sender, sequence);
-                assert_eq!(post(&collector.address, key.trim(), &batch.encode().unwrap()), Some(200));
+                assert_eq!(send_batch(&collector.address, key.trim(), &batch.encode().unwrap()), Some(200));
                 invocations += batch.invocations.len() as u64;
                 billed_ms += batch.invocations.iter().map(|one| one.billed_ms).sum::<u64>();
             }

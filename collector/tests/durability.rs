@@ -12,20 +12,8 @@ use std::time::{Duration, Instant};
 
 use common::fleet::{KINDS, batch};
 use common::process::CollectorProcess;
+use common::send_batch;
 use tailor_collector::clock::now_us;
-
-/// Posts once; `None` when there was no response.
-fn post(address: &str, key: &str, body: &[u8]) -> Option<u16> {
-    let sent = ureq::post(format!("{address}/v1/batches"))
-        .config()
-        .http_status_as_error(false)
-        .timeout_global(Some(Duration::from_secs(10)))
-        .build()
-        .header("Authorization", format!("Bearer {key}"))
-        .header("Content-Type", agent_proto::CONTENT_TYPE)
-        .send(body);
-    sent.ok().map(|response| response.status().as_u16())
-}
 
 fn key_of(folder: &Path) -> String {
     std::fs::read_to_string(folder.join("api-key")).unwrap().trim().to_owned()
@@ -58,7 +46,7 @@ fn kills_at_any_moment_lose_no_acknowledged_batch_and_count_none_twice() {
                     let body = batch.encode().unwrap();
                     loop {
                         let address = address.lock().unwrap().clone();
-                        match post(&address, &key, &body) {
+                        match send_batch(&address, &key, &body) {
                             Some(200) => break,
                             // Connections are refused while the collector is down; 503 while it stops.
                             None | Some(503) => std::thread::sleep(Duration::from_millis(2)),
@@ -123,7 +111,7 @@ fn a_full_disk_refuses_writes_and_still_reads() {
     std::fs::write(&filler, vec![1; 600 << 10]).unwrap();
     assert_eq!(ready(&collector), (200, "ready\n".to_owned()));
     let send = |sequence| {
-        post(&collector.address, &key, &batch(&KINDS[0], 1, sequence, 300, now_us()).encode().unwrap())
+        send_batch(&collector.address, &key, &batch(&KINDS[0], 1, sequence, 300, now_us()).encode().unwrap())
     };
     let mut sequences = 1..400;
     let refused = sequences.by_ref().find(|sequence| match send(*sequence) {
@@ -164,7 +152,7 @@ fn a_collector_that_starts_on_a_full_disk_reads_and_refuses_batches() {
     let mut collector = CollectorProcess::start(&small);
     let key = key_of(&small);
     let body = batch(&KINDS[0], 1, 1, 300, now_us()).encode().unwrap();
-    assert_eq!(post(&collector.address, &key, &body), Some(200));
+    assert_eq!(send_batch(&collector.address, &key, &body), Some(200));
     assert!(Command::new("kill").arg(collector.child.id().to_string()).status().unwrap().success());
     collector.child.wait().unwrap();
     // After a regular stop the log is empty. SQLite would create both files, for which there is no space.
@@ -180,14 +168,14 @@ fn a_collector_that_starts_on_a_full_disk_reads_and_refuses_batches() {
     let (status, message) = ready(&collector);
     assert!(status == 503 && message.contains("disk_full"), "{message}");
     let body = batch(&KINDS[0], 1, 2, 300, now_us()).encode().unwrap();
-    assert_eq!(post(&collector.address, &key, &body), Some(503));
+    assert_eq!(send_batch(&collector.address, &key, &body), Some(503));
     let log = std::fs::read_to_string(small.with_extension("log")).unwrap();
     assert!(log.contains("batches are refused until there is space again"), "{log}");
 
     // It stores again when there is space, without a restart.
     std::fs::remove_file(small.join("filler")).unwrap();
     let deadline = Instant::now() + Duration::from_secs(20);
-    while post(&collector.address, &key, &body) != Some(200) {
+    while send_batch(&collector.address, &key, &body) != Some(200) {
         assert!(Instant::now() < deadline, "it does not store again");
         std::thread::sleep(Duration::from_millis(50));
     }
@@ -225,7 +213,7 @@ fn a_deleted_or_replaced_folder_is_noticed() {
         let collector = CollectorProcess::start(&folder);
         let key = key_of(&folder);
         let body = batch(&KINDS[0], 1, 1, 10, now_us()).encode().unwrap();
-        assert_eq!(post(&collector.address, &key, &body), Some(200));
+        assert_eq!(send_batch(&collector.address, &key, &body), Some(200));
         assert_eq!(ready(&collector).0, 200);
         std::fs::rename(&folder, parent.path().join("moved")).unwrap();
         if is_replaced {
@@ -235,7 +223,7 @@ fn a_deleted_or_replaced_folder_is_noticed() {
         let (status, message) = ready(&collector);
         assert!(status == 503 && message.contains("tailor.sqlite was"), "{message}");
         let body = batch(&KINDS[0], 1, 2, 10, now_us()).encode().unwrap();
-        assert_eq!(post(&collector.address, &key, &body), Some(503));
+        assert_eq!(send_batch(&collector.address, &key, &body), Some(503));
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::response::Response;
 
-use super::{find, list, list_text, text};
+use super::{find, in_window, list, list_text, text};
 use crate::http::App;
 use crate::http::auth::ApiReader;
 use crate::http::error::ApiError;
@@ -37,8 +37,7 @@ pub async fn function(
     let key = find(app.store.as_ref(), &tenant, &name, &query).await?;
     let basis = app.bill_basis(&query).await?;
     let report = bill::function(&request, &key, &basis).await?;
-    let report =
-        report.ok_or_else(|| ApiError::not_found(format!("no measurements of `{name}` in this window")))?;
+    let report = in_window(report, &name)?;
     let format = query.format.unwrap_or(Format::Json);
     Ok(text(format, render::bill::function(&report, format, query.look())))
 }

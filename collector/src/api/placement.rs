@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::response::Response;
 
-use super::{find, text};
+use super::{find, in_window, text};
 use crate::http::App;
 use crate::http::auth::ApiReader;
 use crate::http::error::ApiError;
@@ -24,8 +24,7 @@ pub async fn function(
     let request = app.report_request(&tenant, &query)?;
     let key = find(app.store.as_ref(), &tenant, &name, &query).await?;
     let report = placement::function(&request, &key).await?;
-    let report =
-        report.ok_or_else(|| ApiError::not_found(format!("no measurements of `{name}` in this window")))?;
+    let report = in_window(report, &name)?;
     let format = query.format.unwrap_or(Format::Json);
     Ok(text(format, render::placement::function(&report, format, query.look())))
 }

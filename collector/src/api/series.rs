@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::response::Response;
 
-use super::{filters, find, list_text};
+use super::{filters, find, in_window, list_text};
 use crate::http::App;
 use crate::http::auth::ApiReader;
 use crate::http::error::ApiError;
@@ -37,8 +37,7 @@ pub async fn function(
     let request = app.report_request(&tenant, &query)?;
     let key = find(app.store.as_ref(), &tenant, &name, &query).await?;
     let report = series::function(&request, &key, query.hours.unwrap_or(DEFAULT_HOURS)).await?;
-    let report =
-        report.ok_or_else(|| ApiError::not_found(format!("no measurements of `{name}` in this window")))?;
+    let report = in_window(report, &name)?;
     Ok(response(report, &query))
 }
 
