@@ -23,7 +23,7 @@ const COMPRESSION_LEVEL: i64 = 15;
 const MAX_BINARY_BYTES: u64 = 2_500_000;
 
 /// Maximum size of the zip, bytes: Lambda downloads it for new environments.
-const MAX_ZIP_BYTES: u64 = 1_280_000;
+const MAX_ZIP_BYTES: u64 = 1_250_000;
 
 /// Options of `cargo xtask layer`.
 #[derive(Debug, clap::Args)]

@@ -13,8 +13,9 @@ use tailor_sizing::advice::strategy::Strategy;
 use tailor_sizing::advice::{Advice, FunctionEvidence, Verdict, advise};
 use tailor_sizing::model::enforcement::Enforcement;
 use tailor_sizing::pricing::bill::FREE_STORAGE_MB;
+use tailor_sizing::pricing::embedded_rates::EmbeddedRates;
 use tailor_sizing::pricing::money::PicoDollars;
-use tailor_sizing::pricing::prices::PriceTable;
+use tailor_sizing::pricing::prices::RateTable;
 use tailor_sizing::telemetry::invocation::{Initialization, Invocation, Outcome, Work};
 use tailor_sizing::telemetry::rollup::Rollup;
 
@@ -261,12 +262,12 @@ fn advice(totals: &Rollup, environment: &Environment) -> Option<Advice> {
         enforcement: Enforcement::default(),
         sizes: &[(environment.memory, totals.clone())],
     };
-    advise(&evidence, &PriceTable::embedded(), Strategy::default()).ok()
+    advise(&evidence, &EmbeddedRates, Strategy::default()).ok()
 }
 
 /// The cost; `None` without a price, and on managed instances, where the instance is billed.
 fn cost(environment: &Environment, billed_ms: u64, invocations: u64) -> Option<PicoDollars> {
-    let rates = PriceTable::embedded().rates(&environment.region, environment.architecture).ok()?;
+    let rates = EmbeddedRates.rates(&environment.region, environment.architecture).ok()?;
     (!environment.is_managed_instances())
         .then(|| rates.cost(environment.memory, billed_ms, invocations, environment.ephemeral_mb))
 }

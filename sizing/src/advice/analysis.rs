@@ -12,7 +12,7 @@ use crate::model::memory_floor::{MemoryFloor, memory_floor};
 use crate::model::predict::Model;
 use crate::model::profile::Profile;
 use crate::pricing::cost_model::{CostModel, money};
-use crate::pricing::prices::PriceTable;
+use crate::pricing::prices::RateTable;
 use crate::telemetry::rollup::Rollup;
 use crate::units::{Architecture, Megabytes};
 
@@ -44,7 +44,10 @@ pub(crate) struct Analysis<'a> {
 }
 
 impl<'a> Analysis<'a> {
-    pub(crate) fn new(evidence: &'a FunctionEvidence<'a>, prices: &PriceTable) -> Result<Self, AdviceError> {
+    pub(crate) fn new(
+        evidence: &'a FunctionEvidence<'a>,
+        prices: &dyn RateTable,
+    ) -> Result<Self, AdviceError> {
         let rates = prices.rates(evidence.region, evidence.architecture)?;
         let model = Model::fit(evidence.sizes, evidence.enforcement).ok_or(AdviceError::NoEvidence)?;
         let curve = Curve::new(&model);

@@ -8,7 +8,7 @@ use crate::advice::evidence::{AdviceError, FunctionEvidence};
 use crate::advice::strategy::{Candidate, Strategy, choose, gain};
 use crate::pricing::cost_model::money;
 use crate::pricing::money::PicoDollars;
-use crate::pricing::prices::PriceTable;
+use crate::pricing::prices::RateTable;
 use crate::units::Megabytes;
 
 /// Invocations of a look: the mean of so many is known within a few percent.
@@ -56,7 +56,7 @@ impl Look {
 /// As [`crate::advice::advise`].
 pub fn one_more_look(
     evidence: &FunctionEvidence<'_>,
-    prices: &PriceTable,
+    prices: &dyn RateTable,
     strategy: Strategy,
 ) -> Result<Option<Look>, AdviceError> {
     let analysis = Analysis::new(evidence, prices)?;

@@ -16,7 +16,7 @@ pub use evidence::{AdviceError, FunctionEvidence};
 pub use look::{Look, one_more_look};
 pub use recommendation::{Advice, Confidence, ConfidenceLevel, CurvePoint, Saving, Verdict};
 
-use crate::pricing::prices::PriceTable;
+use crate::pricing::prices::RateTable;
 
 /// Recommends a memory size for one function.
 ///
@@ -25,7 +25,7 @@ use crate::pricing::prices::PriceTable;
 /// invocation was measured.
 pub fn advise(
     evidence: &FunctionEvidence<'_>,
-    prices: &PriceTable,
+    prices: &dyn RateTable,
     strategy: strategy::Strategy,
 ) -> Result<Advice, AdviceError> {
     analysis::Analysis::new(evidence, prices).map(|analysis| analysis.advice(strategy))

@@ -2,6 +2,7 @@
 
 pub mod bill;
 pub mod cost_model;
+pub mod embedded_rates;
 pub mod full_bill;
 pub mod managed_instances;
 pub mod meters;

@@ -1,6 +1,6 @@
 //! Lambda's prices by region and architecture, as exact integers.
 //!
-//! A table with its date is embedded in this crate. Another table can be read in this crate's form
+//! A table with its date is embedded in this crate; [`crate::pricing::embedded_rates`] has a part of it as constants. Another table can be read in this crate's form
 //! ([`PriceTable::from_json`]) or from AWS's price list ([`crate::pricing::price_list`]). A region that is not in the table
 //! is an error. [`crate::pricing::bill`] computes costs from the prices.
 
@@ -134,7 +134,7 @@ pub struct SnapStartRates {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rates {
     /// Tiers of compute in rising order; the first begins at zero. Never empty.
-    tiers: Vec<Tier>,
+    pub(crate) tiers: Vec<Tier>,
     /// One request.
     pub request: PicoDollars,
     /// A GB-second of `/tmp` above 512 MB; `None` where no price is known.
@@ -147,6 +147,21 @@ pub struct Rates {
     pub derived: bool,
     /// Where the prices are from.
     pub source: PriceSource,
+}
+
+/// A table with the prices of compute, requests and ephemeral storage.
+pub trait RateTable {
+    /// The prices of one region and architecture.
+    ///
+    /// # Errors
+    /// [`PriceError::UnknownRegion`] or [`PriceError::UnknownArchitecture`]; both name what is known.
+    fn rates(&self, region: &str, architecture: Architecture) -> Result<Rates, PriceError>;
+}
+
+impl RateTable for PriceTable {
+    fn rates(&self, region: &str, architecture: Architecture) -> Result<Rates, PriceError> {
+        Self::rates(self, region, architecture)
+    }
 }
 
 impl Rates {
