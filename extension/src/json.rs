@@ -4,10 +4,15 @@ use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
+use smallvec::SmallVec;
+
+/// The most members of an object that are kept without an allocation: as many as the platform's records have. A small
+/// allocation in each object would make the allocator map and unmap a page.
+const INLINE_MEMBERS: usize = 8;
 
 /// The members of one object: names, and values as JSON text.
 #[derive(Debug, Default)]
-pub(crate) struct Object<'a>(Vec<(&'a str, &'a RawValue)>);
+pub(crate) struct Object<'a>(SmallVec<[(&'a str, &'a RawValue); INLINE_MEMBERS]>);
 
 impl<'a> Object<'a> {
     /// Reads an object; `None` when `json` is anything else.
@@ -63,7 +68,7 @@ impl<'de> Deserialize<'de> for Object<'de> {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut members = Vec::with_capacity(8);
+                let mut members = SmallVec::new();
                 while let Some((Name(name), value)) = map.next_entry()? {
                     members.push((name, value));
                 }
