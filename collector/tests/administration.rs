@@ -8,21 +8,23 @@ use std::sync::Arc;
 
 use common::{Collector, KEY, Response};
 use tailor_collector::keys::reload::KeyFiles;
-use tailor_collector::keys::store::{self, NewKey};
+use tailor_collector::keys::sources::{KeySources, NewKey};
 use tailor_collector::keys::{FunctionPattern, Scope};
-use tailor_collector::store::Tenant;
+use tailor_collector::store::{KeyStore, Tenant};
 
 /// A collector whose keys are `KEY` of its configuration, and those of its folder.
 fn start() -> Collector {
     let folder = tempfile::tempdir().unwrap();
     let files = KeyFiles {
-        folder: folder.path().to_owned(),
+        folder: Some(folder.path().to_owned()),
         operator_file: None,
         lines: Some(format!("{KEY} name=operator")),
     };
     Collector::start_in(folder, |app| {
-        app.keys = Arc::new(files.load().unwrap().into());
-        app.key_files = Some(files);
+        let store = Some(Arc::clone(&app.store) as Arc<dyn KeyStore>);
+        let sources = KeySources { store, files };
+        app.keys = Arc::new(sources.ring(&[]).unwrap().into());
+        app.key_sources = Some(sources);
     })
 }
 
@@ -68,8 +70,10 @@ fn create(collector: &Collector, name: &str, scopes: &[Scope]) -> String {
         functions: Vec::new(),
         expires_at_s: None,
     };
-    let secret = store::create(collector.folder.path(), new).unwrap();
-    collector.app.keys.reload(collector.app.key_files.as_ref().unwrap());
+    let sources = collector.app.key_sources.as_ref().unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let secret = runtime.block_on(sources.create(new)).unwrap();
+    runtime.block_on(collector.app.keys.reload(sources));
     secret
 }
 

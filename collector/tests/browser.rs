@@ -15,8 +15,9 @@ use std::sync::Arc;
 use common::{Collector, KEY, history};
 use tailor_collector::clock::{Clock, now_us};
 use tailor_collector::keys::reload::KeyFiles;
+use tailor_collector::keys::sources::KeySources;
 use tailor_collector::report::summaries::Summarizer;
-use tailor_collector::store::Tenant;
+use tailor_collector::store::{KeyStore, Tenant};
 use tailor_collector::tags::TagTable;
 use tailor_test_kit::skip;
 use tokio::runtime::Runtime;
@@ -37,14 +38,16 @@ fn the_pages_work_in_a_browser() {
     let days = number("TAILOR_BROWSER_DAYS", 10) as u64;
     let folder = tempfile::tempdir().unwrap();
     let files = KeyFiles {
-        folder: folder.path().to_owned(),
+        folder: Some(folder.path().to_owned()),
         operator_file: None,
         lines: Some(format!("{KEY} name=operator")),
     };
     let collector = Collector::start_in(folder, |app| {
         app.local_reads = true;
-        app.keys = Arc::new(files.load().unwrap().into());
-        app.key_files = Some(files);
+        let store = Some(Arc::clone(&app.store) as Arc<dyn KeyStore>);
+        let sources = KeySources { store, files };
+        app.keys = Arc::new(sources.ring(&[]).unwrap().into());
+        app.key_sources = Some(sources);
     });
     let runtime = Runtime::new().unwrap();
     runtime.block_on(history::write(&collector.store, functions, days, 96.min(days * 24), now_us()));

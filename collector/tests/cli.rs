@@ -5,6 +5,10 @@
 mod common;
 
 use std::process::{Command, Output};
+use tailor_collector::keys::reload::KeyFiles;
+use tailor_collector::keys::sources::KeySources;
+use tailor_collector::store::KeyStore;
+use tailor_collector::store::sqlite::FolderKeys;
 
 use common::fleet::{KINDS, batch};
 use common::{Collector, KEY};
@@ -171,7 +175,12 @@ fn exit_codes_are_stable() {
 fn keys_are_created_listed_and_revoked() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().to_str().unwrap();
-    let load = || tailor_collector::keys::store::load(folder.path()).unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let load = || {
+        let keys = runtime.block_on(FolderKeys::of(folder.path()).keys()).unwrap();
+        let files = KeyFiles { folder: None, operator_file: None, lines: None };
+        KeySources { store: None, files }.ring(&keys).unwrap()
+    };
     let old = tailor(&["key", "--data", path, "--tenant", "acme"]);
     assert!(old.status.success());
     assert_eq!(load().find(stdout(&old).trim()).unwrap().key.tenant.0, "acme");

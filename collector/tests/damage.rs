@@ -136,7 +136,7 @@ fn stopped_and_killed() -> [tempfile::TempDir; 2] {
     let collector = measured();
     let folder = collector.folder.path();
     let [stopped, killed] = [(); 2].map(|()| tempfile::tempdir().unwrap());
-    check::backup(folder, &stopped.path().join(DATABASE)).unwrap();
+    check::backup(folder, &stopped.path().join(DATABASE), &[]).unwrap();
     // More than is in the database file.
     for sequence in 2..6 {
         let body = batch(&KINDS[1], 2, sequence, 40, now_us()).encode().unwrap();

@@ -3,15 +3,23 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use clap::Args;
 
-use crate::store::Store;
+use crate::keys::reload::KeyFiles;
+use crate::keys::sources::KeySources;
 use crate::store::postgres::{Database, PostgresStore, Secrets};
-use crate::store::sqlite::SqliteStore;
+use crate::store::sqlite::{FolderKeys, SqliteStore};
+use crate::store::{KeyStore, Store};
 
 /// The password of the database, when neither its URL nor a file has it.
 const PASSWORD_VARIABLE: &str = "TAILOR_DATABASE_PASSWORD";
+
+/// Runs one request to a store.
+pub(super) fn block_on<T>(work: impl Future<Output = T>) -> anyhow::Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    Ok(runtime.context("cannot start the runtime")?.block_on(work))
+}
 
 #[derive(Args)]
 #[command(next_help_heading = "Database")]
@@ -61,5 +69,36 @@ impl DatabaseArgs {
             }
             None => Ok(Arc::new(SqliteStore::open_to_read(folder)?)),
         }
+    }
+
+    /// The API keys that can be changed: those of the store and of the data folder. With `creates`, the store is created when
+    /// there is none.
+    pub(super) fn keys(&self, folder: &Path, creates: bool) -> anyhow::Result<KeySources> {
+        let store: Option<Arc<dyn KeyStore>> = match self.database()? {
+            Some(database) => {
+                let about = || format!("cannot open the {database}");
+                if creates && !PostgresStore::exists(&database).with_context(about)? {
+                    drop(PostgresStore::open(&database).with_context(about)?);
+                }
+                Some(Arc::new(PostgresStore::open_to_read(&database).with_context(about)?))
+            }
+            None => {
+                let keys = FolderKeys::of(folder);
+                if creates && !keys.exists() {
+                    // It has no store, but a collector has run with it.
+                    ensure!(
+                        super::serve::last_address_of(folder).is_none(),
+                        "there is no store in {}: name the database of its collectors with --database",
+                        folder.display()
+                    );
+                    let about = || format!("cannot create a store in {}", folder.display());
+                    std::fs::create_dir_all(folder).with_context(about)?;
+                    drop(SqliteStore::open(folder).with_context(about)?);
+                }
+                if keys.exists() { Some(Arc::new(keys)) } else { None }
+            }
+        };
+        let files = KeyFiles { folder: Some(folder.to_owned()), operator_file: None, lines: None };
+        Ok(KeySources { store, files })
     }
 }

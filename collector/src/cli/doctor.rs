@@ -10,12 +10,12 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc2822;
 
 use super::arguments::ShowArgs;
+use super::database::block_on;
 use super::exit;
 use super::list::FilterArgs;
 use super::show::{look, print, selected_reports};
 use crate::clock::now_us;
 use crate::doctor::{Finding, Level, functions, host, keys};
-use crate::keys::store;
 use crate::prices;
 use crate::query::Look;
 use crate::render::output::{Output, Rows, write};
@@ -140,14 +140,15 @@ fn of_folder(show: &ShowArgs) -> Vec<Finding> {
             "name the data folder with --data",
         )),
     }
-    match store::load(&show.data) {
+    let ring = show.database.keys(&show.data, false);
+    match ring.and_then(|sources| Ok(block_on(sources.revocable())??)) {
         Ok(ring) => findings.extend(keys::keys(&ring, now_us() / 1_000_000)),
         Err(error) => findings.push(Finding::new(
             Level::Error,
             "keys",
             &folder,
-            error.to_string(),
-            "repair or restore the file; no key of it is accepted",
+            format!("{error:#}"),
+            "repair or restore the store or the file; no key of it is accepted",
         )),
     }
     match show.address() {

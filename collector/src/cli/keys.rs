@@ -3,13 +3,13 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::Context;
 use clap::{Args, Subcommand, ValueEnum};
 use serde::Serialize;
 
 use super::arguments::Colour;
+use super::database::{DatabaseArgs, block_on};
 use super::show;
-use crate::keys::store::{self, NewKey};
+use crate::keys::sources::NewKey;
 use crate::keys::{FunctionPattern, Key, KeyEntry, Scope, SecretDigest, file};
 use crate::query::Format;
 use crate::render::listing::Listing;
@@ -19,7 +19,7 @@ use crate::store::Tenant;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum KeysCommand {
-    /// Create a key and print it. Only its digest is stored.
+    /// Create a key in the store and print it. Only its digest is stored. Every collector with the same database accepts it.
     Create(CreateArgs),
     /// List the keys, with the time of last use that the collector wrote (once a minute).
     List(ListArgs),
@@ -30,6 +30,8 @@ pub(super) enum KeysCommand {
         data: PathBuf,
         /// Id, begin of an id (4 characters or more), or name of the key.
         key: String,
+        #[command(flatten)]
+        database: DatabaseArgs,
     },
 }
 
@@ -54,6 +56,8 @@ pub(super) struct CreateArgs {
     /// Date from which it is refused, `YYYY-MM-DD` (UTC).
     #[arg(long, value_parser = file::parse_date)]
     expires: Option<u64>,
+    #[command(flatten)]
+    database: DatabaseArgs,
 }
 
 /// Which keys are listed.
@@ -80,6 +84,8 @@ pub(super) struct ListArgs {
     /// Reverse the order.
     #[arg(long)]
     reverse: bool,
+    #[command(flatten)]
+    database: DatabaseArgs,
 }
 
 /// What keys are sorted by.
@@ -116,11 +122,12 @@ pub(super) fn run(command: KeysCommand) -> anyhow::Result<ExitCode> {
                 functions: args.functions,
                 expires_at_s: args.expires,
             };
-            create(&args.data, new)
+            create(&args.data, &args.database, new)
         }
         KeysCommand::List(args) => list(&args),
-        KeysCommand::Revoke { data, key } => {
-            let key = store::revoke(&data, &key)?;
+        KeysCommand::Revoke { data, database, key } => {
+            let sources = database.keys(&data, false)?;
+            let key = block_on(sources.revoke(&key))??;
             println!("revoked {} {}", key.id(), key.name);
             Ok(ExitCode::SUCCESS)
         }
@@ -128,16 +135,23 @@ pub(super) fn run(command: KeysCommand) -> anyhow::Result<ExitCode> {
 }
 
 /// Creates a key with the scopes of a key of earlier versions.
-pub(super) fn create_without_scopes(folder: &Path, tenant: String) -> anyhow::Result<ExitCode> {
+pub(super) fn create_without_scopes(
+    folder: &Path,
+    database: &DatabaseArgs,
+    tenant: String,
+) -> anyhow::Result<ExitCode> {
     // The digest is not that of the new key: only the scopes are used.
     let Key { tenant, scopes, .. } = Key::without_scopes(SecretDigest::of(""), Tenant(tenant));
-    create(folder, NewKey { name: String::new(), tenant, scopes, functions: Vec::new(), expires_at_s: None })
+    let new = NewKey { name: String::new(), tenant, scopes, functions: Vec::new(), expires_at_s: None };
+    create(folder, database, new)
 }
 
-fn create(folder: &Path, new: NewKey) -> anyhow::Result<ExitCode> {
-    std::fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
-    println!("{}", store::create(folder, new)?);
-    eprintln!("only its digest is kept: store the key now; a running collector accepts it within seconds");
+fn create(folder: &Path, database: &DatabaseArgs, new: NewKey) -> anyhow::Result<ExitCode> {
+    // Whatever it creates is for its user only.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    let sources = database.keys(folder, true)?;
+    println!("{}", block_on(sources.create(new))??);
+    eprintln!("only its digest is kept: store the key now; running collectors accept it within seconds");
     Ok(ExitCode::SUCCESS)
 }
 
@@ -204,7 +218,7 @@ fn list(args: &ListArgs) -> anyhow::Result<ExitCode> {
         ["ID", "NAME", "TENANT", "SCOPES", "FUNCTIONS", "CREATED", "EXPIRES", "LAST USED"];
     const EXACT: [&str; 8] =
         ["id", "name", "tenant", "scopes", "functions", "created_at_s", "expires_at_s", "last_used_at_s"];
-    let ring = store::load(&args.data)?;
+    let ring = block_on(args.database.keys(&args.data, false)?.revocable())??;
     let is_listed = |key: &Key| {
         args.name.as_ref().is_none_or(|part| key.name.to_lowercase().contains(&part.to_lowercase()))
             && args.tenant.as_ref().is_none_or(|tenant| *tenant == key.tenant.0)

@@ -15,6 +15,7 @@ use axum::response::IntoResponse;
 use clap::Args;
 use lambda_http::request::RequestContext;
 use lambda_http::{Request, RequestExt};
+use tokio::sync::Mutex;
 use tower::ServiceExt;
 
 use super::LogArgs;
@@ -22,8 +23,11 @@ use super::database::DatabaseArgs;
 use crate::clock::Clock;
 use crate::http::App;
 use crate::http::server::{OverTls, Peer};
-use crate::keys::{KeyRing, file};
+use crate::keys::KeyRing;
+use crate::keys::reload::{Follower, KeyFiles};
+use crate::keys::sources::KeySources;
 use crate::report::summaries::Summarizer;
+use crate::store::KeyStore;
 use crate::store::postgres::PostgresStore;
 use crate::store::sqlite::Retention;
 use crate::{prices, routes};
@@ -72,45 +76,46 @@ pub(super) fn run(args: &LambdaArgs) -> anyhow::Result<ExitCode> {
     let retention = Retention { hourly_days: args.hourly_days, daily_days: args.daily_days };
     let store = PostgresStore::open_with(&database, Clock::system(), retention);
     let store = Arc::new(store.with_context(|| format!("cannot open the {database}"))?);
-    let keys = args.keys()?;
-    let app = App::new(Arc::clone(&store) as Arc<dyn crate::store::Store>, keys, false);
-    let app = Arc::new(App { prices: prices::load(args.prices.as_deref())?, ..app });
+    let sources =
+        KeySources { store: Some(Arc::clone(&store) as Arc<dyn KeyStore>), files: args.key_files() };
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.context("cannot start the runtime")?;
+    let keys = runtime.block_on(Follower::start(sources))?;
+    if keys.keys().get().is_empty() {
+        bail!("there is no API key: create one with `tailor keys create --database`, or set TAILOR_API_KEYS");
+    }
+    let app = App::new(Arc::clone(&store) as Arc<dyn crate::store::Store>, KeyRing::default(), false);
+    let prices = prices::load(args.prices.as_deref())?;
+    let app = Arc::new(App { prices, keys: keys.keys(), ..app });
     tracing::info!("measurements in the {database}");
-    tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .context("cannot start the runtime")?
-        .block_on(answer(app, store))?;
+    runtime.block_on(answer(app, store, keys))?;
     Ok(ExitCode::SUCCESS)
 }
 
 impl LambdaArgs {
-    fn keys(&self) -> anyhow::Result<KeyRing> {
-        let mut ring = KeyRing::default();
-        if let Some(text) = &self.api_keys {
-            file::add_lines(&mut ring, text).context("cannot use TAILOR_API_KEYS")?;
-        }
-        if let Some(path) = &self.api_key_file {
-            file::add_operator_file(&mut ring, path)?;
-        }
-        if ring.is_empty() {
-            bail!("there is no API key: set TAILOR_API_KEYS to their digests");
-        }
-        Ok(ring)
+    fn key_files(&self) -> KeyFiles {
+        KeyFiles { folder: None, operator_file: self.api_key_file.clone(), lines: self.api_keys.clone() }
     }
 }
 
 /// Answers events until Lambda ends the environment.
-async fn answer(app: Arc<App>, store: Arc<PostgresStore>) -> anyhow::Result<()> {
+async fn answer(app: Arc<App>, store: Arc<PostgresStore>, keys: Follower) -> anyhow::Result<()> {
+    let keys = Arc::new(Mutex::new(keys));
     let routes = routes::router(Arc::clone(&app));
     let service = tower::service_fn(move |request: Request| {
         let (routes, app, store) = (routes.clone(), Arc::clone(&app), Arc::clone(&store));
+        let keys = Arc::clone(&keys);
         async move {
             let source = match request.request_context_ref() {
                 Some(RequestContext::ApiGatewayV2(context)) => context.http.source_ip.clone(),
                 // A path in an event cannot lead here: only events that are no HTTP requests have this context.
-                _ => return maintain(&app, &store).await.map(IntoResponse::into_response),
+                _ => {
+                    keys.lock().await.save_uses().await;
+                    return maintain(&app, &store).await.map(IntoResponse::into_response);
+                }
             };
+            // Nothing runs in the background. One request at a time is in an environment.
+            keys.lock().await.check_if_due().await;
             let mut request = request.map(axum::body::Body::new);
             request.extensions_mut().insert(OverTls);
             let address = source.and_then(|address| address.parse::<IpAddr>().ok());

@@ -7,9 +7,10 @@ use anyhow::Context;
 use serde::Serialize;
 
 use super::arguments::Colour;
-use super::database::DatabaseArgs;
+use super::database::{DatabaseArgs, block_on};
 use super::show;
 use crate::clock::now_us;
+use crate::keys::sources;
 use crate::query::{Format, Look};
 use crate::render::output::{Output, Rows, write};
 use crate::store::postgres::{self, CopiedTable, Database, PostgresStore};
@@ -99,31 +100,28 @@ impl Output for Checked<'_> {
 fn check_database(database: &Database, repairs: bool) -> anyhow::Result<Findings> {
     let store =
         PostgresStore::open_to_read(database).with_context(|| format!("cannot open the {database}"))?;
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().build().context("cannot start the runtime")?;
-    let findings = runtime.block_on(store.examine(repairs.then(now_us)));
+    let findings = block_on(store.examine(repairs.then(now_us)))?;
     findings.with_context(|| format!("cannot check the {database}"))
 }
 
 pub(super) fn migrate(folder: &Path, database: &DatabaseArgs) -> anyhow::Result<ExitCode> {
     let database = database.database()?.context("name the database with --database")?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("cannot start the runtime")?;
+    let file_keys = sources::of_folder_file(folder)?;
     let progress = |copied: &CopiedTable| tracing::info!("{}: {} rows", copied.name, copied.rows);
-    let tables = runtime.block_on(postgres::migrate(folder, &database, progress));
+    let tables = block_on(postgres::migrate(folder, &database, file_keys, progress))?;
     let tables = tables
         .with_context(|| format!("cannot migrate the store in {} to the {database}", folder.display()))?;
     for CopiedTable { name, rows, damaged, .. } in &tables {
         println!("{name}: {rows} rows copied and verified, {damaged} damaged rows left out");
     }
-    println!("start the collector with --database now; the data folder keeps the API keys");
+    println!("start the collectors with --database now");
     Ok(ExitCode::SUCCESS)
 }
 
 pub(super) fn backup(folder: &Path, file: &Path) -> anyhow::Result<ExitCode> {
-    check::backup(folder, file)
+    // It has the digests of the keys.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    check::backup(folder, file, &sources::of_folder_file(folder)?)
         .with_context(|| format!("cannot copy the store in {} to {}", folder.display(), file.display()))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -239,6 +239,8 @@ enum Command {
         /// Tenant of the key.
         #[arg(long, default_value = "default", value_parser = keys::tenant)]
         tenant: String,
+        #[command(flatten)]
+        database: database::DatabaseArgs,
     },
 }
 
@@ -443,7 +445,7 @@ impl Cli {
             Command::Keys(command) => keys::run(command),
             Command::Completions { shell } => completions::print(shell),
             Command::Man { folder } => man::write(&folder),
-            Command::Key { data, tenant } => keys::create_without_scopes(&data, tenant),
+            Command::Key { data, tenant, database } => keys::create_without_scopes(&data, &database, tenant),
         }
     }
 }

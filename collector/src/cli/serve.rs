@@ -19,16 +19,17 @@ use crate::clock::{Clock, now_us};
 use crate::http::connections::{ConnectionLimits, Connections};
 use crate::http::tls::{CurrentTls, TlsFiles};
 use crate::http::{self, App, TunerView};
-use crate::keys::reload::{KeyFiles, follow};
-use crate::keys::store::{FIRST_KEY_FILE, INGEST_KEY_FILE, create_first};
-use crate::keys::{self, KeyRing, Scope};
+use crate::keys::KeyRing;
+use crate::keys::folder::{self, FIRST_KEY_FILE, INGEST_KEY_FILE};
+use crate::keys::reload::{Follower, KeyFiles, follow};
+use crate::keys::sources::KeySources;
 use crate::recommendations::Recommendations;
 use crate::reconcile::{LastReconciliations, ReconciliationMetrics};
 use crate::report::bill::usage::UsageTable;
 use crate::report::summaries::Summarizer;
 use crate::store::postgres::{Database, PostgresStore};
 use crate::store::sqlite::{Retention, SqliteStore, free_bytes, is_served};
-use crate::store::{ArchiveStore, Store, Tenant};
+use crate::store::{ArchiveStore, KeyStore, Store, Tenant};
 use crate::tags::{self, TagTable};
 use crate::tuner::mode::Mode;
 use crate::tuner::orders::Requests;
@@ -41,8 +42,12 @@ const ADDRESS_FILE: &str = "address";
 
 /// The address of the collector that runs with this data folder, if one does.
 pub(super) fn address_of(folder: &Path) -> Option<String> {
-    let address = fs::read_to_string(folder.join(ADDRESS_FILE)).ok()?;
-    is_served(folder).then(|| address.trim().to_owned())
+    last_address_of(folder).filter(|_| is_served(folder))
+}
+
+/// The address of the last collector that was started with this data folder.
+pub(super) fn last_address_of(folder: &Path) -> Option<String> {
+    Some(fs::read_to_string(folder.join(ADDRESS_FILE)).ok()?.trim().to_owned())
 }
 
 pub(super) fn serve(args: ServeArgs) -> anyhow::Result<ExitCode> {
@@ -64,7 +69,7 @@ impl ServeArgs {
     /// Where the keys come from.
     pub(super) fn key_files(&self) -> KeyFiles {
         KeyFiles {
-            folder: self.data.clone(),
+            folder: Some(self.data.clone()),
             operator_file: self.api_key_file.clone(),
             lines: self.api_keys.clone(),
         }
@@ -109,26 +114,31 @@ async fn serve_until_stopped(args: ServeArgs) -> anyhow::Result<ExitCode> {
         let tenant = tuner_settings.tenant.clone();
         tuner_settings.orders = Some(Requests::Store(Arc::clone(&store), tenant));
     }
-    let key_files = args.key_files();
-    let keys = load_keys(&key_files)?;
+    let key_sources =
+        KeySources { store: Some(Arc::clone(&store) as Arc<dyn KeyStore>), files: args.key_files() };
+    let keys = load_keys(&key_sources).await?;
     keep_private(folder).with_context(|| format!("cannot make {} private", folder.display()))?;
     let address = listener.local_addr().context("cannot read the address of the listener")?;
     let url = format!("{}://{address}", if tls.is_some() { "https" } else { "http" });
     write_address(folder, &url)?;
 
-    let mut app = App::new(store, keys, args.local_reads);
+    let app = App::new(store, KeyRing::default(), args.local_reads);
+    let mut app = App { keys: keys.keys(), ..app };
     if let Some(archiver) = &archiver {
         app.metrics.register(|registry| archiver.metrics().register(registry));
     }
-    let app =
-        Arc::new(App { prices, tls, tuner: view_of(&tuner_settings), ..configured(app, &args, &key_files) });
+    let app = Arc::new(App {
+        prices,
+        tls,
+        tuner: view_of(&tuner_settings),
+        ..configured(app, &args, &key_sources)
+    });
     log_start(&args, &app, &url, database.as_ref())?;
     let (stop, stopped) = watch::channel(false);
     use_tags(&args, &app, &stopped)?;
 
     let mut tasks = Tasks::default();
-    let keys = follow(Arc::clone(&app.keys), key_files, hangups, until(stopped.clone()));
-    tasks.spawn("the reload of keys", keys);
+    tasks.spawn("the reload of keys", follow(keys, hangups, until(stopped.clone())));
     let hangups = signal(SignalKind::hangup())?;
     if let Some(tls) = app.tls.clone() {
         let (hangups, stopped) = (signal(SignalKind::hangup())?, until(stopped.clone()));
@@ -222,7 +232,7 @@ fn write_address(folder: &Path, url: &str) -> anyhow::Result<()> {
 }
 
 /// `app` with the settings of the arguments.
-fn configured(mut app: App, args: &ServeArgs, key_files: &KeyFiles) -> App {
+fn configured(mut app: App, args: &ServeArgs, key_sources: &KeySources) -> App {
     let reconciliations = LastReconciliations::of(&args.data);
     app.metrics.add(ReconciliationMetrics(reconciliations.clone()));
     App {
@@ -230,8 +240,9 @@ fn configured(mut app: App, args: &ServeArgs, key_files: &KeyFiles) -> App {
         recommendations: Some(Recommendations::of(&args.data)),
         reconciliations: Some(reconciliations),
         trusted_proxies: args.trusted_proxy.clone().into(),
-        // Of several collectors with the same settings, each would change only its own keys.
-        key_files: Some(key_files.clone()).filter(|files| files.lines.is_none()),
+        // Of several collectors with the same settings and no database, each would change only its own keys.
+        key_sources: Some(key_sources.clone())
+            .filter(|sources| sources.files.lines.is_none() || args.database.is_set()),
         usage_file: args.usage.clone(),
         metrics_functions: args.metrics_functions,
         data_folder: Some(args.data.clone()),
@@ -370,11 +381,11 @@ fn open_store(folder: &Path, retention: Retention) -> anyhow::Result<SqliteStore
 }
 
 /// Loads the keys. The first start creates two: one that may do everything, and one for the functions, which only sends.
-fn load_keys(files: &KeyFiles) -> anyhow::Result<KeyRing> {
-    let folder = &files.folder;
-    if files.operator_file.is_none() && files.lines.is_none() && !keys::store::path_of(folder).exists() {
-        let (_, admin) = create_first(folder, FIRST_KEY_FILE, "first", &Scope::ALL)?;
-        let (_, ingest) = create_first(folder, INGEST_KEY_FILE, "functions", &[Scope::Ingest])?;
+async fn load_keys(sources: &KeySources) -> anyhow::Result<Follower> {
+    let files = &sources.files;
+    let has_folder_file = files.folder.as_deref().is_some_and(|folder| folder::path_of(folder).exists());
+    let has_files = files.operator_file.is_some() || files.lines.is_some() || has_folder_file;
+    if !has_files && let Some([ingest, admin]) = sources.create_first().await? {
         tracing::info!(
             "created two API keys: {} only sends, for TAILOR_API_KEY of the functions; {} has all scopes. Copy them, \
              then delete the files",
@@ -382,11 +393,11 @@ fn load_keys(files: &KeyFiles) -> anyhow::Result<KeyRing> {
             admin.display()
         );
     }
-    let ring = files.load()?;
-    if ring.is_empty() {
+    let keys = Follower::start(sources.clone()).await?;
+    if keys.keys().get().is_empty() {
         tracing::warn!("there is no API key: `tailor keys create` creates one");
     }
-    Ok(ring)
+    Ok(keys)
 }
 
 /// Makes the files of the data folder private. Those of earlier versions could be read by others.

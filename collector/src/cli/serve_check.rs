@@ -11,8 +11,10 @@ use std::time::Duration;
 use aws_credential_types::provider::ProvideCredentials;
 
 use super::ServeArgs;
+use super::database::block_on;
 use super::serve::address_of;
 use crate::clock::now_us;
+use crate::keys::sources::KeySources;
 use crate::keys::{KeyRing, Scope};
 use crate::prices;
 use crate::report::bill::usage::UsageTable;
@@ -207,9 +209,18 @@ fn store(args: &ServeArgs, has_folder: bool, found: &mut Findings) {
 
 fn keys(args: &ServeArgs, found: &mut Findings) {
     let subject = "keys";
-    let ring = match args.key_files().load() {
+    let sources =
+        args.database.keys(&args.data, false).map(|keys| KeySources { files: args.key_files(), ..keys });
+    let ring = match sources {
+        Ok(sources) => block_on(sources.load()).and_then(|ring| Ok(ring?)),
+        // That the store cannot be opened is reported already.
+        Err(_) => {
+            block_on(KeySources { store: None, files: args.key_files() }.load()).and_then(|ring| Ok(ring?))
+        }
+    };
+    let ring = match ring {
         Ok(ring) => ring,
-        Err(error) => return found.error(subject, error.to_string()),
+        Err(error) => return found.error(subject, format!("{error:#}")),
     };
     if let Some(file) = &args.api_key_file {
         warn_if_others_can_read(file, subject, found);

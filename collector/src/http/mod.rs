@@ -60,8 +60,8 @@ pub struct App {
     pub trusted_proxies: client::TrustedProxies,
     /// The collector's certificate; `None` without TLS of its own.
     pub tls: Option<Arc<tls::CurrentTls>>,
-    /// The files of the API keys, for the page that changes them; `None` when they cannot be changed.
-    pub key_files: Option<crate::keys::reload::KeyFiles>,
+    /// Where the API keys come from, for the page that changes them; `None` when they cannot be changed.
+    pub key_sources: Option<crate::keys::sources::KeySources>,
     /// Unknown keys by address.
     pub guesses: guesses::Guesses,
     /// The functions and series that have sent batches today.
@@ -123,7 +123,7 @@ impl App {
             missing_prices: MissingPrices::default(),
             trusted_proxies: client::TrustedProxies::default(),
             tls: None,
-            key_files: None,
+            key_sources: None,
             guesses: guesses::Guesses::default(),
             cardinality: Cardinality::default(),
             sessions: sessions::Sessions::new(clock.clone()),

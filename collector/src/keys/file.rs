@@ -1,6 +1,6 @@
 //! The formats of key files.
 //!
-//! The data folder's file `keys` has one JSON object per line. Lines `TENANT DIGEST` of earlier versions are accepted:
+//! A key in a store is a JSON object. The data folder's file `keys` has one per line. Lines `TENANT DIGEST` of earlier versions are accepted:
 //! such a key has the scopes `ingest` and `read`, and that of the tenant `default` also `admin`.
 //!
 //! An operator's file (`--api-key-file`) has one key per line: `[TENANT] KEY [scopes=LIST] [functions=LIST] [name=NAME]
@@ -38,7 +38,7 @@ struct Line {
     expires_at_s: Option<u64>,
 }
 
-/// The line of a key in the data folder's file, without the end of the line.
+/// The line of a key in the data folder's file and in a store, without the end of the line.
 #[must_use]
 pub fn to_line(key: &Key) -> String {
     let line = Line {
@@ -94,7 +94,11 @@ pub fn add_lines(ring: &mut KeyRing, text: &str) -> Result<(), KeyError> {
     Ok(())
 }
 
-fn parse_json(text: &str) -> Result<Key, String> {
+/// Reads a line that [`to_line`] wrote.
+///
+/// # Errors
+/// What is wrong with it.
+pub(super) fn parse_json(text: &str) -> Result<Key, String> {
     let line: Line = serde_json::from_str(text).map_err(|error| error.to_string())?;
     Ok(Key {
         digest: digest(&line.sha256)?,

@@ -1,8 +1,9 @@
 //! API keys: what each may do, and for how long.
 //!
 //! A generated key has 32 random bytes, so its SHA-256 digest is safe against brute force. Only digests are stored. The
-//! lookup uses the digest, so its time does not depend on the key. [`mod@file`] has the formats, [`store`] the files of
-//! a data folder, [`reload`] follows their changes.
+//! lookup uses the digest, so its time does not depend on the key. [`sources`] says where keys come from: the store of the
+//! collector and files, whose formats are in [`mod@file`]. [`folder`] has the files of a data folder, [`reload`] follows
+//! changes.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -15,8 +16,9 @@ use sha2::{Digest, Sha256};
 use crate::store::Tenant;
 
 pub mod file;
+pub mod folder;
 pub mod reload;
-pub mod store;
+pub mod sources;
 
 /// Prefix of every generated key, by which secret scanners can recognize it.
 const KEY_PREFIX: &str = "tlr_";
@@ -56,6 +58,9 @@ pub enum KeyError {
     /// The operating system provides no random numbers.
     #[error("cannot create a key: the system provides no random numbers: {0}")]
     Random(getrandom::Error),
+    /// The store failed.
+    #[error("cannot use the API keys in the store: {0}")]
+    Store(#[from] crate::store::StoreError),
     /// There is no such key, or several.
     #[error("{0}")]
     NotOne(String),
@@ -251,6 +256,12 @@ impl KeyRing {
         self.entries.get(&SecretDigest::of(secret))
     }
 
+    /// The entry of the key with this digest, which may have expired.
+    #[must_use]
+    pub fn entry(&self, digest: &SecretDigest) -> Option<&Arc<KeyEntry>> {
+        self.entries.get(digest)
+    }
+
     /// Whether the key with this digest is accepted at `now_s`, seconds since the Unix epoch.
     #[must_use]
     pub fn is_valid(&self, digest: &SecretDigest, now_s: u64) -> bool {
@@ -276,6 +287,12 @@ impl KeyRing {
     /// Adds a key. One with the same digest is replaced.
     pub fn insert(&mut self, key: Key) {
         self.entries.insert(key.digest, Arc::new(KeyEntry { key, last_used_s: AtomicU64::new(0) }));
+    }
+
+    /// The keys but those with these digests.
+    fn without(&self, left_out: impl Fn(&SecretDigest) -> bool) -> Self {
+        let kept = self.entries.iter().filter(|(digest, _)| !left_out(digest));
+        Self { entries: kept.map(|(digest, entry)| (*digest, Arc::clone(entry))).collect() }
     }
 
     /// Takes over the times of last use from another key ring.

@@ -19,6 +19,7 @@ pub mod archive;
 mod columns;
 pub mod damage;
 pub mod environments;
+pub mod keys;
 pub mod postgres;
 pub mod sequences;
 pub mod sqlite;
@@ -27,6 +28,7 @@ pub mod summary;
 pub use archive::{ArchiveStore, SealedFile, Upload};
 pub use damage::Damage;
 pub use environments::{EndedEnvironments, EnvironmentState, Environments};
+pub use keys::{KeyStore, StoredKey};
 pub use summary::{AdvisedSize, ChangedFunction, RowHint, Summary, SummaryKind, SummaryRow};
 
 /// Microseconds in an hour, the width of one rollup.
@@ -274,7 +276,7 @@ pub struct Schema {
 ///
 /// A write is on disk when its future resolves to `Ok`. When it resolves to `Err`, nothing was written.
 #[async_trait]
-pub trait Store: Send + Sync {
+pub trait Store: KeyStore {
     /// Stores one batch, unless it was stored before.
     async fn append(&self, batch: NewBatch) -> Result<Receipt, StoreError>;
 

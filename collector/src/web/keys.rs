@@ -14,8 +14,7 @@ use super::{Page, layout, page};
 use crate::http::App;
 use crate::http::error::ApiError;
 use crate::http::sessions::OpenSession;
-use crate::keys::reload::KeyFiles;
-use crate::keys::store::{self, NewKey};
+use crate::keys::sources::{KeySources, NewKey};
 use crate::keys::{Key, KeyEntry, KeyError, Scope, SecretDigest, file};
 use crate::render::units::instant;
 use crate::store::Tenant;
@@ -85,13 +84,13 @@ pub async fn create(
     State(app): State<Arc<App>>,
     AdminForm(admin, form): AdminForm<Creation>,
 ) -> Result<Response, Page> {
-    let files = key_files(&app)?;
+    let sources = key_sources(&app)?;
     let (status, outcome) = match form.new_key(app.now_s()) {
         Err(problem) => (StatusCode::BAD_REQUEST, Outcome::Problem(problem)),
         Ok(new) => {
             let name = new.name.clone();
-            let secret = on_disk(&files, move |files| store::create(&files.folder, new)).await?;
-            app.keys.reload(&files);
+            let secret = sources.create(new).await.map_err(failed)?;
+            app.keys.reload(sources).await;
             let id = Key::without_scopes(SecretDigest::of(&secret), Tenant::default()).id();
             tracing::info!(key = id, session = admin.session, "a key was created on the page");
             (StatusCode::OK, Outcome::Created { secret, name })
@@ -136,13 +135,13 @@ pub async fn revoke(
     Path(id): Path<String>,
     AdminForm(admin, Nothing {}): AdminForm<Nothing>,
 ) -> Result<Response, Page> {
-    let files = key_files(&app)?;
+    let sources = key_sources(&app)?;
     // The begin of an id and a name are for the command line only.
     if !app.keys.get().entries().any(|entry| entry.key.id() == id) {
         return Err(ApiError::not_found("there is no key with this id").into());
     }
-    let key = on_disk(&files, move |files| store::revoke(&files.folder, &id)).await?;
-    app.keys.reload(&files);
+    let key = sources.revoke(&id).await.map_err(failed)?;
+    app.keys.reload(sources).await;
     tracing::info!(key = key.id(), session = admin.session, "a key was revoked on the page");
     Ok(Redirect::to("/keys").into_response())
 }
@@ -160,25 +159,17 @@ pub async fn end_session(
     Ok(Redirect::to("/keys").into_response())
 }
 
-fn key_files(app: &App) -> Result<KeyFiles, Page> {
-    app.key_files.clone().ok_or_else(|| {
+fn key_sources(app: &App) -> Result<&KeySources, Page> {
+    app.key_sources.as_ref().ok_or_else(|| {
         let message = "the keys of this collector are in its configuration and cannot be changed here";
         ApiError::new(StatusCode::CONFLICT, "keys", message).into()
     })
 }
 
-/// Changes the key files, which waits for the disk.
-async fn on_disk<T: Send + 'static>(
-    files: &KeyFiles,
-    work: impl FnOnce(KeyFiles) -> Result<T, KeyError> + Send + 'static,
-) -> Result<T, Page> {
-    let files = files.clone();
-    let failed = |message: String| Page::from(ApiError::unavailable("keys", message));
-    let done = tokio::task::spawn_blocking(move || work(files)).await;
-    match done.map_err(|error| failed(error.to_string()))? {
-        Ok(value) => Ok(value),
-        Err(KeyError::NotOne(message)) => Err(ApiError::new(StatusCode::CONFLICT, "keys", message).into()),
-        Err(error) => Err(failed(error.to_string())),
+fn failed(error: KeyError) -> Page {
+    match error {
+        KeyError::NotOne(message) => ApiError::new(StatusCode::CONFLICT, "keys", message).into(),
+        error => ApiError::unavailable("keys", error.to_string()).into(),
     }
 }
 
@@ -192,10 +183,10 @@ fn token(admin: &PageAdmin) -> Markup {
 
 async fn render(app: &App, admin: &PageAdmin, outcome: &Outcome) -> Result<Markup, Page> {
     // Keys of the operator's file cannot be revoked here.
-    let stored: HashSet<SecretDigest> = match &app.key_files {
+    let stored: HashSet<SecretDigest> = match &app.key_sources {
         None => HashSet::new(),
-        Some(files) => {
-            let ring = on_disk(files, |files| store::load(&files.folder)).await?;
+        Some(sources) => {
+            let ring = sources.revocable().await.map_err(failed)?;
             ring.entries().map(|entry| entry.key.digest).collect()
         }
     };
@@ -218,7 +209,7 @@ async fn render(app: &App, admin: &PageAdmin, outcome: &Outcome) -> Result<Marku
             }
         }
         (keys(&entries, &stored, admin, app.now_s()))
-        @if app.key_files.is_some() { (creation(admin)) }
+        @if app.key_sources.is_some() { (creation(admin)) }
         (open_sessions(&sessions, &ring, admin))
     };
     Ok(layout::document("Keys and sessions", &body))

@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use async_trait::async_trait;
 use tailor_collector::store::sqlite::SqliteStore;
 use tailor_collector::store::{
-    ChangeEvent, ChangedFunction, Damage, Environments, FunctionKey, NewBatch, Receipt, Recent, Schema,
-    Series, Store, StoreError, StoredRollup, Summary, SummaryKind, SummaryRow, Tenant, Window,
+    ChangeEvent, ChangedFunction, Damage, Environments, FunctionKey, KeyStore, NewBatch, Receipt, Recent,
+    Schema, Series, Store, StoreError, StoredKey, StoredRollup, Summary, SummaryKind, SummaryRow, Tenant,
+    Window,
 };
 
 /// A store that counts how often the change log is read.
@@ -24,6 +25,25 @@ impl CountingStore {
     /// How often the change log was read.
     pub(crate) fn log_reads(&self) -> usize {
         self.log_reads.load(Ordering::Relaxed)
+    }
+}
+
+#[async_trait]
+impl KeyStore for CountingStore {
+    async fn keys(&self) -> Result<Vec<StoredKey>, StoreError> {
+        self.store.keys().await
+    }
+    async fn add_keys(&self, keys: Vec<StoredKey>) -> Result<(), StoreError> {
+        self.store.add_keys(keys).await
+    }
+    async fn add_first_keys(&self, keys: Vec<StoredKey>) -> Result<bool, StoreError> {
+        self.store.add_first_keys(keys).await
+    }
+    async fn remove_key(&self, digest: &str) -> Result<bool, StoreError> {
+        self.store.remove_key(digest).await
+    }
+    async fn note_key_uses(&self, uses: Vec<(String, u64)>) -> Result<(), StoreError> {
+        self.store.note_key_uses(uses).await
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Rows are copied as they are, with their checksums, in the order of their keys. How far the copy is, is written in the
 //! transaction of the rows, so that a killed migration continues. Until it is finished, the database cannot be served.
-//! Summaries are not copied: they are computed again.
+//! Summaries are not copied: they are computed again. API keys are added to those that the database has.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -14,12 +14,15 @@ use serde::{Deserialize, Serialize};
 use super::connection::{Begin, Connection, Pool};
 use super::database::Database;
 use super::errors::Failure;
+use super::keys;
 use super::rows::{NewRow, PREFIX, insert};
 use super::schema;
-use crate::store::StoreError;
+use crate::store::damage::DamageLog;
+use crate::store::sqlite::keys as sqlite_keys;
 use crate::store::sqlite::rows::{Field, Table, tables};
 use crate::store::sqlite::schema as sqlite_schema;
 use crate::store::sqlite::{files, migration_problem};
+use crate::store::{StoreError, StoredKey};
 
 /// Maximum number of rows in one transaction.
 const MAX_ROWS: usize = 500;
@@ -29,6 +32,9 @@ const MAX_BYTES: usize = 4 << 20;
 
 /// Tables that are not copied.
 const COMPUTED: [&str; 2] = ["summary", "summary_report"];
+
+/// The table that may have rows before the migration.
+const KEYS: &str = "api_key";
 
 /// How far a migration is. It is stored in the database.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,7 +63,8 @@ pub struct CopiedTable {
 }
 
 /// Copies the store in `folder`, on which no collector may run, into an empty database. Continues a migration of the same
-/// store that was interrupted. `progress` gets each table after each transaction.
+/// store that was interrupted. `progress` gets each table after each transaction. `file_keys` are API keys of the folder
+/// that are not in the store; they take precedence over those in the store.
 ///
 /// # Errors
 /// [`StoreError::Engine`] when the database is not empty, when a collector runs on the folder, when the totals differ in
@@ -65,6 +72,7 @@ pub struct CopiedTable {
 pub async fn migrate(
     folder: &Path,
     database: &Database,
+    file_keys: Vec<StoredKey>,
     progress: impl Fn(&CopiedTable),
 ) -> Result<Vec<CopiedTable>, StoreError> {
     let _lock = files::lock(folder)?;
@@ -77,7 +85,8 @@ pub async fn migrate(
     let pool = Pool::new(database.clone(), 1);
     schema::create_tables(&pool).await?;
     let start = begin(&pool, &source).await?;
-    let copied_tables = || tables().into_iter().filter(|table| !COMPUTED.contains(&table.name));
+    let is_copied = |table: &&Table| table.name != KEYS && !COMPUTED.contains(&table.name);
+    let copied_tables = || tables().into_iter().filter(is_copied);
     let mut state = start.clone();
     let mut results = vec![];
     let mut is_before = copied_tables().any(|table| table.name == start.table);
@@ -93,13 +102,26 @@ pub async fn migrate(
         results.push(copy_table(&file, &pool, table, &mut state, &progress).await?);
     }
     verify(&pool, &results).await?;
-    let finished = State { is_finished: true, ..state };
+    let (mut keys, damaged) = stored_keys(&file)?;
+    keys.splice(0..0, file_keys);
+    let (finished, keys) = (State { is_finished: true, ..state }, Arc::new(keys));
     pool.transaction(Begin::Write, |connection| {
-        let finished = finished.clone();
-        async move { write_state(&connection, &finished).await }
+        let (finished, keys) = (finished.clone(), Arc::clone(&keys));
+        async move {
+            keys::insert(&connection, &keys).await?;
+            write_state(&connection, &finished).await
+        }
     })
     .await?;
+    results.push(CopiedTable { name: KEYS, rows: keys.len() as u64, damaged, checksums: 0 });
     Ok(results)
+}
+
+/// The API keys in the embedded store, and the number of damaged ones.
+fn stored_keys(file: &File) -> Result<(Vec<StoredKey>, u64), StoreError> {
+    let damage = DamageLog::default();
+    let keys = sqlite_keys::read(file, &damage)?;
+    Ok((keys, damage.damage().rows))
 }
 
 /// Refuses a database that is not empty and has no unfinished migration of this store. Returns where to begin.
@@ -121,7 +143,7 @@ async fn begin(pool: &Pool, source: &str) -> Result<State, StoreError> {
                 Some(_) => return refused("another store is being migrated into this database"),
                 None => {}
             }
-            for table in tables() {
+            for table in tables().into_iter().filter(|table| table.name != KEYS) {
                 let sql = format!("SELECT 1 FROM {PREFIX}{} LIMIT 1", table.name);
                 if !connection.query(&sql, &[]).await?.is_empty() {
                     return refused("there are measurements in this database");

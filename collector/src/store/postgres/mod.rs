@@ -28,6 +28,7 @@ mod compaction;
 mod connection;
 mod database;
 mod errors;
+mod keys;
 mod lease;
 mod log;
 mod maintenance;

@@ -1,7 +1,7 @@
 //! The schema. Its statements are those that Citus, Aurora, CockroachDB and YugabyteDB have, too: no sequences, triggers
 //! or foreign keys. Each is a transaction of its own and can be repeated.
 //!
-//! All keys but those of `summary`, `meta`, `lease` and `damaged` have the function's name, by which a sharded
+//! All keys but those of `summary`, `meta`, `lease`, `damaged` and `api_key` have the function's name, by which a sharded
 //! database can distribute the rows.
 
 use super::connection::{Connection, Pool};
@@ -9,8 +9,8 @@ use super::errors::{Attempts, Failure};
 use super::migrate::read_state;
 use crate::store::StoreError;
 
-/// The schema version that this program writes.
-pub(super) const CURRENT: i64 = 1;
+/// The schema version that this program writes. Version 1 had no API keys.
+pub(super) const CURRENT: i64 = 2;
 
 const TABLES: &[&str] = &[
     "CREATE TABLE IF NOT EXISTS tailor_meta (name TEXT PRIMARY KEY, value TEXT NOT NULL)",
@@ -66,6 +66,9 @@ const TABLES: &[&str] = &[
     "CREATE TABLE IF NOT EXISTS tailor_damaged (
         noticed_at_us BIGINT NOT NULL, name TEXT NOT NULL, content TEXT NOT NULL,
         PRIMARY KEY (noticed_at_us, name))",
+    // `text` is a line of a key file.
+    "CREATE TABLE IF NOT EXISTS tailor_api_key (
+        digest TEXT PRIMARY KEY, text TEXT NOT NULL, last_used_s BIGINT NOT NULL, checksum BIGINT NOT NULL)",
 ];
 
 /// Creates the tables that are absent; refuses a newer schema, and an unfinished migration.
@@ -87,6 +90,9 @@ pub(super) async fn create_tables(pool: &Pool) -> Result<(), StoreError> {
                 connection.batch(table).await?;
             }
             let sql = "INSERT INTO tailor_meta (name, value) VALUES ('schema', $1) ON CONFLICT DO NOTHING";
+            connection.execute(sql, &[&CURRENT.to_string()]).await?;
+            // All tables of an earlier version are those of this one.
+            let sql = "UPDATE tailor_meta SET value = $1 WHERE name = 'schema' AND value <> $1";
             connection.execute(sql, &[&CURRENT.to_string()]).await?;
             Ok(())
         });
@@ -113,7 +119,12 @@ pub(super) async fn check(pool: &Pool) -> Result<(), StoreError> {
                 let message = "a migration into this database is not finished: run `tailor migrate` again";
                 return Err(StoreError::Engine(message.to_owned()));
             }
-            Ok(_) => {
+            Ok((Some(found), _)) => {
+                return Err(StoreError::Engine(format!(
+                    "schema {found} is older than {CURRENT}: run `tailor serve` once to bring it up to date"
+                )));
+            }
+            Ok((None, _)) => {
                 let message = "there is no store in this database: start `tailor serve --database` with it, or name another";
                 return Err(StoreError::Engine(message.to_owned()));
             }

@@ -9,11 +9,12 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, ToSql};
 use super::archive;
 use super::damage;
 use super::files::{self, FILE_NAME};
+use super::keys;
 use super::log_check;
 use super::rows::{Table, embedded_tables};
 use super::schema;
-use crate::store::StoreError;
 use crate::store::damage::DamageLog;
+use crate::store::{StoreError, StoredKey};
 
 /// What a check found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -265,14 +266,21 @@ fn remove(path: &Path) -> Result<(), StoreError> {
     }
 }
 
-/// Writes a consistent copy of the store in `folder` to a new file, also while a collector runs on it.
+/// Writes a consistent copy of the store in `folder` to a new file, also while a collector runs on it. `file_keys` are API
+/// keys of the folder that are not in the store. The copy has them, too.
 ///
 /// # Errors
 /// [`StoreError`] when there is no store, or the copy cannot be written or exists.
-pub fn backup(folder: &Path, copy: &Path) -> Result<(), StoreError> {
+pub fn backup(folder: &Path, copy: &Path, file_keys: &[StoredKey]) -> Result<(), StoreError> {
     let connection = Connection::open_with_flags(folder.join(FILE_NAME), OpenFlags::SQLITE_OPEN_READ_ONLY)?;
     schema::check(&connection)?;
     let copy = copy.to_str().ok_or_else(|| StoreError::Engine("the path is not UTF-8".to_owned()))?;
     connection.execute("VACUUM INTO ?1", [copy])?;
+    if !file_keys.is_empty() {
+        let mut copy = Connection::open_with_flags(copy, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+        let transaction = copy.transaction()?;
+        keys::put(&transaction, file_keys)?;
+        transaction.commit()?;
+    }
     Ok(())
 }

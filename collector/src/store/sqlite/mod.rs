@@ -28,6 +28,7 @@ mod compaction;
 mod connections;
 mod damage;
 pub(in crate::store) mod files;
+pub(in crate::store) mod keys;
 mod log_check;
 mod maintenance;
 mod phases;
@@ -45,6 +46,7 @@ mod writing;
 pub(in crate::store) use archive::migration_problem;
 pub use checkpoint::LogLimits;
 pub use files::is_served;
+pub use keys::FolderKeys;
 pub use retention::Retention;
 pub use status::free_bytes;
 

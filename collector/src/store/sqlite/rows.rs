@@ -122,9 +122,23 @@ pub(in crate::store) static SUMMARY_REPORT: LazyLock<Table> = LazyLock::new(|| {
     )
 });
 
+pub(in crate::store) static API_KEY: LazyLock<Table> =
+    LazyLock::new(|| Table::new("api_key", 1, &["digest", "text", "last_used_s"]));
+
 /// The tables with checksums that all stores have.
-pub(in crate::store) fn tables() -> [&'static Table; 9] {
-    [&FUNCTION, &PENDING, &ENVIRONMENT, &ENDED, &ROLLUP, &RECENT, &CHANGE_EVENT, &SUMMARY, &SUMMARY_REPORT]
+pub(in crate::store) fn tables() -> [&'static Table; 10] {
+    [
+        &FUNCTION,
+        &PENDING,
+        &ENVIRONMENT,
+        &ENDED,
+        &ROLLUP,
+        &RECENT,
+        &CHANGE_EVENT,
+        &SUMMARY,
+        &SUMMARY_REPORT,
+        &API_KEY,
+    ]
 }
 
 /// All tables with checksums of the embedded store: also those of the archive, which a database does not have.

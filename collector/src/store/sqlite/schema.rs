@@ -9,8 +9,9 @@ use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 use super::{StoreError, archive, upgrade};
 
-/// The schema version that this program writes. Versions 1 to 3 had one row per batch, version 4 had no archive.
-pub(super) const CURRENT: i64 = 5;
+/// The schema version that this program writes. Versions 1 to 3 had one row per batch, version 4 had no archive,
+/// version 5 no API keys.
+pub(super) const CURRENT: i64 = 6;
 
 /// The tables of [`CURRENT`] but those of the archive. Each has a checksum of the columns before it; see `rows`.
 pub(super) const TABLES: &str = "
@@ -91,6 +92,13 @@ CREATE TABLE damaged (
 ) WITHOUT ROWID;
 ";
 
+/// The table of [`API_KEY`](super::rows::API_KEY). `text` is a line of a key file.
+const API_KEYS: &str = "
+CREATE TABLE api_key (
+    digest TEXT PRIMARY KEY, text TEXT NOT NULL, last_used_s BIGINT NOT NULL, checksum BIGINT NOT NULL
+) WITHOUT ROWID;
+";
+
 /// Creates the tables, or migrates the file to the current schema; refuses a file with a newer schema. It is one
 /// transaction, so a crash leaves the older version.
 pub(super) fn migrate(connection: &mut Connection, now_us: u64) -> Result<(), StoreError> {
@@ -100,10 +108,13 @@ pub(super) fn migrate(connection: &mut Connection, now_us: u64) -> Result<(), St
         CURRENT => return Ok(()),
         0 => transaction.execute_batch(TABLES)?,
         1..4 => upgrade::from_rows_per_batch(&transaction, found, now_us)?,
-        4 => {}
+        4..CURRENT => {}
         found => return Err(StoreError::NewerSchema { found, known: CURRENT }),
     }
-    transaction.execute_batch(archive::TABLES)?;
+    if found < 5 {
+        transaction.execute_batch(archive::TABLES)?;
+    }
+    transaction.execute_batch(API_KEYS)?;
     transaction.execute_batch(&format!("PRAGMA user_version = {CURRENT}"))?;
     transaction.commit()?;
     if (1..4).contains(&found) {
@@ -144,6 +155,7 @@ pub(super) fn differences(connection: &Connection) -> Result<Vec<String>, StoreE
     let new = Connection::open_in_memory()?;
     new.execute_batch(TABLES)?;
     new.execute_batch(archive::TABLES)?;
+    new.execute_batch(API_KEYS)?;
     let (expected, found) = (definitions(&new)?, definitions(connection)?);
     let names = expected.keys().chain(found.keys()).collect::<BTreeSet<_>>();
     let differs = names.into_iter().filter(|name| expected.get(*name) != found.get(*name));

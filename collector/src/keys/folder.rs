@@ -1,5 +1,6 @@
-//! The key files of a data folder: `keys` with the digests, `key-use` with the times of last use, and the keys that the
-//! first start creates, which only their owner can read and which may be deleted after they were copied.
+//! The key files of a data folder: `keys` with digests that earlier versions wrote, `key-use` with the times of last use, and
+//! the secrets that the first start creates, which only their owner can read and which may be deleted after they were
+//! copied.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
@@ -7,8 +8,7 @@ use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use super::{KEY_PREFIX, Key, KeyError, KeyRing, Scope, SecretDigest, file, random_hex};
-use crate::store::Tenant;
+use super::{KeyError, KeyRing, SecretDigest, file};
 
 const DIGESTS_FILE: &str = "keys";
 const LOCK_FILE: &str = "keys.lock";
@@ -57,89 +57,34 @@ pub fn save_uses(ring: &KeyRing, folder: &Path) -> Result<(), KeyError> {
     replace(&folder.join(USES_FILE), &serde_json::to_string(&uses).unwrap_or_default())
 }
 
-/// What a new key is for.
-#[derive(Debug, Clone)]
-pub struct NewKey {
-    /// As in [`Key`].
-    pub name: String,
-    /// As in [`Key`].
-    pub tenant: Tenant,
-    /// As in [`Key`].
-    pub scopes: Vec<Scope>,
-    /// As in [`Key`].
-    pub functions: Vec<super::FunctionPattern>,
-    /// As in [`Key`].
-    pub expires_at_s: Option<u64>,
-}
-
-/// Creates a key and stores its digest in the data folder. Returns the secret.
+/// Creates the file of a secret, or appends to it.
 ///
 /// # Errors
-/// [`KeyError::File`] and [`KeyError::Random`].
-pub fn create(folder: &Path, new: NewKey) -> Result<String, KeyError> {
-    let secret = format!("{KEY_PREFIX}{}", random_hex()?);
-    let key = Key {
-        digest: SecretDigest::of(&secret),
-        name: new.name,
-        tenant: new.tenant,
-        scopes: new.scopes,
-        functions: new.functions,
-        created_at_s: Some(crate::clock::now_us() / 1_000_000),
-        expires_at_s: new.expires_at_s,
-    };
-    let _lock = lock(folder)?;
-    append(&path_of(folder), &format!("{}\n", file::to_line(&key)))?;
-    Ok(secret)
-}
-
-/// Creates a key of the default tenant and writes it to a file of the data folder. Returns the secret and the file.
-///
-/// # Errors
-/// [`KeyError::File`] and [`KeyError::Random`].
-pub fn create_first(
-    folder: &Path,
-    file: &str,
-    name: &str,
-    scopes: &[Scope],
-) -> Result<(String, PathBuf), KeyError> {
-    let secret = create(
-        folder,
-        NewKey {
-            name: name.to_owned(),
-            tenant: Tenant::default(),
-            scopes: scopes.to_vec(),
-            functions: Vec::new(),
-            expires_at_s: None,
-        },
-    )?;
+/// [`KeyError::File`].
+pub(super) fn write_secret(folder: &Path, file: &str, secret: &str) -> Result<PathBuf, KeyError> {
     let path = folder.join(file);
     append(&path, &format!("{secret}\n"))?;
-    Ok((secret, path))
+    Ok(path)
 }
 
-/// Revokes the key with this id, begin of an id, or name. Returns the key.
+/// Removes the key with this digest from the file `keys`, when it is there.
 ///
 /// # Errors
-/// [`KeyError::NotOne`] when there is none or several, [`KeyError::File`] and [`KeyError::Line`].
-pub fn revoke(folder: &Path, id_or_name: &str) -> Result<Key, KeyError> {
-    let _lock = lock(folder)?;
-    let ring = load(folder)?;
-    let matching = |entry: &&std::sync::Arc<super::KeyEntry>| {
-        entry.key.name == id_or_name || (id_or_name.len() >= 4 && entry.key.id().starts_with(id_or_name))
-    };
-    let found: Vec<_> = ring.entries().filter(matching).collect();
-    let [entry] = found[..] else {
-        let number =
-            if found.is_empty() { "no key has".to_owned() } else { format!("{} keys have", found.len()) };
-        let hint = "`tailor keys list` shows the ids";
-        return Err(KeyError::NotOne(format!("{number} the id or name `{id_or_name}`: {hint}")));
-    };
+/// [`KeyError::File`].
+pub(super) fn remove(folder: &Path, digest: SecretDigest) -> Result<(), KeyError> {
     let path = path_of(folder);
+    if !path.exists() {
+        return Ok(());
+    }
+    let _lock = lock(folder)?;
     let text = fs::read_to_string(&path).map_err(|error| KeyError::File { path: path.clone(), error })?;
-    let digest = entry.key.digest.to_string();
-    let kept = text.lines().filter(|line| !line.to_ascii_lowercase().contains(&digest));
-    replace(&path, &kept.map(|line| format!("{line}\n")).collect::<String>())?;
-    Ok(entry.key.clone())
+    let digest = digest.to_string();
+    let has_digest = |line: &&str| line.to_ascii_lowercase().contains(&digest);
+    if !text.lines().any(|line| has_digest(&line)) {
+        return Ok(());
+    }
+    let kept = text.lines().filter(|line| !has_digest(line));
+    replace(&path, &kept.map(|line| format!("{line}\n")).collect::<String>())
 }
 
 /// The key in the file `api-key` of a data folder, if the file exists.
@@ -181,39 +126,39 @@ fn replace(path: &Path, text: &str) -> Result<(), KeyError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::keys::Scope;
     use std::os::unix::fs::PermissionsExt;
 
     #[test]
-    fn only_the_digest_of_a_created_key_is_stored_and_files_are_private() {
-        let folder = tempfile::tempdir().unwrap();
-        let (secret, path) = create_first(folder.path(), FIRST_KEY_FILE, "first", &Scope::ALL).unwrap();
-        let ring = load(folder.path()).unwrap();
-        assert_eq!(ring.find(&secret).unwrap().key.scopes, Scope::ALL);
-        assert!(ring.find(&secret[..secret.len() - 1]).is_none() && ring.find("").is_none());
-        ring.find(&secret).unwrap().used(1_700_000_000);
-        save_uses(&ring, folder.path()).unwrap();
-        assert_eq!(load(folder.path()).unwrap().find(&secret).unwrap().last_used_s(), 1_700_000_000);
-        assert!(!fs::read_to_string(path_of(folder.path())).unwrap().contains(&secret));
-        for path in
-            [path, path_of(folder.path()), folder.path().join(USES_FILE), folder.path().join(LOCK_FILE)]
-        {
-            assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o600);
-        }
-        assert_eq!(read_first_key(folder.path()), Some(secret));
-    }
-
-    #[test]
-    fn a_file_of_an_earlier_version_is_accepted_and_its_keys_can_be_revoked() {
+    fn a_file_of_an_earlier_version_is_accepted_and_a_key_is_removed_from_it() {
         let folder = tempfile::tempdir().unwrap();
         let (mine, theirs) = (SecretDigest::of("mine"), SecretDigest::of("theirs"));
+        remove(folder.path(), mine).unwrap();
+        assert!(!folder.path().join(LOCK_FILE).exists(), "nothing is created");
         fs::write(path_of(folder.path()), format!("default {mine}\nacme {theirs}\n")).unwrap();
         let ring = load(folder.path()).unwrap();
         assert_eq!(ring.find("mine").unwrap().key.scopes, Scope::ALL);
         assert_eq!(ring.find("theirs").unwrap().key.scopes, [Scope::Ingest, Scope::Read]);
-        assert!(matches!(revoke(folder.path(), "0000"), Err(KeyError::NotOne(_))));
-        let revoked = revoke(folder.path(), &theirs.to_string()[..8]).unwrap();
-        assert_eq!(revoked.tenant.0, "acme");
+        remove(folder.path(), theirs).unwrap();
         let ring = load(folder.path()).unwrap();
         assert!(ring.find("mine").is_some() && ring.find("theirs").is_none());
+    }
+
+    #[test]
+    fn files_are_private() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(path_of(folder.path()), format!("default {}\n", SecretDigest::of("mine"))).unwrap();
+        let ring = load(folder.path()).unwrap();
+        ring.find("mine").unwrap().used(1_700_000_000);
+        save_uses(&ring, folder.path()).unwrap();
+        assert_eq!(load(folder.path()).unwrap().find("mine").unwrap().last_used_s(), 1_700_000_000);
+        let secret = write_secret(folder.path(), FIRST_KEY_FILE, "secret").unwrap();
+        remove(folder.path(), SecretDigest::of("mine")).unwrap();
+        for path in
+            [secret, path_of(folder.path()), folder.path().join(USES_FILE), folder.path().join(LOCK_FILE)]
+        {
+            assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o600);
+        }
+        assert_eq!(read_first_key(folder.path()), Some("secret".to_owned()));
     }
 }
