@@ -18,7 +18,7 @@ use control_plane::ControlPlane;
 use tailor_collector::changes::{self, Change, fleet as tuner_fleet};
 use tailor_collector::clock::{Clock, now_us};
 use tailor_collector::http::TunerView;
-use tailor_collector::store::{Store, Tenant};
+use tailor_collector::store::Tenant;
 use tailor_collector::tuner::limits::Limits;
 use tailor_collector::tuner::orders::Requests;
 use tailor_collector::tuner::{Settings, Tuner};
@@ -64,7 +64,7 @@ impl Tuned {
         };
         let settings =
             Settings { limits, orders: Some(requests), poll: Duration::ZERO, ..Settings::default() };
-        let store = Arc::clone(&collector.store) as Arc<dyn Store>;
+        let store = collector.store.shared();
         let prices = collector.app.prices.clone();
         let tuner = Tuner::new(store, Arc::clone(&plane) as _, prices, settings, Clock::system())
             .with_outlook(Arc::clone(&view.outlook));

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -23,10 +24,15 @@ use tailor_collector::store::{HOUR_US, Lease, NewBatch, Store, Tenant, Window};
 use tailor_collector::tuner::orders::{Order, Requests};
 use tailor_sizing::pricing::prices::PriceTable;
 use tailor_sizing::telemetry::rollup::Rollup;
+use tailor_test_kit::postgres::{PostgresServer, Shutdown};
+use tailor_test_kit::skip;
 use tokio::runtime::Runtime;
 
 /// Longer than everything that a test waits for, also on a busy machine.
 const DEADLINE: Duration = Duration::from_secs(120);
+
+/// How long work of which only one collector has the lease may wait after that collector was killed.
+const TAKEOVER_LIMIT: Duration = Duration::from_secs(30);
 
 #[test]
 fn one_collector_holds_a_lease_and_another_takes_it_over() {
@@ -160,9 +166,8 @@ fn batches_count_once_when_two_collectors_receive_and_compact_them() {
     assert_eq!(place.rows("pending"), 0);
 }
 
-/// Starts a collector with the database of `place` and the keys in `keys`.
-fn start(place: &Place, folder: &Path, keys: &Path) -> CollectorProcess {
-    let Place::Database { url, .. } = place else { unreachable!("it is a database") };
+/// Starts a collector with a database and the keys in `keys`.
+fn start(url: &str, folder: &Path, keys: &Path) -> CollectorProcess {
     let mut program = Command::new(env!("CARGO_BIN_EXE_tailor"));
     program.env("TAILOR_DATABASE", url);
     CollectorProcess::start_as(program, folder, &["--api-key-file", keys.to_str().unwrap()])
@@ -214,49 +219,108 @@ fn send(
     invocations
 }
 
+fn wait(what: &str, is_done: &dyn Fn() -> bool) {
+    let start = Instant::now();
+    while !is_done() {
+        assert!(start.elapsed() < DEADLINE, "{what}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// Threads that send batches, one environment each, until they are stopped.
+struct Load {
+    addresses: Arc<Mutex<Vec<String>>>,
+    stop: Arc<AtomicBool>,
+    acknowledged: Arc<AtomicU64>,
+    senders: Vec<JoinHandle<u64>>,
+}
+
+impl Load {
+    fn start(environments: u64, addresses: Vec<String>) -> Self {
+        let addresses = Arc::new(Mutex::new(addresses));
+        let (stop, acknowledged) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let senders = (1..=environments)
+            .map(|environment| {
+                let (addresses, stop) = (Arc::clone(&addresses), Arc::clone(&stop));
+                let acknowledged = Arc::clone(&acknowledged);
+                std::thread::spawn(move || send(environment, &addresses, &stop, &acknowledged))
+            })
+            .collect();
+        Self { addresses, stop, acknowledged, senders }
+    }
+
+    /// Waits until this many more batches are acknowledged.
+    fn wait_for(&self, what: &str, batches: u64) {
+        let before = self.acknowledged.load(Ordering::Relaxed);
+        wait(what, &|| self.acknowledged.load(Ordering::Relaxed) > before + batches);
+    }
+
+    /// Stops it; returns the number of acknowledged invocations.
+    fn stop(self) -> u64 {
+        self.stop.store(true, Ordering::Relaxed);
+        self.senders.into_iter().map(|sender| sender.join().unwrap()).sum()
+    }
+}
+
+/// A failover seen by a collector: all connections end, and after a pause there is a server with the committed data.
+#[test]
+fn a_database_that_restarts_under_load_loses_nothing_acknowledged() {
+    if !PostgresServer::is_installed() {
+        return skip("PostgreSQL is not installed");
+    }
+    // With fsync: one of the restarts is that after a crash.
+    let mut server = PostgresServer::start(&[]).unwrap();
+    let url = server.new_database().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let keys = folder.path().join("shared-keys");
+    std::fs::write(&keys, format!("{KEY}\n")).unwrap();
+    let collector = start(&url, &folder.path().join("data"), &keys);
+    let load = Load::start(4, vec![collector.address.clone()]);
+    load.wait_for("batches are acknowledged", 50);
+    for shutdown in [Shutdown::Fast, Shutdown::Immediate] {
+        server.restart(shutdown).unwrap();
+        load.wait_for("batches are acknowledged after the restart", 20);
+    }
+    let sent = load.stop();
+    assert_eq!(collector.total()["invocations"], sent);
+    let pending = || server.sql(&url, "SELECT COUNT(*) FROM tailor_pending").unwrap();
+    wait("maintenance goes on", &|| pending().trim() == "0");
+    assert_eq!(collector.total()["invocations"], sent);
+    let ready = ureq::get(format!("{}/readyz", collector.address)).call().unwrap();
+    assert_eq!(ready.status().as_u16(), 200);
+}
+
 #[test]
 fn a_killed_collector_loses_nothing_and_another_takes_over() {
-    const SENDERS: u64 = 4;
     let Some(place) = Place::database() else { return };
     let Place::Database { server, url } = &place else { unreachable!("it is a database") };
     let folder = tempfile::tempdir().unwrap();
     let keys = folder.path().join("shared-keys");
     std::fs::write(&keys, format!("{KEY}\n")).unwrap();
     let holder = || server.sql(url, "SELECT holder FROM tailor_lease WHERE name = 'maintenance'").unwrap();
-    let wait = |what: &str, is_done: &dyn Fn() -> bool| {
-        let start = Instant::now();
-        while !is_done() {
-            assert!(start.elapsed() < DEADLINE, "{what}");
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        start.elapsed()
+    let held_by = |holder: &str| {
+        let sql = format!("SELECT COUNT(*) FROM tailor_lease WHERE holder = '{}'", holder.trim());
+        server.sql(url, &sql).unwrap().trim().parse::<u64>().unwrap()
     };
-    let mut first = start(&place, &folder.path().join("first"), &keys);
-    wait("the first collector takes the lease", &|| !holder().is_empty());
+    let mut first = start(url, &folder.path().join("first"), &keys);
+    // Those of maintenance and of summaries.
+    wait("the first collector takes both leases", &|| held_by(&holder()) == 2);
     let killed = holder();
-    let second = start(&place, &folder.path().join("second"), &keys);
-    let addresses = Arc::new(Mutex::new(vec![first.address.clone(), second.address.clone()]));
-    let (stop, acknowledged) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-    let senders: Vec<_> = (1..=SENDERS)
-        .map(|environment| {
-            let (addresses, stop) = (Arc::clone(&addresses), Arc::clone(&stop));
-            let acknowledged = Arc::clone(&acknowledged);
-            std::thread::spawn(move || send(environment, &addresses, &stop, &acknowledged))
-        })
-        .collect();
-    wait("batches are acknowledged", &|| acknowledged.load(Ordering::Relaxed) > 100);
+    let second = start(url, &folder.path().join("second"), &keys);
+    let load = Load::start(4, vec![first.address.clone(), second.address.clone()]);
+    load.wait_for("batches are acknowledged", 100);
     assert_eq!(holder(), killed);
+    let killed_at = Instant::now();
     first.kill();
-    let before = acknowledged.load(Ordering::Relaxed);
-    wait("the second collector goes on", &|| acknowledged.load(Ordering::Relaxed) > before + 20);
-    let waited = wait("another collector takes over the lease", &|| holder() != killed);
-    println!("the lease was taken over after {:.1} s", waited.as_secs_f64());
-    let third = start(&place, &folder.path().join("third"), &keys);
-    *addresses.lock().unwrap() = vec![second.address.clone(), third.address.clone()];
-    let before = acknowledged.load(Ordering::Relaxed);
-    wait("both go on", &|| acknowledged.load(Ordering::Relaxed) > before + 20);
-    stop.store(true, Ordering::Relaxed);
-    let sent: u64 = senders.into_iter().map(|sender| sender.join().unwrap()).sum();
+    load.wait_for("the second collector goes on", 20);
+    wait("another collector takes over both leases", &|| held_by(&killed) == 0);
+    let waited = killed_at.elapsed();
+    println!("the leases were taken over after {:.1} s", waited.as_secs_f64());
+    assert!(waited < TAKEOVER_LIMIT, "{waited:?}");
+    let third = start(url, &folder.path().join("third"), &keys);
+    *load.addresses.lock().unwrap() = vec![second.address.clone(), third.address.clone()];
+    load.wait_for("both go on", 20);
+    let sent = load.stop();
     assert_eq!(third.total()["invocations"], sent);
     wait("the new holder compacts", &|| place.rows("pending") == 0);
     assert_eq!(second.total()["invocations"], sent);

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use agent_proto::limits::MAX_BATCH_BYTES;
 use agent_proto::wire::Ack;
 use common::fleet::{KINDS, batch};
+use common::places::{Place, test_each_place};
 use common::{Collector, KEY, OTHER_KEY, Response, post, read_response};
 use prost::Message;
 use tailor_collector::clock::now_us;
@@ -22,9 +23,18 @@ fn code(response: &Response) -> String {
     response.json()["error"]["code"].as_str().unwrap().to_owned()
 }
 
-#[test]
-fn a_batch_that_is_sent_again_is_counted_once() {
-    let collector = Collector::start();
+test_each_place!(
+    a_batch_that_is_sent_again_is_counted_once,
+    a_batch_is_recognized_in_every_encoding,
+    errors_have_a_code_and_a_status_that_tells_whether_to_retry,
+    tenants_cannot_read_data_of_each_other,
+    cost_is_exact_to_the_pico_dollar,
+    values_that_no_invocation_can_have_are_refused_with_the_name_of_the_field,
+    a_clock_that_is_ahead_does_not_keep_the_memory_size,
+);
+
+fn a_batch_that_is_sent_again_is_counted_once(place: Place) {
+    let collector = Collector::start_at(place);
     let end = now_us();
     for _ in 0..3 {
         for sequence in [2, 1] {
@@ -45,9 +55,8 @@ fn a_batch_that_is_sent_again_is_counted_once() {
     assert!(metrics.ends_with("# EOF\n"), "{metrics}");
 }
 
-#[test]
-fn a_batch_is_recognized_in_every_encoding() {
-    let collector = Collector::start();
+fn a_batch_is_recognized_in_every_encoding(place: Place) {
+    let collector = Collector::start_at(place);
     let plain = batch(&KINDS[0], 1, 1, 200, now_us()).encode().unwrap();
     let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
     gzip.write_all(&plain).unwrap();
@@ -100,9 +109,8 @@ fn an_unauthenticated_client_is_refused_before_the_body_is_read() {
     assert_eq!(collector.get_with("/", "").status, 303);
 }
 
-#[test]
-fn errors_have_a_code_and_a_status_that_tells_whether_to_retry() {
-    let collector = Collector::start();
+fn errors_have_a_code_and_a_status_that_tells_whether_to_retry(place: Place) {
+    let collector = Collector::start_at(place);
     let good = batch(&KINDS[0], 1, 1, 10, now_us()).encode().unwrap();
     let mut control_characters = batch(&KINDS[0], 1, 1, 10, now_us());
     control_characters.header.environment.function = "a\u{1b}[2J".to_owned();
@@ -181,9 +189,8 @@ fn a_slow_body_times_out_and_may_be_sent_again() {
     assert_eq!(invocations(&collector), 10);
 }
 
-#[test]
-fn tenants_cannot_read_data_of_each_other() {
-    let collector = Collector::start();
+fn tenants_cannot_read_data_of_each_other(place: Place) {
+    let collector = Collector::start_at(place);
     let end = now_us();
     for key in [KEY, OTHER_KEY] {
         let body = batch(&KINDS[0], 1, 1, 10, end).encode().unwrap();
@@ -198,9 +205,8 @@ fn tenants_cannot_read_data_of_each_other() {
     assert_eq!(collector.get(&format!("/v1/functions/{}", KINDS[1].name)).status, 404);
 }
 
-#[test]
-fn cost_is_exact_to_the_pico_dollar() {
-    let collector = Collector::start();
+fn cost_is_exact_to_the_pico_dollar(place: Place) {
+    let collector = Collector::start_at(place);
     // eu-west-1, x86_64: 16,666,700 pico-dollars a GB-second and 200,000 a request.
     let mut batches = [batch(&KINDS[0], 1, 1, 333, now_us()), batch(&KINDS[0], 2, 1, 77, now_us())];
     batches[1].header.environment.memory = tailor_sizing::units::Megabytes(1_769);
@@ -215,8 +221,7 @@ fn cost_is_exact_to_the_pico_dollar() {
     assert_eq!(report["cost_pico_usd"].as_u64().map(u128::from), Some(expected));
 }
 
-#[test]
-fn values_that_no_invocation_can_have_are_refused_with_the_name_of_the_field() {
+fn values_that_no_invocation_can_have_are_refused_with_the_name_of_the_field(place: Place) {
     const HOUR_US: u64 = 3_600_000_000;
     type Change = fn(&mut agent_proto::batch::Batch);
     let cases: [(&str, Change); 13] = [
@@ -238,7 +243,7 @@ fn values_that_no_invocation_can_have_are_refused_with_the_name_of_the_field() {
         }),
         ("invocations[3].started_at_us", |batch| batch.invocations[3].started_at_us = 1_000),
     ];
-    let collector = Collector::start();
+    let collector = Collector::start_at(place);
     for (field, change) in cases {
         let mut batch = batch(&KINDS[0], 1, 1, 10, now_us());
         change(&mut batch);
@@ -257,9 +262,8 @@ fn values_that_no_invocation_can_have_are_refused_with_the_name_of_the_field() {
     assert_eq!(invocations(&collector), 0);
 }
 
-#[test]
-fn a_clock_that_is_ahead_does_not_keep_the_memory_size() {
-    let collector = Collector::start();
+fn a_clock_that_is_ahead_does_not_keep_the_memory_size(place: Place) {
+    let collector = Collector::start_at(place);
     let ahead_us = now_us() + 20 * 3_600_000_000;
     let mut ahead = batch(&KINDS[0], 1, 1, 10, ahead_us);
     ahead.header.environment.memory = tailor_sizing::units::Megabytes(512);

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use common::Collector;
 use common::fleet::{KINDS, batch};
+use common::places::{Place, test_each_place};
 use serde_json::Value;
 use tailor_collector::clock::now_us;
 use tailor_collector::report::summaries::Summarizer;
@@ -19,8 +20,8 @@ use tokio::runtime::Runtime;
 const FUNCTIONS: usize = 90;
 
 /// A collector with a fleet in three regions, and the task of the summaries.
-fn fleet() -> (Collector, Summarizer) {
-    let collector = Collector::start();
+fn fleet(place: Place) -> (Collector, Summarizer) {
+    let collector = Collector::start_at(place);
     for number in 0..FUNCTIONS {
         send(&collector, number, 1);
     }
@@ -52,9 +53,15 @@ fn names(list: &Value) -> Vec<String> {
     functions.map(|function| function["name"].as_str().unwrap().to_owned()).collect()
 }
 
-#[test]
-fn pages_of_a_large_fleet_list_each_function_once() {
-    let (collector, summarizer) = fleet();
+test_each_place!(
+    pages_of_a_large_fleet_list_each_function_once,
+    filters_and_sums_cover_the_whole_fleet,
+    a_summary_follows_its_function,
+    the_page_and_the_command_line_have_the_same_list,
+);
+
+fn pages_of_a_large_fleet_list_each_function_once(place: Place) {
+    let (collector, summarizer) = fleet(place);
     let get = |query: &str| {
         let response = collector.get(&format!("/v1/functions?{query}"));
         assert_eq!(response.status, 200, "{}", response.text());
@@ -95,9 +102,8 @@ fn pages_of_a_large_fleet_list_each_function_once() {
     assert_eq!(names(&get("")).len(), 50);
 }
 
-#[test]
-fn filters_and_sums_cover_the_whole_fleet() {
-    let (collector, summarizer) = fleet();
+fn filters_and_sums_cover_the_whole_fleet(place: Place) {
+    let (collector, summarizer) = fleet(place);
     summarize(&summarizer);
     let get = |query: &str| collector.get(&format!("/v1/functions?{query}")).json();
     let expect = |query: &str, matching: usize| {
@@ -133,9 +139,8 @@ fn filters_and_sums_cover_the_whole_fleet() {
     }
 }
 
-#[test]
-fn a_summary_follows_its_function() {
-    let (collector, summarizer) = fleet();
+fn a_summary_follows_its_function(place: Place) {
+    let (collector, summarizer) = fleet(place);
     summarize(&summarizer);
     let invocations = || {
         let list = collector.get("/v1/functions?name=auth-88&hours=24&strategy=cost").json();
@@ -156,16 +161,15 @@ fn a_summary_follows_its_function() {
     assert_eq!(other["summaries"]["hours"], 168);
 }
 
-#[test]
-fn the_page_and_the_command_line_have_the_same_list() {
-    let (collector, summarizer) = fleet();
+fn the_page_and_the_command_line_have_the_same_list(place: Place) {
+    let (collector, summarizer) = fleet(place);
     summarize(&summarizer);
     let page = collector.get("/?sort=invocations&region=eu-west-1&limit=10&by=runtime").text();
     for part in ["Next page", "10 of 30 functions", "name=\"runtime\"", "By runtime", "sort=cost"] {
         assert!(page.contains(part), "{part} is missing in {page}");
     }
     assert!(!page.contains("<script>"));
-    let folder = collector.folder.path().to_str().unwrap();
+    let stored = collector.store_arguments();
     let server = format!("http://{}", collector.address);
     let list = ["--sort", "invocations", "--region", "eu-west-1", "--limit", "10", "--min-cost", "0.0000001"];
     let run = |place: [&str; 2]| {
@@ -177,7 +181,7 @@ fn the_page_and_the_command_line_have_the_same_list() {
         assert!(output.status.success(), "{output:?}");
         serde_json::from_slice::<Value>(&output.stdout).unwrap()
     };
-    let (from_folder, from_server) = (run(["--data", folder]), run(["--server", &server]));
+    let (from_folder, from_server) = (run([&stored[0], &stored[1]]), run(["--server", &server]));
     assert_eq!(from_folder, from_server);
     assert_eq!((names(&from_folder).len(), &from_folder["matching_functions"]), (10, &30.into()));
 }

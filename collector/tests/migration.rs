@@ -10,19 +10,28 @@ use std::time::{Duration, Instant};
 
 use agent_proto::batch::{Batch, BatchHeader};
 use bytes::Bytes;
-use tailor_collector::clock::now_us;
-use tailor_collector::store::sqlite::SqliteStore;
+use tailor_collector::clock::{Clock, now_us};
+use tailor_collector::store::sqlite::{Retention, SqliteStore, check};
 use tailor_collector::store::{NewBatch, Receipt, Store, Tenant, Window};
 use tokio::runtime::Runtime;
 
+const SCHEMA_1: &str = include_str!("data/schema-1.sql");
+const SCHEMA_2: &str = include_str!("data/schema-2.sql");
 const SCHEMA_3: &str = include_str!("data/schema-3.sql");
 
-/// A data folder with the store of the fixture, with `copies` more environments.
-fn old_store(copies: u32) -> tempfile::TempDir {
+/// When the fixtures were written. Environments end after two silent days.
+const WRITTEN_US: u64 = 1_795_944_480_000_000;
+
+fn open(folder: &Path) -> SqliteStore {
+    SqliteStore::open_with(folder, Clock::from_fn(|| WRITTEN_US), Retention::default()).unwrap()
+}
+
+/// A data folder with the store of a fixture, with `copies` more environments.
+fn old_store(fixture: &str, copies: u32) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let file = rusqlite::Connection::open(folder.path().join("tailor.sqlite")).unwrap();
     file.execute_batch("PRAGMA journal_mode = WAL").unwrap();
-    file.execute_batch(SCHEMA_3).unwrap();
+    file.execute_batch(fixture).unwrap();
     let columns: Vec<String> = file
         .prepare("SELECT name FROM pragma_table_info('batch')")
         .unwrap()
@@ -65,10 +74,10 @@ fn append(store: &SqliteStore, runtime: &Runtime, header: BatchHeader) -> Receip
 
 #[test]
 fn a_store_of_schema_3_keeps_everything() {
-    let (folder, runtime) = (old_store(0), Runtime::new().unwrap());
+    let (folder, runtime) = (old_store(SCHEMA_3, 0), Runtime::new().unwrap());
     let unread = SqliteStore::open_to_read(folder.path()).err().unwrap().to_string();
     assert!(unread.contains("run `tailor serve` once"), "{unread}");
-    let store = SqliteStore::open(folder.path()).unwrap();
+    let store = open(folder.path());
     assert_eq!(invocations(&store, &runtime), 360);
     let tenant = Tenant::default();
     let functions = runtime.block_on(store.functions(&tenant, None, 10)).unwrap();
@@ -88,6 +97,32 @@ fn a_store_of_schema_3_keeps_everything() {
     }
 }
 
+#[test]
+fn a_store_of_schema_1_or_2_keeps_everything() {
+    for (fixture, unsent) in [(SCHEMA_1, 0), (SCHEMA_2, 3)] {
+        let (folder, runtime) = (old_store(fixture, 0), Runtime::new().unwrap());
+        let store = open(folder.path());
+        assert_eq!(invocations(&store, &runtime), 240);
+        let tenant = Tenant::default();
+        let functions = runtime.block_on(store.functions(&tenant, None, 10)).unwrap();
+        assert_eq!(functions.iter().map(|key| key.name.as_str()).collect::<Vec<_>>(), ["auth", "thumbnails"]);
+        for function in &functions {
+            assert_eq!(runtime.block_on(store.recent(&tenant, function, 1_000)).unwrap().len(), 120);
+        }
+        assert_eq!(runtime.block_on(store.changes(&tenant, None)).unwrap().len(), 1);
+        let environments = runtime.block_on(store.environments(&tenant, None, Window::ALL)).unwrap();
+        let found = environments.live.iter().find(|state| state.header.environment.function == "thumbnails");
+        let header = &found.unwrap().header;
+        // Columns that the version did not have are 0.
+        assert_eq!((header.unsent, header.sent_at_us, environments.live.len()), (unsent, 0, 2));
+        for state in environments.live {
+            assert_eq!(append(&store, &runtime, state.header), Receipt::Duplicate);
+        }
+        drop(store);
+        assert!(check::check(folder.path()).unwrap().is_clean());
+    }
+}
+
 fn schema(folder: &Path) -> i64 {
     let file = rusqlite::Connection::open(folder.join("tailor.sqlite")).unwrap();
     file.query_row("PRAGMA user_version", [], |row| row.get(0)).unwrap()
@@ -95,8 +130,16 @@ fn schema(folder: &Path) -> i64 {
 
 #[test]
 fn a_killed_migration_is_repeated() {
-    const COPIES: u32 = 5_000;
-    let (folder, runtime) = (old_store(COPIES), Runtime::new().unwrap());
+    for (version, fixture, invocations, environments) in
+        [(1, SCHEMA_1, 240, 2), (2, SCHEMA_2, 240, 2), (3, SCHEMA_3, 360, 3)]
+    {
+        check_killed_migration(version, fixture, invocations, environments);
+    }
+}
+
+fn check_killed_migration(version: i64, fixture: &str, expected: u64, live: usize) {
+    const COPIES: u32 = 2_500;
+    let (folder, runtime) = (old_store(fixture, COPIES), Runtime::new().unwrap());
     let mut kills_before = 0;
     for delay in (0..).map(|round| Duration::from_millis(20 + 60 * round)) {
         let mut child = Command::new(env!("CARGO_BIN_EXE_tailor"))
@@ -111,15 +154,15 @@ fn a_killed_migration_is_repeated() {
         child.kill().unwrap();
         child.wait().unwrap();
         match schema(folder.path()) {
-            3 => kills_before += 1,
+            found if found == version => kills_before += 1,
             6 => break,
             other => panic!("schema {other}"),
         }
     }
     assert!(kills_before > 0, "no kill was in time");
-    let store = SqliteStore::open(folder.path()).unwrap();
-    assert_eq!(invocations(&store, &runtime), 360);
+    let store = open(folder.path());
+    assert_eq!(invocations(&store, &runtime), expected);
     let tenant = Tenant::default();
     let environments = runtime.block_on(store.environments(&tenant, None, Window::ALL)).unwrap();
-    assert_eq!(environments.live.len(), 3 + COPIES as usize);
+    assert_eq!(environments.live.len(), live + COPIES as usize);
 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use common::Collector;
 use common::fleet::{KINDS, batch};
+use common::places::{Place, test_each_place};
 use serde_json::Value;
 use tailor_collector::clock::{Clock, now_us};
 use tailor_collector::report::summaries::Summarizer;
@@ -16,8 +17,8 @@ use tailor_collector::store::HOUR_US;
 use tokio::runtime::Runtime;
 
 /// The collector with `functions` functions, each with 20 invocations in each of the last `hours` hours.
-fn fleet(functions: usize, hours: u64) -> Collector {
-    let collector = Collector::start();
+fn fleet(place: Place, functions: usize, hours: u64) -> Collector {
+    let collector = Collector::start_at(place);
     for number in 0..functions {
         let kind = &KINDS[number % KINDS.len()];
         for hour in 0..hours {
@@ -55,9 +56,15 @@ fn sum(points: &Value, field: &str) -> u64 {
     points.as_array().unwrap().iter().map(|point| point[field].as_u64().unwrap()).sum()
 }
 
-#[test]
-fn a_function_has_a_point_for_each_hour_and_day() {
-    let collector = fleet(1, 30);
+test_each_place!(
+    a_function_has_a_point_for_each_hour_and_day,
+    a_small_fleet_is_the_sum_of_its_functions,
+    a_large_fleet_is_the_sum_of_its_functions,
+    the_command_line_shows_the_same_time_series,
+);
+
+fn a_function_has_a_point_for_each_hour_and_day(place: Place) {
+    let collector = fleet(place, 1, 30);
     let name = format!("{}-0", KINDS[0].name);
     let report = get(&collector, &format!("/v1/functions/{name}?hours=20"));
     let series = get(&collector, &format!("/v1/functions/{name}/series?hours=20"));
@@ -90,49 +97,47 @@ fn a_function_has_a_point_for_each_hour_and_day() {
     assert_eq!(longest["points"].as_array().unwrap().len(), 400);
 }
 
-#[test]
-fn the_fleet_is_the_sum_of_its_functions_from_rollups_and_from_stored_sums() {
-    for functions in [8, 60] {
-        let collector = fleet(functions, 3);
-        summarize(&collector);
-        let all = functions as u64 * 60;
-        let whole = get(&collector, "/v1/series?hours=24");
-        assert_eq!(whole["computed_at_us"].is_null(), functions == 8);
-        assert_eq!(
-            (&whole["total"]["invocations"], sum(&whole["points"], "invocations")),
-            (&all.into(), all)
-        );
-        let listed = get(&collector, "/v1/functions?hours=24");
-        assert_eq!(whole["total"]["errors"], listed["total"]["errors"]);
-        // Each function's cost is rounded in the list; here, the sum is.
-        let cost = |value: &Value| value["total"]["cost_pico_usd"].as_i64().unwrap();
-        assert!((cost(&whole) - cost(&listed)).unsigned_abs() <= functions as u64, "{whole}");
-        let grouped = get(&collector, "/v1/series?hours=24&by=region");
-        let groups = grouped["groups"].as_array().unwrap();
-        assert_eq!(groups.len(), 2);
-        assert_eq!(groups.iter().map(|group| sum(&group["points"], "invocations")).sum::<u64>(), all);
-        // Filters that the sums of the whole fleet do not have are applied to each function.
-        for query in
-            ["name=auth-", "region=us-east-1", "runtime=java25", "advice=change", "min_cost=0.000001"]
-        {
-            let series = get(&collector, &format!("/v1/series?hours=24&{query}"));
-            let listed = get(&collector, &format!("/v1/functions?hours=24&{query}"));
-            assert_eq!(series["total"]["invocations"], listed["total"]["invocations"], "{query}");
-            assert_eq!(
-                sum(&series["points"], "invocations"),
-                series["total"]["invocations"].as_u64().unwrap()
-            );
-        }
-        let quantiles =
-            whole["points"].as_array().unwrap().iter().find_map(|point| point["duration_ms"].as_object());
-        assert!(quantiles.unwrap()["p95"].as_f64().unwrap() > 0.0);
-    }
+/// Its sums come from the rollups.
+fn a_small_fleet_is_the_sum_of_its_functions(place: Place) {
+    the_fleet_is_the_sum_of_its_functions(place, 8);
 }
 
-#[test]
-fn the_command_line_shows_the_same_time_series() {
-    let collector = fleet(3, 2);
-    let folder = collector.folder.path().to_str().unwrap();
+/// Its sums are stored.
+fn a_large_fleet_is_the_sum_of_its_functions(place: Place) {
+    the_fleet_is_the_sum_of_its_functions(place, 60);
+}
+
+fn the_fleet_is_the_sum_of_its_functions(place: Place, functions: usize) {
+    let collector = fleet(place, functions, 3);
+    summarize(&collector);
+    let all = functions as u64 * 60;
+    let whole = get(&collector, "/v1/series?hours=24");
+    assert_eq!(whole["computed_at_us"].is_null(), functions == 8);
+    assert_eq!((&whole["total"]["invocations"], sum(&whole["points"], "invocations")), (&all.into(), all));
+    let listed = get(&collector, "/v1/functions?hours=24");
+    assert_eq!(whole["total"]["errors"], listed["total"]["errors"]);
+    // Each function's cost is rounded in the list; here, the sum is.
+    let cost = |value: &Value| value["total"]["cost_pico_usd"].as_i64().unwrap();
+    assert!((cost(&whole) - cost(&listed)).unsigned_abs() <= functions as u64, "{whole}");
+    let grouped = get(&collector, "/v1/series?hours=24&by=region");
+    let groups = grouped["groups"].as_array().unwrap();
+    assert_eq!(groups.len(), 2);
+    assert_eq!(groups.iter().map(|group| sum(&group["points"], "invocations")).sum::<u64>(), all);
+    // Filters that the sums of the whole fleet do not have are applied to each function.
+    for query in ["name=auth-", "region=us-east-1", "runtime=java25", "advice=change", "min_cost=0.000001"] {
+        let series = get(&collector, &format!("/v1/series?hours=24&{query}"));
+        let listed = get(&collector, &format!("/v1/functions?hours=24&{query}"));
+        assert_eq!(series["total"]["invocations"], listed["total"]["invocations"], "{query}");
+        assert_eq!(sum(&series["points"], "invocations"), series["total"]["invocations"].as_u64().unwrap());
+    }
+    let quantiles =
+        whole["points"].as_array().unwrap().iter().find_map(|point| point["duration_ms"].as_object());
+    assert!(quantiles.unwrap()["p95"].as_f64().unwrap() > 0.0);
+}
+
+fn the_command_line_shows_the_same_time_series(place: Place) {
+    let collector = fleet(place, 3, 2);
+    let stored = collector.store_arguments();
     let server = format!("http://{}", collector.address);
     let name = format!("{}-1", KINDS[1].name);
     for arguments in
@@ -149,7 +154,7 @@ fn the_command_line_shows_the_same_time_series() {
             String::from_utf8(output.stdout).unwrap()
         };
         for format in ["table", "csv", "markdown"] {
-            let text = run(["--data", folder], format);
+            let text = run([&stored[0], &stored[1]], format);
             assert_eq!(text, run(["--server", &server], format), "{arguments:?}");
             assert!(!text.is_empty());
         }

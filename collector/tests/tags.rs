@@ -8,6 +8,7 @@ use std::process::Command;
 
 use common::Collector;
 use common::fleet::{KINDS, batch};
+use common::places::{Place, test_each_place};
 use tailor_collector::clock::now_us;
 use tailor_collector::store::Tenant;
 use tailor_collector::tags::TagTable;
@@ -15,8 +16,8 @@ use tailor_collector::tags::TagTable;
 const TAGS: &str =
     "function,team,env\ncheckout-price,payments,prod\nthumbnails,media,prod\nauth,payments,test\n";
 
-fn fleet() -> Collector {
-    let collector = Collector::start();
+fn fleet(place: Place) -> Collector {
+    let collector = Collector::start_at(place);
     for (kind, id) in KINDS.iter().zip(1..) {
         assert_eq!(collector.post_batch(&batch(kind, id, 1, 30, now_us()).encode().unwrap()).status, 200);
     }
@@ -26,9 +27,13 @@ fn fleet() -> Collector {
     collector
 }
 
-#[test]
-fn lists_and_time_series_filter_and_group_by_tags() {
-    let collector = fleet();
+test_each_place!(
+    lists_and_time_series_filter_and_group_by_tags,
+    hints_name_the_functions_and_the_command_line_takes_the_same_file_of_tags,
+);
+
+fn lists_and_time_series_filter_and_group_by_tags(place: Place) {
+    let collector = fleet(place);
     let get = |path: &str| {
         let response = collector.get(path);
         assert_eq!(response.status, 200, "{path}: {}", response.text());
@@ -62,9 +67,8 @@ fn lists_and_time_series_filter_and_group_by_tags() {
     assert!(page.contains("tag=team%3Dpayments") && page.contains("<option value=\"tag:env\""), "{page}");
 }
 
-#[test]
-fn hints_name_the_functions_and_the_command_line_takes_the_same_file_of_tags() {
-    let collector = fleet();
+fn hints_name_the_functions_and_the_command_line_takes_the_same_file_of_tags(place: Place) {
+    let collector = fleet(place);
     let hints = collector.get("/v1/hints").json();
     let starved =
         hints["hints"].as_array().unwrap().iter().find(|hint| hint["code"] == "cpu-starved").unwrap();
@@ -79,13 +83,15 @@ fn hints_name_the_functions_and_the_command_line_takes_the_same_file_of_tags() {
         assert!(output.status.success(), "{output:?}");
         String::from_utf8(output.stdout).unwrap()
     };
-    let folder = collector.folder.path().to_str().unwrap();
+    let stored = collector.store_arguments();
     let tags = collector.folder.path().join("tags.csv");
     let server = format!("http://{}", collector.address);
     for command in [vec!["hints"], vec!["summary", "--tag", "team=payments", "--tag", "env=prod"]] {
-        let from_folder =
-            run(&[&command[..], &["--data", folder, "--tags", tags.to_str().unwrap(), "--format", "csv"]]
-                .concat());
+        let from_folder = run(&[
+            &command[..],
+            &[&stored[0], &stored[1], "--tags", tags.to_str().unwrap(), "--format", "csv"],
+        ]
+        .concat());
         assert_eq!(from_folder, run(&[&command[..], &["--server", &server, "--format", "csv"]].concat()));
     }
 }

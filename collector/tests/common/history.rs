@@ -8,14 +8,14 @@ use bytes::Bytes;
 use serde_json::json;
 use tailor_collector::changes::comparison::Measurements;
 use tailor_collector::changes::{Intent, Route, StepDetail};
-use tailor_collector::store::sqlite::SqliteStore;
-use tailor_collector::store::{ChangeEvent, FunctionKey, HOUR_US, NewBatch, Store, Tenant};
+use tailor_collector::store::{ChangeEvent, FunctionKey, HOUR_US, NewBatch, Tenant};
 use tailor_sizing::pricing::money::PicoDollars;
 use tailor_sizing::telemetry::invocation::{Initialization, Outcome};
 use tailor_sizing::telemetry::rollup::Rollup;
 use tokio::task::JoinSet;
 
 use super::fleet::{KINDS, Kind, batch};
+use super::places::AnyStore;
 
 const TEAMS: [&str; 4] = ["payments", "search", "platform", "logistics"];
 const SERVICES: [&str; 10] =
@@ -62,7 +62,7 @@ fn traffic(number: usize, hours_ago: u64, hour: u64) -> (u64, u32) {
 
 /// Writes `functions` functions: per hour for the last `hourly_hours`, and before that per day, for `days` days.
 pub(crate) async fn write(
-    store: &std::sync::Arc<SqliteStore>,
+    store: &std::sync::Arc<AnyStore>,
     functions: usize,
     days: u64,
     hourly_hours: u64,
@@ -131,7 +131,7 @@ fn hour_batch(number: usize, hours_ago: u64, sequence: u64, now_us: u64, is_hour
 }
 
 /// A change of a function's size that was settled.
-async fn write_change(store: &SqliteStore, number: usize, now_us: u64) {
+async fn write_change(store: &AnyStore, number: usize, now_us: u64) {
     let memory = KINDS[number % KINDS.len()].memory;
     let cost = |dollars: i128| Some(PicoDollars(dollars * 100_000_000_000));
     let before = Measurements {

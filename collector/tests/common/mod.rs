@@ -8,14 +8,17 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tailor_collector::clock::Clock;
 use tailor_collector::http::{self, App};
 use tailor_collector::keys::KeyRing;
+use tailor_collector::store::Tenant;
 use tailor_collector::store::sqlite::SqliteStore;
-use tailor_collector::store::{Store, Tenant};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
+
+use places::{AnyStore, Place};
 
 pub(crate) mod counting_store;
 pub(crate) mod fleet;
@@ -35,8 +38,11 @@ pub(crate) fn count(variable: &str, default: usize) -> usize {
 pub(crate) struct Collector {
     pub(crate) address: SocketAddr,
     pub(crate) app: Arc<App>,
-    pub(crate) store: Arc<SqliteStore>,
+    pub(crate) store: Arc<AnyStore>,
+    /// The data folder.
     pub(crate) folder: TempDir,
+    /// The database, when its store is in one.
+    database: Option<Place>,
     runtime: Option<Runtime>,
     stop: Option<oneshot::Sender<()>>,
 }
@@ -75,11 +81,40 @@ impl Collector {
 
     /// Starts it in a folder, with changed state.
     pub(crate) fn start_in(folder: TempDir, configure: impl FnOnce(&mut App)) -> Self {
+        let store = AnyStore::Sqlite(Arc::new(SqliteStore::open(folder.path()).unwrap()));
+        Self::run(folder, None, store, configure)
+    }
+
+    /// Starts it with its store in this place.
+    pub(crate) fn start_at(place: Place) -> Self {
+        match place {
+            Place::Folder(folder) => Self::start_in(folder, |_| {}),
+            place @ Place::Database { .. } => {
+                let store = place.open(Clock::system());
+                Self::run(tempfile::tempdir().unwrap(), Some(place), store, |_| {})
+            }
+        }
+    }
+
+    /// The arguments of a command that reads the store.
+    pub(crate) fn store_arguments(&self) -> [String; 2] {
+        match &self.database {
+            Some(Place::Database { url, .. }) => ["--database".to_owned(), url.clone()],
+            _ => ["--data".to_owned(), self.folder.path().to_str().unwrap().to_owned()],
+        }
+    }
+
+    fn run(
+        folder: TempDir,
+        database: Option<Place>,
+        store: AnyStore,
+        configure: impl FnOnce(&mut App),
+    ) -> Self {
         let mut keys = KeyRing::default();
         keys.add(KEY, Tenant::default());
         keys.add(OTHER_KEY, Tenant("other".to_owned()));
-        let store = Arc::new(SqliteStore::open(folder.path()).unwrap());
-        let mut app = App::new(Arc::clone(&store) as Arc<dyn Store>, keys, false);
+        let store = Arc::new(store);
+        let mut app = App::new(store.shared(), keys, false);
         configure(&mut app);
         let app = Arc::new(app);
         let runtime = Runtime::new().unwrap();
@@ -93,7 +128,7 @@ impl Collector {
             })
             .await;
         });
-        Self { address, app, store, folder, runtime: Some(runtime), stop: Some(stop) }
+        Self { address, app, store, folder, database, runtime: Some(runtime), stop: Some(stop) }
     }
 
     pub(crate) fn connect(&self) -> TcpStream {

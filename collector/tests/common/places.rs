@@ -21,8 +21,8 @@ pub(crate) enum Place {
 
 /// A store in one of the places.
 pub(crate) enum AnyStore {
-    Sqlite(Box<SqliteStore>),
-    Postgres(PostgresStore),
+    Sqlite(Arc<SqliteStore>),
+    Postgres(Arc<PostgresStore>),
 }
 
 impl Place {
@@ -54,7 +54,7 @@ impl Place {
                 let deadline = Instant::now() + Duration::from_secs(20);
                 loop {
                     match SqliteStore::open_with(folder.path(), clock.clone(), retention) {
-                        Ok(store) => return AnyStore::Sqlite(Box::new(store)),
+                        Ok(store) => return AnyStore::Sqlite(Arc::new(store)),
                         Err(error) => assert!(Instant::now() < deadline, "{error}"),
                     }
                     std::thread::sleep(Duration::from_millis(10));
@@ -62,7 +62,7 @@ impl Place {
             }
             Self::Database { url, .. } => {
                 let database = Database::new(url, &Secrets::default()).unwrap();
-                AnyStore::Postgres(PostgresStore::open_with(&database, clock, retention).unwrap())
+                AnyStore::Postgres(Arc::new(PostgresStore::open_with(&database, clock, retention).unwrap()))
             }
         }
     }
@@ -88,6 +88,14 @@ impl Place {
 }
 
 impl AnyStore {
+    /// The same store, as the program uses it.
+    pub(crate) fn shared(&self) -> Arc<dyn Store> {
+        match self {
+            Self::Sqlite(store) => Arc::clone(store) as Arc<dyn Store>,
+            Self::Postgres(store) => Arc::clone(store) as Arc<dyn Store>,
+        }
+    }
+
     pub(crate) async fn maintain(&self) -> Result<(), StoreError> {
         match self {
             Self::Sqlite(store) => store.maintain().await,
@@ -102,7 +110,35 @@ impl Deref for AnyStore {
     fn deref(&self) -> &Self::Target {
         match self {
             Self::Sqlite(store) => store.as_ref(),
-            Self::Postgres(store) => store,
+            Self::Postgres(store) => store.as_ref(),
         }
     }
 }
+
+/// Makes a test of each function, once with a folder and once with a database as its place.
+#[allow(unused_macros, reason = "each test file uses a part")]
+macro_rules! test_each_place {
+    ($($test:ident),+ $(,)?) => {
+        mod in_a_folder {
+            $(
+                #[test]
+                fn $test() {
+                    super::$test(crate::common::places::Place::folder());
+                }
+            )+
+        }
+
+        mod in_a_database {
+            $(
+                #[test]
+                fn $test() {
+                    if let Some(place) = crate::common::places::Place::database() {
+                        super::$test(place);
+                    }
+                }
+            )+
+        }
+    };
+}
+#[allow(unused_imports, reason = "each test file uses a part")]
+pub(crate) use test_each_place;

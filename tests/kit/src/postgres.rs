@@ -1,7 +1,7 @@
 //! A real PostgreSQL server in a temporary folder, from the programs of the system's package.
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt, chown};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -27,8 +27,20 @@ pub struct PostgresServer {
     child: Child,
     folder: TempDir,
     programs: PathBuf,
+    /// The user and group that the server runs as, when this process is root's.
+    user: Option<(u32, u32)>,
+    settings: Vec<String>,
     port: u16,
     databases: AtomicU64,
+}
+
+/// How a server is stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shutdown {
+    /// Transactions are rolled back, and clients get a message.
+    Fast,
+    /// As after a crash: the next start repairs the data.
+    Immediate,
 }
 
 impl PostgresServer {
@@ -66,6 +78,14 @@ impl PostgresServer {
     /// # Errors
     /// As [`Self::start`].
     pub fn start_in(parent: &Path, settings: &[&str]) -> Result<Self> {
+        Self::start_with_files(parent, settings, &[])
+    }
+
+    /// As [`Self::start_in`], with files in the data folder, each as its name and content. Only the server can read them.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_with_files(parent: &Path, settings: &[&str], files: &[(&str, &str)]) -> Result<Self> {
         let programs = programs().with_context(|| format!("no PostgreSQL server in {VERSIONS}"))?;
         let folder = tempfile::tempdir_in(parent)?;
         // The server refuses to run as root.
@@ -81,28 +101,56 @@ impl PostgresServer {
             "-D",
         ]);
         run(initdb.arg(&data))?;
-        let port = free_address()?.port();
-        let log = fs::File::create(folder.path().join("log"))?;
-        let mut command = as_user(Command::new(programs.join("postgres")), user);
-        command.arg("-D").arg(&data).args(["-p", &port.to_string(), "-c", "listen_addresses=127.0.0.1"]);
-        command.arg("-c").arg(format!("unix_socket_directories={}", folder.path().display()));
-        for setting in settings {
-            command.args(["-c", setting]);
+        for (name, content) in files {
+            let path = data.join(name);
+            fs::write(&path, content)?;
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
+            if let Some((user, group)) = user {
+                chown(&path, Some(user), Some(group))?;
+            }
         }
-        let child = command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn()?;
-        let mut server = Self { child, folder, programs, port, databases: AtomicU64::new(0) };
+        let port = free_address()?.port();
+        let settings: Vec<_> = settings.iter().map(|setting| (*setting).to_owned()).collect();
+        let child = run_server(&programs, folder.path(), user, port, &settings)?;
+        let mut server = Self { child, folder, programs, user, settings, port, databases: AtomicU64::new(0) };
+        server.wait_until_ready()?;
+        Ok(server)
+    }
+
+    fn wait_until_ready(&mut self) -> Result<()> {
         let deadline = Instant::now() + START_LIMIT;
         loop {
-            let mut ready = Command::new(server.programs.join("pg_isready"));
-            ready.args(["-q", "-h", "127.0.0.1", "-p", &port.to_string()]);
+            let mut ready = Command::new(self.programs.join("pg_isready"));
+            ready.args(["-q", "-h", "127.0.0.1", "-p", &self.port.to_string()]);
             if ready.status()?.success() {
-                return Ok(server);
+                return Ok(());
             }
-            if server.child.try_wait()?.is_some() || Instant::now() > deadline {
-                bail!("PostgreSQL did not start: {}", server.log());
+            if self.child.try_wait()?.is_some() || Instant::now() > deadline {
+                bail!("PostgreSQL did not start: {}", self.log());
             }
             thread::sleep(Duration::from_millis(50));
         }
+    }
+
+    /// Stops the server and starts it again, with the same data and port.
+    ///
+    /// # Errors
+    /// When it does not stop or start.
+    pub fn restart(&mut self, shutdown: Shutdown) -> Result<()> {
+        let signal = match shutdown {
+            Shutdown::Fast => "-INT",
+            Shutdown::Immediate => "-QUIT",
+        };
+        run(Command::new("kill").args([signal, &self.child.id().to_string()]))?;
+        self.child.wait()?;
+        self.child = run_server(&self.programs, self.folder.path(), self.user, self.port, &self.settings)?;
+        self.wait_until_ready()
+    }
+
+    /// The port on the loopback address.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     /// Creates an empty database and returns its URL.
@@ -141,6 +189,24 @@ impl Drop for PostgresServer {
         let _ = Command::new("kill").args(["-QUIT", &self.child.id().to_string()]).status();
         let _ = self.child.wait();
     }
+}
+
+fn run_server(
+    programs: &Path,
+    folder: &Path,
+    user: Option<(u32, u32)>,
+    port: u16,
+    settings: &[String],
+) -> Result<Child> {
+    let log = fs::OpenOptions::new().create(true).append(true).open(folder.join("log"))?;
+    let mut command = as_user(Command::new(programs.join("postgres")), user);
+    let port = port.to_string();
+    command.arg("-D").arg(folder.join("data")).args(["-p", &port, "-c", "listen_addresses=127.0.0.1"]);
+    command.arg("-c").arg(format!("unix_socket_directories={}", folder.display()));
+    for setting in settings {
+        command.args(["-c", setting]);
+    }
+    Ok(command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn()?)
 }
 
 /// The folder with the programs of the newest installed version.
