@@ -313,3 +313,31 @@ fn the_doctor_finds_what_needs_attention() {
     let no_aws = tailor(&["doctor", "--data", folder, "--lambda-endpoint", "http://127.0.0.1:1"]);
     assert!(stdout(&no_aws).contains("check the credentials"), "{no_aws:?}");
 }
+
+#[test]
+fn the_check_of_a_policy_has_every_format() {
+    let folder = tempfile::tempdir().unwrap();
+    let (valid, invalid) = (folder.path().join("tailor.yaml"), folder.path().join("invalid.yaml"));
+    std::fs::write(
+        &valid,
+        "version: 1\nmode: recommend\nfunctions:\n  - name: 'checkout-*'\n    mode: observe\n",
+    )
+    .unwrap();
+    std::fs::write(&invalid, "version: 1\nmode: luck\n").unwrap();
+    let check = |file: &std::path::Path, format: &str| {
+        tailor(&["policy", "check", file.to_str().unwrap(), "--format", format])
+    };
+    let table = check(&valid, "table");
+    assert!(code(&table) == 0 && stdout(&table).contains("valid, mode `recommend`, 1 rules"), "{table:?}");
+    let json: Value = serde_json::from_slice(&check(&valid, "json").stdout).unwrap();
+    assert_eq!(
+        (&json["mode"], &json["rules"], &json["problem"]),
+        (&"recommend".into(), &1.into(), &"".into())
+    );
+    let refused = check(&invalid, "json");
+    let json: Value = serde_json::from_slice(&refused.stdout).unwrap();
+    assert!(code(&refused) == 1 && json["problem"].as_str().unwrap().contains("luck"), "{refused:?}");
+    assert!(stdout(&check(&invalid, "csv")).lines().nth(1).unwrap().contains("luck"));
+    let refused = check(&invalid, "table");
+    assert!(code(&refused) == 1 && String::from_utf8_lossy(&refused.stderr).contains("luck"), "{refused:?}");
+}

@@ -191,6 +191,13 @@ fn a_migration_and_a_backup_have_the_keys_of_the_store_and_of_the_file() {
     let both = ["of the file", "of the store"];
     assert_eq!(names(&folder, ""), both);
 
+    let result = parent.path().join("tuned.json");
+    let tuned = r#"{"power": 512, "cost": 0.000002, "duration": 12.5, "stateMachine": {}, "stats": []}"#;
+    fs::write(&result, tuned).unwrap();
+    let import = ["import", "power-tuning", result.to_str().unwrap(), "--function", "auth"];
+    succeeds(&import, &folder, "");
+    let recommended = |folder: &Path| fs::read_to_string(folder.join("recommendations.json")).unwrap();
+
     let restored = parent.path().join("restored");
     fs::create_dir(&restored).unwrap();
     let copy = restored.join("tailor.sqlite");
@@ -198,6 +205,7 @@ fn a_migration_and_a_backup_have_the_keys_of_the_store_and_of_the_file() {
     assert_eq!(names(&restored, ""), both);
     assert!(CollectorProcess::start(&restored).total()["invocations"] == 0);
     assert!(tailor(&["check"], &restored, "").status.success());
+    assert_eq!(recommended(&restored), recommended(&folder));
 
     let elsewhere = parent.path().join("elsewhere");
     succeeds(&["keys", "create", "--name", "before"], &elsewhere, url);

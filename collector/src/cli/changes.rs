@@ -8,6 +8,7 @@ use std::sync::Arc;
 use anyhow::{Context, bail, ensure};
 use clap::{Args, Subcommand};
 use clap_complete::engine::ArgValueCompleter;
+use serde::Serialize;
 use tailor_sizing::pricing::money::PicoDollars;
 
 use super::arguments::{Colour, ShowArgs};
@@ -20,10 +21,10 @@ use crate::changes::ledger::{self, Saving};
 use crate::changes::{self, audit, fleet};
 use crate::clock::{Clock, now_us};
 use crate::prices;
-use crate::query::Format;
+use crate::query::{Format, Look};
 use crate::render::changes::Changes;
 use crate::render::listing::Listing;
-use crate::render::output::{Field, Rows, write};
+use crate::render::output::{Field, Output, Rows, write};
 use crate::render::units;
 use crate::store::{ChangeEvent, Tenant};
 use crate::tuner::Tuner;
@@ -148,14 +149,71 @@ pub(super) enum PolicyCommand {
         /// The file.
         #[arg(default_value = "tailor.yaml")]
         file: PathBuf,
+        /// Output format.
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
     },
 }
 
 pub(super) fn policy(command: &PolicyCommand) -> anyhow::Result<ExitCode> {
-    let PolicyCommand::Check { file } = command;
-    let policy = load_policy(file)?;
-    println!("{}: valid, mode `{}`, {} rules of functions", file.display(), policy.mode, policy.rules.len());
-    Ok(ExitCode::SUCCESS)
+    let PolicyCommand::Check { file, format } = command;
+    let mut checked =
+        CheckedPolicy { file: file.display().to_string(), mode: None, rules: 0, problem: String::new() };
+    match load_policy(file) {
+        Ok(policy) => {
+            checked.mode = Some(policy.mode.to_string());
+            checked.rules = policy.rules.len();
+        }
+        // For people, as other errors.
+        Err(error) if *format == Format::Table => return Err(error),
+        Err(error) => checked.problem = format!("{error:#}"),
+    }
+    show::print((write(&checked, *format, show::look_with(Colour::Auto)), false))?;
+    Ok(if checked.problem.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// What `tailor policy check` found.
+#[derive(Debug, Serialize)]
+struct CheckedPolicy {
+    file: String,
+    /// The tuner's mode; `null` when the file is not valid.
+    mode: Option<String>,
+    /// Number of rules of functions.
+    rules: usize,
+    /// What is wrong; empty when the file is valid.
+    problem: String,
+}
+
+impl CheckedPolicy {
+    fn row(&self) -> Rows {
+        let mode = self.mode.as_deref().unwrap_or_default();
+        let row = [
+            Field::from(&self.file),
+            mode.into(),
+            Field::number(Some(self.rules)),
+            Field::from(&self.problem),
+        ];
+        Rows::new(&["file", "mode", "rules", "problem"], [row])
+    }
+}
+
+impl Output for CheckedPolicy {
+    fn value(&self) -> impl Serialize {
+        self
+    }
+
+    fn table(&self, _look: Look) -> String {
+        let mode = self.mode.as_deref().unwrap_or_default();
+        format!("{}: valid, mode `{mode}`, {} rules of functions\n", self.file, self.rules)
+    }
+
+    fn markdown(&self) -> Rows {
+        self.row()
+    }
+
+    fn csv(&self) -> Rows {
+        self.row()
+    }
 }
 
 pub(super) fn run(command: TunerCommand) -> anyhow::Result<ExitCode> {

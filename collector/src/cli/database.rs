@@ -1,19 +1,56 @@
-//! Which store a command uses: a data folder or a database.
+//! Which store a command uses: a data folder or a database. What commands that read it have in common.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, ensure};
 use clap::Args;
+use tailor_sizing::pricing::prices::PriceTable;
 
 use crate::keys::reload::KeyFiles;
 use crate::keys::sources::KeySources;
+use crate::prices;
 use crate::store::postgres::{Database, PostgresStore, Secrets};
 use crate::store::sqlite::{FolderKeys, SqliteStore};
-use crate::store::{KeyStore, Store};
+use crate::store::{KeyStore, Store, Tenant};
 
 /// The password of the database, when neither its URL nor a file has it.
 const PASSWORD_VARIABLE: &str = "TAILOR_DATABASE_PASSWORD";
+
+/// Which store a command reads, whose functions, and with which prices it computes costs.
+#[derive(Debug, Args)]
+pub(super) struct ReadArgs {
+    /// Data folder to read. A collector may be running with it.
+    #[arg(long, env = "TAILOR_DATA", default_value = "tailor-data")]
+    pub(super) data: PathBuf,
+    /// Tenant of the functions.
+    #[arg(long, default_value = "default", value_parser = super::keys::tenant)]
+    tenant: String,
+    /// File with Lambda's prices in place of the built-in ones, as for `tailor serve`.
+    #[arg(long, value_name = "FILE")]
+    prices: Option<PathBuf>,
+    // Last, because what follows has its heading.
+    #[command(flatten)]
+    database: DatabaseArgs,
+}
+
+/// What [`ReadArgs`] name.
+pub(super) struct Opened {
+    pub(super) store: Arc<dyn Store>,
+    pub(super) tenant: Tenant,
+    pub(super) prices: PriceTable,
+}
+
+impl ReadArgs {
+    /// Opens the store for reading, and loads the prices.
+    pub(super) fn open(&self) -> anyhow::Result<Opened> {
+        Ok(Opened {
+            prices: prices::load(self.prices.as_deref())?,
+            store: self.database.open_to_read(&self.data)?,
+            tenant: Tenant(self.tenant.clone()),
+        })
+    }
+}
 
 /// Runs one request to a store.
 pub(super) fn block_on<T>(work: impl Future<Output = T>) -> anyhow::Result<T> {

@@ -9,12 +9,12 @@ use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
 use tailor_billing::table::Encoding;
 
-use super::database::DatabaseArgs;
+use super::database::{Opened, ReadArgs};
 use crate::clock::now_us;
 use crate::export::{self, Granularity, Source};
-use crate::store::{HOUR_US, Tenant, Window};
+use crate::query;
+use crate::store::{HOUR_US, Window};
 use crate::tags::TagTable;
-use crate::{prices, query};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum ExportCommand {
@@ -39,27 +39,18 @@ pub(super) struct ExportArgs {
     /// File to write; standard output when absent.
     #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// Data folder to read. A collector may be running with it.
-    #[arg(long, env = "TAILOR_DATA", default_value = "tailor-data")]
-    data: PathBuf,
-    #[command(flatten)]
-    database: DatabaseArgs,
-    /// Tenant of the functions.
-    #[arg(long, default_value = "default", value_parser = super::keys::tenant)]
-    tenant: String,
     /// Length of the window before now, hours.
     #[arg(long, default_value_t = query::DEFAULT_HOURS)]
     hours: u64,
     /// Length of the time that one row covers.
     #[arg(long, value_enum, default_value_t)]
     granularity: Granularity,
-    /// File with Lambda's prices in place of the built-in ones, as for `tailor serve`.
-    #[arg(long, value_name = "FILE")]
-    prices: Option<PathBuf>,
     /// File with the tags of functions, as for `tailor serve`. Infracost: the tag `terraform_resource` is Terraform's name of
     /// the function.
     #[arg(long, value_name = "FILE", env = "TAILOR_TAGS")]
     tags: Option<PathBuf>,
+    #[command(flatten)]
+    read: ReadArgs,
 }
 
 impl ExportArgs {
@@ -84,9 +75,7 @@ pub(super) fn run(command: &ExportCommand) -> anyhow::Result<ExitCode> {
         | ExportCommand::Csv(args)
         | ExportCommand::Parquet(args) => args,
     };
-    let prices = prices::load(args.prices.as_deref())?;
-    let store = args.database.open_to_read(&args.data)?;
-    let tenant = Tenant(args.tenant.clone());
+    let Opened { store, tenant, prices } = args.read.open()?;
     let tags = args.tags.as_deref().map(TagTable::read).transpose()?.unwrap_or_default();
     let now_us = now_us();
     let from = query::last_hours(now_us, args.hours);

@@ -19,7 +19,7 @@ use crate::store::Tenant;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum KeysCommand {
-    /// Create a key in the store and print it. Only its digest is stored. Every collector with the same database accepts it.
+    /// Create a key and print it. Only its digest is stored.
     Create(CreateArgs),
     /// List the keys, with the time of last use that the collector wrote (once a minute).
     List(ListArgs),

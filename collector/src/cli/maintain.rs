@@ -12,7 +12,7 @@ use super::show;
 use crate::clock::now_us;
 use crate::keys::sources;
 use crate::query::{Format, Look};
-use crate::render::output::{Output, Rows, write};
+use crate::render::output::{Field, Output, Rows, write};
 use crate::store::postgres::{self, CopiedTable, Database, PostgresStore};
 use crate::store::sqlite::check::{self, Findings};
 
@@ -104,18 +104,46 @@ fn check_database(database: &Database, repairs: bool) -> anyhow::Result<Findings
     findings.with_context(|| format!("cannot check the {database}"))
 }
 
-pub(super) fn migrate(folder: &Path, database: &DatabaseArgs) -> anyhow::Result<ExitCode> {
+pub(super) fn migrate(folder: &Path, database: &DatabaseArgs, format: Format) -> anyhow::Result<ExitCode> {
     let database = database.database()?.context("name the database with --database")?;
     let file_keys = sources::of_folder_file(folder)?;
     let progress = |copied: &CopiedTable| tracing::info!("{}: {} rows", copied.name, copied.rows);
     let tables = block_on(postgres::migrate(folder, &database, file_keys, progress))?;
     let tables = tables
         .with_context(|| format!("cannot migrate the store in {} to the {database}", folder.display()))?;
-    for CopiedTable { name, rows, damaged, .. } in &tables {
-        println!("{name}: {rows} rows copied and verified, {damaged} damaged rows left out");
+    show::print((write(&Migrated(&tables), format, show::look_with(Colour::Auto)), false))
+}
+
+/// What a migration copied.
+struct Migrated<'a>(&'a [CopiedTable]);
+
+impl Migrated<'_> {
+    fn rows(&self) -> Rows {
+        let row = |table: &CopiedTable| [table.name.into(), table.rows.into(), Field::from(table.damaged)];
+        Rows::new(&["table", "rows", "damaged"], self.0.iter().map(row))
     }
-    println!("start the collectors with --database now");
-    Ok(ExitCode::SUCCESS)
+}
+
+impl Output for Migrated<'_> {
+    fn value(&self) -> impl Serialize {
+        let table = |CopiedTable { name, rows, damaged, .. }: &CopiedTable| serde_json::json!({ "table": name, "rows": rows, "damaged": damaged });
+        serde_json::json!({ "tables": self.0.iter().map(table).collect::<Vec<_>>() })
+    }
+
+    fn table(&self, _look: Look) -> String {
+        let line = |CopiedTable { name, rows, damaged, .. }: &CopiedTable| {
+            format!("{name}: {rows} rows copied and verified, {damaged} damaged rows left out\n")
+        };
+        self.0.iter().map(line).collect::<String>() + "start the collectors with --database now\n"
+    }
+
+    fn markdown(&self) -> Rows {
+        self.rows()
+    }
+
+    fn csv(&self) -> Rows {
+        self.rows()
+    }
 }
 
 pub(super) fn backup(folder: &Path, file: &Path) -> anyhow::Result<ExitCode> {

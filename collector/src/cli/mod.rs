@@ -173,6 +173,9 @@ enum Command {
         /// The data folder.
         #[arg(long, env = "TAILOR_DATA", default_value = "tailor-data")]
         data: PathBuf,
+        /// Output format.
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
         #[command(flatten)]
         database: DatabaseArgs,
     },
@@ -212,7 +215,7 @@ enum Command {
     /// Check the policy file of the tuner.
     #[command(subcommand)]
     Policy(changes::PolicyCommand),
-    /// Create, list and revoke the API keys of a data folder. A running collector uses the change within seconds.
+    /// Create, list and revoke API keys of a data folder or database. A running collector uses the change within seconds.
     #[command(subcommand)]
     Keys(keys::KeysCommand),
     /// Print the completion of commands, options and names of functions for a shell.
@@ -430,7 +433,7 @@ impl Cli {
             Command::Check { data, format, repair, database } => {
                 maintain::check(&data, &database, repair, format)
             }
-            Command::Migrate { data, database } => maintain::migrate(&data, &database),
+            Command::Migrate { data, format, database } => maintain::migrate(&data, &database, format),
             Command::Backup { data, file } => maintain::backup(&data, &file),
             Command::Changes { command: Some(ChangesCommand::Patch(args)), .. } => patch::run(&args),
             Command::Changes { command: Some(ChangesCommand::Tuner(command)), .. } => changes::run(command),

@@ -3,38 +3,26 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Context;
 use clap::Args;
 use tailor_billing::bill::Bill;
 use tailor_billing::read::Export;
 
 use super::arguments::Colour;
-use super::database::DatabaseArgs;
+use super::database::{Opened, ReadArgs, block_on};
 use super::{exit, show};
 use crate::clock::now_us;
 use crate::query::Format;
 use crate::reconcile::{LastReconciliations, ReadExports, reconcile};
-use crate::store::Tenant;
-use crate::{prices, render};
+use crate::render;
 
 /// Every format of an export is recognized by its content: CUR 2.0, legacy CUR, FOCUS 1.0 and 1.2, in CSV or Parquet, also
-/// compressed with gzip or zstd. Rows of other services are skipped. Rows that cannot be read are counted.
+/// compressed with gzip or zstd. Rows of other services are skipped. Rows that cannot be read are counted. The data folder keeps
+/// the result, which the page and the API show.
 #[derive(Debug, Args)]
 pub(super) struct ReconcileArgs {
     /// Files and folders with exports of AWS.
     #[arg(required = true, value_name = "FILE")]
     paths: Vec<PathBuf>,
-    /// Data folder to read. A collector may be running with it. It keeps the result, which the page and the API show.
-    #[arg(long, env = "TAILOR_DATA", default_value = "tailor-data")]
-    data: PathBuf,
-    #[command(flatten)]
-    database: DatabaseArgs,
-    /// Tenant of the functions.
-    #[arg(long, default_value = "default", value_parser = super::keys::tenant)]
-    tenant: String,
-    /// File with Lambda's prices in place of the built-in ones, as for `tailor serve`.
-    #[arg(long, value_name = "FILE")]
-    prices: Option<PathBuf>,
     /// Exit with 4 when more of the cost than this is unexplained, percent.
     #[arg(long, value_name = "PERCENT", value_parser = percent)]
     threshold: Option<f64>,
@@ -44,6 +32,8 @@ pub(super) struct ReconcileArgs {
     /// When the table has colours.
     #[arg(long, value_enum, default_value_t)]
     color: Colour,
+    #[command(flatten)]
+    read: ReadArgs,
 }
 
 fn percent(text: &str) -> Result<f64, String> {
@@ -52,19 +42,13 @@ fn percent(text: &str) -> Result<f64, String> {
 }
 
 pub(super) fn run(args: &ReconcileArgs) -> anyhow::Result<ExitCode> {
-    let prices = prices::load(args.prices.as_deref())?;
-    let store = args.database.open_to_read(&args.data)?;
+    let Opened { store, tenant, prices } = args.read.open()?;
     let (mut export, mut bill) = (Export::default(), Bill::default());
     for path in &args.paths {
         export.read(path, &mut |row| bill.add(&row));
     }
-    let tenant = Tenant(args.tenant.clone());
     let exports = ReadExports { bill, counts: export.counts, problems: export.problems };
-    let result = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("cannot start the runtime")?
-        .block_on(reconcile(exports, store.as_ref(), &tenant, &prices, now_us()))?;
+    let result = block_on(reconcile(exports, store.as_ref(), &tenant, &prices, now_us()))??;
     let nothing = result.row_count == 0;
     let look = show::look_with(args.color);
     let code = show::print((render::reconciliation::reconciliation(&result, args.format, look), nothing))?;
@@ -72,7 +56,7 @@ pub(super) fn run(args: &ReconcileArgs) -> anyhow::Result<ExitCode> {
         tracing::error!("no usage of a Lambda function in these files: nothing is compared");
         return Ok(code);
     }
-    if let Err(error) = LastReconciliations::of(&args.data).put(&tenant, &result) {
+    if let Err(error) = LastReconciliations::of(&args.read.data).put(&tenant, &result) {
         // The folder can be read-only.
         tracing::warn!(
             error = format!("{error:#}"),

@@ -3,31 +3,20 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Context;
 use clap::{Args, ValueEnum};
 use tailor_sizing::advice::strategy::Strategy;
 
-use super::database::DatabaseArgs;
+use super::database::{Opened, ReadArgs, block_on};
 use super::show;
 use crate::clock::now_us;
 use crate::monthly::{self, Inputs};
-use crate::query::{Group, ListQuery};
+use crate::query::{self, Group, ListQuery};
 use crate::reconcile::LastReconciliations;
 use crate::report::Request;
-use crate::store::Tenant;
 use crate::tags::{CurrentTags, TagTable};
-use crate::{prices, query};
 
 #[derive(Debug, Args)]
 pub(super) struct ReportArgs {
-    /// Data folder to read. A collector may be running with it.
-    #[arg(long, env = "TAILOR_DATA", default_value = "tailor-data")]
-    data: PathBuf,
-    #[command(flatten)]
-    database: DatabaseArgs,
-    /// Tenant of the functions.
-    #[arg(long, default_value = "default", value_parser = super::keys::tenant)]
-    tenant: String,
     /// Length of the time before now, hours.
     #[arg(long, default_value_t = query::DEFAULT_HOURS)]
     hours: u64,
@@ -35,15 +24,14 @@ pub(super) struct ReportArgs {
     /// repeated. Default: `account`, and each tag of the file with tags.
     #[arg(long, value_name = "PROPERTY")]
     by: Vec<Group>,
-    /// File with Lambda's prices in place of the built-in ones, as for `tailor serve`.
-    #[arg(long, value_name = "FILE")]
-    prices: Option<PathBuf>,
     /// File with the tags of functions, as for `tailor serve`.
     #[arg(long, value_name = "FILE", env = "TAILOR_TAGS")]
     tags: Option<PathBuf>,
     /// Output format.
     #[arg(long, value_enum, default_value_t)]
     format: ReportFormat,
+    #[command(flatten)]
+    read: ReadArgs,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
@@ -56,9 +44,7 @@ enum ReportFormat {
 }
 
 pub(super) fn run(args: &ReportArgs) -> anyhow::Result<ExitCode> {
-    let prices = prices::load(args.prices.as_deref())?;
-    let store = args.database.open_to_read(&args.data)?;
-    let tenant = Tenant(args.tenant.clone());
+    let Opened { store, tenant, prices } = args.read.open()?;
     let tags = CurrentTags::default();
     if let Some(file) = &args.tags {
         tags.set_file(&tenant, TagTable::read(file)?);
@@ -83,13 +69,9 @@ pub(super) fn run(args: &ReportArgs) -> anyhow::Result<ExitCode> {
         },
         list: ListQuery { hours: args.hours, ..ListQuery::default() },
         allocations,
-        reconciliation: LastReconciliations::of(&args.data).get(&tenant)?,
+        reconciliation: LastReconciliations::of(&args.read.data).get(&tenant)?,
     };
-    let document = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("cannot start the runtime")?
-        .block_on(monthly::monthly(&inputs))?;
+    let document = block_on(monthly::monthly(&inputs))??;
     let Some(document) = document else {
         tracing::error!("nothing was measured in the last {} hours", args.hours);
         return show::print((String::new(), true));

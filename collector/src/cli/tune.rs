@@ -10,12 +10,12 @@ use clap::{Args, Parser};
 
 use tailor_sizing::units::Megabytes;
 
-use super::arguments::ShowArgs;
+use super::arguments::{Colour, ShowArgs};
 use super::show;
 use crate::clock::now_us;
 use crate::experiment::aws::{Configuration, FunctionCalls};
 use crate::experiment::input::{Input, PowerValues, Strategy};
-use crate::experiment::outcome::Outcome;
+use crate::experiment::outcome::{Outcome, Stat};
 use crate::experiment::picture;
 use crate::experiment::plan::{Plan, Prediction};
 use crate::experiment::run::{Experiment, clean_up};
@@ -23,7 +23,10 @@ use crate::experiment::s3;
 use crate::experiment::state::{Record, StateFile};
 use crate::patch::advice;
 use crate::prices;
+use crate::query::Format;
 use crate::recommendations::{Entry, Recommendations, power_tuning};
+use crate::render::listing::Listing;
+use crate::render::output::{self, Field, Rows};
 use crate::store::{FunctionKey, Tenant};
 use crate::tuner::aws::AwsLambda;
 
@@ -118,6 +121,9 @@ pub(super) struct TuneArgs {
     /// Write a picture of the result to this file, as SVG.
     #[arg(long, value_name = "FILE")]
     picture: Option<PathBuf>,
+    /// Output format. Without it, the JSON of AWS Lambda Power Tuning.
+    #[arg(long, value_enum)]
+    format: Option<Format>,
 }
 
 /// A function as it is named in an argument.
@@ -420,13 +426,71 @@ fn keep(args: &TuneArgs, function: &FunctionKey, outcome: &Outcome) -> anyhow::R
 }
 
 fn write(args: &TuneArgs, function: &str, outcome: &Outcome) -> anyhow::Result<()> {
-    let json = serde_json::to_string_pretty(outcome)? + "\n";
+    let text = match args.format {
+        None => serde_json::to_string_pretty(outcome)? + "\n",
+        Some(format) => output::write(&listing(outcome), format, show::look_with(Colour::Auto)),
+    };
     if let Some(file) = &args.picture {
         fs::write(file, picture::svg(function, outcome))
             .with_context(|| format!("cannot write {}", file.display()))?;
     }
     match &args.output {
-        Some(file) => fs::write(file, json).with_context(|| format!("cannot write {}", file.display())),
-        None => std::io::stdout().write_all(json.as_bytes()).context("cannot write the output"),
+        Some(file) => fs::write(file, text).with_context(|| format!("cannot write {}", file.display())),
+        None => std::io::stdout().write_all(text.as_bytes()).context("cannot write the output"),
+    }
+}
+
+/// The measured sizes.
+fn listing(outcome: &Outcome) -> Listing<&Outcome> {
+    let best = |size: &Stat| if size.value == outcome.power { "best" } else { "" };
+    let people = outcome.stats.iter().map(|size| {
+        [
+            format!("{} MB", size.value),
+            format!("{:.1} ms", size.average_duration),
+            format!("${:.4}", size.average_price * 1e6),
+            best(size).to_owned(),
+        ]
+    });
+    let exact = outcome.stats.iter().map(|size| {
+        [size.value.into(), size.average_duration.into(), size.average_price.into(), Field::from(best(size))]
+    });
+    Listing {
+        value: outcome,
+        columns: Rows::new(&["MEMORY", "MEAN DURATION", "COST/MLN", "CHOICE"], people),
+        exact: Rows::new(&["memory_mb", "mean_duration_ms", "mean_cost_usd", "choice"], exact),
+        notes: format!("{} invocations, for ${:.6}\n", outcome.invocations, outcome.execution.lambda_cost),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::experiment::outcome::Execution;
+    use crate::query::Look;
+    use crate::render::output::Output;
+
+    #[test]
+    fn the_sizes_of_a_result_are_rows() {
+        let size = |value, average_price, average_duration| Stat { value, average_price, average_duration };
+        let outcome = Outcome {
+            power: 256,
+            cost: 0.000_002,
+            duration: 100.0,
+            execution: Execution { lambda_cost: 0.000_3, ..Execution::default() },
+            invocations: 40,
+            stats: vec![size(128, 0.000_003, 250.0), size(256, 0.000_002, 100.0)],
+        };
+        let listing = listing(&outcome);
+        let table = listing.table(Look::default());
+        let line = table.lines().find(|line| line.contains("256 MB")).unwrap();
+        assert!(line.contains("100.0 ms") && line.contains("$2.0000") && line.contains("best"), "{table}");
+        assert!(table.contains("40 invocations, for $0.000300"), "{table}");
+        assert_eq!(
+            listing.csv().rows[0],
+            ["128", "250", "0.000003", ""].map(|text| match text {
+                "" => Field::from(text),
+                number => Field::Number(number.to_owned()),
+            })
+        );
     }
 }

@@ -267,7 +267,8 @@ fn remove(path: &Path) -> Result<(), StoreError> {
 }
 
 /// Writes a consistent copy of the store in `folder` to a new file, also while a collector runs on it. `file_keys` are API
-/// keys of the folder that are not in the store. The copy has them, too.
+/// keys of the folder that are not in the store. The copy has them, too, and the small files of the folder, which the start
+/// with the copy writes again.
 ///
 /// # Errors
 /// [`StoreError`] when there is no store, or the copy cannot be written or exists.
@@ -276,11 +277,10 @@ pub fn backup(folder: &Path, copy: &Path, file_keys: &[StoredKey]) -> Result<(),
     schema::check(&connection)?;
     let copy = copy.to_str().ok_or_else(|| StoreError::Engine("the path is not UTF-8".to_owned()))?;
     connection.execute("VACUUM INTO ?1", [copy])?;
-    if !file_keys.is_empty() {
-        let mut copy = Connection::open_with_flags(copy, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-        let transaction = copy.transaction()?;
-        keys::put(&transaction, file_keys)?;
-        transaction.commit()?;
-    }
+    let mut copy = Connection::open_with_flags(copy, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    let transaction = copy.transaction()?;
+    keys::put(&transaction, file_keys)?;
+    files::copy_into(&transaction, folder)?;
+    transaction.commit()?;
     Ok(())
 }

@@ -18,6 +18,13 @@ pub(super) const LOCK_NAME: &str = "serve.lock";
 /// Name of the file with the id of the folder's database.
 const ID_NAME: &str = "store-id";
 
+/// Small files of the data folder that a backup has in its table `meta`: what other tools recommend, the last comparisons with
+/// AWS's bill, and the tags that pipelines sent.
+pub(super) const COPIED_FILES: [&str; 3] = ["recommendations.json", "reconciliation.json", "sent-tags.json"];
+
+/// Begins the names of these values.
+pub(super) const COPIED_PREFIX: &str = "file/";
+
 /// The database and its write-ahead log, as they were opened.
 pub(super) struct OpenFiles {
     files: Vec<(PathBuf, (u64, u64))>,
@@ -108,6 +115,49 @@ pub(super) fn check_id(connection: &Connection, folder: &Path) -> Result<(), Sto
             write_id(folder, &id)
         }
     }
+}
+
+/// Copies the small files of `folder` into the table `meta` of a backup.
+pub(super) fn copy_into(backup: &Connection, folder: &Path) -> Result<(), StoreError> {
+    for name in COPIED_FILES {
+        let path = folder.join(name);
+        match std::fs::read_to_string(&path) {
+            Ok(text) => {
+                let sql = "INSERT OR REPLACE INTO meta (name, value) VALUES (?1, ?2)";
+                backup.execute(sql, [format!("{COPIED_PREFIX}{name}"), text])?;
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => return Err(unreadable(&path, &error)),
+        }
+    }
+    Ok(())
+}
+
+/// Writes the small files that a restored backup has into its folder, unless the folder has them, and removes them from the
+/// database. Called at the start.
+pub(super) fn restore(connection: &Connection, folder: &Path) -> Result<(), StoreError> {
+    for name in COPIED_FILES {
+        let (key, path) = (format!("{COPIED_PREFIX}{name}"), folder.join(name));
+        let sql = "SELECT value FROM meta WHERE name = ?1";
+        let text: Option<String> = connection.query_row(sql, [&key], |row| row.get(0)).optional()?;
+        let Some(text) = text else { continue };
+        if !path.exists() {
+            // A start that ends here writes it again.
+            let new = folder.join(format!("{name}.restored"));
+            let mut options = OpenOptions::new();
+            let opened = options.write(true).create(true).truncate(true).mode(0o600).open(&new);
+            let written = opened.and_then(|mut file| {
+                file.write_all(text.as_bytes())?;
+                file.sync_all()?;
+                std::fs::rename(&new, &path)?;
+                File::open(folder)?.sync_all()
+            });
+            written
+                .map_err(|error| StoreError::Engine(format!("cannot write {}: {error}", path.display())))?;
+        }
+        connection.execute("DELETE FROM meta WHERE name = ?1", [&key])?;
+    }
+    Ok(())
 }
 
 fn write_id(folder: &Path, id: &str) -> Result<(), StoreError> {

@@ -98,6 +98,7 @@ impl Writing {
         )?;
         schema::migrate(&mut connection, settings.clock.now_us())?;
         files::check_id(&connection, folder)?;
+        files::restore(&connection, folder)?;
         // The file of the write-ahead log exists from the first read on.
         let _: i64 = connection.query_row("SELECT COUNT(*) FROM meta", [], |row| row.get(0))?;
         let checkpoints = Connection::open(&path)?;
