@@ -11,6 +11,8 @@ use std::process::{Command, Output, Stdio};
 
 use bytes::Bytes;
 use common::fleet::{KINDS, batch};
+use common::places::Place;
+use common::process::CollectorProcess;
 use serde_json::Value;
 use tailor_collector::clock::now_us;
 use tailor_collector::import::ledger::{Ledger, Waiting};
@@ -244,4 +246,43 @@ fn recommendations_of_other_tools_are_shown_beside_the_advice() {
     let wrong = tailor(&["import", "compute-optimizer", tuned]);
     assert!(!wrong.status.success());
     assert!(stderr(&wrong).contains("functionArn"), "{wrong:?}");
+}
+
+#[test]
+fn an_import_into_a_database_counts_once() {
+    let Some(place) = Place::database() else { return };
+    let Place::Database { url, .. } = &place else { unreachable!("it is a database") };
+    let parent = tempfile::tempdir().unwrap();
+    let (folder, other) = (parent.path().join("data"), parent.path().join("other"));
+    let first = import(&folder, &["--function", "pay", "-"], &log(40));
+    assert_eq!(json(&first)["total"]["invocations"], 40);
+    let into_database =
+        |data: &Path, log: &str| import(data, &["--function", "pay", "--database", url, "-"], log);
+
+    // The record of imports into another store does not say what is in the database.
+    let refused = into_database(&folder, &log(40));
+    assert!(stderr(&refused).contains("name another folder with --data"), "{refused:?}");
+    let migrated = Command::new(env!("CARGO_BIN_EXE_tailor"))
+        .args(["migrate", "--database", url, "--data"])
+        .arg(&folder)
+        .output()
+        .unwrap();
+    assert!(migrated.status.success(), "{migrated:?}");
+    for (count, repeated) in [(40, 40), (50, 40), (50, 50)] {
+        let output = into_database(&folder, &log(count));
+        assert_eq!(json(&output)["total"]["invocations"], count, "{output:?}");
+        assert!(stderr(&output).contains(&format!("{repeated} were imported before")), "{output:?}");
+    }
+    let refused = import(&folder, &["--function", "pay", "-"], &log(5));
+    assert!(stderr(&refused).contains("name another folder with --data"), "{refused:?}");
+
+    // Beside a collector, from another folder.
+    let mut program = Command::new(env!("CARGO_BIN_EXE_tailor"));
+    program.env("TAILOR_DATABASE", url);
+    let collector = CollectorProcess::start_as(program, &parent.path().join("served"), &[]);
+    let more = into_database(&other, &log(7).replace("-2222-", "-4444-"));
+    assert!(more.status.success(), "{more:?}");
+    let mut response = ureq::get(format!("{}/v1/functions?hours=876000", collector.address)).call().unwrap();
+    let total = response.body_mut().read_json::<Value>().unwrap()["total"]["invocations"].clone();
+    assert_eq!(total, 57);
 }

@@ -5,6 +5,7 @@ use std::io::{self, IsTerminal, Read, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
@@ -14,6 +15,7 @@ use tokio::runtime::Runtime;
 
 use super::archive::S3Args;
 use super::arguments::{Colour, strategy};
+use super::database::DatabaseArgs;
 use super::recommendations::{self, ComputeOptimizerArgs, PowerTuningArgs};
 use super::show;
 use crate::clock::{Clock, now_us};
@@ -25,8 +27,9 @@ use crate::import::{Importer, Settings, Totals, files};
 use crate::query::{Format, ListQuery};
 use crate::render::output::write;
 use crate::report;
+use crate::store::postgres::PostgresStore;
 use crate::store::sqlite::{Retention, SqliteStore};
-use crate::store::{HOUR_US, Tenant, Window};
+use crate::store::{HOUR_US, Store, Tenant, Window};
 use crate::{prices, query};
 
 /// Days with rollups of imported logs. `tailor serve --daily-days` may be shorter.
@@ -60,7 +63,8 @@ pub(super) struct LogsArgs {
     /// Read the log group without a confirmation of the cost.
     #[arg(long, requires = "log_group")]
     yes: bool,
-    /// Folder for the data. It is created when it does not exist. No collector may run on it.
+    /// Folder for the data. It is created when it does not exist. No collector may run on it, other than with `--database`: then
+    /// the folder only has the record of what was imported.
     #[arg(long, env = "TAILOR_DATA", default_value = "tailor-data")]
     data: PathBuf,
     /// Tenant of the functions.
@@ -92,6 +96,8 @@ pub(super) struct LogsArgs {
     color: Colour,
     #[command(flatten)]
     s3: S3Args,
+    #[command(flatten)]
+    database: DatabaseArgs,
 }
 
 pub(super) fn run(command: ImportCommand) -> anyhow::Result<ExitCode> {
@@ -112,10 +118,9 @@ fn logs(args: &LogsArgs) -> anyhow::Result<ExitCode> {
         bail!("name the files or folders to import, or pass a log on standard input");
     }
     let prices = prices::load(args.prices.as_deref())?;
-    let store = open_store(&args.data)?;
+    let (store, ledger) = open_store(args, &runtime)?;
     let settings = Settings { tenant: Tenant(args.tenant.clone()), architecture: args.architecture };
-    let ledger = Ledger::open(&args.data)?;
-    let importer = runtime.block_on(Importer::start(&store, ledger, settings))?;
+    let importer = runtime.block_on(Importer::start(store.as_ref(), ledger, settings))?;
     let mut import = Import {
         args,
         runtime: &runtime,
@@ -129,7 +134,7 @@ fn logs(args: &LogsArgs) -> anyhow::Result<ExitCode> {
     let Import { importer, mut problems, reader, .. } = import;
     problems.merge(reader.problems);
     let totals = importer.totals();
-    let report = runtime.block_on(fleet(args, &store, totals, &prices));
+    let report = runtime.block_on(fleet(args, store.as_ref(), totals, &prices));
     let nothing = totals.functions.is_empty();
     let code = show::print((report?, nothing))?;
     summarize(args, &progress, totals, &problems);
@@ -146,16 +151,25 @@ pub(super) fn create_folder(folder: &Path) -> anyhow::Result<()> {
         .with_context(|| format!("cannot create the data folder {}", folder.display()))
 }
 
-/// Opens the store for writing, in a folder that is private and created if necessary.
-fn open_store(folder: &Path) -> anyhow::Result<SqliteStore> {
+/// Opens the store for writing, and the ledger of the imports into it. Their folder is private and created if necessary.
+fn open_store(args: &LogsArgs, runtime: &Runtime) -> anyhow::Result<(Arc<dyn Store>, Ledger)> {
+    let folder = &args.data;
     create_folder(folder)?;
     let retention = Retention { daily_days: DAILY_DAYS, ..Retention::default() };
-    SqliteStore::open_with(folder, Clock::system(), retention).with_context(|| {
+    if let Some(database) = args.database.database()? {
+        let store = PostgresStore::open_with(&database, Clock::system(), retention);
+        let store = store.with_context(|| format!("cannot open the {database}"))?;
+        let (id, migrated_from) = runtime.block_on(store.ids())?;
+        let ledger = Ledger::open_for_database(folder, &id, migrated_from.as_deref())?;
+        return Ok((Arc::new(store), ledger));
+    }
+    let store = SqliteStore::open_with(folder, Clock::system(), retention).with_context(|| {
         format!(
             "cannot import into {}: if a collector runs on it, stop it or name another folder with --data",
             folder.display()
         )
-    })
+    })?;
+    Ok((Arc::new(store), Ledger::open(folder)?))
 }
 
 /// Whether standard input is imported. With a log group, it must be named.
@@ -290,7 +304,7 @@ impl Import<'_> {
 /// The table of all functions in the time of the imported invocations.
 async fn fleet(
     args: &LogsArgs,
-    store: &SqliteStore,
+    store: &dyn Store,
     totals: &Totals,
     prices: &tailor_sizing::pricing::prices::PriceTable,
 ) -> anyhow::Result<String> {

@@ -12,6 +12,7 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 use sha2::{Digest, Sha256};
 use tailor_logs::{ImportedInvocation, SAME_REPORT_US};
 
+use crate::store::sqlite::store_id;
 use crate::store::{FunctionKey, HOUR_US, Tenant, Window};
 
 /// The file in the data folder.
@@ -37,11 +38,50 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Opens the ledger of a data folder, which must exist.
+    /// Opens the ledger of a data folder, which must exist, for imports into the folder's store.
     ///
     /// # Errors
-    /// When the file cannot be used, or a newer program wrote it.
+    /// When the file cannot be used, a newer program wrote it, or it is of imports into a database.
     pub fn open(folder: &Path) -> anyhow::Result<Self> {
+        let ledger = Self::open_file(folder)?;
+        anyhow::ensure!(ledger.database()?.is_none(), "{}", other_store(folder));
+        Ok(ledger)
+    }
+
+    /// Opens the ledger of a data folder, which must exist, for imports into the database with the id `database`.
+    /// `migrated_from` is the id of the store that was migrated into it: its ledger is continued.
+    ///
+    /// # Errors
+    /// When the file cannot be used, a newer program wrote it, or it is of imports into another store.
+    pub fn open_for_database(
+        folder: &Path,
+        database: &str,
+        migrated_from: Option<&str>,
+    ) -> anyhow::Result<Self> {
+        let ledger = Self::open_file(folder)?;
+        match ledger.database()? {
+            Some(known) => anyhow::ensure!(known == database, "{}", other_store(folder)),
+            None => {
+                let sql = "SELECT EXISTS (SELECT 1 FROM imported)";
+                let is_used: bool = ledger.connection.query_row(sql, [], |row| row.get(0))?;
+                let is_migrated = migrated_from.is_some() && store_id(folder)?.as_deref() == migrated_from;
+                anyhow::ensure!(!is_used || is_migrated, "{}", other_store(folder));
+                ledger
+                    .connection
+                    .execute("INSERT INTO target (database) VALUES (?1)", [database])
+                    .context(WRITE)?;
+            }
+        }
+        Ok(ledger)
+    }
+
+    /// The id of the database that the imports went into; `None` for the store of the folder.
+    fn database(&self) -> anyhow::Result<Option<String>> {
+        let found = self.connection.query_row("SELECT database FROM target", [], |row| row.get(0)).optional();
+        found.context("cannot read the ledger of the imports")
+    }
+
+    fn open_file(folder: &Path) -> anyhow::Result<Self> {
         let path = folder.join(FILE_NAME);
         let open = || -> rusqlite::Result<(Connection, i64)> {
             let connection = Connection::open(&path)?;
@@ -60,7 +100,8 @@ impl Ledger {
                     tenant TEXT NOT NULL, account TEXT NOT NULL, region TEXT NOT NULL, function TEXT NOT NULL,
                     hour INTEGER NOT NULL, bytes INTEGER NOT NULL,
                     PRIMARY KEY (tenant, account, region, function, hour)
-                 ) WITHOUT ROWID;",
+                 ) WITHOUT ROWID;
+                 CREATE TABLE IF NOT EXISTS target (database TEXT PRIMARY KEY) WITHOUT ROWID;",
             )?;
             let version = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
             if version == 0 {
@@ -122,6 +163,13 @@ impl Ledger {
         }
         transaction.commit().context(WRITE)
     }
+}
+
+fn other_store(folder: &Path) -> String {
+    format!(
+        "{} is of imports into another store, so that invocations could count twice: name another folder with --data",
+        folder.join(FILE_NAME).display()
+    )
 }
 
 /// The log bytes that imports into a data folder have counted of a function, as CloudWatch Logs counts them; `None` when nothing

@@ -40,7 +40,7 @@ const KEYS: &str = "api_key";
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct State {
     /// The id of the embedded store.
-    source: String,
+    pub(super) source: String,
     /// The table that is being copied.
     table: String,
     /// How many of its rows are copied.

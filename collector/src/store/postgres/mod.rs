@@ -171,6 +171,19 @@ impl PostgresStore {
         })
     }
 
+    /// The id of the store, and that of the embedded store that was migrated into it.
+    ///
+    /// # Errors
+    /// [`StoreError::Engine`] when the database fails.
+    pub async fn ids(&self) -> Result<(String, Option<String>), StoreError> {
+        let pool = Arc::clone(&self.small);
+        self.run(async move {
+            let read = pool.once(|connection| async move { schema::ids(&connection).await });
+            read.await.map_err(Failure::into_store_error)
+        })
+        .await
+    }
+
     /// Does all maintenance that is due, whichever collector has its lease. The collector with the lease also does it by
     /// itself.
     ///

@@ -91,6 +91,8 @@ pub(super) async fn create_tables(pool: &Pool) -> Result<(), StoreError> {
             }
             let sql = "INSERT INTO tailor_meta (name, value) VALUES ('schema', $1) ON CONFLICT DO NOTHING";
             connection.execute(sql, &[&CURRENT.to_string()]).await?;
+            let sql = "INSERT INTO tailor_meta (name, value) VALUES ('id', $1) ON CONFLICT DO NOTHING";
+            connection.execute(sql, &[&new_id()?]).await?;
             // All tables of an earlier version are those of this one.
             let sql = "UPDATE tailor_meta SET value = $1 WHERE name = 'schema' AND value <> $1";
             connection.execute(sql, &[&CURRENT.to_string()]).await?;
@@ -160,4 +162,19 @@ async fn version(connection: &Connection) -> Result<Option<i64>, Failure> {
         Ok(found) => Ok(Some(found)),
         Err(_) => Err(StoreError::Damaged(format!("the schema version `{value}` is not a number")).into()),
     }
+}
+
+fn new_id() -> Result<String, StoreError> {
+    let mut bytes = [0; 8];
+    let filled = getrandom::fill(&mut bytes);
+    filled.map_err(|error| StoreError::Engine(format!("the system provides no random numbers: {error}")))?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// The id of the store, and that of the embedded store that was migrated into it.
+pub(super) async fn ids(connection: &Connection) -> Result<(String, Option<String>), Failure> {
+    let rows = connection.query("SELECT value FROM tailor_meta WHERE name = 'id'", &[]).await?;
+    let row = rows.first().ok_or_else(|| StoreError::Damaged("the store has no id".to_owned()))?;
+    let migrated_from = read_state(connection).await?.map(|state| state.source);
+    Ok((row.try_get(0)?, migrated_from))
 }

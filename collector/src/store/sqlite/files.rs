@@ -86,6 +86,14 @@ fn missing(folder: &Path, id: &str) -> StoreError {
     ))
 }
 
+/// The id of the store in `folder`; `None` before its first start.
+///
+/// # Errors
+/// [`StoreError::Engine`] when the file with it cannot be read.
+pub fn store_id(folder: &Path) -> Result<Option<String>, StoreError> {
+    read_id(folder)
+}
+
 pub(super) fn read_id(folder: &Path) -> Result<Option<String>, StoreError> {
     let path = folder.join(ID_NAME);
     match std::fs::read_to_string(&path) {

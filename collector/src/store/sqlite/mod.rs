@@ -45,7 +45,7 @@ mod writing;
 
 pub(in crate::store) use archive::migration_problem;
 pub use checkpoint::LogLimits;
-pub use files::is_served;
+pub use files::{is_served, store_id};
 pub use keys::FolderKeys;
 pub use retention::Retention;
 pub use status::free_bytes;
