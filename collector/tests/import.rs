@@ -270,7 +270,6 @@ fn an_import_into_a_database_counts_once() {
     assert!(migrated.status.success(), "{migrated:?}");
     for (count, repeated) in [(40, 40), (50, 40), (50, 50)] {
         let output = into_database(&folder, &log(count));
-        assert_eq!(json(&output)["total"]["invocations"], count, "{output:?}");
         assert!(stderr(&output).contains(&format!("{repeated} were imported before")), "{output:?}");
     }
     let refused = import(&folder, &["--function", "pay", "-"], &log(5));
@@ -279,7 +278,8 @@ fn an_import_into_a_database_counts_once() {
     // Beside a collector, from another folder.
     let mut program = Command::new(env!("CARGO_BIN_EXE_tailor"));
     program.env("TAILOR_DATABASE", url);
-    let collector = CollectorProcess::start_as(program, &parent.path().join("served"), &[]);
+    let collector =
+        CollectorProcess::start_as(program, &parent.path().join("served"), &["--daily-days", "4000"]);
     let more = into_database(&other, &log(7).replace("-2222-", "-4444-"));
     assert!(more.status.success(), "{more:?}");
     let mut response = ureq::get(format!("{}/v1/functions?hours=876000", collector.address)).call().unwrap();

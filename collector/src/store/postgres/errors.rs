@@ -1,5 +1,6 @@
 //! Errors of the database, and which of them are worth another attempt.
 
+use std::io;
 use std::time::{Duration, Instant};
 
 use tokio_postgres::error::SqlState;
@@ -47,8 +48,11 @@ impl Failure {
             Self::Store(_) => return Remedy::None,
         };
         let Some(state) = error.code() else {
-            // Without a code, it is not the server's: the connection was refused or lost, or the client's fault.
-            let is_io = std::error::Error::source(error).is_some_and(|source| source.is::<std::io::Error>());
+            // Without a code, it is not the server's: the connection was refused or lost, or the client's fault. A
+            // certificate that is not valid is invalid data, also in the next attempt.
+            let source =
+                std::error::Error::source(error).and_then(|source| source.downcast_ref::<io::Error>());
+            let is_io = source.is_some_and(|error| error.kind() != io::ErrorKind::InvalidData);
             return if is_io || error.is_closed() { Remedy::Reconnect } else { Remedy::None };
         };
         match state {
