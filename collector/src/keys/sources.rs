@@ -127,6 +127,10 @@ impl KeySources {
     /// # Errors
     /// [`KeyError::Random`], [`KeyError::Store`] and [`KeyError::File`].
     pub async fn create_first(&self) -> Result<Option<[PathBuf; 2]>, KeyError> {
+        // Usually there are keys, and nothing is written: the disk may be full.
+        if !self.stored().await?.is_empty() {
+            return Ok(None);
+        }
         let (ingest, ingest_key) = NewKey::of_default_tenant("functions", &[Scope::Ingest]).generate()?;
         let (admin, admin_key) = NewKey::of_default_tenant("first", &Scope::ALL).generate()?;
         let keys = [ingest_key, admin_key].iter().map(|key| to_stored(key, 0)).collect();
