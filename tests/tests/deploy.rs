@@ -98,7 +98,8 @@ fn cloudformation_templates_pass_cfn_lint() {
 fn terraform_modules_fit_the_schema_of_the_provider() {
     let (Some(tools), Some(provider)) = (tools(), provider()) else { return };
     let project = project().unwrap();
-    let modules = ["instance", "fargate", "function"].map(|name| project.join("deploy/terraform").join(name));
+    let names = ["instance", "fargate", "function", "database"];
+    let modules = names.map(|name| project.join("deploy/terraform").join(name));
     let mut check = Command::new("python3");
     check.env("PYTHONPATH", tools).arg(project.join("tests/tests/deploy/terraform.py")).arg(provider);
     check.args(&modules).args([project.join("layer/terraform"), project.join("layer/publish")]);
@@ -106,16 +107,28 @@ fn terraform_modules_fit_the_schema_of_the_provider() {
 
     // The check finds a wrong argument, a missing one and a wrong reference.
     let folder = tempfile::tempdir().unwrap();
+    let [function, database] = ["function", "database"].map(|name| folder.path().join(name));
+    for module in [&function, &database] {
+        fs::create_dir(module).unwrap();
+    }
+    fs::copy(modules[3].join("main.tf"), database.join("main.tf")).unwrap();
     let text = fs::read_to_string(modules[2].join("main.tf")).unwrap();
     for (from, to, finding) in [
         ("memory_size  ", "memory  ", "`memory` is not an argument"),
         ("  role                           =", "  description2 =", "`role` is missing"),
-        ("aws_db_instance.database.endpoint", "aws_db_instance.database.address2", "no attribute `address2`"),
+        (
+            "aws_lambda_function_url.collector.function_url",
+            "aws_lambda_function_url.collector.link",
+            "no attribute `link`",
+        ),
+        ("module.database.endpoint", "module.database.address2", "no output `address2`"),
+        ("  class  ", "  size  ", "`class` is missing"),
+        ("../database", "../databases", "no module in `../databases`"),
         ("var.zip", "var.zap", "`var.zap` is not declared"),
     ] {
         assert!(text.contains(from), "{from}");
-        fs::write(folder.path().join("main.tf"), text.replace(from, to)).unwrap();
-        let mut check = check_again(&check, folder.path());
+        fs::write(function.join("main.tf"), text.replace(from, to)).unwrap();
+        let mut check = check_again(&check, &function);
         assert!(run(&mut check).unwrap_err().contains(finding), "{finding}");
     }
 }

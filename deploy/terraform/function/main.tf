@@ -69,47 +69,16 @@ resource "aws_vpc_security_group_egress_rule" "function" {
   ip_protocol                  = "tcp"
   from_port                    = 5432
   to_port                      = 5432
-  referenced_security_group_id = aws_security_group.database.id
+  referenced_security_group_id = module.database.security_group_id
 }
 
-resource "aws_security_group" "database" {
-  name_prefix = "tailor-database-"
-  description = "The database of Lambda Tailor"
-  vpc_id      = var.vpc_id
-}
-
-resource "aws_vpc_security_group_ingress_rule" "database" {
-  security_group_id            = aws_security_group.database.id
-  description                  = "From the collector"
-  ip_protocol                  = "tcp"
-  from_port                    = 5432
-  to_port                      = 5432
-  referenced_security_group_id = aws_security_group.function.id
-}
-
-resource "aws_db_subnet_group" "database" {
-  name_prefix = "tailor-"
-  subnet_ids  = var.private_subnet_ids
-}
-
-resource "aws_db_instance" "database" {
-  identifier_prefix         = "tailor-"
-  engine                    = "postgres"
-  engine_version            = "18"
-  instance_class            = var.database_class
-  allocated_storage         = 20
-  max_allocated_storage     = 200
-  storage_type              = "gp3"
-  storage_encrypted         = true
-  db_name                   = "tailor"
-  username                  = "tailor"
-  password                  = var.database_password
-  db_subnet_group_name      = aws_db_subnet_group.database.name
-  vpc_security_group_ids    = [aws_security_group.database.id]
-  backup_retention_period   = 7
-  copy_tags_to_snapshot     = true
-  deletion_protection       = true
-  final_snapshot_identifier = "tailor-final"
+module "database" {
+  source                   = "../database"
+  vpc_id                   = var.vpc_id
+  subnet_ids               = var.private_subnet_ids
+  client_security_group_id = aws_security_group.function.id
+  password                 = var.database_password
+  class                    = var.database_class
 }
 
 data "aws_partition" "current" {}
@@ -164,7 +133,7 @@ resource "aws_lambda_function" "collector" {
 
   environment {
     variables = {
-      TAILOR_DATABASE          = "postgres://tailor@${aws_db_instance.database.endpoint}/tailor?sslmode=require"
+      TAILOR_DATABASE          = "postgres://tailor@${module.database.endpoint}/tailor?sslmode=require"
       TAILOR_DATABASE_CA       = "/var/task/database-ca.pem"
       TAILOR_DATABASE_PASSWORD = var.database_password
       TAILOR_API_KEYS          = var.api_keys

@@ -4,8 +4,9 @@ usage: terraform.py SCHEMA FOLDER...
 
 SCHEMA is the folder of the npm package @cdktf/provider-aws, which is generated from the provider's schema: each resource has an interface
 whose properties are its attributes and blocks, and the link above a property has its name in Terraform. Checked are: known
-resources, attributes and blocks; those that are required; references to variables, locals, resources, data sources, and to
-attributes of these. It prints one line per fault.
+resources, attributes and blocks; those that are required; the variables of modules in other folders, which are checked only when they
+are a FOLDER themselves; references to variables, locals, resources, data sources, and to attributes of these and outputs of modules.
+It prints one line per fault.
 """
 
 import re
@@ -100,13 +101,37 @@ def unquoted(text):
     return text.strip('"')
 
 
-def check_module(folder, schema):
+def load(folder):
+    """The blocks of a module by their kind."""
     module = {}
     for path in sorted(folder.glob("*.tf")):
         with path.open() as file:
             parsed = hcl2.load(file, serialization_options=SerializationOptions(explicit_blocks=False))
         for name, blocks in parsed.items():
             module.setdefault(name, []).extend(blocks)
+    return module
+
+
+def check_call(where, folder, content):
+    """Checks the use of a module in another folder. Returns the module's outputs."""
+    source = unquoted(content.get("source", ""))
+    child = (folder / source).resolve()
+    if not source.startswith(".") or not any(child.glob("*.tf")):
+        faults.append(f"{where}: there is no module in `{source}`")
+        return set()
+    module = load(child)
+    variables = {unquoted(name): body for block in module.get("variable", []) for name, body in block.items()}
+    present = {name for name in content if not name.startswith("__") and name not in META | {"source", "providers"}}
+    for name in sorted(present - set(variables)):
+        faults.append(f"{where}: `{name}` is not a variable of the module")
+    for name, body in sorted(variables.items()):
+        if "default" not in body and name not in present:
+            faults.append(f"{where}: `{name}` is missing")
+    return {unquoted(name) for block in module.get("output", []) for name in block}
+
+
+def check_module(folder, schema):
+    module = load(folder)
     declared = {"var": set(), "local": set(), "data": set(), "resource": set()}
     kinds = {}
     for block in module.get("variable", []):
@@ -130,6 +155,10 @@ def check_module(folder, schema):
                         faults.append(f"{where}: there is no such kind")
                     else:
                         check_block(where, file, file["config"], content)
+    modules = {}
+    for block in module.get("module", []):
+        for name, content in block.items():
+            modules[unquoted(name)] = check_call(f"{folder.name}: module {unquoted(name)}", folder, content)
     used = set()
     for text in strings([blocks for name, blocks in module.items() if name != "terraform"]):
         code = expressions(text)
@@ -138,6 +167,11 @@ def check_module(folder, schema):
                 used.add(f"{root}.{first}")
                 if first not in declared[root]:
                     faults.append(f"{folder.name}: `{root}.{first}` is not declared")
+            elif root == "module":
+                if first not in modules:
+                    faults.append(f"{folder.name}: `module.{first}` is not declared")
+                elif second and second not in modules[first]:
+                    faults.append(f"{folder.name}: `module.{first}` has no output `{second}`")
             elif root == "data" or root.startswith("aws_"):
                 section, address, attribute = (
                     ("data", f"{first}.{second}", third) if root == "data" else ("resource", f"{root}.{first}", second)
