@@ -32,6 +32,7 @@ use crate::store::{FunctionKey, Recent, Store, Tenant};
 pub mod bill;
 pub mod openapi;
 pub mod placement;
+pub mod profiles;
 pub mod reconciliation;
 pub mod series;
 pub mod tags;
@@ -308,6 +309,7 @@ pub async fn one_function(
             Err(error) => tracing::warn!("cannot show the recommendations of other tools: {error:#}"),
         }
     }
+    profiles::add_to(app, tenant, &mut report).await;
     Ok(report)
 }
 

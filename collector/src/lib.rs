@@ -24,6 +24,7 @@ pub mod logging;
 pub mod monthly;
 pub mod patch;
 pub mod prices;
+pub mod profiles;
 pub mod query;
 pub mod recommendations;
 pub mod reconcile;

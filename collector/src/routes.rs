@@ -116,6 +116,8 @@ fn plain() -> Routes {
     Routes::default()
         .api(Method::GET, "/healthz", || async { "ok\n" })
         .api(Method::GET, "/readyz", api::ready)
+        .api(Method::GET, "/v1/functions/{name}/profiles", api::profiles::list)
+        .api(Method::GET, "/v1/functions/{name}/profiles/{profile}", api::profiles::download)
         .page(Method::GET, "/login", web::login)
         .page(Method::POST, "/login", web::log_in)
         .page(Method::GET, "/changes/confirm", web::tuner::confirm)
@@ -131,11 +133,10 @@ fn plain() -> Routes {
 
 /// What receives its body itself, after it has authenticated the sender.
 fn receivers() -> Routes {
-    Routes::default().api(Method::POST, BATCHES_PATH, ingest::post_batch).api(
-        Method::PUT,
-        "/v1/tags",
-        api::tags::put,
-    )
+    Routes::default()
+        .api(Method::POST, BATCHES_PATH, ingest::post_batch)
+        .api(Method::POST, "/v1/profiles", api::profiles::post)
+        .api(Method::PUT, "/v1/tags", api::tags::put)
 }
 
 /// The table of all routes.

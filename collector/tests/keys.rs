@@ -62,6 +62,7 @@ fn a_key_of_the_functions_only_sends_for_its_functions() {
         "/v1/functions/auth/invocations",
         "/v1/functions/auth/bill",
         "/v1/functions/auth/placement",
+        "/v1/functions/auth/profiles",
     ] {
         let response = collector.get_with(path, &authorization(ingest));
         assert_eq!(

@@ -164,7 +164,12 @@ fn every_field_of_a_response_is_documented() {
     let mut checked = 0;
     for (path, method, operation) in operations(&document) {
         let schema = &operation["responses"]["200"]["content"]["application/json"]["schema"];
-        if method != "get" || schema.is_null() || path.ends_with("openapi.json") {
+        // Without a bucket there are no profiles. `tests/profiles.rs` reads them.
+        if method != "get"
+            || schema.is_null()
+            || path.ends_with("openapi.json")
+            || path.ends_with("/profiles")
+        {
             continue;
         }
         for name in ["checkout-price", &history::name(2)] {

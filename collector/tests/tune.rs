@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tailor_collector::experiment::{outcome, visualization};
+use tailor_test_kit::s3::S3Server;
 use tailor_test_kit::{build, skip, workspace};
 
 const SIZES: &str = "128,256,512,1024,1536,3008";
@@ -222,6 +223,31 @@ fn power_tunings_inputs_are_used() {
     let versions = sandbox.versions();
     assert_eq!(versions.len(), 3, "the version of the alias stays: {versions:?}");
     assert_eq!(sandbox.get("aliases/tuned")["FunctionVersion"], versions[2].as_str());
+}
+
+#[test]
+fn the_event_can_be_an_object_of_s3() {
+    let Some(sandbox) = Sandbox::start() else { return };
+    let server = match S3Server::start(&sandbox.path("s3")) {
+        Ok(server) => server,
+        Err(error) => return skip(&format!("needs an S3 server: {error:#}")),
+    };
+    server.create_bucket("events").unwrap();
+    let event = json!({ "exec": "raise KeyError('the event in S3')" }).to_string();
+    ureq::put(server.files_url("events/of%20tests/a$+b%C3%A9.json")).send(event).unwrap();
+    let dry_run = |object: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tailor"));
+        command.args(["tune", "waits", "--dry-run", "--payload-s3", object, "--state"]);
+        command.arg(sandbox.path("state.json")).env("AWS_ENDPOINT_URL_LAMBDA", &sandbox.url);
+        command.envs(server.environment()).env("AWS_REGION", "eu-west-1");
+        String::from_utf8(command.output().unwrap().stderr).unwrap()
+    };
+    let failed = dry_run("s3://events/of tests/a$+bé.json");
+    assert!(failed.contains("the function failed") && failed.contains("the event in S3"), "{failed}");
+    let missing = dry_run("s3://events/missing.json");
+    assert!(missing.contains("s3://events/missing.json: the object does not exist"), "{missing}");
+    let no_key = dry_run("s3://events");
+    assert!(no_key.contains("use s3://BUCKET/KEY"), "{no_key}");
 }
 
 #[test]

@@ -247,6 +247,7 @@ fn unknown_and_invalid_parameters_are_errors_that_name_them() {
             "/v1/functions",
             "/v1/functions/x",
             "/v1/functions/x/invocations",
+            "/v1/functions/x/profiles",
             "/v1/changes",
             "/v1/reconciliation",
         ] {
@@ -265,7 +266,13 @@ fn unknown_and_invalid_parameters_are_errors_that_name_them() {
 #[test]
 fn every_error_of_the_api_is_an_error_object() {
     let collector = Collector::start();
-    for path in ["/v1/functions/%FF", "/v1/functions/%FF/invocations", "/v1/nothing", "/v1/functions?%FF"] {
+    for path in [
+        "/v1/functions/%FF",
+        "/v1/functions/%FF/invocations",
+        "/v1/functions/a/profiles/%FF",
+        "/v1/nothing",
+        "/v1/functions?%FF",
+    ] {
         let response = collector.get(path);
         assert!(response.status >= 400, "{path}");
         assert!(response.json()["error"]["code"].is_string(), "{path}: {}", response.text());

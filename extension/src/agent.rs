@@ -266,6 +266,11 @@ impl Agent {
         }
     }
 
+    /// `bytes` were sent besides batches.
+    pub const fn count_sent(&mut self, bytes: u64) {
+        self.sent_bytes = self.sent_bytes.saturating_add(bytes);
+    }
+
     /// Whether a summary line is due.
     #[must_use]
     pub fn summary_is_due(&self) -> bool {

@@ -1,7 +1,7 @@
 //! A timeout that counts the running time of the environment. The clock continues during a freeze, so an ordinary timeout
 //! would abort a delivery at the thaw when it needed only a few milliseconds more than the handler.
 
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::time::Duration;
 
 use tokio::time::timeout;
@@ -11,7 +11,11 @@ const SLICE: Duration = Duration::from_millis(250);
 
 /// The output of `future`; `None` when it does not complete within `limit` of running time.
 pub async fn within<T>(limit: Duration, future: impl Future<Output = T>) -> Option<T> {
-    let mut future = pin!(future);
+    within_pinned(limit, pin!(future)).await
+}
+
+/// The same for any type of future, so that there is one copy of its code.
+async fn within_pinned<T>(limit: Duration, mut future: Pin<&mut dyn Future<Output = T>>) -> Option<T> {
     let mut left = limit;
     while !left.is_zero() {
         let slice = left.min(SLICE);

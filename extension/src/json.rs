@@ -51,6 +51,11 @@ impl<'a> Object<'a> {
         self.json(name).and_then(Self::parse).unwrap_or_default()
     }
 
+    /// The members that are strings.
+    pub(crate) fn texts(&self) -> impl Iterator<Item = (&'a str, String)> {
+        self.0.iter().filter_map(|(name, value)| Some((*name, serde_json::from_str(value.get()).ok()?)))
+    }
+
     /// The JSON text of the last member of this name.
     pub(crate) fn json(&self, name: &str) -> Option<&'a str> {
         self.0.iter().rev().find(|(known, _)| *known == name).map(|(_, value)| value.get())

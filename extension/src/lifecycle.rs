@@ -14,7 +14,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use agent_proto::batch::Environment;
 use tailor_sizing::units::{Architecture, Megabytes};
 use tokio::sync::Notify;
-use tokio::task::AbortHandle;
+use tokio::task::{AbortHandle, yield_now};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::agent::{Agent, new_environment_id};
@@ -22,6 +22,9 @@ use crate::deliver::shipper::{DeliveryOutcome, Shipper};
 use crate::lambda::extensions_api::{Api, ApiError, Event, Function, Registration};
 use crate::lambda::listener::{self, BUFFER_TIMEOUT_MS, Subscription};
 use crate::measure::sampling::{self, Sampler};
+use crate::net::connections::own_file_bytes;
+use crate::net::pace::Pace;
+use crate::profiles::Profiles;
 use crate::settings::{Settings, Variables};
 use crate::task::spawn;
 
@@ -63,6 +66,10 @@ struct Shared {
     agent: RefCell<Agent>,
     /// `None` without a usable endpoint.
     shipper: Option<Shipper>,
+    /// `None` when profiles are not uploaded.
+    profiles: Option<Profiles>,
+    /// CPU time per wall time of the memory size.
+    share: f64,
     state: RefCell<State>,
     /// Telemetry came, or a delivery ended.
     changed: Notify,
@@ -117,6 +124,7 @@ pub async fn run(
                     shared.invoked.notify_one();
                     print_if_due(shared);
                     deliver_if_due(shared);
+                    upload_profiles(shared, &request_id);
                 }
             }
             Ok(Event::Shutdown { deadline_ms }) => {
@@ -196,7 +204,10 @@ async fn start(
             .inspect_err(|error| tracing::error!("deliveries to the collector disabled: {error}"))
             .ok()
     });
+    let uploads_profiles = settings.profiles && shipper.is_some();
     let shared = Rc::new(Shared {
+        profiles: uploads_profiles.then(|| Profiles::new(environment.clone())),
+        share: environment.memory.share(),
         agent: RefCell::new(Agent::new(environment, settings)),
         shipper,
         state: RefCell::new(State::Idle),
@@ -310,6 +321,9 @@ fn print_if_due(shared: &Rc<Shared>) {
 
 /// Reads the last counters, waits for the last report and delivers everything.
 async fn shut_down(shared: &Rc<Shared>, deadline: Instant) {
+    if let Some(profiles) = &shared.profiles {
+        profiles.abort();
+    }
     shared.with_agent(Agent::on_shutdown);
     let report_deadline = (Instant::now() + LAST_REPORT_TIMEOUT).min(deadline);
     while !shared.is_dormant() && shared.agent.borrow().awaits_report() {
@@ -323,7 +337,14 @@ async fn shut_down(shared: &Rc<Shared>, deadline: Instant) {
     }
     shared.print();
     // At the deadline the extension ends, delivered or not.
-    let _ = timeout_at(deadline, deliver_all(shared, deadline)).await;
+    let deliveries = async {
+        deliver_all(shared, deadline).await;
+        upload_last_profiles(shared).await;
+    };
+    let _ = timeout_at(deadline, deliveries).await;
+    if let Some(profiles) = &shared.profiles {
+        profiles.log_not_uploaded();
+    }
     let undelivered = shared.agent.borrow().undelivered();
     if shared.shipper.is_some() && undelivered > 0 {
         tracing::warn!(
@@ -379,6 +400,42 @@ fn deliver_if_due(shared: &Rc<Shared>) {
         }
     });
     shared.state.replace(State::Delivering(task.abort_handle()));
+}
+
+/// Takes the profiles of the invocation before this one, and uploads them in a task beside the running handler. An upload in
+/// progress continues with them.
+fn upload_profiles(shared: &Rc<Shared>, request_id: &str) {
+    let Some(profiles) = &shared.profiles else { return };
+    let (previous, now_us) = (profiles.on_invoke(request_id), unix_us());
+    let uploads = !profiles.is_uploading();
+    let task_shared = Rc::clone(shared);
+    let task = spawn(async move {
+        let shared = task_shared;
+        // The next event is requested first: Lambda bills the time until then.
+        yield_now().await;
+        let (Some(profiles), Some(shipper)) = (&shared.profiles, &shared.shipper) else { return };
+        if shared.is_dormant() {
+            return;
+        }
+        profiles.collect(&previous, now_us);
+        if uploads {
+            let before_bytes = own_file_bytes();
+            profiles.upload(shipper, || Pace::of_share(shared.share)).await;
+            shared.with_agent(|agent| agent.count_sent(own_file_bytes() - before_bytes));
+        }
+    });
+    if uploads {
+        profiles.set_task(task.abort_handle());
+    }
+}
+
+/// Uploads the profiles that are left. No handler runs.
+async fn upload_last_profiles(shared: &Shared) {
+    let (Some(profiles), Some(shipper)) = (&shared.profiles, &shared.shipper) else { return };
+    if !shared.is_dormant() {
+        profiles.collect(&profiles.last_request_id(), u64::MAX);
+        profiles.upload(shipper, Pace::unlimited).await;
+    }
 }
 
 /// Delivers one batch. `true` when there was one and the collector answered.

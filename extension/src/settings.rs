@@ -106,6 +106,8 @@ pub struct Settings {
     /// `TAILOR_EPHEMERAL_STORAGE_MB`: the function's ephemeral storage, 512 to 10,240. Lambda bills the part above
     /// 512 and does not inform extensions of it. Default: unknown, and not part of costs.
     pub ephemeral_storage_mb: Option<u32>,
+    /// `TAILOR_PROFILES`: upload the profiles that the function leaves in `/tmp/tailor`. Default `false`.
+    pub profiles: bool,
     /// `TAILOR_TELEMETRY_PORT`: a fixed port for telemetry. If it is in use, a free port is used. Default 0: the kernel
     /// selects a free port. Other extensions have fixed ports, and end when theirs is in use.
     pub telemetry_port: u16,
@@ -184,6 +186,7 @@ impl Settings {
                 "a number from 512 to 10240",
                 |text| text.parse().ok().filter(|mb| (512..=10_240).contains(mb)),
             ),
+            profiles: reader.boolean("TAILOR_PROFILES").unwrap_or(false),
             telemetry_port: reader
                 .read("TAILOR_TELEMETRY_PORT", "a port other than 9001, which is Lambda's", |text| {
                     text.parse().ok().filter(|&port| port != 9_001)

@@ -23,7 +23,7 @@ const MB: u64 = 1_000_000;
 /// Days for which uploads are recorded by `tailor archive flush`.
 const RECORD_DAYS: u64 = 4_000;
 
-/// How to reach S3: for the archive and for imports.
+/// How to reach S3: for the archive, for profiles and for imports.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "S3")]
 pub(super) struct S3Args {
@@ -39,14 +39,18 @@ pub(super) struct S3Args {
 }
 
 impl S3Args {
-    /// A client.
-    pub(super) async fn client(&self) -> S3 {
-        S3::new(&Connection {
+    /// How to reach S3.
+    pub(super) fn connection(&self) -> Connection {
+        Connection {
             endpoint: self.s3_endpoint.clone().filter(|url| !url.is_empty()),
             region: self.s3_region.clone().filter(|region| !region.is_empty()),
             path_style: self.s3_path_style,
-        })
-        .await
+        }
+    }
+
+    /// A client.
+    pub(super) async fn client(&self) -> S3 {
+        S3::new(&self.connection()).await
     }
 }
 
@@ -84,6 +88,16 @@ fn encryption(text: &str) -> Result<Encryption, String> {
 }
 
 impl ArchiveArgs {
+    /// How to reach S3.
+    pub(super) const fn s3(&self) -> &S3Args {
+        &self.s3
+    }
+
+    /// The archive; `None` when there is none.
+    pub(super) const fn location(&self) -> Option<&Location> {
+        self.archive.as_ref()
+    }
+
     /// Whether there is an archive.
     pub(super) const fn is_set(&self) -> bool {
         self.archive.is_some()

@@ -19,7 +19,9 @@ use tokio::sync::Mutex;
 use tower::ServiceExt;
 
 use super::LogArgs;
+use super::archive::S3Args;
 use super::database::DatabaseArgs;
+use super::profiles::ProfileArgs;
 use crate::clock::Clock;
 use crate::http::App;
 use crate::http::server::{OverTls, Peer};
@@ -59,6 +61,10 @@ pub(super) struct LambdaArgs {
     #[arg(long, help_heading = "Data", env = "TAILOR_DAILY_DAYS", default_value_t = 400, value_parser = clap::value_parser!(u64).range(2..=4000))]
     daily_days: u64,
     #[command(flatten)]
+    profiles: ProfileArgs,
+    #[command(flatten)]
+    s3: S3Args,
+    #[command(flatten)]
     pub(super) log: LogArgs,
 }
 
@@ -86,7 +92,8 @@ pub(super) fn run(args: &LambdaArgs) -> anyhow::Result<ExitCode> {
     }
     let app = App::new(Arc::clone(&store) as Arc<dyn crate::store::Store>, KeyRing::default(), false);
     let prices = prices::load(args.prices.as_deref())?;
-    let app = Arc::new(App { prices, keys: keys.keys(), ..app });
+    let profiles = runtime.block_on(args.profiles.open(&args.s3));
+    let app = Arc::new(App { prices, profiles, keys: keys.keys(), ..app });
     tracing::info!("measurements in the {database}");
     runtime.block_on(answer(app, store, keys))?;
     Ok(ExitCode::SUCCESS)

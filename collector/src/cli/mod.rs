@@ -39,6 +39,7 @@ mod man;
 mod patch;
 mod placement;
 mod prices;
+mod profiles;
 mod recommendations;
 mod reconcile;
 mod report;
@@ -318,6 +319,8 @@ struct ServeArgs {
     log: LogArgs,
     #[command(flatten)]
     archive: Box<archive::ArchiveArgs>,
+    #[command(flatten)]
+    profiles: profiles::ProfileArgs,
     #[command(flatten)]
     tuner: tuner::TunerArgs,
     /// The values of all options, for comparison after a reload.

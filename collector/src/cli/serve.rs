@@ -131,6 +131,7 @@ async fn serve_until_stopped(args: ServeArgs) -> anyhow::Result<ExitCode> {
         prices,
         tls,
         tuner: view_of(&tuner_settings),
+        profiles: args.profiles.open(args.archive.s3()).await,
         ..configured(app, &args, &key_sources)
     });
     log_start(&args, &app, &url, database.as_ref())?;

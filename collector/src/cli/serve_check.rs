@@ -18,6 +18,7 @@ use crate::keys::sources::KeySources;
 use crate::keys::{KeyRing, Scope};
 use crate::prices;
 use crate::report::bill::usage::UsageTable;
+use crate::s3::Location;
 use crate::store::postgres::PostgresStore;
 use crate::store::sqlite::{SqliteStore, free_bytes};
 use crate::tags::TagTable;
@@ -25,6 +26,9 @@ use crate::tuner::mode::Mode;
 
 /// Less free space than this is reported, bytes.
 const LITTLE_SPACE: u64 = 1 << 30;
+
+/// How long a list of a bucket may take.
+const BUCKET_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long AWS's credentials may take.
 const CREDENTIALS_TIMEOUT: Duration = Duration::from_secs(5);
@@ -73,6 +77,7 @@ pub(super) fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
     keys(args, &mut found);
     files(args, &mut found);
     aws(args, &mut found)?;
+    buckets(args, &mut found)?;
     for (level, subject, message) in &found.0 {
         let level = match level {
             Level::Ok => "ok",
@@ -299,6 +304,35 @@ fn aws(args: &ServeArgs, found: &mut Findings) -> anyhow::Result<()> {
             "AWS credentials",
             format!("the tuner needs them: give the machine a role, or set AWS_ACCESS_KEY_ID ({error})"),
         ),
+    }
+    Ok(())
+}
+
+/// The buckets of the archive and of profiles. Nothing is written to them.
+fn buckets(args: &ServeArgs, found: &mut Findings) -> anyhow::Result<()> {
+    let locations = [("archive", args.archive.location()), ("profiles", args.profiles.location())];
+    let locations: Vec<(&str, &Location)> =
+        locations.into_iter().filter_map(|(subject, location)| Some((subject, location?))).collect();
+    if locations.is_empty() {
+        return Ok(());
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let s3 = runtime.block_on(args.archive.s3().client());
+    for (subject, location) in locations {
+        let Location { bucket, prefix } = location;
+        let list = runtime.block_on(async {
+            tokio::time::timeout(BUCKET_TIMEOUT, s3.page(bucket, prefix, None, None)).await
+        });
+        match list {
+            Ok(Ok(_)) => found.ok(subject, format!("{location} can be listed")),
+            Ok(Err(error)) => found.error(subject, format!("cannot list {location}: {error:#}")),
+            Err(_) => {
+                found.error(
+                    subject,
+                    format!("{location}: S3 did not answer in {} s", BUCKET_TIMEOUT.as_secs()),
+                );
+            }
+        }
     }
     Ok(())
 }

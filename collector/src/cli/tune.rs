@@ -10,6 +10,7 @@ use clap::{Args, Parser};
 
 use tailor_sizing::units::Megabytes;
 
+use super::archive::S3Args;
 use super::arguments::{Colour, ShowArgs};
 use super::show;
 use crate::clock::now_us;
@@ -27,6 +28,7 @@ use crate::query::Format;
 use crate::recommendations::{Entry, Recommendations, power_tuning};
 use crate::render::listing::Listing;
 use crate::render::output::{self, Field, Rows};
+use crate::s3::{Connection, S3};
 use crate::store::{FunctionKey, Tenant};
 use crate::tuner::aws::AwsLambda;
 
@@ -124,6 +126,8 @@ pub(super) struct TuneArgs {
     /// Output format. Without it, the JSON of AWS Lambda Power Tuning.
     #[arg(long, value_enum)]
     format: Option<Format>,
+    #[command(flatten)]
+    s3: S3Args,
 }
 
 /// A function as it is named in an argument.
@@ -166,6 +170,19 @@ pub(super) fn run(args: &TuneArgs) -> anyhow::Result<ExitCode> {
         .block_on(tune(args))
 }
 
+/// A client of S3, by default in the region of the function.
+async fn client_of_s3(args: &S3Args, region: &str) -> S3 {
+    let connection = args.connection();
+    // A server that the SDK's variable names is rarely one that has a host name for each bucket.
+    let is_compatible = std::env::var_os("AWS_ENDPOINT_URL_S3").is_some();
+    S3::new(&Connection {
+        region: connection.region.or_else(|| Some(region.to_owned())),
+        path_style: connection.path_style || is_compatible,
+        ..connection
+    })
+    .await
+}
+
 async fn tune(args: &TuneArgs) -> anyhow::Result<ExitCode> {
     if args.cleanup {
         return remove_remains(args).await;
@@ -174,7 +191,7 @@ async fn tune(args: &TuneArgs) -> anyhow::Result<ExitCode> {
     let named = Named::parse(&input.function, args.region.as_deref())?;
     let lambda = AwsLambda::new(args.lambda_endpoint.clone(), None, f64::INFINITY).await;
     if let Some(object) = input.payload_s3.take() {
-        input.payload = Some(s3::object(lambda.shared(), &named.key.region, &object).await?);
+        input.payload = Some(s3::object(&client_of_s3(&args.s3, &named.key.region).await, &object).await?);
     }
     input.check()?;
     let calls = FunctionCalls::new(lambda.client_in(&named.key.region).await, &named.key.name);

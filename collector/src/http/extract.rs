@@ -33,12 +33,7 @@ impl<S: Send + Sync> FromRequestParts<S> for FunctionName {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         let parsed = extract::Path::<String>::from_request_parts(parts, state).await;
-        parsed.map(|extract::Path(name)| Self(name)).map_err(|rejection| {
-            ApiError::bad_request(
-                "path",
-                format!("cannot read the path of the URL: {}", rejection.body_text()),
-            )
-        })
+        parsed.map(|extract::Path(name)| Self(name)).map_err(|rejection| unreadable(&rejection))
     }
 }
 
@@ -46,4 +41,22 @@ impl From<UnknownStrategy> for ApiError {
     fn from(error: UnknownStrategy) -> Self {
         Self::bad_request("strategy", error.to_string())
     }
+}
+
+/// The names of a function and of one of its profiles in the path of a request.
+pub struct ProfileName(pub String, pub String);
+
+impl<S: Send + Sync> FromRequestParts<S> for ProfileName {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let parsed = extract::Path::<(String, String)>::from_request_parts(parts, state).await;
+        parsed
+            .map(|extract::Path((function, profile))| Self(function, profile))
+            .map_err(|rejection| unreadable(&rejection))
+    }
+}
+
+fn unreadable(rejection: &extract::rejection::PathRejection) -> ApiError {
+    ApiError::bad_request("path", format!("cannot read the path of the URL: {}", rejection.body_text()))
 }

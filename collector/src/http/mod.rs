@@ -12,6 +12,7 @@ use crate::clock::Clock;
 use crate::keys::KeyRing;
 use crate::keys::reload::CurrentKeys;
 use crate::prices::MissingPrices;
+use crate::profiles::Profiles;
 use crate::query::Query;
 use crate::recommendations::Recommendations;
 use crate::reconcile::LastReconciliations;
@@ -96,6 +97,8 @@ pub struct App {
     pub tuner: Option<TunerView>,
     /// The last comparison of AWS's bill with the store.
     pub reconciliations: Option<LastReconciliations>,
+    /// The profiles of functions; `None` when they are not stored.
+    pub profiles: Option<Arc<Profiles>>,
 }
 
 /// What pages show of the tuner, and where they leave requests to it.
@@ -141,6 +144,7 @@ impl App {
             data_folder: None,
             tuner: None,
             reconciliations: None,
+            profiles: None,
         }
     }
 }

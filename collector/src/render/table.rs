@@ -11,8 +11,9 @@ use super::columns::{self, FLEET, Style, money};
 use super::csv;
 use super::initializations::initializations;
 use super::output::{Output, Rows};
-use super::units::{change, count, duration, duration_of, instant, shorten};
+use super::units::{change, count, duration, duration_of, instant, kilobytes, shorten};
 use crate::changes::{Change, State};
+use crate::profiles::Profile;
 use crate::query::Look;
 use crate::report::{FleetGroup, FleetReport, FunctionReport, hint_code};
 
@@ -252,7 +253,22 @@ fn in_full(report: &FunctionReport) -> Vec<Remark> {
     let init = initializations(report.initializations).map(|line| ("init", line));
     let look = report.advice.full.iter().filter_map(|full| Some(("look", full.look?.sentence())));
     let others = report.other_recommendations.iter().map(|other| ("others", other.sentence()));
-    reasons.chain(trade).chain(look).chain(others).chain(init).chain(remarks(report)).collect()
+    let profiles = report.profiles.iter().flatten().map(|profile| ("profile", profile_line(profile)));
+    reasons
+        .chain(trade)
+        .chain(look)
+        .chain(others)
+        .chain(init)
+        .chain(profiles)
+        .chain(remarks(report))
+        .collect()
+}
+
+fn profile_line(profile: &Profile) -> String {
+    let of =
+        profile.request_id.as_ref().map_or_else(|| "of Init".to_owned(), |id| format!("of request {id}"));
+    let (name, format, size) = (&profile.name, &profile.format, kilobytes(profile.bytes));
+    format!("{}: {name} ({format}, {size}) {of}: {}", instant(profile.completed_at_us), profile.download)
 }
 
 /// The same with the first hints only, and without what to do: that is in the advice on the function.

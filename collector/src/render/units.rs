@@ -79,6 +79,12 @@ pub fn instant(at_us: u64) -> String {
         .unwrap_or_else(|| "invalid time".to_owned())
 }
 
+/// A size in KB of 1,000 bytes, at least 1.
+#[must_use]
+pub fn kilobytes(bytes: u64) -> String {
+    format!("{} KB", count(bytes.div_ceil(1_000)))
+}
+
 /// A text on one line, cut in the middle to at most `width` characters: names differ at both ends.
 #[must_use]
 pub fn shorten(text: &str, width: usize) -> String {

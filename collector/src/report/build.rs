@@ -91,6 +91,7 @@ pub(super) fn report(
         ),
         advice,
         other_recommendations: vec![],
+        profiles: None,
         changes: material.changes.clone(),
         duration_us: whole.duration_us,
         peak_kib: whole.peak_kib,

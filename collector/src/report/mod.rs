@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use tailor_sizing::advice::hints::Hint;
+use tailor_sizing::advice::hints::{Hint, HintCode};
 use tailor_sizing::advice::{Advice, AdviceError, Confidence, CurvePoint, Look, Saving, Verdict};
 use tailor_sizing::model::memory_floor::MemoryFloor;
 use tailor_sizing::pricing::money::PicoDollars;
@@ -14,6 +14,7 @@ use tailor_sizing::telemetry::initialization::Initializations;
 use tailor_sizing::units::{Architecture, Megabytes};
 
 use crate::changes::Change;
+use crate::profiles::Profile;
 use crate::recommendations::Recommendation;
 use crate::store::{Damage, FunctionKey, SummaryRow};
 use crate::tags::Tags;
@@ -188,6 +189,9 @@ pub struct FunctionReport {
     /// What other tools recommend; absent in the report of the fleet.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub other_recommendations: Vec<Recommendation>,
+    /// Its newest profiles, newest first; absent when the collector stores none, and in the report of the fleet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub profiles: Option<Vec<Profile>>,
     /// Changes made to its memory size, latest first.
     pub changes: Vec<Change>,
     /// `duration_us` of every invocation: for its distribution.
@@ -211,6 +215,21 @@ impl FunctionReport {
     pub fn wall_split(&self) -> [u64; 3] {
         let covered_ms = self.measured_ms.saturating_sub(self.idle_ms);
         [self.busy_ms.min(covered_ms), self.starved_ms, self.idle_ms]
+    }
+
+    /// Adds a sentence about a profile to the hints about CPU: a profile shows which code uses it.
+    pub(crate) fn name_profile(&mut self, sentence: &str) {
+        let AdviceReport { full, reasons, .. } = &mut self.advice;
+        for hint in full.iter_mut().flat_map(|full| &mut full.hints) {
+            if !matches!(hint.code, HintCode::CpuStarved | HintCode::SingleThreaded) {
+                continue;
+            }
+            let code = format!("{}: ", hint_code(hint.code));
+            for reason in reasons.iter_mut().filter(|reason| reason.starts_with(&code)) {
+                *reason += &format!("; {sentence}");
+            }
+            hint.action += &format!("; {sentence}");
+        }
     }
 
     /// How much less its invocations would have cost at the recommended size.

@@ -1,4 +1,4 @@
-//! S3, or a compatible server: the client of the archive and of imports.
+//! S3, or a compatible server: the client of the archive, of profiles and of imports.
 
 use std::fmt;
 use std::str::FromStr;
@@ -17,6 +17,7 @@ use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 use aws_smithy_types::timeout::TimeoutConfig;
 use bytes::Bytes;
 
+pub mod presign;
 mod reader;
 
 pub use reader::BlockingReader;
@@ -48,6 +49,14 @@ pub struct Location {
     pub bucket: String,
     /// The prefix, without a slash at its begin or end. Empty for the whole bucket.
     pub prefix: String,
+}
+
+impl Location {
+    /// The key of an object of this name under the prefix.
+    #[must_use]
+    pub fn key(&self, name: &str) -> String {
+        if self.prefix.is_empty() { name.to_owned() } else { format!("{}/{name}", self.prefix) }
+    }
 }
 
 impl FromStr for Location {
@@ -112,6 +121,15 @@ pub struct Object {
     pub bytes: u64,
     /// When it was last changed, microseconds since the Unix epoch; 0 when it is not known.
     pub changed_us: u64,
+}
+
+/// A part of a list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page {
+    /// Its objects, in order of names.
+    pub objects: Vec<Object>,
+    /// What continues the list; `None` after the last page.
+    pub next: Option<String>,
 }
 
 /// The client.
@@ -200,35 +218,52 @@ impl S3 {
         let mut objects = vec![];
         let mut token = None;
         loop {
-            let page = self
-                .client
-                .list_objects_v2()
-                .bucket(bucket)
-                .set_prefix(Some(prefix.clone()).filter(|prefix| !prefix.is_empty()))
-                .max_keys(PAGE)
-                .set_continuation_token(token)
-                .send()
-                .await
-                .map_err(|error| explain(&error, bucket))
-                .with_context(|| format!("cannot list {location}"))?;
-            for object in page.contents() {
-                let key = object.key().unwrap_or_default();
-                let rest = key.strip_prefix(prefix.as_str()).unwrap_or_default();
-                if !prefix.is_empty() && !rest.is_empty() && !rest.starts_with('/') {
-                    continue;
-                }
-                let changed = object.last_modified().and_then(|at| at.to_millis().ok()).unwrap_or(0);
-                objects.push(Object {
-                    key: key.to_owned(),
-                    bytes: u64::try_from(object.size().unwrap_or(0)).unwrap_or(0),
-                    changed_us: u64::try_from(changed).unwrap_or(0).saturating_mul(1_000),
-                });
-            }
-            token = page.next_continuation_token().map(str::to_owned);
-            if token.is_none() || page.is_truncated() != Some(true) {
+            let page = self.page(bucket, prefix, None, token).await;
+            let page = page.with_context(|| format!("cannot list {location}"))?;
+            objects.extend(page.objects.into_iter().filter(|object| {
+                let rest = object.key.strip_prefix(prefix.as_str()).unwrap_or_default();
+                prefix.is_empty() || rest.is_empty() || rest.starts_with('/')
+            }));
+            token = page.next;
+            if token.is_none() {
                 return Ok(objects);
             }
         }
+    }
+
+    /// Up to 1,000 objects whose names begin with `prefix`, in order of names: those after the name `after`, or those of the
+    /// next page.
+    ///
+    /// # Errors
+    /// When S3 refuses or cannot be reached.
+    pub async fn page(
+        &self,
+        bucket: &str,
+        prefix: &str,
+        after: Option<&str>,
+        token: Option<String>,
+    ) -> anyhow::Result<Page> {
+        let page = self
+            .client
+            .list_objects_v2()
+            .bucket(bucket)
+            .set_prefix(Some(prefix.to_owned()).filter(|prefix| !prefix.is_empty()))
+            .max_keys(PAGE)
+            .set_start_after(after.map(str::to_owned))
+            .set_continuation_token(token)
+            .send()
+            .await
+            .map_err(|error| explain(&error, bucket))?;
+        let objects = page.contents().iter().map(|object| {
+            let changed = object.last_modified().and_then(|at| at.to_millis().ok()).unwrap_or(0);
+            Object {
+                key: object.key().unwrap_or_default().to_owned(),
+                bytes: u64::try_from(object.size().unwrap_or(0)).unwrap_or(0),
+                changed_us: u64::try_from(changed).unwrap_or(0).saturating_mul(1_000),
+            }
+        });
+        let next = page.next_continuation_token().filter(|_| page.is_truncated() == Some(true));
+        Ok(Page { objects: objects.collect(), next: next.map(str::to_owned) })
     }
 
     /// The content of an object, as it arrives.
@@ -287,7 +322,8 @@ where
         "NoSuchBucket" => format!("the bucket {bucket} does not exist: create it, or correct the address"),
         "NoSuchKey" => "the object does not exist".to_owned(),
         "AccessDenied" | "Forbidden" => {
-            "the credentials do not permit it: docs/archive.md lists the permissions".to_owned()
+            "the credentials do not permit it: docs/archive.md and docs/profiles.md list the permissions"
+                .to_owned()
         }
         "InvalidAccessKeyId" | "SignatureDoesNotMatch" => {
             "the server does not accept the credentials".to_owned()
@@ -308,7 +344,11 @@ mod tests {
     fn locations_and_encryption_are_read() {
         let location: Location = "s3://my-bucket/a/b/".parse().unwrap();
         assert_eq!((location.bucket.as_str(), location.prefix.as_str()), ("my-bucket", "a/b"));
-        assert_eq!(location.to_string(), "s3://my-bucket/a/b");
+        assert_eq!(
+            (location.to_string().as_str(), location.key("c").as_str()),
+            ("s3://my-bucket/a/b", "a/b/c")
+        );
+        assert_eq!("s3://my-bucket".parse::<Location>().unwrap().key("c"), "c");
         assert_eq!("s3://my-bucket".parse::<Location>().unwrap().to_string(), "s3://my-bucket");
         for bad in ["", "my-bucket", "s3://", "s3://a/b", "s3://my bucket/a", "https://my-bucket/a"] {
             assert!(bad.parse::<Location>().is_err(), "{bad}");

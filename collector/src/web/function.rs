@@ -10,6 +10,7 @@ use tailor_sizing::units::Megabytes;
 use super::bill::bill as full_bill;
 use super::chart::{self, Curve, Expected, Mark};
 use super::layout::{choices, document, tile, unbroken};
+use super::profiles::profiles;
 use super::resources::resources;
 use super::tables::{changes, invocations, sizes};
 use super::{history, snippet};
@@ -54,6 +55,7 @@ pub(super) fn render(
         (resources(report, recent))
         @if let Some(advice) = &report.advice.full { (hints(advice)) }
         @if let Some(report) = bill { (full_bill(report)) }
+        @if let Some(listed) = &report.profiles { (profiles(listed)) }
         (sizes(report))
         (changes(&report.changes))
         (snippets(report))

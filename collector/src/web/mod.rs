@@ -27,6 +27,7 @@ pub mod keys;
 mod layout;
 mod list;
 mod overview;
+mod profiles;
 mod reconciliation;
 mod resources;
 mod snippet;

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use http::response::Parts;
-use http::{Request, StatusCode, header};
+use http::{Request, StatusCode, Uri, header};
 use http_body_util::Full;
 
 use super::backoff::{Backoff, parse_retry_after};
@@ -17,11 +17,11 @@ use super::outbox::SealedBatch;
 use super::stored_key::StoredKey;
 use crate::freeze_timeout;
 use crate::json::Object;
-use crate::net::client::{Client, ClientError};
+use crate::net::client::{Answer, Client, ClientError};
 use crate::net::credentials::{CredentialsError, Provider};
 use crate::net::proxy::proxy_for;
 use crate::net::sign::{insert_secret, sign_request};
-use crate::settings::{ApiKey, Auth, Settings, Variables, function_url_region};
+use crate::settings::{ApiKey, Auth, ProcessVariables, Settings, Variables, function_url_region};
 
 /// The longest time for one try while the environment runs. Without a route to the collector there is no answer at all.
 const TRY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -215,10 +215,8 @@ impl Shipper {
             Ok(key) => key,
             Err(outcome) => return Try::Ended(outcome),
         };
-        let exchange = async {
-            let request = self.request(batch, key.as_ref(), unix_s()).await?;
-            Ok::<_, RequestError>(self.client.exchange(request).await?)
-        };
+        let exchange =
+            self.exchange(agent_proto::BATCHES_PATH, agent_proto::CONTENT_TYPE, &batch.bytes, key.as_ref());
         let advice = || self.client.may_lack_route().then_some(ROUTE_ADVICE);
         match freeze_timeout::within(limit, exchange).await {
             Some(Ok((head, _)))
@@ -294,17 +292,62 @@ impl Shipper {
         }
     }
 
+    /// Sends JSON to a path of the collector. Tries a second time at once when the connection broke before an answer; `None`
+    /// without an answer.
+    pub(crate) async fn post(&self, path: &str, json: String) -> Option<Answer> {
+        let limit = self.try_timeout.get();
+        let json = Bytes::from(json);
+        for _ in 0..2 {
+            let key = self.read_key(limit).await.ok()?;
+            let exchange = self.exchange(path, "application/json", &json, key.as_ref());
+            match freeze_timeout::within(limit, exchange).await? {
+                Ok((head, _)) if head.status == StatusCode::UNAUTHORIZED => match &self.key {
+                    Key::Stored(stored) => stored.forget(),
+                    _ => return Some((head, Bytes::new())),
+                },
+                Ok(answer) => return Some(answer),
+                // The connection broke during the freeze.
+                Err(_) => {}
+            }
+        }
+        None
+    }
+
+    /// Whether `url`, which the collector sent, is as secure as the collector's own.
+    pub(crate) fn permits(&self, url: &Uri) -> bool {
+        match url.scheme_str() {
+            Some("https") => true,
+            Some("http") => !self.client.is_https(),
+            _ => false,
+        }
+    }
+
+    /// A client of the server of `url`, with the same trust.
+    pub(crate) fn client_of(&self, url: &Uri) -> Client {
+        self.client.of_server(url).through(proxy_for(url, &ProcessVariables))
+    }
+
+    async fn exchange(
+        &self,
+        path: &str,
+        content_type: &'static str,
+        body: &Bytes,
+        key: Option<&ApiKey>,
+    ) -> Result<Answer, RequestError> {
+        let request = self.request(path, content_type, body, key, unix_s()).await?;
+        Ok(self.client.exchange(request).await?)
+    }
+
     async fn request(
         &self,
-        batch: &SealedBatch,
+        path: &str,
+        content_type: &'static str,
+        body: &Bytes,
         key: Option<&ApiKey>,
         now_s: u64,
     ) -> Result<Request<Full<Bytes>>, RequestError> {
-        let request = self
-            .client
-            .request("POST", agent_proto::BATCHES_PATH)
-            .header(header::CONTENT_TYPE, agent_proto::CONTENT_TYPE);
-        let mut request = request.body(Full::new(batch.bytes.clone()))?;
+        let request = self.client.request("POST", path).header(header::CONTENT_TYPE, content_type);
+        let mut request = request.body(Full::new(body.clone()))?;
         let Some(signer) = &self.signer else {
             if let Some(key) = key {
                 insert_secret(request.headers_mut(), "authorization", &format!("Bearer {}", key.expose()))?;
@@ -315,7 +358,7 @@ impl Shipper {
             insert_secret(request.headers_mut(), KEY_HEADER, key.expose())?;
         }
         let credentials = signer.provider.current(now_s.saturating_mul(1_000_000)).await?;
-        sign_request(&mut request, &batch.bytes, &signer.region, "lambda", &credentials, now_s)?;
+        sign_request(&mut request, body, &signer.region, "lambda", &credentials, now_s)?;
         Ok(request)
     }
 

@@ -130,7 +130,12 @@ pub fn decode(body: &[u8]) -> DecodedTelemetry {
 /// of records that could not be decoded; what follows the place where the array is not valid JSON counts as one.
 pub fn decode_each(body: &[u8], take: &mut dyn FnMut(Event)) -> u64 {
     let mut undecodable = 0;
-    let mut json = serde_json::Deserializer::from_slice(body);
+    // From text, as everywhere: a reader of bytes is another copy of the parser. The array ends where it is not UTF-8.
+    let text = std::str::from_utf8(body).unwrap_or_else(|error| {
+        let valid = body.get(..error.valid_up_to()).unwrap_or_default();
+        std::str::from_utf8(valid).unwrap_or_default()
+    });
+    let mut json = serde_json::Deserializer::from_str(text);
     let whole = json.deserialize_seq(Records { take, undecodable: &mut undecodable });
     let is_whole = whole.is_ok() && json.end().is_ok();
     if is_whole { undecodable } else { undecodable + 1 }
@@ -239,6 +244,12 @@ mod tests {
         };
         assert_eq!(report.metrics.duration_ms, Some(1.148));
         assert_eq!(report.metrics.billed_duration_ms, None);
+        // What is not UTF-8 ends the array: the records before it are read.
+        let mut not_utf8 = body.to_vec();
+        let at = body.windows(5).position(|part| part == b"plain").unwrap();
+        not_utf8[at] = 0xff;
+        let telemetry = decode(&not_utf8);
+        assert_eq!((telemetry.events.len(), telemetry.undecodable), (2, 2));
     }
 
     /// The report of `record` and `time`, both JSON.

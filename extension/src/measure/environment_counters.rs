@@ -8,7 +8,7 @@ use nix::sys::statvfs::statvfs;
 use super::cpu_contention::CpuContention;
 use super::files::{DescriptorBudget, ReadableFile};
 use super::parse;
-use crate::net::connections::own_connections;
+use crate::net::connections::{own_connections, own_file_bytes};
 
 /// The shortest interval between two readings of the network's counters, which take as long as all others (17 µs). What
 /// they count in between belongs to a later invocation; nothing is lost.
@@ -105,12 +105,19 @@ impl Network {
         self.read = Some(Instant::now());
         if let Some([received, sent]) = self.interfaces.read(|text| parse::interface_bytes(text, self.prefix))
         {
-            (counters.received_bytes, counters.sent_bytes) = (received, sent);
+            counters.received_bytes = received;
+            counters.sent_bytes = without_own(sent, own_file_bytes(), counters.sent_bytes);
         }
         if let Some(opened) = self.tcp.read(parse::active_opens) {
             counters.connections = opened.saturating_sub(own_connections());
         }
     }
+}
+
+/// The bytes that were sent, without those of our own files. A part of a file is counted before the kernel sends it, so the
+/// difference may fall: it stays at `last` then.
+fn without_own(sent: u64, own: u64, last: u64) -> u64 {
+    sent.saturating_sub(own).max(last)
 }
 
 fn tmp_used_kib() -> u64 {
@@ -142,6 +149,17 @@ mod tests {
             (after.connections, after.sent_bytes),
             "within the interval"
         );
+    }
+
+    #[test]
+    fn bytes_of_our_own_files_are_not_the_functions() {
+        // The function sends 10 bytes, we count a file of 100 bytes, the kernel sends it, the function sends 5 bytes more.
+        let readings = [(10, 0), (10, 100), (60, 100), (110, 100), (115, 100)];
+        let counted = readings.into_iter().scan(0, |last, (sent, own)| {
+            *last = without_own(sent, own, *last);
+            Some(*last)
+        });
+        assert_eq!(counted.collect::<Vec<_>>(), [10, 10, 10, 10, 15]);
     }
 
     #[test]

@@ -5,6 +5,8 @@
 use std::cell::{Cell, OnceCell};
 use std::io::ErrorKind;
 use std::path::PathBuf;
+use std::pin::Pin;
+use std::rc::Rc;
 
 use bytes::Bytes;
 use http::uri::{Authority, PathAndQuery, Uri};
@@ -19,8 +21,11 @@ use tokio_rustls::TlsConnector;
 use super::connections::count_own_connection;
 use super::proxy::{Proxy, without_brackets};
 
+pub(crate) mod body;
 mod tls;
 mod tunnel;
+
+use body::Body;
 
 use tunnel::TunnelError;
 
@@ -39,9 +44,9 @@ pub struct Client {
     /// Whether the server, or the proxy, ever answered at the level of TCP.
     is_reachable: Cell<bool>,
     /// Created at the first connection, so that a cold start does not pay for it.
-    tls: OnceCell<TlsConnector>,
+    tls: Rc<OnceCell<TlsConnector>>,
     /// The connection of the last successful exchange.
-    kept: Cell<Option<SendRequest<Full<Bytes>>>>,
+    kept: Cell<Option<SendRequest<Body>>>,
 }
 
 /// Why there is no complete answer.
@@ -79,6 +84,9 @@ pub enum ClientError {
 /// The server's answer: head and complete body.
 pub type Answer = (http::response::Parts, Bytes);
 
+/// An exchange in progress. Boxed, because each future that contains its state has a copy of the code that drops it.
+pub type Exchange<'a> = Pin<Box<dyn Future<Output = Result<Answer, ClientError>> + 'a>>;
+
 /// A connection with or without TLS.
 trait Stream: AsyncRead + AsyncWrite + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Unpin> Stream for T {}
@@ -101,7 +109,7 @@ impl Client {
             ca_file: None,
             proxy: None,
             is_reachable: Cell::new(false),
-            tls: OnceCell::new(),
+            tls: Rc::default(),
             kept: Cell::new(None),
         }
     }
@@ -110,6 +118,12 @@ impl Client {
     #[must_use]
     pub fn trusting(self, ca_file: Option<PathBuf>) -> Self {
         Self { ca_file, ..self }
+    }
+
+    /// A client of another server that trusts the same authorities. The path of `url` is not a prefix.
+    pub(crate) fn of_server(&self, url: &Uri) -> Self {
+        let client = Self::new(url).trusting(self.ca_file.clone());
+        Self { base: String::new(), tls: Rc::clone(&self.tls), ..client }
     }
 
     /// Sends every request through the proxy.
@@ -123,6 +137,11 @@ impl Client {
     pub fn host(&self) -> &str {
         // User and password in the URL are not part of it.
         self.authority.as_str().rsplit_once('@').map_or(self.authority.as_str(), |(_, host)| host)
+    }
+
+    /// Whether connections use TLS.
+    pub(crate) const fn is_https(&self) -> bool {
+        self.is_https
     }
 
     /// Whether the network may have no route to the server: neither the server nor a refusal was ever reached, and no
@@ -155,7 +174,19 @@ impl Client {
     ///
     /// # Errors
     /// [`ClientError`]. The next exchange then opens a new connection.
-    pub async fn exchange(&self, request: Request<Full<Bytes>>) -> Result<Answer, ClientError> {
+    pub fn exchange(&self, request: Request<Full<Bytes>>) -> Exchange<'_> {
+        self.send(request.map(Body::Bytes))
+    }
+
+    /// The same with any body.
+    ///
+    /// # Errors
+    /// As [`Client::exchange`].
+    pub fn send(&self, request: Request<Body>) -> Exchange<'_> {
+        Box::pin(self.send_and_receive(request))
+    }
+
+    async fn send_and_receive(&self, request: Request<Body>) -> Result<Answer, ClientError> {
         let mut connection = match self.still_alive().await {
             Some(kept) => kept,
             None => self.connect().await?,
@@ -171,16 +202,16 @@ impl Client {
         Ok((head, body.to_bytes()))
     }
 
-    async fn still_alive(&self) -> Option<SendRequest<Full<Bytes>>> {
+    async fn still_alive(&self) -> Option<SendRequest<Body>> {
         let mut kept = self.kept.take()?;
         kept.ready().await.is_ok().then_some(kept)
     }
 
-    async fn connect(&self) -> Result<SendRequest<Full<Bytes>>, ClientError> {
+    async fn connect(&self) -> Result<SendRequest<Body>, ClientError> {
         let stream = self.open().await?;
         let (connection, task) = handshake(TokioIo::new(stream)).await?;
         // Ends with the connection. An error is returned by the exchange.
-        tokio::task::spawn_local(async move { drop(task.await) });
+        crate::task::spawn(async move { drop(task.await) });
         Ok(connection)
     }
 

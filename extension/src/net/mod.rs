@@ -4,5 +4,6 @@ pub mod aws;
 pub mod client;
 pub mod connections;
 pub mod credentials;
+pub(crate) mod pace;
 pub mod proxy;
 pub mod sign;

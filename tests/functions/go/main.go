@@ -63,6 +63,10 @@ func handle(workload string) string {
 			log.Fatal("the request to the server failed: ", err)
 		}
 		sum = parallel(2)
+	case "profile":
+		if err := profiled("parallel", func() { sum = parallel(4) }); err != nil {
+			log.Fatal("writing the profile failed: ", err)
+		}
 	default:
 		sum = parallel(4)
 	}

@@ -19,8 +19,9 @@ public final class Bootstrap {
   private static final String API =
       "http://" + System.getenv("AWS_LAMBDA_RUNTIME_API") + "/2018-06-01/runtime/invocation/";
 
-  private static String handle(String workload) {
+  private static String handle(String workload) throws IOException {
     return switch (workload) {
+      case "profile" -> Profiles.profiled("garbage", () -> "{\"length\":" + garbage() + "}");
       case "compute" -> "{\"state\":" + compute(20_000_000) + "}";
       case "parallel" -> "{\"state\":" + parallel() + "}";
       default -> "{\"length\":" + garbage() + "}";

@@ -52,6 +52,10 @@ const workloads = {
     }
     return { bytes };
   },
+  // `compute` with a profile.
+  async profile(event) {
+    return require('./profiles').profiled('compute', () => workloads.compute(event));
+  },
   // Allocation of many objects, and garbage collection.
   async allocate(event) {
     const rows = Array.from({ length: event.items ?? 150000 }, (_, id) => ({ id, name: `row-${id}` }));

@@ -52,7 +52,15 @@ def allocate(event):
     return {"items": len({row["name"] for row in rows})}
 
 
-WORKLOADS = {"compute": compute, "digest": digest, "chat": chat, "allocate": allocate}
+def profile(event):
+    """`compute` with a profile."""
+    from profiles import profiled
+
+    with profiled("compute"):
+        return compute(event)
+
+
+WORKLOADS = {"compute": compute, "digest": digest, "chat": chat, "allocate": allocate, "profile": profile}
 handler = WORKLOADS.get(os.environ.get("WORKLOAD", ""), mixed)
 
 

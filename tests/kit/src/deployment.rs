@@ -1,6 +1,5 @@
 //! A local deployment: a collector, and a sandbox with example functions to which the layer is attached.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::net::TcpStream;
 use std::os::unix::fs::OpenOptionsExt;
@@ -14,6 +13,7 @@ use serde_json::Value;
 use crate::functions::{Assembly, Example};
 use crate::lambda::LambdaClient;
 use crate::process::{Server, as_seen_by_functions, free_address};
+use crate::s3;
 
 /// Time limit for the sandbox to stop: each environment has two seconds to shut down.
 const SANDBOX_STOP_LIMIT: Duration = Duration::from_secs(60);
@@ -60,6 +60,8 @@ pub struct Plan<'a> {
     pub collector_listen: &'a str,
     /// More arguments for `tailor serve`.
     pub collector_arguments: &'a [&'a str],
+    /// More environment variables of the functions.
+    pub function_environment: &'a [(&'a str, &'a str)],
 }
 
 impl<'a> Plan<'a> {
@@ -82,6 +84,7 @@ impl<'a> Plan<'a> {
             endpoint: None,
             collector_listen: "127.0.0.1:0",
             collector_arguments: &[],
+            function_environment: &[],
         }
     }
 }
@@ -126,17 +129,22 @@ impl Deployment {
             project: plan.project,
             output: &functions,
             rust_handler: &plan.programs.handler,
-            environment: BTreeMap::from([
-                ("SERVER", as_seen_by_functions(&crate::delay_server::start()?.to_string())),
-                (
-                    "TAILOR_ENDPOINT",
-                    as_seen_by_functions(
-                        &plan.endpoint.clone().unwrap_or_else(|| format!("http://{collector_address}")),
+            environment: plan
+                .function_environment
+                .iter()
+                .map(|(name, value)| (*name, (*value).to_owned()))
+                .chain([
+                    ("SERVER", as_seen_by_functions(&crate::delay_server::start()?.to_string())),
+                    (
+                        "TAILOR_ENDPOINT",
+                        as_seen_by_functions(
+                            &plan.endpoint.clone().unwrap_or_else(|| format!("http://{collector_address}")),
+                        ),
                     ),
-                ),
-                ("TAILOR_API_KEY", API_KEY.to_owned()),
-                ("TAILOR_FLUSH_INTERVAL_MS", plan.flush_interval_ms.to_string()),
-            ]),
+                    ("TAILOR_API_KEY", API_KEY.to_owned()),
+                    ("TAILOR_FLUSH_INTERVAL_MS", plan.flush_interval_ms.to_string()),
+                ])
+                .collect(),
         };
         for example in plan.examples {
             assembly.assemble(example).with_context(|| format!("cannot assemble {}", example.name))?;
@@ -301,11 +309,11 @@ fn start_collector(
             .arg("--api-key-file")
             .arg(folder.join("api-key"))
             .args(arguments)
-            // The sandbox accepts any credentials, but the SDK requires some.
+            // The sandbox accepts any credentials, so they are those of the S3 server.
             .env("AWS_ENDPOINT_URL_LAMBDA", format!("http://{sandbox_address}"))
             .env("AWS_REGION", "us-east-1")
-            .env("AWS_ACCESS_KEY_ID", "local")
-            .env("AWS_SECRET_ACCESS_KEY", "local"),
+            .env("AWS_ACCESS_KEY_ID", s3::ACCESS_KEY)
+            .env("AWS_SECRET_ACCESS_KEY", s3::SECRET_KEY),
         &folder.join("collector.log"),
         || collector_address(folder).is_some_and(|address| TcpStream::connect(address).is_ok()),
     )

@@ -189,7 +189,7 @@ pub struct Assembly<'a> {
     /// The built Rust handler.
     pub rust_handler: &'a Path,
     /// Environment variables of every function.
-    pub environment: BTreeMap<&'static str, String>,
+    pub environment: BTreeMap<&'a str, String>,
 }
 
 impl Assembly<'_> {
@@ -204,7 +204,9 @@ impl Assembly<'_> {
         match example.language {
             Language::Rust => copy(self.rust_handler, &folder.join("bootstrap"))?,
             Language::Python => {
-                copy(&sources.join("python/bootstrap.py"), &folder.join("bootstrap.py"))?;
+                for file in ["bootstrap.py", "profiles.py"] {
+                    copy(&sources.join("python").join(file), &folder.join(file))?;
+                }
                 script(&folder, "exec python3 \"$LAMBDA_TASK_ROOT/bootstrap.py\"")?;
             }
             Language::Program => {
@@ -220,12 +222,14 @@ impl Assembly<'_> {
                 script(&folder, "exec python3 \"$LAMBDA_TASK_ROOT/bootstrap.py\"")?;
             }
             Language::Node => {
-                copy(&sources.join("node/bootstrap.js"), &folder.join("bootstrap.js"))?;
+                for file in ["bootstrap.js", "profiles.js"] {
+                    copy(&sources.join("node").join(file), &folder.join(file))?;
+                }
                 script(&folder, "exec node \"$LAMBDA_TASK_ROOT/bootstrap.js\"")?;
             }
             Language::Java => {
-                let source = sources.join("java/Bootstrap.java");
-                run(Command::new("javac").arg("-d").arg(&folder).arg(source))?;
+                let files = ["Bootstrap.java", "Profiles.java"].map(|file| sources.join("java").join(file));
+                run(Command::new("javac").arg("-d").arg(&folder).args(files))?;
                 // The managed Java runtime uses the same options: the serial garbage collector and only the C1 compiler.
                 script(
                     &folder,

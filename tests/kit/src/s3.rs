@@ -55,6 +55,17 @@ impl S3Server {
         format!("http://127.0.0.1:{}/buckets/{path}", self.ports[2])
     }
 
+    /// Creates a bucket, and waits until objects can be written to it.
+    ///
+    /// # Errors
+    /// The last error after a minute.
+    pub fn create_bucket(&self, name: &str) -> Result<()> {
+        self.until_ready(|| {
+            ureq::put(self.files_url(&format!("{name}/ready"))).send("ready")?;
+            Ok(())
+        })
+    }
+
     /// Kills it.
     ///
     /// # Errors

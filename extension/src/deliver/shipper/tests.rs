@@ -49,7 +49,16 @@ fn a_signed_request_has_the_key_in_its_own_header() {
     let batch = SealedBatch::of(1, vec![1, 2, 3]);
     let request = on_one_thread(async {
         let key = shipper.read_key(TRY_TIMEOUT).await.unwrap();
-        shipper.request(&batch, key.as_ref(), 1_440_938_160).await.unwrap()
+        shipper
+            .request(
+                agent_proto::BATCHES_PATH,
+                agent_proto::CONTENT_TYPE,
+                &batch.bytes,
+                key.as_ref(),
+                1_440_938_160,
+            )
+            .await
+            .unwrap()
     });
     let header = |name: &str| request.headers()[name].to_str().unwrap();
     assert_eq!((header("x-tailor-api-key"), header("x-amz-security-token")), ("collector-key", "t0ken"));
@@ -110,7 +119,15 @@ fn a_request_shares_the_bytes_of_its_batch() {
     let shipper = collector(vec![]);
     let batch = SealedBatch::of(1, vec![1, 2, 3]);
     let body = on_one_thread(async {
-        shipper.request(&batch, None, 0).await.unwrap().into_body().collect().await.unwrap().to_bytes()
+        shipper
+            .request(agent_proto::BATCHES_PATH, agent_proto::CONTENT_TYPE, &batch.bytes, None, 0)
+            .await
+            .unwrap()
+            .into_body()
+            .collect()
+            .await
+            .unwrap()
+            .to_bytes()
     });
     assert_eq!(body.as_ptr(), batch.bytes.as_ptr());
 }
