@@ -9,6 +9,9 @@ use std::fs;
 use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -53,6 +56,9 @@ pub(crate) struct Options {
     /// Invocations at each size, over all environments: half is telemetry, half is truth.
     #[arg(long, value_name = "N", default_value_t = 60)]
     invocations: usize,
+    /// Measure this many functions at the same time. Small sizes use a part of a CPU, so two CPUs suffice for three.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=8))]
+    workers: u8,
     /// Print the functions in the order of the measurement, and measure nothing.
     #[arg(long)]
     list: bool,
@@ -69,9 +75,6 @@ const ROUNDS: u32 = 3;
 /// Calls of each function in a check.
 const CHECK_CALLS: u32 = 3;
 
-/// The time for one block, for the estimate before any is measured.
-const TYPICAL_BLOCK: Duration = Duration::from_secs(8);
-
 /// Time limit for the sandbox to stop.
 const STOP_LIMIT: Duration = Duration::from_secs(60);
 
@@ -85,7 +88,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     }
     ensure!(is_root(), "the CPU quotas of the sandbox need root");
     if options.check {
-        return check(&Environment::prepare(sources)?, &functions);
+        return check(&Programs::prepare(sources)?.environment(0)?, &functions);
     }
     let rounds = usize::try_from(ROUNDS)?;
     ensure!(
@@ -104,11 +107,12 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
     }
     let state = State::open(path_of(&options.out), &protocol, options.resume)?;
-    let environment = Environment::prepare(sources)?;
-    let mut run = Run::new(options, environment, state, protocol, &functions);
-    run.measure_all(&functions)?;
-    let is_complete = places(&functions).all(|place| run.state.is_done(&place));
-    let truth = run.state.truth(&functions, &run.protocol);
+    let programs = Programs::prepare(sources)?;
+    let run = Run::new(options, &functions, state, protocol);
+    run.measure_all(&programs, options.workers)?;
+    let state = lock(&run.state);
+    let is_complete = places(&functions).all(|place| state.is_done(&place));
+    let truth = state.truth(&functions, &run.protocol);
     write(&options.out, &truth)?;
     let bytes = fs::metadata(&options.out)?.len();
     println!("{} functions are complete: {} ({bytes} bytes)", truth.functions.len(), options.out.display());
@@ -116,6 +120,11 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         println!("the run is not complete: continue it with --resume");
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// A poisoned lock means that another worker panicked: what it measured before is complete.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Those whose commands are installed.
@@ -168,6 +177,47 @@ fn check(environment: &Environment, functions: &[Function]) -> Result<ExitCode> 
     Ok(ExitCode::from(u8::from(failed > 0)))
 }
 
+/// What is built once for all workers.
+struct Programs {
+    sources: PathBuf,
+    folder: PathBuf,
+    sandbox: PathBuf,
+    layer: PathBuf,
+    rust_handler: PathBuf,
+}
+
+impl Programs {
+    fn prepare(sources: PathBuf) -> Result<Self> {
+        let sandbox = build::sandbox()?;
+        let (layer, rust_handler) = build::layer_and_handler()?;
+        let folder = workspace::target_folder()?.join("truth");
+        if folder.exists() {
+            fs::remove_dir_all(&folder)?;
+        }
+        Ok(Self { sources, folder, sandbox, layer, rust_handler })
+    }
+
+    /// The environment of one worker.
+    fn environment(&self, worker: u8) -> Result<Environment> {
+        let folder = self.folder.join(format!("worker-{worker}"));
+        let recorder = BatchRecorder::start()?;
+        let variables = vec![
+            ("SERVER", as_seen_by_functions(&delay_server::start()?.to_string())),
+            ("TAILOR_ENDPOINT", as_seen_by_functions(&recorder.endpoint())),
+            ("TAILOR_API_KEY", "local-truth-key-7d20c41e9a6b".to_owned()),
+            ("TAILOR_FLUSH_INTERVAL_MS", FLUSH_INTERVAL_MS.to_string()),
+        ];
+        let assembly = Assembly {
+            sources: self.sources.clone(),
+            rust_handler: self.rust_handler.clone(),
+            built: folder.join("built"),
+            environment: variables,
+        };
+        let (sandbox, layer) = (self.sandbox.clone(), self.layer.clone());
+        Ok(Environment { assembly, folder, sandbox, layer, recorder })
+    }
+}
+
 /// What functions run in.
 struct Environment {
     assembly: Assembly,
@@ -179,24 +229,6 @@ struct Environment {
 }
 
 impl Environment {
-    fn prepare(sources: PathBuf) -> Result<Self> {
-        let sandbox = build::sandbox()?;
-        let (layer, rust_handler) = build::layer_and_handler()?;
-        let folder = workspace::target_folder()?.join("truth");
-        if folder.exists() {
-            fs::remove_dir_all(&folder)?;
-        }
-        let recorder = BatchRecorder::start()?;
-        let environment = vec![
-            ("SERVER", as_seen_by_functions(&delay_server::start()?.to_string())),
-            ("TAILOR_ENDPOINT", as_seen_by_functions(&recorder.endpoint())),
-            ("TAILOR_API_KEY", "local-truth-key-7d20c41e9a6b".to_owned()),
-            ("TAILOR_FLUSH_INTERVAL_MS", FLUSH_INTERVAL_MS.to_string()),
-        ];
-        let assembly = Assembly { sources, rust_handler, built: folder.join("built"), environment };
-        Ok(Self { assembly, folder, sandbox, layer, recorder })
-    }
-
     /// Starts a sandbox with only this function.
     fn start(&self, function: &Function) -> Result<(Server, LambdaClient)> {
         let folder = self.folder.join("round");
@@ -219,80 +251,100 @@ impl Environment {
     }
 }
 
-/// A running collection.
-struct Run {
-    environment: Environment,
-    state: State,
+/// A running collection. The workers share it.
+struct Run<'a> {
+    functions: &'a [Function],
+    /// The index of the next function that no worker has begun.
+    next: AtomicUsize,
+    state: Mutex<State>,
     protocol: Protocol,
-    host: Host,
     deadline: Option<Instant>,
-    progress: Progress,
+    progress: Mutex<Progress>,
 }
 
-impl Run {
-    fn new(
-        options: &Options,
-        environment: Environment,
-        state: State,
-        protocol: Protocol,
-        functions: &[Function],
-    ) -> Self {
+impl<'a> Run<'a> {
+    fn new(options: &Options, functions: &'a [Function], state: State, protocol: Protocol) -> Self {
         let left = places(functions).filter(|place| !state.is_done(place)).count();
         let progress = Progress { left, measured: 0, began: Instant::now() };
-        println!("{} functions, {left} blocks, {}", functions.len(), progress.time_left());
+        println!("{} functions, {left} blocks", functions.len());
         let deadline = options.minutes.map(|minutes| Instant::now() + Duration::from_secs(60 * minutes));
-        Self { environment, state, protocol, host: Host::new(), deadline, progress }
+        let (next, state, progress) = (AtomicUsize::new(0), Mutex::new(state), Mutex::new(progress));
+        Self { functions, next, state, protocol, deadline, progress }
     }
 
-    /// `false` when the time was over before the end.
-    fn measure_all(&mut self, functions: &[Function]) -> Result<bool> {
-        for function in functions {
-            for round in 0..ROUNDS {
-                let mut places: Vec<Place> = places_of(function, round).collect();
-                Random::of(&function.name, round).shuffle(&mut places);
-                places.retain(|place| !self.state.is_done(place));
-                if places.is_empty() {
-                    continue;
-                }
-                if self.is_over() {
-                    return Ok(false);
-                }
-                if !self.measure_round(function, round, places)? {
-                    return Ok(false);
-                }
-            }
-        }
-        Ok(true)
+    /// Measures until everything is measured, or the time is over.
+    fn measure_all(&self, programs: &Programs, workers: u8) -> Result<()> {
+        thread::scope(|scope| {
+            let workers: Vec<_> = (0..workers)
+                .map(|worker| {
+                    let environment = programs.environment(worker)?;
+                    Ok(scope.spawn(move || Worker { run: self, environment, host: Host::new() }.measure()))
+                })
+                .collect::<Result<_>>()?;
+            workers.into_iter().try_for_each(|worker| match worker.join() {
+                Ok(result) => result,
+                Err(panic) => std::panic::resume_unwind(panic),
+            })
+        })
     }
 
     fn is_over(&self) -> bool {
         self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
     }
 
+    fn is_done(&self, place: &Place) -> bool {
+        lock(&self.state).is_done(place)
+    }
+}
+
+/// Measures one function after the other.
+struct Worker<'a> {
+    run: &'a Run<'a>,
+    environment: Environment,
+    host: Host,
+}
+
+impl Worker<'_> {
+    fn measure(&mut self) -> Result<()> {
+        while let Some(function) = self.run.functions.get(self.run.next.fetch_add(1, Ordering::Relaxed)) {
+            for round in 0..ROUNDS {
+                let mut places: Vec<Place> = places_of(function, round).collect();
+                Random::of(&function.name, round).shuffle(&mut places);
+                places.retain(|place| !self.run.is_done(place));
+                if self.run.is_over() {
+                    return Ok(());
+                }
+                if !places.is_empty() {
+                    self.measure_round(function, places)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Measures one environment at each size, in a sandbox of its own so that every environment is new.
-    fn measure_round(&mut self, function: &Function, round: u32, places: Vec<Place>) -> Result<bool> {
+    fn measure_round(&mut self, function: &Function, places: Vec<Place>) -> Result<()> {
         let (mut sandbox, lambda) = self.environment.start(function)?;
         for place in places {
-            if self.state.is_done(&place) {
-                self.progress.skip();
+            if self.run.is_done(&place) {
+                lock(&self.run.progress).skip();
                 continue;
             }
-            if self.is_over() {
-                sandbox.stop(STOP_LIMIT)?;
-                return Ok(false);
+            if self.run.is_over() {
+                break;
             }
             let mut measurement = Measurement {
                 lambda: &lambda,
                 recorder: &self.environment.recorder,
                 host: &mut self.host,
-                random: Random::of(&function.name, round + place.memory_mb),
-                invocations: self.protocol.invocations,
+                random: Random::of(&function.name, place.round + place.memory_mb),
+                invocations: self.run.protocol.invocations,
             };
             let shown = format!("{} {} MB", function.name, place.memory_mb);
             match measurement.block(function, place) {
                 Ok(block) => {
-                    self.progress.add(&block);
-                    self.state.add(block)?;
+                    lock(&self.run.progress).add(&block);
+                    lock(&self.run.state).add(block)?;
                 }
                 // One function does not end a collection of hours. The rest of its round is left for --resume.
                 Err(error) => {
@@ -301,8 +353,7 @@ impl Run {
                 }
             }
         }
-        sandbox.stop(STOP_LIMIT)?;
-        Ok(true)
+        sandbox.stop(STOP_LIMIT).map(drop)
     }
 }
 
@@ -352,7 +403,7 @@ impl Progress {
     }
 
     fn time_left(&self) -> String {
-        let block = if self.measured == 0 { TYPICAL_BLOCK } else { self.began.elapsed() / self.measured };
+        let block = self.began.elapsed() / self.measured.max(1);
         let minutes = block.as_secs_f64() * self.left as f64 / 60.0;
         format!("about {:.0} h {:02.0} min left", (minutes / 60.0).floor(), minutes % 60.0)
     }
