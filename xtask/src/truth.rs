@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::TcpStream;
+use std::num::NonZero;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -16,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use tailor_sizing::telemetry::invocation::Work;
+use tailor_sizing::units::Megabytes;
 use tailor_sizing_eval::truth::write;
 use tailor_test_kit::build;
 use tailor_test_kit::delay_server;
@@ -27,6 +29,7 @@ use tailor_test_kit::workspace;
 use assembly::Assembly;
 use block::{FLUSH_INTERVAL_MS, Measurement};
 use corpus::Function;
+use cpu_share::CpuShares;
 use host::Host;
 use random::Random;
 use state::{Place, Protocol, State, path_of};
@@ -34,6 +37,7 @@ use state::{Place, Protocol, State, path_of};
 mod assembly;
 mod block;
 mod corpus;
+mod cpu_share;
 mod host;
 mod random;
 mod state;
@@ -56,7 +60,7 @@ pub(crate) struct Options {
     /// Invocations at each size, over all environments: half is telemetry, half is truth.
     #[arg(long, value_name = "N", default_value_t = 60)]
     invocations: usize,
-    /// Measure this many functions at the same time. Small sizes use a part of a CPU, so two CPUs suffice for three.
+    /// Measure this many functions at the same time, as far as their quotas leave CPUs for each other.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=8))]
     workers: u8,
     /// Print the functions in the order of the measurement, and measure nothing.
@@ -260,6 +264,7 @@ struct Run<'a> {
     protocol: Protocol,
     deadline: Option<Instant>,
     progress: Mutex<Progress>,
+    cpus: CpuShares,
 }
 
 impl<'a> Run<'a> {
@@ -269,7 +274,8 @@ impl<'a> Run<'a> {
         println!("{} functions, {left} blocks", functions.len());
         let deadline = options.minutes.map(|minutes| Instant::now() + Duration::from_secs(60 * minutes));
         let (next, state, progress) = (AtomicUsize::new(0), Mutex::new(state), Mutex::new(progress));
-        Self { functions, next, state, protocol, deadline, progress }
+        let cpus = CpuShares::new(thread::available_parallelism().map_or(1, NonZero::get));
+        Self { functions, next, state, protocol, deadline, progress, cpus }
     }
 
     /// Measures until everything is measured, or the time is over.
@@ -341,6 +347,7 @@ impl Worker<'_> {
                 invocations: self.run.protocol.invocations,
             };
             let shown = format!("{} {} MB", function.name, place.memory_mb);
+            let _share = self.run.cpus.acquire(Megabytes(place.memory_mb), function.most_cpus());
             match measurement.block(function, place) {
                 Ok(block) => {
                     lock(&self.run.progress).add(&block);

@@ -10,7 +10,8 @@ use anyhow::{Context, bail};
 const FILE: &str = "ROLE";
 
 /// The data sets of this folder that the model's constants were fitted to. `evaluate` prints them.
-pub const FITTED_TO: [&str; 2] = ["throttled-functions", "sandbox-functions"];
+pub const FITTED_TO: [&str; 3] =
+    ["throttled-functions", "sandbox-functions", "the training functions of truth.json.gz"];
 
 /// What a data set may be used for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

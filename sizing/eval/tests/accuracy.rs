@@ -8,6 +8,7 @@ use tailor_sizing_eval::dataset;
 use tailor_sizing_eval::paired::Predicted;
 use tailor_sizing_eval::role::{self, Role};
 use tailor_sizing_eval::score::{Case, enforcement, predictions, score};
+use tailor_sizing_eval::truth;
 
 #[test]
 fn predictions_from_one_size_are_within_the_documented_error() {
@@ -75,6 +76,26 @@ fn functions_of_the_sandbox_are_predicted_within_the_documented_error() {
         assert!(
             enforcement(&cases, base).high_resolution_probability() > 0.9
                 && enforcement(&others, base).high_resolution_probability() < 0.02
+        );
+    }
+}
+
+/// Programs of the sorts that run on Lambda, measured by the extension where the kernel shows pressure.
+#[test]
+fn programs_with_pressure_are_predicted_within_the_published_error() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/truth.json.gz");
+    let rates = PriceTable::embedded().rates("us-east-1", Architecture::X86_64).unwrap();
+    let limits = [(128, 22.0), (256, 13.2), (512, 10.5)];
+    let cases = dataset::read(&path, Some(truth::Role::Validation)).unwrap();
+    assert_eq!(cases.len(), 13);
+    let report = score(&cases, &limits.map(|(base, _)| Megabytes(base)), &rates);
+    for (base, limit) in limits {
+        let score = &report.by_base[&base];
+        assert!(score.mape_mean <= limit, "from {base} MB the mean error is {:.1} %", score.mape_mean);
+        assert!(score.mape_median <= 10.0, "from {base} MB the median error is {:.1} %", score.mape_median);
+        assert!(
+            score.coverage_80.unwrap() >= 85.0 && score.coverage_95.unwrap() >= 95.0,
+            "{base} MB: {score:?}"
         );
     }
 }

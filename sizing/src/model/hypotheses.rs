@@ -12,6 +12,11 @@ use crate::units::Megabytes;
 const ONLY_BUSIEST: f64 = -2.0;
 const ONLY_MAIN: f64 = 1.0;
 const NO_IDLE: f64 = 2.0;
+const BY_PRESSURE: f64 = 3.0;
+
+/// By how much more the simulation of work with the idle time by pressure may be off: the pressure was measured, and is not
+/// chosen by how well the simulation fits.
+const PRESSURE_TOLERANCE: f64 = 2.0;
 
 /// Numbers of bursts tried.
 const BURSTS: [f64; 8] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0];
@@ -251,34 +256,61 @@ fn measured(source: &Profile, tolerance: Tolerance) -> Vec<(f64, WorkShape)> {
             let uncommon = bursts.ln() - expected;
             let parallels = &parallels;
             let mut simulated: Option<(f64, f64)> = None;
-            with_idle_times(source, shape).flat_map(move |(prior, shape)| {
+            idle_times(source, shape.idle_ms).flat_map(move |idle| {
+                let shape = WorkShape { idle_ms: idle.ms, ..shape };
                 // Different threads often leave the same idle time.
                 let wall_ms = match simulated {
                     Some((idle_ms, wall_ms)) if idle_ms == shape.idle_ms => wall_ms,
                     _ => shape.wall_ms(source.memory, source.kernel),
                 };
                 simulated = Some((shape.idle_ms, wall_ms));
-                let off = (wall_ms - source.wall_ms) / tolerance_ms;
-                let log_weight = prior - 0.5 * (uncommon * uncommon + off * off);
-                parallels.iter().map(move |&parallel| (log_weight, WorkShape { parallel, ..shape }))
+                let off = (wall_ms - source.wall_ms) / (tolerance_ms * idle.tolerance);
+                let log_weight = idle.log_prior - 0.5 * (uncommon * uncommon + off * off);
+                let parallels = idle.parallel.map_or_else(|| parallels.clone(), |parallel| vec![parallel]);
+                parallels.into_iter().map(move |parallel| (log_weight, WorkShape { parallel, ..shape }))
             })
         })
         .collect()
 }
 
-/// The shape with each idle time that the measurements allow, and the logarithm of its prior weight.
+/// An idle time that the measurements allow.
+#[derive(Debug, Clone, Copy)]
+struct IdleTime {
+    ms: f64,
+    /// Logarithm of its prior weight.
+    log_prior: f64,
+    /// What the accepted error of the simulation is multiplied by.
+    tolerance: f64,
+    /// How many threads run at once in this case; `None` where it does not depend on it.
+    parallel: Option<f64>,
+}
+
+impl IdleTime {
+    const fn new(ms: f64, log_prior: f64) -> Self {
+        Self { ms, log_prior, tolerance: 1.0, parallel: None }
+    }
+}
+
+/// Each idle time that the measurements allow. `of_all_ms` is the one with the waits of all threads on the critical path.
 ///
 /// Of several threads it is not known which ones the invocation waited for. The waits of all of them may be on the critical
-/// path, or those of the busiest thread, or those of the main thread. Where threads ended unseen, their waits may be taken for
-/// idle time, so that there may be none.
-fn with_idle_times(source: &Profile, shape: WorkShape) -> impl Iterator<Item = (f64, WorkShape)> + use<> {
-    let zero_ms = source.hidden_waits.then_some(0.0);
-    let others = [(ONLY_BUSIEST, source.idle_top_ms), (ONLY_MAIN, source.idle_main_ms), (NO_IDLE, zero_ms)];
-    let others = others.into_iter().filter_map(|(prior, idle_ms)| Some((prior, idle_ms?)));
-    [(0.0, shape.idle_ms)]
-        .into_iter()
-        .chain(others)
-        .map(move |(prior, idle_ms)| (prior, WorkShape { idle_ms, ..shape }))
+/// path, or those of the busiest thread, or those of the main thread, beside which the others then run. Where threads ended
+/// unseen, their waits may be taken for idle time, so that there may be none. The kernel's pressure, where it is shown, has the
+/// waits of whichever thread there was.
+fn idle_times(source: &Profile, of_all_ms: f64) -> impl Iterator<Item = IdleTime> + use<> {
+    let no_idle_ms = source.hidden_waits.then_some(0.0);
+    let beside_main = Some(source.beside_main);
+    [
+        Some(IdleTime::new(of_all_ms, 0.0)),
+        source.idle_top_ms.map(|ms| IdleTime::new(ms, ONLY_BUSIEST)),
+        source.idle_main_ms.map(|ms| IdleTime { parallel: beside_main, ..IdleTime::new(ms, ONLY_MAIN) }),
+        no_idle_ms.map(|ms| IdleTime::new(ms, NO_IDLE)),
+        source
+            .idle_pressure_ms
+            .map(|ms| IdleTime { tolerance: PRESSURE_TOLERANCE, ..IdleTime::new(ms, BY_PRESSURE) }),
+    ]
+    .into_iter()
+    .flatten()
 }
 
 /// Logarithm of how likely a measured wall time is on the kernel that its profile was read for, all numbers of

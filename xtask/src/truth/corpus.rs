@@ -28,7 +28,16 @@ struct Corpus {
     functions: Vec<Function>,
 }
 
+/// The kinds of functions that may use more than one CPU at once.
+const PARALLEL_KINDS: [&str; 7] =
+    ["pool-parallel", "ended-threads", "collector", "compiler", "child-process", "fan-out", "web-adapter"];
+
 impl Function {
+    /// The CPUs that the function may use at the same time.
+    pub(super) fn most_cpus(&self) -> f64 {
+        if PARALLEL_KINDS.contains(&self.kind.as_str()) { f64::INFINITY } else { 1.0 }
+    }
+
     pub(super) fn description(&self) -> Description {
         Description {
             language: self.language.clone(),

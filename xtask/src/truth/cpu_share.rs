@@ -1,0 +1,98 @@
+//! Limits what is measured at the same time, so that the functions do not compete for the host's CPUs.
+
+use std::collections::VecDeque;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+use tailor_sizing::units::Megabytes;
+
+/// What a block uses beside its quota: the sandbox, the caller and the extension, CPUs.
+const OVERHEAD: f64 = 0.1;
+
+/// The CPUs of the host that are not in use.
+#[derive(Debug)]
+pub(super) struct CpuShares {
+    state: Mutex<State>,
+    changed: Condvar,
+    cpus: f64,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    used: f64,
+    /// The blocks that wait, in the order in which they came, so that small ones do not overtake a large one for ever.
+    waiting: VecDeque<u64>,
+    next: u64,
+}
+
+/// The share of one block. It is free again when this is dropped.
+#[derive(Debug)]
+pub(super) struct CpuShare<'a> {
+    of: &'a CpuShares,
+    share: f64,
+}
+
+impl CpuShares {
+    pub(super) fn new(cpus: usize) -> Self {
+        Self { state: Mutex::default(), changed: Condvar::new(), cpus: cpus as f64 }
+    }
+
+    /// Waits until a block at `memory` of a function that uses up to `most_cpus` can be measured beside the others. A block that
+    /// needs more than there is runs alone.
+    pub(super) fn acquire(&self, memory: Megabytes, most_cpus: f64) -> CpuShare<'_> {
+        let share = (memory.share() + OVERHEAD).min(most_cpus).min(self.cpus);
+        let mut state = self.lock();
+        let ticket = state.next;
+        state.next += 1;
+        state.waiting.push_back(ticket);
+        while state.waiting.front() != Some(&ticket) || state.used + share > self.cpus + 1e-9 {
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        state.waiting.pop_front();
+        state.used += share;
+        drop(state);
+        self.changed.notify_all();
+        CpuShare { of: self, share }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for CpuShare<'_> {
+    fn drop(&mut self) {
+        self.of.lock().used -= self.share;
+        self.of.changed.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::thread;
+    use std::time::Duration;
+
+    #[test]
+    fn a_large_size_runs_alone_and_is_not_overtaken() {
+        let shares = CpuShares::new(2);
+        let small = [shares.acquire(Megabytes(512), 1.0), shares.acquire(Megabytes(512), 1.0)];
+        let large_began = AtomicBool::new(false);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let _large = shares.acquire(Megabytes(3_008), f64::INFINITY);
+                large_began.store(true, Ordering::SeqCst);
+            });
+            thread::sleep(Duration::from_millis(50));
+            assert!(!large_began.load(Ordering::SeqCst));
+            let later = scope.spawn(|| {
+                let _small = shares.acquire(Megabytes(512), 1.0);
+                assert!(large_began.load(Ordering::SeqCst), "a later block overtook the large one");
+            });
+            thread::sleep(Duration::from_millis(50));
+            drop(small);
+            later.join().unwrap();
+        });
+        assert!(shares.lock().used.abs() < 1e-9);
+    }
+}
