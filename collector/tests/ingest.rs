@@ -26,10 +26,8 @@ fn code(response: &Response) -> String {
 test_each_place!(
     a_batch_that_is_sent_again_is_counted_once,
     a_batch_is_recognized_in_every_encoding,
-    errors_have_a_code_and_a_status_that_tells_whether_to_retry,
     tenants_cannot_read_data_of_each_other,
     cost_is_exact_to_the_pico_dollar,
-    values_that_no_invocation_can_have_are_refused_with_the_name_of_the_field,
     a_clock_that_is_ahead_does_not_keep_the_memory_size,
 );
 
@@ -109,8 +107,9 @@ fn an_unauthenticated_client_is_refused_before_the_body_is_read() {
     assert_eq!(collector.get_with("/", "").status, 303);
 }
 
-fn errors_have_a_code_and_a_status_that_tells_whether_to_retry(place: Place) {
-    let collector = Collector::start_at(place);
+#[test]
+fn errors_have_a_code_and_a_status_that_tells_whether_to_retry() {
+    let collector = Collector::start();
     let good = batch(&KINDS[0], 1, 1, 10, now_us()).encode().unwrap();
     let mut control_characters = batch(&KINDS[0], 1, 1, 10, now_us());
     control_characters.header.environment.function = "a\u{1b}[2J".to_owned();
@@ -221,7 +220,8 @@ fn cost_is_exact_to_the_pico_dollar(place: Place) {
     assert_eq!(report["cost_pico_usd"].as_u64().map(u128::from), Some(expected));
 }
 
-fn values_that_no_invocation_can_have_are_refused_with_the_name_of_the_field(place: Place) {
+#[test]
+fn values_that_no_invocation_can_have_are_refused_with_the_name_of_the_field() {
     const HOUR_US: u64 = 3_600_000_000;
     type Change = fn(&mut agent_proto::batch::Batch);
     let cases: [(&str, Change); 13] = [
@@ -243,7 +243,7 @@ fn values_that_no_invocation_can_have_are_refused_with_the_name_of_the_field(pla
         }),
         ("invocations[3].started_at_us", |batch| batch.invocations[3].started_at_us = 1_000),
     ];
-    let collector = Collector::start_at(place);
+    let collector = Collector::start();
     for (field, change) in cases {
         let mut batch = batch(&KINDS[0], 1, 1, 10, now_us());
         change(&mut batch);
