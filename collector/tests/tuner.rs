@@ -106,6 +106,21 @@ fn a_change_for_the_worse_is_rolled_back() {
     }
 }
 
+/// Invocations that take twice as long at both sizes have another reason than the size.
+#[test]
+fn a_workload_that_becomes_slower_is_not_held_against_the_new_size() {
+    let tuned = Tuned::new(IDLE, true);
+    tuned.until(&[State::Canary], GOOD);
+    while tuned.state().is_open() {
+        tuned.workload.traffic_by_size(NAME, 6_000, |_| Quality { slower: 2, ..GOOD });
+        tuned.rounds(4);
+        tuned.pass(HOUR_US);
+    }
+    let change = tuned.change().unwrap();
+    assert_eq!(change.state, State::Settled, "{}", change.reason);
+    tuned.assert_no_violations();
+}
+
 #[test]
 fn no_write_without_recommendation_and_permission() {
     type Modification = fn(&mut Tuned);

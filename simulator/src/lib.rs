@@ -20,6 +20,7 @@ use tailor_collector::tuner::{Settings, Tuner};
 use tailor_sizing::pricing::prices::Rates;
 use tailor_sizing::units::{Architecture, Megabytes};
 
+use kind::Kind;
 use strategies::{Costs, Outcome};
 use traffic::DAY_US;
 use world::{Detail, World};
@@ -56,8 +57,8 @@ impl Simulation {
     }
 }
 
-/// What kept savings from a function on a day.
-type Losses = BTreeMap<String, f64>;
+/// What kept savings from functions of a kind, dollars by reason.
+type Losses = BTreeMap<(Kind, String), f64>;
 
 /// Runs a simulation.
 ///
@@ -129,7 +130,7 @@ fn add_losses(
         let more = costs.on_day(day, Megabytes(today.memory_mb)) - costs.on_day(day, *best);
         if today.memory_mb > 0 && more > 0.0 {
             let reason = reasons.get(name.as_str()).copied().unwrap_or("not-advised");
-            *losses.entry(reason.to_owned()).or_default() += more;
+            *losses.entry((function.truth.kind, reason.to_owned())).or_default() += more;
         }
     }
 }

@@ -32,7 +32,7 @@ pub struct Rollbacks {
 }
 
 /// The functions of one kind.
-#[derive(Debug, Clone, Copy, Default, Serialize)]
+#[derive(Debug, Clone, Default, Serialize)]
 pub struct KindReport {
     /// Their number.
     pub functions: u64,
@@ -44,6 +44,8 @@ pub struct KindReport {
     pub share_of_oracle_percent: f64,
     /// Invocations that ran out of memory below the size of the start.
     pub out_of_memory_below_start: u64,
+    /// Share of what the oracle saves more on all functions, by the reason for which one of this kind was not changed, percent.
+    pub missed_percent: BTreeMap<String, f64>,
 }
 
 /// The result of a simulation.
@@ -172,7 +174,11 @@ pub(crate) fn of(
     let in_force = changes.iter().filter(|change| was_in_force(change)).count();
     report.changes_per_function_month = in_force as f64 / simulation.functions as f64 / (days as f64 / 30.0);
     let total: f64 = losses.values().sum();
-    report.missed_percent = losses.into_iter().map(|(code, usd)| (code, 100.0 * usd / total)).collect();
+    for ((kind, code), usd) in losses {
+        let percent = 100.0 * usd / total;
+        *report.missed_percent.entry(code.clone()).or_default() += percent;
+        report.kinds.entry(kind.name()).or_default().missed_percent.insert(code, percent);
+    }
     report
 }
 
@@ -268,9 +274,7 @@ impl Report {
             "states: {:?}\n\nwhat the tuner saves less than the oracle, by reason:",
             self.states
         );
-        let mut missed: Vec<_> = self.missed_percent.iter().collect();
-        missed.sort_by(|a, b| b.1.total_cmp(a.1));
-        for (code, percent) in missed {
+        for (code, percent) in largest(&self.missed_percent) {
             let _ = writeln!(text, "{percent:>6.1} %  {code}");
         }
         text.push_str("\nkind             functions  changes  rolled back  of the oracle  out of memory below the start\n");
@@ -285,6 +289,23 @@ impl Report {
                 kind.out_of_memory_below_start
             );
         }
+        text.push_str("\nthe same reasons by kind:\n");
+        for (name, kind) in &self.kinds {
+            let reasons = largest(&kind.missed_percent).into_iter().take(REASONS_OF_KIND);
+            let reasons: Vec<String> =
+                reasons.map(|(code, percent)| format!("{code} {percent:.1} %")).collect();
+            let _ = writeln!(text, "{name:<16} {}", reasons.join(", "));
+        }
         text
     }
+}
+
+/// Reasons that are shown of one kind.
+const REASONS_OF_KIND: usize = 4;
+
+/// The reasons, the largest share first.
+fn largest(missed: &BTreeMap<String, f64>) -> Vec<(&String, f64)> {
+    let mut missed: Vec<_> = missed.iter().map(|(code, percent)| (code, *percent)).collect();
+    missed.sort_by(|a, b| b.1.total_cmp(&a.1));
+    missed
 }

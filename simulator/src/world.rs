@@ -11,7 +11,7 @@ use tailor_collector::tuner::canary::Sample;
 use tailor_collector::tuner::guards::{Evidence, Health};
 use tailor_collector::tuner::lambda::{Alias, Configuration, Lambda, LambdaError, Live, Update};
 use tailor_collector::tuner::permission::TAG;
-use tailor_collector::tuner::telemetry::Telemetry;
+use tailor_collector::tuner::telemetry::{Telemetry, sample_of};
 use tailor_sizing::advice::strategy::Strategy;
 use tailor_sizing::advice::{FunctionEvidence, advise};
 use tailor_sizing::model::accounting::Unaccounted;
@@ -237,15 +237,6 @@ impl Function {
         }
     }
 
-    fn sum(&self, version: Option<&str>, memory: Megabytes, since_us: u64) -> Rollup {
-        let mut sum = Rollup::default();
-        let blocks = self.blocks.iter().filter(|block| block.memory == memory && block.until_us > since_us);
-        for block in blocks.filter(|block| version.is_none_or(|version| version == block.version)) {
-            sum.merge(&block.rollup);
-        }
-        sum
-    }
-
     fn evaluate(&self, key: FunctionKey, prices: &PriceTable, strategy: Strategy) -> Option<Evaluation> {
         let last = self.blocks.last()?;
         // The old version has most invocations of a canary.
@@ -461,14 +452,18 @@ impl Telemetry for World {
     ) -> Result<(Evidence, Sample), StoreError> {
         let state = &mut *self.lock();
         let now_us = state.now_us;
-        let Some(function) = state.functions.get_mut(&key.name) else {
-            let none = Rollup::default();
-            return Ok((Evidence::of(&none, memory, Architecture::X86_64, None), Sample::default()));
+        let since_us = since_us.saturating_sub(START_US);
+        let blocks = match state.functions.get_mut(&key.name) {
+            Some(function) => {
+                function.advance(now_us, &self.prices, &self.detail);
+                function.blocks.as_slice()
+            }
+            None => &[],
         };
-        function.advance(now_us, &self.prices, &self.detail);
-        let sum = function.sum(version, memory, since_us.saturating_sub(START_US));
-        let rates = self.rates(key, Architecture::X86_64);
-        Ok((Evidence::of(&sum, memory, Architecture::X86_64, rates.as_ref()), Sample::of(&sum)))
+        let blocks = blocks.iter().filter(|block| block.until_us > since_us);
+        let measured =
+            blocks.map(|block| (block.version.as_str(), block.memory, Architecture::X86_64, &block.rollup));
+        Ok(sample_of(measured, version, memory, |architecture| self.rates(key, architecture)))
     }
 
     async fn health(&self, _: &FunctionKey) -> Result<Health, StoreError> {

@@ -15,7 +15,9 @@ use super::guards::{Evidence, Health};
 use crate::clock::Clock;
 use crate::query::last_hours;
 use crate::report::{self, Evaluation};
-use crate::store::{ChangeEvent, FunctionKey, HOUR_US, Lease, Series, Store, StoreError, Tenant, Window};
+use crate::store::{
+    ChangeEvent, FunctionKey, HOUR_US, Lease, Series, SeriesKey, Store, StoreError, Tenant, Window,
+};
 
 /// Hours of batches from which the health of the telemetry is computed.
 const HEALTH_HOURS: u64 = 1;
@@ -55,6 +57,25 @@ pub trait Telemetry: Send + Sync {
 
     /// Appends one event to the change log. It is on disk when the future resolves.
     async fn append(&self, event: &ChangeEvent) -> Result<(), StoreError>;
+}
+
+/// The evidence and the sample of one size, of one version or of all, in measurements by version, size and instruction set.
+#[must_use]
+pub fn sample_of<'a>(
+    measured: impl IntoIterator<Item = (&'a str, Megabytes, Architecture, &'a Rollup)>,
+    version: Option<&str>,
+    memory: Megabytes,
+    rates: impl FnOnce(Architecture) -> Option<Rates>,
+) -> (Evidence, Sample) {
+    let mut sum = Rollup::default();
+    let mut architecture = Architecture::X86_64;
+    for (of, size, on, rollup) in measured {
+        if size == memory && version.is_none_or(|version| version == of) {
+            sum.merge(rollup);
+            architecture = on;
+        }
+    }
+    (Evidence::of(&sum, memory, architecture, rates(architecture).as_ref()), Sample::of(&sum))
 }
 
 /// The measurements in the store.
@@ -104,16 +125,12 @@ impl Telemetry for StoreTelemetry {
         let oldest = last_hours(now_us, self.hours);
         let window = Window::covering(since_us, now_us.saturating_add(HOUR_US));
         let window = Window { from_hour: window.from_hour.max(oldest.from_hour), ..window };
-        let mut sum = Rollup::default();
-        let mut architecture = Architecture::X86_64;
-        for Series { key, rollup } in self.series(key, window).await? {
-            if key.memory == memory && version.is_none_or(|version| version == key.version) {
-                sum.merge(&rollup);
-                architecture = key.architecture;
-            }
-        }
-        let evidence = Evidence::of(&sum, memory, architecture, self.rates(key, architecture).as_ref());
-        Ok((evidence, Sample::of(&sum)))
+        let series = self.series(key, window).await?;
+        let measured = series.iter().map(|series| {
+            let SeriesKey { version, memory, architecture, .. } = &series.key;
+            (version.as_str(), *memory, *architecture, &series.rollup)
+        });
+        Ok(sample_of(measured, version, memory, |architecture| self.rates(key, architecture)))
     }
 
     async fn health(&self, key: &FunctionKey) -> Result<Health, StoreError> {

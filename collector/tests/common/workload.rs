@@ -15,7 +15,7 @@ use tailor_collector::store::{ChangeEvent, FunctionKey, StoreError};
 use tailor_collector::tuner::canary::Sample;
 use tailor_collector::tuner::guards::{Evidence, Health};
 use tailor_collector::tuner::limits::DAY_US;
-use tailor_collector::tuner::telemetry::Telemetry;
+use tailor_collector::tuner::telemetry::{Telemetry, sample_of};
 use tailor_sizing::advice::strategy::Strategy;
 use tailor_sizing::advice::{FunctionEvidence, advise};
 use tailor_sizing::model::accounting::Unaccounted;
@@ -115,6 +115,11 @@ impl Workload {
     /// Measures invocations as the alias or `$LATEST` distributes them now: `count` in total, those of `new_mb` with a
     /// quality of their own.
     pub(crate) fn traffic(&self, name: &str, count: u64, new_mb: Option<u32>, quality: Quality) {
+        self.traffic_by_size(name, count, |memory_mb| if Some(memory_mb) == new_mb { quality } else { GOOD });
+    }
+
+    /// The same with a quality for each size.
+    pub(crate) fn traffic_by_size(&self, name: &str, count: u64, quality: impl Fn(u32) -> Quality) {
         let record = self.plane.record(name);
         let mut shares = Vec::new();
         match record.aliases.get("live") {
@@ -131,20 +136,17 @@ impl Workload {
             let previous = previous.and_then(|pending| pending.previous.as_ref());
             let Some(revision) = previous.or_else(|| record.version(&version)) else { continue };
             let memory_mb = revision.config.memory_mb;
-            let quality = if Some(memory_mb) == new_mb { quality } else { GOOD };
             #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a part of a count")]
-            self.invoke(name, &version, memory_mb, (count as f64 * share) as u64, quality);
+            self.invoke(name, &version, memory_mb, (count as f64 * share) as u64, quality(memory_mb));
         }
     }
 
-    fn sum(&self, name: &str, version: Option<&str>, memory: u32, since_us: u64) -> Rollup {
+    /// What was measured at a size.
+    fn sum(&self, name: &str, memory: u32) -> Rollup {
         let functions = self.functions.lock().unwrap();
         let mut sum = Rollup::default();
-        for (at_us, of, size, rollup) in &functions[name].samples {
-            if *size == memory && *at_us >= since_us && version.is_none_or(|version| version == of) {
-                sum.merge(rollup);
-            }
-        }
+        let samples = functions[name].samples.iter().filter(|(_, _, size, _)| *size == memory);
+        samples.for_each(|(.., rollup)| sum.merge(rollup));
         sum
     }
 
@@ -156,7 +158,7 @@ impl Workload {
             let last = measured.samples.last()?;
             (measured.kind, last.2, measured.versions.clone())
         };
-        let sum = self.sum(name, None, memory, 0);
+        let sum = self.sum(name, memory);
         let present = sum.clone();
         let killed = sum.out_of_memory > 0;
         let is_imported = self.is_imported.load(Ordering::Relaxed);
@@ -228,10 +230,11 @@ impl Telemetry for Workload {
         memory: Megabytes,
         since_us: u64,
     ) -> Result<(Evidence, Sample), StoreError> {
-        let sum = self.sum(&key.name, version, memory.0, since_us);
-        let rates = self.rates(key, Architecture::X86_64).unwrap();
-        let evidence = Evidence::of(&sum, memory, Architecture::X86_64, Some(&rates));
-        Ok((evidence, Sample::of(&sum)))
+        let functions = self.functions.lock().unwrap();
+        let samples = functions[&key.name].samples.iter().filter(|(at_us, ..)| *at_us >= since_us);
+        let measured = samples
+            .map(|(_, version, size, sum)| (version.as_str(), Megabytes(*size), Architecture::X86_64, sum));
+        Ok(sample_of(measured, version, memory, |architecture| self.rates(key, architecture)))
     }
 
     async fn health(&self, _: &FunctionKey) -> Result<Health, StoreError> {

@@ -25,6 +25,9 @@ const BETA: f64 = 0.05;
 /// Lowest error rate that is assumed of the previous version.
 const LEAST_ERROR_RATE: f64 = 0.001;
 
+/// Warm invocations of the previous version in a canary from which a change of the workload is computed.
+const MIN_DRIFT_INVOCATIONS: u64 = 100;
+
 /// The invocations of one size and version.
 #[derive(Debug, Clone, Default)]
 pub struct Sample {
@@ -305,8 +308,9 @@ fn soak(comparison: &Comparison<'_>, limits: &Limits) -> Verdict {
         );
         return fail(comparison, Cause::Worse, reason);
     }
-    let predicted_ms = change.predicted_mean_ms();
-    let bound_ms = (predicted_ms * (1.0 + TOLERANCE)).max(change.intent.duration_interval_ms[1]);
+    let drift = drift(change);
+    let predicted_ms = change.predicted_mean_ms() * drift;
+    let bound_ms = (predicted_ms * (1.0 + TOLERANCE)).max(change.intent.duration_interval_ms[1] * drift);
     let error_ms = mean_interval(new.warm_us.variance().unwrap_or(0.0), new.warm_us.count(), ALPHA) / 1_000.0;
     if after.warm > 0 && after.mean_ms - error_ms > bound_ms && !is_repair(change) {
         let reason = format!(
@@ -335,6 +339,19 @@ fn soak(comparison: &Comparison<'_>, limits: &Limits) -> Verdict {
         after.mean_ms, after.warm
     );
     Verdict::Pass { reason, after, baseline }
+}
+
+/// How much slower the previous version was in the canary than before the change, as a factor of at least 1. The workload
+/// changed then, and not because of the size.
+fn drift(change: &Change) -> f64 {
+    let before = &change.intent.before;
+    match &change.baseline {
+        Some(baseline) if baseline.warm >= MIN_DRIFT_INVOCATIONS && before.mean_ms > 0.0 => {
+            let sure_ms = baseline.mean_ms - 2.0 * baseline.mean_error_ms;
+            (sure_ms / before.mean_ms).max(1.0)
+        }
+        _ => 1.0,
+    }
 }
 
 /// Why the saving is too small, if it is.
