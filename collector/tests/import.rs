@@ -226,7 +226,12 @@ fn recommendations_of_other_tools_are_shown_beside_the_advice() {
         std::fs::write(exported, text).unwrap();
         assert!(tailor(&["import", "compute-optimizer", exported]).status.success());
     };
-    std::fs::write(tuned, r#"{"power": 256, "cost": 1e-7, "duration": 90.5, "stateMachine": {}}"#).unwrap();
+    std::fs::write(
+        tuned,
+        r#"{"power": 256, "cost": 1e-7, "duration": 90.5, "stateMachine": {},
+        "stats": [{"value": 256, "averagePrice": 1e-7, "averageDuration": 90.5}]}"#,
+    )
+    .unwrap();
     assert!(tailor(&["import", "power-tuning", tuned, "--function", "pay"]).status.success());
     export(400);
     // A new export replaces the old one.
@@ -234,6 +239,7 @@ fn recommendations_of_other_tools_are_shown_beside_the_advice() {
 
     let output = tailor(&["advise", "pay", "--hours", "90000", "--format", "json"]);
     let others = json(&output)["other_recommendations"].clone();
+    assert_eq!(others[0]["sizes"][0]["duration_ms"], 90.5, "{others}");
     let others: Vec<_> = others.as_array().unwrap().iter().map(|o| (&o["tool"], &o["memory_mb"])).collect();
     assert_eq!(
         format!("{others:?}"),

@@ -132,6 +132,7 @@ fn entry<'a>(
         finding: cell(Column::Finding).to_owned(),
         made_at: cell(Column::MadeAt).to_owned(),
         imported_at_us,
+        sizes: Vec::new(),
     };
     Ok(Entry { tenant: tenant.0.clone(), function, recommendation })
 }

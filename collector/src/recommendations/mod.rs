@@ -1,6 +1,7 @@
 //! What other tools recommend for functions: AWS Lambda Power Tuning and AWS Compute Optimizer.
 //!
-//! A file in the data folder has them. Reports of a function show them beside the advice, which does not use them.
+//! A file in the data folder has them. Reports of a function show them beside the advice, which does not use them. What an
+//! experiment measured at each size is shown in the curves of the function.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -72,6 +73,21 @@ pub struct Recommendation {
     pub made_at: String,
     /// When it was imported, microseconds since the Unix epoch.
     pub imported_at_us: u64,
+    /// What Power Tuning measured at each size. The curves of the function show it beside the predictions.
+    #[serde(default)]
+    pub sizes: Vec<MeasuredSize>,
+}
+
+/// What an experiment measured at one size.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct MeasuredSize {
+    /// The size.
+    #[serde(rename = "memory_mb")]
+    pub memory: Megabytes,
+    /// Mean duration, ms.
+    pub duration_ms: f64,
+    /// Mean cost of a million invocations.
+    pub cost_per_million_pico_usd: Option<PicoDollars>,
 }
 
 impl Recommendation {

@@ -2,7 +2,7 @@
 
 use tailor_sizing::units::Megabytes;
 
-use super::{Recommendation, Tool, dollars};
+use super::{MeasuredSize, Recommendation, Tool, dollars};
 use crate::experiment::outcome::{self, ReadError};
 
 /// Invocations whose cost is shown.
@@ -14,6 +14,14 @@ const MILLION: f64 = 1e6;
 /// When the text has another form. A visualization link has the averages of all sizes, and not the recommended one.
 pub fn read(text: &str, version: &str, imported_at_us: u64) -> Result<Recommendation, ReadError> {
     let outcome = outcome::read_outcome(text)?;
+    // Outputs without averages have the recommended size only.
+    let stats = outcome::read(text).unwrap_or_default();
+    let sizes = stats.iter().filter(|stat| stat.average_duration.is_finite() && stat.average_duration > 0.0);
+    let sizes = sizes.map(|stat| MeasuredSize {
+        memory: Megabytes(stat.value),
+        duration_ms: stat.average_duration,
+        cost_per_million_pico_usd: dollars(stat.average_price, MILLION),
+    });
     Ok(Recommendation {
         tool: Tool::PowerTuning,
         version: version.to_owned(),
@@ -25,6 +33,7 @@ pub fn read(text: &str, version: &str, imported_at_us: u64) -> Result<Recommenda
         finding: String::new(),
         made_at: String::new(),
         imported_at_us,
+        sizes: sizes.collect(),
     })
 }
 
@@ -47,6 +56,14 @@ mod tests {
                  invocations)"
             );
         }
+        let stats = r#"{"power": 512, "cost": 1e-7, "duration": 3, "stateMachine": {},
+            "stats": [{"averagePrice": 0.00000025, "averageDuration": 2.5, "value": 128}]}"#;
+        let at_128 = MeasuredSize {
+            memory: Megabytes(128),
+            duration_ms: 2.5,
+            cost_per_million_pico_usd: Some(PicoDollars(250_000_000_000)),
+        };
+        assert_eq!(read(stats, "", 0).unwrap().sizes, [at_128]);
         assert!(read("{}", "", 0).is_err());
     }
 }

@@ -100,7 +100,12 @@ fn curve_rows(report: &FunctionReport) -> Vec<[String; 6]> {
             (point.memory == report.advice.memory && report.advice.is_change(), "recommended"),
             (point.observed, "measured"),
         ];
-        let marks: Vec<_> = marks.into_iter().filter(|(applies, _)| *applies).map(|(_, mark)| mark).collect();
+        let marks = marks.into_iter().filter(|(applies, _)| *applies).map(|(_, mark)| mark.to_owned());
+        let experiments = report.other_recommendations.iter().flat_map(|other| &other.sizes);
+        let experiments = experiments.filter(|size| size.memory == point.memory);
+        let in_experiment =
+            experiments.map(|size| format!("{} in an experiment", duration(size.duration_ms)));
+        let marks: Vec<String> = marks.chain(in_experiment).collect();
         let [low, high] = point.mean.interval_80;
         [
             point.memory.to_string(),

@@ -46,6 +46,8 @@ pub(super) struct Curve<'a> {
     pub(super) description: String,
     pub(super) expected: Vec<Expected>,
     pub(super) measured: Vec<(Megabytes, f64)>,
+    /// Measured in an experiment.
+    pub(super) in_experiment: Vec<(Megabytes, f64)>,
     pub(super) marks: Vec<Mark>,
     pub(super) format: fn(f64) -> String,
 }
@@ -85,8 +87,7 @@ impl Curve<'_> {
     pub(super) fn render(&self) -> Markup {
         let finite = |value: &f64| value.is_finite() && *value > 0.0;
         let values = self.expected.iter().flat_map(|point| [point.low, point.value, point.high]);
-        let all: Vec<f64> =
-            values.chain(self.measured.iter().map(|(_, value)| *value)).filter(finite).collect();
+        let all: Vec<f64> = values.chain(self.points().map(|(_, value)| *value)).filter(finite).collect();
         let (least, most) =
             all.iter().fold((f64::INFINITY, 0f64), |(low, high), value| (low.min(*value), high.max(*value)));
         if all.is_empty() {
@@ -131,8 +132,17 @@ impl Curve<'_> {
                         title { (memory) ": " ((self.format)(*value)) " measured" }
                     }
                 }
+                @for (memory, value) in &self.in_experiment {
+                    circle.experiment cx=(round(x.at(f64::from(memory.0)))) cy=(round(y.at(*value))) r="7" {
+                        title { (memory) ": " ((self.format)(*value)) " in an experiment" }
+                    }
+                }
             }
         }
+    }
+
+    fn points(&self) -> impl Iterator<Item = &(Megabytes, f64)> {
+        self.measured.iter().chain(&self.in_experiment)
     }
 
     /// Vertical lines; a label that would cover the one before it goes to the other side or a line down.

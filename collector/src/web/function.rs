@@ -16,6 +16,7 @@ use super::tables::{changes, invocations, sizes};
 use super::{history, snippet};
 use crate::api::InvocationReport;
 use crate::query::Query;
+use crate::recommendations::MeasuredSize;
 use crate::render::initializations::initializations;
 use crate::render::units::{change, count, duration, duration_of, instant, share, tick};
 use crate::report::bill::BillReport;
@@ -182,6 +183,7 @@ fn curves(report: &FunctionReport, advice: &AdviceDetail) -> Markup {
             .filter(|size| size.warm_mean_ms > 0.0)
             .map(|size| (size.memory, size.warm_mean_ms))
             .collect(),
+        in_experiment: in_experiment(report).map(|size| (size.memory, size.duration_ms)).collect(),
         marks: marks(report, advice),
         format: tick,
     };
@@ -204,6 +206,9 @@ fn curves(report: &FunctionReport, advice: &AdviceDetail) -> Markup {
             .iter()
             .filter_map(|size| Some((size.memory, dollars(size.cost_per_million_pico_usd?))))
             .collect(),
+        in_experiment: in_experiment(report)
+            .filter_map(|size| Some((size.memory, dollars(size.cost_per_million_pico_usd?))))
+            .collect(),
         marks: marks(report, advice),
         format: |value| if value >= 1.0 { format!("${value:.0}") } else { format!("${value:.2}") },
     };
@@ -212,6 +217,7 @@ fn curves(report: &FunctionReport, advice: &AdviceDetail) -> Markup {
             h2 { "What other sizes would do" }
             p.legend {
                 span.key.line {} "predicted " span.key.band {} "80 % interval " span.key.dot {} "measured"
+                @if in_experiment(report).next().is_some() { " " span.key.ring {} "in an experiment" }
             }
             div.columns {
                 figure { figcaption { "Mean duration of a warm invocation, by memory in MB" } (duration_curve.render()) }
@@ -219,6 +225,11 @@ fn curves(report: &FunctionReport, advice: &AdviceDetail) -> Markup {
             }
         }
     }
+}
+
+/// What experiments measured, of `tailor tune` and of Power Tuning.
+fn in_experiment(report: &FunctionReport) -> impl Iterator<Item = &MeasuredSize> {
+    report.other_recommendations.iter().flat_map(|other| &other.sizes)
 }
 
 fn describe(
