@@ -1,8 +1,9 @@
 //! Many invocations written to an archive while the collector is killed, and read back by DuckDB.
 
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
+use tailor_test_kit::workspace;
 
 /// Options of `cargo xtask bench archive`.
 #[derive(Debug, clap::Args)]
@@ -16,10 +17,9 @@ pub(crate) struct Options {
 }
 
 pub(super) fn run(options: &Options) -> Result<ExitCode> {
-    let mut command = Command::new(env!("CARGO"));
+    let mut command = workspace::cargo_command()?;
     command.args(["bench", "--quiet", "-p", "tailor-collector", "--bench", "archive", "--"]);
     command.args(["--invocations", &options.invocations.to_string(), "--kills", &options.kills.to_string()]);
-    let status = command.status().context("cannot run cargo")?;
-    ensure!(status.success(), "the benchmark failed: {status}");
+    workspace::run_cargo(&mut command).context("the benchmark failed")?;
     Ok(ExitCode::SUCCESS)
 }

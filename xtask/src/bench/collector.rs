@@ -1,9 +1,10 @@
 //! Runs the benchmark of the collector with a large fleet, which is a benchmark of its crate.
 
 use std::path::PathBuf;
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
+use tailor_test_kit::workspace;
 
 /// Size and duration.
 #[derive(Debug, clap::Args)]
@@ -32,7 +33,7 @@ pub(crate) struct Options {
 }
 
 pub(super) fn run(options: &Options) -> Result<ExitCode> {
-    let mut command = Command::new(env!("CARGO"));
+    let mut command = workspace::cargo_command()?;
     let is_shared = options.postgresql || options.database.is_some();
     let bench = if is_shared { "database" } else { "collector" };
     command.args(["bench", "--quiet", "-p", "tailor-collector", "--bench", bench, "--"]);
@@ -54,7 +55,6 @@ pub(super) fn run(options: &Options) -> Result<ExitCode> {
         let json = std::path::absolute(json).context("cannot find the working directory")?;
         command.arg("--json").arg(json);
     }
-    let status = command.status().context("cannot run cargo")?;
-    ensure!(status.success(), "the benchmark failed: {status}");
+    workspace::run_cargo(&mut command).context("the benchmark failed")?;
     Ok(ExitCode::SUCCESS)
 }

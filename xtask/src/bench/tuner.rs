@@ -2,9 +2,10 @@
 //! the collector.
 
 use std::path::PathBuf;
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 
 use anyhow::{Context, Result};
+use tailor_test_kit::workspace;
 
 /// Options of `cargo xtask bench tuner`.
 #[derive(Debug, clap::Args)]
@@ -25,7 +26,7 @@ pub(crate) struct Options {
 
 /// Runs the simulation.
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
-    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let mut command = workspace::cargo_command()?;
     command.args(["run", "--release", "--quiet", "-p", "tailor-simulator", "--"]);
     for (name, value) in [
         ("--functions", options.functions.to_string()),
@@ -35,8 +36,9 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         command.args([name, &value]);
     }
     if let Some(file) = &options.json {
+        let file = std::path::absolute(file).context("cannot find the working directory")?;
         command.arg("--json").arg(file);
     }
-    let status = command.status().context("cannot start cargo")?;
-    Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    workspace::run_cargo(&mut command).context("the benchmark failed")?;
+    Ok(ExitCode::SUCCESS)
 }
