@@ -25,6 +25,7 @@ pub mod monthly;
 pub mod patch;
 pub mod prices;
 pub mod profiles;
+pub mod push;
 pub mod query;
 pub mod recommendations;
 pub mod reconcile;

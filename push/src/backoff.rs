@@ -37,6 +37,8 @@ mod tests {
         assert_eq!(seconds(6, Some(5)), 32, "a shorter one is not used");
         assert_eq!(seconds(1, Some(u64::MAX)), 300);
         assert_eq!(retry_after("Fri, 31 Dec 1999 23:59:59 GMT"), None);
-        assert!(pause(9, None, 999) <= Duration::from_secs(308) && pause(9, None, 999) > Duration::from_secs(300));
+        assert!(
+            pause(9, None, 999) <= Duration::from_secs(308) && pause(9, None, 999) > Duration::from_secs(300)
+        );
     }
 }

@@ -49,20 +49,32 @@ fn every_file_has_a_module_comment_and_a_limited_length() {
 
 #[test]
 fn crates_have_only_allowed_dependencies() {
-    let allowed: [(&str, &[&str]); 8] = [
+    let allowed: [(&str, &[&str]); 9] = [
         ("sizing", &[]),
         ("logs", &["tailor-sizing"]),
         ("billing", &["tailor-sizing"]),
+        ("push", &["tailor-sizing"]),
         ("agent-proto", &["tailor-sizing"]),
         ("archive", &["agent-proto", "tailor-sizing"]),
         ("extension", &["agent-proto", "tailor-sizing"]),
-        ("collector", &["agent-proto", "tailor-archive", "tailor-billing", "tailor-logs", "tailor-sizing"]),
+        (
+            "collector",
+            &[
+                "agent-proto",
+                "tailor-archive",
+                "tailor-billing",
+                "tailor-logs",
+                "tailor-push",
+                "tailor-sizing",
+            ],
+        ),
         ("sandbox", &[]),
     ];
     let ours = [
         "tailor-sizing",
         "tailor-logs",
         "tailor-archive",
+        "tailor-push",
         "tailor-billing",
         "agent-proto",
         "tailor-extension",

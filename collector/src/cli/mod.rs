@@ -40,6 +40,7 @@ mod patch;
 mod placement;
 mod prices;
 mod profiles;
+mod push;
 mod recommendations;
 mod reconcile;
 mod report;
@@ -321,6 +322,10 @@ struct ServeArgs {
     archive: Box<archive::ArchiveArgs>,
     #[command(flatten)]
     profiles: profiles::ProfileArgs,
+    #[command(flatten)]
+    otlp: push::OtlpArgs,
+    #[command(flatten)]
+    webhook: push::WebhookArgs,
     #[command(flatten)]
     tuner: tuner::TunerArgs,
     /// The values of all options, for comparison after a reload.

@@ -13,6 +13,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
+use super::push::Push;
 use super::{ConnectionArgs, ServeArgs, serve_reload};
 use crate::archive::Archiver;
 use crate::clock::{Clock, now_us};
@@ -102,6 +103,7 @@ async fn serve_until_stopped(args: ServeArgs) -> anyhow::Result<ExitCode> {
         UsageTable::read(file)?;
     }
     let mut tuner_settings = args.tuner.settings(folder)?;
+    let push = Push::of(&args.otlp, &args.webhook)?;
     let tls = load_tls(&args)?;
     // Before the folder is created: when the port is in use, no folder and no key are created.
     let listener = TcpListener::bind(args.listen)
@@ -127,6 +129,7 @@ async fn serve_until_stopped(args: ServeArgs) -> anyhow::Result<ExitCode> {
     if let Some(archiver) = &archiver {
         app.metrics.register(|registry| archiver.metrics().register(registry));
     }
+    push.register(&mut app);
     let app = Arc::new(App {
         prices,
         tls,
@@ -154,11 +157,22 @@ async fn serve_until_stopped(args: ServeArgs) -> anyhow::Result<ExitCode> {
         let stopped = until(stopped.clone());
         tasks.spawn("the archive", async move { archiver.run(stopped).await });
     }
+    let (served, has_served) = watch::channel(false);
+    if let Some(exporter) = push.exporter(&app, &args.data)? {
+        // The last export has what the last requests brought.
+        tasks.spawn("the export of metrics", async move { exporter.run(until(has_served)).await });
+    }
+    if let Some(webhook) = push.webhook(&app, &args.data, database.is_some())? {
+        let stopped = until(stopped.clone());
+        tasks.spawn("the webhook", async move { webhook.run(stopped).await });
+    }
     drop(tokio::spawn(serve_reload::follow(Arc::clone(&app), args, hangups, until(stopped.clone()))));
     let (summarizer, summarizer_stopped) = (summarizer(&app), until(stopped.clone()));
     tasks.spawn("the task of the summaries", async move { summarizer.run(summarizer_stopped).await });
     stop_on_signals(stop)?;
     http::run(listener, routes::router(Arc::clone(&app)), app, until(stopped)).await;
+    // An error means that no metrics are exported.
+    let _ = served.send(true);
     tasks.join().await?;
     Ok(ExitCode::SUCCESS)
 }
@@ -426,6 +440,8 @@ fn is_ours(name: &std::ffi::OsStr) -> bool {
             "keys",
             "key-use",
             crate::archive::request::FILE_NAME,
+            crate::push::FILE_NAME,
+            crate::push::ID_FILE,
             FIRST_KEY_FILE,
             INGEST_KEY_FILE,
         ]

@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use aws_credential_types::provider::ProvideCredentials;
+use tailor_push::webhook::origin;
 
 use super::ServeArgs;
 use super::database::block_on;
@@ -76,6 +77,7 @@ pub(super) fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
     store(args, has_folder, &mut found);
     keys(args, &mut found);
     files(args, &mut found);
+    push(args, &mut found);
     aws(args, &mut found)?;
     buckets(args, &mut found)?;
     for (level, subject, message) in &found.0 {
@@ -278,6 +280,23 @@ fn files(args: &ServeArgs, found: &mut Findings) {
     match args.tuner.settings(&args.data) {
         Ok(settings) => found.ok("tuner", format!("its mode is `{}`", settings.mode)),
         Err(error) => found.error("tuner", format!("{error:#}")),
+    }
+}
+
+/// Where metrics and events are sent. Nothing is sent.
+fn push(args: &ServeArgs, found: &mut Findings) {
+    match args.otlp.settings() {
+        Ok(None) => {}
+        Ok(Some(settings)) => found.ok("OTLP", format!("metrics are sent to {}", settings.origin())),
+        Err(error) => found.error("OTLP", format!("{error:#}")),
+    }
+    match args.webhook.settings() {
+        Ok(None) => {}
+        Ok(Some(settings)) => found.ok("webhook", format!("events are sent to {}", origin(&settings.url))),
+        Err(error) => found.error("webhook", format!("{error:#}")),
+    }
+    if let Some(file) = args.webhook.secret_file() {
+        warn_if_others_can_read(file, "webhook", found);
     }
 }
 

@@ -249,6 +249,8 @@ pub enum Lease {
     Summaries,
     /// The rounds of the tuner.
     Tuner,
+    /// The events of the webhook.
+    Webhook,
 }
 
 impl Lease {
@@ -259,6 +261,7 @@ impl Lease {
             Self::Maintenance => "maintenance",
             Self::Summaries => "summaries",
             Self::Tuner => "tuner",
+            Self::Webhook => "webhook",
         }
     }
 }
@@ -371,6 +374,18 @@ pub trait Store: KeyStore {
     async fn remove_request(&self, tenant: &Tenant, name: &str) -> Result<(), StoreError> {
         let _ = (tenant, name);
         Ok(())
+    }
+
+    /// Replaces the text that is kept under a name. Only a store that several processes can write to keeps texts.
+    async fn put_text(&self, tenant: &Tenant, name: &str, text: &str) -> Result<(), StoreError> {
+        let _ = (tenant, name, text);
+        Err(StoreError::Engine("this store keeps no texts".to_owned()))
+    }
+
+    /// The text that is kept under a name.
+    async fn text(&self, tenant: &Tenant, name: &str) -> Result<Option<String>, StoreError> {
+        let _ = (tenant, name);
+        Ok(None)
     }
 
     /// Checks that the store can read and write.

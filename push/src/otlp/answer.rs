@@ -43,14 +43,16 @@ struct Status {
 #[must_use]
 pub fn answer(status: u16, retry_after: Option<&str>, body: &[u8]) -> Answer {
     let reason = || {
-        let of_status = Status::decode(body).ok().map(|status| status.message).filter(|text| !text.is_empty());
+        let of_status =
+            Status::decode(body).ok().map(|status| status.message).filter(|text| !text.is_empty());
         let text = of_status.unwrap_or_else(|| String::from_utf8_lossy(body).into_owned());
         format!("HTTP status {status}: {}", printable(&text)).trim_end_matches([':', ' ']).to_owned()
     };
     match status {
         200..=299 => {
             // Some receivers answer with an empty body or with JSON.
-            let partial = ExportMetricsServiceResponse::decode(body).ok().and_then(|body| body.partial_success);
+            let partial =
+                ExportMetricsServiceResponse::decode(body).ok().and_then(|body| body.partial_success);
             let partial = partial.unwrap_or_default();
             Answer::Accepted {
                 rejected: u64::try_from(partial.rejected_data_points).unwrap_or(0),
@@ -66,7 +68,12 @@ pub fn answer(status: u16, retry_after: Option<&str>, body: &[u8]) -> Answer {
 
 /// A text of another program in one line of bounded length.
 fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_TEXT).collect::<String>().trim().to_owned()
+    text.chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .take(MAX_TEXT)
+        .collect::<String>()
+        .trim()
+        .to_owned()
 }
 
 #[cfg(test)]
@@ -76,7 +83,8 @@ mod tests {
 
     #[test]
     fn answers_are_read_as_the_specification_requires() {
-        let partial = ExportMetricsPartialSuccess { rejected_data_points: 3, error_message: "too\nold".to_owned() };
+        let partial =
+            ExportMetricsPartialSuccess { rejected_data_points: 3, error_message: "too\nold".to_owned() };
         let body = ExportMetricsServiceResponse { partial_success: Some(partial) }.encode_to_vec();
         let accepted = |rejected, message: &str| Answer::Accepted { rejected, message: message.to_owned() };
         assert_eq!(answer(200, None, &body), accepted(3, "too old"));

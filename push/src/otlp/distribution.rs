@@ -2,8 +2,8 @@
 
 /// The bounds that the semantic conventions advise for durations, microseconds.
 const DURATION_BOUNDS_US: &[u64] = &[
-    5_000, 10_000, 25_000, 50_000, 75_000, 100_000, 250_000, 500_000, 750_000, 1_000_000, 2_500_000, 5_000_000,
-    7_500_000, 10_000_000,
+    5_000, 10_000, 25_000, 50_000, 75_000, 100_000, 250_000, 500_000, 750_000, 1_000_000, 2_500_000,
+    5_000_000, 7_500_000, 10_000_000,
 ];
 
 const MIB: u64 = 1 << 20;
@@ -27,8 +27,19 @@ const MEMORY_BOUNDS: &[u64] = &[
 ];
 
 /// Network traffic, bytes.
-const NETWORK_BOUNDS: &[u64] =
-    &[1 << 10, 4 << 10, 16 << 10, 64 << 10, 256 << 10, MIB, 4 * MIB, 16 * MIB, 64 * MIB, 256 * MIB, 1_024 * MIB];
+const NETWORK_BOUNDS: &[u64] = &[
+    1 << 10,
+    4 << 10,
+    16 << 10,
+    64 << 10,
+    256 << 10,
+    MIB,
+    4 * MIB,
+    16 * MIB,
+    64 * MIB,
+    256 * MIB,
+    1_024 * MIB,
+];
 
 /// Most bounds of a histogram.
 const MAX_BOUNDS: usize = 14;

@@ -107,7 +107,8 @@ pub fn requests(exporter: &Exporter, resources: &[Resource<'_>], now_us: u64) ->
 }
 
 fn resource_metrics(exporter: &Exporter, resource: &Resource<'_>, now_us: u64) -> ResourceMetrics {
-    let mut metrics = Metrics { at_ns: now_us.saturating_mul(1_000), temporality: exporter.temporality, list: vec![] };
+    let mut metrics =
+        Metrics { at_ns: now_us.saturating_mul(1_000), temporality: exporter.temporality, list: vec![] };
     if let Some(totals) = &resource.totals {
         metrics.totals(totals);
     }
@@ -118,8 +119,11 @@ fn resource_metrics(exporter: &Exporter, resource: &Resource<'_>, now_us: u64) -
         metrics.fleet(fleet);
     }
     let attributes = attributes(exporter, resource);
-    let scope =
-        InstrumentationScope { name: SCOPE.to_owned(), version: exporter.version.clone(), ..Default::default() };
+    let scope = InstrumentationScope {
+        name: SCOPE.to_owned(),
+        version: exporter.version.clone(),
+        ..Default::default()
+    };
     ResourceMetrics {
         resource: Some(WireResource { attributes, ..Default::default() }),
         scope_metrics: vec![ScopeMetrics {
@@ -218,7 +222,10 @@ impl Metrics {
             ),
             (("faas.errors", "{error}", "Number of invocation errors"), whole(totals.errors)),
             (("faas.timeouts", "{timeout}", "Number of invocation timeouts"), whole(totals.timeouts)),
-            (("faas.coldstarts", "{coldstart}", "Number of invocation cold starts"), whole(totals.cold_starts)),
+            (
+                ("faas.coldstarts", "{coldstart}", "Number of invocation cold starts"),
+                whole(totals.cold_starts),
+            ),
         ];
         for (names, value) in of_conventions {
             self.sum(names, start_ns, trigger(), value);
@@ -232,7 +239,10 @@ impl Metrics {
             (("faas.init_duration", "s", "Duration of the function's initialization"), &distributions.init),
             (("faas.mem_usage", "By", "Highest memory usage per invocation"), &distributions.memory),
             (("faas.cpu_usage", "s", "CPU usage per invocation"), &distributions.cpu),
-            (("faas.net_io", "By", "Network bytes per invocation, received and sent"), &distributions.network),
+            (
+                ("faas.net_io", "By", "Network bytes per invocation, received and sent"),
+                &distributions.network,
+            ),
         ];
         for (names, distribution) in histograms {
             self.histogram(names, start_ns, distribution);
@@ -290,9 +300,10 @@ impl Metrics {
         let names = ("tailor.tuner.frozen", "1", "Whether the tuner is frozen: 1 or 0");
         self.gauge(names, vec![(vec![], whole(fleet.is_frozen.into()))]);
         let names = ("tailor.changes", "{change}", "Changes of the tuner, by their state now");
-        let points = fleet.changes.iter().map(|(state, count)| {
-            (vec![attribute("tailor.change.state", state)], whole(*count))
-        });
+        let points = fleet
+            .changes
+            .iter()
+            .map(|(state, count)| (vec![attribute("tailor.change.state", state)], whole(*count)));
         self.gauge(names, points.collect());
         let hint = |hint: &HintGauges| vec![attribute("tailor.hint.code", &hint.code)];
         let names = ("tailor.hint.functions", "{function}", "Functions that have the hint");
@@ -318,7 +329,10 @@ impl Metrics {
     fn sum(&mut self, names: Names, start_ns: u64, attributes: Vec<KeyValue>, value: Number) {
         let point = NumberDataPoint { start_time_unix_nano: start_ns, ..self.point(attributes, value) };
         let aggregation_temporality = self.temporality() as i32;
-        self.add(names, Data::Sum(Sum { data_points: vec![point], aggregation_temporality, is_monotonic: true }));
+        self.add(
+            names,
+            Data::Sum(Sum { data_points: vec![point], aggregation_temporality, is_monotonic: true }),
+        );
     }
 
     fn gauge(&mut self, names: Names, points: Vec<(Vec<KeyValue>, Number)>) {

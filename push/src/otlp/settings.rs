@@ -154,7 +154,9 @@ impl Variables<'_> {
     fn milliseconds(&self, name: &str) -> Result<Option<Duration>, SettingsError> {
         let Some(text) = self.get(name) else { return Ok(None) };
         let number = text.parse().map(Duration::from_millis);
-        number.map(Some).map_err(|_| SettingsError::new(name, format!("`{text}` is not a number of milliseconds")))
+        number
+            .map(Some)
+            .map_err(|_| SettingsError::new(name, format!("`{text}` is not a number of milliseconds")))
     }
 }
 
@@ -183,7 +185,9 @@ fn url(given: &Given, variables: &Variables<'_>) -> Option<(String, &'static str
 fn check_url(url: &str, name: &str) -> Result<(), SettingsError> {
     let host = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
     match host {
-        Some(host) if !host.is_empty() && !host.starts_with('/') && !url.contains(char::is_whitespace) => Ok(()),
+        Some(host) if !host.is_empty() && !host.starts_with('/') && !url.contains(char::is_whitespace) => {
+            Ok(())
+        }
         _ => Err(SettingsError::new(name, "it is not an address such as https://otel.example.com:4318")),
     }
 }
@@ -213,7 +217,9 @@ fn is_compressed(variables: &Variables<'_>) -> Result<bool, SettingsError> {
         None => Ok(true),
         Some((_, value)) if value == "gzip" => Ok(true),
         Some((_, value)) if value == "none" => Ok(false),
-        Some((name, value)) => Err(SettingsError::new(name, format!("`{value}` is neither `gzip` nor `none`"))),
+        Some((name, value)) => {
+            Err(SettingsError::new(name, format!("`{value}` is neither `gzip` nor `none`")))
+        }
     }
 }
 

@@ -30,9 +30,9 @@ pub struct KnownAdvice {
     pub at_us: u64,
 }
 
-/// What is new about a recommendation.
+/// Which event a recommendation is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AdviceNews {
+pub enum AdviceEvent {
     /// It was not sent before, or the function has another memory size since.
     New,
     /// The recommended size changed, or the saving has doubled or halved.
@@ -57,28 +57,28 @@ impl CurrentAdvice {
 /// Whether a recommendation is an event. One with a smaller saving than `min_saving` is not, unless the function needs more
 /// memory, and a function has one event a day at most: what changed in the meantime is judged again after that.
 #[must_use]
-pub fn advice_news(
+pub fn advice_event(
     known: Option<&KnownAdvice>,
     current: &CurrentAdvice,
     min_saving: PicoDollars,
     now_us: u64,
-) -> Option<AdviceNews> {
+) -> Option<AdviceEvent> {
     if current.saving < min_saving && !current.is_for_memory() {
         return None;
     }
-    let Some(known) = known else { return Some(AdviceNews::New) };
+    let Some(known) = known else { return Some(AdviceEvent::New) };
     if now_us < known.at_us.saturating_add(PAUSE_US) {
         return None;
     }
     if known.memory_mb != current.memory_mb {
-        return Some(AdviceNews::New);
+        return Some(AdviceEvent::New);
     }
     let (old, new) = (known.saving.0.max(0), current.saving.0.max(0));
     let difference = PicoDollars(new.abs_diff(old).try_into().unwrap_or(i128::MAX));
     let is_large = difference > PicoDollars::ZERO && difference >= min_saving;
     let has_doubled_or_halved = new >= old.saturating_mul(2) || new <= old / 2;
     let has_changed = known.recommended_mb != current.recommended_mb || is_large && has_doubled_or_halved;
-    has_changed.then_some(AdviceNews::Changed)
+    has_changed.then_some(AdviceEvent::Changed)
 }
 
 #[cfg(test)]
@@ -96,25 +96,25 @@ mod tests {
     fn only_material_changes_are_events_and_at_most_one_a_day() {
         let min = PicoDollars(DOLLAR);
         let sent = current(1_024, 512, 10);
-        assert_eq!(advice_news(None, &sent, min, 0), Some(AdviceNews::New));
-        assert_eq!(advice_news(None, &current(1_024, 512, 0), min, 0), None, "too small");
-        assert_eq!(advice_news(None, &current(128, 256, -3), min, 0), Some(AdviceNews::New), "for memory");
+        assert_eq!(advice_event(None, &sent, min, 0), Some(AdviceEvent::New));
+        assert_eq!(advice_event(None, &current(1_024, 512, 0), min, 0), None, "too small");
+        assert_eq!(advice_event(None, &current(128, 256, -3), min, 0), Some(AdviceEvent::New), "for memory");
         let known = sent.known(DAY_US);
-        let news = |now: CurrentAdvice, at_us| advice_news(Some(&known), &now, min, at_us);
+        let event = |now: CurrentAdvice, at_us| advice_event(Some(&known), &now, min, at_us);
         for (now, expected) in [
             (sent, None),
             (current(1_024, 512, 19), None),
-            (current(1_024, 512, 20), Some(AdviceNews::Changed)),
+            (current(1_024, 512, 20), Some(AdviceEvent::Changed)),
             (current(1_024, 512, 6), None),
-            (current(1_024, 512, 5), Some(AdviceNews::Changed)),
-            (current(1_024, 640, 10), Some(AdviceNews::Changed)),
-            (current(512, 384, 3), Some(AdviceNews::New)),
+            (current(1_024, 512, 5), Some(AdviceEvent::Changed)),
+            (current(1_024, 640, 10), Some(AdviceEvent::Changed)),
+            (current(512, 384, 3), Some(AdviceEvent::New)),
         ] {
-            assert_eq!(news(now, 2 * DAY_US), expected, "{now:?}");
-            assert_eq!(news(now, 2 * DAY_US - 1), None, "a day has not passed");
+            assert_eq!(event(now, 2 * DAY_US), expected, "{now:?}");
+            assert_eq!(event(now, 2 * DAY_US - 1), None, "a day has not passed");
         }
         // Without a limit, savings of zero are no change.
         let free = current(1_024, 512, 0);
-        assert_eq!(advice_news(Some(&free.known(0)), &free, PicoDollars::ZERO, DAY_US), None);
+        assert_eq!(advice_event(Some(&free.known(0)), &free, PicoDollars::ZERO, DAY_US), None);
     }
 }

@@ -26,10 +26,16 @@ impl LossState {
     }
 
     /// Takes the counts as they are now. Returns what was lost since the last event, at most once an hour.
-    pub fn news(&mut self, now: Losses, now_us: u64) -> Option<Losses> {
+    pub fn next_event(&mut self, now: Losses, now_us: u64) -> Option<Losses> {
         let seen = std::mem::replace(&mut self.seen, now);
-        let Losses { invocations, abandoned_invocations, batches, platform_records, undecodable_records, damaged_rows } =
-            &mut self.unsent;
+        let Losses {
+            invocations,
+            abandoned_invocations,
+            batches,
+            platform_records,
+            undecodable_records,
+            damaged_rows,
+        } = &mut self.unsent;
         for (unsent, seen, now) in [
             (invocations, seen.invocations, now.invocations),
             (abandoned_invocations, seen.abandoned_invocations, now.abandoned_invocations),
@@ -57,11 +63,11 @@ mod tests {
     fn losses_are_added_up_to_one_event_an_hour() {
         let batches = |batches| Losses { batches, ..Losses::default() };
         let mut state = LossState::known(batches(5));
-        assert_eq!(state.news(batches(5), PAUSE_US), None);
-        assert_eq!(state.news(batches(7), PAUSE_US), Some(batches(2)));
-        assert_eq!(state.news(batches(8), PAUSE_US + 1), None);
-        assert_eq!(state.news(batches(1), PAUSE_US + 2), None, "what is older than the window");
-        assert_eq!(state.news(batches(4), 2 * PAUSE_US), Some(batches(1 + 3)));
-        assert_eq!(state.news(batches(4), 9 * PAUSE_US), None);
+        assert_eq!(state.next_event(batches(5), PAUSE_US), None);
+        assert_eq!(state.next_event(batches(7), PAUSE_US), Some(batches(2)));
+        assert_eq!(state.next_event(batches(8), PAUSE_US + 1), None);
+        assert_eq!(state.next_event(batches(1), PAUSE_US + 2), None, "what is older than the window");
+        assert_eq!(state.next_event(batches(4), 2 * PAUSE_US), Some(batches(1 + 3)));
+        assert_eq!(state.next_event(batches(4), 9 * PAUSE_US), None);
     }
 }

@@ -1,4 +1,4 @@
-//! Events for a webhook: their content, signature and Slack text, and the queue that keeps them until they are delivered.
+//! Events for a webhook: their content, signature and Slack text, and the queue that keeps them until a receiver accepts them.
 
 mod advice;
 mod event;
@@ -7,7 +7,7 @@ mod outbox;
 mod secret;
 mod slack;
 
-pub use advice::{AdviceNews, CurrentAdvice, KnownAdvice, advice_news};
+pub use advice::{AdviceEvent, CurrentAdvice, KnownAdvice, advice_event};
 pub use event::{Advice, BillDifference, Content, Event, Freeze, Function, Losses, SizeChange};
 pub use losses::LossState;
 pub use outbox::{Attempt, EVENT_LIFE_US, MAX_QUEUED, Outbox, OutboxError, Queued, attempt};

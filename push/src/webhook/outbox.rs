@@ -46,6 +46,7 @@ pub struct Queued {
 
 /// The document.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Outbox {
     version: u32,
     /// Whether what existed when the webhook was set is known.
@@ -76,11 +77,11 @@ pub enum OutboxError {
     Damaged(String),
 }
 
-/// What an attempt to deliver means.
+/// What the answer to an event means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Attempt {
     /// The receiver has the event.
-    Delivered,
+    Accepted,
     /// The receiver cannot take events now: all wait.
     ReceiverFailed {
         /// The pause that it requests.
@@ -94,7 +95,7 @@ pub enum Attempt {
 #[must_use]
 pub fn attempt(status: Option<u16>, retry_after: Option<&str>) -> Attempt {
     match status {
-        Some(200..=299) => Attempt::Delivered,
+        Some(200..=299) => Attempt::Accepted,
         None | Some(408 | 425 | 429 | 500..=599) => {
             Attempt::ReceiverFailed { after: retry_after.and_then(crate::backoff::retry_after) }
         }
@@ -173,8 +174,8 @@ impl Outbox {
         self.queue.iter().find(|queued| queued.not_before_us <= now_us)
     }
 
-    /// An event was delivered.
-    pub fn delivered(&mut self, id: &str) {
+    /// A receiver has an event.
+    pub fn accepted(&mut self, id: &str) {
         self.queue.retain(|queued| queued.id != id);
     }
 
@@ -232,9 +233,12 @@ mod tests {
         assert_eq!(outbox.due(0).unwrap().id, event(10).id);
         let text = outbox.text().unwrap();
         assert_eq!(Outbox::parse(&text).unwrap(), outbox);
-        assert_eq!(Outbox::parse(&text.replacen("\"version\":1", "\"version\":2", 1)), Err(OutboxError::Newer(2)));
+        assert_eq!(
+            Outbox::parse(&text.replacen("\"version\":1", "\"version\":2", 1)),
+            Err(OutboxError::Newer(2))
+        );
         assert!(matches!(Outbox::parse("{"), Err(OutboxError::Damaged(_))));
-        outbox.delivered(&event(10).id);
+        outbox.accepted(&event(10).id);
         outbox.refused(&event(11).id, 1_000, 0);
         assert_eq!(outbox.due(1_000).unwrap().id, event(12).id, "others do not wait for a refused one");
         assert_eq!(outbox.due(1_001_000).unwrap().id, event(11).id);
@@ -264,7 +268,7 @@ mod tests {
 
     #[test]
     fn answers_of_receivers_are_classified() {
-        assert_eq!(attempt(Some(204), None), Attempt::Delivered);
+        assert_eq!(attempt(Some(204), None), Attempt::Accepted);
         let after = Some(Duration::from_secs(9));
         assert_eq!(attempt(Some(429), Some("9")), Attempt::ReceiverFailed { after });
         for status in [None, Some(408), Some(500), Some(503)] {

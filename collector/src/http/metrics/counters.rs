@@ -5,17 +5,23 @@
 //! sum over all of them counts each invocation once.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use agent_proto::batch::{Batch, Environment, InitializationType};
+use tailor_push::otlp::{Distributions, FunctionTotals};
 use tailor_sizing::pricing::bill::Usage;
 use tailor_sizing::pricing::money::PicoDollars;
 use tailor_sizing::pricing::prices::PriceTable;
 
-use tailor_sizing::telemetry::invocation::Outcome;
+use tailor_sizing::telemetry::invocation::{Invocation, Outcome};
 use tailor_sizing::units::Architecture;
 
+use crate::clock::now_us;
 use crate::store::{FunctionKey, Tenant};
+
+/// Most counters of functions that are not listed any more and wait for their last export.
+const MAX_REMOVED: usize = 1_000;
 
 /// Upper bounds of the histogram of durations, seconds. Lambda ends an invocation after 900.
 pub(super) const DURATION_BUCKETS: [f64; 15] =
@@ -24,6 +30,8 @@ pub(super) const DURATION_BUCKETS: [f64; 15] =
 /// Sums over invocations.
 #[derive(Debug, Clone, Default)]
 pub struct Counters {
+    /// Since when they count, microseconds since the Unix epoch.
+    since_us: u64,
     pub(super) invocations: u64,
     pub(super) errors: u64,
     pub(super) timeouts: u64,
@@ -35,6 +43,8 @@ pub struct Counters {
     pub(super) durations: [u64; DURATION_BUCKETS.len() + 1],
     /// What is billed, by region and architecture: each has its own price. The cost is rounded once.
     usage: BTreeMap<(String, &'static str), (Architecture, Usage)>,
+    /// Boxed: they are larger than all others together.
+    distributions: Box<Distributions>,
 }
 
 impl Counters {
@@ -54,6 +64,7 @@ impl Counters {
             sums.cold_starts += u64::from(invocation.is_cold_start());
             sums.billed_ms = sums.billed_ms.saturating_add(invocation.billed_ms);
             sums.duration_us = sums.duration_us.saturating_add(invocation.duration_us);
+            record(&mut sums.distributions, invocation);
         }
         // An invocation on a managed instance has no cost of its own.
         if environment.initialization_type != InitializationType::ManagedInstances {
@@ -78,6 +89,32 @@ impl Counters {
         for (place, (architecture, usage)) in other.usage {
             self.usage.entry(place).or_insert_with(|| (architecture, Usage::default())).1.add(&usage);
         }
+        self.distributions.add(&other.distributions);
+    }
+
+    /// Those that begin now.
+    fn started() -> Self {
+        Self { since_us: now_us(), ..Self::default() }
+    }
+
+    /// Whether they count: the counters of a tenant without batches have not begun.
+    pub(super) const fn has_started(&self) -> bool {
+        self.since_us > 0
+    }
+
+    /// The sums for OTLP.
+    pub(super) fn totals(&self, prices: &PriceTable) -> FunctionTotals {
+        FunctionTotals {
+            start_us: self.since_us,
+            invocations: self.invocations,
+            errors: self.errors,
+            timeouts: self.timeouts,
+            out_of_memory: self.out_of_memory,
+            cold_starts: self.cold_starts,
+            billed_ms: self.billed_ms,
+            cost: self.cost(prices),
+            distributions: (*self.distributions).clone(),
+        }
     }
 
     /// The cost, without what has no known price.
@@ -89,6 +126,21 @@ impl Counters {
     }
 }
 
+/// Adds an invocation to the histograms. What was not measured is not recorded.
+fn record(distributions: &mut Distributions, invocation: &Invocation) {
+    distributions.duration.record(invocation.duration_us);
+    if invocation.init_us > 0 {
+        distributions.init.record(invocation.init_us);
+    }
+    if invocation.peak_kib > 0 {
+        distributions.memory.record(invocation.peak_kib.saturating_mul(1_024));
+    }
+    if let Some(work) = &invocation.work {
+        distributions.cpu.record(work.busy_us());
+        distributions.network.record(work.network_rx_bytes.saturating_add(work.network_tx_bytes));
+    }
+}
+
 /// The counters of one tenant.
 #[derive(Debug, Clone, Default)]
 pub(super) struct TenantCounters {
@@ -96,21 +148,33 @@ pub(super) struct TenantCounters {
     pub(super) listed: BTreeMap<FunctionKey, Counters>,
     /// Those of all others.
     pub(super) rest: Counters,
+    /// Those of functions that are not listed any more, until they are taken.
+    removed: Vec<(FunctionKey, Counters)>,
+}
+
+impl TenantCounters {
+    fn started() -> Self {
+        Self { rest: Counters::started(), ..Self::default() }
+    }
 }
 
 /// The counters of all tenants.
 #[derive(Debug, Default)]
-pub struct FleetCounters(Mutex<BTreeMap<Tenant, TenantCounters>>);
+pub struct FleetCounters {
+    tenants: Mutex<BTreeMap<Tenant, TenantCounters>>,
+    /// Whether someone takes the counters of functions that are not listed any more.
+    keeps_removed: AtomicBool,
+}
 
 impl FleetCounters {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<Tenant, TenantCounters>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.tenants.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Adds a batch that was stored.
     pub fn add(&self, tenant: &Tenant, function: &FunctionKey, sums: Counters) {
         let mut tenants = self.lock();
-        let counters = tenants.entry(tenant.clone()).or_default();
+        let counters = tenants.entry(tenant.clone()).or_insert_with(TenantCounters::started);
         counters.listed.get_mut(function).unwrap_or(&mut counters.rest).add(sums);
     }
 
@@ -119,14 +183,35 @@ impl FleetCounters {
     /// time.
     pub(super) fn list(&self, tenant: &Tenant, ranking: &[FunctionKey], limit: usize) {
         let mut tenants = self.lock();
-        let counters = tenants.entry(tenant.clone()).or_default();
-        counters.listed.retain(|function, _| ranking.contains(function));
+        let counters = tenants.entry(tenant.clone()).or_insert_with(TenantCounters::started);
+        let TenantCounters { listed, removed, .. } = counters;
+        let left = listed.extract_if(.., |function, _| !ranking.contains(function));
+        let left: Vec<_> = left.collect();
+        if self.keeps_removed.load(Ordering::Relaxed) {
+            removed.extend(left);
+            removed.truncate(MAX_REMOVED);
+        }
         for function in ranking {
-            if counters.listed.len() >= limit {
+            if listed.len() >= limit {
                 break;
             }
-            counters.listed.entry(function.clone()).or_default();
+            listed.entry(function.clone()).or_insert_with(Counters::started);
         }
+    }
+
+    /// From now on, counters of functions that are not listed any more are kept until they are taken.
+    pub(super) fn keep_removed(&self) {
+        self.keeps_removed.store(true, Ordering::Relaxed);
+    }
+
+    /// Takes the counters of functions that are not listed any more.
+    pub(super) fn take_removed(&self, tenant: &Tenant) -> Vec<(FunctionKey, Counters)> {
+        self.lock().get_mut(tenant).map(|counters| std::mem::take(&mut counters.removed)).unwrap_or_default()
+    }
+
+    /// The tenants whose functions have sent batches.
+    pub(super) fn tenants(&self) -> Vec<Tenant> {
+        self.lock().keys().cloned().collect()
     }
 
     /// The counters of a tenant.

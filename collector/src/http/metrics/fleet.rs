@@ -28,23 +28,23 @@ pub const REST: &str = "(rest)";
 
 /// What is computed from reports and from the change log.
 #[derive(Debug, Clone, Default)]
-struct Reported {
-    functions: BTreeMap<FunctionKey, Sizes>,
-    matching_functions: u64,
+pub(super) struct Reported {
+    pub(super) functions: BTreeMap<FunctionKey, Sizes>,
+    pub(super) matching_functions: u64,
     /// Savings of all functions.
-    savings: PicoDollars,
+    pub(super) savings: PicoDollars,
     /// By code: number of functions, and savings.
-    hints: Vec<(String, u64, PicoDollars)>,
-    changes: BTreeMap<&'static str, u64>,
-    is_frozen: bool,
+    pub(super) hints: Vec<(String, u64, PicoDollars)>,
+    pub(super) changes: BTreeMap<&'static str, u64>,
+    pub(super) is_frozen: bool,
     computed_at_us: u64,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Sizes {
-    memory: Megabytes,
-    recommended: Megabytes,
-    savings: PicoDollars,
+pub(super) struct Sizes {
+    pub(super) memory: Megabytes,
+    pub(super) recommended: Megabytes,
+    pub(super) savings: PicoDollars,
 }
 
 /// The reports of all tenants, kept between scrapes.
@@ -132,11 +132,11 @@ async fn reported(app: &App, tenant: &Tenant) -> Result<Reported, ApiError> {
 /// The metrics of a tenant's fleet at one scrape.
 #[derive(Debug)]
 pub(super) struct FleetMetrics {
-    counters: TenantCounters,
+    pub(super) counters: TenantCounters,
     /// In the order of `counters.listed`, dollars.
     costs: Vec<f64>,
     rest_cost: f64,
-    reported: Option<Arc<Reported>>,
+    pub(super) reported: Option<Arc<Reported>>,
     refusals: BTreeMap<&'static str, u64>,
 }
 

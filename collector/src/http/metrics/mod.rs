@@ -4,6 +4,7 @@ pub mod counters;
 pub mod fleet;
 mod own;
 mod process;
+pub(crate) mod snapshot;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -461,6 +461,17 @@ impl Store for PostgresStore {
         self.run(async move { requests::remove(&pool, tenant, name).await }).await
     }
 
+    async fn put_text(&self, tenant: &Tenant, name: &str, text: &str) -> Result<(), StoreError> {
+        let (pool, name, text) =
+            (Arc::clone(&self.small), requests::text_name(tenant, name), text.to_owned());
+        self.run(async move { requests::put_text(&pool, name, text).await }).await
+    }
+
+    async fn text(&self, tenant: &Tenant, name: &str) -> Result<Option<String>, StoreError> {
+        let (pool, name) = (Arc::clone(&self.small), requests::text_name(tenant, name));
+        self.run(async move { requests::text(&pool, name).await }).await
+    }
+
     async fn check(&self) -> Result<(), StoreError> {
         self.status.check()?;
         let pool = Arc::clone(&self.small);

@@ -1,4 +1,4 @@
-//! Requests of people to the tuner, as named values: there are few, and for a short time.
+//! Named values: requests of people to the tuner, of which there are few, for a short time; and texts of other parts.
 
 use super::connection::Pool;
 use super::errors::{Attempts, Failure};
@@ -47,4 +47,35 @@ pub(super) async fn remove(pool: &Pool, tenant: Tenant, name: String) -> Result<
         connection.execute("DELETE FROM tailor_meta WHERE name = $1", &[&name]).await
     });
     removed.await.map(drop).map_err(Failure::into_store_error)
+}
+
+/// The name of a text. No name of a request begins so.
+pub(super) fn text_name(tenant: &Tenant, name: &str) -> String {
+    format!("text/{}/{name}", tenant.0)
+}
+
+/// Replaces a text.
+pub(super) async fn put_text(pool: &Pool, name: String, text: String) -> Result<(), StoreError> {
+    let mut attempts = Attempts::new();
+    loop {
+        let (name, text) = (name.clone(), text.clone());
+        let put = pool.once(|connection| async move {
+            let sql = "INSERT INTO tailor_meta (name, value) VALUES ($1, $2)
+                       ON CONFLICT (name) DO UPDATE SET value = EXCLUDED.value";
+            connection.execute(sql, &[&name, &text]).await
+        });
+        match put.await {
+            Ok(_) => return Ok(()),
+            Err(failure) => attempts.next(failure).await?,
+        }
+    }
+}
+
+/// Reads a text.
+pub(super) async fn text(pool: &Pool, name: String) -> Result<Option<String>, StoreError> {
+    let read = pool.once(|connection| async move {
+        let rows = connection.query("SELECT value FROM tailor_meta WHERE name = $1", &[&name]).await?;
+        Ok(rows.first().map(|row| row.try_get(0)).transpose()?)
+    });
+    read.await.map_err(Failure::into_store_error)
 }

@@ -1,0 +1,94 @@
+//! Where the queue of the webhook is kept: a file of the data folder, or the database that several collectors share.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{ErrorKind, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::Context;
+use tailor_push::webhook::{Outbox, OutboxError};
+
+use crate::store::{Store, Tenant};
+
+/// The file in the data folder.
+pub const FILE_NAME: &str = "webhook-queue.json";
+
+/// The name in the database.
+const NAME: &str = "webhook-queue";
+
+/// The place.
+#[derive(Clone)]
+pub enum QueueStore {
+    /// A file.
+    File(PathBuf),
+    /// The database, for one tenant.
+    Database(Arc<dyn Store>, Tenant),
+}
+
+impl QueueStore {
+    /// The file in a data folder.
+    #[must_use]
+    pub fn in_folder(folder: &Path) -> Self {
+        Self::File(folder.join(FILE_NAME))
+    }
+
+    /// Reads the queue; an empty one when there is none. A damaged one is set aside, so that events are sent again.
+    ///
+    /// # Errors
+    /// It cannot be read, or a newer program wrote it.
+    pub(super) async fn read(&self) -> anyhow::Result<Outbox> {
+        let text = match self {
+            Self::File(path) => match fs::read_to_string(path) {
+                Err(error) if error.kind() == ErrorKind::NotFound => None,
+                read => Some(read.with_context(|| format!("cannot read {}", path.display()))?),
+            },
+            Self::Database(store, tenant) => store.text(tenant, NAME).await?,
+        };
+        match text.as_deref().map(Outbox::parse) {
+            None => Ok(Outbox::default()),
+            Some(Ok(outbox)) => Ok(outbox),
+            Some(Err(error @ OutboxError::Newer(_))) => {
+                Err(error).context("cannot use the queue of the webhook")
+            }
+            Some(Err(error)) => {
+                tracing::error!("the queue of the webhook is damaged and begins again: {error}");
+                if let Self::File(path) = self {
+                    fs::rename(path, path.with_extension("damaged"))?;
+                }
+                Ok(Outbox::default())
+            }
+        }
+    }
+
+    /// Replaces the queue. It is on disk afterwards.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub(super) async fn write(&self, outbox: &mut Outbox) -> anyhow::Result<()> {
+        let text = outbox.text()?;
+        match self {
+            Self::File(path) => {
+                let path = path.clone();
+                let written = tokio::task::spawn_blocking(move || {
+                    replace(&path, &text).with_context(|| format!("cannot write {}", path.display()))
+                });
+                written.await?
+            }
+            Self::Database(store, tenant) => Ok(store.put_text(tenant, NAME, &text).await?),
+        }
+    }
+}
+
+/// Replaces a file: it is never seen in part.
+fn replace(path: &Path, text: &str) -> std::io::Result<()> {
+    let new = path.with_extension("new");
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    fs::rename(&new, path)?;
+    match path.parent() {
+        Some(folder) => File::open(folder)?.sync_all(),
+        None => Ok(()),
+    }
+}
