@@ -157,15 +157,7 @@ async fn serve_until_stopped(args: ServeArgs) -> anyhow::Result<ExitCode> {
         let stopped = until(stopped.clone());
         tasks.spawn("the archive", async move { archiver.run(stopped).await });
     }
-    let (served, has_served) = watch::channel(false);
-    if let Some(exporter) = push.exporter(&app, &args.data)? {
-        // The last export has what the last requests brought.
-        tasks.spawn("the export of metrics", async move { exporter.run(until(has_served)).await });
-    }
-    if let Some(webhook) = push.webhook(&app, &args.data, database.is_some())? {
-        let stopped = until(stopped.clone());
-        tasks.spawn("the webhook", async move { webhook.run(stopped).await });
-    }
+    let served = tasks.push(&push, &app, folder, database.is_some(), &stopped)?;
     drop(tokio::spawn(serve_reload::follow(Arc::clone(&app), args, hangups, until(stopped.clone()))));
     let (summarizer, summarizer_stopped) = (summarizer(&app), until(stopped.clone()));
     tasks.spawn("the task of the summaries", async move { summarizer.run(summarizer_stopped).await });
@@ -184,6 +176,26 @@ struct Tasks(Vec<(&'static str, tokio::task::JoinHandle<()>)>);
 impl Tasks {
     fn spawn(&mut self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
         self.0.push((name, tokio::spawn(task)));
+    }
+
+    /// Starts what sends to others. The returned channel ends the export of metrics: it sends for the last time when no
+    /// batch can arrive any more.
+    fn push(
+        &mut self,
+        push: &Push,
+        app: &Arc<App>,
+        folder: &Path,
+        has_database: bool,
+        stopped: &watch::Receiver<bool>,
+    ) -> anyhow::Result<watch::Sender<bool>> {
+        let (served, has_served) = watch::channel(false);
+        if let Some(exporter) = push.exporter(app, folder)? {
+            self.spawn("the export of metrics", exporter.run(until(has_served)));
+        }
+        if let Some(webhook) = push.webhook(app, folder, has_database)? {
+            self.spawn("the webhook", webhook.run(until(stopped.clone())));
+        }
+        Ok(served)
     }
 
     /// Waits until all have ended.

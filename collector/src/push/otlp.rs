@@ -156,7 +156,7 @@ impl OtlpExporter {
             Ok(received) => answer(received.status, received.retry_after.as_deref(), &received.body),
             Err(message) => Answer::Retry { after: None, message },
         };
-        let origin = self.settings.origin();
+        let origin = self.settings.origin().to_owned();
         match answer {
             Answer::Accepted { rejected, message } => {
                 if std::mem::take(&mut self.state.failures) > 0 {
