@@ -287,17 +287,35 @@ fn files(args: &ServeArgs, found: &mut Findings) {
 fn push(args: &ServeArgs, found: &mut Findings) {
     match args.otlp.settings() {
         Ok(None) => {}
-        Ok(Some(settings)) => found.ok("OTLP", format!("metrics are sent to {}", settings.origin())),
+        Ok(Some(settings)) => {
+            let origin = settings.origin();
+            found.ok("OTLP", format!("metrics are sent to {origin}"));
+            if settings.url.starts_with("http://") && !settings.headers.is_empty() && !is_local(origin) {
+                found.warning("OTLP", format!("headers are sent to {origin} without TLS: use https"));
+            }
+        }
         Err(error) => found.error("OTLP", format!("{error:#}")),
     }
     match args.webhook.settings() {
         Ok(None) => {}
-        Ok(Some(settings)) => found.ok("webhook", format!("events are sent to {}", origin(&settings.url))),
+        Ok(Some(settings)) => {
+            let origin = origin(&settings.url);
+            found.ok("webhook", format!("events are sent to {origin}"));
+            if settings.url.starts_with("http://") && !is_local(origin) {
+                found.warning("webhook", format!("events are sent to {origin} without TLS: use https"));
+            }
+        }
         Err(error) => found.error("webhook", format!("{error:#}")),
     }
     if let Some(file) = args.webhook.secret_file() {
         warn_if_others_can_read(file, "webhook", found);
     }
+}
+
+/// Whether an address is of this machine.
+fn is_local(origin: &str) -> bool {
+    let host = origin.rsplit("://").next().unwrap_or_default();
+    ["localhost", "127.", "[::1]"].iter().any(|local| host.starts_with(local))
 }
 
 /// The credentials of the tuner. No request is sent to Lambda.

@@ -1,6 +1,7 @@
 //! Finds new events: recommendations, losses, changes of the tuner, freezes and differences of the bill.
 
-use std::collections::BTreeMap;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tailor_push::webhook::{
     Advice, AdviceEvent, BillDifference, Content, CurrentAdvice, Event, Freeze, Function, KnownAdvice,
@@ -20,6 +21,9 @@ const ADVICE_HOURS: u64 = 30 * 24;
 
 /// The window of losses, hours.
 const LOSS_HOURS: u64 = 24;
+
+/// Functions from which on recommendations of unknown functions are forgotten. Summaries can be absent for a short time.
+const MAX_KNOWN: usize = 20_000;
 
 /// The states of a change that are events. In the others it moves from step to step.
 const STATES: [State; 8] = [
@@ -81,7 +85,7 @@ impl Finder<'_> {
         let kind = SummaryKind { hours: ADVICE_HOURS, strategy: DEFAULT_STRATEGY.to_owned() };
         let rows = self.app.store.summaries(self.tenant, &kind).await?;
         let mut current: BTreeMap<String, (SummaryRow, CurrentAdvice)> = BTreeMap::new();
-        let mut names = std::collections::BTreeSet::new();
+        let mut names = BTreeSet::new();
         for row in rows {
             let name = name_of(&row.function);
             names.insert(name.clone());
@@ -94,7 +98,9 @@ impl Finder<'_> {
                 current.insert(name, (row, advice));
             }
         }
-        outbox.advice.retain(|name, _| names.contains(name));
+        if outbox.advice.len() > MAX_KNOWN {
+            outbox.advice.retain(|name, _| names.contains(name));
+        }
         if is_first {
             let known = current.into_iter().map(|(name, (_, advice))| (name, advice.known(0)));
             outbox.advice = known.collect();
@@ -107,7 +113,7 @@ impl Finder<'_> {
         let mut new: Vec<_> = new.collect();
         // What functions need comes first, then the largest savings.
         new.sort_by_key(|(name, _, advice, _)| {
-            (!advice.is_for_memory(), std::cmp::Reverse(advice.saving), name.clone())
+            (!advice.is_for_memory(), Reverse(advice.saving), name.clone())
         });
         let mut events = vec![];
         for (name, row, advice, event) in new {

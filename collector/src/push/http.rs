@@ -54,6 +54,8 @@ impl Client {
             .http_status_as_error(false)
             .max_redirects(0)
             .max_redirects_will_error(false)
+            // Requests are rare, and a kept connection may be closed by the receiver when it is used.
+            .max_idle_connections(0)
             .user_agent(concat!("tailor/", env!("CARGO_PKG_VERSION")))
             .build();
         Ok(Self(config.new_agent()))

@@ -25,6 +25,9 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// Pause between two looks at the queue.
 const PAUSE: Duration = Duration::from_millis(500);
 
+/// Pause while another collector sends.
+const STANDBY_PAUSE: Duration = Duration::from_secs(3);
+
 /// The form of the messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
 pub enum WebhookFormat {
@@ -111,16 +114,17 @@ impl Webhook {
     pub async fn run(mut self, stop: impl Future<Output = ()>) {
         tokio::pin!(stop);
         let mut work: Option<Work> = None;
+        let mut pause = PAUSE;
         loop {
             tokio::select! {
                 () = &mut stop => return,
-                () = tokio::time::sleep(PAUSE) => {}
+                () = tokio::time::sleep(pause) => {}
             }
             // Of several collectors with one database, one sends; another continues with the same queue.
             match self.app.store.hold(Lease::Webhook).await {
-                Ok(true) => {}
+                Ok(true) => pause = PAUSE,
                 _ => {
-                    work = None;
+                    (work, pause) = (None, STANDBY_PAUSE);
                     continue;
                 }
             }
@@ -133,6 +137,7 @@ impl Webhook {
                     }
                     Err(error) => {
                         self.log_once(format!("{error:#}"));
+                        pause = STANDBY_PAUSE;
                         continue;
                     }
                 },
