@@ -276,4 +276,25 @@ mod tests {
         fleet.list(&tenant, &[key("b"), key("c")], 0);
         assert!(names(&fleet).len() <= 1);
     }
+
+    #[test]
+    fn the_last_values_of_a_function_that_is_not_listed_any_more_can_be_taken_once() {
+        let (fleet, tenant) = (FleetCounters::default(), Tenant::default());
+        let taken = || {
+            let removed = fleet.take_removed(&tenant).into_iter();
+            removed.map(|(function, counters)| (function.name, counters.invocations)).collect::<Vec<_>>()
+        };
+        fleet.list(&tenant, &[key("a")], 1);
+        fleet.add(&tenant, &key("a"), invocations(3));
+        fleet.list(&tenant, &[key("b")], 1);
+        assert!(taken().is_empty(), "they are kept only for a reader");
+        fleet.keep_removed();
+        fleet.add(&tenant, &key("b"), invocations(5));
+        fleet.list(&tenant, &[key("a")], 1);
+        assert_eq!(taken(), [("b".to_owned(), 5)]);
+        assert!(taken().is_empty());
+        let now = fleet.of(&tenant);
+        assert!(now.rest.has_started() && now.listed[&key("a")].has_started());
+        assert_eq!(now.listed[&key("a")].invocations, 0);
+    }
 }
