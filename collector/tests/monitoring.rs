@@ -19,6 +19,7 @@ use serde_json::Value;
 use tailor_collector::clock::now_us;
 use tailor_collector::http::metrics::fleet::REST;
 use tailor_collector::keys::{Key, Scope, SecretDigest};
+use tailor_collector::push::metrics::{OtlpMetrics, WebhookMetrics};
 use tailor_collector::store::Tenant;
 use tailor_test_kit::{skip, workspace};
 use tokio::runtime::Runtime;
@@ -32,6 +33,8 @@ fn collector(functions: usize) -> Collector {
     let collector = Collector::start_in(folder, |app| {
         app.metrics_functions = 2;
         app.data_folder = Some(path);
+        app.metrics.register(|registry| OtlpMetrics::default().register(registry));
+        app.metrics.register(|registry| WebhookMetrics::default().register(registry));
         let mut ring = (*app.keys.get()).clone();
         let mut key = Key::without_scopes(SecretDigest::of(READ_KEY), Tenant::default());
         key.scopes = vec![Scope::Read];
