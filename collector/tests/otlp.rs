@@ -70,7 +70,10 @@ fn sum<'a>(resources: impl IntoIterator<Item = &'a Value>, metric: &str) -> f64 
 /// The table of the documentation: name, kind and unit.
 fn documented() -> BTreeSet<[String; 3]> {
     let page = std::fs::read_to_string(workspace::project().unwrap().join("docs/otlp.md")).unwrap();
-    let rows = page.lines().filter(|line| line.starts_with("| `faas.") || line.starts_with("| `tailor."));
+    // The table of metrics has four columns.
+    let rows = page.lines().filter(|line| {
+        (line.starts_with("| `faas.") || line.starts_with("| `tailor.")) && line.matches('|').count() == 5
+    });
     let cells =
         |row: &str| row.split('|').map(|cell| cell.trim().trim_matches('`').to_owned()).collect::<Vec<_>>();
     rows.map(cells).map(|cells| [cells[1].clone(), cells[2].clone(), cells[3].clone()]).collect()
