@@ -64,7 +64,7 @@ impl Finder<'_> {
         outbox.has_baseline = true;
         let mut dropped = 0;
         for event in &events {
-            match outbox.push(event) {
+            match outbox.push(event, now_us) {
                 Ok(count) => dropped += count,
                 Err(error) => tracing::error!(%error, "cannot write an event for the webhook"),
             }

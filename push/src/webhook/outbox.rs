@@ -30,8 +30,8 @@ const VERSION: u32 = 1;
 pub struct Queued {
     /// Its id.
     pub id: String,
-    /// When it was made, microseconds since the Unix epoch.
-    pub at_us: u64,
+    /// When it was put into the queue, microseconds since the Unix epoch: what it is about can be much older.
+    pub queued_at_us: u64,
     /// Its JSON.
     pub json: String,
     /// The message for Slack.
@@ -134,13 +134,13 @@ impl Outbox {
     ///
     /// # Errors
     /// The error of the serializer.
-    pub fn push(&mut self, event: &Event) -> serde_json::Result<u64> {
+    pub fn push(&mut self, event: &Event, now_us: u64) -> serde_json::Result<u64> {
         if self.queue.iter().any(|queued| queued.id == event.id) {
             return Ok(0);
         }
         let (json, slack) = (event.json()?, event.slack());
-        let (id, at_us) = (event.id.clone(), event.at_us);
-        self.queue.push_back(Queued { id, at_us, json, slack, failures: 0, not_before_us: 0 });
+        let (id, queued_at_us) = (event.id.clone(), now_us);
+        self.queue.push_back(Queued { id, queued_at_us, json, slack, failures: 0, not_before_us: 0 });
         let mut dropped = 0;
         while self.queue.len() > MAX_QUEUED {
             self.queue.pop_front();
@@ -164,7 +164,7 @@ impl Outbox {
     /// Removes the events that are too old to be tried again. Returns their number.
     pub fn expire(&mut self, now_us: u64) -> u64 {
         let before = self.queue.len();
-        self.queue.retain(|queued| now_us < queued.at_us.saturating_add(EVENT_LIFE_US));
+        self.queue.retain(|queued| now_us < queued.queued_at_us.saturating_add(EVENT_LIFE_US));
         (before - self.queue.len()) as u64
     }
 
@@ -227,9 +227,9 @@ mod tests {
     #[test]
     fn the_queue_is_bounded_and_survives_as_text() {
         let mut outbox = Outbox::default();
-        let dropped: u64 = (0..510).map(|number| outbox.push(&event(number)).unwrap()).sum();
+        let dropped: u64 = (0..510).map(|number| outbox.push(&event(number), number).unwrap()).sum();
         assert_eq!((outbox.len(), dropped), (MAX_QUEUED, 10));
-        assert_eq!(outbox.push(&event(509)).unwrap(), 0, "the same event waits once");
+        assert_eq!(outbox.push(&event(509), 509).unwrap(), 0, "the same event waits once");
         assert_eq!(outbox.due(0).unwrap().id, event(10).id);
         let text = outbox.text().unwrap();
         assert_eq!(Outbox::parse(&text).unwrap(), outbox);
