@@ -14,15 +14,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use common::fleet::{KINDS, batch};
-use common::places::Place;
+use common::places::{AnyStore, Place};
 use common::process::CollectorProcess;
 use common::{history, send_batch};
 use receiver::{Receiver, SECRET, python};
 use serde_json::{Value, json};
 use tailor_collector::changes::fleet::{FleetAction, key, next_event};
 use tailor_collector::clock::now_us;
+use tailor_collector::store::Tenant;
 use tailor_collector::store::sqlite::SqliteStore;
-use tailor_collector::store::{Store, Tenant};
 use tokio::runtime::Runtime;
 
 /// Starts the binary with events sent to an address. It searches for events once a second.
@@ -72,7 +72,7 @@ fn events<'a>(requests: &'a [Value], kind: &str) -> Vec<&'a Value> {
 
 /// A fleet with recommendations, changes and a freeze, written while no collector runs.
 fn write_history(data: &Path) {
-    let store = Arc::new(SqliteStore::open(data).unwrap());
+    let store = Arc::new(AnyStore::Sqlite(Arc::new(SqliteStore::open(data).unwrap())));
     let runtime = Runtime::new().unwrap();
     // A function in each step of twelve was changed.
     runtime.block_on(history::write(&store, 15, 3, 30, now_us()));
