@@ -261,7 +261,7 @@ impl Profiles {
         function: &FunctionKey,
         name: &str,
     ) -> Result<String, ProfileError> {
-        let parsed = ObjectName::parse(name).ok_or_else(|| ProfileError::Unknown)?;
+        let parsed = ObjectName::parse(name).ok_or(ProfileError::Unknown)?;
         let key = self.location.key(&format!("{}{}", object::folder(tenant, function), parsed.text()));
         let url = self.s3.presign_get(&self.location.bucket, &key, parsed.file_name(), DOWNLOAD_EXPIRY).await;
         url.map_err(|error| unavailable(&error))
