@@ -406,7 +406,7 @@ fn deliver_if_due(shared: &Rc<Shared>) {
 /// progress continues with them.
 fn upload_profiles(shared: &Rc<Shared>, request_id: &str) {
     let Some(profiles) = &shared.profiles else { return };
-    let (previous, now_us) = (profiles.on_invoke(request_id), unix_us());
+    profiles.on_invoke(request_id, unix_us());
     let uploads = !profiles.is_uploading();
     let task_shared = Rc::clone(shared);
     let task = spawn(async move {
@@ -417,7 +417,7 @@ fn upload_profiles(shared: &Rc<Shared>, request_id: &str) {
         if shared.is_dormant() {
             return;
         }
-        profiles.collect(&previous, now_us);
+        profiles.collect();
         if uploads {
             let before_bytes = own_file_bytes();
             profiles.upload(shipper, || Pace::of_share(shared.share)).await;
@@ -433,7 +433,7 @@ fn upload_profiles(shared: &Rc<Shared>, request_id: &str) {
 async fn upload_last_profiles(shared: &Shared) {
     let (Some(profiles), Some(shipper)) = (&shared.profiles, &shared.shipper) else { return };
     if !shared.is_dormant() {
-        profiles.collect(&profiles.last_request_id(), u64::MAX);
+        profiles.collect_last();
         profiles.upload(shipper, Pace::unlimited).await;
     }
 }

@@ -41,7 +41,7 @@ const READERS: [(Language, &str, &[&str], &str); 4] = [
 
 fn example(language: Language) -> Example {
     let (name, event) = match language {
-        Language::Python => ("profile-python", r#"{"rounds":20000}"#),
+        Language::Python => ("profile-python", r#"{"rounds":1000000}"#),
         Language::Node => ("profile-node", r#"{"rounds":20000000}"#),
         Language::Go => ("profile-go", "{}"),
         _ => ("profile-java", "{}"),

@@ -26,6 +26,9 @@ pub(crate) const MAX_BYTES: u64 = 16 << 20;
 /// The most profiles that one environment uploads. The storage has a price, and each profile uses CPU time.
 const MAX_PROFILES: u32 = 20;
 
+/// The most invocations whose profiles are not taken yet.
+const MAX_ENDED: usize = 16;
+
 /// How often an upload is tried. A freeze breaks the connection of an upload.
 const MAX_TRIES: u8 = 3;
 
@@ -37,6 +40,8 @@ pub(crate) struct Profiles {
     waiting: RefCell<Vec<Waiting>>,
     /// Files that could not be deleted. They are not uploaded again.
     kept: RefCell<Vec<Found>>,
+    /// The invocations whose profiles are not taken yet, the oldest first. A freeze may delay the task that takes them.
+    ended: RefCell<Vec<Ended>>,
     /// The request of the running invocation, or of the last one; empty before the first.
     request_id: RefCell<String>,
     /// The profiles taken so far.
@@ -47,6 +52,15 @@ pub(crate) struct Profiles {
     /// The last task that uploads.
     task: RefCell<Option<AbortHandle>>,
     backoff: Backoff,
+}
+
+/// An invocation that ended.
+#[derive(Debug)]
+struct Ended {
+    /// Empty for Init.
+    request_id: String,
+    /// When the next one began, microseconds since the Unix epoch.
+    until_us: u64,
 }
 
 /// A profile that is not uploaded yet.
@@ -70,6 +84,7 @@ impl Profiles {
             environment,
             waiting: RefCell::default(),
             kept: RefCell::default(),
+            ended: RefCell::default(),
             request_id: RefCell::default(),
             taken: Cell::new(0),
             dropped: Cell::new(0),
@@ -79,9 +94,15 @@ impl Profiles {
         }
     }
 
-    /// Another invocation begins. Returns the request of the one before it.
-    pub(crate) fn on_invoke(&self, request_id: &str) -> String {
-        self.request_id.replace(request_id.to_owned())
+    /// Another invocation begins at `now_us`, microseconds since the Unix epoch. What is complete belongs to the one before it.
+    pub(crate) fn on_invoke(&self, request_id: &str, now_us: u64) {
+        let request_id = self.request_id.replace(request_id.to_owned());
+        let mut ended = self.ended.borrow_mut();
+        // The profiles of an invocation that is not kept belong to the next.
+        if ended.len() == MAX_ENDED {
+            ended.remove(0);
+        }
+        ended.push(Ended { request_id, until_us: now_us });
     }
 
     /// Whether a task uploads. There is one at a time.
@@ -101,17 +122,15 @@ impl Profiles {
         }
     }
 
-    /// The request of the last invocation.
-    pub(crate) fn last_request_id(&self) -> String {
-        self.request_id.borrow().clone()
-    }
-
-    /// Takes the profiles that were complete at `until_us`, microseconds since the Unix epoch: they belong to `request_id`.
-    pub(crate) fn collect(&self, request_id: &str, until_us: u64) {
+    /// Takes the profiles of the invocations that ended.
+    pub(crate) fn collect(&self) {
+        let ended = self.ended.take();
         for found in folder::scan(&self.folder) {
+            let of = ended.iter().find(|ended| found.completed_at_us <= ended.until_us);
+            let Some(Ended { request_id, .. }) = of else { continue };
             let is_known = self.waiting.borrow().iter().any(|waiting| waiting.found == found)
                 || self.kept.borrow().contains(&found);
-            if is_known || found.completed_at_us > until_us {
+            if is_known {
                 continue;
             }
             if let Err(reason) = self.check(&found) {
@@ -119,9 +138,15 @@ impl Profiles {
                 continue;
             }
             self.taken.set(self.taken.get() + 1);
-            let waiting = Waiting { found, request_id: request_id.to_owned(), tries: 0 };
+            let waiting = Waiting { found, request_id: request_id.clone(), tries: 0 };
             self.waiting.borrow_mut().push(waiting);
         }
+    }
+
+    /// Takes the profiles that are left. The last invocation has ended.
+    pub(crate) fn collect_last(&self) {
+        self.on_invoke("", u64::MAX);
+        self.collect();
     }
 
     fn check(&self, found: &Found) -> Result<(), &'static str> {

@@ -9,7 +9,7 @@ use super::*;
 
 fn profiles(folder: &Path) -> Profiles {
     let profiles = Profiles::in_folder(folder.to_owned(), crate::deliver::outbox::tests::environment());
-    let _ = profiles.on_invoke("first");
+    profiles.on_invoke("first", 0);
     profiles
 }
 
@@ -47,12 +47,12 @@ fn only_complete_regular_files_of_the_function_are_taken() {
     let before = names(folder.path());
 
     let profiles = profiles(folder.path());
-    profiles.collect("first", u64::MAX);
+    profiles.collect_last();
     let mut found: Vec<_> = waiting(&profiles).into_iter().map(|(name, _)| name).collect();
     found.sort_unstable();
     assert_eq!(found, ["a.pprof", "b.pb.gz", "c.prof", "d.jfr", "e.cpuprofile"]);
     assert_eq!(names(folder.path()), before, "what is not ours stays");
-    profiles.collect("second", u64::MAX);
+    profiles.collect_last();
     assert_eq!(waiting(&profiles).len(), 5, "nothing is taken twice");
 
     let link = outside.path().join("link");
@@ -86,13 +86,14 @@ fn a_profile_belongs_to_the_invocation_that_completed_it() {
     let profiles = profiles(folder.path());
     let at_us = folder::scan(folder.path())[0].completed_at_us;
     // The next invocation began before the file was complete, so that the file is its own.
-    assert_eq!(profiles.on_invoke("second"), "first");
-    profiles.collect("first", at_us - 1);
+    profiles.on_invoke("second", at_us - 1);
+    profiles.collect();
     assert_eq!(waiting(&profiles), []);
-    assert_eq!(profiles.on_invoke("third"), "second");
-    profiles.collect("second", at_us + 1);
+    // The task that takes them may run after several invocations, or at SHUTDOWN.
+    profiles.on_invoke("third", at_us + 1);
+    profiles.on_invoke("fourth", at_us + 2);
+    profiles.collect_last();
     assert_eq!(waiting(&profiles), [("a.pprof".to_owned(), "second".to_owned())]);
-    assert_eq!(profiles.last_request_id(), "third");
 }
 
 #[test]
@@ -102,18 +103,18 @@ fn what_exceeds_a_limit_is_deleted() {
     let large = fs::File::create(folder.path().join("large.jfr")).unwrap();
     large.set_len(MAX_BYTES + 1).unwrap();
     fs::write(folder.path().join("empty.jfr"), "").unwrap();
-    profiles.collect("first", u64::MAX);
+    profiles.collect_last();
     assert_eq!((waiting(&profiles).len(), names(folder.path()).len(), profiles.dropped.get()), (0, 0, 2));
 
     for index in 0..MAX_PROFILES + 5 {
         fs::write(folder.path().join(format!("{index}.jfr")), "profile").unwrap();
     }
-    profiles.collect("first", u64::MAX);
+    profiles.collect_last();
     let count = usize::try_from(MAX_PROFILES).unwrap();
     assert_eq!((waiting(&profiles).len(), names(folder.path()).len()), (count, count));
 
     profiles.is_refused.set(true);
     fs::write(folder.path().join("late.jfr"), "profile").unwrap();
-    profiles.collect("first", u64::MAX);
+    profiles.collect_last();
     assert!(!folder.path().join("late.jfr").exists());
 }
