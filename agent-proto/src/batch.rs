@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use prost::Message;
 use tailor_sizing::telemetry::invocation::{Caveats, Initialization, Invocation, Outcome, RequestId, Work};
+use tailor_sizing::telemetry::utilization::Interval;
 use tailor_sizing::units::{Architecture, Megabytes, UnknownArchitecture};
 
 pub use crate::wire::{Lost, Overhead};
@@ -36,6 +37,8 @@ pub struct BatchHeader {
     pub overhead: Overhead,
     /// Invocations that had begun and are in no batch yet.
     pub unsent: u64,
+    /// What the environment used since its last batch; `None` where invocations do not run at the same time.
+    pub interval: Option<Interval>,
 }
 
 /// Identity of one execution environment: random, new at every start and after every restore.
@@ -187,6 +190,13 @@ impl BatchHeader {
             lost: Some(self.lost),
             overhead: Some(self.overhead),
             unsent: self.unsent,
+            interval: self.interval.map(|interval| wire::Interval {
+                duration_us: interval.duration_us,
+                cpu_us: interval.cpu_us,
+                max_cpu_milli: interval.max_cpu_milli,
+                peak_kib: interval.peak_kib,
+                max_concurrency: interval.max_concurrency,
+            }),
         }
     }
 
@@ -202,6 +212,13 @@ impl BatchHeader {
             lost: wire.lost.unwrap_or_default(),
             overhead: wire.overhead.unwrap_or_default(),
             unsent: wire.unsent,
+            interval: wire.interval.map(|interval| Interval {
+                duration_us: interval.duration_us,
+                cpu_us: interval.cpu_us,
+                max_cpu_milli: interval.max_cpu_milli,
+                peak_kib: interval.peak_kib,
+                max_concurrency: interval.max_concurrency,
+            }),
         })
     }
 }

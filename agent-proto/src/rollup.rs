@@ -7,6 +7,7 @@ use tailor_sizing::telemetry::histogram::{LogHistogram, NoSuchBucket};
 use tailor_sizing::telemetry::initialization::Initializations;
 use tailor_sizing::telemetry::invocation::Work;
 use tailor_sizing::telemetry::rollup::{Rollup, WorkSum};
+use tailor_sizing::telemetry::utilization::Utilization;
 
 use crate::wire;
 
@@ -47,6 +48,7 @@ pub fn encode(rollup: &Rollup) -> Vec<u8> {
         peak_kib,
         warm,
         cold,
+        utilization,
     } = rollup;
     wire::Rollup {
         totals: Some(wire::RollupTotals {
@@ -82,6 +84,7 @@ pub fn encode(rollup: &Rollup) -> Vec<u8> {
         peak_kib: Some(histogram_to_wire(peak_kib)),
         warm: Some(work_to_wire(warm)),
         cold: Some(work_to_wire(cold)),
+        utilization: (*utilization != Utilization::default()).then(|| utilization_to_wire(utilization)),
     }
     .encode_to_vec()
 }
@@ -127,6 +130,7 @@ pub fn decode(bytes: &[u8]) -> Result<Rollup, RollupError> {
         peak_kib: histogram_from_wire(wire.peak_kib.unwrap_or_default())?,
         warm: work_from_wire(wire.warm.unwrap_or_default()),
         cold: work_from_wire(wire.cold.unwrap_or_default()),
+        utilization: utilization_from_wire(wire.utilization.unwrap_or_default())?,
     })
 }
 
@@ -151,6 +155,32 @@ fn histogram_from_wire(wire: wire::Histogram) -> Result<LogHistogram, NoSuchBuck
     }))
 }
 
+fn utilization_to_wire(sum: &Utilization) -> wire::Utilization {
+    wire::Utilization {
+        intervals: sum.intervals,
+        measured_us: sum.measured_us,
+        cpu_us: sum.cpu_us,
+        invocations_us: sum.invocations_us,
+        max_concurrency: sum.max_concurrency,
+        max_peak_kib: sum.max_peak_kib,
+        cpu_milli: Some(histogram_to_wire(&sum.cpu_milli)),
+        peak_kib: Some(histogram_to_wire(&sum.peak_kib)),
+    }
+}
+
+fn utilization_from_wire(wire: wire::Utilization) -> Result<Utilization, NoSuchBucket> {
+    Ok(Utilization {
+        intervals: wire.intervals,
+        measured_us: wire.measured_us,
+        cpu_us: wire.cpu_us,
+        invocations_us: wire.invocations_us,
+        max_concurrency: wire.max_concurrency,
+        max_peak_kib: wire.max_peak_kib,
+        cpu_milli: histogram_from_wire(wire.cpu_milli.unwrap_or_default())?,
+        peak_kib: histogram_from_wire(wire.peak_kib.unwrap_or_default())?,
+    })
+}
+
 fn work_to_wire(sum: &WorkSum) -> wire::WorkSum {
     wire::WorkSum {
         invocations: sum.invocations,
@@ -168,6 +198,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
     use tailor_sizing::telemetry::invocation::{Initialization, Invocation, Outcome};
+    use tailor_sizing::telemetry::utilization::Interval;
 
     proptest! {
         #[test]
@@ -187,6 +218,9 @@ mod tests {
             let (mut forward, mut backward) = (Rollup::default(), Rollup::default());
             durations.iter().enumerate().for_each(|row| forward.record(&invocation(row)));
             durations.iter().enumerate().rev().for_each(|row| backward.record(&invocation(row)));
+            let interval = |&peak_kib: &u64| Interval { duration_us: 9, cpu_us: 4, peak_kib, max_concurrency: 3, max_cpu_milli: peak_kib / 7 };
+            durations.iter().for_each(|row| forward.utilization.record(&interval(row), *row));
+            durations.iter().rev().for_each(|row| backward.utilization.record(&interval(row), *row));
             prop_assert_eq!(encode(&forward), encode(&backward));
             prop_assert_eq!(decode(&encode(&forward)).unwrap(), forward);
         }

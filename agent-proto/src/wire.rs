@@ -26,6 +26,24 @@ pub struct BatchHeader {
     /// they run, or wait for their telemetry. If the environment is killed, they are lost.
     #[prost(uint64, tag = "6")]
     pub unsent: u64,
+    /// What the environment used since its last batch. Only environments of managed instances send it.
+    #[prost(message, optional, tag = "7")]
+    pub interval: ::core::option::Option<Interval>,
+}
+/// CPU, memory and concurrency of one environment between two of its batches:
+/// `tailor_sizing::telemetry::utilization::Interval`.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Interval {
+    #[prost(uint64, tag = "1")]
+    pub duration_us: u64,
+    #[prost(uint64, tag = "2")]
+    pub cpu_us: u64,
+    #[prost(uint64, tag = "3")]
+    pub max_cpu_milli: u64,
+    #[prost(uint64, tag = "4")]
+    pub peak_kib: u64,
+    #[prost(uint32, tag = "5")]
+    pub max_concurrency: u32,
 }
 /// The execution environment and the function it belongs to.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -163,6 +181,28 @@ pub struct Rollup {
     pub warm: ::core::option::Option<WorkSum>,
     #[prost(message, optional, tag = "6")]
     pub cold: ::core::option::Option<WorkSum>,
+    #[prost(message, optional, tag = "7")]
+    pub utilization: ::core::option::Option<Utilization>,
+}
+/// The intervals of environments of managed instances: `tailor_sizing::telemetry::utilization::Utilization`.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Utilization {
+    #[prost(uint64, tag = "1")]
+    pub intervals: u64,
+    #[prost(uint64, tag = "2")]
+    pub measured_us: u64,
+    #[prost(uint64, tag = "3")]
+    pub cpu_us: u64,
+    #[prost(uint64, tag = "4")]
+    pub invocations_us: u64,
+    #[prost(uint32, tag = "5")]
+    pub max_concurrency: u32,
+    #[prost(uint64, tag = "6")]
+    pub max_peak_kib: u64,
+    #[prost(message, optional, tag = "7")]
+    pub cpu_milli: ::core::option::Option<Histogram>,
+    #[prost(message, optional, tag = "8")]
+    pub peak_kib: ::core::option::Option<Histogram>,
 }
 /// Values that merge by addition, by maximum (`max_`, `last_`) or by minimum (`first_`).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]

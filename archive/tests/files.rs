@@ -29,6 +29,7 @@ fn header(sequence: u64) -> BatchHeader {
         lost: Lost::default(),
         overhead: Overhead::default(),
         unsent: 0,
+        interval: None,
     }
 }
 

@@ -91,6 +91,7 @@ fn reports() -> Routes {
         .api(Method::GET, "/v1/functions/{name}/series", api::series::function)
         .api(Method::GET, "/v1/functions/{name}/bill", api::bill::function)
         .api(Method::GET, "/v1/functions/{name}/placement", api::placement::function)
+        .api(Method::GET, "/v1/placement", api::placement::fleet)
         .api(Method::GET, "/v1/bill", api::bill::fleet)
         .api(Method::GET, "/v1/series", api::series::fleet)
         .api(Method::GET, "/v1/hints", api::series::hints)
@@ -98,6 +99,7 @@ fn reports() -> Routes {
         .api(Method::GET, "/v1/reconciliation", api::reconciliation::last)
         .page(Method::GET, "/", web::fleet)
         .page(Method::GET, "/changes", web::tuner::changes)
+        .page(Method::GET, "/where", web::placement::fleet)
         .page(Method::GET, "/functions/{name}", web::function)
 }
 

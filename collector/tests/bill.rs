@@ -13,6 +13,7 @@ use common::fleet::{KINDS, batch};
 use serde_json::{Value, json};
 use tailor_collector::clock::now_us;
 use tailor_collector::store::HOUR_US;
+use tailor_sizing::telemetry::utilization::Interval;
 
 /// A collector with one function, in the region with all prices.
 fn collector() -> Collector {
@@ -227,7 +228,7 @@ fn the_places_of_a_function_are_compared() {
     }
     assert_eq!(tailor(&["where", "absent", "--data", folder]).status.code(), Some(3));
 
-    // On managed instances only the concurrency is known.
+    // On managed instances the places are not compared: the environments are measured.
     let mut batch = batch(&KINDS[1], 9, 1, 20, now_us());
     batch.header.environment.initialization_type = InitializationType::ManagedInstances;
     assert_eq!(collector.post_batch(&batch.encode().unwrap()).status, 200);
@@ -237,6 +238,52 @@ fn the_places_of_a_function_are_compared() {
     let bill = collector.get(&format!("/v1/functions/{}/bill", KINDS[1].name)).json();
     assert_eq!(lines(&bill, "managed-instances")[0]["status"], "unknown");
     assert_eq!(lines(&bill, "compute").len(), 0);
+    assert_eq!(managed["settings"], serde_json::Value::Null);
+    assert!(managed["no_settings"].as_str().unwrap().contains("not measured"), "{managed}");
+
+    // Ten minutes of one environment in which 0.5 vCPU and 1.2 GB are enough for five invocations at once.
+    for sequence in 2..=11 {
+        batch.header.sequence = sequence;
+        batch.header.interval = Some(Interval {
+            duration_us: 60_000_000,
+            cpu_us: 30_000_000,
+            max_cpu_milli: 700,
+            peak_kib: 1_228_800,
+            max_concurrency: 5,
+        });
+        batch.invocations.iter_mut().for_each(|invocation| {
+            invocation.request_id.0 += 1 << 64;
+            invocation.duration_us = 12_000_000;
+        });
+        assert_eq!(collector.post_batch(&batch.encode().unwrap()).status, 200);
+    }
+    let name = KINDS[1].name;
+    let managed = collector.get(&format!("/v1/functions/{name}/placement")).json();
+    assert_eq!(managed["utilization"]["mean_vcpus"], 0.5, "{managed}");
+    assert_eq!(managed["utilization"]["max_concurrency"], 5);
+    assert_eq!(managed["settings"]["limited_by"], "memory", "{managed}");
+    let series = collector.get(&format!("/v1/functions/{name}/series")).json();
+    let points = series["points"].as_array().unwrap().iter();
+    let measured_ms: u64 = points.filter_map(|point| point["utilization"]["measured_ms"].as_u64()).sum();
+    assert_eq!(measured_ms, 600_000, "{series}");
+    let function = collector.get(&format!("/v1/functions/{name}")).json();
+    assert_eq!(function["utilization"]["peak_memory_mb"], 1_200);
+    assert_eq!(function["extension"]["not_measured"], serde_json::Value::Null);
+    for (command, expected) in [("where", "PerExecutionEnvironmentMaxConcurrency"), ("series", "CONCURRENT")]
+    {
+        let output = tailor(&[command, name, "--data", folder]);
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success() && text.contains(expected), "{text}");
+    }
+    let page = collector.get(&format!("/functions/{name}")).text();
+    assert!(page.contains("Environments on managed instances") && page.contains("cpu-over-time"), "{page}");
+
+    // An interval that no environment can have.
+    batch.header.sequence = 12;
+    batch.header.interval.as_mut().unwrap().max_concurrency = 100_000;
+    let refused = collector.post_batch(&batch.encode().unwrap());
+    assert_eq!(refused.status, 400);
+    assert!(refused.text().contains("interval.max_concurrency"), "{}", refused.text());
 }
 
 #[test]

@@ -160,3 +160,44 @@ fn the_command_line_shows_the_same_time_series(place: Place) {
         }
     }
 }
+
+/// The bill and the places of a large fleet are from stored sums: exactly those that the measurements give.
+#[test]
+fn stored_bills_and_places_equal_computed_ones() {
+    let collector = fleet(60, 5);
+    summarize(&collector);
+    // Sums of 24 hours are stored, and those of 25 hours are not. All invocations are in both windows.
+    let stored = get(&collector, "/v1/bill?hours=24");
+    let computed = get(&collector, "/v1/bill?hours=25");
+    assert!(stored["computed_at_us"].is_u64() && computed["computed_at_us"].is_null());
+    assert!(stored["total_pico_usd"].as_i64() > Some(0));
+    for field in
+        ["total_pico_usd", "assumed_pico_usd", "meters", "functions", "matching_functions", "assumptions"]
+    {
+        assert_eq!(stored[field], computed[field], "{field}");
+    }
+    assert_eq!(stored["matching_functions"], 60);
+    let page = get(&collector, "/v1/bill?hours=24&limit=3");
+    assert_eq!((page["functions"].as_array().unwrap().len(), &page["matching_functions"]), (3, &60.into()));
+    assert_eq!((&page["total_pico_usd"], &page["meters"]), (&stored["total_pico_usd"], &stored["meters"]));
+    let region = |hours: u64| get(&collector, &format!("/v1/bill?hours={hours}&region=us-east-1"));
+    assert_eq!(region(24)["total_pico_usd"], region(25)["total_pico_usd"]);
+
+    let places = get(&collector, "/v1/placement?hours=24&limit=5");
+    assert!(places["computed_at_us"].is_u64() && places["compared_functions"] == 60, "{places}");
+    let functions = places["functions"].as_array().unwrap();
+    let saving = |sum: &Value| sum["saving_pico_usd"].as_i64().unwrap();
+    assert!(
+        functions.len() == 5 && functions.is_sorted_by_key(|sum| -saving(sum)) && saving(&functions[4]) > 0
+    );
+    for sum in functions {
+        let (name, region) = (sum["name"].as_str().unwrap(), sum["region"].as_str().unwrap());
+        let one = get(&collector, &format!("/v1/functions/{name}/placement?hours=24&region={region}"));
+        assert!(one["places"].as_array().unwrap().contains(&sum["best"]), "{sum}");
+        assert_eq!(one["places"][0]["month"], sum["now"]);
+    }
+    let page = collector.get("/where?hours=24").text();
+    assert!(
+        page.contains(functions[0]["name"].as_str().unwrap()) && page.contains("From stored comparisons")
+    );
+}

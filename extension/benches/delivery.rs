@@ -106,6 +106,7 @@ fn batch(invocations: u64) -> Vec<u8> {
         lost: Lost::default(),
         overhead: Overhead { cpu_us: 120_000, resident_kib: 2_100, sent_bytes: 80_000, ticks: 40 },
         unsent: 1,
+        interval: None,
     };
     let invocations = (0..invocations).map(|index| invocation(index, &mut numbers)).collect();
     Batch { header, invocations }.encode().unwrap()

@@ -15,6 +15,7 @@ use crate::deliver::summary::SummaryLog;
 use crate::lambda::record_time::RecordTime;
 use crate::lambda::telemetry::{self, EndRecord, Event};
 use crate::measure::cpu_budget::CpuBudget;
+use crate::measure::utilization::UtilizationMeter;
 use crate::measure::{self, Measured, Processes, Reading, Snapshot};
 use crate::oom_kills::OomKills;
 use crate::settings::Settings;
@@ -39,6 +40,8 @@ pub struct Agent {
     is_first_delivery_due: bool,
     budget: CpuBudget,
     oom_kills: OomKills,
+    /// Only where invocations run at the same time.
+    utilization: Option<UtilizationMeter>,
 }
 
 /// The running invocation, or the last one.
@@ -62,6 +65,7 @@ impl Agent {
             ledger: Ledger::new(environment.memory.0)
                 .with_initialization(environment.initialization_type.clone()),
             processes: Processes::new(settings.peak),
+            utilization: environment.is_managed_instances().then(UtilizationMeter::new),
             outbox: Outbox::new(environment),
             current: None,
             totals: Rollup::default(),
@@ -140,6 +144,13 @@ impl Agent {
         }
     }
 
+    /// Reads the processes where invocations run at the same time. Elsewhere each INVOKE reads them.
+    pub fn measure_utilization(&mut self) {
+        if let Some(utilization) = &mut self.utilization {
+            utilization.step(&mut self.processes);
+        }
+    }
+
     /// The body of a telemetry request came at `now_us`, microseconds since the Unix epoch.
     pub fn on_telemetry(&mut self, body: &[u8], now_us: u64) {
         self.is_first_delivery_due = false;
@@ -159,7 +170,15 @@ impl Agent {
                 }
             }
             Event::InitReport { report, time } => self.ledger.on_init_report(&report, time),
-            Event::Start { request_id, time } => self.ledger.on_start(&request_id, time),
+            Event::Start { request_id, time } => {
+                self.ledger.on_start(&request_id, time);
+                if let Some(utilization) = &mut self.utilization {
+                    utilization.on_start(self.ledger.open_count());
+                    if !utilization.has_begun() {
+                        utilization.step(&mut self.processes);
+                    }
+                }
+            }
             Event::RuntimeDone { record, time } => {
                 if let Some(current) = self.current.as_mut().filter(|c| c.request_id == record.request_id) {
                     current.done = true;
@@ -168,6 +187,10 @@ impl Agent {
             }
             Event::Report { record, time } => {
                 self.on_report(record, time);
+                if self.utilization.is_some() {
+                    // The next record of this delivery may be the start of another invocation.
+                    self.collect_finished();
+                }
             }
             Event::RestoreStart => self.restored(),
             Event::LogsDropped { records } => self.outbox.lost_mut().platform_records += records,
@@ -205,7 +228,7 @@ impl Agent {
             return;
         }
         let mut last_sample = self.processes.last_sample();
-        let snapshot = self.processes.read_last();
+        let snapshot = self.processes.read_all();
         // The environment is still there when its processes are not.
         last_sample.environment = snapshot.environment;
         let kills = self.oom_kills.take();
@@ -252,6 +275,10 @@ impl Agent {
 
     /// The batch to deliver, if there is one. `now_us` is microseconds since the Unix epoch.
     pub fn seal(&mut self, now_us: u64) -> Option<SealedBatch> {
+        if let Some(utilization) = self.utilization.as_mut().filter(|_| self.outbox.makes_new_batch()) {
+            utilization.step(&mut self.processes);
+            self.outbox.set_interval(utilization.take(self.ledger.open_count()));
+        }
         let overhead = self.overhead();
         self.outbox.seal(overhead, self.ledger.open_count(), now_us)
     }

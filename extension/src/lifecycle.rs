@@ -367,6 +367,7 @@ fn time_to_end(deadline_ms: u64, now_ms: u64) -> Duration {
 async fn deliver_periodically(shared: Rc<Shared>) {
     loop {
         sleep(DELIVERY_CHECK_INTERVAL).await;
+        shared.with_agent(Agent::measure_utilization);
         deliver_if_due(&shared);
     }
 }

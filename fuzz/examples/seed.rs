@@ -90,6 +90,7 @@ fn batch(count: u64) -> wire::Batch {
         overhead: Some(wire::Overhead { cpu_us: 120, ..wire::Overhead::default() }),
         sent_at_us: 1_767_323_099_000_000,
         unsent: 2,
+        interval: None,
     };
     wire::Batch {
         header: Some(header),

@@ -28,6 +28,13 @@ fn batch(invocations: Vec<Invocation>) -> Batch {
             lost: Lost { invocations: 3, ..Lost::default() },
             overhead: Overhead { cpu_us: 120, ..Overhead::default() },
             unsent: 2,
+            interval: Some(Interval {
+                duration_us: 5_000_000,
+                cpu_us: 70,
+                max_cpu_milli: 9,
+                peak_kib: 8,
+                max_concurrency: 3,
+            }),
         },
         invocations,
     }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
 use tailor_logs::{Assembler, Origin, Problem, Problems, Reader, Source};
+use tailor_sizing::pricing::prices::PriceTable;
 use tailor_sizing::units::Architecture;
 use tokio::runtime::Runtime;
 
@@ -20,7 +21,7 @@ use super::recommendations::{self, ComputeOptimizerArgs, PowerTuningArgs};
 use super::show;
 use crate::clock::{Clock, now_us};
 use crate::import::ledger::Ledger;
-use crate::import::log_group::{LogGroup, TRANSFER_DOLLARS_PER_GB};
+use crate::import::log_group::LogGroup;
 use crate::import::objects::Objects;
 use crate::import::progress::{Progress, size};
 use crate::import::{Importer, Settings, Totals, files};
@@ -113,11 +114,12 @@ fn logs(args: &LogsArgs) -> anyhow::Result<ExitCode> {
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    let log_group = args.log_group.as_deref().map(|name| confirmed(args, name, &runtime)).transpose()?;
+    let prices = prices::load(args.prices.as_deref())?;
+    let log_group =
+        args.log_group.as_deref().map(|name| confirmed(args, name, &prices, &runtime)).transpose()?;
     if reads_stdin(args) && io::stdin().is_terminal() {
         bail!("name the files or folders to import, or pass a log on standard input");
     }
-    let prices = prices::load(args.prices.as_deref())?;
     let (store, ledger) = open_store(args, &runtime)?;
     let settings = Settings { tenant: Tenant(args.tenant.clone()), architecture: args.architecture };
     let importer = runtime.block_on(Importer::start(store.as_ref(), ledger, settings))?;
@@ -179,13 +181,18 @@ fn reads_stdin(args: &LogsArgs) -> bool {
 }
 
 /// The log group, when a person accepts what reading it costs.
-fn confirmed(args: &LogsArgs, name: &str, runtime: &Runtime) -> anyhow::Result<LogGroup> {
+fn confirmed(
+    args: &LogsArgs,
+    name: &str,
+    prices: &PriceTable,
+    runtime: &Runtime,
+) -> anyhow::Result<LogGroup> {
     let group = runtime.block_on(LogGroup::find(name, args.region.as_deref()))?;
     eprintln!(
-        "{name} stores {}. AWS lists no charge for the requests (FilterLogEvents). Data that leaves the region costs at most \
-         {:.2} dollars, at {TRANSFER_DOLLARS_PER_GB} dollars per GB. Only the platform's lines are read",
+        "{name} stores {}. AWS's price list has no charge for the requests (FilterLogEvents). {}. Within the region it is free. \
+         Only the platform's lines are read",
         size(group.stored_bytes as f64),
-        group.max_dollars()
+        group.transfer_cost(prices)
     );
     if args.yes {
         return Ok(group);
@@ -306,7 +313,7 @@ async fn fleet(
     args: &LogsArgs,
     store: &dyn Store,
     totals: &Totals,
-    prices: &tailor_sizing::pricing::prices::PriceTable,
+    prices: &PriceTable,
 ) -> anyhow::Result<String> {
     let Some((first_us, last_us)) = totals.span_us else {
         tracing::error!("no invocation was found");

@@ -133,11 +133,11 @@ enum Command {
         #[command(flatten)]
         bill: bill::BillArgs,
     },
-    /// Show where a function should run: arm64, provisioned concurrency by hour of the day, SnapStart or managed instances.
+    /// Show where functions should run: arm64, provisioned concurrency by hour of the day, SnapStart or managed instances.
     Where {
-        /// Function name.
+        /// Function name; the functions with the largest savings when left out.
         #[arg(add = ArgValueCompleter::new(completions::function_names))]
-        function: String,
+        function: Option<String>,
         #[command(flatten)]
         show: ShowArgs,
         #[command(flatten)]
@@ -434,7 +434,10 @@ impl Cli {
             Command::Bill { function: Some(function), show, list, bill } => {
                 bill::function(&function, &show, &list, &bill)
             }
-            Command::Where { function, show, list } => placement::function(&function, &show, &list),
+            Command::Where { function: None, show, list } => placement::fleet(&show, &list),
+            Command::Where { function: Some(function), show, list } => {
+                placement::function(&function, &show, &list)
+            }
             Command::Prices(command) => prices::run(&command),
             Command::Top(args) => top::run(*args),
             Command::Doctor(args) => doctor::run(&args),

@@ -8,6 +8,17 @@ use super::show::{look, missing, print, read_folder, request};
 use crate::render;
 use crate::report::placement;
 
+/// The functions that may be cheaper in another place, those with the largest savings first.
+pub(super) fn fleet(args: &ShowArgs, list: &ListArgs) -> anyhow::Result<ExitCode> {
+    if let Some(server) = &args.server {
+        return request(args, server, &["v1", "placement"], &list.parameters());
+    }
+    print(read_folder(args, |reader| async move {
+        let fleet = placement::fleet::fleet(&reader.request(), &list.query(args)).await?;
+        Ok((render::placement::fleet(&fleet, args.format, look(args)), fleet.compared_functions == 0))
+    })?)
+}
+
 /// The places of the functions with this name.
 pub(super) fn function(name: &str, args: &ShowArgs, list: &ListArgs) -> anyhow::Result<ExitCode> {
     if let Some(server) = &args.server {

@@ -83,9 +83,8 @@ fn of_function(report: &FunctionReport, newest: &str, now_us: u64) -> Vec<Findin
         Some(NotMeasured::ManagedInstances) => findings.push(finding(
             Level::Info,
             "measuring",
-            "CPU time and memory are not measured on managed instances, where invocations run concurrently"
-                .to_owned(),
-            "",
+            "CPU and memory of the environments on managed instances are not measured".to_owned(),
+            "attach the newest version of the layer",
         )),
         Some(NotMeasured::Logs) => findings.push(finding(
             Level::Info,

@@ -4,6 +4,7 @@
 //! Keys and batches are written in one transaction, and the batches go from there into the store. The store drops a batch that
 //! it has, so that an interrupted import loses nothing and counts nothing twice.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use agent_proto::batch::Batch;
@@ -184,20 +185,8 @@ pub fn log_bytes(
     window: Window,
 ) -> anyhow::Result<Option<u64>> {
     let path = folder.join(FILE_NAME);
-    if !path.exists() {
-        return Ok(None);
-    }
     let read = || -> rusqlite::Result<Option<i64>> {
-        let connection = Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
-        let has_table: bool = connection.query_row(
-            "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = 'log_bytes')",
-            [],
-            |row| row.get(0),
-        )?;
-        if !has_table {
-            // An earlier version wrote the file.
-            return Ok(None);
-        }
+        let Some(connection) = open_log_bytes(&path)? else { return Ok(None) };
         connection.query_row(
             "SELECT SUM(bytes) FROM log_bytes WHERE tenant = ?1 AND account = ?2 AND region = ?3 AND function = ?4
              AND hour >= ?5 AND hour < ?6",
@@ -214,6 +203,46 @@ pub fn log_bytes(
     };
     let sum = read().with_context(|| format!("cannot read {}", path.display()))?;
     Ok(sum.map(i64::cast_unsigned))
+}
+
+/// The same of every function of a tenant, in one query.
+///
+/// # Errors
+/// When the file of the imports cannot be read.
+pub fn all_log_bytes(
+    folder: &Path,
+    tenant: &Tenant,
+    window: Window,
+) -> anyhow::Result<BTreeMap<FunctionKey, u64>> {
+    let path = folder.join(FILE_NAME);
+    let read = || -> rusqlite::Result<BTreeMap<FunctionKey, u64>> {
+        let Some(connection) = open_log_bytes(&path)? else { return Ok(BTreeMap::new()) };
+        let mut statement = connection.prepare(
+            "SELECT account, region, function, SUM(bytes) FROM log_bytes
+             WHERE tenant = ?1 AND hour >= ?2 AND hour < ?3 GROUP BY account, region, function",
+        )?;
+        let hours = (window.from_hour.cast_signed(), window.until_hour.cast_signed());
+        let rows = statement.query_map(params![tenant.0, hours.0, hours.1], |row| {
+            let key = FunctionKey { account: row.get(0)?, region: row.get(1)?, name: row.get(2)? };
+            Ok((key, row.get::<_, i64>(3)?.cast_unsigned()))
+        })?;
+        rows.collect()
+    };
+    read().with_context(|| format!("cannot read {}", path.display()))
+}
+
+/// The file of the imports; `None` when there is none, or an earlier version without these bytes wrote it.
+fn open_log_bytes(path: &Path) -> rusqlite::Result<Option<Connection>> {
+    if !path.exists() {
+        return Ok(None);
+    }
+    let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+    let has_table: bool = connection.query_row(
+        "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = 'log_bytes')",
+        [],
+        |row| row.get(0),
+    )?;
+    Ok(has_table.then_some(connection))
 }
 
 const WRITE: &str = "cannot write to the file of the imports";

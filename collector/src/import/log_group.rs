@@ -5,14 +5,16 @@ use std::io::Write as _;
 use anyhow::{Context, bail};
 use aws_sdk_cloudwatchlogs::Client;
 use serde_json::json;
+use tailor_sizing::pricing::meters::Meter;
+use tailor_sizing::pricing::prices::PriceTable;
 
 use crate::s3::{causes, shared_config};
 
-/// What the transfer of data out of AWS costs at most, dollars per GB: the first tier of us-east-1 and most regions.
-pub const TRANSFER_DOLLARS_PER_GB: f64 = 0.09;
-
 /// Events that one request returns at most, which is AWS's limit.
 const PAGE: i32 = 10_000;
+
+/// Bytes of a GB of data transfer.
+const GB: f64 = 1_073_741_824.0;
 
 /// Only these lines are read: those of the platform, in text and in JSON logs.
 const PATTERN: &str =
@@ -24,6 +26,8 @@ pub struct LogGroup {
     client: Client,
     /// Its name.
     pub name: String,
+    /// Its region; empty when it is not known.
+    pub region: String,
     /// What is stored of it, bytes.
     pub stored_bytes: u64,
 }
@@ -55,13 +59,28 @@ impl LogGroup {
             bail!("there is no log group {name}: correct the name or the region (--region)");
         };
         let stored_bytes = u64::try_from(group.stored_bytes().unwrap_or(0)).unwrap_or(0);
-        Ok(Self { client, name: name.to_owned(), stored_bytes })
+        let region = shared.region().map(ToString::to_string).unwrap_or_default();
+        Ok(Self { client, name: name.to_owned(), region, stored_bytes })
     }
 
-    /// What reading all of it costs at most, dollars.
+    /// What it would cost if everything that is stored left the region, as a sentence. The price is that of the first tier of
+    /// data transfer; where the table has none for the region, the price of us-east-1.
     #[must_use]
-    pub fn max_dollars(&self) -> f64 {
-        self.stored_bytes as f64 / 1e9 * TRANSFER_DOLLARS_PER_GB
+    pub fn transfer_cost(&self, prices: &PriceTable) -> String {
+        let price = |region| {
+            let price = prices.meter(region, Meter::DataTransferOut)?;
+            Some((region, price.tiers.first()?.price, &price.source))
+        };
+        let Some((region, gb, source)) = price(self.region.as_str()).or_else(|| price("us-east-1")) else {
+            return "No price of data transfer is known".to_owned();
+        };
+        let dollars = self.stored_bytes as f64 / GB * gb.to_dollars();
+        format!(
+            "If all of it left the region, data transfer would cost {dollars:.2} dollars: {} dollars per GB in {region} ({}, {})",
+            gb.to_decimal(),
+            source.name,
+            source.date
+        )
     }
 
     /// The events from `from_us` on, microseconds since the Unix epoch, after `previous`. `None` when there are no more.

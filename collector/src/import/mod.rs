@@ -292,6 +292,7 @@ fn split(
             lost: Lost::default(),
             overhead: Overhead::default(),
             unsent: 0,
+            interval: None,
         };
         batches.push(Batch { header, invocations });
     }

@@ -132,6 +132,11 @@ fn summarize(
     for invocation in &batch.invocations {
         rollups.entry(invocation.started_at_us / HOUR_US).or_default().record(invocation);
     }
+    if let (Some(interval), Some(mut last)) = (&batch.header.interval, rollups.last_entry()) {
+        // An interval is minutes long. It counts in the hour in which its last invocation started.
+        let durations = batch.invocations.iter().map(|invocation| invocation.duration_us);
+        last.get_mut().utilization.record(interval, durations.fold(0, u64::saturating_add));
+    }
     if rollups.len() > MAX_HOURS {
         let message = format!("the invocations of one batch are in more than {MAX_HOURS} hours");
         return Err(ApiError::bad_request("time", message));

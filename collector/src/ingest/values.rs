@@ -5,6 +5,7 @@
 
 use agent_proto::batch::{Batch, BatchHeader, Environment};
 use tailor_sizing::telemetry::invocation::Invocation;
+use tailor_sizing::telemetry::utilization::Interval;
 
 use crate::http::error::ApiError;
 use crate::render::text::is_invisible;
@@ -28,6 +29,12 @@ const MAX_THREADS: u64 = 1_024;
 
 /// Maximum of a memory value, KiB: twice the largest memory size, because shared pages count in several processes.
 const MAX_MEMORY_KIB: u64 = 2 * MAX_MANAGED_MEMORY_MB as u64 * 1_024;
+
+/// Maximum length of an interval, microseconds: 30 days. An instance lives for 14 days.
+const MAX_INTERVAL_US: u64 = 30 * 24 * 3_600 * 1_000_000;
+
+/// Maximum number of invocations at the same time in one environment of a managed instance.
+const MAX_CONCURRENCY: u64 = 1_600;
 
 /// Maximum of ephemeral storage, MB.
 const MAX_EPHEMERAL_MB: u32 = 10_240;
@@ -100,7 +107,20 @@ fn check_header(header: &BatchHeader) -> Result<(), ApiError> {
         at_most("overhead.sent_bytes", header.overhead.sent_bytes, MAX_COUNT),
         at_most("overhead.ticks", header.overhead.ticks, MAX_COUNT),
     ];
-    first(problems).map_err(|problem| impossible(&problem))
+    first(problems).map_err(|problem| impossible(&problem))?;
+    header.interval.as_ref().map_or(Ok(()), check_interval)
+}
+
+fn check_interval(interval: &Interval) -> Result<(), ApiError> {
+    let Interval { duration_us, cpu_us, max_cpu_milli, peak_kib, max_concurrency } = *interval;
+    let problems = [
+        at_most("duration_us", duration_us, MAX_INTERVAL_US),
+        at_most("cpu_us", cpu_us, MAX_CPUS.saturating_mul(duration_us.saturating_add(MAX_TIME_US))),
+        at_most("max_cpu_milli", max_cpu_milli, MAX_CPUS * 1_000),
+        at_most("peak_kib", peak_kib, MAX_MEMORY_KIB),
+        at_most("max_concurrency", max_concurrency.into(), MAX_CONCURRENCY),
+    ];
+    first(problems).map_err(|problem| impossible(&format!("interval.{problem}")))
 }
 
 fn check_invocation(invocation: &Invocation, received_at_us: u64) -> Result<(), String> {

@@ -1,6 +1,7 @@
 //! The export of AWS Compute Optimizer for Lambda functions: a CSV file with the columns that its user selected.
 //!
-//! The names of the columns are from "Exported files" in the user guide of AWS Compute Optimizer. Only the first of the ranked
+//! The names of the columns are from "Exported files" in the user guide of AWS Compute Optimizer; `tests/data/compute-optimizer.csv`
+//! has all of them, in the order of a whole export. Only the first of the ranked
 //! options is read, which is the recommended one. Other columns are ignored.
 
 use std::io::Read;
@@ -85,7 +86,9 @@ pub fn read(input: impl Read, tenant: &Tenant, imported_at_us: u64) -> anyhow::R
         let cell = |column: Column| {
             positions[column as usize].and_then(|at| record.get(at)).unwrap_or_default().trim()
         };
-        if !cell(Column::ErrorCode).is_empty() {
+        // Too few invocations, or an error of Compute Optimizer.
+        let is_unavailable = cell(Column::Finding).eq_ignore_ascii_case("unavailable");
+        if is_unavailable || !cell(Column::ErrorCode).is_empty() {
             export.without_recommendation += 1;
             continue;
         }
@@ -141,15 +144,22 @@ fn number(text: &str) -> Result<Option<f64>, String> {
     if text.is_empty() {
         return Ok(None);
     }
-    let number = text.parse::<f64>().ok().filter(|number| number.is_finite());
-    number.map(Some).ok_or_else(|| format!("`{text}` is not a number"))
+    match text.parse::<f64>() {
+        // What Compute Optimizer could not compute.
+        Ok(number) => Ok(Some(number).filter(|number| number.is_finite())),
+        Err(_) => Err(format!("`{text}` is not a number")),
+    }
 }
 
 fn memory(text: &str) -> Result<Option<Megabytes>, String> {
     if text.is_empty() {
         return Ok(None);
     }
-    text.parse()
+    // Programs that join exports write whole numbers as `128.0`.
+    let whole = text.split_once('.').filter(|(_, rest)| rest.bytes().all(|digit| digit == b'0'));
+    whole
+        .map_or(text, |(whole, _)| whole)
+        .parse()
         .map(|memory| Some(Megabytes(memory)))
         .map_err(|_| format!("`{text}` is not a memory size in MB"))
 }
@@ -159,6 +169,22 @@ mod tests {
     use tailor_sizing::pricing::money::PicoDollars;
 
     use super::*;
+
+    #[test]
+    fn a_whole_export_is_read() {
+        let file = include_bytes!("../../tests/data/compute-optimizer.csv");
+        let export = read(&file[..], &Tenant::default(), 9).unwrap();
+        assert_eq!((export.without_recommendation, export.malformed.0), (1, 0), "{}", export.malformed.1);
+        let [pay, version, slow] = export.entries.as_slice() else { panic!("{export:?}") };
+        let [pay, slow] = [pay, slow].map(|entry| &entry.recommendation);
+        assert_eq!((pay.memory, pay.current), (Some(Megabytes(848)), Some(Megabytes(1024))));
+        assert_eq!(pay.duration_ms, Some(655.125));
+        assert_eq!(pay.monthly_saving_pico_usd, Some(PicoDollars(4_350_000_000_000)));
+        assert_eq!((version.function.name.as_str(), version.recommendation.version.as_str()), ("pay", "7"));
+        assert_eq!((version.recommendation.memory, slow.memory), (None, Some(Megabytes(256))));
+        // Neither a duration that is not a number nor a saving in another currency is used.
+        assert_eq!((slow.duration_ms, slow.monthly_saving_pico_usd), (None, None));
+    }
 
     #[test]
     fn rows_of_every_kind_are_read_or_counted() {

@@ -101,8 +101,12 @@ impl Output for FleetBill {
             ]);
         }
         let mut text = format!("{}\n{}", lines(&meters), lines(&functions));
-        if self.functions.len() > SHOWN_FUNCTIONS {
-            text.push_str(&format!("and {} more functions\n", self.functions.len() - SHOWN_FUNCTIONS));
+        let shown = self.functions.len().min(SHOWN_FUNCTIONS) as u64;
+        if self.matching_functions > shown {
+            text.push_str(&format!("and {} more functions\n", self.matching_functions - shown));
+        }
+        if let Some(at_us) = self.computed_at_us {
+            text.push_str(&format!("\nFrom stored sums; the oldest is of {}.\n", instant(at_us)));
         }
         text.push_str(&format!(
             "\nTotal {}, of which {} assumed.\n",

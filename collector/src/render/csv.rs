@@ -76,7 +76,7 @@ pub(super) fn changes(changes: &[Change]) -> Rows {
 
 /// One line per point; with groups, one per group and point.
 pub(super) fn series(reports: &[SeriesReport]) -> Rows {
-    const HEADER: [&str; 10] = [
+    const HEADER: [&str; 13] = [
         "group",
         "at_us",
         "invocations",
@@ -87,6 +87,9 @@ pub(super) fn series(reports: &[SeriesReport]) -> Rows {
         "p50_ms",
         "p95_ms",
         "p99_ms",
+        "mean_vcpus",
+        "max_concurrency",
+        "environment_peak_memory_mb",
     ];
     let parts = reports.iter().flat_map(|report| {
         let groups = report.groups.iter().flatten().map(|group| (group.value.as_str(), &group.points));
@@ -107,6 +110,9 @@ pub(super) fn series(reports: &[SeriesReport]) -> Rows {
                 quantile(|quantiles| quantiles.p50),
                 quantile(|quantiles| quantiles.p95),
                 quantile(|quantiles| quantiles.p99),
+                Field::number(point.utilization.map(|used| used.mean_vcpus)),
+                Field::number(point.utilization.map(|used| used.max_concurrency)),
+                Field::number(point.utilization.map(|used| used.peak_memory_mb)),
             ]
         })
     });

@@ -12,6 +12,9 @@ use crate::report::series::{SeriesPoint, SeriesTotal};
 
 const HEADER: [&str; 9] = ["TIME (UTC)", "CALLS", "ERR", "COLD", "P50", "P95", "P99", "BILLED", "COST $"];
 
+/// The columns of a function on managed instances, after the others.
+const UTILIZATION_HEADER: [&str; 4] = ["VCPU", "VCPU P99", "CONCURRENT", "MB"];
+
 /// The time series of the fleet, or of the functions of one name.
 pub struct TimeSeries<'a>(pub &'a [SeriesReport]);
 
@@ -26,7 +29,12 @@ impl Output for TimeSeries<'_> {
 
     // Points without invocations are left out where people read.
     fn markdown(&self) -> Rows {
-        Rows::new(&HEADER, self.0.iter().flat_map(|report| used(report).map(row)))
+        let has_utilization = self.0.iter().any(has_utilization);
+        let points = self.0.iter().flat_map(used);
+        match has_utilization {
+            true => Rows::new(&wide_header(), points.map(wide_row)),
+            false => Rows::new(&HEADER, points.map(row)),
+        }
     }
 
     fn csv(&self) -> Rows {
@@ -42,9 +50,14 @@ fn table(report: &SeriesReport, look: Look) -> String {
     if report.total.invocations == 0 {
         return "no invocations in this window\n".to_owned();
     }
-    let mut table = plain_table(&HEADER, look);
+    let is_wide = has_utilization(report);
+    let mut table = if is_wide { plain_table(&wide_header(), look) } else { plain_table(&HEADER, look) };
     for point in used(report) {
-        table.add_row(row(point));
+        if is_wide {
+            table.add_row(wide_row(point))
+        } else {
+            table.add_row(row(point))
+        };
     }
     let mut text = lines(&table) + "\n" + &total("Total", &report.total);
     if let Some(previous) = &report.previous {
@@ -69,6 +82,30 @@ fn table(report: &SeriesReport, look: Look) -> String {
         ));
     }
     text
+}
+
+fn has_utilization(report: &SeriesReport) -> bool {
+    report.points.iter().any(|point| point.utilization.is_some())
+}
+
+fn wide_header() -> [&'static str; 13] {
+    std::array::from_fn(|column| match column.checked_sub(HEADER.len()) {
+        Some(column) => UTILIZATION_HEADER[column],
+        None => HEADER[column],
+    })
+}
+
+fn wide_row(point: &SeriesPoint) -> [String; 13] {
+    let none = || "-".to_owned();
+    let used = point.utilization;
+    let mut cells = row(point).to_vec();
+    cells.extend([
+        used.map_or_else(none, |used| format!("{:.2}", used.mean_vcpus)),
+        used.map_or_else(none, |used| format!("{:.2}", used.p99_vcpus)),
+        used.map_or_else(none, |used| format!("{:.1}/{}", used.mean_concurrency, used.max_concurrency)),
+        used.map_or_else(none, |used| used.peak_memory_mb.to_string()),
+    ]);
+    cells.try_into().unwrap_or_default()
 }
 
 fn row(point: &SeriesPoint) -> [String; 9] {

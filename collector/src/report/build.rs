@@ -11,7 +11,7 @@ use tailor_sizing::units::{Architecture, Megabytes};
 use super::evaluation::{Basis, Evaluated, Material, evaluate};
 use super::{
     AdviceReport, Evaluation, ExtensionReport, FunctionReport, Losses, MeasuredBy, NotMeasured, Overheads,
-    Quantiles, Resources, SizeReport, round_to_micros,
+    Quantiles, Resources, SizeReport, UtilizationReport, round_to_micros,
 };
 use crate::store::{Environments, FunctionKey, Series};
 
@@ -70,6 +70,7 @@ pub(super) fn report(
         starved_ms: measured_ms.saturating_sub(idle_ms).saturating_sub(busy_ms),
         idle_ms,
         measured_ms,
+        utilization: UtilizationReport::of(&whole.utilization),
         resources: Resources::of(&whole),
         first_at_us: whole.first_at_us,
         last_at_us: whole.last_at_us,
@@ -137,7 +138,7 @@ fn size_report(memory: Megabytes, rollup: &Rollup, cost: Option<PicoDollars>) ->
 }
 
 fn peak_mb(rollup: &Rollup) -> u64 {
-    match rollup.max_peak_kib {
+    match rollup.max_peak_kib.max(rollup.utilization.max_peak_kib) {
         0 => u64::from(rollup.max_memory_used_mb),
         kib => kib.div_ceil(1_024),
     }
@@ -179,7 +180,7 @@ fn extension(
 fn not_measured(whole: &Rollup, measured_by: MeasuredBy, is_managed: bool) -> Option<NotMeasured> {
     let measured = whole.warm.invocations + whole.cold.invocations;
     match measured_by {
-        _ if measured > 0 => None,
+        _ if measured > 0 || whole.utilization.intervals > 0 => None,
         MeasuredBy::Logs => Some(NotMeasured::Logs),
         _ if is_managed => Some(NotMeasured::ManagedInstances),
         _ => (whole.invocations > 0).then_some(NotMeasured::Unreadable),
@@ -219,7 +220,10 @@ fn caveats(
                 .to_owned(),
         ),
         (
-            measured_by == MeasuredBy::Layer && measured == 0 && whole.invocations > 0,
+            measured_by == MeasuredBy::Layer
+                && measured == 0
+                && whole.invocations > 0
+                && whole.utilization.intervals == 0,
             "CPU time could not be measured: busy, starved and idle are unknown".to_owned(),
         ),
     ];

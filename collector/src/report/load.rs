@@ -281,6 +281,7 @@ mod tests {
                 lost: Lost::default(),
                 overhead: Overhead::default(),
                 unsent: 0,
+                interval: None,
             },
             received_at_us: now,
             rollups: vec![(now / HOUR_US, rollup)],

@@ -116,6 +116,7 @@ pub(crate) mod tests {
             lost: Lost::default(),
             overhead: Overhead::default(),
             unsent,
+            interval: None,
         };
         EnvironmentState::first(header, received_at_us)
     }

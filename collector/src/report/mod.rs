@@ -33,6 +33,7 @@ pub mod resources;
 pub mod series;
 pub mod summaries;
 pub mod threads;
+pub mod utilization;
 
 pub use build::per_million;
 pub use evaluation::{Evaluation, hint_code, reasons};
@@ -42,6 +43,7 @@ pub use losses::Losses;
 pub use resources::Resources;
 pub use series::SeriesReport;
 pub use series::fleet_sums::FleetSumsCache;
+pub use utilization::UtilizationReport;
 
 /// The report of all functions of a tenant.
 #[derive(Debug, Clone, Serialize)]
@@ -162,6 +164,9 @@ pub struct FunctionReport {
     pub idle_ms: u64,
     /// Wall time of the measured invocations, ms.
     pub measured_ms: u64,
+    /// What its environments used; absent where each runs one invocation at a time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub utilization: Option<UtilizationReport>,
     /// Connections, network, disk, page faults, context switches and `/tmp`.
     pub resources: Resources,
     /// When the first invocation began, microseconds since the epoch.
@@ -337,7 +342,7 @@ pub struct ExtensionReport {
 pub enum NotMeasured {
     /// Its invocations were imported from logs.
     Logs,
-    /// It runs on managed instances, where invocations run concurrently.
+    /// It runs on managed instances, and its environments sent no utilization.
     ManagedInstances,
     /// The extension could not read the processes of the function.
     Unreadable,

@@ -5,13 +5,18 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use tailor_sizing::placement::{
-    HourLoad, HourOfDay, Load, Placement, PlacementError, PlacementEvidence, placement,
+    HourLoad, HourOfDay, Load, ManagedSettings, Placement, PlacementError, PlacementEvidence,
+    managed_settings, placement,
 };
 use tailor_sizing::telemetry::rollup::Rollup;
+use tailor_sizing::units::Architecture;
 
+use super::evaluation::Material;
 use super::load::material;
-use super::{MeasuredBy, Request};
+use super::{MeasuredBy, Request, UtilizationReport};
 use crate::store::{FunctionKey, HOUR_US, StoreError, StoredRollup};
+
+pub mod fleet;
 
 /// Where a function should run.
 #[derive(Debug, Clone, Serialize)]
@@ -22,6 +27,10 @@ pub struct PlacementReport {
     pub account: String,
     /// AWS region.
     pub region: String,
+    /// Runtime; empty when unknown.
+    pub runtime: String,
+    /// Instruction set.
+    pub architecture: Architecture,
     /// Whether it runs on managed instances now.
     pub is_managed: bool,
     /// Mean load of each hour of the day (UTC).
@@ -30,6 +39,12 @@ pub struct PlacementReport {
     pub mean_concurrency: f64,
     /// The same in the busiest hour.
     pub busiest_concurrency: f64,
+    /// What its environments used, on managed instances.
+    pub utilization: Option<UtilizationReport>,
+    /// Settings for its environments, on managed instances.
+    pub settings: Option<ManagedSettings>,
+    /// Why there are no settings; `null` when there are, and where it does not run on managed instances.
+    pub no_settings: Option<String>,
     /// The places; `null` when they cannot be compared.
     #[serde(flatten)]
     pub placement: Option<Placement>,
@@ -40,9 +55,8 @@ pub struct PlacementReport {
 }
 
 /// Why the places of a function on managed instances are not compared.
-const MANAGED: &str = "it runs on managed instances, where CPU and memory of an invocation are not measured; compare its \
-                       concurrency with the setting PerExecutionEnvironmentMaxConcurrency and the metrics CPUUtilization and \
-                       MemoryUtilization";
+const MANAGED: &str = "it runs on managed instances: what an invocation would cost elsewhere is not known, because memory and CPU \
+                       are measured of the environment";
 
 /// Where one function should run; `None` when nothing was measured of it.
 ///
@@ -53,13 +67,25 @@ pub async fn function(
     key: &FunctionKey,
 ) -> Result<Option<PlacementReport>, StoreError> {
     let material = material(request, key).await?;
-    let Some(latest) = material.latest() else { return Ok(None) };
+    if material.series.is_empty() {
+        return Ok(None);
+    }
     let stored = request.store.rollups(request.tenant, key, request.window).await?;
+    Ok(of(request, key, &material, &stored))
+}
+
+/// The same from measurements that were read before. `stored` has the rollups of the window.
+pub(super) fn of(
+    request: &Request<'_>,
+    key: &FunctionKey,
+    material: &Material,
+    stored: &[StoredRollup],
+) -> Option<PlacementReport> {
+    let latest = material.latest()?;
     let newest = material.environments.newest_header();
     let is_managed = newest.is_some_and(|header| header.environment.is_managed_instances());
     let is_from_logs = material.measured_by() == MeasuredBy::Logs;
-    let (load, is_spread) =
-        load(&stored, request.window.from_hour, (!is_from_logs).then_some(request.now_us));
+    let (load, is_spread) = load(stored, request.window.from_hour, (!is_from_logs).then_some(request.now_us));
     let mut rollup = Rollup::default();
     for series in &material.series {
         if (series.key.memory, series.key.architecture) == (latest.key.memory, latest.key.architecture) {
@@ -75,6 +101,9 @@ pub async fn function(
         rollup: &rollup,
         load: &load,
     };
+    let settings = is_managed
+        .then(|| managed_settings(&rollup.utilization, latest.key.memory, evidence.runtime))
+        .transpose();
     let found = match is_managed {
         true => Err(MANAGED.to_owned()),
         false => placement(&evidence, request.prices).map_err(|error: PlacementError| error.to_string()),
@@ -89,18 +118,23 @@ pub async fn function(
                 .to_owned(),
         );
     }
-    Ok(Some(PlacementReport {
+    Some(PlacementReport {
         name: key.name.clone(),
         account: key.account.clone(),
         region: key.region.clone(),
+        runtime: evidence.runtime.to_owned(),
+        architecture: latest.key.architecture,
         is_managed,
         hours_of_day: load.by_hour_of_day(),
         mean_concurrency: load.mean_concurrency(),
         busiest_concurrency: load.busiest_concurrency(),
+        utilization: UtilizationReport::of(&rollup.utilization),
+        no_settings: settings.as_ref().err().map(ToString::to_string),
+        settings: settings.ok().flatten(),
         placement: places,
         reason,
         prices_of: request.prices.compiled().to_owned(),
-    }))
+    })
 }
 
 /// The load by hour, and whether it was spread evenly over days. It is from the hours that are stored as hours; only when there

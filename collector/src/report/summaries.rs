@@ -5,20 +5,24 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use serde::Serialize;
 use tailor_sizing::pricing::prices::PriceTable;
 use tailor_sizing::telemetry::rollup::Rollup;
 
+use super::bill::{BillMaterial, bill_kind};
 use super::build::report;
 use super::evaluation::{Basis, Material};
 use super::list::{self, SUMMARY_HOURS};
 use super::load::{EnforcementCache, Request, add_changes, changes, enforcement};
+use super::placement;
+use super::placement::fleet::{PlaceSum, place_kind};
 use super::series::fleet_sums::{FleetSumsCache, timeline_kind};
 use super::series::{Timeline, billing, timeline_row};
 use crate::clock::Clock;
 use crate::query::{self, last_hours};
 use crate::store::{
-    ChangedFunction, Environments, HOUR_US, Lease, Series, SeriesKey, Store, StoreError, StoredRollup,
-    Summary, SummaryKind, Tenant, Window,
+    ChangedFunction, Environments, FunctionKey, HOUR_US, Lease, Series, SeriesKey, Store, StoreError,
+    StoredRollup, Summary, SummaryKind, Tenant, Window,
 };
 
 /// The strategies for which summaries are kept.
@@ -116,6 +120,7 @@ impl Summarizer {
             let environments = since(&environments, from_us);
             let mut material = Material { series, environments, changes: Vec::new() };
             add_changes(&request, key, &mut material, &changes).await?;
+            add_sums(hours, &request, (key, &material, &rollups), &mut summaries)?;
             for name in STRATEGIES {
                 let strategy = query::strategy(Some(name), None).unwrap_or_default();
                 let basis = Basis { prices: &self.prices, strategy, enforcement };
@@ -127,9 +132,8 @@ impl Summarizer {
                     advice.curve.clear();
                 }
                 let kind = SummaryKind { hours, strategy: name.to_owned() };
-                let bytes = serde_json::to_vec(&report)
-                    .map_err(|error| StoreError::Engine(format!("cannot write a report: {error}")))?;
-                summaries.push(Summary { kind, row: list::row(&report, request.now_us), report: bytes });
+                let row = list::row(&report, request.now_us);
+                summaries.push(Summary { kind, row, report: json(&report)? });
                 tokio::task::yield_now().await;
             }
         }
@@ -159,14 +163,38 @@ fn since(environments: &Environments, from_us: u64) -> Environments {
     Environments { live, ended }
 }
 
-/// The series of one function in a window, from its rollups. As in the store, a day belongs to the window when its last hour
-/// does.
+/// Adds what the fleet's bill and the fleet's places are read from.
+fn add_sums(
+    hours: u64,
+    request: &Request<'_>,
+    (key, material, rollups): (&FunctionKey, &Material, &[StoredRollup]),
+    summaries: &mut Vec<Summary>,
+) -> Result<(), StoreError> {
+    let row = summaries.first().map(|summary| summary.row.clone());
+    let (Some(row), Some(bill)) = (row, BillMaterial::of(material)) else { return Ok(()) };
+    summaries.push(Summary { kind: bill_kind(hours), row: row.clone(), report: json(&bill)? });
+    let stored: Vec<StoredRollup> =
+        rollups.iter().filter(|one| belongs(one, request.window)).cloned().collect();
+    if let Some(report) = placement::of(request, key, material, &stored) {
+        summaries.push(Summary { kind: place_kind(hours), row, report: json(&PlaceSum::of(&report))? });
+    }
+    Ok(())
+}
+
+fn json(report: &impl Serialize) -> Result<Vec<u8>, StoreError> {
+    serde_json::to_vec(report).map_err(|error| StoreError::Engine(format!("cannot write a report: {error}")))
+}
+
+/// Whether a rollup is in a window. As in the store, a day belongs to the window when its last hour does.
+fn belongs(stored: &StoredRollup, window: Window) -> bool {
+    stored.from_hour.saturating_add(stored.hours) > window.from_hour && stored.from_hour < window.until_hour
+}
+
+/// The series of one function in a window, from its rollups.
 fn merged(rollups: &[StoredRollup], window: Window) -> Vec<Series> {
     let mut merged: BTreeMap<&SeriesKey, Rollup> = BTreeMap::new();
-    for StoredRollup { key, from_hour, hours, rollup } in rollups {
-        if from_hour.saturating_add(*hours) > window.from_hour && *from_hour < window.until_hour {
-            merged.entry(key).or_default().merge(rollup);
-        }
+    for stored in rollups.iter().filter(|stored| belongs(stored, window)) {
+        merged.entry(&stored.key).or_default().merge(&stored.rollup);
     }
     merged.into_iter().map(|(key, rollup)| Series { key: key.clone(), rollup }).collect()
 }

@@ -10,9 +10,11 @@ use tailor_sizing::units::Megabytes;
 use super::bill::bill as full_bill;
 use super::chart::{self, Curve, Expected, Mark};
 use super::layout::{choices, document, tile, unbroken};
+use super::placement::places;
 use super::profiles::profiles;
 use super::resources::resources;
 use super::tables::{changes, invocations, sizes};
+use super::utilization::utilization;
 use super::{history, snippet};
 use crate::api::InvocationReport;
 use crate::query::Query;
@@ -20,12 +22,13 @@ use crate::recommendations::MeasuredSize;
 use crate::render::initializations::initializations;
 use crate::render::units::{change, count, duration, duration_of, instant, share, tick};
 use crate::report::bill::BillReport;
+use crate::report::placement::PlacementReport;
 use crate::report::{AdviceDetail, FunctionReport, SeriesReport, hint_code};
 
 pub(super) fn render(
     report: &FunctionReport,
     series: Option<&SeriesReport>,
-    bill: Option<&BillReport>,
+    (bill, placement): (Option<&BillReport>, Option<&PlacementReport>),
     recent: &[InvocationReport],
     query: &Query,
 ) -> Markup {
@@ -53,8 +56,10 @@ pub(super) fn render(
             (memory(report))
             (history::distribution(&report.duration_us))
         }
+        (utilization(report, series))
         (resources(report, recent))
         @if let Some(advice) = &report.advice.full { (hints(advice)) }
+        @if let Some(report) = placement { (places(report)) }
         @if let Some(report) = bill { (full_bill(report)) }
         @if let Some(listed) = &report.profiles { (profiles(listed)) }
         (sizes(report))

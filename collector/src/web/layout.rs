@@ -26,6 +26,7 @@ pub(super) fn document(title: &str, body: &Markup) -> Markup {
                 header.top {
                     a.brand href="/" { (logo()) span { "Lambda Tailor" } }
                     nav.note aria-label="Account" {
+                        a href="/where" { "Where" } " "
                         a href="/changes" { "Changes" } " "
                         a href="/keys" { "Keys" } " "
                         a href="/logout" { "Sign out" }

@@ -27,6 +27,7 @@ pub mod keys;
 mod layout;
 mod list;
 mod overview;
+pub mod placement;
 mod profiles;
 mod reconciliation;
 mod resources;
@@ -34,6 +35,7 @@ mod snippet;
 mod tables;
 mod time_chart;
 pub mod tuner;
+mod utilization;
 
 /// Where the style sheet is.
 pub const STYLE_PATH: &str = "/assets/style.css";
@@ -87,7 +89,9 @@ pub async fn function(
     let recent = recent_invocations(&app, &tenant, &report.key(), RECENT_SHOWN).await?;
     let basis = app.bill_basis(&query).await?;
     let bill = report::bill::function(&request, &report.key(), &basis).await.map_err(ApiError::from)?;
-    Ok(page(StatusCode::OK, &function::render(&report, series.as_ref(), bill.as_ref(), &recent, &query)))
+    let placement = report::placement::function(&request, &report.key()).await.map_err(ApiError::from)?;
+    let money = (bill.as_ref(), placement.as_ref());
+    Ok(page(StatusCode::OK, &function::render(&report, series.as_ref(), money, &recent, &query)))
 }
 
 /// What a sign-in link carries.

@@ -85,6 +85,20 @@ async function tagsFilterAndGroup() {
   await page.close();
 }
 
+// The table of the fleet leads to the places of a function.
+async function whereToRun() {
+  const page = await open("/");
+  await Promise.all([page.waitForNavigation(), page.click("header a[href='/where']")]);
+  assert.match(await text(page, "main"), /may be cheaper in another place/);
+  const savings = await page.$$eval("td[data-label='Saves']", (cells) => cells.map((cell) => Number(cell.textContent.slice(1))));
+  assert.ok(savings.length > 0 && savings.every((saving, index) => index === 0 || saving <= savings[index - 1]), `${savings}`);
+  await Promise.all([page.waitForNavigation(), page.click("tbody th a")]);
+  assert.match(await text(page, "#places"), /managed-instances/);
+  await page.click("#places details summary");
+  assert.ok(await page.$eval("#places details", (details) => details.open));
+  await page.close();
+}
+
 async function keyboard() {
   const page = await open("/");
   await page.keyboard.press("Tab");
@@ -173,6 +187,7 @@ try {
   await fromCostToPatch();
   await searchAsYouType();
   await tagsFilterAndGroup();
+  await whereToRun();
   await keyboard();
   await keysAndSessions();
   const first = await open("/");
@@ -185,6 +200,7 @@ try {
     ["function", functionPath],
     ["changed", changed.replace(/hours=\d+/, "hours=168")],
     ["none", "/?name=nothing-has-this-name"],
+    ["where", "/where"],
     ["keys", "/keys"],
     ["login", "/login"],
     ["logout", "/logout"],

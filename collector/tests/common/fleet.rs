@@ -161,6 +161,7 @@ pub(crate) fn batch(kind: &Kind, id: u64, sequence: u64, count: u64, end_us: u64
             lost: Lost::default(),
             overhead: Overhead { cpu_us: 200 * (first + count), resident_kib: 2_100, ..Overhead::default() },
             unsent: 1,
+            interval: None,
         },
         invocations: (0..count)
             .map(|index| invocation(kind, first + index, end_us - (count - index) * 1_000_000))

@@ -6,6 +6,7 @@ use std::time::Duration;
 use agent_proto::batch::{Batch, BatchHeader, Environment, Lost, Overhead};
 use bytes::Bytes;
 use tailor_sizing::telemetry::invocation::Invocation;
+use tailor_sizing::telemetry::utilization::Interval;
 use tokio::time::Instant;
 
 /// The most bytes of pending invocations. The extension's memory is part of the function's memory.
@@ -26,6 +27,7 @@ pub struct Outbox {
     sealed: Option<SealedBatch>,
     next_sequence: u64,
     lost: Lost,
+    interval: Option<Interval>,
 }
 
 /// An encoded batch. It is sent unchanged until it is acknowledged, so that the collector recognizes a repeated batch
@@ -58,6 +60,7 @@ impl Outbox {
             sealed: None,
             next_sequence: 1,
             lost: Lost::default(),
+            interval: None,
         }
     }
 
@@ -69,6 +72,17 @@ impl Outbox {
     /// Running totals of what was lost.
     pub fn lost_mut(&mut self) -> &mut Lost {
         &mut self.lost
+    }
+
+    /// Whether the next call of [`Outbox::seal`] makes a new batch.
+    #[must_use]
+    pub fn makes_new_batch(&self) -> bool {
+        self.sealed.is_none() && !self.pending.is_empty()
+    }
+
+    /// What the environment used since the last batch, for the header of the next one.
+    pub const fn set_interval(&mut self, interval: Interval) {
+        self.interval = Some(interval);
     }
 
     /// Adds invocations; when full, the oldest are dropped and counted.
@@ -108,7 +122,7 @@ impl Outbox {
     /// `open` is the number of invocations that have begun and are not in the outbox yet; `now_us` is microseconds since
     /// the Unix epoch.
     pub fn seal(&mut self, overhead: Overhead, open: usize, now_us: u64) -> Option<SealedBatch> {
-        if self.sealed.is_none() && !self.pending.is_empty() {
+        if self.makes_new_batch() {
             let count = self.pending.len().min(MAX_BATCH);
             let unsent = (self.pending.len() - count + open) as u64;
             let batch = Batch {
@@ -119,6 +133,7 @@ impl Outbox {
                     lost: self.lost,
                     overhead,
                     unsent,
+                    interval: self.interval.take(),
                 },
                 invocations: self.pending.drain(..count).collect(),
             };

@@ -16,6 +16,7 @@ pub mod sampling;
 mod scan;
 mod thread_class;
 mod threads;
+pub mod utilization;
 mod whole;
 
 use std::collections::HashMap;
@@ -142,8 +143,8 @@ impl Processes {
         }
     }
 
-    /// As [`Processes::read`], for the last time: every counter is read.
-    pub fn read_last(&mut self) -> Snapshot {
+    /// As [`Processes::read`], and every counter is read, also after brief invocations.
+    pub fn read_all(&mut self) -> Snapshot {
         self.brief = BriefInvocations::default();
         self.read()
     }

@@ -5,11 +5,13 @@
 //! assumption, and the report lists it.
 
 mod load;
+mod managed;
 mod options;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 pub use load::{HourLoad, HourOfDay, Load};
+pub use managed::{ConcurrencyLimit, ManagedSettings, ManagedSettingsError, managed_settings};
 
 use crate::pricing::managed_instances::{Capacity, InstanceType, MONTH_HOURS};
 use crate::pricing::money::PicoDollars;
@@ -18,7 +20,7 @@ use crate::telemetry::rollup::Rollup;
 use crate::units::{Architecture, Megabytes};
 
 /// A place to run a function. The codes are stable: scripts rely on them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Place {
     /// On demand, as it is.
@@ -48,7 +50,7 @@ impl Place {
 }
 
 /// The expected cost of a month of 730 hours, and its 80 % interval under the assumptions.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct MonthCost {
     /// Low end of the interval.
     pub low_pico_usd: PicoDollars,
@@ -59,7 +61,7 @@ pub struct MonthCost {
 }
 
 /// One place, compared with the present one.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PlaceReport {
     /// The place.
     pub place: Place,
@@ -76,7 +78,7 @@ pub struct PlaceReport {
 }
 
 /// Whether a place is cheaper than the present one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum PlaceVerdict {
     /// It is the present place.

@@ -5,7 +5,7 @@
 //! execution environment lifecycle"; in force for every function since 2025-08-01): they are not added again.
 //! Monthly tiers, the free tier, provisioned concurrency and SnapStart are in [`crate::pricing::plan`].
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::pricing::money::PicoDollars;
 use crate::pricing::prices::Rates;
@@ -18,7 +18,7 @@ pub const MB_MS_PER_GB_SECOND: u128 = 1_024_000;
 pub const FREE_STORAGE_MB: u32 = 512;
 
 /// Metered usage: a sum over invocations of one region and architecture, at any memory sizes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Usage {
     /// Requests.
     pub requests: u64,

@@ -6,3 +6,4 @@ pub mod initialization;
 pub mod invocation;
 pub mod rollup;
 pub mod thread_class;
+pub mod utilization;

@@ -4,6 +4,7 @@ use crate::telemetry::extension_waits::ExtensionWaits;
 use crate::telemetry::histogram::LogHistogram;
 use crate::telemetry::initialization::Initializations;
 use crate::telemetry::invocation::{Invocation, Outcome, Work};
+use crate::telemetry::utilization::Utilization;
 
 /// What the processes did over a set of measured invocations.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -81,6 +82,8 @@ pub struct Rollup {
     pub warm: WorkSum,
     /// Work of first invocations: slower, and not what a size change should be judged by.
     pub cold: WorkSum,
+    /// CPU, memory and concurrency of environments of managed instances.
+    pub utilization: Utilization,
 }
 
 impl Rollup {
@@ -145,6 +148,7 @@ impl Rollup {
         self.peak_kib.merge(&other.peak_kib);
         self.warm.merge(&other.warm);
         self.cold.merge(&other.cold);
+        self.utilization.merge(&other.utilization);
     }
 
     /// Merges everything but the histograms and the work, each field by its rule.
@@ -172,6 +176,7 @@ impl Rollup {
             peak_kib: _,
             warm: _,
             cold: _,
+            utilization: _,
         } = self;
         let sums = [
             (invocations, other.invocations),

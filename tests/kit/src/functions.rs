@@ -24,6 +24,8 @@ pub enum Language {
     Go,
     /// Python that starts another program: `workload` is a module of `tests/functions/programs`.
     Program,
+    /// Python on managed instances: threads that each take invocations.
+    ConcurrentPython,
 }
 
 impl Language {
@@ -37,6 +39,7 @@ impl Language {
             Self::Java => "Java",
             Self::Go => "Go",
             Self::Program => "Program",
+            Self::ConcurrentPython => "Python with threads",
         }
     }
 
@@ -48,7 +51,7 @@ impl Language {
         Ok(match self {
             // Lambda has no managed runtime for compiled programs; they use the OS-only runtime.
             Self::Rust | Self::Go | Self::Program => "provided.al2023".to_owned(),
-            Self::Python => {
+            Self::Python | Self::ConcurrentPython => {
                 let program = "import sys; print('%d.%d' % sys.version_info[:2])";
                 format!("python{}", run(Command::new("python3").args(["-c", program]))?)
             }
@@ -72,7 +75,7 @@ impl Language {
     pub fn missing_command(self) -> Option<&'static str> {
         let commands: &[(&str, &str)] = match self {
             Self::Rust => &[],
-            Self::Python | Self::Program => &[("python3", "--version")],
+            Self::Python | Self::ConcurrentPython | Self::Program => &[("python3", "--version")],
             Self::Node => &[("node", "--version")],
             Self::Java => &[("java", "-version"), ("javac", "-version")],
             Self::Go => &[("go", "version")],
@@ -209,6 +212,10 @@ impl Assembly<'_> {
                 }
                 script(&folder, "exec python3 \"$LAMBDA_TASK_ROOT/bootstrap.py\"")?;
             }
+            Language::ConcurrentPython => {
+                copy(&sources.join("python/concurrent.py"), &folder.join("bootstrap.py"))?;
+                script(&folder, "exec python3 \"$LAMBDA_TASK_ROOT/bootstrap.py\"")?;
+            }
             Language::Program => {
                 let sources = sources.join("programs");
                 for file in
@@ -260,6 +267,9 @@ impl Assembly<'_> {
         settings.insert("memory_mb".into(), i64::from(example.memory_mb).into());
         settings.insert("timeout_s".into(), 30.into());
         settings.insert("environment".into(), environment.into());
+        if example.language == Language::ConcurrentPython {
+            settings.insert("initialization_type".into(), "lambda-managed-instances".into());
+        }
         if example.tunable {
             let tags = toml::Table::from_iter([("tailor:tune".to_owned(), "apply".into())]);
             settings.insert("tags".into(), tags.into());

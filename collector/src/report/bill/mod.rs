@@ -1,30 +1,33 @@
 //! The full bill of a function, and of all functions.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
 use tailor_sizing::advice::hints::{Hint, bill_hints};
-use tailor_sizing::pricing::bill::{MB_MS_PER_GB_SECOND, Usage};
-use tailor_sizing::pricing::full_bill::{BillLine, FullBill, GivenUsage, MeasuredUsage, Terms, full_bill};
+use tailor_sizing::pricing::bill::MB_MS_PER_GB_SECOND;
+use tailor_sizing::pricing::full_bill::{BillLine, FullBill, Terms, full_bill};
 use tailor_sizing::pricing::meters::Meter;
 use tailor_sizing::pricing::money::PicoDollars;
-use tailor_sizing::telemetry::initialization::Initializations;
 use tailor_sizing::telemetry::rollup::Rollup;
-use tailor_sizing::units::Architecture;
 
 use super::evaluation::Material;
-use super::list::selects_function;
-use super::load::{keys, material};
+use super::list::{SUMMARY_HOURS, selects_function};
+use super::load::{LIVE_FUNCTIONS, keys, material};
 use super::{MeasuredBy, Request};
 use crate::import::ledger;
 use crate::query::ListQuery;
-use crate::store::{FunctionKey, HOUR_US, StoreError};
+use crate::store::{FunctionKey, StoreError};
 
+mod material;
 pub mod usage;
 
+pub(super) use material::{BillMaterial, bill_kind};
 use usage::UsageTable;
+
+/// Functions whose stored sums are read at once.
+const CHUNK: usize = 128;
 
 /// Longest time that counts as one month for volume tiers, hours.
 const MAX_MONTH_HOURS: u64 = 31 * 24;
@@ -77,8 +80,13 @@ pub struct FleetBill {
     pub assumed_pico_usd: PicoDollars,
     /// The sum of each meter.
     pub meters: Vec<MeterSum>,
-    /// The functions, the most expensive first.
+    /// The functions, the most expensive first: at most the limit of the query. The sums are of all.
     pub functions: Vec<FunctionSum>,
+    /// Number of functions that the filters select.
+    pub matching_functions: u64,
+    /// When the oldest sums were computed that it is from, microseconds since the Unix epoch; `null` when it was computed from
+    /// the measurements.
+    pub computed_at_us: Option<u64>,
     /// What holds for the whole bill, as sentences.
     pub assumptions: Vec<String>,
     /// The day the prices were compiled.
@@ -128,7 +136,7 @@ pub async fn function(
 ) -> Result<Option<BillReport>, StoreError> {
     let material = material(request, key).await?;
     let log_bytes = log_bytes(request, key, basis).await;
-    Ok(bill(request, key, &material, basis, basis.terms, log_bytes))
+    Ok(bill(request, key, &material, basis, log_bytes))
 }
 
 /// The bill of the functions that the filters of `list` select.
@@ -148,39 +156,33 @@ pub async fn fleet(
         functions: vec![],
         assumptions: vec![],
         prices_of: request.prices.compiled().to_owned(),
+        matching_functions: 0,
+        computed_at_us: None,
     };
     let is_month = list.hours <= MAX_MONTH_HOURS;
-    let tags = request.tag_table();
+    let log_bytes = all_log_bytes(request, basis).await;
     // Tiers are those of all functions of an account in a region on one architecture.
     let mut used: BTreeMap<(String, String, &'static str), u128> = BTreeMap::new();
     let mut sums: BTreeMap<Meter, MeterSum> = BTreeMap::new();
-    for key in keys(request, None).await? {
-        if !selects_function(list, &key, &tags) {
-            continue;
-        }
-        let material = material(request, &key).await?;
-        let Some(latest) = material.latest() else { continue };
-        let runtime = material.environments.newest_header().map(|header| header.environment.runtime.as_str());
-        let equals =
-            |filter: &Option<String>, value: &str| filter.as_ref().is_none_or(|filter| filter == value);
-        if !equals(&list.runtime, runtime.unwrap_or_default())
-            || !equals(&list.architecture, latest.key.architecture.as_str())
-        {
-            continue;
-        }
-        let group = (key.account.clone(), key.region.clone(), latest.key.architecture.as_str());
+    let (materials, computed_at_us) = materials(request, list).await?;
+    fleet.computed_at_us = computed_at_us;
+    for (key, material) in &materials {
+        let group = (key.account.clone(), key.region.clone(), material.architecture.as_str());
         let used = used.entry(group).or_default();
         let gb_seconds = u64::try_from(*used / MB_MS_PER_GB_SECOND).unwrap_or(u64::MAX);
         let terms = Terms { used_gb_seconds: if is_month { gb_seconds } else { 0 }, ..basis.terms };
-        let log_bytes = log_bytes(request, &key, basis).await;
-        let Some(report) = bill(request, &key, &material, basis, terms, log_bytes) else { continue };
-        *used += usage(&material).iter().map(|(_, usage)| usage.memory_mb_ms).sum::<u128>();
-        fleet.add(&report, &mut sums);
+        *used += material.memory_mb_ms();
+        let (_, hours) = material.time(request.window, request.now_us);
+        let measured = material.measured(key, log_bytes.get(key).copied(), hours);
+        let bill = full_bill(&measured, &basis.usage.of(key), request.prices, &terms);
+        fleet.add(key, &bill, &mut sums);
         tokio::task::yield_now().await;
     }
     fleet.meters = sums.into_values().collect();
     fleet.meters.sort_by_key(|sum| std::cmp::Reverse(sum.cost_pico_usd));
+    fleet.matching_functions = fleet.functions.len() as u64;
     fleet.functions.sort_by_key(|function| std::cmp::Reverse(function.total_pico_usd));
+    fleet.functions.truncate(list.limit);
     fleet.assumptions.push(match is_month {
         true => "The window counts as one month for volume tiers, and other accounts of the organization are not included."
             .to_owned(),
@@ -190,9 +192,55 @@ pub async fn fleet(
     Ok(fleet)
 }
 
+/// The sums of the functions that `list` selects, sorted by key, and when the oldest were computed; `None` when they were
+/// computed now. A large fleet is read from stored sums, for the windows that have them.
+async fn materials(
+    request: &Request<'_>,
+    list: &ListQuery,
+) -> Result<(Vec<(FunctionKey, BillMaterial)>, Option<u64>), StoreError> {
+    let tags = request.tag_table();
+    let selects = |key: &FunctionKey, material: &BillMaterial| {
+        let equals =
+            |filter: &Option<String>, value: &str| filter.as_deref().is_none_or(|text| text == value);
+        selects_function(list, key, &tags)
+            && equals(&list.runtime, &material.runtime)
+            && equals(&list.architecture, material.architecture.as_str())
+    };
+    let mut selected = vec![];
+    let keys = keys(request, None).await?;
+    if keys.len() <= LIVE_FUNCTIONS || !SUMMARY_HOURS.contains(&list.hours) {
+        for key in keys {
+            if selects_function(list, &key, &tags)
+                && let Some(found) = BillMaterial::of(&material(request, &key).await?)
+                && selects(&key, &found)
+            {
+                selected.push((key, found));
+            }
+            tokio::task::yield_now().await;
+        }
+        return Ok((selected, None));
+    }
+    let kind = bill_kind(list.hours);
+    let mut rows = request.store.summaries(request.tenant, &kind).await?;
+    rows.sort_by(|a, b| a.function.cmp(&b.function));
+    let oldest_at_us = rows.iter().map(|row| row.computed_at_us).min();
+    for rows in rows.chunks(CHUNK) {
+        let keys: Vec<FunctionKey> = rows.iter().map(|row| row.function.clone()).collect();
+        let stored = request.store.summary_reports(request.tenant, &keys, &kind).await?;
+        for (key, bytes) in keys.into_iter().zip(stored) {
+            // Sums of another version of the program are computed again soon.
+            let found = bytes.and_then(|bytes| serde_json::from_slice::<BillMaterial>(&bytes).ok());
+            if let Some(found) = found.filter(|found| selects(&key, found)) {
+                selected.push((key, found));
+            }
+        }
+        tokio::task::yield_now().await;
+    }
+    Ok((selected, Some(oldest_at_us.unwrap_or(request.now_us))))
+}
+
 impl FleetBill {
-    fn add(&mut self, report: &BillReport, sums: &mut BTreeMap<Meter, MeterSum>) {
-        let BillReport { name, account, region, bill, .. } = report;
+    fn add(&mut self, key: &FunctionKey, bill: &FullBill, sums: &mut BTreeMap<Meter, MeterSum>) {
         self.total_pico_usd += bill.total_pico_usd;
         self.assumed_pico_usd += bill.assumed_pico_usd;
         for BillLine { meter, quantity, unit, cost_pico_usd, .. } in &bill.lines {
@@ -216,9 +264,9 @@ impl FleetBill {
             }
         }
         self.functions.push(FunctionSum {
-            name: name.clone(),
-            account: account.clone(),
-            region: region.clone(),
+            name: key.name.clone(),
+            account: key.account.clone(),
+            region: key.region.clone(),
             total_pico_usd: bill.total_pico_usd,
             assumed_pico_usd: bill.assumed_pico_usd,
             unknown: bill.unknown.clone(),
@@ -226,13 +274,28 @@ impl FleetBill {
     }
 }
 
-/// The log bytes that imports have counted. Without them, the bill has an unknown line.
+/// The log bytes that imports have counted of one function. Without them, the bill has an unknown line.
 async fn log_bytes(request: &Request<'_>, key: &FunctionKey, basis: &BillBasis) -> Option<u64> {
-    let (folder, tenant) = (basis.imports.clone()?, request.tenant.clone());
-    let (key, window) = (key.clone(), request.window);
-    let read = tokio::task::spawn_blocking(move || ledger::log_bytes(&folder, &tenant, &key, window)).await;
+    let (tenant, key, window) = (request.tenant.clone(), key.clone(), request.window);
+    read_imports(basis, move |folder| ledger::log_bytes(folder, &tenant, &key, window)).await.flatten()
+}
+
+/// The same of all functions, in one query.
+async fn all_log_bytes(request: &Request<'_>, basis: &BillBasis) -> BTreeMap<FunctionKey, u64> {
+    let (tenant, window) = (request.tenant.clone(), request.window);
+    read_imports(basis, move |folder| ledger::all_log_bytes(folder, &tenant, window))
+        .await
+        .unwrap_or_default()
+}
+
+async fn read_imports<T: Send + 'static>(
+    basis: &BillBasis,
+    read: impl FnOnce(&Path) -> anyhow::Result<T> + Send + 'static,
+) -> Option<T> {
+    let folder = basis.imports.clone()?;
+    let read = tokio::task::spawn_blocking(move || read(&folder)).await;
     match read.map_err(anyhow::Error::from).flatten() {
-        Ok(bytes) => bytes,
+        Ok(found) => Some(found),
         Err(error) => {
             tracing::warn!("the bill lacks the log bytes of imports: {error:#}");
             None
@@ -240,75 +303,28 @@ async fn log_bytes(request: &Request<'_>, key: &FunctionKey, basis: &BillBasis) 
     }
 }
 
-/// The usage of a function on each architecture.
-fn usage(material: &Material) -> Vec<(Architecture, Usage)> {
-    let ephemeral_mb =
-        material.environments.newest_header().map_or(0, |header| header.environment.ephemeral_mb);
-    let mut usage: BTreeMap<Architecture, Usage> = BTreeMap::new();
-    for series in &material.series {
-        let (memory, rollup) = (series.key.memory, &series.rollup);
-        let one = Usage::of(memory, rollup.billed_ms, rollup.invocations, ephemeral_mb)
-            .with_init(memory, rollup.init_us / 1_000);
-        usage.entry(series.key.architecture).or_default().add(&one);
-    }
-    usage.into_iter().collect()
-}
-
 fn bill(
     request: &Request<'_>,
     key: &FunctionKey,
     material: &Material,
     basis: &BillBasis,
-    terms: Terms,
     log_bytes: Option<u64>,
 ) -> Option<BillReport> {
-    let latest = material.latest()?;
-    let newest = material.environments.newest_header();
+    let sums = BillMaterial::of(material)?;
+    let (from_us, hours) = sums.time(request.window, request.now_us);
+    let measured = sums.measured(key, log_bytes, hours);
+    let bill = full_bill(&measured, &basis.usage.of(key), request.prices, &basis.terms);
     let mut whole = Rollup::default();
-    let mut initializations = Initializations::default();
-    let mut restored_mb = 0_u128;
-    for series in &material.series {
-        whole.merge(&series.rollup);
-        initializations.merge(&series.rollup.initializations);
-        restored_mb += u128::from(series.rollup.initializations.snap_start) * u128::from(series.key.memory.0);
-    }
-    let mut versions: Vec<&str> = material.series.iter().map(|series| series.key.version.as_str()).collect();
-    versions.sort_unstable();
-    versions.dedup();
-    let measured_by = material.measured_by();
-    // The bill begins with the window or with the first invocation. A log ends with its last invocation; a function with the
-    // layer is measured until now.
-    let from_us = request.window.from_hour.saturating_mul(HOUR_US).max(whole.first_at_us / HOUR_US * HOUR_US);
-    let last_us = whole.last_at_us.saturating_add(1);
-    let until_us = if measured_by == MeasuredBy::Logs { last_us } else { request.now_us.max(last_us) };
-    let until_us = until_us.min(request.window.until_hour.saturating_mul(HOUR_US));
-    let hours = until_us.saturating_sub(from_us).div_ceil(HOUR_US).max(1);
-    let measured_invocations = whole.warm.invocations + whole.cold.invocations;
-    let sent_bytes = whole.warm.work.network_tx_bytes.saturating_add(whole.cold.work.network_tx_bytes);
-    let measured = MeasuredUsage {
-        region: &key.region,
-        runtime: newest.map_or("", |header| header.environment.runtime.as_str()),
-        memory: latest.key.memory,
-        usage: usage(material),
-        initializations,
-        restored_mb,
-        versions: versions.len() as u64,
-        sent_bytes: (measured_invocations > 0).then_some(sent_bytes),
-        log_bytes,
-        is_managed: newest.is_some_and(|header| header.environment.is_managed_instances()),
-        hours,
-    };
-    let given: GivenUsage = basis.usage.of(key);
-    let bill = full_bill(&measured, &given, request.prices, &terms);
+    material.series.iter().for_each(|series| whole.merge(&series.rollup));
     let hints = bill_hints(&bill, &whole);
     Some(BillReport {
         name: key.name.clone(),
         account: key.account.clone(),
         region: key.region.clone(),
-        measured_by,
+        measured_by: sums.measured_by,
         from_us,
         hours,
-        invocations: whole.invocations,
+        invocations: sums.invocations,
         bill,
         hints,
         prices_of: request.prices.compiled().to_owned(),

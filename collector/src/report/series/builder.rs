@@ -232,6 +232,7 @@ impl<'a> Builder<'a> {
                 billed_ms: *billed_ms,
                 cost_pico_usd: sums.cost(&self.prices).total(),
                 duration_ms: (!durations.is_empty()).then(|| Quantiles::of(durations)),
+                utilization: None,
             }
         };
         (self.range.from..=self.range.until()).map(point).collect()

@@ -3,18 +3,21 @@
 //! A small fleet is computed from its rollups. Of a large one, the sums of each function are stored with its summaries,
 //! and the sums over the fleet are kept in memory; see [`fleet_sums`].
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 use tailor_sizing::pricing::bill::Bill;
 use tailor_sizing::pricing::money::PicoDollars;
 use tailor_sizing::telemetry::rollup::Rollup;
+use tailor_sizing::telemetry::utilization::Utilization;
 use tailor_sizing::units::{Architecture, Megabytes};
 
 use agent_proto::batch::BatchHeader;
 
 use super::list::{kind, matches, selects_function};
 use super::load::{LIVE_FUNCTIONS, Request, reports};
-use super::{Quantiles, list};
+use super::{Quantiles, UtilizationReport, list};
 use crate::changes::{self, Change, State};
 use crate::query::{Group, ListQuery};
 use crate::store::{FunctionKey, HOUR_US, StoreError, StoredRollup, SummaryRow, Window};
@@ -81,6 +84,9 @@ pub struct SeriesPoint {
     pub cost_pico_usd: PicoDollars,
     /// Duration, cold starts and failures included; `null` without invocations, and where durations are not kept.
     pub duration_ms: Option<Quantiles>,
+    /// What the environments of one function used, where several invocations run at the same time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub utilization: Option<UtilizationReport>,
 }
 
 /// Sums over a time.
@@ -166,11 +172,12 @@ pub async fn function(
     hours: u64,
 ) -> Result<Option<SeriesReport>, StoreError> {
     let range = Range::of(request.now_us, hours);
-    let (timeline, _) = live_timeline(request, key, range).await?;
+    let (timeline, _, rollups) = live_timeline(request, key, range).await?;
     let mut builder = Builder::new(range, request.prices);
     builder.add_timeline(&key.region, &timeline, &[]);
     let log = request.store.changes(request.tenant, Some(key)).await?;
-    let report = builder.finish(false, marks(changes::fold(log), range), None);
+    let mut report = builder.finish(false, marks(changes::fold(log), range), None);
+    add_utilization(&mut report, &rollups);
     Ok((report.total.invocations > 0).then_some(report))
 }
 
@@ -210,7 +217,7 @@ async fn add_live(
         None
     };
     for key in keys {
-        let (timeline, mut row) = live_timeline(request, key, range).await?;
+        let (timeline, mut row, _) = live_timeline(request, key, range).await?;
         if let Some(rows) = &selected {
             let Some(known) = rows.iter().find(|row| row.function == *key) else { continue };
             row = known.clone();
@@ -259,19 +266,33 @@ async fn add_stored(
     Ok(oldest_at_us)
 }
 
-/// The sums of one function from its rollups, and a row for the filters that need no report.
+/// Adds what the environments used in each point. Only managed instances measure it.
+fn add_utilization(report: &mut SeriesReport, rollups: &[StoredRollup]) {
+    let bucket_us = report.bucket_hours.saturating_mul(HOUR_US);
+    let mut used: BTreeMap<u64, Utilization> = BTreeMap::new();
+    for stored in rollups.iter().filter(|stored| stored.rollup.utilization.intervals > 0) {
+        let at_us = stored.from_hour.saturating_mul(HOUR_US);
+        let start_us = at_us - at_us % bucket_us.max(1);
+        used.entry(start_us).or_default().merge(&stored.rollup.utilization);
+    }
+    for point in &mut report.points {
+        point.utilization = used.get(&point.at_us).and_then(UtilizationReport::of);
+    }
+}
+
+/// The sums of one function from its rollups, a row for the filters that need no report, and the rollups.
 async fn live_timeline(
     request: &Request<'_>,
     key: &FunctionKey,
     range: Range,
-) -> Result<(Timeline, SummaryRow), StoreError> {
+) -> Result<(Timeline, SummaryRow, Vec<StoredRollup>), StoreError> {
     let Request { store, tenant, now_us, .. } = *request;
     let window = Window { from_hour: range.stored_from_hour(), ..Window::ALL };
     let rollups = store.rollups(tenant, key, window).await?;
     let environments = store.environments(tenant, Some(key), window).await?;
     let header = environments.newest_header();
     let row = timeline_row(key, &rollups, header, now_us);
-    Ok((Timeline::of(&rollups, billing(header)), row))
+    Ok((Timeline::of(&rollups, billing(header)), row, rollups))
 }
 
 /// How a function is billed whose newest batch has this header.

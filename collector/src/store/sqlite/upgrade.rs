@@ -114,6 +114,7 @@ fn header(row: &Row<'_>) -> Result<BatchHeader, StoreError> {
             failed_deliveries: count("failed_deliveries")?,
         },
         unsent: count("unsent")?,
+        interval: None,
         overhead: Overhead {
             cpu_us: count("overhead_cpu_us")?,
             resident_kib: count("overhead_resident_kib")?,
