@@ -19,7 +19,7 @@ use tailor_sizing::pricing::prices::PriceTable;
 
 fn read(path: &Path) -> (Export, Vec<BillRow>) {
     let (mut export, mut rows) = (Export::default(), vec![]);
-    export.read(path, &mut |row| rows.push(row));
+    export.read(&[path], &mut |row| rows.push(row));
     (export, rows)
 }
 
@@ -69,7 +69,7 @@ fn every_format_of_another_program_gives_the_same_sums() {
     }
     // The folder as a whole: each row counts once.
     let (mut export, mut bill) = (Export::default(), Bill::default());
-    export.read(folder.path(), &mut |row| bill.add(&row));
+    export.read(&[folder.path()], &mut |row| bill.add(&row));
     let rows = expected["rows"].as_u64().unwrap();
     assert_eq!((export.counts.lambda_rows, export.counts.repeated_rows), (10 * rows, 9 * rows));
     let billed: PicoDollars =

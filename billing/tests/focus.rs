@@ -140,7 +140,7 @@ fn written_rows_are_read_with_the_same_sums() {
         let path = folder.path().join(name);
         focus::write(rows().into_iter(), encoding, File::create(&path).unwrap()).unwrap();
         let (mut export, mut bill) = (Export::default(), Bill::default());
-        export.read(&path, &mut |row| bill.add(&row));
+        export.read(&[&path], &mut |row| bill.add(&row));
         assert_eq!(export.problems, Default::default());
         assert_eq!(export.counts.formats, [ExportFormat::Focus12]);
         let sums: Vec<_> = bill.functions.values().flat_map(BTreeMap::values).collect();

@@ -60,14 +60,21 @@ pub struct Export {
     pub problems: Problems,
     /// What was read.
     pub counts: Counts,
+    /// Hashes of rows with the number of their file.
     remembered: HashMap<u64, u64>,
+    is_last: bool,
 }
 
 impl Export {
-    /// Reads a file, or all files of exports in a folder, and passes each row of Lambda to `on_row`.
-    pub fn read(&mut self, path: &Path, on_row: &mut dyn FnMut(BillRow)) {
-        for file in self.find(path, 0) {
-            if let Err(error) = self.file(&file, on_row) {
+    /// Reads files, and all files of exports in folders, and passes each row of Lambda to `on_row`. A row that an earlier file of
+    /// the same call has is not passed on again.
+    pub fn read(&mut self, paths: &[impl AsRef<Path>], on_row: &mut dyn FnMut(BillRow)) {
+        let files: Vec<PathBuf> = paths.iter().flat_map(|path| self.find(path.as_ref(), 0)).collect();
+        self.remembered.clear();
+        for (index, file) in files.iter().enumerate() {
+            // No file follows that could repeat its rows.
+            self.is_last = index + 1 == files.len();
+            if let Err(error) = self.file(file, on_row) {
                 self.problems.add(Problem::UnreadableFile, || format!("{}: {error}", file.display()));
             }
         }
@@ -122,6 +129,7 @@ impl Export {
     /// When the data ends early or a row is too long.
     pub fn read_text(&mut self, text: &[u8], on_row: &mut dyn FnMut(BillRow)) -> io::Result<()> {
         let (start, rest) = text.split_at(text.len().min(4));
+        self.is_last = true;
         self.text("input", start, rest, on_row)
     }
 
@@ -153,10 +161,14 @@ impl Export {
     ) -> io::Result<()> {
         let index = self.counts.files;
         self.counts.files += 1;
-        let Self { problems, counts, remembered } = self;
+        let Self { problems, counts, remembered, is_last } = self;
         let mut take = |row: BillRow, counts: &mut Counts| {
             counts.lambda_rows += 1;
-            if is_repeated(remembered, &row, index) { counts.repeated_rows += 1 } else { on_row(row) }
+            if is_repeated(remembered, &row, index, *is_last) {
+                counts.repeated_rows += 1
+            } else {
+                on_row(row)
+            }
         };
         read(&mut Sink { name, problems, counts, take: &mut take })
     }
@@ -195,12 +207,15 @@ fn read_start(file: &mut File, start: &mut [u8; 4]) -> io::Result<usize> {
 }
 
 /// Whether another file had the same row. One file may have two equal rows.
-fn is_repeated(remembered: &mut HashMap<u64, u64>, row: &BillRow, file: u64) -> bool {
+fn is_repeated(remembered: &mut HashMap<u64, u64>, row: &BillRow, file: u64, is_last: bool) -> bool {
+    if is_last && remembered.is_empty() {
+        return false;
+    }
     let mut hasher = DefaultHasher::new();
     (&row.account, &row.region, &row.resource, row.charge, row.from_s, row.until_s).hash(&mut hasher);
     (row.what.meter, row.what.tier, row.what.is_free, row.what.is_provisioned).hash(&mut hasher);
     (row.quantity_pico, row.cost, row.list_cost).hash(&mut hasher);
-    let is_full = remembered.len() >= MAX_REMEMBERED_ROWS;
+    let is_full = is_last || remembered.len() >= MAX_REMEMBERED_ROWS;
     match remembered.entry(hasher.finish()) {
         Entry::Occupied(first) => *first.get() != file,
         Entry::Vacant(place) => {

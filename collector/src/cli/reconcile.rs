@@ -44,9 +44,7 @@ fn percent(text: &str) -> Result<f64, String> {
 pub(super) fn run(args: &ReconcileArgs) -> anyhow::Result<ExitCode> {
     let Opened { store, tenant, prices } = args.read.open()?;
     let (mut export, mut bill) = (Export::default(), Bill::default());
-    for path in &args.paths {
-        export.read(path, &mut |row| bill.add(&row));
-    }
+    export.read(&args.paths, &mut |row| bill.add(&row));
     let exports = ReadExports { bill, counts: export.counts, problems: export.problems };
     let result = block_on(reconcile(exports, store.as_ref(), &tenant, &prices, now_us()))??;
     let nothing = result.row_count == 0;

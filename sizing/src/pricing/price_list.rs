@@ -62,6 +62,9 @@ struct Terms {
 
 #[derive(Deserialize)]
 struct Term {
+    /// When it begins. A list can have the terms of earlier prices, too.
+    #[serde(default, rename = "effectiveDate")]
+    since: String,
     #[serde(rename = "priceDimensions")]
     dimensions: BTreeMap<String, Dimension>,
 }
@@ -129,7 +132,9 @@ impl PriceTable {
             let Attributes { usage_type, region, from_region } = &product.attributes;
             let region = if region.is_empty() { from_region } else { region };
             let Some(terms) = offer.terms.on_demand.get(sku) else { continue };
-            for dimension in terms.values().flat_map(|term| term.dimensions.values()) {
+            // Times of this form are in the order of their texts.
+            let newest = terms.values().max_by(|a, b| a.since.cmp(&b.since));
+            for dimension in newest.into_iter().flat_map(|term| term.dimensions.values()) {
                 let Some(text) = dimension.price.get("USD") else { continue };
                 let price = parse_dollars(text, Place { region, field: usage_type })?;
                 // Some products also list the free tier, with a price of zero.
