@@ -9,7 +9,8 @@ use std::path::Path;
 
 use agent_proto::batch::Batch;
 use anyhow::Context;
-use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
+use bytes::Bytes;
+use rusqlite::{Connection, OpenFlags, params};
 use sha2::{Digest, Sha256};
 use tailor_logs::{ImportedInvocation, SAME_REPORT_US};
 
@@ -31,6 +32,8 @@ pub struct Waiting {
     pub received_at_us: u64,
     /// The batch.
     pub batch: Batch,
+    /// The same, encoded.
+    pub body: Bytes,
 }
 
 /// The file of the imports.
@@ -144,6 +147,7 @@ impl Ledger {
                 tenant: Tenant(tenant),
                 received_at_us: received_at_us.cast_unsigned(),
                 batch: Batch::decode(&batch)?,
+                body: batch.into(),
             })
         })
         .collect()
@@ -253,57 +257,65 @@ pub struct Round<'a> {
 }
 
 impl Round<'_> {
-    /// Remembers an invocation. Returns `false` when it is known.
+    /// Remembers invocations. Returns for each whether it is new.
     ///
     /// # Errors
     /// When the file cannot be used.
-    pub fn add(&self, tenant: &Tenant, found: &ImportedInvocation) -> anyhow::Result<bool> {
+    pub fn add(&self, tenant: &Tenant, found: &[ImportedInvocation]) -> anyhow::Result<Vec<bool>> {
         const WITHIN_S: i64 = (SAME_REPORT_US / 1_000_000).cast_signed();
-        let key = key(tenant, found);
+        let mut keys: Vec<(i64, bool, i64, usize)> = found
+            .iter()
+            .enumerate()
+            .map(|(index, found)| {
+                let second = (found.invocation.started_at_us / 1_000_000).cast_signed();
+                (key(tenant, found), !found.has_time, if found.has_time { second } else { 0 }, index)
+            })
+            .collect();
+        // In the order of the table, neighbouring keys are in the same page. One with a time counts before one without.
+        keys.sort_unstable();
         // Zero stands for an unknown time, which is the same as any other.
-        let second = match found.has_time {
-            true => (found.invocation.started_at_us / 1_000_000).cast_signed(),
-            false => 0,
-        };
-        let known: Option<i64> = self
-            .transaction
-            .prepare_cached(
-                "SELECT second FROM imported
-                 WHERE key = ?1 AND (?2 = 0 OR second = 0 OR second BETWEEN ?2 - ?3 + 1 AND ?2 + ?3 - 1) LIMIT 1",
-            )?
-            .query_row(params![key, second, WITHIN_S], |row| row.get(0))
-            .optional()?;
-        if known.is_some() {
-            return Ok(false);
+        let mut find = self.transaction.prepare_cached(
+            "SELECT 1 FROM imported
+             WHERE key = ?1 AND (?2 = 0 OR second = 0 OR second BETWEEN ?2 - ?3 + 1 AND ?2 + ?3 - 1) LIMIT 1",
+        )?;
+        let mut insert =
+            self.transaction.prepare_cached("INSERT INTO imported (key, second) VALUES (?1, ?2)")?;
+        let mut is_new = vec![false; found.len()];
+        for (key, _, second, index) in keys {
+            if !find.exists(params![key, second, WITHIN_S])? {
+                insert.execute(params![key, second]).context(WRITE)?;
+                is_new[index] = true;
+            }
         }
-        self.transaction
-            .prepare_cached("INSERT INTO imported (key, second) VALUES (?1, ?2)")?
-            .execute(params![key, second])
-            .context(WRITE)?;
-        Ok(true)
+        Ok(is_new)
     }
 
-    /// Adds the log bytes of an invocation that was not known.
+    /// Adds the log bytes of invocations of a function that were not known.
     ///
     /// # Errors
     /// When the file cannot be written.
-    pub fn add_log_bytes(&self, tenant: &Tenant, found: &ImportedInvocation) -> anyhow::Result<()> {
-        let Some(bytes) = found.log_bytes else { return Ok(()) };
-        let hour = found.invocation.started_at_us / HOUR_US;
-        self.transaction
-            .prepare_cached(
-                "INSERT INTO log_bytes (tenant, account, region, function, hour, bytes) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
-                 ON CONFLICT DO UPDATE SET bytes = bytes + excluded.bytes",
-            )?
-            .execute(params![
-                tenant.0,
-                found.origin.account,
-                found.region,
-                found.origin.function,
-                hour.cast_signed(),
-                bytes.cast_signed()
-            ])
-            .context(WRITE)?;
+    pub fn add_log_bytes(
+        &self,
+        tenant: &Tenant,
+        function: &FunctionKey,
+        found: &[ImportedInvocation],
+    ) -> anyhow::Result<()> {
+        let mut by_hour: BTreeMap<u64, u64> = BTreeMap::new();
+        for found in found {
+            if let Some(bytes) = found.log_bytes {
+                let sum = by_hour.entry(found.invocation.started_at_us / HOUR_US).or_default();
+                *sum = sum.saturating_add(bytes);
+            }
+        }
+        let mut add = self.transaction.prepare_cached(
+            "INSERT INTO log_bytes (tenant, account, region, function, hour, bytes) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+             ON CONFLICT DO UPDATE SET bytes = bytes + excluded.bytes",
+        )?;
+        let FunctionKey { account, region, name } = function;
+        for (hour, bytes) in by_hour {
+            add.execute(params![tenant.0, account, region, name, hour.cast_signed(), bytes.cast_signed()])
+                .context(WRITE)?;
+        }
         Ok(())
     }
 
@@ -312,7 +324,7 @@ impl Round<'_> {
     /// # Errors
     /// When the file cannot be written.
     pub fn keep(&self, waiting: &Waiting) -> anyhow::Result<()> {
-        let Waiting { tenant, received_at_us, batch } = waiting;
+        let Waiting { tenant, received_at_us, batch, body } = waiting;
         let header = &batch.header;
         self.transaction
             .prepare_cached(
@@ -324,7 +336,7 @@ impl Round<'_> {
                 header.sequence.cast_signed(),
                 tenant.0,
                 received_at_us.cast_signed(),
-                batch.encode()?
+                body.as_ref()
             ])
             .context(WRITE)?;
         Ok(())

@@ -66,6 +66,8 @@ pub struct Importer<'a> {
     /// The random part of the ids of this import's environments.
     id: [u8; 8],
     buffered: BTreeMap<SeriesKey, Vec<ImportedInvocation>>,
+    /// The series of the latest invocation, which is not in `buffered`.
+    latest: Option<(SeriesKey, Vec<ImportedInvocation>)>,
     buffered_count: usize,
     /// Whether the layer measures a function.
     is_measured: BTreeMap<FunctionKey, bool>,
@@ -87,6 +89,7 @@ impl<'a> Importer<'a> {
             settings,
             id,
             buffered: BTreeMap::new(),
+            latest: None,
             buffered_count: 0,
             is_measured: BTreeMap::new(),
             series_ids: BTreeMap::new(),
@@ -99,19 +102,32 @@ impl<'a> Importer<'a> {
 
     /// Adds one invocation. Returns whether [`Self::flush`] should be called.
     pub fn add(&mut self, found: ImportedInvocation) -> bool {
-        let key = SeriesKey {
-            function: FunctionKey {
-                account: found.origin.account.clone(),
-                region: found.region.clone(),
-                name: found.origin.function.clone(),
-            },
-            version: found.version.clone(),
-            memory: found.memory,
-            architecture: self.settings.architecture,
-        };
-        self.buffered.entry(key).or_default().push(found);
+        // Invocations of one series usually follow each other.
+        match &mut self.latest {
+            Some((key, buffered)) if is_of(key, &found) => buffered.push(found),
+            _ => {
+                self.buffer_latest();
+                let key = SeriesKey {
+                    function: FunctionKey {
+                        account: found.origin.account.clone(),
+                        region: found.region.clone(),
+                        name: found.origin.function.clone(),
+                    },
+                    version: found.version.clone(),
+                    memory: found.memory,
+                    architecture: self.settings.architecture,
+                };
+                let mut buffered = self.buffered.remove(&key).unwrap_or_default();
+                buffered.push(found);
+                self.latest = Some((key, buffered));
+            }
+        }
         self.buffered_count += 1;
         self.buffered_count >= MAX_BUFFERED
+    }
+
+    fn buffer_latest(&mut self) {
+        self.buffered.extend(self.latest.take());
     }
 
     /// Stores what was added.
@@ -120,6 +136,7 @@ impl<'a> Importer<'a> {
     /// When the ledger or the store cannot be used. What was stored stays stored and is not counted twice by the next import.
     pub async fn flush(&mut self, now_us: u64) -> anyhow::Result<()> {
         self.buffered_count = 0;
+        self.buffer_latest();
         let mut groups = vec![];
         for (key, found) in std::mem::take(&mut self.buffered) {
             if self.is_measured_by_layer(&key.function).await? {
@@ -139,26 +156,10 @@ impl<'a> Importer<'a> {
                 self.totals.span_us = Some((first.min(at_us), last.max(at_us)));
             }
             self.totals.functions.insert(key.function.clone());
-            let mut failure = None;
-            found.retain(|found| {
-                if failure.is_some() {
-                    return false;
-                }
-                let tenant = &self.settings.tenant;
-                let added = round.add(tenant, found).and_then(|is_new| {
-                    if is_new {
-                        round.add_log_bytes(tenant, found)?;
-                    }
-                    Ok(is_new)
-                });
-                added.unwrap_or_else(|error| {
-                    failure = Some(error);
-                    false
-                })
-            });
-            if let Some(error) = failure {
-                return Err(error);
-            }
+            let tenant = &self.settings.tenant;
+            let mut is_new = round.add(tenant, &found)?.into_iter();
+            found.retain(|_| is_new.next().unwrap_or(false));
+            round.add_log_bytes(tenant, &key.function, &found)?;
             self.totals.stored += found.len() as u64;
             self.totals.repeated += (count - found.len()) as u64;
             self.totals.without_time += found.iter().filter(|found| !found.has_time).count() as u64;
@@ -166,7 +167,8 @@ impl<'a> Importer<'a> {
             let (series, sequence) = self.series_ids.entry(key.clone()).or_insert((next, 0));
             let id = environment_id(self.id, *series);
             for batch in split(&key, id, sequence, found, now_us)? {
-                let waiting = Waiting { tenant: self.settings.tenant.clone(), received_at_us: now_us, batch };
+                let (tenant, body) = (self.settings.tenant.clone(), Bytes::from(batch.encode()?));
+                let waiting = Waiting { tenant, received_at_us: now_us, batch, body };
                 round.keep(&waiting)?;
                 batches.push(waiting);
             }
@@ -182,7 +184,7 @@ impl<'a> Importer<'a> {
         for some in batches.chunks(TOGETHER) {
             let mut appends = vec![];
             for waiting in some {
-                appends.push(self.store.append(new_batch(waiting)?));
+                appends.push(self.store.append(new_batch(waiting)));
             }
             for result in futures_in_order(appends).await {
                 result.context("cannot store the imported invocations")?;
@@ -219,6 +221,15 @@ impl<'a> Importer<'a> {
     pub const fn totals(&self) -> &Totals {
         &self.totals
     }
+}
+
+/// Whether an invocation belongs to a series. All of an import have the same instruction set.
+fn is_of(key: &SeriesKey, found: &ImportedInvocation) -> bool {
+    key.memory == found.memory
+        && key.version == found.version
+        && key.function.name == found.origin.function
+        && key.function.region == found.region
+        && key.function.account == found.origin.account
 }
 
 /// Runs some writes at the same time, so that they share a transaction, and returns their results in order.
@@ -300,21 +311,21 @@ fn split(
 }
 
 /// The batch with everything that is stored of it.
-fn new_batch(waiting: &Waiting) -> anyhow::Result<NewBatch> {
+fn new_batch(waiting: &Waiting) -> NewBatch {
     const { assert!(MAX_INVOCATIONS * 100 <= MAX_BATCH_BYTES, "a batch without CPU counters fits") };
-    let Waiting { tenant, received_at_us, batch } = waiting;
+    let Waiting { tenant, received_at_us, batch, body } = waiting;
     let mut rollups: BTreeMap<u64, Rollup> = BTreeMap::new();
     for invocation in &batch.invocations {
         rollups.entry(invocation.started_at_us / HOUR_US).or_default().record(invocation);
     }
     let last_at_us = batch.invocations.iter().map(|invocation| invocation.started_at_us).max();
-    Ok(NewBatch {
+    NewBatch {
         tenant: tenant.clone(),
         header: batch.header.clone(),
         received_at_us: *received_at_us,
         rollups: rollups.into_iter().collect(),
         last_at_us: last_at_us.unwrap_or(*received_at_us),
         invocations: batch.invocations.len() as u64,
-        body: Bytes::from(batch.encode()?),
-    })
+        body: body.clone(),
+    }
 }

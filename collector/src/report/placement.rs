@@ -71,7 +71,7 @@ pub async fn function(
         return Ok(None);
     }
     let stored = request.store.rollups(request.tenant, key, request.window).await?;
-    Ok(of(request, key, &material, &stored))
+    Ok(of(request, key, &material, &stored.iter().collect::<Vec<_>>()))
 }
 
 /// The same from measurements that were read before. `stored` has the rollups of the window.
@@ -79,7 +79,7 @@ pub(super) fn of(
     request: &Request<'_>,
     key: &FunctionKey,
     material: &Material,
-    stored: &[StoredRollup],
+    stored: &[&StoredRollup],
 ) -> Option<PlacementReport> {
     let latest = material.latest()?;
     let newest = material.environments.newest_header();
@@ -139,7 +139,7 @@ pub(super) fn of(
 
 /// The load by hour, and whether it was spread evenly over days. It is from the hours that are stored as hours; only when there
 /// are none, days are used. It ends at `now_us`, microseconds since the Unix epoch, or with the last stored hour.
-fn load(stored: &[StoredRollup], from_hour: u64, now_us: Option<u64>) -> (Load, bool) {
+fn load(stored: &[&StoredRollup], from_hour: u64, now_us: Option<u64>) -> (Load, bool) {
     let is_spread = !stored.iter().any(|rollup| rollup.hours == 1);
     let mut hours: BTreeMap<u64, HourLoad> = BTreeMap::new();
     let mut after_days = from_hour;

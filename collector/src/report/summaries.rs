@@ -173,8 +173,7 @@ fn add_sums(
     let row = summaries.first().map(|summary| summary.row.clone());
     let (Some(row), Some(bill)) = (row, BillMaterial::of(material)) else { return Ok(()) };
     summaries.push(Summary { kind: bill_kind(hours), row: row.clone(), report: json(&bill)? });
-    let stored: Vec<StoredRollup> =
-        rollups.iter().filter(|one| belongs(one, request.window)).cloned().collect();
+    let stored: Vec<&StoredRollup> = rollups.iter().filter(|one| belongs(one, request.window)).collect();
     if let Some(report) = placement::of(request, key, material, &stored) {
         summaries.push(Summary { kind: place_kind(hours), row, report: json(&PlaceSum::of(&report))? });
     }
