@@ -31,6 +31,7 @@ pub mod overview;
 pub mod placement;
 pub mod resources;
 pub mod series;
+mod stored;
 pub mod summaries;
 pub mod threads;
 pub mod utilization;

@@ -171,12 +171,13 @@ fn add_sums(
     summaries: &mut Vec<Summary>,
 ) -> Result<(), StoreError> {
     let row = summaries.first().map(|summary| summary.row.clone());
-    let (Some(row), Some(bill)) = (row, BillMaterial::of(material)) else { return Ok(()) };
-    summaries.push(Summary { kind: bill_kind(hours), row: row.clone(), report: json(&bill)? });
+    let Some(row) = row else { return Ok(()) };
+    // Also without measurements in the window: a function without stored sums is computed when it is read.
+    let bill = json(&BillMaterial::of(material))?;
+    summaries.push(Summary { kind: bill_kind(hours), row: row.clone(), report: bill });
     let stored: Vec<&StoredRollup> = rollups.iter().filter(|one| belongs(one, request.window)).collect();
-    if let Some(report) = placement::of(request, key, material, &stored) {
-        summaries.push(Summary { kind: place_kind(hours), row, report: json(&PlaceSum::of(&report))? });
-    }
+    let place = placement::of(request, key, material, &stored).as_ref().map(PlaceSum::of);
+    summaries.push(Summary { kind: place_kind(hours), row, report: json(&place)? });
     Ok(())
 }
 

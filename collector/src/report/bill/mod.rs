@@ -15,6 +15,7 @@ use tailor_sizing::telemetry::rollup::Rollup;
 use super::evaluation::Material;
 use super::list::{SUMMARY_HOURS, selects_function};
 use super::load::{LIVE_FUNCTIONS, keys, material};
+use super::stored::stored;
 use super::{MeasuredBy, Request};
 use crate::import::ledger;
 use crate::query::ListQuery;
@@ -25,9 +26,6 @@ pub mod usage;
 
 pub(super) use material::{BillMaterial, bill_kind};
 use usage::UsageTable;
-
-/// Functions whose stored sums are read at once.
-const CHUNK: usize = 128;
 
 /// Longest time that counts as one month for volume tiers, hours.
 const MAX_MONTH_HOURS: u64 = 31 * 24;
@@ -192,51 +190,38 @@ pub async fn fleet(
     Ok(fleet)
 }
 
-/// The sums of the functions that `list` selects, sorted by key, and when the oldest were computed; `None` when they were
+/// The sums of the functions that `list` selects, sorted by key, and when the oldest were computed; `None` when all were
 /// computed now. A large fleet is read from stored sums, for the windows that have them.
 async fn materials(
     request: &Request<'_>,
     list: &ListQuery,
 ) -> Result<(Vec<(FunctionKey, BillMaterial)>, Option<u64>), StoreError> {
     let tags = request.tag_table();
-    let selects = |key: &FunctionKey, material: &BillMaterial| {
+    let selects = |material: &BillMaterial| {
         let equals =
             |filter: &Option<String>, value: &str| filter.as_deref().is_none_or(|text| text == value);
-        selects_function(list, key, &tags)
-            && equals(&list.runtime, &material.runtime)
-            && equals(&list.architecture, material.architecture.as_str())
+        equals(&list.runtime, &material.runtime) && equals(&list.architecture, material.architecture.as_str())
     };
+    let mut keys = keys(request, None).await?;
+    keys.sort_unstable();
+    keys.retain(|key| selects_function(list, key, &tags));
     let mut selected = vec![];
-    let keys = keys(request, None).await?;
-    if keys.len() <= LIVE_FUNCTIONS || !SUMMARY_HOURS.contains(&list.hours) {
-        for key in keys {
-            if selects_function(list, &key, &tags)
-                && let Some(found) = BillMaterial::of(&material(request, &key).await?)
-                && selects(&key, &found)
-            {
-                selected.push((key, found));
-            }
-            tokio::task::yield_now().await;
-        }
-        return Ok((selected, None));
-    }
-    let kind = bill_kind(list.hours);
-    let mut rows = request.store.summaries(request.tenant, &kind).await?;
-    rows.sort_by(|a, b| a.function.cmp(&b.function));
-    let oldest_at_us = rows.iter().map(|row| row.computed_at_us).min();
-    for rows in rows.chunks(CHUNK) {
-        let keys: Vec<FunctionKey> = rows.iter().map(|row| row.function.clone()).collect();
-        let stored = request.store.summary_reports(request.tenant, &keys, &kind).await?;
-        for (key, bytes) in keys.into_iter().zip(stored) {
-            // Sums of another version of the program are computed again soon.
-            let found = bytes.and_then(|bytes| serde_json::from_slice::<BillMaterial>(&bytes).ok());
-            if let Some(found) = found.filter(|found| selects(&key, found)) {
-                selected.push((key, found));
-            }
+    let (stored, oldest_at_us) = if keys.len() <= LIVE_FUNCTIONS || !SUMMARY_HOURS.contains(&list.hours) {
+        (BTreeMap::new(), None)
+    } else {
+        stored::<BillMaterial>(request, &bill_kind(list.hours)).await?
+    };
+    for key in keys {
+        let found = match stored.get(&key) {
+            Some(known) => known.clone(),
+            None => BillMaterial::of(&material(request, &key).await?),
+        };
+        if let Some(found) = found.filter(&selects) {
+            selected.push((key, found));
         }
         tokio::task::yield_now().await;
     }
-    Ok((selected, Some(oldest_at_us.unwrap_or(request.now_us))))
+    Ok((selected, oldest_at_us))
 }
 
 impl FleetBill {

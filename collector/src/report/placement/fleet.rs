@@ -2,6 +2,8 @@
 //!
 //! A small fleet is computed when it is read. Of a large one, the best place of each function is stored with its summaries.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use tailor_sizing::placement::{MonthCost, PlaceReport, PlaceVerdict};
@@ -13,10 +15,8 @@ use crate::query::ListQuery;
 use crate::report::Request;
 use crate::report::list::{SUMMARY_HOURS, selects_function};
 use crate::report::load::{LIVE_FUNCTIONS, keys};
+use crate::report::stored::stored;
 use crate::store::{FunctionKey, StoreError, SummaryKind};
-
-/// Functions whose stored places are read at once.
-const CHUNK: usize = 128;
 
 /// The kind of summary with the best place over this many hours.
 pub(in crate::report) fn place_kind(hours: u64) -> SummaryKind {
@@ -113,13 +113,10 @@ impl PlaceSum {
 /// # Errors
 /// [`StoreError`] when the store cannot be read.
 pub async fn fleet(request: &Request<'_>, list: &ListQuery) -> Result<FleetPlacement, StoreError> {
-    let tags = request.tag_table();
     let equals = |filter: &Option<String>, value: &str| filter.as_deref().is_none_or(|text| text == value);
     let (mut functions, computed_at_us) = read(request, list).await?;
     functions.retain(|one| {
-        selects_function(list, &one.key(), &tags)
-            && equals(&list.runtime, &one.runtime)
-            && equals(&list.architecture, one.architecture.as_str())
+        equals(&list.runtime, &one.runtime) && equals(&list.architecture, one.architecture.as_str())
     });
     let compared_functions = functions.iter().filter(|one| one.now.is_some()).count() as u64;
     functions.retain(|one| one.best.is_some());
@@ -139,28 +136,26 @@ pub async fn fleet(request: &Request<'_>, list: &ListQuery) -> Result<FleetPlace
     })
 }
 
-/// The best places of all functions, and when the oldest were computed; `None` when they were computed now.
+/// The best places of the functions that `list` selects, and when the oldest were computed; `None` when all were computed now.
 async fn read(request: &Request<'_>, list: &ListQuery) -> Result<(Vec<PlaceSum>, Option<u64>), StoreError> {
-    let keys = keys(request, None).await?;
+    let tags = request.tag_table();
+    let mut keys = keys(request, None).await?;
+    keys.retain(|key| selects_function(list, key, &tags));
+    let (mut stored, oldest_at_us) = if keys.len() <= LIVE_FUNCTIONS {
+        (BTreeMap::new(), None)
+    } else {
+        // Other windows have the places of the next longer one that is stored.
+        let longest = SUMMARY_HOURS[SUMMARY_HOURS.len() - 1];
+        let hours = SUMMARY_HOURS.into_iter().find(|hours| *hours >= list.hours).unwrap_or(longest);
+        stored::<PlaceSum>(request, &place_kind(hours)).await?
+    };
     let mut sums = Vec::with_capacity(keys.len());
-    if keys.len() <= LIVE_FUNCTIONS {
-        for key in &keys {
-            sums.extend(function(request, key).await?.as_ref().map(PlaceSum::of));
-            tokio::task::yield_now().await;
-        }
-        return Ok((sums, None));
-    }
-    // Other windows have the places of the next longer one that is stored.
-    let longest = SUMMARY_HOURS[SUMMARY_HOURS.len() - 1];
-    let kind = place_kind(SUMMARY_HOURS.into_iter().find(|hours| *hours >= list.hours).unwrap_or(longest));
-    let rows = request.store.summaries(request.tenant, &kind).await?;
-    let oldest_at_us = rows.iter().map(|row| row.computed_at_us).min().unwrap_or(request.now_us);
-    for rows in rows.chunks(CHUNK) {
-        let keys: Vec<FunctionKey> = rows.iter().map(|row| row.function.clone()).collect();
-        let stored = request.store.summary_reports(request.tenant, &keys, &kind).await?;
-        // What another version of the program stored is computed again soon.
-        sums.extend(stored.into_iter().flatten().filter_map(|bytes| serde_json::from_slice(&bytes).ok()));
+    for key in &keys {
+        sums.extend(match stored.remove(key) {
+            Some(known) => known,
+            None => function(request, key).await?.as_ref().map(PlaceSum::of),
+        });
         tokio::task::yield_now().await;
     }
-    Ok((sums, Some(oldest_at_us)))
+    Ok((sums, oldest_at_us))
 }
