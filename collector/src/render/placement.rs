@@ -53,7 +53,7 @@ impl Output for PlacementReport {
 }
 
 /// What its environments use on managed instances, and their settings.
-pub(crate) fn managed(report: &PlacementReport) -> String {
+fn managed(report: &PlacementReport) -> String {
     let mut text = String::new();
     if let Some(used) = &report.utilization {
         text.push_str(&format!(
