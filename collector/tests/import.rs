@@ -178,7 +178,14 @@ fn an_interrupted_import_is_completed() {
     // The ledger has the batch on disk, and the process ends before the store has it, or before the ledger knows that.
     let ledger = Ledger::open(folder.path()).unwrap();
     let round = ledger.begin().unwrap();
-    round.keep(&Waiting { tenant: Tenant::default(), received_at_us: now_us(), batch }).unwrap();
+    round
+        .keep(&Waiting {
+            tenant: Tenant::default(),
+            received_at_us: now_us(),
+            body: batch.encode().unwrap().into(),
+            batch,
+        })
+        .unwrap();
     round.commit().unwrap();
     drop(ledger);
     let settings = Settings { tenant: Tenant::default(), architecture: Architecture::X86_64 };
@@ -197,7 +204,12 @@ fn an_interrupted_import_is_completed() {
             let again = common::fleet::batch(&KINDS[0], 1, 1, 20, now_us());
             let round = ledger.begin().unwrap();
             round
-                .keep(&Waiting { tenant: Tenant::default(), received_at_us: now_us(), batch: again })
+                .keep(&Waiting {
+                    tenant: Tenant::default(),
+                    received_at_us: now_us(),
+                    body: again.encode().unwrap().into(),
+                    batch: again,
+                })
                 .unwrap();
             round.commit().unwrap();
         }

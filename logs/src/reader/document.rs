@@ -284,24 +284,6 @@ impl Scan<'_> {
     }
 }
 
-/// Whether a document of an input has log events in it, and is not one itself. The names stand at its start.
-pub(super) fn is_container(document: &[u8]) -> bool {
-    /// Bytes at the start in which the name of the list of events stands.
-    const START_BYTES: usize = 512;
-    const NAMES: [&[u8]; 8] = [
-        b"\"logEvents\"",
-        b"\"events\"",
-        b"\"results\"",
-        b"\"records\"",
-        b"\"Records\"",
-        b"\"awslogs\"",
-        b"\"kinesis\"",
-        b"\"@",
-    ];
-    let start = &document[..document.len().min(START_BYTES)];
-    start.starts_with(b"[") || NAMES.iter().any(|name| memchr::memmem::find(start, name).is_some())
-}
-
 /// Whether a value is a field of a row of Insights.
 fn is_insights_row(value: &RawValue) -> bool {
     serde_json::from_str::<InsightsField<'_>>(value.get()).is_ok()

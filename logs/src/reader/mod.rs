@@ -3,7 +3,7 @@
 use std::io::{self, Read};
 use std::sync::Arc;
 
-use aho_corasick::{AhoCorasick, Input};
+use aho_corasick::{AhoCorasick, Input, MatchKind};
 use memchr::{memchr, memchr2, memrchr};
 
 use crate::decode::{GZIP_IN_BASE64, decompress};
@@ -33,6 +33,20 @@ const CANDIDATES: [&str; 11] = [
     "@billedDuration",
 ];
 
+/// Texts at the start of a document that has log events in it, and is not one itself.
+const CONTAINERS: [&str; 7] = [
+    "\"logEvents\"",
+    "\"events\"",
+    "\"results\"",
+    "\"records\"",
+    "\"Records\"",
+    "\"awslogs\"",
+    "\"kinesis\"",
+];
+
+/// Bytes at the start of a document in which the name of the list of events stands.
+const CONTAINER_START_BYTES: usize = 512;
+
 /// Size of the buffer, bytes.
 const CHUNK_BYTES: usize = 1 << 20;
 
@@ -58,17 +72,26 @@ pub struct Source {
 #[derive(Debug)]
 pub struct Reader {
     candidates: AhoCorasick,
+    containers: AhoCorasick,
     /// What could not be read.
     pub problems: Problems,
 }
 
 impl Default for Reader {
     fn default() -> Self {
-        // The patterns are constant, and a test builds them.
-        let candidates =
-            AhoCorasick::new(CANDIDATES).unwrap_or_else(|_| unreachable!("the patterns are valid"));
-        Self { candidates, problems: Problems::default() }
+        Self {
+            candidates: searcher(&CANDIDATES),
+            containers: searcher(&CONTAINERS),
+            problems: Problems::default(),
+        }
     }
+}
+
+/// Only leftmost matches are searched with vector instructions, at several bytes at a time.
+fn searcher(patterns: &[&str]) -> AhoCorasick {
+    let built = AhoCorasick::builder().match_kind(MatchKind::LeftmostFirst).build(patterns);
+    // The patterns are constant, and a test builds them.
+    built.unwrap_or_else(|_| unreachable!("the patterns are valid"))
 }
 
 impl Reader {
@@ -77,6 +100,7 @@ impl Reader {
         let place = Place { at_us: None, origin: Arc::new(source.origin.clone()) };
         let mut scan = Scan {
             candidates: &self.candidates,
+            containers: &self.containers,
             problems: &mut self.problems,
             sink,
             name: &source.name,
@@ -107,6 +131,7 @@ struct Refined {
 /// The reading of one input.
 pub(crate) struct Scan<'a> {
     candidates: &'a AhoCorasick,
+    containers: &'a AhoCorasick,
     pub(crate) problems: &'a mut Problems,
     pub(crate) sink: &'a mut dyn FnMut(Entry),
     name: &'a str,
@@ -281,7 +306,7 @@ impl Scan<'_> {
                 };
                 extent = Extent::default();
                 let document = &bytes[..end];
-                if !document::is_container(document) {
+                if !self.is_container(document) {
                     let counted = self.log_bytes.get_or_insert(0);
                     *counted = counted.saturating_add(document.len() as u64).saturating_add(EVENT_BYTES);
                 }
@@ -309,6 +334,16 @@ impl Scan<'_> {
     /// Whether a text may contain a line of the platform.
     pub(crate) fn is_candidate(&self, text: &[u8]) -> bool {
         self.candidates.is_match(text)
+    }
+
+    /// Whether a document of an input has log events in it, and is not one itself.
+    fn is_container(&self, document: &[u8]) -> bool {
+        let start = &document[..document.len().min(CONTAINER_START_BYTES)];
+        // Fields of Insights begin with `@`.
+        let mut signs = memchr::memchr_iter(b'@', start);
+        start.starts_with(b"[")
+            || signs.any(|at| at > 0 && start[at - 1] == b'"')
+            || self.containers.is_match(start)
     }
 
     /// The origin with what a wrapper names. Lines of one origin usually follow each other.

@@ -129,7 +129,11 @@ pub fn managed_settings(
 /// The lowest memory per vCPU that has enough memory for the CPU, with at least one vCPU in an environment.
 fn gib_per_vcpu(needed: f64, memory_gib: f64) -> u64 {
     let possible = GIB_PER_VCPU.into_iter().filter(|gib| *gib as f64 <= memory_gib);
-    possible.clone().find(|gib| *gib as f64 >= needed).or_else(|| possible.last()).unwrap_or(GIB_PER_VCPU[0])
+    possible
+        .clone()
+        .find(|gib| *gib as f64 >= needed)
+        .or_else(|| possible.clone().next_back())
+        .unwrap_or(GIB_PER_VCPU[0])
 }
 
 #[expect(
