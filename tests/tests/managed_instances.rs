@@ -71,8 +71,8 @@ fn the_environment_is_measured_while_invocations_run_at_once() {
     let expected_ms = BUSY_MS * invocations as f64;
     assert!((0.9..1.6).contains(&(cpu_ms / expected_ms)), "{cpu_ms} ms of {expected_ms} ms: {used}");
     assert!(number("p99_vcpus") >= number("mean_vcpus"), "{used}");
-    // Up to four invocations keep 20 MB each, and Python about 20 MB.
-    assert!((40.0..250.0).contains(&number("peak_memory_mb")), "{used}");
+    // An invocation needs 20 MB, the allocator may keep them for each of 16 threads, and Python needs about 20 MB.
+    assert!((40.0..450.0).contains(&number("peak_memory_mb")), "{used}");
     assert_eq!(report["extension"]["not_measured"], Value::Null);
 
     let series = json(&deployment, &["series", NAME, "--format", "json"]);
