@@ -65,7 +65,7 @@ impl Agent {
             ledger: Ledger::new(environment.memory.0)
                 .with_initialization(environment.initialization_type.clone()),
             processes: Processes::new(settings.peak),
-            utilization: environment.is_managed_instances().then(UtilizationMeter::new),
+            utilization: environment.is_managed_instances().then(UtilizationMeter::default),
             outbox: Outbox::new(environment),
             current: None,
             totals: Rollup::default(),

@@ -12,8 +12,8 @@ use super::{Processes, Snapshot, between};
 /// The shortest step whose CPU use counts as a maximum: a shorter one is a moment.
 const MIN_STEP: Duration = Duration::from_secs(1);
 
-/// Measures the intervals of one environment.
-#[derive(Debug)]
+/// Measures the intervals of one environment. Nothing is measured before the first step.
+#[derive(Debug, Default)]
 pub struct UtilizationMeter {
     /// The last reading, and its time. The CPU time of Init is before the first one.
     last: Option<(Instant, Snapshot)>,
@@ -21,12 +21,6 @@ pub struct UtilizationMeter {
 }
 
 impl UtilizationMeter {
-    /// Nothing is measured before the first step.
-    #[must_use]
-    pub fn new() -> Self {
-        Self { last: None, interval: Interval::default() }
-    }
-
     /// `running` invocations run at the same time now.
     pub fn on_start(&mut self, running: usize) {
         let running = u32::try_from(running).unwrap_or(u32::MAX);

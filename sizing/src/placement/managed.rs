@@ -150,14 +150,14 @@ mod tests {
     use super::*;
     use crate::telemetry::utilization::Interval;
 
-    /// Environments in which `max_concurrency` invocations use this many vCPUs and GiB.
-    fn utilization(vcpus: f64, gib: f64, max_concurrency: u32) -> Utilization {
+    /// Environments in which `max_concurrency` invocations use this many thousandths of a vCPU and MiB.
+    fn utilization(milli: u64, mib: u64, max_concurrency: u32) -> Utilization {
         let mut utilization = Utilization::default();
         let interval = Interval {
             duration_us: 60_000_000,
-            cpu_us: (vcpus * 60e6) as u64,
-            max_cpu_milli: (vcpus * 1e3) as u64,
-            peak_kib: (gib * KIB_PER_GIB) as u64,
+            cpu_us: milli * 60_000,
+            max_cpu_milli: milli,
+            peak_kib: mib * 1_024,
             max_concurrency,
         };
         for _ in 0..MIN_INTERVALS {
@@ -168,20 +168,20 @@ mod tests {
 
     #[test]
     fn cpu_memory_or_the_runtime_bounds_the_concurrency() {
-        let settings = |vcpus, gib, concurrency, memory_mb, runtime| {
-            managed_settings(&utilization(vcpus, gib, concurrency), Megabytes(memory_mb), runtime).unwrap()
+        let settings = |milli, mib, concurrency, memory_mb, runtime| {
+            managed_settings(&utilization(milli, mib, concurrency), Megabytes(memory_mb), runtime).unwrap()
         };
         // 4 invocations use 2 vCPUs and 1 GiB: 2 GiB per vCPU, and half a vCPU each.
-        let busy = settings(2.0, 1.0, 4, 8_192, "python3.13");
+        let busy = settings(2_000, 1_024, 4, 8_192, "python3.13");
         assert_eq!((busy.gib_per_vcpu, busy.max_concurrency), (2, 6));
         assert_eq!(busy.limited_by, ConcurrencyLimit::Cpu);
         assert_eq!(busy.max_concurrency_interval, [5, 8]);
         // 2 invocations use 3 GiB: 0.8 × 8 GiB for 1.5 GiB each.
-        let large = settings(0.2, 3.0, 2, 8_192, "python3.13");
+        let large = settings(200, 3_072, 2, 8_192, "python3.13");
         assert_eq!((large.gib_per_vcpu, large.max_concurrency), (8, 4));
         assert_eq!(large.limited_by, ConcurrencyLimit::Memory);
         // Invocations that only wait.
-        let waiting = settings(0.05, 0.2, 40, 2_048, "python3.13");
+        let waiting = settings(50, 200, 40, 2_048, "python3.13");
         assert_eq!((waiting.gib_per_vcpu, waiting.max_concurrency), (2, 16));
         assert_eq!(waiting.limited_by, ConcurrencyLimit::Runtime);
     }
@@ -190,7 +190,7 @@ mod tests {
     fn too_few_measurements_give_no_settings() {
         let none = managed_settings(&Utilization::default(), Megabytes(2_048), "");
         assert_eq!(none, Err(ManagedSettingsError::NotMeasured));
-        let mut few = utilization(1.0, 1.0, 1);
+        let mut few = utilization(1_000, 1_024, 1);
         few.intervals = 3;
         assert_eq!(managed_settings(&few, Megabytes(2_048), ""), Err(ManagedSettingsError::TooFew(3)));
     }
