@@ -258,8 +258,8 @@ impl Collected {
                 .map(|(cache_gb_second, restore_gb)| SnapStartRates { cache_gb_second, restore_gb }),
             source: source.clone(),
             meters,
+            instances_source: if self.instances.is_empty() { PriceSource::default() } else { source.clone() },
             instances: self.instances,
-            instances_source: source.clone(),
         })
     }
 }
