@@ -57,6 +57,7 @@ fn sum(points: &Value, field: &str) -> u64 {
 }
 
 test_each_place!(
+    stored_bills_and_places_equal_computed_ones,
     a_function_has_a_point_for_each_hour_and_day,
     a_small_fleet_is_the_sum_of_its_functions,
     a_large_fleet_is_the_sum_of_its_functions,
@@ -162,9 +163,8 @@ fn the_command_line_shows_the_same_time_series(place: Place) {
 }
 
 /// The bill and the places of a large fleet are from stored sums: exactly those that the measurements give.
-#[test]
-fn stored_bills_and_places_equal_computed_ones() {
-    let collector = fleet(60, 5);
+fn stored_bills_and_places_equal_computed_ones(place: Place) {
+    let collector = fleet(place, 60, 5);
     summarize(&collector);
     // Sums of 24 hours are stored, and those of 25 hours are not. All invocations are in both windows.
     let stored = get(&collector, "/v1/bill?hours=24");

@@ -10,7 +10,7 @@ use std::path::Path;
 use agent_proto::batch::Batch;
 use anyhow::Context;
 use bytes::Bytes;
-use rusqlite::{Connection, OpenFlags, params};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 use sha2::{Digest, Sha256};
 use tailor_logs::{ImportedInvocation, SAME_REPORT_US};
 
