@@ -33,7 +33,8 @@ const READERS: [(Language, &str, &[&str], &str); 4] = [
             "-e",
             "const p = require('./profile.json'); console.log(p.samples.length, p.nodes.map((n) => n.callFrame.functionName).join())",
         ],
-        "compute",
+        // The compiler may inline the function of the workload into its callers.
+        "profiled",
     ),
     (Language::Go, "pprof", &["go", "tool", "pprof", "-top", "profile.pprof"], "Type: cpu"),
     (Language::Java, "jfr", &["jfr", "summary", "profile.jfr"], "jdk.ExecutionSample"),
