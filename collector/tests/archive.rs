@@ -503,7 +503,7 @@ logs.put_log_events(logGroupName='/aws/lambda/pay', logStreamName='2026/01/02/[$
     assert!(text(&refused).contains("confirm the cost with --yes"), "{}", text(&refused));
     let imported = run(&["--log-group", "/aws/lambda/pay", "--yes"]);
     assert!(text(&imported).contains("25 invocations of 1 functions imported"), "{}", text(&imported));
-    let cost = "data transfer would cost 0.00 dollars: 0.09 dollars per GB in eu-west-1 (AWS price list AWSDataTransfer";
+    let cost = "data transfer would cost 0.00 dollars: 0.09 dollars per GB in us-east-1 (AWS price list AWSDataTransfer";
     assert!(text(&imported).contains(cost), "{}", text(&imported));
     let absent = run(&["--log-group", "/aws/lambda/absent", "--yes"]);
     assert!(text(&absent).contains("there is no log group /aws/lambda/absent"), "{}", text(&absent));

@@ -265,6 +265,6 @@ fn the_version_names_program_store_and_prices() {
     let version = collector.get("/version").json();
     assert_eq!(version["version"], env!("CARGO_PKG_VERSION"));
     assert_eq!(version["store"], "sqlite");
-    assert_eq!(version["store_schema"], json!(5));
+    assert_eq!(version["store_schema"], json!(6));
     assert_eq!(version["prices_of"], collector.app.prices.compiled());
 }

@@ -169,7 +169,7 @@ mod tests {
         assert_eq!(profile.completed_at_us, 1_795_966_691_123_000);
         assert_eq!(
             profile.download,
-            format!("/v1/functions/a%24b/profiles/{text}?account=1&region=eu-west-1")
+            format!("/v1/functions/a$b/profiles/{text}?account=1&region=eu-west-1")
         );
         let init = ObjectName::new(0, None, 128, &"0".repeat(64), "a.jfr");
         assert_eq!(ObjectName::parse(&init.text()), Some(init));
