@@ -167,10 +167,7 @@ mod tests {
         let profile = name.profile(&function, 7);
         assert_eq!((profile.format.as_str(), profile.bytes), ("pprof", 7));
         assert_eq!(profile.completed_at_us, 1_795_966_691_123_000);
-        assert_eq!(
-            profile.download,
-            format!("/v1/functions/a$b/profiles/{text}?account=1&region=eu-west-1")
-        );
+        assert_eq!(profile.download, format!("/v1/functions/a$b/profiles/{text}?account=1&region=eu-west-1"));
         let init = ObjectName::new(0, None, 128, &"0".repeat(64), "a.jfr");
         assert_eq!(ObjectName::parse(&init.text()), Some(init));
         for text in [
