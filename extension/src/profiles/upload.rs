@@ -134,10 +134,10 @@ async fn digest(mut file: File, length: u64, pace: &mut Pace) -> Option<String> 
     let mut part = vec![0; PART_BYTES];
     let mut left = length;
     while left > 0 {
-        let wanted = usize::try_from(left).unwrap_or(PART_BYTES).min(PART_BYTES);
-        file.read_exact(&mut part[..wanted]).ok()?;
-        context.update(&part[..wanted]);
-        left -= wanted as u64;
+        let part_length = usize::try_from(left).unwrap_or(PART_BYTES).min(PART_BYTES);
+        file.read_exact(&mut part[..part_length]).ok()?;
+        context.update(&part[..part_length]);
+        left -= part_length as u64;
         pace.pause().await;
     }
     Some(hex(context.finish().as_ref()))
