@@ -16,6 +16,7 @@ pub mod clock;
 pub mod doctor;
 pub mod experiment;
 pub mod export;
+mod files;
 pub mod http;
 pub mod import;
 pub mod ingest;

@@ -7,6 +7,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::http::metrics::gauge_value;
 use crate::store::Upload;
 use crate::store::archive::ArchiveRecord;
 
@@ -53,7 +54,7 @@ impl Metrics {
     pub(super) fn uploaded(&self, upload: &Upload) {
         self.invocations.inc_by(upload.totals.invocations);
         self.bytes.inc_by(upload.bytes);
-        self.last_upload_seconds.set(limited(upload.at_us / 1_000_000));
+        self.last_upload_seconds.set(gauge_value(upload.at_us / 1_000_000));
     }
 
     /// A round failed.
@@ -64,10 +65,10 @@ impl Metrics {
     /// Sets the gauges. Logs when more was dropped than before.
     pub(super) fn observe(&self, record: &ArchiveRecord) {
         let dropped = record.dropped();
-        self.dropped.set(limited(dropped.invocations));
-        self.waiting.set(limited(record.waiting().invocations));
-        self.spool_bytes.set(limited(record.spool_bytes));
-        self.spool_limit_bytes.set(limited(record.max_spool_bytes.unwrap_or(0)));
+        self.dropped.set(gauge_value(dropped.invocations));
+        self.waiting.set(gauge_value(record.waiting().invocations));
+        self.spool_bytes.set(gauge_value(record.spool_bytes));
+        self.spool_limit_bytes.set(gauge_value(record.max_spool_bytes.unwrap_or(0)));
         if self.logged_dropped.swap(dropped.invocations, Ordering::Relaxed) < dropped.invocations {
             tracing::warn!(
                 "{} invocations are not in the archive in total, because its spool was full or the archive was off",
@@ -75,8 +76,4 @@ impl Metrics {
             );
         }
     }
-}
-
-fn limited(value: u64) -> i64 {
-    i64::try_from(value).unwrap_or(i64::MAX)
 }

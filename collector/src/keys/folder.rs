@@ -9,6 +9,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use super::{KeyError, KeyRing, SecretDigest, file};
+use crate::files;
 
 const DIGESTS_FILE: &str = "keys";
 const LOCK_FILE: &str = "keys.lock";
@@ -84,7 +85,8 @@ pub(super) fn remove(folder: &Path, digest: SecretDigest) -> Result<(), KeyError
         return Ok(());
     }
     let kept = text.lines().filter(|line| !has_digest(line));
-    replace(&path, &kept.map(|line| format!("{line}\n")).collect::<String>())
+    let text: String = kept.map(|line| format!("{line}\n")).collect();
+    replace(&path, &text)
 }
 
 /// The key in the file `api-key` of a data folder, if the file exists.
@@ -110,17 +112,8 @@ fn append(path: &Path, text: &str) -> Result<(), KeyError> {
     file.sync_all().map_err(failed)
 }
 
-/// Replaces a file in one step, so that a reader sees the old or the new content.
 fn replace(path: &Path, text: &str) -> Result<(), KeyError> {
-    let new = path.with_extension("new");
-    let failed = |error| KeyError::File { path: path.to_owned(), error };
-    let mut options = OpenOptions::new();
-    let mut file = options.create(true).write(true).truncate(true).mode(0o600).open(&new).map_err(failed)?;
-    file.write_all(text.as_bytes()).map_err(failed)?;
-    file.sync_all().map_err(failed)?;
-    fs::rename(&new, path).map_err(failed)?;
-    let folder = path.parent().unwrap_or_else(|| Path::new("."));
-    File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)
+    files::replace(path, text).map_err(|error| KeyError::File { path: path.to_owned(), error })
 }
 
 #[cfg(test)]

@@ -5,6 +5,8 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::http::metrics::gauge_value;
+
 /// One label with its value.
 type Label = [(&'static str, &'static str); 1];
 
@@ -39,7 +41,7 @@ impl OtlpMetrics {
     pub(super) fn accepted(&self, rejected: u64, now_us: u64) {
         self.requested("accepted");
         self.rejected.inc_by(rejected);
-        self.last.set(limited(now_us / 1_000_000));
+        self.last.set(gauge_value(now_us / 1_000_000));
     }
 }
 
@@ -78,10 +80,6 @@ impl WebhookMetrics {
     }
 
     pub(super) fn queued(&self, count: usize) {
-        self.queued.set(limited(count as u64));
+        self.queued.set(gauge_value(count as u64));
     }
-}
-
-fn limited(value: u64) -> i64 {
-    i64::try_from(value).unwrap_or(i64::MAX)
 }

@@ -12,6 +12,25 @@ pub use http::{Client, TlsFiles};
 pub use otlp::ID_FILE;
 pub use queue_store::{FILE_NAME, QueueStore};
 
+/// Logs problems, each once until it has ended or another one follows.
+#[derive(Debug, Default)]
+struct ProblemLog(String);
+
+impl ProblemLog {
+    /// Logs a problem, unless it was the last one too.
+    fn log(&mut self, problem: String) {
+        if self.0 != problem {
+            tracing::error!("{problem}");
+            self.0 = problem;
+        }
+    }
+
+    /// The problem has ended.
+    fn clear(&mut self) {
+        self.0.clear();
+    }
+}
+
 /// A random number, for pauses of several senders that should not be equal.
 fn random() -> u32 {
     let mut bytes = [0; 4];

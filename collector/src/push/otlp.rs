@@ -18,7 +18,7 @@ use tokio::time::Instant;
 
 use super::http::{Client, TlsFiles};
 use super::metrics::OtlpMetrics;
-use super::random;
+use super::{ProblemLog, random};
 use crate::http::App;
 use crate::http::metrics::snapshot::{self, FunctionSnapshot, Snapshot};
 use crate::store::{FunctionKey, Tenant};
@@ -52,8 +52,7 @@ struct State {
     ended: Vec<(Tenant, FunctionSnapshot)>,
     /// Requests in a row that failed.
     failures: u32,
-    /// The refusal that was logged last.
-    logged: String,
+    logged: ProblemLog,
 }
 
 /// What to do after a request.
@@ -164,7 +163,9 @@ impl OtlpExporter {
                 }
                 self.metrics.accepted(rejected, self.app.clock.now_us());
                 if rejected > 0 || !message.is_empty() {
-                    self.log_once(format!("{origin} did not accept {rejected} data points: {message}"));
+                    self.state
+                        .logged
+                        .log(format!("{origin} did not accept {rejected} data points: {message}"));
                 } else {
                     self.state.logged.clear();
                 }
@@ -181,20 +182,12 @@ impl OtlpExporter {
             }
             Answer::Refused { message } => {
                 self.metrics.requested("refused");
-                self.log_once(format!(
+                self.state.logged.log(format!(
                     "{origin} refused metrics, and they are not sent again: {message}. Check the address and the headers"
                 ));
                 self.state.ended.clear();
                 Next::Send
             }
-        }
-    }
-
-    /// Logs a problem, unless it was the last one too.
-    fn log_once(&mut self, problem: String) {
-        if self.state.logged != problem {
-            tracing::error!("{problem}");
-            self.state.logged = problem;
         }
     }
 

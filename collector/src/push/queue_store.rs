@@ -1,14 +1,14 @@
 //! Where the queue of the webhook is kept: a file of the data folder, or the database that several collectors share.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{ErrorKind, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context;
 use tailor_push::webhook::{Outbox, OutboxError};
 
+use crate::files;
 use crate::store::{Store, Tenant};
 
 /// The file in the data folder.
@@ -71,24 +71,11 @@ impl QueueStore {
             Self::File(path) => {
                 let path = path.clone();
                 let written = tokio::task::spawn_blocking(move || {
-                    replace(&path, &text).with_context(|| format!("cannot write {}", path.display()))
+                    files::replace(&path, &text).with_context(|| format!("cannot write {}", path.display()))
                 });
                 written.await?
             }
             Self::Database(store, tenant) => Ok(store.put_text(tenant, NAME, &text).await?),
         }
-    }
-}
-
-/// Replaces a file: it is never seen in part.
-fn replace(path: &Path, text: &str) -> std::io::Result<()> {
-    let new = path.with_extension("new");
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
-    fs::rename(&new, path)?;
-    match path.parent() {
-        Some(folder) => File::open(folder)?.sync_all(),
-        None => Ok(()),
     }
 }

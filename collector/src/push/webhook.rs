@@ -15,7 +15,7 @@ use super::events::Finder;
 use super::http::{Client, TlsFiles};
 use super::metrics::WebhookMetrics;
 use super::queue_store::QueueStore;
-use super::random;
+use super::{ProblemLog, random};
 use crate::http::App;
 use crate::store::{Lease, Tenant};
 
@@ -81,8 +81,7 @@ pub struct Webhook {
     metrics: WebhookMetrics,
     /// Attempts in a row in which the receiver failed.
     failures: u32,
-    /// The problem that was logged last.
-    logged: String,
+    logged: ProblemLog,
 }
 
 /// The queue while this collector sends.
@@ -107,7 +106,7 @@ impl Webhook {
     ) -> anyhow::Result<Self> {
         settings.secrets()?;
         let client = Client::new(&TlsFiles::default())?;
-        Ok(Self { app, settings, queue, client, metrics, failures: 0, logged: String::new() })
+        Ok(Self { app, settings, queue, client, metrics, failures: 0, logged: ProblemLog::default() })
     }
 
     /// Sends until `stop` is ready. What waits is sent after the next start.
@@ -136,7 +135,7 @@ impl Webhook {
                         Work { outbox, is_changed: false, next_search: now, not_before: now }
                     }
                     Err(error) => {
-                        self.log_once(format!("{error:#}"));
+                        self.logged.log(format!("{error:#}"));
                         pause = STANDBY_PAUSE;
                         continue;
                     }
@@ -194,7 +193,7 @@ impl Webhook {
         if work.is_changed {
             match self.queue.write(&mut work.outbox).await {
                 Ok(()) => work.is_changed = false,
-                Err(error) => self.log_once(format!("cannot keep the queue of the webhook: {error:#}")),
+                Err(error) => self.logged.log(format!("cannot keep the queue of the webhook: {error:#}")),
             }
         }
         !work.is_changed
@@ -221,14 +220,13 @@ impl Webhook {
             (Attempt::ReceiverFailed { after }, problem) => {
                 self.failures = self.failures.saturating_add(1);
                 work.not_before = Instant::now() + backoff::pause(self.failures, after, random());
-                self.log_once(format!("cannot send events to {origin}, trying again: {problem}"));
+                self.logged.log(format!("cannot send events to {origin}, trying again: {problem}"));
             }
             (Attempt::EventRefused, problem) => {
                 work.outbox.refused(&event.id, self.app.clock.now_us(), random());
                 work.is_changed = true;
-                self.log_once(format!(
-                    "{origin} refused an event, trying again: {problem}. Check the address"
-                ));
+                self.logged
+                    .log(format!("{origin} refused an event, trying again: {problem}. Check the address"));
             }
         }
     }
@@ -251,13 +249,5 @@ impl Webhook {
         let body = body.clone().into_bytes();
         let answer = self.client.post(&self.settings.url, headers, body, TIMEOUT).await?;
         Ok((answer.status, answer.retry_after))
-    }
-
-    /// Logs a problem, unless it was the last one too.
-    fn log_once(&mut self, problem: String) {
-        if self.logged != problem {
-            tracing::error!("{problem}");
-            self.logged = problem;
-        }
     }
 }

@@ -3,8 +3,8 @@
 //! A file in the data folder has them. Reports of a function show them beside the advice, which does not use them. What an
 //! experiment measured at each size is shown in the curves of the function.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::fs::{self, OpenOptions};
+use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use tailor_sizing::pricing::money::{PICO_PER_DOLLAR, PicoDollars};
 use tailor_sizing::units::Megabytes;
 
+use crate::files;
 use crate::store::{FunctionKey, Tenant};
 
 pub mod compute_optimizer;
@@ -175,7 +176,7 @@ impl Recommendations {
         recommendations.retain(|old| !entries.iter().any(|entry| entry.replaces(old)));
         recommendations.extend(entries);
         let text = serde_json::to_string(&Stored { version: VERSION, recommendations })?;
-        replace(&self.path, &text).with_context(|| format!("cannot write {}", self.path.display()))
+        files::replace(&self.path, &text).with_context(|| format!("cannot write {}", self.path.display()))
     }
 
     /// Those for a function.
@@ -210,17 +211,6 @@ impl Recommendations {
         );
         Ok(stored.recommendations)
     }
-}
-
-/// Replaces a file in one step, so that a reader sees the old or the new content.
-pub(crate) fn replace(path: &Path, text: &str) -> io::Result<()> {
-    let new = path.with_extension("new");
-    let mut options = OpenOptions::new();
-    let mut file = options.create(true).write(true).truncate(true).mode(0o600).open(&new)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
-    fs::rename(&new, path)?;
-    File::open(path.parent().unwrap_or_else(|| Path::new(".")))?.sync_all()
 }
 
 /// Dollars that a tool writes as a float, times `count`; `None` when the number is not one.

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use tailor_billing::compare::Status;
 
 use super::Reconciliation;
-use crate::recommendations::replace;
+use crate::files::replace;
 use crate::store::Tenant;
 
 /// The file in the data folder.

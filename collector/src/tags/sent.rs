@@ -1,15 +1,15 @@
 //! The tags that were sent to `PUT /v1/tags`, in a file of the data folder.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use super::file::table;
 use super::{TagError, TagTable, Tags};
+use crate::files;
 use crate::store::Tenant;
 
 /// The file in the data folder.
@@ -88,16 +88,7 @@ impl SentTags {
     /// Replaces the file in one step, so that a crash leaves the old or the new content.
     fn write(&self) -> Result<(), TagError> {
         let Some(path) = &self.path else { return Ok(()) };
-        let write = || {
-            let new = path.with_extension("new");
-            let mut file =
-                OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(&new)?;
-            serde_json::to_writer(&mut file, &serde_json::json!({ "tenants": &self.tenants }))?;
-            file.flush()?;
-            file.sync_all()?;
-            fs::rename(&new, path)?;
-            File::open(path.parent().unwrap_or_else(|| Path::new(".")))?.sync_all()
-        };
-        write().map_err(|error| TagError::Io(path.clone(), error))
+        let text = serde_json::json!({ "tenants": &self.tenants }).to_string();
+        files::replace(path, &text).map_err(|error| TagError::Io(path.clone(), error))
     }
 }

@@ -27,6 +27,11 @@ use counters::{Counters, FleetCounters};
 use own::Own;
 use process::ProcessMetrics;
 
+/// A number as the value of a gauge, which is signed: at most its largest value.
+pub(crate) fn gauge_value(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
 /// The media type of the OpenMetrics text format.
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 

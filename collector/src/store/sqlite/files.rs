@@ -151,16 +151,7 @@ pub(super) fn restore(connection: &Connection, folder: &Path) -> Result<(), Stor
         let Some(text) = text else { continue };
         if !path.exists() {
             // A start that ends here writes it again.
-            let new = folder.join(format!("{name}.restored"));
-            let mut options = OpenOptions::new();
-            let opened = options.write(true).create(true).truncate(true).mode(0o600).open(&new);
-            let written = opened.and_then(|mut file| {
-                file.write_all(text.as_bytes())?;
-                file.sync_all()?;
-                std::fs::rename(&new, &path)?;
-                File::open(folder)?.sync_all()
-            });
-            written
+            crate::files::replace(&path, &text)
                 .map_err(|error| StoreError::Engine(format!("cannot write {}: {error}", path.display())))?;
         }
         connection.execute("DELETE FROM meta WHERE name = ?1", [&key])?;
