@@ -108,9 +108,9 @@ pub async fn subscribe(
         // As text, because this is before the first request for an event: a tree of JSON values costs thousands of
         // instructions.
         let body = format!(
-            r#"{{"schemaVersion":"{schema}","types":["platform"],"buffering":{{"maxItems":1000,"maxBytes":262144,"#
-        ) + &format!(
-            r#""timeoutMs":{BUFFER_TIMEOUT_MS}}},"destination":{{"protocol":"HTTP","URI":"http://sandbox.localdomain:{port}"}}}}"#
+            "{{\"schemaVersion\":\"{schema}\",\"types\":[\"platform\"],\"buffering\":{{\"maxItems\":1000,\"maxBytes\":262144,\
+             \"timeoutMs\":{BUFFER_TIMEOUT_MS}}},\"destination\":{{\"protocol\":\"HTTP\",\
+             \"URI\":\"http://sandbox.localdomain:{port}\"}}}}"
         );
         status = api.subscribe(extension_id, body).await?;
         match status {

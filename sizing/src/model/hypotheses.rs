@@ -299,11 +299,12 @@ impl IdleTime {
 /// waits of whichever thread there was.
 fn idle_times(source: &Profile, of_all_ms: f64) -> impl Iterator<Item = IdleTime> + use<> {
     let no_idle_ms = source.hidden_waits.then_some(0.0);
-    let beside_main = Some(source.beside_main);
     [
         Some(IdleTime::new(of_all_ms, 0.0)),
         source.idle_top_ms.map(|ms| IdleTime::new(ms, ONLY_BUSIEST)),
-        source.idle_main_ms.map(|ms| IdleTime { parallel: beside_main, ..IdleTime::new(ms, ONLY_MAIN) }),
+        source
+            .main
+            .map(|main| IdleTime { parallel: Some(main.parallel), ..IdleTime::new(main.idle_ms, ONLY_MAIN) }),
         no_idle_ms.map(|ms| IdleTime::new(ms, NO_IDLE)),
         source
             .idle_pressure_ms

@@ -82,16 +82,23 @@ pub struct Profile {
     pub kernel: Kernel,
     /// Idle time if only the waits of the busiest thread are on the critical path, ms.
     pub(crate) idle_top_ms: Option<f64>,
-    /// Idle time of the main thread, ms.
-    pub(crate) idle_main_ms: Option<f64>,
+    /// The main thread, if the invocation may wait for it only.
+    pub(crate) main: Option<MainThread>,
     /// Idle time if threads waited on the critical path whenever the kernel's pressure shows that one waited, ms.
     pub(crate) idle_pressure_ms: Option<f64>,
-    /// CPU time of all threads over that of the main thread: how many run at once when the others work beside it. At least 1.
-    pub(crate) beside_main: f64,
     /// Whether much of the CPU time is of threads that ended unseen, and the kernel shows no pressure that has their waits.
     pub(crate) hidden_waits: bool,
     /// What the only busy thread waited for a CPU, ms; `None` with several, or when it was not measured.
     waited_ms: Option<f64>,
+}
+
+/// The main thread of a function with several.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct MainThread {
+    /// Its idle time, ms.
+    pub(crate) idle_ms: f64,
+    /// CPU time of all threads over its own: how many run at once when the others work beside it. At least 1.
+    pub(crate) parallel: f64,
 }
 
 impl Profile {
@@ -142,9 +149,8 @@ impl Profile {
             measured: true,
             kernel,
             idle_top_ms: None,
-            idle_main_ms: None,
+            main: None,
             idle_pressure_ms: None,
-            beside_main: 1.0,
             hidden_waits: unseen && sum.work.pressure_us == 0,
             waited_ms: (threads <= ONE_THREAD).then(|| per_ms(top_starved_us)),
         };
@@ -187,8 +193,10 @@ impl Profile {
         let main = work.main;
         if main.threads > 0 && seen && main.busy_us as f64 >= MAIN_WORKS * work.busy_us() as f64 {
             let used_ms = main.busy_us.saturating_add(main.starved_us) as f64 / 1e3 / count;
-            self.idle_main_ms = Some((self.wall_ms - used_ms).max(0.0));
-            self.beside_main = (work.busy_us() as f64 / main.busy_us as f64).max(1.0);
+            self.main = Some(MainThread {
+                idle_ms: (self.wall_ms - used_ms).max(0.0),
+                parallel: (work.busy_us() as f64 / main.busy_us as f64).max(1.0),
+            });
         }
     }
 
@@ -284,9 +292,8 @@ impl Profile {
             measured: false,
             kernel,
             idle_top_ms: None,
-            idle_main_ms: None,
+            main: None,
             idle_pressure_ms: None,
-            beside_main: 1.0,
             hidden_waits: false,
             waited_ms: None,
         }

@@ -1,9 +1,11 @@
 //! Limits what is measured at the same time, so that the functions do not compete for the host's CPUs.
 
 use std::collections::VecDeque;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, PoisonError};
 
 use tailor_sizing::units::Megabytes;
+
+use super::lock;
 
 /// What a block uses beside its quota: the sandbox, the caller and the extension, CPUs.
 const OVERHEAD: f64 = 0.1;
@@ -40,7 +42,7 @@ impl CpuShares {
     /// needs more than there is runs alone.
     pub(super) fn acquire(&self, memory: Megabytes, most_cpus: f64) -> CpuShare<'_> {
         let share = (memory.share() + OVERHEAD).min(most_cpus).min(self.cpus);
-        let mut state = self.lock();
+        let mut state = lock(&self.state);
         let ticket = state.next;
         state.next += 1;
         state.waiting.push_back(ticket);
@@ -53,15 +55,11 @@ impl CpuShares {
         self.changed.notify_all();
         CpuShare { of: self, share }
     }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl Drop for CpuShare<'_> {
     fn drop(&mut self) {
-        self.of.lock().used -= self.share;
+        lock(&self.of.state).used -= self.share;
         self.of.changed.notify_all();
     }
 }
@@ -93,6 +91,6 @@ mod tests {
             drop(small);
             later.join().unwrap();
         });
-        assert!(shares.lock().used.abs() < 1e-9);
+        assert!(lock(&shares.state).used.abs() < 1e-9);
     }
 }
