@@ -36,7 +36,12 @@ impl LogReader {
     pub async fn barrier(&self) {
         let (done, wait) = oneshot::channel();
         if self.barriers.send(done).is_ok() {
-            let _ = wait.await;
+            // A request that is sent while the reader ends can stay in the channel, neither received nor dropped. The
+            // channel closes after the last line.
+            tokio::select! {
+                _ = wait => {}
+                () = self.barriers.closed() => {}
+            }
         }
     }
 }
@@ -105,6 +110,18 @@ mod tests {
         writer.write_all(b"ee\n").unwrap();
         reader.barrier().await;
         assert_eq!(lines.lock().unwrap().last().unwrap(), "three");
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_barrier_ends_when_the_pipe_closes_at_the_same_time() {
+        for round in 0..20_000 {
+            let (reader, writer) = std::io::pipe().unwrap();
+            let reader = LogReader::start(reader, Arc::new(|_| {})).unwrap();
+            let close = tokio::task::spawn_blocking(move || drop(writer));
+            let ended = tokio::time::timeout(std::time::Duration::from_secs(5), reader.barrier()).await;
+            assert!(ended.is_ok(), "the barrier of round {round} did not end");
+            close.await.unwrap();
+        }
     }
 
     #[tokio::test]
