@@ -13,8 +13,9 @@ use crate::telemetry::rollup::Rollup;
 use crate::units::Megabytes;
 
 /// Prior probability of a high-resolution kernel. A loop of bursts measured on Lambda is far likelier on a tick-based one
-/// (pwrdrvr/lambda-throttling, 2025), but that is one account on one day, and other kernels exist elsewhere.
-const HIGH_RESOLUTION_PRIOR: f64 = 0.05;
+/// (pwrdrvr/lambda-throttling, 2025), but that is one account on one day. Durations published by others fit both equally well
+/// (decision 0002).
+const HIGH_RESOLUTION_PRIOR: f64 = 0.15;
 
 /// Accepted error of a simulated wall time when all waits count as throttling, including waits behind
 /// competing processes.
@@ -22,7 +23,7 @@ const TOLERANCE: Tolerance = Tolerance { share: 0.07, ms: 0.3 };
 
 /// Limit of the evidence from one profile, as a logarithm of odds: too little to overturn the prior, since
 /// one function cannot distinguish throttling from a temporary competing process.
-const MAX_EVIDENCE_PER_PROFILE: f64 = 2.5;
+const MAX_EVIDENCE_PER_PROFILE: f64 = 1.7;
 
 /// Evidence at which no further function is read, as a logarithm of odds.
 const DECIDED: f64 = 30.0;
