@@ -185,7 +185,7 @@ impl Tally {
         let mut assumed = Vec::with_capacity(case.sizes.len());
         for size in &case.sizes {
             let prediction = model.predict(size.memory);
-            assumed.push(prediction.mean_ms);
+            assumed.push(model.expect(size.memory).mean_ms());
             if size.memory == base {
                 continue;
             }

@@ -23,9 +23,6 @@ pub(crate) const MIN_EVIDENCE: u64 = 5;
 /// smooth between the curve's samples, so the pass cannot miss the best by more than this.
 const COARSE_MB: usize = 16;
 
-/// Largest variance of a logarithm that raises the expected duration: by a quarter at most.
-const MAX_VARIANCE: f64 = 0.45;
-
 /// Telemetry of no size above this separates throttled from idle time poorly, and the error grows with the distance.
 const SMALL: Megabytes = Megabytes(192);
 
@@ -60,11 +57,10 @@ impl Analysis<'_> {
         choose(&fine, strategy).unwrap_or(near)
     }
 
-    /// What is expected at `memory`. The duration is the mean of the predictive distribution, so that uncertain sizes have
-    /// to be better by more.
+    /// What is expected at `memory`.
     fn candidate(&self, memory: Megabytes, costs: &CostModel, strategy: Strategy) -> Candidate {
         let expected = self.curve.expect(memory);
-        let mean_ms = (expected.log_ms + 0.5 * expected.variance.clamp(0.0, MAX_VARIANCE)).exp();
+        let mean_ms = expected.mean_ms();
         let quantile_ms = match strategy {
             Strategy::Slo { quantile, cold_starts: true, .. } => self.quantile_with_cold(&expected, quantile),
             Strategy::Slo { quantile, .. } => self.model.quantile(&expected, quantile).mean_ms,

@@ -11,12 +11,13 @@ use crate::units::Megabytes;
 /// Logarithms of the prior weights of idle times, relative to that with the waits of all threads on the critical path.
 const ONLY_BUSIEST: f64 = -2.0;
 const ONLY_MAIN: f64 = 1.0;
-const NO_IDLE: f64 = 2.0;
+const NO_IDLE: f64 = 3.0;
 const BY_PRESSURE: f64 = 3.0;
+const SEEN: f64 = 2.5;
 
-/// By how much more the simulation of work with the idle time by pressure may be off: the pressure was measured, and is not
-/// chosen by how well the simulation fits.
-const PRESSURE_TOLERANCE: f64 = 2.0;
+/// By how much more the simulation of work with a measured idle time may be off: it is not chosen by how well the simulation
+/// fits.
+const MEASURED_TOLERANCE: f64 = 2.0;
 
 /// Numbers of bursts tried.
 const BURSTS: [f64; 8] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0];
@@ -294,11 +295,13 @@ impl IdleTime {
 /// Each idle time that the measurements allow. `of_all_ms` is the one with the waits of all threads on the critical path.
 ///
 /// Of several threads it is not known which ones the invocation waited for. The waits of all of them may be on the critical
-/// path, or those of the busiest thread, or those of the main thread, beside which the others then run. Where threads ended
-/// unseen, their waits may be taken for idle time, so that there may be none. The kernel's pressure, where it is shown, has the
-/// waits of whichever thread there was.
+/// path, or those of the busiest thread, or those of the main thread, beside which the others then run. The kernel's pressure,
+/// where it is shown, has the waits of whichever thread there was, but not all of them, and the time in which no thread ran or
+/// waited was measured. Where waits were not seen, because threads ended or because one that waits for a throttled
+/// thread sleeps, all of the rest may be waits, so that there may be no idle time.
 fn idle_times(source: &Profile, of_all_ms: f64) -> impl Iterator<Item = IdleTime> + use<> {
-    let no_idle_ms = source.hidden_waits.then_some(0.0);
+    let no_idle_ms = (source.hidden_waits || source.idle_pressure_ms.is_some()).then_some(0.0);
+    let measured = |ms, log_prior| IdleTime { tolerance: MEASURED_TOLERANCE, ..IdleTime::new(ms, log_prior) };
     [
         Some(IdleTime::new(of_all_ms, 0.0)),
         source.idle_top_ms.map(|ms| IdleTime::new(ms, ONLY_BUSIEST)),
@@ -306,9 +309,8 @@ fn idle_times(source: &Profile, of_all_ms: f64) -> impl Iterator<Item = IdleTime
             .main
             .map(|main| IdleTime { parallel: Some(main.parallel), ..IdleTime::new(main.idle_ms, ONLY_MAIN) }),
         no_idle_ms.map(|ms| IdleTime::new(ms, NO_IDLE)),
-        source
-            .idle_pressure_ms
-            .map(|ms| IdleTime { tolerance: PRESSURE_TOLERANCE, ..IdleTime::new(ms, BY_PRESSURE) }),
+        source.idle_pressure_ms.map(|ms| measured(ms, BY_PRESSURE)),
+        source.idle_seen_ms.map(|ms| measured(ms, SEEN)),
     ]
     .into_iter()
     .flatten()

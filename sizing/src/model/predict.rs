@@ -29,6 +29,9 @@ const HYPERBOLA_WEIGHT: f64 = 0.3;
 /// A residual beyond this (a factor of 20) is invalid data, not an error of the simulation.
 const MAX_RESIDUAL: f64 = 3.0;
 
+/// Largest variance of a logarithm that raises the mean above the median: by a quarter at most.
+const MAX_VARIANCE: f64 = 0.45;
+
 /// The fitted duration model of one function.
 #[derive(Debug, Clone)]
 pub struct Model {
@@ -64,6 +67,15 @@ pub struct Expected {
     pub variance: f64,
     /// Relative variance of single durations that the quota alone gives.
     pub quota_spread: f64,
+}
+
+impl Expected {
+    /// Mean of the distribution of the duration, ms. It is above the median by more, the less certain the prediction is, so that
+    /// an uncertain size has to be better by more to be chosen.
+    #[must_use]
+    pub fn mean_ms(&self) -> f64 {
+        (self.log_ms + 0.5 * self.variance.clamp(0.0, MAX_VARIANCE)).exp()
+    }
 }
 
 impl Model {
