@@ -19,9 +19,9 @@ fn predictions_from_one_size_are_within_the_documented_error() {
     let bases = [256, 512, 1_024, 2_048, 3_008].map(Megabytes);
     let report = score(&cases, &bases, &rates);
     for (base, score) in &report.by_base {
-        assert!(score.mape_mean <= 11.0, "from {base} MB the mean error is {:.1} %", score.mape_mean);
+        assert!(score.mape_mean <= 11.7, "from {base} MB the mean error is {:.1} %", score.mape_mean);
         assert!(score.mape_median <= 7.0, "from {base} MB the median error is {:.1} %", score.mape_median);
-        assert!(score.best["pooled"] >= 70.0 && score.best_two_pooled >= 92.0, "{base} MB: {score:?}");
+        assert!(score.best["pooled"] >= 66.0 && score.best_two_pooled >= 92.0, "{base} MB: {score:?}");
         assert!(score.regret_mean <= 5.0, "from {base} MB the mean regret is {:.1} %", score.regret_mean);
         let (in_80, in_95) = (score.coverage_80.unwrap(), score.coverage_95.unwrap());
         assert!((80.0..92.0).contains(&in_80) && in_95 >= 92.0, "from {base} MB: {in_80:.1}, {in_95:.1}");
@@ -36,20 +36,25 @@ fn unseen_functions_are_predicted_within_the_published_error() {
     let cases = tailor_sizing_eval::throttled::read(&folder).unwrap();
     assert_eq!(cases.len(), 37);
     let rates = PriceTable::embedded().rates("us-east-1", Architecture::X86_64).unwrap();
-    let limits = [(256, 16.2), (512, 12.8), (1_024, 13.7), (2_048, 13.3)];
+    let limits = [(128, 30.2), (256, 15.8), (512, 11.7), (1_024, 12.8), (2_048, 12.1)];
     let report = score(&cases, &limits.map(|(base, _)| Megabytes(base)), &rates);
     for (base, limit) in limits {
         let score = &report.by_base[&base];
         assert!(score.mape_mean <= limit, "from {base} MB the mean error is {:.1} %", score.mape_mean);
-        assert!(score.mape_median <= 9.5, "from {base} MB the median error is {:.1} %", score.mape_median);
+        let median_limit = if base == 128 { 16.0 } else { 9.0 };
+        assert!(
+            score.mape_median <= median_limit,
+            "from {base} MB the median error is {:.1} %",
+            score.mape_median
+        );
         let (in_80, in_95) = (score.coverage_80.unwrap(), score.coverage_95.unwrap());
-        assert!((77.0..88.0).contains(&in_80) && in_95 >= 93.0, "from {base} MB: {in_80:.1}, {in_95:.1}");
+        assert!((77.0..88.5).contains(&in_80) && in_95 >= 92.0, "from {base} MB: {in_80:.1}, {in_95:.1}");
     }
     // With a second size far away.
     for base in [256, 512].map(Megabytes) {
         let rows = predictions("validation", &cases, base, Some(Megabytes(2_048)));
         let mean = rows.iter().map(Predicted::error).sum::<f64>() / rows.len() as f64;
-        assert!(mean <= 10.5, "from {base} and 2,048 MB the mean error is {mean:.1} %");
+        assert!(mean <= 9.3, "from {base} and 2,048 MB the mean error is {mean:.1} %");
     }
 }
 
@@ -75,7 +80,7 @@ fn functions_of_the_sandbox_are_predicted_within_the_documented_error() {
     for base in [256, 512].map(Megabytes) {
         assert!(
             enforcement(&cases, base).high_resolution_probability() > 0.9
-                && enforcement(&others, base).high_resolution_probability() < 0.02
+                && enforcement(&others, base).high_resolution_probability() < 0.1
         );
     }
 }
@@ -85,16 +90,16 @@ fn functions_of_the_sandbox_are_predicted_within_the_documented_error() {
 fn programs_with_pressure_are_predicted_within_the_published_error() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/truth.json.gz");
     let rates = PriceTable::embedded().rates("us-east-1", Architecture::X86_64).unwrap();
-    let limits = [(128, 22.0), (256, 13.2), (512, 10.5)];
+    let limits = [(128, 25.7), (256, 20.6), (512, 15.9), (1_024, 16.3), (2_048, 18.4)];
     let cases = dataset::read(&path, Some(truth::Role::Validation)).unwrap();
-    assert_eq!(cases.len(), 13);
+    assert_eq!(cases.len(), 38);
     let report = score(&cases, &limits.map(|(base, _)| Megabytes(base)), &rates);
     for (base, limit) in limits {
         let score = &report.by_base[&base];
         assert!(score.mape_mean <= limit, "from {base} MB the mean error is {:.1} %", score.mape_mean);
-        assert!(score.mape_median <= 10.0, "from {base} MB the median error is {:.1} %", score.mape_median);
+        assert!(score.mape_median <= 15.6, "from {base} MB the median error is {:.1} %", score.mape_median);
         assert!(
-            score.coverage_80.unwrap() >= 85.0 && score.coverage_95.unwrap() >= 95.0,
+            score.coverage_80.unwrap() >= 76.0 && score.coverage_95.unwrap() >= 87.0,
             "{base} MB: {score:?}"
         );
     }
