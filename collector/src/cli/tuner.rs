@@ -52,13 +52,15 @@ pub(super) struct TunerArgs {
     /// with those at earlier weights.
     #[arg(long, value_name = "PERCENT=INVOCATIONS,...", value_delimiter = ',', value_parser = canary_step, default_value = "1=50,5=150,25=450,50=900")]
     tuner_canary_steps: Vec<CanaryStep>,
-    /// Smallest saving for which a function is changed, dollars a month.
+    /// Smallest saving for which a function is changed, dollars a month. When several changes lead to the recommended size, they
+    /// save it together, and each a quarter of it.
     #[arg(long, default_value_t = 5.0, value_parser = days)]
     tuner_min_saving: f64,
     /// Largest memory size that the tuner sets, MB.
     #[arg(long, default_value_t = 3008, value_parser = clap::value_parser!(u32).range(128..=10_240))]
     tuner_ceiling: u32,
-    /// Minimum number of minutes between a reduction and the next change of the function. After an increase it is at most a day.
+    /// Minimum number of minutes between the promotion of a reduction and the next change of the function. After an increase it is
+    /// at most a day.
     #[arg(long, default_value_t = 7 * 1_440)]
     tuner_cooldown: u64,
     /// Minutes after a deployment in which a function is not changed.
@@ -67,7 +69,8 @@ pub(super) struct TunerArgs {
     /// Maximum number of changes that are open at the same time.
     #[arg(long, default_value_t = 5)]
     tuner_most_open: usize,
-    /// Largest share of the fleet's cost that open changes may concern, percent. One open change is always possible.
+    /// Largest share of the fleet's cost that open changes may concern, percent. Functions with a larger share are changed one at
+    /// a time, beside the others.
     #[arg(long, default_value_t = 5.0, value_parser = percent)]
     tuner_max_open_spend: f64,
     /// Optimization goal: `cost`, `speed`, `balanced`, or a latency target such as `p95=300` (milliseconds). `cost` takes the

@@ -23,8 +23,10 @@ pub struct Limits {
     pub after_deployment_us: u64,
     /// Minimum change of the size, as a share.
     pub min_size_change: f64,
-    /// Minimum saving, dollars a month.
+    /// Minimum saving at the size to which the changes of a function lead, dollars a month.
     pub min_saving_usd_month: f64,
+    /// The part of it that each of several changes must save.
+    pub min_saving_of_one_change: f64,
     /// Minimum reduction of mean duration of a change that does not save, as a share.
     pub min_duration_change: f64,
     /// Headroom above the highest memory use, as a share.
@@ -47,6 +49,8 @@ pub struct Limits {
     pub max_out_of_memory_steps: usize,
     /// Largest predicted increase of the 95th percentile without a target, as a share.
     pub max_p95_increase: f64,
+    /// Time in which all reductions of a function together may have this increase, microseconds.
+    pub p95_increase_us: u64,
     /// Largest predicted 99th percentile, as a share of the timeout.
     pub max_timeout_share: f64,
     /// Largest use of reserved concurrency, as a share.
@@ -107,6 +111,7 @@ impl Default for Limits {
             after_deployment_us: HOUR_US,
             min_size_change: 0.10,
             min_saving_usd_month: 5.0,
+            min_saving_of_one_change: 0.25,
             min_duration_change: 0.10,
             headroom: 0.25,
             out_of_memory_floor: (1.2, 100),
@@ -118,6 +123,7 @@ impl Default for Limits {
             quarantine_us: 30 * DAY_US,
             max_out_of_memory_steps: 2,
             max_p95_increase: 0.05,
+            p95_increase_us: 90 * DAY_US,
             max_timeout_share: 0.60,
             max_concurrency_share: 0.50,
             canary_steps: vec![step(100, 50), step(500, 150), step(2_500, 450), step(5_000, 900)],

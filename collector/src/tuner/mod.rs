@@ -26,6 +26,7 @@ pub mod calendar;
 pub mod canary;
 mod candidates;
 mod carry_out;
+mod fleet_state;
 pub mod guards;
 pub mod lambda;
 pub mod limits;

@@ -4,15 +4,13 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use tailor_sizing::pricing::money::PicoDollars;
-
 use super::Tuner;
 use super::canary::{self, Comparison, Sample};
 use super::candidates::{Candidate, candidates};
 use super::carry_out::carry_out_orders;
-use super::guards::{self, Approved, Facts, FleetState, Refusal, pace, trust};
+use super::fleet_state::fleet_state;
+use super::guards::{self, Approved, Facts, Refusal, pace, trust};
 use super::lambda::{LambdaError, Live, Update};
-use super::limits::DAY_US;
 use super::machine::{self, Decision, Observation, Verdict};
 use super::mode::Mode;
 use super::orders::Order;
@@ -43,6 +41,8 @@ pub(super) struct Log {
     pub(super) events: Vec<ChangeEvent>,
     pub(super) histories: BTreeMap<FunctionKey, Vec<Change>>,
     pub(super) frozen: Option<String>,
+    /// A function that only the cost of open changes keeps from its change, the first one of this round.
+    pub(super) waiting: Option<String>,
 }
 
 pub(super) async fn round(tuner: &Tuner) -> Result<(), StoreError> {
@@ -65,7 +65,7 @@ pub(super) async fn round(tuner: &Tuner) -> Result<(), StoreError> {
                 vec![guards::refuse("open-changes", format!("{} changes are open", open_changes(&log)))],
             )),
             true => start(tuner, &mut log, &candidate, None).await,
-            false => intent_of(tuner, &log, &candidate).await.map(|(intent, _)| Some(intent)),
+            false => intent_of(tuner, &mut log, &candidate).await.map(|(intent, _)| Some(intent)),
         };
         if let Err(TunerError::Refused(refusals)) = &result {
             tuner.count_refusals(refusals);
@@ -115,10 +115,10 @@ fn outlook(tuner: &Tuner, log: &Log, functions: Vec<PlannedFunction>) -> Outlook
 
 /// What a round would do, without a write.
 pub(super) async fn plan(tuner: &Tuner) -> Result<Plan, StoreError> {
-    let log = read_log(tuner).await?;
+    let mut log = read_log(tuner).await?;
     let mut functions = Vec::new();
     for candidate in candidates(tuner).await? {
-        let result = intent_of(tuner, &log, &candidate).await.map(|(intent, _)| Some(intent));
+        let result = intent_of(tuner, &mut log, &candidate).await.map(|(intent, _)| Some(intent));
         functions.push(planned(candidate.evaluation.key, result)?);
     }
     Ok(Plan::new(tuner.clock.now_us(), functions))
@@ -131,7 +131,7 @@ async fn read_log(tuner: &Tuner) -> Result<Log, StoreError> {
     for change in changes::fold(events.clone()) {
         histories.entry(change.function.clone()).or_default().push(change);
     }
-    Ok(Log { events, histories, frozen })
+    Ok(Log { events, histories, frozen, waiting: None })
 }
 
 fn open_changes(log: &Log) -> usize {
@@ -162,7 +162,11 @@ pub(super) fn permission(tuner: &Tuner, key: &FunctionKey, live: &Live) -> Permi
 }
 
 /// The change of a candidate, if all guard-rails permit it.
-async fn intent_of(tuner: &Tuner, log: &Log, candidate: &Candidate) -> Result<(Intent, Live), TunerError> {
+async fn intent_of(
+    tuner: &Tuner,
+    log: &mut Log,
+    candidate: &Candidate,
+) -> Result<(Intent, Live), TunerError> {
     let key = &candidate.evaluation.key;
     let live = tuner.lambda.read(key).await?;
     tuner.keep_tags(key, &live);
@@ -176,7 +180,7 @@ async fn intent_of(tuner: &Tuner, log: &Log, candidate: &Candidate) -> Result<(I
     let history = log.histories.get(key).map(Vec::as_slice).unwrap_or_default();
     let health = tuner.telemetry.health(key).await?;
     let now_us = tuner.clock.now_us();
-    let fleet = fleet_state(log, candidate, now_us);
+    let fleet = fleet_state(log, candidate, &tuner.settings.limits, now_us);
     let facts = Facts {
         now_us,
         live: &live,
@@ -188,7 +192,11 @@ async fn intent_of(tuner: &Tuner, log: &Log, candidate: &Candidate) -> Result<(I
         permission: &permission,
         limits: &tuner.settings.limits,
     };
-    let approved = guards::check(&facts).map_err(TunerError::Refused)?;
+    let checked = guards::check(&facts);
+    if checked.as_ref().is_err_and(|refusals| guards::waits_for_spend(&facts, refusals)) {
+        log.waiting.get_or_insert_with(|| key.name.clone());
+    }
+    let approved = checked.map_err(TunerError::Refused)?;
     let rates = tuner.telemetry.rates(key, evaluation.architecture);
     let before = candidate.sample.measurements(evaluation.memory, rates.as_ref());
     Ok((intent(&approved, &evaluation, &live, before, &permission), live))
@@ -203,10 +211,7 @@ fn intent(
 ) -> Intent {
     let proposal = &approved.proposal;
     let mut reasons = evaluation.advice.as_ref().map(report::reasons).unwrap_or_default();
-    if proposal.uncapped != proposal.to {
-        reasons
-            .push(format!("{} is advised; the limits of one change give {}", proposal.uncapped, proposal.to));
-    }
+    reasons.extend(proposal.limited_by.clone());
     Intent {
         from_mb: proposal.from.0,
         to_mb: proposal.to.0,
@@ -223,28 +228,6 @@ fn intent(
         for_memory: proposal.for_memory,
         saving_per_million: proposal.saving_per_million,
         p95_limit_ms: permission.p95_slo_ms.unwrap_or(proposal.p95_ms[1]),
-    }
-}
-
-fn fleet_state(log: &Log, candidate: &Candidate, now_us: u64) -> FleetState {
-    let since_us = now_us.saturating_sub(DAY_US);
-    let changes = || log.histories.values().flatten();
-    let bad = |change: &&Change| {
-        change.state.is_rolled_back() && change.moved_at_us >= since_us && change.cause == Some(Cause::Worse)
-    };
-    let cost = |change: &Change| {
-        let before = &change.intent.before;
-        before.cost_per_million_pico_usd.map_or(0.0, PicoDollars::to_dollars) / 1e6
-            * before.invocations as f64
-    };
-    let open: Vec<&Change> = changes().filter(|change| change.state.is_open()).collect();
-    let open_usd: f64 = open.iter().map(|change| cost(change)).sum();
-    FleetState {
-        frozen: log.frozen.clone(),
-        open: open.len(),
-        open_spend: if candidate.spend_usd > 0.0 { open_usd / candidate.spend_usd } else { 0.0 },
-        spend_usd: candidate.spend_usd,
-        rollbacks: changes().filter(bad).count(),
     }
 }
 

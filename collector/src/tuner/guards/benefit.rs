@@ -45,12 +45,24 @@ pub(super) fn worth_it(facts: &Facts<'_>, proposal: &Proposal) -> Result<(), Ref
             format!("{} saves with a probability of less than 95 %", sizes(proposal.from, proposal.to));
         return Err(refuse("unsure-saving", reason));
     }
-    let month = proposal.saving_usd_month;
-    if month.is_none_or(|month| month < limits.min_saving_usd_month) && limits.min_saving_usd_month > 0.0 {
+    large_enough(proposal, limits.min_saving_usd_month, limits.min_saving_of_one_change)
+}
+
+/// Whether the changes to the last size save enough together, and this one its part of it. A single change must save all of it.
+fn large_enough(proposal: &Proposal, least_usd: f64, part: f64) -> Result<(), Refusal> {
+    if least_usd <= 0.0 {
+        return Ok(());
+    }
+    let all_usd = proposal.saving_at_end_usd_month.unwrap_or(0.0);
+    if all_usd < least_usd {
+        let reason = format!("it saves ${all_usd:.2} a month, at least ${least_usd:.2} are needed");
+        return Err(refuse("small-saving", reason));
+    }
+    let (one_usd, least_usd) = (proposal.saving_usd_month.unwrap_or(0.0), least_usd * part);
+    if one_usd < least_usd {
         let reason = format!(
-            "it saves ${:.2} a month, at least ${:.2} are needed",
-            month.unwrap_or(0.0),
-            limits.min_saving_usd_month
+            "{} saves ${one_usd:.2} a month, at least ${least_usd:.2} are needed for one of several changes",
+            sizes(proposal.from, proposal.to)
         );
         return Err(refuse("small-saving", reason));
     }

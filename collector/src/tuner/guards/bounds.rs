@@ -1,25 +1,29 @@
 //! The sizes between which a change may go, and the largest step.
 
-use serde::{Deserialize, Serialize};
-
 use tailor_sizing::advice::{Advice, CurvePoint, Verdict};
 use tailor_sizing::pricing::money::PicoDollars;
 use tailor_sizing::units::Megabytes;
 
+use super::floor::{Floor, above_out_of_memory, whole};
+use super::speed::fast_enough;
 use super::{Facts, Refusal, refuse};
 
 /// Hours in a month, as for monthly costs.
 const MONTH_HOURS: f64 = 730.0;
 
 /// A change of size after all limits.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Proposal {
     /// Present size.
     pub from: Megabytes,
     /// Next size.
     pub to: Megabytes,
+    /// The size after the last change, when several are needed.
+    pub end: Megabytes,
     /// The advised size before the limits.
     pub uncapped: Megabytes,
+    /// Why the next size is not the advised one, as a sentence without its full stop.
+    pub limited_by: Option<String>,
     /// The smallest size that is permitted.
     pub floor: Megabytes,
     /// The largest size that is permitted.
@@ -34,7 +38,7 @@ pub struct Proposal {
     pub duration_change_percent: f64,
     /// 80 % interval of the predicted mean duration, ms.
     pub duration_interval_ms: [f64; 2],
-    /// Predicted 95th and 99th percentile of duration, now and then, ms.
+    /// Predicted 95th percentile of duration, now and then, ms.
     pub p95_ms: [f64; 2],
     /// Predicted 99th percentile, ms.
     pub p99_ms: f64,
@@ -42,6 +46,8 @@ pub struct Proposal {
     pub saving_per_million: PicoDollars,
     /// Predicted saving in a month at the measured traffic, dollars; `None` when the traffic is unknown.
     pub saving_usd_month: Option<f64>,
+    /// The same after the last change.
+    pub saving_at_end_usd_month: Option<f64>,
 }
 
 /// The change that the advice asks for, within the limits.
@@ -58,39 +64,36 @@ pub fn propose(facts: &Facts<'_>) -> Result<Proposal, Refusal> {
     if !for_memory && advice.verdict != Verdict::Change {
         return Err(refuse("not-advised", "no change is advised"));
     }
-    let (floor, ceiling) = (floor(facts, advice), facts.permission.max_memory);
+    let (floor, ceiling) = (Floor::of(facts, advice), facts.permission.max_memory);
     // Memory was full: the true demand is not known, so the size is doubled at most.
     let uncapped = match after_out_of_memory {
         true => advice.memory.max(above_out_of_memory(facts, from)),
         false => advice.memory,
     };
-    let to = limited(facts, from, uncapped.max(floor).min(ceiling));
-    if floor > ceiling {
-        let reason = format!("the memory floor {floor} is above the largest permitted size {ceiling}");
-        return Err(refuse("out-of-bounds", reason));
-    }
-    if to < floor || to > ceiling || to == from {
-        let reason = format!("{uncapped} is advised; between {floor} and {ceiling}, {from} stays");
-        return Err(refuse("out-of-bounds", reason));
-    }
-    if (to < from) != (uncapped < from) {
-        let reason =
-            format!("{uncapped} is advised, but the limits {floor} to {ceiling} ask for the other direction");
+    let within = uncapped.max(floor.memory).min(ceiling);
+    keeps_direction([from, uncapped, within], &floor, ceiling)?;
+    let end = if within < from && !for_memory { fast_enough(facts, advice, within) } else { within };
+    let to = limited(facts, from, end);
+    if to > ceiling {
+        let reason = format!(
+            "{uncapped} is advised; one change gives {to}, which is above the largest permitted size {ceiling}"
+        );
         return Err(refuse("out-of-bounds", reason));
     }
     let (Some(now), Some(then)) = (at(advice, from), at(advice, to)) else {
         return Err(refuse("no-advice", format!("there is no prediction for {to}")));
     };
+    let last = at(advice, end).unwrap_or(then);
     let percent = |new: f64, old: f64| if old > 0.0 { 100.0 * (new / old - 1.0) } else { 0.0 };
-    let saving = PicoDollars(now.cost_per_million.0.saturating_sub(then.cost_per_million.0));
-    let hours = facts.evidence.last_at_us.saturating_sub(facts.evidence.first_at_us) as f64 / 3_600e6;
-    let monthly =
-        |hours: f64| saving.to_dollars() / 1e6 * facts.evidence.invocations as f64 / hours * MONTH_HOURS;
+    let saving =
+        |point: &CurvePoint| PicoDollars(now.cost_per_million.0.saturating_sub(point.cost_per_million.0));
     Ok(Proposal {
         from,
         to,
+        end,
         uncapped,
-        floor,
+        limited_by: limited_by(facts, &floor, [uncapped, within, end, to]),
+        floor: floor.memory,
         ceiling,
         for_memory,
         after_out_of_memory,
@@ -99,31 +102,66 @@ pub fn propose(facts: &Facts<'_>) -> Result<Proposal, Refusal> {
         duration_interval_ms: then.mean.interval_80,
         p95_ms: [now.p95.mean_ms, then.p95.mean_ms],
         p99_ms: then.p99.mean_ms,
-        saving_per_million: saving,
-        saving_usd_month: (hours >= 1.0).then(|| monthly(hours)),
+        saving_per_million: saving(&then),
+        saving_usd_month: monthly_usd(facts, saving(&then)),
+        saving_at_end_usd_month: monthly_usd(facts, saving(&last)),
     })
 }
 
-/// The smallest size: that of the owner, of the memory floor, and above each size that ran out of memory.
-fn floor(facts: &Facts<'_>, advice: &Advice) -> Megabytes {
-    let own = &advice.floor;
-    let headroom = facts.limits.headroom;
-    let seen = own.peak_mb.max(own.environment_peak_mb) * (1.0 + headroom);
-    let seen = Megabytes(whole(seen));
-    // Sizes that ran out of memory in earlier changes.
-    let killed =
-        facts.history.iter().filter(|change| change.after.is_some_and(|after| after.out_of_memory > 0));
-    let killed = killed.map(|change| above_out_of_memory(facts, change.to)).max().unwrap_or(Megabytes::MIN);
-    [own.memory, seen, killed, facts.permission.min_memory, Megabytes::MIN]
-        .into_iter()
-        .max()
-        .unwrap_or(own.memory)
+/// Refuses a change where the limits leave no size in the advised direction. `sizes` are the present one, the advised one, and
+/// the advised one within the limits.
+fn keeps_direction(sizes: [Megabytes; 3], floor: &Floor, ceiling: Megabytes) -> Result<(), Refusal> {
+    let [from, uncapped, within] = sizes;
+    if floor.memory > ceiling {
+        let reason =
+            format!("the memory floor {} is above the largest permitted size {ceiling}", floor.memory);
+        return Err(refuse("out-of-bounds", reason));
+    }
+    if uncapped < from && within >= from {
+        let reason = format!("{uncapped} is advised; {}: {from} stays", floor.reason);
+        return Err(refuse(floor.code, reason));
+    }
+    if uncapped >= from && within <= from {
+        let reason = format!("{uncapped} is advised; the largest permitted size is {ceiling}: {from} stays");
+        return Err(refuse("out-of-bounds", reason));
+    }
+    Ok(())
 }
 
-fn above_out_of_memory(facts: &Facts<'_>, size: Megabytes) -> Megabytes {
-    let (factor, extra) = facts.limits.out_of_memory_floor;
-    let size = f64::from(size.0);
-    Megabytes(whole((size * factor).max(size + f64::from(extra)))).min(Megabytes::MAX)
+/// Why the next size is not the advised one, if it is not. `sizes` are the advised one, the same within the limits, the one
+/// after the last change, and the next one.
+fn limited_by(facts: &Facts<'_>, floor: &Floor, sizes: [Megabytes; 4]) -> Option<String> {
+    let [uncapped, within, end, to] = sizes;
+    if to == uncapped {
+        return None;
+    }
+    let cause = if to == end && end != within {
+        let percent = 100.0 * facts.limits.max_p95_increase;
+        match facts.permission.p95_slo_ms {
+            Some(target_ms) => {
+                format!("smaller sizes than {to} would exceed the target of {target_ms:.1} ms")
+            }
+            None => format!(
+                "smaller sizes than {to} would increase the 95th percentile of duration by more than {percent:.0} %"
+            ),
+        }
+    } else if to == within && within == floor.memory {
+        floor.reason.clone()
+    } else if to == within {
+        format!("the largest permitted size is {to}")
+    } else {
+        format!("the limits of one change give {to}")
+    };
+    Some(format!("{uncapped} is advised; {cause}"))
+}
+
+/// A saving of a million invocations as a saving in a month at the measured traffic, dollars; `None` when less than an hour
+/// was measured.
+fn monthly_usd(facts: &Facts<'_>, saving_per_million: PicoDollars) -> Option<f64> {
+    let evidence = facts.evidence;
+    let hours = evidence.last_at_us.saturating_sub(evidence.first_at_us) as f64 / 3_600e6;
+    let millions = evidence.invocations as f64 / 1e6;
+    (hours >= 1.0).then(|| saving_per_million.to_dollars() * millions / hours * MONTH_HOURS)
 }
 
 /// The size after the largest permitted step in the direction of `to`.
@@ -134,17 +172,8 @@ fn limited(facts: &Facts<'_>, from: Megabytes, to: Megabytes) -> Megabytes {
     to.max(lowest).min(highest)
 }
 
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "the value is clamped to the range of sizes before the cast"
-)]
-fn whole(mb: f64) -> u32 {
-    mb.ceil().clamp(0.0, f64::from(Megabytes::MAX.0)) as u32
-}
-
 /// The prediction at one size, between two sizes of the curve if it is not one of them.
-fn at(advice: &Advice, memory: Megabytes) -> Option<CurvePoint> {
+pub(super) fn at(advice: &Advice, memory: Megabytes) -> Option<CurvePoint> {
     let above = advice.curve.iter().find(|point| point.memory >= memory)?;
     if above.memory == memory {
         return Some(*above);
@@ -170,32 +199,4 @@ fn at(advice: &Advice, memory: Megabytes) -> Option<CurvePoint> {
     let cost = low + ((high - low) as f64 * part) as i128;
     point.cost_per_million = PicoDollars(cost);
     Some(point)
-}
-
-pub(super) fn duration(facts: &Facts<'_>, proposal: &Proposal) -> Result<(), Refusal> {
-    let limits = facts.limits;
-    let timeout_ms = facts.live.timeout_ms as f64;
-    if timeout_ms > 0.0
-        && proposal.p99_ms > limits.max_timeout_share * timeout_ms
-        && proposal.to < proposal.from
-    {
-        let reason = format!(
-            "the 99th percentile would be {:.0} ms, more than {:.0} % of the timeout of {timeout_ms:.0} ms",
-            proposal.p99_ms,
-            100.0 * limits.max_timeout_share
-        );
-        return Err(refuse("near-timeout", reason));
-    }
-    if proposal.for_memory || proposal.to > proposal.from {
-        return Ok(());
-    }
-    let [now_ms, then_ms] = proposal.p95_ms;
-    let limit_ms = facts.permission.p95_slo_ms.unwrap_or(now_ms * (1.0 + limits.max_p95_increase));
-    if then_ms <= limit_ms {
-        return Ok(());
-    }
-    Err(refuse(
-        "slower",
-        format!("the 95th percentile would be {then_ms:.1} ms, the limit is {limit_ms:.1} ms"),
-    ))
 }

@@ -1,6 +1,9 @@
 //! Limits over all functions.
 
-use super::{Facts, Proposal, Refusal, refuse};
+use super::{Facts, FleetState, Proposal, Refusal, refuse};
+
+/// The code of refusals for the cost of open changes.
+const OPEN_SPEND: &str = "open-spend";
 
 pub(super) fn frozen(facts: &Facts<'_>) -> Result<(), Refusal> {
     match &facts.fleet.frozen {
@@ -14,15 +17,54 @@ pub(super) fn blast_radius(facts: &Facts<'_>, proposal: &Proposal) -> Result<(),
     if fleet.open >= limits.max_open_changes {
         return Err(refuse("open-changes", format!("{} changes are open", fleet.open)));
     }
-    if proposal.for_memory || fleet.open == 0 || fleet.spend_usd <= 0.0 {
+    if proposal.for_memory || fleet.open == 0 {
         return Ok(());
     }
-    let share = fleet.open_spend + facts.evidence.cost_usd / fleet.spend_usd;
-    if share > limits.max_open_spend {
+    spend(fleet, share(facts), limits.max_open_spend)
+}
+
+/// Whether a function with this share of the fleet's cost may be changed beside the open changes.
+fn spend(fleet: &FleetState, own: f64, limit: f64) -> Result<(), Refusal> {
+    // One such function at a time, and beside the others: it would otherwise wait until no change is open, which may be never
+    // in a large fleet.
+    if own > limit {
+        return match fleet.is_large_open {
+            false => Ok(()),
+            true => {
+                let reason = format!(
+                    "another function with more than {:.0} % of the fleet's cost is being changed",
+                    100.0 * limit
+                );
+                Err(refuse(OPEN_SPEND, reason))
+            }
+        };
+    }
+    if let Some(other) = &fleet.waiting {
+        return Err(refuse(
+            OPEN_SPEND,
+            format!("`{other}` saves more and waits for the end of open changes"),
+        ));
+    }
+    let share = fleet.open_spend + own;
+    if share > limit {
         let reason = format!("open changes would concern {:.1} % of the fleet's cost", 100.0 * share);
-        return Err(refuse("open-spend", reason));
+        return Err(refuse(OPEN_SPEND, reason));
     }
     Ok(())
+}
+
+/// Whether only the cost of open changes keeps a function from its change. Functions with smaller savings then wait for it,
+/// because each new one of them would delay it again.
+pub(in crate::tuner) fn waits_for_spend(facts: &Facts<'_>, refusals: &[Refusal]) -> bool {
+    // A change that waits for an approval must not delay others.
+    let is_next = share(facts) <= facts.limits.max_open_spend && !facts.permission.needs_approval;
+    is_next && !refusals.is_empty() && refusals.iter().all(|refusal| refusal.code == OPEN_SPEND)
+}
+
+/// The share of the function in the fleet's cost.
+fn share(facts: &Facts<'_>) -> f64 {
+    let spend_usd = facts.fleet.spend_usd;
+    if spend_usd > 0.0 { facts.evidence.cost_usd / spend_usd } else { 0.0 }
 }
 
 pub(super) fn rollbacks(facts: &Facts<'_>, proposal: &Proposal) -> Result<(), Refusal> {

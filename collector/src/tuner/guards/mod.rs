@@ -7,9 +7,11 @@ mod benefit;
 mod bounds;
 mod evidence;
 mod fleet;
+mod floor;
 pub(super) mod pace;
 mod permission;
 mod preflight;
+mod speed;
 mod table;
 pub(super) mod trust;
 
@@ -29,6 +31,7 @@ use crate::changes::{Change, Route};
 use crate::report::Evaluation;
 
 pub use bounds::{Proposal, propose};
+pub(super) use fleet::waits_for_spend;
 pub use preflight::{STACK_TAG, route};
 pub use table::{GUARD_RAILS, GuardRail, markdown};
 
@@ -112,8 +115,12 @@ pub struct FleetState {
     pub frozen: Option<String>,
     /// Open changes.
     pub open: usize,
-    /// Share of the fleet's cost that open changes concern.
+    /// Share of the fleet's cost that open changes concern, without functions that alone have more than the limit.
     pub open_spend: f64,
+    /// Whether a change of a function that alone has more than the limit is open.
+    pub is_large_open: bool,
+    /// A function that only the cost of open changes keeps from its change. Those with smaller savings wait for it.
+    pub waiting: Option<String>,
     /// Cost of all functions in the window, dollars.
     pub spend_usd: f64,
     /// Rollbacks in the last 24 hours.
@@ -192,7 +199,7 @@ pub fn check(facts: &Facts<'_>) -> Result<Approved, Vec<Refusal>> {
         for rail in [
             evidence::enough,
             benefit::worth_it,
-            bounds::duration,
+            speed::duration,
             permission::direction,
             pace::cooldown,
             pace::quarantine,

@@ -40,12 +40,17 @@ pub(super) fn cooldown(facts: &Facts<'_>, proposal: &Proposal) -> Result<(), Ref
         true => facts.limits.cooldown_down_us,
         false => facts.limits.cooldown_up_us,
     };
-    let since_us = facts.now_us.saturating_sub(last.moved_at_us);
+    // A reduction that was kept serves all invocations since its promotion: its soak is a part of the cool-down.
+    let from_us = match last.state {
+        State::Settled if last.to < last.from => last.applied_at_us.unwrap_or(last.moved_at_us),
+        _ => last.moved_at_us,
+    };
+    let since_us = facts.now_us.saturating_sub(from_us);
     if since_us >= wait_us {
         return Ok(());
     }
     let days = (wait_us - since_us) as f64 / DAY_US as f64;
-    Err(refuse("cool-down", format!("its last change ended recently; {days:.1} days are left")))
+    Err(refuse("cool-down", format!("it was changed recently; {days:.1} days are left")))
 }
 
 pub(super) fn quarantine(facts: &Facts<'_>, proposal: &Proposal) -> Result<(), Refusal> {

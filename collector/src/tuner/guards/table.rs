@@ -1,5 +1,7 @@
 //! The list of guard-rails with their defaults and the sources of the defaults, for documents and pages.
 
+use tailor_sizing::units::Megabytes;
+
 use crate::tuner::limits::{DAY_US, HOUR_US, Limits};
 
 /// One guard-rail.
@@ -78,19 +80,20 @@ pub const GUARD_RAILS: &[GuardRail] = rails![
     "little-traffic", "canaries that would not end before their deadline", |limits| format!("{} at one weight", hours(limits.canary_stall_us)), "sequential test";
     "no-advice", "functions without advice", on, "ours";
     "not-advised", "functions whose advice is to stay", on, "VPA: act outside the band only";
-    "out-of-bounds", "sizes below the floor or above the ceiling", |limits| format!("floor: use + {}, ceiling {}", percent(limits.headroom), limits.ceiling), "VPA and KRR: 15 %; VPA bump 1.2 or 100 MB after a kill";
+    "memory-floor", "reductions below the highest memory use, or near a size that ran out of memory", |limits| format!("use + {}; after a kill × {} or + {} MB", percent(limits.headroom), limits.out_of_memory_floor.0, limits.out_of_memory_floor.1), "VPA and KRR: 15 %; VPA bump 1.2 or 100 MB after a kill";
+    "out-of-bounds", "sizes outside the limits of the owner", |limits| format!("{} to {}", Megabytes::MIN, limits.ceiling), "VPA `minAllowed` and `maxAllowed`";
     "small-step", "changes of less than this share", |limits| percent(limits.min_size_change), "VPA: 10 %";
-    "small-saving", "savings of less than this a month", |limits| format!("${:.0}", limits.min_saving_usd_month), "PerfectScale `workloadMinWasteUSDPerMonth`";
+    "small-saving", "savings of less than this a month", |limits| format!("${:.0} after all changes, ${:.2} by one of several", limits.min_saving_usd_month, limits.min_saving_usd_month * limits.min_saving_of_one_change), "PerfectScale `workloadMinWasteUSDPerMonth`; the part of one change: ours";
     "unsure-saving", "savings with a lower probability", |_| "95 %".to_owned(), "VPA lower and upper bound";
     "near-timeout", "reductions with a 99th percentile near the timeout", |limits| percent(limits.max_timeout_share), "Compute Optimizer performance risk";
-    "slower", "reductions with a higher 95th percentile without a target", |limits| percent(limits.max_p95_increase), "Compute Optimizer performance risk";
+    "slower", "reductions with a higher 95th percentile without a target", |limits| format!("{}, all reductions in {} together", percent(limits.max_p95_increase), days(limits.p95_increase_us)), "Compute Optimizer performance risk; the time: ours";
     "open-change", "a second open change of a function", on, "VPA: one Pod at a time";
     "deployment", "changes after a deployment", |limits| format!("{} min", limits.after_deployment_us / 60_000_000), "PerfectScale `duringRolloutInProgress: pause`";
-    "cool-down", "changes after a reduction or an increase", |limits| format!("{} or {}", days(limits.cooldown_down_us), hours(limits.cooldown_up_us)), "PerfectScale: own frequency for each direction";
+    "cool-down", "changes after a reduction or an increase", |limits| format!("{} after a reduction, from its promotion if it is kept; {} after an increase", days(limits.cooldown_down_us), hours(limits.cooldown_up_us)), "PerfectScale: own frequency for each direction";
     "quarantine", "changes after a rollback, doubled each time", |limits| days(limits.quarantine_us), "ours";
     "out-of-memory-again", "further increases after out-of-memory in 24 hours", |limits| limits.max_out_of_memory_steps.to_string(), "VPA issue: increases that cause increases";
     "open-changes", "more open changes at once", |limits| limits.max_open_changes.to_string(), "VPA eviction limits";
-    "open-spend", "open changes on more of the fleet's cost", |limits| percent(limits.max_open_spend), "VPA eviction tolerance";
+    "open-spend", "open changes on more of the fleet's cost", |limits| format!("{}, and one function with more", percent(limits.max_open_spend)), "VPA eviction tolerance";
     "rollbacks", "changes after rollbacks in the fleet in 24 hours", |limits| limits.max_rollbacks.to_string(), "circuit breaker";
 ];
 

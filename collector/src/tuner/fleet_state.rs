@@ -1,0 +1,38 @@
+//! What the guard-rails read of all functions.
+
+use tailor_sizing::pricing::money::PicoDollars;
+
+use super::candidates::Candidate;
+use super::guards::FleetState;
+use super::limits::{DAY_US, Limits};
+use super::round::Log;
+use crate::changes::{Cause, Change};
+
+/// The state of the fleet when `candidate` is checked.
+pub(super) fn fleet_state(log: &Log, candidate: &Candidate, limits: &Limits, now_us: u64) -> FleetState {
+    let since_us = now_us.saturating_sub(DAY_US);
+    let changes = || log.histories.values().flatten();
+    let bad = |change: &&Change| {
+        change.state.is_rolled_back() && change.moved_at_us >= since_us && change.cause == Some(Cause::Worse)
+    };
+    let spend_usd = candidate.spend_usd;
+    let share = |change: &Change| if spend_usd > 0.0 { cost_usd(change) / spend_usd } else { 0.0 };
+    let open: Vec<f64> = changes().filter(|change| change.state.is_open()).map(share).collect();
+    let (large, others): (Vec<f64>, Vec<f64>) =
+        open.iter().partition(|share| **share > limits.max_open_spend);
+    FleetState {
+        frozen: log.frozen.clone(),
+        open: open.len(),
+        open_spend: others.iter().sum(),
+        is_large_open: !large.is_empty(),
+        waiting: log.waiting.clone(),
+        spend_usd,
+        rollbacks: changes().filter(bad).count(),
+    }
+}
+
+/// The cost of the function in the window before its change, dollars.
+fn cost_usd(change: &Change) -> f64 {
+    let before = &change.intent.before;
+    before.cost_per_million_pico_usd.map_or(0.0, PicoDollars::to_dollars) / 1e6 * before.invocations as f64
+}
