@@ -20,7 +20,7 @@ use super::plan::{Plan, PlannedFunction};
 use super::refusals;
 use crate::changes::comparison::Measurements;
 use crate::changes::fleet;
-use crate::changes::{self, Cause, Change, Intent, Route, State, StepDetail, Write, audit};
+use crate::changes::{self, Change, Intent, Route, State, StepDetail, Write, audit};
 use crate::report::{self, Evaluation};
 use crate::store::{ChangeEvent, FunctionKey, StoreError};
 
