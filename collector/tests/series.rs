@@ -4,9 +4,11 @@
 
 mod common;
 
+use std::collections::BTreeMap;
 use std::process::Command;
 use std::sync::Arc;
 
+use agent_proto::batch::Environment;
 use common::Collector;
 use common::fleet::{KINDS, batch};
 use common::places::{Place, test_each_place};
@@ -14,6 +16,8 @@ use serde_json::Value;
 use tailor_collector::clock::{Clock, now_us};
 use tailor_collector::report::summaries::Summarizer;
 use tailor_collector::store::HOUR_US;
+use tailor_sizing::telemetry::invocation::Initialization;
+use tailor_sizing::units::Architecture;
 use tokio::runtime::Runtime;
 
 /// The collector with `functions` functions, each with 20 invocations in each of the last `hours` hours.
@@ -58,6 +62,7 @@ fn sum(points: &Value, field: &str) -> u64 {
 
 test_each_place!(
     stored_bills_and_places_equal_computed_ones,
+    a_bill_of_any_window_is_the_sum_of_its_measurements,
     a_function_has_a_point_for_each_hour_and_day,
     a_small_fleet_is_the_sum_of_its_functions,
     a_large_fleet_is_the_sum_of_its_functions,
@@ -165,10 +170,9 @@ fn the_command_line_shows_the_same_time_series(place: Place) {
 /// The bill and the places of a large fleet are from stored sums: exactly those that the measurements give.
 fn stored_bills_and_places_equal_computed_ones(place: Place) {
     let collector = fleet(place, 60, 5);
+    let computed = get(&collector, "/v1/bill?hours=24");
     summarize(&collector);
-    // Sums of 24 hours are stored, and those of 25 hours are not. All invocations are in both windows.
     let stored = get(&collector, "/v1/bill?hours=24");
-    let computed = get(&collector, "/v1/bill?hours=25");
     assert!(stored["computed_at_us"].is_u64() && computed["computed_at_us"].is_null());
     assert!(stored["total_pico_usd"].as_i64() > Some(0));
     for field in
@@ -200,4 +204,77 @@ fn stored_bills_and_places_equal_computed_ones(place: Place) {
     assert!(
         page.contains(functions[0]["name"].as_str().unwrap()) && page.contains("From stored comparisons")
     );
+}
+
+/// Windows that begin within days and hours whose sums are stored, and within days that are merged.
+fn a_bill_of_any_window_is_the_sum_of_its_measurements(place: Place) {
+    let collector = Collector::start_at(place);
+    let mut state = 1u64;
+    let mut random = |below: u64| {
+        // Knuth's linear congruential generator; its high bits are random enough.
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from((state >> 33) % below).unwrap()
+    };
+    for number in 0..56 {
+        for part in 1..=8 {
+            let kind = &KINDS[number % KINDS.len()];
+            let end_us = now_us() - random(700) as u64 * HOUR_US;
+            let mut batch = batch(kind, number as u64 * 8 + part, 1, 5, end_us);
+            let environment = &mut batch.header.environment;
+            environment.function = format!("{}-{number}", ["even", "odd"][number % 2]);
+            environment.region = "us-east-1".to_owned();
+            environment.version = random(3).to_string();
+            environment.memory.0 = [256, 512, 2_048][random(3)];
+            if random(4) == 0 {
+                environment.architecture = Architecture::Arm64;
+            }
+            if number % 9 == 0 {
+                environment.extension_version = Environment::imported_by("1");
+            }
+            if random(2) == 0 {
+                batch.invocations[0].initialization = Initialization::SnapStart;
+            }
+            assert_eq!(collector.post_batch(&batch.encode().unwrap()).status, 200);
+        }
+    }
+    summarize(&collector);
+    for _ in 0..20 {
+        let hours = 2 + random(800);
+        if ![24, 168, 720].contains(&hours) {
+            check_window(&collector, hours);
+        }
+    }
+}
+
+/// Compares the bill of the whole fleet, which is from stored sums, with those of its halves, which are computed.
+fn check_window(collector: &Collector, hours: u64) {
+    let costs = |bill: &Value, list: &str, key: &str, value: &str| -> BTreeMap<String, i64> {
+        let rows = bill[list].as_array().unwrap().iter();
+        rows.map(|row| (row[key].as_str().unwrap().to_owned(), row[value].as_i64().unwrap_or(0))).collect()
+    };
+    let bill = |filter: &str| get(collector, &format!("/v1/bill?hours={hours}&limit=500{filter}"));
+    loop {
+        let hour = now_us() / HOUR_US;
+        let (stored, even, odd) = (bill(""), bill("&name=even-"), bill("&name=odd-"));
+        if now_us() / HOUR_US != hour {
+            // The window moved by an hour between the requests.
+            continue;
+        }
+        assert!(stored["computed_at_us"].is_u64(), "{stored}");
+        assert!(even["computed_at_us"].is_null() && odd["computed_at_us"].is_null());
+        for field in ["total_pico_usd", "assumed_pico_usd", "matching_functions"] {
+            let sum = even[field].as_i64().unwrap() + odd[field].as_i64().unwrap();
+            assert_eq!(stored[field], sum, "{field} of {hours} hours");
+        }
+        for (list, key, value) in
+            [("functions", "name", "total_pico_usd"), ("meters", "meter", "cost_pico_usd")]
+        {
+            let mut sums = costs(&even, list, key, value);
+            for (name, cost) in costs(&odd, list, key, value) {
+                *sums.entry(name).or_default() += cost;
+            }
+            assert_eq!(costs(&stored, list, key, value), sums, "{list} of {hours} hours");
+        }
+        return;
+    }
 }

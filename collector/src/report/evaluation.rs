@@ -35,17 +35,11 @@ impl Material {
 
     /// How the invocations were measured.
     pub(super) fn measured_by(&self) -> MeasuredBy {
-        let live = self.environments.live.iter().map(|state| &state.header.environment);
-        let ended = self.environments.ended.iter().map(|ended| &ended.header.environment);
         let (mut layer, mut logs) = (false, false);
-        for environment in live.chain(ended) {
-            *(if environment.is_imported() { &mut logs } else { &mut layer }) = true;
+        for (_, header) in self.environments.headers() {
+            *(if header.environment.is_imported() { &mut logs } else { &mut layer }) = true;
         }
-        match (layer, logs) {
-            (true, true) => MeasuredBy::LayerAndLogs,
-            (false, true) => MeasuredBy::Logs,
-            _ => MeasuredBy::Layer,
-        }
+        MeasuredBy::of(layer, logs)
     }
 
     /// Number of environments.

@@ -35,6 +35,7 @@ mod stored;
 pub mod summaries;
 pub mod threads;
 pub mod utilization;
+mod varint;
 
 pub use build::per_million;
 pub use evaluation::{Evaluation, hint_code, reasons};
@@ -258,6 +259,17 @@ pub enum MeasuredBy {
     Logs,
     /// Some were measured by the layer, and some were imported.
     LayerAndLogs,
+}
+
+impl MeasuredBy {
+    /// What holds for environments of which some have the layer (`layer`), and some are from imported logs (`logs`).
+    const fn of(layer: bool, logs: bool) -> Self {
+        match (layer, logs) {
+            (true, true) => Self::LayerAndLogs,
+            (false, true) => Self::Logs,
+            _ => Self::Layer,
+        }
+    }
 }
 
 /// Quantiles of a duration, ms.

@@ -9,7 +9,7 @@ use serde::Serialize;
 use tailor_sizing::pricing::prices::PriceTable;
 use tailor_sizing::telemetry::rollup::Rollup;
 
-use super::bill::{BillMaterial, bill_kind};
+use super::bill::{BillMaterial, bill_kind, spans, spans_kind};
 use super::build::report;
 use super::evaluation::{Basis, Material};
 use super::list::{self, SUMMARY_HOURS};
@@ -104,15 +104,20 @@ impl Summarizer {
         let changes = changes(&longest, Some(key)).await?;
         let timeline_kind = timeline_kind();
         let window = last_hours(longest.now_us, timeline_kind.hours);
-        let rollups = self.store.rollups(tenant, key, window).await?;
+        let mut rollups = self.store.rollups(tenant, key, Window::ALL).await?;
+        let all_environments = self.store.environments(tenant, Some(key), Window::ALL).await?;
+        // The sums of the bill are for any window, and the others for windows that are not longer than the time series.
+        let bill_spans = spans::encode(&rollups, &all_environments);
+        rollups.retain(|stored| belongs(stored, window));
         if rollups.is_empty() {
             return Ok(Vec::new());
         }
-        let environments = self.store.environments(tenant, Some(key), window).await?;
+        let environments = since(&all_environments, window.from_us());
         let header = environments.newest_header();
         let timeline = Timeline::of(&rollups, billing(header)).encode(longest.now_us / HOUR_US);
         let row = timeline_row(key, &rollups, header, longest.now_us);
-        let mut summaries = vec![Summary { kind: timeline_kind, row, report: timeline }];
+        let bill_spans = Summary { kind: spans_kind(), row: row.clone(), report: bill_spans };
+        let mut summaries = vec![Summary { kind: timeline_kind, row, report: timeline }, bill_spans];
         for hours in SUMMARY_HOURS {
             let request = self.request(tenant, hours);
             let series = merged(&rollups, request.window);
@@ -157,7 +162,7 @@ impl Summarizer {
 }
 
 /// The environments that sent a batch at `from_us` or later.
-fn since(environments: &Environments, from_us: u64) -> Environments {
+pub(super) fn since(environments: &Environments, from_us: u64) -> Environments {
     let live = environments.live.iter().filter(|state| state.received_at_us >= from_us).cloned().collect();
     let ended = environments.ended.iter().filter(|ended| ended.received_at_us >= from_us).cloned().collect();
     Environments { live, ended }
@@ -191,7 +196,7 @@ fn belongs(stored: &StoredRollup, window: Window) -> bool {
 }
 
 /// The series of one function in a window, from its rollups.
-fn merged(rollups: &[StoredRollup], window: Window) -> Vec<Series> {
+pub(super) fn merged(rollups: &[StoredRollup], window: Window) -> Vec<Series> {
     let mut merged: BTreeMap<&SeriesKey, Rollup> = BTreeMap::new();
     for stored in rollups.iter().filter(|stored| belongs(stored, window)) {
         merged.entry(&stored.key).or_default().merge(&stored.rollup);

@@ -182,8 +182,13 @@ impl Environments {
     /// The header of the batch that arrived last.
     #[must_use]
     pub fn newest_header(&self) -> Option<&BatchHeader> {
+        self.headers().max_by_key(|(received_at_us, _)| *received_at_us).map(|(_, header)| header)
+    }
+
+    /// The newest header of each live environment and of each day of ended ones, and when its batch was received (microseconds
+    /// since the Unix epoch).
+    pub fn headers(&self) -> impl Iterator<Item = (u64, &BatchHeader)> {
         let live = self.live.iter().map(|state| (state.received_at_us, &state.header));
-        let ended = self.ended.iter().map(|ended| (ended.received_at_us, &ended.header));
-        live.chain(ended).max_by_key(|(received_at_us, _)| *received_at_us).map(|(_, header)| header)
+        live.chain(self.ended.iter().map(|ended| (ended.received_at_us, &ended.header)))
     }
 }

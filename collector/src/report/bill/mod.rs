@@ -15,16 +15,18 @@ use tailor_sizing::telemetry::rollup::Rollup;
 use super::evaluation::Material;
 use super::list::{SUMMARY_HOURS, selects_function};
 use super::load::{LIVE_FUNCTIONS, keys, material};
-use super::stored::stored;
+use super::stored::{stored, stored_with};
 use super::{MeasuredBy, Request};
 use crate::import::ledger;
 use crate::query::ListQuery;
 use crate::store::{FunctionKey, StoreError};
 
 mod material;
+pub(super) mod spans;
 pub mod usage;
 
 pub(super) use material::{BillMaterial, bill_kind};
+pub(super) use spans::spans_kind;
 use usage::UsageTable;
 
 /// Longest time that counts as one month for volume tiers, hours.
@@ -191,7 +193,7 @@ pub async fn fleet(
 }
 
 /// The sums of the functions that `list` selects, sorted by key, and when the oldest were computed; `None` when all were
-/// computed now. A large fleet is read from stored sums, for the windows that have them.
+/// computed now. A large fleet is read from stored sums: those of the window, or else those of the days and hours in it.
 async fn materials(
     request: &Request<'_>,
     list: &ListQuery,
@@ -206,10 +208,13 @@ async fn materials(
     keys.sort_unstable();
     keys.retain(|key| selects_function(list, key, &tags));
     let mut selected = vec![];
-    let (stored, oldest_at_us) = if keys.len() <= LIVE_FUNCTIONS || !SUMMARY_HOURS.contains(&list.hours) {
+    let (stored, oldest_at_us) = if keys.len() <= LIVE_FUNCTIONS {
         (BTreeMap::new(), None)
-    } else {
+    } else if SUMMARY_HOURS.contains(&list.hours) {
         stored::<BillMaterial>(request, &bill_kind(list.hours)).await?
+    } else {
+        let decode = |bytes: &[u8]| spans::decode(bytes, request.window).map(BillMaterial::of_sums);
+        stored_with(request, &spans_kind(), decode).await?
     };
     for key in keys {
         let found = match stored.get(&key) {

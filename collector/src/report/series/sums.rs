@@ -7,6 +7,7 @@ use tailor_sizing::telemetry::histogram::{LogHistogram, MAX_BUCKET};
 use tailor_sizing::telemetry::rollup::Rollup;
 use tailor_sizing::units::{Architecture, Megabytes};
 
+use crate::report::varint::{put, take};
 use crate::store::{HOUR_US, StoredRollup};
 
 pub(super) const DAY_HOURS: u64 = 24;
@@ -237,28 +238,6 @@ fn decode_spans(bytes: &mut &[u8]) -> Option<BTreeMap<u64, Sums>> {
         spans.insert(last, Sums::decode(bytes)?);
     }
     Some(spans)
-}
-
-/// Appends a number: seven bits a byte, the lowest first.
-fn put(bytes: &mut Vec<u8>, mut value: u128) {
-    while value >= 0x80 {
-        bytes.push(value.to_le_bytes()[0] | 0x80);
-        value >>= 7;
-    }
-    bytes.push(value.to_le_bytes()[0]);
-}
-
-fn take(bytes: &mut &[u8]) -> Option<u128> {
-    let mut value = 0u128;
-    for shift in (0..128).step_by(7) {
-        let (byte, rest) = bytes.split_first()?;
-        *bytes = rest;
-        value |= u128::from(byte & 0x7f) << shift;
-        if byte & 0x80 == 0 {
-            return Some(value);
-        }
-    }
-    None
 }
 
 #[cfg(test)]
