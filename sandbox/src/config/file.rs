@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use thiserror::Error;
 
-use super::{Architecture, InitializationType, LogFormat, MEMORY_MB_RANGE, TIMEOUT_S_RANGE};
+use super::{Architecture, GIB_PER_VCPU, InitializationType, LogFormat, MEMORY_MB_RANGE, TIMEOUT_S_RANGE};
 
 /// Name of the file that makes a folder a function.
 pub const FILE_NAME: &str = "function.toml";
@@ -24,6 +24,8 @@ pub enum FileError {
     OutOfRange { path: PathBuf, field: &'static str, value: u32, allowed: String },
     #[error("{path}: tenant_isolation works with initialization_type on-demand only")]
     TenantIsolation { path: PathBuf },
+    #[error("{path}: gib_per_vcpu works with initialization_type lambda-managed-instances only")]
+    GibPerVcpu { path: PathBuf },
 }
 
 /// `function.toml` as written. Unknown keys are refused, so that a misspelt limit is not silently ignored;
@@ -70,6 +72,8 @@ pub struct FunctionFile {
     /// `on-demand`, `provisioned-concurrency`, `snap-start` or `lambda-managed-instances`.
     #[serde(default)]
     pub initialization_type: InitializationType,
+    /// Memory for each vCPU with `lambda-managed-instances`, GiB: 2, 4 or 8. 2 when absent.
+    pub gib_per_vcpu: Option<u32>,
     /// Environments kept ready with `provisioned-concurrency`.
     #[serde(default)]
     pub provisioned_concurrency: u32,
@@ -124,6 +128,15 @@ pub fn load_folder(folder: &Path) -> Result<Option<FunctionFile>, FileError> {
     if file.tenant_isolation && file.initialization_type != InitializationType::OnDemand {
         return Err(FileError::TenantIsolation { path });
     }
+    if let Some(value) = file.gib_per_vcpu {
+        if file.initialization_type != InitializationType::LambdaManagedInstances {
+            return Err(FileError::GibPerVcpu { path });
+        }
+        if !GIB_PER_VCPU.contains(&value) {
+            let allowed = GIB_PER_VCPU.map(|gib| gib.to_string()).join(" or ");
+            return Err(FileError::OutOfRange { path, field: "gib_per_vcpu", value, allowed });
+        }
+    }
     Ok(Some(file))
 }
 
@@ -155,5 +168,11 @@ mod tests {
         assert!(matches!(load("runtime = 'x'\nmemory_mb = 127"), Err(FileError::OutOfRange { .. })));
         let both = "runtime = 'x'\ntenant_isolation = true\ninitialization_type = 'snap-start'";
         assert!(matches!(load(both), Err(FileError::TenantIsolation { .. })));
+        let ratio = "runtime = 'x'\ngib_per_vcpu = 3";
+        assert!(matches!(load(ratio), Err(FileError::GibPerVcpu { .. })));
+        let ratio = format!("{ratio}\ninitialization_type = 'lambda-managed-instances'");
+        let error = load(&ratio).unwrap_err().to_string();
+        assert!(error.ends_with("gib_per_vcpu is 3, but must be 2 or 4 or 8"), "{error}");
+        assert!(load(&ratio.replace('3', "4")).is_ok());
     }
 }

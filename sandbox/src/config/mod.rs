@@ -18,6 +18,10 @@ pub use file::{FILE_NAME, FileError, FunctionFile, load_folder};
 /// Memory size that corresponds to one vCPU, in MB (AWS Lambda developer guide, "Configure Lambda function memory").
 pub const MEMORY_MB_PER_VCPU: u32 = 1769;
 
+/// Memory for each vCPU of an environment on managed instances, in GiB: `ExecutionEnvironmentMemoryGiBPerVCpu` for the instance
+/// families that AWS has (compute, general purpose, memory).
+pub const GIB_PER_VCPU: [u32; 3] = [2, 4, 8];
+
 /// Smallest and largest memory size in MB of an ordinary function.
 pub const MEMORY_MB_RANGE: std::ops::RangeInclusive<u32> = 128..=10_240;
 
@@ -121,6 +125,8 @@ pub struct FunctionConfig {
     pub log_format: LogFormat,
     /// How its environments are started.
     pub initialization_type: InitializationType,
+    /// Memory for each vCPU in GiB, one of [`GIB_PER_VCPU`]. Only managed instances use it.
+    pub gib_per_vcpu: u32,
     /// Published versions use SnapStart.
     pub snap_start_versions: bool,
     /// Every invocation names a tenant, and each environment serves one tenant.
@@ -130,13 +136,20 @@ pub struct FunctionConfig {
 }
 
 impl FunctionConfig {
-    /// CPU share of the memory size, in vCPUs.
+    /// CPU share of the memory size, in vCPUs. On managed instances the ratio of memory to vCPUs is a setting, and an environment
+    /// has at least one vCPU.
     pub fn share_vcpus(&self) -> f64 {
+        if self.is_managed_instances() {
+            return (f64::from(self.memory_mb) / f64::from(1_024 * self.gib_per_vcpu)).max(1.0);
+        }
         f64::from(self.memory_mb) / f64::from(MEMORY_MB_PER_VCPU)
     }
 
     /// CPUs that an environment of this memory size sees on Lambda.
     pub fn visible_vcpus(&self) -> u32 {
+        if self.is_managed_instances() {
+            return self.memory_mb.div_ceil(1_024 * self.gib_per_vcpu).max(1);
+        }
         match self.memory_mb {
             ..=3_008 => 2,
             3_009..=5_307 => 3,

@@ -1,11 +1,11 @@
 //! CPU and memory limits, checked with the kernel's counters.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
 use crate::fakes::{FakeRuntime, request_id};
-use crate::sandbox::{Builder, Sandbox, is_root, skip};
+use crate::sandbox::{Builder, IDLE_SCRIPT, Sandbox, is_root, skip, wait_until};
 
 /// A runtime that uses all CPU it gets, while the test makes its API calls.
 const SPIN: &str = "#!/bin/sh\nwhile :; do :; done\n";
@@ -28,19 +28,46 @@ fn spin(memory_mb: u32) -> Value {
 /// Gives this sandbox's control group the highest CPU weight: other work on this machine must not take the
 /// CPU that the quota allows.
 fn raise_cpu_weight(sandbox: &Sandbox) {
+    for folder in groups(sandbox) {
+        // Whichever version this is; of version 1, whichever controller.
+        let _ = std::fs::write(folder.join("cpu.shares"), "262144");
+        let _ = std::fs::write(folder.join("cpu.weight"), "10000");
+    }
+}
+
+/// The outermost control groups of this sandbox.
+fn groups(sandbox: &Sandbox) -> Vec<PathBuf> {
     let own = format!("lambda-sandbox.{}-", sandbox.id());
-    let mut folders = vec![(PathBuf::from("/sys/fs/cgroup"), 0)];
+    let (mut folders, mut groups) = (vec![(PathBuf::from("/sys/fs/cgroup"), 0)], vec![]);
     while let Some((folder, depth)) = folders.pop() {
         if folder.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&own)) {
-            // Whichever version this is; of version 1, whichever controller.
-            let _ = std::fs::write(folder.join("cpu.shares"), "262144");
-            let _ = std::fs::write(folder.join("cpu.weight"), "10000");
+            groups.push(folder);
         } else if depth < 5 {
-            let entries = std::fs::read_dir(&folder).into_iter().flatten().flatten();
-            let inner = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
-            folders.extend(inner.map(|entry| (entry.path(), depth + 1)));
+            folders.extend(folders_in(&folder).map(|inner| (inner, depth + 1)));
         }
     }
+    groups
+}
+
+fn folders_in(folder: &Path) -> impl Iterator<Item = PathBuf> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let inner = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    inner.map(|entry| entry.path())
+}
+
+/// The CPU quota of an environment of this sandbox, in CPUs; `None` when none is limited.
+fn quota(sandbox: &Sandbox) -> Option<f64> {
+    let mut folders = groups(sandbox);
+    while let Some(folder) = folders.pop() {
+        let read = |name: &str| std::fs::read_to_string(folder.join(name)).unwrap_or_default();
+        let text = format!("{} {} {}", read("cpu.max"), read("cpu.cfs_quota_us"), read("cpu.cfs_period_us"));
+        let numbers: Vec<f64> = text.split_whitespace().filter_map(|text| text.parse().ok()).collect();
+        match numbers[..] {
+            [quota, period] if quota > 0.0 => return Some(quota / period),
+            _ => folders.extend(folders_in(&folder)),
+        }
+    }
+    None
 }
 
 /// Idle time of all CPUs since the machine was started, seconds.
@@ -86,6 +113,32 @@ fn duty_cycle() {
             continue;
         }
         assert!(best > 0.97, "{memory_mb} MB got {best} of its share");
+    }
+}
+
+/// On managed instances the memory size and its ratio to vCPUs set the quota, and an environment has at least one vCPU.
+#[test]
+fn managed_instances_have_the_vcpus_of_their_ratio() {
+    if !is_root("managed_instances_have_the_vcpus_of_their_ratio") {
+        return;
+    }
+    for (memory_mb, ratio, vcpus) in [
+        (8_192, "gib_per_vcpu = 2", 4.0),
+        (8_192, "gib_per_vcpu = 4", 2.0),
+        (8_192, "gib_per_vcpu = 8", 1.0),
+        (5_120, "", 2.5),
+        (2_048, "gib_per_vcpu = 8", 1.0),
+    ] {
+        let settings =
+            format!("memory_mb = {memory_mb}\n{ratio}\ninitialization_type = 'lambda-managed-instances'");
+        let sandbox = Builder::new().function("fn", &settings, IDLE_SCRIPT).start();
+        let caller = sandbox.invoke_later("fn", "{}");
+        let runtime = FakeRuntime { api: sandbox.api(1) };
+        let invocation = runtime.next();
+        let quota = wait_until("the quota", || quota(&sandbox));
+        assert!((quota - vcpus).abs() < 1e-6, "{memory_mb} MB, {ratio}: {quota} vCPUs");
+        runtime.respond(&request_id(&invocation), "1");
+        caller.join().unwrap();
     }
 }
 

@@ -11,7 +11,9 @@ use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 
-use crate::config::{Architecture, FileError, FunctionConfig, FunctionFile, InitializationType, load_folder};
+use crate::config::{
+    Architecture, FileError, FunctionConfig, FunctionFile, GIB_PER_VCPU, InitializationType, load_folder,
+};
 use crate::control::catalog::Catalog;
 use crate::control::catalog::record::{LATEST, Record, Revision, new_revision_id};
 use crate::fleet::FleetError;
@@ -94,6 +96,7 @@ impl Folders {
                 InitializationType::ProvisionedConcurrency => InitializationType::OnDemand,
                 other => other,
             },
+            gib_per_vcpu: file.gib_per_vcpu.unwrap_or(GIB_PER_VCPU[0]),
             snap_start_versions: false,
             tenant_isolation: file.tenant_isolation,
             ephemeral_storage_mb: file.ephemeral_storage_mb,

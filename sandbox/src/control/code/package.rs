@@ -16,7 +16,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use crate::config::{Architecture, FunctionConfig, InitializationType, LogFormat};
+use crate::config::{Architecture, FunctionConfig, GIB_PER_VCPU, InitializationType, LogFormat};
 use crate::control::ControlPlane;
 use crate::control::catalog::check_change;
 use crate::control::catalog::function_ref::FunctionRef;
@@ -131,6 +131,7 @@ pub(in crate::control) async fn create(
         command: None,
         log_format: LogFormat::Text,
         initialization_type: InitializationType::OnDemand,
+        gib_per_vcpu: GIB_PER_VCPU[0],
         snap_start_versions: false,
         tenant_isolation: creation.tenancy_config.is_some(),
         ephemeral_storage_mb: 512,
