@@ -8,6 +8,7 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use common::fleet::{KINDS, batch};
@@ -19,8 +20,10 @@ use tailor_collector::import::ledger::{Ledger, Waiting};
 use tailor_collector::import::{Importer, Settings};
 use tailor_collector::store::sqlite::SqliteStore;
 use tailor_collector::store::{HOUR_US, NewBatch, Store, Tenant, Window};
+use tailor_logs::ImportedInvocation;
+use tailor_sizing::telemetry::invocation::{Invocation, RequestId};
 use tailor_sizing::telemetry::rollup::Rollup;
-use tailor_sizing::units::Architecture;
+use tailor_sizing::units::{Architecture, Megabytes};
 
 fn import(data: &Path, arguments: &[&str], input: &str) -> Output {
     let mut child = Command::new(env!("CARGO_BIN_EXE_tailor"))
@@ -170,13 +173,49 @@ fn functions_of_the_layer_are_not_imported() {
 }
 
 #[test]
+fn the_ledger_counts_once_within_an_import_and_beside_another() {
+    let folder = tempfile::tempdir().unwrap();
+    let tenant = Tenant::default();
+    // Both begin with an empty file.
+    let [mut first, mut second] = [(); 2].map(|()| Ledger::open(folder.path()).unwrap());
+    let found = |request: u128, second: u64| ImportedInvocation {
+        origin: Arc::default(),
+        version: "1".to_owned(),
+        region: "eu-west-1".to_owned(),
+        memory: Megabytes(128),
+        runtime: String::new(),
+        log_bytes: None,
+        has_time: true,
+        invocation: Invocation {
+            request_id: RequestId(request),
+            started_at_us: second * 1_000_000,
+            ..Invocation::default()
+        },
+    };
+    // Each request has a line of another tool with a different time, and is invoked again after a minute.
+    let all: Vec<_> =
+        (0..100).flat_map(|request| [1_000, 1_010, 1_060].map(|second| found(request, second))).collect();
+    let expected: Vec<bool> = (0..300).map(|index| index % 3 != 1).collect();
+    let mut round = first.begin().unwrap();
+    assert_eq!(round.add(&tenant, &all).unwrap(), expected);
+    assert_eq!(round.add(&tenant, &all[..30]).unwrap(), [false; 30]);
+    round.commit().unwrap();
+    let mut round = second.begin().unwrap();
+    assert_eq!(round.add(&tenant, &all).unwrap(), [false; 300]);
+    assert_eq!(round.add(&tenant, &[found(7, 1_200)]).unwrap(), [true]);
+    drop(round);
+    // What was undone is new.
+    assert_eq!(second.begin().unwrap().add(&tenant, &[found(7, 1_200)]).unwrap(), [true]);
+}
+
+#[test]
 fn an_interrupted_import_is_completed() {
     let folder = tempfile::tempdir().unwrap();
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let mut batch = batch(&KINDS[0], 1, 1, 20, now_us());
     batch.header.environment.extension_version = agent_proto::batch::Environment::imported_by("0.1.0");
     // The ledger has the batch on disk, and the process ends before the store has it, or before the ledger knows that.
-    let ledger = Ledger::open(folder.path()).unwrap();
+    let mut ledger = Ledger::open(folder.path()).unwrap();
     let round = ledger.begin().unwrap();
     round
         .keep(&Waiting {
@@ -200,7 +239,7 @@ fn an_interrupted_import_is_completed() {
         drop(store);
         if attempt == 0 {
             // The batch waits again, as before a crash.
-            let ledger = Ledger::open(folder.path()).unwrap();
+            let mut ledger = Ledger::open(folder.path()).unwrap();
             let again = common::fleet::batch(&KINDS[0], 1, 1, 20, now_us());
             let round = ledger.begin().unwrap();
             round

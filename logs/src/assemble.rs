@@ -328,6 +328,10 @@ impl Assembler {
 
 fn push<T>(list: &mut Vec<T>, line: T) {
     if list.len() < MAX_LINES {
+        // Most requests have one line of a kind. A list begins with room for four, which is a kilobyte of each waiting request.
+        if list.is_empty() {
+            list.reserve_exact(1);
+        }
         list.push(line);
     }
 }

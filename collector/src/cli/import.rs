@@ -6,10 +6,12 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::{mem, panic, thread};
 
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
-use tailor_logs::{Assembler, Origin, Problem, Problems, Reader, Source};
+use tailor_logs::{Assembler, ImportedInvocation, Origin, Problem, Problems, Reader, Source};
 use tailor_sizing::pricing::prices::PriceTable;
 use tailor_sizing::units::Architecture;
 use tokio::runtime::Runtime;
@@ -35,6 +37,12 @@ use crate::{prices, query};
 
 /// Days with rollups of imported logs. `tailor serve --daily-days` may be shorter.
 const DAILY_DAYS: u64 = 4_000;
+
+/// Invocations that are passed to the thread that stores them at a time.
+const CHUNK: usize = 4_096;
+
+/// Chunks that wait for this thread. While it writes, reading goes on for as many.
+const WAITING_CHUNKS: usize = 8;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum ImportCommand {
@@ -123,24 +131,47 @@ fn logs(args: &LogsArgs) -> anyhow::Result<ExitCode> {
     let (store, ledger) = open_store(args, &runtime)?;
     let settings = Settings { tenant: Tenant(args.tenant.clone()), architecture: args.architecture };
     let importer = runtime.block_on(Importer::start(store.as_ref(), ledger, settings))?;
-    let mut import = Import {
-        args,
-        runtime: &runtime,
-        importer,
-        reader: Reader::default(),
-        assembler: Assembler::default(),
-        problems: Problems::default(),
-        failure: None,
-    };
-    let progress = import.paths(log_group.as_ref())?;
-    let Import { importer, mut problems, reader, .. } = import;
-    problems.merge(reader.problems);
-    let totals = importer.totals();
-    let report = runtime.block_on(fleet(args, store.as_ref(), totals, &prices));
+    let (sender, receiver) = sync_channel(WAITING_CHUNKS);
+    let (progress, problems, totals) = thread::scope(|scope| {
+        let storing = scope.spawn(|| store_all(importer, receiver, &runtime));
+        let mut import = Import {
+            args,
+            runtime: &runtime,
+            chunk: Vec::with_capacity(CHUNK),
+            sender,
+            reader: Reader::default(),
+            assembler: Assembler::default(),
+            problems: Problems::default(),
+        };
+        let progress = import.paths(log_group.as_ref());
+        let Import { sender, mut problems, reader, .. } = import;
+        problems.merge(reader.problems);
+        // The channel closes, and the thread stores what is left.
+        drop(sender);
+        // Reading also ends when the thread has failed, and its error has the cause.
+        let totals = storing.join().unwrap_or_else(|cause| panic::resume_unwind(cause))?;
+        anyhow::Ok((progress?, problems, totals))
+    })?;
+    let report = runtime.block_on(fleet(args, store.as_ref(), &totals, &prices));
     let nothing = totals.functions.is_empty();
     let code = show::print((report?, nothing))?;
-    summarize(args, &progress, totals, &problems);
+    summarize(args, &progress, &totals, &problems);
     Ok(code)
+}
+
+/// Stores what arrives until the channel closes. It runs beside the reading, because SQLite needs as long as the reader.
+fn store_all(
+    mut importer: Importer<'_>,
+    receiver: Receiver<Vec<ImportedInvocation>>,
+    runtime: &Runtime,
+) -> anyhow::Result<Totals> {
+    for found in receiver.into_iter().flatten() {
+        if importer.add(found) {
+            runtime.block_on(importer.flush(now_us()))?;
+        }
+    }
+    runtime.block_on(importer.flush(now_us()))?;
+    Ok(importer.totals().clone())
 }
 
 /// Creates a data folder that is private, if it does not exist.
@@ -213,11 +244,25 @@ fn confirmed(
 struct Import<'a> {
     args: &'a LogsArgs,
     runtime: &'a Runtime,
-    importer: Importer<'a>,
+    chunk: Vec<ImportedInvocation>,
+    sender: SyncSender<Vec<ImportedInvocation>>,
     reader: Reader,
     assembler: Assembler,
     problems: Problems,
-    failure: Option<anyhow::Error>,
+}
+
+/// Passes one invocation on. The result is `false` when the thread that stores has ended.
+fn pass_on(
+    found: ImportedInvocation,
+    chunk: &mut Vec<ImportedInvocation>,
+    sender: &SyncSender<Vec<ImportedInvocation>>,
+) -> bool {
+    chunk.push(found);
+    chunk.len() < CHUNK || sender.send(mem::replace(chunk, Vec::with_capacity(CHUNK))).is_ok()
+}
+
+fn check_storing(is_storing: bool) -> anyhow::Result<()> {
+    if is_storing { Ok(()) } else { bail!("the invocations cannot be stored") }
 }
 
 impl Import<'_> {
@@ -285,26 +330,23 @@ impl Import<'_> {
             ..Origin::default()
         };
         let source = Source { name: name.to_owned(), origin: files::origin(name, &arguments) };
-        let Self { runtime, importer, assembler, problems, failure, .. } = self;
+        let Self { chunk, sender, assembler, problems, .. } = self;
+        let mut is_storing = true;
         self.reader.read(&source, input, &mut |entry| {
             assembler.add(entry, time_us, problems, &mut |found| {
-                if failure.is_none() && importer.add(found) {
-                    *failure = runtime.block_on(importer.flush(now_us())).err();
-                }
+                is_storing = is_storing && pass_on(found, chunk, sender);
             });
         });
-        failure.take().map_or(Ok(()), Err)
+        check_storing(is_storing)
     }
 
     fn finish(&mut self) -> anyhow::Result<()> {
-        let Self { runtime, importer, assembler, problems, failure, .. } = self;
+        let Self { chunk, sender, assembler, problems, .. } = self;
+        let mut is_storing = true;
         assembler.finish(problems, &mut |found| {
-            if failure.is_none() && importer.add(found) {
-                *failure = runtime.block_on(importer.flush(now_us())).err();
-            }
+            is_storing = is_storing && pass_on(found, chunk, sender);
         });
-        failure.take().map_or(Ok(()), Err)?;
-        runtime.block_on(importer.flush(now_us()))
+        check_storing(is_storing && sender.send(mem::take(chunk)).is_ok())
     }
 }
 

@@ -10,10 +10,14 @@ use std::path::Path;
 use agent_proto::batch::Batch;
 use anyhow::Context;
 use bytes::Bytes;
-use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
+use rusqlite::{
+    Connection, OpenFlags, OptionalExtension, Statement, Transaction, TransactionBehavior, params,
+    params_from_iter,
+};
 use sha2::{Digest, Sha256};
 use tailor_logs::{ImportedInvocation, SAME_REPORT_US};
 
+use super::filter::Filter;
 use crate::store::sqlite::store_id;
 use crate::store::{FunctionKey, HOUR_US, Tenant, Window};
 
@@ -22,6 +26,9 @@ const FILE_NAME: &str = "imports.sqlite";
 
 /// The version of the tables.
 const VERSION: i64 = 1;
+
+/// Keys that are written by one statement.
+const ROWS: usize = 16;
 
 /// A batch that is on its way into the store.
 #[derive(Debug, Clone)]
@@ -39,6 +46,18 @@ pub struct Waiting {
 /// The file of the imports.
 pub struct Ledger {
     connection: Connection,
+    /// All keys of the file; `None` when others wrote keys, before this import or beside it.
+    filter: Option<Filter>,
+    /// Changes when another connection writes to the file.
+    data_version: i64,
+}
+
+/// The state of the file as it was opened.
+struct Opened {
+    connection: Connection,
+    version: i64,
+    data_version: i64,
+    is_used: bool,
 }
 
 impl Ledger {
@@ -66,8 +85,7 @@ impl Ledger {
         match ledger.database()? {
             Some(known) => anyhow::ensure!(known == database, "{}", other_store(folder)),
             None => {
-                let sql = "SELECT EXISTS (SELECT 1 FROM imported)";
-                let is_used: bool = ledger.connection.query_row(sql, [], |row| row.get(0))?;
+                let is_used = ledger.filter.is_none();
                 let is_migrated = migrated_from.is_some() && store_id(folder)?.as_deref() == migrated_from;
                 anyhow::ensure!(!is_used || is_migrated, "{}", other_store(folder));
                 ledger
@@ -87,7 +105,7 @@ impl Ledger {
 
     fn open_file(folder: &Path) -> anyhow::Result<Self> {
         let path = folder.join(FILE_NAME);
-        let open = || -> rusqlite::Result<(Connection, i64)> {
+        let open = || -> rusqlite::Result<Opened> {
             let connection = Connection::open(&path)?;
             connection.execute_batch(
                 "PRAGMA journal_mode = WAL;
@@ -111,23 +129,33 @@ impl Ledger {
             if version == 0 {
                 connection.execute_batch(&format!("PRAGMA user_version = {VERSION}"))?;
             }
-            Ok((connection, version))
+            let data_version = data_version(&connection)?;
+            let sql = "SELECT EXISTS (SELECT 1 FROM imported)";
+            let is_used = connection.query_row(sql, [], |row| row.get(0))?;
+            Ok(Opened { connection, version, data_version, is_used })
         };
-        let (connection, version) = open().with_context(|| format!("cannot use {}", path.display()))?;
+        let Opened { connection, version, data_version, is_used } =
+            open().with_context(|| format!("cannot use {}", path.display()))?;
         anyhow::ensure!(
             version <= VERSION,
             "{} has version {version}, this program supports up to {VERSION}: use a newer `tailor`",
             path.display()
         );
-        Ok(Self { connection })
+        Ok(Self { connection, filter: (!is_used).then(Filter::new), data_version })
     }
 
     /// Starts a transaction.
     ///
     /// # Errors
     /// When the file cannot be written.
-    pub fn begin(&self) -> anyhow::Result<Round<'_>> {
-        Ok(Round { transaction: self.connection.unchecked_transaction().context(WRITE)? })
+    pub fn begin(&mut self) -> anyhow::Result<Round<'_>> {
+        // From here on, no other import writes.
+        let transaction =
+            Transaction::new_unchecked(&self.connection, TransactionBehavior::Immediate).context(WRITE)?;
+        if data_version(&transaction).context(WRITE)? != self.data_version {
+            self.filter = None;
+        }
+        Ok(Round { transaction, filter: &mut self.filter })
     }
 
     /// The batches that an interrupted import has left.
@@ -168,6 +196,10 @@ impl Ledger {
         }
         transaction.commit().context(WRITE)
     }
+}
+
+fn data_version(connection: &Connection) -> rusqlite::Result<i64> {
+    connection.query_row("PRAGMA data_version", [], |row| row.get(0))
 }
 
 fn other_store(folder: &Path) -> String {
@@ -253,7 +285,9 @@ const WRITE: &str = "cannot write to the file of the imports";
 
 /// One transaction. Dropping it undoes everything.
 pub struct Round<'a> {
-    transaction: rusqlite::Transaction<'a>,
+    transaction: Transaction<'a>,
+    /// It may have keys of a transaction that was undone. These are looked up in the file.
+    filter: &'a mut Option<Filter>,
 }
 
 impl Round<'_> {
@@ -261,7 +295,7 @@ impl Round<'_> {
     ///
     /// # Errors
     /// When the file cannot be used.
-    pub fn add(&self, tenant: &Tenant, found: &[ImportedInvocation]) -> anyhow::Result<Vec<bool>> {
+    pub fn add(&mut self, tenant: &Tenant, found: &[ImportedInvocation]) -> anyhow::Result<Vec<bool>> {
         const WITHIN_S: i64 = (SAME_REPORT_US / 1_000_000).cast_signed();
         let mut keys: Vec<(i64, bool, i64, usize)> = found
             .iter()
@@ -274,19 +308,36 @@ impl Round<'_> {
         // In the order of the table, neighbouring keys are in the same page. One with a time counts before one without.
         keys.sort_unstable();
         // Zero stands for an unknown time, which is the same as any other.
-        let mut find = self.transaction.prepare_cached(
+        let Self { transaction, filter } = self;
+        let filter: &mut Option<Filter> = filter;
+        let mut find = transaction.prepare_cached(
             "SELECT 1 FROM imported
              WHERE key = ?1 AND (?2 = 0 OR second = 0 OR second BETWEEN ?2 - ?3 + 1 AND ?2 + ?3 - 1) LIMIT 1",
         )?;
-        let mut insert =
-            self.transaction.prepare_cached("INSERT INTO imported (key, second) VALUES (?1, ?2)")?;
+        let mut insert = transaction.prepare_cached(&insert_sql(1))?;
+        let mut insert_many = transaction.prepare_cached(&insert_sql(ROWS))?;
+        let mut rows: Vec<[i64; 2]> = Vec::with_capacity(ROWS);
         let mut is_new = vec![false; found.len()];
         for (key, _, second, index) in keys {
-            if !find.exists(params![key, second, WITHIN_S])? {
-                insert.execute(params![key, second]).context(WRITE)?;
-                is_new[index] = true;
+            if filter.as_ref().is_none_or(|filter| filter.may_have(key)) {
+                // Of the rows that are not written yet, only the last can have the same key.
+                if rows.last().is_some_and(|[last, _]| *last == key) {
+                    write(&mut insert, &mut rows, 1)?;
+                }
+                if find.exists(params![key, second, WITHIN_S])? {
+                    continue;
+                }
+            }
+            if let Some(filter) = filter {
+                filter.insert(key);
+            }
+            is_new[index] = true;
+            rows.push([key, second]);
+            if rows.len() == ROWS {
+                write(&mut insert_many, &mut rows, ROWS)?;
             }
         }
+        write(&mut insert, &mut rows, 1)?;
         Ok(is_new)
     }
 
@@ -349,6 +400,20 @@ impl Round<'_> {
     pub fn commit(self) -> anyhow::Result<()> {
         self.transaction.commit().context(WRITE)
     }
+}
+
+/// The statement that writes a number of keys.
+fn insert_sql(rows: usize) -> String {
+    format!("INSERT INTO imported (key, second) VALUES {}", vec!["(?, ?)"; rows].join(", "))
+}
+
+/// Writes all rows, as many with each statement as it has places for.
+fn write(statement: &mut Statement<'_>, rows: &mut Vec<[i64; 2]>, count: usize) -> anyhow::Result<()> {
+    for some in rows.chunks(count) {
+        statement.execute(params_from_iter(some.as_flattened())).context(WRITE)?;
+    }
+    rows.clear();
+    Ok(())
 }
 
 /// 64 bits of a digest of what makes an invocation unique besides its time. Lambda invokes an asynchronous request again with

@@ -19,6 +19,7 @@ use tailor_sizing::units::Architecture;
 use crate::store::{FunctionKey, HOUR_US, NewBatch, SeriesKey, Store, StoreError, Tenant, Window};
 
 pub mod files;
+mod filter;
 pub mod ledger;
 pub mod log_group;
 pub mod objects;
@@ -146,7 +147,7 @@ impl<'a> Importer<'a> {
                 groups.push((key, found));
             }
         }
-        let round = self.ledger.begin()?;
+        let mut round = self.ledger.begin()?;
         let mut batches = vec![];
         for (key, mut found) in groups {
             let count = found.len();
