@@ -1,88 +1,90 @@
-//! The rate of an import of logs, beside that of a search for the word `REPORT` in the same file.
+//! The rate of an import of logs, beside that of a search for the word `REPORT` in the same file, and its memory at two sizes.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Stdio};
-use std::time::Instant;
+use std::process::{Command, ExitCode};
 
-use anyhow::{Context, Result, ensure};
-use tailor_test_kit::workspace::{cargo, target_folder};
+use anyhow::{Context, Result};
+
+use super::measured::{self, Measured};
 
 /// Lines of the function for each invocation.
 const LINES: u64 = 20;
 
-/// Measured runs of each program. The fastest counts: the others waited for other processes.
+/// Measured runs of each program.
 const RUNS: u32 = 3;
+
+/// The first log has this part of the size.
+const FIRST_PART: u64 = 4;
 
 /// Options of `cargo xtask bench import`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
     /// Size of the generated log, MB.
-    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..=100_000))]
+    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(4..=100_000))]
     megabytes: u64,
     /// A `tailor` that is measured in place of a release build of this source.
     #[arg(long)]
     binary: Option<PathBuf>,
 }
 
-/// Generates a log, imports it, and searches it.
+/// Generates logs, imports them, and searches the larger one.
 pub(super) fn run(options: &Options) -> Result<ExitCode> {
-    let target = target_folder()?;
-    let tailor = match &options.binary {
-        Some(binary) => binary.clone(),
-        None => {
-            cargo(&["build", "--release", "--quiet", "-p", "tailor-collector"])?;
-            target.join("release/tailor")
-        }
-    };
-    let folder = target.join(format!("bench-import-{}", std::process::id()));
-    fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
-    let result = measure(options, &tailor, &folder);
-    fs::remove_dir_all(&folder).with_context(|| format!("cannot delete {}", folder.display()))?;
-    result.map(|()| ExitCode::SUCCESS)
+    let tailor = measured::tailor(options.binary.as_deref())?;
+    measured::in_folder("bench-import", |folder| measure(options, &tailor, folder))?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn measure(options: &Options, tailor: &Path, folder: &Path) -> Result<()> {
-    let log = folder.join("pay.log");
+    let (small, log) = (folder.join("small.log"), folder.join("pay.log"));
+    let (small_bytes, _) = generate(&small, options.megabytes * 1_000_000 / FIRST_PART)?;
     let (bytes, invocations) = generate(&log, options.megabytes * 1_000_000)?;
     let megabytes = bytes as f64 / 1e6;
     println!("{megabytes:.0} MB of log with {invocations} invocations; the fastest of {RUNS} runs");
-    let import = fastest(|run| {
-        let mut command = Command::new(tailor);
-        command.args(["import", "logs", "--format", "csv", "--function", "pay", "--region", "eu-west-1"]);
-        command.arg("--data").arg(folder.join(format!("data-{run}"))).arg(&log);
-        command
-    })?;
-    println!("tailor import logs: {import:.2} s, {:.0} MB/s", megabytes / import);
-    let search = fastest(|_| {
+    let first = measured::run(&mut import(tailor, &small, &folder.join("data-small")))?;
+    let import = measured::fastest(RUNS, |run| import(tailor, &log, &folder.join(format!("data-{run}"))))?;
+    print("tailor import logs", &import, megabytes);
+    println!(
+        "memory: {:.0} MB with {:.0} MB of log, {:.0} MB with {megabytes:.0} MB; ratio {:.2}",
+        first.peak_mb,
+        small_bytes as f64 / 1e6,
+        import.peak_mb,
+        import.peak_mb / first.peak_mb.max(1.0)
+    );
+    let search = measured::fastest(RUNS, |_| {
         let mut command = Command::new("rg");
         command.args(["--threads", "1", "-c", "REPORT"]).arg(&log);
         command
     });
     match search {
-        Ok(search) => println!(
-            "rg -c REPORT: {search:.2} s, {:.0} MB/s; the import takes {:.1} times as long",
-            megabytes / search,
-            import / search
-        ),
+        Ok(search) => {
+            print("rg -c REPORT", &search, megabytes);
+            println!(
+                "the import takes {:.1} times as long, and {:.1} times the CPU time",
+                import.wall_s / search.wall_s,
+                import.cpu_s / search.cpu_s.max(0.01)
+            );
+        }
         Err(error) => println!("rg -c REPORT was not measured: {error:#}"),
     }
     Ok(())
 }
 
-/// The shortest time of some runs, seconds.
-fn fastest(command: impl Fn(u32) -> Command) -> Result<f64> {
-    let mut shortest = f64::INFINITY;
-    for run in 0..RUNS {
-        let mut command = command(run);
-        let started = Instant::now();
-        let status = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
-        let status = status.with_context(|| format!("cannot start {}", command.get_program().display()))?;
-        shortest = shortest.min(started.elapsed().as_secs_f64());
-        ensure!(status.success(), "{} failed: {status}", command.get_program().display());
-    }
-    Ok(shortest)
+fn import(tailor: &Path, log: &Path, data: &Path) -> Command {
+    let mut command = Command::new(tailor);
+    command.args(["import", "logs", "--format", "csv", "--function", "pay", "--region", "eu-west-1"]);
+    command.arg("--data").arg(data).arg(log);
+    command
+}
+
+fn print(name: &str, measured: &Measured, megabytes: f64) {
+    let Measured { wall_s, cpu_s, .. } = measured;
+    println!(
+        "{name}: {wall_s:.2} s, {:.0} MB/s; CPU time {cpu_s:.2} s, {:.0} MB/s per core",
+        megabytes / wall_s,
+        megabytes / cpu_s.max(0.01)
+    );
 }
 
 /// Writes a log of at least `bytes`. Returns its size and the number of invocations.

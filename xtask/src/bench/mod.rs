@@ -1,5 +1,5 @@
 //! Benchmarks of the real programs: the cost of the extension, the accuracy of the predictions, a collector with a
-//! large fleet, the archive, the rate of an import, and the tuner in simulated time.
+//! large fleet, the archive, the rate of an import and of a reconciliation, and the tuner in simulated time.
 
 use std::process::ExitCode;
 
@@ -10,6 +10,8 @@ mod collector;
 mod delivery;
 mod extension;
 mod import;
+mod measured;
+mod reconcile;
 mod sizing;
 mod start;
 mod tuner;
@@ -23,8 +25,11 @@ pub(crate) enum Bench {
     Collector(collector::Options),
     /// Measure the billed duration with and without the extension, and the extension's own resource usage.
     Extension(extension::Options),
-    /// Measure the rate of `tailor import logs` beside a search for `REPORT` with ripgrep in the same file.
+    /// Measure the rate of `tailor import logs` beside a search for `REPORT` with ripgrep in the same file, and its memory with
+    /// two sizes of logs.
     Import(import::Options),
+    /// Measure the rate and the memory of `tailor reconcile` with two sizes of exports.
+    Reconcile(reconcile::Options),
     /// Run the tuner against simulated functions in simulated time, and compare it with other ways to set sizes.
     Tuner(tuner::Options),
     /// Measure how accurately each memory size is predicted from one other size, with the extension's telemetry.
@@ -39,6 +44,7 @@ impl Bench {
             Self::Collector(options) => collector::run(options),
             Self::Extension(options) => extension::run(options),
             Self::Import(options) => import::run(options),
+            Self::Reconcile(options) => reconcile::run(options),
             Self::Sizing(options) => sizing::run(options),
             Self::Tuner(options) => tuner::run(options),
         }
