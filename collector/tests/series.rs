@@ -247,7 +247,7 @@ fn a_bill_of_any_window_is_the_sum_of_its_measurements(place: Place) {
 }
 
 /// Compares the bill of the whole fleet, which is from stored sums, with those of its halves, which are computed.
-fn check_window(collector: &Collector, hours: u64) {
+fn check_window(collector: &Collector, hours: usize) {
     let costs = |bill: &Value, list: &str, key: &str, value: &str| -> BTreeMap<String, i64> {
         let rows = bill[list].as_array().unwrap().iter();
         rows.map(|row| (row[key].as_str().unwrap().to_owned(), row[value].as_i64().unwrap_or(0))).collect()
