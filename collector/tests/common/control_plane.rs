@@ -84,6 +84,7 @@ fn config(name: &str, arn: &str, memory_mb: u32) -> FunctionConfig {
         command: None,
         log_format: LogFormat::Text,
         initialization_type: InitializationType::OnDemand,
+        gib_per_vcpu: 2,
         snap_start_versions: false,
         tenant_isolation: false,
         ephemeral_storage_mb: 512,
