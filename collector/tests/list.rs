@@ -102,6 +102,55 @@ fn pages_of_a_large_fleet_list_each_function_once(place: Place) {
     assert_eq!(names(&get("")).len(), 50);
 }
 
+/// The numbers with more than three decimals, as paths.
+fn long_numbers(value: &Value, path: &str, found: &mut Vec<String>) {
+    match value {
+        Value::Object(fields) => {
+            fields.iter().for_each(|(name, value)| long_numbers(value, &format!("{path}.{name}"), found));
+        }
+        Value::Array(items) => items.iter().for_each(|item| long_numbers(item, path, found)),
+        Value::Number(number) => {
+            let decimals = number.to_string().split_once('.').map_or(0, |(_, decimals)| decimals.len());
+            if decimals > 3 {
+                found.push(format!("{path}: {number}"));
+            }
+        }
+        _ => {}
+    }
+}
+
+/// The size of a list is what a browser waits for when a proxy removes the compression.
+#[test]
+fn a_list_has_nothing_twice_and_no_digits_without_meaning() {
+    /// The aim is 200 KB for the 50 functions of a page.
+    const PAGE_BYTES: usize = 185_000;
+    let (collector, summarizer) = fleet(Place::folder());
+    summarize(&summarizer);
+    let page = collector.get("/v1/functions?hours=24");
+    let list = page.json();
+    let functions = list["functions"].as_array().unwrap();
+    assert_eq!(functions.len(), 50);
+    assert!(page.text().len() < PAGE_BYTES, "{} bytes", page.text().len());
+    let mut found = vec![];
+    long_numbers(&list, "", &mut found);
+    let mut with_hints = 0;
+    for listed in functions {
+        let hints = listed["advice"]["full"]["hints"].as_array().cloned().unwrap_or_default();
+        let region = listed["region"].as_str().unwrap();
+        let path = format!("/v1/functions/{}?hours=24&region={region}", listed["name"].as_str().unwrap());
+        let report = collector.get(&path).json();
+        long_numbers(&report, "", &mut found);
+        // The report of the function has the reasons of the list, and then the hints.
+        let reasons = |report: &Value| report["advice"]["reasons"].as_array().unwrap().clone();
+        let (in_list, all) = (reasons(listed), reasons(&report));
+        assert!(!in_list.is_empty() && all.starts_with(&in_list), "{all:?}");
+        assert_eq!(all.len() - in_list.len(), hints.len(), "{all:?}");
+        with_hints += usize::from(!hints.is_empty());
+    }
+    assert!(with_hints > 20, "{with_hints} functions have hints");
+    assert!(found.is_empty(), "{found:?}");
+}
+
 fn filters_and_sums_cover_the_whole_fleet(place: Place) {
     let (collector, summarizer) = fleet(place);
     summarize(&summarizer);

@@ -26,7 +26,7 @@ const MIN_NAME: usize = 12;
 
 impl Output for FleetReport {
     fn value(&self) -> impl Serialize {
-        without_curves(self)
+        for_list(self)
     }
 
     fn table(&self, look: Look) -> String {
@@ -42,11 +42,15 @@ impl Output for FleetReport {
     }
 }
 
-/// Nine tenths of a fleet's JSON would be curves; each function's own has its.
-fn without_curves(report: &FleetReport) -> FleetReport {
+/// Nine tenths of a fleet's JSON would be curves, and the hints would be there twice. The report of each function has both.
+fn for_list(report: &FleetReport) -> FleetReport {
     let mut report = report.clone();
-    for advice in report.functions.iter_mut().filter_map(|function| function.advice.full.as_mut()) {
-        advice.curve.clear();
+    for advice in report.functions.iter_mut().map(|function| &mut function.advice) {
+        let of_verdict = advice.verdict_reasons().len();
+        advice.reasons.truncate(of_verdict);
+        if let Some(full) = &mut advice.full {
+            full.curve.clear();
+        }
     }
     report
 }

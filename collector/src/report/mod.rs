@@ -21,6 +21,7 @@ use crate::tags::Tags;
 
 pub mod bill;
 mod build;
+mod digits;
 pub mod evaluation;
 pub mod hints;
 pub mod ledger;
@@ -345,7 +346,8 @@ pub struct ExtensionReport {
     /// Smallest difference between the arrival of a batch and the time at which it was sent by the clock of its
     /// environment, ms; `null` without an environment. AWS sets the clocks of environments.
     pub delivery_ms: Option<i64>,
-    /// Why CPU time and memory are not measured; `null` when they are.
+    /// Why CPU time and memory are not measured; absent when they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_measured: Option<NotMeasured>,
 }
 
@@ -371,7 +373,8 @@ pub struct AdviceReport {
     pub cost_change_percent: f64,
     /// Predicted change of mean duration, percent; negative is faster.
     pub duration_change_percent: f64,
-    /// The reasons of the verdict, then each hint as `code: evidence; action`.
+    /// The reasons of the verdict, then each hint as `code: evidence; action`. In the JSON of lists without the hints, which
+    /// `full` has.
     pub reasons: Vec<String>,
     /// The evidence and the prediction; `null` when no advice could be computed.
     pub full: Option<AdviceDetail>,
@@ -383,8 +386,8 @@ pub struct AdviceDetail {
     /// What the strategy trades for what, one sentence.
     #[serde(default)]
     pub trade: String,
-    /// A short measurement at another size that would settle the choice; `null` when it would change nothing.
-    #[serde(default)]
+    /// A short measurement at another size that would settle the choice; absent when it would change nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub look: Option<Look>,
     /// Expected saving; zero when no change is recommended.
     pub saving: Saving,
@@ -428,13 +431,13 @@ impl AdviceReport {
                     reasons,
                     full: Some(AdviceDetail {
                         trade,
-                        look,
+                        look: look.map(digits::look),
                         saving,
-                        floor,
+                        floor: digits::floor(floor),
                         verdict,
                         hints,
-                        confidence,
-                        curve,
+                        confidence: digits::confidence(confidence),
+                        curve: curve.into_iter().map(digits::point).collect(),
                     }),
                 }
             }

@@ -70,8 +70,10 @@ pub struct Saving {
     /// Its 80 % interval, low and high.
     pub per_million_interval_80: [PicoDollars; 2],
     /// For a month at the observed rate; `None` when less than an hour was observed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub per_month: Option<PicoDollars>,
     /// Its 80 % interval, low and high.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub per_month_interval_80: Option<[PicoDollars; 2]>,
 }
 
