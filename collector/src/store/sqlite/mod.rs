@@ -60,9 +60,9 @@ use crate::clock::Clock;
 
 /// The embedded store. Dropping it waits until all accepted writes are on disk.
 pub struct SqliteStore {
-    shared: Arc<Shared>,
     /// The connection of the readiness check, which does not wait for the other readers.
     health: Arc<Readers>,
+    shared: Arc<Shared>,
     // Released last.
     _lock: Option<File>,
 }
@@ -97,7 +97,7 @@ impl SqliteStore {
         limits: LogLimits,
     ) -> Result<Self, StoreError> {
         let lock = files::lock(folder)?;
-        let settings = Settings { folder: folder.to_owned(), clock, retention, limits };
+        let settings = Settings { limits, ..Settings::new(folder, clock, retention) };
         let (damage, phases) = (DamageLog::default(), Phases::default());
         let writing = Writing::start(&settings, &damage, &phases)?;
         Ok(Self::new(Shared::new(settings, Ok(writing), false, damage, phases), Some(lock)))

@@ -11,7 +11,7 @@ use rusqlite::Connection;
 use tokio::sync::{Mutex, mpsc, oneshot};
 
 use super::archive::Spool;
-use super::checkpoint::{Checkpointer, LogLimits, LogState};
+use super::checkpoint::{Checkpointer, DatabaseFile, LogLimits, LogState};
 use super::connections::{BUSY_TIMEOUT, Readers};
 use super::files::{self, FILE_NAME, OpenFiles};
 use super::log_check::{self, LogFault};
@@ -47,11 +47,13 @@ pub(super) struct Settings {
     pub(super) clock: Clock,
     pub(super) retention: Retention,
     pub(super) limits: LogLimits,
+    pub(super) database: DatabaseFile,
 }
 
 impl Settings {
     pub(super) fn new(folder: &Path, clock: Clock, retention: Retention) -> Self {
-        Self { folder: folder.to_owned(), clock, retention, limits: LogLimits::DEFAULT }
+        let (limits, database) = (LogLimits::DEFAULT, DatabaseFile::default());
+        Self { folder: folder.to_owned(), clock, retention, limits, database }
     }
 }
 
@@ -103,9 +105,10 @@ impl Writing {
         let _: i64 = connection.query_row("SELECT COUNT(*) FROM meta", [], |row| row.get(0))?;
         let checkpoints = Connection::open(&path)?;
         checkpoints.busy_timeout(BUSY_TIMEOUT)?;
-        let log = Arc::new(LogState::default());
+        settings.database.open(&path)?;
+        let (database, log) = (settings.database.clone(), Arc::new(LogState::default()));
         let checkpointer =
-            Checkpointer::start(checkpoints, settings.limits, Arc::clone(&log), phases.clone())?;
+            Checkpointer::start(checkpoints, database, settings.limits, Arc::clone(&log), phases.clone())?;
         // The first step comes after the start: on a full disk, the start has what little space there is.
         let is_behind = Arc::new(AtomicBool::new(false));
         let status = WriteStatus::new(folder);
@@ -169,7 +172,6 @@ fn request_maintenance(jobs: &mpsc::WeakSender<Job>, is_behind: &AtomicBool) {
 
 /// The state of an open store.
 pub(super) struct Shared {
-    pub(super) settings: Settings,
     pub(super) damage: DamageLog,
     pub(super) phases: Phases,
     pub(super) readers: Arc<Readers>,
@@ -177,6 +179,8 @@ pub(super) struct Shared {
     writing: RwLock<Result<Writing, StoreError>>,
     /// The last attempt to open it for writing.
     reopened: Mutex<Option<Instant>>,
+    /// Released last: they have the database file.
+    pub(super) settings: Settings,
 }
 
 impl Shared {
@@ -190,7 +194,7 @@ impl Shared {
         let path = settings.folder.join(FILE_NAME);
         let readers = Arc::new(Readers::new(path, READERS as usize, is_immutable));
         let writing = RwLock::new(writing);
-        Self { settings, damage, phases, readers, writing, reopened: Mutex::default() }
+        Self { damage, phases, readers, writing, reopened: Mutex::default(), settings }
     }
 
     /// The channel to the writer, or why writes are refused.
