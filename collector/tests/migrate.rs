@@ -158,3 +158,40 @@ fn a_migration_needs_an_empty_database_and_a_folder_without_a_collector() {
     assert!(error_of(&refused).contains("there are measurements"), "{refused:?}");
     assert_eq!(target.rows("pending"), 1);
 }
+
+/// Every table of the embedded store is copied or named, so that a new one is not forgotten.
+#[test]
+fn a_migration_names_what_it_does_not_copy() {
+    let Some(target) = Place::database() else { return };
+    let Place::Database { url, .. } = &target else { unreachable!("it is a database") };
+    let source = Place::folder();
+    let store = source.open_at(now_us());
+    let Place::Folder(folder) = &source else { unreachable!("it is a folder") };
+    Runtime::new().unwrap().block_on(store.append(new_batch("a", 1, 1))).unwrap();
+    drop(store);
+    std::fs::write(folder.path().join("sent-tags.json"), "{}").unwrap();
+    std::fs::write(folder.path().join("webhook-queue.json"), "{}").unwrap();
+    let damaged = tailor(&["migrate"], folder.path(), url).output().unwrap();
+    assert!(error_of(&damaged).contains("delete "), "{damaged:?}");
+    std::fs::remove_file(folder.path().join("webhook-queue.json")).unwrap();
+    let migrated = tailor(&["migrate", "--format", "json"], folder.path(), url).output().unwrap();
+    assert!(migrated.status.success(), "{migrated:?}");
+    let report: serde_json::Value = serde_json::from_slice(&migrated.stdout).unwrap();
+    let names = |list: &str, field: &str| -> Vec<String> {
+        let items = report[list].as_array().unwrap().iter();
+        items.map(|item| item[field].as_str().unwrap().to_owned()).collect()
+    };
+    let (copied, left_out) = (names("tables", "table"), names("left_out", "name"));
+    assert!(left_out.contains(&"sent-tags.json".to_owned()), "{report}");
+    let file = rusqlite::Connection::open(folder.path().join("tailor.sqlite")).unwrap();
+    let mut statement = file
+        .prepare("SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%'")
+        .unwrap();
+    let tables = statement.query_map([], |row| row.get::<_, String>(0)).unwrap();
+    // The table `meta` has the id, which the state of the migration keeps.
+    let forgotten: Vec<String> = tables
+        .map(Result::unwrap)
+        .filter(|table| table != "meta" && !copied.contains(table) && !left_out.contains(table))
+        .collect();
+    assert!(forgotten.is_empty(), "{forgotten:?}");
+}

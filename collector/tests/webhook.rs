@@ -198,6 +198,47 @@ fn a_receiver_that_is_not_reachable_delays_nothing() {
     assert!(log.contains("cannot send events to http://127.0.0.1") && !log.contains("secret-path"), "{log}");
 }
 
+/// An event that waits is sent from the database after a migration, and what was sent before is not sent again.
+#[test]
+fn the_queue_is_migrated_with_the_store() {
+    let (Some(python), Some(place)) = (python(), Place::database()) else { return };
+    let Place::Database { url: database, .. } = &place else { panic!("not a database") };
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let folder = tempfile::tempdir().unwrap();
+    let (data, url) = (folder.path().join("data"), format!("http://127.0.0.1:{port}"));
+    let secret = secret_file(folder.path());
+    let arguments = ["--webhook-secret-file", secret.to_str().unwrap()];
+    let collector = start(&data, &url, &arguments);
+    wait_for_baseline(&data);
+    lose(&collector, &data, 2);
+    let deadline = Instant::now() + Duration::from_secs(30);
+    let queue = || std::fs::read_to_string(data.join("webhook-queue.json")).unwrap();
+    while !queue().contains("data.lost") {
+        assert!(Instant::now() < deadline, "no event in {}", queue());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    stop(collector);
+    let waiting: Value = serde_json::from_str(&queue()).unwrap();
+    let id = waiting["queue"][0]["id"].as_str().unwrap();
+
+    let migrated = Command::new(env!("CARGO_BIN_EXE_tailor"))
+        .args(["migrate", "--database", database, "--data"])
+        .arg(&data)
+        .output()
+        .unwrap();
+    let report = String::from_utf8_lossy(&migrated.stdout);
+    assert!(report.contains("webhook-queue: 1 rows"), "{migrated:?}");
+    let receiver = Receiver::start_on(&python, "webhook", "", port);
+    let arguments = [&arguments[..], &["--database", database]].concat();
+    let collector = start(&folder.path().join("elsewhere"), &url, &arguments);
+    receiver.wait("the event", |receiver| (!receiver.requests().is_empty()).then_some(()));
+    std::thread::sleep(Duration::from_secs(2));
+    stop(collector);
+    let requests = receiver.requests();
+    assert_eq!(ids(&requests), [id]);
+    assert_eq!(requests[0]["event"]["data"]["invocations"], 2);
+}
+
 #[test]
 fn of_several_collectors_with_one_database_one_sends_and_another_continues() {
     let (Some(python), Some(place)) = (python(), Place::database()) else { return };

@@ -11,9 +11,13 @@ use super::database::{DatabaseArgs, block_on};
 use super::show;
 use crate::clock::now_us;
 use crate::keys::sources;
+use crate::push::queue_store;
 use crate::query::{Format, Look};
 use crate::render::output::{Field, Output, Rows, write};
-use crate::store::postgres::{self, CopiedTable, Database, PostgresStore};
+use crate::store::Tenant;
+use crate::store::postgres::{
+    self, CopiedTable, Database, FromFiles, LeftOut, Migration, NamedText, PostgresStore,
+};
 use crate::store::sqlite::check::{self, Findings};
 
 /// Maximum number of damaged rows that are listed.
@@ -104,37 +108,64 @@ fn check_database(database: &Database, repairs: bool) -> anyhow::Result<Findings
     findings.with_context(|| format!("cannot check the {database}"))
 }
 
-pub(super) fn migrate(folder: &Path, database: &DatabaseArgs, format: Format) -> anyhow::Result<ExitCode> {
+pub(super) fn migrate(
+    folder: &Path,
+    database: &DatabaseArgs,
+    webhook_tenant: String,
+    format: Format,
+) -> anyhow::Result<ExitCode> {
     let database = database.database()?.context("name the database with --database")?;
-    let file_keys = sources::of_folder_file(folder)?;
+    let queue = queue_store::in_file(folder)?.map(|(text, entries)| NamedText {
+        tenant: Tenant(webhook_tenant),
+        name: queue_store::NAME,
+        text,
+        entries,
+    });
+    let from_files = FromFiles { keys: sources::of_folder_file(folder)?, texts: queue.into_iter().collect() };
     let progress = |copied: &CopiedTable| tracing::info!("{}: {} rows", copied.name, copied.rows);
-    let tables = block_on(postgres::migrate(folder, &database, file_keys, progress))?;
-    let tables = tables
+    let migration = block_on(postgres::migrate(folder, &database, from_files, progress))?;
+    let migration = migration
         .with_context(|| format!("cannot migrate the store in {} to the {database}", folder.display()))?;
-    show::print((write(&Migrated(&tables), format, show::look_with(Colour::Auto)), false))
+    show::print((write(&Migrated(&migration), format, show::look_with(Colour::Auto)), false))
 }
 
-/// What a migration copied.
-struct Migrated<'a>(&'a [CopiedTable]);
+/// What a migration did.
+struct Migrated<'a>(&'a Migration);
 
 impl Migrated<'_> {
     fn rows(&self) -> Rows {
-        let row = |table: &CopiedTable| [table.name.into(), table.rows.into(), Field::from(table.damaged)];
-        Rows::new(&["table", "rows", "damaged"], self.0.iter().map(row))
+        let copied =
+            self.0.copied.iter().map(|table| {
+                [table.name.into(), table.rows.into(), Field::from(table.damaged), Field::from("")]
+            });
+        let left_out = self.0.left_out.iter();
+        let left_out = left_out.map(|LeftOut { name, rows, reason }| {
+            [Field::from(*name), Field::number(*rows), Field::from(""), Field::from(*reason)]
+        });
+        Rows::new(&["table", "rows", "damaged", "not_copied_because"], copied.chain(left_out))
     }
 }
 
 impl Output for Migrated<'_> {
     fn value(&self) -> impl Serialize {
         let table = |CopiedTable { name, rows, damaged, .. }: &CopiedTable| serde_json::json!({ "table": name, "rows": rows, "damaged": damaged });
-        serde_json::json!({ "tables": self.0.iter().map(table).collect::<Vec<_>>() })
+        let left_out = |LeftOut { name, rows, reason }: &LeftOut| serde_json::json!({ "name": name, "rows": rows, "reason": reason });
+        serde_json::json!({
+            "tables": self.0.copied.iter().map(table).collect::<Vec<_>>(),
+            "left_out": self.0.left_out.iter().map(left_out).collect::<Vec<_>>(),
+        })
     }
 
     fn table(&self, _look: Look) -> String {
         let line = |CopiedTable { name, rows, damaged, .. }: &CopiedTable| {
             format!("{name}: {rows} rows copied and verified, {damaged} damaged rows left out\n")
         };
-        self.0.iter().map(line).collect::<String>() + "start the collectors with --database now\n"
+        let mut text: String = self.0.copied.iter().map(line).collect();
+        for LeftOut { name, rows, reason } in self.0.left_out.iter().filter(|left| left.rows != Some(0)) {
+            let rows = rows.map(|rows| format!(" ({rows} rows)")).unwrap_or_default();
+            text.push_str(&format!("{name}{rows} is not copied: {reason}\n"));
+        }
+        text + "start the collectors with --database now\n"
     }
 
     fn markdown(&self) -> Rows {

@@ -14,6 +14,7 @@ use crate::http::DEFAULT_METRICS_FUNCTIONS;
 use crate::http::client::ProxyNetwork;
 use crate::logging::{self, LogFormat, LogLevel};
 use crate::query::Format;
+use crate::store::Tenant;
 
 use arguments::ShowArgs;
 use database::DatabaseArgs;
@@ -178,6 +179,9 @@ enum Command {
         /// Output format.
         #[arg(long, value_enum, default_value_t)]
         format: Format,
+        /// Tenant of the webhook, as for `tailor serve`: its queue is copied for this tenant.
+        #[arg(long, env = "TAILOR_WEBHOOK_TENANT", default_value = Tenant::DEFAULT_NAME, value_parser = keys::tenant)]
+        webhook_tenant: String,
         #[command(flatten)]
         database: DatabaseArgs,
     },
@@ -444,7 +448,9 @@ impl Cli {
             Command::Check { data, format, repair, database } => {
                 maintain::check(&data, &database, repair, format)
             }
-            Command::Migrate { data, format, database } => maintain::migrate(&data, &database, format),
+            Command::Migrate { data, format, webhook_tenant, database } => {
+                maintain::migrate(&data, &database, webhook_tenant, format)
+            }
             Command::Backup { data, file } => maintain::backup(&data, &file),
             Command::Changes { command: Some(ChangesCommand::Patch(args)), .. } => patch::run(&args),
             Command::Changes { command: Some(ChangesCommand::Tuner(command)), .. } => changes::run(command),

@@ -5,7 +5,7 @@ mod events;
 mod http;
 pub mod metrics;
 pub mod otlp;
-mod queue_store;
+pub mod queue_store;
 pub mod webhook;
 
 pub use http::{Client, TlsFiles};

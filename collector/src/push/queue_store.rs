@@ -15,7 +15,24 @@ use crate::store::{Store, Tenant};
 pub const FILE_NAME: &str = "webhook-queue.json";
 
 /// The name in the database.
-const NAME: &str = "webhook-queue";
+pub const NAME: &str = "webhook-queue";
+
+/// The queue in a data folder and the number of events that wait in it; `None` without a queue.
+///
+/// # Errors
+/// It cannot be read.
+pub fn in_file(folder: &Path) -> anyhow::Result<Option<(String, u64)>> {
+    let path = folder.join(FILE_NAME);
+    let text = match fs::read_to_string(&path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        read => read.with_context(|| format!("cannot read {}", path.display()))?,
+    };
+    let outbox = Outbox::parse(&text);
+    let outbox = outbox.with_context(|| {
+        format!("cannot use the queue of the webhook: to continue without it, delete {}", path.display())
+    })?;
+    Ok(Some((text, outbox.len() as u64)))
+}
 
 /// The place.
 #[derive(Clone)]

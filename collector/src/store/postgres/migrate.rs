@@ -2,7 +2,7 @@
 //!
 //! Rows are copied as they are, with their checksums, in the order of their keys. How far the copy is, is written in the
 //! transaction of the rows, so that a killed migration continues. Until it is finished, the database cannot be served.
-//! Summaries are not copied: they are computed again. API keys are added to those that the database has.
+//! API keys are added to those that the database has. [`LEFT_OUT`] has the tables that are not copied.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -14,15 +14,14 @@ use serde::{Deserialize, Serialize};
 use super::connection::{Begin, Connection, Pool};
 use super::database::Database;
 use super::errors::Failure;
-use super::keys;
 use super::rows::{NewRow, PREFIX, insert};
-use super::schema;
+use super::{keys, requests, schema};
 use crate::store::damage::DamageLog;
 use crate::store::sqlite::keys as sqlite_keys;
 use crate::store::sqlite::rows::{Field, Table, tables};
 use crate::store::sqlite::schema as sqlite_schema;
 use crate::store::sqlite::{files, migration_problem};
-use crate::store::{StoreError, StoredKey};
+use crate::store::{StoreError, StoredKey, Tenant};
 
 /// Maximum number of rows in one transaction.
 const MAX_ROWS: usize = 500;
@@ -30,8 +29,30 @@ const MAX_ROWS: usize = 500;
 /// Size of the rows from which a transaction ends, bytes.
 const MAX_BYTES: usize = 4 << 20;
 
-/// Tables that are not copied.
-const COMPUTED: [&str; 2] = ["summary", "summary_report"];
+const COMPUTED: &str = "it is computed again";
+
+const NO_ARCHIVE: &str = "a database has no archive; everything is uploaded";
+
+/// Tables of the embedded store that are not copied, with the reason.
+const LEFT_OUT: [(&str, &str); 6] = [
+    ("summary", COMPUTED),
+    ("summary_report", COMPUTED),
+    ("archive_partition", NO_ARCHIVE),
+    ("archive_part", NO_ARCHIVE),
+    ("archive_file", NO_ARCHIVE),
+    ("damaged", "`tailor check --repair` isolated these rows; they stay in the data folder"),
+];
+
+const STAYS: &str = "it stays in the data folder: keep it as the `--data` of a collector";
+
+/// What else is in a data folder and is not copied.
+const FILES_LEFT_OUT: [(&str, &str); 5] = [
+    ("recommendations.json", STAYS),
+    ("reconciliation.json", STAYS),
+    ("sent-tags.json", STAYS),
+    ("imports.sqlite", "import logs with this data folder as `--data`, so that nothing is imported twice"),
+    ("tuner-requests", "the tuner did not carry these requests out: make them again"),
+];
 
 /// The table that may have rows before the migration.
 const KEYS: &str = "api_key";
@@ -62,9 +83,50 @@ pub struct CopiedTable {
     checksums: i64,
 }
 
+/// What is not copied.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeftOut {
+    /// The table, or the file in the data folder.
+    pub name: &'static str,
+    /// Number of rows; `None` for a file.
+    pub rows: Option<u64>,
+    /// Why, and what to do.
+    pub reason: &'static str,
+}
+
+/// What is copied beside the tables.
+#[derive(Debug, Clone, Default)]
+pub struct FromFiles {
+    /// API keys of the folder that are not in the store. They take precedence over those in the store.
+    pub keys: Vec<StoredKey>,
+    /// Texts that the database keeps under a name. They replace those that it has.
+    pub texts: Vec<NamedText>,
+}
+
+/// A text that a part of the collector keeps under a name.
+#[derive(Debug, Clone)]
+pub struct NamedText {
+    /// The owner.
+    pub tenant: Tenant,
+    /// Its name.
+    pub name: &'static str,
+    /// The text.
+    pub text: String,
+    /// How many entries it has.
+    pub entries: u64,
+}
+
+/// What a migration did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Migration {
+    /// What was copied.
+    pub copied: Vec<CopiedTable>,
+    /// What was not.
+    pub left_out: Vec<LeftOut>,
+}
+
 /// Copies the store in `folder`, on which no collector may run, into an empty database. Continues a migration of the same
-/// store that was interrupted. `progress` gets each table after each transaction. `file_keys` are API keys of the folder
-/// that are not in the store; they take precedence over those in the store.
+/// store that was interrupted. `progress` gets each table after each transaction.
 ///
 /// # Errors
 /// [`StoreError::Engine`] when the database is not empty, when a collector runs on the folder, when the totals differ in
@@ -72,9 +134,9 @@ pub struct CopiedTable {
 pub async fn migrate(
     folder: &Path,
     database: &Database,
-    file_keys: Vec<StoredKey>,
+    from_files: FromFiles,
     progress: impl Fn(&CopiedTable),
-) -> Result<Vec<CopiedTable>, StoreError> {
+) -> Result<Migration, StoreError> {
     let _lock = files::lock(folder)?;
     let file = File::open_with_flags(folder.join(files::FILE_NAME), OpenFlags::SQLITE_OPEN_READ_ONLY)?;
     sqlite_schema::check(&file)?;
@@ -85,7 +147,7 @@ pub async fn migrate(
     let pool = Pool::new(database.clone(), 1);
     schema::create_tables(&pool).await?;
     let start = begin(&pool, &source).await?;
-    let is_copied = |table: &&Table| table.name != KEYS && !COMPUTED.contains(&table.name);
+    let is_copied = |table: &&Table| table.name != KEYS && !is_left_out(table.name);
     let copied_tables = || tables().into_iter().filter(is_copied);
     let mut state = start.clone();
     let mut results = vec![];
@@ -102,19 +164,66 @@ pub async fn migrate(
         results.push(copy_table(&file, &pool, table, &mut state, &progress).await?);
     }
     verify(&pool, &results).await?;
-    let (mut keys, damaged) = stored_keys(&file)?;
-    keys.splice(0..0, file_keys);
-    let (finished, keys) = (State { is_finished: true, ..state }, Arc::new(keys));
+    finish(&file, &pool, State { is_finished: true, ..state }, from_files, &mut results).await?;
+    Ok(Migration { copied: results, left_out: left_out(&file, folder)? })
+}
+
+/// Copies what is in no table with checksums of both stores, and marks the migration as finished, in one transaction.
+async fn finish(
+    file: &File,
+    pool: &Pool,
+    finished: State,
+    from_files: FromFiles,
+    results: &mut Vec<CopiedTable>,
+) -> Result<(), StoreError> {
+    let (mut keys, damaged) = stored_keys(file)?;
+    keys.splice(0..0, from_files.keys);
+    let (keys, texts) = (Arc::new(keys), Arc::new(from_files.texts));
     pool.transaction(Begin::Write, |connection| {
-        let (finished, keys) = (finished.clone(), Arc::clone(&keys));
+        let (finished, keys, texts) = (finished.clone(), Arc::clone(&keys), Arc::clone(&texts));
         async move {
             keys::insert(&connection, &keys).await?;
+            for NamedText { tenant, name, text, .. } in texts.iter() {
+                let name = requests::text_name(tenant, name);
+                connection.execute(requests::PUT_TEXT, &[&name, text]).await?;
+            }
             write_state(&connection, &finished).await
         }
     })
     .await?;
     results.push(CopiedTable { name: KEYS, rows: keys.len() as u64, damaged, checksums: 0 });
-    Ok(results)
+    let texts = texts.iter();
+    results.extend(texts.map(|text| CopiedTable {
+        name: text.name,
+        rows: text.entries,
+        damaged: 0,
+        checksums: 0,
+    }));
+    Ok(())
+}
+
+fn is_left_out(table: &str) -> bool {
+    LEFT_OUT.iter().any(|(name, _)| *name == table)
+}
+
+/// The tables that are not copied, and the files that are there and are not copied.
+fn left_out(file: &File, folder: &Path) -> Result<Vec<LeftOut>, StoreError> {
+    let mut found = vec![];
+    for (name, reason) in LEFT_OUT {
+        let rows: i64 = file.query_row(&format!("SELECT COUNT(*) FROM {name}"), [], |row| row.get(0))?;
+        found.push(LeftOut { name, rows: Some(rows.unsigned_abs()), reason });
+    }
+    for (name, reason) in FILES_LEFT_OUT {
+        let path = folder.join(name);
+        let has_content = match std::fs::read_dir(&path) {
+            Ok(mut entries) => entries.next().is_some(),
+            Err(_) => path.exists(),
+        };
+        if has_content {
+            found.push(LeftOut { name, rows: None, reason });
+        }
+    }
+    Ok(found)
 }
 
 /// The API keys in the embedded store, and the number of damaged ones.

@@ -44,7 +44,7 @@ mod tls;
 mod write;
 
 pub use database::{Database, Secrets};
-pub use migrate::{CopiedTable, migrate};
+pub use migrate::{CopiedTable, FromFiles, LeftOut, Migration, NamedText, migrate};
 
 use connection::{Begin, Connection, Pool};
 use errors::Failure;

@@ -54,16 +54,15 @@ pub(super) fn text_name(tenant: &Tenant, name: &str) -> String {
     format!("text/{}/{name}", tenant.0)
 }
 
+/// Replaces the text under a name.
+pub(super) const PUT_TEXT: &str = "INSERT INTO tailor_meta (name, value) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET value = EXCLUDED.value";
+
 /// Replaces a text.
 pub(super) async fn put_text(pool: &Pool, name: String, text: String) -> Result<(), StoreError> {
     let mut attempts = Attempts::new();
     loop {
         let (name, text) = (name.clone(), text.clone());
-        let put = pool.once(|connection| async move {
-            let sql = "INSERT INTO tailor_meta (name, value) VALUES ($1, $2)
-                       ON CONFLICT (name) DO UPDATE SET value = EXCLUDED.value";
-            connection.execute(sql, &[&name, &text]).await
-        });
+        let put = pool.once(|connection| async move { connection.execute(PUT_TEXT, &[&name, &text]).await });
         match put.await {
             Ok(_) => return Ok(()),
             Err(failure) => attempts.next(failure).await?,
