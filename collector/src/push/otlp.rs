@@ -12,7 +12,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use tailor_push::backoff;
 use tailor_push::otlp::{
-    Answer, Exporter, FunctionTotals, Resource, Settings, Subject, Temporality, answer, requests,
+    Answer, Exporter, FleetGauges, FunctionTotals, Resource, Settings, Subject, Temporality, answer, requests,
 };
 use tokio::time::Instant;
 
@@ -31,6 +31,9 @@ const LAST_EXPORT: Duration = Duration::from_secs(5);
 
 /// Most counters that have ended and wait until they are exported.
 const MAX_ENDED: usize = 1_000;
+
+/// How long it is remembered what deltas had of counters that have ended: they continue when the function is listed again soon.
+const KEPT_BASES_US: u64 = 3_600 * 1_000_000;
 
 /// Exports the metrics of all tenants.
 pub struct OtlpExporter {
@@ -206,14 +209,14 @@ impl OtlpExporter {
         }
         let now_us = self.app.clock.now_us();
         let ended = match self.is_cumulative() {
-            true => self.state.ended.clone(),
+            // A counter that continues is in the request with its present value.
+            true => self.state.ended.iter().filter(|ended| !is_continued(ended, &fleets)).cloned().collect(),
             // A delta is in a request that is sent until it is accepted.
             false => std::mem::take(&mut self.state.ended),
         };
         let mut resources = vec![];
         for (tenant, function) in &ended {
             resources.push(self.resource(tenant, function, now_us));
-            self.state.bases.remove(&(tenant.clone(), function.function.clone()));
         }
         for (tenant, functions, fleet) in &fleets {
             for function in functions {
@@ -224,6 +227,8 @@ impl OtlpExporter {
                 resources.push(Resource { tenant, subject, totals: None, gauges: None, fleet });
             }
         }
+        // The bases of counters that count are those of now.
+        self.state.bases.retain(|_, (_, at_us)| now_us.saturating_sub(*at_us) < KEPT_BASES_US);
         if self.is_cumulative() {
             self.state.pending.clear();
         }
@@ -261,6 +266,17 @@ impl OtlpExporter {
             _ => totals.clone(),
         }
     }
+}
+
+/// The functions of each tenant, and what is known of the fleet.
+type Fleets = [(Tenant, Vec<FunctionSnapshot>, Option<FleetGauges>)];
+
+/// Whether a counter that had ended counts again since its function is listed again.
+fn is_continued((tenant, ended): &(Tenant, FunctionSnapshot), fleets: &Fleets) -> bool {
+    let same = |function: &FunctionSnapshot| {
+        function.function == ended.function && function.totals.start_us == ended.totals.start_us
+    };
+    fleets.iter().any(|(of, functions, _)| of == tenant && functions.iter().any(same))
 }
 
 /// The time of the next export. Those that were missed are left out.

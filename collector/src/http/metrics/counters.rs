@@ -1,8 +1,9 @@
 //! Counters of invocations per function since the start, with a bounded number of functions.
 //!
 //! Only the functions that are listed have counters of their own. What the others do is added to one rest. A function that is
-//! listed later begins at zero and one that is not listed any more loses its counters, so no counter ever falls, and the
-//! sum over all of them counts each invocation once.
+//! listed later begins at zero. One that is not listed any more counts in the rest from then on, and its last values are shown
+//! for some minutes more: a scrape that comes after it left still sees what was counted since the scrape before. When it is listed
+//! again within these minutes, its counters continue. The sum of the increases of all counters has each invocation once.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,6 +23,12 @@ use crate::store::{FunctionKey, Tenant};
 
 /// Most counters of functions that are not listed any more and wait for their last export.
 const MAX_REMOVED: usize = 1_000;
+
+/// How long the last values of a function that is not listed any more are shown: longer than two scrapes of any usual interval.
+const LAST_VALUES_US: u64 = 10 * 60 * 1_000_000;
+
+/// Most functions of a tenant whose last values are shown. The oldest make room for others.
+const MAX_LAST_VALUES: usize = 100;
 
 /// Upper bounds of the histogram of durations, seconds. Lambda ends an invocation after 900.
 pub(super) const DURATION_BUCKETS: [f64; 15] =
@@ -148,6 +155,8 @@ pub(super) struct TenantCounters {
     pub(super) listed: BTreeMap<FunctionKey, Counters>,
     /// Those of all others.
     pub(super) rest: Counters,
+    /// The last values of functions that are not listed any more, and since when, microseconds since the Unix epoch.
+    last_values: BTreeMap<FunctionKey, (u64, Counters)>,
     /// Those of functions that are not listed any more, until they are taken.
     removed: Vec<(FunctionKey, Counters)>,
 }
@@ -155,6 +164,40 @@ pub(super) struct TenantCounters {
 impl TenantCounters {
     fn started() -> Self {
         Self { rest: Counters::started(), ..Self::default() }
+    }
+
+    /// The counters of functions that a scrape sees: those that count, and last values.
+    pub(super) fn shown(&self) -> impl Iterator<Item = (&FunctionKey, &Counters)> {
+        self.listed
+            .iter()
+            .chain(self.last_values.iter().map(|(function, (_, counters))| (function, counters)))
+    }
+
+    /// Ends the counters of functions that are not in the ranking. Returns their last values.
+    fn end(&mut self, ranking: &[FunctionKey], now_us: u64) -> Vec<(FunctionKey, Counters)> {
+        let ended: Vec<_> = self.listed.extract_if(.., |function, _| !ranking.contains(function)).collect();
+        for (function, counters) in &ended {
+            self.last_values.insert(function.clone(), (now_us, counters.clone()));
+        }
+        ended
+    }
+
+    /// Begins the counters of a function. They continue when their last values are still shown.
+    fn begin(&mut self, function: &FunctionKey) {
+        if !self.listed.contains_key(function) {
+            let last = self.last_values.remove(function).map(|(_, counters)| counters);
+            self.listed.insert(function.clone(), last.unwrap_or_else(Counters::started));
+        }
+    }
+
+    /// Forgets last values that every scrape has seen, and the oldest of too many.
+    fn forget_last_values(&mut self, now_us: u64) {
+        self.last_values.retain(|_, (since_us, _)| now_us.saturating_sub(*since_us) < LAST_VALUES_US);
+        while self.last_values.len() > MAX_LAST_VALUES {
+            let oldest = self.last_values.iter().min_by_key(|(_, (since_us, _))| *since_us);
+            let Some(oldest) = oldest.map(|(function, _)| function.clone()) else { break };
+            self.last_values.remove(&oldest);
+        }
     }
 }
 
@@ -180,23 +223,22 @@ impl FleetCounters {
 
     /// Lists at most `limit` functions: those of `ranking` that are listed already, then the first others. The ranking has
     /// up to twice as many functions, so that two functions with nearly the same cost do not replace each other all the
-    /// time.
-    pub(super) fn list(&self, tenant: &Tenant, ranking: &[FunctionKey], limit: usize) {
+    /// time. `now_us` is in microseconds since the Unix epoch.
+    pub(super) fn list(&self, tenant: &Tenant, ranking: &[FunctionKey], limit: usize, now_us: u64) {
         let mut tenants = self.lock();
         let counters = tenants.entry(tenant.clone()).or_insert_with(TenantCounters::started);
-        let TenantCounters { listed, removed, .. } = counters;
-        let left = listed.extract_if(.., |function, _| !ranking.contains(function));
-        let left: Vec<_> = left.collect();
+        let ended = counters.end(ranking, now_us);
         if self.keeps_removed.load(Ordering::Relaxed) {
-            removed.extend(left);
-            removed.truncate(MAX_REMOVED);
+            counters.removed.extend(ended);
+            counters.removed.truncate(MAX_REMOVED);
         }
         for function in ranking {
-            if listed.len() >= limit {
+            if counters.listed.len() >= limit {
                 break;
             }
-            listed.entry(function.clone()).or_insert_with(Counters::started);
+            counters.begin(function);
         }
+        counters.forget_last_values(now_us);
     }
 
     /// From now on, counters of functions that are not listed any more are kept until they are taken.
@@ -232,34 +274,72 @@ mod tests {
         Counters { invocations: count, ..Counters::default() }
     }
 
+    /// A minute, microseconds.
+    const MINUTE_US: u64 = 60_000_000;
+
+    /// What a scraper adds up: the increase of each counter, from zero for a new one.
+    #[derive(Default)]
+    struct Scraper {
+        before: BTreeMap<Option<FunctionKey>, u64>,
+        seen: u64,
+    }
+
+    impl Scraper {
+        fn scrape(&mut self, counters: &TenantCounters) {
+            let shown = counters.shown().map(|(function, sums)| (Some(function.clone()), sums.invocations));
+            let now: BTreeMap<_, _> = shown.chain([(None, counters.rest.invocations)]).collect();
+            for (series, value) in &now {
+                self.seen += value.checked_sub(self.before.get(series).copied().unwrap_or(0)).unwrap();
+            }
+            self.before = now;
+        }
+    }
+
     #[test]
     fn every_invocation_counts_once_while_the_list_changes() {
         let (fleet, tenant) = (FleetCounters::default(), Tenant::default());
         let [a, b, c] = ["a", "b", "c"].map(key);
-        let mut sent = 0;
-        let mut seen = 0;
-        let mut before = fleet.of(&tenant);
-        for step in 0..40_usize {
+        let (mut sent, mut often, mut seldom) = (0, Scraper::default(), Scraper::default());
+        for step in 0..120 {
             for (function, count) in [(&a, 3), (&b, 5), (&c, 7)] {
                 fleet.add(&tenant, function, invocations(count));
                 sent += count;
             }
-            // What a scraper adds up: the increase of each counter, from zero for a new one.
-            let now = fleet.of(&tenant);
-            assert!(now.rest.invocations >= before.rest.invocations);
-            seen += now.rest.invocations - before.rest.invocations;
-            for (function, counters) in &now.listed {
-                let earlier = before.listed.get(function).map_or(0, |earlier| earlier.invocations);
-                seen += counters.invocations.checked_sub(earlier).unwrap();
-            }
-            before = now;
+            // A scrape changes the list before it reads the counters: the last values have increased since the scrape before.
             let orders = [[&a, &b], [&c, &a], [&b, &c]];
-            let ranking: Vec<_> = orders[step % 3].iter().map(|&function| function.clone()).collect();
-            fleet.list(&tenant, &ranking, 1 + step % 2);
-            before.listed.retain(|function, _| fleet.of(&tenant).listed.contains_key(function));
+            let ranking: Vec<_> = orders[step / 5 % 3].iter().map(|&function| function.clone()).collect();
+            fleet.list(&tenant, &ranking, 1 + step % 2, step as u64 * MINUTE_US);
+            let now = fleet.of(&tenant);
+            assert!(now.listed.keys().all(|function| !now.last_values.contains_key(function)));
+            often.scrape(&now);
+            if step % 4 == 3 {
+                seldom.scrape(&now);
+            }
         }
-        assert_eq!(seen, sent);
+        assert_eq!((often.seen, seldom.seen), (sent, sent));
         assert!(fleet.of(&Tenant("other".to_owned())).listed.is_empty());
+    }
+
+    #[test]
+    fn last_values_are_shown_for_some_minutes_and_are_bounded() {
+        let (fleet, tenant) = (FleetCounters::default(), Tenant::default());
+        let shown = || fleet.of(&tenant).shown().map(|(key, _)| key.name.clone()).collect::<Vec<_>>();
+        fleet.list(&tenant, &[key("a")], 1, 0);
+        fleet.add(&tenant, &key("a"), invocations(3));
+        fleet.list(&tenant, &[key("b")], 1, MINUTE_US);
+        fleet.add(&tenant, &key("a"), invocations(4));
+        assert_eq!(shown(), ["b", "a"]);
+        let now = fleet.of(&tenant);
+        assert_eq!((now.last_values[&key("a")].1.invocations, now.rest.invocations), (3, 4));
+        fleet.list(&tenant, &[key("b")], 1, MINUTE_US + LAST_VALUES_US);
+        assert_eq!(shown(), ["b"]);
+        for number in 0..2 * MAX_LAST_VALUES {
+            fleet.list(&tenant, &[key(&number.to_string())], 1, number as u64);
+        }
+        let last = fleet.of(&tenant).last_values;
+        assert!(
+            last.len() == MAX_LAST_VALUES && last.contains_key(&key("198")) && !last.contains_key(&key("98"))
+        );
     }
 
     #[test]
@@ -268,12 +348,13 @@ mod tests {
         let names = |fleet: &FleetCounters| {
             fleet.of(&tenant).listed.into_keys().map(|key| key.name).collect::<Vec<_>>()
         };
-        fleet.list(&tenant, &[key("a"), key("b")], 1);
-        fleet.list(&tenant, &[key("b"), key("a")], 1);
+        let list = |ranking: &[FunctionKey], limit| fleet.list(&tenant, ranking, limit, 0);
+        list(&[key("a"), key("b")], 1);
+        list(&[key("b"), key("a")], 1);
         assert_eq!(names(&fleet), ["a"]);
-        fleet.list(&tenant, &[key("b"), key("c")], 1);
+        list(&[key("b"), key("c")], 1);
         assert_eq!(names(&fleet), ["b"]);
-        fleet.list(&tenant, &[key("b"), key("c")], 0);
+        list(&[key("b"), key("c")], 0);
         assert!(names(&fleet).len() <= 1);
     }
 
@@ -284,13 +365,15 @@ mod tests {
             let removed = fleet.take_removed(&tenant).into_iter();
             removed.map(|(function, counters)| (function.name, counters.invocations)).collect::<Vec<_>>()
         };
-        fleet.list(&tenant, &[key("a")], 1);
+        fleet.list(&tenant, &[key("a")], 1, 0);
         fleet.add(&tenant, &key("a"), invocations(3));
-        fleet.list(&tenant, &[key("b")], 1);
+        fleet.list(&tenant, &[key("b")], 1, 0);
         assert!(taken().is_empty(), "they are kept only for a reader");
         fleet.keep_removed();
         fleet.add(&tenant, &key("b"), invocations(5));
-        fleet.list(&tenant, &[key("a")], 1);
+        // After the last values of the function are forgotten, its counters begin again.
+        fleet.list(&tenant, &[key("b")], 1, LAST_VALUES_US);
+        fleet.list(&tenant, &[key("a")], 1, LAST_VALUES_US);
         assert_eq!(taken(), [("b".to_owned(), 5)]);
         assert!(taken().is_empty());
         let now = fleet.of(&tenant);

@@ -81,7 +81,7 @@ pub(super) async fn of(app: &Arc<App>, tenant: &Tenant) -> FleetMetrics {
     let counters = app.metrics.fleet.of(tenant);
     let cost = |counters: &Counters| counters.cost(&app.prices).to_dollars();
     FleetMetrics {
-        costs: counters.listed.values().map(cost).collect(),
+        costs: counters.shown().map(|(_, sums)| cost(sums)).collect(),
         rest_cost: cost(&counters.rest),
         counters,
         reported: reports.of(tenant).map(|(_, reported)| reported),
@@ -104,7 +104,7 @@ async fn reported(app: &App, tenant: &Tenant) -> Result<Reported, ApiError> {
     let list = ListQuery { sort: SortKey::Cost, limit, ..ListQuery::default() };
     let fleet = report::fleet(&request, &list).await?;
     let ranking: Vec<FunctionKey> = fleet.functions.iter().map(report::FunctionReport::key).collect();
-    app.metrics.fleet.list(tenant, &ranking, app.metrics_functions);
+    app.metrics.fleet.list(tenant, &ranking, app.metrics_functions, request.now_us);
     let functions = fleet.functions.iter().map(|function| {
         let saving = function.saving().max(PicoDollars::ZERO);
         let sizes = Sizes { memory: function.memory, recommended: function.advice.memory, savings: saving };
@@ -133,7 +133,7 @@ async fn reported(app: &App, tenant: &Tenant) -> Result<Reported, ApiError> {
 #[derive(Debug)]
 pub(super) struct FleetMetrics {
     pub(super) counters: TenantCounters,
-    /// In the order of `counters.listed`, dollars.
+    /// In the order of `counters.shown()`, dollars.
     costs: Vec<f64>,
     rest_cost: f64,
     pub(super) reported: Option<Arc<Reported>>,
@@ -179,7 +179,7 @@ impl Collector for FleetMetrics {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         for (name, help, unit, value) in counters() {
             let mut family = encoder.encode_descriptor(name, help, unit.as_ref(), MetricType::Counter)?;
-            for (function, sums) in &self.counters.listed {
+            for (function, sums) in self.counters.shown() {
                 let labels = labels(function);
                 let mut metric = family.encode_family(&labels)?;
                 metric.encode_counter::<NoLabelSet, _, f64>(&value(sums), None)?;
@@ -203,7 +203,7 @@ impl FleetMetrics {
         let help = "Cost, without invocations whose price is not known";
         let mut family =
             encoder.encode_descriptor("tailor_function_cost", help, Some(&unit), MetricType::Counter)?;
-        for (function, cost) in self.counters.listed.keys().zip(&self.costs) {
+        for ((function, _), cost) in self.counters.shown().zip(&self.costs) {
             family.encode_family(&labels(function))?.encode_counter::<NoLabelSet, _, f64>(cost, None)?;
         }
         family.encode_family(&REST_LABELS)?.encode_counter::<NoLabelSet, _, f64>(&self.rest_cost, None)
@@ -213,7 +213,7 @@ impl FleetMetrics {
         let (name, help) = ("tailor_function_duration", "Duration, with cold starts and failures");
         let mut family =
             encoder.encode_descriptor(name, help, Some(&Unit::Seconds), MetricType::Histogram)?;
-        let listed = self.counters.listed.iter().map(|(function, sums)| (labels(function), sums));
+        let listed = self.counters.shown().map(|(function, sums)| (labels(function), sums));
         for (labels, sums) in listed.chain([(REST_LABELS, &self.counters.rest)]) {
             let bounds = DURATION_BUCKETS.into_iter().chain([f64::MAX]);
             let buckets: Vec<(f64, u64)> = bounds.zip(sums.durations).collect();
