@@ -5,10 +5,12 @@
 mod common;
 
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -37,7 +39,7 @@ impl Drop for Sandbox {
 }
 
 /// A sandbox with the collector as its one function.
-fn start(folder: &Path, database: &str) -> Sandbox {
+fn start(folder: &Path, database: &str, webhook: &str) -> Sandbox {
     let function = folder.join("functions/collector");
     fs::create_dir_all(&function).unwrap();
     let keys = format!(
@@ -52,8 +54,10 @@ fn start(folder: &Path, database: &str) -> Sandbox {
     fs::set_permissions(&bootstrap, fs::Permissions::from_mode(0o755)).unwrap();
     let text = format!(
         "runtime = \"provided.al2023\"\nmemory_mb = 1769\ntimeout_s = 60\n\
-         [environment]\nTAILOR_DATABASE = \"{}\"\nTAILOR_API_KEYS = \"{keys}\"\nTAILOR_LOG_FORMAT = \"json\"\n",
-        as_seen_by_functions(database)
+         [environment]\nTAILOR_DATABASE = \"{}\"\nTAILOR_API_KEYS = \"{keys}\"\nTAILOR_LOG_FORMAT = \"json\"\n\
+         TAILOR_WEBHOOK = \"{}\"\nTAILOR_WEBHOOK_FORMAT = \"slack\"\n",
+        as_seen_by_functions(database),
+        as_seen_by_functions(webhook)
     );
     fs::write(function.join("function.toml"), text).unwrap();
     let mut child = Command::new(tailor_test_kit::build::sandbox().unwrap())
@@ -70,6 +74,32 @@ fn start(folder: &Path, database: &str) -> Sandbox {
     BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
     let address = line.trim().rsplit("http://").next().unwrap().to_owned();
     Sandbox { child, lambda: LambdaClient::new(&address) }
+}
+
+/// A receiver of events: its address, and the bodies of the requests.
+fn receiver() -> (String, Receiver<String>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let (bodies, received) = channel();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = BufReader::new(stream.unwrap());
+            let (mut length, mut line) = (0, String::new());
+            while stream.read_line(&mut line).unwrap_or(0) > 2 {
+                let lower = line.to_ascii_lowercase();
+                if let Some(value) = lower.strip_prefix("content-length:") {
+                    length = value.trim().parse().unwrap();
+                }
+                line.clear();
+            }
+            let mut body = vec![0; length];
+            stream.read_exact(&mut body).unwrap();
+            let _ = bodies.send(String::from_utf8(body).unwrap());
+            let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+            stream.get_mut().write_all(answer).unwrap();
+        }
+    });
+    (url, received)
 }
 
 /// An event as a function URL sends it (payload format 2.0).
@@ -104,7 +134,8 @@ fn the_collector_runs_as_a_function_with_a_function_url() {
     let folder = tempfile::tempdir().unwrap();
     let server = PostgresServer::shared().unwrap();
     let database = server.new_database().unwrap();
-    let sandbox = start(folder.path(), &database);
+    let (webhook, events) = receiver();
+    let sandbox = start(folder.path(), &database, &webhook);
     let log = || fs::read_to_string(folder.path().join("sandbox.log")).unwrap_or_default();
     let invoke = |event: &str| {
         let response = sandbox.lambda.invoke("collector", event).unwrap();
@@ -157,6 +188,17 @@ fn the_collector_runs_as_a_function_with_a_function_url() {
     let report = get("/v1/functions", "hours=24", ADMIN);
     let report: Value = serde_json::from_str(report["body"].as_str().unwrap()).unwrap();
     assert_eq!(report["total"]["invocations"], 25, "{report}");
+
+    // It also sends what is new since the time before, once.
+    let mut lost = batch(&KINDS[0], 2, 1, 5, now_us);
+    lost.header.lost.invocations = 3;
+    invoke(&event("POST", "/v1/batches", "", &headers, Some(&lost.encode().unwrap())));
+    for _ in 0..2 {
+        invoke(&scheduled.to_string());
+    }
+    let events: Vec<String> = events.try_iter().collect();
+    assert_eq!(events.len(), 1, "{events:?}\n{}", log());
+    assert!(events[0].contains("3 invocations lost before they were sent"), "{events:?}");
 }
 
 #[test]
@@ -170,4 +212,7 @@ fn the_function_names_what_its_configuration_lacks() {
     assert!(run(&[]).contains("use `tailor serve` on a machine"));
     let runtime = ("AWS_LAMBDA_RUNTIME_API", "127.0.0.1:1");
     assert!(run(&[runtime]).contains("set TAILOR_DATABASE"));
+    let otlp = run(&[runtime, ("TAILOR_OTLP_ENDPOINT", "http://localhost:4318")]);
+    assert!(otlp.contains("sends no metrics as OTLP"), "{otlp}");
+    assert!(run(&[runtime, ("TAILOR_WEBHOOK", "https://example.com")]).contains("--webhook-secret-file"));
 }

@@ -1,8 +1,8 @@
 //! `tailor lambda`: the collector as a Lambda function behind a function URL, with its store in a database.
 //!
 //! The program is the function's runtime (`bootstrap`). An event of the function URL is a request to the collector. Any other
-//! event, such as that of a schedule, does the maintenance: Lambda freezes the environment between invocations, so nothing runs in the
-//! background then.
+//! event, such as that of a schedule, does the maintenance and sends events to the webhook: Lambda freezes the environment between
+//! invocations, so nothing runs in the background then.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -22,12 +22,16 @@ use super::LogArgs;
 use super::archive::S3Args;
 use super::database::DatabaseArgs;
 use super::profiles::ProfileArgs;
+use super::push::WebhookArgs;
 use crate::clock::Clock;
 use crate::http::App;
 use crate::http::server::{OverTls, Peer};
 use crate::keys::KeyRing;
 use crate::keys::reload::{Follower, KeyFiles};
 use crate::keys::sources::KeySources;
+use crate::push::QueueStore;
+use crate::push::metrics::WebhookMetrics;
+use crate::push::webhook::{Webhook, WebhookSettings};
 use crate::report::summaries::Summarizer;
 use crate::store::KeyStore;
 use crate::store::postgres::PostgresStore;
@@ -36,6 +40,12 @@ use crate::{prices, routes};
 
 /// How long one invocation of the schedule computes summaries. What is left is computed by the next one.
 const SUMMARIES_LIMIT: Duration = Duration::from_secs(20);
+
+/// How long one invocation of the schedule searches for events and sends them. What is left is sent by the next one.
+const WEBHOOK_LIMIT: Duration = Duration::from_secs(15);
+
+/// A setting of `tailor serve` that does not work here.
+const OTLP_VARIABLE: &str = "TAILOR_OTLP_ENDPOINT";
 
 /// Without it, the program does not run in Lambda.
 const RUNTIME_VARIABLE: &str = "AWS_LAMBDA_RUNTIME_API";
@@ -65,6 +75,8 @@ pub(super) struct LambdaArgs {
     #[command(flatten)]
     s3: S3Args,
     #[command(flatten)]
+    webhook: WebhookArgs,
+    #[command(flatten)]
     pub(super) log: LogArgs,
 }
 
@@ -74,6 +86,13 @@ pub(super) fn run(args: &LambdaArgs) -> anyhow::Result<ExitCode> {
             "`tailor lambda` runs in a Lambda function only ({RUNTIME_VARIABLE} is not set): use `tailor serve` on a machine"
         );
     }
+    if std::env::var(OTLP_VARIABLE).is_ok_and(|value| !value.is_empty()) {
+        bail!(
+            "`tailor lambda` sends no metrics as OTLP: their counters are in the memory of each environment, which Lambda ends \
+             without notice. Remove {OTLP_VARIABLE}, and send them with a `tailor serve` that receives the batches"
+        );
+    }
+    let webhook = args.webhook.settings()?;
     let Some(database) = args.database.database()? else {
         bail!(
             "a Lambda function needs a database, because its files are lost with its environment: set TAILOR_DATABASE"
@@ -93,9 +112,15 @@ pub(super) fn run(args: &LambdaArgs) -> anyhow::Result<ExitCode> {
     let app = App::new(Arc::clone(&store) as Arc<dyn crate::store::Store>, KeyRing::default(), false);
     let prices = prices::load(args.prices.as_deref())?;
     let profiles = runtime.block_on(args.profiles.open(&args.s3));
-    let app = Arc::new(App { prices, profiles, keys: keys.keys(), ..app });
+    let mut app = App { prices, profiles, keys: keys.keys(), ..app };
+    let webhook_metrics = WebhookMetrics::default();
+    if webhook.is_some() {
+        app.metrics.register(|registry| webhook_metrics.register(registry));
+    }
+    let app = Arc::new(app);
+    let webhook = webhook.map(|settings| webhook_of(&app, settings, webhook_metrics)).transpose()?;
     tracing::info!("measurements in the {database}");
-    runtime.block_on(answer(app, store, keys))?;
+    runtime.block_on(answer(app, store, keys, webhook))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -105,20 +130,36 @@ impl LambdaArgs {
     }
 }
 
+/// The webhook, whose queue is in the database.
+fn webhook_of(app: &Arc<App>, settings: WebhookSettings, metrics: WebhookMetrics) -> anyhow::Result<Webhook> {
+    let queue = QueueStore::Database(Arc::clone(&app.store), settings.tenant.clone());
+    Webhook::new(Arc::clone(app), settings, queue, metrics)
+}
+
 /// Answers events until Lambda ends the environment.
-async fn answer(app: Arc<App>, store: Arc<PostgresStore>, keys: Follower) -> anyhow::Result<()> {
-    let keys = Arc::new(Mutex::new(keys));
+async fn answer(
+    app: Arc<App>,
+    store: Arc<PostgresStore>,
+    keys: Follower,
+    webhook: Option<Webhook>,
+) -> anyhow::Result<()> {
+    let (keys, webhook) = (Arc::new(Mutex::new(keys)), Arc::new(Mutex::new(webhook)));
     let routes = routes::router(Arc::clone(&app));
     let service = tower::service_fn(move |request: Request| {
         let (routes, app, store) = (routes.clone(), Arc::clone(&app), Arc::clone(&store));
-        let keys = Arc::clone(&keys);
+        let (keys, webhook) = (Arc::clone(&keys), Arc::clone(&webhook));
         async move {
             let source = match request.request_context_ref() {
                 Some(RequestContext::ApiGatewayV2(context)) => context.http.source_ip.clone(),
                 // A path in an event cannot lead here: only events that are no HTTP requests have this context.
                 _ => {
                     keys.lock().await.save_uses().await;
-                    return maintain(&app, &store).await.map(IntoResponse::into_response);
+                    let done = maintain(&app, &store).await?;
+                    // After the summaries, which have the recommendations.
+                    if let Some(webhook) = webhook.lock().await.as_mut() {
+                        send_events(webhook).await;
+                    }
+                    return Ok::<_, lambda_http::Error>(done.into_response());
                 }
             };
             // Nothing runs in the background. One request at a time is in an environment.
@@ -159,4 +200,17 @@ async fn maintain(app: &App, store: &PostgresStore) -> Result<&'static str, lamb
     }
     tracing::info!(functions, "maintenance and summaries are done");
     Ok("{}")
+}
+
+/// Searches for events and sends them. The maintenance is done in any case.
+async fn send_events(webhook: &mut Webhook) {
+    match tokio::time::timeout(WEBHOOK_LIMIT, webhook.run_once()).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => {
+            tracing::warn!(%error, "cannot search for events of the webhook; trying again later")
+        }
+        Err(_) => {
+            tracing::warn!("not all events were sent to the webhook in {WEBHOOK_LIMIT:?}; trying again later")
+        }
+    }
 }

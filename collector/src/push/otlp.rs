@@ -32,7 +32,7 @@ const LAST_EXPORT: Duration = Duration::from_secs(5);
 /// Most counters that have ended and wait until they are exported.
 const MAX_ENDED: usize = 1_000;
 
-/// How long it is remembered what deltas had of counters that have ended: they continue when the function is listed again soon.
+/// How long the base of a delta is kept after its counters have ended: they continue when the function is listed again soon.
 const KEPT_BASES_US: u64 = 3_600 * 1_000_000;
 
 /// Exports the metrics of all tenants.

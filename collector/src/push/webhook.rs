@@ -17,7 +17,7 @@ use super::metrics::WebhookMetrics;
 use super::queue_store::QueueStore;
 use super::{ProblemLog, random};
 use crate::http::App;
-use crate::store::{Lease, Tenant};
+use crate::store::{Lease, StoreError, Tenant};
 
 /// Longest time of one request.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -127,22 +127,41 @@ impl Webhook {
                     continue;
                 }
             }
-            let mut current = match work.take() {
-                Some(current) => current,
-                None => match self.queue.read().await {
-                    Ok(outbox) => {
-                        let now = Instant::now();
-                        Work { outbox, is_changed: false, next_search: now, not_before: now }
-                    }
-                    Err(error) => {
-                        self.logged.log(format!("{error:#}"));
-                        pause = STANDBY_PAUSE;
-                        continue;
-                    }
-                },
-            };
-            self.step(&mut current).await;
-            work = Some(current);
+            if work.is_none() {
+                work = self.begin().await;
+            }
+            match &mut work {
+                Some(work) => self.step(work).await,
+                None => pause = STANDBY_PAUSE,
+            }
+        }
+    }
+
+    /// Searches once and sends what is due, unless another collector does: for a program that only runs from time to time. What
+    /// was not accepted is tried again by the next call.
+    ///
+    /// # Errors
+    /// The database cannot be used.
+    pub async fn run_once(&mut self) -> Result<(), StoreError> {
+        if self.app.store.hold(Lease::Webhook).await?
+            && let Some(mut work) = self.begin().await
+        {
+            self.step(&mut work).await;
+        }
+        Ok(())
+    }
+
+    /// Reads the queue; `None` when it cannot be read.
+    async fn begin(&mut self) -> Option<Work> {
+        match self.queue.read().await {
+            Ok(outbox) => {
+                let now = Instant::now();
+                Some(Work { outbox, is_changed: false, next_search: now, not_before: now })
+            }
+            Err(error) => {
+                self.logged.log(format!("{error:#}"));
+                None
+            }
         }
     }
 
