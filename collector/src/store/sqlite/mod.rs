@@ -58,6 +58,10 @@ use writing::{Settings, Shared, Writing, reopen};
 
 use crate::clock::Clock;
 
+/// Functions whose summaries are stored in one transaction. Those of one function are on about 40 pages, and acknowledgements wait
+/// for the transaction.
+const SUMMARIES_AT_ONCE: usize = 2;
+
 /// The embedded store. Dropping it waits until all accepted writes are on disk.
 pub struct SqliteStore {
     /// The connection of the readiness check, which does not wait for the other readers.
@@ -284,8 +288,16 @@ impl Store for SqliteStore {
     }
 
     async fn put_summaries(&self, functions: Vec<(ChangedFunction, Vec<Summary>)>) -> Result<(), StoreError> {
-        let put = summaries::Put { functions, now_us: self.shared.settings.clock.now_us() };
-        self.submit(|reply| Job::PutSummaries(put, reply)).await
+        let now_us = self.shared.settings.clock.now_us();
+        let mut functions = functions.into_iter();
+        loop {
+            let functions: Vec<_> = functions.by_ref().take(SUMMARIES_AT_ONCE).collect();
+            if functions.is_empty() {
+                return Ok(());
+            }
+            let put = summaries::Put { functions, now_us };
+            self.submit(|reply| Job::PutSummaries(put, reply)).await?;
+        }
     }
 
     async fn summaries(&self, tenant: &Tenant, kind: &SummaryKind) -> Result<Vec<SummaryRow>, StoreError> {
