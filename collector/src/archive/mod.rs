@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use agent_proto::batch::Batch;
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 use tailor_archive::{DAY_US, FileWriter, ROW_GROUP_ROWS, Row, Totals, object_name};
@@ -18,7 +18,7 @@ use tailor_sizing::pricing::prices::PriceTable;
 
 use crate::clock::Clock;
 use crate::s3::{Location, PutOptions, S3};
-use crate::store::archive::{ArchiveStore, SealLimits};
+use crate::store::archive::{ArchiveStore, PartsDigest, SealLimits};
 use crate::store::{SealedFile, Upload};
 
 pub mod metrics;
@@ -112,7 +112,7 @@ impl Archiver {
             let request = request::pending(&self.settings.folder);
             let result = match request {
                 true => self.flush().await,
-                false => self.round(self.settings.limits).await,
+                false => self.round_of_one().await,
             };
             match &result {
                 Ok(_) => {
@@ -160,7 +160,15 @@ impl Archiver {
         }
     }
 
-    /// Uploads everything that is stored.
+    /// A round, unless another collector with the same store uploads.
+    async fn round_of_one(&self) -> anyhow::Result<Round> {
+        match self.store.may_upload().await? {
+            true => self.round(self.settings.limits).await,
+            false => Ok(Round::default()),
+        }
+    }
+
+    /// Uploads everything that is stored. Another collector may do the same: both write the same objects.
     ///
     /// # Errors
     /// When the store or S3 fails. Repeating it continues.
@@ -210,13 +218,14 @@ impl Archiver {
     /// The file as Parquet, and what it contains.
     async fn content(&self, file: &SealedFile) -> anyhow::Result<(Vec<u8>, Totals)> {
         let mut writer = FileWriter::start()?;
-        let mut totals = Totals::default();
+        let (mut totals, mut digest) = (Totals::default(), PartsDigest::default());
         let mut from = file.first;
         let (mut batches, mut rows) = (vec![], 0);
         loop {
             let parts = self.store.parts(file, from, READ_BYTES).await?;
             for part in &parts {
                 from = from.max(part.number + 1);
+                digest.add(part.number, part.checksum);
                 for body in &part.batches {
                     // What cannot be read is counted as dropped, and does not stop the archive.
                     let Ok(batch) = Batch::decode(body) else { continue };
@@ -235,6 +244,8 @@ impl Archiver {
                 break;
             }
         }
+        // Another collector may have uploaded the file and removed parts of it meanwhile. Its object must not be overwritten by less.
+        ensure!(digest.finish() == file.digest, "its parts changed while they were read");
         writer = self.row_group(writer, batches).await?;
         Ok((writer.finish()?, totals))
     }

@@ -10,12 +10,14 @@ use clap::{Args, Subcommand, ValueEnum};
 use serde_json::json;
 use tailor_archive::{DAY_US, parse_day, text_of_day};
 
+use super::database::DatabaseArgs;
 use crate::archive::verify::{Scope, Verification, verify};
 use crate::archive::{Archiver, Settings, request};
 use crate::clock::{Clock, now_us};
 use crate::prices;
 use crate::s3::{Connection, Encryption, Location, PutOptions, S3};
 use crate::store::archive::{ArchiveRecord, ArchiveStore, SealLimits};
+use crate::store::postgres::PostgresStore;
 use crate::store::sqlite::{Retention, SqliteStore, is_served};
 
 const MB: u64 = 1_000_000;
@@ -209,6 +211,33 @@ pub(super) struct FolderArgs {
     /// The data folder. A collector may be running with it.
     #[arg(long, env = "TAILOR_DATA", default_value = "tailor-data")]
     data: PathBuf,
+    #[command(flatten)]
+    database: DatabaseArgs,
+}
+
+impl FolderArgs {
+    /// The store, for reading.
+    fn open_to_read(&self) -> anyhow::Result<Arc<dyn ArchiveStore>> {
+        if let Some(database) = self.database.database()? {
+            let store = PostgresStore::open_to_read(&database);
+            return Ok(Arc::new(store.with_context(|| format!("cannot open the {database}"))?));
+        }
+        Ok(Arc::new(open_to_read(&self.data)?))
+    }
+
+    /// The store, for uploads by this process.
+    fn open(&self) -> anyhow::Result<Arc<dyn ArchiveStore>> {
+        let retention = Retention { daily_days: RECORD_DAYS, ..Retention::default() };
+        if let Some(database) = self.database.database()? {
+            let store = PostgresStore::open_with(&database, Clock::system(), retention);
+            return Ok(Arc::new(store.with_context(|| format!("cannot open the {database}"))?));
+        }
+        let folder = &self.data;
+        ensure!(folder.is_dir(), "there is no data folder {}", folder.display());
+        let store = SqliteStore::open_with(folder, Clock::system(), retention)
+            .with_context(|| format!("cannot open the store in {}", folder.display()))?;
+        Ok(Arc::new(store))
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
@@ -236,13 +265,16 @@ pub(super) fn run(command: ArchiveCommand) -> anyhow::Result<ExitCode> {
         .context("cannot start the runtime")?;
     runtime.block_on(async {
         match command {
-            ArchiveCommand::Status { folder, format } => status(&folder.data, format).await,
-            ArchiveCommand::Flush { folder, archive, prices, timeout } => match is_served(&folder.data) {
-                true => request_flush(&folder.data, Duration::from_secs(timeout)).await,
-                false => flush(&folder.data, &archive, prices.as_deref()).await,
-            },
+            ArchiveCommand::Status { folder, format } => status(&folder, format).await,
+            ArchiveCommand::Flush { folder, archive, prices, timeout } => {
+                // With a database, this process and collectors may upload at the same time.
+                match !folder.database.is_set() && is_served(&folder.data) {
+                    true => request_flush(&folder.data, Duration::from_secs(timeout)).await,
+                    false => flush(&folder, &archive, prices.as_deref()).await,
+                }
+            }
             ArchiveCommand::Verify { folder, archive, read, from } => {
-                verify_archive(&folder.data, &archive, read, from).await
+                verify_archive(&folder, &archive, read, from).await
             }
             ArchiveCommand::Ddl { archive, table } => {
                 print!("{}", tailor_archive::athena(&table, &archive.to_string()));
@@ -273,8 +305,8 @@ fn open_to_read(folder: &Path) -> anyhow::Result<SqliteStore> {
         .with_context(|| format!("cannot open the store in {}", folder.display()))
 }
 
-async fn status(folder: &Path, format: StatusFormat) -> anyhow::Result<ExitCode> {
-    let record = open_to_read(folder)?.archive_record().await?;
+async fn status(folder: &FolderArgs, format: StatusFormat) -> anyhow::Result<ExitCode> {
+    let record = folder.open_to_read()?.archive_record().await?;
     match format {
         StatusFormat::Json => println!("{}", serde_json::to_string_pretty(&status_json(&record))?),
         StatusFormat::Text => print!("{}", status_text(&record)),
@@ -355,13 +387,9 @@ async fn request_flush(folder: &Path, timeout: Duration) -> anyhow::Result<ExitC
 }
 
 /// Uploads in this process.
-async fn flush(folder: &Path, args: &ArchiveArgs, prices: Option<&Path>) -> anyhow::Result<ExitCode> {
-    ensure!(folder.is_dir(), "there is no data folder {}", folder.display());
-    let settings = args.settings(folder, RECORD_DAYS)?;
-    let retention = Retention { daily_days: RECORD_DAYS, ..Retention::default() };
-    let store = SqliteStore::open_with(folder, Clock::system(), retention)
-        .with_context(|| format!("cannot open the store in {}", folder.display()))?;
-    let store: Arc<dyn ArchiveStore> = Arc::new(store);
+async fn flush(folder: &FolderArgs, args: &ArchiveArgs, prices: Option<&Path>) -> anyhow::Result<ExitCode> {
+    let settings = args.settings(&folder.data, RECORD_DAYS)?;
+    let store = folder.open()?;
     store.set_archive(Some(args.archive_spool_mb * MB)).await?;
     let s3 = args.s3.client().await;
     let archiver = Archiver::new(Arc::clone(&store), s3, settings, prices::load(prices)?, Clock::system());
@@ -371,13 +399,13 @@ async fn flush(folder: &Path, args: &ArchiveArgs, prices: Option<&Path>) -> anyh
 }
 
 async fn verify_archive(
-    folder: &Path,
+    folder: &FolderArgs,
     args: &ArchiveArgs,
     reads: bool,
     from_day: u64,
 ) -> anyhow::Result<ExitCode> {
     let location = args.archive.clone().context("name the archive with --archive s3://BUCKET/PREFIX")?;
-    let comparison = open_to_read(folder)?.archive_comparison().await?;
+    let comparison = folder.open_to_read()?.archive_comparison().await?;
     let s3 = args.s3.client().await;
     let Verification { lines, objects, differences } =
         verify(&s3, &comparison, &Scope { location, from_day, reads }).await?;

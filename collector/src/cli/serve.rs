@@ -231,15 +231,16 @@ async fn open(
     prices: &PriceTable,
 ) -> anyhow::Result<(Arc<dyn Store>, Option<Archiver>)> {
     let retention = Retention { hourly_days: args.hourly_days, daily_days: args.daily_days };
-    if let Some(database) = database {
-        ensure!(
-            !args.archive.is_set(),
-            "--archive needs the store of a data folder: a database has no archive. Remove --archive or --database"
-        );
-        return Ok((open_database(database, retention)?, None));
-    }
-    let store = Arc::new(open_store(&args.data, retention)?);
-    let archive_store = Arc::clone(&store) as Arc<dyn ArchiveStore>;
+    let (store, archive_store): (Arc<dyn Store>, Arc<dyn ArchiveStore>) = match database {
+        Some(database) => {
+            let store = Arc::new(open_database(database, retention)?);
+            (Arc::clone(&store) as Arc<dyn Store>, store)
+        }
+        None => {
+            let store = Arc::new(open_store(&args.data, retention)?);
+            (Arc::clone(&store) as Arc<dyn Store>, store)
+        }
+    };
     let archiver = args.archive.start(archive_store, &args.data, prices.clone(), args.daily_days).await?;
     Ok((store, archiver))
 }
@@ -379,9 +380,9 @@ async fn tuner(args: &super::tuner::TunerArgs, settings: Settings, app: &App) ->
     })
 }
 
-fn open_database(database: &Database, retention: Retention) -> anyhow::Result<Arc<dyn Store>> {
+fn open_database(database: &Database, retention: Retention) -> anyhow::Result<PostgresStore> {
     let store = PostgresStore::open_with(database, Clock::system(), retention);
-    Ok(Arc::new(store.with_context(|| format!("cannot open the {database}"))?))
+    store.with_context(|| format!("cannot open the {database}"))
 }
 
 /// Opens the store, or on a full disk opens it for reading only.

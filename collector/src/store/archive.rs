@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
+use sha2::{Digest, Sha256};
 use tailor_archive::{Partition, Totals};
 
 use super::StoreError;
@@ -60,8 +61,32 @@ pub struct Upload {
 pub struct Part {
     /// Its number.
     pub number: u64,
+    /// Its stored checksum.
+    pub checksum: i64,
     /// Its batches, encoded. Each has only the invocations of the partition's day. Empty when the part is damaged.
     pub batches: Vec<Vec<u8>>,
+}
+
+/// Characters of the digest in the name of an object.
+const DIGEST_CHARACTERS: usize = 12;
+
+/// The digest of the parts of a file, in the order of their numbers.
+#[derive(Debug, Clone, Default)]
+pub struct PartsDigest(Sha256);
+
+impl PartsDigest {
+    /// Adds a part.
+    pub fn add(&mut self, number: u64, checksum: i64) {
+        self.0.update(number.to_be_bytes());
+        self.0.update(checksum.to_be_bytes());
+    }
+
+    /// The digest in hexadecimal digits.
+    #[must_use]
+    pub fn finish(self) -> String {
+        let digest: String = self.0.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        digest[..DIGEST_CHARACTERS].to_owned()
+    }
 }
 
 /// What is known of one partition.
@@ -143,6 +168,11 @@ pub struct ArchiveComparison {
 /// The operations of the archive on a store.
 #[async_trait]
 pub trait ArchiveStore: Send + Sync {
+    /// Whether this collector may upload now. Of several with one store, one does. More than one would upload the same objects.
+    async fn may_upload(&self) -> Result<bool, StoreError> {
+        Ok(true)
+    }
+
     /// Switches the archive on, with the limit of its spool in bytes, or off. The setting is stored.
     async fn set_archive(&self, max_spool_bytes: Option<u64>) -> Result<(), StoreError>;
 

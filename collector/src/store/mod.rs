@@ -251,6 +251,8 @@ pub enum Lease {
     Tuner,
     /// The events of the webhook.
     Webhook,
+    /// The uploads of the archive.
+    Archive,
 }
 
 impl Lease {
@@ -262,6 +264,7 @@ impl Lease {
             Self::Summaries => "summaries",
             Self::Tuner => "tuner",
             Self::Webhook => "webhook",
+            Self::Archive => "archive",
         }
     }
 }

@@ -129,7 +129,7 @@ fn encode_environments(environments: &Environments, bytes: &mut Vec<u8>) {
     put(bytes, u128::from(layer));
     put(bytes, u128::from(logs));
     let environment = environments.newest_header().map(|header| &header.environment);
-    put_text(bytes, environment.map_or("", |environment| &environment.runtime));
+    put_text(bytes, environment.map_or("", |environment| environment.runtime.as_str()));
     put(bytes, environment.map_or(0, |environment| environment.ephemeral_mb.into()));
     put(bytes, environment.is_some_and(|environment| environment.is_managed_instances()).into());
 }

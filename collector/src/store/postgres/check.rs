@@ -5,7 +5,7 @@ use super::connection::Begin;
 use super::rows::{Cells, Value, isolate, select};
 use crate::store::StoreError;
 use crate::store::sqlite::check::Findings;
-use crate::store::sqlite::rows::tables;
+use crate::store::sqlite::rows::all_tables;
 
 impl PostgresStore {
     /// Reads the whole store. With `repair_at_us`, microseconds since the Unix epoch, damaged rows move to the table
@@ -17,7 +17,7 @@ impl PostgresStore {
         let (readers, writers, damage) = (self.readers.clone(), self.writers.clone(), self.damage.clone());
         self.run(async move {
             let mut findings = Findings::default();
-            for table in tables() {
+            for table in all_tables() {
                 let scan = readers.transaction(Begin::Read, |connection| async move {
                     let (mut rows, mut damaged) = (0u64, Vec::<Vec<Value>>::new());
                     let visit = |row: &tokio_postgres::Row| {

@@ -12,6 +12,7 @@ use agent_proto::rollup;
 use tailor_sizing::telemetry::rollup::Rollup;
 use tokio_postgres::Row;
 
+use super::archive;
 use super::connection::{Connection, Parameters};
 use super::errors::Failure;
 use super::read::{Pending, environment_state};
@@ -19,6 +20,7 @@ use super::rows::{Cells, NewRow, OF_FUNCTION, PREFIX, Writes, insert, isolate, s
 use crate::store::columns;
 use crate::store::damage::DamageLog;
 use crate::store::sequences::Sequences;
+use crate::store::sqlite::archive::Pieces;
 use crate::store::sqlite::recent::{self, RECENT_INVOCATIONS};
 use crate::store::sqlite::rows::{
     ENVIRONMENT, FUNCTION, PENDING, RECENT, ROLLUP, damaged, from_sql, to_ordered_sql, to_sql,
@@ -83,10 +85,11 @@ pub(super) async fn next_functions(
     }
     let mut count = 0;
     add_stored(connection, &mut merges, damage).await?;
+    let spool = archive::lock(connection).await?;
     let (mut environments, mut rollups, mut recents) = (Writes::default(), Writes::default(), vec![]);
     for merge in &mut merges {
         count += merge.deleted.values().map(Vec::len).sum::<usize>();
-        merge.apply();
+        merge.apply(spool.is_some())?;
         merge.environment_rows(&mut environments);
         merge.rollup_rows(&mut rollups);
         recents.extend(merge.recent_rows()?);
@@ -94,6 +97,11 @@ pub(super) async fn next_functions(
     environments.run(connection, &ENVIRONMENT).await?;
     rollups.run(connection, &ROLLUP).await?;
     insert(connection, &RECENT, &recents, "").await?;
+    if let Some(spool) = spool {
+        let pieces =
+            merges.iter_mut().map(|merge| (merge.owner, std::mem::take(&mut merge.pieces))).collect();
+        archive::add(connection, spool, pieces, now_us, damage).await?;
+    }
     write_functions(connection, &merges, now_us, damage).await?;
     delete_pending(connection, &merges).await?;
     Ok(Some(Step { last, batches: count as u64, has_more }))
@@ -153,6 +161,8 @@ struct Merge<'a> {
     stored: HashMap<(SeriesKey, u64), (Rollup, bool)>,
     rollups: BTreeMap<(SeriesKey, u64), Rollup>,
     bodies: Vec<recent::Body>,
+    /// What goes to the spool of the archive.
+    pieces: Pieces,
     newest: Option<(BatchHeader, u64)>,
     recent_added: u64,
 }
@@ -173,6 +183,7 @@ impl<'a> Merge<'a> {
             stored: HashMap::new(),
             rollups: BTreeMap::new(),
             bodies: vec![],
+            pieces: Pieces::default(),
             newest: None,
             recent_added: 0,
         };
@@ -203,8 +214,8 @@ impl<'a> Merge<'a> {
         Ok(())
     }
 
-    /// Adds the batches to the states, rollups and bodies, except for repetitions.
-    fn apply(&mut self) {
+    /// Adds the batches to the states, rollups and bodies, and with an archive to the pieces of its spool, except for repetitions.
+    fn apply(&mut self, is_archived: bool) -> Result<(), StoreError> {
         for Pending { header, received_at_us, rollups, body } in std::mem::take(&mut self.batches) {
             let is_new = match self.states.get_mut(&header.environment.id.0) {
                 Some((state, _)) => state.add(header.clone(), received_at_us),
@@ -217,6 +228,9 @@ impl<'a> Merge<'a> {
             if !is_new {
                 continue;
             }
+            if is_archived {
+                self.pieces.add(&rollups, &body.bytes)?;
+            }
             for (hour, rollup) in rollups {
                 let series = SeriesKey::of(&header.environment);
                 self.rollups.entry((series, hour)).or_default().merge(&rollup);
@@ -226,6 +240,7 @@ impl<'a> Merge<'a> {
                 self.newest = Some((header, received_at_us));
             }
         }
+        Ok(())
     }
 
     fn environment_rows(&self, writes: &mut Writes) {

@@ -23,6 +23,8 @@ use super::{
 use crate::clock::Clock;
 use crate::store::sqlite::Retention;
 
+mod archive;
+mod archive_store;
 mod check;
 mod compaction;
 mod connection;

@@ -1,16 +1,16 @@
 //! The schema. Its statements are those that Citus, Aurora, CockroachDB and YugabyteDB have, too: no sequences, triggers
 //! or foreign keys. Each is a transaction of its own and can be repeated.
 //!
-//! All keys but those of `summary`, `meta`, `lease`, `damaged` and `api_key` have the function's name, by which a sharded
-//! database can distribute the rows.
+//! All keys but those of `summary`, `meta`, `lease`, `damaged`, `api_key` and of the archive have the function's name, by which a
+//! sharded database can distribute the rows.
 
 use super::connection::{Connection, Pool};
 use super::errors::{Attempts, Failure};
 use super::migrate::read_state;
 use crate::store::StoreError;
 
-/// The schema version that this program writes. Version 1 had no API keys.
-pub(super) const CURRENT: i64 = 2;
+/// The schema version that this program writes. Version 1 had no API keys, and version 2 no archive.
+pub(super) const CURRENT: i64 = 3;
 
 const TABLES: &[&str] = &[
     "CREATE TABLE IF NOT EXISTS tailor_meta (name TEXT PRIMARY KEY, value TEXT NOT NULL)",
@@ -69,6 +69,25 @@ const TABLES: &[&str] = &[
     // `text` is a line of a key file.
     "CREATE TABLE IF NOT EXISTS tailor_api_key (
         digest TEXT PRIMARY KEY, text TEXT NOT NULL, last_used_s BIGINT NOT NULL, checksum BIGINT NOT NULL)",
+    // The archive: what is known of the invocations of one day and account, parts that wait for their upload, and files.
+    "CREATE TABLE IF NOT EXISTS tailor_archive_partition (
+        tenant TEXT NOT NULL, day BIGINT NOT NULL, account TEXT NOT NULL,
+        first_waiting BIGINT NOT NULL, waiting_bytes BIGINT NOT NULL, waiting_invocations BIGINT NOT NULL,
+        waiting_since_us BIGINT NOT NULL,
+        spooled_invocations BIGINT NOT NULL, spooled_billed_ms BIGINT NOT NULL,
+        dropped_invocations BIGINT NOT NULL, dropped_billed_ms BIGINT NOT NULL,
+        checksum BIGINT NOT NULL, PRIMARY KEY (tenant, day, account))",
+    "CREATE TABLE IF NOT EXISTS tailor_archive_part (
+        tenant TEXT NOT NULL, day BIGINT NOT NULL, account TEXT NOT NULL, number BIGINT NOT NULL,
+        invocations BIGINT NOT NULL, billed_ms BIGINT NOT NULL, body BYTEA NOT NULL, checksum BIGINT NOT NULL,
+        PRIMARY KEY (tenant, day, account, number))",
+    "CREATE TABLE IF NOT EXISTS tailor_archive_file (
+        tenant TEXT NOT NULL, day BIGINT NOT NULL, account TEXT NOT NULL, first BIGINT NOT NULL,
+        last BIGINT NOT NULL, digest TEXT NOT NULL, invocations BIGINT NOT NULL, billed_ms BIGINT NOT NULL,
+        sealed_at_us BIGINT NOT NULL, uploaded_at_us BIGINT NOT NULL, object TEXT NOT NULL, bytes BIGINT NOT NULL,
+        sha256 TEXT NOT NULL, uploaded_invocations BIGINT NOT NULL, uploaded_billed_ms BIGINT NOT NULL,
+        has_parts BIGINT NOT NULL, checksum BIGINT NOT NULL, PRIMARY KEY (tenant, day, account, first))",
+    "CREATE INDEX IF NOT EXISTS tailor_archive_file_open ON tailor_archive_file (sealed_at_us) WHERE has_parts > 0",
 ];
 
 /// Creates the tables that are absent; refuses a newer schema, and an unfinished migration.

@@ -11,7 +11,7 @@ use super::damage;
 use super::files::{self, FILE_NAME};
 use super::keys;
 use super::log_check;
-use super::rows::{Table, embedded_tables};
+use super::rows::{Table, all_tables};
 use super::schema;
 use crate::store::damage::DamageLog;
 use crate::store::{StoreError, StoredKey};
@@ -83,7 +83,7 @@ fn examine(connection: &Connection) -> Result<Findings, StoreError> {
         }
     }
     findings.structure.extend(schema::differences(connection)?);
-    for table in embedded_tables() {
+    for table in all_tables() {
         let unreadable = scan(connection, table, |is_valid, row| {
             findings.rows += 1;
             if !is_valid {
@@ -173,7 +173,7 @@ impl ToSql for Stored {
 /// Moves damaged rows to the table `damaged`.
 fn isolate(connection: &mut Connection, now_us: u64) -> Result<(), StoreError> {
     let transaction = connection.transaction()?;
-    for table in embedded_tables() {
+    for table in all_tables() {
         let mut bad: Vec<Vec<Stored>> = vec![];
         scan(&transaction, table, |is_valid, row| {
             if !is_valid {
@@ -208,7 +208,7 @@ fn rebuild(folder: &Path, path: &Path, now_us: u64) -> Result<PathBuf, StoreErro
         schema::migrate(&mut new, now_us)?;
         let transaction = new.transaction()?;
         copy_meta(&old, &transaction, folder)?;
-        for table in embedded_tables() {
+        for table in all_tables() {
             let mut seen = BTreeSet::new();
             let insert = format!(
                 "INSERT OR IGNORE INTO {0} ({1}, checksum) VALUES ({2})",

@@ -20,7 +20,7 @@ use super::{
     Series, Store, StoreError, StoredRollup, Summary, SummaryKind, SummaryRow, Tenant, Window,
 };
 
-mod archive;
+pub(in crate::store) mod archive;
 mod archive_store;
 pub mod check;
 mod checkpoint;

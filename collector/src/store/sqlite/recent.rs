@@ -111,7 +111,7 @@ fn push(row: &mut Vec<u8>, batch: &[u8]) {
 }
 
 /// Several batches as one compressed value, which [`batches`] reads.
-pub(super) fn compress(batches: &[Vec<u8>]) -> Result<Vec<u8>, StoreError> {
+pub(in crate::store) fn compress(batches: &[Vec<u8>]) -> Result<Vec<u8>, StoreError> {
     let mut bytes = vec![];
     batches.iter().for_each(|batch| push(&mut bytes, batch));
     zstd::bulk::compress(&bytes, LEVEL)

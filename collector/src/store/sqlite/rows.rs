@@ -125,7 +125,7 @@ pub(in crate::store) static SUMMARY_REPORT: LazyLock<Table> = LazyLock::new(|| {
 pub(in crate::store) static API_KEY: LazyLock<Table> =
     LazyLock::new(|| Table::new("api_key", 1, &["digest", "text", "last_used_s"]));
 
-/// The tables with checksums that all stores have.
+/// The tables with checksums, without those of the archive, which are not copied from one store to another.
 pub(in crate::store) fn tables() -> [&'static Table; 10] {
     [
         &FUNCTION,
@@ -141,8 +141,8 @@ pub(in crate::store) fn tables() -> [&'static Table; 10] {
     ]
 }
 
-/// All tables with checksums of the embedded store: also those of the archive, which a database does not have.
-pub(super) fn embedded_tables() -> impl Iterator<Item = &'static Table> {
+/// All tables with checksums.
+pub(in crate::store) fn all_tables() -> impl Iterator<Item = &'static Table> {
     let archive: [&'static Table; 3] = [&archive::PARTITION, &archive::PART, &archive::FILE];
     tables().into_iter().chain(archive)
 }

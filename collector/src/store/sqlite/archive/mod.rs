@@ -3,21 +3,23 @@
 mod record;
 mod seal;
 mod spool;
+mod state;
 
 pub(in crate::store) use record::migration_problem;
 pub(super) use record::{archive_record, comparison, forget_before, record_upload, remove_uploaded};
 pub(super) use seal::{files_to_upload, parts, seal};
-pub(super) use spool::{Pieces, Spool, add, copy_settings};
+pub(in crate::store) use spool::{Piece, Pieces};
+pub(super) use spool::{Spool, add, copy_settings};
+pub(in crate::store) use state::{Known, Sealing, file_of, missing, with_file_fields};
 
 use std::sync::LazyLock;
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
-use tailor_archive::{Partition, Totals};
+use tailor_archive::Partition;
 
-use super::rows::{Field, Table, from_sql, to_ordered_sql, to_sql};
-use crate::store::archive::PartitionState;
+use super::rows::{Table, from_sql, to_sql};
 use crate::store::damage::DamageLog;
-use crate::store::{SealedFile, StoreError, Upload};
+use crate::store::{SealedFile, StoreError};
 
 /// The tables of the archive.
 pub(super) const TABLES: &str = "
@@ -105,41 +107,10 @@ pub(in crate::store) static FILE: LazyLock<Table> = LazyLock::new(|| {
 /// The condition for the rows of one partition, with its key as the parameters 1 to 3.
 const OF_PARTITION: &str = "tenant = ?1 AND day = ?2 AND account = ?3";
 
-/// A partition with the number of its first part that is in no file.
-#[derive(Debug, Clone)]
-struct Known {
-    state: PartitionState,
-    first_waiting: u64,
-}
-
 impl Known {
-    fn new(partition: Partition) -> Self {
-        let state = PartitionState {
-            partition,
-            waiting_bytes: 0,
-            waiting_invocations: 0,
-            waiting_since_us: 0,
-            spooled: Totals::default(),
-            dropped: Totals::default(),
-        };
-        Self { state, first_waiting: 0 }
-    }
-
     /// Reads a row of [`PARTITION`].
     fn read(row: &Row<'_>) -> Result<Self, StoreError> {
-        let number = |index| -> Result<u64, StoreError> { Ok(from_sql(row.get(index)?)) };
-        let totals = |first| -> Result<Totals, StoreError> {
-            Ok(Totals { invocations: number(first)?, billed_ms: number(first + 1)? })
-        };
-        let state = PartitionState {
-            partition: partition(row)?,
-            waiting_bytes: number(4)?,
-            waiting_invocations: number(5)?,
-            waiting_since_us: number(6)?,
-            spooled: totals(7)?,
-            dropped: totals(9)?,
-        };
-        Ok(Self { state, first_waiting: number(3)? })
+        Self::of(partition(row)?, |index| Ok(row.get(index)?))
     }
 
     /// The stored state of a partition, or that of a new one.
@@ -154,31 +125,7 @@ impl Known {
     }
 
     fn put(&self, connection: &Connection) -> Result<(), StoreError> {
-        let PartitionState {
-            partition,
-            waiting_bytes,
-            waiting_invocations,
-            waiting_since_us,
-            spooled,
-            dropped,
-        } = &self.state;
-        let number = |value: u64| Field::Integer(to_ordered_sql(value));
-        PARTITION.replace(
-            connection,
-            &[
-                Field::Text(&partition.tenant),
-                Field::Integer(to_sql(partition.day)),
-                Field::Text(&partition.account),
-                number(self.first_waiting),
-                number(*waiting_bytes),
-                number(*waiting_invocations),
-                number(*waiting_since_us),
-                number(spooled.invocations),
-                number(spooled.billed_ms),
-                number(dropped.invocations),
-                number(dropped.billed_ms),
-            ],
-        )
+        self.with_fields(|fields| PARTITION.replace(connection, fields))
     }
 }
 
@@ -189,56 +136,11 @@ fn partition(row: &Row<'_>) -> Result<Partition, StoreError> {
 
 /// Reads a row of [`FILE`]. The second value is whether its parts are still there.
 fn file(row: &Row<'_>) -> Result<(SealedFile, bool), StoreError> {
-    let number = |index| -> Result<u64, StoreError> { Ok(from_sql(row.get(index)?)) };
-    let totals = |first| -> Result<Totals, StoreError> {
-        Ok(Totals { invocations: number(first)?, billed_ms: number(first + 1)? })
-    };
-    let at_us = number(9)?;
-    let upload =
-        Upload { at_us, object: row.get(10)?, bytes: number(11)?, sha256: row.get(12)?, totals: totals(13)? };
-    let file = SealedFile {
-        partition: partition(row)?,
-        first: number(3)?,
-        last: number(4)?,
-        digest: row.get(5)?,
-        totals: totals(6)?,
-        sealed_at_us: number(8)?,
-        upload: Some(upload).filter(|_| at_us > 0),
-    };
-    Ok((file, number(15)? > 0))
+    file_of(partition(row)?, |index| Ok(row.get(index)?), |index| Ok(row.get(index)?))
 }
 
 fn put_file(connection: &Connection, file: &SealedFile, has_parts: bool) -> Result<(), StoreError> {
-    let none = Upload {
-        at_us: 0,
-        object: String::new(),
-        bytes: 0,
-        sha256: String::new(),
-        totals: Totals::default(),
-    };
-    let upload = file.upload.as_ref().unwrap_or(&none);
-    let number = |value: u64| Field::Integer(to_ordered_sql(value));
-    FILE.replace(
-        connection,
-        &[
-            Field::Text(&file.partition.tenant),
-            Field::Integer(to_sql(file.partition.day)),
-            Field::Text(&file.partition.account),
-            number(file.first),
-            number(file.last),
-            Field::Text(&file.digest),
-            number(file.totals.invocations),
-            number(file.totals.billed_ms),
-            number(file.sealed_at_us),
-            number(upload.at_us),
-            Field::Text(&upload.object),
-            number(upload.bytes),
-            Field::Text(&upload.sha256),
-            number(upload.totals.invocations),
-            number(upload.totals.billed_ms),
-            number(u64::from(has_parts)),
-        ],
-    )
+    with_file_fields(file, has_parts, |fields| FILE.replace(connection, fields))
 }
 
 /// A value of the table `meta`.

@@ -6,7 +6,7 @@ use agent_proto::rollup;
 use rusqlite::{Connection, OptionalExtension, params};
 use tailor_archive::{Partition, Totals};
 
-use super::{FILE, Known, OF_PARTITION, PARTITION, file, partition, put_file, spool};
+use super::{FILE, Known, OF_PARTITION, PARTITION, file, missing, partition, put_file, spool};
 use crate::store::archive::{ArchiveComparison, ArchiveRecord, SealedFile, Upload};
 use crate::store::damage::DamageLog;
 use crate::store::sqlite::rows::{
@@ -24,16 +24,10 @@ pub(in crate::store::sqlite) fn record_upload(
     upload: Upload,
     damage: &DamageLog,
 ) -> Result<(), StoreError> {
-    let missing = Totals {
-        invocations: sealed.totals.invocations.saturating_sub(upload.totals.invocations),
-        billed_ms: sealed.totals.billed_ms.saturating_sub(upload.totals.billed_ms),
-    };
+    let missing = missing(sealed, &upload);
     if missing.invocations > 0 {
         let mut known = Known::load(connection, &sealed.partition, damage)?;
-        known.state.dropped.add(missing);
-        let spooled = &mut known.state.spooled;
-        spooled.invocations = spooled.invocations.saturating_sub(missing.invocations);
-        spooled.billed_ms = spooled.billed_ms.saturating_sub(missing.billed_ms);
+        known.drop_missing(missing);
         known.put(connection)?;
     }
     put_file(connection, &SealedFile { upload: Some(upload), ..sealed.clone() }, true)
@@ -175,6 +169,6 @@ pub(in crate::store) fn migration_problem(connection: &Connection) -> Result<Opt
         .optional()?;
     let Some(partition) = waiting.transpose()? else { return Ok(None) };
     Ok(Some(format!(
-        "invocations of {partition} wait for the archive, which a database does not have: run `tailor archive flush` first"
+        "invocations of {partition} wait for the archive, and are not copied to a database: run `tailor archive flush` first"
     )))
 }

@@ -1,21 +1,14 @@
 //! Seals files: fixes their parts, so that the name and the content of an object stay the same in each attempt.
 
 use rusqlite::{Connection, params};
-use sha2::{Digest, Sha256};
 use tailor_archive::{Partition, Totals};
 
-use super::{FILE, Known, OF_PARTITION, PART, PARTITION, file, put_file};
+use super::{FILE, Known, OF_PARTITION, PART, PARTITION, Sealing, file, put_file};
 use crate::store::StoreError;
 use crate::store::archive::{Part, SealLimits, SealedFile};
 use crate::store::damage::DamageLog;
 use crate::store::sqlite::recent;
 use crate::store::sqlite::rows::{blob, from_sql, to_ordered_sql, to_sql};
-
-/// Maximum number of invocations in a file. More would only make each query read larger objects.
-const MAX_FILE_INVOCATIONS: u64 = 1_000_000;
-
-/// Characters of the digest in the name of an object.
-const DIGEST_CHARACTERS: usize = 12;
 
 /// Maximum number of files that are read for one round of uploads.
 const MAX_FILES: usize = 100;
@@ -50,15 +43,6 @@ pub(in crate::store::sqlite) fn seal(
     Ok(())
 }
 
-/// A file that is being collected.
-#[derive(Default)]
-struct Collected {
-    range: Option<(u64, u64)>,
-    totals: Totals,
-    bytes: u64,
-    digest: Sha256,
-}
-
 fn seal_partition(
     connection: &Connection,
     mut known: Known,
@@ -68,8 +52,7 @@ fn seal_partition(
 ) -> Result<(), StoreError> {
     let partition = known.state.partition.clone();
     let start = known.first_waiting.max(last_sealed(connection, &partition)?.map_or(0, |last| last + 1));
-    let mut files = vec![];
-    let mut current = Collected::default();
+    let mut sealing = Sealing::new(max_bytes);
     {
         let mut statement = connection.prepare_cached(&format!(
             "SELECT number, invocations, billed_ms, LENGTH(body), checksum FROM archive_part
@@ -82,40 +65,13 @@ fn seal_partition(
             to_ordered_sql(start)
         ])?;
         while let Some(row) = rows.next()? {
-            let number = from_sql(row.get(0)?);
-            current.range = Some((current.range.map_or(number, |(first, _)| first), number));
-            current
-                .totals
-                .add(Totals { invocations: from_sql(row.get(1)?), billed_ms: from_sql(row.get(2)?) });
-            current.bytes += from_sql(row.get(3)?);
-            current.digest.update(number.to_be_bytes());
-            current.digest.update(row.get::<_, i64>(4)?.to_be_bytes());
-            if current.bytes >= max_bytes || current.totals.invocations >= MAX_FILE_INVOCATIONS {
-                files.push(std::mem::take(&mut current));
-            }
+            let totals = Totals { invocations: from_sql(row.get(1)?), billed_ms: from_sql(row.get(2)?) };
+            sealing.add(from_sql(row.get(0)?), totals, from_sql(row.get(3)?), row.get(4)?);
         }
     }
-    if takes_rest {
-        files.push(std::mem::take(&mut current));
-    }
-    for Collected { range, totals, digest, .. } in files {
-        let Some((first, last)) = range else { continue };
-        let digest: String = digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-        let file = SealedFile {
-            partition: partition.clone(),
-            first,
-            last,
-            digest: digest[..DIGEST_CHARACTERS].to_owned(),
-            totals,
-            sealed_at_us: now_us,
-            upload: None,
-        };
+    for file in sealing.finish(&mut known, takes_rest, now_us) {
         put_file(connection, &file, true)?;
-        known.first_waiting = last + 1;
     }
-    known.state.waiting_bytes = current.bytes;
-    known.state.waiting_invocations = current.totals.invocations;
-    known.state.waiting_since_us = if current.totals.invocations > 0 { now_us } else { 0 };
     known.put(connection)
 }
 
@@ -171,7 +127,7 @@ pub(in crate::store::sqlite) fn parts(
         let body = blob(row, 6)?;
         bytes += body.len() as u64;
         let batches = if PART.verify(row, damage)? { recent::batches(body)? } else { vec![] };
-        parts.push(Part { number: from_sql(row.get(3)?), batches });
+        parts.push(Part { number: from_sql(row.get(3)?), checksum: row.get(7)?, batches });
     }
     Ok(parts)
 }

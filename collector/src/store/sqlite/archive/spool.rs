@@ -24,24 +24,22 @@ const DAY_HOURS: u64 = DAY_US / HOUR_US;
 
 /// The batches of one function by day, as they are merged into its rollups.
 #[derive(Debug, Default)]
-pub(in crate::store::sqlite) struct Pieces(BTreeMap<u64, Piece>);
+pub(in crate::store) struct Pieces(pub(in crate::store) BTreeMap<u64, Piece>);
 
+/// The batches of one day.
 #[derive(Debug, Default)]
-struct Piece {
+pub(in crate::store) struct Piece {
     /// Encoded batches.
-    batches: Vec<Vec<u8>>,
-    totals: Totals,
+    pub(in crate::store) batches: Vec<Vec<u8>>,
+    /// What they contain.
+    pub(in crate::store) totals: Totals,
     /// What cannot be spooled, because the batch has no invocations any more.
-    absent: Totals,
+    pub(in crate::store) absent: Totals,
 }
 
 impl Pieces {
     /// Adds one batch: its rollups by hour, and its encoded invocations.
-    pub(in crate::store::sqlite) fn add(
-        &mut self,
-        rollups: &[(u64, Rollup)],
-        body: &[u8],
-    ) -> Result<(), StoreError> {
+    pub(in crate::store) fn add(&mut self, rollups: &[(u64, Rollup)], body: &[u8]) -> Result<(), StoreError> {
         let mut days: BTreeMap<u64, Totals> = BTreeMap::new();
         for (hour, rollup) in rollups {
             let totals = Totals { invocations: rollup.invocations, billed_ms: rollup.billed_ms };

@@ -2,7 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "../common/mod.rs"]
 mod common;
+mod database;
 
 use std::path::Path;
 use std::process::{Command, Output};
@@ -368,20 +370,6 @@ fn a_repaired_store_keeps_the_settings_and_the_spool() {
     assert_eq!(runtime.block_on(store.archive_record()).unwrap(), before);
     let after = add(&store, 3);
     assert_eq!((after.waiting().invocations, after.dropped().invocations), (40, 0));
-}
-
-#[test]
-fn a_database_has_no_archive_and_says_so() {
-    let folder = tempfile::tempdir().unwrap();
-    let output = Command::new(env!("CARGO_BIN_EXE_tailor"))
-        .args(["serve", "--listen", "127.0.0.1:0", "--archive", "s3://some-bucket/a"])
-        .args(["--database", "postgres://tailor@127.0.0.1:1/tailor"])
-        .arg("--data")
-        .arg(folder.path())
-        .output()
-        .unwrap();
-    assert!(!output.status.success());
-    assert!(text(&output).contains("--archive needs the store of a data folder"), "{}", text(&output));
 }
 
 #[test]
