@@ -9,10 +9,10 @@ use tailor_archive::DAY_US;
 use tailor_collector::archive::{Archiver, Settings, request};
 use tailor_collector::clock::{Clock, now_us};
 use tailor_collector::s3::PutOptions;
+use tailor_collector::store::StoreError;
 use tailor_collector::store::archive::{
     ArchiveComparison, ArchiveRecord, ArchiveStore, Part, SealLimits, SealedFile, Upload,
 };
-use tailor_collector::store::StoreError;
 use tailor_sizing::pricing::prices::PriceTable;
 use tailor_test_kit::postgres::PostgresServer;
 use tailor_test_kit::skip;
