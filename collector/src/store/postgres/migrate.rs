@@ -31,7 +31,7 @@ const MAX_BYTES: usize = 4 << 20;
 
 const COMPUTED: &str = "it is computed again";
 
-const NO_ARCHIVE: &str = "a database has no archive; everything is uploaded";
+const NO_ARCHIVE: &str = "the record of the archive is not copied; everything is uploaded";
 
 /// Tables of the embedded store that are not copied, with the reason.
 const LEFT_OUT: [(&str, &str); 6] = [
