@@ -19,6 +19,7 @@ use bytes::Bytes;
 
 pub mod presign;
 mod reader;
+mod retry;
 
 pub use reader::BlockingReader;
 
@@ -166,7 +167,9 @@ impl S3 {
     /// A client with these settings.
     #[must_use]
     pub fn with(shared: &SdkConfig, connection: &Connection) -> Self {
-        let mut config = aws_sdk_s3::config::Builder::from(shared).force_path_style(connection.path_style);
+        let mut config = aws_sdk_s3::config::Builder::from(shared)
+            .force_path_style(connection.path_style)
+            .retry_classifier(retry::BrokenConnection);
         if let Some(endpoint) = &connection.endpoint {
             // Compatible servers do not know all of AWS's checksums.
             config = config
