@@ -191,13 +191,7 @@ pub(super) async fn add(
             ));
             spool.next += 1;
             spool.used_bytes += bytes;
-            let state = &mut known.state;
-            if state.waiting_invocations == 0 {
-                state.waiting_since_us = now_us;
-            }
-            state.waiting_bytes += bytes;
-            state.waiting_invocations += totals.invocations;
-            state.spooled.add(totals);
+            known.spool(bytes, totals, now_us);
         }
     }
     insert(connection, &PART, &parts, "").await?;

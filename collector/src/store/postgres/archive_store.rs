@@ -21,11 +21,7 @@ impl PostgresStore {
         F: Fn(Arc<Connection>, DamageLog) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<T, Failure>> + Send,
     {
-        let (pool, damage) = (Arc::clone(&self.writers), self.damage.clone());
-        self.run(async move {
-            pool.transaction(Begin::Write, |connection| work(connection, damage.clone())).await
-        })
-        .await
+        self.transaction(&self.writers, Begin::Write, work).await
     }
 }
 

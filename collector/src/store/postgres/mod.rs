@@ -217,11 +217,18 @@ impl PostgresStore {
         F: Fn(Arc<Connection>, DamageLog) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<T, Failure>> + Send,
     {
-        let (pool, damage) = (Arc::clone(&self.readers), self.damage.clone());
-        self.run(async move {
-            pool.transaction(Begin::Read, |connection| query(connection, damage.clone())).await
-        })
-        .await
+        self.transaction(&self.readers, Begin::Read, query).await
+    }
+
+    async fn transaction<T, F, Fut>(&self, pool: &Arc<Pool>, begin: Begin, work: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: Fn(Arc<Connection>, DamageLog) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<T, Failure>> + Send,
+    {
+        let (pool, damage) = (Arc::clone(pool), self.damage.clone());
+        self.run(async move { pool.transaction(begin, |connection| work(connection, damage.clone())).await })
+            .await
     }
 }
 

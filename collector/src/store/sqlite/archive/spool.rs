@@ -196,13 +196,7 @@ pub(in crate::store::sqlite) fn add(
                 return Err(damaged(format!("part {number} of the archive exists")));
             }
             spool.used_bytes = Some(used_bytes + bytes);
-            let state = &mut known.state;
-            if state.waiting_invocations == 0 {
-                state.waiting_since_us = now_us;
-            }
-            state.waiting_bytes += bytes;
-            state.waiting_invocations += totals.invocations;
-            state.spooled.add(totals);
+            known.spool(bytes, totals, now_us);
         }
         known.put(connection)?;
     }

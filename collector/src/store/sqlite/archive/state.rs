@@ -49,6 +49,17 @@ impl Known {
         Ok(Self { state, first_waiting: number(3)? })
     }
 
+    /// Counts a new part of so many bytes.
+    pub(in crate::store) fn spool(&mut self, bytes: u64, totals: Totals, now_us: u64) {
+        let state = &mut self.state;
+        if state.waiting_invocations == 0 {
+            state.waiting_since_us = now_us;
+        }
+        state.waiting_bytes += bytes;
+        state.waiting_invocations += totals.invocations;
+        state.spooled.add(totals);
+    }
+
     /// Counts what an upload of a file lacks, because parts were damaged.
     pub(in crate::store) fn drop_missing(&mut self, missing: Totals) {
         self.state.dropped.add(missing);
