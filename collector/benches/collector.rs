@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 
 use large_fleet::{baseline, fill, load};
 use serde_json::{Value, json};
+use tailor_test_kit::process::status_kib;
 
 /// Environments of each function.
 pub(crate) const ENVIRONMENTS: u64 = 20;
@@ -170,9 +171,7 @@ impl Server {
     }
 
     fn peak_rss_mib(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
-        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() / 1_024
+        status_kib(Path::new(&format!("/proc/{}", self.child.id())), "VmHWM").unwrap() / 1_024
     }
 }
 

@@ -18,7 +18,7 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
@@ -29,7 +29,7 @@ use tailor_test_kit::build;
 use tailor_test_kit::deployment::{Deployment, Plan, Programs};
 use tailor_test_kit::fake::BatchRecorder;
 use tailor_test_kit::functions::{Example, Language};
-use tailor_test_kit::process::{cpu_ns, is_root};
+use tailor_test_kit::process::{cpu_ns, is_root, status_kib};
 use tailor_test_kit::skip;
 use tailor_test_kit::workspace;
 
@@ -93,10 +93,11 @@ fn read_frozen(function: &str) -> Frozen {
         let mut variables = environment.split(|&byte| byte == 0);
         let is_function = variables.clone().any(|variable| variable == name.as_bytes())
             && variables.any(|variable| variable.starts_with(b"LAMBDA_TASK_ROOT="));
-        let status = fs::read_to_string(format!("/proc/{pid}/status")).ok().filter(|_| is_function)?;
-        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-        let run_ns = cpu_ns(Path::new(&format!("/proc/{pid}"))).ok()?;
-        Some(Frozen { peak_kib: peak.trim().trim_end_matches(" kB").parse().ok()?, run_ns })
+        if !is_function {
+            return None;
+        }
+        let folder = PathBuf::from(format!("/proc/{pid}"));
+        Some(Frozen { peak_kib: status_kib(&folder, "VmHWM")?, run_ns: cpu_ns(&folder).ok()? })
     };
     pids.filter_map(read).fold(Frozen::default(), |sum, one| Frozen {
         peak_kib: sum.peak_kib + one.peak_kib,

@@ -9,12 +9,14 @@
 #![allow(clippy::unwrap_used, reason = "a benchmark that cannot continue has failed")]
 
 use std::fs;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc;
 
 use tailor_test_kit::fake::{Certificate, FakeCollector, FakePlatform, REGISTRATION};
+use tailor_test_kit::process::status_kib;
 use tailor_test_kit::release;
 
 /// Allowed growth of the extension's resident memory between the first and the last sample, KiB. The allocator may keep
@@ -31,13 +33,11 @@ struct Sample {
 }
 
 fn sample(pid: u32, invocations: u64) -> Sample {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
     let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
     Sample {
         invocations,
-        resident_kib: resident.trim().trim_end_matches(" kB").parse().unwrap(),
+        resident_kib: status_kib(Path::new(&format!("/proc/{pid}")), "VmRSS").unwrap(),
         descriptors: fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count(),
         cpu_ticks: fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap(),
     }

@@ -179,3 +179,11 @@ pub fn cpu_ns(process: &Path) -> std::io::Result<u64> {
     }
     Ok(sum_ns)
 }
+
+/// A value of the file `status` of a process in its folder of `/proc`, such as `VmHWM`, KiB; `None` when it has ended.
+#[must_use]
+pub fn status_kib(process: &Path, name: &str) -> Option<u64> {
+    let status = fs::read_to_string(process.join("status")).ok()?;
+    let value = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+    value.trim().trim_end_matches("kB").trim().parse().ok()
+}

@@ -7,6 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use tailor_test_kit::process::status_kib;
 use tailor_test_kit::workspace::{cargo, target_folder};
 
 /// Time between two looks at the program.
@@ -47,7 +48,7 @@ pub(super) fn run(command: &mut Command) -> Result<Measured> {
         if has_ended {
             break cpu_s;
         }
-        peak_kib = peak_kib.max(peak(&folder));
+        peak_kib = peak_kib.max(status_kib(&folder, "VmHWM").unwrap_or(0));
         thread::sleep(INTERVAL);
     };
     let wall_s = started.elapsed().as_secs_f64();
@@ -107,13 +108,6 @@ fn parse_state(stat: &str) -> Option<(bool, f64)> {
     let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
     let ticks = |index: usize| fields.get(index)?.parse::<f64>().ok();
     Some((*fields.first()? == "Z", (ticks(11)? + ticks(12)?) / TICKS_PER_S))
-}
-
-/// The highest resident memory of a process so far, KiB; zero when it has ended.
-fn peak(folder: &Path) -> u64 {
-    let status = fs::read_to_string(folder.join("status")).unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    line.and_then(|value| value.trim().trim_end_matches("kB").trim().parse().ok()).unwrap_or(0)
 }
 
 #[cfg(test)]
