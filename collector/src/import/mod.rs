@@ -13,7 +13,6 @@ use anyhow::Context;
 use bytes::Bytes;
 use tailor_logs::ImportedInvocation;
 use tailor_sizing::telemetry::invocation::Invocation;
-use tailor_sizing::telemetry::rollup::Rollup;
 use tailor_sizing::units::Architecture;
 
 use crate::store::{FunctionKey, HOUR_US, NewBatch, SeriesKey, Store, StoreError, Tenant, Window};
@@ -315,18 +314,5 @@ fn split(
 fn new_batch(waiting: &Waiting) -> NewBatch {
     const { assert!(MAX_INVOCATIONS * 100 <= MAX_BATCH_BYTES, "a batch without CPU counters fits") };
     let Waiting { tenant, received_at_us, batch, body } = waiting;
-    let mut rollups: BTreeMap<u64, Rollup> = BTreeMap::new();
-    for invocation in &batch.invocations {
-        rollups.entry(invocation.started_at_us / HOUR_US).or_default().record(invocation);
-    }
-    let last_at_us = batch.invocations.iter().map(|invocation| invocation.started_at_us).max();
-    NewBatch {
-        tenant: tenant.clone(),
-        header: batch.header.clone(),
-        received_at_us: *received_at_us,
-        rollups: rollups.into_iter().collect(),
-        last_at_us: last_at_us.unwrap_or(*received_at_us),
-        invocations: batch.invocations.len() as u64,
-        body: body.clone(),
-    }
+    NewBatch::new(tenant.clone(), batch.header.clone(), &batch.invocations, body.clone(), *received_at_us)
 }

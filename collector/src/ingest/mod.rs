@@ -5,7 +5,6 @@
 //! values, summarize, store. A batch may be sent again without effect on the totals. Clients may retry only after 429, 502,
 //! 503 and 504.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +16,6 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use agent_proto::CONTENT_TYPE;
 use agent_proto::batch::{Batch, encode_ack};
 use agent_proto::limits::MAX_BATCH_BYTES;
-use tailor_sizing::telemetry::rollup::Rollup;
 
 use crate::cardinality::TooMany;
 use crate::http::App;
@@ -27,7 +25,7 @@ use crate::http::memory_budget::processing_kib;
 use crate::http::metrics::AuthFailure;
 use crate::http::metrics::counters::Counters;
 use crate::keys::Scope;
-use crate::store::{FunctionKey, HOUR_US, NewBatch, SeriesKey, StoreError, Tenant};
+use crate::store::{FunctionKey, NewBatch, SeriesKey, StoreError, Tenant};
 
 mod body;
 mod values;
@@ -128,29 +126,19 @@ fn summarize(
     if is_ahead {
         body = batch.encode()?.into();
     }
-    let mut rollups: BTreeMap<u64, Rollup> = BTreeMap::new();
-    for invocation in &batch.invocations {
-        rollups.entry(invocation.started_at_us / HOUR_US).or_default().record(invocation);
-    }
-    if let (Some(interval), Some(mut last)) = (&batch.header.interval, rollups.last_entry()) {
+    let Batch { header, invocations } = batch;
+    let mut new_batch = NewBatch::new(tenant, header, &invocations, body, received_at_us);
+    let NewBatch { header, rollups, .. } = &mut new_batch;
+    if let (Some(interval), Some((_, last))) = (&header.interval, rollups.last_mut()) {
         // An interval is minutes long. It counts in the hour in which its last invocation started.
-        let durations = batch.invocations.iter().map(|invocation| invocation.duration_us);
-        last.get_mut().utilization.record(interval, durations.fold(0, u64::saturating_add));
+        let durations = invocations.iter().map(|invocation| invocation.duration_us);
+        last.utilization.record(interval, durations.fold(0, u64::saturating_add));
     }
     if rollups.len() > MAX_HOURS {
         let message = format!("the invocations of one batch are in more than {MAX_HOURS} hours");
         return Err(ApiError::bad_request("time", message));
     }
-    let last_at_us = batch.invocations.iter().map(|invocation| invocation.started_at_us).max();
-    Ok(NewBatch {
-        tenant,
-        received_at_us,
-        rollups: rollups.into_iter().collect(),
-        last_at_us: last_at_us.unwrap_or(received_at_us),
-        invocations: batch.invocations.len() as u64,
-        body,
-        header: batch.header,
-    })
+    Ok(new_batch)
 }
 
 impl From<agent_proto::batch::BatchError> for ApiError {

@@ -5,6 +5,8 @@
 //! inserted row, which a repetition does not change. Compaction merges these rows per function in the background, and
 //! readers merge what is not compacted yet.
 
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use prometheus_client::registry::Registry;
@@ -163,6 +165,33 @@ pub struct NewBatch {
     pub invocations: u64,
     /// The batch as protobuf. It is kept for a limited time so that single invocations can be shown.
     pub body: Bytes,
+}
+
+impl NewBatch {
+    /// A batch with its rollups. `body` is the same batch as protobuf.
+    #[must_use]
+    pub fn new(
+        tenant: Tenant,
+        header: BatchHeader,
+        invocations: &[Invocation],
+        body: Bytes,
+        received_at_us: u64,
+    ) -> Self {
+        let mut rollups: BTreeMap<u64, Rollup> = BTreeMap::new();
+        for invocation in invocations {
+            rollups.entry(invocation.started_at_us / HOUR_US).or_default().record(invocation);
+        }
+        let last_at_us = invocations.iter().map(|invocation| invocation.started_at_us).max();
+        Self {
+            tenant,
+            header,
+            received_at_us,
+            rollups: rollups.into_iter().collect(),
+            last_at_us: last_at_us.unwrap_or(received_at_us),
+            invocations: invocations.len() as u64,
+            body,
+        }
+    }
 }
 
 /// The result of storing a batch.

@@ -1,19 +1,12 @@
 //! The archive of several collectors with one database.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use async_trait::async_trait;
 use tailor_archive::DAY_US;
-use tailor_collector::archive::{Archiver, Settings, request};
+use tailor_collector::archive::request;
 use tailor_collector::clock::{Clock, now_us};
-use tailor_collector::s3::PutOptions;
-use tailor_collector::store::StoreError;
-use tailor_collector::store::archive::{
-    ArchiveComparison, ArchiveRecord, ArchiveStore, Part, SealLimits, SealedFile, Upload,
-};
-use tailor_sizing::pricing::prices::PriceTable;
+use tailor_collector::store::archive::ArchiveStore;
 use tailor_test_kit::postgres::PostgresServer;
 use tailor_test_kit::skip;
 use tempfile::TempDir;
@@ -22,6 +15,7 @@ use tokio::runtime::Runtime;
 use crate::common::fleet::{KINDS, batch};
 use crate::common::places::{AnyStore, Place};
 use crate::common::{KEY, send_batch};
+use crate::faulty_store::{Fault, FaultyStore};
 use crate::{BUCKET, Bucket, new_batch, text, varied};
 
 #[test]
@@ -77,62 +71,6 @@ fn kills_of_two_collectors_with_one_database_leave_each_invocation_in_the_archiv
     assert_eq!((&status["uploaded_invocations"], &status["spool_bytes"]), (&invocations.into(), &0.into()));
 }
 
-/// A store whose reader pauses after the first part of a file, while another collector uploads the file and removes its parts.
-struct Overtaken {
-    store: Arc<dyn ArchiveStore>,
-    is_due: AtomicBool,
-}
-
-impl Overtaken {
-    async fn overtake(&self, file: &SealedFile) -> Result<(), StoreError> {
-        let upload = Upload {
-            at_us: now_us(),
-            object: "s3://other/object".to_owned(),
-            bytes: 1,
-            sha256: String::new(),
-            totals: file.totals,
-        };
-        self.store.record_upload(file, upload).await?;
-        while self.store.remove_uploaded().await? {}
-        Ok(())
-    }
-}
-
-#[async_trait]
-impl ArchiveStore for Overtaken {
-    async fn set_archive(&self, max_spool_bytes: Option<u64>) -> Result<(), StoreError> {
-        self.store.set_archive(max_spool_bytes).await
-    }
-    async fn seal(&self, limits: SealLimits) -> Result<Vec<SealedFile>, StoreError> {
-        self.store.seal(limits).await
-    }
-    async fn parts(&self, file: &SealedFile, from: u64, _max_bytes: u64) -> Result<Vec<Part>, StoreError> {
-        let parts = self.store.parts(file, from, 1).await?;
-        if self.is_due.swap(false, Ordering::Relaxed) {
-            self.overtake(file).await?;
-        }
-        Ok(parts)
-    }
-    async fn record_upload(&self, file: &SealedFile, upload: Upload) -> Result<(), StoreError> {
-        self.store.record_upload(file, upload).await
-    }
-    async fn remove_uploaded(&self) -> Result<bool, StoreError> {
-        self.store.remove_uploaded().await
-    }
-    async fn forget_before(&self, day: u64) -> Result<(), StoreError> {
-        self.store.forget_before(day).await
-    }
-    async fn archive_record(&self) -> Result<ArchiveRecord, StoreError> {
-        self.store.archive_record().await
-    }
-    async fn archive_comparison(&self) -> Result<ArchiveComparison, StoreError> {
-        self.store.archive_comparison().await
-    }
-    async fn compact(&self) -> Result<(), StoreError> {
-        self.store.compact().await
-    }
-}
-
 #[test]
 fn a_collector_that_was_paused_never_writes_an_object_with_fewer_rows() {
     let Some(bucket) = Bucket::start() else { return };
@@ -152,16 +90,8 @@ fn a_collector_that_was_paused_never_writes_an_object_with_fewer_rows() {
         }
         let prefix = format!("overtaken-{number}");
         let folder = tempfile::tempdir().unwrap();
-        let settings = Settings {
-            location: format!("s3://{BUCKET}/{prefix}").parse().unwrap(),
-            options: PutOptions::default(),
-            limits: SealLimits { max_bytes: 1 << 20, max_age_us: 0 },
-            record_days: 400,
-            folder: folder.path().to_owned(),
-        };
-        let overtaken = Overtaken { store: archive_store, is_due: AtomicBool::new(true) };
-        let (prices, clock) = (PriceTable::embedded(), Clock::system());
-        let archiver = Archiver::new(Arc::new(overtaken), bucket.s3.clone(), settings, prices, clock);
+        let overtaken = FaultyStore::new(archive_store, Fault::Overtake);
+        let archiver = bucket.archiver(overtaken, &prefix, &folder);
         let error = runtime.block_on(archiver.flush()).unwrap_err();
         assert!(format!("{error:#}").contains("its parts changed"), "{error:#}");
         assert_eq!(bucket.objects(&prefix), [""; 0]);

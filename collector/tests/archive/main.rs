@@ -5,32 +5,30 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod database;
+mod faulty_store;
 
 use std::path::Path;
 use std::process::{Command, Output};
-use std::sync::{Arc, atomic};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use agent_proto::batch::Batch;
-use async_trait::async_trait;
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::SharedCredentialsProvider;
 use bytes::Bytes;
 use common::fleet::{KINDS, batch};
 use common::process::CollectorProcess;
 use common::send_batch;
+use faulty_store::{Fault, FaultyStore};
 use serde_json::Value;
 use tailor_archive::DAY_US;
 use tailor_collector::archive::{Archiver, Settings};
 use tailor_collector::clock::{Clock, now_us};
 use tailor_collector::s3::{Connection, Location, PutOptions, S3, shared_config};
-use tailor_collector::store::archive::{
-    ArchiveComparison, ArchiveRecord, ArchiveStore, Part, SealLimits, SealedFile, Upload,
-};
+use tailor_collector::store::archive::{ArchiveStore, SealLimits};
 use tailor_collector::store::sqlite::SqliteStore;
-use tailor_collector::store::{HOUR_US, NewBatch, Store, StoreError, Tenant};
+use tailor_collector::store::{NewBatch, Store, Tenant};
 use tailor_sizing::pricing::prices::PriceTable;
-use tailor_sizing::telemetry::rollup::Rollup;
 use tailor_test_kit::process::{Server, free_address};
 use tailor_test_kit::s3::{ACCESS_KEY, S3Server, SECRET_KEY};
 use tailor_test_kit::{python, skip};
@@ -110,6 +108,19 @@ impl Bucket {
         let output = command.output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         Some(serde_json::from_slice(&output.stdout).unwrap())
+    }
+
+    /// An archiver that uploads everything at once, to a prefix.
+    fn archiver(&self, store: FaultyStore, prefix: &str, folder: &TempDir) -> Archiver {
+        let settings = Settings {
+            location: format!("s3://{BUCKET}/{prefix}").parse().unwrap(),
+            options: PutOptions::default(),
+            limits: SealLimits { max_bytes: 1 << 20, max_age_us: 0 },
+            record_days: 400,
+            folder: folder.path().to_owned(),
+        };
+        let (prices, clock) = (PriceTable::embedded(), Clock::system());
+        Archiver::new(Arc::new(store), self.s3.clone(), settings, prices, clock)
     }
 
     fn tailor(&self, arguments: &[&str]) -> Output {
@@ -211,87 +222,21 @@ fn kills_and_an_unreachable_server_leave_each_invocation_in_the_archive_once() {
 /// What the store gets of a batch.
 fn new_batch(batch: Batch) -> NewBatch {
     let body = batch.encode().unwrap().into();
-    let mut rollups: std::collections::BTreeMap<u64, Rollup> = std::collections::BTreeMap::new();
-    for invocation in &batch.invocations {
-        rollups.entry(invocation.started_at_us / HOUR_US).or_default().record(invocation);
-    }
-    NewBatch {
-        tenant: Tenant::default(),
-        received_at_us: now_us(),
-        rollups: rollups.into_iter().collect(),
-        last_at_us: batch.invocations.iter().map(|one| one.started_at_us).max().unwrap_or(0),
-        invocations: batch.invocations.len() as u64,
-        body,
-        header: batch.header,
-    }
-}
-
-/// A store whose record of an upload fails when it is set, as in a crash after the upload.
-struct FailingRecord {
-    store: SqliteStore,
-    fails: atomic::AtomicBool,
-}
-
-#[async_trait]
-impl ArchiveStore for FailingRecord {
-    async fn set_archive(&self, max_spool_bytes: Option<u64>) -> Result<(), StoreError> {
-        self.store.set_archive(max_spool_bytes).await
-    }
-    async fn seal(&self, limits: SealLimits) -> Result<Vec<SealedFile>, StoreError> {
-        self.store.seal(limits).await
-    }
-    async fn parts(&self, file: &SealedFile, from: u64, max_bytes: u64) -> Result<Vec<Part>, StoreError> {
-        self.store.parts(file, from, max_bytes).await
-    }
-    async fn record_upload(&self, file: &SealedFile, upload: Upload) -> Result<(), StoreError> {
-        if self.fails.swap(false, atomic::Ordering::Relaxed) {
-            return Err(StoreError::Stopping);
-        }
-        self.store.record_upload(file, upload).await
-    }
-    async fn remove_uploaded(&self) -> Result<bool, StoreError> {
-        self.store.remove_uploaded().await
-    }
-    async fn forget_before(&self, day: u64) -> Result<(), StoreError> {
-        self.store.forget_before(day).await
-    }
-    async fn archive_record(&self) -> Result<ArchiveRecord, StoreError> {
-        self.store.archive_record().await
-    }
-    async fn archive_comparison(&self) -> Result<ArchiveComparison, StoreError> {
-        self.store.archive_comparison().await
-    }
-    async fn compact(&self) -> Result<(), StoreError> {
-        self.store.compact().await
-    }
+    NewBatch::new(Tenant::default(), batch.header, &batch.invocations, body, now_us())
 }
 
 #[test]
 fn an_upload_that_is_not_recorded_is_repeated_with_the_same_name_and_content() {
     let Some(bucket) = Bucket::start() else { return };
     let folder = tempfile::tempdir().unwrap();
-    let store = SqliteStore::open(folder.path()).unwrap();
-    let store = Arc::new(FailingRecord { store, fails: atomic::AtomicBool::new(true) });
-    let settings = Settings {
-        location: format!("s3://{BUCKET}/repeated").parse().unwrap(),
-        options: PutOptions::default(),
-        limits: SealLimits { max_bytes: 1 << 20, max_age_us: 0 },
-        record_days: 400,
-        folder: folder.path().to_owned(),
-    };
-    let archiver = Archiver::new(
-        Arc::clone(&store) as Arc<dyn ArchiveStore>,
-        bucket.s3.clone(),
-        settings,
-        PriceTable::embedded(),
-        Clock::system(),
-    );
+    let store = Arc::new(SqliteStore::open(folder.path()).unwrap());
+    let archiver = bucket.archiver(FaultyStore::new(store.clone(), Fault::LoseRecord), "repeated", &folder);
     bucket.runtime.block_on(async {
         store.set_archive(Some(1 << 20)).await.unwrap();
         // One batch that goes over midnight.
         let mut batch = batch(&KINDS[0], 1, 1, 100, now_us() / DAY_US * DAY_US + 50_000_000);
         batch.header.environment.account = String::new();
-        store.store.append(new_batch(batch)).await.unwrap();
+        store.append(new_batch(batch)).await.unwrap();
         assert!(archiver.flush().await.is_err());
     });
     let (before, size) = (bucket.objects("repeated"), |key: &String| {

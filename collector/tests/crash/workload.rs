@@ -16,7 +16,6 @@ use tailor_collector::store::{
     ChangeEvent, FunctionKey, HOUR_US, NewBatch, Receipt, Store, StoreError, Tenant, Window,
 };
 use tailor_sizing::pricing::prices::PriceTable;
-use tailor_sizing::telemetry::rollup::Rollup;
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 
@@ -91,18 +90,10 @@ pub(crate) fn new_batch(number: u64, sequence: u64) -> NewBatch {
     let age_us = if number.is_multiple_of(2) { 0 } else { (12 * 24 - sequence) * HOUR_US };
     let end_us = now_us() - age_us;
     let batch = batch(kind, number + 1, sequence, invocations(number, sequence), end_us);
-    let mut rollups: BTreeMap<u64, Rollup> = BTreeMap::new();
-    for invocation in &batch.invocations {
-        rollups.entry(invocation.started_at_us / HOUR_US).or_default().record(invocation);
-    }
+    let body = Bytes::from(batch.encode().unwrap());
     NewBatch {
-        tenant: Tenant::default(),
-        received_at_us: now_us(),
-        rollups: rollups.into_iter().collect(),
         last_at_us: end_us,
-        invocations: batch.invocations.len() as u64,
-        body: Bytes::from(batch.encode().unwrap()),
-        header: batch.header,
+        ..NewBatch::new(Tenant::default(), batch.header, &batch.invocations, body, now_us())
     }
 }
 
