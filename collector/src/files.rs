@@ -11,8 +11,16 @@ use std::path::Path;
 /// # Errors
 /// When the new content cannot be written.
 pub(crate) fn replace(path: &Path, text: &str) -> io::Result<()> {
+    replace_with_mode(path, text, 0o600)
+}
+
+/// [`replace`] with an access mode, of which the process's umask removes bits.
+///
+/// # Errors
+/// When the new content cannot be written.
+pub(crate) fn replace_with_mode(path: &Path, text: &str, mode: u32) -> io::Result<()> {
     let new = path.with_extension("new");
-    let mut file = OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(&new)?;
+    let mut file = OpenOptions::new().create(true).write(true).truncate(true).mode(mode).open(&new)?;
     file.write_all(text.as_bytes())?;
     file.sync_all()?;
     fs::rename(&new, path)?;

@@ -28,6 +28,7 @@ pub mod prices;
 pub mod profiles;
 pub mod push;
 pub mod query;
+pub mod random;
 pub mod recommendations;
 pub mod reconcile;
 pub mod render;

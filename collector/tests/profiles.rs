@@ -58,7 +58,7 @@ fn upload(ticket: &Value, content: &[u8]) -> u16 {
 
 fn profile(name: &str, content: &[u8], completed_at_us: u64) -> Value {
     let environment = environment(&KINDS[0], 1);
-    let sha256: String = Sha256::digest(content).iter().map(|byte| format!("{byte:02x}")).collect();
+    let sha256 = hex::encode(Sha256::digest(content));
     json!({
         "account": environment.account, "region": environment.region, "function": environment.function,
         "memory_mb": 512, "request_id": REQUEST, "name": name, "bytes": content.len(), "sha256": sha256,

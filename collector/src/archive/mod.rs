@@ -208,7 +208,7 @@ impl Archiver {
             self.content(file).await.with_context(|| format!("cannot write a file of {}", file.partition))?;
         let Location { bucket, prefix } = &self.settings.location;
         let key = object_name(prefix, &file.partition, file.first, &file.digest);
-        let sha256 = Sha256::digest(&content).iter().map(|byte| format!("{byte:02x}")).collect();
+        let sha256 = hex::encode(Sha256::digest(&content));
         let bytes = content.len() as u64;
         self.s3.put(bucket, &key, Bytes::from(content), &self.settings.options).await?;
         let at_us = self.clock.now_us().max(1);

@@ -104,7 +104,7 @@ async fn read(s3: &S3, file: &SealedFile, upload: &Upload) -> Option<String> {
         Ok(content) => content,
         Err(error) => return Some(format!("{object}: {error:#}")),
     };
-    let sha256: String = Sha256::digest(&content).iter().map(|byte| format!("{byte:02x}")).collect();
+    let sha256 = hex::encode(Sha256::digest(&content));
     match read_totals(content) {
         Err(error) => Some(format!("{object}: {error}")),
         Ok(found) if found != upload.totals => Some(format!(

@@ -57,11 +57,7 @@ fn digest(event: &ChangeEvent, previous: &str) -> String {
     }
     let text =
         json!([previous, event.function, event.change_id, event.step, event.at_us, event.kind, detail]);
-    let mut hex = String::new();
-    for byte in Sha256::digest(text.to_string()) {
-        hex.push_str(&format!("{byte:02x}"));
-    }
-    hex
+    hex::encode(Sha256::digest(text.to_string()))
 }
 
 /// The result of a verification.

@@ -85,9 +85,8 @@ fn finish(mut parts: http::response::Parts, bytes: Bytes, is_head: bool) -> Resp
 
 /// A weak tag: the compressed and the plain form of a response have the same one.
 fn tag(bytes: &[u8]) -> String {
-    let digest = Sha256::digest(bytes);
-    let hex: String = digest.iter().take(TAG_BYTES).map(|byte| format!("{byte:02x}")).collect();
-    format!("W/\"{hex}\"")
+    let digits = hex::encode(&Sha256::digest(bytes)[..TAG_BYTES]);
+    format!("W/\"{digits}\"")
 }
 
 /// All values of a header, with commas between them.

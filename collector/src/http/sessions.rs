@@ -6,7 +6,8 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::clock::Clock;
-use crate::keys::{Key, KeyError, Scope, SecretDigest, random_hex};
+use crate::keys::{Key, KeyError, SECRET_BYTES, Scope, SecretDigest};
+use crate::random;
 use crate::store::Tenant;
 
 /// How long a session or an unused ticket is valid.
@@ -100,7 +101,7 @@ impl Sessions {
     }
 
     fn insert(&self, access: Access, address: Option<IpAddr>, ticket: bool) -> Result<String, KeyError> {
-        let secret = random_hex()?;
+        let secret = random::hex::<SECRET_BYTES>()?;
         let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
         let now_us = self.clock.now_us();
         sessions.retain(|_, session| session.expires_at_us > now_us);

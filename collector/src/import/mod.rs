@@ -15,6 +15,7 @@ use tailor_logs::ImportedInvocation;
 use tailor_sizing::telemetry::invocation::Invocation;
 use tailor_sizing::units::Architecture;
 
+use crate::random;
 use crate::store::{FunctionKey, HOUR_US, NewBatch, SeriesKey, Store, StoreError, Tenant, Window};
 
 pub mod files;
@@ -81,13 +82,11 @@ impl<'a> Importer<'a> {
     /// # Errors
     /// When the ledger or the store cannot be used.
     pub async fn start(store: &'a dyn Store, ledger: Ledger, settings: Settings) -> anyhow::Result<Self> {
-        let mut id = [0; 8];
-        getrandom::fill(&mut id).map_err(|error| anyhow::anyhow!("cannot get random bytes: {error}"))?;
         let mut importer = Self {
             store,
             ledger,
             settings,
-            id,
+            id: random::bytes()?,
             buffered: BTreeMap::new(),
             latest: None,
             buffered_count: 0,

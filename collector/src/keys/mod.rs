@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use sha2::{Digest, Sha256};
 
+use crate::random::RandomError;
 use crate::store::Tenant;
 
 pub mod file;
@@ -22,6 +23,9 @@ pub mod sources;
 
 /// Prefix of every generated key, by which secret scanners can recognize it.
 const KEY_PREFIX: &str = "tlr_";
+
+/// Length of a generated secret, bytes.
+pub(crate) const SECRET_BYTES: usize = 32;
 
 /// Characters of the digest that identify a key in lists and logs.
 const ID_CHARACTERS: usize = 12;
@@ -56,8 +60,8 @@ pub enum KeyError {
         problem: String,
     },
     /// The operating system provides no random numbers.
-    #[error("cannot create a key: the system provides no random numbers: {0}")]
-    Random(getrandom::Error),
+    #[error("cannot create a key: {0}")]
+    Random(#[from] RandomError),
     /// The store failed.
     #[error("cannot use the API keys in the store: {0}")]
     Store(#[from] crate::store::StoreError),
@@ -87,19 +91,14 @@ impl SecretDigest {
     #[must_use]
     pub fn from_hex(text: &str) -> Option<Self> {
         let mut bytes = [0; 32];
-        if text.len() != 64 || !text.is_ascii() {
-            return None;
-        }
-        for (index, byte) in bytes.iter_mut().enumerate() {
-            *byte = u8::from_str_radix(&text[2 * index..2 * index + 2], 16).ok()?;
-        }
+        hex::decode_to_slice(text, &mut bytes).ok()?;
         Some(Self(bytes))
     }
 }
 
 impl fmt::Display for SecretDigest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        f.write_str(&hex::encode(self.0))
     }
 }
 
@@ -305,19 +304,19 @@ impl KeyRing {
     }
 }
 
-/// 32 random bytes as hexadecimal digits.
-///
-/// # Errors
-/// [`KeyError::Random`].
-pub fn random_hex() -> Result<String, KeyError> {
-    let mut bytes = [0; 32];
-    getrandom::fill(&mut bytes).map_err(KeyError::Random)?;
-    Ok(SecretDigest(bytes).to_string())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_digest_has_64_hexadecimal_digits() {
+        let digest = SecretDigest::of("secret");
+        assert_eq!(SecretDigest::from_hex(&digest.to_string()), Some(digest));
+        assert_eq!(SecretDigest::from_hex(&digest.to_string().to_uppercase()), Some(digest));
+        for invalid in ["", "0", &"0".repeat(63), &"0".repeat(66), &"+0".repeat(32), &"é".repeat(32)] {
+            assert_eq!(SecretDigest::from_hex(invalid), None, "{invalid}");
+        }
+    }
 
     #[test]
     fn a_pattern_matches_the_whole_name() {

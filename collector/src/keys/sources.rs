@@ -10,8 +10,9 @@ use std::sync::Arc;
 use super::folder::{self, FIRST_KEY_FILE, INGEST_KEY_FILE};
 use super::reload::KeyFiles;
 use super::{
-    FunctionPattern, KEY_PREFIX, Key, KeyEntry, KeyError, KeyRing, Scope, SecretDigest, file, random_hex,
+    FunctionPattern, KEY_PREFIX, Key, KeyEntry, KeyError, KeyRing, SECRET_BYTES, Scope, SecretDigest, file,
 };
+use crate::random;
 use crate::store::{KeyStore, StoredKey, Tenant};
 
 /// Characters of an id that are enough to name a key.
@@ -47,7 +48,7 @@ impl NewKey {
 
     /// The key and its secret.
     fn generate(self) -> Result<(String, Key), KeyError> {
-        let secret = format!("{KEY_PREFIX}{}", random_hex()?);
+        let secret = format!("{KEY_PREFIX}{}", random::hex::<SECRET_BYTES>()?);
         let key = Key {
             digest: SecretDigest::of(&secret),
             name: self.name,

@@ -33,8 +33,6 @@ impl ProblemLog {
 
 /// A random number, for pauses of several senders that should not be equal.
 fn random() -> u32 {
-    let mut bytes = [0; 4];
     // Without random numbers, the pauses are equal.
-    let _ = getrandom::fill(&mut bytes);
-    u32::from_ne_bytes(bytes)
+    crate::random::bytes().map_or(0, u32::from_ne_bytes)
 }

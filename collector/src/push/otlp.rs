@@ -299,9 +299,7 @@ fn id_of(folder: &Path) -> anyhow::Result<String> {
     {
         return Ok(id.trim().to_owned());
     }
-    let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes).map_err(|error| anyhow::anyhow!("cannot get random numbers: {error}"))?;
-    let id: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    let id = crate::random::hex::<16>()?;
     fs::write(&path, format!("{id}\n")).with_context(|| format!("cannot write {}", path.display()))?;
     Ok(id)
 }

@@ -182,14 +182,11 @@ impl Position {
     }
 
     fn cursor(&self) -> Option<String> {
-        let json = serde_json::to_vec(self).ok()?;
-        Some(json.iter().map(|byte| format!("{byte:02x}")).collect())
+        serde_json::to_vec(self).ok().map(hex::encode)
     }
 
     fn read(cursor: &str) -> Option<Self> {
-        let digits = cursor.as_bytes().as_chunks::<2>();
-        let bytes = digits.0.iter().map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok());
-        serde_json::from_slice(&bytes.collect::<Option<Vec<u8>>>()?).ok()
+        serde_json::from_slice(&hex::decode(cursor).ok()?).ok()
     }
 }
 

@@ -17,6 +17,8 @@ use tailor_sizing::units::{Architecture, Megabytes};
 
 use agent_proto::batch::{BatchHeader, Environment, EnvironmentId};
 
+use crate::random::RandomError;
+
 pub mod archive;
 mod columns;
 pub mod damage;
@@ -267,6 +269,12 @@ pub enum StoreError {
     /// The store is shutting down.
     #[error("cannot store: the collector is stopping")]
     Stopping,
+}
+
+impl From<RandomError> for StoreError {
+    fn from(error: RandomError) -> Self {
+        Self::Engine(error.to_string())
+    }
 }
 
 /// What only one of several collectors with one store does at a time.

@@ -333,11 +333,7 @@ fn digest_of(configuration: &FunctionConfiguration) -> String {
             (configuration.logging_config(), configuration.image_config_response()),
         )
     );
-    let mut hex = String::new();
-    for byte in Sha256::digest(text).iter().take(16) {
-        hex.push_str(&format!("{byte:02x}"));
-    }
-    hex
+    hex::encode(&Sha256::digest(text)[..16])
 }
 
 /// The account in `arn:aws:lambda:REGION:ACCOUNT:function:NAME`.

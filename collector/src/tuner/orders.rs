@@ -1,14 +1,14 @@
 //! Requests of people to the running tuner. They need no AWS: they are files in the data folder, or rows of the database.
 
 use std::fmt;
-use std::fs::{self, File};
-use std::io::Write as _;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use super::plan::Plan;
+use crate::files::replace_with_mode;
 use crate::store::{Store, StoreError, Tenant};
 
 /// The folder of the requests in the data folder.
@@ -153,15 +153,10 @@ impl Requests {
     }
 }
 
-/// Writes a file of a request. It is on disk afterwards, and never seen in part.
+/// Writes a file of a request. The collector may run as another user than the command, so its mode is the usual one.
 fn write(folder: &Path, name: &str, text: &str) -> std::io::Result<()> {
     fs::create_dir_all(folder)?;
-    let temporary = folder.join(format!("{name}.new"));
-    let mut file = File::create(&temporary)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
-    fs::rename(&temporary, folder.join(name))?;
-    File::open(folder)?.sync_all()
+    replace_with_mode(&folder.join(name), text, 0o666)
 }
 
 /// The names and texts of the files in a folder, oldest first.

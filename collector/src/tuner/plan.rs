@@ -46,7 +46,7 @@ impl Plan {
 
     fn digest(&self) -> String {
         let text = serde_json::to_string(&(self.planned_at_us, &self.functions)).unwrap_or_default();
-        Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect()
+        hex::encode(Sha256::digest(text))
     }
 
     /// The plan as text for people.

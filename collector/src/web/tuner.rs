@@ -313,8 +313,7 @@ fn digest(sentence: &str, order: &Order) -> String {
         Order::Rollback { change_id, .. } => change_id.clone().unwrap_or_default(),
         _ => String::new(),
     };
-    let bytes = Sha256::digest(format!("{sentence}\n{revision}"));
-    bytes.iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+    hex::encode(&Sha256::digest(format!("{sentence}\n{revision}"))[..16])
 }
 
 /// The tuner that the person of a request may ask.

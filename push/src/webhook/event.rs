@@ -180,7 +180,7 @@ impl Event {
             digest.update((part.len() as u64).to_be_bytes());
             digest.update(part.as_bytes());
         }
-        let hex: String = digest.finalize()[..16].iter().map(|byte| format!("{byte:02x}")).collect();
+        let hex = hex::encode(&digest.finalize()[..16]);
         Self { id: format!("evt_{hex}"), at_us, tenant: tenant.to_owned(), content }
     }
 

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::connection::{Connection, Pool};
 use super::errors::Failure;
+use crate::random;
 use crate::store::{Lease, StoreError};
 
 /// How long a lease lasts after it was taken or renewed.
@@ -33,11 +34,7 @@ pub(super) struct Leases {
 
 impl Leases {
     pub(super) fn new() -> Result<Self, StoreError> {
-        let mut random = [0; 16];
-        getrandom::fill(&mut random)
-            .map_err(|error| StoreError::Engine(format!("the system provides no random numbers: {error}")))?;
-        let holder = random.iter().map(|byte| format!("{byte:02x}")).collect();
-        Ok(Self { holder, requested: Arc::default() })
+        Ok(Self { holder: random::hex::<16>()?, requested: Arc::default() })
     }
 
     /// Whether this collector holds a lease now. When it does not, it tries to take it, now and from now on.

@@ -252,7 +252,7 @@ impl<'a> Cells<'a> {
         let parts = table.columns.iter().zip(&self.0).take(table.keys).map(|(column, field)| match field {
             Field::Text(text) => format!("{column}={text}"),
             Field::Integer(integer) => format!("{column}={integer}"),
-            Field::Blob(bytes) => format!("{column}={}", hex(bytes)),
+            Field::Blob(bytes) => format!("{column}={}", hex::encode(bytes)),
         });
         let name = format!("{} {}", table.name, parts.collect::<Vec<_>>().join(" "));
         name.chars().filter(|letter| !letter.is_control()).take(MAX_NAME).collect()
@@ -262,9 +262,9 @@ impl<'a> Cells<'a> {
     pub(super) fn content(&self, table: &Table) -> String {
         let columns = all_columns(table);
         let lines = columns.iter().zip(&self.0).map(|(column, field)| match field {
-            Field::Text(text) => format!("{column}={}\n", hex(text.as_bytes())),
+            Field::Text(text) => format!("{column}={}\n", hex::encode(text.as_bytes())),
             Field::Integer(integer) => format!("{column}={integer}\n"),
-            Field::Blob(bytes) => format!("{column}={}\n", hex(bytes)),
+            Field::Blob(bytes) => format!("{column}={}\n", hex::encode(bytes)),
         });
         lines.collect()
     }
@@ -327,10 +327,6 @@ impl<'a> Cells<'a> {
             architecture: Architecture::from_str(self.text(8)?).map_err(damaged)?,
         })
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Copies a damaged row to the table `damaged`, and reports it. The caller deletes the row.

@@ -7,6 +7,7 @@
 use super::connection::{Connection, Pool};
 use super::errors::{Attempts, Failure};
 use super::migrate::read_state;
+use crate::random;
 use crate::store::StoreError;
 
 /// The schema version that this program writes. Version 1 had no API keys, and version 2 no archive.
@@ -111,7 +112,7 @@ pub(super) async fn create_tables(pool: &Pool) -> Result<(), StoreError> {
             let sql = "INSERT INTO tailor_meta (name, value) VALUES ('schema', $1) ON CONFLICT DO NOTHING";
             connection.execute(sql, &[&CURRENT.to_string()]).await?;
             let sql = "INSERT INTO tailor_meta (name, value) VALUES ('id', $1) ON CONFLICT DO NOTHING";
-            connection.execute(sql, &[&new_id()?]).await?;
+            connection.execute(sql, &[&random::hex::<8>().map_err(StoreError::from)?]).await?;
             // All tables of an earlier version are those of this one.
             let sql = "UPDATE tailor_meta SET value = $1 WHERE name = 'schema' AND value <> $1";
             connection.execute(sql, &[&CURRENT.to_string()]).await?;
@@ -181,13 +182,6 @@ async fn version(connection: &Connection) -> Result<Option<i64>, Failure> {
         Ok(found) => Ok(Some(found)),
         Err(_) => Err(StoreError::Damaged(format!("the schema version `{value}` is not a number")).into()),
     }
-}
-
-fn new_id() -> Result<String, StoreError> {
-    let mut bytes = [0; 8];
-    let filled = getrandom::fill(&mut bytes);
-    filled.map_err(|error| StoreError::Engine(format!("the system provides no random numbers: {error}")))?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 /// The id of the store, and that of the embedded store that was migrated into it.

@@ -22,9 +22,7 @@ pub(super) fn isolate(
             ValueRef::Null => "null".to_owned(),
             ValueRef::Integer(integer) => integer.to_string(),
             ValueRef::Real(real) => real.to_string(),
-            ValueRef::Text(bytes) | ValueRef::Blob(bytes) => {
-                bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-            }
+            ValueRef::Text(bytes) | ValueRef::Blob(bytes) => hex::encode(bytes),
         };
         content.push_str(&format!("{column}={value}\n"));
     }

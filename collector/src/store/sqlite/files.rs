@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OptionalExtension};
 
+use crate::random;
 use crate::store::StoreError;
 
 /// Name of the database file in the data folder.
@@ -114,11 +115,7 @@ pub(super) fn check_id(connection: &Connection, folder: &Path) -> Result<(), Sto
         (Some(expected), _) => Err(missing(folder, &expected)),
         (None, Some(stored)) => write_id(folder, &stored),
         (None, None) => {
-            let mut bytes = [0u8; 8];
-            getrandom::fill(&mut bytes).map_err(|error| {
-                StoreError::Engine(format!("the system provides no random numbers: {error}"))
-            })?;
-            let id: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+            let id = random::hex::<8>()?;
             connection.execute("INSERT INTO meta (name, value) VALUES ('id', ?1)", [&id])?;
             write_id(folder, &id)
         }

@@ -4,6 +4,7 @@ use agent_proto::batch::Batch;
 use rusqlite::{Connection, params};
 
 use super::rows::{RECENT, damaged, from_sql};
+use crate::random;
 use crate::store::columns;
 use crate::store::damage::DamageLog;
 use crate::store::{FunctionKey, Recent, StoreError, Tenant};
@@ -119,9 +120,7 @@ pub(in crate::store) fn compress(batches: &[Vec<u8>]) -> Result<Vec<u8>, StoreEr
 }
 
 fn pack_row((last_at_us, invocations): (u64, u64), bytes: &[u8]) -> Result<PackedRow, StoreError> {
-    let mut part = [0; 8];
-    getrandom::fill(&mut part)
-        .map_err(|error| StoreError::Engine(format!("the system provides no random numbers: {error}")))?;
+    let part = random::bytes()?;
     let body = zstd::bulk::compress(bytes, LEVEL)
         .map_err(|error| StoreError::Engine(format!("cannot compress: {error}")))?;
     Ok(PackedRow { part, last_at_us, invocations, body })

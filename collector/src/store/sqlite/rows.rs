@@ -253,7 +253,7 @@ impl Table {
         for (index, column) in self.columns.iter().enumerate().take(self.keys) {
             let value = match row.get_ref(index)? {
                 ValueRef::Text(bytes) => String::from_utf8_lossy(bytes).into_owned(),
-                ValueRef::Blob(bytes) => bytes.iter().map(|byte| format!("{byte:02x}")).collect(),
+                ValueRef::Blob(bytes) => hex::encode(bytes),
                 ValueRef::Integer(integer) => integer.to_string(),
                 ValueRef::Real(real) => real.to_string(),
                 ValueRef::Null => "null".to_owned(),
