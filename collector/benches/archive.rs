@@ -19,13 +19,14 @@ use std::time::{Duration, Instant};
 
 use agent_proto::batch::Batch;
 use fleet::KINDS;
-use process::CollectorProcess;
+use process::{CollectorProcess, send_batch_within};
 use serde_json::Value;
 use tailor_archive::DAY_US;
 use tailor_collector::archive::request;
 use tailor_collector::clock::now_us;
 use tailor_sizing::telemetry::invocation::RequestId;
 use tailor_test_kit::python;
+use tailor_test_kit::random::Random;
 use tailor_test_kit::s3::S3Server;
 
 /// Invocations in a batch.
@@ -64,10 +65,7 @@ impl Options {
 
 /// A number without a pattern.
 fn mixed(seed: u64) -> u64 {
-    let mut value = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    value ^ (value >> 31)
+    Random::new(seed).next_u64()
 }
 
 /// The batch with a number: of one of the functions, on one of the days, with random request ids.
@@ -84,18 +82,6 @@ fn batch(number: u64, start_us: u64) -> Batch {
         invocation.started_at_us += mixed(seed ^ 0x55) % 1_000_000;
     }
     batch
-}
-
-fn post(address: &str, key: &str, body: &[u8]) -> Option<u16> {
-    let sent = ureq::post(format!("{address}/v1/batches"))
-        .config()
-        .http_status_as_error(false)
-        .timeout_global(Some(Duration::from_secs(30)))
-        .build()
-        .header("Authorization", format!("Bearer {key}"))
-        .header("Content-Type", agent_proto::CONTENT_TYPE)
-        .send(body);
-    sent.ok().map(|response| response.status().as_u16())
 }
 
 fn start(folder: &Path, server: &S3Server) -> CollectorProcess {
@@ -128,7 +114,7 @@ fn send(options: &Options, folder: &Path, server: &S3Server) -> u64 {
                     let body = batch.encode().unwrap();
                     let sent = |address: &Mutex<String>| {
                         let address = address.lock().unwrap().clone();
-                        post(&address, &key, &body) == Some(200)
+                        send_batch_within(Duration::from_secs(30), &address, &key, &body) == Some(200)
                     };
                     while !sent(&address) {
                         std::thread::sleep(Duration::from_millis(20));

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use common::KEY;
 use common::fleet::{KINDS, batch};
 use common::places::{AnyStore, Place};
-use common::process::CollectorProcess;
+use common::process::{CollectorProcess, send_batch_within};
 use tailor_collector::clock::{Clock, now_us};
 use tailor_collector::report::summaries::Summarizer;
 use tailor_collector::store::postgres::{Database, PostgresStore, Secrets};
@@ -30,6 +30,9 @@ use tokio::runtime::Runtime;
 
 /// Longer than everything that a test waits for, also on a busy machine.
 const DEADLINE: Duration = Duration::from_secs(120);
+
+/// How long a sender waits for a response before it sends the batch to the other collector.
+const POST_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// How long work of which only one collector has the lease may wait after that collector was killed.
 const TAKEOVER_LIMIT: Duration = Duration::from_secs(30);
@@ -173,18 +176,6 @@ fn start(url: &str, folder: &Path, keys: &Path) -> CollectorProcess {
     CollectorProcess::start_as(program, folder, &["--api-key-file", keys.to_str().unwrap()])
 }
 
-fn post(address: &str, body: &[u8]) -> Option<u16> {
-    let sent = ureq::post(format!("{address}/v1/batches"))
-        .config()
-        .http_status_as_error(false)
-        .timeout_global(Some(Duration::from_secs(20)))
-        .build()
-        .header("Authorization", format!("Bearer {KEY}"))
-        .header("Content-Type", agent_proto::CONTENT_TYPE)
-        .send(body);
-    sent.ok().map(|response| response.status().as_u16())
-}
-
 /// Sends batches of one environment until `stop`, each to one or both collectors; returns what was acknowledged.
 fn send(
     environment: u64,
@@ -205,7 +196,7 @@ fn send(
         let mut turn = usize::try_from(sequence).unwrap();
         while !is_done || (sequence % 3 == 0 && turn < usize::try_from(sequence).unwrap() + 2) {
             let all = addresses.lock().unwrap().clone();
-            match post(&all[turn % all.len()], &body) {
+            match send_batch_within(POST_TIMEOUT, &all[turn % all.len()], KEY, &body) {
                 Some(200) => is_done = true,
                 // Connections are refused by a killed collector; 503 while the database is not reached.
                 None | Some(503) => std::thread::sleep(Duration::from_millis(5)),

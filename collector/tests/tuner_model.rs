@@ -26,33 +26,13 @@ use tailor_collector::store::ChangeEvent;
 use tailor_collector::tuner::limits::{DAY_US, HOUR_US};
 use tailor_collector::tuner::machine::Omitted;
 use tailor_collector::tuner::orders::{Order, Requests};
+use tailor_test_kit::random::Random;
 
 /// A function that waits most of the time and has far too much memory.
 const IDLE: Kind = Kind { cpu_us: 400, ..KINDS[2] };
 
 /// Steps of one function. Then a new one begins, so that logs stay short.
 const STEPS_PER_FUNCTION: u64 = 60;
-
-/// SplitMix64.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, limit: u64) -> u64 {
-        self.next() % limit
-    }
-
-    fn of<T: Copy>(&mut self, choices: &[T]) -> T {
-        choices[usize::try_from(self.below(choices.len() as u64)).unwrap()]
-    }
-}
 
 /// A write of someone else; every second time the one in `focus`.
 fn foreign(random: &mut Random, focus: Option<Foreign>) -> Foreign {
@@ -61,7 +41,7 @@ fn foreign(random: &mut Random, focus: Option<Foreign>) -> Foreign {
     }
     match random.below(10) {
         9 => Foreign::Configuration,
-        0 => Foreign::Memory(random.of(&[700, 900, 1_100])),
+        0 => Foreign::Memory(random.choice(&[700, 900, 1_100])),
         1 => Foreign::Code,
         2 | 3 => Foreign::Release,
         4 => Foreign::Description,
@@ -86,12 +66,12 @@ fn step(tuned: &Tuned, random: &mut Random, focus: Option<Foreign>) -> String {
                 2 => Quality { killed_one_of: 50, ..GOOD },
                 _ => GOOD,
             };
-            let count = random.of(&[0, 200, 6_000, 6_000, 20_000]);
+            let count = random.choice(&[0, 200, 6_000, 6_000, 20_000]);
             tuned.traffic(count, quality);
             format!("traffic {count} {quality:?}")
         }
         13 | 14 => {
-            let us = random.of(&[60_000_000, HOUR_US / 4, HOUR_US, 7 * HOUR_US, DAY_US, 8 * DAY_US]);
+            let us = random.choice(&[60_000_000, HOUR_US / 4, HOUR_US, 7 * HOUR_US, DAY_US, 8 * DAY_US]);
             tuned.pass(us);
             format!("pass {} s", us / 1_000_000)
         }
@@ -101,7 +81,7 @@ fn step(tuned: &Tuned, random: &mut Random, focus: Option<Foreign>) -> String {
             format!("{write:?}")
         }
         16 => {
-            let value = random.of(&["apply", "apply", "apply-up", "recommend", ""]);
+            let value = random.choice(&["apply", "apply", "apply-up", "recommend", ""]);
             tuned.plane.tag(NAME, value);
             format!("tag {value}")
         }
@@ -114,7 +94,7 @@ fn step(tuned: &Tuned, random: &mut Random, focus: Option<Foreign>) -> String {
             "an hour with good traffic".to_owned()
         }
         17 => {
-            let action = random.of(&[FleetAction::Freeze, FleetAction::Unfreeze, FleetAction::Unfreeze]);
+            let action = random.choice(&[FleetAction::Freeze, FleetAction::Unfreeze, FleetAction::Unfreeze]);
             tuned.freeze(action);
             format!("{action:?}")
         }
@@ -128,7 +108,7 @@ fn step(tuned: &Tuned, random: &mut Random, focus: Option<Foreign>) -> String {
         }
         _ => {
             let write = foreign(random, focus);
-            let fault = random.of(&[
+            let fault = random.choice(&[
                 Fault::CrashBefore,
                 Fault::CrashAfter,
                 Fault::AnswerLost,
@@ -199,7 +179,7 @@ fn run(
     omitted: Omitted,
     focus: Option<Foreign>,
 ) -> Result<BTreeMap<&'static str, u64>, String> {
-    let mut random = Random(seed);
+    let mut random = Random::new(seed);
     let (mut done, mut reached) = (0, BTreeMap::new());
     while done < steps {
         let mut tuned = Tuned::new(IDLE, random.below(4) > 0);

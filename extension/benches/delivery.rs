@@ -11,6 +11,7 @@ use miniz_oxide::deflate::compress_to_vec;
 use nix::time::{ClockId, clock_gettime};
 use tailor_sizing::telemetry::invocation::{Invocation, Outcome, RequestId, Work};
 use tailor_sizing::units::{Architecture, Megabytes};
+use tailor_test_kit::random::Random;
 
 const ROUNDS: u32 = 200;
 
@@ -25,21 +26,17 @@ fn cost(mut action: impl FnMut()) -> f64 {
     (cpu_us() - before) / f64::from(ROUNDS)
 }
 
-/// Pseudo-random numbers, the same in every run (`SplitMix64`).
-struct Numbers(u64);
+/// Pseudo-random numbers, the same in every run.
+struct Numbers(Random);
 
 impl Numbers {
     fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+        self.0.next_u64()
     }
 
     /// A value within a fifth of `middle`.
     fn around(&mut self, middle: u64) -> u64 {
-        middle - middle / 5 + self.next() % (middle / 5 * 2).max(1)
+        middle - middle / 5 + self.0.below(middle / 5 * 2)
     }
 }
 
@@ -85,7 +82,7 @@ fn invocation(index: u64, numbers: &mut Numbers) -> Invocation {
 }
 
 fn batch(invocations: u64) -> Vec<u8> {
-    let mut numbers = Numbers(1);
+    let mut numbers = Numbers(Random::new(1));
     let header = BatchHeader {
         environment: Environment {
             id: EnvironmentId([7; 16]),

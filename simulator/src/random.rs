@@ -1,27 +1,19 @@
-//! Pseudo-random numbers and the distributions of the simulation. The same seed gives the same numbers on every machine.
+//! The distributions of the simulation. The same seed gives the same numbers on every machine.
 
-/// SplitMix64.
+/// A sequence of pseudo-random numbers.
 #[derive(Debug, Clone)]
-pub struct Random(u64);
+pub struct Random(tailor_test_kit::random::Random);
 
 impl Random {
     /// A generator with this seed.
     #[must_use]
     pub const fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+        Self(tailor_test_kit::random::Random::new(seed))
     }
 
     /// A number above 0 and below 1.
     pub fn unit(&mut self) -> f64 {
-        ((self.next() >> 11) as f64 + 0.5) / (1u64 << 53) as f64
+        self.0.unit()
     }
 
     /// A number of the standard normal distribution.

@@ -31,7 +31,7 @@ use block::{FLUSH_INTERVAL_MS, Measurement};
 use corpus::Function;
 use cpu_share::CpuShares;
 use host::Host;
-use random::Random;
+use random::sequence_of;
 use state::{Place, Protocol, State, path_of};
 
 mod assembly;
@@ -315,7 +315,7 @@ impl Worker<'_> {
         while let Some(function) = self.run.functions.get(self.run.next.fetch_add(1, Ordering::Relaxed)) {
             for round in 0..ROUNDS {
                 let mut places: Vec<Place> = places_of(function, round).collect();
-                Random::of(&function.name, round).shuffle(&mut places);
+                sequence_of(&function.name, round).shuffle(&mut places);
                 places.retain(|place| !self.run.is_done(place));
                 if self.run.is_over() {
                     return Ok(());
@@ -343,7 +343,7 @@ impl Worker<'_> {
                 lambda: &lambda,
                 recorder: &self.environment.recorder,
                 host: &mut self.host,
-                random: Random::of(&function.name, place.round + place.memory_mb),
+                random: sequence_of(&function.name, place.round + place.memory_mb),
                 invocations: self.run.protocol.invocations,
             };
             let shown = format!("{} {} MB", function.name, place.memory_mb);

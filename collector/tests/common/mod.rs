@@ -176,15 +176,7 @@ impl Drop for Collector {
 
 /// Posts a batch once to a collector in another process; `None` when there was no response.
 pub(crate) fn send_batch(address: &str, key: &str, body: &[u8]) -> Option<u16> {
-    let sent = ureq::post(format!("{address}/v1/batches"))
-        .config()
-        .http_status_as_error(false)
-        .timeout_global(Some(Duration::from_secs(10)))
-        .build()
-        .header("Authorization", format!("Bearer {key}"))
-        .header("Content-Type", agent_proto::CONTENT_TYPE)
-        .send(body);
-    sent.ok().map(|response| response.status().as_u16())
+    process::send_batch_within(Duration::from_secs(10), address, key, body)
 }
 
 /// The bytes of a request that posts a batch.

@@ -59,6 +59,19 @@ impl CollectorProcess {
     }
 }
 
+/// Posts a batch once; `None` when there was no response within `timeout`.
+pub(crate) fn send_batch_within(timeout: Duration, address: &str, key: &str, body: &[u8]) -> Option<u16> {
+    let sent = ureq::post(format!("{address}/v1/batches"))
+        .config()
+        .http_status_as_error(false)
+        .timeout_global(Some(timeout))
+        .build()
+        .header("Authorization", format!("Bearer {key}"))
+        .header("Content-Type", agent_proto::CONTENT_TYPE)
+        .send(body);
+    sent.ok().map(|response| response.status().as_u16())
+}
+
 impl Drop for CollectorProcess {
     fn drop(&mut self) {
         let _ = self.child.kill();

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use tailor_test_kit::random::Random;
+
 use crate::vfs::Event;
 
 /// Smallest part of a write that reaches the disk as a whole, bytes.
@@ -17,24 +19,6 @@ pub(crate) enum Unsynced {
     Kept,
     /// Each sector reached the disk or not, in any order; the file may have its new size all the same.
     Torn { seed: u64 },
-}
-
-/// A pseudo-random sequence: the same in each run.
-pub(crate) struct Random(pub(crate) u64);
-
-impl Random {
-    pub(crate) fn next(&mut self) -> u64 {
-        // SplitMix64.
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut value = self.0;
-        value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        value ^ (value >> 31)
-    }
-
-    pub(crate) fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound.max(1)
-    }
 }
 
 #[derive(Debug, Clone)]
@@ -163,7 +147,7 @@ impl Disk {
 
     /// Writes what the disk holds after a power failure now.
     pub(crate) fn write_to(&self, folder: &Path, unsynced: Unsynced) {
-        let mut random = Random(match unsynced {
+        let mut random = Random::new(match unsynced {
             Unsynced::Torn { seed } => seed,
             Unsynced::Lost | Unsynced::Kept => 0,
         });

@@ -4,6 +4,7 @@
 //! - [`fake`]: an in-process Lambda platform and collectors, for tests of the extension alone.
 //! - [`postgres`]: a PostgreSQL server.
 //! - [`s3`]: a server with S3's protocol; [`python`]: the packages of it and of other tools.
+//! - [`random`]: pseudo-random numbers.
 //! - [`build`] and [`release`]: cargo builds of the programs.
 
 pub mod build;
@@ -15,6 +16,7 @@ pub mod lambda;
 pub mod postgres;
 pub mod process;
 pub mod python;
+pub mod random;
 pub mod release;
 pub mod s3;
 pub mod workspace;

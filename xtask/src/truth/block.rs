@@ -12,10 +12,10 @@ use tailor_sizing_eval::truth::row;
 use tailor_test_kit::fake::BatchRecorder;
 use tailor_test_kit::lambda::LambdaClient;
 use tailor_test_kit::process::{extensions_of, group_cpu_ns};
+use tailor_test_kit::random::Random;
 
 use super::corpus::Function;
 use super::host::{Host, is_quiet};
-use super::random::Random;
 use super::state::{Block, Place};
 
 /// Calls whose CPU time is compared with that of as many before them.

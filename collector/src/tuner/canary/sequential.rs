@@ -95,30 +95,23 @@ pub fn mean_interval(variance: f64, count: u64, alpha: f64) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use tailor_test_kit::random::Random;
 
-    /// A small generator of numbers from 0 to 1 (SplitMix64).
-    fn random(state: &mut u64) -> f64 {
-        *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = *state;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 53) as f64
-    }
+    use super::*;
 
     #[test]
     fn the_test_needs_the_published_number_of_invocations_and_keeps_its_error_rates() {
         let test = Sprt { healthy: 0.001, faulty: 0.01, alpha: 0.01, beta: 0.05 };
         assert!((400..470).contains(&test.expected_healthy()), "{}", test.expected_healthy());
         assert!((270..330).contains(&test.expected_faulty()), "{}", test.expected_faulty());
-        let mut state = 7;
+        let mut random = Random::new(7);
         for (rate, wrong, most) in [(0.001, Decision::Worse, 0.02), (0.01, Decision::Same, 0.07)] {
             let mut mistakes = 0;
             for _ in 0..2_000 {
                 let (mut bad, mut count) = (0, 0);
                 let decision = loop {
                     count += 1;
-                    bad += u64::from(random(&mut state) < rate);
+                    bad += u64::from(random.unit() < rate);
                     match test.decide(bad, count) {
                         Decision::Continue(_) => {}
                         decision => break decision,
@@ -132,12 +125,12 @@ mod tests {
 
     #[test]
     fn the_interval_contains_the_mean_at_every_count() {
-        let mut state = 11;
+        let mut random = Random::new(11);
         let mut left = 0;
         for _ in 0..300 {
             let (mut sum, mut squares, mut outside) = (0.0, 0.0, false);
             for count in 1..3_000u64 {
-                let value = random(&mut state) + random(&mut state) + random(&mut state) - 1.5;
+                let value = random.unit() + random.unit() + random.unit() - 1.5;
                 sum += value;
                 squares += value * value;
                 let n = count as f64;
