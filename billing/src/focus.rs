@@ -1,8 +1,8 @@
 //! FOCUS 1.2 rows: measured usage in the form of a bill.
 //!
 //! The columns have the names, types and order of AWS's own export of FOCUS 1.2, so that rows can be joined by `ResourceId`,
-//! `ChargePeriodStart` and `SkuMeter`. Costs are at public prices in the first volume tier. What only AWS knows is absent, or
-//! has a value that says so: see `docs/billing.md`.
+//! `ChargePeriodStart` and `SkuMeter`. Costs are at public prices in the first volume tier. What only AWS can state is absent, or
+//! has a value that states this: see `docs/billing.md`.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};

@@ -1,4 +1,4 @@
-//! Measures the acknowledgement of honest batches while thousands of slow connections are open.
+//! Measures the acknowledgement of ordinary batches while thousands of slow connections are open.
 //!
 //! `cargo bench -p tailor-collector --bench slow_clients`. Each kind of slow client keeps 5,000 connections open from another
 //! address and opens a closed one again. All clients share the machine with the collector.
@@ -69,7 +69,8 @@ fn main() {
 
 fn measure(kind: Kind) {
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    let (server, slow, honest) = (Runtime::new().unwrap(), Runtime::new().unwrap(), Runtime::new().unwrap());
+    let (server, slow, ordinary) =
+        (Runtime::new().unwrap(), Runtime::new().unwrap(), Runtime::new().unwrap());
     let store = Arc::new(SqliteStore::open(folder.path()).unwrap());
     let mut keys = KeyRing::default();
     keys.add(KEY, Tenant::default());
@@ -83,16 +84,16 @@ fn measure(kind: Kind) {
     server.spawn(http::run(listener, routes, app, std::future::pending()));
 
     let large = batch(&KINDS[1], 1_000, 1, 1_000, now_us());
-    honest.block_on(send(address, &mut None, &large.encode().unwrap()));
+    ordinary.block_on(send(address, &mut None, &large.encode().unwrap()));
     let (name, kind) = (kind.name, Arc::new(kind));
     for _ in 0..kind.connections {
         slow.spawn(keep_open(address, Arc::clone(&kind)));
     }
     std::thread::sleep(Duration::from_secs(2));
-    let senders: Vec<_> = (1..=SENDERS).map(|sender| honest.spawn(send_batches(address, sender))).collect();
+    let senders: Vec<_> = (1..=SENDERS).map(|sender| ordinary.spawn(send_batches(address, sender))).collect();
     let mut latencies = Vec::new();
     for sender in senders {
-        latencies.extend(honest.block_on(sender).unwrap());
+        latencies.extend(ordinary.block_on(sender).unwrap());
     }
     latencies.sort_unstable();
     let at = |share: usize| {

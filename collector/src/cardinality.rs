@@ -33,7 +33,7 @@ pub enum TooMany {
 /// The functions and series that have sent batches today.
 #[derive(Default)]
 pub struct Cardinality {
-    // Hashes with random keys, so that nobody can choose names with the same hash.
+    // Hashes with random keys, so that no sender can choose names with the same hash.
     hasher: RandomState,
     // A std mutex is enough: it is locked only for a lookup.
     today: Mutex<Today>,

@@ -128,7 +128,7 @@ fn plain() -> Routes {
         .page(Method::POST, "/logout", web::log_out)
         .page(Method::GET, "/keys", web::keys::list)
         .page(Method::POST, "/keys", web::keys::create)
-        .page(Method::GET, "/keys/{id}/revoke", web::keys::ask)
+        .page(Method::GET, "/keys/{id}/revoke", web::keys::confirm_revoke)
         .page(Method::POST, "/keys/{id}/revoke", web::keys::revoke)
         .page(Method::POST, "/sessions/{id}/end", web::keys::end_session)
 }

@@ -155,7 +155,7 @@ fn a_key_is_created_shown_once_and_revoked_with_its_sessions() {
     assert_eq!(user.get("/").status, 200);
     let path = format!("/keys/{}/revoke", key.id());
     assert!(administrator.get(&path).text().contains("Its sessions end"));
-    assert!(collector.app.keys.get().find(&secret).is_some(), "asking changes nothing");
+    assert!(collector.app.keys.get().find(&secret).is_some(), "the confirmation page changes nothing");
     assert_eq!(administrator.post(&path, "", &format!("token={token}")).status, 303);
     assert!(user.get("/").head.contains("location: /login"));
     assert_eq!(administrator.post(&path, "", &format!("token={token}")).status, 404);

@@ -1,4 +1,4 @@
-//! The page of the tuner: who may ask for what, and the two steps of each request, also in a real browser.
+//! The page of the tuner: who may request what, and the two steps of each request, also in a real browser.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 

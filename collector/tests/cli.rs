@@ -157,7 +157,7 @@ fn exit_codes_are_stable() {
     for (arguments, code) in cases {
         let output = tailor(arguments);
         assert_eq!(output.status.code(), Some(code), "{arguments:?}: {output:?}");
-        assert!(!output.stderr.is_empty() || !output.stdout.is_empty(), "{arguments:?} says nothing");
+        assert!(!output.stderr.is_empty() || !output.stdout.is_empty(), "{arguments:?} prints nothing");
     }
     let busy = tailor(&["serve", "--listen", "127.0.0.1:0", "--data", folder]);
     assert_eq!(busy.status.code(), Some(1));

@@ -1,4 +1,4 @@
-//! Many, slow and hostile connections over real HTTP: every route has limits, and honest clients are served meanwhile.
+//! Many, slow and hostile connections over real HTTP: every route has limits, and ordinary clients are served meanwhile.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -78,7 +78,7 @@ fn every_route_limits_the_body_before_it_is_sent() {
 }
 
 #[test]
-fn a_body_that_does_not_arrive_is_given_up_on_every_route() {
+fn a_body_that_does_not_arrive_times_out_on_every_route() {
     let collector = Collector::start();
     let mut streams: Vec<_> = ["/login", "/nowhere", "/v1/functions"]
         .iter()
@@ -159,11 +159,11 @@ fn the_longest_idle_connection_makes_room_for_a_new_one() {
 #[test]
 fn one_address_cannot_take_the_connections_of_others() {
     let collector = with_limits(ConnectionLimits { max_per_address: 8, ..ConnectionLimits::of(64) });
-    let mut honest = connect_from("127.0.0.2", collector.address);
+    let mut ordinary = connect_from("127.0.0.2", collector.address);
     let many: Vec<_> = (0..100).map(|_| collector.connect()).collect();
     wait_until("all are accepted", || collector.app.connections.counts().1 >= 92);
-    honest.write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
-    assert_eq!(read_response(&mut honest).status, 200);
+    ordinary.write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
+    assert_eq!(read_response(&mut ordinary).status, 200);
     assert_eq!(collector.get("/v1/functions").status, 200, "the address with too many is served, too");
     drop(many);
 }

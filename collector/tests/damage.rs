@@ -198,7 +198,7 @@ fn flipped_bits_are_found_and_a_damaged_file_is_written_anew() {
             let folder = copy(Some((file, bit)));
             let before = check::check(folder.path());
             if before.as_ref().is_ok_and(check::Findings::is_clean) {
-                // Unused bytes of a page, old frames of the log and counters of the header hold nothing.
+                // Unused bytes of a page, old frames of the log and counters of the header contain nothing.
                 let opened = SqliteStore::open(folder.path()).map(drop);
                 let is_noticed = opened.is_err();
                 assert!(is_noticed || dump(folder.path()).as_ref() == Ok(&expected), "{about} is not found");

@@ -1,4 +1,4 @@
-//! A database as its operators know it: TLS with their own authority, and `tailor check` beside running collectors.
+//! A database as its operators use it: TLS with their own authority, and `tailor check` beside running collectors.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -109,7 +109,7 @@ fn tls_to_the_database_verifies_the_certificate_and_the_name() {
     for (url, authority, cause) in [
         (verified.clone(), None, "UnknownIssuer"),
         (verified.clone(), Some(&other), "certificate"),
-        // A mode that does not ask for it verifies it, too.
+        // A mode that does not require it verifies it, too.
         (url("localhost", ""), None, "UnknownIssuer"),
         (url("localhost", "?sslmode=verify-ca"), Some(&other), "certificate"),
         (url("127.0.0.1", "?sslmode=verify-full"), Some(&ours), "not valid for name"),

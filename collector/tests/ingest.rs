@@ -108,7 +108,7 @@ fn an_unauthenticated_client_is_refused_before_the_body_is_read() {
 }
 
 #[test]
-fn errors_have_a_code_and_a_status_that_tells_whether_to_retry() {
+fn errors_have_a_code_and_a_status_that_permits_or_forbids_a_retry() {
     let collector = Collector::start();
     let good = batch(&KINDS[0], 1, 1, 10, now_us()).encode().unwrap();
     let mut control_characters = batch(&KINDS[0], 1, 1, 10, now_us());

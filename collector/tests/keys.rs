@@ -1,4 +1,4 @@
-//! Keys over real HTTP: scopes, expiry, revocation without restart, and that guessing is slow.
+//! Keys over real HTTP: scopes, expiry, revocation without restart, and delays after unknown keys.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -164,11 +164,11 @@ fn the_cookie_is_secure_behind_a_trusted_proxy_with_tls() {
 }
 
 #[test]
-fn guessing_is_slowed_and_does_not_delay_known_keys() {
+fn unknown_keys_are_delayed_and_known_keys_are_not() {
     let collector = Collector::start();
     let mut statuses = Vec::new();
-    for guess in 0..12 {
-        statuses.push(log_in(&collector, "", &format!("wrong-{guess}")).status);
+    for number in 0..12 {
+        statuses.push(log_in(&collector, "", &format!("wrong-{number}")).status);
     }
     assert_eq!((statuses[0], statuses[11]), (403, 429), "{statuses:?}");
     let start = Instant::now();

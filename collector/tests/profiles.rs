@@ -47,7 +47,7 @@ fn get(collector: &CollectorProcess, key: &str, path: &str) -> Answer {
     answer(request.header("authorization", format!("Bearer {key}")).call().unwrap())
 }
 
-/// Uploads `content` as the ticket says. Returns the status of S3.
+/// Uploads `content` as the ticket requires. Returns the status of S3.
 fn upload(ticket: &Value, content: &[u8]) -> u16 {
     let mut request = agent().put(ticket["url"].as_str().unwrap());
     for (name, value) in ticket["headers"].as_object().unwrap() {
@@ -66,7 +66,7 @@ fn profile(name: &str, content: &[u8], completed_at_us: u64) -> Value {
     })
 }
 
-/// A collector with the bucket `bucket`, that knows the function.
+/// A collector with the bucket `bucket`, that has measurements of the function.
 fn start(server: &S3Server, folder: &tempfile::TempDir, bucket: &str, per_hour: &str) -> CollectorProcess {
     let keys = folder.path().join("keys.txt");
     let function = KINDS[0].name;

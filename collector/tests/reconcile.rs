@@ -232,7 +232,7 @@ fn a_complete_bill_is_equal_and_every_cause_of_a_difference_is_named() {
 }
 
 #[test]
-fn output_is_text_for_people_and_input_without_lambda_is_said_to_be_empty() {
+fn output_is_text_for_people_and_input_without_lambda_is_an_error() {
     let (collector, usage, _) = measured();
     let data = collector.folder.path();
     let folder = tempfile::tempdir().unwrap();

@@ -221,7 +221,7 @@ fn a_migration_and_a_backup_have_the_keys_of_the_store_and_of_the_file() {
     succeeds(&["keys", "revoke", "of the file"], &folder, url);
     assert_eq!(names(&folder, url), ["before", "of the store"]);
     assert_eq!(fs::read_to_string(folder.join("keys")).unwrap(), "");
-    // A mistake of the operator: the folder of a collector with a database.
+    // An error of the operator: the folder of a collector with a database.
     let refused = tailor(&["keys", "create"], &elsewhere, "");
     assert!(String::from_utf8_lossy(&refused.stderr).contains("--database"), "{refused:?}");
 }

@@ -85,7 +85,7 @@ fn a_function_without_an_alias_is_changed_at_once_and_observed() {
 }
 
 #[test]
-fn a_change_for_the_worse_is_rolled_back() {
+fn a_worse_change_is_rolled_back() {
     for with_alias in [true, false] {
         for quality in [SLOW, FAILING, KILLED] {
             let tuned = Tuned::new(IDLE, with_alias);
@@ -110,7 +110,7 @@ fn a_change_for_the_worse_is_rolled_back() {
 
 /// Invocations that take twice as long at both sizes have another reason than the size.
 #[test]
-fn a_workload_that_becomes_slower_is_not_held_against_the_new_size() {
+fn a_workload_that_becomes_slower_does_not_undo_the_new_size() {
     let tuned = Tuned::new(IDLE, true);
     tuned.rounds(4);
     while tuned.state().is_open() {
@@ -166,7 +166,7 @@ fn imported_functions_are_not_changed() {
 }
 
 #[test]
-fn a_change_by_someone_else_is_kept() {
+fn a_change_outside_the_tuner_is_kept() {
     for write in
         [Foreign::Memory(777), Foreign::Code, Foreign::Release, Foreign::Description, Foreign::NoWeights]
     {
@@ -297,7 +297,7 @@ fn a_function_with_a_goal_of_its_own_is_changed_when_only_that_advises_it() {
 }
 
 #[test]
-fn a_deployment_that_keeps_the_size_is_no_disagreement_about_it() {
+fn a_deployment_that_keeps_the_size_is_no_external_change() {
     for (write, is_refused) in [(Foreign::Release, false), (Foreign::Memory(IDLE.memory), true)] {
         let mut tuned = Tuned::new(IDLE, false);
         tuned.settings.limits.max_external_changes = 1;

@@ -34,7 +34,7 @@ const IDLE: Kind = Kind { cpu_us: 400, ..KINDS[2] };
 /// Steps of one function. Then a new one begins, so that logs stay short.
 const STEPS_PER_FUNCTION: u64 = 60;
 
-/// A write of someone else; every second time the one in `focus`.
+/// A write outside the tuner; every second time the one in `focus`.
 fn foreign(random: &mut Random, focus: Option<Foreign>) -> Foreign {
     if let Some(focus) = focus.filter(|_| random.below(2) == 0) {
         return focus;
@@ -123,7 +123,7 @@ fn step(tuned: &Tuned, random: &mut Random, focus: Option<Foreign>) -> String {
     }
 }
 
-/// The invariants that hold after each step. `checked` is the length of the log at the last call.
+/// The invariants that apply after each step. `checked` is the length of the log at the last call.
 fn check(tuned: &Tuned, checked: &mut usize) -> Result<(), String> {
     let state = tuned.plane.lock();
     if let Some(violation) = state.violations.first() {
@@ -146,7 +146,7 @@ fn check(tuned: &Tuned, checked: &mut usize) -> Result<(), String> {
     if open > 1 { Err(format!("I3: {open} open changes")) } else { Ok(()) }
 }
 
-/// I6: from every state, a freeze ends with one version in the alias, unless someone else set the weights.
+/// I6: from every state, a freeze ends with one version in the alias, unless others set the weights.
 fn check_freeze(tuned: &Tuned) -> Result<(), String> {
     tuned.plane.lock().fault = None;
     tuned.plane.tag(NAME, "apply");
@@ -234,7 +234,7 @@ fn invariants_hold_for_a_million_random_steps() {
 
 #[test]
 fn a_left_out_check_is_found() {
-    // Two checks matter only when someone else writes between two writes of the tuner, which is rare by chance.
+    // Two checks matter only when another program writes between two writes of the tuner, which is rare by chance.
     for (omitted, focus) in [
         (Omitted::Drift, None),
         (Omitted::Tag, None),

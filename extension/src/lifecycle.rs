@@ -157,7 +157,7 @@ async fn register(api: &Api, managed: bool) -> Result<Registration, StartError> 
     Ok(api.register(&name, &["SHUTDOWN"]).await?)
 }
 
-/// The name of our executable file, by which Lambda knows the extension.
+/// The name of our executable file, by which Lambda identifies the extension.
 fn own_name() -> String {
     std::env::args_os()
         .next()

@@ -1,4 +1,4 @@
-//! Batches as a stranger may send them: a batch that decodes must encode and decode to the same batch.
+//! Batches as any client may send them: a batch that decodes must encode and decode to the same batch.
 
 #![no_main]
 

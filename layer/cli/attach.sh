@@ -39,7 +39,7 @@ name = function["FunctionName"]
 if function.get("PackageType") == "Image":
     stop(f"{name} is a container image and takes no layers: see container/Dockerfile")
 
-# What the extension was built for, its ELF header says; of another architecture it would keep the function from
+# What the extension was built for is in its ELF header; of another architecture it would keep the function from
 # starting.
 try:
     machine = zipfile.ZipFile(zip_file).read("extensions/tailor-extension")[18]
@@ -73,7 +73,7 @@ names = ("TAILOR_ENDPOINT", "TAILOR_API_KEY", "TAILOR_API_KEY_SECRET")
 kept = {key: value for key, value in environment["Variables"].items() if key not in names}
 variables = {**kept, **{key: os.environ[key] for key in names if os.environ[key]}}
 if layers != attached or variables != environment["Variables"]:
-    # With the revision that was read, so that a change by someone else in between is refused, not overwritten.
+    # With the revision that was read, so that a change by others in between is refused, not overwritten.
     request = {"FunctionName": function["FunctionArn"], "RevisionId": function["RevisionId"], "Layers": layers,
                "Environment": {"Variables": variables}}
     with open(f"{folder}/request.json", "w") as file:

@@ -17,7 +17,7 @@ use crate::record::{Entry, Init, InitReport, Record, Report, Runtime};
 /// Requests whose lines are waited for. Each needs a few hundred bytes.
 const MAX_PENDING: usize = 65_536;
 
-/// Environments and functions that are remembered.
+/// Maximum number of environments and functions that are kept.
 const MAX_ENVIRONMENTS: usize = 65_536;
 
 /// Lines of one kind that are kept of one request. Lambda invokes an asynchronous request three times.

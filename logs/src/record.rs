@@ -1,4 +1,4 @@
-//! What one line of the platform says.
+//! The content of one line of the platform.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ pub struct Entry {
     /// Bytes of the log events since the line before in the same input, this one included, as CloudWatch Logs counts them;
     /// `None` when the input does not have all events.
     pub log_bytes: Option<u64>,
-    /// What it says.
+    /// Its content.
     pub record: Record,
 }
 

@@ -81,7 +81,7 @@ pub struct Report {
     pub states: BTreeMap<&'static str, u64>,
     /// Changes that were undone.
     pub rollbacks: Rollbacks,
-    /// Settled changes that are worse by what is true of the function: dearer, slower than the limit, or with kills.
+    /// Settled changes that are worse by what is true of the function: more expensive, slower than the limit, or with kills.
     pub bad_settled: u64,
     /// Share of what the oracle saves more, by the reason for which a function was not changed, percent.
     pub missed_percent: BTreeMap<String, f64>,

@@ -114,7 +114,7 @@ impl Costs<'_> {
         median * factor * (truth.memory_sigma * highest).exp() + 30.0
     }
 
-    /// The size that the memory use of two weeks asks for: the highest use and 15 %, in steps of 64 MB. Durations are not
+    /// The size that the memory use of two weeks requires: the highest use and 15 %, in steps of 64 MB. Durations are not
     /// looked at. Compute Optimizer's own rule is not published; tools that describe it use this one.
     fn by_memory_use(&self, day: u64, present: Megabytes) -> Megabytes {
         let few = self.truth.per_day * (LOOK_BACK_DAYS as f64) < 50.0;

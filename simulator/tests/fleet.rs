@@ -1,4 +1,4 @@
-//! A small fleet for some weeks: the rules of the tuner, on kinds of functions that it does not know.
+//! A small fleet for some weeks: the rules of the tuner, on kinds of functions for which it was not tuned.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 

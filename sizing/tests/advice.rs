@@ -217,7 +217,7 @@ fn a_very_short_function_is_not_moved_to_a_size_at_which_it_waits() {
 }
 
 #[test]
-fn a_latency_target_counts_cold_starts_when_asked() {
+fn a_latency_target_counts_cold_starts_when_requested() {
     let mut cold = rollup(1_024, 30_000, 5_000, 60);
     for _ in 0..3 {
         cold.record(&Invocation {

@@ -96,14 +96,14 @@ fn provisioned_concurrency_pays_in_busy_hours_only() {
     assert_eq!(at(&placement, Place::ProvisionedConcurrency).verdict, PlaceVerdict::Cheaper);
     let steady = place_with(&rollup(50, 0), &load(10, 0, 24), "nodejs24.x");
     assert_eq!(at(&steady, Place::ProvisionedConcurrency).verdict, PlaceVerdict::Cheaper);
-    let quiet = place_with(&rollup(50, 0), &load(1, 2, 3), "nodejs24.x");
-    let report = at(&quiet, Place::ProvisionedConcurrency);
+    let rarely_invoked = place_with(&rollup(50, 0), &load(1, 2, 3), "nodejs24.x");
+    let report = at(&rarely_invoked, Place::ProvisionedConcurrency);
     // One invocation runs on average, and in 37 % of the time there is none: 63 % is above the break-even.
-    assert_eq!(quiet.provisioned_hours[2].concurrency, 1);
+    assert_eq!(rarely_invoked.provisioned_hours[2].concurrency, 1);
     assert_eq!(report.verdict, PlaceVerdict::Depends);
     assert!(
         report.month.unwrap().expected_pico_usd
-            <= at(&quiet, Place::OnDemand).month.unwrap().expected_pico_usd
+            <= at(&rarely_invoked, Place::OnDemand).month.unwrap().expected_pico_usd
     );
 }
 
@@ -147,7 +147,7 @@ fn managed_instances_need_a_large_steady_load() {
     assert_eq!(plan.capacity.environments, 460_u64.div_ceil(plan.max_concurrency));
     assert!(plan.capacity.instances >= 3 && plan.memory_mb == 200);
     assert!(large.remarks[0].contains("100.000 vCPU"), "{:?}", large.remarks);
-    // Without CPU telemetry, nothing is guessed.
+    // Without CPU telemetry, nothing is assumed.
     let mut blind = Rollup::default();
     blind.record(&Invocation { duration_us: 1_000, billed_ms: 1, started_at_us: 1, ..Invocation::default() });
     let load = load(400, 0, 24);

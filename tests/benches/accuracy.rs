@@ -81,7 +81,7 @@ struct Pair {
 struct Frozen {
     /// `VmHWM`, KiB.
     peak_kib: u64,
-    /// CPU time of all living threads since their start, nanoseconds.
+    /// CPU time of all threads that exist since their start, nanoseconds.
     run_ns: u64,
 }
 

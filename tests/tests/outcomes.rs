@@ -169,7 +169,7 @@ fn kills_are_recognized_each_time() {
         "import subprocess, sys\nsubprocess.run([sys.executable, '-c', {}], check=True)",
         Value::from(GROW)
     );
-    assert_eq!(outcomes(&child, "", 3), ["out_of_memory"; 3], "a child is killed, and the runtime lives on");
+    assert_eq!(outcomes(&child, "", 3), ["out_of_memory"; 3], "a child is killed, and the runtime continues");
 }
 
 #[test]
@@ -229,7 +229,7 @@ fn the_class_is_that_of_the_environment() {
     assert_eq!(classes("initialization_type = 'snap-start'"), expected("snap-start", true));
 }
 
-/// An extension that asks for the next event late, as one that sends its data before it does.
+/// An extension that requests the next event late, as one that sends its data before it does.
 const SLOW_EXTENSION: &str = r#"#!/usr/bin/env python3
 import http.client, json, os, time
 connection = http.client.HTTPConnection(os.environ["AWS_LAMBDA_RUNTIME_API"])
@@ -245,7 +245,7 @@ while True:
 "#;
 
 #[test]
-fn an_invocation_that_waits_for_another_extension_says_so() {
+fn an_invocation_that_waits_for_another_extension_has_the_reason() {
     let function = Function { timeout_s: 3, extension: Some(SLOW_EXTENSION), ..Function::default() };
     let lines = log_lines(&function, 1, "tailor.invocation");
     assert_eq!(all(&lines, "outcome"), ["timeout"]);

@@ -37,7 +37,7 @@ def user(name, actions):
     return [created["AccessKeyId"], created["SecretAccessKey"]]
 result = {
     "reader": user("reader", ["secretsmanager:GetSecretValue", "ssm:GetParameter"]),
-    "stranger": user("stranger", []),
+    "other": user("other", []),
     "administrator": user("administrator", ["*"]),
     "secret": client("secretsmanager", "eu-west-1").create_secret(Name="tailor", SecretString=key)["ARN"],
     "parameter": "arn:aws:ssm:eu-west-1:123456789012:parameter/tailor/key",
@@ -214,14 +214,8 @@ fn a_key_that_cannot_be_used_is_logged_once_and_read_few_times() {
     let Some(aws) = Aws::start(folder.path()) else { return };
     let missing = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:missing-AbCdEf";
     for (user, required_key, variable, value, expected) in [
-        (
-            "stranger",
-            KEY,
-            "TAILOR_API_KEY_SECRET",
-            aws.created("secret"),
-            "allow secretsmanager:GetSecretValue",
-        ),
-        ("stranger", KEY, "TAILOR_API_KEY_PARAMETER", "/tailor/key", "allow ssm:GetParameter"),
+        ("other", KEY, "TAILOR_API_KEY_SECRET", aws.created("secret"), "allow secretsmanager:GetSecretValue"),
+        ("other", KEY, "TAILOR_API_KEY_PARAMETER", "/tailor/key", "allow ssm:GetParameter"),
         ("reader", KEY, "TAILOR_API_KEY_SECRET", missing, "check the name, the region and the account"),
         ("reader", KEY, "TAILOR_API_KEY_SECRET", "pairs", "name one with NAME#MEMBER"),
         ("reader", NEW_KEY, "TAILOR_API_KEY_SECRET", aws.created("secret"), "the collector rejected the key"),

@@ -209,7 +209,7 @@ fn the_pinned_compiler_is_the_oldest_supported_one() {
     assert_eq!(pinned, format!("{oldest}.0"));
 }
 
-/// A short glossary is easier to remember: at most 30 terms for all, and ten for each area.
+/// A short glossary is easier to use: at most 30 terms for all, and ten for each area.
 #[test]
 fn the_glossary_has_at_most_30_terms() {
     let glossary = fs::read_to_string(project().unwrap().join("docs/glossary.md")).unwrap();

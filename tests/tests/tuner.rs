@@ -132,7 +132,7 @@ fn a_deployment_and_a_freeze_end_a_canary_and_another_collector_takes_over() {
     stage.start_collector("first", &["--database", &database]);
     let traffic = (stage.send(&deployed), stage.send(&taken_over));
 
-    // Someone deploys while the alias has a weight: their version stays, and the tuner's is removed.
+    // A deployment while the alias has a weight: their version stays, and the tuner's is removed.
     stage.wait_for("deployed", &["canary", "hold"]);
     let theirs = stage.deploy("deployed");
     let adopted = stage.wait_for("deployed", &["external-change"]);

@@ -26,8 +26,8 @@ pub use problems::{Problem, Problems};
 /// Maximum depth of folders.
 const MAX_DEPTH: u32 = 64;
 
-/// Rows that are remembered, to count a row once that several files have: 24 bytes each.
-const MAX_REMEMBERED_ROWS: usize = 4_000_000;
+/// Rows whose digests are kept, to count a row once that several files have: 24 bytes each.
+const MAX_DIGESTS: usize = 4_000_000;
 
 /// How a Parquet file begins.
 const PARQUET_MAGIC: &[u8] = b"PAR1";
@@ -61,7 +61,7 @@ pub struct Export {
     /// What was read.
     pub counts: Counts,
     /// Hashes of rows with the number of their file.
-    remembered: HashMap<u64, u64>,
+    digests: HashMap<u64, u64>,
     is_last: bool,
 }
 
@@ -70,7 +70,7 @@ impl Export {
     /// the same call has is not passed on again.
     pub fn read(&mut self, paths: &[impl AsRef<Path>], on_row: &mut dyn FnMut(BillRow)) {
         let files: Vec<PathBuf> = paths.iter().flat_map(|path| self.find(path.as_ref(), 0)).collect();
-        self.remembered.clear();
+        self.digests.clear();
         for (index, file) in files.iter().enumerate() {
             // No file follows that could repeat its rows.
             self.is_last = index + 1 == files.len();
@@ -161,14 +161,10 @@ impl Export {
     ) -> io::Result<()> {
         let index = self.counts.files;
         self.counts.files += 1;
-        let Self { problems, counts, remembered, is_last } = self;
+        let Self { problems, counts, digests, is_last } = self;
         let mut take = |row: BillRow, counts: &mut Counts| {
             counts.lambda_rows += 1;
-            if is_repeated(remembered, &row, index, *is_last) {
-                counts.repeated_rows += 1
-            } else {
-                on_row(row)
-            }
+            if is_repeated(digests, &row, index, *is_last) { counts.repeated_rows += 1 } else { on_row(row) }
         };
         read(&mut Sink { name, problems, counts, take: &mut take })
     }
@@ -207,16 +203,16 @@ fn read_start(file: &mut File, start: &mut [u8; 4]) -> io::Result<usize> {
 }
 
 /// Whether another file had the same row. One file may have two equal rows.
-fn is_repeated(remembered: &mut HashMap<u64, u64>, row: &BillRow, file: u64, is_last: bool) -> bool {
-    if is_last && remembered.is_empty() {
+fn is_repeated(digests: &mut HashMap<u64, u64>, row: &BillRow, file: u64, is_last: bool) -> bool {
+    if is_last && digests.is_empty() {
         return false;
     }
     let mut hasher = DefaultHasher::new();
     (&row.account, &row.region, &row.resource, row.charge, row.from_s, row.until_s).hash(&mut hasher);
     (row.what.meter, row.what.tier, row.what.is_free, row.what.is_provisioned).hash(&mut hasher);
     (row.quantity_pico, row.cost, row.list_cost).hash(&mut hasher);
-    let is_full = is_last || remembered.len() >= MAX_REMEMBERED_ROWS;
-    match remembered.entry(hasher.finish()) {
+    let is_full = is_last || digests.len() >= MAX_DIGESTS;
+    match digests.entry(hasher.finish()) {
         Entry::Occupied(first) => *first.get() != file,
         Entry::Vacant(place) => {
             if !is_full {

@@ -106,7 +106,7 @@ pub(super) async fn add_to(app: &App, tenant: &Tenant, report: &mut FunctionRepo
     report.caveats.push("the profiles cannot be listed now".to_owned());
 }
 
-/// What a hint says of the newest profile.
+/// What a hint states about the newest profile.
 fn sentence(profile: &Profile) -> String {
     let of = profile.request_id.as_ref().map_or_else(|| "Init".to_owned(), |id| format!("request {id}"));
     format!("the newest profile is {} of {of}: {}", profile.name, profile.download)

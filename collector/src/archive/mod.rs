@@ -136,7 +136,11 @@ impl Archiver {
             }
             let today = self.clock.now_us() / DAY_US;
             if today != recorded_day
-                && self.store.forget_before(today.saturating_sub(self.settings.record_days)).await.is_ok()
+                && self
+                    .store
+                    .delete_record_before(today.saturating_sub(self.settings.record_days))
+                    .await
+                    .is_ok()
             {
                 recorded_day = today;
             }

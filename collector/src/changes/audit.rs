@@ -1,4 +1,4 @@
-//! The hash chain of the change log: each event of a function holds the digest of the one before.
+//! The hash chain of the change log: each event of a function contains the digest of the one before.
 //!
 //! The chain has the order in which events were appended: a change that is rolled back after a later change has its last
 //! events after those of the later change.

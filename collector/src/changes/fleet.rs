@@ -4,7 +4,7 @@ use serde_json::json;
 
 use crate::store::{ChangeEvent, FunctionKey};
 
-/// The id of the change that holds these events.
+/// The id of the change that these events belong to.
 const CHANGE_ID: &str = "fleet";
 
 /// The key under which the events of the fleet are logged. No function has an empty name.
@@ -19,7 +19,7 @@ pub fn is_fleet(key: &FunctionKey) -> bool {
     key.name.is_empty()
 }
 
-/// What was asked for all functions.
+/// What was requested for all functions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FleetAction {
     /// No function is changed, and open changes are undone.

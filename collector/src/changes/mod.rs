@@ -56,7 +56,7 @@ pub struct Intent {
     /// The advised size, before the limits of the policy, MB; zero in logs of earlier versions.
     #[serde(default)]
     pub uncapped_mb: u32,
-    /// Whether the memory floor asks for the change. Then no saving is expected.
+    /// Whether the memory floor requires the change. Then no saving is expected.
     #[serde(default)]
     pub for_memory: bool,
     /// Expected saving of a million invocations, pico-dollars; negative when it costs more.

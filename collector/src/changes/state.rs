@@ -32,7 +32,7 @@ pub enum State {
     /// The write was refused or did not happen. The function is unchanged.
     #[serde(alias = "abandoned")]
     Blocked,
-    /// Someone else changed the function. The tuner does not touch it.
+    /// The function was changed outside the tuner, which does not change it any more.
     ExternalChange,
     /// A freeze ended the change. The function has its previous size again.
     Frozen,

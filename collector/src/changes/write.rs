@@ -76,13 +76,13 @@ pub enum Cause {
     Deadline,
     /// Lambda refused a write.
     Refused,
-    /// Someone else changed the function.
+    /// The function was changed outside the tuner.
     External,
     /// The tag or the mode does not permit the change any more.
     Permission,
     /// The tuner was frozen.
     Frozen,
-    /// A person asked for it.
+    /// A person requested it.
     Operator,
 }
 

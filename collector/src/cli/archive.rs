@@ -361,7 +361,7 @@ fn status_text(record: &ArchiveRecord) -> String {
     )
 }
 
-/// Asks the running collector, and waits until it is done.
+/// Sends a request to the running collector, and waits until it is done.
 async fn request_flush(folder: &Path, timeout: Duration) -> anyhow::Result<ExitCode> {
     let record = open_to_read(folder)?.archive_record().await?;
     ensure!(

@@ -93,7 +93,7 @@ pub(super) enum TunerCommand {
         #[command(flatten)]
         folder: Folder,
         /// Why.
-        #[arg(long, default_value = "asked for on the command line")]
+        #[arg(long, default_value = "requested on the command line")]
         reason: String,
     },
     /// Allow changes again.
@@ -101,7 +101,7 @@ pub(super) enum TunerCommand {
         #[command(flatten)]
         folder: Folder,
         /// Why.
-        #[arg(long, default_value = "asked for on the command line")]
+        #[arg(long, default_value = "requested on the command line")]
         reason: String,
     },
     /// Freeze, and give every function the size that it had before the tuner changed it.
@@ -109,7 +109,7 @@ pub(super) enum TunerCommand {
         #[command(flatten)]
         folder: Folder,
         /// Why.
-        #[arg(long, default_value = "asked for on the command line")]
+        #[arg(long, default_value = "requested on the command line")]
         reason: String,
     },
     /// Print the change log: as JSON, one event a line, or in the format that is named.
@@ -256,7 +256,7 @@ fn submit(folder: &Folder, order: &Order) -> anyhow::Result<ExitCode> {
     match serve::address_of(data) {
         Some(address) => eprintln!("requested from the collector at {address}"),
         None => eprintln!(
-            "no collector runs with {}: it is carried out when one starts with a tuner",
+            "no collector runs with {}: it is executed when one starts with a tuner",
             data.display()
         ),
     }

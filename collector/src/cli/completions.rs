@@ -17,7 +17,7 @@ use crate::render::text::is_invisible;
 use crate::store::sqlite::SqliteStore;
 use crate::store::{Store as _, Tenant};
 
-/// The variable with which the shell asks.
+/// The variable with which the shell requests completions.
 const VARIABLE: &str = "TAILOR_COMPLETE";
 
 /// Maximum number of names that are read.
@@ -34,7 +34,7 @@ pub(super) enum Shell {
     Fish,
 }
 
-/// Answers a shell that asks for completions, and ends the process. Otherwise it does nothing.
+/// Answers a shell that requests completions, and ends the process. Otherwise it does nothing.
 pub(super) fn answer() {
     CompleteEnv::with_factory(Cli::definition).var(VARIABLE).complete();
 }

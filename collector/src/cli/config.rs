@@ -154,7 +154,7 @@ fn cause(error: &clap::Error, key: &str, value: &str) -> String {
 }
 
 fn unknown(serve: &Command, key: &str) -> String {
-    // Names with `_` in place of `-`, and those of variables, are the usual mistakes.
+    // Names with `_` in place of `-`, and those of variables, are the usual errors.
     let plain = key.to_lowercase().replace('_', "-");
     let plain = plain.strip_prefix("tailor-").unwrap_or(&plain).trim_start_matches('-');
     let error = serve.clone().no_binary_name(true).try_get_matches_from([format!("--{plain}")]).err();

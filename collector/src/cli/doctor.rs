@@ -93,7 +93,7 @@ pub(super) fn run(args: &DoctorArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::from(if fails { exit::CONDITION } else { exit::SUCCESS }))
 }
 
-/// The store cannot be read, or the collector cannot be asked.
+/// The store cannot be read, or the collector does not answer.
 fn unreadable(show: &ShowArgs, error: &anyhow::Error) -> Finding {
     let (check, subject, action) = match &show.server {
         Some(server) => {

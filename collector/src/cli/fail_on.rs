@@ -25,7 +25,7 @@ const CONDITIONS: &str = "the conditions are saving, cost, errors, timeouts, out
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Pipelines")]
 pub(super) struct FailOnArgs {
-    /// End with exit code 4 when this holds. Can be repeated. For the sum over the functions: `saving=10` (dollars in the
+    /// End with exit code 4 when this condition is met. Can be repeated. For the sum over the functions: `saving=10` (dollars in the
     /// window), `saving=5%` (of the cost), `cost=100`. For any function: `errors`, `errors=10`, `errors=1%` (of its
     /// invocations), the same with `timeouts`, `out-of-memory` and `lost`; `out-of-memory-risk`, `hint`, `hint=CODE`,
     /// `severity=warning` (hints at least of this severity: `info`, `warning` or `error`), `advice=change`.
@@ -44,7 +44,7 @@ enum Quantity {
     Lost,
 }
 
-/// The least value with which a condition holds.
+/// The least value with which a condition is met.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Least {
     /// More than nothing.
@@ -125,7 +125,7 @@ fn of_count(count: u64) -> PicoDollars {
 }
 
 impl Condition {
-    /// What holds, as a sentence; `None` when the condition does not hold.
+    /// What is met, as a sentence; `None` when the condition is not met.
     fn holds(&self, reports: &[FunctionReport]) -> Option<String> {
         match &self.test {
             Test::AtLeast(quantity @ (Quantity::Saving | Quantity::Cost), least) => {
@@ -168,7 +168,7 @@ fn has_hint(report: &FunctionReport, is: impl Fn(HintCode) -> bool) -> bool {
     report.advice.full.iter().flat_map(|advice| &advice.hints).any(|hint| is(hint.code))
 }
 
-/// Names the functions for which something holds.
+/// Names the functions that meet a condition.
 fn each(reports: &[FunctionReport], holds: impl Fn(&FunctionReport) -> bool) -> Option<String> {
     let names: Vec<String> =
         reports.iter().filter(|report| holds(report)).map(|report| short(&report.name)).collect();
@@ -184,7 +184,7 @@ fn short(name: &str) -> String {
 }
 
 impl FailOnArgs {
-    /// The exit code of a command that ended with `code`: that of `--fail-on` when a condition holds for the reports.
+    /// The exit code of a command that ended with `code`: that of `--fail-on` when the reports meet a condition.
     ///
     /// # Errors
     /// The reports cannot be read.

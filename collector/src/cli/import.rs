@@ -419,6 +419,6 @@ fn summarize(args: &LogsArgs, progress: &Progress, totals: &Totals, problems: &P
                 .to_owned(),
         );
     }
-    // Without standard error there is nobody to read it.
+    // Without standard error it cannot be shown.
     let _ = io::stderr().write_all(text.as_bytes());
 }

@@ -309,7 +309,7 @@ struct ServeArgs {
     #[arg(long, value_name = "N", env = "TAILOR_METRICS_FUNCTIONS", default_value_t = DEFAULT_METRICS_FUNCTIONS,
           value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(0..=500))]
     metrics_functions: usize,
-    /// Address or network of a proxy whose `X-Forwarded-For` and `X-Forwarded-Proto` headers are believed.
+    /// Address or network of a proxy whose `X-Forwarded-For` and `X-Forwarded-Proto` headers are used.
     #[arg(long, env = "TAILOR_TRUSTED_PROXY", value_delimiter = ',')]
     trusted_proxy: Vec<ProxyNetwork>,
     #[command(flatten)]
@@ -370,7 +370,7 @@ struct ConnectionArgs {
 }
 
 impl Cli {
-    /// Answers a shell that asks for completions, and ends the process. Otherwise it does nothing.
+    /// Answers a shell that requests completions, and ends the process. Otherwise it does nothing.
     pub fn answer_shell() {
         completions::answer();
     }

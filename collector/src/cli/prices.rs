@@ -96,7 +96,7 @@ fn write(path: &Path, text: &str) -> anyhow::Result<()> {
         fs::rename(&part, path)
     });
     if written.is_err() {
-        // The cause is reported; a part that cannot be removed either does no harm.
+        // The cause is reported; a part that cannot be removed either has no effect.
         drop(fs::remove_file(&part));
     }
     written.with_context(|| format!("cannot write {}", path.display()))

@@ -81,7 +81,7 @@ fn store(to: &Destination, entries: Vec<Entry>, lines: &str) -> anyhow::Result<E
     create_folder(&to.data)?;
     Recommendations::of(&to.data).add(entries)?;
     let text = format!("{lines}`tailor function NAME` shows them beside the advice\n");
-    // Without standard error there is nobody to read it.
+    // Without standard error it cannot be shown.
     let _ = std::io::stderr().write_all(text.as_bytes());
     Ok(ExitCode::SUCCESS)
 }

@@ -99,7 +99,7 @@ async fn serve_until_stopped(args: ServeArgs) -> anyhow::Result<ExitCode> {
     let folder = &args.data;
     let prices = prices::load(args.prices.as_deref())?;
     if let Some(file) = &args.usage {
-        // A mistake in the file is reported at the start, and not with the first bill.
+        // An error in the file is reported at the start, and not with the first bill.
         UsageTable::read(file)?;
     }
     let mut tuner_settings = args.tuner.settings(folder)?;

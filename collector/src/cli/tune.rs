@@ -379,7 +379,7 @@ fn curve(args: &TuneArgs, function: &str) -> anyhow::Result<Vec<Prediction>> {
         .collect())
 }
 
-/// Shows the estimate, and asks unless `--yes` is set.
+/// Shows the estimate, and requests a confirmation unless `--yes` is set.
 fn confirm(args: &TuneArgs, plan: &Plan) -> anyhow::Result<bool> {
     let sizes: Vec<_> = plan.measured.iter().map(|size| size.0.to_string()).collect();
     let expected =

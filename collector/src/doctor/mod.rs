@@ -12,7 +12,7 @@ pub mod keys;
 pub enum Level {
     /// Checked, and in order.
     Ok,
-    /// Something to know. Nothing must be done.
+    /// Information. Nothing must be done.
     Info,
     /// Something needs attention.
     Warning,

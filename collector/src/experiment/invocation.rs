@@ -1,4 +1,4 @@
-//! What the log of an invocation says about its duration and its bill, in both log formats of Lambda.
+//! What the log of an invocation states about its duration and its bill, in both log formats of Lambda.
 
 use serde_json::Value;
 

@@ -377,7 +377,7 @@ async fn processor(calls: &FunctionCalls, payload: Vec<u8>, name: &str) -> Resul
     Ok(response.payload)
 }
 
-/// Restores memory and description of `$LATEST`, unless it was changed by someone else.
+/// Restores memory and description of `$LATEST`, unless it was changed by others.
 async fn restore(calls: &FunctionCalls, record: &Record) -> Result<(), CallError> {
     let latest = calls.ready(None).await?;
     if latest.description.starts_with(&record.marker) {

@@ -32,7 +32,7 @@ pub(crate) enum SignInError {
     /// The key may not read.
     NoReader,
     /// The address has sent too many unknown keys.
-    TooManyGuesses,
+    TooManyUnknownKeys,
     /// The form was sent by a page of another site.
     CrossSite,
 }
@@ -69,7 +69,7 @@ impl App {
         };
         let Some(entry) = self.keys.get().find(secret).cloned() else {
             self.metrics.auth_failed(AuthFailure::Unknown);
-            self.delay_guess(&Client::of(headers, extensions, &self.trusted_proxies)).await;
+            self.delay_unknown_key(&Client::of(headers, extensions, &self.trusted_proxies)).await;
             return Err(ApiError::unauthorized());
         };
         if entry.key.has_expired(self.now_s()) {
@@ -80,8 +80,8 @@ impl App {
         Ok(entry)
     }
 
-    async fn delay_guess(&self, client: &Client) {
-        let delay = client.address.map(|address| self.guesses.failed(address)).unwrap_or_default();
+    async fn delay_unknown_key(&self, client: &Client) {
+        let delay = client.address.map(|address| self.unknown_keys.failed(address)).unwrap_or_default();
         if delay.is_zero() {
             return;
         }
@@ -159,14 +159,14 @@ impl App {
         if is_cross_site(&parts.headers) {
             return Err(SignInError::CrossSite);
         }
-        if client.address.is_some_and(|address| self.guesses.is_refused(address)) {
-            return Err(SignInError::TooManyGuesses);
+        if client.address.is_some_and(|address| self.unknown_keys.is_refused(address)) {
+            return Err(SignInError::TooManyUnknownKeys);
         }
         let now_s = self.now_s();
         let found = self.keys.get().find(key.trim()).cloned();
         let Some(entry) = found.filter(|entry| !entry.key.has_expired(now_s)) else {
             self.metrics.auth_failed(AuthFailure::Unknown);
-            self.delay_guess(&client).await;
+            self.delay_unknown_key(&client).await;
             return Err(SignInError::Unknown);
         };
         if !entry.key.permits(Scope::Read) {
@@ -183,11 +183,11 @@ impl App {
         parts: &Parts,
     ) -> Result<Response, SignInError> {
         let client = Client::of(&parts.headers, &parts.extensions, &self.trusted_proxies);
-        if client.address.is_some_and(|address| self.guesses.is_refused(address)) {
-            return Err(SignInError::TooManyGuesses);
+        if client.address.is_some_and(|address| self.unknown_keys.is_refused(address)) {
+            return Err(SignInError::TooManyUnknownKeys);
         }
         let Some(access) = self.sessions.redeem_ticket(ticket) else {
-            self.delay_guess(&client).await;
+            self.delay_unknown_key(&client).await;
             return Err(SignInError::Unknown);
         };
         self.sign_in(access, &client)
@@ -247,7 +247,7 @@ fn is_loopback_host(headers: &HeaderMap) -> bool {
     matches!(name, "localhost" | "127.0.0.1" | "[::1]")
 }
 
-/// Whether a page of another site sent this form. Browsers say so in `Sec-Fetch-Site`, or without TLS in `Origin`. A client
+/// Whether a page of another site sent this form. Browsers state it in `Sec-Fetch-Site`, or without TLS in `Origin`. A client
 /// that sends neither is not a browser.
 pub(crate) fn is_cross_site(headers: &HeaderMap) -> bool {
     let text = |name: &str| headers.get(name).map(|value| value.to_str().unwrap_or("?"));

@@ -189,7 +189,7 @@ mod tests {
         while let Ok(turn) = tokio::time::timeout(Duration::from_millis(100), app.memory.report()).await {
             turns.push(turn.unwrap());
         }
-        // Nor does a small response wait for memory that slow readers hold.
+        // Nor does a small response wait for memory that slow readers use.
         let _sending = app.memory.send(usize::MAX, Duration::from_secs(1)).await.unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();

@@ -1,6 +1,6 @@
 //! Who sends a request: the address of the client, and whether it used TLS.
 //!
-//! Behind a proxy, both are in headers that the proxy sets. The headers are believed only from the addresses of
+//! Behind a proxy, both are in headers that the proxy sets. The headers are used only from the addresses of
 //! `--trusted-proxy`, because any client can send them.
 
 use std::net::IpAddr;
@@ -44,7 +44,7 @@ impl ProxyNetwork {
     }
 }
 
-/// The proxies whose headers are believed. They can be replaced.
+/// The proxies whose headers are used. They can be replaced.
 #[derive(Debug, Default)]
 pub struct TrustedProxies(RwLock<Arc<[ProxyNetwork]>>);
 
@@ -59,7 +59,7 @@ impl TrustedProxies {
         Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Believes these proxies from now on.
+    /// Uses the headers of these proxies from now on.
     pub fn replace(&self, networks: Vec<ProxyNetwork>) {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = networks.into();
     }
@@ -110,7 +110,7 @@ mod tests {
     use http::HeaderValue;
 
     #[test]
-    fn forwarded_headers_are_believed_only_from_a_trusted_proxy() {
+    fn forwarded_headers_are_used_only_from_a_trusted_proxy() {
         let proxies: Vec<ProxyNetwork> =
             ["10.0.0.0/8", "192.0.2.1", "fd00::/16"].map(|text| text.parse().unwrap()).to_vec();
         let proxies = TrustedProxies::from(proxies);

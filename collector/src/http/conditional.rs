@@ -1,7 +1,7 @@
 //! Conditional requests, compression and HEAD, for routes whose responses have no secrets.
 //!
 //! A page that reflects what an attacker sends and has a secret must not be compressed: the length of the response would
-//! show the secret (BREACH). So only the routes that ask for it are, and never a response to a request that another site
+//! show the secret (BREACH). So only the routes that request it are, and never a response to a request that another site
 //! started in a browser.
 
 use axum::body::Body;
@@ -53,7 +53,7 @@ pub async fn answer(mut request: Request, next: Next) -> Response {
     let tag = tag(&bytes);
     let headers = &mut parts.headers;
     headers.insert(header::VARY, HeaderValue::from_static("Accept, Accept-Encoding, Authorization, Cookie"));
-    // Shared caches must not keep it, and clients ask before they use what they kept.
+    // Shared caches must not keep it, and clients validate what they kept before they use it.
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("private, no-cache"));
     if let Ok(value) = HeaderValue::from_str(&tag) {
         headers.insert(header::ETAG, value);

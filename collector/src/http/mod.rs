@@ -31,7 +31,6 @@ pub mod conditional;
 pub mod connections;
 pub mod error;
 pub mod extract;
-pub mod guesses;
 pub mod latency;
 pub mod memory_budget;
 pub mod metrics;
@@ -39,6 +38,7 @@ pub mod server;
 pub mod sessions;
 mod stream;
 pub mod tls;
+pub mod unknown_keys;
 
 pub use server::run;
 
@@ -57,14 +57,14 @@ pub struct App {
     pub prices: PriceTable,
     /// The regions without a price that were logged.
     pub missing_prices: MissingPrices,
-    /// Proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` headers are believed.
+    /// Proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` headers are used.
     pub trusted_proxies: client::TrustedProxies,
     /// The collector's certificate; `None` without TLS of its own.
     pub tls: Option<Arc<tls::CurrentTls>>,
     /// Where the API keys come from, for the page that changes them; `None` when they cannot be changed.
     pub key_sources: Option<crate::keys::sources::KeySources>,
     /// Unknown keys by address.
-    pub guesses: guesses::Guesses,
+    pub unknown_keys: unknown_keys::UnknownKeys,
     /// The functions and series that have sent batches today.
     pub cardinality: Cardinality,
     /// Browser sessions.
@@ -127,7 +127,7 @@ impl App {
             trusted_proxies: client::TrustedProxies::default(),
             tls: None,
             key_sources: None,
-            guesses: guesses::Guesses::default(),
+            unknown_keys: unknown_keys::UnknownKeys::default(),
             cardinality: Cardinality::default(),
             sessions: sessions::Sessions::new(clock.clone()),
             memory: memory_budget::MemoryBudget::default(),

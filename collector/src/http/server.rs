@@ -1,4 +1,4 @@
-//! The accept loop, and what holds for every request: a deadline, and memory for its response.
+//! The accept loop, and what applies to every request: a deadline, and memory for its response.
 
 use std::convert::Infallible;
 use std::future::Future;

@@ -231,12 +231,12 @@ mod tests {
     #[test]
     fn a_tenant_cannot_end_the_sessions_of_another() {
         let sessions = Sessions::new(Clock::system());
-        let honest = sessions.open(access("honest"), None).unwrap();
+        let other = sessions.open(access("other"), None).unwrap();
         let first = sessions.open(access("busy"), None).unwrap();
         for _ in 0..2 * MAX_PER_TENANT {
             sessions.open(access("busy"), None).unwrap();
         }
-        assert!(sessions.access_of(&honest).is_some());
+        assert!(sessions.access_of(&other).is_some());
         assert!(sessions.access_of(&first).is_none());
     }
 

@@ -68,7 +68,7 @@ pub fn open(input: &Input) -> io::Result<impl Read + use<>> {
     File::open(&input.path)
 }
 
-/// What a path and the arguments say of the function. An argument is used where neither the path nor a wrapper names it.
+/// What a path and the arguments state about the function. An argument is used where neither the path nor a wrapper names it.
 #[must_use]
 pub fn origin(path: &str, arguments: &Origin) -> Origin {
     let mut origin = Origin::default();

@@ -1,4 +1,4 @@
-//! Remembers which invocations were imported.
+//! The record of the invocations that were imported.
 //!
 //! A file of its own in the data folder has a key for each invocation, so that an import of the same lines counts them once.
 //! Keys and batches are written in one transaction, and the batches go from there into the store. The store drops a batch that
@@ -291,7 +291,7 @@ pub struct Round<'a> {
 }
 
 impl Round<'_> {
-    /// Remembers invocations. Returns for each whether it is new.
+    /// Records invocations. Returns for each whether it is new.
     ///
     /// # Errors
     /// When the file cannot be used.

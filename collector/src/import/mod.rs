@@ -1,6 +1,6 @@
 //! Stores the invocations that logs show.
 //!
-//! They are stored as batches, as those of the layer are. The [`ledger`] remembers each invocation, so that a repeated import
+//! They are stored as batches, as those of the layer are. The [`ledger`] records each invocation, so that a repeated import
 //! counts nothing twice. A function that the layer measures is not imported, because its invocations are stored already.
 
 use std::collections::{BTreeMap, BTreeSet};

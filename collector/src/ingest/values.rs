@@ -1,7 +1,7 @@
 //! Refuses values that no environment and no invocation can have.
 //!
 //! A key that sends batches can report anything about its functions. These limits keep one batch from making a cost or a
-//! total that no honest batch can correct. The error names the field.
+//! total that no valid batch can correct. The error names the field.
 
 use agent_proto::batch::{Batch, BatchHeader, Environment};
 use tailor_sizing::telemetry::invocation::Invocation;
@@ -30,7 +30,7 @@ const MAX_THREADS: u64 = 1_024;
 /// Maximum of a memory value, KiB: twice the largest memory size, because shared pages count in several processes.
 const MAX_MEMORY_KIB: u64 = 2 * MAX_MANAGED_MEMORY_MB as u64 * 1_024;
 
-/// Maximum length of an interval, microseconds: 30 days. An instance lives for 14 days.
+/// Maximum length of an interval, microseconds: 30 days. An instance runs for at most 14 days.
 const MAX_INTERVAL_US: u64 = 30 * 24 * 3_600 * 1_000_000;
 
 /// Maximum number of invocations at the same time in one environment of a managed instance.

@@ -1,7 +1,7 @@
 //! API keys: what each may do, and for how long.
 //!
 //! A generated key has 32 random bytes, so its SHA-256 digest is safe against brute force. Only digests are stored. The
-//! lookup uses the digest, so its time does not depend on the key. [`sources`] says where keys come from: the store of the
+//! lookup uses the digest, so its time does not depend on the key. [`sources`] has the places of keys: the store of the
 //! collector and files, whose formats are in [`mod@file`]. [`folder`] has the files of a data folder, [`reload`] follows
 //! changes.
 

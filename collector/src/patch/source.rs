@@ -190,7 +190,7 @@ pub(super) struct Unparsed {
     pub(super) at: usize,
 }
 
-/// Parses a text. A text with an error gives no tree, because the parser's repair would be a guess.
+/// Parses a text. A text with an error gives no tree, because the parser's repair may be wrong.
 pub(super) fn parse(text: &str, language: impl Into<Language>) -> Result<Tree, Unparsed> {
     let mut parser = Parser::new();
     parser.set_language(&language.into()).map_err(|_| Unparsed { at: 0 })?;

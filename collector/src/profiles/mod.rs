@@ -1,6 +1,6 @@
 //! Profiles of functions in S3.
 //!
-//! An extension asks for a presigned URL and uploads to it, so that the function needs no permission. The name of an object
+//! An extension requests a presigned URL and uploads to it, so that the function needs no permission. The name of an object
 //! has all that is known of a profile. So the bucket is the only record: what is listed can be downloaded, several
 //! collectors need nothing in common, and a lifecycle rule of the bucket is the retention.
 
@@ -25,7 +25,7 @@ use request::NewProfile;
 /// Size limit of a profile, bytes. The extension has the same limit.
 pub const MAX_BYTES: u64 = 16 << 20;
 
-/// How long an upload may begin. An extension that is frozen before asks again.
+/// How long an upload may begin. An extension that is frozen before requests another URL.
 const UPLOAD_EXPIRY: Duration = Duration::from_secs(300);
 
 /// How long a download may begin.

@@ -1,4 +1,4 @@
-//! What an extension says of a profile that it wants to upload.
+//! What an extension states about a profile before its upload.
 
 use serde::Deserialize;
 

@@ -22,7 +22,7 @@ const ADVICE_HOURS: u64 = 30 * 24;
 /// The window of losses, hours.
 const LOSS_HOURS: u64 = 24;
 
-/// Functions from which on recommendations of unknown functions are forgotten. Summaries can be absent for a short time.
+/// Functions from which on recommendations of unknown functions are removed. Summaries can be absent for a short time.
 const MAX_KNOWN: usize = 20_000;
 
 /// The states of a change that are events. In the others it moves from step to step.
@@ -195,7 +195,7 @@ impl Finder<'_> {
                 new.push(event);
             }
         }
-        outbox.forget_old_changes();
+        outbox.remove_old_changes();
         Ok(new)
     }
 

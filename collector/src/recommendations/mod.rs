@@ -66,7 +66,7 @@ pub struct Recommendation {
     pub cost_per_million_pico_usd: Option<PicoDollars>,
     /// Estimated saving of a month.
     pub monthly_saving_pico_usd: Option<PicoDollars>,
-    /// What the tool found, such as `NotOptimized`; empty when it does not say.
+    /// What the tool found, such as `NotOptimized`; empty when it does not state it.
     #[serde(default)]
     pub finding: String,
     /// When the tool made it, as the tool writes it; empty when unknown.

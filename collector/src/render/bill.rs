@@ -34,13 +34,13 @@ const CSV_HEADER: [&str; 13] = [
 /// Functions in the table of a fleet.
 const SHOWN_FUNCTIONS: usize = 20;
 
-/// The bill of one function, written as `format` asks.
+/// The bill of one function, written in `format`.
 #[must_use]
 pub fn function(report: &BillReport, format: Format, look: Look) -> String {
     write(report, format, look)
 }
 
-/// The bill of many functions, written as `format` asks.
+/// The bill of many functions, written in `format`.
 #[must_use]
 pub fn fleet(bill: &FleetBill, format: Format, look: Look) -> String {
     write(bill, format, look)

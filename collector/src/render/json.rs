@@ -7,7 +7,7 @@ use crate::query::Look;
 /// A value as JSON with a final newline.
 #[must_use]
 pub fn json(value: &impl Serialize, look: Look) -> String {
-    // Reports hold no maps with other keys than text, which is all that could fail.
+    // Reports have no maps with other keys than text, which is all that could fail.
     let text = serde_json::to_string(value).unwrap_or_default() + "\n";
     if look.indents { indent(&text) } else { text }
 }

@@ -117,7 +117,7 @@ pub trait Output {
     fn csv(&self) -> Rows;
 }
 
-/// Writes it as `format` asks.
+/// Writes it in `format`.
 #[must_use]
 pub fn write(output: &impl Output, format: Format, look: Look) -> String {
     match format {
@@ -138,7 +138,7 @@ pub(super) fn yaml(value: &impl Serialize) -> String {
             }
             text
         }
-        // Reports hold no maps with other keys than text, which is all that could fail.
+        // Reports have no maps with other keys than text, which is all that could fail.
         Err(error) => {
             tracing::error!(%error, "cannot write YAML");
             String::new()

@@ -16,7 +16,7 @@ const HEADER: [&str; 5] = ["PLACE", "MONTH", "80 % INTERVAL", "CHANGE", "VERDICT
 const CSV_HEADER: [&str; 7] =
     ["name", "place", "low_pico_usd", "expected_pico_usd", "high_pico_usd", "change_percent", "verdict"];
 
-/// The report of one function, written as `format` asks.
+/// The report of one function, written in `format`.
 #[must_use]
 pub fn function(report: &PlacementReport, format: Format, look: Look) -> String {
     write(report, format, look)
@@ -100,7 +100,7 @@ pub const fn limit(limit: ConcurrencyLimit) -> &'static str {
 const FLEET_HEADER: [&str; 8] =
     ["FUNCTION", "REGION", "NOW", "PLACE", "MONTH", "80 % INTERVAL", "SAVES", "VERDICT"];
 
-/// The places of the fleet, written as `format` asks.
+/// The places of the fleet, written in `format`.
 #[must_use]
 pub fn fleet(report: &FleetPlacement, format: Format, look: Look) -> String {
     write(report, format, look)
@@ -148,7 +148,7 @@ impl Output for FleetPlacement {
     }
 }
 
-/// What the whole table says, in sentences.
+/// What the whole table shows, in sentences.
 #[must_use]
 pub fn summary(report: &FleetPlacement) -> String {
     let mut text = format!(

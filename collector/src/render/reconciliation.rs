@@ -38,7 +38,7 @@ const CSV_HEADER: [&str; 14] = [
     "reasons",
 ];
 
-/// A reconciliation, written as `format` asks.
+/// A reconciliation, written in `format`.
 #[must_use]
 pub fn reconciliation(result: &Reconciliation, format: Format, look: Look) -> String {
     match format {

@@ -17,7 +17,7 @@ const MAX_FUNCTIONS: usize = 5;
 pub struct FleetHint {
     /// Its stable code.
     pub code: String,
-    /// What it means, and what to do; empty for a code that this version does not know.
+    /// What it means, and what to do; empty for a code that this version does not have.
     pub meaning: &'static str,
     /// Number of functions that have it.
     pub functions: u64,

@@ -19,7 +19,7 @@ use crate::store::{FunctionKey, HOUR_US, Series, Store, StoreError, Tenant, Wind
 use crate::tags::{CurrentTags, TagTable};
 
 /// Hours before the end of the window from which the kernel's enforcement of the quota is inferred. The functions of a
-/// busy fleet decide it within the first hour; of a quiet fleet, a whole day is read.
+/// busy fleet decide it within the first hour; of a fleet with few invocations, a whole day is read.
 const LOOK_BACK_HOURS: [u64; 2] = [1, 24];
 
 /// Functions from which the enforcement is inferred.

@@ -59,7 +59,7 @@ pub struct FleetReport {
     pub matching_functions: u64,
     /// The cursor of the next page; `null` on the last one.
     pub next: Option<String>,
-    /// Sums by account, region or runtime, when the query asks for them.
+    /// Sums by account, region or runtime, when the query requests them.
     pub groups: Option<Vec<FleetGroup>>,
     /// The hints over the functions that the filters select. `GET /v1/hints` has them.
     #[serde(skip)]

@@ -171,7 +171,7 @@ impl S3 {
             .force_path_style(connection.path_style)
             .retry_classifier(retry::BrokenConnection);
         if let Some(endpoint) = &connection.endpoint {
-            // Compatible servers do not know all of AWS's checksums.
+            // Compatible servers do not support all of AWS's checksums.
             config = config
                 .endpoint_url(endpoint)
                 .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)

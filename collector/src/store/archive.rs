@@ -189,7 +189,7 @@ pub trait ArchiveStore: Send + Sync {
     async fn remove_uploaded(&self) -> Result<bool, StoreError>;
 
     /// Removes what is recorded of days before `day`, days since the Unix epoch, of which everything is uploaded.
-    async fn forget_before(&self, day: u64) -> Result<(), StoreError>;
+    async fn delete_record_before(&self, day: u64) -> Result<(), StoreError>;
 
     /// Everything that is recorded.
     async fn archive_record(&self) -> Result<ArchiveRecord, StoreError>;

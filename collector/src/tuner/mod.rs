@@ -5,7 +5,7 @@
 //! - `round` reads, decides, logs and writes, in this order.
 //!
 //! Before each write, the intent is stored on disk, so that an interrupted change is resumed after a crash. Each write
-//! names the revision on which it was decided, so that a change by someone else is never overwritten. A function that is
+//! names the revision on which it was decided, so that a change outside the tuner is never overwritten. A function that is
 //! invoked through an alias gets a new version for a growing part of its invocations; a function that is invoked as
 //! `$LATEST` is changed at once and then observed.
 
@@ -25,7 +25,7 @@ pub mod aws;
 pub mod calendar;
 pub mod canary;
 mod candidates;
-mod carry_out;
+mod execute;
 mod fleet_state;
 pub mod guards;
 pub mod lambda;

@@ -48,7 +48,7 @@ pub enum Order {
     },
 }
 
-/// A plan as JSON in a text: a value with a tag inside cannot hold integers of 128 bits, which amounts of money are.
+/// A plan as JSON in a text: a value with a tag inside cannot have integers of 128 bits, which amounts of money are.
 mod text {
     use serde::de::Error as _;
     use serde::ser::Error as _;
@@ -65,7 +65,7 @@ mod text {
     }
 }
 
-/// Where requests are kept until a tuner carries them out.
+/// Where requests are kept until a tuner executes them.
 #[derive(Clone)]
 pub enum Requests {
     /// Files in a folder, which a running collector and its commands share.
@@ -106,7 +106,7 @@ impl Requests {
         }
     }
 
-    /// The requests that were not carried out with their names, oldest first. One that cannot be read is set aside, so that
+    /// The requests that were not executed yet, with their names, oldest first. One that cannot be read is set aside, so that
     /// it does not block others.
     pub async fn pending(&self) -> Vec<(String, Order)> {
         let texts = match self {
@@ -139,7 +139,7 @@ impl Requests {
         }
     }
 
-    /// Removes a request that was carried out.
+    /// Removes a request that was executed.
     pub async fn remove(&self, name: &str) {
         let removed = match self {
             Self::Folder(folder) => fs::remove_file(folder.join(name)).map_err(|error| error.to_string()),

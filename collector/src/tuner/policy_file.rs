@@ -81,7 +81,7 @@ pub struct Rule {
     pub limits: FunctionLimits,
 }
 
-/// What an owner asks for one function, in a file or in tags.
+/// What an owner requires for one function, in a file or in tags.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct FunctionLimits {
     /// The highest mode.
@@ -108,7 +108,7 @@ pub fn parse(text: &str) -> Result<FilePolicy, Vec<String>> {
     let file: PolicyFile = serde_saphyr::from_str(text).map_err(|error| vec![error.to_string()])?;
     let mut faults = Vec::new();
     if file.version != 1 {
-        faults.push(format!("`version` is {}, this program knows version 1", file.version));
+        faults.push(format!("`version` is {}, this program supports version 1", file.version));
     }
     let mode = file.mode.as_deref().and_then(|text| take(&mut faults, "mode", parse_mode(text)));
     for account in &file.accounts {

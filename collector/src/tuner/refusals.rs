@@ -14,7 +14,7 @@ pub(super) async fn freeze(tuner: &Tuner, log: &mut Log, change: &Change) -> Res
     {
         return Ok(());
     }
-    // A person who unfroze the tuner after the last refusal knows of it.
+    // A person who unfroze the tuner after the last refusal has seen it.
     let fleet_events = log.events.iter().filter(|event| fleet::is_fleet(&event.function));
     if fleet_events.map(|event| event.at_us).max() >= Some(change.moved_at_us) {
         return Ok(());

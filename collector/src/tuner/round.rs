@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::Tuner;
 use super::canary::{self, Comparison, Sample};
 use super::candidates::{Candidate, candidates};
-use super::carry_out::carry_out_orders;
+use super::execute::execute_orders;
 use super::fleet_state::fleet_state;
 use super::guards::{self, Approved, Facts, Refusal, pace, trust};
 use super::lambda::{LambdaError, Live, Update};
@@ -47,7 +47,7 @@ pub(super) struct Log {
 
 pub(super) async fn round(tuner: &Tuner) -> Result<(), StoreError> {
     let mut log = read_log(tuner).await?;
-    carry_out_orders(tuner, &mut log).await?;
+    execute_orders(tuner, &mut log).await?;
     let keys: Vec<FunctionKey> = log.histories.keys().cloned().collect();
     for key in keys {
         if let Err(error) = resume(tuner, &mut log, &key).await {
@@ -339,7 +339,7 @@ async fn make(tuner: &Tuner, change: &Change, write: &Write, is_repeated: bool) 
     if is_repeated {
         tokio::time::sleep(tuner.settings.poll).await;
     }
-    // A freeze that was asked for during this round.
+    // A freeze that was requested during this round.
     if change.state != State::RollingBack && is_freeze_requested(tuner).await {
         return Some(LambdaError::Other("the tuner is being frozen".to_owned()));
     }
@@ -383,7 +383,7 @@ fn decide(
     machine::step(change, &seen, &settings.limits)
 }
 
-/// What the measurements say of a change, in the states that depend on them.
+/// What the measurements show of a change, in the states that depend on them.
 async fn judge(tuner: &Tuner, change: &Change) -> Result<Verdict, StoreError> {
     let is_measured = matches!(change.state, State::Canary | State::Hold | State::Soaking);
     if !is_measured || change.pending.is_some() {

@@ -25,7 +25,7 @@ pub struct PageAdmin {
     pub access: Access,
     /// The id of the session.
     pub session: String,
-    /// The token that its forms carry.
+    /// The token that its forms contain.
     pub token: String,
 }
 

@@ -99,8 +99,8 @@ pub async fn create(
     Ok(page(status, &render(&app, &admin, &outcome).await?))
 }
 
-/// `GET /keys/{id}/revoke`: asks before the key is revoked.
-pub async fn ask(
+/// `GET /keys/{id}/revoke`: requests a confirmation before the key is revoked.
+pub async fn confirm_revoke(
     State(app): State<Arc<App>>,
     admin: PageAdmin,
     Path(id): Path<String>,

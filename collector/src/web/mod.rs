@@ -94,7 +94,7 @@ pub async fn function(
     Ok(page(StatusCode::OK, &function::render(&report, series.as_ref(), money, &recent, &query)))
 }
 
-/// What a sign-in link carries.
+/// What a sign-in link contains.
 #[derive(Default, Deserialize)]
 struct Ticket {
     ticket: Option<String>,
@@ -111,7 +111,7 @@ pub async fn login(State(app): State<Arc<App>>, request: Request) -> Response {
     };
     match app.sign_in_with_ticket(&ticket, &parts).await {
         Ok(signed_in) => signed_in,
-        Err(SignInError::TooManyGuesses) => too_many_guesses(),
+        Err(SignInError::TooManyUnknownKeys) => too_many_unknown_keys(),
         Err(_) => {
             let problem = "This link has been used already. Sign in with an API key.";
             page(StatusCode::OK, &layout::login(Some(problem)))
@@ -136,7 +136,7 @@ pub async fn log_in(State(app): State<Arc<App>>, request: Request) -> Response {
     };
     let problem = match app.sign_in_with_key(&key, &parts).await {
         Ok(signed_in) => return signed_in,
-        Err(SignInError::TooManyGuesses) => return too_many_guesses(),
+        Err(SignInError::TooManyUnknownKeys) => return too_many_unknown_keys(),
         Err(SignInError::Unknown) => "This key is not known here.",
         Err(SignInError::NoReader) => "This key may only send batches. Sign in with a key that may read.",
         Err(SignInError::CrossSite) => "The form was sent by another site. Sign in here.",
@@ -144,7 +144,7 @@ pub async fn log_in(State(app): State<Arc<App>>, request: Request) -> Response {
     page(StatusCode::FORBIDDEN, &layout::login(Some(problem)))
 }
 
-fn too_many_guesses() -> Response {
+fn too_many_unknown_keys() -> Response {
     let problem = "Too many unknown keys came from your address. Wait a minute.";
     page(StatusCode::TOO_MANY_REQUESTS, &layout::login(Some(problem)))
 }

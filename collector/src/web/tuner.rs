@@ -25,7 +25,7 @@ use crate::tuner::plan::{Plan, PlannedFunction};
 /// Changes that are listed: the latest ones.
 const MAX_LISTED: usize = 100;
 
-/// What a person asks for.
+/// What a person requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 enum Action {
@@ -55,9 +55,9 @@ impl Action {
     }
 }
 
-/// An action, as links and forms carry it.
+/// An action, as links and forms contain it.
 #[derive(Debug, Clone, Deserialize)]
-pub struct Asked {
+pub struct Requested {
     action: Action,
     #[serde(default)]
     function: String,
@@ -254,9 +254,9 @@ struct Prepared {
     shown: String,
 }
 
-async fn prepare(app: &App, view: &TunerView, asked: &Asked) -> Result<Prepared, ApiError> {
+async fn prepare(app: &App, view: &TunerView, requested: &Requested) -> Result<Prepared, ApiError> {
     let reason = "requested on the page".to_owned();
-    let (sentence, order) = match asked.action {
+    let (sentence, order) = match requested.action {
         Action::Freeze => {
             ("No change starts any more, and the open ones are undone.".to_owned(), Order::Freeze { reason })
         }
@@ -264,34 +264,36 @@ async fn prepare(app: &App, view: &TunerView, asked: &Asked) -> Result<Prepared,
         Action::Rollback => {
             let all = changes::fold(app.store.changes(&view.tenant, None).await?);
             let found = all.iter().find(|change| {
-                change.function.name == asked.function
-                    && change.id == asked.change
+                change.function.name == requested.function
+                    && change.id == requested.change
                     && can_roll_back(&all, change)
             });
             let Some(change) = found else {
                 return Err(ApiError::not_found(format!(
                     "change {} of `{}` is not in force any more",
-                    asked.change, asked.function
+                    requested.change, requested.function
                 )));
             };
             let sentence =
                 format!("`{}` gets {} again in place of {}.", change.function.name, change.from, change.to);
             let change_id = Some(change.id.clone());
-            (sentence, Order::Rollback { function: asked.function.clone(), change_id })
+            (sentence, Order::Rollback { function: requested.function.clone(), change_id })
         }
         Action::Approve => {
             let outlook = view.outlook.get();
-            let found =
-                outlook.functions.iter().find(|it| it.function.name == asked.function && is_approvable(it));
+            let found = outlook
+                .functions
+                .iter()
+                .find(|it| it.function.name == requested.function && is_approvable(it));
             let Some((planned, intent)) = found.and_then(|it| Some((it, it.intent.as_ref()?))) else {
                 return Err(ApiError::not_found(format!(
                     "no change of `{}` waits for an approval",
-                    asked.function
+                    requested.function
                 )));
             };
             let sentence = format!(
                 "`{}` is changed from {} MB to {} MB, if it is as it was in the latest round.",
-                asked.function, intent.from_mb, intent.to_mb
+                requested.function, intent.from_mb, intent.to_mb
             );
             let plan =
                 Plan::new(outlook.at_us, vec![PlannedFunction { refusals: Vec::new(), ..planned.clone() }]);
@@ -316,7 +318,7 @@ fn digest(sentence: &str, order: &Order) -> String {
     hex::encode(&Sha256::digest(format!("{sentence}\n{revision}"))[..16])
 }
 
-/// The tuner that the person of a request may ask.
+/// The tuner that the person of a request may operate.
 fn operated<'a>(app: &'a App, parts: &Parts) -> Result<&'a TunerView, ApiError> {
     let tenant = app.authenticate_operator(parts)?;
     view_for(app, &tenant)
@@ -330,20 +332,20 @@ fn operated<'a>(app: &'a App, parts: &Parts) -> Result<&'a TunerView, ApiError> 
 pub async fn confirm(State(app): State<Arc<App>>, request: Request) -> Result<Response, Page> {
     let (parts, _) = request.into_parts();
     let view = operated(&app, &parts)?;
-    let asked = axum::extract::Query::<Asked>::try_from_uri(&parts.uri);
-    let axum::extract::Query(asked) =
-        asked.map_err(|_| ApiError::new(StatusCode::BAD_REQUEST, "query", "this action is not known"))?;
-    let prepared = prepare(&app, view, &asked).await?;
-    let heading = asked.action.heading();
+    let requested = axum::extract::Query::<Requested>::try_from_uri(&parts.uri);
+    let axum::extract::Query(requested) =
+        requested.map_err(|_| ApiError::new(StatusCode::BAD_REQUEST, "query", "this action is not known"))?;
+    let prepared = prepare(&app, view, &requested).await?;
+    let heading = requested.action.heading();
     let body = html! {
         p.crumb { a href="/changes" { "Changes" } }
         section.card.login {
             h1 { (heading) }
             p { (prepared.sentence) }
             form method="post" action="/changes/request" {
-                input type="hidden" name="action" value=(asked.action.name());
-                input type="hidden" name="function" value=(asked.function);
-                input type="hidden" name="change" value=(asked.change);
+                input type="hidden" name="action" value=(requested.action.name());
+                input type="hidden" name="function" value=(requested.function);
+                input type="hidden" name="change" value=(requested.change);
                 input type="hidden" name="shown" value=(prepared.shown);
                 button type="submit" { (heading) }
             }
@@ -363,15 +365,15 @@ pub async fn request(State(app): State<Arc<App>>, request: Request) -> Result<Re
     let mut form = Request::new(body);
     *form.method_mut() = parts.method.clone();
     *form.headers_mut() = parts.headers.clone();
-    let Ok(Form(asked)) = Form::<Asked>::from_request(form, &()).await else {
+    let Ok(Form(requested)) = Form::<Requested>::from_request(form, &()).await else {
         return Err(ApiError::new(StatusCode::BAD_REQUEST, "form", "the form cannot be read").into());
     };
-    let prepared = prepare(&app, view, &asked).await?;
-    if prepared.shown != asked.shown {
+    let prepared = prepare(&app, view, &requested).await?;
+    if prepared.shown != requested.shown {
         let message = "this was not confirmed, or would do something else now: confirm it again";
         return Err(ApiError::new(StatusCode::PRECONDITION_FAILED, "changed", message).into());
     }
-    tracing::info!(action = asked.action.name(), function = asked.function, "requested on the page");
+    tracing::info!(action = requested.action.name(), function = requested.function, "requested on the page");
     view.requests.submit(&prepared.order, app.clock.now_us()).await.map_err(ApiError::from)?;
     Ok(Redirect::to("/changes").into_response())
 }

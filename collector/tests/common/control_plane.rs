@@ -148,7 +148,7 @@ impl ControlPlane {
         changes::fold(self.lock().log.clone())
     }
 
-    /// The write of someone else.
+    /// A write outside the tuner.
     pub(crate) fn foreign(&self, name: &str, write: Foreign) {
         self.lock().foreign(name, write);
     }
@@ -323,7 +323,7 @@ impl World {
                         ));
                     }
                 }
-                // A weight that someone else set stays as it is.
+                // A weight that others set stays as it is.
                 let present =
                     main.additional.clone().map(|(version, weight)| (version, basis_points(weight)));
                 let is_new = *additional != present;
@@ -346,7 +346,7 @@ impl World {
         let after = self.catalog.record(name, now).unwrap().clone();
         for (field, changed) in differences(before, &after) {
             if changed && self.foreign.contains_key(&(name.to_owned(), field)) {
-                self.violations.push(format!("I9: {write:?} overwrites {field:?}, which someone else set"));
+                self.violations.push(format!("I9: {write:?} overwrites {field:?}, which others set"));
             }
         }
         for alias in after.aliases.values() {

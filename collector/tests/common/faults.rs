@@ -15,11 +15,11 @@ pub(crate) enum Fault {
     Throttled,
     /// Lambda refuses the operation.
     Refused,
-    /// Someone else writes before the operation.
+    /// Another program writes before the operation.
     Foreign(Foreign),
 }
 
-/// A write of someone else.
+/// A write outside the tuner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Foreign {
     Memory(u32),

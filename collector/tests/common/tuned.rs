@@ -124,7 +124,7 @@ impl Tuned {
         self.runtime.block_on(self.settings.orders.as_ref().unwrap().submit(order, now_us)).unwrap();
     }
 
-    /// The requests that were not carried out.
+    /// The requests that were not executed yet.
     pub(crate) fn requests(&self) -> Vec<(String, Order)> {
         self.runtime.block_on(self.settings.orders.as_ref().unwrap().pending())
     }

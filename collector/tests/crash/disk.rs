@@ -1,4 +1,4 @@
-//! What a disk holds after a power failure: everything that was synced, and any part of what was written since.
+//! What a disk contains after a power failure: everything that was synced, and any part of what was written since.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -145,7 +145,7 @@ impl Disk {
         }
     }
 
-    /// Writes what the disk holds after a power failure now.
+    /// Writes what the disk would contain after a power failure now.
     pub(crate) fn write_to(&self, folder: &Path, unsynced: Unsynced) {
         let mut random = Random::new(match unsynced {
             Unsynced::Torn { seed } => seed,

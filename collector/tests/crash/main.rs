@@ -48,7 +48,7 @@ impl Run {
         let folder = folder();
         let watched = Watched::new(folder.path(), true, syncs);
         let uploads = workload::run(folder.path(), &watched, &requests);
-        watched.forget();
+        watched.stop();
         let events = watched.take_events();
         let points = (0..events.len()).filter(|index| events[*index].is_point()).collect();
         Self { requests, events, uploads, points }
@@ -62,7 +62,7 @@ impl Run {
     }
 
     /// Fails the power at `count` points that are spread evenly, each time with another fate of the writes that were not
-    /// synced. Returns the points and what is wrong, and ends at the first fault if asked.
+    /// synced. Returns the points and what is wrong, and ends at the first fault if required.
     fn campaign(&self, count: usize, ends_at_first: bool) -> (usize, Vec<String>) {
         let runtime = Runtime::new().unwrap();
         let chosen: BTreeSet<usize> = (0..count)
@@ -181,7 +181,7 @@ fn with_fault(fault: Fault, first: u64, last: u64) -> u64 {
     drop(reopened);
     let findings = tailor_collector::store::sqlite::check::check(copy.path()).unwrap();
     assert!(findings.is_clean(), "{fault:?} from operation {first}: {findings:?}");
-    watched.forget();
+    watched.stop();
     operations
 }
 

@@ -109,7 +109,7 @@ pub(crate) struct Watched {
 static FOLDERS: Mutex<BTreeMap<PathBuf, Arc<Watched>>> = Mutex::new(BTreeMap::new());
 
 impl Watched {
-    /// Watches a folder until [`Self::forget`].
+    /// Watches a folder until [`Self::stop`].
     pub(crate) fn new(path: &Path, records: bool, syncs: Syncs) -> Arc<Self> {
         static REGISTERED: Once = Once::new();
         REGISTERED.call_once(register);
@@ -122,7 +122,7 @@ impl Watched {
         watched
     }
 
-    pub(crate) fn forget(&self) {
+    pub(crate) fn stop(&self) {
         FOLDERS.lock().unwrap().remove(&self.path);
     }
 
@@ -453,7 +453,7 @@ unsafe extern "C" fn full_pathname(
 }
 
 fn register() {
-    // The layer lives as long as the process. The methods that are not replaced do not use their first argument.
+    // The layer exists as long as the process. The methods that are not replaced do not use their first argument.
     let below = below();
     assert!(!below.is_null());
     // SAFETY: it is a plain structure, which stays valid.

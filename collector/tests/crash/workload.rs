@@ -1,4 +1,4 @@
-//! A real workload over a real store, and whether a store holds exactly what the workload sent.
+//! A real workload over a real store, and whether a store contains exactly what the workload sent.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -203,8 +203,8 @@ type Sequences = BTreeMap<u64, u64>;
 /// The invocations of each function.
 type Totals = BTreeMap<String, u64>;
 
-/// What a store holds.
-fn held(store: &SqliteStore, runtime: &Runtime) -> Result<(Sequences, Totals), String> {
+/// What a store contains.
+fn content_of(store: &SqliteStore, runtime: &Runtime) -> Result<(Sequences, Totals), String> {
     let tenant = Tenant::default();
     let environments = runtime.block_on(store.environments(&tenant, None, Window::ALL));
     let mut sequences = BTreeMap::new();
@@ -245,7 +245,7 @@ pub(crate) fn verify(
     let store = SqliteStore::open(folder).map_err(|error| format!("does not open: {error}"))?;
     let set = runtime.block_on(store.set_archive(Some(SPOOL_BYTES)));
     set.map_err(|error| format!("archive: {error}"))?;
-    let (sequences, totals) = held(&store, runtime)?;
+    let (sequences, totals) = content_of(&store, runtime)?;
     for environment in 0..ENVIRONMENTS {
         let at_least = acknowledged.sequences.get(&environment).copied().unwrap_or(0);
         let found = sequences.get(&environment).copied().unwrap_or(0);
@@ -279,7 +279,7 @@ pub(crate) fn verify(
         sequences.insert(environment, highest + 1);
     }
     runtime.block_on(store.maintain()).map_err(|error| format!("maintenance: {error}"))?;
-    let (stored, totals) = held(&store, runtime)?;
+    let (stored, totals) = content_of(&store, runtime)?;
     if stored != sequences || totals != expected_totals(&sequences) {
         return Err(format!("after maintenance: {totals:?}, not {:?}", expected_totals(&sequences)));
     }

@@ -44,7 +44,7 @@ impl Backoff {
         self.retry_at.set(None);
     }
 
-    /// A delivery failed. `retry_after` is what the answer's `Retry-After` header asks for.
+    /// A delivery failed. `retry_after` is what the answer's `Retry-After` header requires.
     pub fn record_failure(&self, retry_after: Option<Duration>) {
         let failures = self.failures.get();
         self.failures.set(failures.saturating_add(1));
@@ -106,7 +106,7 @@ mod tests {
         assert_eq!(range(20 * SECOND), (20 * SECOND, 30 * SECOND));
         assert_eq!(range(Duration::ZERO), (SECOND / 2, SECOND), "never shorter than without the header");
         assert_eq!(range(Duration::MAX), (300 * SECOND, 450 * SECOND));
-        // The doubled pause still applies when it is longer than what the header asks for.
+        // The doubled pause still applies when it is longer than what the header requires.
         assert_eq!(pause(6, Some(5 * SECOND), 0), 30 * SECOND);
     }
 

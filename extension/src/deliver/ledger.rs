@@ -23,7 +23,7 @@ use inits::Inits;
 /// vCPU; with more open invocations than this, the report of the oldest will not come.
 const MAX_OPEN: usize = 1_024;
 
-/// The number of finished requests that are remembered, so that repeated telemetry does not open them again. Older ones
+/// The number of finished requests whose ids are kept, so that repeated telemetry does not open them again. Older ones
 /// are recognized by their time.
 const MAX_FINISHED: usize = 512;
 
@@ -42,9 +42,9 @@ const UNINVOKED_TIMEOUT_US: u64 = 960_000_000;
 pub struct Ledger {
     open: VecDeque<Entry>,
     finished: VecDeque<Finished>,
-    /// The time of the latest record of the requests that are not remembered any more, microseconds. An earlier record of
+    /// The time of the latest record of the requests whose ids are not kept any more, microseconds. An earlier record of
     /// an unknown request is a repeated one, because the platform delivers in the order of events.
-    forgotten_us: u64,
+    removed_us: u64,
     /// Records that are too late to be distinguished from repeated ones.
     stale: u64,
     /// The time by our own clock, microseconds since the Unix epoch.
@@ -237,9 +237,9 @@ impl Ledger {
 
     fn close(&mut self, mut entry: Entry) -> Invocation {
         if self.finished.len() == MAX_FINISHED
-            && let Some(forgotten) = self.finished.pop_front()
+            && let Some(removed) = self.finished.pop_front()
         {
-            self.forgotten_us = self.forgotten_us.max(forgotten.last_record_us);
+            self.removed_us = self.removed_us.max(removed.last_record_us);
         }
         let Entry { request_id, last_record_us, .. } = entry;
         self.finished.push_back(Finished { request_id, last_record_us });
@@ -274,7 +274,7 @@ impl Ledger {
         }
         if let Source::Platform(time) = source {
             // A record whose time is not certainly earlier is a new one: to lose it is worse than to count it twice.
-            if time.latest_us() <= self.forgotten_us {
+            if time.latest_us() <= self.removed_us {
                 self.stale += 1;
                 return None;
             }

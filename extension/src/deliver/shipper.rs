@@ -30,7 +30,7 @@ const TRY_TIMEOUT: Duration = Duration::from_secs(5);
 const KEY_HEADER: &str = "x-tailor-api-key";
 
 /// The pause after the first time that the collector rejects a stored key, or that AWS refuses to return it. It doubles each
-/// time, up to the limit of [`Backoff`]: each read has a price, and someone must act first.
+/// time, up to the limit of [`Backoff`]: each read has a price, and a person must act first.
 const FIRST_KEY_PAUSE: Duration = Duration::from_secs(30);
 
 /// What to do without a route.
@@ -121,7 +121,7 @@ pub enum DeliveryOutcome {
     Rejected,
     /// The delivery can be tried again.
     Failed {
-        /// The time that the collector asks to wait.
+        /// The time that the collector requires to wait.
         retry_after: Option<Duration>,
     },
 }
@@ -187,7 +187,7 @@ impl Shipper {
     pub async fn deliver(&self, batch: &SealedBatch) -> DeliveryOutcome {
         let first = self.try_once(batch).await;
         if let (Try::KeyRejected, Key::Stored(stored)) = (&first, &self.key) {
-            stored.forget();
+            stored.discard();
         }
         let last = if let Try::Ended(_) = first { first } else { self.try_once(batch).await };
         let outcome = match last {
@@ -266,7 +266,7 @@ impl Shipper {
         }
     }
 
-    /// The stored key cannot be used until someone acts. Logged once.
+    /// The stored key cannot be used until a person acts. Logged once.
     fn stored_key_failed(&self, error: &impl std::fmt::Display) -> DeliveryOutcome {
         let failures = self.key_failures.get();
         self.key_failures.set(failures.saturating_add(1));
@@ -302,7 +302,7 @@ impl Shipper {
             let exchange = self.exchange(path, "application/json", &json, key.as_ref());
             match freeze_timeout::within(limit, exchange).await? {
                 Ok((head, _)) if head.status == StatusCode::UNAUTHORIZED => match &self.key {
-                    Key::Stored(stored) => stored.forget(),
+                    Key::Stored(stored) => stored.discard(),
                     _ => return Some((head, Bytes::new())),
                 },
                 Ok(answer) => return Some(answer),
@@ -368,7 +368,7 @@ impl Shipper {
             && head.status == StatusCode::FORBIDDEN
         {
             // The credentials may have expired, the clock may be wrong after a thaw, or the permission may be missing.
-            signer.provider.forget();
+            signer.provider.discard();
             // Only the error type: the rest of AWS's answer may quote the signed request with the session token.
             let error_type = head.headers.get("x-amzn-errortype").and_then(|kind| kind.to_str().ok());
             tracing::error!(

@@ -80,7 +80,7 @@ impl StoredKey {
     }
 
     /// The collector rejected the key: it is read again before the next use.
-    pub(super) fn forget(&self) {
+    pub(super) fn discard(&self) {
         self.current.replace(None);
     }
 

@@ -155,7 +155,7 @@ pub fn between(start: &Snapshot, end: &Snapshot) -> Measured {
 ///
 /// The kernel adds the whole CPU time of a child, and of its own ended children, to the process that waits for it. What
 /// was counted of them before `start` is subtracted. If the parent ended, too, it is subtracted from the nearest ancestor
-/// that is alive. If nobody waited for the child, as for a daemon, no counter has it and nothing is subtracted.
+/// that is alive. If no process waited for the child, as for a daemon, no counter has it and nothing is subtracted.
 fn ended_children_ns_between(start: &Snapshot, end: &Snapshot) -> u64 {
     let is_alive = |identity| end.find(identity).is_some();
     // Processes are sorted by identity. Of two with the same id, the later one is alive.
@@ -207,7 +207,7 @@ fn main_process(start: &Snapshot, end: &Snapshot) -> Option<(i32, u64)> {
     end.processes.iter().min_by_key(order).map(|process| process.identity)
 }
 
-/// Adds what the threads of one process did. `is_main` says whether it is the main process.
+/// Adds what the threads of one process did. `is_main` states whether it is the main process.
 fn add_threads(earlier: &Reading, process: &Reading, is_main: bool, sums: &mut Sums, work: &mut Work) {
     for thread in &process.threads {
         let then = earlier
@@ -392,7 +392,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_that_nobody_waited_for_is_not_subtracted() {
+    fn a_process_that_no_process_waited_for_is_not_subtracted() {
         // A daemon with 300 ms of CPU time ends, and another child uses 100 ms.
         let start = snapshot(vec![member(7, 1, 100, 0), member(8, 1, 300, 0)]);
         let end = snapshot(vec![member(7, 1, 101, 100)]);

@@ -49,7 +49,7 @@ const MAX_PROCESSES: usize = 1_024;
 /// The most new processes in one reading: each costs as much as several known ones. The others are read the next time.
 const MAX_NEW_PROCESSES: usize = 8;
 
-/// The most threads that samples remember for one invocation: more than Lambda allows at one moment. If more threads than
+/// The most threads that samples record for one invocation: more than Lambda allows at one moment. If more threads than
 /// that start and end in one invocation, their waits are inferred.
 const MAX_SAMPLED_THREADS: usize = 4_096;
 

@@ -167,7 +167,7 @@ impl Probe {
         clock_ns(self.clock?)
     }
 
-    /// Reads everything; `None` when the process ended. `cpu_ns` is its clock, read before. `may_be_new` says whether
+    /// Reads everything; `None` when the process ended. `cpu_ns` is its clock, read before. `may_be_new` states whether
     /// any thread in the environment may have begun since the last reading. After a brief invocation the disk and the
     /// descriptors are those of the last reading.
     pub(super) fn read(

@@ -101,7 +101,7 @@ impl Service {
             return Ok(body);
         }
         // The credentials may have expired.
-        self.provider.forget();
+        self.provider.discard();
         Err(AwsError::Refused { status: head.status, code: error_code(&body) })
     }
 

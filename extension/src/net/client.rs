@@ -193,7 +193,7 @@ impl Client {
         };
         let (head, body) = connection.send_request(request).await?.into_parts();
         if let Some(proxy) = &self.proxy
-            && asks_for_proxy_credentials(&head)
+            && requests_proxy_credentials(&head)
         {
             return Err(self.refusal(proxy, head.status.as_u16()));
         }
@@ -278,8 +278,8 @@ impl Client {
 }
 
 /// Whether an answer is a proxy's request for credentials. Some proxies answer 401 to wrong ones. The servers of the
-/// extension never ask for `Basic` authorization.
-fn asks_for_proxy_credentials(head: &http::response::Parts) -> bool {
+/// extension never request `Basic` authorization.
+fn requests_proxy_credentials(head: &http::response::Parts) -> bool {
     let is_basic = |value: &HeaderValue| value.to_str().is_ok_and(|value| value.starts_with("Basic"));
     match head.status {
         StatusCode::PROXY_AUTHENTICATION_REQUIRED => true,

@@ -178,7 +178,7 @@ impl Provider {
     }
 
     /// The credentials were rejected: fetches new ones the next time, if the source allows it.
-    pub fn forget(&self) {
+    pub fn discard(&self) {
         if matches!(self.source, Source::Container { .. }) {
             self.current.replace(None);
         }

@@ -21,7 +21,7 @@ pub(crate) const MAX_ENTRIES: usize = 256;
 /// The longest name of a profile.
 const MAX_NAME: usize = 100;
 
-/// The ends of the names of profiles. The collector knows the format of each.
+/// The ends of the names of profiles. The collector has the format of each.
 const ENDS: [&str; 7] = [".pprof", ".pb.gz", ".cprofile", ".prof", ".pstats", ".jfr", ".cpuprofile"];
 
 /// A complete profile in the folder.

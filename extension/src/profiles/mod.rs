@@ -2,7 +2,7 @@
 //!
 //! A file that is complete at an INVOKE belongs to the invocation before it. It is uploaded through a presigned URL of the
 //! collector, beside the running handler and at the speed of a [`Pace`], or at SHUTDOWN. Nothing waits for an upload. What
-//! exceeds a limit is deleted, because files that nobody takes fill `/tmp`.
+//! exceeds a limit is deleted, because files that are not taken fill `/tmp`.
 
 use std::cell::{Cell, RefCell};
 use std::path::PathBuf;

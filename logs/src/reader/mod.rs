@@ -375,7 +375,7 @@ impl Scan<'_> {
         to
     }
 
-    /// Remembers the function that an Init names, for the lines that follow in the same input.
+    /// Records the function that an Init names, for the lines that follow in the same input.
     pub(crate) fn learn(&mut self, origin: &Arc<Origin>, init: &Init) -> Arc<Origin> {
         let named =
             Origin { function: init.function.clone(), version: init.version.clone(), ..(**origin).clone() };

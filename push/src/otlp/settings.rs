@@ -139,7 +139,7 @@ impl Settings {
 struct Variables<'a>(&'a dyn Fn(&str) -> Option<String>);
 
 impl Variables<'_> {
-    /// A variable with a value. An empty one is as if it were not set, as the specification says.
+    /// A variable with a value. An empty one is as if it were not set, as the specification requires.
     fn get(&self, name: &str) -> Option<String> {
         (self.0)(name).map(|value| value.trim().to_owned()).filter(|value| !value.is_empty())
     }

@@ -40,7 +40,7 @@ pub enum AdviceEvent {
 }
 
 impl CurrentAdvice {
-    /// Whether it asks for more memory without a saving, because the function needs it.
+    /// Whether it recommends more memory without a saving, because the function needs it.
     #[must_use]
     pub fn is_for_memory(&self) -> bool {
         self.recommended_mb > self.memory_mb && self.saving <= PicoDollars::ZERO

@@ -207,8 +207,8 @@ impl Outbox {
         is_new
     }
 
-    /// Forgets the steps that are older than the overlap. It is called after the whole log was read.
-    pub fn forget_old_changes(&mut self) {
+    /// Removes the steps that are older than the overlap. It is called after the whole log was read.
+    pub fn remove_old_changes(&mut self) {
         let oldest = self.changes_at_us.saturating_sub(OVERLAP_US);
         self.recent_changes.retain(|(at_us, _)| *at_us >= oldest);
     }
@@ -254,7 +254,7 @@ mod tests {
         // A collector with a slow clock, and what is older than all differences of clocks.
         assert!(outbox.is_new_change(4 * hour, "b") && !outbox.is_new_change(hour, "c"));
         assert!(outbox.is_new_change(9 * hour, "d"));
-        outbox.forget_old_changes();
+        outbox.remove_old_changes();
         assert!(!outbox.is_new_change(5 * hour, "a") && !outbox.is_new_change(9 * hour, "d"));
         assert_eq!(outbox.recent_changes.len(), 1);
     }

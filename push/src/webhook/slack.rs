@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_says_what_to_do() {
+    fn a_message_states_what_to_do() {
         let expected = "*New recommendation*: `check_out` (eu-west-1, 123456789012)\n\
                         1024 MB → 512 MB, would have saved $12.35 in the last 30 days. Cost -48 %, duration +2 %.\n\
                         it is &lt;idle&gt;";

@@ -241,7 +241,7 @@ fn quota_us(vcpus: f64) -> u64 {
     quota.max(MINIMUM_QUOTA_US)
 }
 
-/// Polls `reached` until it holds: freezing is asynchronous in both versions.
+/// Polls `reached` until it is true: freezing is asynchronous in both versions.
 fn await_freezer(path: &Path, state: &'static str, reached: impl Fn() -> bool) -> Result<(), CgroupError> {
     let started = Instant::now();
     while !reached() {

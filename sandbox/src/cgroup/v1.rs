@@ -80,7 +80,7 @@ fn unified_parent(mounts: &str, own: &str) -> Option<PathBuf> {
 }
 
 /// Where this process's own group in `controller`'s tree is mounted. Groups nest under it, so that a limit set
-/// on the sandbox as a whole holds for its environments too.
+/// on the sandbox as a whole applies to its environments too.
 fn parent(mounts: &str, own: &str, controller: &str) -> Option<PathBuf> {
     let mount = mounts.lines().find_map(|line| {
         let (before, after) = line.split_once(" - ")?;

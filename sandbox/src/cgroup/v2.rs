@@ -29,7 +29,7 @@ impl Hierarchy {
             return None;
         }
         remove_leftovers(root);
-        // Directly under the root: a group that holds processes, as this one's own does, may not have
+        // Directly under the root: a group that has processes, as this one's own does, may not have
         // sub-groups with controllers.
         let tree = root.join(owner.name());
         make(&tree).ok()?;

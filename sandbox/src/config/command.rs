@@ -59,19 +59,19 @@ pub struct Interpreters {
 }
 
 impl Interpreters {
-    /// Asks each interpreter for its own path, so that version-manager shims (shell scripts that would add
+    /// Queries each interpreter for its own path, so that version-manager shims (shell scripts that would add
     /// processes and milliseconds to every start) are not what functions run.
     pub fn find() -> Interpreters {
         let program = "import importlib.util as i, sys; \
                        print(sys.executable, sys.base_prefix, bool(i.find_spec('awslambdaric')), sep='\\t')";
-        let python = ask("python3", &["-c", program]).unwrap_or_default();
+        let python = output_of("python3", &["-c", program]).unwrap_or_default();
         let mut fields = python.split('\t').map(str::to_owned);
         Interpreters {
             python: fields.next().filter(|path| !path.is_empty()),
             python_prefix: fields.next(),
             python_has_client: fields.next().is_some_and(|text| text == "True"),
-            node: ask("node", &["-p", "process.execPath"]),
-            java: ask("java", &["-XshowSettings:properties", "-version"])
+            node: output_of("node", &["-p", "process.execPath"]),
+            java: output_of("java", &["-XshowSettings:properties", "-version"])
                 .map(|home| format!("{home}/bin/java")),
         }
     }
@@ -94,7 +94,7 @@ impl Interpreters {
     }
 }
 
-fn ask(program: &str, arguments: &[&str]) -> Option<String> {
+fn output_of(program: &str, arguments: &[&str]) -> Option<String> {
     let output = process::Command::new(program).args(arguments).output().ok()?;
     let text = String::from_utf8_lossy(if program == "java" { &output.stderr } else { &output.stdout });
     let line = if program == "java" {

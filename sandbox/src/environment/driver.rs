@@ -30,7 +30,7 @@ pub(super) struct EnvironmentInput {
     pub(super) answered: Arc<AtomicBool>,
 }
 
-/// Runs one environment until it is asked to shut down.
+/// Runs one environment until its shutdown is requested.
 pub(super) async fn run(
     input: EnvironmentInput,
     mut orders: mpsc::UnboundedReceiver<Order>,
@@ -182,7 +182,7 @@ impl Driver {
     }
 
     /// Drops the readers of processes that have ended.
-    pub(super) fn forget_processes(&mut self) {
+    pub(super) fn drop_readers_of_ended_processes(&mut self) {
         self.readers.clear();
     }
 

@@ -9,9 +9,9 @@ use crate::supervisor::protocol::{ExitStatus, ProcessId};
 /// Events an extension registers for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct EventSet {
-    /// Wants INVOKE.
+    /// Is registered for INVOKE.
     pub invoke: bool,
-    /// Wants SHUTDOWN.
+    /// Is registered for SHUTDOWN.
     pub shutdown: bool,
 }
 

@@ -89,7 +89,7 @@ pub struct InvokeRequest {
 /// An invocation the runtime works on.
 pub struct InFlight {
     /// Identifies this attempt. Retries have the same request id; a runtime that returns this id with
-    /// its response (`Lambda-Runtime-Invocation-Id`) cannot respond to a later attempt by mistake.
+    /// its response (`Lambda-Runtime-Invocation-Id`) cannot respond to a later attempt.
     pub invocation_id: String,
     released: Instant,
     released_at: SystemTime,
@@ -160,7 +160,7 @@ impl InFlight {
         }
     }
 
-    /// The runtime has asked for the next invocation: it is done with this one.
+    /// The runtime has requested the next invocation: it is done with this one.
     pub fn on_next(&mut self) {
         if self.response_ended.is_some() {
             self.next_called.get_or_insert_with(Instant::now);
@@ -172,7 +172,7 @@ impl InFlight {
         self.response_ended.is_some()
     }
 
-    /// Answered, and the runtime has asked for the next.
+    /// Answered, and the runtime has requested the next.
     pub fn is_done(&self) -> bool {
         self.next_called.is_some()
     }

@@ -17,7 +17,7 @@ use super::{Milestone, OnMilestone, Order, Shared};
 use crate::time::{epoch_ms, now};
 
 impl Driver {
-    /// Handles invocations until it is asked to shut down or a process fails.
+    /// Handles invocations until its shutdown is requested or a process fails.
     pub(super) async fn live_concurrently(
         &mut self,
         orders: &mut mpsc::UnboundedReceiver<Order>,

@@ -291,7 +291,7 @@ impl Environment {
         processes.unwrap_or_default().into_iter().any(has_runnable_thread)
     }
 
-    /// Asks it to shut down after the invocations that it has accepted.
+    /// Requests its shutdown after the invocations that it has accepted.
     pub fn shut_down(&self) {
         let _ = self.orders.send(Order::Shutdown);
     }

@@ -216,14 +216,14 @@ mod tests {
     }
 
     #[test]
-    fn billed_duration_holds_init() {
+    fn billed_duration_contains_init() {
         // The example of the developer guide: 133.61 + 80.00 is billed as 214.
         assert_eq!(report().billed_ms(), 214);
         assert_eq!(Report { init: None, ..report() }.billed_ms(), 134);
     }
 
     #[test]
-    fn billed_duration_holds_the_billed_part_of_restore() {
+    fn billed_duration_contains_the_billed_part_of_restore() {
         let restore = Some((Duration::from_micros(500_795), 53));
         let report = Report { duration: Duration::from_micros(147_156), init: None, restore, ..report() };
         assert_eq!(report.billed_ms(), 201);

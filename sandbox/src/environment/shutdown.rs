@@ -123,6 +123,6 @@ impl Driver {
         if emptied.await.is_none() {
             tracing::warn!(environment = %shared.id, "processes did not end after SIGKILL");
         }
-        self.forget_processes();
+        self.drop_readers_of_ended_processes();
     }
 }

@@ -45,16 +45,16 @@ pub struct State {
     pub supervisor_gone: Option<String>,
 }
 
-/// The runtime process as the platform knows it.
+/// The state of the runtime process on the platform.
 #[derive(Default)]
 pub struct Runtime {
-    /// Its process, once asked for.
+    /// Its process, once its start was requested.
     pub process: Option<ProcessId>,
     /// Why it could not be started.
     pub launch_error: Option<String>,
     /// How it ended.
     pub exit: Option<ExitStatus>,
-    /// It has asked for an invocation at least once.
+    /// It has requested an invocation at least once.
     pub has_polled: bool,
     /// What it posted to `init/error`: type and body.
     pub init_error: Option<(String, bytes::Bytes)>,
@@ -185,7 +185,7 @@ impl State {
         })
     }
 
-    /// An extension asks for its next event, which comes through the receiver.
+    /// An extension requests its next event, which comes through the receiver.
     pub fn extension_next(&mut self, header: Option<&str>) -> Result<oneshot::Receiver<Value>, ApiError> {
         let extension = self.extension(header)?;
         use ExtensionState::{Ready, Registered, Running};
@@ -229,17 +229,17 @@ impl State {
         self.extensions.iter().all(|extension| extension.state != ExtensionState::Started)
     }
 
-    /// Every extension has asked for its next event.
+    /// Every extension has requested its next event.
     pub fn all_ready(&self) -> bool {
         self.extensions.iter().all(|extension| extension.state == ExtensionState::Ready)
     }
 
-    /// Every extension that was sent the invocation has asked for the next event.
+    /// Every extension that was sent the invocation has requested the next event.
     pub fn all_done_with_invoke(&self) -> bool {
         self.extensions.iter().all(|known| !known.events.invoke || known.state == ExtensionState::Ready)
     }
 
-    /// The runtime asks for its next invocation.
+    /// The runtime requests its next invocation.
     pub fn runtime_next(&mut self) -> Result<oneshot::Receiver<NextInvocation>, ApiError> {
         if !self.managed_instances && self.in_flight.values().any(|known| !known.is_answered()) {
             return Err(ApiError::invalid_transition("Running", "Ready"));

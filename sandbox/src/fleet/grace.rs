@@ -1,5 +1,5 @@
 //! How long an invocation waits for an environment that has sent its response and whose runtime or extensions have not
-//! asked for their next event.
+//! requested their next event.
 //!
 //! On Lambda they have the time of the network to the caller and back. Here the caller comes back at once, and at small
 //! memory sizes the CPU quota alone delays a runtime by several periods. Wall time therefore does not show whether it

@@ -95,7 +95,7 @@ impl State {
 }
 
 impl Fleet {
-    /// An empty fleet, and the task that reaps idle environments as long as it lives.
+    /// An empty fleet, and the task that reaps idle environments as long as it exists.
     pub fn start(platform: Arc<Platform>, settings: FleetSettings) -> Arc<Fleet> {
         let fleet = Arc::new_cyclic(|weak_self| Fleet {
             platform,

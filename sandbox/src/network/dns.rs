@@ -47,14 +47,14 @@ pub(super) async fn forward(socket: Arc<UdpSocket>) {
         let Ok((length, client)) = socket.recv_from(&mut query).await else { continue };
         let (socket, query) = (socket.clone(), query[..length].to_vec());
         tokio::spawn(async move {
-            if let Some(answer) = ask(&query).await {
+            if let Some(answer) = query_each_server(&query).await {
                 let _ = socket.send_to(&answer, client).await;
             }
         });
     }
 }
 
-async fn ask(query: &[u8]) -> Option<Vec<u8>> {
+async fn query_each_server(query: &[u8]) -> Option<Vec<u8>> {
     let server = server()?;
     let any: SocketAddr = if server.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0; 16], 0).into() };
     let socket = UdpSocket::bind(any).await.ok()?;

@@ -72,7 +72,7 @@ impl Drop for Egress {
     }
 }
 
-/// Accepts connections to any address. The local address of each is the one that the process asked for.
+/// Accepts connections to any address. The local address of each is the one that the process connected to.
 async fn forward(listener: TcpListener) {
     loop {
         let Ok((inside, _)) = listener.accept().await else {

@@ -23,7 +23,7 @@ pub enum SupervisorError {
     #[error("cannot start the supervisor {helper}")]
     Start { helper: PathBuf, source: io::Error },
     #[error("cannot communicate with the environment's supervisor")]
-    Talk { source: io::Error },
+    Connection { source: io::Error },
 }
 
 /// A program to start in the environment.
@@ -115,14 +115,14 @@ impl Supervisor {
         self.next_id.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Asks for `program` to be started as `id`; [`Notice::Spawned`] or [`Notice::SpawnFailed`] follows.
+    /// Requests that `program` is started as `id`; [`Notice::Spawned`] or [`Notice::SpawnFailed`] follows.
     pub fn spawn(&self, id: ProcessId, program: Program) -> Result<Output, SupervisorError> {
-        let talk = |source| SupervisorError::Talk { source };
-        let (stdout, stdout_writer) = io::pipe().map_err(talk)?;
-        let (stderr, stderr_writer) = io::pipe().map_err(talk)?;
+        let failed = |source| SupervisorError::Connection { source };
+        let (stdout, stdout_writer) = io::pipe().map_err(failed)?;
+        let (stderr, stderr_writer) = io::pipe().map_err(failed)?;
         let Program { program, arguments, environment, directory } = program;
         let request = Request::Spawn { id, program, arguments, environment, directory };
-        send(&self.socket, &request, &[stdout_writer.as_fd(), stderr_writer.as_fd()]).map_err(talk)?;
+        send(&self.socket, &request, &[stdout_writer.as_fd(), stderr_writer.as_fd()]).map_err(failed)?;
         Ok(Output { stdout, stderr })
     }
 
@@ -151,7 +151,7 @@ impl Supervisor {
 
 impl Drop for Supervisor {
     fn drop(&mut self) {
-        // The reader thread holds a clone, so closing this end alone would not be seen.
+        // The reader thread has a clone, so closing this end alone would not be seen.
         let _ = rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Both);
         if let Ok(child) = self.child.get_mut() {
             let _ = child.wait();

@@ -68,7 +68,7 @@ pub(super) fn attach(image: &Path) -> anyhow::Result<LoopDevice> {
         let device = open(&path)?;
         for flags in [FLAG_AUTOCLEAR | FLAG_DIRECT_IO, FLAG_AUTOCLEAR] {
             let config = config(image.as_raw_fd(), flags)?;
-            // SAFETY: `config` has the layout of the kernel's `struct loop_config` and lives during the call.
+            // SAFETY: `config` has the layout of the kernel's `struct loop_config` and is valid during the call.
             match unsafe { ioctl::configure(device.as_raw_fd(), &raw const config) } {
                 Ok(_) => return Ok(LoopDevice { path, _device: device }),
                 Err(error) => last = error,

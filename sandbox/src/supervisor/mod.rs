@@ -75,7 +75,7 @@ impl Isolation {
 /// Contains the [`Setup`] as JSON. Not an argument, because every process of the environment can read the arguments.
 const SETUP_VARIABLE: &str = "LAMBDA_SANDBOX_SETUP";
 
-/// What a supervisor needs to know before its first request.
+/// The settings of a supervisor, which it gets before its first request.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Setup {
     /// Namespaces to make.

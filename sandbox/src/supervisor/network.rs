@@ -56,7 +56,7 @@ pub(super) fn enter() -> anyhow::Result<Network> {
          addr add {OWN_ADDRESS}/30 dev {INTERFACE}\nlink set {INTERFACE} up\nroute add default via {HOST_ADDRESS}\n"
     ))?;
     setns(&gateway, CloneFlags::CLONE_NEWNET)?;
-    // In the same table as the route above, which would otherwise hold for the environment too.
+    // In the same table as the route above, which would otherwise apply to the environment too.
     ip(&format!(
         "addr add {HOST_ADDRESS}/30 dev gateway\nlink set gateway up\n\
          route add {OWN_ADDRESS}/32 dev gateway table local\n"

@@ -223,7 +223,7 @@ impl Supervisor {
                 outcome => break outcome?,
             }
         };
-        // Reaped by `reap`, which knows all children and not only those started here.
+        // Reaped by `reap`, which has all children and not only those started here.
         i32::try_from(child.id()).map_err(io::Error::other)
     }
 

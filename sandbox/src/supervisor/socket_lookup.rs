@@ -1,5 +1,5 @@
 //! Directs every TCP connection that arrives in a network namespace, whatever its address and port, to one listener: a
-//! BPF program of the type `sk_lookup`, which the kernel asks for the socket of a new connection.
+//! BPF program of the type `sk_lookup`, which the kernel runs to find the socket of a new connection.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
@@ -148,7 +148,7 @@ fn program(map: RawFd) -> [u64; 21] {
 
 fn call<T>(command: libc::c_long, attributes: &T) -> io::Result<libc::c_long> {
     let size = size_of::<T>();
-    // SAFETY: `attributes` has the layout that the command reads, and all memory that it refers to lives during the call.
+    // SAFETY: `attributes` has the layout that the command reads, and all memory that it refers to is valid during the call.
     let result = unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_ref(attributes), size) };
     Ok(Errno::result(result)?)
 }

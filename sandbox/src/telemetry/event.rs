@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::config::LogFormat;
 use crate::time::{iso_ms, now};
 
-/// Kinds of events a subscriber can ask for.
+/// Kinds of events that a subscription can have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Category {

@@ -58,7 +58,7 @@ async fn read(
             // Barriers first: a process that writes all the time must not keep them waiting.
             biased;
             Some(done) = barriers.recv() => {
-                // Not more than the pipe can hold, which is all that was written before.
+                // Not more than the pipe can contain, which is all that was written before.
                 let mut left = PIPE_BYTES;
                 // Reads the pipe directly: the readiness that tokio has cached may be out of date.
                 while left > 0 && let Ok(length @ 1..) = rustix::io::read(&receiver, &mut chunk) {

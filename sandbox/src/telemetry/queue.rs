@@ -12,7 +12,7 @@ use super::subscription::Subscription;
 use crate::config::LogFormat;
 
 /// Bytes kept for a slow subscriber, in multiples of its batch size. Lambda's limit is
-/// not documented; its documentation says that a listener should accept two batches at once.
+/// not documented; its documentation states that a listener should accept two batches at once.
 const BATCHES_KEPT: usize = 2;
 
 /// The message of Lambda's `platform.logsDropped` events.
@@ -42,7 +42,7 @@ impl Queue {
         Queue { subscription, format, contents: Mutex::default(), changed: Notify::new() }
     }
 
-    /// Adds `event` if the subscriber has asked for its category; drops and counts it when the buffer is full.
+    /// Adds `event` if the subscription has its category; drops and counts it when the buffer is full.
     pub fn push(&self, event: &Event) {
         if !self.subscription.categories.contains(&event.category) {
             return;
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn only_what_was_asked_for_is_kept() {
+    async fn only_subscribed_events_are_kept() {
         let queue = queue(Duration::from_secs(30));
         queue.push(&Event::platform("platform.start", json!({})));
         assert!(queue.is_empty());

@@ -1,4 +1,4 @@
-//! A subscription as an extension asks for it, checked against the documented limits.
+//! A subscription as an extension requests it, checked against the documented limits.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;

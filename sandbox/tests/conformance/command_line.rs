@@ -4,7 +4,7 @@ use std::process::{Command, Output};
 
 use crate::sandbox::{Builder, is_root, skip};
 
-/// A runtime that answers every invocation and then uses CPU time before it asks for the next one.
+/// A runtime that answers every invocation and then uses CPU time before it requests the next one.
 const RUNTIME: &str = "#!/usr/bin/env python3\n\
     import os, time, urllib.request\n\
     api = 'http://' + os.environ['AWS_LAMBDA_RUNTIME_API'] + '/2018-06-01/runtime/invocation/'\n\

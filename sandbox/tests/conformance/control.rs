@@ -5,7 +5,7 @@ use serde_json::json;
 use crate::fakes::{FakeExtension, FakeRuntime, request_id};
 use crate::sandbox::{Builder, IDLE_SCRIPT, wait_until};
 
-/// The log tail holds START, the function's lines, END and REPORT.
+/// The log tail contains START, the function's lines, END and REPORT.
 #[test]
 fn log_tail() {
     let sandbox = Builder::new().function("fn", "", IDLE_SCRIPT).start();
@@ -146,7 +146,7 @@ fn reaping() {
     assert_eq!(sandbox.events("shutdown")[0]["reason"], "spindown");
 }
 
-/// Until every extension has asked for its next event an environment is busy, though its caller has the answer: the
+/// Until every extension has requested its next event an environment is busy, though its caller has the answer: the
 /// next invocation gets another environment. One that is done is used again, however soon.
 #[test]
 fn busy_until_extensions_are_done() {

@@ -79,7 +79,7 @@ fn eleventh_extension() {
     assert_eq!((response.status, response.error_type().as_str()), (403, "Extension.TooManyExtensions"));
 }
 
-/// Registration closes when the runtime first asks for an invocation.
+/// Registration closes when the runtime first requests an invocation.
 #[test]
 fn registration_closes() {
     let (environment, extension) = TestEnvironment::with_extension("");

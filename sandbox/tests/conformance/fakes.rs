@@ -46,7 +46,7 @@ impl FakeExtension {
         self.call("GET", "/2020-01-01/extension/event/next", &[], "")
     }
 
-    /// Asks for the next event from another thread; `None` if the environment ends first.
+    /// Requests the next event from another thread; `None` if the environment ends first.
     pub fn next_later(&self) -> JoinHandle<Option<Value>> {
         let extension = self.clone();
         thread::spawn(move || {

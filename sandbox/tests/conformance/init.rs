@@ -20,7 +20,7 @@ fn the_runtime_waits_for_registrations() {
     assert!(position("extension.register") < position("runtime.spawn"));
 }
 
-/// Init ends when the runtime and every extension, whatever it registered for, have asked for their next event.
+/// Init ends when the runtime and every extension, whatever it registered for, have requested their next event.
 #[test]
 fn init_waits_for_everyone() {
     let environment = TestEnvironment::start(&["a", "b"], "");

@@ -20,7 +20,7 @@ fn runtime_headers() {
 }
 
 /// The caller gets the response immediately; runtimeDone comes with the runtime's next call; the report and the freeze
-/// only when every INVOKE extension has asked for its next event.
+/// only when every INVOKE extension has requested its next event.
 #[test]
 fn an_extension_delays_the_report_but_not_the_answer() {
     let (environment, extension) = TestEnvironment::with_extension("timeout_s = 30");
@@ -63,7 +63,7 @@ fn an_extension_delays_the_report_but_not_the_answer() {
     environment.sandbox.await_event("environment.freeze", 1);
 }
 
-/// Extensions that did not ask for INVOKE are not awaited.
+/// Extensions that are not registered for INVOKE are not awaited.
 #[test]
 fn shutdown_only_extensions_are_not_awaited() {
     let environment = TestEnvironment::start(&["a"], "");
@@ -129,7 +129,7 @@ fn wrong_request_ids() {
     assert_eq!(environment.caller.join().unwrap().json(), json!(1));
 }
 
-/// A runtime may not ask for the next invocation before it has answered.
+/// A runtime may not request the next invocation before it has answered.
 #[test]
 fn next_before_response() {
     let environment = TestEnvironment::start(&[], "");
@@ -172,7 +172,7 @@ fn timeout() {
     assert!((billed - 1000.0 - init).abs() <= 1.0);
 }
 
-/// An extension that never asks for its next event turns an answered invocation into a timeout.
+/// An extension that never requests its next event turns an answered invocation into a timeout.
 #[test]
 fn stuck_extension() {
     let (environment, extension) = TestEnvironment::with_extension("timeout_s = 1");
@@ -229,7 +229,7 @@ fn extension_exit() {
 
 /// Registrations do not survive a reset: old identifiers are unknown.
 #[test]
-fn a_reset_forgets_registrations() {
+fn a_reset_removes_registrations() {
     let (environment, extension) = TestEnvironment::with_extension("timeout_s = 1");
     let event = extension.next_later();
     let _invocation = environment.runtime.next();

@@ -10,7 +10,7 @@ use crate::sandbox::{Builder, IDLE_SCRIPT};
 const MANAGED: &str = "initialization_type = 'lambda-managed-instances'\ntimeout_s = 30";
 const SNAP_START: &str = "initialization_type = 'snap-start'\ntimeout_s = 30";
 
-/// Provisioned environments are started ahead of invocations, say so, and report no Init.
+/// Provisioned environments are started ahead of invocations, state it, and report no Init.
 #[test]
 fn provisioned_concurrency() {
     let settings = "initialization_type = 'provisioned-concurrency'\nprovisioned_concurrency = 2";
@@ -39,7 +39,7 @@ fn provisioned_concurrency() {
 }
 
 /// SnapStart: Init as phase snap-start, then restore with its events; hooks run between `restore/next` and `next`;
-/// the bill holds their time.
+/// the bill contains their time.
 #[test]
 fn snap_start() {
     let environment = TestEnvironment::start(&["a"], SNAP_START);

@@ -136,7 +136,7 @@ impl Sandbox {
         thread::spawn(move || request(&address, "POST", &path, &[], payload.as_bytes()))
     }
 
-    /// Invokes with the log tail, which the second value holds.
+    /// Invokes with the log tail, which is the second value.
     pub fn invoke_with_tail(&self, name: &str, payload: &str) -> (Response, String) {
         use base64::Engine;
         let path = format!("/2015-03-31/functions/{name}/invocations");

@@ -80,7 +80,7 @@ fn the_runtime_goes_first() {
     assert!(event["deadlineMs"].as_u64().unwrap() <= started_ms + 2_020, "the budget is shared");
 }
 
-/// Extensions that did not ask for SHUTDOWN are killed at once.
+/// Extensions that are not registered for SHUTDOWN are killed at once.
 #[test]
 fn unsubscribed_extensions_are_killed() {
     let mut environment = TestEnvironment::start(&["a"], "");

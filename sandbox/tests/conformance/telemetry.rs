@@ -127,7 +127,7 @@ fn refused_batches_are_repeated() {
     drop(environment);
 }
 
-/// Lines of the function and of extensions are events of their own kinds, only for those who ask.
+/// Lines of the function and of extensions are events of their own kinds, only for those that request them.
 #[test]
 fn logs() {
     let builder = crate::sandbox::Builder::new().host_network();
@@ -207,7 +207,7 @@ fn refused_for_good() {
     let (environment, extension) = TestEnvironment::with_extension("");
     let listener = Listener::start(6);
     extension.subscribe(listener.port, &["platform"], "2025-01-29");
-    // The only batch so far holds initStart and the subscription.
+    // The only batch so far contains initStart and the subscription.
     crate::sandbox::wait_until("six refusals", || (listener.requests().len() >= 6).then_some(()));
     std::thread::sleep(std::time::Duration::from_millis(1_000));
     let _event = extension.next_later();
@@ -222,7 +222,7 @@ fn refused_for_good() {
 /// Logs beyond the size of the buffer are dropped, counted and reported.
 #[test]
 fn overflow() {
-    // Twenty lines of 50 kB at once: the buffer holds two batches of 256 KiB.
+    // Twenty lines of 50 kB at once: the buffer has space for two batches of 256 KiB.
     let line = "head -c 50000 /dev/zero | tr '\\0' x; echo";
     let script = format!(
         "#!/bin/sh\nfor n in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do {line}; done\nexec sleep 1000\n"

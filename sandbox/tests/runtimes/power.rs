@@ -72,7 +72,7 @@ fn power_of_work() {
     // Four times the CPU; both are slower on a busy machine, the larger size more so.
     let times = of(small, "p50_ms") / of(large, "p50_ms");
     assert!((1.5..8.0).contains(&times), "{times} times as fast");
-    // What it takes is the kernel's to say, and never more than the quota lets through.
+    // The kernel decides what it takes, which is never more than the quota.
     for (point, share) in [(small, 128.0 / 1769.0), (large, 512.0 / 1769.0)] {
         let used = of(point, "mean_cpu_ms") / of(point, "mean_ms");
         // A period's worth may be used on either side of an invocation.

@@ -134,7 +134,7 @@ impl<'a> Analysis<'a> {
                 )
             }
             Verdict::NoCpuTelemetry => {
-                "CPU time was not measured and only one size was seen: a prediction would be a guess"
+                "CPU time was not measured and only one size was seen: a prediction would have no basis"
                     .to_owned()
             }
         }

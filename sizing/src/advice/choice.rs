@@ -13,7 +13,7 @@ use crate::units::Megabytes;
 /// An objective better by less than this is not worth a change.
 pub(crate) const DEAD_BAND: f64 = 0.03;
 
-/// An expected gain below this must also hold at the bad end of the 80 % interval.
+/// An expected gain below this must also be reached at the unfavourable end of the 80 % interval.
 const CERTAIN_GAIN: f64 = 0.10;
 
 /// Warm invocations below which only memory safety is acted on.

@@ -62,7 +62,7 @@ const REFILL_THREADED_MS: f64 = 0.20;
 pub const MAX_REFILL: f64 = 0.3;
 
 /// One vCPU is not quite reached at 1,769 MB: single-threaded work runs there at 95.4 % of its full speed, at
-/// 1,536 MB at 97 % of what the share promises, and at full speed from about 2,048 MB (medians over published
+/// 1,536 MB at 97 % of the CPU of the share, and at full speed from about 2,048 MB (medians over published
 /// AWS curves relative to 1,024 MB; pwrdrvr measured a duty of 96.8 % at 1,769 MB).
 const KNEE: f64 = 0.048;
 const KNEE_MB: [f64; 3] = [1_024.0, 1_769.0, 2_048.0];

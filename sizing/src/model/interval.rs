@@ -11,7 +11,7 @@ pub const WIDTH_80: f64 = 1.46;
 /// See [`WIDTH_80`].
 pub const WIDTH_95: f64 = 2.74;
 
-/// Most standard deviations of any interval, in logarithm: beyond a factor of 1,000 it carries no information.
+/// Most standard deviations of any interval, in logarithm: beyond a factor of 1,000 it has no information.
 const MAX_LOG: f64 = 6.9;
 
 /// An expected duration and how far it may be off.

@@ -76,7 +76,7 @@ pub struct Profile {
     pub switches: f64,
     /// Relative variance of `wall_ms` as the mean of so many invocations.
     pub noise: f64,
-    /// Whether CPU was measured; without it busy, starved and idle time are a guess.
+    /// Whether CPU was measured; without it busy, starved and idle time are assumed.
     pub measured: bool,
     /// The kernel it is read for: what throttling can explain depends on it.
     pub kernel: Kernel,
@@ -233,7 +233,7 @@ impl Profile {
             mean_ms + if mean_ms > 0.0 { max_extra_throttling_ms(self.kernel, self.memory) } else { 0.0 };
         let at_once = top_ms.max(all_ms / threads).min(most_ms * (1.0 + THREADED_WAIT * self.threaded));
         let more_in_turn = (all_ms.min(most_ms) - at_once).max(0.0);
-        // A bound with a period to spare does not keep helpers' waits from being counted twice.
+        // A bound with one more period does not keep helpers' waits from being counted twice.
         let counted = if self.kernel == Kernel::HighResolution { self.threaded } else { 1.0 };
         (at_once + counted * more_in_turn).min(rest_ms)
     }
@@ -279,7 +279,7 @@ impl Profile {
         }
     }
 
-    /// Without CPU counters only the wall time is known; the rest is a guess, half of it work, that
+    /// Without CPU counters only the wall time is known; the rest is assumed, half of it work, that
     /// [`crate::model::hypotheses`] replaces by hypotheses.
     fn unmeasured(memory: Megabytes, invocations: u64, wall_ms: f64, kernel: Kernel) -> Self {
         let busy_ms = 0.5 * wall_ms * memory.share().min(1.0);

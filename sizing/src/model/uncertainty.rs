@@ -41,7 +41,7 @@ pub struct Uncertainty {
     /// Variance between hypotheses on the work and the kernel.
     pub between: f64,
     /// Square of the rise from the nearest measured size, per period that the invocation lasts: which of few
-    /// bursts run into the quota must be guessed.
+    /// bursts run into the quota must be assumed.
     pub rise: f64,
     /// Square of the fall from the nearest measured size over the share it had, per millisecond of CPU time:
     /// throttled and idle time must be separated in few bursts that were mostly throttled.

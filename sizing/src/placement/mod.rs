@@ -89,7 +89,7 @@ pub enum PlaceVerdict {
     NotCheaper,
     /// It may be cheaper or not: the interval contains the present cost.
     Depends,
-    /// It cannot be computed. The summary says why.
+    /// It cannot be computed. The summary states why.
     Unknown,
 }
 

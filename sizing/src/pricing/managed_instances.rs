@@ -1,7 +1,7 @@
 //! The capacity and the cost of Lambda Managed Instances.
 //!
 //! The steps are those of AWS's calculator (aws-samples/sample-aws-lambda-managed-instances, "LMI Cost Calculator -
-//! Methodology"). The calculator asks its user for the CPU of an invocation; here it is a measured value.
+//! Methodology"). The calculator takes from its user the CPU of an invocation; here it is a measured value.
 
 use serde::Serialize;
 

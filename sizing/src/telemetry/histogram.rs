@@ -48,7 +48,7 @@ const MANTISSA_FLOOR: [u64; BUCKETS_PER_OCTAVE as usize] = [
 
 /// Counts of values by logarithmic bucket.
 ///
-/// Bucket 0 holds zeros; bucket `1 + i` holds values from `2^(i/32)` up to, not including, `2^((i+1)/32)`.
+/// Bucket 0 counts zeros; bucket `1 + i` counts values from `2^(i/32)` up to, not including, `2^((i+1)/32)`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct LogHistogram {
     buckets: BTreeMap<u16, u64>,
@@ -185,7 +185,7 @@ fn bucket_of(value: u64) -> u16 {
 fn midpoint(bucket: u16) -> f64 {
     match bucket {
         0 => 0.0,
-        // One octave holds a single integer here, and it is exact.
+        // One octave has a single integer here, and it is exact.
         1 => 1.0,
         _ => ((f64::from(bucket - 1) + 0.5) / f64::from(BUCKETS_PER_OCTAVE)).exp2(),
     }
@@ -214,7 +214,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn reported_value_is_within_the_promised_error(value in 0u64..=u64::MAX) {
+        fn reported_value_is_within_the_documented_error(value in 0u64..=u64::MAX) {
             let reported = histogram(&[value]).quantile(0.5).unwrap();
             prop_assert!((reported - value as f64).abs() <= 0.011 * value as f64, "{value} became {reported}");
         }

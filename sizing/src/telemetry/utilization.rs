@@ -117,9 +117,9 @@ mod tests {
             peak_kib: 300_000,
             max_concurrency: 4,
         };
-        let quiet = Interval { cpu_us: 1_000_000, max_cpu_milli: 100, max_concurrency: 1, ..busy };
+        let low = Interval { cpu_us: 1_000_000, max_cpu_milli: 100, max_concurrency: 1, ..busy };
         utilization.record(&busy, 18_000_000);
-        utilization.record(&quiet, 2_000_000);
+        utilization.record(&low, 2_000_000);
         assert_eq!((utilization.intervals, utilization.max_concurrency), (2, 4));
         assert!((utilization.mean_cpu() - 0.3).abs() < 1e-12);
         assert!((utilization.mean_concurrency() - 1.0).abs() < 1e-12);

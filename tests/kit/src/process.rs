@@ -167,7 +167,7 @@ pub fn group_cpu_ns(process: &Path) -> Option<u64> {
     Some(usage_us * 1_000)
 }
 
-/// CPU time of all living threads of the process in this folder of `/proc`, nanoseconds.
+/// CPU time of all threads that exist of the process in this folder of `/proc`, nanoseconds.
 ///
 /// # Errors
 /// When the process has ended.

@@ -46,7 +46,7 @@ fn unpack(zip: &Path) -> Vec<u8> {
 
 /// `build` itself fails when binary or zip is over its limit.
 #[test]
-fn each_zip_holds_one_static_executable_that_tells_nothing_of_its_builder() {
+fn each_zip_has_one_static_executable_without_data_of_its_builder() {
     for architecture in buildable() {
         let binary = unpack(&build(architecture).unwrap().zip);
         let elf: ElfFile64<'_, Endianness> = ElfFile64::parse(&*binary).unwrap();

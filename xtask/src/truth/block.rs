@@ -15,7 +15,7 @@ use tailor_test_kit::process::{extensions_of, group_cpu_ns};
 use tailor_test_kit::random::Random;
 
 use super::corpus::Function;
-use super::host::{Host, is_quiet};
+use super::host::{Host, is_undisturbed};
 use super::state::{Block, Place};
 
 /// Calls whose CPU time is compared with that of as many before them.
@@ -87,12 +87,12 @@ impl Measurement<'_> {
                     return Ok(block);
                 }
             }
-            if best.is_some_and(|best| is_quiet(best.disturbance)) {
+            if best.is_some_and(|best| is_undisturbed(best.disturbance)) {
                 break;
             }
         }
         let attempt = best.context("nothing was measured")?;
-        block.is_disturbed = !is_quiet(attempt.disturbance);
+        block.is_disturbed = !is_undisturbed(attempt.disturbance);
         block.rows = self.delivered(function, attempt)?.iter().map(row).collect();
         Ok(block)
     }

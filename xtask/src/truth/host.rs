@@ -1,21 +1,21 @@
-//! Whether the host is quiet: a measurement is repeated when other work on the host disturbed it.
+//! Whether the host is undisturbed: a measurement is repeated when other work on the host disturbed it.
 
 use std::fs;
 use std::hint::black_box;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// The length of a spin when the host is quiet.
+/// The length of a spin when the host is undisturbed.
 const SPIN: Duration = Duration::from_millis(2);
 
-/// The shortest of this many spins counts, so that interrupts and other measurements at the same time do not: on a quiet host
+/// The shortest of this many spins counts, so that interrupts and other measurements at the same time do not: on an undisturbed host
 /// one spin in ten is within 3 % of the fastest of all.
 const SPINS: usize = 30;
 
 /// A spin that is slower than the fastest one by more than this is disturbed.
 const MAX_SLOWDOWN: f64 = 0.06;
 
-/// How often, and how long each time, to wait for a quiet host before a measurement begins anyway.
+/// How often, and how long each time, to wait for an undisturbed host before a measurement begins anyway.
 const WAITS: u32 = 3;
 const WAIT: Duration = Duration::from_millis(500);
 
@@ -54,7 +54,7 @@ impl Host {
         shortest.as_secs_f64() / self.fastest.as_secs_f64() - 1.0
     }
 
-    /// Waits until the host is quiet, for a limited time.
+    /// Waits until the host is undisturbed, for a limited time.
     pub(super) fn start(&mut self) -> Start {
         let mut slowdown = self.slowdown();
         for _ in 0..WAITS {
@@ -67,7 +67,7 @@ impl Host {
         Start { slowdown, steal_ticks: steal_ticks() }
     }
 
-    /// The disturbance since `start`: at most 0.03 on a quiet host, 1 more for each clock tick that the hypervisor gave to
+    /// The disturbance since `start`: at most 0.03 on an undisturbed host, 1 more for each clock tick that the hypervisor gave to
     /// other guests.
     #[expect(clippy::cast_precision_loss, reason = "few ticks")]
     pub(super) fn disturbance(&mut self, start: Start) -> f64 {
@@ -77,7 +77,7 @@ impl Host {
 }
 
 /// Whether a measurement with this disturbance is kept without repetition.
-pub(super) fn is_quiet(disturbance: f64) -> bool {
+pub(super) fn is_undisturbed(disturbance: f64) -> bool {
     disturbance <= MAX_SLOWDOWN
 }
 

@@ -101,7 +101,7 @@ fn end(failure: Option<String>) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// Whether a signal asked the process to end. The terminal is restored first.
+/// Whether a signal requested the end of the process. The terminal is restored first.
 fn end_on_signals() -> anyhow::Result<Arc<AtomicBool>> {
     let ended = Arc::new(AtomicBool::new(false));
     let flag = Arc::clone(&ended);

@@ -205,7 +205,7 @@ impl TenantCounters {
 #[derive(Debug, Default)]
 pub struct FleetCounters {
     tenants: Mutex<BTreeMap<Tenant, TenantCounters>>,
-    /// Whether someone takes the counters of functions that are not listed any more.
+    /// Whether there is a consumer of the counters of functions that are not listed any more.
     keeps_removed: AtomicBool,
 }
 

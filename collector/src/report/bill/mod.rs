@@ -87,7 +87,7 @@ pub struct FleetBill {
     /// When the oldest sums were computed that it is from, microseconds since the Unix epoch; `null` when it was computed from
     /// the measurements.
     pub computed_at_us: Option<u64>,
-    /// What holds for the whole bill, as sentences.
+    /// What applies to the whole bill, as sentences.
     pub assumptions: Vec<String>,
     /// The day the prices were compiled.
     pub prices_of: String,

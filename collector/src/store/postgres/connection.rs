@@ -87,7 +87,7 @@ impl Connection {
         Ok(try_join_all(sent).await?)
     }
 
-    /// Calls `visit` with each row of a query until it returns `false`. Memory holds a part of the rows.
+    /// Calls `visit` with each row of a query until it returns `false`. Only a part of the rows is in memory.
     pub(super) async fn for_each(
         &self,
         sql: &str,

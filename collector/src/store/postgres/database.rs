@@ -87,7 +87,7 @@ impl Database {
             }
         });
         client.batch_execute(SESSION).await?;
-        // An acknowledgement promises that the batch is on disk. Other engines than PostgreSQL may not have the setting.
+        // An acknowledgement means that the batch is on disk. Other engines than PostgreSQL may not have the setting.
         if let Ok(row) = client.query_one("SHOW synchronous_commit", &[]).await
             && row.try_get::<_, &str>(0).is_ok_and(|value| value == "off")
         {

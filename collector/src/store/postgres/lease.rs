@@ -70,13 +70,13 @@ impl Leases {
         match is_taken {
             Ok(true) => *known = Some(start),
             Ok(false) => *known = None,
-            // Without an answer, the last one holds.
+            // Without an answer, the last one is valid.
             Err(failure) => return Err(failure),
         }
         Ok(())
     }
 
-    /// Gives back what is held, so that others do not have to wait.
+    /// Releases what is held, so that others do not have to wait.
     pub(super) async fn release_all(&self, pool: &Pool) {
         let holder = self.holder.clone();
         let released = pool.once(|connection| async move {
@@ -85,7 +85,7 @@ impl Leases {
                 .await
         });
         if let Err(error) = released.await {
-            tracing::debug!(%error, "cannot give back the leases");
+            tracing::debug!(%error, "cannot release the leases");
         }
     }
 }

@@ -77,7 +77,7 @@ pub(super) async fn visit(
     parameters.push(&old);
     connection.execute(&sql, &parameters).await?;
     if !has_more {
-        forget_function(connection, owner, daily_from).await?;
+        delete_function(connection, owner, daily_from).await?;
     }
     Ok(has_more)
 }
@@ -207,7 +207,7 @@ async fn merge_hours(
 }
 
 /// Deletes a function that has no measurements left.
-async fn forget_function(connection: &Connection, owner: &Owner, daily_from: u64) -> Result<(), Failure> {
+async fn delete_function(connection: &Connection, owner: &Owner, daily_from: u64) -> Result<(), Failure> {
     let limit = to_ordered_sql(daily_from.saturating_mul(HOUR_US));
     let mut parameters = of_function(owner);
     parameters.push(&limit);

@@ -57,7 +57,7 @@ impl MakeTlsConnect<Socket> for MakeTls {
     type Error = io::Error;
 
     fn make_tls_connect(&mut self, host: &str) -> io::Result<Connect> {
-        // The library asks for it also when the connection will have no TLS, with a host that need not be a name.
+        // The library requests it also when the connection will have no TLS, with a host that need not be a name.
         let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other);
         Ok(Connect { config: self.0.clone(), name })
     }

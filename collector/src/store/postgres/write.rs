@@ -27,7 +27,7 @@ const MAX_GROUP: usize = 512;
 /// Maximum size of the batches in one transaction, bytes: well under the 10 MiB limit of some distributed databases.
 const MAX_GROUP_BYTES: usize = 4 << 20;
 
-/// Maximum number of functions that are remembered as having a row. Above it, all are looked up again.
+/// Maximum number of functions whose rows are known to exist. Above it, all are looked up again.
 const MAX_KNOWN_FUNCTIONS: usize = 65_536;
 
 /// A batch to store.

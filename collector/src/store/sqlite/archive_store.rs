@@ -61,7 +61,7 @@ fn run<T>(
         Ok(result)
     })();
     connection.execute_batch("PRAGMA synchronous = FULL")?;
-    maintenance.spool.forget_size();
+    maintenance.spool.reset_size();
     // A commit to a deleted file is lost when the process ends.
     writer.files.check()?;
     result
@@ -104,8 +104,8 @@ impl ArchiveStore for SqliteStore {
             .await
     }
 
-    async fn forget_before(&self, day: u64) -> Result<(), StoreError> {
-        self.archive(Sync::Later, move |connection, _| archive::forget_before(connection, day)).await
+    async fn delete_record_before(&self, day: u64) -> Result<(), StoreError> {
+        self.archive(Sync::Later, move |connection, _| archive::delete_record_before(connection, day)).await
     }
 
     async fn archive_record(&self) -> Result<ArchiveRecord, StoreError> {

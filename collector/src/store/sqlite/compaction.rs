@@ -1,6 +1,6 @@
 //! Compaction: merges the pending batches of one function into its environments, rollups and single invocations.
 //!
-//! Every function is visited in turn, so that none starves. A visit takes a limited number of batches; their rows are
+//! Every function is visited in turn, so that none waits without limit. A visit takes a limited number of batches; their rows are
 //! deleted in the transaction that merges them.
 
 use std::collections::BTreeMap;

@@ -41,7 +41,7 @@ impl OpenFiles {
         Ok(Self { files: files.collect::<Result<_, _>>()? })
     }
 
-    /// Fails when a file was deleted or replaced. Writes would then go to a file that nobody can open again.
+    /// Fails when a file was deleted or replaced. Writes would then go to a file that cannot be opened again.
     pub(super) fn check(&self) -> Result<(), StoreError> {
         for (path, opened) in &self.files {
             match identity(path) {

@@ -90,7 +90,7 @@ impl Maintenance {
         connection.execute_batch("PRAGMA synchronous = FULL")?;
         if result.is_err() {
             // What it added to the spool is undone.
-            self.spool.forget_size();
+            self.spool.reset_size();
         }
         result
     }

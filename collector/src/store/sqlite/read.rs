@@ -1,6 +1,6 @@
 //! The read queries: stored state, merged with the pending batches of the same snapshot.
 //!
-//! Rows are merged while they are read, so memory holds one rollup per series, not per row.
+//! Rows are merged while they are read, so there is one rollup per series in memory, not per row.
 
 use std::collections::BTreeMap;
 

@@ -85,7 +85,7 @@ pub(super) fn visit(
             to_ordered_sql(now_us.saturating_sub(SUMMARY_AGE_US))
         ])?;
     if !has_more {
-        forget_function(connection, tenant, key, daily_from)?;
+        delete_function(connection, tenant, key, daily_from)?;
     }
     Ok(has_more)
 }
@@ -236,7 +236,7 @@ fn delete_days(
 }
 
 /// Deletes a function that has no measurements left.
-fn forget_function(
+fn delete_function(
     connection: &Connection,
     tenant: &Tenant,
     key: &FunctionKey,

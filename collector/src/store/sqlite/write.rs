@@ -30,7 +30,7 @@ const MAX_GROUP: usize = 512;
 /// Maximum size of the batches in one transaction, bytes: well under the 10 MiB limit of some distributed databases.
 const MAX_GROUP_BYTES: usize = 4 << 20;
 
-/// Maximum number of functions that are remembered as having a row. Above it, all are looked up again.
+/// Maximum number of functions whose rows are known to exist. Above it, all are looked up again.
 const MAX_KNOWN_FUNCTIONS: usize = 65_536;
 
 /// The channel for the result of a request.
@@ -120,7 +120,7 @@ pub(super) struct Writer {
     pub(super) maintenance: Maintenance,
     /// Functions that have a row.
     pub(super) known: HashSet<(Tenant, FunctionKey)>,
-    /// What the checkpoint thread asks for.
+    /// What the checkpoint thread requests.
     pub(super) log: Arc<LogState>,
     /// Whether the last step of maintenance left something to do.
     pub(super) is_behind: Arc<AtomicBool>,

@@ -106,7 +106,7 @@ mod tests {
         assert!((270..330).contains(&test.expected_faulty()), "{}", test.expected_faulty());
         let mut random = Random::new(7);
         for (rate, wrong, most) in [(0.001, Decision::Worse, 0.02), (0.01, Decision::Same, 0.07)] {
-            let mut mistakes = 0;
+            let mut errors = 0;
             for _ in 0..2_000 {
                 let (mut bad, mut count) = (0, 0);
                 let decision = loop {
@@ -117,9 +117,9 @@ mod tests {
                         decision => break decision,
                     }
                 };
-                mistakes += u64::from(decision == wrong);
+                errors += u64::from(decision == wrong);
             }
-            assert!((mistakes as f64) < most * 2_000.0, "{mistakes} mistakes at {rate}");
+            assert!((errors as f64) < most * 2_000.0, "{errors} errors at {rate}");
         }
     }
 

@@ -70,8 +70,9 @@ pub(super) fn external(facts: &Facts<'_>) -> Result<(), Refusal> {
     if count < most {
         return Ok(());
     }
-    let reason =
-        format!("{count} of its changes met changes by someone else in 30 days: change its template");
+    let reason = format!(
+        "its size was changed outside the tuner during {count} changes in 30 days: change its template"
+    );
     Err(refuse("managed-elsewhere", reason))
 }
 

@@ -49,7 +49,7 @@ pub const GUARD_RAILS: &[GuardRail] = rails![
     "account-not-listed", "accounts that the policy file does not list", on, "ours";
     "region-not-listed", "regions that the policy file does not list", on, "ours";
     "managed-by-stack", "functions of CloudFormation, SAM and CDK", on, "a deployment would reset the size";
-    "managed-elsewhere", "functions that someone else changed back", |limits| format!("{} changes in 30 days", limits.max_external_changes), "ours";
+    "managed-elsewhere", "functions that were changed back outside the tuner", |limits| format!("{} changes in 30 days", limits.max_external_changes), "ours";
     "outside-window", "reductions outside the window of the function", on, "PerfectScale maintenance windows";
     "freeze-date", "changes on dates of the policy file", on, "PerfectScale maintenance windows";
     "not-approved", "changes without approval of functions that need one", |_| "off; `tailor:approval = required`".to_owned(), "Compute Optimizer and StormForge: approved recommendations";

@@ -45,7 +45,7 @@ fn retry(change: &Change, write: &Write, live: &Live, seen: &Observation<'_>, li
     }
 }
 
-/// The function has another revision. Its content decides whether someone else changed it.
+/// The function has another revision. Its content decides whether it was changed outside the tuner.
 fn moved(change: &Change, write: &Write, live: &Live, seen: &Observation<'_>, limits: &Limits) -> Decision {
     let external = |reason: String| undo::start(change, live, Cause::External, reason, seen);
     if let (Write::SetAlias { .. }, Route::Alias(plan)) = (write, &change.intent.route) {

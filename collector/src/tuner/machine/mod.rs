@@ -32,11 +32,11 @@ pub struct Observation<'a> {
     pub may_write: bool,
     /// Whether they permit this direction.
     pub may_continue: bool,
-    /// Whether a person asked for a rollback.
+    /// Whether a person requested a rollback.
     pub rollback_asked: bool,
     /// End of the quarantine if the change is rolled back now, microseconds since the Unix epoch.
     pub quarantine_until_us: u64,
-    /// What the measurements say.
+    /// What the measurements show.
     pub verdict: &'a Verdict,
     /// Whether checks are left out, for tests that must find it.
     pub omitted: Omitted,
@@ -49,7 +49,7 @@ pub enum Omitted {
     /// No check is left out.
     #[default]
     None,
-    /// Changes by someone else are not noticed.
+    /// Changes outside the tuner are not noticed.
     Drift,
     /// Writes are made without the tag.
     Tag,
@@ -63,12 +63,12 @@ pub enum Omitted {
     Code,
 }
 
-/// What the measurements of the new size say.
+/// What the measurements of the new size show.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Verdict {
-    /// There are no new measurements, or they cannot be trusted. Holds the reason.
+    /// There are no new measurements, or they are not reliable. With the reason.
     NoData(String),
-    /// More measurements are needed. Holds the reason, with the number of invocations.
+    /// More measurements are needed. With the reason and the number of invocations.
     Continue(String),
     /// The new size is as predicted or better.
     Pass {

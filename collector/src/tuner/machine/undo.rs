@@ -1,7 +1,7 @@
 //! The way back: from any point of a change to one version and the previous size.
 //!
 //! The next write is always computed from what Lambda returns now, so the order of faults does not matter. Only what the
-//! change itself wrote is undone: what someone else wrote stays.
+//! change itself wrote is undone: what others wrote stays.
 
 use super::world::{breadcrumb, same_code, version_marker};
 use super::{Decision, Observation, Omitted};
@@ -94,7 +94,7 @@ fn needs_alias(change: &Change, live: &Live) -> bool {
 
 /// The next write that undoes a part of the change.
 fn next_write(change: &Change, live: &Live, cause: Cause, omitted: Omitted) -> Option<Write> {
-    // A change by someone else after the promotion is adopted together with the new size.
+    // A change outside the tuner after the promotion is adopted together with the new size.
     let keeps_size = matches!(cause, Cause::External | Cause::Permission) && change.promoted;
     let alias = match &change.intent.route {
         Route::Alias(plan) => alias_write(change, plan, live, keeps_size, omitted),
@@ -163,7 +163,7 @@ fn write_of(
     }
 }
 
-/// Whether the change set this weight at some time. Someone else's weight stays.
+/// Whether the change set this weight at some time. A weight that others set stays.
 fn is_step(change: &Change, weight: u32) -> bool {
     change.weights.contains(&weight)
 }

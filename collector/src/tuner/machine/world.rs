@@ -1,4 +1,4 @@
-//! What a function looks like at each point of a change, and whether a write took effect.
+//! The expected state of a function at each point of a change, and whether a write took effect.
 
 use tailor_sizing::units::Megabytes;
 
@@ -36,7 +36,7 @@ pub(super) enum Effect {
     NotDone,
     /// It did not, and the function has another revision with the same content.
     Moved,
-    /// Someone else changed the function.
+    /// The function was changed outside the tuner.
     Foreign(String),
 }
 
@@ -71,7 +71,7 @@ pub(super) fn effect(change: &Change, write: &Write, live: &Live, omitted: Omitt
                 return Effect::Done(Confirmed::default());
             }
             if memory != change.from && memory != change.to {
-                return Effect::Foreign(format!("its size is {memory} now, set by someone else"));
+                return Effect::Foreign(format!("its size is {memory} now, set outside the tuner"));
             }
             if live.revision_id == *revision_id { Effect::NotDone } else { Effect::Moved }
         }
@@ -130,7 +130,7 @@ pub(super) fn identical_newest(change: &Change, live: &Live) -> Option<String> {
     same.then(|| version.clone())
 }
 
-/// What someone else changed since the last confirmed write; `None` when everything is as expected.
+/// What was changed outside the tuner since the last confirmed write; `None` when everything is as expected.
 pub(super) fn drift(change: &Change, live: &Live, omitted: Omitted) -> Option<String> {
     if omitted == Omitted::Drift {
         return None;

@@ -256,7 +256,7 @@ fn a_late_sample_represents_the_whole_invocation() {
     assert!(early.work.is_none() && early.peak_kib == 0 && !early.caveats.work_estimated);
 }
 
-/// Timestamps in whole seconds are the same for more invocations than are remembered.
+/// Timestamps in whole seconds are the same for more invocations than are kept.
 #[test]
 fn imprecise_and_unreadable_times_lose_no_invocation() {
     for time in [RecordTime::parse("2026-11-29T01:02:03Z"), RecordTime::UNKNOWN] {

@@ -25,7 +25,7 @@ impl From<Error> for TunnelError {
     }
 }
 
-/// Asks the proxy at the other end of `stream` for a tunnel to `server` (`host:port`).
+/// Requests from the proxy at the other end of `stream` for a tunnel to `server` (`host:port`).
 pub(super) async fn open(stream: &mut dyn Stream, proxy: &Proxy, server: &str) -> Result<(), TunnelError> {
     let mut request = format!("CONNECT {server} HTTP/1.1\r\nHost: {server}\r\n");
     if let Some(authorization) = &proxy.authorization {
@@ -34,7 +34,7 @@ pub(super) async fn open(stream: &mut dyn Stream, proxy: &Proxy, server: &str) -
     request.push_str("\r\n");
     stream.write_all(request.as_bytes()).await?;
     let mut head = Vec::with_capacity(512);
-    // Nothing follows the head in a tunnel for TLS, where the client speaks first.
+    // Nothing follows the head in a tunnel for TLS, where the client sends first.
     while !head.ends_with(b"\r\n\r\n") {
         if head.len() >= MAX_HEAD_BYTES {
             return Err(Error::new(ErrorKind::InvalidData, "the proxy's answer is too long").into());

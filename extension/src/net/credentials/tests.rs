@@ -47,7 +47,7 @@ fn keys_in_variables_are_used_first() {
         ("AWS_CONTAINER_CREDENTIALS_FULL_URI", "http://127.0.0.1:1/"),
     ])
     .unwrap();
-    provider.forget();
+    provider.discard();
     let credentials = on_one_thread(provider.current(NOW_US)).unwrap();
     assert_eq!(credentials.access_key(), "AKID");
     assert_eq!((credentials.secret_key(), credentials.session_token()), ("s3cret", Some("t0ken")));
@@ -90,7 +90,7 @@ fn container_credentials_are_fetched_once_and_renewed_before_they_expire() {
         // From here on the endpoint fails: the present credentials are used until they expire.
         assert_eq!(at(58).await.unwrap(), "A2");
         assert!(matches!(at(61).await, Err(CredentialsError::Refused(_))));
-        provider.forget();
+        provider.discard();
         assert!(at(0).await.is_err(), "new ones are fetched after a rejection");
     });
 }

@@ -108,7 +108,7 @@ impl Record {
         self.pending.take_if(|pending| pending.until <= now);
     }
 
-    /// `FunctionConfiguration` of one version. `arn_suffix` is what the caller asked for.
+    /// `FunctionConfiguration` of one version. `arn_suffix` is what the caller requested.
     pub fn configuration(&self, revision: &Revision, arn_suffix: Option<&str>) -> Value {
         let config = &revision.config;
         let is_latest = config.version == LATEST;

@@ -103,7 +103,7 @@ pub(in crate::control) async fn put_provisioned(
     Ok((StatusCode::ACCEPTED, Json(status)))
 }
 
-/// `?List=ALL`, without which one configuration is asked for.
+/// `?List=ALL`, without which one configuration is requested.
 #[derive(Deserialize)]
 pub(in crate::control) struct List {
     #[serde(rename = "List")]

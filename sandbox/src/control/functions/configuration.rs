@@ -81,7 +81,7 @@ pub(in crate::control) struct Listing {
     function_version: Option<String>,
 }
 
-/// Page size of `ListFunctions`, also when more is asked for.
+/// Page size of `ListFunctions`, also when more is requested.
 const PAGE: usize = 50;
 
 pub(in crate::control) async fn list(

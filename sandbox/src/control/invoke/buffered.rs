@@ -62,7 +62,7 @@ pub(in crate::control) async fn invoke(
 pub(in crate::control) struct CheckedRequest {
     resolved: Resolved,
     invocation: Arc<Invocation>,
-    /// The caller asked for the end of the log.
+    /// The caller requested the end of the log.
     pub(in crate::control) wants_tail: bool,
 }
 
@@ -165,7 +165,7 @@ async fn answer(plane: &ControlPlane, checked: &CheckedRequest) -> Result<Respon
         response = response.header("x-amz-function-error", "Unhandled");
     }
     if checked.wants_tail {
-        // The tail holds the REPORT line, which exists only when extensions are done too.
+        // The tail contains the REPORT line, which exists only when extensions are done too.
         if let Ok(completion) = completed.await {
             response = response.header("x-amz-log-result", STANDARD.encode(completion.log_tail));
         }

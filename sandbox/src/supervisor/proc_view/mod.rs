@@ -104,7 +104,7 @@ impl ProcView {
         let session =
             Session::from_fd(ViewFileSystem::new(contents), device, SessionACL::All, Config::default())
                 .context("cannot start the FUSE file system of /proc")?;
-        // The session's thread lives as long as this process.
+        // The session's thread runs as long as this process.
         session.spawn().context("cannot serve the FUSE file system of /proc")?;
         for (name, _) in files {
             bind(&folder.join(name), &Path::new("/proc").join(name))?;
@@ -250,7 +250,7 @@ impl Filesystem for ViewFileSystem {
             return reply.error(Errno::EACCES);
         }
         let handle = self.next_handle.fetch_add(1, Ordering::Relaxed);
-        // Direct: every read asks for the values of its moment.
+        // Direct: every read gets the values of its moment.
         reply.opened(FileHandle(handle), FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_NOFLUSH);
     }
 

@@ -7,7 +7,7 @@ use crate::model::profile::Profile;
 use crate::units::Megabytes;
 
 /// A floor below this share of the size means that memory is bought for its CPU alone.
-const SPARE: f64 = 0.60;
+const UNUSED: f64 = 0.60;
 
 /// From this share of its memory on, a runtime that collects garbage may spend CPU on staying below it.
 const TIGHT: f64 = 0.85;
@@ -39,9 +39,9 @@ pub(super) fn underprovisioned(input: &HintInput<'_>) -> Option<Hint> {
 
 pub(super) fn overprovisioned(input: &HintInput<'_>) -> Option<Hint> {
     let (floor, memory) = (input.floor, input.evidence.memory);
-    let spare = f64::from(floor.memory.0) < SPARE * f64::from(memory.0);
+    let has_unused = f64::from(floor.memory.0) < UNUSED * f64::from(memory.0);
     // Memory may be bought for the CPU that comes with it: only where less is recommended is it too much.
-    if floor.unmeasured || !spare || input.recommended >= memory {
+    if floor.unmeasured || !has_unused || input.recommended >= memory {
         return None;
     }
     let saving = input.saving_at(input.recommended)?;

@@ -261,7 +261,7 @@ impl Builder<'_> {
         }
     }
 
-    /// What only the user knows. Features that the user does not mention are listed as one unknown line each.
+    /// What only the user can state. Features that the user does not mention are listed as one unknown line each.
     fn features(&mut self) {
         let hours = self.measured.hours;
         let given = self.given;

@@ -24,7 +24,7 @@ use crate::units::{Architecture, Megabytes};
 pub enum LineStatus {
     /// The amount was measured or given, and the price is published.
     Known,
-    /// Something was assumed. The line's note says what.
+    /// Something was assumed. The line's note states what.
     Assumed,
     /// The amount or the price is not known. The line has no cost.
     Unknown,
@@ -66,7 +66,7 @@ pub struct FullBill {
     pub assumed_pico_usd: PicoDollars,
     /// The meters whose cost is not known. Their cost is not part of the sum.
     pub unknown: Vec<Meter>,
-    /// What holds for the whole bill, as sentences.
+    /// What applies to the whole bill, as sentences.
     pub assumptions: Vec<String>,
 }
 

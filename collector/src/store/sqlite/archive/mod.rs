@@ -6,7 +6,7 @@ mod spool;
 mod state;
 
 pub(in crate::store) use record::migration_problem;
-pub(super) use record::{archive_record, comparison, forget_before, record_upload, remove_uploaded};
+pub(super) use record::{archive_record, comparison, delete_record_before, record_upload, remove_uploaded};
 pub(super) use seal::{files_to_upload, parts, seal};
 pub(in crate::store) use spool::{Piece, Pieces};
 pub(super) use spool::{Spool, add, copy_settings};

@@ -89,7 +89,10 @@ pub(in crate::store::sqlite) fn remove_uploaded(
 }
 
 /// Removes the records of days before `day` of which nothing waits.
-pub(in crate::store::sqlite) fn forget_before(connection: &Connection, day: u64) -> Result<(), StoreError> {
+pub(in crate::store::sqlite) fn delete_record_before(
+    connection: &Connection,
+    day: u64,
+) -> Result<(), StoreError> {
     connection.execute("DELETE FROM archive_file WHERE day < ?1 AND has_parts = 0", [to_ordered_sql(day)])?;
     connection.execute(
         "DELETE FROM archive_partition WHERE day < ?1 AND waiting_invocations = 0 AND NOT EXISTS (

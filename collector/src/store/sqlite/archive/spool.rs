@@ -110,7 +110,7 @@ impl Spool {
     }
 
     /// Reads the size again when it is needed next, because parts were removed or a transaction failed.
-    pub(in crate::store::sqlite) fn forget_size(&mut self) {
+    pub(in crate::store::sqlite) fn reset_size(&mut self) {
         self.used_bytes = None;
     }
 

@@ -62,7 +62,7 @@ fn the_mark_alone_is_not_evidence() {
 }
 
 #[test]
-fn an_error_that_says_so_is_a_kill() {
+fn an_out_of_memory_error_is_a_kill() {
     for error in ["Runtime.OutOfMemory", "java.lang.OutOfMemoryError", "System.OutOfMemoryException"] {
         assert_eq!(outcome(Case::new("error", Some(error), 70.0)), Outcome::OutOfMemory, "{error}");
     }

@@ -1,4 +1,4 @@
-//! Carries out the requests of people at the start of a round.
+//! Executes the requests of people at the start of a round.
 
 use super::Tuner;
 use super::candidates::candidates;
@@ -10,8 +10,8 @@ use crate::changes::fleet::{self, FleetAction};
 use crate::changes::{Cause, Change, State, StepDetail};
 use crate::store::StoreError;
 
-/// Carries out the requests of people. A request that needs Lambda stays until Lambda answers.
-pub(super) async fn carry_out_orders(tuner: &Tuner, log: &mut Log) -> Result<(), StoreError> {
+/// Executes the requests of people. A request that needs Lambda stays until Lambda answers.
+pub(super) async fn execute_orders(tuner: &Tuner, log: &mut Log) -> Result<(), StoreError> {
     let Some(requests) = &tuner.settings.orders else { return Ok(()) };
     for (name, order) in requests.pending().await {
         match order {
@@ -53,7 +53,7 @@ async fn set_frozen(
     if log.frozen.is_some() == (action == FleetAction::Freeze) {
         return Ok(());
     }
-    tracing::warn!(action = action.code(), reason, "the tuner was asked to stop or to go on");
+    tracing::warn!(action = action.code(), reason, "a person requested to freeze or unfreeze the tuner");
     let event = fleet::next_event(&log.events, action, reason, tuner.clock.now_us());
     append(tuner, log, event).await
 }

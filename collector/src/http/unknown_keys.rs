@@ -1,6 +1,6 @@
 //! Slows down and logs clients that send unknown keys.
 //!
-//! A client with a known key is never delayed, also when others behind the same address guess. The sign-in form, which
+//! A client with a known key is never delayed, also when others behind the same address send unknown keys. The sign-in form, which
 //! people use, refuses an address after some unknown keys for the rest of the minute.
 
 use std::collections::HashMap;
@@ -22,7 +22,7 @@ const MAX_ADDRESSES: usize = 4_096;
 
 /// Counts unknown keys by address.
 #[derive(Default)]
-pub struct Guesses {
+pub struct UnknownKeys {
     // A std mutex is enough: it is locked only to count.
     addresses: Mutex<HashMap<IpAddr, Count>>,
 }
@@ -32,14 +32,14 @@ struct Count {
     since: Instant,
 }
 
-impl Guesses {
+impl UnknownKeys {
     /// Counts an unknown key. Returns how long to delay the answer.
     pub(super) fn failed(&self, address: IpAddr) -> Duration {
         let mut addresses = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
         if addresses.len() >= MAX_ADDRESSES && !addresses.contains_key(&address) {
             addresses.retain(|_, count| count.since.elapsed() < INTERVAL);
             if addresses.len() >= MAX_ADDRESSES {
-                // Very many addresses guess: whoever is not counted is delayed.
+                // There are too many addresses: one that is not counted is delayed.
                 return DELAY;
             }
         }
