@@ -344,7 +344,7 @@ fn account_of(arn: &str) -> &str {
 /// `2026-11-28T12:00:00.000+0000` in microseconds since the Unix epoch.
 fn micros(text: &str) -> Option<u64> {
     let (date, time) = text.split_once('T')?;
-    let date = super::calendar::date(date)?;
+    let date = super::dates::date(date)?;
     let mut parts = time.get(..8)?.split(':');
     let mut part = || parts.next()?.parse::<u8>().ok();
     let time = time::Time::from_hms(part()?, part()?, part()?).ok()?;

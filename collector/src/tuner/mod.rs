@@ -22,9 +22,9 @@ use crate::store::{Store, StoreError, Tenant};
 use crate::tags::CurrentTags;
 
 pub mod aws;
-pub mod calendar;
 pub mod canary;
 mod candidates;
+pub mod dates;
 mod execute;
 mod fleet_state;
 pub mod guards;

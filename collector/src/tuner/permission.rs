@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use tailor_sizing::advice::strategy::Strategy;
 use tailor_sizing::units::Megabytes;
 
-use super::calendar::{Dates, Period};
+use super::dates::{Dates, Period};
 use super::mode::Mode;
 use super::policy_file::{FilePolicy, FunctionLimits, matches};
 

@@ -5,7 +5,7 @@ use serde::Deserialize;
 use tailor_sizing::advice::strategy::Strategy;
 use tailor_sizing::units::Megabytes;
 
-use super::calendar::{Dates, Period};
+use super::dates::{Dates, Period};
 use super::mode::Mode;
 use crate::query;
 

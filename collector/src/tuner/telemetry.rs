@@ -9,8 +9,8 @@ use tailor_sizing::pricing::prices::{PriceTable, Rates};
 use tailor_sizing::telemetry::rollup::Rollup;
 use tailor_sizing::units::{Architecture, Megabytes};
 
-use super::calendar;
 use super::canary::Sample;
+use super::dates;
 use super::guards::{Evidence, Health};
 use crate::clock::Clock;
 use crate::query::last_hours;
@@ -143,8 +143,8 @@ impl Telemetry for StoreTelemetry {
             batches += state.header.sequence;
             missing += state.sequences.missing_since(now_us.saturating_sub(HEALTH_HOURS * HOUR_US));
         }
-        let compiled = calendar::date(self.prices.compiled());
-        let age = compiled.and_then(|compiled| calendar::days_since(compiled, now_us));
+        let compiled = dates::date(self.prices.compiled());
+        let age = compiled.and_then(|compiled| dates::days_since(compiled, now_us));
         let lost = missing as f64 / batches.max(1) as f64;
         Ok(Health { delay_us, lost, price_age_days: age })
     }

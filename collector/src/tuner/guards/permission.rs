@@ -2,7 +2,7 @@
 
 use super::{Facts, Proposal, Refusal, preflight::STACK_TAG, refuse, sizes};
 use crate::changes::State;
-use crate::tuner::calendar::{Dates, Period};
+use crate::tuner::dates::{Dates, Period};
 use crate::tuner::limits::DAY_US;
 use crate::tuner::mode::Mode;
 use crate::tuner::permission::TAG;
