@@ -18,11 +18,11 @@ use lambda_http::{Request, RequestExt};
 use tokio::sync::Mutex;
 use tower::ServiceExt;
 
-use super::LogArgs;
 use super::archive::S3Args;
 use super::database::DatabaseArgs;
 use super::profiles::ProfileArgs;
 use super::push::WebhookArgs;
+use super::serve_arguments::LogArgs;
 use crate::clock::Clock;
 use crate::http::App;
 use crate::http::server::{OverTls, Peer};

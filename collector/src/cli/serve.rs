@@ -14,7 +14,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use super::push::Push;
-use super::{ConnectionArgs, ServeArgs, serve_reload};
+use super::serve_arguments::{ConnectionArgs, ServeArgs};
+use super::serve_reload;
 use crate::archive::Archiver;
 use crate::clock::{Clock, now_us};
 use crate::http::connections::{ConnectionLimits, Connections};

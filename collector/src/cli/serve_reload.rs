@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use tokio::signal::unix::Signal;
 
-use super::{Cli, Command, ServeArgs};
+use super::serve_arguments::ServeArgs;
+use super::{Cli, Command};
 use crate::http::App;
 use crate::logging;
 

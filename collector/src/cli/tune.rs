@@ -11,13 +11,10 @@ use clap::{Args, Parser};
 use tailor_sizing::units::Megabytes;
 
 use super::archive::S3Args;
-use super::arguments::{Colour, ShowArgs};
+use super::arguments::ShowArgs;
 use super::show;
-use crate::clock::now_us;
 use crate::experiment::aws::{Configuration, FunctionCalls};
 use crate::experiment::input::{Input, PowerValues, Strategy};
-use crate::experiment::outcome::{Outcome, Stat};
-use crate::experiment::picture;
 use crate::experiment::plan::{Plan, Prediction};
 use crate::experiment::run::{Experiment, clean_up};
 use crate::experiment::s3;
@@ -25,12 +22,11 @@ use crate::experiment::state::{Record, StateFile};
 use crate::patch::advice;
 use crate::prices;
 use crate::query::Format;
-use crate::recommendations::{Entry, Recommendations, power_tuning};
-use crate::render::listing::Listing;
-use crate::render::output::{self, Field, Rows};
 use crate::s3::{Connection, S3};
-use crate::store::{FunctionKey, Tenant};
+use crate::store::FunctionKey;
 use crate::tuner::aws::AwsLambda;
+
+mod result;
 
 /// What is measured, and how.
 #[derive(Debug, Args)]
@@ -196,15 +192,7 @@ async fn tune(args: &TuneArgs) -> anyhow::Result<ExitCode> {
     input.check()?;
     let calls = FunctionCalls::new(lambda.client_in(&named.key.region).await, &named.key.name);
     let latest = calls.ready(None).await?;
-    if let Some(qualifier) = &named.qualifier {
-        let version = calls.configuration(Some(qualifier)).await?;
-        if version.code_sha256 != latest.code_sha256 {
-            bail!(
-                "`{qualifier}` of `{}` has other code than `$LATEST`: only the code of `$LATEST` can be published at other sizes",
-                named.key.name
-            );
-        }
-    }
+    check_code(&calls, &named, &latest).await?;
     if input.dry_run {
         return dry_run(&calls, &named, &input).await;
     }
@@ -214,25 +202,14 @@ async fn tune(args: &TuneArgs) -> anyhow::Result<ExitCode> {
     if !confirm(args, &plan)? {
         return Ok(ExitCode::FAILURE);
     }
-    let mut processor = Vec::new();
-    for name in [&input.pre_processor, &input.post_processor] {
-        processor.push(match name {
-            Some(name) => {
-                let named = Named::parse(name, Some(&named.key.region))?;
-                let qualified = named
-                    .qualifier
-                    .map_or_else(|| named.key.name.clone(), |q| format!("{}:{q}", named.key.name));
-                Some(FunctionCalls::new(lambda.client_in(&named.key.region).await, &qualified))
-            }
-            None => None,
-        });
-    }
-    let after = processor.pop().flatten();
+    let region = &named.key.region;
+    let before = processor(&lambda, input.pre_processor.as_deref(), region).await?;
+    let after = processor(&lambda, input.post_processor.as_deref(), region).await?;
     let record = record(args, &named.key, &latest);
     let state = StateFile::create(&args.state, &record)?;
     let experiment = Experiment {
         calls: calls.clone(),
-        before: processor.pop().flatten(),
+        before,
         after,
         input,
         plan,
@@ -254,9 +231,35 @@ async fn tune(args: &TuneArgs) -> anyhow::Result<ExitCode> {
     if experiment.input.auto_optimize {
         experiment.optimize(Megabytes(outcome.power)).await?;
     }
-    write(args, &named.key.name, &outcome)?;
-    keep(args, &named.key, &outcome)?;
+    result::write(args, &named.key.name, &outcome)?;
+    result::keep(args, &named.key, &outcome)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Whether the version or alias that is named has the code of `$LATEST`, which is measured.
+async fn check_code(calls: &FunctionCalls, named: &Named, latest: &Configuration) -> anyhow::Result<()> {
+    let Some(qualifier) = &named.qualifier else { return Ok(()) };
+    let version = calls.configuration(Some(qualifier)).await?;
+    if version.code_sha256 != latest.code_sha256 {
+        bail!(
+            "`{qualifier}` of `{}` has other code than `$LATEST`: only the code of `$LATEST` can be published at other sizes",
+            named.key.name
+        );
+    }
+    Ok(())
+}
+
+/// The function that is invoked before or after each invocation.
+async fn processor(
+    lambda: &AwsLambda,
+    name: Option<&str>,
+    region: &str,
+) -> anyhow::Result<Option<FunctionCalls>> {
+    let Some(name) = name else { return Ok(None) };
+    let Named { key, qualifier } = Named::parse(name, Some(region))?;
+    let qualified =
+        qualifier.map_or_else(|| key.name.clone(), |qualifier| format!("{}:{qualifier}", key.name));
+    Ok(Some(FunctionCalls::new(lambda.client_in(&key.region).await, &qualified)))
 }
 
 fn record(args: &TuneArgs, key: &FunctionKey, latest: &Configuration) -> Record {
@@ -427,87 +430,4 @@ async fn remove_remains(args: &TuneArgs) -> anyhow::Result<ExitCode> {
     state.remove()?;
     eprintln!("tailor: `{}` is restored; {deleted} versions are deleted", record.function);
     Ok(ExitCode::SUCCESS)
-}
-
-/// Keeps the result in the data folder, as `tailor import power-tuning` does.
-fn keep(args: &TuneArgs, function: &FunctionKey, outcome: &Outcome) -> anyhow::Result<()> {
-    let Some(data) = &args.data else { return Ok(()) };
-    let recommendation = power_tuning::read(&serde_json::to_string(outcome)?, "", now_us())?;
-    let entry = Entry { tenant: Tenant::default().0, function: function.clone(), recommendation };
-    Recommendations::of(Path::new(data)).add(vec![entry])?;
-    eprintln!(
-        "tailor: the result is kept in {data}: `tailor function {}` shows it beside the advice",
-        function.name
-    );
-    Ok(())
-}
-
-fn write(args: &TuneArgs, function: &str, outcome: &Outcome) -> anyhow::Result<()> {
-    let text = match args.format {
-        None => serde_json::to_string_pretty(outcome)? + "\n",
-        Some(format) => output::write(&listing(outcome), format, show::look_with(Colour::Auto)),
-    };
-    if let Some(file) = &args.picture {
-        fs::write(file, picture::svg(function, outcome))
-            .with_context(|| format!("cannot write {}", file.display()))?;
-    }
-    match &args.output {
-        Some(file) => fs::write(file, text).with_context(|| format!("cannot write {}", file.display())),
-        None => std::io::stdout().write_all(text.as_bytes()).context("cannot write the output"),
-    }
-}
-
-/// The measured sizes.
-fn listing(outcome: &Outcome) -> Listing<&Outcome> {
-    let best = |size: &Stat| if size.value == outcome.power { "best" } else { "" };
-    let people = outcome.stats.iter().map(|size| {
-        [
-            format!("{} MB", size.value),
-            format!("{:.1} ms", size.average_duration),
-            format!("${:.4}", size.average_price * 1e6),
-            best(size).to_owned(),
-        ]
-    });
-    let exact = outcome.stats.iter().map(|size| {
-        [size.value.into(), size.average_duration.into(), size.average_price.into(), Field::from(best(size))]
-    });
-    Listing {
-        value: outcome,
-        columns: Rows::new(&["MEMORY", "MEAN DURATION", "COST/MLN", "CHOICE"], people),
-        exact: Rows::new(&["memory_mb", "mean_duration_ms", "mean_cost_usd", "choice"], exact),
-        notes: format!("{} invocations, for ${:.6}\n", outcome.invocations, outcome.execution.lambda_cost),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::experiment::outcome::Execution;
-    use crate::query::Look;
-    use crate::render::output::Output;
-
-    #[test]
-    fn the_sizes_of_a_result_are_rows() {
-        let size = |value, average_price, average_duration| Stat { value, average_price, average_duration };
-        let outcome = Outcome {
-            power: 256,
-            cost: 0.000_002,
-            duration: 100.0,
-            execution: Execution { lambda_cost: 0.000_3, ..Execution::default() },
-            invocations: 40,
-            stats: vec![size(128, 0.000_003, 250.0), size(256, 0.000_002, 100.0)],
-        };
-        let listing = listing(&outcome);
-        let table = listing.table(Look::default());
-        let line = table.lines().find(|line| line.contains("256 MB")).unwrap();
-        assert!(line.contains("100.0 ms") && line.contains("$2.0000") && line.contains("best"), "{table}");
-        assert!(table.contains("40 invocations, for $0.000300"), "{table}");
-        assert_eq!(
-            listing.csv().rows[0],
-            ["128", "250", "0.000003", ""].map(|text| match text {
-                "" => Field::from(text),
-                number => Field::Number(number.to_owned()),
-            })
-        );
-    }
 }
