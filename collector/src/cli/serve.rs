@@ -145,11 +145,7 @@ async fn serve_until_stopped(args: ServeArgs) -> anyhow::Result<ExitCode> {
     let mut tasks = Tasks::default();
     tasks.spawn("the reload of keys", follow(keys, hangups, until(stopped.clone())));
     let hangups = signal(SignalKind::hangup())?;
-    if let Some(tls) = app.tls.clone() {
-        let (hangups, stopped) = (signal(SignalKind::hangup())?, until(stopped.clone()));
-        // It ends with the process: it writes nothing.
-        drop(tokio::spawn(async move { tls.follow(hangups, stopped).await }));
-    }
+    follow_certificate(&app, &stopped)?;
     if let Some(tuner) = tuner(&args.tuner, tuner_settings, &app).await {
         let stopped = until(stopped.clone());
         tasks.spawn("the tuner", async move { tuner.run(stopped).await });
@@ -168,6 +164,15 @@ async fn serve_until_stopped(args: ServeArgs) -> anyhow::Result<ExitCode> {
     let _ = served.send(true);
     tasks.join().await?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Uses a new certificate when its files change, and at SIGHUP.
+fn follow_certificate(app: &App, stopped: &watch::Receiver<bool>) -> anyhow::Result<()> {
+    let Some(tls) = app.tls.clone() else { return Ok(()) };
+    let (hangups, stopped) = (signal(SignalKind::hangup())?, until(stopped.clone()));
+    // It ends with the process: it writes nothing.
+    drop(tokio::spawn(async move { tls.follow(hangups, stopped).await }));
+    Ok(())
 }
 
 /// The tasks beside the server that write. They end their work when it stops.

@@ -39,21 +39,9 @@ pub(super) fn charts(series: &SeriesReport) -> Markup {
         dollars as fn(f64) -> String,
     );
     let quantiles = [
-        Values {
-            class: "p99",
-            name: "p99",
-            values: of(|point| point.duration_ms.as_ref().map(|one| one.p99)),
-        },
-        Values {
-            class: "p95",
-            name: "p95",
-            values: of(|point| point.duration_ms.as_ref().map(|one| one.p95)),
-        },
-        Values {
-            class: "p50",
-            name: "p50",
-            values: of(|point| point.duration_ms.as_ref().map(|one| one.p50)),
-        },
+        quantile(series, "p99", |of| of.p99),
+        quantile(series, "p95", |of| of.p95),
+        quantile(series, "p50", |of| of.p50),
     ];
     let durations = chart(
         "duration-over-time",
@@ -96,6 +84,12 @@ pub(super) fn charts(series: &SeriesReport) -> Markup {
             section.card { h2 { "Cold starts " (per) } (cold.render()) }
         }
     }
+}
+
+/// One quantile of duration over time. Its name is also its class.
+fn quantile(series: &SeriesReport, name: &'static str, value: fn(&Quantiles) -> f64) -> Values {
+    let values = series.points.iter().map(|point| point.duration_ms.as_ref().map(value)).collect();
+    Values { class: name, name, values }
 }
 
 /// The parts of the cost as one bar.

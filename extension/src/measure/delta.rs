@@ -5,7 +5,8 @@ use std::rc::Rc;
 
 use tailor_sizing::telemetry::invocation::{ClassWork, ThreadClass, Work};
 
-use super::{Reading, Snapshot};
+use super::peaks::Peaks;
+use super::{EnvironmentCounters, Reading, Snapshot};
 
 /// The work and memory of one invocation, from its two snapshots.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -70,10 +71,7 @@ pub fn between(start: &Snapshot, end: &Snapshot) -> Measured {
     let mut work = Work::default();
     let main = main_process(start, end);
     let mut children_ended = false;
-    // Of the processes that existed at the start, and of those begun since.
-    let (mut old_peaks_kib, mut new_peaks_kib, mut highest_kib) = (0u64, 0u64, 0u64);
-    // Memory above the present one that the processes had at some time.
-    let mut released_kib = 0u64;
+    let mut peaks = Peaks::default();
     let (mut threads, mut threads_seen, mut descriptors) = (0usize, 0usize, 0u64);
     for process in &end.processes {
         let mut earlier = before(process);
@@ -86,10 +84,7 @@ pub fn between(start: &Snapshot, end: &Snapshot) -> Measured {
         sums.cpu_ns += process.cpu_ns.saturating_sub(earlier.cpu_ns);
         sums.system_ns += process.system_ns.saturating_sub(earlier.system_ns);
         children_ended |= process.ended_children_faults > earlier.ended_children_faults;
-        let is_new = earlier.identity != process.identity;
-        *(if is_new { &mut new_peaks_kib } else { &mut old_peaks_kib }) += process.peak_kib;
-        highest_kib = highest_kib.max(process.peak_kib);
-        released_kib += process.peak_kib.saturating_sub(process.resident_kib);
+        peaks.add(process, earlier.identity != process.identity);
         work.minor_faults += process.minor_faults.saturating_sub(earlier.minor_faults);
         work.major_faults += process.major_faults.saturating_sub(earlier.major_faults);
         work.disk_read_bytes += process.disk_read_bytes.saturating_sub(earlier.disk_read_bytes);
@@ -114,30 +109,16 @@ pub fn between(start: &Snapshot, end: &Snapshot) -> Measured {
     work.user_us = cpu_us - work.system_us;
     work.starved_us = sums.wait_ns / 1_000;
     let is_incomplete = start.is_incomplete || end.is_incomplete;
-    let (before, after) = (&start.environment, &end.environment);
-    work.network_rx_bytes = after.received_bytes.saturating_sub(before.received_bytes);
-    work.network_tx_bytes = after.sent_bytes.saturating_sub(before.sent_bytes);
-    work.sockets_opened = after.connections.saturating_sub(before.connections);
-    work.pressure_us = after.pressure_us.saturating_sub(before.pressure_us);
-    work.quota_periods = after.quota_periods.saturating_sub(before.quota_periods);
-    work.throttled_periods = after.throttled_periods.saturating_sub(before.throttled_periods);
+    add_environment(&start.environment, &end.environment, &mut work);
     work.top_busy_us = sums.top_run_ns / 1_000;
     work.top_starved_us = sums.top_wait_ns / 1_000;
     work.effective_threads_milli = effective_threads_milli(&sums);
-    let sampled = end.sampled_peaks;
-    highest_kib = highest_kib.max(sampled.new_process_kib);
-    let sum_kib = old_peaks_kib + new_peaks_kib.max(sampled.new_processes_kib);
-    let used_kib = match end.processes.as_slice() {
-        [only] if sampled.used_kib > 0 => Some(only.resident_kib),
-        _ => end.used_kib,
-    };
-    let once_kib = used_kib.map(|used_kib| highest_kib.max(sampled.used_kib).max(used_kib + released_kib));
-    let are_several = sum_kib > highest_kib;
+    let (peak_kib, peak_is_sum_above_kib) = peaks.of_all(end);
     Measured {
         work,
         ended_children_us: ended_children_ns / 1_000,
-        peak_kib: once_kib.map_or(sum_kib, |once_kib| once_kib.min(sum_kib)),
-        peak_is_sum_above_kib: (are_several && once_kib.is_none()).then_some(highest_kib),
+        peak_kib,
+        peak_is_sum_above_kib,
         start_kib: start.resident_kib(),
         threads: u32::try_from(threads).unwrap_or(u32::MAX),
         descriptors: u32::try_from(descriptors).unwrap_or(u32::MAX),
@@ -145,9 +126,19 @@ pub fn between(start: &Snapshot, end: &Snapshot) -> Measured {
         starved_inferred: seen != Seen::All || is_incomplete,
         threads_unseen: seen == Seen::Few,
         peak_sampled: !end.peaks_reset || children_ended || is_incomplete,
-        tmp_used_kib: after.tmp_used_kib,
+        tmp_used_kib: end.environment.tmp_used_kib,
         sampled_at_us: None,
     }
+}
+
+/// Adds the counters of the environment between two readings.
+fn add_environment(before: &EnvironmentCounters, after: &EnvironmentCounters, work: &mut Work) {
+    work.network_rx_bytes = after.received_bytes.saturating_sub(before.received_bytes);
+    work.network_tx_bytes = after.sent_bytes.saturating_sub(before.sent_bytes);
+    work.sockets_opened = after.connections.saturating_sub(before.connections);
+    work.pressure_us = after.pressure_us.saturating_sub(before.pressure_us);
+    work.quota_periods = after.quota_periods.saturating_sub(before.quota_periods);
+    work.throttled_periods = after.throttled_periods.saturating_sub(before.throttled_periods);
 }
 
 /// CPU time of the children that ended in between, in nanoseconds, from the counters of the processes that waited for

@@ -10,6 +10,7 @@ mod delta;
 mod environment_counters;
 mod files;
 mod parse;
+mod peaks;
 mod probe;
 mod read_selection;
 pub mod sampling;

@@ -58,6 +58,31 @@ pub enum ProvisionError {
     Command(#[from] CommandError),
 }
 
+/// What the environment's APIs, processes and driver share.
+fn shared(input: &EnvironmentInput, log_stream: &str, loopback: Arc<Loopback>) -> Shared {
+    let EnvironmentInput { platform, id, function, answered, .. } = input;
+    let log_file = platform.log_directory.join(&function.name).join(log_stream.replace('/', "-") + ".log");
+    Shared {
+        id: id.clone(),
+        answered: answered.clone(),
+        function: function.clone(),
+        account: platform.account.clone(),
+        token: variables::token(log_stream),
+        telemetry: Hub::new(
+            id,
+            function.log_format,
+            platform.trace.clone(),
+            platform.faults.clone(),
+            loopback,
+        ),
+        faults: platform.faults.clone(),
+        log: LogTail::new(&log_file, function.log_format),
+        trace: platform.trace.clone(),
+        state: State { supervisor_ready: false, ..State::at_init(function.is_managed_instances(), 0) }.into(),
+        changed: tokio::sync::Notify::new(),
+    }
+}
+
 /// The resources of one environment.
 pub(super) struct Provisioned {
     pub(super) shared: Arc<Shared>,
@@ -74,7 +99,7 @@ pub(super) struct Provisioned {
 
 impl Provisioned {
     pub(super) async fn make(input: &EnvironmentInput) -> Result<Provisioned, ProvisionError> {
-        let EnvironmentInput { platform, id, function, opt: opt_source, answered } = input;
+        let EnvironmentInput { platform, id, function, opt: opt_source, .. } = input;
         let opt_source = opt_source.clone();
         let directory = platform.run_directory.join(id);
         let tmp_source = directory.join("tmp");
@@ -99,29 +124,8 @@ impl Provisioned {
             Path::new(&places.opt),
             &platform.interpreters,
         )?;
-        let log_file =
-            platform.log_directory.join(&function.name).join(log_stream.replace('/', "-") + ".log");
         let loopback = Arc::new(Loopback::default());
-        let shared = Arc::new(Shared {
-            id: id.clone(),
-            answered: answered.clone(),
-            function: function.clone(),
-            account: platform.account.clone(),
-            token: variables::token(&places.log_stream),
-            telemetry: Hub::new(
-                id,
-                function.log_format,
-                platform.trace.clone(),
-                platform.faults.clone(),
-                loopback.clone(),
-            ),
-            faults: platform.faults.clone(),
-            log: LogTail::new(&log_file, function.log_format),
-            trace: platform.trace.clone(),
-            state: State { supervisor_ready: false, ..State::at_init(function.is_managed_instances(), 0) }
-                .into(),
-            changed: tokio::sync::Notify::new(),
-        });
+        let shared = Arc::new(shared(input, &places.log_stream, loopback.clone()));
         let group = platform.hierarchy.create(id)?;
         group.limit_memory(u64::from(function.memory_mb) * MEBIBYTE)?;
         let setup = Setup {

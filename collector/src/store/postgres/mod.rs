@@ -42,6 +42,7 @@ mod rows;
 mod schema;
 mod status;
 mod summaries;
+mod tasks;
 mod tls;
 mod write;
 
@@ -53,6 +54,7 @@ use errors::Failure;
 use lease::Leases;
 use maintenance::Maintenance;
 use status::WriteStatus;
+use tasks::Tasks;
 use write::{Append, Writer};
 
 /// Maximum number of batches that wait for the writer. The memory budget of the ingest limits their size.
@@ -64,9 +66,6 @@ const READERS: usize = 4;
 /// Connections of the writer, the two tasks of maintenance and the change log; and of the leases and the readiness check.
 const WRITERS: usize = 4;
 const SMALL: usize = 2;
-
-/// Threads for everything that the store does.
-const THREADS: usize = 2;
 
 /// A store in a database. Dropping it waits until all accepted writes are committed.
 pub struct PostgresStore {
@@ -241,69 +240,6 @@ impl Drop for PostgresStore {
             // The panic hook has already printed a panic.
             let _ = thread.join();
         }
-    }
-}
-
-/// What runs on the threads of the store.
-struct Tasks {
-    writer: Writer,
-    maintenance: Maintenance,
-    small: Arc<Pool>,
-    writes: bool,
-}
-
-impl Tasks {
-    /// Runs until `stopped` resolves and the writer has ended. Sends the runtime, or why there is none, to `started`.
-    fn run(
-        self,
-        received: mpsc::Receiver<Append>,
-        stopped: oneshot::Receiver<()>,
-        started: &std::sync::mpsc::Sender<Result<Handle, StoreError>>,
-    ) {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(THREADS)
-            .thread_name("store-worker")
-            .enable_all()
-            .build();
-        // The receiver waits for the message.
-        let report = |result| drop(started.send(result));
-        let runtime = match runtime {
-            Ok(runtime) => runtime,
-            Err(error) => return report(Err(StoreError::Engine(format!("cannot start the store: {error}")))),
-        };
-        let prepared = runtime.block_on(async {
-            if self.writes { schema::create(&self.small).await } else { schema::check(&self.small).await }
-        });
-        if let Err(error) = prepared {
-            return report(Err(error));
-        }
-        report(Ok(runtime.handle().clone()));
-        let Self { writer, maintenance, small, writes } = self;
-        runtime.block_on(async move {
-            if !writes {
-                let _ = stopped.await;
-                return;
-            }
-            let leases = maintenance.leases.clone();
-            let background = [
-                tokio::spawn(maintenance.clone().compact_forever()),
-                tokio::spawn(maintenance.retain_forever()),
-                tokio::spawn({
-                    let (leases, small) = (leases.clone(), Arc::clone(&small));
-                    async move {
-                        loop {
-                            tokio::time::sleep(lease::RENEWAL).await;
-                            leases.renew_all(&small).await;
-                        }
-                    }
-                }),
-            ];
-            let writer = tokio::spawn(writer.run(received));
-            let _ = stopped.await;
-            let _ = writer.await;
-            background.iter().for_each(tokio::task::JoinHandle::abort);
-            leases.release_all(&small).await;
-        });
     }
 }
 

@@ -133,18 +133,29 @@ pub(super) fn compact_function(
         put_function(connection, tenant, &header, received_at_us, recent)?;
     }
     trim_recent(connection, tenant, key, damage)?;
-    connection
-        .prepare_cached(
-            "UPDATE function SET changed_at_us = ?5
-             WHERE tenant = ?1 AND account = ?2 AND region = ?3 AND function = ?4 AND changed_at_us = 0",
-        )?
-        .execute(params![tenant.0, key.account, key.region, key.name, to_ordered_sql(now_us)])?;
+    mark_as_changed(connection, tenant, key, now_us)?;
     connection
         .prepare_cached(&format!(
             "DELETE FROM pending WHERE {OF_FUNCTION} AND (environment, sequence) <= (?5, ?6)"
         ))?
         .execute(params![tenant.0, key.account, key.region, key.name, environment, sequence])?;
     Ok(batches)
+}
+
+/// Marks a function as changed since its summaries were computed, unless it is marked already.
+fn mark_as_changed(
+    connection: &Connection,
+    tenant: &Tenant,
+    key: &FunctionKey,
+    now_us: u64,
+) -> Result<(), StoreError> {
+    connection
+        .prepare_cached(
+            "UPDATE function SET changed_at_us = ?5
+             WHERE tenant = ?1 AND account = ?2 AND region = ?3 AND function = ?4 AND changed_at_us = 0",
+        )?
+        .execute(params![tenant.0, key.account, key.region, key.name, to_ordered_sql(now_us)])?;
+    Ok(())
 }
 
 /// Adds a batch to the state of its environment, which is read first.
