@@ -7,7 +7,7 @@ pub mod batch;
 pub mod limits;
 pub mod rollup;
 /// Generated from `proto/tailor.v1.proto` by `cargo run -p agent-proto-codegen`.
-#[allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic)]
+#[allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic, reason = "the code is generated")]
 #[rustfmt::skip]
 pub mod wire;
 

@@ -226,7 +226,8 @@ pub(super) fn run(command: TunerCommand) -> anyhow::Result<ExitCode> {
         TunerCommand::Apply { folder, plan } => {
             let text =
                 fs::read_to_string(&plan).with_context(|| format!("cannot read {}", plan.display()))?;
-            let plan: Plan = serde_json::from_str(&text).context("the file is not a plan")?;
+            let plan: Plan = serde_json::from_str(&text)
+                .context("the file is not a plan: `tailor changes plan --out FILE` writes one")?;
             ensure!(plan.is_intact(), "the plan was altered after it was made: make a new plan");
             submit(&folder, &Order::Apply { plan })
         }
@@ -251,7 +252,7 @@ fn submit(folder: &Folder, order: &Order) -> anyhow::Result<ExitCode> {
         eprintln!("requested from the collector that tunes with this database, now or later");
         return Ok(ExitCode::SUCCESS);
     }
-    ensure!(data.is_dir(), "{} is not a data folder", data.display());
+    ensure!(data.is_dir(), "{} is not a data folder: name it with --data", data.display());
     runtime()?.block_on(Requests::in_data_folder(data).submit(order, now_us()))?;
     match serve::address_of(data) {
         Some(address) => eprintln!("requested from the collector at {address}"),

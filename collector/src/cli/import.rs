@@ -358,7 +358,9 @@ async fn fleet(
     prices: &PriceTable,
 ) -> anyhow::Result<String> {
     let Some((first_us, last_us)) = totals.span_us else {
-        tracing::error!("no invocation was found");
+        tracing::error!(
+            "no invocation was found: import logs with the lines that Lambda writes, such as REPORT"
+        );
         return Ok(String::new());
     };
     let tenant = Tenant(args.tenant.clone());

@@ -73,7 +73,10 @@ pub(super) fn run(args: &ReportArgs) -> anyhow::Result<ExitCode> {
     };
     let document = block_on(monthly::monthly(&inputs))??;
     let Some(document) = document else {
-        tracing::error!("nothing was measured in the last {} hours", args.hours);
+        tracing::error!(
+            "nothing was measured in the last {} hours: choose a longer time with --hours",
+            args.hours
+        );
         return show::print((String::new(), true));
     };
     let text = match args.format {

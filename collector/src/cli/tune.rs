@@ -366,7 +366,9 @@ fn curve(args: &TuneArgs, function: &str) -> anyhow::Result<Vec<Prediction>> {
             })?
         }
     };
-    let advised = advice::read(&reports).context("the advice has another form")?;
+    let advised = advice::read(&reports).context(
+        "the advice has another form: use the output of `tailor functions --format json` of this version",
+    )?;
     let full = advised
         .iter()
         .find(|advised| advised.name == function)

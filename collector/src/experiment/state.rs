@@ -56,7 +56,7 @@ pub enum StateError {
     #[error("cannot access {0}")]
     Access(PathBuf, #[source] io::Error),
     /// It has another form.
-    #[error("{0} is not the record of an experiment")]
+    #[error("{0} is not the record of an experiment: name its file with --state")]
     Invalid(PathBuf, #[source] serde_json::Error),
 }
 

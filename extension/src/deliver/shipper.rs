@@ -182,7 +182,7 @@ impl Shipper {
         self.try_timeout.set(limit.min(TRY_TIMEOUT));
     }
 
-    /// Delivers one batch. Tries a second time at once when the connection broke before an answer, or when the collector
+    /// Delivers one batch. Tries a second time at once when the connection ended before an answer, or when the collector
     /// rejected a stored key, which may have been replaced.
     pub async fn deliver(&self, batch: &SealedBatch) -> DeliveryOutcome {
         let first = self.try_once(batch).await;
@@ -292,7 +292,7 @@ impl Shipper {
         }
     }
 
-    /// Sends JSON to a path of the collector. Tries a second time at once when the connection broke before an answer; `None`
+    /// Sends JSON to a path of the collector. Tries a second time at once when the connection ended before an answer; `None`
     /// without an answer.
     pub(crate) async fn post(&self, path: &str, json: String) -> Option<Answer> {
         let limit = self.try_timeout.get();

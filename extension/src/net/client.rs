@@ -74,7 +74,7 @@ pub enum ClientError {
         reason: String,
     },
     /// The connection broke.
-    #[error("the connection broke: {0}")]
+    #[error("the connection ended: {0}")]
     Broken(#[from] hyper::Error),
     /// The answer is incomplete or too long.
     #[error("cannot read the answer: {0}")]

@@ -236,7 +236,11 @@ impl Group {
 }
 
 fn quota_us(vcpus: f64) -> u64 {
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a positive number of microseconds"
+    )]
     let quota = (vcpus.max(0.0) * CPU_PERIOD_US as f64).round() as u64;
     quota.max(MINIMUM_QUOTA_US)
 }

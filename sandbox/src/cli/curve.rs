@@ -154,7 +154,6 @@ fn line(cells: [(String, usize); 10]) -> String {
 }
 
 fn mean(values: &[f64]) -> Option<f64> {
-    #[expect(clippy::cast_precision_loss)]
     let count = values.len() as f64;
     (!values.is_empty()).then(|| values.iter().sum::<f64>() / count)
 }
@@ -163,7 +162,11 @@ fn mean(values: &[f64]) -> Option<f64> {
 fn quantile(values: &[f64], quantile: f64) -> Option<f64> {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
-    #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "at most the number of values"
+    )]
     let rank = (quantile * sorted.len() as f64).ceil() as usize;
     sorted.get(rank.saturating_sub(1)).copied()
 }

@@ -56,7 +56,7 @@ fn an_extension_delays_the_report_but_not_the_answer() {
     // Both are rounded to the microsecond, so the bill may differ from their sum's by one.
     let billed = metrics["billedDurationMs"].as_u64().unwrap();
     let expected = (duration + init).ceil();
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "positive milliseconds")]
     let expected = expected as u64;
     assert!(billed.abs_diff(expected) <= 1, "{billed} billed for {duration} + {init}");
     assert_eq!(metrics["memorySizeMB"], 128);

@@ -60,7 +60,6 @@ fn stat_counts_the_cpu_time_of_the_environment() {
     let read = |name: &str| sandbox.read(name).unwrap();
     let [first, second] = ["stat1", "stat2"].map(|name| cpu_ticks(&read(name)));
     let busy = |ticks: &[u64]| ticks[0] + ticks[2];
-    #[expect(clippy::cast_precision_loss)]
     let counted = (busy(&second) - busy(&first)) as f64 / 100.0;
     let expected = times_s(&read("times2")) - times_s(&read("times1"));
     // `times` does not count the processes that read the file, and both are rounded to 10 ms.

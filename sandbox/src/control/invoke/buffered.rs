@@ -198,9 +198,7 @@ async fn run_event(plane: Arc<ControlPlane>, checked: CheckedRequest) {
 fn chance() -> f64 {
     let (high, _) = Uuid::new_v4().as_u64_pair();
     // 53 random bits make every representable step of the unit interval equally likely.
-    #[expect(clippy::cast_precision_loss)]
-    let chance = (high >> 11) as f64 / (1_u64 << 53) as f64;
-    chance
+    (high >> 11) as f64 / (1_u64 << 53) as f64
 }
 
 /// An unsampled X-Ray root.
