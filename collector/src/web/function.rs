@@ -90,13 +90,13 @@ fn verdict(report: &FunctionReport) -> Markup {
     };
     let moves = advice.is_change();
     let heading = match full.verdict {
-        Verdict::Change => "Move",
-        Verdict::RaiseForMemory => "Give it more memory",
+        Verdict::Change => "Change the size",
+        Verdict::RaiseForMemory => "Increase the memory",
         Verdict::AlreadyBest => "Keep this size",
         Verdict::TooUncertain
         | Verdict::TooLittleEvidence
         | Verdict::CpuUnaccounted
-        | Verdict::NoCpuTelemetry => "Not sure yet",
+        | Verdict::NoCpuTelemetry => "Uncertain",
     };
     html! {
         section.card.verdict.move[moves] {
@@ -219,7 +219,7 @@ fn curves(report: &FunctionReport, advice: &AdviceDetail) -> Markup {
     };
     html! {
         section.card {
-            h2 { "What other sizes would do" }
+            h2 { "Predicted cost and duration at other sizes" }
             p.legend {
                 span.key.line {} "predicted " span.key.band {} "80 % interval " span.key.dot {} "measured"
                 @if in_experiment(report).next().is_some() { " " span.key.ring {} "in an experiment" }
@@ -276,7 +276,7 @@ fn time_split(report: &FunctionReport) -> Markup {
     };
     html! {
         section.card {
-            h2 { "Where the time goes" }
+            h2 { "Busy, starved and idle time" }
             div.big { (chart::split(busy_ms, starved_ms, idle_ms, "time-split")) }
             dl.parts {
                 (part("busy", "Busy", busy_ms, "running on a CPU"))
@@ -329,7 +329,7 @@ fn hints(advice: &AdviceDetail) -> Markup {
     html! {
         @if !advice.hints.is_empty() {
             section.card {
-                h2 { "Why, and what else to do" }
+                h2 { "Reasons and hints" }
                 ul.hints {
                     @for hint in &advice.hints {
                         li {
@@ -363,7 +363,7 @@ fn quality(report: &FunctionReport) -> Markup {
     let per_invocation = report.overhead.cpu_us / report.invocations.max(1);
     html! {
         section.card {
-            h2 { "How good the data is" }
+            h2 { "Completeness of the data" }
             @if report.caveats.is_empty() { p { "Nothing was lost, and every invocation was measured." } }
             @else { ul { @for caveat in &report.caveats { li { (caveat) } } } }
             p.sub {

@@ -358,7 +358,7 @@ pub async fn confirm(State(app): State<Arc<App>>, request: Request) -> Result<Re
 /// `POST /changes/request`: the second step.
 ///
 /// # Errors
-/// 403 without a session with the scope `admin`, 409 when the action would do something else now.
+/// 403 without a session with the scope `admin`, 409 when the effect of the action has changed since.
 pub async fn request(State(app): State<Arc<App>>, request: Request) -> Result<Response, Page> {
     let (parts, body) = request.into_parts();
     let view = operated(&app, &parts)?;
@@ -370,7 +370,7 @@ pub async fn request(State(app): State<Arc<App>>, request: Request) -> Result<Re
     };
     let prepared = prepare(&app, view, &requested).await?;
     if prepared.shown != requested.shown {
-        let message = "this was not confirmed, or would do something else now: confirm it again";
+        let message = "this was not confirmed, or its effect has changed since: confirm it again";
         return Err(ApiError::new(StatusCode::PRECONDITION_FAILED, "changed", message).into());
     }
     tracing::info!(action = requested.action.name(), function = requested.function, "requested on the page");

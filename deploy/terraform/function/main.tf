@@ -1,5 +1,5 @@
 # Lambda Tailor as a Lambda function behind a function URL, with the measurements in RDS for PostgreSQL. Nothing of it runs while no
-# function sends and nobody reads, except the database.
+# function sends and no client reads, except the database.
 
 terraform {
   required_version = ">= 1.3"
