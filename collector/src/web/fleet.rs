@@ -155,7 +155,7 @@ fn advice(function: &FunctionReport) -> Markup {
             }
         },
         Some(Verdict::AlreadyBest) => html! { span.badge.keep { "keep" } },
-        Some(_) => html! { span.badge { "not sure yet" } },
+        Some(_) => html! { span.badge { "uncertain" } },
         None => html! { span.badge { "no price" } },
     }
 }

@@ -10,7 +10,7 @@ use crate::report::FleetReport;
 const ADVICE: [(AdviceFilter, &str); 4] = [
     (AdviceFilter::Change, "change"),
     (AdviceFilter::Keep, "keep"),
-    (AdviceFilter::Unsure, "not sure yet"),
+    (AdviceFilter::Unsure, "uncertain"),
     (AdviceFilter::None, "none"),
 ];
 

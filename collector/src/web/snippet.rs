@@ -8,7 +8,7 @@ pub(super) struct Snippet {
     pub(super) text: String,
 }
 
-/// The same size for each tool. Names are made harmless as identifiers; the page escapes the rest.
+/// The same size for each tool. Names become valid identifiers; the page escapes the rest.
 pub(super) fn all(name: &str, memory: Megabytes) -> [Snippet; 5] {
     let Megabytes(mb) = memory;
     let identifier = identifier(name);

@@ -297,7 +297,7 @@ fn soak(comparison: &Comparison<'_>, limits: &Limits) -> Verdict {
     let rate = (before.errors as f64 + 0.5) / (before.invocations as f64 + 1.0);
     let rate = rate.max(LEAST_ERROR_RATE);
     let errors = Sprt { healthy: rate, faulty: (3.0 * rate + 0.007).min(0.99), alpha: ALPHA, beta: BETA };
-    // An increase cures kills, and the rest of the errors is judged.
+    // An increase ends kills, and the rest of the errors is judged.
     if errors.decide(after.errors - after.out_of_memory.min(after.errors), after.invocations)
         == Decision::Worse
     {

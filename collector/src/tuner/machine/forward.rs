@@ -1,6 +1,6 @@
 //! The way of a change to its end: update, publish, canary, promote, soak.
 
-use super::world::{Effect, breadcrumb, drift, effect, identical_newest, version_marker};
+use super::expected::{Effect, alias_description, drift, effect, identical_newest, version_marker};
 use super::{Decision, Observation, Verdict, overdue, undo};
 use crate::changes::comparison::Measurements;
 use crate::changes::{AliasPlan, Cause, Change, Confirmed, Route, State, StepDetail, Write};
@@ -220,7 +220,7 @@ fn weigh(
         alias: plan.name.clone(),
         version: plan.stable.clone(),
         additional: Some((version.to_owned(), weight)),
-        description: breadcrumb(plan, &change.id, version),
+        description: alias_description(plan, &change.id, version),
         revision_id: alias.revision_id.clone(),
     });
     Decision::log_with(State::Canary, detail)
@@ -294,7 +294,7 @@ fn promote(
         alias: plan.name.clone(),
         version: version.to_owned(),
         additional: None,
-        description: breadcrumb(plan, &change.id, version),
+        description: alias_description(plan, &change.id, version),
         revision_id,
     });
     Decision::log_with(State::Promoting, detail)
@@ -308,7 +308,7 @@ fn soak(
     seen: &Observation<'_>,
     limits: &Limits,
 ) -> Decision {
-    // The only write of a soak removes the breadcrumb, after the verdict.
+    // The only write of a soak removes that description, after the verdict.
     if is_confirmed {
         return Decision::log(State::Settled, change.reason.clone());
     }

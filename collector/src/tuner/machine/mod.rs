@@ -3,16 +3,16 @@
 //! Each call decides one event. An event with a write is on disk before the write is made. Whether a write took effect is
 //! read back from Lambda, so an interrupted change continues from any point.
 
+mod expected;
 mod forward;
 mod undo;
-mod world;
 
 use crate::changes::comparison::Measurements;
 use crate::changes::{Cause, Change, State, StepDetail, Write};
 use crate::tuner::lambda::{LambdaError, Live, Update};
 use crate::tuner::limits::{HOUR_US, Limits};
 
-pub use world::{breadcrumb, is_marked, version_marker};
+pub use expected::{alias_description, is_marked, version_marker};
 
 /// Longest time for the writes before the canary, microseconds.
 const PREPARATION_US: u64 = HOUR_US;

@@ -3,7 +3,7 @@
 //! The next write is always computed from what Lambda returns now, so the order of faults does not matter. Only what the
 //! change itself wrote is undone: what others wrote stays.
 
-use super::world::{breadcrumb, same_code, version_marker};
+use super::expected::{alias_description, same_code, version_marker};
 use super::{Decision, Observation, Omitted};
 use crate::changes::{AliasPlan, Cause, Change, Route, State, StepDetail, Write};
 use crate::tuner::lambda::{Alias, LambdaError, Live, Update};
@@ -129,7 +129,7 @@ fn alias_write(
 ) -> Option<Write> {
     let alias = live.aliases.get(&plan.name)?;
     let version = change.version.as_ref()?;
-    let mark = breadcrumb(plan, &change.id, version);
+    let mark = alias_description(plan, &change.id, version);
     let is_ours = |weight: &(String, u32)| weight.0 == *version && is_step(change, weight.1);
     let weighted = alias.additional.as_ref().is_some_and(is_ours) && omitted != Omitted::Weight;
     let promoted =

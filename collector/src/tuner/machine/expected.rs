@@ -14,7 +14,7 @@ const MARK: &str = "[tailor ";
 
 /// The description of an alias during a change: a person can finish the change from it.
 #[must_use]
-pub fn breadcrumb(plan: &AliasPlan, change_id: &str, version: &str) -> String {
+pub fn alias_description(plan: &AliasPlan, change_id: &str, version: &str) -> String {
     let mark = format!("{MARK}change={change_id} stable={} canary={version}]", plan.stable);
     let whole =
         if plan.description.is_empty() { mark.clone() } else { format!("{} {mark}", plan.description) };
@@ -153,10 +153,12 @@ fn alias_drift(change: &Change, plan: &AliasPlan, live: &Live) -> Option<String>
     };
     let canary = change.version.clone().unwrap_or_default();
     let (version, additional, description) = match change.state {
-        State::Canary | State::Hold => {
-            (&plan.stable, Some((canary.clone(), change.weight)), breadcrumb(plan, &change.id, &canary))
-        }
-        State::Promoting | State::Soaking => (&canary, None, breadcrumb(plan, &change.id, &canary)),
+        State::Canary | State::Hold => (
+            &plan.stable,
+            Some((canary.clone(), change.weight)),
+            alias_description(plan, &change.id, &canary),
+        ),
+        State::Promoting | State::Soaking => (&canary, None, alias_description(plan, &change.id, &canary)),
         _ => (&plan.stable, None, plan.description.clone()),
     };
     if alias.version != *version {
