@@ -259,10 +259,7 @@ fn table(text: &str) -> Result<String, String> {
 }
 
 pub(super) fn run(command: ArchiveCommand) -> anyhow::Result<ExitCode> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .context("cannot start the runtime")?;
+    let runtime = runtime::multi_threaded()?;
     runtime.block_on(async {
         match command {
             ArchiveCommand::Status { folder, format } => status(&folder, format).await,

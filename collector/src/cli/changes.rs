@@ -15,6 +15,7 @@ use super::arguments::{Colour, ShowArgs};
 use super::completions::function_names;
 use super::database::DatabaseArgs;
 use super::list::ChangeArgs;
+use super::runtime::block_on;
 use super::tuner::{TunerArgs, load_policy};
 use super::{serve, show};
 use crate::changes::ledger::{self, Saving};
@@ -248,12 +249,12 @@ fn submit(folder: &Folder, order: &Order) -> anyhow::Result<ExitCode> {
     if folder.database.is_set() {
         let store = folder.database.open_to_read(data)?;
         let requests = Requests::Store(store, Tenant(folder.tenant.clone()));
-        runtime()?.block_on(requests.submit(order, now_us()))?;
+        block_on(requests.submit(order, now_us()))??;
         eprintln!("requested from the collector that tunes with this database, now or later");
         return Ok(ExitCode::SUCCESS);
     }
     ensure!(data.is_dir(), "{} is not a data folder: name it with --data", data.display());
-    runtime()?.block_on(Requests::in_data_folder(data).submit(order, now_us()))?;
+    block_on(Requests::in_data_folder(data).submit(order, now_us()))??;
     match serve::address_of(data) {
         Some(address) => eprintln!("requested from the collector at {address}"),
         None => eprintln!(
@@ -275,10 +276,10 @@ fn plan(
     settings.tenant = Tenant(folder.tenant.clone());
     let store = folder.database.open_to_read(&folder.data)?;
     let prices = prices::load(prices)?;
-    let plan = runtime()?.block_on(async {
+    let plan = block_on(async {
         let lambda = Arc::new(args.lambda().await);
         Tuner::new(store, lambda, prices, settings, Clock::system()).plan().await
-    })?;
+    })??;
     if let Some(out) = out {
         let json = serde_json::to_string_pretty(&plan)?;
         fs::write(out, format!("{json}\n")).with_context(|| format!("cannot write {}", out.display()))?;
@@ -286,13 +287,9 @@ fn plan(
     show::print((write(&plan, format, show::look_with(Colour::Auto)), false))
 }
 
-fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")
-}
-
 fn events(folder: &Folder) -> anyhow::Result<Vec<ChangeEvent>> {
     let store = folder.database.open_to_read(&folder.data)?;
-    Ok(runtime()?.block_on(store.changes(&Tenant(folder.tenant.clone()), None))?)
+    Ok(block_on(store.changes(&Tenant(folder.tenant.clone()), None))??)
 }
 
 fn explain(folder: &Folder, function: &str, format: Format) -> anyhow::Result<ExitCode> {

@@ -52,12 +52,6 @@ impl ReadArgs {
     }
 }
 
-/// Runs one request to a store.
-pub(super) fn block_on<T>(work: impl Future<Output = T>) -> anyhow::Result<T> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    Ok(runtime.context("cannot start the runtime")?.block_on(work))
-}
-
 #[derive(Args)]
 #[command(next_help_heading = "Database")]
 pub(super) struct DatabaseArgs {

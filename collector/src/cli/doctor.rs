@@ -10,9 +10,9 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc2822;
 
 use super::arguments::ShowArgs;
-use super::database::block_on;
 use super::exit;
 use super::list::FilterArgs;
+use super::runtime::block_on;
 use super::show::{look, print, selected_reports};
 use crate::clock::now_us;
 use crate::doctor::{Finding, Level, functions, host, keys};
@@ -217,9 +217,8 @@ fn of_aws(args: &DoctorArgs) -> Option<Finding> {
         return None;
     }
     let subject = args.lambda_endpoint.clone().unwrap_or_else(|| "AWS Lambda".to_owned());
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
-    let result = runtime
-        .block_on(async { AwsLambda::new(args.lambda_endpoint.clone(), None, 1.0).await.reach(None).await });
+    let reach = async { AwsLambda::new(args.lambda_endpoint.clone(), None, 1.0).await.reach(None).await };
+    let result = block_on(reach).ok()?;
     Some(match result {
         Ok(what) => Finding::ok("aws", subject, what),
         Err(error) => Finding::new(

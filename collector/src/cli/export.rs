@@ -10,6 +10,7 @@ use clap::{Args, Subcommand};
 use tailor_billing::table::Encoding;
 
 use super::database::{Opened, ReadArgs};
+use super::runtime;
 use crate::clock::now_us;
 use crate::export::{self, Granularity, Source};
 use crate::query;
@@ -81,10 +82,7 @@ pub(super) fn run(command: &ExportCommand) -> anyhow::Result<ExitCode> {
     let from = query::last_hours(now_us, args.hours);
     let window = Window { until_hour: now_us.div_ceil(HOUR_US), ..from };
     let source = Source { store: store.as_ref(), tenant: &tenant, window, prices: &prices, tags: &tags };
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("cannot start the runtime")?;
+    let runtime = runtime::single_threaded()?;
     match command {
         ExportCommand::Focus { parquet, .. } => {
             let encoding = if *parquet { Encoding::Parquet } else { Encoding::Csv };

@@ -20,7 +20,7 @@ use super::archive::S3Args;
 use super::arguments::{Colour, strategy};
 use super::database::DatabaseArgs;
 use super::recommendations::{self, ComputeOptimizerArgs, PowerTuningArgs};
-use super::show;
+use super::{runtime, show};
 use crate::clock::{Clock, now_us};
 use crate::import::ledger::Ledger;
 use crate::import::log_group::LogGroup;
@@ -118,10 +118,7 @@ pub(super) fn run(command: ImportCommand) -> anyhow::Result<ExitCode> {
 }
 
 fn logs(args: &LogsArgs) -> anyhow::Result<ExitCode> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .context("cannot start the runtime")?;
+    let runtime = runtime::multi_threaded()?;
     let prices = prices::load(args.prices.as_deref())?;
     let log_group =
         args.log_group.as_deref().map(|name| confirmed(args, name, &prices, &runtime)).transpose()?;

@@ -7,7 +7,8 @@ use clap::{Args, Subcommand, ValueEnum};
 use serde::Serialize;
 
 use super::arguments::Colour;
-use super::database::{DatabaseArgs, block_on};
+use super::database::DatabaseArgs;
+use super::runtime::block_on;
 use super::show;
 use crate::keys::sources::NewKey;
 use crate::keys::{FunctionPattern, Key, KeyEntry, Scope, SecretDigest, file};

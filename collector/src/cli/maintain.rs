@@ -7,7 +7,8 @@ use anyhow::Context;
 use serde::Serialize;
 
 use super::arguments::Colour;
-use super::database::{DatabaseArgs, block_on};
+use super::database::DatabaseArgs;
+use super::runtime::block_on;
 use super::show;
 use crate::clock::now_us;
 use crate::keys::sources;

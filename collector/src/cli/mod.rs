@@ -43,6 +43,7 @@ mod push;
 mod recommendations;
 mod reconcile;
 mod report;
+mod runtime;
 mod series;
 mod serve;
 mod serve_arguments;

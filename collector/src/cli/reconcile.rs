@@ -8,7 +8,8 @@ use tailor_billing::bill::Bill;
 use tailor_billing::read::Export;
 
 use super::arguments::Colour;
-use super::database::{Opened, ReadArgs, block_on};
+use super::database::{Opened, ReadArgs};
+use super::runtime::block_on;
 use super::{exit, show};
 use crate::clock::now_us;
 use crate::query::Format;

@@ -6,7 +6,8 @@ use std::process::ExitCode;
 use clap::{Args, ValueEnum};
 use tailor_sizing::advice::strategy::Strategy;
 
-use super::database::{Opened, ReadArgs, block_on};
+use super::database::{Opened, ReadArgs};
+use super::runtime::block_on;
 use super::show;
 use crate::clock::now_us;
 use crate::monthly::{self, Inputs};

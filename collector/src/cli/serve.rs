@@ -15,7 +15,7 @@ use tokio::sync::watch;
 
 use super::push::Push;
 use super::serve_arguments::{ConnectionArgs, ServeArgs};
-use super::serve_reload;
+use super::{runtime, serve_reload};
 use crate::archive::Archiver;
 use crate::clock::{Clock, now_us};
 use crate::http::connections::{ConnectionLimits, Connections};
@@ -60,11 +60,7 @@ pub(super) fn serve(args: ServeArgs) -> anyhow::Result<ExitCode> {
     );
     // Whatever it creates is for its user only.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
-    tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .context("cannot start the runtime")?
-        .block_on(serve_until_stopped(args))
+    runtime::multi_threaded()?.block_on(serve_until_stopped(args))
 }
 
 impl ServeArgs {

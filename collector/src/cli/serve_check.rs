@@ -11,7 +11,7 @@ use std::time::Duration;
 use aws_credential_types::provider::ProvideCredentials;
 use tailor_push::webhook::origin;
 
-use super::database::block_on;
+use super::runtime::block_on;
 use super::serve::address_of;
 use super::serve_arguments::ServeArgs;
 use crate::clock::now_us;

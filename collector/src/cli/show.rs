@@ -11,10 +11,10 @@ use tailor_sizing::advice::strategy::Strategy;
 use tailor_sizing::pricing::prices::PriceTable;
 
 use super::arguments::{Colour, ShowArgs};
-use super::exit;
 use super::fail_on::FailOnArgs;
 use super::list::{ChangeArgs, FilterArgs, ListArgs, PlaceArgs};
 use super::serve::address_of;
+use super::{exit, runtime};
 use crate::api::EMPTY_HEADER;
 use crate::changes;
 use crate::clock::Clock;
@@ -228,11 +228,7 @@ where
         now_us: clock.now_us(),
         tags,
     };
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("cannot start the runtime")?
-        .block_on(show(reader))
+    runtime::single_threaded()?.block_on(show(reader))
 }
 
 pub(super) fn look(args: &ShowArgs) -> Look {

@@ -20,6 +20,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::sample::{TopSort, sort};
 use super::{Snapshot, TopArgs, read_in_background};
+use crate::cli::runtime::single_threaded;
 use crate::query::Look;
 use crate::render::output::Output as _;
 use crate::render::units::shorten;
@@ -105,10 +106,7 @@ fn end(failure: Option<String>) -> anyhow::Result<ExitCode> {
 fn end_on_signals() -> anyhow::Result<Arc<AtomicBool>> {
     let ended = Arc::new(AtomicBool::new(false));
     let flag = Arc::clone(&ended);
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("cannot start the runtime")?;
+    let runtime = single_threaded()?;
     let guard = runtime.enter();
     let listen = |kind| signal(kind).context("cannot wait for signals");
     let mut terminate = listen(SignalKind::terminate())?;
