@@ -275,7 +275,7 @@ fn a_database_that_restarts_under_load_loses_nothing_acknowledged() {
     let sent = load.stop();
     assert_eq!(collector.total()["invocations"], sent);
     let pending = || server.sql(&url, "SELECT COUNT(*) FROM tailor_pending").unwrap();
-    wait("maintenance goes on", &|| pending().trim() == "0");
+    wait("maintenance continues", &|| pending().trim() == "0");
     assert_eq!(collector.total()["invocations"], sent);
     let ready = ureq::get(format!("{}/readyz", collector.address)).call().unwrap();
     assert_eq!(ready.status().as_u16(), 200);
@@ -303,7 +303,7 @@ fn a_killed_collector_loses_nothing_and_another_takes_over() {
     assert_eq!(holder(), killed);
     let killed_at = Instant::now();
     first.kill();
-    load.wait_for("the second collector goes on", 20);
+    load.wait_for("the second collector continues", 20);
     wait("another collector takes over both leases", &|| held_by(&killed) == 0);
     let waited = killed_at.elapsed();
     println!("the leases were taken over after {:.1} s", waited.as_secs_f64());

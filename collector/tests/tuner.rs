@@ -344,7 +344,7 @@ fn a_refused_rollback_freezes_the_fleet() {
     let events = tuned.plane.lock().log.len();
     tuned.rounds(6);
     assert_eq!((tuned.state(), tuned.plane.lock().log.len()), (State::RollingBack, events));
-    // A person who goes on in spite of it is not overruled.
+    // A person who continues in spite of it is not overruled.
     tuned.pass(3_000_000);
     tuned.freeze(FleetAction::Unfreeze);
     tuned.rounds(3);

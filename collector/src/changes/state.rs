@@ -14,7 +14,7 @@ pub enum State {
     Published,
     /// The alias sends a part of the invocations to the new version.
     Canary,
-    /// As [`State::Canary`], without enough measurements to go on.
+    /// As [`State::Canary`], without enough measurements to continue.
     Hold,
     /// The alias gets the new version for all invocations.
     Promoting,

@@ -370,7 +370,7 @@ async fn request_flush(folder: &Path, timeout: Duration) -> anyhow::Result<ExitC
     while request::pending(folder) {
         if start.elapsed() > timeout {
             bail!(
-                "not everything is uploaded after {} s; the collector goes on, and its log has the reason of a failure",
+                "not everything is uploaded after {} s; the collector continues, and its log has the reason of a failure",
                 timeout.as_secs()
             );
         }

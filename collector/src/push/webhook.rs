@@ -22,7 +22,7 @@ use crate::store::{Lease, StoreError, Tenant};
 /// Longest time of one request.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Pause between two looks at the queue.
+/// Pause between two readings of the queue.
 const PAUSE: Duration = Duration::from_millis(500);
 
 /// Pause while another collector sends.

@@ -22,7 +22,7 @@ impl Field {
         Self::Number(value.map(|value| value.to_string()).unwrap_or_default())
     }
 
-    /// As it stands in a CSV file.
+    /// As in a CSV file.
     pub(super) fn for_csv(&self) -> String {
         match self {
             Self::Text(text) => csv_cell(text),
@@ -30,7 +30,7 @@ impl Field {
         }
     }
 
-    /// As it stands in a table.
+    /// As in a table.
     #[must_use]
     pub fn into_text(self) -> String {
         match self {

@@ -1,7 +1,7 @@
 //! Text from outside, for places that must not interpret it.
 
 /// Whether a character has no shape of its own: control characters, and those that change the direction or the
-/// joining of others. A name with them can look like another name.
+/// joining of others. A name with them can be displayed like another name.
 #[must_use]
 pub fn is_invisible(character: char) -> bool {
     character.is_control()

@@ -1,7 +1,7 @@
 //! When a delivery may be tried again after one failed.
 //!
 //! The pause doubles with each failure, up to a limit. A random part spreads the environments of a fleet: they failed
-//! at the same moment and must not all come back at the same moment. A `Retry-After` header sets the earliest moment.
+//! at the same moment and must not all retry at the same moment. A `Retry-After` header sets the earliest moment.
 
 use std::cell::Cell;
 use std::time::Duration;

@@ -15,7 +15,7 @@ use nix::unistd::geteuid;
 /// Where a function leaves its profiles.
 pub(crate) const FOLDER: &str = "/tmp/tailor";
 
-/// The most entries of the folder that are looked at. Incomplete profiles are among them.
+/// The most entries of the folder that are examined. Incomplete profiles are among them.
 pub(crate) const MAX_ENTRIES: usize = 256;
 
 /// The longest name of a profile.

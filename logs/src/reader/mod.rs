@@ -201,7 +201,7 @@ impl Scan<'_> {
         }
     }
 
-    /// Reads complete lines. Only those with a candidate are looked at.
+    /// Reads complete lines. Only those with a candidate are examined.
     fn text(&mut self, text: &[u8], place: &Place, depth: u32) {
         let mut from = 0;
         while let Some(found) = self.candidates.find(Input::new(text).span(from..text.len())) {

@@ -187,7 +187,7 @@ fn processes(groups: &[std::path::PathBuf]) -> String {
     inner.filter_map(|entry| std::fs::read_to_string(entry.path().join("cgroup.procs")).ok()).collect()
 }
 
-/// A caller that goes on over a connection that it keeps does not delay the end: after the signal nothing is accepted.
+/// A caller that continues over a connection that it keeps does not delay the end: after the signal nothing is accepted.
 #[test]
 fn a_busy_caller_does_not_delay_the_end() {
     use std::io::{Read, Write};

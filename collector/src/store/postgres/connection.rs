@@ -118,7 +118,7 @@ impl Pool {
         Self { database, permits: Arc::new(Semaphore::new(connections)), idle: Mutex::default() }
     }
 
-    /// A connection for one use. It comes back with [`Self::put_back`]; otherwise it is closed, so that a connection
+    /// A connection for one use. It is returned with [`Self::put_back`]; otherwise it is closed, so that a connection
     /// whose use ended half-way is not used again.
     async fn take(&self) -> Result<(OwnedSemaphorePermit, Arc<Connection>), Failure> {
         let permit = Arc::clone(&self.permits).acquire_owned().await.map_err(|_| StoreError::Stopping)?;

@@ -8,7 +8,7 @@ use tokio_postgres::error::SqlState;
 use super::database::cause;
 use crate::store::StoreError;
 
-/// How long a request waits for a database that cannot be reached, restarts, or hands over to another server.
+/// How long a request waits for a database that cannot be reached, restarts, or fails over to another server.
 const UNREACHABLE_LIMIT: Duration = Duration::from_secs(5);
 
 /// Maximum number of attempts of a transaction that conflicts with others.

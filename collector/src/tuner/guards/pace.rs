@@ -77,6 +77,6 @@ pub(super) fn out_of_memory(facts: &Facts<'_>, proposal: &Proposal) -> Result<()
         return Ok(());
     }
     let reason =
-        format!("it got more memory {count} times in 24 hours and still needs more: look at its memory use");
+        format!("it got more memory {count} times in 24 hours and still needs more: check its memory use");
     Err(refuse("out-of-memory-again", reason))
 }
