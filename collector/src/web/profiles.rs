@@ -12,7 +12,7 @@ pub(super) fn profiles(profiles: &[Profile]) -> Markup {
             h2 { "Profiles" }
             @if profiles.is_empty() {
                 p.sub {
-                    "There is none. With " code { "TAILOR_PROFILES=1" } ", the extension uploads the files that the function \
+                    "There is none. With " code { "TAILOR_PROFILES=true" } ", the extension uploads the files that the function \
                      leaves in " code { "/tmp/tailor" } "."
                 }
             } @else {
