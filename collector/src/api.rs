@@ -24,7 +24,7 @@ use crate::query::{self, Format, ListQuery, Query, named};
 use crate::render::changes::Changes;
 use crate::render::json::json;
 use crate::render::output::write;
-use crate::render::table::Namesakes;
+use crate::render::table::FunctionsOfOneName;
 use crate::report::threads::ThreadClasses;
 use crate::report::{self, FunctionReport};
 use crate::store::{FunctionKey, Recent, Store, Tenant};
@@ -80,7 +80,7 @@ pub async fn function(
 ) -> Result<Response, ApiError> {
     let report = one_function(&app, &tenant, &name, &query).await?;
     let format = query.format.unwrap_or(Format::Json);
-    Ok(text(format, write(&Namesakes(&[report]), format, query.look())))
+    Ok(text(format, write(&FunctionsOfOneName(&[report]), format, query.look())))
 }
 
 /// One invocation.

@@ -24,7 +24,7 @@ use crate::recommendations::Recommendations;
 use crate::render::changes::Changes;
 use crate::render::json::indent;
 use crate::render::output::write;
-use crate::render::table::Namesakes;
+use crate::render::table::FunctionsOfOneName;
 use crate::report::{self, FleetReport, FleetTotal, FunctionReport};
 use crate::store::{Store, Tenant, Window};
 use crate::tags::{CurrentTags, TagTable};
@@ -76,7 +76,7 @@ pub(super) fn function(
                     tracing::error!("{}", missing(function));
                     return Ok((String::new(), nothing));
                 }
-                Ok((write(&Namesakes(&reports), args.format, look(args)), nothing))
+                Ok((write(&FunctionsOfOneName(&reports), args.format, look(args)), nothing))
             })?)?
         }
     };
@@ -293,7 +293,7 @@ pub(super) fn reports(args: &ShowArgs, functions: &[String]) -> anyhow::Result<S
         let mut text = String::new();
         for key in &keys {
             if let Some(report) = report::function(&reader.request(), key).await? {
-                text.push_str(&write(&Namesakes(&[report]), Format::Json, look(args)));
+                text.push_str(&write(&FunctionsOfOneName(&[report]), Format::Json, look(args)));
             }
         }
         Ok((text, false))

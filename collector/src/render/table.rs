@@ -57,7 +57,7 @@ fn for_list(report: &FleetReport) -> FleetReport {
 
 /// The reports of the functions of one name, which several accounts and regions can have, in one document: as JSON an
 /// object for one function and an array for several.
-pub struct Namesakes<'a>(pub &'a [FunctionReport]);
+pub struct FunctionsOfOneName<'a>(pub &'a [FunctionReport]);
 
 /// One object, or an array.
 #[derive(Serialize)]
@@ -75,7 +75,7 @@ pub(super) const fn one_or_more<T: Serialize>(items: &[T]) -> impl Serialize {
     }
 }
 
-impl Output for Namesakes<'_> {
+impl Output for FunctionsOfOneName<'_> {
     fn value(&self) -> impl Serialize {
         one_or_more(self.0)
     }

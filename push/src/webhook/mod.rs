@@ -10,7 +10,7 @@ mod slack;
 pub use advice::{AdviceEvent, CurrentAdvice, KnownAdvice, advice_event};
 pub use event::{Advice, BillDifference, Content, Event, Freeze, Function, Losses, SizeChange};
 pub use losses::LossState;
-pub use outbox::{Attempt, EVENT_LIFE_US, MAX_QUEUED, Outbox, OutboxError, Queued, attempt};
+pub use outbox::{Attempt, MAX_EVENT_AGE_US, MAX_QUEUED, Outbox, OutboxError, Queued, attempt};
 pub use secret::{Secrets, SecretsError};
 
 /// Scheme, host and port of an address, for logs: the other parts may contain a secret.

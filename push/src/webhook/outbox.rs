@@ -12,7 +12,7 @@ use super::{Event, KnownAdvice, LossState};
 pub const MAX_QUEUED: usize = 500;
 
 /// How long an event is tried, microseconds.
-pub const EVENT_LIFE_US: u64 = 24 * 3_600_000_000;
+pub const MAX_EVENT_AGE_US: u64 = 24 * 3_600_000_000;
 
 /// Events about recommendations in an hour.
 const ADVICE_PER_HOUR: u32 = 20;
@@ -164,7 +164,7 @@ impl Outbox {
     /// Removes the events that are too old to be tried again. Returns their number.
     pub fn expire(&mut self, now_us: u64) -> u64 {
         let before = self.queue.len();
-        self.queue.retain(|queued| now_us < queued.queued_at_us.saturating_add(EVENT_LIFE_US));
+        self.queue.retain(|queued| now_us < queued.queued_at_us.saturating_add(MAX_EVENT_AGE_US));
         (before - self.queue.len()) as u64
     }
 
@@ -242,7 +242,7 @@ mod tests {
         outbox.refused(&event(11).id, 1_000, 0);
         assert_eq!(outbox.due(1_000).unwrap().id, event(12).id, "others do not wait for a refused one");
         assert_eq!(outbox.due(1_001_000).unwrap().id, event(11).id);
-        assert_eq!(outbox.expire(EVENT_LIFE_US + 100), 101 - 11);
+        assert_eq!(outbox.expire(MAX_EVENT_AGE_US + 100), 101 - 11);
         assert_eq!(outbox.len(), 500 - 1 - 90);
     }
 

@@ -15,7 +15,7 @@ use crate::environment::variables::{ACCESS_KEY_ID, SECRET};
 use crate::time::{iso_ms, now};
 
 /// Lifetime of the returned credentials.
-const CREDENTIALS_LIFE: Duration = Duration::from_secs(6 * 3600);
+const CREDENTIALS_DURATION: Duration = Duration::from_secs(6 * 3600);
 
 pub(super) fn routes() -> Router<Arc<Shared>> {
     Router::new()
@@ -37,7 +37,7 @@ async fn credentials(
     headers: HeaderMap,
 ) -> Result<Json<Value>, ApiError> {
     authorize(&environment, &headers)?;
-    let expiration = iso_ms(now() + CREDENTIALS_LIFE);
+    let expiration = iso_ms(now() + CREDENTIALS_DURATION);
     Ok(Json(json!({
         "AccessKeyId": ACCESS_KEY_ID, "SecretAccessKey": SECRET, "Token": SECRET, "Expiration": expiration,
     })))

@@ -48,7 +48,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn this_process_lives_and_its_predecessor_does_not() {
+    fn this_process_is_alive_and_its_predecessor_is_not() {
         let owner = Owner::current();
         assert!(owner.is_alive());
         assert_eq!(Owner::parse(&owner.name()), Some(owner.clone()));
