@@ -13,6 +13,7 @@ use crate::prices;
 use crate::store::postgres::{Database, PostgresStore, Secrets};
 use crate::store::sqlite::{FolderKeys, SqliteStore};
 use crate::store::{KeyStore, Store, Tenant};
+use crate::tags::TagTable;
 
 /// The password of the database, when neither its URL nor a file has it.
 const PASSWORD_VARIABLE: &str = "TAILOR_DATABASE_PASSWORD";
@@ -32,6 +33,21 @@ pub(super) struct ReadArgs {
     // Last, because what follows has its heading.
     #[command(flatten)]
     database: DatabaseArgs,
+}
+
+/// The tags of functions, for a command that uses them.
+#[derive(Debug, Args)]
+pub(super) struct TagArgs {
+    /// File with the tags of functions, as for `tailor serve`.
+    #[arg(long, value_name = "FILE", env = "TAILOR_TAGS")]
+    tags: Option<PathBuf>,
+}
+
+impl TagArgs {
+    /// Reads the file; `None` when none is named.
+    pub(super) fn read(&self) -> anyhow::Result<Option<TagTable>> {
+        Ok(self.tags.as_deref().map(TagTable::read).transpose()?)
+    }
 }
 
 /// What [`ReadArgs`] name.

@@ -9,13 +9,12 @@ use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
 use tailor_billing::table::Encoding;
 
-use super::database::{Opened, ReadArgs};
+use super::database::{Opened, ReadArgs, TagArgs};
 use super::runtime;
 use crate::clock::now_us;
 use crate::export::{self, Granularity, Source};
 use crate::query;
 use crate::store::{HOUR_US, Window};
-use crate::tags::TagTable;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum ExportCommand {
@@ -27,7 +26,8 @@ pub(super) enum ExportCommand {
         #[command(flatten)]
         args: ExportArgs,
     },
-    /// A usage file of Infracost (YAML): requests and billed duration of each function in a month.
+    /// A usage file of Infracost (YAML): requests and billed duration of each function in a month. The tag `terraform_resource`
+    /// of a function is its name in Terraform.
     Infracost(ExportArgs),
     /// All measurements as CSV: one row per function, version, memory size and day or hour.
     Csv(ExportArgs),
@@ -46,10 +46,8 @@ pub(super) struct ExportArgs {
     /// Length of the time that one row covers.
     #[arg(long, value_enum, default_value_t)]
     granularity: Granularity,
-    /// File with the tags of functions, as for `tailor serve`. Infracost: the tag `terraform_resource` is Terraform's name of
-    /// the function.
-    #[arg(long, value_name = "FILE", env = "TAILOR_TAGS")]
-    tags: Option<PathBuf>,
+    #[command(flatten)]
+    tags: TagArgs,
     #[command(flatten)]
     read: ReadArgs,
 }
@@ -77,7 +75,7 @@ pub(super) fn run(command: &ExportCommand) -> anyhow::Result<ExitCode> {
         | ExportCommand::Parquet(args) => args,
     };
     let Opened { store, tenant, prices } = args.read.open()?;
-    let tags = args.tags.as_deref().map(TagTable::read).transpose()?.unwrap_or_default();
+    let tags = args.tags.read()?.unwrap_or_default();
     let now_us = now_us();
     let from = query::last_hours(now_us, args.hours);
     let window = Window { until_hour: now_us.div_ceil(HOUR_US), ..from };

@@ -1,12 +1,11 @@
 //! `tailor report`: the monthly report.
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
 use tailor_sizing::advice::strategy::Strategy;
 
-use super::database::{Opened, ReadArgs};
+use super::database::{Opened, ReadArgs, TagArgs};
 use super::runtime::block_on;
 use super::show;
 use crate::clock::now_us;
@@ -14,7 +13,7 @@ use crate::monthly::{self, Inputs};
 use crate::query::{self, Group, ListQuery};
 use crate::reconcile::LastReconciliations;
 use crate::report::Request;
-use crate::tags::{CurrentTags, TagTable};
+use crate::tags::CurrentTags;
 
 #[derive(Debug, Args)]
 pub(super) struct ReportArgs {
@@ -25,9 +24,8 @@ pub(super) struct ReportArgs {
     /// repeated. Default: `account`, and each tag of the file with tags.
     #[arg(long, value_name = "PROPERTY")]
     by: Vec<Group>,
-    /// File with the tags of functions, as for `tailor serve`.
-    #[arg(long, value_name = "FILE", env = "TAILOR_TAGS")]
-    tags: Option<PathBuf>,
+    #[command(flatten)]
+    tags: TagArgs,
     /// Output format.
     #[arg(long, value_enum, default_value_t)]
     format: ReportFormat,
@@ -47,8 +45,8 @@ enum ReportFormat {
 pub(super) fn run(args: &ReportArgs) -> anyhow::Result<ExitCode> {
     let Opened { store, tenant, prices } = args.read.open()?;
     let tags = CurrentTags::default();
-    if let Some(file) = &args.tags {
-        tags.set_file(&tenant, TagTable::read(file)?);
+    if let Some(table) = args.tags.read()? {
+        tags.set_file(&tenant, table);
     }
     let mut allocations = args.by.clone();
     if allocations.is_empty() {
