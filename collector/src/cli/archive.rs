@@ -11,6 +11,7 @@ use serde_json::json;
 use tailor_archive::{DAY_US, parse_day, text_of_day};
 
 use super::database::DatabaseArgs;
+use super::runtime;
 use crate::archive::verify::{Scope, Verification, verify};
 use crate::archive::{Archiver, Settings, request};
 use crate::clock::{Clock, now_us};

@@ -387,7 +387,7 @@ pub(super) async fn remove_uploaded(connection: &Connection, damage: &DamageLog)
 }
 
 /// Removes the records of days before `day` of which nothing waits.
-pub(super) async fn forget_before(connection: &Connection, day: u64) -> Result<(), Failure> {
+pub(super) async fn delete_record_before(connection: &Connection, day: u64) -> Result<(), Failure> {
     lock(connection).await?;
     let day = to_ordered_sql(day);
     let sql = format!("DELETE FROM {PREFIX}archive_file WHERE day < $1 AND has_parts = 0");

@@ -73,8 +73,11 @@ impl ArchiveStore for PostgresStore {
             .await
     }
 
-    async fn forget_before(&self, day: u64) -> Result<(), StoreError> {
-        self.archive(move |connection, _| async move { archive::forget_before(&connection, day).await }).await
+    async fn delete_record_before(&self, day: u64) -> Result<(), StoreError> {
+        self.archive(
+            move |connection, _| async move { archive::delete_record_before(&connection, day).await },
+        )
+        .await
     }
 
     async fn archive_record(&self) -> Result<ArchiveRecord, StoreError> {
