@@ -74,8 +74,8 @@ impl ArchiveStore for FaultyStore {
     async fn remove_uploaded(&self) -> Result<bool, StoreError> {
         self.store.remove_uploaded().await
     }
-    async fn forget_before(&self, day: u64) -> Result<(), StoreError> {
-        self.store.forget_before(day).await
+    async fn delete_record_before(&self, day: u64) -> Result<(), StoreError> {
+        self.store.delete_record_before(day).await
     }
     async fn archive_record(&self) -> Result<ArchiveRecord, StoreError> {
         self.store.archive_record().await
