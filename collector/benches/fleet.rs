@@ -67,6 +67,7 @@ fn main() {
         enforcements: None,
         fleet_sums: None,
         tags: None,
+        computes_all: false,
     };
     let list = ListQuery { limit: 1_000, ..ListQuery::default() };
     let fleet = runtime.block_on(report::fleet(&request, &list)).unwrap();

@@ -142,6 +142,44 @@ fn unreadable_lines_are_counted_and_stop_nothing() {
     }
 }
 
+/// A large fleet is read from summaries, which only a collector keeps.
+#[test]
+fn every_command_has_all_functions_where_no_collector_runs() {
+    const FUNCTIONS: usize = 60;
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let logs = folder.path().join("logs/aws/lambda");
+    let time = tailor_billing::time::format(i64::try_from(now_us() / 1_000_000 - 7_200).unwrap());
+    for number in 0..FUNCTIONS {
+        let of_function = logs.join(format!("pay-{number}"));
+        std::fs::create_dir_all(&of_function).unwrap();
+        let line = format!(
+            "{time} REPORT RequestId: {number:08x}-2222-4333-8444-555555555555\tDuration: 100.25 ms\tBilled Duration: 101 ms\tMemory Size: 512 MB\tMax Memory Used: 70 MB\n"
+        );
+        std::fs::write(of_function.join("a.log"), line).unwrap();
+    }
+    let imported = import(&data, &[logs.to_str().unwrap()], "");
+    assert_eq!(json(&imported)["matching_functions"], FUNCTIONS);
+    let run = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tailor"));
+        let output = command.args(arguments).arg("--data").arg(&data).output().unwrap();
+        assert!(output.status.success(), "{arguments:?}: {output:?}");
+        output
+    };
+    let list = json(&run(&["functions", "--format", "json"]));
+    assert_eq!((&list["matching_functions"], &list["summaries"]), (&FUNCTIONS.into(), &Value::Null));
+    assert_eq!(list["total"], json(&imported)["total"]);
+    assert_eq!(json(&run(&["series", "--format", "json"]))["total"]["invocations"], FUNCTIONS);
+    assert_eq!(json(&run(&["bill", "--format", "json"]))["matching_functions"], FUNCTIONS);
+    for (arguments, expected) in [
+        (&["report"][..], "60 functions. "),
+        (&["report", "--by", "region"], "| eu-west-1 | 60 | 60 |"),
+    ] {
+        let text = String::from_utf8(run(arguments).stdout).unwrap();
+        assert!(text.contains(expected), "{expected}: {text}");
+    }
+}
+
 #[test]
 fn functions_of_the_layer_are_not_imported() {
     let folder = tempfile::tempdir().unwrap();

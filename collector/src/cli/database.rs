@@ -11,7 +11,7 @@ use crate::keys::reload::KeyFiles;
 use crate::keys::sources::KeySources;
 use crate::prices;
 use crate::store::postgres::{Database, PostgresStore, Secrets};
-use crate::store::sqlite::{FolderKeys, SqliteStore};
+use crate::store::sqlite::{FolderKeys, SqliteStore, is_served};
 use crate::store::{KeyStore, Store, Tenant};
 use crate::tags::TagTable;
 
@@ -58,6 +58,11 @@ pub(super) struct Opened {
 }
 
 impl ReadArgs {
+    /// Whether every function is computed when it is read.
+    pub(super) fn computes_all(&self) -> bool {
+        self.database.computes_all(&self.data, self.prices.as_deref())
+    }
+
     /// Opens the store for reading, and loads the prices.
     pub(super) fn open(&self) -> anyhow::Result<Opened> {
         Ok(Opened {
@@ -94,6 +99,12 @@ impl DatabaseArgs {
     /// Whether there is a database.
     pub(super) fn is_set(&self) -> bool {
         self.database.as_ref().is_some_and(|url| !url.is_empty())
+    }
+
+    /// Whether a command computes every function itself: no collector runs with the data folder, so that summaries are absent or
+    /// old, or their costs have other prices.
+    pub(super) fn computes_all(&self, folder: &Path, prices: Option<&Path>) -> bool {
+        prices.is_some() || (!self.is_set() && !is_served(folder))
     }
 
     /// The database; `None` when a data folder is used.

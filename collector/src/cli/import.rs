@@ -372,6 +372,7 @@ async fn fleet(
         enforcements: None,
         fleet_sums: None,
         tags: None,
+        computes_all: true,
     };
     let list = ListQuery { strategy: Some(args.strategy.clone()), limit: usize::MAX, ..ListQuery::default() };
     let fleet = report::list::computed_fleet(&request, &list).await?;

@@ -14,7 +14,7 @@ use crate::report::list::is_cursor;
 use crate::store::FunctionKey;
 
 /// The account and the region of a function.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 #[command(next_help_heading = "List")]
 pub(super) struct PlaceArgs {
     /// Only functions of this account.
@@ -26,7 +26,7 @@ pub(super) struct PlaceArgs {
 }
 
 /// Which functions are selected.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 #[command(next_help_heading = "List")]
 pub(super) struct FilterArgs {
     /// Only functions whose names contain this text.
@@ -161,6 +161,11 @@ impl PlaceArgs {
 }
 
 impl FilterArgs {
+    /// The functions for which another size is recommended.
+    pub(super) fn recommended_changes() -> Self {
+        Self { advice: Some(AdviceFilter::Change), ..Self::default() }
+    }
+
     /// The functions to select from a data folder.
     pub(super) fn query(&self, show: &ShowArgs) -> ListQuery {
         ListQuery {

@@ -36,7 +36,8 @@ pub(super) struct PatchArgs {
     /// Set this size in place of the recommended one. Can be repeated.
     #[arg(long, value_name = "NAME=MB", value_parser = size)]
     memory: Vec<(String, Megabytes)>,
-    /// File with the output of `tailor functions --format json`, in place of a data folder or a collector.
+    /// File with the output of `tailor functions --advice change --limit 1000 --format json`, in place of a data folder or a
+    /// collector.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["data", "server"])]
     advice: Option<PathBuf>,
     /// Read the tags of the functions from Lambda, with the credentials of the AWS SDK.
@@ -85,9 +86,16 @@ pub(super) fn run(args: &PatchArgs) -> anyhow::Result<ExitCode> {
 fn advised(args: &PatchArgs) -> anyhow::Result<Vec<Advised>> {
     if let Some(file) = &args.advice {
         let text = fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
-        return advice::read(&text).with_context(|| {
+        let advised = advice::read(&text).with_context(|| {
             format!("{} is not the JSON of `tailor functions --format json`", file.display())
-        });
+        })?;
+        if args.function.is_empty() && advice::has_more(&text) {
+            eprintln!(
+                "tailor: {} does not have all functions: write it with `tailor functions --advice change --limit 1000 --format json`",
+                file.display()
+            );
+        }
+        return Ok(advised);
     }
     // Sizes for every function need no measurements.
     let has_sizes = |name: &String| args.memory.iter().any(|(other, _)| other == name);

@@ -65,6 +65,7 @@ pub(super) fn run(args: &ReportArgs) -> anyhow::Result<ExitCode> {
             enforcements: None,
             fleet_sums: None,
             tags: Some(&tags),
+            computes_all: args.read.computes_all(),
         },
         list: ListQuery { hours: args.hours, ..ListQuery::default() },
         allocations,

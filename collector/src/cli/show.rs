@@ -98,10 +98,12 @@ pub(super) fn missing(function: &str) -> String {
 
 /// The reports of all functions that the filters select, on all pages.
 pub(super) fn selected_reports(args: &ShowArgs, filters: &FilterArgs) -> anyhow::Result<Vec<FunctionReport>> {
+    // A folder is read at once: each page of it would compute the whole fleet.
+    let limit = if args.server.is_some() { query::MAX_LIMIT } else { usize::MAX };
     let mut reports = Vec::new();
     let mut cursor = None;
     loop {
-        let page = page(args, filters, SortKey::Name, query::MAX_LIMIT, cursor)?;
+        let page = page(args, filters, SortKey::Name, limit, cursor)?;
         reports.extend(page.functions);
         cursor = page.next;
         if cursor.is_none() {
@@ -177,11 +179,12 @@ pub(super) struct Reader {
     strategy: Strategy,
     now_us: u64,
     tags: CurrentTags,
+    computes_all: bool,
 }
 
 impl Reader {
     pub(super) fn request(&self) -> report::Request<'_> {
-        let Self { store, tenant, prices, window, strategy, now_us, tags } = self;
+        let Self { store, tenant, prices, window, strategy, now_us, tags, computes_all } = self;
         report::Request {
             store: store.as_ref(),
             tenant,
@@ -192,6 +195,7 @@ impl Reader {
             enforcements: None,
             fleet_sums: None,
             tags: Some(tags),
+            computes_all: *computes_all,
         }
     }
 }
@@ -227,6 +231,7 @@ where
         strategy: query::strategy(Some(&args.strategy), args.weight).unwrap_or_default(),
         now_us: clock.now_us(),
         tags,
+        computes_all: args.database.computes_all(&args.data, args.prices.as_deref()),
     };
     runtime::single_threaded()?.block_on(show(reader))
 }
@@ -272,15 +277,15 @@ pub(super) fn request(
     }
 }
 
-/// The reports of these functions as JSON texts after each other; the report of the fleet when there are none.
+/// The reports of these functions as JSON texts after each other; without any, of all functions for which another size is
+/// recommended.
 pub(super) fn reports(args: &ShowArgs, functions: &[String]) -> anyhow::Result<String> {
+    if functions.is_empty() {
+        let reports = selected_reports(args, &FilterArgs::recommended_changes())?;
+        return Ok(write(&FunctionsOfOneName(&reports), Format::Json, look(args)));
+    }
     if let Some(server) = &args.server {
         let mut text = String::new();
-        if functions.is_empty() {
-            let limit = [("limit", query::MAX_LIMIT.to_string())];
-            let body = fetch(args, server, &["v1", "functions"], &limit, Format::Json)?;
-            text.extend(body.map(|body| body.text));
-        }
         for function in functions {
             let body = fetch(args, server, &["v1", "functions", function], &[], Format::Json)?;
             text.extend(body.map(|body| body.text));
@@ -289,7 +294,7 @@ pub(super) fn reports(args: &ShowArgs, functions: &[String]) -> anyhow::Result<S
     }
     let (text, _) = read_folder(args, |reader| async move {
         let mut keys = reader.store.functions(&reader.tenant, None, usize::MAX).await?;
-        keys.retain(|key| functions.is_empty() || functions.contains(&key.name));
+        keys.retain(|key| functions.contains(&key.name));
         let mut text = String::new();
         for key in &keys {
             if let Some(report) = report::function(&reader.request(), key).await? {

@@ -186,6 +186,7 @@ impl App {
             enforcements: Some(&self.enforcements),
             fleet_sums: Some(&self.fleet_sums),
             tags: Some(&self.tags),
+            computes_all: false,
         })
     }
 }

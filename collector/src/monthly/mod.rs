@@ -13,7 +13,7 @@ use crate::query::{Group, ListQuery};
 use crate::reconcile::Reconciliation;
 use crate::render::units::{change, count, instant};
 use crate::report::overview::{Overview, overview};
-use crate::report::{self, FleetReport, Request};
+use crate::report::{self, FleetGroup, FleetReport, FleetTotal, Request};
 use crate::store::{FunctionKey, Store, StoreError, Tenant, Window};
 
 mod render;
@@ -77,10 +77,8 @@ pub async fn monthly(inputs: &Inputs<'_>) -> Result<Option<Document>, StoreError
     let mut sections = vec![cost(&fleet, &overview, reconciliation.as_ref()), movers(request, list).await?];
     sections.push(first_steps(&fleet));
     sections.push(ledger(&overview));
-    for by in allocations {
-        let grouped = report::fleet(request, &ListQuery { by: Some(by.clone()), ..list.clone() }).await?;
-        sections.push(allocation(by, &grouped));
-    }
+    let groups = report::list::allocations(request, list, allocations).await?;
+    sections.extend(allocations.iter().zip(groups).map(|(by, groups)| allocation(by, &fleet.total, &groups)));
     let from_us = overview.series.from_us;
     let day = |at_us: u64| instant(at_us).chars().take(10).collect::<String>();
     let title = format!("AWS Lambda cost from {} to {}", day(from_us), day(request.now_us));
@@ -230,11 +228,10 @@ fn ledger(overview: &Overview) -> Section {
     }
 }
 
-fn allocation(by: &Group, fleet: &FleetReport) -> Section {
-    let mut groups: Vec<_> = fleet.groups.iter().flatten().collect();
-    groups.sort_by_key(|group| std::cmp::Reverse(group.total.cost_pico_usd));
-    let whole = fleet.total.cost_pico_usd.to_dollars();
-    let row = |group: &&report::FleetGroup| {
+/// The cost by one property. The groups are in the order of their costs.
+fn allocation(by: &Group, total: &FleetTotal, groups: &[FleetGroup]) -> Section {
+    let whole = total.cost_pico_usd.to_dollars();
+    let row = |group: &FleetGroup| {
         let cost = group.total.cost_pico_usd;
         let share = if whole > 0.0 {
             format!("{:.1} %", 100.0 * cost.to_dollars() / whole)

@@ -89,6 +89,16 @@ impl Advised {
     }
 }
 
+/// Whether the last list in the text is a page that other pages follow.
+#[must_use]
+pub fn has_more(text: &str) -> bool {
+    let reports = serde_json::Deserializer::from_str(text).into_iter::<serde_json::Value>();
+    reports
+        .filter_map(Result::ok)
+        .last()
+        .is_some_and(|last| last.get("next").is_some_and(serde_json::Value::is_string))
+}
+
 /// Reads one report, several after each other, or the report of the fleet.
 ///
 /// # Errors

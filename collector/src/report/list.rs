@@ -1,7 +1,7 @@
 //! The list of a fleet's functions: filters, order, pages, and sums by account, region or runtime.
 //!
 //! A small fleet is computed when it is read. Of a large one, order, filters and sums are from stored summaries, and only
-//! the functions of the page are read.
+//! the functions of the page are read. Without a collector that keeps summaries, a large one is computed, too.
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
@@ -13,7 +13,7 @@ use tailor_sizing::advice::hints::Hint;
 use tailor_sizing::pricing::money::PicoDollars;
 
 use super::hints::{self, FleetHint};
-use super::load::{LIVE_FUNCTIONS, Request, function, reports};
+use super::load::{Request, function, reports};
 use super::summaries::STRATEGIES;
 use super::{FleetGroup, FleetReport, FleetTotal, FunctionReport, SummariesUsed, hint_code};
 use crate::query::{DEFAULT_STRATEGY, Group, ListQuery, SortKey, TagFilter};
@@ -32,8 +32,7 @@ pub(super) const SUMMARY_HOURS: [u64; 4] = [1, 24, 7 * 24, 30 * 24];
 /// [`StoreError`] when the store cannot be read.
 pub async fn fleet(request: &Request<'_>, list: &ListQuery) -> Result<FleetReport, StoreError> {
     let tags = request.tag_table();
-    let count = request.store.functions(request.tenant, None, LIVE_FUNCTIONS + 1).await?.len();
-    if count <= LIVE_FUNCTIONS {
+    if request.computes_fleet().await? {
         return computed_fleet(request, list).await;
     }
     let (kind, is_exact) = kind(list);
@@ -70,6 +69,25 @@ pub async fn computed_fleet(request: &Request<'_>, list: &ListQuery) -> Result<F
     let mut page = Page::select(rows, list, &request.tag_table());
     let functions = page.keys.iter().filter_map(|key| computed.remove(key)).collect();
     Ok(page.report(functions, None, request))
+}
+
+/// The sums over the functions that `list` selects, by each of these properties: of each, the value with the highest cost first.
+///
+/// # Errors
+/// [`StoreError`] when the store cannot be read.
+pub async fn allocations(
+    request: &Request<'_>,
+    list: &ListQuery,
+    properties: &[Group],
+) -> Result<Vec<Vec<FleetGroup>>, StoreError> {
+    let tags = request.tag_table();
+    let mut rows: Vec<SummaryRow> = if request.computes_fleet().await? {
+        reports(request, None).await?.iter().map(|report| row(report, request.now_us)).collect()
+    } else {
+        request.store.summaries(request.tenant, &kind(list).0).await?
+    };
+    rows.retain(|row| matches(row, list, &tags));
+    Ok(properties.iter().map(|by| groups(&rows, by, &tags)).collect())
 }
 
 /// The summaries for a list, and whether they are exactly of its window and strategy.

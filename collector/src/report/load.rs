@@ -28,7 +28,8 @@ const MAX_OBSERVED_FUNCTIONS: usize = 64;
 /// How long the enforcement of a large fleet is used, microseconds.
 const ENFORCEMENT_KEPT_US: u64 = 300_000_000;
 
-/// A fleet of at most so many functions is computed when it is read; a larger one is read from summaries.
+/// A fleet of at most so many functions is computed when it is read; a larger one is read from summaries, where a collector
+/// keeps them.
 pub(super) const LIVE_FUNCTIONS: usize = 50;
 
 /// What a report is computed from.
@@ -52,9 +53,21 @@ pub struct Request<'a> {
     pub fleet_sums: Option<&'a FleetSumsCache>,
     /// The tags of functions.
     pub tags: Option<&'a CurrentTags>,
+    /// Whether every function is computed now, whatever their number: no collector keeps summaries of them, or they have other
+    /// prices.
+    pub computes_all: bool,
 }
 
 impl Request<'_> {
+    /// Whether the fleet is computed now, and not read from summaries.
+    pub(super) async fn computes_fleet(&self) -> Result<bool, StoreError> {
+        if self.computes_all {
+            return Ok(true);
+        }
+        let functions = self.store.functions(self.tenant, None, LIVE_FUNCTIONS + 1).await?;
+        Ok(functions.len() <= LIVE_FUNCTIONS)
+    }
+
     /// The tags of the tenant's functions.
     pub(super) fn tag_table(&self) -> Arc<TagTable> {
         self.tags.map(|tags| tags.of(self.tenant)).unwrap_or_default()
@@ -307,6 +320,7 @@ mod tests {
             enforcements: None,
             fleet_sums: None,
             tags: None,
+            computes_all: false,
         };
         let kernel = async || enforcement(&request).await.unwrap().likeliest();
         store.append(delivery(1, 3_600)).await.unwrap();

@@ -157,6 +157,7 @@ impl Summarizer {
             enforcements: Some(&self.enforcements),
             fleet_sums: Some(&self.fleet_sums),
             tags: None,
+            computes_all: false,
         }
     }
 }

@@ -110,6 +110,7 @@ impl Telemetry for StoreTelemetry {
             enforcements: None,
             fleet_sums: None,
             tags: None,
+            computes_all: false,
         };
         report::evaluations(&request, key).await
     }

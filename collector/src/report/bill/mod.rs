@@ -208,7 +208,7 @@ async fn materials(
     keys.sort_unstable();
     keys.retain(|key| selects_function(list, key, &tags));
     let mut selected = vec![];
-    let (stored, oldest_at_us) = if keys.len() <= LIVE_FUNCTIONS {
+    let (stored, oldest_at_us) = if request.computes_all || keys.len() <= LIVE_FUNCTIONS {
         (BTreeMap::new(), None)
     } else if SUMMARY_HOURS.contains(&list.hours) {
         stored::<BillMaterial>(request, &bill_kind(list.hours)).await?

@@ -141,7 +141,7 @@ async fn read(request: &Request<'_>, list: &ListQuery) -> Result<(Vec<PlaceSum>,
     let tags = request.tag_table();
     let mut keys = keys(request, None).await?;
     keys.retain(|key| selects_function(list, key, &tags));
-    let (mut stored, oldest_at_us) = if keys.len() <= LIVE_FUNCTIONS {
+    let (mut stored, oldest_at_us) = if request.computes_all || keys.len() <= LIVE_FUNCTIONS {
         (BTreeMap::new(), None)
     } else {
         // Other windows have the places of the next longer one that is stored.

@@ -1,7 +1,7 @@
 //! Time series: cost, invocations, durations, errors and cold starts per hour or day, of one function and of the fleet.
 //!
-//! A small fleet is computed from its rollups. Of a large one, the sums of each function are stored with its summaries,
-//! and the sums over the fleet are kept in memory; see [`fleet_sums`].
+//! A small fleet is computed from its rollups, and so is one without a collector. Of a large one, the sums of each function are
+//! stored with its summaries, and the sums over the fleet are kept in memory; see [`fleet_sums`].
 
 use std::collections::BTreeMap;
 
@@ -16,7 +16,7 @@ use tailor_sizing::units::{Architecture, Megabytes};
 use agent_proto::batch::BatchHeader;
 
 use super::list::{kind, matches, selects_function};
-use super::load::{LIVE_FUNCTIONS, Request, reports};
+use super::load::{Request, keys, reports};
 use super::{Quantiles, UtilizationReport, list};
 use crate::changes::{self, Change, State};
 use crate::query::{Group, ListQuery};
@@ -188,9 +188,8 @@ pub async fn function(
 pub async fn fleet(request: &Request<'_>, list: &ListQuery) -> Result<SeriesReport, StoreError> {
     let range = Range::of(request.now_us, list.hours);
     let mut builder = Builder::new(range, request.prices);
-    let keys = request.store.functions(request.tenant, None, LIVE_FUNCTIONS + 1).await?;
-    let computed_at_us = if keys.len() <= LIVE_FUNCTIONS {
-        add_live(request, list, range, &keys, &mut builder).await?;
+    let computed_at_us = if request.computes_fleet().await? {
+        add_live(request, list, range, &mut builder).await?;
         None
     } else {
         Some(add_stored(request, list, &mut builder).await?)
@@ -201,26 +200,25 @@ pub async fn fleet(request: &Request<'_>, list: &ListQuery) -> Result<SeriesRepo
     Ok(builder.finish(list.by.is_some(), marks(changes, range), computed_at_us))
 }
 
-/// Adds the functions of a small fleet from their rollups.
+/// Adds the functions of a fleet from their rollups.
 async fn add_live(
     request: &Request<'_>,
     list: &ListQuery,
     range: Range,
-    keys: &[FunctionKey],
     builder: &mut Builder<'_>,
 ) -> Result<(), StoreError> {
     let tags = request.tag_table();
-    let selected: Option<Vec<SummaryRow>> = if list.needs_report() {
+    let mut selected: Option<BTreeMap<FunctionKey, SummaryRow>> = if list.needs_report() {
         let reports = reports(request, None).await?;
-        Some(reports.iter().map(|report| list::row(report, request.now_us)).collect())
+        Some(reports.iter().map(|report| (report.key(), list::row(report, request.now_us))).collect())
     } else {
         None
     };
-    for key in keys {
+    for key in &keys(request, None).await? {
         let (timeline, mut row, _) = live_timeline(request, key, range).await?;
-        if let Some(rows) = &selected {
-            let Some(known) = rows.iter().find(|row| row.function == *key) else { continue };
-            row = known.clone();
+        if let Some(rows) = &mut selected {
+            let Some(known) = rows.remove(key) else { continue };
+            row = known;
         }
         if matches(&row, list, &tags) {
             builder.add_timeline(&key.region, &timeline, &group_values(&row, list, &tags));
