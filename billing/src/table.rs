@@ -102,11 +102,19 @@ fn write_csv(
     output: impl Write,
 ) -> io::Result<()> {
     let mut writer = csv::Writer::from_writer(output);
-    writer.write_record(columns.iter().map(|column| column.name)).map_err(io::Error::other)?;
+    writer.write_record(columns.iter().map(|column| column.name)).map_err(io_error)?;
     for row in rows {
-        writer.write_record(row.iter().map(Value::to_csv)).map_err(io::Error::other)?;
+        writer.write_record(row.iter().map(Value::to_csv)).map_err(io_error)?;
     }
     writer.flush()
+}
+
+/// The cause why a row cannot be written. A closed pipe stays one.
+fn io_error(error: csv::Error) -> io::Error {
+    match error.into_kind() {
+        csv::ErrorKind::Io(error) => error,
+        other => io::Error::other(format!("{other:?}")),
+    }
 }
 
 fn schema(columns: &[Column]) -> parquet::errors::Result<TypePtr> {

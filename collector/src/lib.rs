@@ -7,6 +7,9 @@
 //! and [`export`] writes usage for other tools. [`routes`] joins the
 //! handlers, and [`http`] serves them on one port.
 
+// They end the program with a panic when a reader closed the pipe: `cli` writes with functions of its own.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 pub mod api;
 pub mod archive;
 pub mod cardinality;

@@ -1,5 +1,6 @@
 //! The `tailor` binary: the collector and its command line, which are in the library.
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use tailor_collector::cli::Cli;
@@ -18,7 +19,8 @@ fn main() -> ExitCode {
             if logging::is_json() {
                 tracing::error!("{error:#}");
             } else {
-                eprintln!("tailor: {error:#}");
+                // Without standard error it cannot be shown.
+                let _ = writeln!(std::io::stderr(), "tailor: {error:#}");
             }
             ExitCode::FAILURE
         }

@@ -314,6 +314,39 @@ fn the_doctor_finds_what_needs_attention() {
     assert!(stdout(&no_aws).contains("check the credentials"), "{no_aws:?}");
 }
 
+/// `head` closes the pipe when it has read enough.
+#[test]
+fn a_closed_pipe_ends_no_command_with_a_failure() {
+    let collector = measured();
+    let folder = collector.folder.path().to_str().unwrap();
+    for (arguments, expected) in [
+        (&["functions", "--data", folder][..], 0),
+        (&["functions", "--data", folder, "--fail-on", "cost"], 4),
+        (&["changes", "log", "--verify", "--data", folder], 0),
+        (&["archive", "status", "--data", folder], 0),
+        (&["archive", "ddl", "--archive", "s3://bucket/prefix"], 0),
+        (&["export", "csv", "--data", folder], 0),
+        (&["export", "parquet", "--data", folder], 0),
+        (&["export", "infracost", "--data", folder], 0),
+        (&["keys", "create", "--data", folder], 0),
+        (&["completions", "bash"], 0),
+        (&["top", "--data", folder, "--iterations", "1000000"], 0),
+        (&["function", "absent", "--data", folder], 3),
+        (&["function", "--data", "/nowhere/at/all", "absent"], 1),
+    ] {
+        // A pipe whose other end is closed.
+        let [out, error] = [(); 2].map(|()| std::io::pipe().unwrap().1);
+        let status = Command::new(env!("CARGO_BIN_EXE_tailor"))
+            .args(arguments)
+            .env_remove("TAILOR_DATA")
+            .stdout(out)
+            .stderr(error)
+            .status()
+            .unwrap();
+        assert_eq!(status.code(), Some(expected), "{arguments:?}");
+    }
+}
+
 #[test]
 fn the_check_of_a_policy_has_every_format() {
     let folder = tempfile::tempdir().unwrap();

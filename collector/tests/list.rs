@@ -14,6 +14,8 @@ use common::places::{Place, test_each_place};
 use serde_json::Value;
 use tailor_collector::clock::now_us;
 use tailor_collector::report::summaries::Summarizer;
+use tailor_collector::store::{ChangedFunction, Summary, SummaryKind, Tenant};
+use tailor_sizing::advice::Verdict;
 use tokio::runtime::Runtime;
 
 /// More functions than are computed when they are read.
@@ -149,6 +151,49 @@ fn a_list_has_nothing_twice_and_no_digits_without_meaning() {
     }
     assert!(with_hints > 20, "{with_hints} functions have hints");
     assert!(found.is_empty(), "{found:?}");
+}
+
+/// Stores `count` summaries of functions `copy-NUMBER`, which are to have 256 MB in place of 512 MB.
+fn store_copies(collector: &Collector, count: usize) {
+    let runtime = Runtime::new().unwrap();
+    let (tenant, kind) = (Tenant::default(), SummaryKind { hours: 720, strategy: "cost".to_owned() });
+    let row = runtime.block_on(collector.store.summaries(&tenant, &kind)).unwrap().remove(0);
+    let keys = [row.function.clone()];
+    let report = runtime.block_on(collector.store.summary_reports(&tenant, &keys, &kind)).unwrap().remove(0);
+    let mut report: Value = serde_json::from_slice(&report.unwrap()).unwrap();
+    (report["memory_mb"], report["advice"]["memory_mb"]) = (512.into(), 256.into());
+    report["advice"]["full"]["verdict"] = serde_json::to_value(Verdict::Change).unwrap();
+    let mut copy = |number: usize| {
+        let mut row = row.clone();
+        row.function.name = format!("copy-{number:04}");
+        row.advice = "change".to_owned();
+        report["name"] = row.function.name.clone().into();
+        let function =
+            ChangedFunction { tenant: tenant.clone(), function: row.function.clone(), received_at_us: 0 };
+        (function, vec![Summary { kind: kind.clone(), row, report: serde_json::to_vec(&report).unwrap() }])
+    };
+    let copies = (0..count).map(&mut copy).collect();
+    runtime.block_on(collector.store.put_summaries(copies)).unwrap();
+}
+
+/// A page of the API has at most 1,000 functions.
+#[test]
+fn a_patch_has_the_functions_of_every_page() {
+    let (collector, summarizer) = fleet(Place::folder());
+    summarize(&summarizer);
+    store_copies(&collector, 1_010);
+    let source = tempfile::tempdir().unwrap();
+    let template = "Resources:\n  Last:\n    Type: AWS::Serverless::Function\n    Properties:\n      FunctionName: copy-1009\n      MemorySize: 512\n";
+    std::fs::write(source.path().join("template.yaml"), template).unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_tailor"))
+        .args(["changes", "patch", "--server", &format!("http://{}", collector.address), "--source"])
+        .arg(source.path())
+        .env("TAILOR_API_KEY", common::KEY)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let diff = String::from_utf8(output.stdout).unwrap();
+    assert!(diff.contains("\n-      MemorySize: 512\n+      MemorySize: 256\n"), "{diff}");
 }
 
 fn filters_and_sums_cover_the_whole_fleet(place: Place) {

@@ -11,7 +11,7 @@ use serde_json::json;
 use tailor_archive::{DAY_US, parse_day, text_of_day};
 
 use super::database::DatabaseArgs;
-use super::runtime;
+use super::{runtime, show, streams};
 use crate::archive::verify::{Scope, Verification, verify};
 use crate::archive::{Archiver, Settings, request};
 use crate::clock::{Clock, now_us};
@@ -275,12 +275,10 @@ pub(super) fn run(command: ArchiveCommand) -> anyhow::Result<ExitCode> {
                 verify_archive(&folder, &archive, read, from).await
             }
             ArchiveCommand::Ddl { archive, table } => {
-                print!("{}", tailor_archive::athena(&table, &archive.to_string()));
-                Ok(ExitCode::SUCCESS)
+                show::print((tailor_archive::athena(&table, &archive.to_string()), false))
             }
             ArchiveCommand::Lifecycle { archive, days } => {
-                println!("{}", serde_json::to_string_pretty(&lifecycle(&archive, days))?);
-                Ok(ExitCode::SUCCESS)
+                show::print((serde_json::to_string_pretty(&lifecycle(&archive, days))? + "\n", false))
             }
         }
     })
@@ -305,11 +303,11 @@ fn open_to_read(folder: &Path) -> anyhow::Result<SqliteStore> {
 
 async fn status(folder: &FolderArgs, format: StatusFormat) -> anyhow::Result<ExitCode> {
     let record = folder.open_to_read()?.archive_record().await?;
-    match format {
-        StatusFormat::Json => println!("{}", serde_json::to_string_pretty(&status_json(&record))?),
-        StatusFormat::Text => print!("{}", status_text(&record)),
-    }
-    Ok(ExitCode::SUCCESS)
+    let text = match format {
+        StatusFormat::Json => serde_json::to_string_pretty(&status_json(&record))? + "\n",
+        StatusFormat::Text => status_text(&record),
+    };
+    show::print((text, false))
 }
 
 fn status_json(record: &ArchiveRecord) -> serde_json::Value {
@@ -380,8 +378,7 @@ async fn request_flush(folder: &Path, timeout: Duration) -> anyhow::Result<ExitC
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    print!("{}", status_text(&open_to_read(folder)?.archive_record().await?));
-    Ok(ExitCode::SUCCESS)
+    show::print((status_text(&open_to_read(folder)?.archive_record().await?), false))
 }
 
 /// Uploads in this process.
@@ -392,8 +389,7 @@ async fn flush(folder: &FolderArgs, args: &ArchiveArgs, prices: Option<&Path>) -
     let s3 = args.s3.client().await;
     let archiver = Archiver::new(Arc::clone(&store), s3, settings, prices::load(prices)?, Clock::system());
     archiver.flush().await?;
-    print!("{}", status_text(&store.archive_record().await?));
-    Ok(ExitCode::SUCCESS)
+    show::print((status_text(&store.archive_record().await?), false))
 }
 
 async fn verify_archive(
@@ -407,13 +403,13 @@ async fn verify_archive(
     let s3 = args.s3.client().await;
     let Verification { lines, objects, differences } =
         verify(&s3, &comparison, &Scope { location, from_day, reads }).await?;
-    println!(
-        "{:<40} {:>12} {:>12} {:>10} {:>9} {:>12}",
+    let mut text = format!(
+        "{:<40} {:>12} {:>12} {:>10} {:>9} {:>12}\n",
         "invocations of", "measured", "archived", "waiting", "dropped", "before"
     );
     for (partition, line) in &lines {
-        println!(
-            "{:<40} {:>12} {:>12} {:>10} {:>9} {:>12}",
+        text += &format!(
+            "{:<40} {:>12} {:>12} {:>10} {:>9} {:>12}\n",
             partition.path(),
             line.measured.invocations,
             line.archived.invocations,
@@ -423,9 +419,10 @@ async fn verify_archive(
         );
     }
     for difference in &differences {
-        println!("difference: {difference}");
+        text += &format!("difference: {difference}\n");
     }
     let compared = if reads { "read" } else { "listed" };
-    println!("{objects} objects {compared}, {} differences", differences.len());
+    text += &format!("{objects} objects {compared}, {} differences\n", differences.len());
+    streams::output(&text)?;
     Ok(if differences.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

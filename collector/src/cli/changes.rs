@@ -16,6 +16,7 @@ use super::completions::function_names;
 use super::database::DatabaseArgs;
 use super::list::ChangeArgs;
 use super::runtime::block_on;
+use super::streams::{note, output};
 use super::tuner::{TunerArgs, load_policy};
 use super::{serve, show};
 use crate::changes::ledger::{self, Saving};
@@ -250,17 +251,17 @@ fn submit(folder: &Folder, order: &Order) -> anyhow::Result<ExitCode> {
         let store = folder.database.open_to_read(data)?;
         let requests = Requests::Store(store, Tenant(folder.tenant.clone()));
         block_on(requests.submit(order, now_us()))??;
-        eprintln!("requested from the collector that tunes with this database, now or later");
+        note("requested from the collector that tunes with this database, now or later");
         return Ok(ExitCode::SUCCESS);
     }
     ensure!(data.is_dir(), "{} is not a data folder: name it with --data", data.display());
     block_on(Requests::in_data_folder(data).submit(order, now_us()))??;
     match serve::address_of(data) {
-        Some(address) => eprintln!("requested from the collector at {address}"),
-        None => eprintln!(
+        Some(address) => note(format_args!("requested from the collector at {address}")),
+        None => note(format_args!(
             "no collector runs with {}: it is executed when one starts with a tuner",
             data.display()
-        ),
+        )),
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -303,19 +304,20 @@ fn explain(folder: &Folder, function: &str, format: Format) -> anyhow::Result<Ex
     if format != Format::Table {
         return show::print((write(&Changes(&changes), format, show::look_with(Colour::Auto)), false));
     }
+    let mut text = String::new();
     if let Some((_, reason)) = frozen {
-        println!("the tuner is frozen: {reason}");
+        text += &format!("the tuner is frozen: {reason}\n");
     }
     for change in changes {
-        println!("change {}: {} to {}, {}", change.id, change.from, change.to, change.state.code());
+        text += &format!("change {}: {} to {}, {}\n", change.id, change.from, change.to, change.state.code());
         if change.intent.uncapped_mb > 0 && change.intent.uncapped_mb != change.to.0 {
-            println!("  {} MB is advised", change.intent.uncapped_mb);
+            text += &format!("  {} MB is advised\n", change.intent.uncapped_mb);
         }
         for step in &change.steps {
-            println!("  {} {}: {}", units::instant(step.at_us), step.state.code(), step.reason);
+            text += &format!("  {} {}: {}\n", units::instant(step.at_us), step.state.code(), step.reason);
         }
     }
-    Ok(ExitCode::SUCCESS)
+    show::print((text, false))
 }
 
 fn log(folder: &Folder, verify: bool, show_ledger: bool, format: Option<Format>) -> anyhow::Result<ExitCode> {
@@ -330,18 +332,23 @@ fn log(folder: &Folder, verify: bool, show_ledger: bool, format: Option<Format>)
     }
     if !verify {
         for event in &events {
-            println!("{}", serde_json::to_string(event)?);
+            if !output(&(serde_json::to_string(event)? + "\n"))? {
+                break;
+            }
         }
         return Ok(ExitCode::SUCCESS);
     }
     let result = audit::verify(&events);
+    let mut text = String::new();
     for (function, head) in &result.heads {
-        println!("{} {head}", if function.name.is_empty() { "(all functions)" } else { &function.name });
+        let name = if function.name.is_empty() { "(all functions)" } else { &function.name };
+        text += &format!("{name} {head}\n");
     }
-    println!("{} events are intact, {} have no digest", result.correct, result.without_digest);
+    text += &format!("{} events are intact, {} have no digest\n", result.correct, result.without_digest);
     for fault in &result.faults {
-        println!("{fault}");
+        text += &format!("{fault}\n");
     }
+    output(&text)?;
     Ok(if result.faults.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 

@@ -2,7 +2,6 @@
 //! the data folder.
 
 use std::ffi::{OsStr, OsString};
-use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -12,7 +11,7 @@ use clap_complete::CompleteEnv;
 use clap_complete::engine::CompletionCandidate;
 use clap_complete::env::Shells;
 
-use super::Cli;
+use super::{Cli, show};
 use crate::render::text::is_invisible;
 use crate::store::sqlite::SqliteStore;
 use crate::store::{Store as _, Tenant};
@@ -50,8 +49,8 @@ pub(super) fn print(shell: Shell) -> anyhow::Result<ExitCode> {
     let shells = Shells::builtins();
     let completer = shells.completer(name).context("the shell is not known")?;
     completer.write_registration(VARIABLE, "tailor", "tailor", "tailor", &mut script)?;
-    std::io::stdout().write_all(&script).context("cannot write the output")?;
-    Ok(ExitCode::SUCCESS)
+    let script = String::from_utf8(script).context("the script is not text")?;
+    show::print((script, false))
 }
 
 /// The functions of the data folder whose names begin with `begin`. Errors give no names: a shell has no place for them.

@@ -11,6 +11,7 @@ use tailor_billing::table::Encoding;
 
 use super::database::{Opened, ReadArgs, TagArgs};
 use super::runtime;
+use super::streams::is_closed_pipe;
 use crate::clock::now_us;
 use crate::export::{self, Granularity, Source};
 use crate::query;
@@ -67,13 +68,23 @@ impl ExportArgs {
     }
 }
 
+impl ExportCommand {
+    fn args(&self) -> &ExportArgs {
+        match self {
+            Self::Focus { args, .. } | Self::Infracost(args) | Self::Csv(args) | Self::Parquet(args) => args,
+        }
+    }
+}
+
 pub(super) fn run(command: &ExportCommand) -> anyhow::Result<ExitCode> {
-    let args = match command {
-        ExportCommand::Focus { args, .. }
-        | ExportCommand::Infracost(args)
-        | ExportCommand::Csv(args)
-        | ExportCommand::Parquet(args) => args,
-    };
+    match export(command) {
+        Err(error) if command.args().output.is_none() && is_closed_pipe(&error) => Ok(ExitCode::SUCCESS),
+        other => other,
+    }
+}
+
+fn export(command: &ExportCommand) -> anyhow::Result<ExitCode> {
+    let args = command.args();
     let Opened { store, tenant, prices } = args.read.open()?;
     let tags = args.tags.read()?.unwrap_or_default();
     let now_us = now_us();
@@ -95,7 +106,11 @@ pub(super) fn run(command: &ExportCommand) -> anyhow::Result<ExitCode> {
         }
         ExportCommand::Infracost(_) => {
             let text = runtime.block_on(export::infracost(source))?;
-            args.open(false)?.write_all(text.as_bytes()).context("cannot write the output")?;
+            let mut output = args.open(false)?;
+            output
+                .write_all(text.as_bytes())
+                .and_then(|()| output.flush())
+                .context("cannot write the output")?;
         }
         ExportCommand::Csv(_) => {
             let output = args.open(false)?;

@@ -9,6 +9,7 @@ use tailor_sizing::advice::hints::{HintCode, Severity};
 use tailor_sizing::pricing::money::PicoDollars;
 
 use super::exit;
+use super::streams::note;
 use crate::query::{self, AdviceFilter, named};
 use crate::report::FunctionReport;
 use crate::report::list::advice_code;
@@ -200,7 +201,7 @@ impl FailOnArgs {
         let mut code = code;
         for condition in &self.fail_on {
             if let Some(what) = condition.holds(&reports) {
-                eprintln!("tailor: --fail-on {}: {what}", condition.text);
+                note(format_args!("tailor: --fail-on {}: {what}", condition.text));
                 code = ExitCode::from(exit::CONDITION);
             }
         }

@@ -20,6 +20,7 @@ use super::archive::S3Args;
 use super::arguments::{Colour, strategy};
 use super::database::DatabaseArgs;
 use super::recommendations::{self, ComputeOptimizerArgs, PowerTuningArgs};
+use super::streams::{confirm, note};
 use super::{runtime, show};
 use crate::clock::{Clock, now_us};
 use crate::import::ledger::Ledger;
@@ -216,25 +217,22 @@ fn confirmed(
     runtime: &Runtime,
 ) -> anyhow::Result<LogGroup> {
     let group = runtime.block_on(LogGroup::find(name, args.region.as_deref()))?;
-    eprintln!(
+    note(format_args!(
         "{name} stores {}. AWS's price list has no charge for the requests (FilterLogEvents). {}. Within the region it is free. \
          Only the platform's lines are read",
         size(group.stored_bytes as f64),
         group.transfer_cost(prices)
-    );
+    ));
     if args.yes {
         return Ok(group);
     }
     if !io::stdin().is_terminal() {
         bail!("confirm the cost with --yes");
     }
-    eprint!("continue? [y/N] ");
-    let mut answer = String::new();
-    io::stdin().read_line(&mut answer).context("cannot read the answer")?;
-    match answer.trim() {
-        "y" | "Y" | "yes" => Ok(group),
-        _ => bail!("nothing was read"),
+    if !confirm("Continue?")? {
+        bail!("nothing was read");
     }
+    Ok(group)
 }
 
 /// An import that is running.

@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::arguments::Colour;
 use super::database::DatabaseArgs;
 use super::runtime::block_on;
-use super::show;
+use super::{show, streams};
 use crate::keys::sources::NewKey;
 use crate::keys::{FunctionPattern, Key, KeyEntry, Scope, SecretDigest, file};
 use crate::query::Format;
@@ -129,8 +129,7 @@ pub(super) fn run(command: KeysCommand) -> anyhow::Result<ExitCode> {
         KeysCommand::Revoke { data, database, key } => {
             let sources = database.keys(&data, false)?;
             let key = block_on(sources.revoke(&key))??;
-            println!("revoked {} {}", key.id(), key.name);
-            Ok(ExitCode::SUCCESS)
+            show::print((format!("revoked {} {}\n", key.id(), key.name), false))
         }
     }
 }
@@ -151,8 +150,8 @@ fn create(folder: &Path, database: &DatabaseArgs, new: NewKey) -> anyhow::Result
     // Whatever it creates is for its user only.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let sources = database.keys(folder, true)?;
-    println!("{}", block_on(sources.create(new))??);
-    eprintln!("only its digest is kept: store the key now; running collectors accept it within seconds");
+    streams::output(&format!("{}\n", block_on(sources.create(new))??))?;
+    streams::note("only its digest is kept: store the key now; running collectors accept it within seconds");
     Ok(ExitCode::SUCCESS)
 }
 

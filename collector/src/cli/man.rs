@@ -9,6 +9,7 @@ use clap::Command;
 use clap_mangen::Man;
 
 use super::Cli;
+use super::streams::note;
 use crate::clock::now_us;
 use crate::render::units;
 
@@ -26,7 +27,7 @@ pub(super) fn write(folder: &Path) -> anyhow::Result<ExitCode> {
     definition.build();
     let pages = write_pages(&definition, "tailor", &date, folder)
         .with_context(|| format!("cannot write the manual pages to {}", folder.display()))?;
-    eprintln!("wrote {pages} manual pages to {}", folder.display());
+    note(format_args!("wrote {pages} manual pages to {}", folder.display()));
     Ok(ExitCode::SUCCESS)
 }
 

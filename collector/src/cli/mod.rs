@@ -50,6 +50,7 @@ mod serve_arguments;
 mod serve_check;
 mod serve_reload;
 mod show;
+mod streams;
 mod top;
 mod tune;
 mod tuner;

@@ -1,7 +1,6 @@
 //! `tailor changes patch`: the recommended sizes as a change of the source that deploys the functions.
 
 use std::fs;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -12,6 +11,7 @@ use tailor_sizing::units::Megabytes;
 
 use super::arguments::ShowArgs;
 use super::show;
+use super::streams::{note, output};
 use crate::patch::advice::{self, Advised};
 use crate::patch::{Patch, Source, Target, comment, patch};
 use crate::query::Format;
@@ -90,10 +90,10 @@ fn advised(args: &PatchArgs) -> anyhow::Result<Vec<Advised>> {
             format!("{} is not the JSON of `tailor functions --format json`", file.display())
         })?;
         if args.function.is_empty() && advice::has_more(&text) {
-            eprintln!(
+            note(format_args!(
                 "tailor: {} does not have all functions: write it with `tailor functions --advice change --limit 1000 --format json`",
                 file.display()
-            );
+            ));
         }
         return Ok(advised);
     }
@@ -146,7 +146,7 @@ fn targets(args: &PatchArgs, advised: &[Advised]) -> anyhow::Result<Vec<Target>>
             [a] if a.is_change() => {
                 targets.push(target(name, Some(Megabytes(a.memory_mb)), Megabytes(a.advice.memory_mb)));
             }
-            [_] => eprintln!("tailor: no other size is recommended for `{name}`"),
+            [_] => note(format_args!("tailor: no other size is recommended for `{name}`")),
             _ => bail!("several functions are named `{name}`: set the size with `--memory {name}=MB`"),
         }
     }
@@ -226,22 +226,22 @@ fn print(args: &PatchArgs, patch: &Patch, advised: &[Advised]) -> anyhow::Result
         text = patch.diff();
     }
     for unsure in &patch.unsure {
-        eprintln!(
+        note(format_args!(
             "tailor: `{}` is not changed to {} MB: {}",
             unsure.function, unsure.memory_mb, unsure.reason
-        );
+        ));
         for place in &unsure.places {
-            eprintln!("    {}:{}", place.file, place.line);
+            note(format_args!("    {}:{}", place.file, place.line));
         }
     }
     if !patch.unsure.is_empty() {
         for place in &patch.unreadable {
-            eprintln!("tailor: {}:{} cannot be parsed; the file is left out", place.file, place.line);
+            note(format_args!(
+                "tailor: {}:{} cannot be parsed; the file is left out",
+                place.file, place.line
+            ));
         }
     }
-    let mut out = std::io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-        other => other.context("cannot write the output"),
-    }
+    output(&text)?;
+    Ok(())
 }

@@ -14,6 +14,7 @@ use tailor_push::webhook::origin;
 use super::runtime::block_on;
 use super::serve::address_of;
 use super::serve_arguments::ServeArgs;
+use super::streams;
 use crate::clock::now_us;
 use crate::keys::sources::KeySources;
 use crate::keys::{KeyRing, Scope};
@@ -80,16 +81,18 @@ pub(super) fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
     push(args, &mut found);
     aws(args, &mut found)?;
     buckets(args, &mut found)?;
+    let mut text = String::new();
     for (level, subject, message) in &found.0 {
         let level = match level {
             Level::Ok => "ok",
             Level::Warning => "warning",
             Level::Error => "error",
         };
-        println!("{level:<8} {subject}: {}", message.replace('\n', " "));
+        text += &format!("{level:<8} {subject}: {}\n", message.replace('\n', " "));
     }
+    streams::output(&text)?;
     let (errors, warnings) = (found.number(Level::Error), found.number(Level::Warning));
-    eprintln!("{errors} errors, {warnings} warnings");
+    streams::note(format_args!("{errors} errors, {warnings} warnings"));
     Ok(if errors == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 

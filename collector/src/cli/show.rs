@@ -1,6 +1,6 @@
 //! `tailor functions`, `function` and `changes`: read a data folder, or request the same text from a running collector.
 
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use super::arguments::{Colour, ShowArgs};
 use super::fail_on::FailOnArgs;
 use super::list::{ChangeArgs, FilterArgs, ListArgs, PlaceArgs};
 use super::serve::address_of;
-use super::{exit, runtime};
+use super::{exit, runtime, streams};
 use crate::api::EMPTY_HEADER;
 use crate::changes;
 use crate::clock::Clock;
@@ -256,12 +256,7 @@ pub(super) fn look_with(colour: Colour) -> Look {
 }
 
 pub(super) fn print((text, nothing): (String, bool)) -> anyhow::Result<ExitCode> {
-    let mut out = std::io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        // The reader closed the pipe, as `head` does. This is not an error.
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {}
-        other => other.context("cannot write the output")?,
-    }
+    streams::output(&text)?;
     Ok(if nothing { ExitCode::from(exit::NOTHING) } else { ExitCode::SUCCESS })
 }
 

@@ -1,7 +1,7 @@
 //! `tailor tune`: measures a function at several memory sizes.
 
 use std::fs;
-use std::io::{BufRead, IsTerminal, Write};
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -13,6 +13,7 @@ use tailor_sizing::units::Megabytes;
 use super::archive::S3Args;
 use super::arguments::ShowArgs;
 use super::show;
+use super::streams::{confirm, note};
 use crate::experiment::aws::{Configuration, FunctionCalls};
 use crate::experiment::input::{Input, PowerValues, Strategy};
 use crate::experiment::plan::{Plan, Prediction};
@@ -199,7 +200,7 @@ async fn tune(args: &TuneArgs) -> anyhow::Result<ExitCode> {
     let rates = prices::load(args.prices.as_deref())?.rates(&named.key.region, latest.architecture)?;
     let curve = curve(args, &named.key.name)?;
     let plan = Plan::new(&input, &latest, &rates, &curve, args.exhaustive)?;
-    if !confirm(args, &plan)? {
+    if !is_confirmed(args, &plan)? {
         return Ok(ExitCode::FAILURE);
     }
     let region = &named.key.region;
@@ -219,7 +220,7 @@ async fn tune(args: &TuneArgs) -> anyhow::Result<ExitCode> {
         is_exhaustive: args.exhaustive,
     };
     let measured = tokio::select! {
-        measured = experiment.measure(|text| eprintln!("tailor: {text}")) => measured.map_err(anyhow::Error::from),
+        measured = experiment.measure(|text| note(format_args!("tailor: {text}"))) => measured.map_err(anyhow::Error::from),
         () = interrupted() => Err(anyhow::anyhow!("interrupted")),
     };
     let cleaned = clean_up(&calls, &experiment.record).await;
@@ -385,27 +386,23 @@ fn curve(args: &TuneArgs, function: &str) -> anyhow::Result<Vec<Prediction>> {
 }
 
 /// Shows the estimate, and requests a confirmation unless `--yes` is set.
-fn confirm(args: &TuneArgs, plan: &Plan) -> anyhow::Result<bool> {
+fn is_confirmed(args: &TuneArgs, plan: &Plan) -> anyhow::Result<bool> {
     let sizes: Vec<_> = plan.measured.iter().map(|size| size.0.to_string()).collect();
     let expected =
         plan.expected.map(|cost| format!("about ${:.6} expected, ", cost.to_dollars())).unwrap_or_default();
-    eprintln!(
+    note(format_args!(
         "tailor: up to {} invocations at each of {} MB: {expected}${:.6} if every invocation runs until its timeout",
         plan.invocations,
         sizes.join(", "),
         plan.highest.to_dollars()
-    );
+    ));
     if args.yes {
         return Ok(true);
     }
     if !std::io::stdin().is_terminal() {
         bail!("the cost is not confirmed: add `--yes`");
     }
-    eprint!("Continue? [y/N] ");
-    std::io::stderr().flush()?;
-    let mut answer = String::new();
-    std::io::stdin().lock().read_line(&mut answer)?;
-    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+    confirm("Continue?")
 }
 
 async fn dry_run(calls: &FunctionCalls, named: &Named, input: &Input) -> anyhow::Result<ExitCode> {
@@ -415,13 +412,13 @@ async fn dry_run(calls: &FunctionCalls, named: &Named, input: &Input) -> anyhow:
     if response.is_error {
         bail!("the function failed: {}", String::from_utf8_lossy(&response.payload));
     }
-    eprintln!("tailor: the function can be invoked");
+    note("tailor: the function can be invoked");
     Ok(ExitCode::SUCCESS)
 }
 
 async fn remove_remains(args: &TuneArgs) -> anyhow::Result<ExitCode> {
     let Some((state, record)) = StateFile::open(&args.state)? else {
-        eprintln!("tailor: nothing to clean up: {} does not exist", args.state.display());
+        note(format_args!("tailor: nothing to clean up: {} does not exist", args.state.display()));
         return Ok(ExitCode::SUCCESS);
     };
     let lambda =
@@ -430,6 +427,6 @@ async fn remove_remains(args: &TuneArgs) -> anyhow::Result<ExitCode> {
     let calls = FunctionCalls::new(lambda.client_in(&record.region).await, &record.function);
     let deleted = clean_up(&calls, &record).await?;
     state.remove()?;
-    eprintln!("tailor: `{}` is restored; {deleted} versions are deleted", record.function);
+    note(format_args!("tailor: `{}` is restored; {deleted} versions are deleted", record.function));
     Ok(ExitCode::SUCCESS)
 }

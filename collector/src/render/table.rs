@@ -146,8 +146,14 @@ fn function_table(report: &FunctionReport, look: Look) -> String {
 
 fn fleet_table(report: &FleetReport, look: Look) -> String {
     if report.functions.is_empty() {
-        return "no invocations yet: add the layer to a function, set TAILOR_ENDPOINT and invoke it\n"
-            .to_owned();
+        return match report.summaries {
+            // A collector computes them in the background.
+            Some(_) => "no function is in the list: none matches the filters, or the list is not computed yet\n",
+            None => {
+                "no function was invoked in the window, or none matches the filters. To measure a function: add the layer, set TAILOR_ENDPOINT and invoke it\n"
+            }
+        }
+        .to_owned();
     }
     let mut rows: Vec<Vec<String>> = report.functions.iter().map(columns::cells).collect();
     let widths = (1..FLEET.len()).map(|column| {

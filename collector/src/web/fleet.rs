@@ -37,6 +37,12 @@ pub(super) fn render(
             (list::groups(report, query))
             @if is_empty && query.is_filtered() {
                 section.card { p { "No function matches the filters." } }
+            } @else if is_empty && report.summaries.is_some() {
+                section.card {
+                    h2 { "The list is being computed" }
+                    p { "A list of more than 50 functions is computed in the background. It has its first functions within a "
+                        "minute: reload the page." }
+                }
             } @else if is_empty {
                 section.card {
                     h2 { "No invocations yet" }

@@ -79,8 +79,8 @@ pub(super) fn pages(report: &FleetReport, query: &Query) -> Markup {
             span.sub {
                 (report.functions.len()) " of " (report.matching_functions) " functions"
                 @if let Some(summaries) = &report.summaries {
-                    ", computed since " (instant(summaries.oldest_at_us))
-                    " over " (summaries.hours) " h"
+                    "; order and sums are of summaries over " (summaries.hours) " h, the oldest of "
+                    (instant(summaries.oldest_at_us))
                 }
             }
             @if query.cursor.is_some() { " " a href=(query.list_link(&[])) { "First page" } }

@@ -16,7 +16,8 @@ use serde::Serialize;
 use super::arguments::ShowArgs;
 use super::exit;
 use super::list::FilterArgs;
-use super::show::{look, page, print};
+use super::show::{look, page};
+use super::streams::output;
 use crate::clock::now_us;
 use crate::query::{self, Format, Look};
 use crate::render::output::{Field, Output, Rows, write};
@@ -100,7 +101,9 @@ pub(super) fn run(mut args: TopArgs) -> anyhow::Result<ExitCode> {
         sort(&mut snapshot.rows, args.sort, args.reverse);
         snapshot.rows.truncate(args.limit());
         found = snapshot.rows.len();
-        print((write(&snapshot, args.show.format, look(&args.show)), false))?;
+        if !output(&write(&snapshot, args.show.format, look(&args.show)))? {
+            break;
+        }
     }
     Ok(ExitCode::from(if found == 0 { exit::NOTHING } else { exit::SUCCESS }))
 }

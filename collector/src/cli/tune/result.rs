@@ -1,14 +1,14 @@
 //! The result of `tailor tune`: its output, its picture, and the record in the data folder.
 
 use std::fs;
-use std::io::Write;
 use std::path::Path;
 
 use anyhow::Context;
 
 use super::TuneArgs;
 use crate::cli::arguments::Colour;
-use crate::cli::show;
+use crate::cli::streams::note;
+use crate::cli::{show, streams};
 use crate::clock::now_us;
 use crate::experiment::outcome::{Outcome, Stat};
 use crate::experiment::picture;
@@ -23,10 +23,10 @@ pub(super) fn keep(args: &TuneArgs, function: &FunctionKey, outcome: &Outcome) -
     let recommendation = power_tuning::read(&serde_json::to_string(outcome)?, "", now_us())?;
     let entry = Entry { tenant: Tenant::default().0, function: function.clone(), recommendation };
     Recommendations::of(Path::new(data)).add(vec![entry])?;
-    eprintln!(
+    note(format_args!(
         "tailor: the result is kept in {data}: `tailor function {}` shows it beside the advice",
         function.name
-    );
+    ));
     Ok(())
 }
 
@@ -42,7 +42,7 @@ pub(super) fn write(args: &TuneArgs, function: &str, outcome: &Outcome) -> anyho
     }
     match &args.output {
         Some(file) => fs::write(file, text).with_context(|| format!("cannot write {}", file.display())),
-        None => std::io::stdout().write_all(text.as_bytes()).context("cannot write the output"),
+        None => streams::output(&text).map(drop),
     }
 }
 
