@@ -1,9 +1,12 @@
-//! Small files of the data folder.
+//! Small files: those of the data folder, and those that people write.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+
+/// U+FEFF in UTF-8.
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
 /// Replaces a file in one step, so that a reader, also after a crash, sees the old or the new content. It is on disk afterwards,
 /// and only its owner may read it.
@@ -25,4 +28,33 @@ pub(crate) fn replace_with_mode(path: &Path, text: &str, mode: u32) -> io::Resul
     file.sync_all()?;
     fs::rename(&new, path)?;
     File::open(path.parent().unwrap_or_else(|| Path::new(".")))?.sync_all()
+}
+
+/// Reads a text that a person wrote. The byte order mark, with which some editors begin a file, is not part of it.
+///
+/// # Errors
+/// It cannot be read, or is not UTF-8.
+pub(crate) fn read_text(path: &Path) -> io::Result<String> {
+    let mut bytes = fs::read(path)?;
+    if bytes.starts_with(BYTE_ORDER_MARK) {
+        bytes.drain(..BYTE_ORDER_MARK.len());
+    }
+    String::from_utf8(bytes)
+        .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it is not UTF-8: save it in this encoding"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_byte_order_mark_is_not_part_of_a_text_and_other_encodings_are_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tags.json");
+        fs::write(&path, "\u{feff}{}").unwrap();
+        assert_eq!(read_text(&path).unwrap(), "{}");
+        // UTF-16, as the redirection of PowerShell writes it.
+        fs::write(&path, b"\xff\xfe{\0}\0").unwrap();
+        assert!(read_text(&path).unwrap_err().to_string().contains("not UTF-8"));
+    }
 }

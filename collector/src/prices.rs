@@ -9,6 +9,8 @@ use anyhow::Context;
 use tailor_sizing::pricing::prices::PriceTable;
 use tailor_sizing::units::Architecture;
 
+use crate::files::read_text;
+
 /// Maximum number of regions that a warning is logged for. A client with a key can send any region name.
 const MAX_WARNINGS: usize = 64;
 
@@ -23,8 +25,7 @@ const MAX_WARNINGS: usize = 64;
 pub fn load(file: Option<&Path>) -> anyhow::Result<PriceTable> {
     let built_in = PriceTable::embedded();
     let Some(file) = file else { return Ok(built_in) };
-    let text = std::fs::read_to_string(file)
-        .with_context(|| format!("cannot read the price file {}", file.display()))?;
+    let text = read_text(file).with_context(|| format!("cannot read the price file {}", file.display()))?;
     PriceTable::from_either(&text, built_in.free_tier()).with_context(|| {
         format!(
             "{} is neither AWS's price list of Lambda nor a table in the form of sizing/data/prices.json",

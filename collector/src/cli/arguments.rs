@@ -31,13 +31,8 @@ pub(super) struct ShowArgs {
     /// Output format.
     #[arg(long, value_enum, default_value_t)]
     pub(super) format: Format,
-    /// Length of the window before now, hours; 720 (30 days) by default.
-    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
-    pub(super) hours: Option<u64>,
-    /// Start of the window: a time before now such as `6h`, `7d` or `2w`, a date such as `2026-11-01` (UTC), or a time such
-    /// as `2026-11-01T10:00:00Z`. Windows begin at a full hour.
-    #[arg(long, value_name = "TIME", value_parser = since, conflicts_with = "hours")]
-    pub(super) since: Option<Since>,
+    #[command(flatten)]
+    pub(super) window: WindowArgs,
     /// Optimization goal: `cost`, `speed`, `balanced`, or a latency target such as `p95=300` (milliseconds). `cost` takes the
     /// fastest size within 3 % of the cheapest, `cost=5` within 5 %. `p95=300,cold` counts cold starts.
     #[arg(long, value_parser = strategy, default_value = crate::query::DEFAULT_STRATEGY)]
@@ -52,6 +47,18 @@ pub(super) struct ShowArgs {
     // Last, because what follows has its heading.
     #[command(flatten)]
     pub(super) database: DatabaseArgs,
+}
+
+/// The window of time.
+#[derive(Debug, Args)]
+pub(super) struct WindowArgs {
+    /// Length of the window before now, hours; 720 (30 days) by default.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(super) hours: Option<u64>,
+    /// Start of the window: a time before now such as `6h`, `7d` or `2w`, a date such as `2026-11-01` (UTC), or a time such
+    /// as `2026-11-01T10:00:00Z`. Windows begin at a full hour.
+    #[arg(long, value_name = "TIME", value_parser = since, conflicts_with = "hours")]
+    since: Option<Since>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
@@ -91,14 +98,25 @@ fn weight(text: &str) -> Result<f64, String> {
     }
 }
 
+impl WindowArgs {
+    fn named_hours(&self) -> Option<u64> {
+        self.hours.or_else(|| self.since.and_then(|since| since.hours(now_us())))
+    }
+
+    /// Its length, hours.
+    pub(super) fn hours(&self) -> u64 {
+        self.named_hours().unwrap_or(DEFAULT_HOURS)
+    }
+}
+
 impl ShowArgs {
     /// The length of the window in hours, where one is named.
     pub(super) fn named_hours(&self) -> Option<u64> {
-        self.hours.or_else(|| self.since.and_then(|since| since.hours(now_us())))
+        self.window.named_hours()
     }
 
     /// The length of the window, hours.
     pub(super) fn window_hours(&self) -> u64 {
-        self.named_hours().unwrap_or(DEFAULT_HOURS)
+        self.window.hours()
     }
 }

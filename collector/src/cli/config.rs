@@ -14,6 +14,8 @@ use serde::Deserialize;
 use serde::de::{self, Deserializer, SeqAccess, Visitor};
 use serde_saphyr::Spanned;
 
+use crate::files::read_text;
+
 /// Options that are no settings.
 const NO_SETTINGS: [&str; 4] = ["config", "check", "help", "version"];
 
@@ -59,7 +61,7 @@ impl ConfigFile {
     /// It cannot be read, or is not a YAML document with keys and values.
     pub(super) fn read(path: &Path) -> Result<Self, Problem> {
         let failed = |line, message| Problem { path: path.to_owned(), line, message };
-        let text = std::fs::read_to_string(path).map_err(|error| failed(None, error.to_string()))?;
+        let text = read_text(path).map_err(|error| failed(None, error.to_string()))?;
         let is_empty = text.lines().all(|line| line.trim().is_empty() || line.trim().starts_with('#'));
         let Entries(entries) = if is_empty {
             Entries::default()

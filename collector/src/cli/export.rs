@@ -9,6 +9,7 @@ use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
 use tailor_billing::table::Encoding;
 
+use super::arguments::WindowArgs;
 use super::database::{Opened, ReadArgs, TagArgs};
 use super::runtime;
 use super::streams::is_closed_pipe;
@@ -41,9 +42,8 @@ pub(super) struct ExportArgs {
     /// File to write; standard output when absent.
     #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// Length of the window before now, hours.
-    #[arg(long, default_value_t = query::DEFAULT_HOURS)]
-    hours: u64,
+    #[command(flatten)]
+    window: WindowArgs,
     /// Length of the time that one row covers.
     #[arg(long, value_enum, default_value_t)]
     granularity: Granularity,
@@ -88,7 +88,7 @@ fn export(command: &ExportCommand) -> anyhow::Result<ExitCode> {
     let Opened { store, tenant, prices } = args.read.open()?;
     let tags = args.tags.read()?.unwrap_or_default();
     let now_us = now_us();
-    let from = query::last_hours(now_us, args.hours);
+    let from = query::last_hours(now_us, args.window.hours());
     let window = Window { until_hour: now_us.div_ceil(HOUR_US), ..from };
     let source = Source { store: store.as_ref(), tenant: &tenant, window, prices: &prices, tags: &tags };
     let runtime = runtime::single_threaded()?;

@@ -12,6 +12,7 @@ use tailor_sizing::units::Megabytes;
 use super::arguments::ShowArgs;
 use super::show;
 use super::streams::{note, output};
+use crate::files::read_text;
 use crate::patch::advice::{self, Advised};
 use crate::patch::{Patch, Source, Target, comment, patch};
 use crate::query::Format;
@@ -85,7 +86,7 @@ pub(super) fn run(args: &PatchArgs) -> anyhow::Result<ExitCode> {
 /// The advice for the functions.
 fn advised(args: &PatchArgs) -> anyhow::Result<Vec<Advised>> {
     if let Some(file) = &args.advice {
-        let text = fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+        let text = read_text(file).with_context(|| format!("cannot read {}", file.display()))?;
         let advised = advice::read(&text).with_context(|| {
             format!("{} is not the JSON of `tailor functions --format json`", file.display())
         })?;

@@ -1,6 +1,6 @@
 //! `tailor import power-tuning` and `tailor import compute-optimizer`.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -10,6 +10,7 @@ use clap::Args;
 
 use super::import::create_folder;
 use crate::clock::now_us;
+use crate::files::read_text;
 use crate::recommendations::{Entry, Recommendations, compute_optimizer, power_tuning};
 use crate::store::{FunctionKey, Tenant};
 
@@ -49,8 +50,7 @@ struct Destination {
 }
 
 pub(super) fn power_tuning(args: &PowerTuningArgs) -> anyhow::Result<ExitCode> {
-    let text =
-        fs::read_to_string(&args.file).with_context(|| format!("cannot read {}", args.file.display()))?;
+    let text = read_text(&args.file).with_context(|| format!("cannot read {}", args.file.display()))?;
     let recommendation = power_tuning::read(&text, "", now_us())
         .with_context(|| format!("cannot import {}", args.file.display()))?;
     let function = FunctionKey {

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::{Args, ValueEnum};
 use tailor_sizing::advice::strategy::Strategy;
 
+use super::arguments::WindowArgs;
 use super::database::{Opened, ReadArgs, TagArgs};
 use super::runtime::block_on;
 use super::show;
@@ -17,9 +18,8 @@ use crate::tags::CurrentTags;
 
 #[derive(Debug, Args)]
 pub(super) struct ReportArgs {
-    /// Length of the time before now, hours.
-    #[arg(long, default_value_t = query::DEFAULT_HOURS)]
-    hours: u64,
+    #[command(flatten)]
+    window: WindowArgs,
     /// Properties by which the cost is allocated: `account`, `region`, `runtime`, or a tag such as `tag:team`. It may be
     /// repeated. Default: `account`, and each tag of the file with tags.
     #[arg(long, value_name = "PROPERTY")]
@@ -53,12 +53,12 @@ pub(super) fn run(args: &ReportArgs) -> anyhow::Result<ExitCode> {
         allocations.push(Group::Account);
         allocations.extend(tags.of(&tenant).keys().into_iter().map(|key| Group::Tag(key.to_owned())));
     }
-    let now_us = now_us();
+    let (now_us, hours) = (now_us(), args.window.hours());
     let inputs = Inputs {
         request: Request {
             store: store.as_ref(),
             tenant: &tenant,
-            window: query::last_hours(now_us, args.hours),
+            window: query::last_hours(now_us, hours),
             prices: &prices,
             strategy: Strategy::default(),
             now_us,
@@ -67,16 +67,13 @@ pub(super) fn run(args: &ReportArgs) -> anyhow::Result<ExitCode> {
             tags: Some(&tags),
             computes_all: args.read.computes_all(),
         },
-        list: ListQuery { hours: args.hours, ..ListQuery::default() },
+        list: ListQuery { hours, ..ListQuery::default() },
         allocations,
         reconciliation: LastReconciliations::of(&args.read.data).get(&tenant)?,
     };
     let document = block_on(monthly::monthly(&inputs))??;
     let Some(document) = document else {
-        tracing::error!(
-            "nothing was measured in the last {} hours: choose a longer time with --hours",
-            args.hours
-        );
+        tracing::error!("nothing was measured in the last {hours} hours: choose a longer time with --hours");
         return show::print((String::new(), true));
     };
     let text = match args.format {

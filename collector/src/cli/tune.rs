@@ -1,6 +1,5 @@
 //! `tailor tune`: measures a function at several memory sizes.
 
-use std::fs;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -20,6 +19,7 @@ use crate::experiment::plan::{Plan, Prediction};
 use crate::experiment::run::{Experiment, clean_up};
 use crate::experiment::s3;
 use crate::experiment::state::{Record, StateFile};
+use crate::files::read_text;
 use crate::patch::advice;
 use crate::prices;
 use crate::query::Format;
@@ -332,7 +332,7 @@ fn input(args: &TuneArgs) -> anyhow::Result<Input> {
 }
 
 fn text(file: &Path) -> anyhow::Result<String> {
-    fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))
+    read_text(file).with_context(|| format!("cannot read {}", file.display()))
 }
 
 /// The predictions of the telemetry; none without telemetry.

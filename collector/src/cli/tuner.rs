@@ -9,6 +9,7 @@ use clap::Args;
 use tailor_sizing::units::Megabytes;
 
 use super::arguments::strategy;
+use crate::files::read_text;
 use crate::query;
 use crate::store::Tenant;
 use crate::tuner::Settings;
@@ -183,8 +184,7 @@ fn part(number: f64, unit_us: u64) -> u64 {
 
 /// Reads and checks a policy file.
 pub(super) fn load_policy(path: &Path) -> anyhow::Result<FilePolicy> {
-    let text = std::fs::read_to_string(path)
-        .with_context(|| format!("cannot read the policy {}", path.display()))?;
+    let text = read_text(path).with_context(|| format!("cannot read the policy {}", path.display()))?;
     match policy_file::parse(&text) {
         Ok(policy) => Ok(policy),
         Err(faults) => bail!("the policy {} is not valid:\n  {}", path.display(), faults.join("\n  ")),

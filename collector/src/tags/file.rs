@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::{TagTable, Tags};
+use crate::files::read_text;
 use crate::store::FunctionKey;
 
 /// Maximum size of the file, bytes.
@@ -49,7 +50,7 @@ pub(super) fn read(path: &Path) -> Result<TagTable, TagError> {
     if std::fs::metadata(path).map_err(io)?.len() > MAX_BYTES {
         return Err(TagError::TooLarge(path.to_owned()));
     }
-    parse(path, &std::fs::read_to_string(path).map_err(io)?)
+    parse(path, &read_text(path).map_err(io)?)
 }
 
 /// The tags of a text in JSON or CSV. `path` is named in errors.

@@ -84,7 +84,7 @@ type Reading = Result<Snapshot, String>;
 
 pub(super) fn run(mut args: TopArgs) -> anyhow::Result<ExitCode> {
     if args.show.named_hours().is_none() {
-        args.show.hours = Some(DEFAULT_HOURS);
+        args.show.window.hours = Some(DEFAULT_HOURS);
     }
     let is_live =
         args.show.format == Format::Table && stdout().is_terminal() && std::io::stdin().is_terminal();

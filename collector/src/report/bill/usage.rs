@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use tailor_sizing::pricing::full_bill::GivenUsage;
 
+use crate::files::read_text;
 use crate::store::FunctionKey;
 use crate::tags::file::key_of;
 
@@ -44,7 +45,7 @@ impl UsageTable {
         if std::fs::metadata(path).map_err(io)?.len() > MAX_BYTES {
             return Err(UsageError::TooLarge(path.to_owned()));
         }
-        let text = std::fs::read_to_string(path).map_err(io)?;
+        let text = read_text(path).map_err(io)?;
         let form = |message: String| UsageError::Form(path.to_owned(), message);
         let entries: BTreeMap<String, GivenUsage> =
             serde_json::from_str(&text).map_err(|error| form(error.to_string()))?;
