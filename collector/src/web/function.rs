@@ -303,6 +303,8 @@ fn memory(report: &FunctionReport) -> Markup {
                     (peak_source(floor))
                     @if floor.saturated { " A size was filled to 95 % or more, so the true need is not known." }
                 }
+            } @else {
+                p { "The highest peak of an invocation is " (report.peak_memory_mb) " MB." }
             }
         }
     }

@@ -1,5 +1,5 @@
-//! The history of one function: cost, duration, errors and cold starts over time, the parts of its cost, and the
-//! distribution of its duration.
+//! The history of a function: cost, duration, errors and cold starts over time, the parts of its cost, and the distribution
+//! of its duration. The overview of the fleet has some of them.
 
 use maud::{Markup, html};
 
@@ -7,83 +7,96 @@ use tailor_sizing::pricing::money::PicoDollars;
 use tailor_sizing::telemetry::histogram::LogHistogram;
 
 use super::chart::round;
-use super::overview::{dollars, per, whole};
-use super::time_chart::{TimeChart, Values};
+use super::time_chart::{TimeChart, Values, dollars, per, whole};
 use crate::render::units::{count, duration};
 use crate::report::Quantiles;
 use crate::report::series::{CostParts, SeriesPoint, SeriesReport};
 
 /// The charts over time.
 pub(super) fn charts(series: &SeriesReport) -> Markup {
-    let of = |value: fn(&SeriesPoint) -> Option<f64>| series.points.iter().map(value).collect::<Vec<_>>();
-    let chart = |id, title, description, parts, is_bars, format| TimeChart {
+    let bars = |id, title, description, class, name, value: fn(&SeriesPoint) -> f64, format| TimeChart {
         id,
         title,
         description,
         report: series,
-        parts,
-        is_bars,
+        parts: vec![Values {
+            class,
+            name,
+            values: series.points.iter().map(|point| Some(value(point))).collect(),
+        }],
+        is_bars: true,
         format,
         has_labels: true,
     };
-    let cost = chart(
+    let cost = bars(
         "cost-over-time",
         "Cost over time",
         format!("{} in the window.", series.total.cost_pico_usd),
-        vec![Values {
-            class: "cost",
-            name: "cost",
-            values: of(|point| Some(point.cost_pico_usd.to_dollars())),
-        }],
-        true,
+        "cost",
+        "cost",
+        |point| point.cost_pico_usd.to_dollars(),
         dollars as fn(f64) -> String,
     );
-    let quantiles = [
-        quantile(series, "p99", |of| of.p99),
-        quantile(series, "p95", |of| of.p95),
-        quantile(series, "p50", |of| of.p50),
-    ];
-    let durations = chart(
-        "duration-over-time",
-        "Duration over time",
-        "The median and the 95th and 99th percentile of duration.".to_owned(),
-        quantiles.into(),
-        false,
-        duration,
-    );
-    let errors = chart(
+    let errors = bars(
         "errors-over-time",
         "Errors over time",
         format!("{} of {} invocations failed.", count(series.total.errors), count(series.total.invocations)),
-        vec![Values { class: "errors", name: "failed", values: of(|point| Some(point.errors as f64)) }],
-        true,
-        whole,
-    );
-    let cold = chart(
-        "cold-starts-over-time",
-        "Cold starts over time",
-        format!("{} cold starts in the window.", count(series.total.cold_starts)),
-        vec![Values {
-            class: "cold",
-            name: "cold starts",
-            values: of(|point| Some(point.cold_starts as f64)),
-        }],
-        true,
+        "errors",
+        "failed",
+        |point| point.errors as f64,
         whole,
     );
     let per = per(series);
     html! {
         div.columns {
             section.card { h2 { "Cost " (per) } (cost.render()) (cost_split(&series.total.cost_parts)) }
-            section.card {
-                h2 { "Duration " (per) }
-                (durations.render())
-                p.legend { span.key.p50 {} "p50 " span.key.p95 {} "p95 " span.key.p99 {} "p99" }
-            }
+            (durations(series, true))
             section.card { h2 { "Errors " (per) } (errors.render()) }
-            section.card { h2 { "Cold starts " (per) } (cold.render()) }
+            (cold_starts(series, true))
         }
     }
+}
+
+/// Quantiles of duration over time. With `has_labels`, changes have a label with their sizes.
+pub(super) fn durations(series: &SeriesReport, has_labels: bool) -> Markup {
+    let quantiles = [
+        quantile(series, "p99", |of| of.p99),
+        quantile(series, "p95", |of| of.p95),
+        quantile(series, "p50", |of| of.p50),
+    ];
+    let chart = TimeChart {
+        id: "duration-over-time",
+        title: "Duration over time",
+        description: "The median and the 95th and 99th percentile of duration.".to_owned(),
+        report: series,
+        parts: quantiles.into(),
+        is_bars: false,
+        format: duration,
+        has_labels,
+    };
+    html! {
+        section.card {
+            h2 { "Duration " (per(series)) }
+            (chart.render())
+            p.legend { span.key.p50 {} "p50 " span.key.p95 {} "p95 " span.key.p99 {} "p99" }
+        }
+    }
+}
+
+/// Cold starts over time. With `has_labels`, changes have a label with their sizes.
+pub(super) fn cold_starts(series: &SeriesReport, has_labels: bool) -> Markup {
+    let values = series.points.iter().map(|point| Some(point.cold_starts as f64)).collect();
+    let chart = TimeChart {
+        id: "cold-starts-over-time",
+        title: "Cold starts over time",
+        description: format!("{} cold starts in the window.", count(series.total.cold_starts)),
+        report: series,
+        parts: vec![Values { class: "cold", name: "cold starts", values }],
+        is_bars: true,
+        format: whole,
+        has_labels,
+    };
+    html! { section.card { h2 { "Cold starts " (per(series)) } (chart.render()) } }
 }
 
 /// One quantile of duration over time. Its name is also its class.
@@ -93,7 +106,7 @@ fn quantile(series: &SeriesReport, name: &'static str, value: fn(&Quantiles) -> 
 }
 
 /// The parts of the cost as one bar.
-fn cost_split(parts: &CostParts) -> Markup {
+pub(super) fn cost_split(parts: &CostParts) -> Markup {
     let parts = [
         ("compute", "Compute", parts.compute_pico_usd),
         ("init", "Init", parts.init_pico_usd),

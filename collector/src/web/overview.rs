@@ -4,8 +4,9 @@ use maud::{Markup, html};
 
 use tailor_sizing::pricing::money::PicoDollars;
 
+use super::history;
 use super::layout::{delta, unbroken};
-use super::time_chart::{TimeChart, Values};
+use super::time_chart::{TimeChart, Values, dollars, per, whole};
 use crate::changes::Change;
 use crate::query::Query;
 use crate::render::units::{change, count, instant};
@@ -26,7 +27,12 @@ pub(super) fn render(overview: &Overview, report: &FleetReport, query: &Query) -
     html! {
         (tiles(series, report, ledger))
         div.columns.wide {
-            div { (cost(series)) (invocations(series)) }
+            div {
+                (cost(series))
+                (invocations(series))
+                (history::durations(series, false))
+                (history::cold_starts(series, false))
+            }
             div { (first_steps(report, query)) (hints(report, query)) }
         }
         (recent_changes(changes, ledger, query))
@@ -88,39 +94,6 @@ fn share(part: u64, whole: u64) -> String {
     format!("{:.2} %", 100.0 * part as f64 / whole.max(1) as f64)
 }
 
-/// How a point is named in a heading.
-pub(super) fn per(series: &SeriesReport) -> &'static str {
-    if series.bucket_hours == 1 { "per hour" } else { "per day" }
-}
-
-/// Dollars of an axis.
-pub(super) fn dollars(value: f64) -> String {
-    match value {
-        0.0 => "$0".to_owned(),
-        value if value >= 100.0 => format!("${value:.0}"),
-        value if value >= 0.01 => format!("${value:.2}"),
-        value => format!("${value:.1e}"),
-    }
-}
-
-/// Whole numbers of an axis.
-pub(super) fn whole(value: f64) -> String {
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "a count, and the cast saturates"
-    )]
-    let text = count(value.round() as u64);
-    // `20M` for `20.0M`.
-    match (text.find('.'), text.find(|letter: char| letter.is_ascii_alphabetic())) {
-        (Some(_), Some(unit)) => {
-            let number = text[..unit].trim_end_matches('0').trim_end_matches('.');
-            format!("{number}{}", &text[unit..])
-        }
-        _ => text,
-    }
-}
-
 /// The cost as bars, in parts when the list is grouped.
 fn cost(series: &SeriesReport) -> Markup {
     let of = |points: &[crate::report::series::SeriesPoint]| {
@@ -172,6 +145,7 @@ fn cost(series: &SeriesReport) -> Markup {
             @if !names.is_empty() {
                 p.legend { @for (class, name) in names { span class={ "key " (class) } {} (name) " " } }
             }
+            (history::cost_split(&series.total.cost_parts))
             @if !series.changes.is_empty() {
                 p.legend { span.flag aria-hidden="true" { "▼" } " change of a memory size: " (series.changes.len()) }
             }

@@ -3,7 +3,7 @@
 
 use maud::{Markup, html};
 
-use crate::render::units::instant;
+use crate::render::units::{count, instant};
 use crate::report::series::{ChangeMark, SeriesReport};
 
 use super::chart::round;
@@ -247,6 +247,39 @@ impl TimeChart<'_> {
                 }
             }
         }
+    }
+}
+
+/// How a point is named in a heading.
+pub(super) fn per(series: &SeriesReport) -> &'static str {
+    if series.bucket_hours == 1 { "per hour" } else { "per day" }
+}
+
+/// Dollars of an axis.
+pub(super) fn dollars(value: f64) -> String {
+    match value {
+        0.0 => "$0".to_owned(),
+        value if value >= 100.0 => format!("${value:.0}"),
+        value if value >= 0.01 => format!("${value:.2}"),
+        value => format!("${value:.1e}"),
+    }
+}
+
+/// Whole numbers of an axis.
+pub(super) fn whole(value: f64) -> String {
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a count, and the cast saturates"
+    )]
+    let text = count(value.round() as u64);
+    // `20M` for `20.0M`.
+    match (text.find('.'), text.find(|letter: char| letter.is_ascii_alphabetic())) {
+        (Some(_), Some(unit)) => {
+            let number = text[..unit].trim_end_matches('0').trim_end_matches('.');
+            format!("{number}{}", &text[unit..])
+        }
+        _ => text,
     }
 }
 

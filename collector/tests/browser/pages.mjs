@@ -40,7 +40,9 @@ async function fromCostToPatch() {
   assert.match(await text(page, ".tiles"), /Cost\$/);
   assert.match(await text(page, "#overview"), /What to do first/);
   assert.match(await text(page, "#overview"), /Recent changes/);
-  assert.ok((await page.$$("#fleet-cost-title")).length === 1);
+  for (const id of ["fleet-cost-title", "duration-over-time-title", "cold-starts-over-time-title", "cost-split"]) {
+    assert.equal((await page.$$(`#${id}`)).length, 1, id);
+  }
   assert.ok((await page.$$("svg.time g.change")).length > 0, "changes are marked");
   await Promise.all([page.waitForNavigation(), page.click(".steps li a")]);
   assert.match(await text(page, ".verdict"), /→/);
