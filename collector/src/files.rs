@@ -5,6 +5,8 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
+use crate::random;
+
 /// U+FEFF in UTF-8.
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
@@ -28,6 +30,18 @@ pub(crate) fn replace_with_mode(path: &Path, text: &str, mode: u32) -> io::Resul
     file.sync_all()?;
     fs::rename(&new, path)?;
     File::open(path.parent().unwrap_or_else(|| Path::new(".")))?.sync_all()
+}
+
+/// A new file for reading and writing in the folder for temporary files. It has no name, so that it is deleted with the process.
+///
+/// # Errors
+/// It cannot be created.
+pub(crate) fn unnamed() -> io::Result<File> {
+    let name = format!("tailor-{}", random::hex::<8>().map_err(io::Error::other)?);
+    let path = std::env::temp_dir().join(name);
+    let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path)?;
+    fs::remove_file(&path)?;
+    Ok(file)
 }
 
 /// Reads a text that a person wrote. The byte order mark, with which some editors begin a file, is not part of it.

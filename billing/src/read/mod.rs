@@ -69,18 +69,33 @@ impl Export {
     /// Reads files, and all files of exports in folders, and passes each row of Lambda to `on_row`. A row that an earlier file of
     /// the same call has is not passed on again.
     pub fn read(&mut self, paths: &[impl AsRef<Path>], on_row: &mut dyn FnMut(BillRow)) {
-        let files: Vec<PathBuf> = paths.iter().flat_map(|path| self.find(path.as_ref(), 0)).collect();
+        let files = self.files(paths);
         self.digests.clear();
         for (index, file) in files.iter().enumerate() {
-            // No file follows that could repeat its rows.
-            self.is_last = index + 1 == files.len();
-            if let Err(error) = self.file(file, on_row) {
-                self.problems.add(Problem::UnreadableFile, || format!("{}: {error}", file.display()));
-            }
+            self.read_file(&file.display().to_string(), File::open(file), index + 1 == files.len(), on_row);
         }
     }
 
-    /// The files at `path`, in order of names. In folders, files of other types are left out, such as manifests.
+    /// The files at `paths`, in order of names. In folders, files of other types are left out, such as manifests.
+    pub fn files(&mut self, paths: &[impl AsRef<Path>]) -> Vec<PathBuf> {
+        paths.iter().flat_map(|path| self.find(path.as_ref(), 0)).collect()
+    }
+
+    /// Reads one of several files, and passes each row of Lambda to `on_row`, without those that an earlier file has. `is_last`:
+    /// no file follows that could repeat its rows. `name` is that in examples of problems.
+    pub fn read_file(
+        &mut self,
+        name: &str,
+        file: io::Result<File>,
+        is_last: bool,
+        on_row: &mut dyn FnMut(BillRow),
+    ) {
+        self.is_last = is_last;
+        if let Err(error) = file.and_then(|file| self.file(name, file, on_row)) {
+            self.problems.add(Problem::UnreadableFile, || format!("{name}: {error}"));
+        }
+    }
+
     fn find(&mut self, path: &Path, depth: u32) -> Vec<PathBuf> {
         let entries = match fs::metadata(path) {
             Ok(metadata) if !metadata.is_dir() => return vec![path.to_owned()],
@@ -101,26 +116,22 @@ impl Export {
         for path in paths {
             if path.is_dir() {
                 files.extend(self.find(&path, depth + 1));
-            } else if path.extension().is_some_and(|extension| {
-                ["csv", "parquet", "gz", "zst"].iter().any(|known| extension.eq_ignore_ascii_case(known))
-            }) {
+            } else if has_name_of_export(&path) {
                 files.push(path);
             }
         }
         files
     }
 
-    fn file(&mut self, path: &Path, on_row: &mut dyn FnMut(BillRow)) -> io::Result<()> {
-        let mut file = File::open(path)?;
+    fn file(&mut self, name: &str, mut file: File, on_row: &mut dyn FnMut(BillRow)) -> io::Result<()> {
         let mut start = [0; 4];
         let length = read_start(&mut file, &mut start)?;
         let start = &start[..length];
-        let name = path.display().to_string();
         if start == PARQUET_MAGIC {
             file.rewind()?;
-            return self.with_sink(&name, on_row, |sink| parquet::read(file, sink));
+            return self.with_sink(name, on_row, |sink| parquet::read(file, sink));
         }
-        self.text(&name, start, file, on_row)
+        self.text(name, start, file, on_row)
     }
 
     /// Reads CSV, compressed or not, from memory.
@@ -189,6 +200,14 @@ impl Sink<'_> {
             self.counts.formats.push(format);
         }
     }
+}
+
+/// Whether a file in a folder can have rows of an export: manifests and others have other endings.
+#[must_use]
+pub fn has_name_of_export(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| {
+        ["csv", "parquet", "gz", "zst"].iter().any(|known| extension.eq_ignore_ascii_case(known))
+    })
 }
 
 fn read_start(file: &mut File, start: &mut [u8; 4]) -> io::Result<usize> {

@@ -25,12 +25,12 @@ use super::{runtime, show};
 use crate::clock::{Clock, now_us};
 use crate::import::ledger::Ledger;
 use crate::import::log_group::LogGroup;
-use crate::import::objects::Objects;
 use crate::import::progress::{Progress, size};
 use crate::import::{Importer, Settings, Totals, files};
 use crate::query::{Format, ListQuery};
 use crate::render::output::write;
 use crate::report;
+use crate::s3::objects::{self, Objects};
 use crate::store::postgres::PostgresStore;
 use crate::store::sqlite::{Retention, SqliteStore};
 use crate::store::{HOUR_US, Store, Tenant, Window};
@@ -271,7 +271,9 @@ impl Import<'_> {
         let addresses: Vec<_> = self.args.paths.iter().filter(is_object).collect();
         let mut objects = match addresses.is_empty() {
             true => Objects::default(),
-            false => self.runtime.block_on(Objects::find(self.args.s3.client(), &addresses))?,
+            false => {
+                self.runtime.block_on(Objects::find(self.args.s3.client(), &addresses, objects::MANY))?
+            }
         };
         let has_stdin = reads_stdin(self.args);
         let file_bytes: u64 = inputs.iter().map(|input| input.bytes).sum();

@@ -22,7 +22,6 @@ pub mod files;
 mod filter;
 pub mod ledger;
 pub mod log_group;
-pub mod objects;
 pub mod progress;
 
 use ledger::{Ledger, Waiting};

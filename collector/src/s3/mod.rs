@@ -1,4 +1,4 @@
-//! S3, or a compatible server: the client of the archive, of profiles and of imports.
+//! S3, or a compatible server: the client of the archive, of profiles, of imports and of exports of the bill.
 
 use std::fmt;
 use std::str::FromStr;
@@ -17,6 +17,7 @@ use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 use aws_smithy_types::timeout::TimeoutConfig;
 use bytes::Bytes;
 
+pub mod objects;
 pub mod presign;
 mod reader;
 mod retry;

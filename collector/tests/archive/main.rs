@@ -385,6 +385,41 @@ fn objects_of_s3_are_imported_once() {
     assert!(text(&no_bucket).contains("does not exist: create it"), "{}", text(&no_bucket));
 }
 
+/// Both files have the same rows, which count once; the manifest has none.
+#[test]
+fn exports_of_the_bill_are_read_from_s3() {
+    let Some(bucket) = Bucket::start() else { return };
+    let collector = common::Collector::start();
+    for (kind, id) in KINDS.iter().zip(1..) {
+        let body = batch(kind, id, 1, 20, now_us()).encode().unwrap();
+        assert_eq!(collector.post_batch(&body).status, 200);
+    }
+    let data = collector.folder.path().to_str().unwrap();
+    let local = bucket.folder.path().join("exports");
+    std::fs::create_dir(&local).unwrap();
+    for (name, encoding) in [("a.parquet", &["--parquet"][..]), ("b.csv", &[])] {
+        let file = local.join(name);
+        let arguments = ["export", "focus", "--data", data, "--output", file.to_str().unwrap()];
+        let output = bucket.tailor(&[&arguments[..], encoding].concat());
+        assert!(output.status.success(), "{}", text(&output));
+        bucket.put(&format!("exports/data/{name}"), std::fs::read(&file).unwrap());
+    }
+    bucket.put("exports/metadata/manifest.json", b"{}".to_vec());
+    let reconcile = |place: &str| {
+        let output = bucket.tailor(&["reconcile", place, "--data", data, "--format", "json"]);
+        let result: Result<Value, _> = serde_json::from_slice(&output.stdout);
+        let mut result = result.unwrap_or_else(|error| panic!("{error}: {}", text(&output)));
+        result["at_us"] = 0.into();
+        result
+    };
+    let expected = reconcile(local.to_str().unwrap());
+    assert_eq!((&expected["files"], &expected["problems"]), (&2.into(), &Value::Array(vec![])));
+    assert!(expected["repeated_rows"].as_u64().unwrap() > 0, "{expected}");
+    assert_eq!(reconcile(&format!("s3://{BUCKET}/exports")), expected);
+    let absent = bucket.tailor(&["reconcile", &format!("s3://{BUCKET}/absent"), "--data", data]);
+    assert!(text(&absent).contains("there is no object"), "{}", text(&absent));
+}
+
 /// The test server of AWS's APIs, and its client.
 const AWS_PACKAGES: [&str; 2] = ["moto[server,logs]==5.2.5", "boto3==1.44.8"];
 

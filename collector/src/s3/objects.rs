@@ -1,4 +1,4 @@
-//! The objects of an import from S3.
+//! The objects that a command reads, one after the other.
 
 use std::collections::VecDeque;
 
@@ -7,10 +7,13 @@ use aws_sdk_s3::primitives::ByteStream;
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
-use crate::s3::{BlockingReader, Location, Object, S3};
+use super::{BlockingReader, Location, Object, S3};
 
-/// Objects that are requested ahead: logs that Firehose delivers are many small objects, and each request waits for S3.
-const AHEAD: usize = 8;
+/// How many objects are requested at a time where they are small, as logs that Firehose delivers: each request waits for S3.
+pub const MANY: usize = 8;
+
+/// The same where an object is read for so long that a connection that waits could be closed.
+pub const ONE: usize = 1;
 
 /// The objects under some addresses, in order of names.
 #[derive(Default)]
@@ -19,27 +22,43 @@ pub struct Objects {
     /// With their buckets.
     left: VecDeque<(String, Object)>,
     requested: VecDeque<(String, u64, JoinHandle<anyhow::Result<ByteStream>>)>,
+    at_a_time: usize,
 }
 
 impl Objects {
-    /// Lists the objects. Empty ones, such as the markers of folders, are left out.
+    /// Lists the objects, of which `at_a_time` are requested at a time. Empty ones, such as the markers of folders, are left out.
     ///
     /// # Errors
     /// When an address is not valid, or S3 refuses or cannot be reached.
-    pub async fn find(client: impl Future<Output = S3>, addresses: &[&String]) -> anyhow::Result<Self> {
+    pub async fn find(
+        client: impl Future<Output = S3>,
+        addresses: &[&String],
+        at_a_time: usize,
+    ) -> anyhow::Result<Self> {
         let s3 = client.await;
         let mut left = VecDeque::new();
         for address in addresses {
             let location: Location = address
                 .parse()
                 .map_err(|error: String| anyhow::anyhow!(error))
-                .with_context(|| format!("cannot import {address}"))?;
+                .with_context(|| format!("cannot read {address}"))?;
             let objects = s3.list(&location).await?;
             let objects = objects.into_iter().filter(|object| object.bytes > 0);
             left.extend(objects.map(|object| (location.bucket.clone(), object)));
         }
         anyhow::ensure!(!left.is_empty(), "there is no object at the given addresses of S3");
-        Ok(Self { s3: Some(s3), left, requested: VecDeque::new() })
+        Ok(Self { s3: Some(s3), left, requested: VecDeque::new(), at_a_time })
+    }
+
+    /// Leaves out the objects whose names `is_kept` does not accept.
+    pub fn retain(&mut self, is_kept: impl Fn(&str) -> bool) {
+        self.left.retain(|(_, object)| is_kept(&object.key));
+    }
+
+    /// Whether all objects were read.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.left.is_empty() && self.requested.is_empty()
     }
 
     /// The size of all objects, bytes.
@@ -50,7 +69,7 @@ impl Objects {
 
     /// The next object: its address, when it was changed (microseconds since the Unix epoch), and its content.
     pub fn next(&mut self, runtime: &Handle) -> Option<(String, u64, anyhow::Result<BlockingReader>)> {
-        while self.requested.len() < AHEAD
+        while self.requested.len() < self.at_a_time
             && let (Some(s3), Some((bucket, object))) = (&self.s3, self.left.pop_front())
         {
             let (s3, key) = (s3.clone(), object.key.clone());
