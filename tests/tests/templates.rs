@@ -1,4 +1,4 @@
-//! Tests of the script that attaches the layer to a function. A fake `aws` command reads its responses from files.
+//! Tests of the scripts that attach the layer to a function and detach it. A fake `aws` command reads its responses from files.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot continue has failed")]
 
@@ -67,6 +67,18 @@ fn attach(function: &Value, published: bool, update_is_rejected: bool) -> Outcom
 
 /// As [`attach`], with this variable for the key.
 fn attach_with(key: (&str, &str), function: &Value, published: bool, update_is_rejected: bool) -> Outcome {
+    let arguments = ["attach.sh", "layer.zip", "shop", "https://collector"];
+    run(&arguments, key, function, published, update_is_rejected)
+}
+
+/// Runs a script of `layer/cli` with its arguments.
+fn run(
+    arguments: &[&str],
+    key: (&str, &str),
+    function: &Value,
+    published: bool,
+    update_is_rejected: bool,
+) -> Outcome {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
     for name in ["answers", "bin", "tmp"] {
@@ -87,8 +99,8 @@ fn attach_with(key: (&str, &str), function: &Value, published: bool, update_is_r
     }
 
     let path = format!("{}:{}", at("bin").display(), std::env::var("PATH").unwrap());
-    let output = Command::new(project().unwrap().join("layer/cli/attach.sh"))
-        .args(["layer.zip", "shop", "https://collector"])
+    let output = Command::new(project().unwrap().join("layer/cli").join(arguments[0]))
+        .args(&arguments[1..])
         .env("PATH", path)
         .env("TMPDIR", at("tmp"))
         .env_remove("TAILOR_API_KEY")
@@ -205,6 +217,36 @@ fn attaching_rejects_changes_that_break_the_function() {
         assert!(!outcome.succeeded && outcome.log.contains(why), "{field}: {}", outcome.log);
         assert_eq!(outcome.calls, ["get-function-configuration"], "{field}: nothing else is called");
     }
+}
+
+#[test]
+fn detaching_keeps_other_layers_and_variables() {
+    if !can_run() {
+        return;
+    }
+    let detach = |function: &Value, update_is_rejected: bool| {
+        run(&["detach.sh", "shop"], ("TAILOR_API_KEY", KEY), function, false, update_is_rejected)
+    };
+    let one = format!("{OTHER}:1");
+    let variables = json!({ "NAME": "it's \"quoted\" and ü", "TAILOR_ENDPOINT": "https://collector",
+                            "TAILOR_API_KEY": KEY, "TAILOR_PEAK": "sampled" });
+    let attached = function(&[&one, OLD], &json!({ "Variables": variables }));
+    let outcome = detach(&attached, false);
+    assert!(outcome.succeeded, "{}", outcome.log);
+    let expected = json!({ "FunctionName": "arn:shop", "RevisionId": "as-read", "Layers": [one],
+                           "Environment": { "Variables": { "NAME": variables["NAME"] } } });
+    assert_eq!(outcome.sent, Some(expected));
+    assert!(!detach(&attached, true).succeeded, "Lambda rejects the update");
+
+    let without = function(&[&one], &json!({ "Variables": { "NAME": "value" } }));
+    let outcome = detach(&without, false);
+    assert!(outcome.succeeded && outcome.log.contains("neither"), "{}", outcome.log);
+    assert_eq!(outcome.calls, ["get-function-configuration"]);
+
+    let hidden = json!({ "Error": { "ErrorCode": "AccessDeniedException", "Message": "may not decrypt" } });
+    let outcome = detach(&with_field(attached, "Environment", Some(hidden)), false);
+    assert!(!outcome.succeeded && outcome.log.contains("would be lost: may not decrypt"), "{}", outcome.log);
+    assert_eq!(outcome.calls, ["get-function-configuration"]);
 }
 
 /// Every template that attaches the layer sets the endpoint and the API key, and names the permission for a key in a
