@@ -196,6 +196,24 @@ fn a_patch_has_the_functions_of_every_page() {
     assert!(diff.contains("\n-      MemorySize: 512\n+      MemorySize: 256\n"), "{diff}");
 }
 
+#[test]
+fn all_functions_are_listed_over_all_pages() {
+    let (collector, summarizer) = fleet(Place::folder());
+    summarize(&summarizer);
+    store_copies(&collector, 1_010);
+    let output = Command::new(env!("CARGO_BIN_EXE_tailor"))
+        .args(["functions", "--all", "--format", "csv", "--sort", "name"])
+        .args(["--server", &format!("http://{}", collector.address)])
+        .env("TAILOR_API_KEY", common::KEY)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let rows = String::from_utf8(output.stdout).unwrap();
+    let names: Vec<&str> = rows.lines().skip(1).map(|row| row.split(',').next().unwrap()).collect();
+    assert_eq!(names.len(), FUNCTIONS + 1_010);
+    assert!(names.is_sorted() && names.contains(&"copy-1009"), "{names:?}");
+}
+
 fn filters_and_sums_cover_the_whole_fleet(place: Place) {
     let (collector, summarizer) = fleet(place);
     summarize(&summarizer);

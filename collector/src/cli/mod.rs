@@ -76,6 +76,9 @@ enum Command {
         show: ShowArgs,
         #[command(flatten)]
         list: list::ListArgs,
+        /// Show all functions, whatever their number.
+        #[arg(long, help_heading = "List", conflicts_with_all = ["limit", "cursor"])]
+        all: bool,
         #[command(flatten)]
         fail_on: fail_on::FailOnArgs,
     },
@@ -314,9 +317,9 @@ impl Cli {
             Command::Serve(args) if args.check => serve_check::run(&args),
             Command::Serve(args) => serve::serve(*args),
             Command::Lambda(args) => lambda::run(&args),
-            Command::Functions { show, list, fail_on }
-            | Command::Advise { function: None, show, list, fail_on } => {
-                show::functions(&show, &list, &fail_on)
+            Command::Functions { show, list, all, fail_on } => show::functions(&show, &list, all, &fail_on),
+            Command::Advise { function: None, show, list, fail_on } => {
+                show::functions(&show, &list, false, &fail_on)
             }
             Command::Function { function, show, place, fail_on } => {
                 show::function(&function, &show, &place, &fail_on)

@@ -35,14 +35,29 @@ const RESPONSE_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(60)
 /// Maximum size of a response: more than the JSON of a few thousand functions.
 const MAX_RESPONSE_BYTES: u64 = 256 << 20;
 
-pub(super) fn functions(args: &ShowArgs, list: &ListArgs, fail_on: &FailOnArgs) -> anyhow::Result<ExitCode> {
+/// The list of functions; with `all`, all its pages.
+pub(super) fn functions(
+    args: &ShowArgs,
+    list: &ListArgs,
+    all: bool,
+    fail_on: &FailOnArgs,
+) -> anyhow::Result<ExitCode> {
     let (code, address) = match &args.server {
+        Some(server) if all => {
+            let fleet = all_pages(args, server, list)?;
+            let text = write(&fleet, args.format, look(args));
+            (print((text, fleet.functions.is_empty()))?, Some(server.clone()))
+        }
         Some(server) => {
             (request(args, server, &["v1", "functions"], &list.parameters())?, Some(server.clone()))
         }
         None => {
             let text = read_folder(args, |reader| async move {
-                let fleet = report::fleet(&reader.request(), &list.query(args)).await?;
+                let mut query = list.query(args);
+                if all {
+                    query.limit = usize::MAX;
+                }
+                let fleet = report::fleet(&reader.request(), &query).await?;
                 let nothing = fleet.functions.is_empty();
                 Ok((write(&fleet, args.format, look(args)), nothing))
             })?;
@@ -53,6 +68,26 @@ pub(super) fn functions(args: &ShowArgs, list: &ListArgs, fail_on: &FailOnArgs) 
         print((format!("\nThe web page shows the curves and the change log: {address}\n"), false))?;
     }
     fail_on.check(code, || selected_reports(args, &list.filters))
+}
+
+/// The list of a running collector with the functions of all pages.
+fn all_pages(args: &ShowArgs, server: &str, list: &ListArgs) -> anyhow::Result<FleetReport> {
+    let mut parameters = list.parameters();
+    parameters.retain(|(name, _)| *name != "limit");
+    parameters.push(("limit", query::MAX_LIMIT.to_string()));
+    let page = |cursor: Option<String>| {
+        let mut parameters = parameters.clone();
+        parameters.extend(cursor.map(|cursor| ("cursor", cursor)));
+        let body = fetch(args, server, &["v1", "functions"], &parameters, Format::Json)?;
+        serde_json::from_str::<FleetReport>(&body.context(UNREADABLE)?.text).context(UNREADABLE)
+    };
+    let mut whole = page(None)?;
+    while let Some(cursor) = whole.next.take() {
+        let next = page(Some(cursor))?;
+        whole.functions.extend(next.functions);
+        whole.next = next.next;
+    }
+    Ok(whole)
 }
 
 pub(super) fn function(

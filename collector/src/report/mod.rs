@@ -49,7 +49,7 @@ pub use series::fleet_sums::FleetSumsCache;
 pub use utilization::UtilizationReport;
 
 /// The report of all functions of a tenant.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct FleetReport {
     /// Sum over the functions.
     pub total: FleetTotal,
@@ -76,7 +76,7 @@ pub struct FleetReport {
 }
 
 /// Sums over the functions that share an account, a region or a runtime.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct FleetGroup {
     /// The account, region or runtime; empty when unknown.
     pub value: String,
@@ -87,7 +87,7 @@ pub struct FleetGroup {
 }
 
 /// Stored summaries, from which a list was made.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct SummariesUsed {
     /// Length of their window, hours.
     pub hours: u64,

@@ -3,14 +3,14 @@
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Maximum number of damaged rows that are named. Further ones are only counted, and may count again when they are read
 /// again.
 const MAX_NAMED: usize = 100;
 
 /// The damaged rows that were found since the start of the program.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Damage {
     /// Number of damaged rows.
     pub rows: u64,

@@ -4,8 +4,7 @@ use maud::{Markup, html};
 
 use super::chart::round;
 use super::layout::tile;
-use super::time_chart::{TimeChart, Values};
-use super::time_chart::{per, whole};
+use super::time_chart::{TimeChart, Values, per, whole};
 use crate::report::utilization::UtilizationReport;
 use crate::report::{FunctionReport, SeriesReport};
 
