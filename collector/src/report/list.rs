@@ -12,6 +12,7 @@ use tailor_sizing::advice::Verdict;
 use tailor_sizing::advice::hints::Hint;
 use tailor_sizing::pricing::money::PicoDollars;
 
+use super::cost_change;
 use super::hints::{self, FleetHint};
 use super::load::{Request, function, reports};
 use super::summaries::STRATEGIES;
@@ -20,8 +21,11 @@ use crate::query::{DEFAULT_STRATEGY, Group, ListQuery, SortKey, TagFilter};
 use crate::store::{AdvisedSize, FunctionKey, RowHint, StoreError, SummaryKind, SummaryRow};
 use crate::tags::TagTable;
 
-/// Functions with the largest savings that the overview shows.
+/// Functions with the largest savings, and functions whose cost changed the most, that the overview shows.
 const TOP_FUNCTIONS: usize = 5;
+
+/// Smallest change of a cost that the overview shows, as a part of the cost: one in this number.
+const MIN_CHANGE_PART: i128 = 20;
 
 /// Windows for which summaries are kept, hours.
 pub(super) const SUMMARY_HOURS: [u64; 4] = [1, 24, 7 * 24, 30 * 24];
@@ -65,7 +69,11 @@ pub async fn fleet(request: &Request<'_>, list: &ListQuery) -> Result<FleetRepor
 pub async fn computed_fleet(request: &Request<'_>, list: &ListQuery) -> Result<FleetReport, StoreError> {
     let mut computed: BTreeMap<FunctionKey, FunctionReport> =
         reports(request, None).await?.into_iter().map(|report| (report.key(), report)).collect();
-    let rows = computed.values().map(|report| row(report, request.now_us)).collect();
+    let mut rows: Vec<SummaryRow> = computed.values().map(|report| row(report, request.now_us)).collect();
+    // The page of the fleet shows it, and a command that computes a whole fleet does not.
+    for row in rows.iter_mut().filter(|_| !request.computes_all) {
+        row.cost_change = cost_change::of_function(request, &row.function, list.hours).await?;
+    }
     let mut page = Page::select(rows, list, &request.tag_table());
     let functions = page.keys.iter().filter_map(|key| computed.remove(key)).collect();
     Ok(page.report(functions, None, request))
@@ -124,6 +132,7 @@ pub(super) fn row(report: &FunctionReport, now_us: u64) -> SummaryRow {
         billed_ms: report.billed_ms,
         p95_ms: report.duration_ms.p95,
         cost: report.cost_pico_usd,
+        cost_change: None,
         saving: report.saving(),
         advice: advice_code(report).to_owned(),
         advised: report.advice.is_change().then_some(AdvisedSize {
@@ -154,6 +163,17 @@ fn top(rows: &[SummaryRow]) -> Vec<SummaryRow> {
         rows.iter().filter(|row| row.saving > PicoDollars::ZERO && row.advised.is_some()).collect();
     rows.sort_by_key(|row| std::cmp::Reverse(row.saving));
     rows.into_iter().take(TOP_FUNCTIONS).cloned().collect()
+}
+
+/// The functions whose cost changed the most.
+fn movers(rows: &[SummaryRow]) -> Vec<SummaryRow> {
+    let change = |row: &SummaryRow| row.cost_change.unwrap_or_default().0.saturating_abs();
+    let is_material = |row: &&SummaryRow| {
+        change(row) > 0 && change(row) >= row.cost.unwrap_or_default().0 / MIN_CHANGE_PART
+    };
+    let mut moved: Vec<&SummaryRow> = rows.iter().filter(is_material).collect();
+    moved.sort_by_key(|row| std::cmp::Reverse(change(row)));
+    moved.into_iter().take(TOP_FUNCTIONS).cloned().collect()
 }
 
 /// Whether the filters select a function.
@@ -224,6 +244,7 @@ struct Page {
     oldest_at_us: u64,
     hints: Vec<FleetHint>,
     top: Vec<SummaryRow>,
+    movers: Vec<SummaryRow>,
 }
 
 impl Page {
@@ -232,7 +253,7 @@ impl Page {
         let total = rows.iter().fold(FleetTotal::default(), add);
         let matching = rows.len() as u64;
         let oldest_at_us = rows.iter().map(|row| row.computed_at_us).min().unwrap_or(0);
-        let (hints, top) = (hints::over(&rows), top(&rows));
+        let (hints, top, movers) = (hints::over(&rows), top(&rows), movers(&rows));
         let groups = list.by.as_ref().map(|by| groups(&rows, by, tags));
         let mut places: Vec<(Position, SummaryRow)> =
             rows.into_iter().map(|row| (Position::of(&row, list.sort), row)).collect();
@@ -248,7 +269,7 @@ impl Page {
         places.sort_by(|a, b| a.0.compare(&b.0, list));
         let next = places.last().filter(|_| has_more).and_then(|(position, _)| position.cursor());
         let keys = places.into_iter().map(|(_, row)| row.function).collect();
-        Self { total, matching, groups, keys, next, oldest_at_us, hints, top }
+        Self { total, matching, groups, keys, next, oldest_at_us, hints, top, movers }
     }
 
     fn report(
@@ -267,6 +288,7 @@ impl Page {
             groups: self.groups.take(),
             hints: std::mem::take(&mut self.hints),
             top: std::mem::take(&mut self.top),
+            movers: std::mem::take(&mut self.movers),
             summaries,
             damage: request.store.damage(),
             prices_of: request.prices.compiled().to_owned(),

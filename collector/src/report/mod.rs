@@ -21,6 +21,7 @@ use crate::tags::Tags;
 
 pub mod bill;
 mod build;
+mod cost_change;
 mod digits;
 pub mod evaluation;
 pub mod hints;
@@ -67,6 +68,9 @@ pub struct FleetReport {
     /// The functions with the largest savings: at most five.
     #[serde(skip)]
     pub top: Vec<SummaryRow>,
+    /// The functions whose cost changed the most against the time before: at most five.
+    #[serde(skip)]
+    pub movers: Vec<SummaryRow>,
     /// The summaries that order, filters and sums are from; `null` when they were computed for this report.
     pub summaries: Option<SummariesUsed>,
     /// Damaged rows of the store, which are not included.

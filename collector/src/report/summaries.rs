@@ -11,6 +11,7 @@ use tailor_sizing::telemetry::rollup::Rollup;
 
 use super::bill::{BillMaterial, bill_kind, spans, spans_kind};
 use super::build::report;
+use super::cost_change::cost_change;
 use super::evaluation::{Basis, Material};
 use super::list::{self, SUMMARY_HOURS};
 use super::load::{EnforcementCache, Request, add_changes, changes, enforcement};
@@ -22,7 +23,7 @@ use crate::clock::Clock;
 use crate::query::{self, last_hours};
 use crate::store::{
     ChangedFunction, Environments, FunctionKey, HOUR_US, Lease, Series, SeriesKey, Store, StoreError,
-    StoredRollup, Summary, SummaryKind, Tenant, Window,
+    StoredRollup, Summary, SummaryKind, SummaryRow, Tenant, Window,
 };
 
 /// The strategies for which summaries are kept.
@@ -126,6 +127,7 @@ impl Summarizer {
             let mut material = Material { series, environments, changes: Vec::new() };
             add_changes(&request, key, &mut material, &changes).await?;
             add_sums(hours, &request, (key, &material, &rollups), &mut summaries)?;
+            let change = cost_change(&rollups, header, &self.prices, request.now_us, hours);
             for name in STRATEGIES {
                 let strategy = query::strategy(Some(name), None).unwrap_or_default();
                 let basis = Basis { prices: &self.prices, strategy, enforcement };
@@ -137,7 +139,7 @@ impl Summarizer {
                     advice.curve.clear();
                 }
                 let kind = SummaryKind { hours, strategy: name.to_owned() };
-                let row = list::row(&report, request.now_us);
+                let row = SummaryRow { cost_change: change, ..list::row(&report, request.now_us) };
                 summaries.push(Summary { kind, row, report: json(&report)? });
                 tokio::task::yield_now().await;
             }

@@ -40,6 +40,9 @@ pub struct SummaryRow {
     pub p95_ms: f64,
     /// What was paid; `None` when no price is known.
     pub cost: Option<PicoDollars>,
+    /// How much more it was than in the time of the same length before; `None` when that is not known.
+    #[serde(default)]
+    pub cost_change: Option<PicoDollars>,
     /// What the recommended size would have saved; negative when it costs more.
     pub saving: PicoDollars,
     /// The kind of advice: `change`, `keep`, `unsure` or `none`.

@@ -33,7 +33,7 @@ pub(super) fn render(overview: &Overview, report: &FleetReport, query: &Query) -
                 (history::durations(series, false))
                 (history::cold_starts(series, false))
             }
-            div { (first_steps(report, query)) (hints(report, query)) }
+            div { (first_steps(report, query)) (movers(report, query)) (hints(report, query)) }
         }
         (recent_changes(changes, ledger, query))
     }
@@ -214,6 +214,32 @@ fn first_steps(report: &FleetReport, query: &Query) -> Markup {
             } @else {
                 p.sub { "The functions with the largest savings in this window, by changing the memory size." }
                 ol.steps { @for step in &steps { (step) } }
+            }
+        }
+    }
+}
+
+/// The functions whose cost changed the most.
+fn movers(report: &FleetReport, query: &Query) -> Markup {
+    let line = |row: &SummaryRow| {
+        let change = row.cost_change.unwrap_or_default();
+        let is_more = change > PicoDollars::ZERO;
+        html! {
+            li {
+                div.step {
+                    a href=(query.function_link(&row.function)) { (row.function.name) }
+                    span class=(if is_more { "bad" } else { "good" }) { (if is_more { "+" } else { "" }) (change) }
+                }
+                @if let Some(cost) = row.cost { p.sub { "cost now " (cost) } }
+            }
+        }
+    };
+    html! {
+        @if !report.movers.is_empty() {
+            section.card {
+                h2 { "What changed the most" }
+                p.sub { "Cost against the time of the same length before." }
+                ol.steps { @for row in &report.movers { (line(row)) } }
             }
         }
     }

@@ -325,6 +325,7 @@ pub(super) fn timeline_row(
         billed_ms: sum(|rollup| rollup.billed_ms),
         p95_ms: 0.0,
         cost: None,
+        cost_change: None,
         saving: PicoDollars::ZERO,
         advice: "none".to_owned(),
         advised: None,
