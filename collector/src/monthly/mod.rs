@@ -26,6 +26,9 @@ const MAX_MOVERS: usize = 8;
 /// Functions and hints in "What to do first".
 const MAX_STEPS: usize = 5;
 
+/// The title of the section with them.
+const WHAT_CHANGED: &str = "What changed";
+
 /// Values of one property in the allocation.
 const MAX_GROUPS: usize = 25;
 
@@ -74,7 +77,16 @@ pub async fn monthly(inputs: &Inputs<'_>) -> Result<Option<Document>, StoreError
         return Ok(None);
     }
     let overview = overview(request, list).await?;
-    let mut sections = vec![cost(&fleet, &overview, reconciliation.as_ref()), movers(request, list).await?];
+    // Without the time before, every function would have changed from nothing.
+    let changed = match overview.series.previous {
+        Some(_) => movers(request, list).await?,
+        None => Section {
+            title: WHAT_CHANGED.to_owned(),
+            texts: vec!["The time before was not measured.".to_owned()],
+            ..Section::default()
+        },
+    };
+    let mut sections = vec![cost(&fleet, &overview, reconciliation.as_ref()), changed];
     sections.push(first_steps(&fleet));
     sections.push(ledger(&overview));
     let groups = report::list::allocations(request, list, allocations).await?;
@@ -140,7 +152,7 @@ async fn movers(request: &Request<'_>, list: &ListQuery) -> Result<Section, Stor
         vec![key.name, key.region, before.to_string(), now.to_string(), format!("{sign}{difference}")]
     };
     Ok(Section {
-        title: "What changed".to_owned(),
+        title: WHAT_CHANGED.to_owned(),
         texts: vec!["The functions whose cost changed the most, against the time before.".to_owned()],
         header: vec!["Function", "Region", "Before", "Now", "Change"],
         rows: moved.into_iter().map(row).collect(),

@@ -69,7 +69,7 @@ pub(super) async fn of_function(
 
 #[cfg(test)]
 mod tests {
-    use agent_proto::batch::{Environment, EnvironmentId, Lost, Overhead};
+    use agent_proto::batch::{Lost, Overhead};
     use tailor_sizing::telemetry::rollup::Rollup;
     use tailor_sizing::units::{Architecture, Megabytes};
 
@@ -91,9 +91,8 @@ mod tests {
 
     #[test]
     fn a_steady_cost_does_not_change_and_a_new_function_has_no_change() {
-        let environment = Environment { ephemeral_mb: 512, ..crate::report::losses::tests::environment() };
         let header = BatchHeader {
-            environment: Environment { id: EnvironmentId([1; 16]), ..environment },
+            environment: crate::report::losses::tests::environment(),
             sequence: 1,
             sent_at_us: 0,
             lost: Lost::default(),
