@@ -23,11 +23,11 @@ pub use render::{html, markdown};
 /// Functions whose cost changed the most.
 const MAX_MOVERS: usize = 8;
 
-/// Functions and hints in "What to do first".
-const MAX_STEPS: usize = 5;
-
 /// The title of the section with them.
 const WHAT_CHANGED: &str = "What changed";
+
+/// Functions and hints in "What to do first".
+const MAX_STEPS: usize = 5;
 
 /// Values of one property in the allocation.
 const MAX_GROUPS: usize = 25;
