@@ -171,10 +171,9 @@ fn every_command_has_all_functions_where_no_collector_runs() {
     assert_eq!(list["total"], json(&imported)["total"]);
     assert_eq!(json(&run(&["series", "--format", "json"]))["total"]["invocations"], FUNCTIONS);
     assert_eq!(json(&run(&["bill", "--format", "json"]))["matching_functions"], FUNCTIONS);
-    for (arguments, expected) in [
-        (&["report"][..], "60 functions. "),
-        (&["report", "--by", "region"], "| eu-west-1 | 60 | 60 |"),
-    ] {
+    for (arguments, expected) in
+        [(&["report"][..], "60 functions. "), (&["report", "--by", "region"], "| eu-west-1 | 60 | 60 |")]
+    {
         let text = String::from_utf8(run(arguments).stdout).unwrap();
         assert!(text.contains(expected), "{expected}: {text}");
     }
