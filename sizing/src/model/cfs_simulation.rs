@@ -9,6 +9,7 @@
 //! one in jumps. The simulation follows periods, ticks and debts. The work of an
 //! invocation comes from [`crate::model::hypotheses`], and the kernel from [`crate::model::enforcement`].
 
+use crate::model::collection;
 use crate::units::Megabytes;
 
 /// Period of the kernel's bandwidth control on Lambda, ms.
@@ -80,8 +81,10 @@ pub enum Kernel {
 /// An invocation's work, independent of the measured size. All values are finite and not negative.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct WorkShape {
-    /// CPU time where nothing is throttled, ms.
+    /// CPU time where nothing is throttled and garbage is seldom collected, ms.
     pub busy_ms: f64,
+    /// CPU time that garbage collection adds at the smallest sizes, ms.
+    pub collecting_ms: f64,
     /// Wall time in which no thread was ready to run, ms.
     pub idle_ms: f64,
     /// Bursts of CPU the work comes in, with the idle time spread between them; at least 1.
@@ -105,10 +108,11 @@ impl WorkShape {
     pub fn wall(&self, memory: Megabytes, kernel: Kernel) -> (f64, f64) {
         let share = memory.share();
         let parallel = self.parallel.min(f64::from(memory.visible_vcpus())).max(1.0);
-        if self.busy_ms <= 0.0 || share <= 0.0 {
+        let busy_ms = self.busy_ms + self.collecting_ms * collection::added_at(memory);
+        if busy_ms <= 0.0 || share <= 0.0 {
             return (self.idle_ms, 0.0);
         }
-        let busy_ms = self.busy_ms * (1.0 + knee(memory) * (2.0 - parallel).clamp(0.0, 1.0));
+        let busy_ms = busy_ms * (1.0 + knee(memory) * (2.0 - parallel).clamp(0.0, 1.0));
         if share >= parallel {
             return (self.idle_ms + busy_ms / parallel, 0.0);
         }
@@ -352,7 +356,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn single(busy_ms: f64, idle_ms: f64, bursts: f64) -> WorkShape {
-        WorkShape { busy_ms, idle_ms, bursts, parallel: 1.0, threaded: 0.0 }
+        WorkShape { busy_ms, collecting_ms: 0.0, idle_ms, bursts, parallel: 1.0, threaded: 0.0 }
     }
 
     #[test]
@@ -414,7 +418,14 @@ mod tests {
 
     #[test]
     fn threads_share_the_quota() {
-        let shape = WorkShape { busy_ms: 400.0, idle_ms: 0.0, bursts: 1.0, parallel: 2.0, threaded: 0.0 };
+        let shape = WorkShape {
+            busy_ms: 400.0,
+            collecting_ms: 0.0,
+            idle_ms: 0.0,
+            bursts: 1.0,
+            parallel: 2.0,
+            threaded: 0.0,
+        };
         assert!((shape.wall_ms(Megabytes(3_538), Kernel::TickBased) - 200.0).abs() < 1e-6);
         assert!((shape.wall_ms(Megabytes(1_769), Kernel::TickBased) / 400.0 - 1.0).abs() < 0.08);
     }
@@ -423,7 +434,7 @@ mod tests {
         #[test]
         fn wall_is_never_less_than_work_allows(busy in 0.0f64..1e5, idle in 0.0f64..1e5, bursts in 0.0f64..1e5, parallel in 0.0f64..9.0, threaded in 0.0f64..=1.0, memory in 1u32..20_000, high_resolution: bool) {
             let kernel = if high_resolution { Kernel::HighResolution } else { Kernel::TickBased };
-            let wall = WorkShape { busy_ms: busy, idle_ms: idle, bursts, parallel, threaded }.wall_ms(Megabytes(memory), kernel);
+            let wall = WorkShape { busy_ms: busy, collecting_ms: 0.0, idle_ms: idle, bursts, parallel, threaded }.wall_ms(Megabytes(memory), kernel);
             prop_assert!(wall.is_finite() && wall >= idle * 0.999);
             prop_assert!(wall >= busy / parallel.max(1.0) * 0.999);
         }

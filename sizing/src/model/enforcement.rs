@@ -119,7 +119,14 @@ mod tests {
     fn fleet(kernel: Kernel, memory: Megabytes) -> Vec<Rollup> {
         let busy_ms = [3.5, 5.0, 7.0, 9.0, 14.0, 22.0, 35.0];
         let rollup = |busy_ms: f64| {
-            let shape = WorkShape { busy_ms, idle_ms: 5.0, bursts: 1.0, parallel: 1.0, threaded: 0.0 };
+            let shape = WorkShape {
+                busy_ms,
+                collecting_ms: 0.0,
+                idle_ms: 5.0,
+                bursts: 1.0,
+                parallel: 1.0,
+                threaded: 0.0,
+            };
             let us = |ms: f64| u64::try_from(Duration::from_secs_f64(ms / 1e3).as_micros()).unwrap();
             let (wall_us, busy_us) = (us(shape.wall_ms(memory, kernel)), us(busy_ms));
             let starved_us = wall_us - busy_us - 5_000;

@@ -346,6 +346,7 @@ fn without_counters(source: &Profile) -> Vec<(f64, WorkShape)> {
                 let rate = source.memory.share().min(parallel);
                 let shape = WorkShape {
                     busy_ms: busy_share * source.wall_ms * rate,
+                    collecting_ms: 0.0,
                     idle_ms: (1.0 - busy_share) * source.wall_ms,
                     bursts,
                     parallel,

@@ -5,6 +5,7 @@
 //! predictions for other sizes start in [`crate::model::hypotheses`].
 
 use crate::model::cfs_simulation::{Kernel, MAX_REFILL, PERIOD_MS, WorkShape, refill_ms};
+use crate::model::collection;
 use crate::telemetry::histogram::LogHistogram;
 use crate::telemetry::invocation::Work;
 use crate::telemetry::rollup::{Rollup, WorkSum};
@@ -61,6 +62,8 @@ pub struct Profile {
     pub wall_ms: f64,
     /// CPU time of all threads, ms.
     pub busy_ms: f64,
+    /// The part of it that the threads of garbage collectors used, ms.
+    pub collector_ms: f64,
     /// Wall time lost for lack of CPU, ms: starved time on the critical path.
     pub starved_ms: f64,
     /// The part of it that throttling does not explain, ms: waiting behind others for a CPU, which more memory
@@ -142,6 +145,7 @@ impl Profile {
             invocations: sum.invocations,
             wall_ms,
             busy_ms,
+            collector_ms: per_ms(sum.work.collector.busy_us).min(busy_ms),
             starved_ms: 0.0,
             queued_ms: 0.0,
             idle_ms: 0.0,
@@ -218,6 +222,7 @@ impl Profile {
     fn throttled(&self, top_ms: f64, all_ms: f64, threads: f64) -> f64 {
         let one_burst = WorkShape {
             busy_ms: self.busy_ms,
+            collecting_ms: 0.0,
             idle_ms: 0.0,
             bursts: 1.0,
             parallel: 1.0,
@@ -270,8 +275,11 @@ impl Profile {
     pub fn shape(&self, bursts: f64) -> WorkShape {
         // Queued waits at a throttled size are those for other processes or for helpers, which a larger size does not have.
         let stays = if self.memory.share() < 1.0 { 0.0 } else { 1.0 };
+        let busy_ms = self.unthrottled_busy_ms();
+        let collecting_ms = collection::added_ms(self.memory, busy_ms, self.collector_ms);
         WorkShape {
-            busy_ms: self.unthrottled_busy_ms(),
+            busy_ms: busy_ms - collecting_ms * collection::added_at(self.memory),
+            collecting_ms,
             idle_ms: self.idle_ms + stays * self.queued_ms,
             bursts,
             parallel: self.parallel,
@@ -288,6 +296,7 @@ impl Profile {
             invocations,
             wall_ms,
             busy_ms,
+            collector_ms: 0.0,
             starved_ms: (0.5 * wall_ms - busy_ms).max(0.0),
             queued_ms: 0.0,
             idle_ms: 0.5 * wall_ms,
