@@ -79,6 +79,9 @@ const ROUNDS: u32 = 3;
 /// Calls of each function in a check.
 const CHECK_CALLS: u32 = 3;
 
+/// CPUs that the start of a sandbox uses.
+const START_CPUS: f64 = 1.0;
+
 /// Time limit for the sandbox to stop.
 const STOP_LIMIT: Duration = Duration::from_secs(60);
 
@@ -192,7 +195,7 @@ struct Programs {
 
 impl Programs {
     fn prepare(sources: PathBuf) -> Result<Self> {
-        let sandbox = build::sandbox()?;
+        let sandbox = build::release_sandbox()?;
         let (layer, rust_handler) = build::layer_and_handler()?;
         let folder = workspace::target_folder()?.join("truth");
         if folder.exists() {
@@ -330,7 +333,11 @@ impl Worker<'_> {
 
     /// Measures one environment at each size, in a sandbox of its own so that every environment is new.
     fn measure_round(&mut self, function: &Function, places: Vec<Place>) -> Result<()> {
-        let (mut sandbox, lambda) = self.environment.start(function)?;
+        let (mut sandbox, lambda) = {
+            // Compilers and the start of a sandbox compete with the functions that are measured meanwhile.
+            let _share = self.run.cpus.acquire(START_CPUS);
+            self.environment.start(function)?
+        };
         for place in places {
             if self.run.is_done(&place) {
                 lock(&self.run.progress).skip();
@@ -347,7 +354,8 @@ impl Worker<'_> {
                 invocations: self.run.protocol.invocations,
             };
             let shown = format!("{} {} MB", function.name, place.memory_mb);
-            let _share = self.run.cpus.acquire(Megabytes(place.memory_mb), function.most_cpus());
+            let memory = Megabytes(place.memory_mb);
+            let _share = self.run.cpus.acquire(memory.share().min(function.most_cpus()));
             match measurement.block(function, place) {
                 Ok(block) => {
                     lock(&self.run.progress).add(&block);

@@ -20,6 +20,16 @@ pub fn sandbox() -> Result<PathBuf> {
     Ok(target_folder()?.join("debug/lambda-sandbox"))
 }
 
+/// Builds the sandbox with the release profile, for measurements: it uses the same CPUs as the functions. Returns the path of its
+/// program.
+///
+/// # Errors
+/// When cargo fails. Its messages are on standard error.
+pub fn release_sandbox() -> Result<PathBuf> {
+    cargo(&["build", "--release", "--quiet", "-p", "lambda-sandbox"])?;
+    Ok(target_folder()?.join("release/lambda-sandbox"))
+}
+
 /// Builds the collector and the sandbox with the dev profile, the extension and the handlers with the release settings.
 ///
 /// # Errors

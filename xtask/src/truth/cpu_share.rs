@@ -3,11 +3,9 @@
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, PoisonError};
 
-use tailor_sizing::units::Megabytes;
-
 use super::lock;
 
-/// What a block uses beside its quota: the sandbox, the caller and the extension, CPUs.
+/// What a block uses beside the function's share: the sandbox, the caller and the receiver of telemetry, CPUs.
 const OVERHEAD: f64 = 0.1;
 
 /// The CPUs of the host that are not in use.
@@ -38,10 +36,10 @@ impl CpuShares {
         Self { state: Mutex::default(), changed: Condvar::new(), cpus: cpus as f64 }
     }
 
-    /// Waits until a block at `memory` of a function that uses up to `most_cpus` can be measured beside the others. A block that
-    /// needs more than there is runs alone.
-    pub(super) fn acquire(&self, memory: Megabytes, most_cpus: f64) -> CpuShare<'_> {
-        let share = (memory.share() + OVERHEAD).min(most_cpus).min(self.cpus);
+    /// Waits until the host has `cpus` for a block, and what it uses beside them. A block that needs more than there is runs
+    /// alone.
+    pub(super) fn acquire(&self, cpus: f64) -> CpuShare<'_> {
+        let share = (cpus + OVERHEAD).min(self.cpus);
         let mut state = lock(&self.state);
         let ticket = state.next;
         state.next += 1;
@@ -74,17 +72,17 @@ mod tests {
     #[test]
     fn a_large_size_runs_alone_and_is_not_overtaken() {
         let shares = CpuShares::new(2);
-        let small = [shares.acquire(Megabytes(512), 1.0), shares.acquire(Megabytes(512), 1.0)];
+        let small = [shares.acquire(0.3), shares.acquire(0.3)];
         let large_began = AtomicBool::new(false);
         thread::scope(|scope| {
             scope.spawn(|| {
-                let _large = shares.acquire(Megabytes(3_008), f64::INFINITY);
+                let _large = shares.acquire(1.7);
                 large_began.store(true, Ordering::SeqCst);
             });
             thread::sleep(Duration::from_millis(50));
             assert!(!large_began.load(Ordering::SeqCst));
             let later = scope.spawn(|| {
-                let _small = shares.acquire(Megabytes(512), 1.0);
+                let _small = shares.acquire(0.3);
                 assert!(large_began.load(Ordering::SeqCst), "a later block overtook the large one");
             });
             thread::sleep(Duration::from_millis(50));
