@@ -25,10 +25,17 @@ const LEVEL: i32 = 6;
 pub enum ArchiveError {
     /// The Parquet library failed.
     #[error("cannot use a Parquet file: {0}")]
-    Parquet(#[from] ParquetError),
+    Parquet(ParquetError),
     /// The file does not have the columns of the archive.
     #[error("the file has no column `{0}`: it is not a file of the archive")]
     Column(&'static str),
+}
+
+// The message has the cause, which is therefore not a source: it would be shown twice.
+impl From<ParquetError> for ArchiveError {
+    fn from(error: ParquetError) -> Self {
+        Self::Parquet(error)
+    }
 }
 
 /// Writes one file into memory.

@@ -314,6 +314,28 @@ fn the_doctor_finds_what_needs_attention() {
     assert!(stdout(&no_aws).contains("check the credentials"), "{no_aws:?}");
 }
 
+/// Who sets a variable for all commands can use each of them.
+#[test]
+fn a_variable_does_not_exclude_an_option() {
+    let collector = measured();
+    let server = format!("http://{}", collector.address);
+    let run = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tailor"));
+        for variable in ["TAILOR_DATA", "TAILOR_TAGS", "TAILOR_USAGE"] {
+            command.env(variable, "/nowhere/at/all");
+        }
+        command.args(arguments).args(["--server", &server]).env("TAILOR_API_KEY", KEY).output().unwrap()
+    };
+    for command in ["functions", "bill", "hints"] {
+        let output = run(&[command]);
+        assert_eq!(code(&output), 0, "{command}: {output:?}");
+    }
+    for arguments in [["functions", "--tags", "tags.csv"], ["bill", "--usage", "usage.json"]] {
+        let output = run(&arguments);
+        assert_eq!(code(&output), 2, "{arguments:?}: {output:?}");
+    }
+}
+
 /// `head` closes the pipe when it has read enough.
 #[test]
 fn a_closed_pipe_ends_no_command_with_a_failure() {

@@ -337,6 +337,8 @@ fn recommendations_of_other_tools_are_shown_beside_the_advice() {
     assert!(table.contains("others   AWS Lambda Power Tuning recommends 256 MB"), "{table}");
     assert!(table.contains("AWS Compute Optimizer recommends 512 MB → 384 MB for version 7"), "{table}");
 
+    let wrong = tailor(&["import", "power-tuning", exported, "--function", "pay"]);
+    assert_eq!(stderr(&wrong).matches("at line 1 column").count(), 1, "the cause is shown once: {wrong:?}");
     let wrong = tailor(&["import", "compute-optimizer", tuned]);
     assert!(!wrong.status.success());
     assert!(stderr(&wrong).contains("functionArn"), "{wrong:?}");

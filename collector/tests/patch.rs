@@ -168,6 +168,13 @@ fn all_functions_of_a_folder_are_patched_at_once() {
         "other files are not written"
     );
     assert_eq!(stdout(&run(&[])), "", "the patched folder has no diff");
+
+    // A file that a failed command left is not an advice without changes.
+    let advice = folder.path().join("advice.json");
+    fs::write(&advice, "").unwrap();
+    let empty = tailor(&["changes", "patch", "--source", source, "--advice", advice.to_str().unwrap()]);
+    assert_eq!(empty.status.code(), Some(1), "{empty:?}");
+    assert!(String::from_utf8_lossy(&empty.stderr).contains("is empty"), "{empty:?}");
 }
 
 fn tailor(arguments: &[&str]) -> Output {

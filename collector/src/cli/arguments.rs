@@ -26,7 +26,7 @@ pub(super) struct ShowArgs {
     #[arg(long, value_name = "FILE", conflicts_with = "server")]
     pub(super) prices: Option<PathBuf>,
     /// File with the tags of functions, as for `tailor serve`. A running collector uses its own.
-    #[arg(long, value_name = "FILE", env = "TAILOR_TAGS", conflicts_with = "server")]
+    #[arg(long, value_name = "FILE", env = "TAILOR_TAGS")]
     pub(super) tags: Option<PathBuf>,
     /// Output format.
     #[arg(long, value_enum, default_value_t)]

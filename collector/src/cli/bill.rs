@@ -20,7 +20,7 @@ use crate::report::bill::{self, BillBasis};
 pub(super) struct BillArgs {
     /// File with usage that measurements do not show, such as provisioned concurrency and log bytes: JSON with an object for
     /// each function, see docs/bill.md. A running collector uses its own.
-    #[arg(long, value_name = "FILE", env = "TAILOR_USAGE", conflicts_with = "server")]
+    #[arg(long, value_name = "FILE", env = "TAILOR_USAGE")]
     usage: Option<PathBuf>,
     /// The part of the list price that a Compute Savings Plan leaves, such as 0.88. It applies to compute, Init and
     /// provisioned concurrency.

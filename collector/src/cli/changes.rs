@@ -22,6 +22,7 @@ use super::{serve, show};
 use crate::changes::ledger::{self, Saving};
 use crate::changes::{self, audit, fleet};
 use crate::clock::{Clock, now_us};
+use crate::files::read_text;
 use crate::prices;
 use crate::query::{Format, Look};
 use crate::render::changes::Changes;
@@ -226,8 +227,7 @@ pub(super) fn run(command: TunerCommand) -> anyhow::Result<ExitCode> {
             plan(&folder, out.as_deref(), format, prices.as_deref(), &tuner)
         }
         TunerCommand::Apply { folder, plan } => {
-            let text =
-                fs::read_to_string(&plan).with_context(|| format!("cannot read {}", plan.display()))?;
+            let text = read_text(&plan).with_context(|| format!("cannot read {}", plan.display()))?;
             let plan: Plan = serde_json::from_str(&text)
                 .context("the file is not a plan: `tailor changes plan --out FILE` writes one")?;
             ensure!(plan.is_intact(), "the plan was altered after it was made: make a new plan");

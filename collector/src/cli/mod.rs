@@ -23,6 +23,7 @@ mod bill;
 mod changes;
 mod completions;
 mod config;
+mod conflicts;
 mod database;
 mod doctor;
 pub mod exit;
@@ -285,7 +286,9 @@ impl Cli {
     /// The arguments or the file cannot be used. The caller prints it and exits with 2.
     pub fn from_arguments(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
         let arguments: Vec<OsString> = arguments.into_iter().collect();
-        let mut cli = Self::from_arg_matches(&Self::definition().try_get_matches_from(&arguments)?)?;
+        let matches = Self::definition().try_get_matches_from(&arguments)?;
+        conflicts::check(&matches)?;
+        let mut cli = Self::from_arg_matches(&matches)?;
         let Command::Serve(args) = &cli.command else { return Ok(cli) };
         let is_check = args.check;
         let (args, problems) = serve_arguments::read(&arguments, args.config.as_deref())?;

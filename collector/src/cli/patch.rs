@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use clap::{Args, ValueEnum};
 
 use tailor_sizing::units::Megabytes;
@@ -39,7 +39,7 @@ pub(super) struct PatchArgs {
     memory: Vec<(String, Megabytes)>,
     /// File with the output of `tailor functions --advice change --limit 1000 --format json`, in place of a data folder or a
     /// collector.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["data", "server"])]
+    #[arg(long, value_name = "FILE", conflicts_with = "server")]
     advice: Option<PathBuf>,
     /// Read the tags of the functions from Lambda, with the credentials of the AWS SDK.
     #[arg(long)]
@@ -87,6 +87,7 @@ pub(super) fn run(args: &PatchArgs) -> anyhow::Result<ExitCode> {
 fn advised(args: &PatchArgs) -> anyhow::Result<Vec<Advised>> {
     if let Some(file) = &args.advice {
         let text = read_text(file).with_context(|| format!("cannot read {}", file.display()))?;
+        ensure!(!text.trim().is_empty(), "{} is empty: the command that wrote it has failed", file.display());
         let advised = advice::read(&text).with_context(|| {
             format!("{} is not the JSON of `tailor functions --format json`", file.display())
         })?;

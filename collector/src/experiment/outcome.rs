@@ -70,7 +70,7 @@ fn number<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<u32, D::E
 pub enum ReadError {
     /// It is not Power Tuning's JSON.
     #[error("this is not the output of Power Tuning: {0}")]
-    Json(#[from] serde_json::Error),
+    Json(serde_json::Error),
     /// It has no averages and no link with them.
     #[error("the output has no `stats` and no visualization link with them")]
     NoStats,
@@ -97,11 +97,11 @@ pub fn read(text: &str) -> Result<Vec<Stat>, ReadError> {
 /// # Errors
 /// When the text has another form.
 pub fn read_outcome(text: &str) -> Result<Outcome, ReadError> {
-    let mut value: serde_json::Value = serde_json::from_str(text)?;
+    let mut value: serde_json::Value = serde_json::from_str(text).map_err(ReadError::Json)?;
     if let Some(results) = value.get_mut("results") {
         value = results.take();
     }
-    Ok(serde_json::from_value(value)?)
+    serde_json::from_value(value).map_err(ReadError::Json)
 }
 
 #[cfg(test)]

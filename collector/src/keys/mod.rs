@@ -61,13 +61,26 @@ pub enum KeyError {
     },
     /// The operating system provides no random numbers.
     #[error("cannot create a key: {0}")]
-    Random(#[from] RandomError),
+    Random(RandomError),
     /// The store failed.
     #[error("cannot use the API keys in the store: {0}")]
-    Store(#[from] crate::store::StoreError),
+    Store(crate::store::StoreError),
     /// There is no such key, or several.
     #[error("{0}")]
     NotOne(String),
+}
+
+// The message has the cause, which is therefore not a source: it would be shown twice.
+impl From<RandomError> for KeyError {
+    fn from(error: RandomError) -> Self {
+        Self::Random(error)
+    }
+}
+
+impl From<crate::store::StoreError> for KeyError {
+    fn from(error: crate::store::StoreError) -> Self {
+        Self::Store(error)
+    }
 }
 
 /// A SHA-256 digest of a secret.

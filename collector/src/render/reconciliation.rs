@@ -142,7 +142,8 @@ fn text(result: &Reconciliation, table: impl Fn(&[&'static str], Vec<Vec<String>
 }
 
 fn header(result: &Reconciliation) -> String {
-    let mut text = format!("{}\n", result.sentence());
+    let sentence = if result.row_count > 0 { result.sentence() + "\n" } else { String::new() };
+    let mut text = sentence;
     text.push_str(&format!(
         "{} rows in {} files ({}), {} of Lambda; prices of {}\n\n",
         count(result.rows_read),

@@ -27,13 +27,9 @@ pub(super) fn render(overview: &Overview, report: &FleetReport, query: &Query) -
     html! {
         (tiles(series, report, ledger))
         div.columns.wide {
-            div {
-                (cost(series))
-                (invocations(series))
-                (history::durations(series, false))
-                (history::cold_starts(series, false))
-            }
-            div { (first_steps(report, query)) (movers(report, query)) (hints(report, query)) }
+            div { (cost(series)) (invocations(series)) }
+            div.aside { (first_steps(report, query)) (movers(report, query)) (hints(report, query)) }
+            div { (history::durations(series, false)) (history::cold_starts(series, false)) }
         }
         (recent_changes(changes, ledger, query))
     }
