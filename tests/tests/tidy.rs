@@ -47,6 +47,20 @@ fn every_file_has_a_module_comment_and_a_limited_length() {
     assert!(violations.is_empty(), "{}", violations.join("\n"));
 }
 
+/// `cargo xtask test` does not run rustdoc, which takes long for each crate.
+#[test]
+fn documentation_has_no_tests() {
+    let mut files = vec![];
+    rust_files(&project().unwrap(), &mut files);
+    let has_test = |path: &&PathBuf| {
+        let text = fs::read_to_string(path).unwrap();
+        let mut lines = text.lines().map(str::trim_start);
+        lines.any(|line| (line.starts_with("///") || line.starts_with("//!")) && line.contains("```"))
+    };
+    let found: Vec<_> = files.iter().filter(has_test).collect();
+    assert!(found.is_empty(), "write a test in place of the code in the documentation of {found:?}");
+}
+
 #[test]
 fn crates_have_only_allowed_dependencies() {
     let allowed: [(&str, &[&str]); 9] = [

@@ -1,6 +1,8 @@
 //! Cargo builds of the programs that a deployment starts.
 //!
 //! Tests call these functions, so that `cargo test` works alone. When everything is built, a call takes a second.
+//! `cargo xtask test` builds everything before the tests, and sets
+//! [`PREBUILT_VARIABLE`](crate::PREBUILT_VARIABLE).
 
 use std::fs;
 use std::path::PathBuf;
@@ -9,14 +11,23 @@ use anyhow::Result;
 
 use crate::deployment::Programs;
 use crate::release::build_for_host;
-use crate::workspace::{cargo, target_folder};
+use crate::workspace::{cargo, is_prebuilt, target_folder};
+
+/// Builds packages with the dev profile, unless they are prebuilt.
+fn build_for_tests(packages: &[&str]) -> Result<()> {
+    if is_prebuilt() {
+        return Ok(());
+    }
+    let packages = packages.iter().flat_map(|package| ["-p", package]);
+    cargo(&["build", "--quiet"].into_iter().chain(packages).collect::<Vec<_>>())
+}
 
 /// Builds the sandbox with the dev profile. Returns the path of its program.
 ///
 /// # Errors
 /// When cargo fails. Its messages are on standard error.
 pub fn sandbox() -> Result<PathBuf> {
-    cargo(&["build", "--quiet", "-p", "lambda-sandbox"])?;
+    build_for_tests(&["lambda-sandbox"])?;
     Ok(target_folder()?.join("debug/lambda-sandbox"))
 }
 
@@ -35,7 +46,7 @@ pub fn release_sandbox() -> Result<PathBuf> {
 /// # Errors
 /// When cargo fails. Its messages are on standard error.
 pub fn programs() -> Result<Programs> {
-    cargo(&["build", "--quiet", "-p", "tailor-collector", "-p", "lambda-sandbox"])?;
+    build_for_tests(&["tailor-collector", "lambda-sandbox"])?;
     let (layer, handler) = layer_and_handler()?;
     let target = target_folder()?;
     Ok(Programs {
@@ -55,6 +66,9 @@ pub fn layer_and_handler() -> Result<(PathBuf, PathBuf)> {
     let release = build_for_host(&["tailor-extension"])?;
     build_for_host(&["demo-functions"])?;
     let layer = target_folder()?.join("test-layer");
+    if is_prebuilt() {
+        return Ok((layer, release.join("handler")));
+    }
     fs::create_dir_all(layer.join("extensions"))?;
     let installed = layer.join("extensions/tailor-extension");
     // Replaced atomically: another test may start the program at the same time.

@@ -24,6 +24,10 @@ pub mod workspace;
 /// When this variable is set and not empty, a skipped test fails.
 pub const REQUIRE_ALL_VARIABLE: &str = "TAILOR_REQUIRE_ALL";
 
+/// When this variable is set and not empty, the programs that tests start on this machine are in the target folder and
+/// current, so that tests do not build them.
+pub const PREBUILT_VARIABLE: &str = "TAILOR_TEST_PREBUILT";
+
 /// Reports that a test is skipped, with the reason. The caller then returns.
 ///
 /// # Panics

@@ -12,7 +12,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
-use crate::workspace::{cargo_command, project, run_cargo, target_folder};
+use crate::workspace::{cargo_command, is_prebuilt, project, run_cargo, target_folder};
 
 /// The cargo profile of the programs in the layer. The example handlers use it too, so that both share built
 /// dependencies.
@@ -101,21 +101,24 @@ fn runs(program: &str, arguments: &[&str]) -> bool {
     command.status().is_ok_and(|status| status.success())
 }
 
-/// Builds packages for environments on this machine and returns the output folder. When the musl target is not
-/// available, builds with the machine's libc and prints a note.
+/// Builds packages for environments on this machine, unless they are prebuilt, and returns the output folder. When the musl
+/// target is not available, builds with the machine's libc and prints a note.
 ///
 /// # Errors
 /// When cargo fails. Its messages are on standard error.
 pub fn build_for_host(packages: &[&str]) -> Result<PathBuf> {
     let missing = match Architecture::host() {
         Some(host) => match host.toolchain() {
+            Ok(_) if is_prebuilt() => return output_folder(host),
             Ok(compiler) => return build_with(packages, host, &compiler),
             Err(missing) => missing,
         },
         None => format!("an instruction set that Lambda has (it is {})", env::consts::ARCH),
     };
-    eprintln!("note: this machine does not have {missing}; building with its default libc");
-    run_cargo(&mut cargo_build(packages)?)?;
+    if !is_prebuilt() {
+        eprintln!("note: this machine does not have {missing}; building with its default libc");
+        run_cargo(&mut cargo_build(packages)?)?;
+    }
     Ok(target_folder()?.join(LAYER_PROFILE))
 }
 
@@ -143,7 +146,12 @@ fn build_with(packages: &[&str], architecture: Architecture, c_compiler: &str) -
     // This variable overrides the user's cargo settings, so that they do not change the output.
     command.env("CARGO_ENCODED_RUSTFLAGS", rust_flags()?);
     run_cargo(&mut command)?;
-    Ok(target_folder()?.join(target).join(LAYER_PROFILE))
+    output_folder(architecture)
+}
+
+/// The folder of the programs for `architecture`.
+fn output_folder(architecture: Architecture) -> Result<PathBuf> {
+    Ok(target_folder()?.join(architecture.target()).join(LAYER_PROFILE))
 }
 
 fn cargo_build(packages: &[&str]) -> Result<Command> {

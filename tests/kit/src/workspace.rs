@@ -5,6 +5,8 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
+use crate::PREBUILT_VARIABLE;
+
 /// The root folder of the workspace.
 ///
 /// # Errors
@@ -24,6 +26,11 @@ pub fn target_folder() -> Result<PathBuf> {
         Some(folder) => Ok(std::path::absolute(folder)?),
         None => Ok(project()?.join("target")),
     }
+}
+
+/// Whether [`PREBUILT_VARIABLE`] is set and not empty.
+pub(crate) fn is_prebuilt() -> bool {
+    std::env::var_os(PREBUILT_VARIABLE).is_some_and(|value| !value.is_empty())
 }
 
 /// Runs cargo in the root folder of the workspace.

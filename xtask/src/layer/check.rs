@@ -7,6 +7,7 @@ use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::LazyLock;
 
 use object::elf;
 use object::read::elf::{ElfFile64, ProgramHeader};
@@ -20,15 +21,20 @@ use tailor_test_kit::workspace::project;
 
 use super::{build, write};
 
-/// The architectures that this machine can build for. The others are skipped.
-fn buildable() -> impl Iterator<Item = Architecture> {
-    Architecture::ALL.into_iter().filter(|architecture| match architecture.missing() {
-        None => true,
-        Some(missing) => {
+/// The zips for the architectures that this machine can build for. The tests of one process share them.
+static ZIPS: LazyLock<Vec<(Architecture, PathBuf)>> = LazyLock::new(|| {
+    let buildable = Architecture::ALL.into_iter().filter(|architecture| architecture.missing().is_none());
+    buildable.map(|architecture| (architecture, build(architecture).unwrap().zip)).collect()
+});
+
+/// Each architecture with its zip. The architectures that this machine cannot build for are skipped.
+fn zips() -> impl Iterator<Item = (Architecture, &'static Path)> {
+    for (architecture, missing) in Architecture::ALL.map(|one| (one, one.missing())) {
+        if let Some(missing) = missing {
             skip(&format!("the layer for {} needs {missing}", architecture.name()));
-            false
         }
-    })
+    }
+    ZIPS.iter().map(|(architecture, zip)| (*architecture, zip.as_path()))
 }
 
 fn unpack(zip: &Path) -> Vec<u8> {
@@ -47,8 +53,8 @@ fn unpack(zip: &Path) -> Vec<u8> {
 /// `build` itself fails when binary or zip is over its limit.
 #[test]
 fn each_zip_has_one_static_executable_without_data_of_its_builder() {
-    for architecture in buildable() {
-        let binary = unpack(&build(architecture).unwrap().zip);
+    for (architecture, zip) in zips() {
+        let binary = unpack(zip);
         let elf: ElfFile64<'_, Endianness> = ElfFile64::parse(&*binary).unwrap();
         let machine = match architecture {
             Architecture::X86_64 => object::Architecture::X86_64,
@@ -80,13 +86,12 @@ fn the_zip_is_reproducible() {
 /// The published bytes, attached to a real function: every invocation reaches the collector.
 #[test]
 fn each_published_extension_measures_a_function() {
-    for architecture in buildable() {
+    for (architecture, zip) in zips() {
         let folder = tempfile::tempdir().unwrap();
-        let zip = build(architecture).unwrap().zip;
         let layer = if Some(architecture) == Architecture::host() {
-            zip
+            zip.to_owned()
         } else if let Some(emulator) = find_emulator(architecture) {
-            emulated(&unpack(&zip), &emulator, folder.path())
+            emulated(&unpack(zip), &emulator, folder.path())
         } else {
             let name = architecture.name();
             skip(&format!(
