@@ -109,6 +109,8 @@ fn an_unauthenticated_client_is_refused_before_the_body_is_read() {
 
 #[test]
 fn errors_have_a_code_and_a_status_that_permits_or_forbids_a_retry() {
+    /// Decompressed size of small bodies.
+    const BOMB_BYTES: usize = 64 * MAX_BATCH_BYTES;
     let collector = Collector::start();
     let good = batch(&KINDS[0], 1, 1, 10, now_us()).encode().unwrap();
     let mut control_characters = batch(&KINDS[0], 1, 1, 10, now_us());
@@ -120,10 +122,10 @@ fn errors_have_a_code_and_a_status_that_permits_or_forbids_a_retry() {
     let huge = vec![0; MAX_BATCH_BYTES + 1];
     let bomb = {
         let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
-        gzip.write_all(&vec![0; 512 << 20]).unwrap();
+        gzip.write_all(&vec![0; BOMB_BYTES]).unwrap();
         gzip.finish().unwrap()
     };
-    let zstd_bomb = zstd::encode_all(std::io::Read::take(std::io::repeat(0), 1 << 30), 1).unwrap();
+    let zstd_bomb = zstd::encode_all(&vec![0; BOMB_BYTES][..], 1).unwrap();
     let window_bomb = {
         // The frame header declares a window of 2 GiB.
         let mut encoder = zstd::Encoder::new(Vec::new(), 1).unwrap();

@@ -223,22 +223,24 @@ fn a_running_server_conforms_to_the_document() {
     let collector = collector();
     let cursor = collector.get("/v1/functions?limit=1").json()["next"].as_str().unwrap().to_owned();
     let scratch = tempfile::tempdir().unwrap();
-    let run = |module: &[&str]| {
+    let run = |folder: &Path, module: &[&str]| {
         let mut command = Command::new("python3");
-        command.env("PYTHONPATH", &packages).env("PYTHONDONTWRITEBYTECODE", "1").current_dir(scratch.path());
+        command.env("PYTHONPATH", &packages).env("PYTHONDONTWRITEBYTECODE", "1").current_dir(folder);
         let output = command.env("SCHEMATHESIS_HOOKS", data.join("hooks.py")).args(module).output().unwrap();
         let text = [output.stdout, output.stderr].concat();
         assert!(output.status.success(), "{module:?}: {}", String::from_utf8_lossy(&text));
     };
     let check = data.join("check.py").display().to_string();
-    run(&[&check, &format!("{}/openapi.json", env!("CARGO_MANIFEST_DIR"))]);
+    run(scratch.path(), &[&check, &format!("{}/openapi.json", env!("CARGO_MANIFEST_DIR"))]);
 
     // `ignored_auth` sends many unknown keys, whose answers are delayed; a test above checks the same.
     let common = ["--checks", "all", "--continue-on-failure", "--no-color", "--seed", "1"];
     let address = format!("http://{}", collector.address);
     let document = format!("{address}/v1/openapi.json");
-    for (key, examples) in [(KEY, "12"), (READ_KEY, "3"), (INGEST_KEY, "3")] {
-        let configuration = scratch.path().join("schemathesis.toml");
+    let run_with = |key: &str, examples: &str| {
+        let folder = scratch.path().join(key);
+        std::fs::create_dir(&folder).unwrap();
+        let configuration = folder.join("schemathesis.toml");
         let text = format!(
             "headers = {{ Authorization = \"Bearer {key}\" }}\n\
              # A window has one start: `hours` is generated, and a test of the commands has `since`.\n\
@@ -251,12 +253,18 @@ fn a_running_server_conforms_to_the_document() {
             ["-m", "schemathesis.cli", "--config-file", &configuration, "run", &document, "-u", &address];
         let phases = ["--phases", "examples,coverage,fuzzing", "-n", examples];
         let others = ["--exclude-path", "/v1/batches", "--exclude-checks", "ignored_auth"];
-        run(&[&begin[..], &common, &phases, &others].concat());
+        run(&folder, &[&begin[..], &common, &phases, &others].concat());
         // No generated body is a batch.
         let batches =
             ["--include-path", "/v1/batches", "--exclude-checks", "ignored_auth,positive_data_acceptance"];
-        run(&[&begin[..], &common, &phases, &batches].concat());
-    }
+        run(&folder, &[&begin[..], &common, &phases, &batches].concat());
+    };
+    let run_with = &run_with;
+    std::thread::scope(|threads| {
+        for (key, examples) in [(KEY, "12"), (READ_KEY, "3"), (INGEST_KEY, "3")] {
+            threads.spawn(move || run_with(key, examples));
+        }
+    });
 }
 
 #[test]
