@@ -4,8 +4,9 @@
 
 use std::fmt::Write as _;
 use std::fs;
+use std::sync::Mutex;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tailor_test_kit::build;
@@ -23,6 +24,15 @@ const COMPARED: usize = 8;
 
 /// Invocations at the recommended size.
 const CONFIRMED: usize = 3;
+
+/// Programs that run at the same time. Most of them wait for the CPU quota of their memory size.
+const PROGRAMS_AT_ONCE: usize = 2;
+
+/// An environment that uses no CPU time for so long is frozen. The period of its CPU quota is shorter.
+const QUIET: Duration = Duration::from_millis(120);
+
+/// Time limit until an environment is frozen, long enough for a busy machine.
+const FREEZE_LIMIT: Duration = Duration::from_secs(20);
 
 /// Allowed relative difference of CPU time. The larger of this and [`CPU_MS`] applies.
 const CPU_FRACTION: f64 = 0.02;
@@ -72,13 +82,17 @@ struct Counters {
 impl Counters {
     /// Of the environment of `function`, after its freeze.
     fn read(function: &str) -> Self {
-        thread::sleep(Duration::from_millis(60));
         let extension = extension_of(function, "tailor-extension").unwrap();
         let groups = fs::read_to_string(extension.join("cgroup")).unwrap();
-        Self {
-            group_ns: cpu_ns(&groups),
-            extension_ns: process::cpu_ns(&extension).unwrap(),
-            anonymous_bytes: anonymous_bytes(&groups),
+        let deadline = Instant::now() + FREEZE_LIMIT;
+        loop {
+            let group_ns = cpu_ns(&groups);
+            thread::sleep(QUIET);
+            if cpu_ns(&groups) == group_ns {
+                let extension_ns = process::cpu_ns(&extension).unwrap();
+                return Self { group_ns, extension_ns, anonymous_bytes: anonymous_bytes(&groups) };
+            }
+            assert!(Instant::now() < deadline, "{function} is not frozen");
         }
     }
 }
@@ -143,6 +157,26 @@ fn observe(deployment: &Deployment, name: &'static str) -> Result<Observation, S
     let after = Counters::read(name);
     invoke(deployment, name, 1)?;
     Ok(Observation { name, counters: [before, after] })
+}
+
+/// Calls `work` with each item, with some at the same time. Returns the results in the order of the items.
+fn for_each<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
+    let next = Mutex::new(items.iter().enumerate());
+    let results = Mutex::new(vec![]);
+    thread::scope(|threads| {
+        for _ in 0..PROGRAMS_AT_ONCE {
+            threads.spawn(|| {
+                loop {
+                    let Some((index, item)) = next.lock().unwrap().next() else { break };
+                    let result = work(item);
+                    results.lock().unwrap().push((index, result));
+                }
+            });
+        }
+    });
+    let mut results = results.into_inner().unwrap();
+    results.sort_by_key(|(index, _)| *index);
+    results.into_iter().map(|(_, result)| result).collect()
 }
 
 /// Compares an observation with what the collector has. Returns a line of the table and what is outside the limits.
@@ -234,19 +268,22 @@ fn programs_are_counted_in_full_and_work_at_the_advised_size() {
     let (built, project) = (build::programs().unwrap(), workspace::project().unwrap());
     let plan = Plan { flush_interval_ms: 100, ..Plan::new(built, &project, folder.path(), &examples) };
     let mut deployment = Deployment::start(&plan).unwrap();
-    let mut faults = vec![];
-    let mut note = |result: Result<(), String>| faults.extend(result.err());
-    let mut observations = vec![];
-    for example in &examples {
-        note(observe(&deployment, example.name).map(|observation| observations.push(observation)));
-    }
+    let observed = for_each(&examples, |example| observe(&deployment, example.name));
     // Each must work at the size that is recommended for it.
     let sizes = advised(&deployment);
-    for (name, memory_mb) in &sizes {
+    let confirmed = for_each(&sizes, |(name, memory_mb)| {
         deployment.lambda.resize(name, *memory_mb).unwrap();
-        note(invoke(&deployment, name, CONFIRMED));
-    }
+        invoke(&deployment, name, CONFIRMED)
+    });
     deployment.stop_sandbox().unwrap();
+    let mut faults: Vec<_> = confirmed.into_iter().filter_map(Result::err).collect();
+    let mut observations = vec![];
+    for observed in observed {
+        match observed {
+            Ok(observation) => observations.push(observation),
+            Err(fault) => faults.push(fault),
+        }
+    }
 
     let mut table = format!(
         "{:<18}{:>11}{:>11}{:>13}{:>9}{:>9}{:>10}{:>9}\n",
