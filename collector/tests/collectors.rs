@@ -11,19 +11,17 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use common::KEY;
 use common::fleet::{KINDS, batch};
 use common::places::{AnyStore, Place};
 use common::process::{CollectorProcess, send_batch_within};
+use common::{KEY, received};
 use tailor_collector::clock::{Clock, now_us};
 use tailor_collector::report::summaries::Summarizer;
 use tailor_collector::store::postgres::{Database, PostgresStore, Secrets};
 use tailor_collector::store::summary::SummaryKind;
-use tailor_collector::store::{HOUR_US, Lease, NewBatch, Store, Tenant, Window};
+use tailor_collector::store::{Lease, NewBatch, Store, Tenant, Window};
 use tailor_collector::tuner::orders::{Order, Requests};
 use tailor_sizing::pricing::prices::PriceTable;
-use tailor_sizing::telemetry::rollup::Rollup;
 use tailor_test_kit::postgres::{PostgresServer, Shutdown};
 use tailor_test_kit::skip;
 use tokio::runtime::Runtime;
@@ -79,17 +77,7 @@ fn a_request_to_the_tuner_reaches_every_collector_and_is_carried_out_once() {
 fn new_batch(environment: u64, sequence: u64) -> NewBatch {
     let at_us = now_us();
     let batch = batch(&KINDS[usize::try_from(environment).unwrap() % 3], environment, sequence, 2, at_us);
-    let mut rollup = Rollup::default();
-    batch.invocations.iter().for_each(|invocation| rollup.record(invocation));
-    NewBatch {
-        tenant: Tenant::default(),
-        received_at_us: at_us,
-        rollups: vec![(at_us / HOUR_US, rollup)],
-        last_at_us: at_us,
-        invocations: 2,
-        body: Bytes::from(batch.encode().unwrap()),
-        header: batch.header,
-    }
+    received(Tenant::default(), &batch, at_us)
 }
 
 /// The lists of large fleets are read from summaries, in a database as in a folder.

@@ -8,12 +8,11 @@ mod common;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use bytes::Bytes;
-use common::Collector;
 use common::fleet::{KINDS, batch};
+use common::{Collector, received};
 use tailor_collector::clock::now_us;
 use tailor_collector::store::sqlite::{SqliteStore, check};
-use tailor_collector::store::{NewBatch, Store, StoreError, Tenant, Window};
+use tailor_collector::store::{Store, StoreError, Tenant, Window};
 use tokio::runtime::Runtime;
 
 const DATABASE: &str = "tailor.sqlite";
@@ -243,15 +242,7 @@ fn a_backup_is_restored_by_copying_it() {
     assert_eq!(series.iter().map(|series| series.rollup.invocations).sum::<u64>(), 900);
     // A batch that was acknowledged before the backup is still recognized.
     let batch = batch(&KINDS[0], 1, 1, 150, now_us());
-    let again = NewBatch {
-        tenant: Tenant::default(),
-        received_at_us: now_us(),
-        rollups: vec![],
-        last_at_us: now_us(),
-        invocations: 150,
-        body: Bytes::new(),
-        header: batch.header,
-    };
+    let again = received(Tenant::default(), &batch, now_us());
     let receipt = runtime.block_on(store.append(again)).unwrap();
     assert_eq!(receipt, tailor_collector::store::Receipt::Duplicate);
 }

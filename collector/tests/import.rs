@@ -10,19 +10,18 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 
-use bytes::Bytes;
 use common::fleet::{KINDS, batch};
 use common::places::Place;
 use common::process::CollectorProcess;
+use common::received;
 use serde_json::Value;
 use tailor_collector::clock::now_us;
 use tailor_collector::import::ledger::{Ledger, Waiting};
 use tailor_collector::import::{Importer, Settings};
 use tailor_collector::store::sqlite::SqliteStore;
-use tailor_collector::store::{HOUR_US, NewBatch, Store, Tenant, Window};
+use tailor_collector::store::{Store, Tenant, Window};
 use tailor_logs::ImportedInvocation;
 use tailor_sizing::telemetry::invocation::{Invocation, RequestId};
-use tailor_sizing::telemetry::rollup::Rollup;
 use tailor_sizing::units::{Architecture, Megabytes};
 
 fn import(data: &Path, arguments: &[&str], input: &str) -> Output {
@@ -184,19 +183,8 @@ fn functions_of_the_layer_are_not_imported() {
     let folder = tempfile::tempdir().unwrap();
     let store = SqliteStore::open(folder.path()).unwrap();
     let batch = batch(&KINDS[0], 1, 1, 20, now_us());
-    let mut rollup = Rollup::default();
-    batch.invocations.iter().for_each(|invocation| rollup.record(invocation));
-    let new_batch = NewBatch {
-        tenant: Tenant::default(),
-        header: batch.header.clone(),
-        received_at_us: now_us(),
-        rollups: vec![(now_us() / HOUR_US, rollup)],
-        last_at_us: now_us(),
-        invocations: 20,
-        body: Bytes::from(batch.encode().unwrap()),
-    };
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    runtime.block_on(store.append(new_batch)).unwrap();
+    runtime.block_on(store.append(received(Tenant::default(), &batch, now_us()))).unwrap();
     drop(store);
     let output = import(folder.path(), &["--function", KINDS[0].name, "-"], &log(5));
     assert!(

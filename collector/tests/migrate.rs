@@ -8,13 +8,12 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-use bytes::Bytes;
 use common::fleet::{KINDS, batch};
 use common::places::{AnyStore, Place};
+use common::received;
 use futures_util::future::join_all;
 use tailor_collector::clock::now_us;
-use tailor_collector::store::{ChangeEvent, FunctionKey, HOUR_US, NewBatch, Receipt, Tenant, Window};
-use tailor_sizing::telemetry::rollup::Rollup;
+use tailor_collector::store::{ChangeEvent, FunctionKey, NewBatch, Receipt, Tenant, Window};
 use tokio::runtime::Runtime;
 
 const TENANTS: [&str; 2] = ["a", "b"];
@@ -22,17 +21,7 @@ const TENANTS: [&str; 2] = ["a", "b"];
 fn new_batch(tenant: &str, environment: u64, sequence: u64) -> NewBatch {
     let at_us = now_us();
     let batch = batch(&KINDS[usize::try_from(environment).unwrap() % 4], environment, sequence, 2, at_us);
-    let mut rollup = Rollup::default();
-    batch.invocations.iter().for_each(|invocation| rollup.record(invocation));
-    NewBatch {
-        tenant: Tenant(tenant.to_owned()),
-        received_at_us: at_us,
-        rollups: vec![(at_us / HOUR_US, rollup)],
-        last_at_us: at_us,
-        invocations: 2,
-        body: Bytes::from(batch.encode().unwrap()),
-        header: batch.header,
-    }
+    received(Tenant(tenant.to_owned()), &batch, at_us)
 }
 
 /// A data folder with compacted and pending batches of two tenants, and a change.

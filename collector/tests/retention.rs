@@ -7,13 +7,12 @@ mod common;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use bytes::Bytes;
 use common::fleet::{KINDS, Kind, batch};
 use common::places::{AnyStore, Place};
+use common::received;
 use tailor_collector::clock::Clock;
 use tailor_collector::report::Losses;
 use tailor_collector::store::{HOUR_US, NewBatch, Receipt, Tenant, Window};
-use tailor_sizing::telemetry::rollup::Rollup;
 use tokio::runtime::Runtime;
 
 const DAY_US: u64 = 24 * HOUR_US;
@@ -50,19 +49,10 @@ impl Fixture {
     /// A batch that is received at `at_us`. The clock advances to that time.
     fn new_batch(&self, kind: &Kind, environment: u64, sequence: u64, at_us: u64) -> NewBatch {
         self.now_us.store(at_us, Ordering::Relaxed);
-        let mut batch = batch(kind, environment, sequence, 3, at_us + 1);
+        // The first of three invocations, which start a second apart, starts at `at_us`.
+        let mut batch = batch(kind, environment, sequence, 3, at_us + 3_000_000);
         batch.header.lost.invocations = 5;
-        let mut rollup = Rollup::default();
-        batch.invocations.iter().for_each(|invocation| rollup.record(invocation));
-        NewBatch {
-            tenant: Tenant::default(),
-            received_at_us: at_us,
-            rollups: vec![(at_us / HOUR_US, rollup)],
-            last_at_us: at_us,
-            invocations: 3,
-            body: Bytes::from(batch.encode().unwrap()),
-            header: batch.header,
-        }
+        received(Tenant::default(), &batch, at_us)
     }
 
     fn maintain_at(&self, now_us: u64) {
@@ -190,17 +180,8 @@ fn free_space_is_returned() {
     let mut sent_bytes = 0;
     for sequence in 1..=BATCHES {
         let batch = batch(&KINDS[0], 1, sequence, 1_000, START_US);
-        let body = Bytes::from(batch.encode().unwrap());
-        sent_bytes += body.len();
-        let new_batch = NewBatch {
-            tenant: Tenant::default(),
-            received_at_us: START_US,
-            rollups: vec![],
-            last_at_us: START_US,
-            invocations: 1_000,
-            body,
-            header: batch.header,
-        };
+        let new_batch = received(Tenant::default(), &batch, START_US);
+        sent_bytes += new_batch.body.len();
         fixture.runtime.block_on(fixture.store.append(new_batch)).unwrap();
     }
     fixture.maintain_at(START_US + DAY_US);

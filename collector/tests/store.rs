@@ -7,9 +7,9 @@ mod common;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use bytes::Bytes;
 use common::fleet::{KINDS, Kind, batch, environment};
 use common::places::{AnyStore, Place};
+use common::received;
 use proptest::prelude::*;
 use tailor_collector::clock::Clock;
 use tailor_collector::report::Losses;
@@ -27,17 +27,7 @@ const HOUR: u64 = 490_000;
 
 fn new_batch(tenant: &str, kind: &Kind, id: u64, sequence: u64, count: u64, hour: u64) -> NewBatch {
     let batch = batch(kind, id, sequence, count, hour * HOUR_US + HOUR_US - 1);
-    let mut rollup = Rollup::default();
-    batch.invocations.iter().for_each(|invocation| rollup.record(invocation));
-    NewBatch {
-        tenant: Tenant(tenant.to_owned()),
-        header: batch.header.clone(),
-        received_at_us: HOUR * HOUR_US,
-        rollups: vec![(hour, rollup)],
-        last_at_us: batch.invocations.last().map_or(0, |invocation| invocation.started_at_us),
-        invocations: count,
-        body: Bytes::from(batch.encode().unwrap()),
-    }
+    received(Tenant(tenant.to_owned()), &batch, HOUR * HOUR_US)
 }
 
 fn all_rollups(

@@ -9,14 +9,14 @@
 #![allow(clippy::unwrap_used, reason = "a benchmark that cannot continue has failed")]
 
 use std::fs;
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc;
 
 use tailor_test_kit::fake::{Certificate, FakeCollector, FakePlatform, REGISTRATION};
-use tailor_test_kit::process::status_kib;
+use tailor_test_kit::process::{state, status_kib};
 use tailor_test_kit::release;
 
 /// Allowed growth of the extension's resident memory between the first and the last sample, KiB. The allocator may keep
@@ -29,17 +29,16 @@ struct Sample {
     invocations: u64,
     resident_kib: u64,
     descriptors: usize,
-    cpu_ticks: u64,
+    cpu_ms: u64,
 }
 
 fn sample(pid: u32, invocations: u64) -> Sample {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+    let process = PathBuf::from(format!("/proc/{pid}"));
     Sample {
         invocations,
-        resident_kib: status_kib(Path::new(&format!("/proc/{pid}")), "VmRSS").unwrap(),
-        descriptors: fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count(),
-        cpu_ticks: fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap(),
+        resident_kib: status_kib(&process, "VmRSS").unwrap(),
+        descriptors: fs::read_dir(process.join("fd")).unwrap().count(),
+        cpu_ms: state(&process).unwrap().cpu_ms,
     }
 }
 
@@ -90,7 +89,7 @@ fn main() {
     println!("{:>12}{:>10}{:>13}{:>16}", "invocations", "RSS KiB", "descriptors", "CPU us each");
     let samples: Vec<Sample> = samples.try_iter().collect();
     for sample in &samples {
-        let cpu_us = sample.cpu_ticks * 10_000 / sample.invocations;
+        let cpu_us = sample.cpu_ms * 1_000 / sample.invocations;
         println!(
             "{:>12}{:>10}{:>13}{cpu_us:>16}",
             sample.invocations, sample.resident_kib, sample.descriptors

@@ -259,49 +259,39 @@ mod tests {
     fn delivery(number: u8, busy_us: u64) -> NewBatch {
         let now = now_us();
         let starved_us = 20_000 - busy_us % 2_900;
-        let mut rollup = Rollup::default();
-        for i in 0..30 {
-            rollup.record(&Invocation {
-                outcome: Outcome::Success,
-                started_at_us: now - 1_000_000,
-                duration_us: busy_us + starved_us + 10 * (i % 5),
-                billed_ms: 25,
-                peak_kib: 60_000,
-                work: Some(Work {
-                    user_us: busy_us,
-                    starved_us,
-                    top_busy_us: busy_us,
-                    top_starved_us: starved_us,
-                    effective_threads_milli: 1_000,
-                    voluntary_switches: 1,
-                    ..Work::default()
-                }),
-                ..Invocation::default()
-            });
-        }
-        NewBatch {
-            tenant: Tenant::default(),
-            header: BatchHeader {
-                environment: Environment {
-                    id: EnvironmentId([number; 16]),
-                    function: format!("burst-{number}"),
-                    memory: Megabytes(256),
-                    timeout_ms: 30_000,
-                    ..crate::report::losses::tests::environment()
-                },
-                sequence: 1,
-                sent_at_us: now,
-                lost: Lost::default(),
-                overhead: Overhead::default(),
-                unsent: 0,
-                interval: None,
+        let invocations = (0..30).map(|i| Invocation {
+            outcome: Outcome::Success,
+            started_at_us: now - 1_000_000,
+            duration_us: busy_us + starved_us + 10 * (i % 5),
+            billed_ms: 25,
+            peak_kib: 60_000,
+            work: Some(Work {
+                user_us: busy_us,
+                starved_us,
+                top_busy_us: busy_us,
+                top_starved_us: starved_us,
+                effective_threads_milli: 1_000,
+                voluntary_switches: 1,
+                ..Work::default()
+            }),
+            ..Invocation::default()
+        });
+        let header = BatchHeader {
+            environment: Environment {
+                id: EnvironmentId([number; 16]),
+                function: format!("burst-{number}"),
+                memory: Megabytes(256),
+                timeout_ms: 30_000,
+                ..crate::report::losses::tests::environment()
             },
-            received_at_us: now,
-            rollups: vec![(now / HOUR_US, rollup)],
-            last_at_us: now,
-            invocations: 30,
-            body: Bytes::new(),
-        }
+            sequence: 1,
+            sent_at_us: now,
+            lost: Lost::default(),
+            overhead: Overhead::default(),
+            unsent: 0,
+            interval: None,
+        };
+        NewBatch::new(Tenant::default(), header, &invocations.collect::<Vec<_>>(), Bytes::new(), now)
     }
 
     #[tokio::test]

@@ -85,7 +85,7 @@ fn a_collector_that_was_paused_never_writes_an_object_with_fewer_rows() {
         for sequence in 1..4 {
             let noon_us = now_us() / DAY_US * DAY_US - DAY_US / 2;
             let batch = batch(&KINDS[0], 1, sequence, 20, noon_us);
-            runtime.block_on(store.append(new_batch(batch))).unwrap();
+            runtime.block_on(store.append(new_batch(&batch))).unwrap();
             runtime.block_on(archive_store.compact()).unwrap();
         }
         let prefix = format!("overtaken-{number}");

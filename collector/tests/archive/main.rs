@@ -18,7 +18,7 @@ use aws_credential_types::provider::SharedCredentialsProvider;
 use bytes::Bytes;
 use common::fleet::{KINDS, batch};
 use common::process::CollectorProcess;
-use common::send_batch;
+use common::{received, send_batch};
 use faulty_store::{Fault, FaultyStore};
 use serde_json::Value;
 use tailor_archive::DAY_US;
@@ -219,10 +219,9 @@ fn kills_and_an_unreachable_server_leave_each_invocation_in_the_archive_once() {
     assert!(text(&verified).contains("is not in the record"), "{}", text(&verified));
 }
 
-/// What the store gets of a batch.
-fn new_batch(batch: Batch) -> NewBatch {
-    let body = batch.encode().unwrap().into();
-    NewBatch::new(Tenant::default(), batch.header, &batch.invocations, body, now_us())
+/// What the store gets of a batch that arrives now.
+fn new_batch(batch: &Batch) -> NewBatch {
+    received(Tenant::default(), batch, now_us())
 }
 
 #[test]
@@ -236,7 +235,7 @@ fn an_upload_that_is_not_recorded_is_repeated_with_the_same_name_and_content() {
         // One batch that goes over midnight.
         let mut batch = batch(&KINDS[0], 1, 1, 100, now_us() / DAY_US * DAY_US + 50_000_000);
         batch.header.environment.account = String::new();
-        store.append(new_batch(batch)).await.unwrap();
+        store.append(new_batch(&batch)).await.unwrap();
         assert!(archiver.flush().await.is_err());
     });
     let (before, size) = (bucket.objects("repeated"), |key: &String| {
@@ -259,7 +258,7 @@ fn a_full_spool_drops_and_counts_and_never_stops_acknowledgements() {
     let folder = tempfile::tempdir().unwrap();
     let runtime = Runtime::new().unwrap();
     let store = SqliteStore::open(folder.path()).unwrap();
-    let append = |sequence| runtime.block_on(store.append(new_batch(varied(2, sequence)))).unwrap();
+    let append = |sequence| runtime.block_on(store.append(new_batch(&varied(2, sequence)))).unwrap();
     let compare = || {
         runtime.block_on(store.compact()).unwrap();
         let comparison = runtime.block_on(store.archive_comparison()).unwrap();
@@ -283,7 +282,7 @@ fn a_full_spool_drops_and_counts_and_never_stops_acknowledgements() {
     drop(store);
     let store = SqliteStore::open(folder.path()).unwrap();
     runtime.block_on(store.set_archive(None)).unwrap();
-    runtime.block_on(store.append(new_batch(varied(2, 30)))).unwrap();
+    runtime.block_on(store.append(new_batch(&varied(2, 30)))).unwrap();
     runtime.block_on(store.compact()).unwrap();
     let record = runtime.block_on(store.archive_record()).unwrap();
     assert_eq!(record.dropped().invocations, dropped + 20);
@@ -296,7 +295,7 @@ fn a_repaired_store_keeps_the_settings_and_the_spool() {
     let store = SqliteStore::open(folder.path()).unwrap();
     runtime.block_on(store.set_archive(Some(1 << 20))).unwrap();
     let add = |store: &SqliteStore, sequence| {
-        runtime.block_on(store.append(new_batch(varied(2, sequence)))).unwrap();
+        runtime.block_on(store.append(new_batch(&varied(2, sequence)))).unwrap();
         runtime.block_on(store.compact()).unwrap();
         runtime.block_on(store.archive_record()).unwrap()
     };

@@ -11,7 +11,6 @@ use tailor_collector::changes::{Intent, Route, StepDetail};
 use tailor_collector::store::{ChangeEvent, FunctionKey, HOUR_US, NewBatch, Tenant};
 use tailor_sizing::pricing::money::PicoDollars;
 use tailor_sizing::telemetry::invocation::{Initialization, Outcome};
-use tailor_sizing::telemetry::rollup::Rollup;
 use tokio::task::JoinSet;
 
 use super::fleet::{KINDS, Kind, batch};
@@ -104,30 +103,24 @@ fn hour_batch(number: usize, hours_ago: u64, sequence: u64, now_us: u64, is_hour
     (environment.account, environment.region, environment.function) = (key.account, key.region, key.name);
     batch.invocations[0].initialization = Initialization::OnDemand;
     batch.invocations[0].init_us = 180_000;
-    let mut rollup = Rollup::default();
     for invocation in &mut batch.invocations {
         // An outage of a dependency.
         if number % 9 == 4 && (28..31).contains(&hours_ago) {
             invocation.outcome = Outcome::Error;
         }
         invocation.started_at_us = invocation.started_at_us.max(hour * HOUR_US);
-        rollup.record(invocation);
     }
+    let body = if hours_ago < 2 { batch.encode().unwrap().into() } else { Bytes::new() };
+    let mut new_batch = NewBatch::new(Tenant::default(), batch.header, &batch.invocations, body, at_us);
     // Before the hours, one batch has the invocations of a day.
     let doublings = if is_hourly { doublings } else { doublings + 4 };
-    for _ in 0..doublings {
-        let copy = rollup.clone();
-        rollup.merge(&copy);
+    for (_, rollup) in &mut new_batch.rollups {
+        for _ in 0..doublings {
+            let copy = rollup.clone();
+            rollup.merge(&copy);
+        }
     }
-    NewBatch {
-        tenant: Tenant::default(),
-        received_at_us: at_us,
-        rollups: vec![(hour, rollup)],
-        last_at_us: at_us,
-        invocations: count,
-        body: if hours_ago < 2 { batch.encode().unwrap().into() } else { Bytes::new() },
-        header: batch.header,
-    }
+    new_batch
 }
 
 /// A change of a function's size that was settled.

@@ -8,11 +8,12 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
+use agent_proto::batch::Batch;
 use tailor_collector::clock::Clock;
 use tailor_collector::http::{self, App};
 use tailor_collector::keys::KeyRing;
-use tailor_collector::store::Tenant;
 use tailor_collector::store::sqlite::SqliteStore;
+use tailor_collector::store::{NewBatch, Tenant};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
@@ -172,6 +173,12 @@ impl Drop for Collector {
             runtime.shutdown_timeout(Duration::from_secs(5));
         }
     }
+}
+
+/// What a store gets of a batch that arrives at this time.
+pub(crate) fn received(tenant: Tenant, batch: &Batch, received_at_us: u64) -> NewBatch {
+    let body = batch.encode().unwrap().into();
+    NewBatch::new(tenant, batch.header.clone(), &batch.invocations, body, received_at_us)
 }
 
 /// Posts a batch once to a collector in another process; `None` when there was no response.

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use agent_proto::batch::Batch;
-use bytes::Bytes;
 use tailor_archive::{Totals as ArchiveTotals, object_name};
 use tailor_collector::clock::{Clock, now_us};
 use tailor_collector::report::summaries::Summarizer;
@@ -20,6 +19,7 @@ use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 
 use crate::common::fleet::{KINDS, batch, environment};
+use crate::common::received;
 use crate::vfs::Watched;
 
 /// Environments that send in turn. Each belongs to one of the functions of [`KINDS`].
@@ -90,11 +90,7 @@ pub(crate) fn new_batch(number: u64, sequence: u64) -> NewBatch {
     let age_us = if number.is_multiple_of(2) { 0 } else { (12 * 24 - sequence) * HOUR_US };
     let end_us = now_us() - age_us;
     let batch = batch(kind, number + 1, sequence, invocations(number, sequence), end_us);
-    let body = Bytes::from(batch.encode().unwrap());
-    NewBatch {
-        last_at_us: end_us,
-        ..NewBatch::new(Tenant::default(), batch.header, &batch.invocations, body, now_us())
-    }
+    NewBatch { last_at_us: end_us, ..received(Tenant::default(), &batch, now_us()) }
 }
 
 fn change(step: u64) -> ChangeEvent {

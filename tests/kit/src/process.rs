@@ -187,3 +187,46 @@ pub fn status_kib(process: &Path, name: &str) -> Option<u64> {
     let value = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
     value.trim().trim_end_matches("kB").trim().parse().ok()
 }
+
+/// Milliseconds in a tick of the kernel's CPU times, which is the same on all machines that Linux supports today.
+const MS_PER_TICK: u64 = 10;
+
+/// What the file `stat` of a process has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ProcessState {
+    /// Whether it has ended. The kernel keeps its file until its parent has asked for the exit status.
+    pub has_ended: bool,
+    /// CPU time of all its threads, ended ones included, milliseconds. The kernel counts it in steps of 10 ms.
+    pub cpu_ms: u64,
+}
+
+/// Reads the file `stat` of a process in its folder of `/proc`.
+///
+/// # Errors
+/// When the parent of the process has its exit status, or the file has an unknown form.
+pub fn state(process: &Path) -> Result<ProcessState> {
+    let path = process.join("stat");
+    let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    parse_state(&text).with_context(|| format!("{} has an unknown form", path.display()))
+}
+
+/// The name of the program, in brackets, can have any characters. After it come the state and numbers.
+fn parse_state(stat: &str) -> Option<ProcessState> {
+    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+    let ticks = |index: usize| fields.get(index)?.parse::<u64>().ok();
+    Some(ProcessState { has_ended: *fields.first()? == "Z", cpu_ms: (ticks(11)? + ticks(12)?) * MS_PER_TICK })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn state_and_cpu_time_are_read_after_any_name_of_the_program() {
+        let running = "7 (a) b) S 1 7 7 0 -1 4194304 99 0 0 0 150 50 0 0 20 0 1 0 1 1 1";
+        assert_eq!(parse_state(running), Some(ProcessState { has_ended: false, cpu_ms: 2_000 }));
+        let ended = running.replace(" S ", " Z ");
+        assert_eq!(parse_state(&ended), Some(ProcessState { has_ended: true, cpu_ms: 2_000 }));
+        assert_eq!(parse_state("7 (a) S 1"), None);
+    }
+}

@@ -7,14 +7,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use tailor_test_kit::process::status_kib;
+use tailor_test_kit::process::{self, ProcessState};
 use tailor_test_kit::workspace::{cargo, target_folder};
 
 /// Time between two looks at the program.
 const INTERVAL: Duration = Duration::from_millis(2);
-
-/// Ticks of the kernel's CPU times in a second, which are the same on all machines that Linux supports today.
-const TICKS_PER_S: f64 = 100.0;
 
 /// What one run of a program used.
 #[derive(Debug, Clone, Copy)]
@@ -42,19 +39,18 @@ pub(super) fn run(command: &mut Command) -> Result<Measured> {
         .with_context(|| format!("cannot start {name}"))?;
     let folder = PathBuf::from(format!("/proc/{}", child.id()));
     let mut peak_kib = 0;
-    // The kernel keeps the CPU time of a process that has ended until its parent has asked for its exit status.
-    let cpu_s = loop {
-        let (has_ended, cpu_s) = state(&folder)?;
+    let cpu_ms = loop {
+        let ProcessState { has_ended, cpu_ms } = process::state(&folder)?;
         if has_ended {
-            break cpu_s;
+            break cpu_ms;
         }
-        peak_kib = peak_kib.max(status_kib(&folder, "VmHWM").unwrap_or(0));
+        peak_kib = peak_kib.max(process::status_kib(&folder, "VmHWM").unwrap_or(0));
         thread::sleep(INTERVAL);
     };
     let wall_s = started.elapsed().as_secs_f64();
     let status: ExitStatus = child.wait().with_context(|| format!("cannot wait for {name}"))?;
     ensure!(status.success(), "{name} failed: {status}");
-    Ok(Measured { wall_s, cpu_s, peak_mb: peak_kib as f64 * 1_024.0 / 1e6 })
+    Ok(Measured { wall_s, cpu_s: cpu_ms as f64 / 1e3, peak_mb: peak_kib as f64 * 1_024.0 / 1e6 })
 }
 
 /// Runs programs alike, and keeps the run with the shortest time: the others waited for other processes.
@@ -96,20 +92,6 @@ pub(super) fn in_folder(name: &str, work: impl FnOnce(&Path) -> Result<()>) -> R
     result
 }
 
-/// Whether a process has ended, and its CPU time, seconds.
-fn state(folder: &Path) -> Result<(bool, f64)> {
-    let path = folder.join("stat");
-    let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-    parse_state(&text).with_context(|| format!("{} has an unknown form", path.display()))
-}
-
-/// The name of the program, in brackets, can have any characters. After it come the state and numbers.
-fn parse_state(stat: &str) -> Option<(bool, f64)> {
-    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
-    let ticks = |index: usize| fields.get(index)?.parse::<f64>().ok();
-    Some((*fields.first()? == "Z", (ticks(11)? + ticks(12)?) / TICKS_PER_S))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -125,7 +107,5 @@ mod tests {
         assert!(measured.cpu_s > 0.02 && measured.wall_s > 0.02, "{measured:?}");
         assert!(measured.peak_mb > 30.0, "{measured:?}");
         assert!(run(Command::new("sh").args(["-c", "exit 3"])).is_err());
-        let stat = "7 (a) b) S 1 7 7 0 -1 4194304 99 0 0 0 150 50 0 0 20 0 1 0 1 1 1";
-        assert_eq!(parse_state(stat), Some((false, 2.0)));
     }
 }
