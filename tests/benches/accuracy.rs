@@ -185,8 +185,8 @@ fn mean(values: impl Iterator<Item = f64>) -> f64 {
     sum / f64::from(count)
 }
 
-/// Checks CPU time and peaks. Returns the names of the cases that are outside the limits.
-fn check_cpu_and_peaks() -> Vec<String> {
+/// The functions of which CPU time and peaks are checked.
+fn cases() -> Vec<BenchCase> {
     let case = |language, workload, event, waits_first| BenchCase {
         language,
         workload,
@@ -212,6 +212,11 @@ fn check_cpu_and_peaks() -> Vec<String> {
         let long = case(Language::Rust, "mixed", r#"{"delay_ms":30,"rounds":6000000000}"#, true);
         cases.push(BenchCase { invocations: 3, ..long });
     }
+    cases
+}
+
+/// Checks CPU time and peaks. Returns the names of the cases that are outside the limits.
+fn check_cpu_and_peaks() -> Vec<String> {
     println!(
         "{:<17}{:>3}{:>11}{:>8}{:>8}{:>11}{:>8}{:>8}{:>10}{:>8}{:>8}",
         "CPU ms, peak KiB",
@@ -228,49 +233,53 @@ fn check_cpu_and_peaks() -> Vec<String> {
     );
     let programs = build::programs().unwrap();
     let mut failed = vec![];
-    for case in &cases {
+    for case in cases() {
         let name = format!("{} {}", case.language.name(), case.workload);
         if let Some(missing) = case.language.missing_command() {
             skip(&format!("{name} needs {missing}"));
             continue;
         }
-        let pairs = measure(case, &programs);
+        let pairs = measure(&case, &programs);
         assert!(
             pairs.len() * 4 >= (case.invocations - 2) * 3,
             "{name}: too few invocations were measured: {}",
             pairs.len()
         );
-        let of = |value: fn(&Pair) -> f64| mean(pairs.iter().map(value));
-        let (group_ms, threads_ms) = (of(|pair| pair.cpu[0]), of(|pair| pair.threads_ms));
-        let to_group = || pairs.iter().map(|pair| pair.cpu[1] - pair.cpu[0]);
-        let to_threads = || pairs.iter().map(|pair| pair.cpu[1] - pair.threads_ms);
-        let peak_differs = || pairs.iter().map(|pair| pair.peak[0].abs_diff(pair.peak[1]));
-        let peak_kib = median(peak_differs().map(|kib| kib as f64));
-        println!(
-            "{name:<17}{:>3}{group_ms:>11.3}{:>8.3}{:>8.3}{threads_ms:>11.3}{:>8.3}{:>8.3}{:>10.0}{peak_kib:>8.0}{:>8}",
-            pairs.len(),
-            median(to_group()),
-            mean(to_group()),
-            median(to_threads()),
-            mean(to_threads()),
-            of(|pair| pair.peak[0] as f64),
-            peak_differs().max().unwrap_or(0),
-        );
-        let allowed =
-            |ms: f64| (ms * CPU_FRACTION).max(if case.waits_first { CPU_MS } else { READ_DELAY_MS });
-        // A long read delay at the start or the end of the run changes the mean, and alternating delays change the median.
-        let typical = |all: Vec<f64>| {
-            let (median, mean) = (median(all.iter().copied()), mean(all.into_iter()));
-            if median.abs() < mean.abs() { median } else { mean }
-        };
-        let is_within_limits = typical(to_threads().collect()).abs() <= allowed(threads_ms)
-            // The control group's CPU time does not contain work after the response.
-            && typical(to_group().collect()) >= -allowed(group_ms);
-        if !is_within_limits || peak_kib > PEAK_KIB {
+        if !is_within_limits(&name, &case, &pairs) {
             failed.push(name);
         }
     }
     failed
+}
+
+/// Prints the line of a case. Returns whether its CPU time and its peaks are within the limits.
+fn is_within_limits(name: &str, case: &BenchCase, pairs: &[Pair]) -> bool {
+    let of = |value: fn(&Pair) -> f64| mean(pairs.iter().map(value));
+    let (group_ms, threads_ms) = (of(|pair| pair.cpu[0]), of(|pair| pair.threads_ms));
+    let to_group = || pairs.iter().map(|pair| pair.cpu[1] - pair.cpu[0]);
+    let to_threads = || pairs.iter().map(|pair| pair.cpu[1] - pair.threads_ms);
+    let peak_differs = || pairs.iter().map(|pair| pair.peak[0].abs_diff(pair.peak[1]));
+    let peak_kib = median(peak_differs().map(|kib| kib as f64));
+    println!(
+        "{name:<17}{:>3}{group_ms:>11.3}{:>8.3}{:>8.3}{threads_ms:>11.3}{:>8.3}{:>8.3}{:>10.0}{peak_kib:>8.0}{:>8}",
+        pairs.len(),
+        median(to_group()),
+        mean(to_group()),
+        median(to_threads()),
+        mean(to_threads()),
+        of(|pair| pair.peak[0] as f64),
+        peak_differs().max().unwrap_or(0),
+    );
+    let allowed = |ms: f64| (ms * CPU_FRACTION).max(if case.waits_first { CPU_MS } else { READ_DELAY_MS });
+    // A long read delay at the start or the end of the run changes the mean, and alternating delays change the median.
+    let typical = |all: Vec<f64>| {
+        let (median, mean) = (median(all.iter().copied()), mean(all.into_iter()));
+        if median.abs() < mean.abs() { median } else { mean }
+    };
+    let has_right_cpu_time = typical(to_threads().collect()).abs() <= allowed(threads_ms)
+        // The control group's CPU time does not contain work after the response.
+        && typical(to_group().collect()) >= -allowed(group_ms);
+    has_right_cpu_time && peak_kib <= PEAK_KIB
 }
 
 /// Checks the starved time of one thread that never waits. Its time without a CPU is its duration minus its CPU time. On

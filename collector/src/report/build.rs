@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use tailor_sizing::pricing::bill::Usage;
 use tailor_sizing::pricing::money::PicoDollars;
-use tailor_sizing::pricing::prices::PriceTable;
+use tailor_sizing::pricing::prices::{PriceTable, Rates};
+use tailor_sizing::telemetry::invocation::Work;
 use tailor_sizing::telemetry::rollup::Rollup;
 use tailor_sizing::units::{Architecture, Megabytes};
 
@@ -29,22 +30,7 @@ pub(super) fn report(
     let cost = total_cost(key, material, basis.prices, ephemeral_mb).filter(|_| !is_managed);
     let advice = AdviceReport::new(advice, memory);
     let rates = basis.prices.rates(&key.region, architecture).ok().filter(|_| !is_managed);
-    let size_reports = sizes
-        .iter()
-        .map(|(memory, rollup)| {
-            let cost = rates
-                .as_ref()
-                .map(|rates| rates.cost(*memory, rollup.billed_ms, rollup.invocations, ephemeral_mb));
-            size_report(*memory, rollup, cost)
-        })
-        .collect();
-
-    let work = |of: fn(&tailor_sizing::telemetry::invocation::Work) -> u64| {
-        (of(&whole.warm.work) + of(&whole.cold.work)) / 1_000
-    };
-    let measured_ms = (whole.warm.wall_us + whole.cold.wall_us) / 1_000;
-    let busy_ms = work(|work| work.busy_us());
-    let idle_ms = work(|work| work.idle_us).min(measured_ms);
+    let TimeShares { measured_ms, busy_ms, starved_ms, idle_ms } = TimeShares::of(&whole);
     let lost = Losses::of(&material.environments, from_us, now_us);
     Some(FunctionReport {
         name: key.name.clone(),
@@ -67,7 +53,7 @@ pub(super) fn report(
         cost_per_million_pico_usd: cost.and_then(|cost| per_million(cost, whole.invocations)),
         peak_memory_mb: peak_mb(&whole),
         busy_ms,
-        starved_ms: measured_ms.saturating_sub(idle_ms).saturating_sub(busy_ms),
+        starved_ms,
         idle_ms,
         measured_ms,
         utilization: UtilizationReport::of(&whole.utilization),
@@ -76,7 +62,7 @@ pub(super) fn report(
         last_at_us: whole.last_at_us,
         environments: material.environment_count(),
         measured_by,
-        sizes: size_reports,
+        sizes: size_reports(&sizes, rates.as_ref(), ephemeral_mb),
         lost,
         overhead: overheads(&material.environments),
         extension: extension(
@@ -99,6 +85,25 @@ pub(super) fn report(
     })
 }
 
+/// What the measured time of all invocations was used for, milliseconds.
+struct TimeShares {
+    measured_ms: u64,
+    busy_ms: u64,
+    starved_ms: u64,
+    idle_ms: u64,
+}
+
+impl TimeShares {
+    fn of(whole: &Rollup) -> Self {
+        let work = |of: fn(&Work) -> u64| (of(&whole.warm.work) + of(&whole.cold.work)) / 1_000;
+        let measured_ms = (whole.warm.wall_us + whole.cold.wall_us) / 1_000;
+        let busy_ms = work(|work| work.busy_us());
+        let idle_ms = work(|work| work.idle_us).min(measured_ms);
+        let starved_ms = measured_ms.saturating_sub(idle_ms).saturating_sub(busy_ms);
+        Self { measured_ms, busy_ms, starved_ms, idle_ms }
+    }
+}
+
 /// The cost of all invocations. It is rounded once for each architecture, because each has its own price.
 fn total_cost(
     key: &FunctionKey,
@@ -118,6 +123,15 @@ fn total_cost(
             prices.rates(&key.region, *architecture).ok().map(|rates| rates.bill(usage).total())
         })
         .sum()
+}
+
+/// A report of each memory size; without costs where there are no `rates`.
+fn size_reports(sizes: &[(Megabytes, Rollup)], rates: Option<&Rates>, ephemeral_mb: u32) -> Vec<SizeReport> {
+    let report = |(memory, rollup): &(Megabytes, Rollup)| {
+        let cost = rates.map(|rates| rates.cost(*memory, rollup.billed_ms, rollup.invocations, ephemeral_mb));
+        size_report(*memory, rollup, cost)
+    };
+    sizes.iter().map(report).collect()
 }
 
 fn size_report(memory: Megabytes, rollup: &Rollup, cost: Option<PicoDollars>) -> SizeReport {

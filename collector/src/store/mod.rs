@@ -5,21 +5,19 @@
 //! inserted row, which a repetition does not change. Compaction merges these rows per function in the background, and
 //! readers merge what is not compacted yet.
 
-use std::collections::BTreeMap;
-
 use async_trait::async_trait;
-use bytes::Bytes;
 use prometheus_client::registry::Registry;
 use serde::{Deserialize, Serialize};
 use tailor_sizing::telemetry::invocation::Invocation;
 use tailor_sizing::telemetry::rollup::Rollup;
 use tailor_sizing::units::{Architecture, Megabytes};
 
-use agent_proto::batch::{BatchHeader, Environment, EnvironmentId};
+use agent_proto::batch::{Environment, EnvironmentId};
 
 use crate::random::RandomError;
 
 pub mod archive;
+mod batch;
 mod columns;
 pub mod damage;
 pub mod environments;
@@ -30,6 +28,7 @@ pub mod sqlite;
 pub mod summary;
 
 pub use archive::{ArchiveStore, SealedFile, Upload};
+pub use batch::{NewBatch, Receipt};
 pub use damage::Damage;
 pub use environments::{EndedEnvironments, EnvironmentState, Environments};
 pub use keys::{KeyStore, StoredKey};
@@ -148,61 +147,6 @@ impl Window {
     pub const fn from_us(self) -> u64 {
         self.from_hour.saturating_mul(HOUR_US)
     }
-}
-
-/// A batch to store: already authenticated, decoded and summarized.
-#[derive(Debug, Clone)]
-pub struct NewBatch {
-    /// The owner.
-    pub tenant: Tenant,
-    /// The environment that sent it, its sequence and the environment's running totals.
-    pub header: BatchHeader,
-    /// When it arrived, microseconds since the Unix epoch by the collector's clock.
-    pub received_at_us: u64,
-    /// One rollup for each hour in which an invocation started, with the hour since the Unix epoch.
-    pub rollups: Vec<(u64, Rollup)>,
-    /// Start time of its latest invocation, microseconds since the Unix epoch; `received_at_us` when it has none.
-    pub last_at_us: u64,
-    /// Number of invocations in the batch.
-    pub invocations: u64,
-    /// The batch as protobuf. It is kept for a limited time so that single invocations can be shown.
-    pub body: Bytes,
-}
-
-impl NewBatch {
-    /// A batch with its rollups. `body` is the same batch as protobuf.
-    #[must_use]
-    pub fn new(
-        tenant: Tenant,
-        header: BatchHeader,
-        invocations: &[Invocation],
-        body: Bytes,
-        received_at_us: u64,
-    ) -> Self {
-        let mut rollups: BTreeMap<u64, Rollup> = BTreeMap::new();
-        for invocation in invocations {
-            rollups.entry(invocation.started_at_us / HOUR_US).or_default().record(invocation);
-        }
-        let last_at_us = invocations.iter().map(|invocation| invocation.started_at_us).max();
-        Self {
-            tenant,
-            header,
-            received_at_us,
-            rollups: rollups.into_iter().collect(),
-            last_at_us: last_at_us.unwrap_or(received_at_us),
-            invocations: invocations.len() as u64,
-            body,
-        }
-    }
-}
-
-/// The result of storing a batch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Receipt {
-    /// The batch was new.
-    Stored,
-    /// The same batch of the same environment was stored before. Nothing is counted twice.
-    Duplicate,
 }
 
 /// One recent invocation.

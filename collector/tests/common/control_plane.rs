@@ -21,6 +21,11 @@ use tailor_collector::tuner::lambda::{Alias, Configuration, Lambda, LambdaError,
 use tailor_sizing::units::Megabytes;
 
 pub(crate) use super::faults::{Fault, Foreign};
+use invariants::{Field, differences};
+
+// The path is the same for tests that include this file alone.
+#[path = "invariants.rs"]
+mod invariants;
 
 /// The account and region of all functions.
 pub(crate) const ACCOUNT: &str = "123456789012";
@@ -28,15 +33,6 @@ pub(crate) const REGION: &str = "eu-west-1";
 
 /// Start of the test's clock: 2026-11-28 12:00 UTC.
 pub(crate) const START_US: u64 = 1_795_867_200_000_000;
-
-/// The parts of a function of which the last writer is known.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-enum Field {
-    Memory,
-    Version,
-    Weights,
-    Description,
-}
 
 pub(crate) struct World {
     pub(crate) catalog: Catalog,
@@ -285,96 +281,6 @@ impl World {
         if fault.is_some() { Err(()) } else { Ok(()) }
     }
 
-    fn check_before(&mut self, name: &str, write: &Write) {
-        let open: Vec<Change> = changes::fold(self.log.clone())
-            .into_iter()
-            .filter(|change| change.function.name == name && change.state.is_open())
-            .collect();
-        if open.len() != 1 {
-            self.violations.push(format!("I3: {} open changes at {write:?}", open.len()));
-            return;
-        }
-        let change = &open[0];
-        if change.pending.as_ref() != Some(write) {
-            self.violations.push(format!("I4: {write:?} is not the intent on disk {:?}", change.pending));
-        }
-        let now = self.instant();
-        let record = self.catalog.record(name, now).unwrap().clone();
-        if !record.tags.get("tailor:tune").is_some_and(|value| value.starts_with("apply")) {
-            self.violations.push(format!("I8: {write:?} without the tag"));
-        }
-        match write {
-            Write::SetMemory { memory_mb, .. } => {
-                if *memory_mb != change.from.0 && !(128..=3_008).contains(memory_mb) {
-                    self.violations.push(format!("I5: {memory_mb} MB"));
-                }
-            }
-            Write::SetAlias { version, additional, .. } => {
-                let main = &record.aliases["live"];
-                let code = |version: &str| record.version(version).map(|it| it.code_sha256.clone());
-                let served = code(&main.version);
-                let others = additional.iter().map(|(version, _)| version.as_str());
-                for version in others.chain([version.as_str()]) {
-                    let same = additional.is_none() && *version == main.version;
-                    if !same && code(version) != served {
-                        self.violations.push(format!(
-                            "I10: version {version} has other code than version {}",
-                            main.version
-                        ));
-                    }
-                }
-                // A weight that others set stays as it is.
-                let present =
-                    main.additional.clone().map(|(version, weight)| (version, basis_points(weight)));
-                let is_new = *additional != present;
-                if is_new && additional.as_ref().is_some_and(|(_, weight)| *weight > change.weight) {
-                    self.violations.push(format!("I2: weight {additional:?} above {}", change.weight));
-                }
-            }
-            Write::DeleteVersion { version } => {
-                if !self.ours.contains(&(name.to_owned(), version.clone())) {
-                    self.violations
-                        .push(format!("version {version} was deleted, and the tuner did not publish it"));
-                }
-            }
-            Write::Publish { .. } => {}
-        }
-    }
-
-    fn check_after(&mut self, name: &str, write: &Write, before: &Record) {
-        let now = self.instant();
-        let after = self.catalog.record(name, now).unwrap().clone();
-        for (field, changed) in differences(before, &after) {
-            if changed && self.foreign.contains_key(&(name.to_owned(), field)) {
-                self.violations.push(format!("I9: {write:?} overwrites {field:?}, which others set"));
-            }
-        }
-        for alias in after.aliases.values() {
-            let versions = alias.additional.iter().map(|(version, _)| version).chain([&alias.version]);
-            for version in versions {
-                if after.version(version).is_none() {
-                    self.violations.push(format!("I1: version {version} of the alias does not exist"));
-                }
-            }
-        }
-        if let Write::Publish { .. } = write {
-            for version in after.versions.keys().filter(|version| !before.versions.contains_key(version)) {
-                self.ours.insert((name.to_owned(), version.to_string()));
-                let published = &after.versions[version];
-                let served = before.version(&before.aliases["live"].version);
-                let is_released = served.is_none_or(|served| {
-                    (&served.code_sha256, served.config.timeout)
-                        == (&published.code_sha256, published.config.timeout)
-                });
-                if !is_released {
-                    self.violations.push(format!(
-                        "I10: version {version} publishes code or settings that are not released"
-                    ));
-                }
-            }
-        }
-    }
-
     fn write(&mut self, name: &str, write: &Write) -> Result<(), AwsError> {
         let (now, time) = (self.instant(), self.time());
         let catalog = &mut self.catalog;
@@ -402,20 +308,6 @@ impl World {
             Write::DeleteVersion { version } => catalog.delete_version(name, version, now),
         }
     }
-}
-
-fn differences(before: &Record, after: &Record) -> [(Field, bool); 4] {
-    let alias = |record: &Record| record.aliases.get("live").cloned();
-    let (old, new) = (alias(before), alias(after));
-    let differ = |part: fn(&lambda_sandbox::control::catalog::record::Alias) -> String| {
-        old.as_ref().map(part) != new.as_ref().map(part)
-    };
-    [
-        (Field::Memory, before.latest.config.memory_mb != after.latest.config.memory_mb),
-        (Field::Version, differ(|alias| alias.version.clone())),
-        (Field::Weights, differ(|alias| format!("{:?}", alias.additional))),
-        (Field::Description, differ(|alias| alias.description.clone())),
-    ]
 }
 
 fn configuration(revision: &Revision) -> Configuration {

@@ -1,11 +1,14 @@
 //! The cost of each place.
 
+use std::collections::BTreeMap;
+
 use super::load::at_least;
 use super::{Context, ManagedPlan, Place, PlaceReport, PlaceVerdict, ProvisionedHour, unknown};
 use crate::pricing::managed_instances::{
     Capacity, Demand, InstanceType, InstancesCost, MONTH_HOURS, runtime_limit,
 };
 use crate::pricing::money::PicoDollars;
+use crate::pricing::prices::PriceSource;
 use crate::telemetry::invocation::Work;
 use crate::units::Architecture;
 
@@ -204,16 +207,7 @@ impl Context<'_> {
             memory_mb,
             runtime_limit: runtime_limit(evidence.runtime),
         };
-        let is_arm64 = evidence.architecture == Architecture::Arm64;
-        let plans = instances
-            .iter()
-            .filter_map(|(name, hour)| InstanceType::of(name, *hour))
-            .filter(|instance| instance.is_arm64() == is_arm64)
-            .filter_map(|instance| {
-                let capacity = Capacity::of(&demand(peak, cpu), &instance)?;
-                Some((self.instances_pico(&capacity, &instance)?, instance, capacity))
-            });
-        let Some((pico, instance, capacity)) = plans.min_by(|a, b| a.0.total_cmp(&b.0)) else {
+        let Some((pico, instance, capacity)) = self.cheapest_instances(instances, &demand(peak, cpu)) else {
             let summary = format!("no instance type of the table is for {}", evidence.architecture);
             return (None, unknown(place, summary));
         };
@@ -233,18 +227,7 @@ impl Context<'_> {
             capacity.environment_mb,
             capacity.environment_concurrency,
         );
-        let assumptions = vec![
-            format!(
-                "capacity is for the mean of the busiest hour and {PEAK_DEVIATIONS} standard deviations of independent \
-                 arrivals, and a buffer of 50 %; instances run the whole month in three zones"
-            ),
-            "the handler can run several invocations in one process; its memory is not shared between them"
-                .to_owned(),
-            format!(
-                "prices of instances are of {} ({}), without discounts; the fee is 15 %",
-                source.date, source.name
-            ),
-        ];
+        let assumptions = managed_assumptions(source);
         let plan = ManagedPlan {
             concurrency: peak,
             cpu,
@@ -255,6 +238,21 @@ impl Context<'_> {
             instance,
         };
         (Some(plan), self.report(place, pico, [low, high], summary, assumptions))
+    }
+
+    /// The cheapest type of the table for this demand and the function's architecture, with its cost in a month, pico-dollars.
+    fn cheapest_instances(
+        &self,
+        instances: &BTreeMap<String, PicoDollars>,
+        demand: &Demand,
+    ) -> Option<(f64, InstanceType, Capacity)> {
+        let is_arm64 = self.evidence.architecture == Architecture::Arm64;
+        let types = instances.iter().filter_map(|(name, hour)| InstanceType::of(name, *hour));
+        let plans = types.filter(|instance| instance.is_arm64() == is_arm64).filter_map(|instance| {
+            let capacity = Capacity::of(demand, &instance)?;
+            Some((self.instances_pico(&capacity, &instance)?, instance, capacity))
+        });
+        plans.min_by(|a, b| a.0.total_cmp(&b.0))
     }
 
     fn instances_pico(&self, capacity: &Capacity, instance: &InstanceType) -> Option<f64> {
@@ -291,6 +289,22 @@ impl Context<'_> {
         }
         remarks
     }
+}
+
+/// What a plan of managed instances assumes.
+fn managed_assumptions(prices: &PriceSource) -> Vec<String> {
+    vec![
+        format!(
+            "capacity is for the mean of the busiest hour and {PEAK_DEVIATIONS} standard deviations of independent arrivals, \
+             and a buffer of 50 %; instances run the whole month in three zones"
+        ),
+        "the handler can run several invocations in one process; its memory is not shared between them"
+            .to_owned(),
+        format!(
+            "prices of instances are of {} ({}), without discounts; the fee is 15 %",
+            prices.date, prices.name
+        ),
+    ]
 }
 
 fn plural(count: u64, name: &str) -> String {
