@@ -9,10 +9,10 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use agent_proto::batch::{Batch, BatchHeader};
-use bytes::Bytes;
+use common::received;
 use tailor_collector::clock::{Clock, now_us};
 use tailor_collector::store::sqlite::{Retention, SqliteStore, check};
-use tailor_collector::store::{NewBatch, Receipt, Store, Tenant, Window};
+use tailor_collector::store::{Receipt, Store, Tenant, Window};
 use tokio::runtime::Runtime;
 
 const SCHEMA_1: &str = include_str!("data/schema-1.sql");
@@ -60,16 +60,7 @@ fn invocations(store: &SqliteStore, runtime: &Runtime) -> u64 {
 
 fn append(store: &SqliteStore, runtime: &Runtime, header: BatchHeader) -> Receipt {
     let batch = Batch { header, invocations: vec![] };
-    let new_batch = NewBatch {
-        tenant: Tenant::default(),
-        received_at_us: now_us(),
-        rollups: vec![],
-        last_at_us: now_us(),
-        invocations: 0,
-        body: Bytes::from(batch.encode().unwrap()),
-        header: batch.header,
-    };
-    runtime.block_on(store.append(new_batch)).unwrap()
+    runtime.block_on(store.append(received(Tenant::default(), &batch, now_us()))).unwrap()
 }
 
 #[test]

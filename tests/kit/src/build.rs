@@ -18,7 +18,7 @@ fn build_for_tests(packages: &[&str]) -> Result<()> {
     if is_prebuilt() {
         return Ok(());
     }
-    let packages = packages.iter().flat_map(|package| ["-p", package]);
+    let packages = packages.iter().flat_map(|package| ["-p", *package]);
     cargo(&["build", "--quiet"].into_iter().chain(packages).collect::<Vec<_>>())
 }
 
