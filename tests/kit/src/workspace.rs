@@ -43,11 +43,20 @@ pub fn cargo(arguments: &[&str]) -> Result<()> {
 
 /// A cargo command that runs in the root folder of the workspace.
 ///
+/// Cargo describes the package of this program in environment variables, which the command does not get: the build script of
+/// `ring` reads them, so each program would compile `ring`, and all that depends on it, again.
+///
 /// # Errors
 /// When this crate is not in `tests/kit` of the workspace.
 pub fn cargo_command() -> Result<Command> {
     let mut command = Command::new(std::env::var("CARGO").unwrap_or_else(|_| "cargo".into()));
     command.current_dir(project()?);
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
+            command.env_remove(&name);
+        }
+    }
     Ok(command)
 }
 
@@ -62,4 +71,19 @@ pub fn run_cargo(command: &mut Command) -> Result<()> {
         bail!("cargo {} failed", arguments.join(" "));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cargo_command_does_not_get_the_package_of_this_program() {
+        let command = cargo_command().unwrap();
+        let removed: Vec<_> = command.get_envs().filter(|(_, value)| value.is_none()).collect();
+        for name in ["CARGO_PKG_NAME", "CARGO_PKG_VERSION_PRE", "CARGO_MANIFEST_DIR"] {
+            assert!(std::env::var_os(name).is_some(), "cargo does not set {name}");
+            assert!(removed.iter().any(|(variable, _)| *variable == name), "{name} is not removed");
+        }
+    }
 }
