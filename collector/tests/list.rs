@@ -176,39 +176,26 @@ fn store_copies(collector: &Collector, count: usize) {
     runtime.block_on(collector.store.put_summaries(copies)).unwrap();
 }
 
-/// A page of the API has at most 1,000 functions.
+/// A page of the API has at most 1,000 functions. A patch needs all of them, and so does the list of all.
 #[test]
-fn a_patch_has_the_functions_of_every_page() {
+fn commands_read_every_page_of_a_list() {
     let (collector, summarizer) = fleet(Place::folder());
     summarize(&summarizer);
     store_copies(&collector, 1_010);
+    let run = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tailor"));
+        command.args(arguments).args(["--server", &format!("http://{}", collector.address)]);
+        let output = command.env("TAILOR_API_KEY", common::KEY).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
     let source = tempfile::tempdir().unwrap();
     let template = "Resources:\n  Last:\n    Type: AWS::Serverless::Function\n    Properties:\n      FunctionName: copy-1009\n      MemorySize: 512\n";
     std::fs::write(source.path().join("template.yaml"), template).unwrap();
-    let output = Command::new(env!("CARGO_BIN_EXE_tailor"))
-        .args(["changes", "patch", "--server", &format!("http://{}", collector.address), "--source"])
-        .arg(source.path())
-        .env("TAILOR_API_KEY", common::KEY)
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{output:?}");
-    let diff = String::from_utf8(output.stdout).unwrap();
+    let diff = run(&["changes", "patch", "--source", source.path().to_str().unwrap()]);
     assert!(diff.contains("\n-      MemorySize: 512\n+      MemorySize: 256\n"), "{diff}");
-}
 
-#[test]
-fn all_functions_are_listed_over_all_pages() {
-    let (collector, summarizer) = fleet(Place::folder());
-    summarize(&summarizer);
-    store_copies(&collector, 1_010);
-    let output = Command::new(env!("CARGO_BIN_EXE_tailor"))
-        .args(["functions", "--all", "--format", "csv", "--sort", "name"])
-        .args(["--server", &format!("http://{}", collector.address)])
-        .env("TAILOR_API_KEY", common::KEY)
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{output:?}");
-    let rows = String::from_utf8(output.stdout).unwrap();
+    let rows = run(&["functions", "--all", "--format", "csv", "--sort", "name"]);
     let names: Vec<&str> = rows.lines().skip(1).map(|row| row.split(',').next().unwrap()).collect();
     assert_eq!(names.len(), FUNCTIONS + 1_010);
     assert!(names.is_sorted() && names.contains(&"copy-1009"), "{names:?}");
