@@ -44,6 +44,18 @@ pub(crate) fn unnamed() -> io::Result<File> {
     Ok(file)
 }
 
+/// Why a file of a data folder cannot be used, and what to do where the user is another one than that of the collector.
+pub(crate) fn cause(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => {
+            format!(
+                "{error}: run the command as the user of the collector, such as `sudo -u tailor tailor ...`"
+            )
+        }
+        _ => error.to_string(),
+    }
+}
+
 /// Reads a text that a person wrote. The byte order mark, with which some editors begin a file, is not part of it.
 ///
 /// # Errors
@@ -60,6 +72,14 @@ pub(crate) fn read_text(path: &Path) -> io::Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_missing_permission_names_what_to_do() {
+        let [denied, absent] =
+            [io::ErrorKind::PermissionDenied, io::ErrorKind::NotFound].map(io::Error::from);
+        assert!(cause(&denied).contains("as the user of the collector"));
+        assert_eq!(cause(&absent), absent.to_string());
+    }
 
     #[test]
     fn the_byte_order_mark_is_not_part_of_a_text_and_other_encodings_are_named() {

@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use sha2::{Digest, Sha256};
 
+use crate::files::cause;
 use crate::random::RandomError;
 use crate::store::Tenant;
 
@@ -34,7 +35,7 @@ const ID_CHARACTERS: usize = 12;
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
     /// A file could not be read or written.
-    #[error("cannot use key file {path}: {error}")]
+    #[error("cannot use key file {path}: {}", cause(.error))]
     File {
         /// The file.
         path: std::path::PathBuf,

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OptionalExtension};
 
+use crate::files::cause;
 use crate::random;
 use crate::store::StoreError;
 
@@ -185,12 +186,10 @@ pub fn is_served(folder: &Path) -> bool {
 
 pub(in crate::store) fn lock(folder: &Path) -> Result<File, StoreError> {
     let path = folder.join(LOCK_NAME);
-    let file = OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(&path)
-        .map_err(|error| StoreError::Engine(format!("cannot open {}: {error}", path.display())))?;
+    let file =
+        OpenOptions::new().create(true).truncate(false).write(true).open(&path).map_err(|error| {
+            StoreError::Engine(format!("cannot open {}: {}", path.display(), cause(&error)))
+        })?;
     // The kernel releases the lock when the process ends, also after a crash.
     file.try_lock().map_err(|_| {
         StoreError::Engine(format!("{} is in use by another `tailor serve`", folder.display()))

@@ -57,6 +57,7 @@ use write::{Append, Job, LogChange, Reply};
 use writing::{Settings, Shared, Writing, reopen};
 
 use crate::clock::Clock;
+use crate::files::cause;
 
 /// Functions whose summaries are stored in one transaction. Those of one function are on about 40 pages, and acknowledgements wait
 /// for the transaction.
@@ -112,10 +113,9 @@ impl SqliteStore {
     /// # Errors
     /// [`StoreError::Engine`] when there is no store, [`StoreError::NewerSchema`] as for [`Self::open`].
     pub fn open_to_read(folder: &Path) -> Result<Self, StoreError> {
-        let exists = folder
-            .join(FILE_NAME)
-            .try_exists()
-            .map_err(|error| StoreError::Engine(format!("cannot look into {}: {error}", folder.display())))?;
+        let exists = folder.join(FILE_NAME).try_exists().map_err(|error| {
+            StoreError::Engine(format!("cannot look into {}: {}", folder.display(), cause(&error)))
+        })?;
         if !exists {
             let message = format!(
                 "no store in {}: start `tailor serve --data` there, or name another",
