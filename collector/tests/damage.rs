@@ -12,15 +12,17 @@ use common::fleet::{KINDS, batch};
 use common::{Collector, received};
 use tailor_collector::clock::now_us;
 use tailor_collector::store::sqlite::{SqliteStore, check};
-use tailor_collector::store::{Store, StoreError, Tenant, Window};
+use tailor_collector::store::{HOUR_US, Store, StoreError, Tenant, Window};
 use tokio::runtime::Runtime;
 
 const DATABASE: &str = "tailor.sqlite";
 
 fn measured() -> Collector {
     let collector = Collector::start();
+    // Before the present hour, so that each function has one rollup at any time of the day.
+    let end_us = now_us() / HOUR_US * HOUR_US;
     for (kind, id) in KINDS.iter().zip(1..) {
-        assert_eq!(collector.post_batch(&batch(kind, id, 1, 150, now_us()).encode().unwrap()).status, 200);
+        assert_eq!(collector.post_batch(&batch(kind, id, 1, 150, end_us).encode().unwrap()).status, 200);
     }
     Runtime::new().unwrap().block_on(collector.store.maintain()).unwrap();
     collector
