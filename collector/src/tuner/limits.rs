@@ -116,8 +116,8 @@ pub struct OpenChanges {
 }
 
 impl OpenChanges {
-    /// The default. Each round reads every open change from Lambda with about five requests: those of 50 changes take about two
-    /// of the five minutes of a round, at two requests a second.
+    /// The default. Each round reads every open change from Lambda with at least four requests: those of 50 changes take about
+    /// two of the five minutes of a round, at two requests a second.
     pub const DEFAULT: Self = Self { least: 5, percent: 2, most: 50, repairs: 5 };
 
     /// The same number in any fleet, repairs included.
