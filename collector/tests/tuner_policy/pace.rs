@@ -145,6 +145,11 @@ fn a_deployment_during_a_canary_is_no_disagreement_about_the_size() {
         tuned.traffic(2_000, GOOD);
         let plan = tuned.plan();
         assert_eq!(plan.contains("managed-elsewhere"), is_refused, "{write:?}: {plan}");
+        assert!(plan.contains("cool-down"), "{plan}");
+        // The size is as it was: the next attempt is a day later.
+        tuned.pass(DAY_US + HOUR_US);
+        tuned.traffic(2_000, GOOD);
+        assert!(!tuned.plan().contains("cool-down"), "{}", tuned.plan());
     }
 }
 

@@ -46,7 +46,9 @@ pub(super) fn cooldown(facts: &Facts<'_>, proposal: &Proposal) -> Result<(), Ref
         return after_undone_increases(facts);
     }
     let Some(last) = facts.written().next_back() else { return Ok(()) };
-    let wait_us = match last.to < last.from {
+    // A deployment ended it before all invocations used the new size: the function is as it was.
+    let is_interrupted = last.state == State::ExternalChange && !last.promoted;
+    let wait_us = match last.to < last.from && !is_interrupted {
         true => facts.limits.cooldown_down_us,
         false => facts.limits.cooldown_up_us,
     };
