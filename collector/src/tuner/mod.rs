@@ -28,7 +28,6 @@ pub mod dates;
 mod execute;
 mod fleet_state;
 pub mod guards;
-mod known;
 pub mod lambda;
 pub mod limits;
 pub mod machine;
@@ -38,9 +37,9 @@ pub mod outlook;
 pub mod permission;
 pub mod plan;
 pub mod policy_file;
-mod queue;
 mod refusals;
 mod round;
+mod strategies;
 pub mod telemetry;
 
 use guards::Refusal;
@@ -111,10 +110,8 @@ pub struct Tuner {
     refusals: Arc<RefusalCounts>,
     /// What the latest round decided.
     outlook: Arc<CurrentOutlook>,
-    /// What is known of functions that were read.
-    known: known::Known,
-    /// The functions that wait for others.
-    queue: queue::Queue,
+    /// The goals of functions that were read.
+    strategies: strategies::Strategies,
 }
 
 impl Tuner {
@@ -195,8 +192,7 @@ impl Tuner {
             tags: None,
             refusals: Arc::default(),
             outlook: Arc::default(),
-            known: known::Known::default(),
-            queue: queue::Queue::default(),
+            strategies: strategies::Strategies::default(),
         }
     }
 
