@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Publishes the layer's zip and attaches it to one function, keeping its other layers and variables; what is there
-# already is not done again. Needs the AWS CLI and python3.
+# already is not done again. Needs the AWS CLI, python3, and function.py beside it.
 #
 #   TAILOR_API_KEY=KEY attach.sh ZIP FUNCTION COLLECTOR_URL
 #   TAILOR_API_KEY_SECRET=ARN attach.sh ZIP FUNCTION COLLECTOR_URL
@@ -15,6 +15,8 @@ if [ $# -ne 3 ] || [ -z "${TAILOR_API_KEY:-}${TAILOR_API_KEY_SECRET:-}" ]; then
 fi
 zip=$1 function=$2
 export TAILOR_ENDPOINT=$3 AWS_PAGER=
+# The folder of function.py. Only python3 below gets it, because the AWS CLI is a Python program as well.
+scripts=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 export TAILOR_API_KEY=${TAILOR_API_KEY:-} TAILOR_API_KEY_SECRET=${TAILOR_API_KEY_SECRET:-}
 
 # The key and the function's variables are secrets: they go through files that no one else reads, never through
@@ -26,17 +28,14 @@ trap 'rm -rf "$work"' EXIT
 # plan ZIP FOLDER [LAYER]: the layer's architecture and the zip's hash; with LAYER, the update to send as request.json,
 # unless the function is so already.
 plan() {
-    python3 - "$@" <<'PYTHON'
-import base64, hashlib, json, os, re, sys, zipfile
-
-def stop(why):
-    sys.exit(f"error: {why}; nothing was changed")
+    PYTHONPATH=$scripts PYTHONDONTWRITEBYTECODE=1 python3 - "$@" <<'PYTHON'
+import base64, hashlib, os, sys, zipfile
+from function import Function, is_ours, stop
 
 zip_file, folder, layer = (sys.argv[1:] + [""])[:3]
-with open(f"{folder}/function.json") as file:
-    function = json.load(file)
-name = function["FunctionName"]
-if function.get("PackageType") == "Image":
+function = Function(folder)
+name = function.name
+if function.configuration.get("PackageType") == "Image":
     stop(f"{name} is a container image and takes no layers: see container/Dockerfile")
 
 # What the extension was built for is in its ELF header; of another architecture it would keep the function from
@@ -45,21 +44,12 @@ try:
     machine = zipfile.ZipFile(zip_file).read("extensions/tailor-extension")[18]
 except (OSError, KeyError, IndexError, zipfile.BadZipFile) as error:
     stop(f"{zip_file} is not the layer's zip: {error}")
-built, runs = {0x3E: "x86_64", 0xB7: "arm64"}.get(machine), function.get("Architectures", ["x86_64"])[0]
+built, runs = {0x3E: "x86_64", 0xB7: "arm64"}.get(machine), function.configuration.get("Architectures", ["x86_64"])[0]
 if built != runs:
     stop(f"{name} is {runs}, {zip_file} is {built}: take the zip for {runs}")
 
-# An update replaces all variables, so they must be known. Those that a customer-managed key encrypts are left out of
-# the answer for a caller who may not decrypt them.
-environment = function.get("Environment", {"Variables": {}})
-if "Error" in environment or "Variables" not in environment:
-    reason = environment.get("Error", {}).get("Message", "Lambda does not show them")
-    stop(f"the variables of {name} cannot be read and would be lost: {reason.rstrip('.')}")
-
-attached = [entry["Arn"] for entry in function.get("Layers") or []]
-is_ours = re.compile(r":layer:tailor-extension(-x86_64|-arm64)?:\d+$").search
-layers = [arn for arn in attached if not is_ours(arn)]
-place = next((at for at, arn in enumerate(attached) if is_ours(arn)), len(layers))
+present, layers = function.variables(), list(function.other_layers)
+place = next((at for at, arn in enumerate(function.attached) if is_ours(arn)), len(layers))
 if len(layers) > 4:
     stop(f"{name} has five layers, which is all it may have")
 if not layer:
@@ -70,14 +60,8 @@ if not layer:
 layers.insert(place, layer)
 # The key is in one variable: the other one is removed.
 names = ("TAILOR_ENDPOINT", "TAILOR_API_KEY", "TAILOR_API_KEY_SECRET")
-kept = {key: value for key, value in environment["Variables"].items() if key not in names}
-variables = {**kept, **{key: os.environ[key] for key in names if os.environ[key]}}
-if layers != attached or variables != environment["Variables"]:
-    # With the revision that was read, so that a change by others in between is refused, not overwritten.
-    request = {"FunctionName": function["FunctionArn"], "RevisionId": function["RevisionId"], "Layers": layers,
-               "Environment": {"Variables": variables}}
-    with open(f"{folder}/request.json", "w") as file:
-        json.dump(request, file)
+kept = {key: value for key, value in present.items() if key not in names}
+function.update(layers, {**kept, **{key: os.environ[key] for key in names if os.environ[key]}})
 PYTHON
 }
 
