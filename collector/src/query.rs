@@ -140,6 +140,9 @@ pub struct ListQuery {
     pub limit: usize,
     /// Sums by this property.
     pub by: Option<Group>,
+    /// Whether the list names the functions whose cost changed the most. Of a fleet that is computed when it is read, the
+    /// rollups of twice the window are read for it.
+    pub movers: bool,
 }
 
 impl Default for ListQuery {
@@ -161,6 +164,7 @@ impl Default for ListQuery {
             cursor: None,
             limit: DEFAULT_LIMIT,
             by: None,
+            movers: false,
         }
     }
 }
@@ -380,6 +384,7 @@ impl Query {
             cursor: filter(&self.cursor),
             limit: self.limit.unwrap_or(DEFAULT_LIMIT).clamp(1, MAX_LIMIT),
             by: self.by.clone(),
+            movers: false,
         })
     }
 

@@ -69,12 +69,12 @@ pub async fn fleet(request: &Request<'_>, list: &ListQuery) -> Result<FleetRepor
 pub async fn computed_fleet(request: &Request<'_>, list: &ListQuery) -> Result<FleetReport, StoreError> {
     let mut computed: BTreeMap<FunctionKey, FunctionReport> =
         reports(request, None).await?.into_iter().map(|report| (report.key(), report)).collect();
+    let tags = request.tag_table();
     let mut rows: Vec<SummaryRow> = computed.values().map(|report| row(report, request.now_us)).collect();
-    // The page of the fleet shows it, and a command that computes a whole fleet does not.
-    for row in rows.iter_mut().filter(|_| !request.computes_all) {
+    for row in rows.iter_mut().filter(|row| list.movers && matches(row, list, &tags)) {
         row.cost_change = cost_change::of_function(request, &row.function, list.hours).await?;
     }
-    let mut page = Page::select(rows, list, &request.tag_table());
+    let mut page = Page::select(rows, list, &tags);
     let functions = page.keys.iter().filter_map(|key| computed.remove(key)).collect();
     Ok(page.report(functions, None, request))
 }
@@ -253,7 +253,8 @@ impl Page {
         let total = rows.iter().fold(FleetTotal::default(), add);
         let matching = rows.len() as u64;
         let oldest_at_us = rows.iter().map(|row| row.computed_at_us).min().unwrap_or(0);
-        let (hints, top, movers) = (hints::over(&rows), top(&rows), movers(&rows));
+        let (hints, top) = (hints::over(&rows), top(&rows));
+        let movers = if list.movers { movers(&rows) } else { Vec::new() };
         let groups = list.by.as_ref().map(|by| groups(&rows, by, tags));
         let mut places: Vec<(Position, SummaryRow)> =
             rows.into_iter().map(|row| (Position::of(&row, list.sort), row)).collect();

@@ -30,7 +30,7 @@ const ENFORCEMENT_KEPT_US: u64 = 300_000_000;
 
 /// A fleet of at most so many functions is computed when it is read; a larger one is read from summaries, where a collector
 /// keeps them.
-pub(super) const LIVE_FUNCTIONS: usize = 50;
+const LIVE_FUNCTIONS: usize = 50;
 
 /// What a report is computed from.
 #[derive(Clone, Copy)]
@@ -61,11 +61,13 @@ pub struct Request<'a> {
 impl Request<'_> {
     /// Whether the fleet is computed now, and not read from summaries.
     pub(super) async fn computes_fleet(&self) -> Result<bool, StoreError> {
-        if self.computes_all {
-            return Ok(true);
-        }
-        let functions = self.store.functions(self.tenant, None, LIVE_FUNCTIONS + 1).await?;
-        Ok(functions.len() <= LIVE_FUNCTIONS)
+        let few = LIVE_FUNCTIONS + 1;
+        Ok(self.computes_all || self.computes(self.store.functions(self.tenant, None, few).await?.len()))
+    }
+
+    /// Whether so many functions are computed now.
+    pub(super) fn computes(&self, functions: usize) -> bool {
+        self.computes_all || functions <= LIVE_FUNCTIONS
     }
 
     /// The tags of the tenant's functions.

@@ -68,7 +68,7 @@ pub struct FleetReport {
     /// The functions with the largest savings: at most five.
     #[serde(skip)]
     pub top: Vec<SummaryRow>,
-    /// The functions whose cost changed the most against the time before: at most five.
+    /// The functions whose cost changed the most against the time before, at most five, when the query requests them.
     #[serde(skip)]
     pub movers: Vec<SummaryRow>,
     /// The summaries that order, filters and sums are from; `null` when they were computed for this report.

@@ -14,7 +14,7 @@ use crate::http::App;
 use crate::http::auth::{PageReader, SignInError};
 use crate::http::error::ApiError;
 use crate::http::extract::FunctionName;
-use crate::query::{DEFAULT_HOURS, Query};
+use crate::query::{DEFAULT_HOURS, ListQuery, Query};
 use crate::report;
 
 mod admin;
@@ -59,8 +59,9 @@ pub async fn fleet(
     let query = query?;
     let request = app.report_request(&tenant, &query)?;
     let list = api::list(&query)?;
-    let fleet = report::fleet(&request, &list).await.map_err(ApiError::from)?;
     // The next pages of a list show the list only.
+    let list = ListQuery { movers: list.cursor.is_none(), ..list };
+    let fleet = report::fleet(&request, &list).await.map_err(ApiError::from)?;
     let overview = match list.cursor {
         Some(_) => None,
         None => Some(report::overview::overview(&request, &list).await.map_err(ApiError::from)?),

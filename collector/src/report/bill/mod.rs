@@ -14,7 +14,7 @@ use tailor_sizing::telemetry::rollup::Rollup;
 
 use super::evaluation::Material;
 use super::list::{SUMMARY_HOURS, selects_function};
-use super::load::{LIVE_FUNCTIONS, keys, material};
+use super::load::{keys, material};
 use super::stored::{stored, stored_with};
 use super::{MeasuredBy, Request};
 use crate::import::ledger;
@@ -208,7 +208,7 @@ async fn materials(
     keys.sort_unstable();
     keys.retain(|key| selects_function(list, key, &tags));
     let mut selected = vec![];
-    let (stored, oldest_at_us) = if request.computes_all || keys.len() <= LIVE_FUNCTIONS {
+    let (stored, oldest_at_us) = if request.computes(keys.len()) {
         (BTreeMap::new(), None)
     } else if SUMMARY_HOURS.contains(&list.hours) {
         stored::<BillMaterial>(request, &bill_kind(list.hours)).await?

@@ -14,7 +14,7 @@ use super::{PlacementReport, function};
 use crate::query::ListQuery;
 use crate::report::Request;
 use crate::report::list::{SUMMARY_HOURS, selects_function};
-use crate::report::load::{LIVE_FUNCTIONS, keys};
+use crate::report::load::keys;
 use crate::report::stored::stored;
 use crate::store::{FunctionKey, StoreError, SummaryKind};
 
@@ -141,7 +141,7 @@ async fn read(request: &Request<'_>, list: &ListQuery) -> Result<(Vec<PlaceSum>,
     let tags = request.tag_table();
     let mut keys = keys(request, None).await?;
     keys.retain(|key| selects_function(list, key, &tags));
-    let (mut stored, oldest_at_us) = if request.computes_all || keys.len() <= LIVE_FUNCTIONS {
+    let (mut stored, oldest_at_us) = if request.computes(keys.len()) {
         (BTreeMap::new(), None)
     } else {
         // Other windows have the places of the next longer one that is stored.
