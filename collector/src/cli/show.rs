@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
 use tailor_sizing::advice::strategy::Strategy;
 use tailor_sizing::pricing::prices::PriceTable;
@@ -75,19 +76,38 @@ fn all_pages(args: &ShowArgs, server: &str, list: &ListArgs) -> anyhow::Result<F
     let mut parameters = list.parameters();
     parameters.retain(|(name, _)| *name != "limit");
     parameters.push(("limit", query::MAX_LIMIT.to_string()));
-    let page = |cursor: Option<String>| {
-        let mut parameters = parameters.clone();
-        parameters.extend(cursor.map(|cursor| ("cursor", cursor)));
-        let body = fetch(args, server, &["v1", "functions"], &parameters, Format::Json)?;
-        serde_json::from_str::<FleetReport>(&body.context(UNREADABLE)?.text).context(UNREADABLE)
-    };
-    let mut whole = page(None)?;
-    while let Some(cursor) = whole.next.take() {
-        let next = page(Some(cursor))?;
-        whole.functions.extend(next.functions);
-        whole.next = next.next;
-    }
+    let mut whole: FleetReport = fetch_page(args, server, &parameters, None)?.context(UNREADABLE)?;
+    append_pages(&mut whole.functions, whole.next.take(), |cursor| {
+        fetch_page(args, server, &parameters, Some(cursor))?.context(UNREADABLE)
+    })?;
     Ok(whole)
+}
+
+/// Appends the functions of the page at the cursor `next` and of all after it.
+fn append_pages(
+    functions: &mut Vec<FunctionReport>,
+    mut next: Option<String>,
+    page: impl Fn(String) -> anyhow::Result<Page>,
+) -> anyhow::Result<()> {
+    while let Some(cursor) = next {
+        let page = page(cursor)?;
+        functions.extend(page.functions);
+        next = page.next;
+    }
+    Ok(())
+}
+
+/// A page of the list of a running collector; `None` when it has no list.
+fn fetch_page<T: DeserializeOwned>(
+    args: &ShowArgs,
+    server: &str,
+    parameters: &[(&str, String)],
+    cursor: Option<String>,
+) -> anyhow::Result<Option<T>> {
+    let mut parameters = parameters.to_vec();
+    parameters.extend(cursor.map(|cursor| ("cursor", cursor)));
+    let body = fetch(args, server, &["v1", "functions"], &parameters, Format::Json)?;
+    body.map(|body| serde_json::from_str(&body.text).context(UNREADABLE)).transpose()
 }
 
 pub(super) fn function(
@@ -135,16 +155,10 @@ pub(super) fn missing(function: &str) -> String {
 pub(super) fn selected_reports(args: &ShowArgs, filters: &FilterArgs) -> anyhow::Result<Vec<FunctionReport>> {
     // A folder is read at once: each page of it would compute the whole fleet.
     let limit = if args.server.is_some() { query::MAX_LIMIT } else { usize::MAX };
-    let mut reports = Vec::new();
-    let mut cursor = None;
-    loop {
-        let page = page(args, filters, SortKey::Name, limit, cursor)?;
-        reports.extend(page.functions);
-        cursor = page.next;
-        if cursor.is_none() {
-            return Ok(reports);
-        }
-    }
+    let page = |cursor| page(args, filters, SortKey::Name, limit, cursor);
+    let Page { functions: mut reports, next, .. } = page(None)?;
+    append_pages(&mut reports, next, |cursor| page(Some(cursor)))?;
+    Ok(reports)
 }
 
 /// A page of the list of functions.
@@ -178,9 +192,7 @@ pub(super) fn page(
     };
     let mut parameters = filters.parameters();
     parameters.extend([("sort", sort.code()), ("limit", limit.to_string())]);
-    parameters.extend(cursor.map(|cursor| ("cursor", cursor)));
-    let body = fetch(args, server, &["v1", "functions"], &parameters, Format::Json)?;
-    body.map_or_else(|| Ok(Page::default()), |body| serde_json::from_str(&body.text).context(UNREADABLE))
+    Ok(fetch_page(args, server, &parameters, cursor)?.unwrap_or_default())
 }
 
 /// Why a response is not understood.
