@@ -5,8 +5,6 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use crate::random;
-
 /// U+FEFF in UTF-8.
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
@@ -30,18 +28,6 @@ pub(crate) fn replace_with_mode(path: &Path, text: &str, mode: u32) -> io::Resul
     file.sync_all()?;
     fs::rename(&new, path)?;
     File::open(path.parent().unwrap_or_else(|| Path::new(".")))?.sync_all()
-}
-
-/// A new file for reading and writing in the folder for temporary files. It has no name, so that it is deleted with the process.
-///
-/// # Errors
-/// It cannot be created.
-pub(crate) fn unnamed() -> io::Result<File> {
-    let name = format!("tailor-{}", random::hex::<8>().map_err(io::Error::other)?);
-    let path = std::env::temp_dir().join(name);
-    let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path)?;
-    fs::remove_file(&path)?;
-    Ok(file)
 }
 
 /// Why a file of a data folder cannot be used, and what to do where the user is another one than that of the collector.

@@ -15,7 +15,6 @@ use super::database::{Opened, ReadArgs};
 use super::runtime::block_on;
 use super::{exit, runtime, show};
 use crate::clock::now_us;
-use crate::files::unnamed;
 use crate::query::Format;
 use crate::reconcile::{LastReconciliations, ReadExports, reconcile};
 use crate::render;
@@ -74,7 +73,7 @@ fn read(args: &ReconcileArgs) -> anyhow::Result<ReadExports> {
 
 /// An object as a file, because Parquet is read from its end.
 fn copy(mut object: impl Read) -> io::Result<File> {
-    let mut file = unnamed()?;
+    let mut file = tempfile::tempfile()?;
     io::copy(&mut object, &mut file)?;
     file.rewind()?;
     Ok(file)
