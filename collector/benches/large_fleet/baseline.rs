@@ -9,8 +9,7 @@ use rusqlite::{Connection, params};
 use serde_json::{Value, json};
 use tailor_collector::clock::now_us;
 use tailor_collector::store::sqlite::SqliteStore;
-use tailor_collector::store::{HOUR_US, NewBatch, Store, Tenant};
-use tailor_sizing::telemetry::rollup::Rollup;
+use tailor_collector::store::{NewBatch, Store, Tenant};
 
 use super::fill::environment_batch;
 
@@ -26,17 +25,8 @@ const ENVIRONMENTS: u64 = 40_000;
 fn new_batch(turn: u64) -> NewBatch {
     let (number, sequence) = (turn * 7_919 % ENVIRONMENTS, 1 + turn / ENVIRONMENTS);
     let batch = environment_batch(number, sequence, 1, now_us());
-    let mut rollup = Rollup::default();
-    batch.invocations.iter().for_each(|invocation| rollup.record(invocation));
-    NewBatch {
-        tenant: Tenant::default(),
-        received_at_us: now_us(),
-        rollups: vec![(now_us() / HOUR_US, rollup)],
-        last_at_us: now_us(),
-        invocations: 1,
-        body: Bytes::from(batch.encode().unwrap()),
-        header: batch.header,
-    }
+    let body = Bytes::from(batch.encode().unwrap());
+    NewBatch::new(Tenant::default(), batch.header, &batch.invocations, body, now_us())
 }
 
 /// Batches per second and bytes per batch of both.
