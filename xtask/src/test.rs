@@ -13,6 +13,10 @@ use tailor_test_kit::{PREBUILT_VARIABLE, REQUIRE_ALL_VARIABLE, build, workspace}
 /// crate. A test of the source rules makes sure that there are no tests in documentation.
 const ALL_TESTS: [&str; 3] = ["test", "--workspace", "--tests"];
 
+/// Builds the same tests, and the one example that a test starts, which `cargo test --tests` does not build. In one command all
+/// dependencies have the same features.
+const BUILD_ALL_TESTS: [&str; 5] = ["build", "--workspace", "--tests", "--example", "handler"];
+
 /// Options of `cargo xtask test`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
@@ -56,7 +60,7 @@ fn build_all() -> Result<()> {
         });
         // This also builds the collector and the sandbox. A build of these two alone enables other features of their
         // dependencies, and would compile most of them again.
-        let tests = workspace::cargo(&[&ALL_TESTS[..], &["--no-run"]].concat());
+        let tests = workspace::cargo(&BUILD_ALL_TESTS);
         let layers = layers.join().unwrap_or_else(|_| Err(anyhow!("the build of the layer panicked")));
         tests.and(layers)
     })

@@ -26,6 +26,8 @@ pub fn install(name: &str, packages: &[&str]) -> Result<PathBuf> {
     }
     let mut pip = Command::new("python3");
     pip.args(["-m", "pip", "install", "--quiet", "--upgrade", "--target"]).arg(&folder).args(packages);
+    // One package of a test has 50 MB: a slow index is tried again for some minutes.
+    pip.env("PIP_RETRIES", "10").env("PIP_DEFAULT_TIMEOUT", "60");
     let output = pip.output().context("cannot start python3")?;
     ensure!(output.status.success(), "pip failed: {}", String::from_utf8_lossy(&output.stderr));
     fs::write(marker, expected)?;

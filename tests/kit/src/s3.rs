@@ -156,6 +156,8 @@ fn start(program: &Path, folder: &Path, [master, volume, filer, s3]: [u16; 4]) -
     command.args(["server", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-filer", "-s3"]);
     command.arg(format!("-dir={}", folder.display())).arg(format!("-s3.config={}", config.display()));
     command.args(["-volume.max=16", "-master.volumeSizeLimitMB=256"]);
+    // By default it refuses writes when 1 % of the disk is free, which is gigabytes of a large one.
+    command.arg("-volume.minFreeSpace=100MiB");
     // The ports of its other services are fixed, and two servers would have the same.
     command.args(["-s3.port.iceberg=0", "-s3.port.lance=0", "-master.telemetry=false"]);
     for (name, port) in [("master", master), ("volume", volume), ("filer", filer), ("s3", s3)] {
