@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use tailor_sizing::telemetry::invocation::Work;
 use tailor_sizing::units::Megabytes;
-use tailor_sizing_eval::truth::write;
+use tailor_sizing_eval::truth::{Truth, read, write};
 use tailor_test_kit::build;
 use tailor_test_kit::delay_server;
 use tailor_test_kit::fake::BatchRecorder;
@@ -54,6 +54,9 @@ pub(crate) struct Options {
     /// Continue the run of the state file.
     #[arg(long)]
     resume: bool,
+    /// Copy the functions of this data set, and measure only the others.
+    #[arg(long, value_name = "FILE")]
+    keep: Option<PathBuf>,
     /// Stop after this many minutes; --resume continues later.
     #[arg(long, value_name = "N")]
     minutes: Option<u64>,
@@ -88,7 +91,11 @@ const STOP_LIMIT: Duration = Duration::from_secs(60);
 /// Runs the command.
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let sources = workspace::project()?.join("sizing/eval/functions");
-    let functions = installed(corpus::read(&sources, &options.functions)?);
+    let mut functions = installed(corpus::read(&sources, &options.functions)?);
+    let kept = options.keep.as_deref().map(read).transpose()?;
+    if let Some(kept) = &kept {
+        functions.retain(|function| !kept.functions.contains_key(&function.name));
+    }
     if options.list {
         list(&functions);
         return Ok(ExitCode::SUCCESS);
@@ -119,7 +126,10 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     run.measure_all(&programs, options.workers)?;
     let state = lock(&run.state);
     let is_complete = places(&functions).all(|place| state.is_done(&place));
-    let truth = state.truth(&functions, &run.protocol);
+    let mut truth = state.truth(&functions, &run.protocol);
+    if let Some(kept) = kept {
+        join(&mut truth, kept)?;
+    }
     write(&options.out, &truth)?;
     let bytes = fs::metadata(&options.out)?.len();
     println!("{} functions are complete: {} ({bytes} bytes)", truth.functions.len(), options.out.display());
@@ -127,6 +137,22 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         println!("the run is not complete: continue it with --resume");
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Adds the functions of `kept`. The sizes of one function are all of one machine, so the machines may differ in all but what
+/// the schema states once.
+fn join(truth: &mut Truth, kept: Truth) -> Result<()> {
+    ensure!(
+        truth.cpus == kept.cpus,
+        "the data set to keep was measured with {} CPUs, and this machine has {}",
+        kept.cpus,
+        truth.cpus
+    );
+    if truth.kernel != kept.kernel {
+        println!("the kernel was {} and is {}: the data set names the later one", kept.kernel, truth.kernel);
+    }
+    truth.functions.extend(kept.functions);
+    Ok(())
 }
 
 /// A poisoned lock means that another worker panicked: what it measured before is complete.

@@ -19,6 +19,9 @@ const MAX_SLOWDOWN: f64 = 0.06;
 const WAITS: u32 = 3;
 const WAIT: Duration = Duration::from_millis(500);
 
+/// Clock ticks of `/proc/stat` in a second: `USER_HZ`, which is 100 on all architectures of Lambda.
+const TICKS_PER_SECOND: f64 = 100.0;
+
 /// The state of the host.
 #[derive(Debug)]
 pub(super) struct Host {
@@ -31,6 +34,7 @@ pub(super) struct Host {
 pub(super) struct Start {
     slowdown: f64,
     steal_ticks: u64,
+    at: Instant,
 }
 
 impl Host {
@@ -64,15 +68,17 @@ impl Host {
             thread::sleep(WAIT);
             slowdown = self.slowdown();
         }
-        Start { slowdown, steal_ticks: steal_ticks() }
+        Start { slowdown, steal_ticks: steal_ticks(), at: Instant::now() }
     }
 
-    /// The disturbance since `start`: at most 0.03 on an undisturbed host, 1 more for each clock tick that the hypervisor gave to
-    /// other guests.
+    /// The disturbance since `start`: how much slower a spin is, at most 0.03 on an undisturbed host, and the time that the
+    /// hypervisor gave to other guests as a share of one CPU. Some hosts always give a tick in a few seconds to others, which
+    /// changes a mean less than a slower CPU does.
     #[expect(clippy::cast_precision_loss, reason = "few ticks")]
     pub(super) fn disturbance(&mut self, start: Start) -> f64 {
-        let stolen = steal_ticks().saturating_sub(start.steal_ticks);
-        self.slowdown().max(start.slowdown) + stolen as f64
+        let stolen_s = steal_ticks().saturating_sub(start.steal_ticks) as f64 / TICKS_PER_SECOND;
+        let stolen_share = stolen_s / start.at.elapsed().as_secs_f64().max(1.0 / TICKS_PER_SECOND);
+        self.slowdown().max(start.slowdown) + stolen_share
     }
 }
 
