@@ -21,7 +21,7 @@ fn predictions_from_one_size_are_within_the_documented_error() {
     for (base, score) in &report.by_base {
         assert!(score.mape_mean <= 11.7, "from {base} MB the mean error is {:.1} %", score.mape_mean);
         assert!(score.mape_median <= 7.0, "from {base} MB the median error is {:.1} %", score.mape_median);
-        assert!(score.best["pooled"] >= 66.0 && score.best_two_pooled >= 92.0, "{base} MB: {score:?}");
+        assert!(score.best["pooled"] >= 65.0 && score.best_two_pooled >= 92.0, "{base} MB: {score:?}");
         assert!(score.regret_mean <= 5.0, "from {base} MB the mean regret is {:.1} %", score.regret_mean);
         let (in_80, in_95) = (score.coverage_80.unwrap(), score.coverage_95.unwrap());
         assert!((80.0..92.0).contains(&in_80) && in_95 >= 92.0, "from {base} MB: {in_80:.1}, {in_95:.1}");
@@ -36,7 +36,7 @@ fn unseen_functions_are_predicted_within_the_published_error() {
     let cases = tailor_sizing_eval::throttled::read(&folder).unwrap();
     assert_eq!(cases.len(), 37);
     let rates = PriceTable::embedded().rates("us-east-1", Architecture::X86_64).unwrap();
-    let limits = [(128, 30.2), (256, 15.8), (512, 11.7), (1_024, 12.8), (2_048, 12.1)];
+    let limits = [(128, 30.2), (256, 15.3), (512, 11.4), (1_024, 12.8), (2_048, 12.1)];
     let report = score(&cases, &limits.map(|(base, _)| Megabytes(base)), &rates);
     for (base, limit) in limits {
         let score = &report.by_base[&base];
@@ -90,7 +90,7 @@ fn functions_of_the_sandbox_are_predicted_within_the_documented_error() {
 fn programs_with_pressure_are_predicted_within_the_published_error() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/truth.json.gz");
     let rates = PriceTable::embedded().rates("us-east-1", Architecture::X86_64).unwrap();
-    let limits = [(128, 24.8), (256, 19.7), (512, 15.4), (1_024, 15.3), (2_048, 16.0)];
+    let limits = [(128, 24.8), (256, 15.5), (512, 14.7), (1_024, 14.6), (2_048, 16.0)];
     let cases = dataset::read(&path, Some(truth::Role::Validation)).unwrap();
     assert_eq!(cases.len(), 38);
     let report = score(&cases, &limits.map(|(base, _)| Megabytes(base)), &rates);

@@ -5,7 +5,7 @@
 //! time of every measured size. The spread of the hypotheses is part of the interval.
 
 use crate::model::cfs_simulation::{Kernel, WorkShape};
-use crate::model::profile::Profile;
+use crate::model::profile::{Profile, above_128};
 use crate::units::Megabytes;
 
 /// Logarithms of the prior weights of idle times, relative to that with the waits of all threads on the critical path.
@@ -13,7 +13,10 @@ const ONLY_BUSIEST: f64 = -2.0;
 const ONLY_MAIN: f64 = 1.0;
 const NO_IDLE: f64 = 3.0;
 const BY_PRESSURE: f64 = 3.0;
-const SEEN: f64 = 2.5;
+
+/// As above, where the kernel shows pressure, at 128 MB and from 256 MB on: no idle time, and the one that was measured.
+const NO_IDLE_WITH_PRESSURE: [f64; 2] = [3.0, 4.0];
+const SEEN: [f64; 2] = [2.5, 2.0];
 
 /// By how much more the simulation of work with a measured idle time may be off: it is not chosen by how well the simulation
 /// fits.
@@ -300,7 +303,13 @@ impl IdleTime {
 /// waited was measured. Where waits were not seen, because threads ended or because one that waits for a throttled
 /// thread sleeps, all of the rest may be waits, so that there may be no idle time.
 fn idle_times(source: &Profile, of_all_ms: f64) -> impl Iterator<Item = IdleTime> + use<> {
-    let no_idle_ms = (source.hidden_waits || source.idle_pressure_ms.is_some()).then_some(0.0);
+    let above_128 = above_128(source.memory);
+    let by_size = |[at_128, from_256]: [f64; 2]| at_128 + (from_256 - at_128) * above_128;
+    let no_idle = match (source.idle_pressure_ms, source.hidden_waits) {
+        (Some(_), _) => Some(by_size(NO_IDLE_WITH_PRESSURE)),
+        (None, true) => Some(NO_IDLE),
+        (None, false) => None,
+    };
     let measured = |ms, log_prior| IdleTime { tolerance: MEASURED_TOLERANCE, ..IdleTime::new(ms, log_prior) };
     [
         Some(IdleTime::new(of_all_ms, 0.0)),
@@ -308,9 +317,9 @@ fn idle_times(source: &Profile, of_all_ms: f64) -> impl Iterator<Item = IdleTime
         source
             .main
             .map(|main| IdleTime { parallel: Some(main.parallel), ..IdleTime::new(main.idle_ms, ONLY_MAIN) }),
-        no_idle_ms.map(|ms| IdleTime::new(ms, NO_IDLE)),
+        no_idle.map(|log_prior| IdleTime::new(0.0, log_prior)),
         source.idle_pressure_ms.map(|ms| measured(ms, BY_PRESSURE)),
-        source.idle_seen_ms.map(|ms| measured(ms, SEEN)),
+        source.idle_seen_ms.map(|ms| measured(ms, by_size(SEEN))),
     ]
     .into_iter()
     .flatten()
