@@ -8,8 +8,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 use tailor_sizing_eval::truth::{MeasuredFunction, MeasuredSize, Row, SCHEMA, Truth};
+use tailor_test_kit::random::Random;
 
 use super::corpus::Function;
+use super::random::sequence_of;
 
 /// What must be equal in the runs of one state file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -139,15 +141,23 @@ impl State {
             }
             let mut size = MeasuredSize::default();
             for block in of_size {
-                // Alternating, so that both halves have the same conditions.
-                for (at, row) in block.rows.iter().enumerate() {
-                    if at % 2 == 0 { size.telemetry.push(row.clone()) } else { size.truth_us.push(row.0) }
-                }
+                add_halves(&mut size, &block.rows, &mut sequence_of(function, block.place.round + memory_mb));
                 size.disturbed_blocks += u32::from(block.is_disturbed);
             }
             sizes.insert(memory_mb, size);
         }
         Some(sizes)
+    }
+}
+
+/// Adds one invocation of each pair of neighbours to the telemetry, and the other one to the truth, so that both have the same
+/// conditions. The choice is random, because garbage is often collected in every second invocation.
+fn add_halves(size: &mut MeasuredSize, rows: &[Row], random: &mut Random) {
+    for pair in rows.chunks(2) {
+        let chosen = usize::from(pair.len() > 1 && random.below(2) == 1);
+        for (at, row) in pair.iter().enumerate() {
+            if at == chosen { size.telemetry.push(row.clone()) } else { size.truth_us.push(row.0) }
+        }
     }
 }
 
@@ -162,6 +172,15 @@ pub(super) fn path_of(out: &Path) -> PathBuf {
 mod tests {
     use super::*;
     use tailor_sizing_eval::truth::{self, Role};
+
+    #[test]
+    fn both_halves_have_invocations_of_each_kind_when_they_alternate() {
+        let mut size = MeasuredSize::default();
+        let rows: Vec<Row> = (0..60).map(|at| (1_000 + 1_000 * (at % 2), 2, 3, vec![])).collect();
+        add_halves(&mut size, &rows, &mut sequence_of("collects-in-every-second", 128));
+        let long = size.truth_us.iter().filter(|duration_us| **duration_us == 2_000).count();
+        assert!((8..=22).contains(&long), "{long} of 30");
+    }
 
     #[test]
     fn an_interrupted_run_is_resumed_and_complete_functions_are_written() {
@@ -216,10 +235,12 @@ mod tests {
         assert_eq!(measured_again, measured);
         assert_eq!(measured.functions["b"].sizes.keys().collect::<Vec<_>>(), [&256]);
         let size = &measured.functions["a"].sizes[&128];
-        assert_eq!((size.telemetry.len(), size.truth_us.as_slice()), (4, &[1_001, 1_003, 1_001, 1_003][..]));
+        assert_eq!((size.telemetry.len(), size.truth_us.len()), (4, 4));
+        let pairs = size.telemetry.iter().map(|row| row.0).zip(size.truth_us.iter().copied());
+        assert!(pairs.into_iter().all(|(one, other)| one / 2 == other / 2 && one != other), "{size:?}");
         let cases = measured.cases(Some(Role::Validation));
         assert_eq!(cases.len(), 1, "one size is no case");
-        assert!((cases[0].1.sizes[0].truth_ms - 1.002).abs() < 1e-9);
+        assert!((1.001..=1.002).contains(&cases[0].1.sizes[0].truth_ms));
         assert!(measured.cases(Some(Role::Train)).is_empty());
 
         let other = Protocol { invocations: 6, ..protocol.clone() };
