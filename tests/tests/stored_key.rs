@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use serde_json::Value;
 use tailor_test_kit::fake::{FakeCollector, FakePlatform, REGISTRATION};
 use tailor_test_kit::process::{Server, free_address};
-use tailor_test_kit::{release, skip, workspace};
+use tailor_test_kit::{python, release, skip};
 
 /// The Python package with the fake AWS services.
 const PACKAGE: &str = "moto[server]==5.2.1";
@@ -69,24 +69,17 @@ struct Aws {
 impl Aws {
     /// `None`, with a reported skip, when Python or moto is not available.
     fn start(folder: &Path) -> Option<Self> {
-        let python_path = workspace::target_folder().unwrap().join("moto");
-        let python = || {
-            let mut command = Command::new("python3");
-            command.env("PYTHONPATH", &python_path);
-            command
+        let python_path = match python::install("moto", &[PACKAGE]) {
+            Ok(folder) => folder,
+            Err(error) => {
+                skip(&format!("needs python3 and {PACKAGE}: {error:#}"));
+                return None;
+            }
         };
-        let runs = |command: &mut Command| command.output().is_ok_and(|output| output.status.success());
-        if !runs(python().args(["-c", "import moto.server, boto3, flask"]))
-            && !runs(
-                python().args(["-m", "pip", "install", "--quiet", "--target"]).arg(&python_path).arg(PACKAGE),
-            )
-        {
-            skip(&format!("needs python3 and {PACKAGE}"));
-            return None;
-        }
         let address = free_address().unwrap();
         let (url, log) = (format!("http://{address}"), folder.join("aws.log"));
-        let mut command = python();
+        let mut command = Command::new("python3");
+        command.env("PYTHONPATH", &python_path);
         command.args(["-m", "moto.server", "-H", "127.0.0.1", "-p", &address.port().to_string()]);
         let server = Server::start(&mut command, &log, || TcpStream::connect(address).is_ok()).unwrap();
         let mut aws = Self { _server: server, url, log, python_path, created: Value::Null };
