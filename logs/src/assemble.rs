@@ -258,7 +258,9 @@ impl Assembler {
                 Ok(invocation) => sink(invocation),
                 Err(problem) => {
                     let Report { request_id, duration_us, memory_mb, .. } = &attempt.report;
-                    let example = format!("request {request_id}, {duration_us} µs, {memory_mb:?} MB");
+                    let memory = memory_mb.map_or_else(String::new, |memory_mb| format!(", {memory_mb} MB"));
+                    let duration_ms = *duration_us as f64 / 1_000.0;
+                    let example = format!("request {request_id}, {duration_ms} ms{memory}");
                     problems.add(problem, example.as_bytes());
                 }
             }

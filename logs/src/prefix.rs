@@ -12,6 +12,8 @@ pub(crate) struct Line<'a> {
     pub(crate) at_us: Option<u64>,
     /// The name of a log stream.
     pub(crate) stream: Option<&'a str>,
+    /// The name of a log group, in a row of a table.
+    pub(crate) group: Option<&'a str>,
     /// The message, or from the first unknown word on.
     pub(crate) message: &'a [u8],
 }
@@ -22,6 +24,9 @@ const MAX_WORDS: usize = 8;
 /// Separates a line. Known are the formats of `sam logs`, `aws logs tail`, exports of CloudWatch Logs, Docker, Docker Compose,
 /// Kubernetes and the Runtime Interface Emulator.
 pub(crate) fn split(line: &[u8]) -> Line<'_> {
+    if let Some(row) = line.trim_ascii().strip_prefix(b"|") {
+        return split_row(row);
+    }
     let mut split = Line { message: line.trim_ascii(), ..Line::default() };
     for _ in 0..MAX_WORDS {
         let rest = split.message;
@@ -44,6 +49,33 @@ pub(crate) fn split(line: &[u8]) -> Line<'_> {
             split.message = after;
         } else {
             break;
+        }
+    }
+    split
+}
+
+/// Separates a row of a table in text, without its first bar: `2026-01-02 03:04:05.678 | 123456789012:/aws/lambda/pay | message |`.
+/// Known are the tables that CloudWatch Logs Insights copies as Markdown, and those of the AWS CLI. The cells may be in any order.
+fn split_row(row: &[u8]) -> Line<'_> {
+    const GROUP: &[u8] = b"/aws/lambda/";
+    let mut split = Line::default();
+    let cells = row.split(|byte| *byte == b'|').map(<[u8]>::trim_ascii).filter(|cell| !cell.is_empty());
+    for cell in cells {
+        let text = std::str::from_utf8(cell).ok();
+        let is_word = !cell.iter().any(u8::is_ascii_whitespace);
+        if is_word && is_stream(cell) {
+            split.stream = split.stream.or(text);
+        } else if is_word && memchr::memmem::find(cell, GROUP).is_some() {
+            split.group = split.group.or(text);
+        } else if let Some((at_us, length)) = parse_iso(cell)
+            && length == cell.len()
+        {
+            split.at_us.get_or_insert(at_us);
+        } else if is_word && let Some(at_us) = timestamp::parse(cell) {
+            split.at_us.get_or_insert(at_us);
+        } else if cell.len() > split.message.len() {
+            // Other columns, such as a number or a request id, are shorter than a line of the platform.
+            split.message = cell;
         }
     }
     split

@@ -60,7 +60,7 @@ impl Problem {
             Self::MalformedRow => "rows of CSV that cannot be read",
             Self::DamagedData => "compressed or base64 data that is damaged or cut off: copy the file again",
             Self::TooLarge => "lines or documents above the size limit",
-            Self::Embedded => "REPORT lines inside other messages, which are of other functions",
+            Self::Embedded => "REPORT lines inside other messages, which are not imported",
             Self::ImpossibleValue => "invocations with values that Lambda cannot report",
             Self::UnknownFunction => {
                 "invocations of an unknown function: state its name with --function, or keep the path `aws/lambda/NAME`"

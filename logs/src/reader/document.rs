@@ -63,6 +63,8 @@ struct Document<'a> {
     kinesis: Raw<'a>,
     #[serde(borrow)]
     data: Raw<'a>,
+    #[serde(borrow, rename = "@timestamp")]
+    at_timestamp: Raw<'a>,
     #[serde(borrow, rename = "@message")]
     insights_message: Raw<'a>,
     #[serde(borrow, rename = "@billedDuration")]
@@ -165,7 +167,12 @@ impl Scan<'_> {
         if is_container {
             return;
         }
-        let messages = [document.message, document.insights_message, document.log];
+        let is_row = document.insights_message.is_some() || document.insights_billed.is_some();
+        if is_row && document.message.is_none() {
+            self.flat_row(json, &place);
+            return;
+        }
+        let messages = [document.message, document.log];
         if let Some(message) = messages.into_iter().flatten().next() {
             // A message can be a JSON object itself, when a program has parsed it.
             match string(Some(message)) {
@@ -175,14 +182,13 @@ impl Scan<'_> {
                 }
                 None => {}
             }
-        } else if document.insights_billed.is_some() {
-            self.flat_row(json, &place);
         }
     }
 
     /// The place that the members of a document name.
     fn place_of(&mut self, document: &Document<'_>, place: &Place) -> Place {
-        let at_us = time(document.timestamp).or_else(|| time(document.time)).or(place.at_us);
+        let times = [document.timestamp, document.time, document.at_timestamp];
+        let at_us = times.into_iter().find_map(time).or(place.at_us);
         let group = string(document.log_group).or_else(|| string(document.log_group_name));
         let stream = string(document.log_stream).or_else(|| string(document.log_stream_name));
         let owner = string(document.owner);
@@ -221,7 +227,7 @@ impl Scan<'_> {
         self.row(&row, place, json);
     }
 
-    /// A row of Insights as an object: `{"@timestamp": "…", "@billedDuration": 12}`.
+    /// A row of Insights as an object: `{"@timestamp": "…", "@message": "…"}` or `{"@timestamp": "…", "@billedDuration": 12}`.
     fn flat_row(&mut self, json: &[u8], place: &Place) {
         let Ok(fields) = serde_json::from_slice::<std::collections::BTreeMap<Cow<'_, str>, &RawValue>>(json)
         else {

@@ -12,6 +12,7 @@ use crate::prefix::{split, without_colours};
 use crate::problems::{Problem, Problems};
 use crate::record::{Entry, Init};
 use crate::text;
+use crate::timestamp::parse_iso;
 
 mod buffer;
 mod document;
@@ -106,6 +107,7 @@ impl Reader {
             refined: None,
             learned: None,
             log_bytes: None,
+            time_before: None,
         };
         scan.stream(Box::new(input), &place, 0);
     }
@@ -139,6 +141,8 @@ pub(crate) struct Scan<'a> {
     learned: Option<Arc<Origin>>,
     /// Bytes of log events since the latest line of the platform; `None` before the first event.
     pub(crate) log_bytes: Option<u64>,
+    /// The time in the last line that was read, when that has nothing else.
+    time_before: Option<u64>,
 }
 
 impl Scan<'_> {
@@ -208,10 +212,14 @@ impl Scan<'_> {
             let start = memrchr(b'\n', &text[from..found.start()]).map_or(from, |newline| from + newline + 1);
             let end = memchr(b'\n', &text[found.end()..]).map_or(text.len(), |newline| found.end() + newline);
             self.count_lines(&text[from..end]);
-            self.line(&text[start..end], place, depth);
+            let before = if start == 0 { self.time_before } else { time_of_last_line(&text[..start]) };
+            self.line(&text[start..end], before, place, depth);
             from = (end + 1).min(text.len());
         }
         self.count_lines(&text[from..]);
+        if !text.is_empty() {
+            self.time_before = time_of_last_line(text);
+        }
     }
 
     /// Counts the bytes of lines of text, each of which is a log event.
@@ -229,15 +237,12 @@ impl Scan<'_> {
         *counted = counted.saturating_add(message_bytes).saturating_add(EVENT_BYTES);
     }
 
-    /// Reads one line with a candidate.
-    fn line(&mut self, line: &[u8], place: &Place, depth: u32) {
+    /// Reads one line with a candidate. `before` is the time in the line before it, when that has nothing else.
+    fn line(&mut self, line: &[u8], before: Option<u64>, place: &Place, depth: u32) {
         let plain = without_colours(line);
         let split = split(&plain);
-        let origin = match split.stream {
-            Some(stream) => self.origin(&place.origin, None, Some(stream), None),
-            None => Arc::clone(&place.origin),
-        };
-        let place = Place { at_us: split.at_us.or(place.at_us), origin };
+        let origin = self.origin(&place.origin, split.group, split.stream, None);
+        let place = Place { at_us: split.at_us.or(place.at_us).or(before), origin };
         let message = split.message;
         if message.starts_with(GZIP_IN_BASE64) {
             self.base64(message, &place, depth);
@@ -391,6 +396,14 @@ impl Scan<'_> {
             _ => Arc::clone(origin),
         }
     }
+}
+
+/// The time in the last line of a text, when that has nothing else: the console shows the time of an event above its message.
+fn time_of_last_line(text: &[u8]) -> Option<u64> {
+    let text = text.strip_suffix(b"\n").unwrap_or(text);
+    let start = memrchr(b'\n', text).map_or(0, |newline| newline + 1);
+    let line = text[start..].trim_ascii();
+    parse_iso(line).filter(|(_, length)| *length == line.len()).map(|(at_us, _)| at_us)
 }
 
 /// Whether a text begins as a JSON object or list does. Lines of text begin with brackets too, such as `[INFO]`.
