@@ -336,6 +336,41 @@ fn a_variable_does_not_exclude_an_option() {
     }
 }
 
+/// A named folder is read, also where a variable names a database.
+#[test]
+fn a_named_folder_wins_over_the_variable_of_the_database() {
+    let collector = measured();
+    let folder = collector.folder.path().to_str().unwrap();
+    let run = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tailor"));
+        command.env("TAILOR_DATABASE", "postgres://tailor@127.0.0.1:1/tailor?sslmode=disable");
+        command.args(arguments).output().unwrap()
+    };
+    for arguments in [
+        &["functions", "--data", folder][..],
+        &["function", "--data", folder, "--", KINDS[0].name],
+        &["series", "--data", folder],
+        &["changes", "--data", folder],
+        &["changes", "log", "--data", folder],
+        &["export", "csv", "--data", folder],
+        &["report", "--data", folder],
+        &["check", "--data", folder],
+        &["archive", "status", "--data", folder],
+        &["doctor", "--data", folder],
+    ] {
+        let output = run(arguments);
+        assert_eq!(code(&output), 0, "{arguments:?}: {output:?}");
+    }
+    let absent = run(&["check", "--data", "/nowhere/at/all"]);
+    assert!(String::from_utf8_lossy(&absent.stderr).contains("no store in /nowhere/at/all"), "{absent:?}");
+    // Both are named, or neither.
+    let database = "postgres://tailor@127.0.0.1:1/tailor?sslmode=disable";
+    for arguments in [&["functions", "--data", folder, "--database", database][..], &["functions"]] {
+        let output = run(arguments);
+        assert_eq!(code(&output), 1, "{arguments:?}: {output:?}");
+    }
+}
+
 /// `head` closes the pipe when it has read enough.
 #[test]
 fn a_closed_pipe_ends_no_command_with_a_failure() {

@@ -286,8 +286,11 @@ impl Cli {
     /// The arguments or the file cannot be used. The caller prints it and exits with 2.
     pub fn from_arguments(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
         let arguments: Vec<OsString> = arguments.into_iter().collect();
-        let matches = Self::definition().try_get_matches_from(&arguments)?;
+        let mut matches = Self::definition().try_get_matches_from(&arguments)?;
         conflicts::check(&matches)?;
+        if let Some(arguments) = conflicts::without_database(&matches, &arguments) {
+            matches = Self::definition().try_get_matches_from(arguments)?;
+        }
         let mut cli = Self::from_arg_matches(&matches)?;
         let Command::Serve(args) = &cli.command else { return Ok(cli) };
         let is_check = args.check;

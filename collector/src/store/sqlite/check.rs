@@ -42,6 +42,7 @@ impl Findings {
 /// # Errors
 /// [`StoreError`] when there is no store of this schema, or it cannot be read at all.
 pub fn check(folder: &Path) -> Result<Findings, StoreError> {
+    super::require_store(folder)?;
     // The log of a running collector is being written.
     let fault = if files::is_served(folder) { None } else { log_check::fault(folder)? };
     let connection = Connection::open_with_flags(folder.join(FILE_NAME), OpenFlags::SQLITE_OPEN_READ_ONLY)?;

@@ -72,6 +72,20 @@ pub struct SqliteStore {
     _lock: Option<File>,
 }
 
+/// Returns an error that says what to do when a folder has no store.
+fn require_store(folder: &Path) -> Result<(), StoreError> {
+    let exists = folder.join(FILE_NAME).try_exists().map_err(|error| {
+        StoreError::Engine(format!("cannot look into {}: {}", folder.display(), cause(&error)))
+    })?;
+    if exists {
+        return Ok(());
+    }
+    Err(StoreError::Engine(format!(
+        "no store in {}: start `tailor serve --data` there, or name another",
+        folder.display()
+    )))
+}
+
 impl SqliteStore {
     /// Opens the store in `folder`, which must exist, creating or upgrading the file as needed.
     ///
@@ -113,16 +127,7 @@ impl SqliteStore {
     /// # Errors
     /// [`StoreError::Engine`] when there is no store, [`StoreError::NewerSchema`] as for [`Self::open`].
     pub fn open_to_read(folder: &Path) -> Result<Self, StoreError> {
-        let exists = folder.join(FILE_NAME).try_exists().map_err(|error| {
-            StoreError::Engine(format!("cannot look into {}: {}", folder.display(), cause(&error)))
-        })?;
-        if !exists {
-            let message = format!(
-                "no store in {}: start `tailor serve --data` there, or name another",
-                folder.display()
-            );
-            return Err(StoreError::Engine(message));
-        }
+        require_store(folder)?;
         let read_only = StoreError::Engine("the store is open for reading only".to_owned());
         let settings = Settings::new(folder, Clock::system(), Retention::default());
         Self::open_read_only(settings, false, None, read_only)
