@@ -14,8 +14,13 @@ use common::fleet::{KINDS, batch};
 use common::places::{Place, test_each_place};
 use serde_json::Value;
 use tailor_collector::clock::{Clock, now_us};
+use tailor_collector::monthly::{Inputs, monthly};
+use tailor_collector::query::{ListQuery, last_hours};
 use tailor_collector::report::summaries::Summarizer;
-use tailor_collector::store::HOUR_US;
+use tailor_collector::report::{self, Request};
+use tailor_collector::store::{HOUR_US, Tenant};
+use tailor_sizing::advice::strategy::Strategy;
+use tailor_sizing::pricing::prices::PriceTable;
 use tailor_sizing::telemetry::invocation::Initialization;
 use tailor_sizing::units::Architecture;
 use tokio::runtime::Runtime;
@@ -277,4 +282,47 @@ fn check_window(collector: &Collector, hours: usize) {
         }
         return;
     }
+}
+
+/// The monthly report and the first page state the same change of the cost of a function.
+#[test]
+fn the_monthly_report_has_the_changes_of_the_first_page() {
+    let collector = Collector::start();
+    let now_us = now_us() / HOUR_US * HOUR_US + HOUR_US / 2;
+    // The first function has more invocations in the last day; the second stopped 30 hours ago.
+    for (id, kind, newest) in [(1, &KINDS[0], 0), (2, &KINDS[1], 30)] {
+        let hours =
+            (newest..100).rev().flat_map(|hour| std::iter::repeat_n(hour, if hour < 24 { 3 } else { 1 }));
+        for (sequence, hour) in (1..).zip(hours) {
+            let batch = batch(kind, id, sequence, 20, now_us - (hour + 1) * HOUR_US);
+            assert_eq!(collector.post_batch(&batch.encode().unwrap()).status, 200);
+        }
+    }
+    let (tenant, prices) = (Tenant::default(), PriceTable::embedded());
+    let list = ListQuery { hours: 24, movers: true, ..ListQuery::default() };
+    let request = Request {
+        store: collector.app.store.as_ref(),
+        tenant: &tenant,
+        window: last_hours(now_us, list.hours),
+        prices: &prices,
+        strategy: Strategy::default(),
+        now_us,
+        enforcements: None,
+        fleet_sums: None,
+        tags: None,
+        computes_all: true,
+    };
+    let runtime = Runtime::new().unwrap();
+    let page = runtime.block_on(report::fleet(&request, &list)).unwrap();
+    let [row] = page.movers.as_slice() else { panic!("{:?}", page.movers) };
+    let (cost, change) = (row.cost.unwrap(), row.cost_change.unwrap());
+    let list = ListQuery { movers: false, ..list };
+    let inputs = Inputs { request, list, allocations: vec![], reconciliation: None };
+    let document = runtime.block_on(monthly(&inputs)).unwrap().unwrap();
+    let changed = document.sections.iter().find(|section| section.title == "What changed").unwrap();
+    let expected = [(cost - change).to_string(), cost.to_string(), format!("+{change}")];
+    let of = |name: &str| changed.rows.iter().find(|row| row[0] == name).unwrap();
+    assert_eq!(of(KINDS[0].name)[2..], expected, "{changed:?}");
+    let stopped = of(KINDS[1].name);
+    assert_eq!((&*stopped[3], &stopped[4][..1]), ("$0.00", "-"), "{changed:?}");
 }

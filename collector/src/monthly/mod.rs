@@ -2,19 +2,15 @@
 //!
 //! [`monthly`] makes a [`Document`], which `render` writes as Markdown or as one HTML page without external content.
 
-use std::collections::BTreeMap;
-
 use tailor_sizing::pricing::money::PicoDollars;
-use tailor_sizing::pricing::prices::PriceTable;
 
 use crate::changes::Change;
-use crate::export::usage;
 use crate::query::{Group, ListQuery};
 use crate::reconcile::Reconciliation;
 use crate::render::units::{change, count, instant};
 use crate::report::overview::{Overview, overview};
 use crate::report::{self, FleetGroup, FleetReport, FleetTotal, Request};
-use crate::store::{FunctionKey, Store, StoreError, Tenant, Window};
+use crate::store::{FunctionKey, StoreError};
 
 mod render;
 
@@ -72,14 +68,14 @@ pub struct Inputs<'a> {
 /// [`StoreError`] when the store cannot be read.
 pub async fn monthly(inputs: &Inputs<'_>) -> Result<Option<Document>, StoreError> {
     let Inputs { request, list, allocations, reconciliation } = inputs;
-    let fleet = report::fleet(request, list).await?;
+    let fleet = report::fleet(request, &ListQuery { movers: true, ..list.clone() }).await?;
     if fleet.matching_functions == 0 {
         return Ok(None);
     }
     let overview = overview(request, list).await?;
     // Without the time before, every function would have changed from nothing.
     let changed = match overview.series.previous {
-        Some(_) => movers(request, list).await?,
+        Some(_) => movers(&fleet, request, list).await?,
         None => Section {
             title: WHAT_CHANGED.to_owned(),
             texts: vec!["The time before was not measured.".to_owned()],
@@ -130,26 +126,30 @@ fn cost(fleet: &FleetReport, overview: &Overview, bill: Option<&Reconciliation>)
     Section { title: "Cost".to_owned(), texts, header: vec!["", "Now", "Against the time before"], rows }
 }
 
-/// The functions whose cost changed the most.
-async fn movers(request: &Request<'_>, list: &ListQuery) -> Result<Section, StoreError> {
-    let Request { store, tenant, window, prices, .. } = *request;
-    let before =
-        Window { from_hour: window.from_hour.saturating_sub(list.hours), until_hour: window.from_hour };
-    let now = costs(store, tenant, window, prices).await?;
-    let mut earlier = costs(store, tenant, before, prices).await?;
+/// The functions whose cost changed the most: those of the first page, with the same figures, and those that were not invoked any more.
+async fn movers(fleet: &FleetReport, request: &Request<'_>, list: &ListQuery) -> Result<Section, StoreError> {
     let mut moved: Vec<(FunctionKey, PicoDollars, PicoDollars)> = vec![];
-    for (key, cost) in now {
-        let before = earlier.remove(&key).unwrap_or_default();
-        moved.push((key, before, cost));
+    for row in &fleet.movers {
+        let (now, change) = (row.cost.unwrap_or_default(), row.cost_change.unwrap_or_default());
+        moved.push((row.function.clone(), now, change));
     }
-    moved.extend(earlier.into_iter().map(|(key, before)| (key, before, PicoDollars::ZERO)));
-    moved.retain(|(_, before, now)| before != now);
-    moved.sort_by_key(|(_, before, now)| std::cmp::Reverse((now.0 - before.0).abs()));
+    let Request { store, tenant, window, .. } = *request;
+    for key in store.functions(tenant, None, usize::MAX).await? {
+        if store.rollups(tenant, &key, window).await?.is_empty()
+            && let Some(change) = report::cost_change(request, &key, list.hours).await?
+        {
+            moved.push((key, PicoDollars::ZERO, change));
+        }
+        tokio::task::yield_now().await;
+    }
+    moved.retain(|(.., change)| *change != PicoDollars::ZERO);
+    moved.sort_by_key(|(.., change)| std::cmp::Reverse(change.0.saturating_abs()));
     moved.truncate(MAX_MOVERS);
-    let row = |(key, before, now): (FunctionKey, PicoDollars, PicoDollars)| {
-        let difference = now - before;
-        let sign = if difference > PicoDollars::ZERO { "+" } else { "" };
-        vec![key.name, key.region, before.to_string(), now.to_string(), format!("{sign}{difference}")]
+    let row = |(key, now, change): (FunctionKey, PicoDollars, PicoDollars)| {
+        let sign = if change > PicoDollars::ZERO { "+" } else { "" };
+        // A change is scaled to the length of the time, and the cost is not.
+        let before = (now - change).max(PicoDollars::ZERO);
+        vec![key.name, key.region, before.to_string(), now.to_string(), format!("{sign}{change}")]
     };
     Ok(Section {
         title: WHAT_CHANGED.to_owned(),
@@ -157,32 +157,6 @@ async fn movers(request: &Request<'_>, list: &ListQuery) -> Result<Section, Stor
         header: vec!["Function", "Region", "Before", "Now", "Change"],
         rows: moved.into_iter().map(row).collect(),
     })
-}
-
-/// The cost of each function in a window, where a price is known.
-async fn costs(
-    store: &dyn Store,
-    tenant: &Tenant,
-    window: Window,
-    prices: &PriceTable,
-) -> Result<BTreeMap<FunctionKey, PicoDollars>, StoreError> {
-    let mut costs = BTreeMap::new();
-    for key in store.functions(tenant, None, usize::MAX).await? {
-        let rollups = store.rollups(tenant, &key, window).await?;
-        let environments = store.environments(tenant, Some(&key), window).await?;
-        let environment = environments.newest_header().map(|header| &header.environment);
-        if environment.is_some_and(agent_proto::batch::Environment::is_managed_instances) {
-            continue;
-        }
-        let ephemeral_mb = environment.map_or(0, |environment| environment.ephemeral_mb);
-        for stored in &rollups {
-            let Ok(rates) = prices.rates(&key.region, stored.key.architecture) else { continue };
-            let bill = rates.bill(&usage(stored, Some(ephemeral_mb)));
-            *costs.entry(key.clone()).or_default() += bill.total();
-        }
-        tokio::task::yield_now().await;
-    }
-    Ok(costs)
 }
 
 fn first_steps(fleet: &FleetReport) -> Section {

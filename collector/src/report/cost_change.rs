@@ -53,8 +53,12 @@ fn aligned(rollups: &[StoredRollup], hour: u64) -> u64 {
     rollups.iter().filter(has_hour).map(|stored| stored.from_hour).min().unwrap_or(hour)
 }
 
-/// The same for a function of a store.
-pub(super) async fn of_function(
+/// How much the cost of a function of a store changed: the last `hours` hours against as many hours before them. `None` when the time
+/// before was not measured, where no price is known, and on managed instances.
+///
+/// # Errors
+/// [`StoreError`] when the store cannot be read.
+pub async fn of_function(
     request: &Request<'_>,
     key: &FunctionKey,
     hours: u64,

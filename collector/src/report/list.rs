@@ -72,7 +72,7 @@ pub async fn computed_fleet(request: &Request<'_>, list: &ListQuery) -> Result<F
     let tags = request.tag_table();
     let mut rows: Vec<SummaryRow> = computed.values().map(|report| row(report, request.now_us)).collect();
     for row in rows.iter_mut().filter(|row| list.movers && matches(row, list, &tags)) {
-        row.cost_change = cost_change::of_function(request, &row.function, list.hours).await?;
+        row.cost_change = cost_change(request, &row.function, list.hours).await?;
     }
     let mut page = Page::select(rows, list, &tags);
     let functions = page.keys.iter().filter_map(|key| computed.remove(key)).collect();
