@@ -124,9 +124,10 @@ fn unreadable_lines_are_counted_and_stop_nothing() {
     let text = stderr(&output);
     for expected in [
         "lines of the platform that cannot be read: 1, such as: REPORT RequestId: none Duration: 1 ms",
-        "REPORT lines inside other messages, which are of other functions: 1",
+        "REPORT lines inside other messages, which are not imported: 1",
         "JSON documents that cannot be read: 1",
         "files that cannot be read: 1, such as: /nowhere/at/all.log",
+        "the invocations are of 2026-01-02: other commands show the last 30 days, unless --since names an earlier start: --since 2026-01-02",
     ] {
         assert!(text.contains(expected), "{expected}: {text}");
     }
@@ -134,11 +135,28 @@ fn unreadable_lines_are_counted_and_stop_nothing() {
     let unknown = import(&data, &["-"], &log(3).replace("-2222-", "-3333-"));
     assert_eq!(unknown.status.code(), Some(3), "{unknown:?}");
     assert!(stderr(&unknown).contains("--function"), "{unknown:?}");
+    assert!(stderr(&unknown).contains(", 100.25 ms, 512 MB"), "{unknown:?}");
     // What a log says is not stored.
     for entry in std::fs::read_dir(&data).unwrap() {
         let bytes = std::fs::read(entry.unwrap().path()).unwrap();
         assert!(!bytes.windows(9).any(|window| window == b"INFO paid"));
     }
+}
+
+/// The pages show nothing as zero that logs do not have.
+#[test]
+fn the_pages_of_an_imported_function_have_no_zeros_for_what_is_not_measured() {
+    let folder = tempfile::tempdir().unwrap();
+    assert!(import(folder.path(), &["--function", "pay", "-"], &log(30)).status.success());
+    let collector = common::Collector::start_in(folder, |_| {});
+    let page = collector.get("/functions/pay?hours=876000").text();
+    assert!(page.contains("Measured at each size") && page.contains("not measured"), "{page}");
+    for wrong in ["The extension used", "- %, 0 ms", "0 MB</td>", "<p class=\"sub\"> · "] {
+        let at = page.find(wrong).map(|at| &page[at.saturating_sub(200)..at + wrong.len()]);
+        assert!(!page.contains(wrong), "{wrong}: {at:?}");
+    }
+    let fleet = collector.get("/?hours=876000").text();
+    assert!(fleet.contains("1 caveat<"), "{fleet}");
 }
 
 /// A large fleet is read from summaries, which only a collector keeps.

@@ -27,8 +27,9 @@ use crate::import::ledger::Ledger;
 use crate::import::log_group::LogGroup;
 use crate::import::progress::{Progress, size};
 use crate::import::{Importer, Settings, Totals, files};
-use crate::query::{Format, ListQuery};
+use crate::query::{DEFAULT_HOURS, Format, ListQuery};
 use crate::render::output::write;
+use crate::render::units::instant;
 use crate::report;
 use crate::s3::objects::{self, Objects};
 use crate::store::postgres::PostgresStore;
@@ -404,6 +405,18 @@ fn summarize(args: &LogsArgs, progress: &Progress, totals: &Totals, problems: &P
         line(format!(
             "invocations without a time in the log, counted at the time of the file: {}",
             totals.without_time
+        ));
+    }
+    if let Some((first_us, last_us)) = totals.span_us
+        && first_us < now_us().saturating_sub(DEFAULT_HOURS * HOUR_US)
+    {
+        let day = |at_us: u64| instant(at_us).split(' ').next().unwrap_or_default().to_owned();
+        let (first, last) = (day(first_us), day(last_us));
+        let until = if first == last { String::new() } else { format!(" to {last}") };
+        line(format!(
+            "the invocations are of {first}{until}: other commands show the last {} days, unless --since names an earlier \
+             start: --since {first}",
+            DEFAULT_HOURS / 24
         ));
     }
     for (function, count) in &totals.measured_by_layer {

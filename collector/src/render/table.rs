@@ -150,7 +150,7 @@ fn fleet_table(report: &FleetReport, look: Look) -> String {
             // A collector computes them in the background.
             Some(_) => "no function is in the list: none matches the filters, or the list is not computed yet\n",
             None => {
-                "no function was invoked in the window, or none matches the filters. To measure a function: add the layer, set TAILOR_ENDPOINT and invoke it\n"
+                "no function was invoked in the window, or none matches the filters. --since names an earlier start of the window. To measure a function: add the layer, set TAILOR_ENDPOINT and invoke it\n"
             }
         }
         .to_owned();

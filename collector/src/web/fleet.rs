@@ -126,7 +126,9 @@ fn row(index: usize, function: &FunctionReport, query: &Query) -> Markup {
                         " " a.tag href=(query.list_link(&[("tag", Some(format!("{key}={value}")))])) { (key) "=" (value) }
                     }
                     @if !function.caveats.is_empty() {
-                        " · " span.warn title=(function.caveats.join("; ")) { (function.caveats.len()) " caveats" }
+                        " · " span.warn title=(function.caveats.join("; ")) {
+                            (function.caveats.len()) @if function.caveats.len() == 1 { " caveat" } @else { " caveats" }
+                        }
                     }
                 }
             }

@@ -23,7 +23,7 @@ use crate::render::initializations::initializations;
 use crate::render::units::{change, count, duration, duration_of, instant, share, tick};
 use crate::report::bill::BillReport;
 use crate::report::placement::PlacementReport;
-use crate::report::{AdviceDetail, FunctionReport, SeriesReport, hint_code};
+use crate::report::{AdviceDetail, FunctionReport, MeasuredBy, SeriesReport, hint_code};
 
 pub(super) fn render(
     report: &FunctionReport,
@@ -38,7 +38,7 @@ pub(super) fn render(
             div {
                 h1 { (report.name) }
                 p.sub {
-                    (report.runtime) " · " (report.architecture) " · " (report.region)
+                    @if !report.runtime.is_empty() { (report.runtime) " · " } (report.architecture) " · " (report.region)
                     @if !report.account.is_empty() { " · " (report.account) }
                     " · " (report.versions.join(", ")) " · last seen " (instant(report.last_at_us))
                     @for (key, value) in &report.tags { " · " span.tag { (key) "=" (value) } }
@@ -278,10 +278,12 @@ fn time_split(report: &FunctionReport) -> Markup {
         section.card {
             h2 { "Busy, starved and idle time" }
             div.big { (chart::split(busy_ms, starved_ms, idle_ms, "time-split")) }
-            dl.parts {
-                (part("busy", "Busy", busy_ms, "running on a CPU"))
-                (part("starved", "Starved", starved_ms, "ready to run, without a CPU: more memory helps"))
-                (part("idle", "Idle", idle_ms, "waiting for the network, a disk or a timer"))
+            @if wall > 0 {
+                dl.parts {
+                    (part("busy", "Busy", busy_ms, "running on a CPU"))
+                    (part("starved", "Starved", starved_ms, "ready to run, without a CPU: more memory helps"))
+                    (part("idle", "Idle", idle_ms, "waiting for the network, a disk or a timer"))
+                }
             }
         }
     }
@@ -368,10 +370,12 @@ fn quality(report: &FunctionReport) -> Markup {
             h2 { "Completeness of the data" }
             @if report.caveats.is_empty() { p { "Nothing was lost, and every invocation was measured." } }
             @else { ul { @for caveat in &report.caveats { li { (caveat) } } } }
-            p.sub {
-                "The extension used " (per_invocation) " µs of CPU for each invocation and at most "
-                (report.overhead.resident_kib / 1_024) " MB; " (report.lost.failed_deliveries)
-                " deliveries had to be repeated."
+            @if report.measured_by != MeasuredBy::Logs {
+                p.sub {
+                    "The extension used " (per_invocation) " µs of CPU for each invocation and at most "
+                    (report.overhead.resident_kib / 1_024) " MB; " (report.lost.failed_deliveries)
+                    " deliveries had to be repeated."
+                }
             }
         }
     }

@@ -41,7 +41,9 @@ pub(super) fn sizes(report: &FunctionReport) -> Markup {
                                 td.number data-label="p95" { (unbroken(&duration(size.warm_duration_ms.p95))) }
                                 td.number data-label="Model" { (unbroken(&predicted(size.memory))) }
                                 td.number data-label="per million" { (money(size.cost_per_million_pico_usd)) }
-                                td.number data-label="Peak" { (size.peak_memory_mb) " MB" }
+                                td.number data-label="Peak" {
+                                    @if size.peak_memory_mb > 0 { (size.peak_memory_mb) " MB" } @else { "–" }
+                                }
                                 td.number data-label="Latest" { (instant(size.last_at_us)) }
                             }
                         }

@@ -261,7 +261,9 @@ pub(super) fn dollars(value: f64) -> String {
         0.0 => "$0".to_owned(),
         value if value >= 100.0 => format!("${value:.0}"),
         value if value >= 0.01 => format!("${value:.2}"),
-        value => format!("${value:.1e}"),
+        // A step of an axis has at most two digits.
+        value if value >= 1e-4 => format!("${value:.5}").trim_end_matches('0').to_owned(),
+        value => format!("${value:.1e}").replace(".0e", "e"),
     }
 }
 
@@ -298,6 +300,13 @@ fn hundredths(value: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn dollars_of_an_axis_are_short() {
+        let texts = [0.0, 250.0, 0.8, 0.01, 0.006, 0.0025, 0.0002, 0.00002, 0.000_025].map(dollars);
+        let expected = ["$0", "$250", "$0.80", "$0.01", "$0.006", "$0.0025", "$0.0002", "$2e-5", "$2.5e-5"];
+        assert_eq!(texts, expected);
+    }
 
     #[test]
     fn an_axis_has_three_to_six_round_steps() {
