@@ -11,6 +11,9 @@ mod common {
     pub(crate) mod workload;
 }
 mod tuner_policy {
+    mod case;
+    mod fleet;
+    mod pace;
     mod rules;
 }
 
@@ -294,22 +297,6 @@ fn a_function_with_a_goal_of_its_own_is_changed_when_only_that_advises_it() {
     tuned.rounds(2);
     let change = tuned.change().unwrap_or_else(|| panic!("{}", tuned.plan()));
     assert!(change.to > change.from, "{change:?}");
-}
-
-#[test]
-fn a_deployment_that_keeps_the_size_is_no_external_change() {
-    for (write, is_refused) in [(Foreign::Release, false), (Foreign::Memory(IDLE.memory), true)] {
-        let mut tuned = Tuned::new(IDLE, false);
-        tuned.settings.limits.max_external_changes = 1;
-        tuned.until(&[State::Soaking], GOOD);
-        tuned.plane.foreign(NAME, write);
-        tuned.until(&[State::ExternalChange], GOOD);
-        tuned.traffic(2_000, GOOD);
-        tuned.pass(15 * DAY_US);
-        tuned.traffic(600_000, GOOD);
-        let plan = tuned.plan();
-        assert_eq!(plan.contains("managed-elsewhere"), is_refused, "{write:?}: {plan}");
-    }
 }
 
 #[test]

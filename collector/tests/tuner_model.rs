@@ -21,6 +21,7 @@ use common::fleet::{KINDS, Kind};
 use common::tuned::{NAME, Tuned};
 use common::workload::{GOOD, Quality};
 use tailor_collector::changes::fleet::FleetAction;
+use tailor_collector::changes::frequency::{self, most_in_30_days};
 use tailor_collector::changes::{self, State, audit};
 use tailor_collector::store::ChangeEvent;
 use tailor_collector::tuner::limits::{DAY_US, HOUR_US};
@@ -141,6 +142,10 @@ fn check(tuned: &Tuned, checked: &mut usize) -> Result<(), String> {
     }
     if let Some(fault) = audit::verify(&read).faults.first() {
         return Err(format!("the chain of the log is broken: {fault}"));
+    }
+    let most = most_in_30_days(&changes, frequency::counts);
+    if most > 2 {
+        return Err(format!("{most} changes in 30 days"));
     }
     let open = changes.iter().filter(|change| change.state.is_open()).count();
     if open > 1 { Err(format!("I3: {open} open changes")) } else { Ok(()) }

@@ -10,10 +10,10 @@ pub mod strategies;
 pub mod traffic;
 pub mod world;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use tailor_collector::changes::{self, Change};
+use tailor_collector::changes;
 use tailor_collector::clock::Clock;
 use tailor_collector::tuner::limits::Limits;
 use tailor_collector::tuner::{Settings, Tuner};
@@ -57,8 +57,17 @@ impl Simulation {
     }
 }
 
-/// What kept savings from functions of a kind, dollars by reason.
-type Losses = BTreeMap<(Kind, String), f64>;
+/// The reason of functions that the tuner leaves to their templates.
+const MANAGED_ELSEWHERE: &str = "managed-elsewhere";
+
+/// What kept savings from functions.
+#[derive(Debug, Default)]
+struct Losses {
+    /// Dollars by kind and reason.
+    by_reason: BTreeMap<(Kind, String), f64>,
+    /// The names of functions that were left to their templates at some time.
+    left: BTreeSet<String>,
+}
 
 /// Runs a simulation.
 ///
@@ -81,7 +90,7 @@ pub fn run(simulation: &Simulation) -> anyhow::Result<Report> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
     let best: Vec<Megabytes> =
         fleet.iter().map(|truth| Costs { truth, rates: &rates, days: simulation.days }.best(true)).collect();
-    let mut losses = Losses::new();
+    let mut losses = Losses::default();
     let end_us = simulation.days * DAY_US;
     let (mut now_us, mut day) = (0, 0);
     while now_us < end_us {
@@ -115,6 +124,8 @@ fn add_losses(
         .iter()
         .filter_map(|planned| Some((planned.function.name.as_str(), planned.refusals.first()?.0.as_str())))
         .collect();
+    let is_left = |(_, reason): &(&&str, &&str)| **reason == MANAGED_ELSEWHERE;
+    losses.left.extend(reasons.iter().filter(is_left).map(|(name, _)| (*name).to_owned()));
     let state = world.lock();
     let mut names: Vec<(usize, &String)> = state
         .functions
@@ -130,7 +141,7 @@ fn add_losses(
         let more = costs.on_day(day, Megabytes(today.memory_mb)) - costs.on_day(day, *best);
         if today.memory_mb > 0 && more > 0.0 {
             let reason = reasons.get(name.as_str()).copied().unwrap_or("not-advised");
-            *losses.entry((function.truth.kind, reason.to_owned())).or_default() += more;
+            *losses.by_reason.entry((function.truth.kind, reason.to_owned())).or_default() += more;
         }
     }
 }
@@ -146,11 +157,6 @@ fn sizes(days: &[world::Day], start_mb: u32) -> Vec<Megabytes> {
             Megabytes(last)
         })
         .collect()
-}
-
-/// Whether a change had any effect on invocations.
-fn was_in_force(change: &Change) -> bool {
-    change.canary_at_us.is_some() || change.applied_at_us.is_some()
 }
 
 fn share(outcome: Outcome, oracle: Outcome) -> Outcome {

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::Parser;
+use tailor_collector::tuner::limits::OpenChanges;
 use tailor_simulator::{Simulation, run};
 
 /// Runs the tuner against simulated functions in simulated time.
@@ -21,6 +22,9 @@ struct Options {
     /// Largest number of open changes, in place of the tuner's default.
     #[arg(long)]
     max_open: Option<usize>,
+    /// Largest number of changes of one function in 30 days, in place of the tuner's default.
+    #[arg(long)]
+    max_changes: Option<usize>,
     /// Also write the report as JSON to this file.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -30,7 +34,10 @@ fn main() -> anyhow::Result<()> {
     let options = Options::parse();
     let mut simulation = Simulation::new(options.functions, options.days, options.seed);
     if let Some(most) = options.max_open {
-        simulation.limits.max_open_changes = most;
+        simulation.limits.open_changes = OpenChanges::fixed(most);
+    }
+    if let Some(most) = options.max_changes {
+        simulation.limits.max_changes_per_month = most;
     }
     let report = run(&simulation)?;
     print!("{}", report.text());

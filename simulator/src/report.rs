@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use serde::Serialize;
+use tailor_collector::changes::frequency::{self, most_in_30_days};
 use tailor_collector::changes::{Cause, Change, State};
 use tailor_collector::tuner::limits::HOUR_US;
 use tailor_sizing::pricing::money::PicoDollars;
@@ -14,7 +15,7 @@ use crate::kind::Kind;
 use crate::strategies::{Costs, Outcome};
 use crate::traffic::DAY_US;
 use crate::world::{START_US, World};
-use crate::{Losses, Simulation, share, sizes, was_in_force};
+use crate::{Losses, Simulation, share, sizes};
 
 /// Changes that were undone because they were worse, or saved too little.
 #[derive(Debug, Clone, Copy, Default, Serialize)]
@@ -75,8 +76,14 @@ pub struct Report {
     pub runbook: Outcome,
     /// Changes of a function in 30 days, on average.
     pub changes_per_function_month: f64,
-    /// Most changes of one function in any 30 days.
-    pub max_changes_in_30_days: u64,
+    /// Most changes of one function in any 30 days, without increases after out-of-memory.
+    pub max_changes_in_30_days: usize,
+    /// Most increases of one function after out-of-memory in any 30 days.
+    pub max_repairs_in_30_days: usize,
+    /// Functions that the tuner left to their templates at some time (`managed-elsewhere`).
+    pub left_to_templates: usize,
+    /// Part of what the oracle saves on all other functions, percent.
+    pub share_without_left_percent: f64,
     /// Changes by their last state.
     pub states: BTreeMap<&'static str, u64>,
     /// Changes that were undone.
@@ -112,6 +119,9 @@ pub(crate) fn of(
         runbook: Outcome::default(),
         changes_per_function_month: 0.0,
         max_changes_in_30_days: 0,
+        max_repairs_in_30_days: 0,
+        left_to_templates: losses.left.len(),
+        share_without_left_percent: 0.0,
         states: BTreeMap::new(),
         rollbacks: rollbacks(changes),
         bad_settled: 0,
@@ -119,6 +129,7 @@ pub(crate) fn of(
         kinds: BTreeMap::new(),
     };
     let mut by_kind: BTreeMap<Kind, (Outcome, Outcome)> = BTreeMap::new();
+    let mut without_left = (Outcome::default(), Outcome::default());
     let mut killed = (0, 0);
     for (name, function) in &world.lock().functions {
         let truth = &function.truth;
@@ -138,12 +149,19 @@ pub(crate) fn of(
         let (own, oracle) = by_kind.entry(truth.kind).or_default();
         own.add(&costs, &tuned);
         oracle.add(&costs, &best);
+        if !losses.left.contains(name) {
+            without_left.0.add(&costs, &tuned);
+            without_left.1.add(&costs, &best);
+        }
         let below: u64 = function.days.iter().map(|day| day.killed_below_start).sum();
         killed.0 += function.days.iter().map(|day| day.killed).sum::<u64>();
         killed.1 += if truth.kind.has_stationary_memory() { below } else { 0 };
-        let own: Vec<&Change> =
-            changes.iter().filter(|change| change.function.name == *name && was_in_force(change)).collect();
-        report.max_changes_in_30_days = report.max_changes_in_30_days.max(most_in_30_days(&own));
+        let own = changes.iter().filter(|change| change.function.name == *name && change.was_in_force());
+        let own: Vec<Change> = own.cloned().collect();
+        let most = most_in_30_days(&own, frequency::counts);
+        report.max_changes_in_30_days = report.max_changes_in_30_days.max(most);
+        let most = most_in_30_days(&own, Change::is_repair);
+        report.max_repairs_in_30_days = report.max_repairs_in_30_days.max(most);
         let entry = report.kinds.entry(truth.kind.name()).or_default();
         entry.functions += 1;
         entry.changes += own.len() as u64;
@@ -171,23 +189,16 @@ pub(crate) fn of(
     for change in changes {
         *report.states.entry(change.state.code()).or_default() += 1;
     }
-    let in_force = changes.iter().filter(|change| was_in_force(change)).count();
+    let in_force = changes.iter().filter(|change| change.was_in_force()).count();
     report.changes_per_function_month = in_force as f64 / simulation.functions as f64 / (days as f64 / 30.0);
-    let total: f64 = losses.values().sum();
-    for ((kind, code), usd) in losses {
+    report.share_without_left_percent = share(without_left.0, without_left.1).share_of_oracle_percent;
+    let total: f64 = losses.by_reason.values().sum();
+    for ((kind, code), usd) in losses.by_reason {
         let percent = 100.0 * usd / total;
         *report.missed_percent.entry(code.clone()).or_default() += percent;
         report.kinds.entry(kind.name()).or_default().missed_percent.insert(code, percent);
     }
     report
-}
-
-fn most_in_30_days(changes: &[&Change]) -> u64 {
-    let within = |first: &&Change| {
-        let until_us = first.planned_at_us + 30 * DAY_US;
-        changes.iter().filter(|it| (first.planned_at_us..until_us).contains(&it.planned_at_us)).count() as u64
-    };
-    changes.iter().map(within).max().unwrap_or(0)
 }
 
 /// Whether a change that stays is worse, by what is true of the function.
@@ -258,16 +269,24 @@ impl Report {
         let rollbacks = &self.rollbacks;
         let _ = writeln!(
             text,
-            "\nchanges: {:.2} for each function and month, at most {} in 30 days\nrolled back: {}, of them {} in the canary, \
-             after {:.1} hours on average and {:.1} at most, ${:.2} more in that time\nsettled although worse: {}",
+            "\nchanges: {:.2} for each function and month, at most {} in 30 days and {} increases after out-of-memory\nrolled back: {}, \
+             of them {} in the canary, after {:.1} hours on average and {:.1} at most, ${:.2} more in that time\nsettled \
+             although worse: {}",
             self.changes_per_function_month,
             self.max_changes_in_30_days,
+            self.max_repairs_in_30_days,
             rollbacks.count,
             rollbacks.in_canary,
             rollbacks.mean_hours,
             rollbacks.max_hours,
             rollbacks.cost_usd,
             self.bad_settled
+        );
+        let _ = writeln!(
+            text,
+            "left to their templates (`managed-elsewhere`): {} functions; without them {:.1} % of the oracle. A patch that nobody \
+             applies saves nothing, so none is counted.",
+            self.left_to_templates, self.share_without_left_percent
         );
         let _ = writeln!(
             text,

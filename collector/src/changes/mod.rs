@@ -17,6 +17,7 @@ use crate::store::{ChangeEvent, FunctionKey};
 pub mod audit;
 pub mod comparison;
 pub mod fleet;
+pub mod frequency;
 pub mod ledger;
 pub mod refusal_counts;
 pub mod selection;
@@ -186,6 +187,18 @@ impl Change {
     #[must_use]
     pub fn is_being_compared(&self) -> bool {
         matches!(self.state, State::Soaking | State::Canary | State::Hold)
+    }
+
+    /// Whether it is a repair: more memory after invocations ran out of it.
+    #[must_use]
+    pub const fn is_repair(&self) -> bool {
+        self.intent.for_memory && self.intent.before.out_of_memory > 0
+    }
+
+    /// Whether invocations used the new size at some time.
+    #[must_use]
+    pub const fn was_in_force(&self) -> bool {
+        self.canary_at_us.is_some() || self.applied_at_us.is_some()
     }
 
     /// Sets the measurements at the new size.

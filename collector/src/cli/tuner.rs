@@ -14,7 +14,7 @@ use crate::query;
 use crate::store::Tenant;
 use crate::tuner::Settings;
 use crate::tuner::aws::{AwsLambda, Role};
-use crate::tuner::limits::{CanaryStep, DAY_US, Limits};
+use crate::tuner::limits::{CanaryStep, DAY_US, Limits, OpenChanges};
 use crate::tuner::mode::Mode;
 use crate::tuner::orders::Requests;
 use crate::tuner::policy_file::{self, FilePolicy};
@@ -67,9 +67,13 @@ pub(super) struct TunerArgs {
     /// Minutes after a deployment in which a function is not changed.
     #[arg(long, default_value_t = 60)]
     tuner_after_deployment: u64,
-    /// Maximum number of changes that are open at the same time.
-    #[arg(long, default_value_t = 5)]
-    tuner_most_open: usize,
+    /// Maximum number of changes that are open at the same time. Without it: 2 % of the functions that the tuner may change, at
+    /// least 5 and at most 50, and 5 more for increases after out-of-memory.
+    #[arg(long)]
+    tuner_most_open: Option<usize>,
+    /// Maximum number of changes of one function in 30 days. Increases after out-of-memory do not count.
+    #[arg(long, default_value_t = 2)]
+    tuner_most_changes: usize,
     /// Largest share of the fleet's cost that open changes may concern, percent. Functions with a larger share are changed one at
     /// a time, beside the others.
     #[arg(long, default_value_t = 5.0, value_parser = percent)]
@@ -153,7 +157,8 @@ impl TunerArgs {
             cooldown_down_us: cooldown_us,
             cooldown_up_us: cooldown_us.min(defaults.cooldown_up_us),
             after_deployment_us: minutes(self.tuner_after_deployment),
-            max_open_changes: self.tuner_most_open,
+            open_changes: self.tuner_most_open.map_or(defaults.open_changes, OpenChanges::fixed),
+            max_changes_per_month: self.tuner_most_changes,
             ..defaults
         };
         Ok(Settings {

@@ -1,12 +1,12 @@
 //! The functions for which a change is advised.
 
 use tailor_sizing::advice::Verdict as Advised;
-use tailor_sizing::pricing::money::PicoDollars;
 
 use super::Tuner;
 use super::canary::Sample;
 use super::guards::Evidence;
-use super::strategies::by_own_goal;
+use super::known::by_own_goal;
+use crate::changes::Change;
 use crate::report::Evaluation;
 use crate::store::StoreError;
 
@@ -19,7 +19,23 @@ pub(super) struct Candidate {
     pub(super) spend_usd: f64,
 }
 
-/// The functions for which a change is advised, the largest saving first.
+impl Candidate {
+    /// Out-of-memory kills at the present size since the last increase was rolled back; all of them when none was.
+    pub(super) async fn recent_kills(&self, tuner: &Tuner, history: &[Change]) -> Result<u64, StoreError> {
+        let is_undone = |change: &&Change| change.state.is_rolled_back() && change.to > change.from;
+        let all = self.evidence.out_of_memory;
+        match history.iter().rev().find(is_undone) {
+            Some(change) if all > 0 => {
+                let (key, memory) = (&self.evaluation.key, self.evaluation.memory);
+                let (evidence, _) = tuner.telemetry.sample(key, None, memory, change.moved_at_us).await?;
+                Ok(evidence.out_of_memory)
+            }
+            _ => Ok(all),
+        }
+    }
+}
+
+/// The functions for which a change is advised, the next one to change first.
 pub(super) async fn candidates(tuner: &Tuner) -> Result<Vec<Candidate>, StoreError> {
     let evaluations = tuner.telemetry.evaluations(None, tuner.settings.strategy).await?;
     let mut candidates = Vec::new();
@@ -38,18 +54,11 @@ pub(super) async fn candidates(tuner: &Tuner) -> Result<Vec<Candidate>, StoreErr
         }
     }
     candidates.iter_mut().for_each(|candidate| candidate.spend_usd = spend_usd);
-    let killed = |candidate: &Candidate| candidate.evidence.out_of_memory;
-    candidates.sort_by_key(|candidate| std::cmp::Reverse((killed(candidate), saving(&candidate.evaluation))));
+    tuner.queue.sort(&mut candidates, tuner.clock.now_us());
     Ok(candidates)
 }
 
 fn is_change(evaluation: &Evaluation) -> bool {
     let verdict = evaluation.advice.as_ref().ok().map(|advice| advice.verdict);
     matches!(verdict, Some(Advised::Change | Advised::RaiseForMemory))
-}
-
-/// The saving of a million invocations times their number in the window. The largest savings are made first.
-fn saving(evaluation: &Evaluation) -> PicoDollars {
-    let one = evaluation.advice.as_ref().map_or(PicoDollars::ZERO, |advice| advice.saving.per_million);
-    PicoDollars(one.0.saturating_mul(i128::from(evaluation.present.invocations)))
 }

@@ -2,8 +2,9 @@
 
 use tailor_sizing::pricing::money::PicoDollars;
 
+use super::Tuner;
 use super::candidates::Candidate;
-use super::guards::FleetState;
+use super::guards::{self, FleetState, Refusal};
 use super::limits::{DAY_US, Limits};
 use super::round::Log;
 use crate::changes::{Cause, Change};
@@ -23,6 +24,7 @@ pub(super) fn fleet_state(log: &Log, candidate: &Candidate, limits: &Limits, now
     FleetState {
         frozen: log.frozen.clone(),
         open: open.len(),
+        tuned: log.tuned,
         open_spend: others.iter().sum(),
         is_large_open: !large.is_empty(),
         waiting: log.waiting.clone(),
@@ -35,4 +37,16 @@ pub(super) fn fleet_state(log: &Log, candidate: &Candidate, limits: &Limits, now
 fn cost_usd(change: &Change) -> f64 {
     let before = &change.intent.before;
     before.cost_per_million_pico_usd.map_or(0.0, PicoDollars::to_dollars) / 1e6 * before.invocations as f64
+}
+
+/// How many changes are open.
+pub(super) fn open_changes(log: &Log) -> usize {
+    log.histories.values().flatten().filter(|change| change.state.is_open()).count()
+}
+
+/// Why no change of this function may start because of the number of open changes.
+pub(super) fn full(tuner: &Tuner, log: &Log, candidate: &Candidate) -> Option<Refusal> {
+    let limits = &tuner.settings.limits.open_changes;
+    let is_killed = candidate.evidence.out_of_memory > 0;
+    guards::open_changes(open_changes(log), log.tuned, limits, is_killed).err()
 }

@@ -69,8 +69,10 @@ pub struct Limits {
     pub soak_invocations: u64,
     /// Longest soak, microseconds.
     pub soak_deadline_us: u64,
+    /// Changes of one function in 30 days that are no repairs.
+    pub max_changes_per_month: usize,
     /// Changes that may be open at once.
-    pub max_open_changes: usize,
+    pub open_changes: OpenChanges,
     /// Largest share of the fleet's cost that open changes may concern.
     pub max_open_spend: f64,
     /// Rollbacks in 24 hours that stop new changes.
@@ -98,6 +100,37 @@ pub struct CanaryStep {
     pub weight: u32,
     /// Minimum number of invocations of the new version, all weights together.
     pub invocations: u64,
+}
+
+/// How many changes may be open at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OpenChanges {
+    /// The number in a small fleet.
+    pub least: usize,
+    /// The number in a larger fleet, as a percentage of the tuned functions.
+    pub percent: usize,
+    /// The largest number.
+    pub most: usize,
+    /// How many repairs may be open beyond that number.
+    pub repairs: usize,
+}
+
+impl OpenChanges {
+    /// The default. Each round reads every open change from Lambda with at least four requests: those of 50 changes take about
+    /// two of the five minutes of a round, at two requests a second.
+    pub const DEFAULT: Self = Self { least: 5, percent: 2, most: 50, repairs: 5 };
+
+    /// The same number in any fleet, repairs included.
+    #[must_use]
+    pub const fn fixed(number: usize) -> Self {
+        Self { least: number, percent: 0, most: number, repairs: 0 }
+    }
+
+    /// How many changes may be open with this number of tuned functions.
+    #[must_use]
+    pub fn limit(&self, tuned: usize) -> usize {
+        (tuned.saturating_mul(self.percent) / 100).min(self.most).max(self.least)
+    }
 }
 
 impl Default for Limits {
@@ -133,7 +166,8 @@ impl Default for Limits {
             soak_us: DAY_US,
             soak_invocations: 3_000,
             soak_deadline_us: 7 * DAY_US,
-            max_open_changes: 5,
+            max_changes_per_month: 2,
+            open_changes: OpenChanges::DEFAULT,
             max_open_spend: 0.05,
             max_rollbacks: 2,
             max_rollback_refusals: 3,

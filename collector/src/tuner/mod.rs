@@ -28,6 +28,7 @@ pub mod dates;
 mod execute;
 mod fleet_state;
 pub mod guards;
+mod known;
 pub mod lambda;
 pub mod limits;
 pub mod machine;
@@ -37,9 +38,9 @@ pub mod outlook;
 pub mod permission;
 pub mod plan;
 pub mod policy_file;
+mod queue;
 mod refusals;
 mod round;
-mod strategies;
 pub mod telemetry;
 
 use guards::Refusal;
@@ -110,8 +111,10 @@ pub struct Tuner {
     refusals: Arc<RefusalCounts>,
     /// What the latest round decided.
     outlook: Arc<CurrentOutlook>,
-    /// The goals of functions that were read.
-    strategies: strategies::Strategies,
+    /// What is known of functions that were read.
+    known: known::Known,
+    /// The functions that wait for others.
+    queue: queue::Queue,
 }
 
 impl Tuner {
@@ -192,7 +195,8 @@ impl Tuner {
             tags: None,
             refusals: Arc::default(),
             outlook: Arc::default(),
-            strategies: strategies::Strategies::default(),
+            known: known::Known::default(),
+            queue: queue::Queue::default(),
         }
     }
 

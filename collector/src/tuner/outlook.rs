@@ -14,7 +14,7 @@ pub struct Outlook {
     pub mode: Mode,
     /// Why the tuner is frozen, if it is.
     pub frozen: Option<String>,
-    /// The functions for which a change is advised, the largest saving first.
+    /// The functions for which a change is advised, in the order of the queue.
     pub functions: Vec<PlannedFunction>,
 }
 

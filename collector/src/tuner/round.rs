@@ -8,8 +8,9 @@ use super::Tuner;
 use super::canary::{self, Comparison, Sample};
 use super::candidates::{Candidate, candidates};
 use super::execute::execute_orders;
-use super::fleet_state::fleet_state;
+use super::fleet_state::{fleet_state, full, open_changes};
 use super::guards::{self, Approved, Facts, Refusal, pace, trust};
+use super::known;
 use super::lambda::{LambdaError, Live, Update};
 use super::machine::{self, Decision, Observation, Verdict};
 use super::mode::Mode;
@@ -43,6 +44,8 @@ pub(super) struct Log {
     pub(super) frozen: Option<String>,
     /// A function that only the cost of open changes keeps from its change, the first one of this round.
     pub(super) waiting: Option<String>,
+    /// Tuned functions, as far as they are known.
+    pub(super) tuned: usize,
 }
 
 pub(super) async fn round(tuner: &Tuner) -> Result<(), StoreError> {
@@ -58,14 +61,17 @@ pub(super) async fn round(tuner: &Tuner) -> Result<(), StoreError> {
         return Ok(());
     }
     let may_start = log.frozen.is_none() && tuner.settings.mode.may_write();
-    let mut functions = Vec::new();
+    let (mut functions, mut reads) = (Vec::new(), 0);
     for candidate in candidates(tuner).await? {
-        let result = match may_start {
-            true if open_changes(&log) >= tuner.settings.limits.max_open_changes => Err(TunerError::Refused(
-                vec![guards::refuse("open-changes", format!("{} changes are open", open_changes(&log)))],
-            )),
-            true => start(tuner, &mut log, &candidate, None).await,
-            false => intent_of(tuner, &mut log, &candidate).await.map(|(intent, _)| Some(intent)),
+        let refusal = if may_start { full(tuner, &log, &candidate) } else { None };
+        let result = match refusal {
+            // Without a read of the function, which takes several requests.
+            Some(refusal) => {
+                known::learn(tuner, &candidate.evaluation.key, &mut reads).await;
+                Err(TunerError::Refused(vec![refusal]))
+            }
+            None if may_start => start(tuner, &mut log, &candidate, None).await,
+            None => intent_of(tuner, &mut log, &candidate).await.map(|(intent, _)| Some(intent)),
         };
         if let Err(TunerError::Refused(refusals)) = &result {
             tuner.count_refusals(refusals);
@@ -77,6 +83,7 @@ pub(super) async fn round(tuner: &Tuner) -> Result<(), StoreError> {
         }
         functions.push(planned);
     }
+    tuner.queue.keep(&functions, tuner.clock.now_us());
     tuner.outlook.set(outlook(tuner, &log, functions));
     Ok(())
 }
@@ -116,8 +123,14 @@ fn outlook(tuner: &Tuner, log: &Log, functions: Vec<PlannedFunction>) -> Outlook
 /// What a round would do, without a write.
 pub(super) async fn plan(tuner: &Tuner) -> Result<Plan, StoreError> {
     let mut log = read_log(tuner).await?;
+    let candidates = candidates(tuner).await?;
+    if open_changes(&log) >= tuner.settings.limits.open_changes.least {
+        // A command knows no tuned functions yet, and the number of open changes is limited by their number.
+        known::learn_all(tuner, candidates.iter().map(|candidate| &candidate.evaluation.key)).await;
+        log.tuned = tuner.known.tuned(tuner.clock.now_us());
+    }
     let mut functions = Vec::new();
-    for candidate in candidates(tuner).await? {
+    for candidate in candidates {
         let result = intent_of(tuner, &mut log, &candidate).await.map(|(intent, _)| Some(intent));
         functions.push(planned(candidate.evaluation.key, result)?);
     }
@@ -131,11 +144,8 @@ async fn read_log(tuner: &Tuner) -> Result<Log, StoreError> {
     for change in changes::fold(events.clone()) {
         histories.entry(change.function.clone()).or_default().push(change);
     }
-    Ok(Log { events, histories, frozen, waiting: None })
-}
-
-fn open_changes(log: &Log) -> usize {
-    log.histories.values().flatten().filter(|change| change.state.is_open()).count()
+    let tuned = tuner.known.tuned(tuner.clock.now_us());
+    Ok(Log { events, histories, frozen, waiting: None, tuned })
 }
 
 /// Why a step of a change failed.
@@ -171,7 +181,7 @@ async fn intent_of(
     let live = tuner.lambda.read(key).await?;
     tuner.keep_tags(key, &live);
     let permission = permission(tuner, key, &live);
-    tuner.strategies.keep(key, permission.strategy, tuner.clock.now_us());
+    tuner.known.keep(key, &permission, tuner.clock.now_us());
     let mut evaluation = candidate.evaluation.clone();
     if permission.strategy != tuner.settings.strategy {
         let own = tuner.telemetry.evaluations(Some(key), permission.strategy).await?;
@@ -179,6 +189,7 @@ async fn intent_of(
     }
     let history = log.histories.get(key).map(Vec::as_slice).unwrap_or_default();
     let health = tuner.telemetry.health(key).await?;
+    let recent_kills = candidate.recent_kills(tuner, history).await?;
     let now_us = tuner.clock.now_us();
     let fleet = fleet_state(log, candidate, &tuner.settings.limits, now_us);
     let facts = Facts {
@@ -186,6 +197,7 @@ async fn intent_of(
         live: &live,
         evaluation: &evaluation,
         evidence: &candidate.evidence,
+        recent_kills,
         health: &health,
         history,
         fleet: &fleet,

@@ -58,14 +58,22 @@ impl Tuned {
         self.workload.traffic(NAME, count, new, quality);
     }
 
-    /// One round of a new tuner, as after a restart.
-    pub(crate) fn round(&self) {
-        self.plane.lock().crashed = false;
+    /// A new tuner, as after a restart.
+    pub(crate) fn tuner(&self) -> Tuner {
         let plane = Arc::clone(&self.plane);
         let clock = Clock::from_fn(move || plane.lock().now_us);
         let lambda = Arc::clone(&self.plane);
-        let tuner =
-            Tuner::with_telemetry(Arc::clone(&self.workload) as _, lambda as _, self.settings.clone(), clock);
+        Tuner::with_telemetry(Arc::clone(&self.workload) as _, lambda as _, self.settings.clone(), clock)
+    }
+
+    /// One round of a new tuner.
+    pub(crate) fn round(&self) {
+        self.round_of(&self.tuner());
+    }
+
+    /// One round of this tuner.
+    pub(crate) fn round_of(&self, tuner: &Tuner) {
+        self.plane.lock().crashed = false;
         // A crash is an error of the round.
         let _ = self.runtime.block_on(tuner.round());
         self.plane.lock().crashed = false;
@@ -73,12 +81,7 @@ impl Tuned {
 
     /// What a round would do, as text.
     pub(crate) fn plan(&self) -> String {
-        let plane = Arc::clone(&self.plane);
-        let clock = Clock::from_fn(move || plane.lock().now_us);
-        let lambda = Arc::clone(&self.plane);
-        let tuner =
-            Tuner::with_telemetry(Arc::clone(&self.workload) as _, lambda as _, self.settings.clone(), clock);
-        self.runtime.block_on(tuner.plan()).unwrap().text()
+        self.runtime.block_on(self.tuner().plan()).unwrap().text()
     }
 
     /// Rounds until an update of the function is in force.

@@ -1,120 +1,15 @@
 //! The rules that decide when a function is changed, and to which size: each with the case for which it was made.
 
 use tailor_collector::changes::{Change, State};
-use tailor_collector::report::Evaluation;
-use tailor_collector::tuner::guards::{
-    self, Evidence, Facts, FleetState, GUARD_RAILS, Health, Proposal, markdown,
-};
-use tailor_collector::tuner::lambda::{Lambda, Live};
+use tailor_collector::tuner::guards::{GUARD_RAILS, markdown};
 use tailor_collector::tuner::limits::{DAY_US, HOUR_US, Limits};
-use tailor_collector::tuner::permission::Permission;
-use tailor_collector::tuner::telemetry::Telemetry;
-use tailor_sizing::advice::strategy::Strategy;
-use tailor_sizing::advice::{Advice, Verdict};
+use tailor_sizing::advice::Verdict;
 use tailor_sizing::units::Megabytes;
-use tokio::runtime::Builder;
 
+use super::case::{Case, NONE};
 use crate::IDLE;
-use crate::common::control_plane::key;
-use crate::common::fleet::Kind;
-use crate::common::tuned::{NAME, Tuned};
+use crate::common::tuned::Tuned;
 use crate::common::workload::GOOD;
-
-/// No refusal.
-const NONE: [&str; 0] = [];
-
-/// What the guard-rails read of one function.
-struct Case {
-    now_us: u64,
-    live: Live,
-    evaluation: Evaluation,
-    evidence: Evidence,
-    history: Vec<Change>,
-    fleet: FleetState,
-    permission: Permission,
-    limits: Limits,
-}
-
-impl Case {
-    /// A function with 2,048 MB, for which a quarter less is permitted.
-    fn new() -> Self {
-        let tuned = Tuned::new(IDLE, true);
-        let (key, settings) = (key(NAME), &tuned.settings);
-        let runtime = Builder::new_current_thread().build().unwrap();
-        let (live, evaluations) = runtime.block_on(async {
-            let evaluations = tuned.workload.evaluations(Some(&key), Strategy::default()).await;
-            (tuned.plane.read(&key).await.unwrap(), evaluations.unwrap())
-        });
-        let evaluation = evaluations.into_iter().next().unwrap();
-        let rates = tuned.workload.rates(&key, evaluation.architecture);
-        let evidence =
-            Evidence::of(&evaluation.present, evaluation.memory, evaluation.architecture, rates.as_ref());
-        let limits = settings.limits.clone();
-        let permission = Permission::of(
-            NAME,
-            &live.tags,
-            settings.mode,
-            limits.ceiling,
-            settings.strategy,
-            &settings.policy,
-        );
-        let now_us = tuned.plane.lock().now_us;
-        let (history, fleet) = (Vec::new(), FleetState::default());
-        let case = Self { now_us, live, evaluation, evidence, history, fleet, permission, limits };
-        assert_eq!(case.codes(), NONE);
-        assert_eq!(case.proposal().to, Megabytes(1_536));
-        case
-    }
-
-    fn facts(&self) -> Facts<'_> {
-        const HEALTHY: Health = Health { delay_us: 0, lost: 0.0, price_age_days: Some(0) };
-        Facts {
-            now_us: self.now_us,
-            live: &self.live,
-            evaluation: &self.evaluation,
-            evidence: &self.evidence,
-            health: &HEALTHY,
-            history: &self.history,
-            fleet: &self.fleet,
-            permission: &self.permission,
-            limits: &self.limits,
-        }
-    }
-
-    /// The codes of all refusals.
-    fn codes(&self) -> Vec<&'static str> {
-        let refusals = guards::check(&self.facts()).err().unwrap_or_default();
-        refusals.iter().map(|refusal| refusal.code).collect()
-    }
-
-    fn proposal(&self) -> Proposal {
-        guards::propose(&self.facts()).unwrap()
-    }
-
-    /// The code and the sentence with which a size is refused.
-    fn refusal(&self) -> (&'static str, String) {
-        let refusal = guards::propose(&self.facts()).unwrap_err();
-        (refusal.code, refusal.reason)
-    }
-
-    fn advice(&mut self) -> &mut Advice {
-        self.evaluation.advice.as_mut().unwrap()
-    }
-
-    /// The present size.
-    fn resize(&mut self, memory_mb: u32) {
-        self.evaluation.memory = Megabytes(memory_mb);
-        self.live.latest.memory = Megabytes(memory_mb);
-    }
-
-    /// The 95th percentile of duration at 2,048 MB is 100 ms, and rises by this share with each 512 MB less.
-    fn set_slowdown(&mut self, share: f64) {
-        for point in &mut self.advice().curve {
-            let steps = (2_048.0 - f64::from(point.memory.0)) / 512.0;
-            point.p95.mean_ms = 100.0 * (1.0 + share * steps);
-        }
-    }
-}
 
 #[test]
 fn the_cool_down_begins_with_the_promotion_of_a_reduction() {
@@ -242,83 +137,6 @@ fn a_size_below_the_floor_of_the_tuner_is_raised_to_it_or_refused_with_the_reaso
     case.permission.max_memory = Megabytes(3_008);
     case.resize(256);
     assert_eq!(case.proposal().to, Megabytes(512));
-}
-
-#[test]
-fn the_cost_of_open_changes_is_limited_and_every_function_gets_its_turn() {
-    let mut case = Case::new();
-    let mut codes = |share: f64, fleet: &FleetState| {
-        case.fleet = FleetState { spend_usd: case.evidence.cost_usd / share, ..fleet.clone() };
-        case.codes()
-    };
-    let others = FleetState { open: 3, open_spend: 0.04, ..FleetState::default() };
-    assert_eq!(codes(0.005, &others), NONE);
-    assert_eq!(codes(0.02, &others), ["open-spend"]);
-    assert_eq!(codes(0.20, &others), NONE, "it would wait for a time without open changes");
-    let large = FleetState { is_large_open: true, ..others.clone() };
-    assert_eq!(codes(0.005, &large), NONE);
-    assert_eq!(codes(0.20, &large), ["open-spend"], "one at a time");
-    let waiting = FleetState { waiting: Some("orders".to_owned()), ..others };
-    assert_eq!(codes(0.005, &waiting), ["open-spend"], "larger savings come first");
-    assert_eq!(codes(0.20, &waiting), NONE);
-}
-
-/// A function beside that of a [`Tuned`], with two times `count` invocations of `$LATEST` in 15 days.
-fn add_other(tuned: &Tuned, name: &'static str, count: u64) {
-    let kind = Kind { name, ..IDLE };
-    tuned.plane.add(name, kind.memory, false);
-    tuned.workload.add(kind, &["$LATEST"]);
-    for back_us in [15 * DAY_US, 0] {
-        tuned.plane.lock().now_us -= back_us;
-        tuned.workload.invoke(name, "$LATEST", kind.memory, count, GOOD);
-        tuned.pass(back_us);
-    }
-}
-
-/// The functions with an open change.
-fn open(tuned: &Tuned) -> Vec<String> {
-    let changes = tuned.plane.changes().into_iter().filter(|change| change.state.is_open());
-    let mut names: Vec<String> = changes.map(|change| change.function.name).collect();
-    names.sort_unstable();
-    names
-}
-
-#[test]
-fn a_function_with_most_of_the_cost_is_changed_beside_others() {
-    let tuned = Tuned::new(IDLE, true);
-    add_other(&tuned, "small", 4_000);
-    tuned.plane.tag(NAME, "observe");
-    tuned.rounds(2);
-    assert_eq!(open(&tuned), ["small"]);
-    tuned.plane.tag(NAME, "apply");
-    tuned.rounds(2);
-    assert_eq!(open(&tuned), [NAME, "small"], "{}", tuned.plan());
-    tuned.assert_no_violations();
-}
-
-#[test]
-fn smaller_savings_wait_for_a_function_that_waits_for_the_cost_of_open_changes() {
-    let mut tuned = Tuned::new(IDLE, true);
-    tuned.settings.limits.evidence_environments = 1;
-    tuned.plane.tag(NAME, "observe");
-    // 4.4, 1.2 and 0.3 % of the cost.
-    for (name, count) in [("a-medium", 14_000), ("b-small", 4_000), ("c-tiny", 1_000)] {
-        add_other(&tuned, name, count);
-        tuned.plane.tag(name, if name == "b-small" { "apply" } else { "observe" });
-    }
-    tuned.rounds(2);
-    assert_eq!(open(&tuned), ["b-small"]);
-    for name in ["a-medium", "c-tiny"] {
-        tuned.plane.tag(name, "apply");
-    }
-    tuned.rounds(2);
-    assert_eq!(open(&tuned), ["b-small"], "{}", tuned.plan());
-    assert!(tuned.plan().contains("`a-medium` saves more and waits"), "{}", tuned.plan());
-    tuned.pass(DAY_US);
-    tuned.workload.traffic("b-small", 8_000, None, GOOD);
-    tuned.rounds(3);
-    assert_eq!(open(&tuned), ["a-medium", "c-tiny"], "{}", tuned.plan());
-    tuned.assert_no_violations();
 }
 
 #[test]

@@ -202,12 +202,6 @@ fn canary(comparison: &Comparison<'_>, limits: &Limits) -> Verdict {
     Verdict::Pass { reason, after, baseline: Some(baseline) }
 }
 
-/// Whether the change gives memory to invocations that were killed before. Killed invocations have no duration, and the ones
-/// with the most memory often take the longest: durations and costs of both sizes cannot be compared then.
-fn is_repair(change: &Change) -> bool {
-    change.intent.for_memory && change.intent.before.out_of_memory > 0
-}
-
 /// The tests of a canary: errors, slow invocations, cost.
 fn tests(comparison: &Comparison<'_>) -> [(Decision, String); 4] {
     let Comparison { change, new, old, .. } = *comparison;
@@ -221,7 +215,9 @@ fn tests(comparison: &Comparison<'_>) -> [(Decision, String); 4] {
     };
     let slow = new.above(limit_ms * 1_000.0 * (1.0 + TOLERANCE));
     let slowness = Sprt { healthy: 0.05, faulty: 0.10, alpha: ALPHA, beta: BETA };
-    let slow_decision = match limit_ms.is_finite() && !is_repair(change) {
+    // Killed invocations have no duration, and the ones with the most memory often take the longest: durations and costs of both
+    // sizes cannot be compared after a repair.
+    let slow_decision = match limit_ms.is_finite() && !change.is_repair() {
         true => slowness.decide(slow, new.warm_us.count()),
         false => Decision::Same,
     };
@@ -245,7 +241,7 @@ fn tests(comparison: &Comparison<'_>) -> [(Decision, String); 4] {
 /// Compares the cost of an invocation with the prediction, by an interval that is valid at any time.
 fn cost(comparison: &Comparison<'_>) -> (Decision, String) {
     let Comparison { change, new, old, .. } = *comparison;
-    if is_repair(change) {
+    if change.is_repair() {
         return (Decision::Same, String::new());
     }
     let (Some(new_mean), Some(old_mean)) = (new.warm_us.mean(), old.warm_us.mean()) else {
@@ -312,7 +308,7 @@ fn soak(comparison: &Comparison<'_>, limits: &Limits) -> Verdict {
     let predicted_ms = change.predicted_mean_ms() * drift;
     let bound_ms = (predicted_ms * (1.0 + TOLERANCE)).max(change.intent.duration_interval_ms[1] * drift);
     let error_ms = mean_interval(new.warm_us.variance().unwrap_or(0.0), new.warm_us.count(), ALPHA) / 1_000.0;
-    if after.warm > 0 && after.mean_ms - error_ms > bound_ms && !is_repair(change) {
+    if after.warm > 0 && after.mean_ms - error_ms > bound_ms && !change.is_repair() {
         let reason = format!(
             "mean duration is {:.2} ms, {predicted_ms:.2} ms was predicted, the limit is {bound_ms:.2} ms",
             after.mean_ms

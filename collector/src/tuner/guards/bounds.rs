@@ -7,9 +7,8 @@ use tailor_sizing::units::Megabytes;
 use super::floor::{Floor, above_out_of_memory, whole};
 use super::speed::fast_enough;
 use super::{Facts, Refusal, refuse};
-
-/// Hours in a month, as for monthly costs.
-const MONTH_HOURS: f64 = 730.0;
+use crate::changes::frequency::SPAN_US;
+use crate::changes::{Change, State};
 
 /// A change of size after all limits.
 #[derive(Debug, Clone, PartialEq)]
@@ -65,8 +64,9 @@ pub fn propose(facts: &Facts<'_>) -> Result<Proposal, Refusal> {
         return Err(refuse("not-advised", "no change is advised"));
     }
     let (floor, ceiling) = (Floor::of(facts, advice), facts.permission.max_memory);
-    // Memory was full: the true demand is not known, so the size is doubled at most.
-    let uncapped = match after_out_of_memory {
+    // Memory was full: the true demand is not known, so the size is doubled at most. Memory that grows needs more than it
+    // uses now, or the function would be changed again and again.
+    let uncapped = match after_out_of_memory || (for_memory && grew_lately(facts)) {
         true => advice.memory.max(above_out_of_memory(facts, from)),
         false => advice.memory,
     };
@@ -103,9 +103,16 @@ pub fn propose(facts: &Facts<'_>) -> Result<Proposal, Refusal> {
         p95_ms: [now.p95.mean_ms, then.p95.mean_ms],
         p99_ms: then.p99.mean_ms,
         saving_per_million: saving(&then),
-        saving_usd_month: monthly_usd(facts, saving(&then)),
-        saving_at_end_usd_month: monthly_usd(facts, saving(&last)),
+        saving_usd_month: facts.evidence.monthly_usd(saving(&then)),
+        saving_at_end_usd_month: facts.evidence.monthly_usd(saving(&last)),
     })
+}
+
+/// Whether the function already got more memory in the last month, and kept it.
+fn grew_lately(facts: &Facts<'_>) -> bool {
+    let since_us = facts.now_us.saturating_sub(SPAN_US);
+    let is_kept = |change: &Change| change.state == State::Settled && change.intent.for_memory;
+    facts.history.iter().any(|change| is_kept(change) && change.planned_at_us > since_us)
 }
 
 /// Refuses a change where the limits leave no size in the advised direction. `sizes` are the present one, the advised one, and
@@ -153,15 +160,6 @@ fn limited_by(facts: &Facts<'_>, floor: &Floor, sizes: [Megabytes; 4]) -> Option
         format!("the limits of one change give {to}")
     };
     Some(format!("{uncapped} is advised; {cause}"))
-}
-
-/// A saving of a million invocations as a saving in a month at the measured traffic, dollars; `None` when less than an hour
-/// was measured.
-fn monthly_usd(facts: &Facts<'_>, saving_per_million: PicoDollars) -> Option<f64> {
-    let evidence = facts.evidence;
-    let hours = evidence.last_at_us.saturating_sub(evidence.first_at_us) as f64 / 3_600e6;
-    let millions = evidence.invocations as f64 / 1e6;
-    (hours >= 1.0).then(|| saving_per_million.to_dollars() * millions / hours * MONTH_HOURS)
 }
 
 /// The size after the largest permitted step in the direction of `to`.

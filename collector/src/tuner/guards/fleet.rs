@@ -1,6 +1,10 @@
 //! Limits over all functions.
 
 use super::{Facts, FleetState, Proposal, Refusal, refuse};
+use crate::tuner::limits::OpenChanges;
+
+/// The code of refusals for the number of open changes.
+const OPEN_CHANGES: &str = "open-changes";
 
 /// The code of refusals for the cost of open changes.
 const OPEN_SPEND: &str = "open-spend";
@@ -12,11 +16,29 @@ pub(super) fn frozen(facts: &Facts<'_>) -> Result<(), Refusal> {
     }
 }
 
+/// Whether one more change may be open beside `open` others, with this number of tuned functions.
+pub(in crate::tuner) fn open_changes(
+    open: usize,
+    tuned: usize,
+    limits: &OpenChanges,
+    is_repair: bool,
+) -> Result<(), Refusal> {
+    let reserve = if is_repair { limits.repairs } else { 0 };
+    let most = limits.limit(tuned).saturating_add(reserve);
+    if open < most {
+        return Ok(());
+    }
+    Err(refuse(OPEN_CHANGES, format!("{open} changes are open, at most {most} may be open")))
+}
+
+/// Whether only limits of the fleet keep a function from its change, by the codes of its refusals.
+pub(in crate::tuner) fn waits_for_others<'a>(mut codes: impl ExactSizeIterator<Item = &'a str>) -> bool {
+    codes.len() > 0 && codes.all(|code| [OPEN_CHANGES, OPEN_SPEND].contains(&code))
+}
+
 pub(super) fn blast_radius(facts: &Facts<'_>, proposal: &Proposal) -> Result<(), Refusal> {
     let (fleet, limits) = (facts.fleet, facts.limits);
-    if fleet.open >= limits.max_open_changes {
-        return Err(refuse("open-changes", format!("{} changes are open", fleet.open)));
-    }
+    open_changes(fleet.open, fleet.tuned, &limits.open_changes, proposal.after_out_of_memory)?;
     if proposal.for_memory || fleet.open == 0 {
         return Ok(());
     }
@@ -42,7 +64,7 @@ fn spend(fleet: &FleetState, own: f64, limit: f64) -> Result<(), Refusal> {
     if let Some(other) = &fleet.waiting {
         return Err(refuse(
             OPEN_SPEND,
-            format!("`{other}` saves more and waits for the end of open changes"),
+            format!("`{other}` is before it in the queue and waits for the end of open changes"),
         ));
     }
     let share = fleet.open_spend + own;
@@ -53,8 +75,8 @@ fn spend(fleet: &FleetState, own: f64, limit: f64) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Whether only the cost of open changes keeps a function from its change. Functions with smaller savings then wait for it,
-/// because each new one of them would delay it again.
+/// Whether only the cost of open changes keeps a function from its change. The functions after it in the queue then wait for
+/// it, because each new change of them would delay it again.
 pub(in crate::tuner) fn waits_for_spend(facts: &Facts<'_>, refusals: &[Refusal]) -> bool {
     // A change that waits for an approval must not delay others.
     let is_next = share(facts) <= facts.limits.max_open_spend && !facts.permission.needs_approval;

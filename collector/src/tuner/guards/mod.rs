@@ -31,9 +31,12 @@ use crate::changes::{Change, Route};
 use crate::report::Evaluation;
 
 pub use bounds::{Proposal, propose};
-pub(super) use fleet::waits_for_spend;
+pub(super) use fleet::{open_changes, waits_for_others, waits_for_spend};
 pub use preflight::{STACK_TAG, route};
 pub use table::{GUARD_RAILS, GuardRail, markdown};
+
+/// Hours in a month, as for monthly costs.
+const MONTH_HOURS: f64 = 730.0;
 
 /// Why the tuner does not change a function.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -95,6 +98,14 @@ impl Evidence {
             architecture,
         }
     }
+
+    /// A saving of a million invocations as a saving in a month at the measured traffic, dollars; `None` when less than an
+    /// hour was measured.
+    pub(super) fn monthly_usd(&self, saving_per_million: PicoDollars) -> Option<f64> {
+        let hours = self.last_at_us.saturating_sub(self.first_at_us) as f64 / 3_600e6;
+        let millions = self.invocations as f64 / 1e6;
+        (hours >= 1.0).then(|| saving_per_million.to_dollars() * millions / hours * MONTH_HOURS)
+    }
 }
 
 /// How reliable the telemetry is.
@@ -115,11 +126,13 @@ pub struct FleetState {
     pub frozen: Option<String>,
     /// Open changes.
     pub open: usize,
+    /// Tuned functions, as far as their tags were read.
+    pub tuned: usize,
     /// Share of the fleet's cost that open changes concern, without functions that alone have more than the limit.
     pub open_spend: f64,
     /// Whether a change of a function that alone has more than the limit is open.
     pub is_large_open: bool,
-    /// A function that only the cost of open changes keeps from its change. Those with smaller savings wait for it.
+    /// A function that only the cost of open changes keeps from its change. Those after it in the queue wait for it.
     pub waiting: Option<String>,
     /// Cost of all functions in the window, dollars.
     pub spend_usd: f64,
@@ -138,6 +151,8 @@ pub struct Facts<'a> {
     pub evaluation: &'a Evaluation,
     /// What was measured at its present size.
     pub evidence: &'a Evidence,
+    /// Out-of-memory kills at its present size since its last increase was rolled back; all of them when none was.
+    pub recent_kills: u64,
     /// The telemetry of the function.
     pub health: &'a Health,
     /// Its changes, oldest first.
@@ -203,6 +218,7 @@ pub fn check(facts: &Facts<'_>) -> Result<Approved, Vec<Refusal>> {
             permission::direction,
             pace::cooldown,
             pace::quarantine,
+            pace::monthly_changes,
             pace::out_of_memory,
             permission::window,
             fleet::blast_radius,

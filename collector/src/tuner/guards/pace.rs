@@ -1,8 +1,12 @@
 //! How often one function is changed.
 
 use super::{Facts, Proposal, Refusal, refuse};
+use crate::changes::frequency::{self, DAYS, SPAN_US};
 use crate::changes::{Change, State};
 use crate::tuner::limits::{DAY_US, HOUR_US};
+
+/// Largest number of times that the time after a rollback is doubled.
+const MAX_DOUBLINGS: u32 = 6;
 
 pub(super) fn open_change(facts: &Facts<'_>) -> Result<(), Refusal> {
     match facts.history.iter().find(|change| change.state.is_open()) {
@@ -22,10 +26,13 @@ pub(super) fn deployment(facts: &Facts<'_>) -> Result<(), Refusal> {
     Err(refuse("deployment", format!("it was deployed {} minutes ago", since_us / 60_000_000)))
 }
 
+/// Whether the change is a repair: an increase because invocations ran out of memory. Kills before the rollback of an
+/// increase are no reason for another one, because that increase was the answer to them.
+fn is_repair(facts: &Facts<'_>, proposal: &Proposal) -> bool {
+    proposal.after_out_of_memory && facts.recent_kills > 0
+}
+
 pub(super) fn cooldown(facts: &Facts<'_>, proposal: &Proposal) -> Result<(), Refusal> {
-    if proposal.after_out_of_memory {
-        return Ok(());
-    }
     let blocked = facts.history.iter().rev().take_while(|change| change.state == State::Blocked).count();
     if let Some(last) = facts.history.last().filter(|_| blocked > 0) {
         // Refused writes are tried again after an hour, then two, and at most after the cool-down.
@@ -35,8 +42,13 @@ pub(super) fn cooldown(facts: &Facts<'_>, proposal: &Proposal) -> Result<(), Ref
             return Err(refuse("cool-down", format!("its last change did not start: {}", last.reason)));
         }
     }
+    if is_repair(facts, proposal) {
+        return after_undone_increases(facts);
+    }
     let Some(last) = facts.written().next_back() else { return Ok(()) };
-    let wait_us = match last.to < last.from {
+    // A deployment ended it before all invocations used the new size: the function is as it was.
+    let is_interrupted = last.state == State::ExternalChange && !last.promoted;
+    let wait_us = match last.to < last.from && !is_interrupted {
         true => facts.limits.cooldown_down_us,
         false => facts.limits.cooldown_up_us,
     };
@@ -53,9 +65,47 @@ pub(super) fn cooldown(facts: &Facts<'_>, proposal: &Proposal) -> Result<(), Ref
     Err(refuse("cool-down", format!("it was changed recently; {days:.1} days are left")))
 }
 
+/// A repair is attempted again a day after the rollback of an increase, then two days, then four.
+fn after_undone_increases(facts: &Facts<'_>) -> Result<(), Refusal> {
+    let is_undone = |change: &&Change| change.state.is_rolled_back() && change.to > change.from;
+    let undone: Vec<&Change> = facts.written().rev().take_while(is_undone).collect();
+    let Some(last) = undone.first() else { return Ok(()) };
+    let doublings = u32::try_from(undone.len() - 1).unwrap_or(u32::MAX).min(MAX_DOUBLINGS);
+    let wait_us = facts.limits.cooldown_up_us.saturating_mul(1 << doublings);
+    let since_us = facts.now_us.saturating_sub(last.moved_at_us);
+    if since_us >= wait_us {
+        return Ok(());
+    }
+    let hours = (wait_us - since_us) as f64 / HOUR_US as f64;
+    let count = undone.len();
+    Err(refuse(
+        "cool-down",
+        format!(
+            "its last increases ({count}) were rolled back; {hours:.0} hours are left until the next one"
+        ),
+    ))
+}
+
+/// At most some changes of a function in a month, of whatever result. A repair does not wait for the next month.
+pub(super) fn monthly_changes(facts: &Facts<'_>, proposal: &Proposal) -> Result<(), Refusal> {
+    let since_us = facts.now_us.saturating_sub(SPAN_US);
+    let counts = |change: &&Change| change.planned_at_us > since_us && frequency::counts(change);
+    let count = facts.history.iter().filter(counts).count();
+    if is_repair(facts, proposal) || count < facts.limits.max_changes_per_month {
+        return Ok(());
+    }
+    Err(refuse("monthly-changes", format!("it was changed {count} times in {DAYS} days")))
+}
+
 pub(super) fn quarantine(facts: &Facts<'_>, proposal: &Proposal) -> Result<(), Refusal> {
-    let until_us = facts.history.iter().filter_map(|change| change.quarantined_until_us).max().unwrap_or(0);
-    if proposal.for_memory || facts.now_us >= until_us {
+    if is_repair(facts, proposal) {
+        return Ok(());
+    }
+    // The rollback of a reduction does not keep a function from the memory that it needs.
+    let concerns = |change: &&Change| !proposal.for_memory || change.to > change.from;
+    let ends_us = facts.history.iter().filter(concerns).filter_map(|change| change.quarantined_until_us);
+    let until_us = ends_us.max().unwrap_or(0);
+    if facts.now_us >= until_us {
         return Ok(());
     }
     let days = (until_us - facts.now_us) as f64 / DAY_US as f64;
@@ -65,7 +115,7 @@ pub(super) fn quarantine(facts: &Facts<'_>, proposal: &Proposal) -> Result<(), R
 /// The end of the quarantine after a rollback at `now_us`: it doubles with each rollback of the function.
 pub(in crate::tuner) fn quarantine_until_us(history: &[Change], quarantine_us: u64, now_us: u64) -> u64 {
     let earlier = history.iter().filter(|change| change.quarantined_until_us.is_some()).count();
-    let doublings = u32::try_from(earlier).unwrap_or(u32::MAX).min(6);
+    let doublings = u32::try_from(earlier).unwrap_or(u32::MAX).min(MAX_DOUBLINGS);
     now_us.saturating_add(quarantine_us.saturating_mul(1 << doublings))
 }
 

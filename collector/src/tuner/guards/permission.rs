@@ -1,7 +1,7 @@
 //! Who permits the change: mode, tags, accounts, regions, templates and times.
 
 use super::{Facts, Proposal, Refusal, preflight::STACK_TAG, refuse, sizes};
-use crate::changes::State;
+use crate::changes::{Cause, State};
 use crate::tuner::dates::{Dates, Period};
 use crate::tuner::limits::DAY_US;
 use crate::tuner::mode::Mode;
@@ -57,14 +57,23 @@ pub(super) fn stack(facts: &Facts<'_>) -> Result<(), Refusal> {
 pub(super) fn external(facts: &Facts<'_>) -> Result<(), Refusal> {
     let since_us = facts.now_us.saturating_sub(30 * DAY_US);
     let history = facts.history;
-    // A deployment that keeps the new size is no disagreement about it.
-    let is_kept = |index: usize| {
-        let later = history.get(index + 1).map_or(facts.live.latest.memory, |next| next.from);
-        history[index].promoted && later == history[index].to
+    // A deployment of other code that leaves the size as it was is no disagreement about the size: the new one when all
+    // invocations used it, the previous one before that.
+    let latest = &facts.live.latest;
+    let is_deployment = |index: usize| {
+        let change = &history[index];
+        let next = history.get(index + 1);
+        let size = next.map_or(latest.memory, |next| next.from);
+        let code = next.map_or(latest.code_sha256.as_str(), |next| next.intent.code_sha256.as_str());
+        match change.promoted {
+            true => size == change.to,
+            false => size == change.from && code != change.intent.code_sha256,
+        }
     };
     let external = (0..history.len()).filter(|index| {
         let change = &history[*index];
-        change.state == State::ExternalChange && change.moved_at_us >= since_us && !is_kept(*index)
+        let is_external = change.state == State::ExternalChange && change.cause != Some(Cause::Permission);
+        is_external && change.moved_at_us >= since_us && !is_deployment(*index)
     });
     let (count, most) = (external.count(), facts.limits.max_external_changes);
     if count < most {

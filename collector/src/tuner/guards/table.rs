@@ -2,7 +2,7 @@
 
 use tailor_sizing::units::Megabytes;
 
-use crate::tuner::limits::{DAY_US, HOUR_US, Limits};
+use crate::tuner::limits::{DAY_US, HOUR_US, Limits, OpenChanges};
 
 /// One guard-rail.
 #[derive(Debug, Clone, Copy)]
@@ -31,6 +31,13 @@ fn days(us: u64) -> String {
 
 fn hours(us: u64) -> String {
     format!("{} h", us / HOUR_US)
+}
+
+fn open_changes(limits: &Limits) -> String {
+    let OpenChanges { least, percent, most, repairs } = limits.open_changes;
+    format!(
+        "{percent} % of the tuned functions, at least {least} and at most {most}; {repairs} more after out-of-memory"
+    )
 }
 
 macro_rules! rails {
@@ -89,10 +96,11 @@ pub const GUARD_RAILS: &[GuardRail] = rails![
     "slower", "reductions with a higher 95th percentile without a target", |limits| format!("{}, all reductions in {} together", percent(limits.max_p95_increase), days(limits.p95_increase_us)), "Compute Optimizer performance risk; the time: ours";
     "open-change", "a second open change of a function", on, "VPA: one Pod at a time";
     "deployment", "changes after a deployment", |limits| format!("{} min", limits.after_deployment_us / 60_000_000), "PerfectScale `duringRolloutInProgress: pause`";
-    "cool-down", "changes after a reduction or an increase", |limits| format!("{} after a reduction, from its promotion if it is kept; {} after an increase", days(limits.cooldown_down_us), hours(limits.cooldown_up_us)), "PerfectScale: own frequency for each direction";
+    "cool-down", "changes after a reduction or an increase", |limits| format!("{} after a reduction, from its promotion if it is kept; {} after an increase, and after a deployment that ended a canary; an increase after out-of-memory waits only after a rollback of one, {} and doubled each time", days(limits.cooldown_down_us), hours(limits.cooldown_up_us), hours(limits.cooldown_up_us)), "PerfectScale: own frequency for each direction; Kubernetes `CrashLoopBackOff`: doubled";
     "quarantine", "changes after a rollback, doubled each time", |limits| days(limits.quarantine_us), "ours";
+    "monthly-changes", "further changes of a function in 30 days, except increases after out-of-memory", |limits| limits.max_changes_per_month.to_string(), "PerfectScale: largest frequency of automation; the number: ours";
     "out-of-memory-again", "further increases after out-of-memory in 24 hours", |limits| limits.max_out_of_memory_steps.to_string(), "VPA issue: increases that cause increases";
-    "open-changes", "more open changes at once", |limits| limits.max_open_changes.to_string(), "VPA eviction limits";
+    "open-changes", "more open changes at once", open_changes, "VPA eviction limits; Systems Manager rate control: a number or a percentage of the targets; the values: ours";
     "open-spend", "open changes on more of the fleet's cost", |limits| format!("{}, and one function with more", percent(limits.max_open_spend)), "VPA eviction tolerance";
     "rollbacks", "changes after rollbacks in the fleet in 24 hours", |limits| limits.max_rollbacks.to_string(), "circuit breaker";
 ];
