@@ -3,6 +3,7 @@
 //! The rounds, the guard-rails, the state machine and the canary are those of the collector. Simulated are the functions:
 //! their invocations, Lambda's control plane and the clock.
 
+pub mod function;
 pub mod kind;
 pub mod random;
 mod report;
@@ -20,10 +21,11 @@ use tailor_collector::tuner::{Settings, Tuner};
 use tailor_sizing::pricing::prices::Rates;
 use tailor_sizing::units::{Architecture, Megabytes};
 
+use function::{Day, Detail};
 use kind::Kind;
 use strategies::{Costs, Outcome};
 use traffic::DAY_US;
-use world::{Detail, World};
+use world::World;
 
 pub use report::{KindReport, Report, Rollbacks};
 
@@ -147,7 +149,7 @@ fn add_losses(
 }
 
 /// The sizes of a function, one a day.
-fn sizes(days: &[world::Day], start_mb: u32) -> Vec<Megabytes> {
+fn sizes(days: &[Day], start_mb: u32) -> Vec<Megabytes> {
     let mut last = start_mb;
     days.iter()
         .map(|day| {
