@@ -41,8 +41,14 @@ pub(super) fn worth_it(facts: &Facts<'_>, proposal: &Proposal) -> Result<(), Ref
     let mean = advice.saving.per_million.to_dollars();
     let deviation = (mean - dollars(0)).max(dollars(1) - mean) / Z_80;
     if !saves || mean - Z_95 * deviation <= 0.0 {
-        let reason =
-            format!("{} saves with a probability of less than 95 %", sizes(proposal.from, proposal.to));
+        let reason = format!(
+            "{} saves with a probability of less than 95 %: a million invocations at {} save ${mean:.3}, the 80 % interval is \
+             ${:.3} to ${:.3}",
+            sizes(proposal.from, proposal.to),
+            advice.memory,
+            dollars(0),
+            dollars(1)
+        );
         return Err(refuse("unsure-saving", reason));
     }
     large_enough(proposal, limits.min_saving_usd_month, limits.min_saving_of_one_change)
