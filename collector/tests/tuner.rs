@@ -141,7 +141,7 @@ fn no_write_without_recommendation_and_permission() {
             tuned.pass(2 * HOUR_US);
         }),
         ("evidence", |tuned| tuned.settings.limits.evidence_invocations = 1_000_000),
-        ("time", |tuned| tuned.settings.limits.evidence_us = 30 * DAY_US),
+        ("time", |tuned| tuned.settings.limits.evidence_us = 60 * DAY_US),
         ("traffic", |tuned| tuned.settings.limits.canary_stall_us = HOUR_US / 100),
         ("telemetry", |tuned| tuned.workload.health.lock().unwrap().lost = 0.02),
         ("prices", |tuned| tuned.workload.health.lock().unwrap().price_age_days = Some(61)),

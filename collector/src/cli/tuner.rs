@@ -34,7 +34,8 @@ pub(super) struct TunerArgs {
     /// Before a change: minimum number of warm invocations at the present size.
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(10..))]
     tuner_evidence: u64,
-    /// Minimum number of days with measurements of the present size before a change.
+    /// Minimum number of days with measurements of the present size before a change. Half of it with five times as many
+    /// invocations and environments.
     #[arg(long, default_value_t = 14.0, value_parser = days)]
     tuner_evidence_days: f64,
     /// Minimum number of environments at the present size before a change.

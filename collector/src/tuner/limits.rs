@@ -15,6 +15,8 @@ pub struct Limits {
     pub evidence_us: u64,
     /// The same after a change that was settled, because the size before it was measured for the whole time.
     pub evidence_after_change_us: u64,
+    /// How many times the minimum numbers of invocations and environments are much. Half of the time suffices then.
+    pub evidence_much: u64,
     /// Minimum number of warm invocations of the present code and size.
     pub evidence_invocations: u64,
     /// Minimum number of environments.
@@ -31,6 +33,8 @@ pub struct Limits {
     pub min_duration_change: f64,
     /// Headroom above the highest memory use, as a share.
     pub headroom: f64,
+    /// The same before [`Self::evidence_us`] was measured.
+    pub headroom_early: f64,
     /// Factor and MB above a size that ran out of memory; the larger one counts.
     pub out_of_memory_floor: (f64, u32),
     /// Largest size that is set.
@@ -139,6 +143,7 @@ impl Default for Limits {
         Self {
             evidence_us: 14 * DAY_US,
             evidence_after_change_us: 7 * DAY_US,
+            evidence_much: 5,
             evidence_invocations: 1_000,
             evidence_environments: 20,
             after_deployment_us: HOUR_US,
@@ -147,6 +152,7 @@ impl Default for Limits {
             min_saving_of_one_change: 0.25,
             min_duration_change: 0.10,
             headroom: 0.25,
+            headroom_early: 0.40,
             out_of_memory_floor: (1.2, 100),
             ceiling: Megabytes(3_008),
             max_step_down: 0.25,

@@ -140,6 +140,33 @@ fn a_size_below_the_floor_of_the_tuner_is_raised_to_it_or_refused_with_the_reaso
 }
 
 #[test]
+fn a_week_of_much_traffic_suffices_and_leaves_more_memory() {
+    let mut case = Case::new();
+    case.set_slowdown(0.0);
+    let much = |least: u64| 5 * least;
+    let measured = |case: &mut Case, days: u64, [warm, environments]: [u64; 2]| {
+        case.evidence.first_at_us = case.now_us - days * DAY_US - HOUR_US;
+        (case.evidence.warm, case.evidence.environments) = (warm, environments);
+        case.codes()
+    };
+    assert_eq!(measured(&mut case, 7, [much(1_000), much(20)]), NONE);
+    assert_eq!(measured(&mut case, 6, [much(1_000), much(20)]), ["short-time"]);
+    assert_eq!(measured(&mut case, 7, [much(1_000) - 1, much(20)]), ["short-time"]);
+    assert_eq!(measured(&mut case, 7, [much(1_000), much(20) - 1]), ["short-time"]);
+    assert_eq!(measured(&mut case, 14, [1_000, 20]), NONE);
+    // Memory use that grows is seen less in a week than in two.
+    let advice = case.advice();
+    advice.memory = Megabytes(1_800);
+    (advice.floor.peak_mb, advice.floor.environment_peak_mb) = (1_500.0, 1_500.0);
+    assert_eq!(case.proposal().floor, Megabytes(1_875), "25 % more");
+    assert_eq!(measured(&mut case, 7, [much(1_000), much(20)]), ["memory-floor"]);
+    assert!(case.refusal().1.contains("40 % above it is 2100 MB"), "{:?}", case.refusal());
+    // After a change that was kept, the size before it was measured as well.
+    case.history = vec![case.past(&Tuned::new(IDLE, true).until(&[State::Settled], GOOD), 8.0)];
+    assert_eq!(case.proposal().floor, Megabytes(1_875));
+}
+
+#[test]
 fn the_document_of_guard_rails_is_current() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/guard-rails.md");
     let text = std::fs::read_to_string(path).unwrap();

@@ -18,15 +18,13 @@ pub(super) fn enough(facts: &Facts<'_>, proposal: &Proposal) -> Result<(), Refus
         );
         return Err(refuse("few-invocations", reason));
     }
-    let span_us = facts.now_us.saturating_sub(evidence.first_at_us);
-    // A deployment may end the observation of a size that all invocations use.
-    let is_settled = facts.written().next_back().is_some_and(|last| {
-        let is_adopted = last.state == State::ExternalChange && last.promoted && last.to == memory;
-        last.state == State::Settled || is_adopted
-    });
-    let needed_us = match is_settled {
-        true => limits.evidence_us.min(limits.evidence_after_change_us),
-        false => limits.evidence_us,
+    let span_us = span_us(facts);
+    let needed_us = if is_settled(facts) {
+        limits.evidence_us.min(limits.evidence_after_change_us)
+    } else if is_much(evidence, limits) {
+        limits.evidence_us / 2
+    } else {
+        limits.evidence_us
     };
     if span_us < needed_us {
         let days = |us: u64| us as f64 / DAY_US as f64;
@@ -42,6 +40,33 @@ pub(super) fn enough(facts: &Facts<'_>, proposal: &Proposal) -> Result<(), Refus
         return Err(refuse("few-environments", reason));
     }
     Ok(())
+}
+
+/// Since when the present size is measured, microseconds.
+fn span_us(facts: &Facts<'_>) -> u64 {
+    facts.now_us.saturating_sub(facts.evidence.first_at_us)
+}
+
+/// Whether the present size is that of a change that was kept, so that the size before it was measured as well.
+fn is_settled(facts: &Facts<'_>) -> bool {
+    // A deployment may end the observation of a size that all invocations use.
+    facts.written().next_back().is_some_and(|last| {
+        let is_adopted =
+            last.state == State::ExternalChange && last.promoted && last.to == facts.evaluation.memory;
+        last.state == State::Settled || is_adopted
+    })
+}
+
+/// Whether the function was measured for a shorter time than functions with less traffic need.
+pub(super) fn is_early(facts: &Facts<'_>) -> bool {
+    !is_settled(facts) && span_us(facts) < facts.limits.evidence_us
+}
+
+/// Whether so much was measured that half of the time suffices: by default a week, which has all its days.
+fn is_much(evidence: &Evidence, limits: &Limits) -> bool {
+    let is_much = |measured: u64, least: u64| measured >= least.saturating_mul(limits.evidence_much);
+    is_much(evidence.warm, limits.evidence_invocations)
+        && is_much(evidence.environments, limits.evidence_environments)
 }
 
 pub(super) fn traffic(facts: &Facts<'_>, route: &Route) -> Result<(), Refusal> {

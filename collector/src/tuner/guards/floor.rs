@@ -4,6 +4,8 @@ use tailor_sizing::advice::Advice;
 use tailor_sizing::units::Megabytes;
 
 use super::Facts;
+use super::evidence::is_early;
+use crate::tuner::limits::Limits;
 
 /// The smallest size that is permitted.
 pub(super) struct Floor {
@@ -19,7 +21,7 @@ impl Floor {
     /// The largest of the owner's limit, the memory floor of the advice, the highest memory use with its headroom, and the
     /// sizes above each size that ran out of memory in earlier changes.
     pub(super) fn of(facts: &Facts<'_>, advice: &Advice) -> Self {
-        let (own, headroom) = (&advice.floor, facts.limits.headroom);
+        let (own, headroom) = (&advice.floor, headroom(facts));
         let peak_mb = own.peak_mb.max(own.environment_peak_mb);
         let seen = Megabytes(whole(peak_mb * (1.0 + headroom)));
         let killed =
@@ -42,6 +44,12 @@ impl Floor {
         };
         Self { memory, code, reason }
     }
+}
+
+/// The headroom above the highest memory use. Memory use that grows is seen less in a week than in two.
+fn headroom(facts: &Facts<'_>) -> f64 {
+    let Limits { headroom, headroom_early, .. } = *facts.limits;
+    if is_early(facts) { headroom.max(headroom_early) } else { headroom }
 }
 
 /// The smallest size above one that ran out of memory.

@@ -82,12 +82,12 @@ pub const GUARD_RAILS: &[GuardRail] = rails![
     "latest-differs", "functions whose `$LATEST` is not what the alias serves", on, "PublishVersion publishes `$LATEST`";
     "concurrency", "canaries near the reserved concurrency", |limits| percent(limits.max_concurrency_share), "old and new environments exist together";
     "few-invocations", "functions with few warm invocations at the present size", |limits| limits.evidence_invocations.to_string(), "Compute Optimizer: 50 in 14 days; KRR: 100 points";
-    "short-time", "functions measured for a short time at the present size", |limits| format!("{}; {} after a settled change", days(limits.evidence_us), days(limits.evidence_after_change_us)), "Compute Optimizer and KRR: 14 days";
+    "short-time", "functions measured for a short time at the present size", |limits| format!("{}; {} with {} times as many invocations and environments; {} after a settled change", days(limits.evidence_us), days(limits.evidence_us / 2), limits.evidence_much, days(limits.evidence_after_change_us)), "Compute Optimizer and KRR: 14 days; Goldilocks: 8 days";
     "few-environments", "functions with few environments at the present size", |limits| limits.evidence_environments.to_string(), "ours";
     "little-traffic", "canaries that would not end before their deadline", |limits| format!("{} at one weight", hours(limits.canary_stall_us)), "sequential test";
     "no-advice", "functions without advice", on, "ours";
     "not-advised", "functions whose advice is to stay", on, "VPA: act outside the band only";
-    "memory-floor", "reductions below the highest memory use, or near a size that ran out of memory", |limits| format!("use + {}; after a kill × {} or + {} MB", percent(limits.headroom), limits.out_of_memory_floor.0, limits.out_of_memory_floor.1), "VPA and KRR: 15 %; VPA bump 1.2 or 100 MB after a kill";
+    "memory-floor", "reductions below the highest memory use, or near a size that ran out of memory", |limits| format!("use + {}, + {} before 14 days; after a kill × {} or + {} MB", percent(limits.headroom), percent(limits.headroom_early), limits.out_of_memory_floor.0, limits.out_of_memory_floor.1), "VPA and KRR: 15 %; VPA bump 1.2 or 100 MB after a kill";
     "out-of-bounds", "sizes outside the limits of the owner", |limits| format!("{} to {}", Megabytes::MIN, limits.ceiling), "VPA `minAllowed` and `maxAllowed`";
     "small-step", "changes of less than this share", |limits| percent(limits.min_size_change), "VPA: 10 %";
     "small-saving", "savings of less than this a month", |limits| format!("${:.0} after all changes, ${:.2} by one of several", limits.min_saving_usd_month, limits.min_saving_usd_month * limits.min_saving_of_one_change), "PerfectScale `workloadMinWasteUSDPerMonth`; the part of one change: ours";
