@@ -6,6 +6,7 @@ use tailor_collector::changes::Write;
 use tailor_collector::report::{Evaluation, MeasuredBy};
 use tailor_collector::store::FunctionKey;
 use tailor_collector::tuner::lambda::{Alias, Configuration, LambdaError, Live, Update};
+use tailor_collector::tuner::limits::HOUR_US;
 use tailor_collector::tuner::permission::TAG;
 use tailor_sizing::advice::strategy::Strategy;
 use tailor_sizing::advice::{FunctionEvidence, advise};
@@ -21,9 +22,6 @@ use crate::traffic::{DAY_US, Span, measure};
 
 /// Start of the simulated time: Monday, 2026-01-05, 00:00 UTC.
 pub const START_US: u64 = 1_767_571_200_000_000;
-
-/// Microseconds in an hour.
-const HOUR_US: u64 = 3_600_000_000;
 
 const ACCOUNT: &str = "123456789012";
 const REGION: &str = "eu-west-1";

@@ -1,12 +1,13 @@
 //! How often functions are changed.
 
 use super::Change;
+use crate::store::HOUR_US;
 
 /// Days in which changes are counted.
 pub const DAYS: u64 = 30;
 
 /// Microseconds in these days.
-pub const SPAN_US: u64 = DAYS * 86_400_000_000;
+pub const SPAN_US: u64 = DAYS * 24 * HOUR_US;
 
 /// Most changes in any [`DAYS`] days, of those that the caller counts. `changes` are of one function.
 #[must_use]

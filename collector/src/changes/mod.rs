@@ -195,6 +195,12 @@ impl Change {
         self.intent.for_memory && self.intent.before.out_of_memory > 0
     }
 
+    /// Whether it was an increase that was rolled back.
+    #[must_use]
+    pub fn is_undone_increase(&self) -> bool {
+        self.state.is_rolled_back() && self.to > self.from
+    }
+
     /// Whether invocations used the new size at some time.
     #[must_use]
     pub const fn was_in_force(&self) -> bool {

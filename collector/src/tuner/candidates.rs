@@ -22,9 +22,8 @@ pub(super) struct Candidate {
 impl Candidate {
     /// Out-of-memory kills at the present size since the last increase was rolled back; all of them when none was.
     pub(super) async fn recent_kills(&self, tuner: &Tuner, history: &[Change]) -> Result<u64, StoreError> {
-        let is_undone = |change: &&Change| change.state.is_rolled_back() && change.to > change.from;
         let all = self.evidence.out_of_memory;
-        match history.iter().rev().find(is_undone) {
+        match history.iter().rev().find(|change| change.is_undone_increase()) {
             Some(change) if all > 0 => {
                 let (key, memory) = (&self.evaluation.key, self.evaluation.memory);
                 let (evidence, _) = tuner.telemetry.sample(key, None, memory, change.moved_at_us).await?;

@@ -212,8 +212,7 @@ impl Scan<'_> {
             let start = memrchr(b'\n', &text[from..found.start()]).map_or(from, |newline| from + newline + 1);
             let end = memchr(b'\n', &text[found.end()..]).map_or(text.len(), |newline| found.end() + newline);
             self.count_lines(&text[from..end]);
-            let before = if start == 0 { self.time_before } else { time_of_last_line(&text[..start]) };
-            self.line(&text[start..end], before, place, depth);
+            self.line(&text[start..end], &text[..start], place, depth);
             from = (end + 1).min(text.len());
         }
         self.count_lines(&text[from..]);
@@ -237,12 +236,13 @@ impl Scan<'_> {
         *counted = counted.saturating_add(message_bytes).saturating_add(EVENT_BYTES);
     }
 
-    /// Reads one line with a candidate. `before` is the time in the line before it, when that has nothing else.
-    fn line(&mut self, line: &[u8], before: Option<u64>, place: &Place, depth: u32) {
+    /// Reads one line with a candidate. `before` is the text before it, which may have its time.
+    fn line(&mut self, line: &[u8], before: &[u8], place: &Place, depth: u32) {
         let plain = without_colours(line);
         let split = split(&plain);
         let origin = self.origin(&place.origin, split.group, split.stream, None);
-        let place = Place { at_us: split.at_us.or(place.at_us).or(before), origin };
+        let above = || if before.is_empty() { self.time_before } else { time_of_last_line(before) };
+        let place = Place { at_us: split.at_us.or(place.at_us).or_else(above), origin };
         let message = split.message;
         if message.starts_with(GZIP_IN_BASE64) {
             self.base64(message, &place, depth);

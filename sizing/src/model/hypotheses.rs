@@ -5,7 +5,7 @@
 //! time of every measured size. The spread of the hypotheses is part of the interval.
 
 use crate::model::cfs_simulation::{Kernel, WorkShape};
-use crate::model::profile::{Profile, above_128};
+use crate::model::profile::{Profile, by_size};
 use crate::units::Megabytes;
 
 /// Logarithms of the prior weights of idle times, relative to that with the waits of all threads on the critical path.
@@ -303,10 +303,8 @@ impl IdleTime {
 /// waited was measured. Where waits were not seen, because threads ended or because one that waits for a throttled
 /// thread sleeps, all of the rest may be waits, so that there may be no idle time.
 fn idle_times(source: &Profile, of_all_ms: f64) -> impl Iterator<Item = IdleTime> + use<> {
-    let above_128 = above_128(source.memory);
-    let by_size = |[at_128, from_256]: [f64; 2]| at_128 + (from_256 - at_128) * above_128;
     let no_idle = match (source.idle_pressure_ms, source.hidden_waits) {
-        (Some(_), _) => Some(by_size(NO_IDLE_WITH_PRESSURE)),
+        (Some(_), _) => Some(by_size(source.memory, NO_IDLE_WITH_PRESSURE)),
         (None, true) => Some(NO_IDLE),
         (None, false) => None,
     };
@@ -319,7 +317,7 @@ fn idle_times(source: &Profile, of_all_ms: f64) -> impl Iterator<Item = IdleTime
             .map(|main| IdleTime { parallel: Some(main.parallel), ..IdleTime::new(main.idle_ms, ONLY_MAIN) }),
         no_idle.map(|log_prior| IdleTime::new(0.0, log_prior)),
         source.idle_pressure_ms.map(|ms| measured(ms, BY_PRESSURE)),
-        source.idle_seen_ms.map(|ms| measured(ms, by_size(SEEN))),
+        source.idle_seen_ms.map(|ms| measured(ms, by_size(source.memory, SEEN))),
     ]
     .into_iter()
     .flatten()

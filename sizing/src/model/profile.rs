@@ -46,8 +46,7 @@ const THREADED_WAIT: f64 = 3.0;
 /// than with enough CPU. At 128 MB a lower value changes the errors on the training functions by 1 % at most. From 256 MB on, values
 /// below 0.5 have lower errors, but the functions ran beside others on two CPUs, which threads that do run at once had to share
 /// (decision 0004).
-const PARALLEL_AT_128: f64 = 1.0;
-const PARALLEL_FROM_256: f64 = 0.5;
+const PARALLEL: [f64; 2] = [1.0, 0.5];
 
 /// More busy threads than Lambda lets a function have.
 const MAX_THREADS: f64 = 1_024.0;
@@ -187,8 +186,7 @@ impl Profile {
             let demand = (busy_ms + all_ms) / active_ms.max(1e-3);
             profile.parallel = profile.parallel.max(demand.min(threads));
             if memory.share() < 1.0 {
-                let run = PARALLEL_AT_128 + (PARALLEL_FROM_256 - PARALLEL_AT_128) * above_128(memory);
-                profile.parallel = 1.0 + run * (profile.parallel - 1.0);
+                profile.parallel = 1.0 + by_size(memory, PARALLEL) * (profile.parallel - 1.0);
             }
         }
         let at_once = profile.parallel.min(vcpus);
@@ -335,16 +333,21 @@ fn threads_seen(work: &Work, threads: f64) -> bool {
     work.top_busy_us as f64 * threads >= THREADS_SEEN * work.busy_us() as f64
 }
 
-/// How far `memory` is from 128 MB to 256 MB: 0 at 128 MB, 1 from 256 MB on. At 128 MB most of the time is throttled, and little is
-/// visible of what a function does.
-pub(crate) fn above_128(memory: Megabytes) -> f64 {
-    (f64::from(memory.0.max(1)) / 128.0).log2().clamp(0.0, 1.0)
+/// A constant at `memory` that is known at 128 MB and from 256 MB on. At 128 MB most of the time is throttled, and little is visible
+/// of what a function does.
+pub(crate) fn by_size(memory: Megabytes, [at_128, from_256]: [f64; 2]) -> f64 {
+    at_128 + (from_256 - at_128) * octaves_above_128(memory).min(1.0)
+}
+
+/// How often 128 MB is doubled up to `memory`; 0 below it.
+fn octaves_above_128(memory: Megabytes) -> f64 {
+    (f64::from(memory.0.max(1)) / 128.0).log2().max(0.0)
 }
 
 /// What the kernel's pressure at `memory` shows of the time in which several threads waited for a CPU, as a share.
 fn pressure_shows(memory: Megabytes) -> f64 {
-    let octaves = (f64::from(memory.0.max(1)) / 128.0).log2().max(0.0);
-    (PRESSURE_SHOWS_AT_128 + PRESSURE_SHOWS_PER_OCTAVE * octaves).min(PRESSURE_SHOWS_AT_MOST)
+    (PRESSURE_SHOWS_AT_128 + PRESSURE_SHOWS_PER_OCTAVE * octaves_above_128(memory))
+        .min(PRESSURE_SHOWS_AT_MOST)
 }
 
 /// How much longer than on average throttling may take of one invocation, ms.

@@ -67,8 +67,8 @@ pub(super) fn cooldown(facts: &Facts<'_>, proposal: &Proposal) -> Result<(), Ref
 
 /// A repair is attempted again a day after the rollback of an increase, then two days, then four.
 fn after_undone_increases(facts: &Facts<'_>) -> Result<(), Refusal> {
-    let is_undone = |change: &&Change| change.state.is_rolled_back() && change.to > change.from;
-    let undone: Vec<&Change> = facts.written().rev().take_while(is_undone).collect();
+    let undone: Vec<&Change> =
+        facts.written().rev().take_while(|change| change.is_undone_increase()).collect();
     let Some(last) = undone.first() else { return Ok(()) };
     let doublings = u32::try_from(undone.len() - 1).unwrap_or(u32::MAX).min(MAX_DOUBLINGS);
     let wait_us = facts.limits.cooldown_up_us.saturating_mul(1 << doublings);
