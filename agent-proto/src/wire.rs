@@ -248,6 +248,12 @@ pub struct RollupTotals {
     pub inside_invocation: u64,
     #[prost(message, optional, tag = "25")]
     pub extension_waits: ::core::option::Option<ExtensionWaits>,
+    /// The part of `init_us` that was not billed.
+    #[prost(uint64, tag = "26")]
+    pub unbilled_init_us: u64,
+    /// The part of `billed_ms` that is of invocations the timeout ended.
+    #[prost(uint64, tag = "27")]
+    pub timeouts_billed_ms: u64,
 }
 /// Invocations that spent most of their time waiting for an extension. `longest_us` and `longest_duration_us` are of one.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]

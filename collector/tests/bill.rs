@@ -286,6 +286,39 @@ fn the_places_of_a_function_are_compared() {
     assert!(refused.text().contains("interval.max_concurrency"), "{}", refused.text());
 }
 
+/// Each function has the price of the tier in which the functions before it ended.
+#[test]
+fn volume_tiers_of_the_fleet_are_those_of_all_functions() {
+    let collector = collector();
+    let mut second = batch(&KINDS[1], 7, 1, 20, now_us());
+    second.header.environment.region = "us-east-1".to_owned();
+    assert_eq!(collector.post_batch(&second.encode().unwrap()).status, 200);
+    let folder = collector.folder.path().to_str().unwrap().to_owned();
+    let files = tempfile::tempdir().unwrap();
+    let usage = files.path().join("usage.json");
+    let names = [KINDS[0].name, KINDS[1].name];
+    // Eight TB in an hour.
+    let given = json!({"log_bytes": (8_u64 * 720) << 40});
+    fs::write(&usage, json!({ names[0]: given, names[1]: given }).to_string()).unwrap();
+    let options = ["--usage", usage.to_str().unwrap(), "--data", folder.as_str(), "--format", "json"];
+    let run = |arguments: &[&str]| -> Value {
+        let output = tailor(&[arguments, &options[..]].concat());
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).unwrap()
+    };
+    let hours: i64 = names.iter().map(|name| run(&["bill", *name])["hours"].as_i64().unwrap()).sum();
+    let fleet = run(&["bill"]);
+    let meters = fleet["meters"].as_array().unwrap();
+    let logs = meters.iter().find(|sum| sum["meter"] == "log-ingestion").unwrap();
+    // 10 TB at $0.50 for a GB, 20 TB at $0.25, 20 TB at $0.10, and the rest at $0.05. Prices are in hundredths of a dollar.
+    let tb = 8 * hours;
+    let hundredths: i64 = [(0, 10, 50), (10, 30, 25), (30, 50, 10), (50, i64::MAX, 5)]
+        .iter()
+        .map(|(from, to, price)| (tb.min(*to) - from).max(0) * 1_024 * price)
+        .sum();
+    assert_eq!(pico(&logs["cost_pico_usd"]), hundredths * 10_000_000_000, "{logs}");
+}
+
 #[test]
 fn log_bytes_of_an_import_are_billed_once() {
     let folder = tempfile::tempdir().unwrap();
@@ -296,12 +329,14 @@ fn log_bytes_of_an_import_are_billed_once() {
     for n in 0..3 {
         text.push_str(&format!(
             "2026-01-02T03:04:0{n}.000Z {}\n2026-01-02T03:04:0{n}.100Z REPORT RequestId: 11111111-2222-4333-8444-00000000000{n}\t\
-             Duration: 100.00 ms\tBilled Duration: 100 ms\tMemory Size: 128 MB\tMax Memory Used: 60 MB\n",
+             Duration: 100.00 ms\tBilled Duration: 100 ms\tMemory Size: 128 MB\tMax Memory Used: 60 MB\t\
+             Init Duration: 80.00 ms\n",
             "x".repeat(1_000)
         ));
     }
     fs::write(&log, &text).unwrap();
-    let bytes = (text.len() + 6 * 25) as f64;
+    // Each event is counted with 26 bytes, and without the time before it (25 bytes) and its newline.
+    let bytes = (text.len() + 6 * 26 - 6 * (25 + 1)) as f64;
     // The second import counts nothing again.
     for _ in 0..2 {
         let log = log.to_str().unwrap();
@@ -317,4 +352,10 @@ fn log_bytes_of_an_import_are_billed_once() {
     assert_eq!(ingestion["status"], "assumed");
     assert_eq!(bill["measured_by"], "logs");
     assert_eq!(bill["hours"], 1);
+    // A log has neither the instruction set nor the size of `/tmp`, and this Init was not billed.
+    for meter in ["compute", "requests"] {
+        assert_eq!(lines(&bill, meter)[0]["status"], "assumed", "{meter}");
+    }
+    assert_eq!(lines(&bill, "ephemeral-storage")[0]["status"], "unknown");
+    assert!(lines(&bill, "init").is_empty(), "{bill:#}");
 }

@@ -181,13 +181,21 @@ fn cold_starts_dominate() {
         hint(&one(512, rollup), HintCode::ColdStartsDominate)
     };
     let frequent = with_cold_starts(3).unwrap();
-    assert!(
-        saves(&frequent) && frequent.action.contains("provisioned concurrency pays"),
-        "{}",
-        frequent.action
-    );
+    // 200 ms of 0.5 GB in each of a million invocations, which is longer than the handler.
+    assert_eq!(frequent.saving_per_million, Some(PicoDollars(1_666_670_000_000)));
+    assert!(frequent.action.contains("provisioned concurrency pays"), "{}", frequent.action);
     assert!(frequent.evidence.contains("800 ms each"), "{}", frequent.evidence);
     assert_eq!(with_cold_starts(31), None);
+    // Until August 2025 the Init of managed runtimes was not billed.
+    let mut unbilled = rollup(512, 10_000, 20_000, 60);
+    for _ in 0..10 {
+        unbilled.record(&Invocation {
+            initialization: Initialization::OnDemand,
+            init_us: 800_000,
+            ..invocation(512, 20_000, 20_000, 60)
+        });
+    }
+    assert_eq!(hint(&one(512, unbilled), HintCode::ColdStartsDominate), None);
 }
 
 #[test]
@@ -219,6 +227,24 @@ fn timeouts_paid() {
     let hint = hint(&one(512, timing_out), HintCode::TimeoutsPaid).unwrap();
     assert!(saves(&hint) && hint.evidence.contains("1 of 31"), "{}", hint.evidence);
     assert_eq!(self::hint(&plain(), HintCode::TimeoutsPaid), None);
+
+    // The Init before a timeout is billed with it.
+    let mut cold = rollup(512, 10_000, 20_000, 60);
+    cold.record(&Invocation {
+        initialization: Initialization::OnDemand,
+        init_us: 5_000_000,
+        billed_ms: 15_000,
+        ..timeout
+    });
+    let share = |lost_ms: u64| {
+        format!(": {:.0} % of the billed time", 100.0 * lost_ms as f64 / cold.billed_ms as f64)
+    };
+    let evidence =
+        |rollup: &Rollup| self::hint(&one(512, rollup.clone()), HintCode::TimeoutsPaid).unwrap().evidence;
+    assert!(evidence(&cold).ends_with(&share(15_000)), "{}", evidence(&cold));
+    // Rollups of earlier versions have the number of timeouts only.
+    let earlier = Rollup { timeouts_billed_ms: 0, ..cold.clone() };
+    assert!(evidence(&earlier).ends_with(&share(10_000)), "{}", evidence(&earlier));
 }
 
 #[test]

@@ -107,6 +107,67 @@ fn provisioned_concurrency_pays_in_busy_hours_only() {
     );
 }
 
+/// The capacity is not measured, so that the present cost is not known.
+#[test]
+fn a_function_with_provisioned_concurrency_is_not_compared_with_what_it_has() {
+    let mut provisioned = rollup(50, 0);
+    provisioned.record(&Invocation {
+        initialization: Initialization::ProvisionedConcurrency,
+        duration_us: 1_000_000,
+        billed_ms: 1_000,
+        started_at_us: 1,
+        ..Invocation::default()
+    });
+    let without = place_with(&rollup(50, 0), &load(10, 0, 24), "nodejs24.x");
+    assert_eq!(at(&without, Place::OnDemand).verdict, PlaceVerdict::Present);
+    let placement = place_with(&provisioned, &load(10, 0, 24), "nodejs24.x");
+    let present = at(&placement, Place::ProvisionedConcurrency);
+    assert_eq!((present.verdict, present.month), (PlaceVerdict::Present, None));
+    assert!(present.summary.contains("the capacity is not measured"), "{}", present.summary);
+    let on_demand = at(&placement, Place::OnDemand);
+    assert_eq!((on_demand.verdict, on_demand.change_percent), (PlaceVerdict::Unknown, None));
+    for place in [Place::OnDemand, Place::Arm64, Place::ManagedInstances] {
+        let assumptions = at(&placement, place).assumptions.join("; ");
+        assert!(assumptions.contains("the same invocations on demand"), "{place:?}: {assumptions}");
+        assert!(!at(&without, place).assumptions.join("; ").contains("provisioned"), "{place:?}");
+    }
+    // The hours in which it pays are listed as before.
+    assert_eq!(placement.provisioned_hours, without.provisioned_hours);
+}
+
+#[test]
+fn more_than_500_invocations_at_the_same_time_are_provisioned_for() {
+    let placement = place_with(&rollup(50, 0), &load(1_000, 0, 24), "nodejs24.x");
+    for hour in &placement.provisioned_hours {
+        // The break-even of 60 % is a quarter of a standard deviation of 32 below the mean.
+        assert!((985..1_000).contains(&hour.concurrency), "{hour:?}");
+    }
+    let half = place_with(&rollup(50, 0), &load(500, 0, 24), "nodejs24.x");
+    let saving = |placement: &Placement| placement.provisioned_hours[0].saving_pico_usd.to_dollars();
+    assert!((saving(&placement) / saving(&half) / 2.0 - 1.0).abs() < 0.05, "{}", saving(&placement));
+}
+
+#[test]
+fn snap_start_does_not_save_an_init_that_was_not_billed() {
+    let mut unbilled = Rollup::default();
+    for n in 0..1_000_u64 {
+        let is_first = n % 100 == 0;
+        unbilled.record(&Invocation {
+            duration_us: 1_000_000,
+            billed_ms: 1_000,
+            init_us: if is_first { 9_500_000 } else { 0 },
+            initialization: if is_first { Initialization::OnDemand } else { Initialization::Warm },
+            started_at_us: n + 1,
+            ..Invocation::default()
+        });
+    }
+    let placement = place_with(&unbilled, &load(10, 0, 24), "java21");
+    let report = at(&placement, Place::SnapStart);
+    assert_eq!(report.verdict, PlaceVerdict::NotCheaper);
+    assert!(report.summary.contains("Inits of 9500 ms"), "{}", report.summary);
+    assert!(report.assumptions.join("; ").contains("of an Init 0 ms are billed"), "{:?}", report.assumptions);
+}
+
 #[test]
 fn snap_start_pays_for_long_inits_and_is_free_for_java() {
     let long = place_with(&rollup(50, 8_000), &load(10, 0, 24), "python3.13");

@@ -6,7 +6,8 @@
 
 use tailor_sizing::pricing::bill::Usage;
 use tailor_sizing::pricing::full_bill::{
-    FullBill, GivenUsage, LineStatus, LogDestination, MeasuredUsage, ProvisionedCapacity, Terms, full_bill,
+    FullBill, GivenUsage, ImportedPart, LineStatus, LogDestination, MeasuredUsage, ProvisionedCapacity,
+    Terms, full_bill,
 };
 use tailor_sizing::pricing::managed_instances::{
     Capacity, Demand, InstanceType, InstancesCost, runtime_limit,
@@ -64,6 +65,7 @@ impl Function {
             sent_bytes: None,
             log_bytes: None,
             is_managed: false,
+            imported: ImportedPart::None,
             hours: self.hours,
         };
         full_bill(&measured, &self.given, &PriceTable::embedded(), &self.terms)

@@ -96,7 +96,7 @@ pub fn explain(
     let rates = analysis.costs.rates();
     let usage = |memory: Megabytes, rollup: &Rollup| {
         Usage::of(memory, rollup.billed_ms, rollup.invocations, evidence.ephemeral_mb)
-            .with_init(memory, rollup.init_us.div_ceil(1_000))
+            .with_init(memory, rollup.billed_init_us().div_ceil(1_000))
     };
     let mut all = Usage::default();
     let mut measured = Vec::new();

@@ -126,23 +126,52 @@ impl Load {
     }
 }
 
-/// The probability that at least `count` invocations run at the same time, for `count` from 0, when they arrive independently of
-/// each other and `mean` run on average (Poisson). It ends where the probability is below 1e-9.
-pub(super) fn at_least(mean: f64) -> Vec<f64> {
-    /// Largest mean with single steps; above it, the steps would be as many as environments.
-    const MAX_MEAN: f64 = 500.0;
+/// How much of the time environments are busy, when invocations always go to the first that is free.
+pub(super) struct BusyShares {
+    /// Environments that are busy all of the time.
+    pub(super) always: u64,
+    /// The shares of the time of the further ones, in falling order. They end where a share is below 1e-9.
+    pub(super) further: Vec<f64>,
+}
+
+/// The probabilities that at least 1, 2, 3 and more invocations run at the same time, when they arrive independently of each
+/// other and `mean` run on average (Poisson).
+pub(super) fn busy_shares(mean: f64) -> BusyShares {
+    /// Above this mean, the numbers that are always exceeded are not computed one by one: their probabilities are too small
+    /// for a float.
+    const SMALL_MEAN: f64 = 500.0;
+    /// Standard deviations from the mean beyond which a number of invocations does not occur.
+    const DEVIATIONS: f64 = 8.0;
+    /// Far more than Lambda permits. It limits the memory for the shares.
+    const MAX_MEAN: f64 = 1e8;
     let mean = mean.clamp(0.0, MAX_MEAN);
-    let mut exactly = (-mean).exp();
-    let mut tail = vec![1.0];
-    let mut below = exactly;
-    let mut count = 0.0;
-    while below < 1.0 - 1e-9 && tail.len() < 2_000 {
-        tail.push(1.0 - below);
+    let distance = DEVIATIONS * mean.sqrt();
+    let first = if mean > SMALL_MEAN { (mean - distance).floor() } else { 0.0 };
+    let last = mean + distance + 20.0;
+    let mut exactly = probability(first, mean);
+    let (mut count, mut below, mut further) = (first, exactly, vec![]);
+    while below < 1.0 - 1e-9 && count < last {
+        further.push(1.0 - below);
         count += 1.0;
         exactly *= mean / count;
         below += exactly;
     }
-    tail
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "between zero and the largest mean"
+    )]
+    let always = first as u64;
+    BusyShares { always, further }
+}
+
+/// The probability of exactly `count` of a Poisson distribution. A `count` above zero is taken to be large (Stirling's formula).
+fn probability(count: f64, mean: f64) -> f64 {
+    if count == 0.0 {
+        return (-mean).exp();
+    }
+    let log_of_factorial_part = (std::f64::consts::TAU * count).ln() / 2.0 + 1.0 / (12.0 * count);
+    (count - mean + count * (mean / count).ln() - log_of_factorial_part).exp()
 }
 
 #[cfg(test)]
@@ -166,9 +195,15 @@ mod tests {
 
     #[test]
     fn the_tail_of_the_distribution_adds_up_to_its_mean() {
-        for mean in [0.0, 0.1, 1.0, 7.5, 120.0, 450.0] {
-            let sum: f64 = at_least(mean).iter().skip(1).sum();
+        for mean in [0.0, 0.1, 1.0, 7.5, 120.0, 450.0, 501.0, 5_000.0, 250_000.0] {
+            let shares = busy_shares(mean);
+            let sum = shares.always as f64 + shares.further.iter().sum::<f64>();
             assert!((sum - mean).abs() < 1e-3 * mean.max(1e-3), "{sum} {mean}");
+            assert!(shares.further.is_sorted_by(|a, b| a >= b) && shares.further.len() < 10_000, "{mean}");
         }
+        // The median is the mean: environments up to it are busy for more than half of the time.
+        let shares = busy_shares(10_000.0);
+        let busy = shares.further.iter().filter(|share| **share > 0.5).count() as u64;
+        assert!((shares.always + busy).abs_diff(10_000) <= 1);
     }
 }

@@ -128,7 +128,7 @@ pub struct ProvisionedHour {
 /// Where a function should run.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Placement {
-    /// The places, the present one first.
+    /// The places, on demand first.
     pub places: Vec<PlaceReport>,
     /// Provisioned concurrency by hour of the day; empty when no price is known.
     pub provisioned_hours: Vec<ProvisionedHour>,
@@ -185,7 +185,7 @@ pub fn placement(evidence: &PlacementEvidence<'_>, prices: &PriceTable) -> Resul
     let provisioned = context.provisioned();
     let (managed, managed_report) = context.managed();
     let places =
-        vec![context.present(), context.arm64(), provisioned.1, context.snap_start(), managed_report];
+        vec![context.on_demand(), context.arm64(), provisioned.1, context.snap_start(), managed_report];
     Ok(Placement {
         places,
         provisioned_hours: provisioned.0,
@@ -207,8 +207,15 @@ struct Context<'a> {
     billed_ms: f64,
     /// Relative half width of the 80 % interval of the load.
     load_spread: f64,
+    /// Whether it has provisioned concurrency now.
+    is_provisioned: bool,
+    /// The cost now. With provisioned concurrency, the cost of the same invocations on demand.
     now: MonthCost,
 }
+
+/// What the present cost of a function with provisioned concurrency is.
+const EQUIVALENT: &str = "it has provisioned concurrency, whose capacity is not measured: the present cost is that of the same \
+                          invocations on demand";
 
 impl<'a> Context<'a> {
     fn new(evidence: &'a PlacementEvidence<'a>, prices: &'a PriceTable, rates: Rates) -> Self {
@@ -217,7 +224,8 @@ impl<'a> Context<'a> {
         let load_spread = evidence.load.spread();
         let pico = month_invocations * rates.expected_pico(evidence.memory, billed_ms, evidence.ephemeral_mb);
         let now = month(pico, pico * (1.0 - load_spread).max(0.0), pico * (1.0 + load_spread));
-        Self { evidence, prices, rates, month_invocations, billed_ms, load_spread, now }
+        let is_provisioned = evidence.rollup.initializations.provisioned_concurrency > 0;
+        Self { evidence, prices, rates, month_invocations, billed_ms, load_spread, is_provisioned, now }
     }
 
     /// A report whose costs are those of the mean load: the interval gets the spread of the load, which does not matter for the
@@ -228,8 +236,11 @@ impl<'a> Context<'a> {
         pico: f64,
         [low, high]: [f64; 2],
         summary: String,
-        assumptions: Vec<String>,
+        mut assumptions: Vec<String>,
     ) -> PlaceReport {
+        if self.is_provisioned {
+            assumptions.push(EQUIVALENT.to_owned());
+        }
         let now = self.now.expected_pico_usd.0 as f64;
         let verdict = match () {
             () if high < now => PlaceVerdict::Cheaper,
@@ -241,8 +252,9 @@ impl<'a> Context<'a> {
         PlaceReport { place, month: Some(month), change_percent, verdict, summary, assumptions }
     }
 
-    fn present(&self) -> PlaceReport {
-        PlaceReport {
+    /// On demand: the present place, unless it has provisioned concurrency.
+    fn on_demand(&self) -> PlaceReport {
+        let mut report = PlaceReport {
             place: Place::OnDemand,
             month: Some(self.now),
             change_percent: Some(0.0),
@@ -255,7 +267,15 @@ impl<'a> Context<'a> {
                 "the measured hours ({}) stand for the whole month; the price is that of the first volume tier, without the free tier",
                 self.evidence.load.hours()
             )],
+        };
+        if self.is_provisioned {
+            report.verdict = PlaceVerdict::Unknown;
+            report.change_percent = None;
+            let sentence = "; it has provisioned concurrency, and whether that is cheaper is not known";
+            report.summary.push_str(sentence);
+            report.assumptions.push(EQUIVALENT.to_owned());
         }
+        report
     }
 }
 

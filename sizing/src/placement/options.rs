@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use super::load::at_least;
+use super::load::busy_shares;
 use super::{Context, ManagedPlan, Place, PlaceReport, PlaceVerdict, ProvisionedHour, unknown};
 use crate::pricing::managed_instances::{
     Capacity, Demand, InstanceType, InstancesCost, MONTH_HOURS, runtime_limit,
 };
 use crate::pricing::money::PicoDollars;
-use crate::pricing::prices::PriceSource;
+use crate::pricing::prices::{PriceSource, ProvisionedRates};
 use crate::telemetry::invocation::Work;
 use crate::units::Architecture;
 
@@ -75,19 +75,11 @@ impl Context<'_> {
         let place = Place::ProvisionedConcurrency;
         let (Some(prices), Some(break_even)) = (self.rates.provisioned, self.rates.provisioned_break_even())
         else {
-            return (vec![], unknown(place, "no price of provisioned concurrency in this region".to_owned()));
+            let report = unknown(place, "no price of provisioned concurrency in this region".to_owned());
+            return (vec![], self.with_provisioned().unwrap_or(report));
         };
-        let gb = f64::from(self.evidence.memory.0) / 1_024.0;
-        let second = |price: PicoDollars| gb * price.0 as f64;
-        let (idle, difference) =
-            (second(prices.idle_gb_second), second(self.rates.gb_second() - prices.duration_gb_second));
         let by_hour = self.evidence.load.by_hour_of_day();
-        let saving = |concurrency: f64| {
-            let worth: Vec<f64> =
-                at_least(concurrency).into_iter().skip(1).take_while(|busy| *busy > break_even).collect();
-            let each = worth.iter().map(|busy| 3_600.0 * (busy * difference - idle));
-            (worth.len() as u64, each.sum::<f64>())
-        };
+        let saving = |concurrency: f64| self.worth_provisioning(prices, break_even, concurrency);
         let hours: Vec<ProvisionedHour> = by_hour
             .iter()
             .map(|hour| {
@@ -100,6 +92,9 @@ impl Context<'_> {
                 }
             })
             .collect();
+        if let Some(report) = self.with_provisioned() {
+            return (hours, report);
+        }
         let days = MONTH_HOURS as f64 / by_hour.len().max(1) as f64;
         let all =
             |factor: f64| days * by_hour.iter().map(|hour| saving(hour.concurrency * factor).1).sum::<f64>();
@@ -129,6 +124,34 @@ impl Context<'_> {
             report.verdict = PlaceVerdict::NotCheaper;
         }
         (hours, report)
+    }
+
+    /// The environments that are cheaper provisioned than on demand, where this many invocations run at the same time on
+    /// average, and what they save in an hour, pico-dollars.
+    fn worth_provisioning(&self, prices: ProvisionedRates, break_even: f64, concurrency: f64) -> (u64, f64) {
+        let gb = f64::from(self.evidence.memory.0) / 1_024.0;
+        let second = |price: PicoDollars| gb * price.0 as f64;
+        let (idle, difference) =
+            (second(prices.idle_gb_second), second(self.rates.gb_second() - prices.duration_gb_second));
+        let saved = |busy: f64| 3_600.0 * (busy * difference - idle);
+        let shares = busy_shares(concurrency);
+        let always = if break_even < 1.0 { shares.always } else { 0 };
+        let further: Vec<f64> = shares.further.into_iter().take_while(|busy| *busy > break_even).collect();
+        let each = further.iter().map(|busy| saved(*busy));
+        (always + further.len() as u64, always as f64 * saved(1.0) + each.sum::<f64>())
+    }
+
+    /// The report of provisioned concurrency where the function has it now; `None` where it does not.
+    fn with_provisioned(&self) -> Option<PlaceReport> {
+        self.is_provisioned.then(|| PlaceReport {
+            verdict: PlaceVerdict::Present,
+            ..unknown(
+                Place::ProvisionedConcurrency,
+                "it has provisioned concurrency; what that costs is not known, because the capacity is not measured: see \
+                 `tailor bill --usage`"
+                    .to_owned(),
+            )
+        })
     }
 
     pub(super) fn snap_start(&self) -> PlaceReport {
@@ -163,24 +186,32 @@ impl Context<'_> {
             return unknown(Place::SnapStart, "no price of SnapStart in this region".to_owned());
         };
         let gb = f64::from(evidence.memory.0) / 1_024.0;
-        let init_ms = rollup.init_us as f64 / 1_000.0 / inits as f64;
+        let each_ms = |us: u64| us as f64 / 1_000.0 / inits as f64;
+        let (init_ms, billed_ms) = (each_ms(rollup.init_us), each_ms(rollup.billed_init_us()));
         let month_inits = evidence.load.mean_inits() * MONTH_HOURS as f64;
         let cache = gb * MONTH_HOURS as f64 * 3_600.0 * rates.cache_gb_second.0 as f64;
         let restores = month_inits * gb * rates.restore_gb.0 as f64;
         let ms = gb / 1_000.0 * self.rates.gb_second().0 as f64;
         let now = self.now.expected_pico_usd.0 as f64;
         let [low, expected, high] =
-            RESTORE_MS.map(|restore_ms| now - month_inits * (init_ms - restore_ms) * ms + cache + restores);
+            RESTORE_MS.map(|restore_ms| now - month_inits * (billed_ms - restore_ms) * ms + cache + restores);
         let summary = format!(
             "{month_inits:.0} Inits of {init_ms:.0} ms a month become restores; the cache costs {} a month and the restores {}",
             crate::pricing::cost_model::money(cache),
             crate::pricing::cost_model::money(restores)
         );
-        let assumptions = vec![
+        let mut assumptions = vec![
             format!("a restore is billed {} to {} ms", RESTORE_MS[0], RESTORE_MS[2]),
             "one published version is cached; SnapStart needs versions and excludes more than 512 MB of /tmp"
                 .to_owned(),
         ];
+        // Durations are written with two decimals, so that less may be the rounding.
+        if billed_ms < 0.99 * init_ms {
+            assumptions.push(format!(
+                "of an Init {billed_ms:.0} ms are billed, as in the measured invocations; since August 2025 AWS bills every Init on \
+                 demand"
+            ));
+        }
         self.report(Place::SnapStart, expected, [low, high], summary, assumptions)
     }
 

@@ -123,11 +123,17 @@ impl Rates {
     /// Only to compare predictions. [`Rates::bill`] computes bills.
     #[must_use]
     pub fn expected_pico(&self, memory: Megabytes, billed_ms: f64, ephemeral_mb: u32) -> f64 {
+        self.expected_time_pico(memory, billed_ms, ephemeral_mb) + self.request.0 as f64
+    }
+
+    /// The same without the price of the request.
+    #[must_use]
+    pub(crate) fn expected_time_pico(&self, memory: Megabytes, billed_ms: f64, ephemeral_mb: u32) -> f64 {
         let storage_mb = f64::from(ephemeral_mb.saturating_sub(FREE_STORAGE_MB));
         let storage = self.storage_gb_second.unwrap_or(PicoDollars::ZERO).0 as f64;
         let per_ms = (f64::from(memory.0) * self.gb_second().0 as f64 + storage_mb * storage)
             / MB_MS_PER_GB_SECOND as f64;
-        per_ms * billed_ms + self.request.0 as f64
+        per_ms * billed_ms
     }
 }
 

@@ -30,6 +30,8 @@ pub struct CostModel {
     cold_share: f64,
     /// Mean init time per invocation, ms.
     init_ms: f64,
+    /// The billed part of it, ms.
+    billed_init_ms: f64,
 }
 
 impl CostModel {
@@ -41,13 +43,14 @@ impl CostModel {
         let cold_ms = rollup.cold.wall_us as f64 / 1e3 / rollup.cold.invocations.max(1) as f64;
         let cold_ratio = if cold_ms > 0.0 && mean_ms > 0.0 { cold_ms / mean_ms } else { 1.0 };
         let init_ms = rollup.init_us as f64 / 1e3 / count;
+        let billed_init_ms = rollup.billed_init_us() as f64 / 1e3 / count;
         let handler_ms = mean_ms * (1.0 + cold_share * (cold_ratio - 1.0));
         let billed_ms = if rollup.billed_ms > 0 {
             rollup.billed_ms as f64 / count
         } else {
             handler_ms + init_ms + ROUNDING_MS
         };
-        Self { rates, ephemeral_mb, billed_ms, handler_ms, cold_ratio, cold_share, init_ms }
+        Self { rates, ephemeral_mb, billed_ms, handler_ms, cold_ratio, cold_share, init_ms, billed_init_ms }
     }
 
     /// The same function at other prices.
@@ -74,6 +77,12 @@ impl CostModel {
         self.init_ms
     }
 
+    /// The billed part of it, ms.
+    #[must_use]
+    pub const fn billed_init_ms(&self) -> f64 {
+        self.billed_init_ms
+    }
+
     /// The share of invocations that are the first of their environment, 0 to 1, and their expected duration with Init where
     /// the warm duration is `mean_ms`, ms.
     #[must_use]
@@ -95,7 +104,13 @@ impl CostModel {
         self.rates.expected_pico(memory, self.billed_ms(mean_ms), self.ephemeral_mb)
     }
 
-    /// The same for a million invocations, as money.
+    /// The cost of `billed_ms` at `memory` in each of a million invocations, without the price of requests.
+    #[must_use]
+    pub fn time_per_million(&self, memory: Megabytes, billed_ms: f64) -> PicoDollars {
+        money(self.rates.expected_time_pico(memory, billed_ms, self.ephemeral_mb) * MILLION as f64)
+    }
+
+    /// Expected cost of a million invocations at `memory` whose warm duration there is `mean_ms`.
     #[must_use]
     pub fn per_million(&self, memory: Megabytes, mean_ms: f64) -> PicoDollars {
         money(self.pico(memory, mean_ms) * MILLION as f64)

@@ -1,5 +1,6 @@
 //! The meters of a function's bill that are not part of [`Rates`](crate::pricing::prices::Rates), and their prices.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -261,6 +262,16 @@ impl Amount {
         Self { base: seconds, per_unit: 3_600 }
     }
 
+    /// Nothing, in the same unit.
+    const fn none(self) -> Self {
+        Self { base: 0, ..self }
+    }
+
+    /// With another amount of the same meter.
+    const fn plus(self, other: Self) -> Self {
+        Self { base: self.base.saturating_add(other.base), ..self }
+    }
+
     /// The units as a float, for display.
     #[must_use]
     pub fn to_units(self) -> f64 {
@@ -293,20 +304,41 @@ impl Amount {
 }
 
 impl MeterPrice {
-    /// The parts of `amount` by tier, when it is the whole amount of the month: the number of the tier from 1, the part and
-    /// the price.
-    pub fn by_tier(&self, amount: Amount) -> impl Iterator<Item = (usize, Amount, PicoDollars)> + '_ {
+    /// The parts of `amount` by tier, when `before` was used before in the month: the number of the tier from 1, the part and
+    /// the price. Nothing has one part, in the first tier.
+    pub fn by_tier(
+        &self,
+        before: Amount,
+        amount: Amount,
+    ) -> impl Iterator<Item = (usize, Amount, PicoDollars)> + '_ {
+        let end = before.plus(amount);
         self.tiers.iter().enumerate().filter_map(move |(at, tier)| {
             let next = self.tiers.get(at + 1).map(|tier| tier.from_units);
-            let part = amount.between(tier.from_units, next);
-            (at == 0 || !part.is_zero()).then_some((at + 1, part, tier.price))
+            let within = |amount: Amount| amount.between(tier.from_units, next);
+            let part = Amount { base: within(end).base - within(before).base, ..amount };
+            let is_only = at == 0 && amount.is_zero();
+            (is_only || !part.is_zero()).then_some((at + 1, part, tier.price))
         })
     }
 
     /// The cost of `amount` when it is the whole amount of the month.
     #[must_use]
     pub fn cost(&self, amount: Amount) -> PicoDollars {
-        self.by_tier(amount).map(|(_, part, price)| part.at(price)).sum()
+        self.by_tier(amount.none(), amount).map(|(_, part, price)| part.at(price)).sum()
+    }
+}
+
+/// What the functions of an account in a region used in a month, of the meters with volume tiers.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct UsedAmounts(BTreeMap<Meter, Amount>);
+
+impl UsedAmounts {
+    /// Adds an amount of a meter and returns what was used of it before.
+    pub(crate) fn add(&mut self, meter: Meter, amount: Amount) -> Amount {
+        let used = self.0.entry(meter).or_insert_with(|| amount.none());
+        let before = *used;
+        *used = before.plus(amount);
+        before
     }
 }
 
@@ -320,6 +352,26 @@ mod tests {
         for meter in Meter::ALL {
             assert_eq!(serde_json::to_value(meter).unwrap(), meter.code());
         }
+    }
+
+    #[test]
+    fn tiers_continue_where_the_amount_before_ended() {
+        let tier = |from_units, pico| MeterTier { from_units, price: PicoDollars(pico) };
+        let price = MeterPrice { tiers: vec![tier(0, 5), tier(10, 3)], source: PriceSource::default() };
+        let mut used = UsedAmounts::default();
+        let mut parts = |units| {
+            let amount = Amount::units(units);
+            let before = used.add(Meter::LogIngestion, amount);
+            price
+                .by_tier(before, amount)
+                .map(|(tier, part, price)| (tier, part.base, price.0))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(parts(4), [(1, 4, 5)]);
+        assert_eq!(parts(8), [(1, 6, 5), (2, 2, 3)]);
+        assert_eq!(parts(7), [(2, 7, 3)]);
+        assert_eq!(parts(0), [(1, 0, 5)]);
+        assert_eq!(price.cost(Amount::units(19)), PicoDollars(10 * 5 + 9 * 3));
     }
 
     proptest! {

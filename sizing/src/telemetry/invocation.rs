@@ -65,7 +65,7 @@ pub struct Caveats {
     pub starved_inferred: bool,
     /// The peak is the highest of samples, not the kernel's high-water mark.
     pub peak_sampled: bool,
-    /// The work is that of the last look inside, late in the invocation and extended to its end: the platform ended the
+    /// The work is that of the last reading inside, late in the invocation and extended to its end: the platform ended the
     /// function's processes before they could be read.
     pub work_estimated: bool,
 }

@@ -55,8 +55,12 @@ pub struct Rollup {
     pub estimated: u64,
     /// Billed milliseconds, init included.
     pub billed_ms: u64,
+    /// Billed milliseconds of those the timeout ended, init included. Rollups of earlier versions have none.
+    pub timeouts_billed_ms: u64,
     /// Init time that belongs to invocations, microseconds.
     pub init_us: u64,
+    /// The part of `init_us` that was not billed. Rollups of earlier versions have none.
+    pub unbilled_init_us: u64,
     /// Time of successful warm invocations after the runtime answered, microseconds: extensions use it. An invocation
     /// without both durations of the platform adds nothing.
     pub post_runtime_us: u64,
@@ -91,16 +95,19 @@ impl Rollup {
     pub fn record(&mut self, invocation: &Invocation) {
         let failed = !matches!(invocation.outcome, Outcome::Success | Outcome::Unknown);
         let warm = !failed && !invocation.initialization.is_first();
+        let is_timeout = invocation.outcome == Outcome::Timeout;
         self.merge_totals(&Self {
             invocations: 1,
             errors: u64::from(failed),
-            timeouts: u64::from(invocation.outcome == Outcome::Timeout),
+            timeouts: u64::from(is_timeout),
             out_of_memory: u64::from(invocation.outcome == Outcome::OutOfMemory),
             cold_starts: u64::from(invocation.is_cold_start()),
             initializations: Initializations::of_one(invocation.initialization),
             estimated: u64::from(invocation.caveats.estimated),
             billed_ms: invocation.billed_ms,
+            timeouts_billed_ms: if is_timeout { invocation.billed_ms } else { 0 },
             init_us: invocation.init_us,
+            unbilled_init_us: unbilled_init_us(invocation),
             post_runtime_us: if warm { invocation.post_runtime_us() } else { 0 },
             extension_waits: ExtensionWaits::of_one(invocation),
             first_at_us: invocation.started_at_us,
@@ -140,6 +147,12 @@ impl Rollup {
         without_restores.saturating_add(self.initializations.proactive)
     }
 
+    /// Init time that was billed, microseconds: the part of `init_us` that is in `billed_ms`.
+    #[must_use]
+    pub const fn billed_init_us(&self) -> u64 {
+        self.init_us.saturating_sub(self.unbilled_init_us)
+    }
+
     /// Adds another rollup of the same function, version, size and architecture.
     pub fn merge(&mut self, other: &Self) {
         self.merge_totals(other);
@@ -163,7 +176,9 @@ impl Rollup {
             initializations,
             estimated,
             billed_ms,
+            timeouts_billed_ms,
             init_us,
+            unbilled_init_us,
             post_runtime_us,
             extension_waits,
             first_at_us,
@@ -186,7 +201,9 @@ impl Rollup {
             (cold_starts, other.cold_starts),
             (estimated, other.estimated),
             (billed_ms, other.billed_ms),
+            (timeouts_billed_ms, other.timeouts_billed_ms),
             (init_us, other.init_us),
+            (unbilled_init_us, other.unbilled_init_us),
             (post_runtime_us, other.post_runtime_us),
         ];
         for (total, other) in sums {
@@ -205,6 +222,16 @@ impl Rollup {
         *max_memory_used_mb = (*max_memory_used_mb).max(other.max_memory_used_mb);
         *first_at_us = earliest(*first_at_us, other.first_at_us);
     }
+}
+
+/// The part of the Init of an invocation that was not billed, microseconds. Until August 2025 AWS did not bill the Init of
+/// managed runtimes.
+const fn unbilled_init_us(invocation: &Invocation) -> u64 {
+    let billed_us = invocation.billed_ms.saturating_mul(1_000);
+    let left_us = billed_us.saturating_sub(invocation.duration_without_init_us());
+    let init_us = invocation.init_us;
+    // Less than a millisecond is the rounding of the billed duration.
+    if left_us < 1_000 && left_us < init_us { init_us } else { init_us.saturating_sub(left_us) }
 }
 
 /// The earlier of two times, where zero means "none yet".
@@ -242,6 +269,7 @@ mod tests {
                 started_at_us: at,
                 duration_us,
                 billed_ms: duration_us / 1000 + 1,
+                init_us: if initialization == Initialization::OnDemand { peak_kib } else { 0 },
                 peak_kib,
                 work: measured.then(|| Work::from_counters(0..37)),
                 ..Invocation::default()
@@ -266,6 +294,45 @@ mod tests {
             rollup.record(&invocation);
         }
         assert_eq!(rollup.post_runtime_us, 28_000);
+    }
+
+    #[test]
+    fn only_billed_init_counts_as_billed() {
+        // The examples of the documentation: until August 2025, 133.61 ms and an Init of 80 ms were billed as 134 ms.
+        let cold = Invocation {
+            initialization: Initialization::OnDemand,
+            duration_us: 133_610,
+            init_us: 80_000,
+            ..Invocation::default()
+        };
+        let inside = Invocation {
+            initialization: Initialization::InsideInvocation,
+            duration_us: 213_610,
+            billed_ms: 214,
+            ..cold
+        };
+        let of = |invocations: &[Invocation]| {
+            let mut rollup = Rollup::default();
+            invocations.iter().for_each(|invocation| rollup.record(invocation));
+            (rollup.init_us, rollup.billed_init_us())
+        };
+        let (before, after) = (Invocation { billed_ms: 134, ..cold }, Invocation { billed_ms: 214, ..cold });
+        assert_eq!(of(&[before]), (80_000, 0));
+        assert_eq!(of(&[after]), (80_000, 80_000));
+        assert_eq!(of(&[inside]), (80_000, 80_000));
+        assert_eq!(of(&[before, after, inside, before]), (320_000, 160_000));
+        // An Init of less than the rounding.
+        let short = Invocation { duration_us: 1_100, init_us: 400, billed_ms: 2, ..cold };
+        assert_eq!(of(&[short]), (400, 400));
+    }
+
+    #[test]
+    fn timeouts_have_their_billed_time() {
+        let timeout = Invocation { outcome: Outcome::Timeout, billed_ms: 4_200, ..Invocation::default() };
+        let mut rollup = Rollup::default();
+        rollup.record(&timeout);
+        rollup.record(&Invocation { outcome: Outcome::Error, ..timeout });
+        assert_eq!((rollup.timeouts_billed_ms, rollup.billed_ms), (4_200, 8_400));
     }
 
     proptest! {

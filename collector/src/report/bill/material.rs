@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use tailor_sizing::pricing::bill::Usage;
-use tailor_sizing::pricing::full_bill::MeasuredUsage;
+use tailor_sizing::pricing::full_bill::{ImportedPart, MeasuredUsage};
 use tailor_sizing::telemetry::initialization::Initializations;
 use tailor_sizing::telemetry::rollup::Rollup;
 use tailor_sizing::units::{Architecture, Megabytes};
@@ -57,6 +57,7 @@ impl BilledSeries {
 pub(super) struct SeriesSums {
     pub(super) invocations: u64,
     pub(super) billed_ms: u64,
+    /// Init that was billed.
     pub(super) init_us: u64,
     pub(super) initializations: Initializations,
     /// Invocations of which the processes were measured.
@@ -74,7 +75,7 @@ impl SeriesSums {
         Self {
             invocations: rollup.invocations,
             billed_ms: rollup.billed_ms,
-            init_us: rollup.init_us,
+            init_us: rollup.billed_init_us(),
             initializations: rollup.initializations,
             measured: warm.invocations.saturating_add(cold.invocations),
             sent_bytes: warm.work.network_tx_bytes.saturating_add(cold.work.network_tx_bytes),
@@ -201,6 +202,11 @@ impl BillMaterial {
             sent_bytes: self.sent_bytes,
             log_bytes,
             is_managed: self.is_managed,
+            imported: match self.measured_by {
+                MeasuredBy::Layer => ImportedPart::None,
+                MeasuredBy::LayerAndLogs => ImportedPart::Some,
+                MeasuredBy::Logs => ImportedPart::All,
+            },
             hours,
         }
     }

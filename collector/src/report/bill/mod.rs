@@ -7,8 +7,8 @@ use serde::Serialize;
 
 use tailor_sizing::advice::hints::{Hint, bill_hints};
 use tailor_sizing::pricing::bill::MB_MS_PER_GB_SECOND;
-use tailor_sizing::pricing::full_bill::{BillLine, FullBill, Terms, full_bill};
-use tailor_sizing::pricing::meters::Meter;
+use tailor_sizing::pricing::full_bill::{BillLine, FullBill, Terms, full_bill, full_bill_in_month};
+use tailor_sizing::pricing::meters::{Meter, UsedAmounts};
 use tailor_sizing::pricing::money::PicoDollars;
 use tailor_sizing::telemetry::rollup::Rollup;
 
@@ -125,6 +125,15 @@ pub struct FunctionSum {
     pub unknown: Vec<Meter>,
 }
 
+/// What functions of an account in a region used in the month, in the order in which they are billed.
+#[derive(Default)]
+struct Used {
+    /// Memory × billed time by architecture.
+    mb_ms: BTreeMap<&'static str, u128>,
+    /// Of the other meters with volume tiers.
+    amounts: UsedAmounts,
+}
+
 /// The full bill of one function; `None` when nothing was measured of it.
 ///
 /// # Errors
@@ -161,20 +170,24 @@ pub async fn fleet(
     };
     let is_month = list.hours <= MAX_MONTH_HOURS;
     let log_bytes = all_log_bytes(request, basis).await;
-    // Tiers are those of all functions of an account in a region on one architecture.
-    let mut used: BTreeMap<(String, String, &'static str), u128> = BTreeMap::new();
-    let mut sums: BTreeMap<Meter, MeterSum> = BTreeMap::new();
     let (materials, computed_at_us) = materials(request, list).await?;
     fleet.computed_at_us = computed_at_us;
+    // Tiers are those of all functions of an account in a region, and those of compute on one architecture.
+    let mut used: BTreeMap<(&str, &str), Used> = BTreeMap::new();
+    let mut sums: BTreeMap<Meter, MeterSum> = BTreeMap::new();
     for (key, material) in &materials {
-        let group = (key.account.clone(), key.region.clone(), material.architecture.as_str());
-        let used = used.entry(group).or_default();
-        let gb_seconds = u64::try_from(*used / MB_MS_PER_GB_SECOND).unwrap_or(u64::MAX);
-        let terms = Terms { used_gb_seconds: if is_month { gb_seconds } else { 0 }, ..basis.terms };
-        *used += material.memory_mb_ms();
+        let used = used.entry((key.account.as_str(), key.region.as_str())).or_default();
+        if !is_month {
+            *used = Used::default();
+        }
+        let mb_ms = used.mb_ms.entry(material.architecture.as_str()).or_default();
+        let used_gb_seconds = u64::try_from(*mb_ms / MB_MS_PER_GB_SECOND).unwrap_or(u64::MAX);
+        let terms = Terms { used_gb_seconds, ..basis.terms };
+        *mb_ms += material.memory_mb_ms();
         let (_, hours) = material.time(request.window, request.now_us);
         let measured = material.measured(key, log_bytes.get(key).copied(), hours);
-        let bill = full_bill(&measured, &basis.usage.of(key), request.prices, &terms);
+        let given = basis.usage.of(key);
+        let bill = full_bill_in_month(&measured, &given, request.prices, &terms, &mut used.amounts);
         fleet.add(key, &bill, &mut sums);
         tokio::task::yield_now().await;
     }
@@ -186,7 +199,7 @@ pub async fn fleet(
     fleet.assumptions.push(match is_month {
         true => "The window counts as one month for volume tiers, and other accounts of the organization are not included."
             .to_owned(),
-        false => "The window is longer than a month: every price is that of the first volume tier.".to_owned(),
+        false => "The window is longer than a month: volume tiers are not those of all functions together.".to_owned(),
     });
     fleet.assumptions.push("The free tier of the account is not subtracted.".to_owned());
     Ok(fleet)

@@ -46,7 +46,7 @@ impl Sums {
             Billing::Instances => Usage::default(),
             Billing::Invocations { ephemeral_mb } => {
                 Usage::of(memory, rollup.billed_ms, rollup.invocations, ephemeral_mb)
-                    .with_init(memory, rollup.init_us / 1_000)
+                    .with_init(memory, rollup.billed_init_us() / 1_000)
             }
         };
         Self {
@@ -119,7 +119,7 @@ impl Sums {
     }
 }
 
-/// What a function pays for.
+/// What a function is billed for.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::report) enum Billing {
     /// Each invocation, with this size of `/tmp`.

@@ -18,13 +18,13 @@ const BATCH: i128 = 10;
 const ARM64: f64 = 0.05;
 
 pub(super) fn cold_starts(input: &HintInput<'_>) -> Option<Hint> {
-    let init_ms = input.costs.init_ms();
-    let billed_ms = input.costs.billed_ms(input.now_ms());
-    if share(init_ms, billed_ms) < INIT {
+    let init_ms = input.costs.billed_init_ms();
+    let part = share(init_ms, input.costs.billed_ms(input.now_ms()));
+    if part < INIT {
         return None;
     }
     let with_init = share(input.rollup.inits() as f64, input.rollup.invocations as f64);
-    let each = share(init_ms, with_init);
+    let each = share(input.costs.init_ms(), with_init);
     let ready = input.costs.rates().provisioned_break_even().map_or_else(String::new, |busy| {
         format!(
             "; provisioned concurrency pays where an environment is busy {:.0} % of the time",
@@ -35,11 +35,11 @@ pub(super) fn cold_starts(input: &HintInput<'_>) -> Option<Hint> {
         code: HintCode::ColdStartsDominate,
         evidence: format!(
             "Init takes {:.0} % of the billed time: {:.0} % of invocations have one, {each:.0} ms each",
-            100.0 * share(init_ms, billed_ms),
+            100.0 * part,
             100.0 * with_init
         ),
         action: format!("load less during Init, make the package smaller, or use SnapStart{ready}"),
-        saving_per_million: input.saving_of_ms(init_ms),
+        saving_per_million: input.saving_of_billed_ms(init_ms),
     })
 }
 

@@ -36,7 +36,7 @@ pub(super) fn starved(input: &HintInput<'_>) -> Option<Hint> {
             profile.memory,
             profile.memory.share()
         ),
-        action: "more memory brings more CPU and shortens this time".to_owned(),
+        action: "more memory gives more CPU and shortens this time".to_owned(),
         saving_per_million: (input.recommended > input.evidence.memory)
             .then(|| input.saving_at(input.recommended))
             .flatten(),
@@ -63,7 +63,7 @@ pub(super) fn single_threaded(input: &HintInput<'_>) -> Option<Hint> {
         profile.measured && profile.parallel < ALONE && share(profile.busy_ms, profile.wall_ms) >= BUSY;
     (alone && f64::from(memory.0) > KNEE * f64::from(MB_PER_VCPU)).then(|| Hint {
         code: HintCode::SingleThreaded,
-        evidence: format!("one thread is busy at a time, and {memory} pays for {:.2} vCPU", memory.share()),
+        evidence: format!("one thread is busy at a time, and {memory} gives {:.2} vCPU", memory.share()),
         action: format!(
             "above {MB_PER_VCPU} MB only parallel code gets faster: split the work, or choose a smaller size"
         ),

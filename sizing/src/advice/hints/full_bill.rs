@@ -28,6 +28,9 @@ const COMPUTE: [Meter; 3] = [Meter::Compute, Meter::Init, Meter::ProvisionedDura
 const LOGS: [Meter; 4] =
     [Meter::LogIngestion, Meter::LogStorage, Meter::LogDeliveryS3, Meter::LogDeliveryFirehose];
 
+/// Meters of the bytes that are logged.
+const LOGGED: [Meter; 3] = [Meter::LogIngestion, Meter::LogDeliveryS3, Meter::LogDeliveryFirehose];
+
 /// The hints that follow from the full bill, the most expensive finding first. `rollup` has the invocations of the bill.
 #[must_use]
 pub fn bill_hints(bill: &FullBill, rollup: &Rollup) -> Vec<Hint> {
@@ -47,11 +50,12 @@ fn per_million(amount: PicoDollars, rollup: &Rollup) -> Option<PicoDollars> {
 
 fn logs(bill: &FullBill, rollup: &Rollup) -> Option<Hint> {
     let (logs, compute) = (bill.cost_of(&LOGS), bill.cost_of(&COMPUTE));
+    let logged_gb: f64 = LOGGED.iter().filter_map(|meter| bill.quantity_of(*meter)).sum();
     (logs > compute && logs > PicoDollars::ZERO).then(|| Hint {
         code: HintCode::LogCostDominates,
         evidence: format!(
             "logs cost {logs}, and compute {compute}; an invocation logs {:.1} KB",
-            share(bill.quantity_of(Meter::LogIngestion).unwrap_or(0.0) * 1024.0 * 1024.0, rollup.invocations as f64)
+            share(logged_gb * 1024.0 * 1024.0, rollup.invocations as f64)
         ),
         action: "raise the log level (`ApplicationLogLevel`, `SystemLogLevel` of the JSON format), set a retention \
                  of the log group, or use the infrequent access class"
@@ -69,7 +73,8 @@ fn idle(bill: &FullBill, rollup: &Rollup) -> Option<Hint> {
         code: HintCode::ProvisionedConcurrencyIdle,
         evidence: format!("{:.0} % of the provisioned capacity waited for invocations", 100.0 * part),
         action:
-            "lower the provisioned concurrency, or schedule it for the busy hours: `tailor where` shows them"
+            "lower the provisioned concurrency, or schedule it for the busy hours: `tailor where` shows them; the saving is an \
+             upper bound, the cost of all idle capacity"
                 .to_owned(),
         saving_per_million: per_million(bill.cost_of(&[Meter::ProvisionedConcurrencyIdle]), rollup),
     })
@@ -118,16 +123,18 @@ fn rarely_used(bill: &FullBill, rollup: &Rollup) -> Option<Hint> {
 mod tests {
     use super::*;
     use crate::pricing::bill::Usage;
-    use crate::pricing::full_bill::{GivenUsage, MeasuredUsage, ProvisionedCapacity, Terms, full_bill};
+    use crate::pricing::full_bill::{
+        GivenUsage, ImportedPart, LogDestination, MeasuredUsage, ProvisionedCapacity, Terms, full_bill,
+    };
     use crate::pricing::prices::PriceTable;
     use crate::telemetry::initialization::Initialization;
     use crate::telemetry::invocation::{Invocation, Outcome};
     use crate::units::{Architecture, Megabytes};
 
-    fn codes(rollup: &Rollup, given: &GivenUsage) -> Vec<HintCode> {
+    fn hints(rollup: &Rollup, given: &GivenUsage) -> Vec<Hint> {
         let memory = Megabytes(512);
         let usage = Usage::of(memory, rollup.billed_ms, rollup.invocations, 512)
-            .with_init(memory, rollup.init_us / 1_000);
+            .with_init(memory, rollup.billed_init_us() / 1_000);
         let measured = MeasuredUsage {
             region: "us-east-1",
             runtime: "nodejs24.x",
@@ -139,10 +146,15 @@ mod tests {
             sent_bytes: None,
             log_bytes: None,
             is_managed: false,
+            imported: ImportedPart::None,
             hours: 720,
         };
         let bill = full_bill(&measured, given, &PriceTable::embedded(), &Terms::default());
-        bill_hints(&bill, rollup).into_iter().map(|hint| hint.code).collect()
+        bill_hints(&bill, rollup)
+    }
+
+    fn codes(rollup: &Rollup, given: &GivenUsage) -> Vec<HintCode> {
+        hints(rollup, given).into_iter().map(|hint| hint.code).collect()
     }
 
     fn rollup(count: u64, change: impl Fn(u64, &mut Invocation)) -> Rollup {
@@ -168,6 +180,10 @@ mod tests {
         // 100 s on 512 MB cost $0.0008, and 10 MB of logs $0.005.
         let logs = GivenUsage { log_bytes: Some(10 << 20), ..GivenUsage::default() };
         assert_eq!(codes(&warm, &logs), [HintCode::LogCostDominates]);
+        for log_destination in [LogDestination::Cloudwatch, LogDestination::S3, LogDestination::Firehose] {
+            let hint = hints(&warm, &GivenUsage { log_destination, ..logs.clone() }).remove(0);
+            assert!(hint.evidence.ends_with("an invocation logs 10.2 KB"), "{}", hint.evidence);
+        }
         let capacity = ProvisionedCapacity { concurrency: 1, hours: 720, memory_mb: None };
         let provisioned =
             GivenUsage { provisioned_concurrency: Some(vec![capacity]), ..GivenUsage::default() };
@@ -177,6 +193,7 @@ mod tests {
             }
         });
         assert_eq!(codes(&first, &provisioned), [HintCode::ProvisionedConcurrencyIdle]);
+        assert!(hints(&first, &provisioned)[0].action.contains("upper bound"));
         let timeouts = rollup(1_000, |n, invocation| {
             if n % 10 == 0 {
                 invocation.outcome = Outcome::Timeout;
@@ -190,6 +207,7 @@ mod tests {
         let bursts = rollup(1_000, |_, invocation| {
             invocation.initialization = Initialization::OnDemand;
             invocation.init_us = 50_000;
+            invocation.billed_ms = 150;
         });
         assert_eq!(codes(&bursts, &GivenUsage::default()), [HintCode::InitRarelyUsed]);
     }

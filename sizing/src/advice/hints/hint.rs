@@ -18,7 +18,7 @@ pub enum HintCode {
     MemoryPressure,
     /// Threads were ready to run and had no CPU.
     CpuStarved,
-    /// One busy thread where the size pays for more.
+    /// One busy thread where the size gives more CPU.
     SingleThreaded,
     /// Most of the time is waiting.
     IdleDominated,

@@ -42,6 +42,12 @@ impl HintInput<'_> {
         positive(self.cost_now() - shorter)
     }
 
+    /// What a million invocations save when so much less time of each is billed. Other than with [`Self::saving_of_ms`], it can
+    /// be more than the time of the handler.
+    pub(super) fn saving_of_billed_ms(&self, ms: f64) -> Option<PicoDollars> {
+        positive(self.costs.time_per_million(self.evidence.memory, ms))
+    }
+
     /// What a million invocations save at another size.
     pub(super) fn saving_at(&self, memory: Megabytes) -> Option<PicoDollars> {
         positive(self.cost_now() - self.costs.per_million(memory, self.curve.mean_ms(memory)))

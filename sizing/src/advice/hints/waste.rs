@@ -27,7 +27,11 @@ const STORAGE_USED: f64 = 0.70;
 pub(super) fn timeouts(input: &HintInput<'_>) -> Option<Hint> {
     let rollup = input.rollup;
     let timeout_ms = input.evidence.timeout_ms? as f64;
-    let lost_ms = rollup.timeouts as f64 * timeout_ms;
+    let lost_ms = match rollup.timeouts_billed_ms {
+        // Rollups of earlier versions do not have it, and an Init before the timeout is not known.
+        0 => rollup.timeouts as f64 * timeout_ms,
+        billed_ms => billed_ms as f64,
+    };
     let part = share(lost_ms, rollup.billed_ms as f64).min(1.0);
     (rollup.timeouts > 0 && part >= TIMED_OUT).then(|| Hint {
         code: HintCode::TimeoutsPaid,
@@ -37,7 +41,7 @@ pub(super) fn timeouts(input: &HintInput<'_>) -> Option<Hint> {
             rollup.invocations,
             100.0 * part
         ),
-        action: "find the call that hangs and give its client a shorter timeout; callers may retry"
+        action: "find the call that does not return and give its client a shorter timeout; callers may retry"
             .to_owned(),
         saving_per_million: positive(money(input.cost_now().0 as f64 * part)),
     })

@@ -1,9 +1,11 @@
 //! Builds the lines of a bill.
 
 use super::given::in_hours;
-use super::{BillLine, FullBill, GivenUsage, LogDestination, MeasuredUsage, Priced, Terms};
+use super::{
+    BillLine, FullBill, GivenUsage, ImportedPart, LineStatus, LogDestination, MeasuredUsage, Priced, Terms,
+};
 use crate::pricing::bill::{MB_MS_PER_GB_SECOND, Usage};
-use crate::pricing::meters::{Amount, Meter};
+use crate::pricing::meters::{Amount, Meter, UsedAmounts};
 use crate::pricing::money::PicoDollars;
 use crate::pricing::plan::after_free_tier;
 use crate::pricing::prices::{PriceTable, Rates};
@@ -21,10 +23,11 @@ struct Builder<'a> {
     given: &'a GivenUsage,
     prices: &'a PriceTable,
     terms: &'a Terms,
+    used: &'a mut UsedAmounts,
     lines: Vec<BillLine>,
 }
 
-/// The full bill of one function.
+/// The full bill of one function. Its amounts of meters with volume tiers are taken for those of the account.
 #[must_use]
 pub fn full_bill(
     measured: &MeasuredUsage<'_>,
@@ -32,7 +35,20 @@ pub fn full_bill(
     prices: &PriceTable,
     terms: &Terms,
 ) -> FullBill {
-    let mut builder = Builder { measured, given, prices, terms, lines: vec![] };
+    full_bill_in_month(measured, given, prices, terms, &mut UsedAmounts::default())
+}
+
+/// The full bill of one function, after `used` was used by others of its account and region in the month. Its own amounts are
+/// added to `used`. [`Terms::used_gb_seconds`] is the same for compute.
+#[must_use]
+pub fn full_bill_in_month(
+    measured: &MeasuredUsage<'_>,
+    given: &GivenUsage,
+    prices: &PriceTable,
+    terms: &Terms,
+    used: &mut UsedAmounts,
+) -> FullBill {
+    let mut builder = Builder { measured, given, prices, terms, used, lines: vec![] };
     if measured.is_managed {
         builder.managed();
     } else {
@@ -70,6 +86,7 @@ fn assumptions(measured: &MeasuredUsage<'_>, terms: &Terms) -> Vec<String> {
 impl Builder<'_> {
     /// Compute, Init, requests, `/tmp` and provisioned concurrency, by architecture.
     fn usage(&mut self) {
+        let share = self.provisioned_share();
         let mut left = self.prices.free_tier();
         for (architecture, usage) in &self.measured.usage {
             let mut usage = *usage;
@@ -81,12 +98,19 @@ impl Builder<'_> {
                 left.gb_seconds -= u64::try_from(used).unwrap_or(u64::MAX).min(left.gb_seconds);
             }
             let rates = self.prices.rates(self.measured.region, *architecture).ok();
-            self.compute(*architecture, &usage, rates.as_ref());
+            self.compute(*architecture, &usage, rates.as_ref(), share.as_ref());
         }
-        self.capacity();
+        self.capacity(share.as_ref());
+        self.imported();
     }
 
-    fn compute(&mut self, architecture: Architecture, usage: &Usage, rates: Option<&Rates>) {
+    fn compute(
+        &mut self,
+        architecture: Architecture,
+        usage: &Usage,
+        rates: Option<&Rates>,
+        share: Option<&ProvisionedShare>,
+    ) {
         let name = architecture.as_str();
         let flat = |price: Option<PicoDollars>| {
             rates.zip(price).map(|(rates, price)| Priced {
@@ -95,7 +119,6 @@ impl Builder<'_> {
                 derived: rates.derived,
             })
         };
-        let share = self.provisioned_share();
         let (provisioned, on_demand) = split(usage, share);
         let handler = on_demand.memory_mb_ms.saturating_sub(on_demand.init_mb_ms);
         // The handlers come first in a tier, and Init after them.
@@ -110,11 +133,11 @@ impl Builder<'_> {
                 self.lines.push(assumed_share(line, share));
             }
         }
-        if let Some(part) = share.filter(|_| provisioned.memory_mb_ms > 0) {
+        if provisioned.memory_mb_ms > 0 {
             let amount = Amount::gb_seconds(provisioned.memory_mb_ms);
             let price = rates.and_then(|rates| rates.provisioned).map(|rates| rates.duration_gb_second);
             let line = BillLine::of(Meter::ProvisionedDuration, name, amount, flat(price), self.terms);
-            self.lines.push(assumed_share(line, Some(part)));
+            self.lines.push(assumed_share(line, share));
         }
         let requests = Amount::units(usage.requests.into());
         let price = rates.map(|rates| rates.request);
@@ -129,19 +152,46 @@ impl Builder<'_> {
         }
     }
 
-    /// The share of invocations that ran on provisioned environments, as a fraction; `None` when there are none. It is exact when
-    /// all environments are of one kind.
-    fn provisioned_share(&self) -> Option<(u64, u64)> {
+    /// The share of the handlers' time that was on provisioned environments; `None` when there are none. It is exact when all
+    /// first invocations are of one kind.
+    fn provisioned_share(&self) -> Option<ProvisionedShare> {
+        if self.given.provisioned_concurrency.as_ref().is_some_and(Vec::is_empty) {
+            return None;
+        }
         let counts = &self.measured.initializations;
-        let has_none = self.given.provisioned_concurrency.as_ref().is_some_and(Vec::is_empty);
-        (counts.provisioned_concurrency > 0 && !has_none)
-            .then(|| (counts.provisioned_concurrency, counts.total().max(1)))
+        let (part, whole) = (counts.provisioned_concurrency, counts.total());
+        if part > 0 {
+            let note = match part < whole {
+                true => format!(
+                    "{part} of {whole} environments were provisioned, and invocations are divided in this ratio"
+                ),
+                false => String::new(),
+            };
+            return Some(ProvisionedShare { part: part.into(), whole: whole.into(), note });
+        }
+        // Provisioned environments live for weeks, so that a window may have no first invocation of one.
+        let handlers = self.measured.usage.iter().map(|(_, usage)| handler_mb_ms(usage));
+        let handlers = handlers.fold(0, u128::saturating_add);
+        let served = handlers.min(self.ready_mb_ms());
+        (served > 0).then(|| ProvisionedShare { part: served, whole: handlers, note: NOT_SEEN.to_owned() })
+    }
+
+    /// The provisioned capacity that is given, memory × time.
+    fn ready_mb_ms(&self) -> u128 {
+        let measured = self.measured;
+        let parts = self.given.provisioned_concurrency.iter().flatten();
+        let ready = parts.map(|part| {
+            let memory = part.memory_mb.unwrap_or(measured.memory.0);
+            let ms = in_hours(part.hours, measured.hours).saturating_mul(HOUR_MS);
+            (u128::from(memory) * u128::from(part.concurrency)).saturating_mul(ms)
+        });
+        ready.fold(0, u128::saturating_add)
     }
 
     /// Provisioned capacity, used and idle.
-    fn capacity(&mut self) {
+    fn capacity(&mut self, share: Option<&ProvisionedShare>) {
         let measured = self.measured;
-        let Some(capacity) = &self.given.provisioned_concurrency else {
+        if self.given.provisioned_concurrency.is_none() {
             if measured.initializations.provisioned_concurrency > 0 {
                 self.lines.push(BillLine::unknown(
                     Meter::ProvisionedConcurrencyIdle,
@@ -149,18 +199,11 @@ impl Builder<'_> {
                 ));
             }
             return;
-        };
+        }
         let architecture =
             measured.usage.last().map_or(Architecture::X86_64, |(architecture, _)| *architecture);
         let rates = self.prices.rates(measured.region, architecture).ok();
-        let mut ready_mb_ms = 0_u128;
-        for part in capacity {
-            let memory = part.memory_mb.unwrap_or(measured.memory.0);
-            let ms = in_hours(part.hours, measured.hours).saturating_mul(HOUR_MS);
-            let mb = u128::from(memory) * u128::from(part.concurrency);
-            ready_mb_ms = ready_mb_ms.saturating_add(mb.saturating_mul(ms));
-        }
-        let share = self.provisioned_share();
+        let ready_mb_ms = self.ready_mb_ms();
         let served: u128 = measured
             .usage
             .iter()
@@ -186,6 +229,25 @@ impl Builder<'_> {
         }
     }
 
+    /// Marks the lines so far with what imported logs do not show.
+    fn imported(&mut self) {
+        let note = match self.measured.imported {
+            ImportedPart::None => return,
+            ImportedPart::Some => "the instruction set of the imported invocations was given at the import",
+            ImportedPart::All => "the instruction set was given at the import",
+        };
+        for line in &mut self.lines {
+            *line = line.clone().assuming(note);
+        }
+        let has_storage = self.lines.iter().any(|line| line.meter == Meter::EphemeralStorage);
+        if self.measured.imported == ImportedPart::All && !has_storage {
+            self.lines.push(BillLine::unknown(
+                Meter::EphemeralStorage,
+                "logs do not show the size of `/tmp`; above 512 MB it is billed",
+            ));
+        }
+    }
+
     fn snap_start(&mut self) {
         let measured = self.measured;
         let versions = self.given.snap_start_versions;
@@ -194,6 +256,7 @@ impl Builder<'_> {
             return;
         }
         let is_free = measured.runtime.starts_with("java");
+        let is_known = !measured.runtime.is_empty();
         let rates = measured.usage.first().and_then(|(architecture, _)| {
             self.prices.rates(measured.region, *architecture).ok().filter(|rates| rates.snap_start.is_some())
         });
@@ -211,6 +274,7 @@ impl Builder<'_> {
                 price.map(|price| price.restore_gb),
             ),
         ] {
+            let price = price.filter(|_| is_known);
             let priced = rates.as_ref().zip(price).map(|(rates, price)| Priced {
                 price: if is_free { PicoDollars::ZERO } else { price },
                 source: &rates.source,
@@ -219,8 +283,11 @@ impl Builder<'_> {
             let mut line = BillLine::of(meter, "", amount, priced, self.terms);
             if is_free {
                 line.cost_pico_usd = Some(PicoDollars::ZERO);
-                line.status = super::LineStatus::Known;
+                line.status = LineStatus::Known;
                 "free for Java runtimes".clone_into(&mut line.note);
+            } else if !is_known && line.status == LineStatus::Unknown {
+                "the runtime is not known, and SnapStart is free for Java runtimes"
+                    .clone_into(&mut line.note);
             } else if versions.is_none() && meter == Meter::SnapStartCache {
                 line = line.assuming("the versions that ran are cached for the whole time, and no others");
             }
@@ -237,13 +304,15 @@ impl Builder<'_> {
         self.tiered(meter, amount);
     }
 
-    /// The lines of a meter by tier. The tiers are those of a month, so the amount is taken for that of the whole month.
+    /// The lines of a meter by tier. The tiers are those of a month, so the amount is taken for that of the whole month, together
+    /// with what was used before.
     fn tiered(&mut self, meter: Meter, amount: Amount) {
         let Some(price) = self.prices.meter(self.measured.region, meter) else {
             self.lines.push(BillLine::of(meter, "", amount, None, self.terms));
             return;
         };
-        for (tier, amount, unit_price) in price.by_tier(amount) {
+        let before = self.used.add(meter, amount);
+        for (tier, amount, unit_price) in price.by_tier(before, amount) {
             let part = if price.tiers.len() > 1 { format!("tier {tier}") } else { String::new() };
             let priced = Priced { price: unit_price, source: &price.source, derived: false };
             self.lines.push(BillLine::of(meter, &part, amount, Some(priced), self.terms));
@@ -374,26 +443,38 @@ fn tiers(rates: Option<&Rates>, mb_ms: u128, before: u128) -> Vec<(usize, Amount
     parts.collect()
 }
 
+/// The part of the handlers' time that was on provisioned environments, as a fraction.
+struct ProvisionedShare {
+    part: u128,
+    /// At least `part` and more than zero.
+    whole: u128,
+    /// What is assumed; empty when nothing is.
+    note: String,
+}
+
+/// What is assumed of provisioned concurrency that only the user has stated.
+const NOT_SEEN: &str = "no first invocation of a provisioned environment is in the window; invocations are taken to run on \
+                        provisioned environments as far as the capacity suffices";
+
+/// Memory × time of handlers, without Init.
+const fn handler_mb_ms(usage: &Usage) -> u128 {
+    usage.memory_mb_ms.saturating_sub(usage.init_mb_ms)
+}
+
 /// The usage on provisioned environments and the rest.
-fn split(usage: &Usage, share: Option<(u64, u64)>) -> (Usage, Usage) {
-    let Some((part, whole)) = share else { return (Usage::default(), *usage) };
-    let of = |amount: u128| amount.saturating_mul(part.into()) / u128::from(whole);
-    let provisioned = Usage {
-        requests: 0,
-        memory_mb_ms: of(usage.memory_mb_ms.saturating_sub(usage.init_mb_ms)),
-        init_mb_ms: 0,
-        storage_mb_ms: 0,
-    };
+fn split(usage: &Usage, share: Option<&ProvisionedShare>) -> (Usage, Usage) {
+    let Some(ProvisionedShare { part, whole, .. }) = share else { return (Usage::default(), *usage) };
+    let of = |amount: u128| amount.saturating_mul(*part) / *whole;
+    let provisioned =
+        Usage { requests: 0, memory_mb_ms: of(handler_mb_ms(usage)), init_mb_ms: 0, storage_mb_ms: 0 };
     let on_demand = Usage { memory_mb_ms: usage.memory_mb_ms - provisioned.memory_mb_ms, ..*usage };
     (provisioned, on_demand)
 }
 
-/// Marks a line as assumed when provisioned and other environments are mixed.
-fn assumed_share(line: BillLine, share: Option<(u64, u64)>) -> BillLine {
+/// Marks a line as assumed when the share of provisioned environments is.
+fn assumed_share(line: BillLine, share: Option<&ProvisionedShare>) -> BillLine {
     match share {
-        Some((part, whole)) if part < whole => line.assuming(&format!(
-            "{part} of {whole} environments were provisioned, and invocations are divided in this ratio"
-        )),
+        Some(share) if !share.note.is_empty() => line.assuming(&share.note),
         _ => line,
     }
 }

@@ -9,7 +9,7 @@ mod given;
 
 use serde::Serialize;
 
-pub use build::full_bill;
+pub use build::{full_bill, full_bill_in_month};
 pub use given::{GivenUsage, LogDestination, ProvisionedCapacity};
 
 use crate::pricing::bill::Usage;
@@ -99,6 +99,18 @@ impl FullBill {
     }
 }
 
+/// How much of a usage was imported from logs. A log has neither the instruction set nor the size of `/tmp`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ImportedPart {
+    /// Nothing: the layer measured it.
+    #[default]
+    None,
+    /// A part of it.
+    Some,
+    /// All of it.
+    All,
+}
+
 /// What was measured of one function in the time of the bill.
 #[derive(Debug, Clone, PartialEq)]
 pub struct MeasuredUsage<'a> {
@@ -122,6 +134,8 @@ pub struct MeasuredUsage<'a> {
     pub log_bytes: Option<u64>,
     /// Whether it runs on managed instances.
     pub is_managed: bool,
+    /// How much of it was imported from logs.
+    pub imported: ImportedPart,
     /// Length of the time of the bill, hours.
     pub hours: u64,
 }
