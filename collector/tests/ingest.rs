@@ -7,6 +7,7 @@ mod common;
 use std::io::Write;
 use std::time::{Duration, Instant};
 
+use agent_proto::batch::InitializationType;
 use agent_proto::limits::MAX_BATCH_BYTES;
 use agent_proto::wire::Ack;
 use common::fleet::{KINDS, batch};
@@ -14,6 +15,7 @@ use common::places::{Place, test_each_place};
 use common::{Collector, KEY, OTHER_KEY, Response, post, read_response};
 use prost::Message;
 use tailor_collector::clock::now_us;
+use tailor_sizing::telemetry::invocation::RequestId;
 
 fn invocations(collector: &Collector) -> u64 {
     collector.get("/v1/functions").json()["total"]["invocations"].as_u64().unwrap()
@@ -29,6 +31,7 @@ test_each_place!(
     tenants_cannot_read_data_of_each_other,
     cost_is_exact_to_the_pico_dollar,
     a_clock_that_is_ahead_does_not_keep_the_memory_size,
+    an_unknown_start_is_the_time_at_which_the_batch_came,
 );
 
 fn a_batch_that_is_sent_again_is_counted_once(place: Place) {
@@ -226,7 +229,7 @@ fn cost_is_exact_to_the_pico_dollar(place: Place) {
 fn values_that_no_invocation_can_have_are_refused_with_the_name_of_the_field() {
     const HOUR_US: u64 = 3_600_000_000;
     type Change = fn(&mut agent_proto::batch::Batch);
-    let cases: [(&str, Change); 13] = [
+    let cases: [(&str, Change); 12] = [
         ("sequence", |batch| batch.header.sequence = 1 << 63),
         ("lost.invocations", |batch| batch.header.lost.invocations = u64::MAX),
         ("environment.memory_mb", |batch| batch.header.environment.memory.0 = 10_241),
@@ -243,7 +246,6 @@ fn values_that_no_invocation_can_have_are_refused_with_the_name_of_the_field() {
         ("invocations[3].started_at_us", |batch| {
             batch.invocations[3].started_at_us += 5 * 365 * 24 * HOUR_US
         }),
-        ("invocations[3].started_at_us", |batch| batch.invocations[3].started_at_us = 1_000),
     ];
     let collector = Collector::start();
     for (field, change) in cases {
@@ -262,6 +264,48 @@ fn values_that_no_invocation_can_have_are_refused_with_the_name_of_the_field() {
         assert!(response.text().contains("environment.function"), "{}", response.text());
     }
     assert_eq!(invocations(&collector), 0);
+}
+
+/// There a function may run for 90 minutes.
+#[test]
+fn on_managed_instances_an_invocation_may_be_longer() {
+    const MINUTE_US: u64 = 60_000_000;
+    let collector = Collector::start();
+    let send = |sequence, minutes: u64, is_managed_instances: bool| {
+        let mut batch = batch(&KINDS[0], 1 + u64::from(is_managed_instances), sequence, 2, now_us());
+        let environment = &mut batch.header.environment;
+        if is_managed_instances {
+            environment.initialization_type = InitializationType::ManagedInstances;
+            environment.timeout_ms = 5_400_000;
+        }
+        batch.invocations[1].duration_us = minutes * MINUTE_US;
+        batch.invocations[1].billed_ms = minutes * MINUTE_US / 1_000;
+        collector.post_batch(&batch.encode().unwrap()).status
+    };
+    assert_eq!([send(1, 16, false), send(2, 17, false)], [200, 400]);
+    assert_eq!([send(1, 17, true), send(2, 91, true), send(3, 92, true)], [200, 200, 400]);
+}
+
+/// The record of a start can be lost, and a clock can be unset.
+fn an_unknown_start_is_the_time_at_which_the_batch_came(place: Place) {
+    let collector = Collector::start_at(place);
+    let mut batch = batch(&KINDS[0], 1, 1, 10, now_us());
+    batch.invocations[3].started_at_us = 0;
+    batch.invocations[7].started_at_us = 1_000_000;
+    let sent_us = now_us();
+    let response = collector.post_batch(&batch.encode().unwrap());
+    assert_eq!(response.status, 200, "{}", response.text());
+    assert_eq!(invocations(&collector), 10);
+    let path = format!("/v1/functions/{}/invocations", KINDS[0].name);
+    let listed = collector.get(&path).json()["invocations"].as_array().unwrap().clone();
+    let began_us = |id: u128| {
+        let of_id = |one: &&serde_json::Value| one["request_id"] == RequestId(id).to_string();
+        listed.iter().find(of_id).unwrap()["started_at_us"].as_u64().unwrap()
+    };
+    for index in [3, 7] {
+        assert!(began_us(batch.invocations[index].request_id.0) >= sent_us, "{listed:?}");
+    }
+    assert!(began_us(batch.invocations[5].request_id.0) < sent_us);
 }
 
 fn a_clock_that_is_ahead_does_not_keep_the_memory_size(place: Place) {

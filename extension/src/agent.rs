@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use agent_proto::batch::{Environment, EnvironmentId, InitializationType, Overhead};
+use agent_proto::limits::max_timeout_ms;
 use nix::sys::resource::{UsageWho, getrusage};
 use tailor_sizing::telemetry::rollup::Rollup;
 
@@ -99,9 +100,11 @@ impl Agent {
                 // The record of the restore may be late, lost or not subscribed to.
                 self.restored();
             }
-            let timeout_ms = deadline_ms.saturating_sub(now_us / 1_000);
-            // The event took a moment to arrive; timeouts are whole seconds.
-            self.outbox.environment_mut().timeout_ms = timeout_ms.saturating_add(500) / 1_000 * 1_000;
+            // The event took a moment to arrive; timeouts are whole seconds. With a wrong clock it is unknown.
+            let timeout_ms = deadline_ms.saturating_sub(now_us / 1_000).saturating_add(500) / 1_000 * 1_000;
+            let environment = self.outbox.environment_mut();
+            let is_possible = timeout_ms <= max_timeout_ms(environment.is_managed_instances());
+            environment.timeout_ms = if is_possible { timeout_ms } else { 0 };
         }
         self.first = false;
         self.current = Some(Current {
@@ -180,10 +183,10 @@ impl Agent {
                 }
             }
             Event::RuntimeDone { record, time } => {
-                if let Some(current) = self.current.as_mut().filter(|c| c.request_id == record.request_id) {
+                let is_current = self.ledger.on_runtime_done(record, time);
+                if let Some(current) = self.current.as_mut().filter(|_| is_current) {
                     current.done = true;
                 }
-                self.ledger.on_runtime_done(record, time);
             }
             Event::Report { record, time } => {
                 self.on_report(record, time);
@@ -204,8 +207,7 @@ impl Agent {
             self.ledger.on_kills_in_init(self.oom_kills.take());
         }
         let was_full = self.ledger.memory_was_full();
-        let is_current = self.current.as_ref().is_some_and(|current| current.request_id == record.request_id);
-        self.ledger.on_report(record, time);
+        let is_current = self.ledger.on_report(record, time);
         if !was_full && !is_current && self.ledger.memory_was_full() {
             // From now on each INVOKE counts the kills of the invocation before it: earlier ones are not of the current one.
             let _ = self.oom_kills.take();
@@ -309,6 +311,12 @@ impl Agent {
         let lost = self.outbox.lost_mut().invocations;
         let line = self.summaries.summary(&self.totals, self.outbox.environment_mut(), lost, now_us);
         self.lines.extend(line);
+    }
+
+    /// Whether the next delivery is one of a new batch.
+    #[cfg(test)]
+    pub(crate) fn makes_new_batch(&self) -> bool {
+        self.outbox.makes_new_batch()
     }
 
     /// Whether there are lines to print.
@@ -431,6 +439,40 @@ mod tests {
         let mut plain = agent("on-demand");
         plain.on_invoke("3f2504e0-4f89-41d3-9a0c-0305e82c3301", 2, 3_000);
         assert_eq!(sent_id(&mut plain), EnvironmentId([1; 16]));
+    }
+
+    /// The id of the request in the tests of attempts and timeouts.
+    const ID: &str = "3f2504e0-4f89-41d3-9a0c-0305e82c3301";
+
+    /// Lambda retries an asynchronous invocation with the same id.
+    #[test]
+    fn the_end_of_an_earlier_attempt_does_not_end_the_current_one() {
+        let done = |time: &str| {
+            let record = format!(r#"{{"requestId":"{ID}","status":"error"}}"#);
+            format!(r#"[{{"time":"{time}","type":"platform.runtimeDone","record":{record}}}]"#)
+        };
+        let mut agent = agent("on-demand");
+        agent.on_invoke(ID, 1_767_323_045_000_000, 1_767_323_048_000);
+        agent.on_invoke(ID, 1_767_323_105_000_000, 1_767_323_108_000);
+        agent.on_telemetry(done("2026-01-02T03:04:05.100Z").as_bytes(), 1_767_323_105_010_000);
+        assert!(!agent.current.as_ref().unwrap().done, "samples continue");
+        agent.on_telemetry(done("2026-01-02T03:05:05.100Z").as_bytes(), 1_767_323_105_110_000);
+        assert!(agent.current.as_ref().unwrap().done);
+        assert_eq!(agent.ledger.open_count(), 2);
+    }
+
+    #[test]
+    fn an_impossible_timeout_is_unknown() {
+        let timeout_ms = |now_ms: u64, deadline_ms| {
+            let mut agent = agent("on-demand");
+            agent.on_invoke(ID, now_ms * 1_000, deadline_ms);
+            agent.outbox.environment_mut().timeout_ms
+        };
+        let now_ms = 1_767_323_045_000;
+        assert_eq!(timeout_ms(now_ms, now_ms + 899_999), 900_000);
+        // The clock is an hour behind, or it is not set.
+        assert_eq!([timeout_ms(now_ms - 3_600_000, now_ms), timeout_ms(0, now_ms)], [0, 0]);
+        assert_eq!(timeout_ms(now_ms, now_ms - 1_000), 0);
     }
 
     #[test]

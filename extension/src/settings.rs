@@ -10,6 +10,9 @@ mod key_location;
 
 pub use key_location::{KeyLocation, KeyStore};
 
+/// The most invocations at which a batch is sent. Twice as many fit into the outbox.
+pub const MAX_FLUSH_ITEMS: usize = 1_000;
+
 /// A source of variables: the process in production, a map in tests.
 pub trait Variables {
     /// The value of `name`; `None` when it is unset or not UTF-8.
@@ -89,7 +92,8 @@ pub struct Settings {
     /// `TAILOR_FLUSH_INTERVAL_MS`: the longest time before a measured invocation is sent, while the environment
     /// runs. Default 60,000.
     pub flush_interval: Duration,
-    /// `TAILOR_FLUSH_ITEMS`: the number of invocations at which they are sent before the interval ends. Default 500.
+    /// `TAILOR_FLUSH_ITEMS`: the number of invocations at which they are sent before the interval ends, 1 to 1,000.
+    /// Default 500.
     pub flush_items: usize,
     /// `TAILOR_LOG_SUMMARY`: print a summary line every five minutes and at shutdown. Default: only without an
     /// endpoint.
@@ -128,7 +132,7 @@ impl ApiKey {
 
     /// The secret itself, for the `Authorization` header.
     #[must_use]
-    pub fn expose(&self) -> &str {
+    pub fn secret_value(&self) -> &str {
         &self.0
     }
 }
@@ -164,8 +168,8 @@ impl Settings {
                 .parse("TAILOR_FLUSH_INTERVAL_MS", "a number of milliseconds")
                 .map_or(Duration::from_secs(60), Duration::from_millis),
             flush_items: reader
-                .read("TAILOR_FLUSH_ITEMS", "a number from 1 to 3000", |text| {
-                    text.parse().ok().filter(|items| (1..=3_000).contains(items))
+                .read("TAILOR_FLUSH_ITEMS", "a number from 1 to 1000", |text| {
+                    text.parse().ok().filter(|items| (1..=MAX_FLUSH_ITEMS).contains(items))
                 })
                 .unwrap_or(500),
             log_summary: reader.boolean("TAILOR_LOG_SUMMARY").unwrap_or_else(|| endpoint.is_none()),
@@ -334,7 +338,7 @@ mod tests {
         assert_eq!((warnings.len(), settings.ephemeral_storage_mb), (4, None), "{warnings:?}");
         assert!(
             warnings
-                .contains(&"TAILOR_FLUSH_ITEMS is not a number from 1 to 3000: using the default".to_owned())
+                .contains(&"TAILOR_FLUSH_ITEMS is not a number from 1 to 1000: using the default".to_owned())
         );
         assert_eq!(settings.flush_items, 500);
         assert_eq!(settings.flush_interval, Duration::from_secs(1));
@@ -348,12 +352,12 @@ mod tests {
         std::fs::write(file.path(), "s3cret\n").unwrap();
         let path = file.path().to_str().unwrap();
         let (settings, _) = Settings::read(&HashMap::from([("TAILOR_API_KEY_FILE", path)]));
-        assert_eq!(settings.api_key.as_ref().unwrap().expose(), "s3cret");
+        assert_eq!(settings.api_key.as_ref().unwrap().secret_value(), "s3cret");
         assert!(!format!("{settings:?}").contains("s3cret"));
         // An empty variable counts as unset.
         let (settings, _) =
             Settings::read(&HashMap::from([("TAILOR_API_KEY", ""), ("TAILOR_API_KEY_FILE", path)]));
-        assert_eq!(settings.api_key.as_ref().unwrap().expose(), "s3cret");
+        assert_eq!(settings.api_key.as_ref().unwrap().secret_value(), "s3cret");
         // Also when it is in the wrong variable.
         for variable in
             ["TAILOR_API_KEY", "TAILOR_API_KEY_SECRET", "TAILOR_ENDPOINT", "TAILOR_FLUSH_ITEMS", "TAILOR_EMF"]
@@ -397,5 +401,7 @@ mod tests {
         }
         let enabled = |value| read("TAILOR_ENABLED", value).0.enabled;
         assert_eq!(["False", "0", "FALSE", "true", "no"].map(enabled), [false, false, false, true, true]);
+        let items = |value| read("TAILOR_FLUSH_ITEMS", value).0.flush_items;
+        assert_eq!(["1", "1000", "0", "1001"].map(items), [1, MAX_FLUSH_ITEMS, 500, 500]);
     }
 }

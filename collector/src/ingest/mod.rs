@@ -2,8 +2,8 @@
 //!
 //! The order of the steps keeps the cost of unauthenticated clients low: check the key, check the headers,
 //! read the body with a size limit, a timeout and memory from a budget, reserve memory to process it, decode, check the
-//! values, summarize, store. A batch may be sent again without effect on the totals. Clients may retry only after 429, 502,
-//! 503 and 504.
+//! values, summarize, store. A batch may be sent again without effect on the totals. Clients may retry only after 408, 425,
+//! 429 and any 5xx: the collector answers 429 and 503, and a server before it also the others.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,6 +39,9 @@ const BODY_LIMIT: BodyLimit = BodyLimit { bytes: MAX_BATCH_BYTES, timeout: Durat
 /// Maximum number of hours in one batch, because each hour is a row. Environments live for a shorter time, so more
 /// hours mean a wrong clock.
 const MAX_HOURS: usize = 400;
+
+/// 2014-11-01, microseconds since the Unix epoch: Lambda did not exist before.
+const EARLIEST_US: u64 = 1_414_800_000_000_000;
 
 /// How far an environment's clock may be ahead of the collector's until its times are corrected in the stored batch,
 /// microseconds.
@@ -117,13 +120,17 @@ fn summarize(
     mut body: Bytes,
     received_at_us: u64,
 ) -> Result<NewBatch, ApiError> {
-    let latest_us = received_at_us.saturating_add(MAX_CLOCK_AHEAD_US);
-    let is_ahead = batch.invocations.iter().any(|invocation| invocation.started_at_us > latest_us);
-    // With a clock that is ahead, the invocation's memory size would stay the latest one until that time.
+    let possible_us = EARLIEST_US..=received_at_us.saturating_add(MAX_CLOCK_AHEAD_US);
+    let is_wrong =
+        batch.invocations.iter().any(|invocation| !possible_us.contains(&invocation.started_at_us));
+    // A time before Lambda existed is not known. With a clock that is ahead, the invocation's memory size would stay the
+    // latest one until that time.
     for invocation in &mut batch.invocations {
-        invocation.started_at_us = invocation.started_at_us.min(received_at_us);
+        if !(EARLIEST_US..=received_at_us).contains(&invocation.started_at_us) {
+            invocation.started_at_us = received_at_us;
+        }
     }
-    if is_ahead {
+    if is_wrong {
         body = batch.encode()?.into();
     }
     let Batch { header, invocations } = batch;

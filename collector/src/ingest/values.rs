@@ -4,18 +4,12 @@
 //! total that no valid batch can correct. The error names the field.
 
 use agent_proto::batch::{Batch, BatchHeader, Environment};
+use agent_proto::limits::{max_time_us, max_timeout_ms};
 use tailor_sizing::telemetry::invocation::Invocation;
 use tailor_sizing::telemetry::utilization::Interval;
 
 use crate::http::error::ApiError;
 use crate::render::text::is_invisible;
-
-/// Maximum duration of anything in an invocation, microseconds: Lambda's timeout of 15 minutes, and a minute for Init and
-/// extensions.
-const MAX_TIME_US: u64 = 16 * 60 * 1_000_000;
-
-/// Maximum timeout of a function, milliseconds.
-const MAX_TIMEOUT_MS: u64 = 900_000;
 
 /// Maximum memory size of a function, MB, and of a managed instance.
 const MAX_MEMORY_MB: u32 = 10_240;
@@ -45,9 +39,6 @@ const MAX_COUNT: u64 = 1 << 48;
 /// Maximum sequence of a batch: one each millisecond for 34 years.
 const MAX_SEQUENCE: u64 = 1 << 40;
 
-/// 2014-11-01, microseconds since the Unix epoch: Lambda did not exist before.
-const EARLIEST_US: u64 = 1_414_800_000_000_000;
-
 /// How far the start of an invocation may be after the collector's time, microseconds.
 const LATEST_AHEAD_US: u64 = 24 * 3_600 * 1_000_000;
 
@@ -57,9 +48,10 @@ const LATEST_AHEAD_US: u64 = 24 * 3_600 * 1_000_000;
 /// 400 with the name of the first field that has an impossible value.
 pub(super) fn check(batch: &Batch, received_at_us: u64) -> Result<(), ApiError> {
     check_environment(&batch.header.environment)?;
-    check_header(&batch.header)?;
+    let max_time_us = max_time_us(batch.header.environment.is_managed_instances());
+    check_header(&batch.header, max_time_us)?;
     for (index, invocation) in batch.invocations.iter().enumerate() {
-        check_invocation(invocation, received_at_us)
+        check_invocation(invocation, max_time_us, received_at_us)
             .map_err(|problem| impossible(&format!("invocations[{index}].{problem}")))?;
     }
     Ok(())
@@ -84,17 +76,17 @@ fn check_environment(environment: &Environment) -> Result<(), ApiError> {
             return Err(ApiError::bad_request("name", message));
         }
     }
-    let max_memory_mb =
-        if environment.is_managed_instances() { MAX_MANAGED_MEMORY_MB } else { MAX_MEMORY_MB };
+    let is_managed_instances = environment.is_managed_instances();
+    let max_memory_mb = if is_managed_instances { MAX_MANAGED_MEMORY_MB } else { MAX_MEMORY_MB };
     let problems = [
         at_most("memory_mb", environment.memory.0.into(), max_memory_mb.into()),
         at_most("ephemeral_mb", environment.ephemeral_mb.into(), MAX_EPHEMERAL_MB.into()),
-        at_most("timeout_ms", environment.timeout_ms, MAX_TIMEOUT_MS),
+        at_most("timeout_ms", environment.timeout_ms, max_timeout_ms(is_managed_instances)),
     ];
     first(problems).map_err(|problem| impossible(&format!("environment.{problem}")))
 }
 
-fn check_header(header: &BatchHeader) -> Result<(), ApiError> {
+fn check_header(header: &BatchHeader, max_time_us: u64) -> Result<(), ApiError> {
     let problems = [
         at_most("sequence", header.sequence, MAX_SEQUENCE),
         at_most("unsent", header.unsent, MAX_COUNT),
@@ -108,14 +100,14 @@ fn check_header(header: &BatchHeader) -> Result<(), ApiError> {
         at_most("overhead.ticks", header.overhead.ticks, MAX_COUNT),
     ];
     first(problems).map_err(|problem| impossible(&problem))?;
-    header.interval.as_ref().map_or(Ok(()), check_interval)
+    header.interval.as_ref().map_or(Ok(()), |interval| check_interval(interval, max_time_us))
 }
 
-fn check_interval(interval: &Interval) -> Result<(), ApiError> {
+fn check_interval(interval: &Interval, max_time_us: u64) -> Result<(), ApiError> {
     let Interval { duration_us, cpu_us, max_cpu_milli, peak_kib, max_concurrency } = *interval;
     let problems = [
         at_most("duration_us", duration_us, MAX_INTERVAL_US),
-        at_most("cpu_us", cpu_us, MAX_CPUS.saturating_mul(duration_us.saturating_add(MAX_TIME_US))),
+        at_most("cpu_us", cpu_us, MAX_CPUS.saturating_mul(duration_us.saturating_add(max_time_us))),
         at_most("max_cpu_milli", max_cpu_milli, MAX_CPUS * 1_000),
         at_most("peak_kib", peak_kib, MAX_MEMORY_KIB),
         at_most("max_concurrency", max_concurrency.into(), MAX_CONCURRENCY),
@@ -123,17 +115,14 @@ fn check_interval(interval: &Interval) -> Result<(), ApiError> {
     first(problems).map_err(|problem| impossible(&format!("interval.{problem}")))
 }
 
-fn check_invocation(invocation: &Invocation, received_at_us: u64) -> Result<(), String> {
-    if invocation.started_at_us < EARLIEST_US {
-        return Err(format!("started_at_us is {}, before Lambda existed", invocation.started_at_us));
-    }
+fn check_invocation(invocation: &Invocation, max_time_us: u64, received_at_us: u64) -> Result<(), String> {
     let problems = [
         at_most("started_at_us", invocation.started_at_us, received_at_us.saturating_add(LATEST_AHEAD_US)),
-        at_most("duration_us", invocation.duration_us, MAX_TIME_US),
-        at_most("runtime_us", invocation.runtime_us, MAX_TIME_US),
-        at_most("billed_ms", invocation.billed_ms, MAX_TIME_US / 1_000),
-        at_most("init_us", invocation.init_us, MAX_TIME_US),
-        at_most("restore_us", invocation.restore_us, MAX_TIME_US),
+        at_most("duration_us", invocation.duration_us, max_time_us),
+        at_most("runtime_us", invocation.runtime_us, max_time_us),
+        at_most("billed_ms", invocation.billed_ms, max_time_us / 1_000),
+        at_most("init_us", invocation.init_us, max_time_us),
+        at_most("restore_us", invocation.restore_us, max_time_us),
         at_most("produced_bytes", invocation.produced_bytes, MAX_COUNT),
         at_most("max_memory_used_mb", invocation.max_memory_used_mb.into(), MAX_MANAGED_MEMORY_MB.into()),
         at_most("peak_kib", invocation.peak_kib, MAX_MEMORY_KIB),
@@ -143,12 +132,12 @@ fn check_invocation(invocation: &Invocation, received_at_us: u64) -> Result<(), 
     first(problems)?;
     let Some(work) = &invocation.work else { return Ok(()) };
     let problems = [
-        at_most("work.user_us", work.user_us, MAX_CPUS * MAX_TIME_US),
-        at_most("work.system_us", work.system_us, MAX_CPUS * MAX_TIME_US),
-        at_most("work.starved_us", work.starved_us, MAX_THREADS * MAX_TIME_US),
-        at_most("work.idle_us", work.idle_us, MAX_TIME_US),
-        at_most("work.top_busy_us", work.top_busy_us, MAX_TIME_US),
-        at_most("work.top_starved_us", work.top_starved_us, MAX_TIME_US),
+        at_most("work.user_us", work.user_us, MAX_CPUS * max_time_us),
+        at_most("work.system_us", work.system_us, MAX_CPUS * max_time_us),
+        at_most("work.starved_us", work.starved_us, MAX_THREADS * max_time_us),
+        at_most("work.idle_us", work.idle_us, max_time_us),
+        at_most("work.top_busy_us", work.top_busy_us, max_time_us),
+        at_most("work.top_starved_us", work.top_starved_us, max_time_us),
     ];
     first(problems)?;
     let counts = work.counters();

@@ -3,6 +3,9 @@
 //! There are three sources for one invocation: our own INVOKE event, the platform's telemetry (which may come before it,
 //! an hour later, twice or never) and the reading of the processes at the next INVOKE. They are joined by request id in a
 //! bounded queue. Invocations that do not fit any more are counted as lost.
+//!
+//! Lambda retries a failed asynchronous invocation with the same request id, after a minute or more. Each attempt is an
+//! invocation.
 
 mod entry;
 mod inits;
@@ -11,13 +14,14 @@ mod outcome;
 use std::collections::VecDeque;
 
 use agent_proto::batch::InitializationType;
+use agent_proto::limits::max_time_us;
 use tailor_sizing::telemetry::invocation::{Invocation, RequestId};
 
 use crate::lambda::record_time::RecordTime;
 use crate::lambda::telemetry::{EndRecord, InitReport};
 use crate::measure::Measured;
 use entry::{Entry, Measurement, megabytes};
-use inits::Inits;
+use inits::{Inits, TIME_TOLERANCE_US};
 
 /// The most open invocations. On demand one or two are open. On managed instances up to 64 run in one environment for each
 /// vCPU; with more open invocations than this, the report of the oldest will not come.
@@ -32,10 +36,6 @@ const MAX_FINISHED: usize = 512;
 /// invocations.
 const REPORT_TIMEOUT_INVOKES: u64 = 640;
 const REPORT_TIMEOUT_US: u64 = 5_000_000;
-
-/// The same for an invocation without an INVOKE event, as on managed instances, where invocations run at the same time:
-/// longer than any function may run, counted from the start of the next invocation.
-const UNINVOKED_TIMEOUT_US: u64 = 960_000_000;
 
 /// All open invocations.
 #[derive(Debug, Default)]
@@ -63,19 +63,25 @@ pub struct Ledger {
     kills_in_init: Option<u64>,
 }
 
+/// What is kept of an invocation to recognize repeated records.
 #[derive(Debug, Clone, Copy)]
 struct Finished {
     request_id: RequestId,
     last_record_us: u64,
+    /// Its report came, which is its last record.
+    is_reported: bool,
 }
 
-/// The source of an event.
-#[derive(Debug, Clone, Copy)]
-enum Source {
-    /// The extension itself, whose events are never repeated.
-    Extension,
-    /// The platform, with the time of the record.
-    Platform(RecordTime),
+impl Finished {
+    /// Whether a record with this time is a repeated one.
+    const fn has_record(self, time: RecordTime) -> bool {
+        time.latest_us() <= self.last_record_us
+    }
+
+    /// Whether a record with this time is of a later attempt.
+    const fn ended_before(self, time: RecordTime) -> bool {
+        self.is_reported && time.earliest_us() > self.last_record_us.saturating_add(TIME_TOLERANCE_US)
+    }
 }
 
 impl Ledger {
@@ -108,26 +114,27 @@ impl Ledger {
         self.invokes += 1;
         let invoke = Some(self.invokes);
         self.set_time(now_us);
-        self.followed();
-        if let Some(entry) = self.entry(request_id, Source::Extension) {
+        self.mark_next_invocation_started();
+        // An earlier attempt had an INVOKE event of its own.
+        if let Some(entry) = self.entry(request_id, None) {
             entry.invoke = invoke;
             entry.started_at_us = now_us;
             entry.is_first = is_first;
-            entry.followed_at_us = None;
+            entry.next_started_at_us = None;
         }
     }
 
     /// Another invocation began: the reports of the earlier ones may come from now on.
-    fn followed(&mut self) {
+    fn mark_next_invocation_started(&mut self) {
         for entry in &mut self.open {
-            entry.followed_at_us.get_or_insert(self.now_us);
+            entry.next_started_at_us.get_or_insert(self.now_us);
         }
     }
 
-    /// The processes were read at the end of the invocation; `None` when they had ended. `kills` is the number of
-    /// processes that the kernel killed for memory meanwhile; `None` when it is not known.
+    /// The processes were read at the end of the invocation with the last INVOKE event; `None` when they had ended. `kills`
+    /// is the number of processes that the kernel killed for memory meanwhile; `None` when it is not known.
     pub fn on_measured(&mut self, request_id: &str, measured: Option<Measured>, kills: Option<u64>) {
-        if let Some(entry) = self.entry(request_id, Source::Extension) {
+        if let Some(entry) = self.entry(request_id, Some(self.invokes)) {
             entry.measurement =
                 measured.map_or(Measurement::Impossible, |measured| Measurement::Done(Box::new(measured)));
             entry.kills = kills;
@@ -142,32 +149,34 @@ impl Ledger {
     /// `platform.start`.
     pub fn on_start(&mut self, request_id: &str, time: RecordTime) {
         let time_us = time.known_us().unwrap_or(self.now_us);
-        if let Some(entry) = self.entry(request_id, Source::Platform(time))
-            && entry.started_at_us == 0
-        {
+        if let Some(entry) = self.entry_of_record(request_id, time, |entry| entry.started_at_us == 0) {
             entry.started_at_us = time_us;
         }
     }
 
-    /// `platform.runtimeDone`, recorded at `time`.
-    pub fn on_runtime_done(&mut self, record: EndRecord, time: RecordTime) {
-        if let Some(entry) = self.entry(&record.request_id, Source::Platform(time)) {
-            entry.runtime_done = Some(record);
-        }
+    /// `platform.runtimeDone`, recorded at `time`. Returns whether it is of the invocation with the last INVOKE event.
+    pub fn on_runtime_done(&mut self, record: EndRecord, time: RecordTime) -> bool {
+        let last = Some(self.invokes);
+        let entry = self.entry_of_record(&record.request_id, time, |entry| entry.runtime_done.is_none());
+        let Some(entry) = entry else { return false };
+        entry.runtime_done = Some(record);
+        entry.invoke == last
     }
 
-    /// `platform.report`, recorded at `time`.
-    pub fn on_report(&mut self, record: EndRecord, time: RecordTime) {
+    /// `platform.report`, recorded at `time`. Returns whether it is of the invocation with the last INVOKE event.
+    pub fn on_report(&mut self, record: EndRecord, time: RecordTime) -> bool {
         // A new environment used no memory before. One whose processes were ended may have used any amount.
         let before_mb = self.mark_mb.or_else(|| (!self.inits.is_inside()).then_some(0));
         let mark_mb = record.metrics.max_memory_used_mb.map(megabytes);
-        let Some(entry) = self.entry(&record.request_id, Source::Platform(time)) else { return };
-        if entry.report.is_none() {
-            entry.mark_before_mb = before_mb;
-        }
+        let last = Some(self.invokes);
+        let entry = self.entry_of_record(&record.request_id, time, |entry| entry.report.is_none());
+        let Some(entry) = entry else { return false };
+        entry.mark_before_mb = before_mb;
         entry.report = Some(record);
         entry.reported_at = time;
+        let is_last = entry.invoke == last;
         self.mark_mb = self.mark_mb.max(mark_mb);
+        is_last
     }
 
     /// `platform.initStart` of this phase.
@@ -190,7 +199,8 @@ impl Ledger {
     pub fn take_finished(&mut self) -> Vec<Invocation> {
         let (invokes, now_us) = (self.invokes, self.now_us);
         let no_reports = self.no_reports;
-        self.take(|entry| entry.is_complete(no_reports) || entry.is_given_up(invokes, now_us))
+        let longest_us = max_time_us(self.inits.is_managed_instances());
+        self.take(|entry| entry.is_complete(no_reports) || entry.is_given_up(invokes, now_us, longest_us))
     }
 
     /// Takes all invocations, because the environment ends.
@@ -241,45 +251,68 @@ impl Ledger {
         {
             self.removed_us = self.removed_us.max(removed.last_record_us);
         }
-        let Entry { request_id, last_record_us, .. } = entry;
-        self.finished.push_back(Finished { request_id, last_record_us });
+        self.finished.push_back(entry.finished());
         if entry.invoke.is_none() {
             entry.kills = self.kills_in_init;
         }
         let init = self.inits.take_for(&entry);
-        entry.to_invocation(self.memory_mb, &init, !self.inits.is_managed_instances())
+        entry.to_invocation(self.memory_mb, &init, self.inits.is_managed_instances(), self.now_us)
     }
 
-    /// The open entry of this request, created if it is new; `None` when the request is finished or has no id.
-    fn entry(&mut self, request_id: &str, source: Source) -> Option<&mut Entry> {
-        if request_id.is_empty() {
+    /// The oldest open entry of this request that has this INVOKE event, or none yet; created if there is none. `None` without
+    /// an id. Our own events are never repeated.
+    fn entry(&mut self, request_id: &str, invoke: Option<u64>) -> Option<&mut Entry> {
+        let request_id = parse_id(request_id)?;
+        let is_its_attempt = |entry: &Entry| {
+            entry.request_id == request_id && (entry.invoke.is_none() || entry.invoke == invoke)
+        };
+        let found = self.open.iter().position(is_its_attempt);
+        let index = found.unwrap_or_else(|| self.open(request_id));
+        self.open.get_mut(index)
+    }
+
+    /// The open entry to which a record of the platform belongs: the oldest one of its request that `lacks` it, created if
+    /// there is none. `None` when the record is a repeated one, or without an id.
+    fn entry_of_record(
+        &mut self,
+        request_id: &str,
+        time: RecordTime,
+        lacks: fn(&Entry) -> bool,
+    ) -> Option<&mut Entry> {
+        let request_id = parse_id(request_id)?;
+        if self.finished.iter().any(|attempt| attempt.request_id == request_id && attempt.has_record(time)) {
             return None;
         }
-        let request_id = RequestId::parse(request_id).unwrap_or_else(|| fingerprint(request_id));
-        let found = self.open.iter().position(|entry| entry.request_id == request_id);
-        let index = match found {
-            Some(index) => index,
-            None => self.open(request_id, source)?,
+        let accepts = |entry: &Entry| lacks(entry) && !entry.finished().ended_before(time);
+        let is_its_attempt = |entry: &Entry| {
+            entry.request_id == request_id && (accepts(entry) || entry.finished().has_record(time))
         };
-        let entry = self.open.get_mut(index)?;
-        if let Source::Platform(time) = source {
-            entry.last_record_us = entry.last_record_us.max(time.earliest_us());
-        }
+        let index = match self.open.iter().position(is_its_attempt) {
+            Some(index) => index,
+            None => self.open_by_record(request_id, time)?,
+        };
+        let entry = self.open.get_mut(index).filter(|entry| accepts(entry))?;
+        entry.last_record_us = entry.last_record_us.max(time.earliest_us());
         Some(entry)
     }
 
-    fn open(&mut self, request_id: RequestId, source: Source) -> Option<usize> {
-        if self.finished.iter().any(|finished| finished.request_id == request_id) {
+    /// Opens an entry for a record of the platform, unless it is a repeated one.
+    fn open_by_record(&mut self, request_id: RequestId, time: RecordTime) -> Option<usize> {
+        let mut known = self.open.iter().map(Entry::finished).chain(self.finished.iter().copied());
+        if known.any(|attempt| attempt.request_id == request_id && !attempt.ended_before(time)) {
             return None;
         }
-        if let Source::Platform(time) = source {
-            // A record whose time is not certainly earlier is a new one: to lose it is worse than to count it twice.
-            if time.latest_us() <= self.removed_us {
-                self.stale += 1;
-                return None;
-            }
-            self.followed();
+        // A record whose time is not certainly earlier is a new one: to lose it is worse than to count it twice.
+        if time.latest_us() <= self.removed_us {
+            self.stale += 1;
+            return None;
         }
+        self.mark_next_invocation_started();
+        Some(self.open(request_id))
+    }
+
+    /// Opens an entry and returns its index.
+    fn open(&mut self, request_id: RequestId) -> usize {
         if self.open.len() == MAX_OPEN {
             // Only on managed instances, when reports are lost. Too little is known of the oldest, so it is
             // counted as lost.
@@ -287,8 +320,14 @@ impl Ledger {
             self.evicted += 1;
         }
         self.open.push_back(Entry::new(request_id));
-        Some(self.open.len() - 1)
+        self.open.len() - 1
     }
+}
+
+/// The id of a request; `None` when it is empty.
+fn parse_id(text: &str) -> Option<RequestId> {
+    let id = || RequestId::parse(text).unwrap_or_else(|| fingerprint(text));
+    (!text.is_empty()).then(id)
 }
 
 /// A stable id for a request id that is not a UUID (FNV-1a, 128 bits).

@@ -9,6 +9,8 @@ use tailor_sizing::telemetry::invocation::Invocation;
 use tailor_sizing::telemetry::utilization::Interval;
 use tokio::time::Instant;
 
+use crate::settings::MAX_FLUSH_ITEMS;
+
 /// The most bytes of pending invocations. The extension's memory is part of the function's memory.
 const MAX_PENDING_BYTES: usize = 1 << 20;
 
@@ -17,6 +19,9 @@ pub const MAX_PENDING: usize = MAX_PENDING_BYTES / size_of::<Invocation>();
 
 /// The most invocations in one batch. Its size stays far below the collector's limit.
 const MAX_BATCH: usize = 1_000;
+
+// A delivery is due before the outbox is full, also when invocations end while it runs.
+const _: () = assert!(MAX_FLUSH_ITEMS <= MAX_PENDING / 2);
 
 /// The pending invocations, and the batch that is not acknowledged yet.
 #[derive(Debug)]

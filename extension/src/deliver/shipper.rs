@@ -64,8 +64,8 @@ enum Key {
     Stored(Box<StoredKey>),
 }
 
-/// The end of one try.
-enum Try {
+/// The result of one attempt.
+enum AttemptResult {
     Ended(DeliveryOutcome),
     /// The connection broke before an answer, as after a freeze.
     Broken,
@@ -160,8 +160,8 @@ impl Shipper {
         };
         Ok(Self {
             client: Client::new(endpoint)
-                .trusting(settings.ca_file.clone())
-                .through(proxy_for(endpoint, variables)),
+                .with_ca_file(settings.ca_file.clone())
+                .with_proxy(proxy_for(endpoint, variables)),
             key,
             signer,
             try_timeout: Cell::new(TRY_TIMEOUT),
@@ -185,15 +185,15 @@ impl Shipper {
     /// Delivers one batch. Tries a second time at once when the connection ended before an answer, or when the collector
     /// rejected a stored key, which may have been replaced.
     pub async fn deliver(&self, batch: &SealedBatch) -> DeliveryOutcome {
-        let first = self.try_once(batch).await;
-        if let (Try::KeyRejected, Key::Stored(stored)) = (&first, &self.key) {
+        let first = self.attempt_once(batch).await;
+        if let (AttemptResult::KeyRejected, Key::Stored(stored)) = (&first, &self.key) {
             stored.discard();
         }
-        let last = if let Try::Ended(_) = first { first } else { self.try_once(batch).await };
+        let last = if let AttemptResult::Ended(_) = first { first } else { self.attempt_once(batch).await };
         let outcome = match last {
-            Try::Ended(outcome) => outcome,
-            Try::Broken => DeliveryOutcome::FAILED,
-            Try::KeyRejected => {
+            AttemptResult::Ended(outcome) => outcome,
+            AttemptResult::Broken => DeliveryOutcome::FAILED,
+            AttemptResult::KeyRejected => {
                 let error = "the collector rejected the key that the secret or parameter contains: store its key there";
                 self.stored_key_failed(&error)
             }
@@ -208,12 +208,12 @@ impl Shipper {
         outcome
     }
 
-    async fn try_once(&self, batch: &SealedBatch) -> Try {
+    async fn attempt_once(&self, batch: &SealedBatch) -> AttemptResult {
         let collector = self.client.host();
         let limit = self.try_timeout.get();
         let key = match self.read_key(limit).await {
             Ok(key) => key,
-            Err(outcome) => return Try::Ended(outcome),
+            Err(outcome) => return AttemptResult::Ended(outcome),
         };
         let exchange =
             self.exchange(agent_proto::BATCHES_PATH, agent_proto::CONTENT_TYPE, &batch.bytes, key.as_ref());
@@ -222,21 +222,21 @@ impl Shipper {
             Some(Ok((head, _)))
                 if head.status == StatusCode::UNAUTHORIZED && matches!(self.key, Key::Stored(_)) =>
             {
-                Try::KeyRejected
+                AttemptResult::KeyRejected
             }
-            Some(Ok((head, body))) => Try::Ended(self.outcome(&head, &body, batch.sequence)),
+            Some(Ok((head, body))) => AttemptResult::Ended(self.outcome(&head, &body, batch.sequence)),
             Some(Err(RequestError::Client(error))) => {
                 self.log_failure(&error, advice());
-                Try::Broken
+                AttemptResult::Broken
             }
             Some(Err(error)) => {
                 tracing::error!(collector, %error, "delivery failed");
-                Try::Ended(DeliveryOutcome::FAILED)
+                AttemptResult::Ended(DeliveryOutcome::FAILED)
             }
             None => {
                 let missing = if self.client.may_lack_route() { "connection" } else { "answer" };
                 self.log_failure(&format_args!("no {missing} within {limit:?}"), advice());
-                Try::Ended(DeliveryOutcome::FAILED)
+                AttemptResult::Ended(DeliveryOutcome::FAILED)
             }
         }
     }
@@ -324,7 +324,7 @@ impl Shipper {
 
     /// A client of the server of `url`, with the same trust.
     pub(crate) fn client_of(&self, url: &Uri) -> Client {
-        self.client.of_server(url).through(proxy_for(url, &ProcessVariables))
+        self.client.of_server(url).with_proxy(proxy_for(url, &ProcessVariables))
     }
 
     async fn exchange(
@@ -350,12 +350,13 @@ impl Shipper {
         let mut request = request.body(Full::new(body.clone()))?;
         let Some(signer) = &self.signer else {
             if let Some(key) = key {
-                insert_secret(request.headers_mut(), "authorization", &format!("Bearer {}", key.expose()))?;
+                let bearer = format!("Bearer {}", key.secret_value());
+                insert_secret(request.headers_mut(), "authorization", &bearer)?;
             }
             return Ok(request);
         };
         if let Some(key) = key {
-            insert_secret(request.headers_mut(), KEY_HEADER, key.expose())?;
+            insert_secret(request.headers_mut(), KEY_HEADER, key.secret_value())?;
         }
         let credentials = signer.provider.current(now_s.saturating_mul(1_000_000)).await?;
         sign_request(&mut request, body, &signer.region, "lambda", &credentials, now_s)?;
@@ -399,7 +400,8 @@ fn error_message(body: &[u8]) -> Option<String> {
     Some(message.chars().take(200).collect())
 }
 
-/// The outcome by status. Only an overloaded or restarting collector is worth another try; any other refusal is final.
+/// The outcome by status. Statuses of a collector, or of a server before it, that is overloaded, restarting or faulty are
+/// temporary. Any other refusal is final.
 fn outcome_of(status: StatusCode, body: &[u8], sequence: u64) -> DeliveryOutcome {
     match status {
         StatusCode::OK => match agent_proto::batch::decode_ack(body) {
@@ -411,10 +413,7 @@ fn outcome_of(status: StatusCode, body: &[u8], sequence: u64) -> DeliveryOutcome
                 DeliveryOutcome::FAILED
             }
         },
-        StatusCode::TOO_MANY_REQUESTS
-        | StatusCode::BAD_GATEWAY
-        | StatusCode::SERVICE_UNAVAILABLE
-        | StatusCode::GATEWAY_TIMEOUT => {
+        _ if status.is_server_error() || matches!(status.as_u16(), 408 | 425 | 429) => {
             tracing::info!(%status, "the collector is not available: the batch will be sent again");
             DeliveryOutcome::FAILED
         }

@@ -150,8 +150,9 @@ mod tests {
         let secret =
             serde_json::json!({ "ARN": "a", "SecretString": value, "VersionStages": ["AWSCURRENT"] });
         let parameter = serde_json::json!({ "Parameter": { "Name": "n", "Value": value, "Version": 1 } });
-        let [one, other] = [secret, parameter]
-            .map(|answer| key_in(answer.to_string().as_bytes(), member).map(|key| key.expose().to_owned()));
+        let [one, other] = [secret, parameter].map(|answer| {
+            key_in(answer.to_string().as_bytes(), member).map(|key| key.secret_value().to_owned())
+        });
         assert_eq!(one, other);
         one
     }

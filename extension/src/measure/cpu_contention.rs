@@ -4,9 +4,9 @@
 use std::time::Instant;
 
 use super::environment_counters::{EnvironmentCounters, NETWORK_READ_INTERVAL};
+use super::environment_cpu::describes_environment;
 use super::files::{DescriptorBudget, ReadableFile};
 use super::parse;
-use super::whole::describes_environment;
 
 /// Pressure stall information of the kernel.
 const PRESSURE: &str = "/proc/pressure/cpu";

@@ -123,8 +123,8 @@ pub fn between(start: &Snapshot, end: &Snapshot) -> Measured {
         threads: u32::try_from(threads).unwrap_or(u32::MAX),
         descriptors: u32::try_from(descriptors).unwrap_or(u32::MAX),
         threads_seen: u32::try_from(threads_seen).unwrap_or(u32::MAX),
-        starved_inferred: seen != Seen::All || is_incomplete,
-        threads_unseen: seen == Seen::Few,
+        starved_inferred: seen != ThreadCoverage::All || is_incomplete,
+        threads_unseen: seen == ThreadCoverage::Few,
         peak_sampled: !end.peaks_reset || children_ended || is_incomplete,
         tmp_used_kib: end.environment.tmp_used_kib,
         sampled_at_us: None,
@@ -235,7 +235,7 @@ fn add_threads(earlier: &Reading, process: &Reading, is_main: bool, sums: &mut S
 
 /// How much of the CPU time the read threads have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Seen {
+enum ThreadCoverage {
     /// All that is relevant.
     All,
     /// Enough to represent the rest.
@@ -246,20 +246,20 @@ enum Seen {
 
 /// The wait times of ended threads are lost, but their CPU time is not. If the read threads represent all threads, the
 /// others are assumed to have waited in proportion to their CPU time.
-fn infer_unseen_waits(sums: &mut Sums) -> Seen {
+fn infer_unseen_waits(sums: &mut Sums) -> ThreadCoverage {
     let seen = sums.run_ns as f64 / (sums.cpu_ns as f64).max(1.0);
     if seen >= 1.0 - UNSEEN_SHARE {
-        return Seen::All;
+        return ThreadCoverage::All;
     }
     if seen < MIN_SEEN_SHARE {
-        return Seen::Few;
+        return ThreadCoverage::Few;
     }
     let (cpu_ns, run_ns) = (u128::from(sums.cpu_ns), u128::from(sums.run_ns.max(1)));
     let scaled = |ns: u64| u64::try_from(u128::from(ns) * cpu_ns / run_ns).unwrap_or(u64::MAX);
     sums.wait_ns = scaled(sums.wait_ns);
     sums.top_run_ns = scaled(sums.top_run_ns);
     sums.top_wait_ns = scaled(sums.top_wait_ns);
-    Seen::Some
+    ThreadCoverage::Some
 }
 
 /// `(Σ run)² / Σ run²` in thousandths: 1000 for one busy thread, n × 1000 for n equally busy ones.

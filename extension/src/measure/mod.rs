@@ -8,6 +8,7 @@ pub mod cpu_budget;
 mod cpu_contention;
 mod delta;
 mod environment_counters;
+mod environment_cpu;
 mod files;
 mod parse;
 mod peaks;
@@ -18,7 +19,6 @@ mod scan;
 mod thread_class;
 mod threads;
 pub mod utilization;
-mod whole;
 
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -32,11 +32,11 @@ pub use threads::ThreadReading;
 
 use brief::BriefInvocations;
 use environment_counters::{EnvironmentReader, LAMBDA_INTERFACES};
+use environment_cpu::EnvironmentCpu;
 use files::{DescriptorBudget, ReadBudget, ReadableFile};
 use probe::Probe;
 use read_selection::{Candidate, select};
 use scan::Scanner;
-use whole::Whole;
 
 use crate::settings::Peak;
 
@@ -66,7 +66,7 @@ pub struct Processes {
     /// There was a sample in this invocation.
     was_sampled: bool,
     sampled_peaks: SampledPeaks,
-    whole: Whole,
+    environment_cpu: EnvironmentCpu,
     environment: EnvironmentReader,
     loadavg: ReadableFile,
     descriptor_budget: DescriptorBudget,
@@ -131,7 +131,7 @@ impl Processes {
             sampled_threads: HashMap::new(),
             was_sampled: false,
             sampled_peaks: SampledPeaks::default(),
-            whole: Whole::new(scanner.namespace(), LAMBDA_INTERFACES, &descriptor_budget),
+            environment_cpu: EnvironmentCpu::new(scanner.namespace(), LAMBDA_INTERFACES, &descriptor_budget),
             environment: EnvironmentReader::new(&descriptor_budget),
             loadavg: ReadableFile::of("/proc/loadavg".to_owned(), &descriptor_budget),
             scanner,
@@ -209,7 +209,7 @@ impl Processes {
         self.sampled_threads.clear();
         self.was_sampled = false;
         self.read_at_ticks = now_ticks();
-        let used_kib = if processes.len() > 1 { self.whole.used_kib() } else { None };
+        let used_kib = if processes.len() > 1 { self.environment_cpu.used_kib() } else { None };
         Snapshot {
             processes,
             peaks_reset,
@@ -223,7 +223,7 @@ impl Processes {
     /// The invocation that ended used `counted_us` of CPU time. Returns the CPU time of the environment, microseconds, that
     /// no process accounts for.
     pub fn unaccounted_us(&mut self, counted_us: u64) -> u64 {
-        self.whole.unaccounted_us(counted_us, &self.scanner)
+        self.environment_cpu.unaccounted_us(counted_us, &self.scanner)
     }
 
     /// Reads the new processes.
@@ -310,7 +310,7 @@ impl Processes {
         self.was_sampled |= alive > 0;
         self.sampled_peaks.new_processes_kib = self.sampled_peaks.new_processes_kib.max(new_processes_kib);
         if alive > 1
-            && let Some(used_kib) = self.whole.used_kib()
+            && let Some(used_kib) = self.environment_cpu.used_kib()
         {
             self.sampled_peaks.used_kib = self.sampled_peaks.used_kib.max(used_kib);
         }

@@ -10,7 +10,7 @@ use nix::unistd::Pid;
 use super::clock_ns;
 use super::files::{DescriptorBudget, ReadBudget, ReadableFile, WritableFile};
 use super::parse::{self, TICK_NS};
-use super::threads::{Depth, Switches, ThreadReading, Threads};
+use super::threads::{ReadScope, Switches, ThreadReading, Threads};
 
 /// One process at one moment. Counters count from the start of the process.
 #[derive(Debug, Clone, Default)]
@@ -188,7 +188,7 @@ impl Probe {
             None => self.read_disk_and_descriptors(),
         };
         self.refresh(stat.threads, may_be_new, false);
-        self.read_threads(cpu_ns, Depth::Full, budget);
+        self.read_threads(cpu_ns, ReadScope::Full, budget);
         // The switches in the file of the process are those of its first thread.
         self.threads.read_switches(status.map(|_| Switches { voluntary, involuntary }));
         let threads = self.threads.readings();
@@ -254,14 +254,14 @@ impl Probe {
         let Some(stat) = stat else { return };
         self.refresh(stat.threads, may_be_new, true);
         self.sample_memory(cpu_ns.unwrap_or_else(|| stat.cpu_ns()));
-        self.read_threads(cpu_ns, Depth::Full, budget);
+        self.read_threads(cpu_ns, ReadScope::Full, budget);
     }
 
     /// Samples its memory and only the threads that account for its CPU time.
     pub(super) fn quick_sample(&mut self, cpu_ns: Option<u64>, budget: &mut ReadBudget) {
         let Some(now_ns) = cpu_ns else { return };
         self.sample_memory(now_ns);
-        self.read_threads(cpu_ns, Depth::Accounted, budget);
+        self.read_threads(cpu_ns, ReadScope::Accounted, budget);
     }
 
     fn sample_memory(&mut self, cpu_ns: u64) {
@@ -285,10 +285,10 @@ impl Probe {
         self.threads.refresh(count, may_be_new, may_list_many);
     }
 
-    fn read_threads(&mut self, cpu_ns: Option<u64>, depth: Depth, budget: &mut ReadBudget) {
+    fn read_threads(&mut self, cpu_ns: Option<u64>, scope: ReadScope, budget: &mut ReadBudget) {
         let before_ns = self.last.as_ref().map_or(0, |last| last.cpu_ns);
         let ran_ns = cpu_ns.map(|now| now.saturating_sub(before_ns));
-        self.threads.read_times(ran_ns, depth, budget);
+        self.threads.read_times(ran_ns, scope, budget);
     }
 
     /// The sample of a process that did not run since its last full reading.

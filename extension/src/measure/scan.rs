@@ -125,9 +125,11 @@ impl Scanner {
         self.platform_pid
     }
 
-    /// The other extensions and what they started.
+    /// The other extensions and what they started. What may be a runtime is one of them while a runtime is known: a script
+    /// in the folder of extensions that ended with `exec` has the variables of an extension, and another executable.
     pub(super) fn extension_pids(&self) -> impl Iterator<Item = i32> + '_ {
-        self.owners.iter().filter(|&(_, owner)| *owner == Owner::Extension).map(|(&pid, _)| pid)
+        let is_other = |owner| matches!(owner, Owner::Extension | Owner::MayBeRuntime);
+        self.owners.iter().filter(move |&(_, owner)| is_other(*owner)).map(|(&pid, _)| pid)
     }
 
     /// At most `room` of the function's processes that are not `known` (in ascending order), and whether there may be more.

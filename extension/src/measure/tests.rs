@@ -253,6 +253,22 @@ fn runtimes_and_extensions_are_distinguished_by_their_variables() {
     );
 }
 
+/// A script in the folder of extensions that ends with `exec` leaves a program in another folder.
+#[test]
+fn an_extension_that_a_script_replaced_is_not_the_functions() {
+    let runtime = Function::with_variables(&["AWS_LAMBDA_RUNTIME_API", "_HANDLER"], "cat", &[]);
+    let script = ["-c", "printf x; exec /bin/cat"];
+    let mut extension = Function::with_variables(&["AWS_LAMBDA_RUNTIME_API"], "sh", &script);
+    extension.wait_for_byte();
+    let mut processes = only(&[&runtime, &extension], Peak::Sampled);
+    processes.scanner.set_namespace(Namespace::Environment);
+    let found = processes.read();
+    let pids: Vec<_> = found.processes.iter().map(|process| process.identity.0).collect();
+    assert_eq!(pids, [runtime.pid()]);
+    // Its CPU time and memory are known, so that they are not unaccounted.
+    assert_eq!(processes.scanner.extension_pids().collect::<Vec<_>>(), [extension.pid()]);
+}
+
 /// Where a namespace has the processes of one environment only.
 #[test]
 fn in_an_environment_of_its_own_all_but_extensions_is_the_functions() {

@@ -63,7 +63,7 @@ pub(super) struct Switches {
 
 /// How many threads to read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Depth {
+pub(super) enum ReadScope {
     /// All threads, unless there are many.
     Full,
     /// Only enough to account for the CPU time.
@@ -164,10 +164,10 @@ impl Threads {
 
     /// Reads run and wait times; those of threads that ended stay. The process ran for `ran_ns` since its last reading, if
     /// that is known.
-    pub(super) fn read_times(&mut self, ran_ns: Option<u64>, depth: Depth, budget: &mut ReadBudget) {
+    pub(super) fn read_times(&mut self, ran_ns: Option<u64>, scope: ReadScope, budget: &mut ReadBudget) {
         self.round += 1;
         self.read.clear();
-        if depth == Depth::Full && self.threads.len() <= MANY_THREADS {
+        if scope == ReadScope::Full && self.threads.len() <= MANY_THREADS {
             for index in 0..self.threads.len() {
                 if self.threads[index].schedstat.is_open()
                     || self.descriptor_budget.left() > 0
@@ -204,7 +204,7 @@ impl Threads {
             let thread = &self.threads[index];
             !thread.schedstat.is_open() && thread.ran_at == self.round
         };
-        self.make_room(self.read.iter().filter(to_keep_open).count());
+        self.evict(self.read.iter().filter(to_keep_open).count());
     }
 
     /// Reads these in order until it `is_enough` or the budget is used. Returns the CPU time that they account for.
@@ -255,7 +255,7 @@ impl Threads {
     }
 
     /// Closes the files of `count` threads that have not run for the longest time.
-    fn make_room(&mut self, count: usize) {
+    fn evict(&mut self, count: usize) {
         for _ in 0..count {
             let open = self.threads.iter_mut().filter(|thread| thread.schedstat.is_open());
             match open.min_by_key(|thread| thread.ran_at).filter(|thread| thread.ran_at < self.round) {

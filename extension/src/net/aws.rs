@@ -83,7 +83,7 @@ impl Service {
         if endpoint.host().is_none() || !matches!(endpoint.scheme_str(), Some("http" | "https")) {
             return Err(variable);
         }
-        let client = Client::new(&endpoint).through(proxy_for(&endpoint, variables));
+        let client = Client::new(&endpoint).with_proxy(proxy_for(&endpoint, variables));
         Ok(Self { client, provider, name, region: region.to_owned() })
     }
 

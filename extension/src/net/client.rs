@@ -116,19 +116,19 @@ impl Client {
 
     /// Also trusts the certificate authorities in a PEM file.
     #[must_use]
-    pub fn trusting(self, ca_file: Option<PathBuf>) -> Self {
+    pub fn with_ca_file(self, ca_file: Option<PathBuf>) -> Self {
         Self { ca_file, ..self }
     }
 
     /// A client of another server that trusts the same authorities. The path of `url` is not a prefix.
     pub(crate) fn of_server(&self, url: &Uri) -> Self {
-        let client = Self::new(url).trusting(self.ca_file.clone());
+        let client = Self::new(url).with_ca_file(self.ca_file.clone());
         Self { base: String::new(), tls: Rc::clone(&self.tls), ..client }
     }
 
     /// Sends every request through the proxy.
     #[must_use]
-    pub fn through(self, proxy: Option<Proxy>) -> Self {
+    pub fn with_proxy(self, proxy: Option<Proxy>) -> Self {
         Self { proxy, ..self }
     }
 
@@ -187,7 +187,7 @@ impl Client {
     }
 
     async fn send_and_receive(&self, request: Request<Body>) -> Result<Answer, ClientError> {
-        let mut connection = match self.still_alive().await {
+        let mut connection = match self.reusable_connection().await {
             Some(kept) => kept,
             None => self.connect().await?,
         };
@@ -202,7 +202,7 @@ impl Client {
         Ok((head, body.to_bytes()))
     }
 
-    async fn still_alive(&self) -> Option<SendRequest<Body>> {
+    async fn reusable_connection(&self) -> Option<SendRequest<Body>> {
         let mut kept = self.kept.take()?;
         kept.ready().await.is_ok().then_some(kept)
     }
@@ -223,7 +223,7 @@ impl Client {
         let host = without_brackets(self.authority.host());
         let stream = if let Some(proxy) = &self.proxy {
             let to_proxy = || failed(format!("the proxy {proxy}"));
-            let mut stream = self.dial(&proxy.host, proxy.port).await.map_err(to_proxy())?;
+            let mut stream = self.connect_tcp(&proxy.host, proxy.port).await.map_err(to_proxy())?;
             if proxy.is_https {
                 stream = self.encrypt(&proxy.host, stream).await.map_err(to_proxy())?;
             }
@@ -236,12 +236,12 @@ impl Client {
             }
             stream
         } else {
-            self.dial(host, port).await.map_err(to_server())?
+            self.connect_tcp(host, port).await.map_err(to_server())?
         };
         if self.is_https { self.encrypt(host, stream).await.map_err(to_server()) } else { Ok(stream) }
     }
 
-    async fn dial(&self, host: &str, port: u16) -> std::io::Result<Box<dyn Stream>> {
+    async fn connect_tcp(&self, host: &str, port: u16) -> std::io::Result<Box<dyn Stream>> {
         let connected = TcpStream::connect((host, port)).await;
         if connected.as_ref().map_or_else(|error| error.kind() == ErrorKind::ConnectionRefused, |_| true) {
             self.is_reachable.set(true);

@@ -1,11 +1,12 @@
 //! One invocation, from the first event about it until nothing more is expected.
 
+use agent_proto::limits::max_time_us;
 use tailor_sizing::telemetry::invocation::{Caveats, Initialization, Invocation, RequestId, Work};
 use tailor_sizing::units::Megabytes;
 
 use super::inits::Init;
 use super::outcome::{MemoryEvidence, outcome};
-use super::{REPORT_TIMEOUT_INVOKES, REPORT_TIMEOUT_US, UNINVOKED_TIMEOUT_US};
+use super::{Finished, REPORT_TIMEOUT_INVOKES, REPORT_TIMEOUT_US};
 use crate::lambda::record_time::RecordTime;
 use crate::lambda::telemetry::EndRecord;
 use crate::measure::Measured;
@@ -13,10 +14,14 @@ use crate::measure::Measured;
 /// The fraction of the CPU share from which a function counts as limited by it.
 const CAP_FRACTION: f64 = 0.8;
 
+/// The most threads that an environment has at the same time.
+const MAX_THREADS: u32 = 1_024;
+
 /// What is known of one invocation.
 #[derive(Debug)]
 pub(super) struct Entry {
     pub(super) request_id: RequestId,
+    /// Microseconds since the Unix epoch; zero when it is unknown.
     pub(super) started_at_us: u64,
     /// The earliest time of the platform's latest record of it, microseconds since the Unix epoch.
     pub(super) last_record_us: u64,
@@ -25,7 +30,7 @@ pub(super) struct Entry {
     /// Its INVOKE was the first of the environment.
     pub(super) is_first: bool,
     /// When the next invocation began, microseconds. The report may come from then on.
-    pub(super) followed_at_us: Option<u64>,
+    pub(super) next_started_at_us: Option<u64>,
     pub(super) runtime_done: Option<EndRecord>,
     pub(super) report: Option<EndRecord>,
     pub(super) reported_at: RecordTime,
@@ -54,7 +59,7 @@ impl Entry {
             last_record_us: 0,
             invoke: None,
             is_first: false,
-            followed_at_us: None,
+            next_started_at_us: None,
             runtime_done: None,
             report: None,
             reported_at: RecordTime::UNKNOWN,
@@ -64,24 +69,37 @@ impl Entry {
         }
     }
 
+    /// What is kept of it.
+    pub(super) const fn finished(&self) -> Finished {
+        let Self { request_id, last_record_us, .. } = *self;
+        Finished { request_id, last_record_us, is_reported: self.report.is_some() }
+    }
+
     /// Whether everything has come: the report, and the reading of the processes if one is expected.
     pub(super) const fn is_complete(&self, no_reports: bool) -> bool {
         let unmeasured = matches!(self.measurement, Measurement::Pending) && self.invoke.is_some();
         (self.report.is_some() || no_reports) && !unmeasured
     }
 
-    /// Whether the report is not expected any more.
-    pub(super) fn is_given_up(&self, invokes: u64, now_us: u64) -> bool {
-        let waited_us = self.followed_at_us.map_or(0, |since| now_us.saturating_sub(since));
+    /// Whether the report is not expected any more. Without an INVOKE event, as on managed instances, where invocations run
+    /// at the same time, it is expected for `longest_us` from the start of the next invocation: no function runs longer.
+    pub(super) fn is_given_up(&self, invokes: u64, now_us: u64, longest_us: u64) -> bool {
+        let waited_us = self.next_started_at_us.map_or(0, |since| now_us.saturating_sub(since));
         match self.invoke {
             Some(own) => invokes - own > REPORT_TIMEOUT_INVOKES && waited_us >= REPORT_TIMEOUT_US,
-            None => waited_us >= UNINVOKED_TIMEOUT_US,
+            None => waited_us >= longest_us,
         }
     }
 
-    /// The invocation with everything that is known of it. Without `is_billed_by_time`, as on managed instances, the
-    /// platform reports no billed duration.
-    pub(super) fn to_invocation(&self, memory_mb: u32, init: &Init, is_billed_by_time: bool) -> Invocation {
+    /// The invocation with everything that is known of it at `now_us`. On managed instances the platform reports no billed
+    /// duration.
+    pub(super) fn to_invocation(
+        &self,
+        memory_mb: u32,
+        init: &Init,
+        is_managed_instances: bool,
+        now_us: u64,
+    ) -> Invocation {
         let metrics = self.report.as_ref().map(|report| report.metrics).unwrap_or_default();
         let runtime = self.runtime_done.as_ref().map(|done| done.metrics).unwrap_or_default();
         let Times { duration_us, handler_us, init_us, is_inside } = self.times(init);
@@ -92,8 +110,8 @@ impl Entry {
             Measurement::Pending | Measurement::Impossible => None,
         };
         // Without a report the duration is at least the time of the busiest thread.
-        let least_us = measured.map_or(0, |m| m.work.top_busy_us + m.work.top_starved_us);
-        let duration_us = duration_us.unwrap_or(least_us);
+        let least_us = measured.map_or(0, |m| m.work.top_busy_us.saturating_add(m.work.top_starved_us));
+        let duration_us = duration_us.unwrap_or_else(|| least_us.min(max_time_us(is_managed_instances)));
         let init_before_us = if is_inside { 0 } else { init_us };
         let billed_ms =
             metrics.billed_duration_ms.map_or_else(|| (duration_us + init_before_us).div_ceil(1_000), whole);
@@ -102,7 +120,7 @@ impl Entry {
         let evidence = self.memory_evidence(memory_mb);
         Invocation {
             request_id: self.request_id,
-            started_at_us: self.started_at_us(is_inside, duration_us),
+            started_at_us: self.started_at_us(is_inside, duration_us, now_us),
             outcome: outcome(
                 [self.report.as_ref(), self.runtime_done.as_ref()],
                 init.error_type.as_deref(),
@@ -112,7 +130,7 @@ impl Entry {
             caveats: Caveats {
                 estimated: handler_us.is_none(),
                 report_missing: self.report.is_none()
-                    || is_billed_by_time && metrics.billed_duration_ms.is_none(),
+                    || !is_managed_instances && metrics.billed_duration_ms.is_none(),
                 starved_inferred: measured.is_some_and(|measured| measured.starved_inferred),
                 peak_sampled: measured.is_some_and(|measured| measured.peak_sampled),
                 work_estimated: measured.is_some_and(|measured| measured.sampled_at_us.is_some()),
@@ -149,12 +167,16 @@ impl Entry {
         Times { duration_us, handler_us: duration_us.map(|us| us - init_us), init_us, is_inside }
     }
 
-    /// Our INVOKE event comes after an Init inside the invocation, which began before it.
-    fn started_at_us(&self, init_is_inside: bool, duration_us: u64) -> u64 {
-        let began_at_us = self.reported_at.known_us().map(|ended_us| ended_us.saturating_sub(duration_us));
-        began_at_us
-            .filter(|_| init_is_inside)
-            .map_or(self.started_at_us, |began_us| began_us.min(self.started_at_us))
+    /// When it began. Our INVOKE event comes after an Init inside the invocation, which began before it. Without a known
+    /// start, it follows from the last record, which is one of its end. Without such a record it is `now_us`.
+    fn started_at_us(&self, init_is_inside: bool, duration_us: u64, now_us: u64) -> u64 {
+        let began_at_us = |ended_us: u64| ended_us.saturating_sub(duration_us);
+        match (self.started_at_us, self.last_record_us, self.reported_at.known_us()) {
+            (0, 0, _) => now_us,
+            (0, ended_us, _) => began_at_us(ended_us),
+            (started_us, _, Some(ended_us)) if init_is_inside => began_at_us(ended_us).min(started_us),
+            (started_us, ..) => started_us,
+        }
     }
 
     fn memory_evidence(&self, memory_mb: u32) -> MemoryEvidence {
@@ -228,8 +250,11 @@ fn complete(measured: &Measured, duration_us: u64, memory_mb: u32) -> Work {
     }
     if measured.starved_inferred {
         // No thread waited longer than the duration of the invocation.
-        let most_us = duration_us.saturating_mul(u64::from(measured.threads_seen.max(1)));
+        let most_us = duration_us.saturating_mul(u64::from(measured.threads_seen.clamp(1, MAX_THREADS)));
         work.starved_us = work.starved_us.min(most_us.saturating_sub(busy_us));
+        // The times of the busiest thread are scaled as well.
+        work.top_busy_us = work.top_busy_us.min(duration_us);
+        work.top_starved_us = work.top_starved_us.min(duration_us - work.top_busy_us);
     }
     let thread_time_us = busy_us + work.starved_us;
     let side_by_side =

@@ -20,7 +20,7 @@ const DURATION_TOLERANCE_US: u64 = 10_000;
 
 /// How far the end of an Init may be outside of its invocation, microseconds: the records of both are written one after the
 /// other.
-const TIME_TOLERANCE_US: u64 = 1_000_000;
+pub(super) const TIME_TOLERANCE_US: u64 = 1_000_000;
 
 /// The time between the end of an Init and the first invocation from which the environment was initialized ahead,
 /// microseconds. An invocation that waits for the Init begins some milliseconds after it.

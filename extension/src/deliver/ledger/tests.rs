@@ -52,6 +52,28 @@ fn inferred_starved_time_is_limited_to_what_the_threads_can_wait() {
     assert_eq!(completed(measured).starved_us, 400_000 - 80_000);
 }
 
+/// Its times are multiplied where most threads ended before they were read.
+#[test]
+fn no_thread_runs_and_waits_longer_than_the_invocation() {
+    let busiest = |top_busy_us, top_starved_us| {
+        let work = Work { user_us: 150_000, top_busy_us, top_starved_us, ..Work::default() };
+        let measured = Measured { work, starved_inferred: true, threads_seen: 4, ..Measured::default() };
+        let work = completed(measured);
+        assert_eq!(work.idle_us, 0);
+        (work.top_busy_us, work.top_starved_us)
+    };
+    assert_eq!(busiest(240_000, 1_000_000), (100_000, 0));
+    assert_eq!(busiest(60_000, 90_000), (60_000, 40_000));
+    // Without any duration, it is that of the busiest thread, and no longer than a function may run.
+    let mut ledger = Ledger::new(1_769);
+    ledger.on_invoke(ID, 1, false);
+    let work = Work { top_busy_us: 2_000_000_000, ..Work::default() };
+    ledger.on_measured(ID, Some(Measured { work, starved_inferred: true, ..Measured::default() }), None);
+    let invocation = ledger.take_all()[0];
+    assert_eq!((invocation.duration_us, invocation.billed_ms), (960_000_000, 960_000));
+    assert_eq!(invocation.work.unwrap().top_busy_us, 960_000_000);
+}
+
 #[test]
 fn ended_children_are_limited_to_what_all_cpus_can_do() {
     let finished = |work, ended_children_us, duration_ms| {
@@ -102,7 +124,7 @@ fn add(ledger: &mut Ledger, input: &Input) {
             let metrics = Metrics { duration_ms: Some(20.15), ..Metrics::default() };
             ledger.on_runtime_done(record("success", metrics), NOW);
         }
-        Input::Report => ledger.on_report(report(), NOW),
+        Input::Report => _ = ledger.on_report(report(), NOW),
         Input::Measured => ledger.on_measured(ID, Some(measured()), None),
     }
 }
@@ -215,6 +237,41 @@ fn an_invocation_without_invoke_and_report_is_finished_after_a_timeout() {
     assert!(ledger.take_all().iter().all(|invocation| invocation.request_id.0 > 3));
 }
 
+/// There a function may run for 90 minutes.
+#[test]
+fn on_managed_instances_a_report_is_expected_for_longer() {
+    let mut ledger = Ledger::new(2_048).with_initialization(InitializationType::ManagedInstances);
+    ledger.on_start(ID, RecordTime::exact(1));
+    ledger.set_time(60_000_000);
+    ledger.on_start("another", RecordTime::exact(60_000_000));
+    let finished_after = |ledger: &mut Ledger, minutes: u64| {
+        ledger.set_time((1 + minutes) * 60_000_000);
+        ledger.take_finished().len()
+    };
+    assert_eq!(finished_after(&mut ledger, 90), 0, "it may still run");
+    assert_eq!(finished_after(&mut ledger, 91), 1);
+}
+
+/// A lost `platform.start`, where there is no INVOKE.
+#[test]
+fn a_missing_start_follows_from_the_end() {
+    let end_us = 1_790_000_000_000_000;
+    let started = |time, duration_ms| {
+        let mut ledger = Ledger::new(512);
+        ledger.set_time(end_us + 7);
+        ledger.on_report(record("success", Metrics { duration_ms, ..Metrics::default() }), time);
+        ledger.take_finished()[0].started_at_us
+    };
+    assert_eq!(started(RecordTime::exact(end_us), Some(25.4)), end_us - 25_400);
+    assert_eq!(started(RecordTime::exact(end_us), None), end_us);
+    assert_eq!(started(RecordTime::UNKNOWN, Some(25.4)), end_us + 7, "the time of our own clock");
+    // Without the report, the end of the handler.
+    let mut ledger = Ledger::new(512);
+    let done = Metrics { duration_ms: Some(20.0), ..Metrics::default() };
+    ledger.on_runtime_done(record("success", done), RecordTime::exact(end_us));
+    assert_eq!(ledger.take_all()[0].started_at_us, end_us - 20_000);
+}
+
 /// Telemetry is delivered at least once, and the second time may be late.
 #[test]
 fn a_repetition_is_not_a_new_invocation_however_late_it_comes() {
@@ -308,3 +365,4 @@ fn a_sum_over_several_processes_is_limited_by_the_platforms_figure_and_the_size(
 
 mod initialization;
 mod outcomes;
+mod retries;

@@ -177,8 +177,8 @@ fn a_proxy_may_require_tls() {
         let proxy = format!("https://u:p@{address}");
         let variables = std::collections::HashMap::from([("HTTPS_PROXY", proxy.as_str())]);
         let client = Client::new(&server)
-            .trusting(Some(certificate.authority_file))
-            .through(crate::net::proxy::proxy_for(&server, &variables));
+            .with_ca_file(Some(certificate.authority_file))
+            .with_proxy(crate::net::proxy::proxy_for(&server, &variables));
         let answer = get(&client, "/path").await.unwrap();
         assert!(answer.starts_with("GET /path HTTP/1.1\r\n"), "{answer}");
         assert!(

@@ -32,8 +32,8 @@ fn an_init_inside_an_invocation_is_not_idle_time() {
         for event in order {
             match event {
                 0 => ledger.on_init_report(&init("invoke", "success", 350.0), RecordTime::exact(400_000)),
-                1 => ledger.on_report(ended(ID, "success", 400.0), RecordTime::exact(450_000)),
-                _ => ledger.on_report(ended(OTHER, "success", 9.5), RecordTime::exact(460_000)),
+                1 => _ = ledger.on_report(ended(ID, "success", 400.0), RecordTime::exact(450_000)),
+                _ => _ = ledger.on_report(ended(OTHER, "success", 9.5), RecordTime::exact(460_000)),
             }
         }
         ledger.take_finished()

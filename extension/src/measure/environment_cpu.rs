@@ -27,7 +27,7 @@ const TOLERANCE_PART: u64 = 20;
 
 /// Compares the whole environment with what was counted.
 #[derive(Debug)]
-pub(super) struct Whole {
+pub(super) struct EnvironmentCpu {
     is_own: bool,
     stat: ReadableFile,
     meminfo: ReadableFile,
@@ -41,7 +41,7 @@ pub(super) struct Whole {
     others_kib: u64,
 }
 
-impl Whole {
+impl EnvironmentCpu {
     pub(super) fn new(namespace: Namespace, interfaces: &str, descriptor_budget: &DescriptorBudget) -> Self {
         Self {
             is_own: namespace == Namespace::Environment && describes_environment("/proc/stat", interfaces),
