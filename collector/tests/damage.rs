@@ -224,6 +224,44 @@ fn flipped_bits_are_found_and_a_damaged_file_is_written_anew() {
     assert!(found * 2 > flips && rebuilt > 0, "{found} found, {rebuilt} written anew");
 }
 
+/// A copy of a store in a new folder, which no other process has locked.
+fn copy_of(folder: &Path) -> tempfile::TempDir {
+    let copy = tempfile::tempdir().unwrap();
+    check::backup(folder, &copy.path().join(DATABASE), &[]).unwrap();
+    std::fs::copy(folder.join("store-id"), copy.path().join("store-id")).unwrap();
+    copy
+}
+
+/// The names of rows in reports have a limit, and these rows differ only after it.
+#[test]
+fn repair_keeps_each_row_with_a_long_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, runtime) = (SqliteStore::open(folder.path()).unwrap(), Runtime::new().unwrap());
+    for sequence in 1..=3 {
+        let mut batch = batch(&KINDS[0], 1, sequence, 10, now_us() - sequence * HOUR_US);
+        batch.header.environment.function = "n".repeat(300);
+        runtime.block_on(store.append(received(Tenant::default(), &batch, now_us()))).unwrap();
+    }
+    runtime.block_on(store.maintain()).unwrap();
+    let expected = dump(folder.path()).unwrap();
+    let rollups = expected.iter().filter(|line| line.starts_with("rollup: ")).count();
+    assert!(rollups >= 3, "{expected:#?}");
+
+    let without_index = copy_of(folder.path());
+    edit(without_index.path(), "DROP INDEX function_changed");
+    let (_, kept) = check::repair(without_index.path(), 1).unwrap();
+    assert!(kept.is_some());
+    assert_eq!(dump(without_index.path()).unwrap(), expected);
+
+    let with_damage = copy_of(folder.path());
+    edit(with_damage.path(), "UPDATE rollup SET body = CAST(body || x'00' AS BLOB)");
+    let (findings, _) = check::repair(with_damage.path(), 1).unwrap();
+    let names: std::collections::BTreeSet<_> = findings.damaged_rows.iter().collect();
+    assert_eq!((findings.damaged_rows.len(), names.len()), (rollups, rollups), "{findings:?}");
+    let isolated = dump(with_damage.path()).unwrap();
+    assert_eq!(isolated.iter().filter(|line| line.starts_with("damaged: ")).count(), rollups);
+}
+
 #[test]
 fn a_backup_is_restored_by_copying_it() {
     let collector = measured();

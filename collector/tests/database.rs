@@ -7,14 +7,17 @@ mod common;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::time::Duration;
 
 use common::fleet::{KINDS, batch};
 use common::places::Place;
 use common::process::CollectorProcess;
-use common::{KEY, send_batch};
-use tailor_collector::clock::now_us;
+use common::{KEY, received, send_batch};
+use tailor_collector::clock::{Clock, now_us};
+use tailor_collector::store::Tenant;
 use tailor_test_kit::postgres::PostgresServer;
 use tailor_test_kit::skip;
+use tokio::runtime::Runtime;
 
 /// A certificate authority, and the certificate that it issued for `localhost`.
 struct Authority {
@@ -177,4 +180,35 @@ fn damage_in_a_database_is_found_and_isolated_beside_a_collector() {
         send_batch(&collector.address, KEY, &batch(&KINDS[1], 2, 2, 10, now_us()).encode().unwrap()),
         Some(200)
     );
+}
+
+/// The row is written between the reading and the repair, as a collector does that merges a batch into it.
+#[test]
+fn repair_leaves_a_row_that_was_written_anew_meanwhile() {
+    let Some(place) = Place::database() else { return };
+    let Place::Database { server, url } = &place else { unreachable!("it is a database") };
+    let runtime = Runtime::new().unwrap();
+    let store = place.open(Clock::system());
+    let of_now = received(Tenant::default(), &batch(&KINDS[0], 1, 1, 10, now_us()), now_us());
+    runtime.block_on(store.append(of_now)).unwrap();
+    runtime.block_on(store.maintain()).unwrap();
+    drop(store);
+    let change =
+        |sign: char| format!("UPDATE tailor_environment SET received_at_us = received_at_us {sign} 1");
+    server.sql(url, &change('+')).unwrap();
+    let findings = std::thread::scope(|threads| {
+        // One transaction, which ends after the check has read the row.
+        threads.spawn(|| server.sql(url, &format!("{}; SELECT pg_sleep(4)", change('-'))).unwrap());
+        let sleeping = "SELECT COUNT(*) FROM pg_stat_activity
+                        WHERE wait_event = 'PgSleep' AND datname = current_database()";
+        while server.sql(url, sleeping).unwrap().trim() == "0" {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let repaired = check(url, &["--repair"]);
+        assert!(repaired.status.success(), "{repaired:?}");
+        serde_json::from_slice::<serde_json::Value>(&repaired.stdout).unwrap()
+    });
+    assert_eq!((place.rows("environment"), place.rows("damaged")), (1, 0), "{findings}");
+    assert_eq!(findings["damaged_rows"], serde_json::json!([]));
+    assert!(check(url, &[]).status.success());
 }

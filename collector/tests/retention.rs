@@ -10,12 +10,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use common::fleet::{KINDS, Kind, batch};
 use common::places::{AnyStore, Place};
 use common::received;
-use tailor_collector::clock::Clock;
+use tailor_collector::clock::{Clock, DAY_US, now_us};
 use tailor_collector::report::Losses;
-use tailor_collector::store::{HOUR_US, NewBatch, Receipt, Tenant, Window};
+use tailor_collector::store::{ChangedFunction, HOUR_US, NewBatch, Receipt, Tenant, Window};
 use tokio::runtime::Runtime;
-
-const DAY_US: u64 = 24 * HOUR_US;
 
 /// The beginning of a day, microseconds since the Unix epoch.
 const START_US: u64 = 20_000 * DAY_US;
@@ -55,8 +53,12 @@ impl Fixture {
         received(Tenant::default(), &batch, at_us)
     }
 
+    /// Does all maintenance at this time. A function of another tenant sends a batch then: the clock alone deletes nothing.
     fn maintain_at(&self, now_us: u64) {
         self.now_us.store(now_us, Ordering::Relaxed);
+        let batch = batch(&KINDS[0], now_us, 1, 0, now_us);
+        let of_other = received(Tenant("other".to_owned()), &batch, now_us);
+        self.runtime.block_on(self.store.append(of_other)).unwrap();
         self.runtime.block_on(self.store.maintain()).unwrap();
     }
 
@@ -67,7 +69,13 @@ impl Fixture {
     }
 
     fn rows(&self, table: &str) -> i64 {
-        self.place.rows(table)
+        self.place.rows(&format!("{table} WHERE tenant = 'default'"))
+    }
+
+    /// The functions whose summaries are out of date.
+    fn changed(&self) -> Vec<ChangedFunction> {
+        let changed = self.runtime.block_on(self.store.changed_functions(100)).unwrap();
+        changed.into_iter().filter(|one| one.tenant == Tenant::default()).collect()
     }
 }
 
@@ -126,6 +134,57 @@ fn hours_become_days_and_days_are_deleted() {
         for table in ["rollup", "environment", "ended", "recent", "function", "pending"] {
             assert_eq!(fixture.rows(table), 0, "{table}");
         }
+    }
+}
+
+/// The clock is twenty years ahead from the second start on. The measurements are of now, also for the clock of the database.
+#[test]
+fn a_clock_that_is_ahead_deletes_nothing() {
+    let runtime = Runtime::new().unwrap();
+    for place in Place::each() {
+        let newest_us = now_us() / HOUR_US * HOUR_US - 1_000_000;
+        let ahead_us = newest_us + 20 * 365 * DAY_US;
+        let send = |store: &AnyStore, sequence: u64, sent_us: u64, received_us: u64| {
+            let batch = batch(&KINDS[1], 1, sequence, 3, sent_us);
+            let of_now = received(Tenant::default(), &batch, received_us);
+            assert_eq!(runtime.block_on(store.append(of_now)), Ok(Receipt::Stored));
+        };
+        let store = place.open(Clock::system());
+        for sequence in 1..=24 {
+            let at_us = newest_us - (24 - sequence) * HOUR_US;
+            send(&store, sequence, at_us, at_us);
+        }
+        runtime.block_on(store.maintain()).unwrap();
+        let rows = || ["rollup", "environment", "ended", "function"].map(|table| place.rows(table));
+        assert_eq!(rows(), [24, 1, 0, 1]);
+        drop(store);
+        // Before a batch arrives; after it arrived, with a time of the wrong clock; and after a start that reads this time.
+        let store = place.open_at(ahead_us);
+        runtime.block_on(store.maintain()).unwrap();
+        assert_eq!(rows(), [24, 1, 0, 1]);
+        send(&store, 25, newest_us, ahead_us);
+        runtime.block_on(store.maintain()).unwrap();
+        assert_eq!(rows(), [24, 1, 0, 1]);
+        drop(store);
+        let store = place.open_at(ahead_us);
+        runtime.block_on(store.maintain()).unwrap();
+        assert_eq!(rows(), [24, 1, 0, 1]);
+    }
+}
+
+#[test]
+fn summaries_of_a_clock_that_was_set_back_are_computed_again() {
+    for fixture in Fixture::each() {
+        fixture.send(&KINDS[0], 1, 1, START_US + HOUR_US);
+        fixture.maintain_at(START_US + 5 * DAY_US);
+        let changed = fixture.changed();
+        assert_eq!(changed.len(), 1);
+        let without_rows = changed.into_iter().map(|function| (function, vec![])).collect();
+        fixture.runtime.block_on(fixture.store.put_summaries(without_rows)).unwrap();
+        fixture.maintain_at(START_US + 5 * DAY_US);
+        assert_eq!(fixture.changed(), []);
+        fixture.maintain_at(START_US + 4 * DAY_US);
+        assert_eq!(fixture.changed().len(), 1);
     }
 }
 

@@ -310,3 +310,28 @@ fn set_schema(folder: &Path, version: u32) {
     let file = rusqlite::Connection::open(folder.join("tailor.sqlite")).unwrap();
     file.execute_batch(&format!("PRAGMA user_version = {version}")).unwrap();
 }
+
+/// What both have in common is beside them, in `store/`.
+#[test]
+fn neither_store_uses_the_other() {
+    let store = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/store");
+    let mut folders = vec![store.join("sqlite"), store.join("postgres")];
+    let mut files = 0;
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let relative = path.strip_prefix(&store).unwrap();
+            let other = if relative.starts_with("sqlite") { "store::postgres" } else { "store::sqlite" };
+            // The migration from one into the other.
+            let is_expected = relative == Path::new("postgres/migrate.rs");
+            let uses_other = std::fs::read_to_string(&path).unwrap().contains(other);
+            assert_eq!(uses_other, is_expected, "{}", relative.display());
+            files += 1;
+        }
+    }
+    assert!(files > 40, "{files}");
+}

@@ -128,19 +128,14 @@ impl Archiver {
                     self.metrics.failed();
                     if failures == 0 {
                         tracing::error!(
-                            "the archive waits, and tries again: {error:#}. Batches are stored and acknowledged meanwhile"
+                            "cannot upload to the archive: {error:#}. It is attempted again; batches are stored and acknowledged meanwhile"
                         );
                     }
                     failures = failures.saturating_add(1);
                 }
             }
             let today = self.clock.now_us() / DAY_US;
-            if today != recorded_day
-                && self
-                    .store
-                    .delete_record_before(today.saturating_sub(self.settings.record_days))
-                    .await
-                    .is_ok()
+            if today != recorded_day && self.store.delete_old_records(self.settings.record_days).await.is_ok()
             {
                 recorded_day = today;
             }

@@ -6,9 +6,9 @@
 use agent_proto::rollup;
 use tailor_sizing::telemetry::rollup::Rollup;
 
-use super::sqlite::recent::PackedRow;
-use super::sqlite::rows::{Field, encode_rollups, function_fields, to_ordered_sql, to_sql};
-use super::{ChangeEvent, EnvironmentState, FunctionKey, NewBatch, SeriesKey, Tenant};
+use super::recent::PackedRow;
+use super::rows::{Field, encode_rollups, function_fields, to_ordered_sql, to_sql};
+use super::{ChangeEvent, EnvironmentState, FunctionKey, NewBatch, SeriesKey, StoredKey, Tenant};
 
 /// A row of the table `function`: the newest batch, and the number of stored single invocations.
 pub(super) fn of_function<T>(
@@ -132,4 +132,10 @@ pub(super) fn of_change<T>(tenant: &Tenant, event: &ChangeEvent, write: impl FnO
         Field::Text(&event.kind),
         Field::Text(&event.detail.to_string()),
     ])
+}
+
+/// A row of the table `api_key`.
+pub(super) fn of_api_key<T>(key: &StoredKey, write: impl FnOnce(&[Field<'_>]) -> T) -> T {
+    let last_used_s = Field::Integer(to_ordered_sql(key.last_used_s));
+    write(&[Field::Text(&key.digest), Field::Text(&key.text), last_used_s])
 }

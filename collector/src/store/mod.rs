@@ -23,19 +23,23 @@ pub mod damage;
 pub mod environments;
 pub mod keys;
 pub mod postgres;
+mod recent;
+mod retention;
+mod rows;
 pub mod sequences;
 pub mod sqlite;
 pub mod summary;
 
 pub use archive::{ArchiveStore, SealedFile, Upload};
 pub use batch::{NewBatch, Receipt};
-pub use damage::Damage;
+pub use damage::{Damage, Findings};
 pub use environments::{EndedEnvironments, EnvironmentState, Environments};
 pub use keys::{KeyStore, StoredKey};
+pub use retention::Retention;
 pub use summary::{AdvisedSize, ChangedFunction, RowHint, Summary, SummaryKind, SummaryRow};
 
-/// Microseconds in an hour, the width of one rollup.
-pub const HOUR_US: u64 = 3_600_000_000;
+/// The width of one rollup, microseconds.
+pub use crate::clock::HOUR_US;
 
 /// The owner of data. It is derived from the credential of a request, never from its content.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -71,6 +75,16 @@ impl FunctionKey {
             account: environment.account.clone(),
             region: environment.region.clone(),
             name: environment.function.clone(),
+        }
+    }
+
+    /// The region and the account as text for people; empty when neither is known.
+    #[must_use]
+    pub fn region_and_account(&self) -> String {
+        match (self.region.as_str(), self.account.as_str()) {
+            (region, "") => region.to_owned(),
+            ("", account) => format!("account {account}"),
+            (region, account) => format!("{region}, account {account}"),
         }
     }
 }

@@ -13,6 +13,8 @@ use tailor_collector::store::archive::{
 /// What goes wrong.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fault {
+    /// Nothing.
+    None,
     /// The record of an upload fails, as in a crash after the upload.
     LoseRecord,
     /// The reader pauses after the first part of a file, while another collector uploads the file and removes its parts.
@@ -74,8 +76,8 @@ impl ArchiveStore for FaultyStore {
     async fn remove_uploaded(&self) -> Result<bool, StoreError> {
         self.store.remove_uploaded().await
     }
-    async fn delete_record_before(&self, day: u64) -> Result<(), StoreError> {
-        self.store.delete_record_before(day).await
+    async fn delete_old_records(&self, days: u64) -> Result<(), StoreError> {
+        self.store.delete_old_records(days).await
     }
     async fn archive_record(&self) -> Result<ArchiveRecord, StoreError> {
         self.store.archive_record().await

@@ -6,6 +6,7 @@
 mod common;
 mod database;
 mod faulty_store;
+mod parts;
 
 use std::path::Path;
 use std::process::{Command, Output};
@@ -269,41 +270,6 @@ fn an_upload_that_is_not_recorded_is_repeated_with_the_same_name_and_content() {
 }
 
 #[test]
-fn a_full_spool_drops_and_counts_and_never_stops_acknowledgements() {
-    let folder = tempfile::tempdir().unwrap();
-    let runtime = Runtime::new().unwrap();
-    let store = SqliteStore::open(folder.path()).unwrap();
-    let append = |sequence| runtime.block_on(store.append(new_batch(&varied(2, sequence)))).unwrap();
-    let compare = || {
-        runtime.block_on(store.compact()).unwrap();
-        let comparison = runtime.block_on(store.archive_comparison()).unwrap();
-        let measured: u64 = comparison.rollups.values().map(|totals| totals.invocations).sum();
-        (measured, comparison.record)
-    };
-    // Before the archive is on, nothing is spooled or counted.
-    append(1);
-    let (measured, record) = compare();
-    assert_eq!((measured, record.partitions.len()), (20, 0));
-    runtime.block_on(store.set_archive(Some(4_000))).unwrap();
-    for sequence in 2..20 {
-        append(sequence);
-        runtime.block_on(store.compact()).unwrap();
-    }
-    let (measured, record) = compare();
-    let (waiting, dropped) = (record.waiting().invocations, record.dropped().invocations);
-    assert_eq!((measured, waiting + dropped), (380, 360));
-    assert!(waiting > 0 && dropped > 0 && record.spool_bytes <= 4_000, "{record:?}");
-    // The setting is stored: an import without a collector spools, too. When it is off, everything is counted.
-    drop(store);
-    let store = SqliteStore::open(folder.path()).unwrap();
-    runtime.block_on(store.set_archive(None)).unwrap();
-    runtime.block_on(store.append(new_batch(&varied(2, 30)))).unwrap();
-    runtime.block_on(store.compact()).unwrap();
-    let record = runtime.block_on(store.archive_record()).unwrap();
-    assert_eq!(record.dropped().invocations, dropped + 20);
-}
-
-#[test]
 fn a_repaired_store_keeps_the_settings_and_the_spool() {
     let folder = tempfile::tempdir().unwrap();
     let runtime = Runtime::new().unwrap();
@@ -387,11 +353,19 @@ fn objects_of_s3_are_imported_once() {
     let address = format!("s3://{BUCKET}/logs");
     let arguments = ["import", "logs", "--data", data, "--region", "eu-west-1", "--format", "json", &address];
     let first = bucket.tailor(&arguments);
-    assert!(text(&first).contains("130 invocations of 2 functions imported, 0 were"), "{}", text(&first));
+    assert!(
+        text(&first).contains("130 invocations of 2 functions imported, 0 imported before"),
+        "{}",
+        text(&first)
+    );
     let summary: Value = serde_json::from_slice(&first.stdout).unwrap();
     assert_eq!(summary["total"]["invocations"], 130);
     let second = bucket.tailor(&arguments);
-    assert!(text(&second).contains("0 invocations of 2 functions imported, 130 were"), "{}", text(&second));
+    assert!(
+        text(&second).contains("0 invocations of 2 functions imported, 130 imported before"),
+        "{}",
+        text(&second)
+    );
     let absent = bucket.tailor(&["import", "logs", "--data", data, &format!("s3://{BUCKET}/absent")]);
     assert!(text(&absent).contains("there is no object"), "{}", text(&absent));
     let no_bucket = bucket.tailor(&["import", "logs", "--data", data, "s3://no-such-bucket-here/a"]);
@@ -484,7 +458,13 @@ logs.put_log_events(logGroupName='/aws/lambda/pay', logStreamName='2026/01/02/[$
     assert_eq!(refused.status.code(), Some(1));
     assert!(text(&refused).contains("confirm the cost with --yes"), "{}", text(&refused));
     let imported = run(&["--log-group", "/aws/lambda/pay", "--yes"]);
-    assert!(text(&imported).contains("25 invocations of 1 functions imported"), "{}", text(&imported));
+    assert!(text(&imported).contains("25 invocations of 1 function imported"), "{}", text(&imported));
+    // The account is that of the ARN, and the size of the log is not known.
+    let fleet: Value = serde_json::from_slice(&imported.stdout).unwrap();
+    assert_eq!(fleet["functions"][0]["account"], "123456789012", "{fleet}");
+    let all = tailor_collector::store::Window::ALL;
+    let sizes = tailor_collector::import::ledger::all_log_bytes(&data, &Default::default(), all).unwrap();
+    assert!(sizes.is_empty(), "{sizes:?}");
     let cost = "data transfer would cost 0.00 dollars: 0.09 dollars per GB in us-east-1 (AWS price list AWSDataTransfer";
     assert!(text(&imported).contains(cost), "{}", text(&imported));
     let absent = run(&["--log-group", "/aws/lambda/absent", "--yes"]);

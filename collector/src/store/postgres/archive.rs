@@ -7,22 +7,24 @@
 use std::collections::BTreeMap;
 
 use agent_proto::rollup;
-use tailor_archive::{Partition, Totals};
+use tailor_archive::{DAY_US, Partition, Totals};
 
 use super::compaction::Owner;
 use super::connection::{Connection, Parameters};
 use super::errors::Failure;
+use super::retention::database_now_us;
 use super::rows::{Cells, NewRow, PREFIX, Writes, insert, select};
-use crate::store::archive::{ArchiveComparison, ArchiveRecord, Part, SealLimits, SealedFile, Upload};
+use crate::store::StoreError;
+use crate::store::archive::{
+    ArchiveComparison, ArchiveRecord, Known, Part, Piece, Pieces, SealLimits, SealedFile, Sealing, Upload,
+    file_of, missing, with_file_fields,
+};
 use crate::store::damage::DamageLog;
-use crate::store::sqlite::archive::{
-    FILE, Known, PART, PARTITION, Piece, Pieces, Sealing, file_of, missing, with_file_fields,
+use crate::store::recent;
+use crate::store::retention::DAY_HOURS;
+use crate::store::rows::{
+    FILE, Field, PART, PARTITION, PENDING, ROLLUP, damaged, decode_rollups, from_sql, to_ordered_sql, to_sql,
 };
-use crate::store::sqlite::recent;
-use crate::store::sqlite::rows::{
-    Field, PENDING, ROLLUP, damaged, decode_rollups, from_sql, to_ordered_sql, to_sql,
-};
-use crate::store::{HOUR_US, StoreError};
 
 /// The name of the state in the table `meta`.
 const STATE: &str = "archive";
@@ -35,8 +37,6 @@ const MAX_FILES: usize = 100;
 
 /// Maximum size of the parts that one step removes, bytes.
 const REMOVE_BYTES: u64 = 8 << 20;
-
-const DAY_HOURS: u64 = tailor_archive::DAY_US / HOUR_US;
 
 /// The state of the spool. It exists from the moment when the archive was switched on first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -148,7 +148,7 @@ async fn update(connection: &Connection, known: &Known) -> Result<(), Failure> {
     writes.run(connection, &PARTITION).await
 }
 
-/// Writes the batches of some functions, one part for each function and day. What the spool has no space for is counted. The
+/// Writes the batches of some functions, at least one part for each function and day. What the spool has no space for is counted. The
 /// caller has locked the state.
 pub(super) async fn add(
     connection: &Connection,
@@ -160,7 +160,7 @@ pub(super) async fn add(
     let mut partitions: BTreeMap<Partition, (Known, bool)> = BTreeMap::new();
     let mut parts = vec![];
     for ((tenant, key), pieces) in merged {
-        for (day, Piece { batches, totals, absent }) in pieces.0 {
+        for (day, Piece { batches, totals, absent, .. }) in pieces.into_parts() {
             let partition = Partition { tenant: tenant.0.clone(), day, account: key.account.clone() };
             if !partitions.contains_key(&partition) {
                 let loaded = load(connection, &partition, damage).await?;
@@ -281,7 +281,7 @@ pub(super) async fn files_to_upload(
     Ok(files)
 }
 
-/// The parts of a file from a number on, up to about `max_bytes`.
+/// The parts of a file from a number on, up to about `max_bytes`. One that cannot be read has no batches, and is reported.
 pub(super) async fn parts(
     connection: &Connection,
     file: &SealedFile,
@@ -300,8 +300,12 @@ pub(super) async fn parts(
             let cells = Cells::of(row)?;
             let body = cells.blob(6)?;
             bytes += body.len() as u64;
-            let batches = if cells.verify(&PART, damage) { recent::batches(body)? } else { vec![] };
-            parts.push(Part { number: from_sql(cells.integer(3)?), checksum: cells.integer(7)?, batches });
+            let batches = if cells.is_valid(&PART) { recent::batches(body).ok() } else { None };
+            if batches.is_none() {
+                damage.report(cells.name(&PART));
+            }
+            let (number, checksum) = (from_sql(cells.integer(3)?), cells.integer(7)?);
+            parts.push(Part { number, checksum, batches: batches.unwrap_or_default() });
             Ok(bytes < max_bytes)
         })
         .await?;
@@ -386,10 +390,15 @@ pub(super) async fn remove_uploaded(connection: &Connection, damage: &DamageLog)
     Ok(true)
 }
 
-/// Removes the records of days before `day` of which nothing waits.
-pub(super) async fn delete_record_before(connection: &Connection, day: u64) -> Result<(), Failure> {
+/// Removes the records of days more than `days` ago of which nothing waits, by the earlier of the two clocks.
+pub(super) async fn delete_old_records(
+    connection: &Connection,
+    days: u64,
+    clock_us: u64,
+) -> Result<(), Failure> {
     lock(connection).await?;
-    let day = to_ordered_sql(day);
+    let now_us = clock_us.min(database_now_us(connection).await?);
+    let day = to_ordered_sql((now_us / DAY_US).saturating_sub(days));
     let sql = format!("DELETE FROM {PREFIX}archive_file WHERE day < $1 AND has_parts = 0");
     connection.execute(&sql, &[&day]).await?;
     let sql = format!(

@@ -73,10 +73,11 @@ impl ArchiveStore for PostgresStore {
             .await
     }
 
-    async fn delete_record_before(&self, day: u64) -> Result<(), StoreError> {
-        self.archive(
-            move |connection, _| async move { archive::delete_record_before(&connection, day).await },
-        )
+    async fn delete_old_records(&self, days: u64) -> Result<(), StoreError> {
+        let clock_us = self.clock.now_us();
+        self.archive(move |connection, _| async move {
+            archive::delete_old_records(&connection, days, clock_us).await
+        })
         .await
     }
 

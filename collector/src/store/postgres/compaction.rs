@@ -16,25 +16,25 @@ use super::archive;
 use super::connection::{Connection, Parameters};
 use super::errors::Failure;
 use super::read::{Pending, environment_state};
-use super::rows::{Cells, NewRow, OF_FUNCTION, PREFIX, Writes, insert, isolate, select};
+use super::rows::{Cells, NewRow, OF_FUNCTION, PREFIX, Writes, columns_of, insert, isolate, select};
+use crate::store::archive::Pieces;
 use crate::store::columns;
 use crate::store::damage::DamageLog;
-use crate::store::sequences::Sequences;
-use crate::store::sqlite::archive::Pieces;
-use crate::store::sqlite::recent::{self, RECENT_INVOCATIONS};
-use crate::store::sqlite::rows::{
+use crate::store::recent::{self, RECENT_INVOCATIONS};
+use crate::store::rows::{
     ENVIRONMENT, FUNCTION, PENDING, RECENT, ROLLUP, damaged, from_sql, to_ordered_sql, to_sql,
 };
+use crate::store::sequences::Sequences;
 use crate::store::{EnvironmentState, FunctionKey, SeriesKey, StoreError, Tenant};
 
 /// A function with its owner.
 pub(super) type Owner = (Tenant, FunctionKey);
 
-/// Maximum number of batches that one transaction merges.
+/// Maximum number of batches of a function that one transaction merges.
 const MAX_BATCHES: usize = 512;
 
-/// Size of the bodies from which no further function is added to a transaction, bytes.
-const MAX_BYTES: i64 = 4 << 20;
+/// Size of the bodies from which no further batch of a function, and no further function, is added to a transaction, bytes.
+const MAX_BYTES: u64 = 4 << 20;
 
 /// Maximum number of functions in one transaction. Their rows are locked meanwhile.
 const MAX_FUNCTIONS: usize = 64;
@@ -62,8 +62,9 @@ pub(super) struct Step {
     pub(super) has_more: bool,
 }
 
-/// Merges pending batches of the next functions after `cursor`, in the order of keys; `None` when there is no function. Of a function with many batches, the first are merged: the others
-/// wait for the next round, so that no function waits for another.
+/// Merges pending batches of the next functions after `cursor`, in the order of keys; `None` when there is no function. Of a
+/// function with many or large batches, the first are merged: the others wait for the next round, so that no function waits
+/// for another.
 pub(super) async fn next_functions(
     connection: &Connection,
     cursor: Option<&Owner>,
@@ -73,16 +74,13 @@ pub(super) async fn next_functions(
     let functions = pending_functions(connection, cursor).await?;
     let Some(last) = functions.last().cloned() else { return Ok(None) };
     lock(connection, &functions).await?;
-    let sql = format!(
-        "{} WHERE {OF_FUNCTION} ORDER BY environment, sequence LIMIT {MAX_BATCHES}",
-        select(&PENDING)
-    );
-    let rows = connection.query_each(&sql, &functions.iter().map(of_function).collect::<Vec<_>>()).await?;
-    let has_more = rows.iter().any(|rows| rows.len() >= MAX_BATCHES);
+    let keys: Vec<_> = functions.iter().map(of_function).collect();
+    let rows = connection.query_each(&first_batches(), &keys).await?;
     let mut merges = vec![];
     for (owner, rows) in functions.iter().zip(&rows) {
         merges.push(Merge::of(connection, owner, rows, now_us, damage).await?);
     }
+    let has_more = merges.iter().any(|merge| merge.has_more);
     let mut count = 0;
     add_stored(connection, &mut merges, damage).await?;
     let spool = archive::lock(connection).await?;
@@ -107,6 +105,19 @@ pub(super) async fn next_functions(
     Ok(Some(Step { last, batches: count as u64, has_more }))
 }
 
+/// Selects the first pending batches of a function: at most [`MAX_BATCHES`], and none after [`MAX_BYTES`] of bodies.
+fn first_batches() -> String {
+    format!(
+        "SELECT {} FROM (
+            SELECT *, SUM(octet_length(body)) OVER (ORDER BY environment, sequence) - octet_length(body)
+                AS bytes_before
+            FROM (SELECT * FROM {PREFIX}pending WHERE {OF_FUNCTION}
+                  ORDER BY environment, sequence LIMIT {MAX_BATCHES}) first_rows
+         ) p WHERE bytes_before < {MAX_BYTES} ORDER BY environment, sequence",
+        columns_of(&PENDING, "p")
+    )
+}
+
 /// The next functions with pending batches, and only as many as one transaction merges.
 async fn pending_functions(connection: &Connection, cursor: Option<&Owner>) -> Result<Vec<Owner>, Failure> {
     let [tenant, account, region, function] = after(cursor);
@@ -116,7 +127,7 @@ async fn pending_functions(connection: &Connection, cursor: Option<&Owner>) -> R
          ORDER BY tenant, account, region, function, environment, sequence LIMIT {MAX_BATCHES}"
     );
     let rows = connection.query(&sql, &[&tenant, &account, &region, &function]).await?;
-    let (mut functions, mut bytes): (Vec<Owner>, i64) = (vec![], 0);
+    let (mut functions, mut bytes): (Vec<Owner>, u64) = (vec![], 0);
     for row in &rows {
         let cells = Cells::of(row)?;
         let owner = cells.owner()?;
@@ -126,7 +137,7 @@ async fn pending_functions(connection: &Connection, cursor: Option<&Owner>) -> R
             }
             functions.push(owner);
         }
-        bytes += cells.integer(4)?;
+        bytes += from_sql(cells.integer(4)?);
     }
     Ok(functions)
 }
@@ -153,6 +164,8 @@ pub(super) fn rollup_row(tenant: &Tenant, key: &SeriesKey, span: (u64, u64), rol
 struct Merge<'a> {
     owner: &'a Owner,
     batches: Vec<Pending>,
+    /// Whether there may be more batches than were read.
+    has_more: bool,
     /// The keys of the rows that are deleted: sequences by environment.
     deleted: BTreeMap<Vec<u8>, Vec<i64>>,
     /// The state of each environment, and whether it has a row.
@@ -178,6 +191,7 @@ impl<'a> Merge<'a> {
         let mut merge = Self {
             owner,
             batches: vec![],
+            has_more: false,
             deleted: BTreeMap::new(),
             states: HashMap::new(),
             stored: HashMap::new(),
@@ -187,8 +201,10 @@ impl<'a> Merge<'a> {
             newest: None,
             recent_added: 0,
         };
+        let mut bytes = 0;
         for row in rows {
             let cells = Cells::of(row)?;
+            bytes += cells.blob(11)?.len() as u64;
             merge.deleted.entry(cells.blob(4)?.to_vec()).or_default().push(cells.integer(5)?);
             if cells.is_valid(&PENDING) {
                 merge.batches.push(Pending::read(&cells)?);
@@ -197,6 +213,7 @@ impl<'a> Merge<'a> {
                 isolate(connection, &PENDING, &cells, now_us, damage).await?;
             }
         }
+        merge.has_more = rows.len() >= MAX_BATCHES || bytes >= MAX_BYTES;
         Ok(merge)
     }
 

@@ -9,6 +9,7 @@ use tokio_postgres::config::{Host, SslMode};
 use tokio_postgres::{Client, Config};
 
 use super::tls::MakeTls;
+use crate::causes::with_causes;
 use crate::store::StoreError;
 
 /// How long a connection may take, name resolution and TLS included.
@@ -52,7 +53,9 @@ impl Database {
             .replace("sslmode=verify-ca", "sslmode=require");
         let mut config = match Config::from_str(&url) {
             Ok(config) => config,
-            Err(error) => return failed(format!("the URL of the database is not valid: {}", cause(&error))),
+            Err(error) => {
+                return failed(format!("the URL of the database is not valid: {}", with_causes(&error)));
+            }
         };
         if let Some(file) = &secrets.password_file {
             match std::fs::read_to_string(file) {
@@ -83,7 +86,7 @@ impl Database {
         let (client, connection) = self.config.connect(self.tls.clone()).await?;
         tokio::spawn(async move {
             if let Err(error) = connection.await {
-                tracing::debug!(error = cause(&error), "a connection to the database ended");
+                tracing::debug!(error = with_causes(&error), "a connection to the database ended");
             }
         });
         client.batch_execute(SESSION).await?;
@@ -115,17 +118,6 @@ impl fmt::Debug for Database {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
     }
-}
-
-/// An error with its causes, which the library leaves out of the text of most errors.
-pub(super) fn cause(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text.push_str(&format!(": {error}"));
-        source = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

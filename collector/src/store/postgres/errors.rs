@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use tokio_postgres::error::SqlState;
 
-use super::database::cause;
+use crate::causes::with_causes;
 use crate::store::StoreError;
 
 /// How long a request waits for a database that cannot be reached, restarts, or fails over to another server.
@@ -84,7 +84,9 @@ impl Failure {
             Self::Database(error) if error.code() == Some(&SqlState::DISK_FULL) => {
                 StoreError::Full("the database".to_owned())
             }
-            Self::Database(error) => StoreError::Engine(format!("the database failed: {}", cause(&error))),
+            Self::Database(error) => {
+                StoreError::Engine(format!("the database failed: {}", with_causes(&error)))
+            }
             Self::Conflict => StoreError::Engine(self.to_string()),
         }
     }

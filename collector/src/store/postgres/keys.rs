@@ -8,11 +8,10 @@ use super::PostgresStore;
 use super::connection::{Begin, Connection};
 use super::errors::Failure;
 use super::rows::{Cells, NewRow, Writes, insert as insert_rows, select};
-use crate::store::StoreError;
 use crate::store::damage::DamageLog;
 use crate::store::keys::{FIRST_KEYS, KeyStore, StoredKey};
-use crate::store::sqlite::keys::fields_of;
-use crate::store::sqlite::rows::{API_KEY, from_sql};
+use crate::store::rows::{API_KEY, from_sql};
+use crate::store::{StoreError, columns};
 
 #[async_trait]
 impl KeyStore for PostgresStore {
@@ -100,7 +99,7 @@ impl KeyStore for PostgresStore {
 }
 
 fn new_row(key: &StoredKey) -> NewRow {
-    fields_of(key, |fields| NewRow::new(&API_KEY, fields))
+    columns::of_api_key(key, |fields| NewRow::new(&API_KEY, fields))
 }
 
 /// Inserts keys whose digests are not there.

@@ -7,7 +7,7 @@ use super::errors::Attempts;
 use super::read::change_event;
 use super::rows::{Cells, NewRow, OF_FUNCTION, insert as insert_rows, select};
 use crate::store::columns;
-use crate::store::sqlite::rows::{CHANGE_EVENT, to_sql};
+use crate::store::rows::{CHANGE_EVENT, to_sql};
 use crate::store::{ChangeEvent, StoreError, Tenant};
 
 /// Appends one step; [`StoreError::StepTaken`] when that step exists.

@@ -1,16 +1,17 @@
 //! Which maintenance is due: rounds of compaction and of retention over all functions, by the collector that has the lease.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::compaction::{self, Owner};
 use super::connection::{Begin, Pool};
 use super::lease::Leases;
-use super::retention;
+use super::retention::{self, Functions};
 use crate::clock::Clock;
 use crate::store::damage::DamageLog;
-use crate::store::sqlite::Retention;
-use crate::store::{Lease, StoreError};
+use crate::store::retention::Limits;
+use crate::store::{HOUR_US, Lease, Retention, StoreError};
 
 /// Time between the beginnings of two rounds of compaction, so that a visit merges many batches.
 const COMPACTION_INTERVAL: Duration = Duration::from_secs(10);
@@ -23,6 +24,9 @@ const IDLE_PAUSE: Duration = Duration::from_millis(500);
 
 /// Pause of retention after a visit: it has time.
 const VISIT_PAUSE: Duration = Duration::from_millis(2);
+
+/// A clock that is so far ahead of the database's is logged, microseconds.
+const MAX_AHEAD_US: u64 = HOUR_US;
 
 /// What one round of compaction did.
 #[derive(Debug, Default)]
@@ -40,6 +44,8 @@ pub(super) struct Maintenance {
     pub(super) clock: Clock,
     pub(super) retention: Retention,
     pub(super) damage: DamageLog,
+    /// Whether it was logged that the clock is ahead.
+    pub(super) is_clock_logged: Arc<AtomicBool>,
 }
 
 impl Maintenance {
@@ -110,10 +116,11 @@ impl Maintenance {
                 let cursor = cursor.clone();
                 async move { retention::next_functions(&connection, cursor.as_ref()).await }
             });
-            let functions = functions.await?;
-            let Some(last) = functions.last().cloned() else { return Ok(()) };
-            for owner in functions {
-                while self.visit(&owner).await? {}
+            let Functions { owners, database_us } = functions.await?;
+            let Some(last) = owners.last().cloned() else { return Ok(()) };
+            let limits = self.limits(database_us);
+            for owner in owners {
+                while self.visit(&owner, limits).await? {}
                 if needs_lease {
                     if !self.holds().await {
                         return Ok(());
@@ -125,11 +132,24 @@ impl Maintenance {
         }
     }
 
-    async fn visit(&self, owner: &Owner) -> Result<bool, StoreError> {
-        let (retention, now_us) = (self.retention, self.clock.now_us());
+    /// What is old by the earlier of the two clocks, so that one that is ahead deletes nothing. Such a clock is logged once.
+    fn limits(&self, database_us: u64) -> Limits {
+        let clock_us = self.clock.now_us();
+        let ahead_us = clock_us.saturating_sub(database_us);
+        if ahead_us > MAX_AHEAD_US && !self.is_clock_logged.swap(true, Ordering::Relaxed) {
+            tracing::error!(
+                "the clock is {} hours ahead of that of the database: set the clock. Measurements are deleted by the \
+                 database's clock meanwhile",
+                ahead_us / HOUR_US
+            );
+        }
+        self.retention.limits(clock_us.min(database_us), clock_us)
+    }
+
+    async fn visit(&self, owner: &Owner, limits: Limits) -> Result<bool, StoreError> {
         let visit = self.pool.transaction(Begin::Write, |connection| {
             let (owner, damage) = (owner.clone(), self.damage.clone());
-            async move { retention::visit(&connection, &owner, retention, now_us, &damage).await }
+            async move { retention::visit(&connection, &owner, limits, &damage).await }
         });
         visit.await
     }

@@ -17,8 +17,9 @@ use super::errors::Failure;
 use super::rows::{NewRow, PREFIX, insert};
 use super::{keys, requests, schema};
 use crate::store::damage::DamageLog;
+use crate::store::rows::Field;
 use crate::store::sqlite::keys as sqlite_keys;
-use crate::store::sqlite::rows::{Field, Table, tables};
+use crate::store::sqlite::rows::{SqliteTable, tables};
 use crate::store::sqlite::schema as sqlite_schema;
 use crate::store::sqlite::{files, migration_problem};
 use crate::store::{StoreError, StoredKey, Tenant};
@@ -147,7 +148,7 @@ pub async fn migrate(
     let pool = Pool::new(database.clone(), 1);
     schema::create_tables(&pool).await?;
     let start = begin(&pool, &source).await?;
-    let is_copied = |table: &&Table| table.name != KEYS && !is_left_out(table.name);
+    let is_copied = |table: &&SqliteTable| table.name != KEYS && !is_left_out(table.name);
     let copied_tables = || tables().into_iter().filter(is_copied);
     let mut state = start.clone();
     let mut results = vec![];
@@ -292,7 +293,7 @@ async fn write_state(connection: &Connection, state: &State) -> Result<(), Failu
 async fn copy_table(
     file: &File,
     pool: &Pool,
-    table: &'static Table,
+    table: &'static SqliteTable,
     state: &mut State,
     progress: &impl Fn(&CopiedTable),
 ) -> Result<CopiedTable, StoreError> {

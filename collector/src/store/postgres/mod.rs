@@ -18,10 +18,10 @@ use tokio::sync::{mpsc, oneshot};
 use super::damage::DamageLog;
 use super::{
     ChangeEvent, ChangedFunction, Damage, Environments, FunctionKey, Lease, NewBatch, Receipt, Recent,
-    Schema, Series, Store, StoreError, StoredRollup, Summary, SummaryKind, SummaryRow, Tenant, Window,
+    Retention, Schema, Series, Store, StoreError, StoredRollup, Summary, SummaryKind, SummaryRow, Tenant,
+    Window,
 };
 use crate::clock::Clock;
-use crate::store::sqlite::Retention;
 
 mod archive;
 mod archive_store;
@@ -136,6 +136,7 @@ impl PostgresStore {
             clock: clock.clone(),
             retention,
             damage: damage.clone(),
+            is_clock_logged: Arc::default(),
         };
         let (appends, received) = mpsc::channel(QUEUE);
         let (stop, stopped) = oneshot::channel();

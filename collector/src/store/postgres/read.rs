@@ -12,12 +12,13 @@ use super::connection::{Connection, Parameters};
 use super::errors::Failure;
 use super::rows::{Cells, PREFIX, columns_of, select};
 use crate::store::damage::DamageLog;
-use crate::store::sequences::Sequences;
-use crate::store::sqlite::recent::{self, Body};
-use crate::store::sqlite::rows::{
+use crate::store::recent::{self, Body};
+use crate::store::retention::DAY_HOURS;
+use crate::store::rows::{
     CHANGE_EVENT, ENDED, ENVIRONMENT, FUNCTION, PENDING, RECENT, ROLLUP, damaged, decode_rollups, from_sql,
     to_ordered_sql,
 };
+use crate::store::sequences::Sequences;
 use crate::store::{
     ChangeEvent, EndedEnvironments, EnvironmentState, Environments, FunctionKey, HOUR_US, Recent, Series,
     SeriesKey, StoreError, StoredRollup, Tenant, Window,
@@ -238,7 +239,7 @@ async fn ended(
     from_us: u64,
     damage: &DamageLog,
 ) -> Result<Vec<EndedEnvironments>, Failure> {
-    let from_day = to_ordered_sql(from_us / HOUR_US / 24);
+    let from_day = to_ordered_sql(from_us / HOUR_US / DAY_HOURS);
     let mut scope = Scope::new(tenant, function);
     scope.and("day >= ", &from_day);
     let sql = format!("{} WHERE {}", select(&ENDED), scope.condition);

@@ -13,53 +13,65 @@ use super::read::{ended_totals, environment_state};
 use super::rows::{Cells, NewRow, OF_FUNCTION, PREFIX, Writes, select};
 use crate::store::damage::DamageLog;
 use crate::store::environments::ENDED_AFTER_US;
-use crate::store::sqlite::Retention;
-use crate::store::sqlite::rows::{
+use crate::store::retention::{DAY_HOURS, Limits};
+use crate::store::rows::{
     ENDED, ENVIRONMENT, Field, ROLLUP, damaged, from_sql, function_fields, to_ordered_sql, to_sql,
 };
-use crate::store::{EndedEnvironments, HOUR_US, SeriesKey};
+use crate::store::{EndedEnvironments, HOUR_US, SeriesKey, StoreError};
 
 /// Maximum number of rows of one table that a visit reads.
 const MAX_ROWS: usize = 1_000;
 
-const DAY_HOURS: u64 = 24;
+/// The database's time as SQL, microseconds since the Unix epoch.
+const NOW_US: &str = "(EXTRACT(EPOCH FROM now()) * 1000000)::bigint";
 
-/// Summaries of a function are computed again after this time, because their windows move.
-const SUMMARY_AGE_US: u64 = HOUR_US;
+/// The database's time, microseconds since the Unix epoch.
+pub(super) async fn database_now_us(connection: &Connection) -> Result<u64, Failure> {
+    let rows = connection.query(&format!("SELECT {NOW_US}"), &[]).await?;
+    let row = rows.first().ok_or_else(|| StoreError::Engine("the database returned no time".to_owned()))?;
+    Ok(from_sql(row.try_get(0)?))
+}
+
+/// Some functions, and when they were read by the database's clock.
+pub(super) struct Functions {
+    pub(super) owners: Vec<Owner>,
+    /// Microseconds since the Unix epoch; 0 without functions.
+    pub(super) database_us: u64,
+}
 
 /// The next functions after `cursor`, in the order of the table's key.
 pub(super) async fn next_functions(
     connection: &Connection,
     cursor: Option<&Owner>,
-) -> Result<Vec<Owner>, Failure> {
+) -> Result<Functions, Failure> {
     let [tenant, account, region, function] = after(cursor);
     let sql = format!(
-        "SELECT tenant, account, region, function FROM {PREFIX}function
+        "SELECT tenant, account, region, function, {NOW_US} FROM {PREFIX}function
          WHERE (tenant, function, account, region) > ($1, $4, $2, $3)
          ORDER BY tenant, function, account, region LIMIT 64"
     );
     let rows = connection.query(&sql, &[&tenant, &account, &region, &function]).await?;
-    rows.iter().map(|row| Ok(Cells::of(row)?.owner()?)).collect()
+    let mut functions = Functions { owners: vec![], database_us: 0 };
+    for row in &rows {
+        let cells = Cells::of(row)?;
+        functions.owners.push(cells.owner()?);
+        functions.database_us = from_sql(cells.integer(4)?);
+    }
+    Ok(functions)
 }
 
 /// One visit of one function. Returns whether there is more to do for it.
 pub(super) async fn visit(
     connection: &Connection,
     owner: &Owner,
-    retention: Retention,
-    now_us: u64,
+    limits: Limits,
     damage: &DamageLog,
 ) -> Result<bool, Failure> {
-    let now_hour = now_us / HOUR_US;
-    // Whole days only, so that a day is never in both forms.
-    let today = now_hour - now_hour % DAY_HOURS;
-    let hourly_from = today.saturating_sub(retention.hourly_days.saturating_mul(DAY_HOURS));
-    let daily_from = today.saturating_sub(retention.daily_days.saturating_mul(DAY_HOURS));
     lock(connection, std::slice::from_ref(owner)).await?;
-    let mut has_more = end_environments(connection, owner, now_us, damage).await?;
-    has_more |= merge_hours(connection, owner, hourly_from, damage).await?;
+    let mut has_more = end_environments(connection, owner, limits.now_us, damage).await?;
+    has_more |= merge_hours(connection, owner, limits.hourly_from, damage).await?;
     for (table, condition, limit) in
-        [("rollup", "hour < $5", daily_from), ("ended", "day < $5", daily_from / DAY_HOURS)]
+        [("rollup", "hour < $5", limits.daily_from), ("ended", "day < $5", limits.ended_from_day())]
     {
         let sql = format!("DELETE FROM {PREFIX}{table} WHERE {OF_FUNCTION} AND {condition}");
         let limit = to_ordered_sql(limit);
@@ -69,15 +81,15 @@ pub(super) async fn visit(
     }
     let sql = format!(
         "UPDATE {PREFIX}function SET changed_at_us = $5
-         WHERE {OF_FUNCTION} AND changed_at_us = 0 AND summarized_at_us < $6"
+         WHERE {OF_FUNCTION} AND changed_at_us = 0 AND (summarized_at_us < $6 OR summarized_at_us > $5)"
     );
-    let (now, old) = (to_ordered_sql(now_us), to_ordered_sql(now_us.saturating_sub(SUMMARY_AGE_US)));
+    let (clock, old) = (to_ordered_sql(limits.clock_us), to_ordered_sql(limits.summaries_from_us));
     let mut parameters = of_function(owner);
-    parameters.push(&now);
+    parameters.push(&clock);
     parameters.push(&old);
     connection.execute(&sql, &parameters).await?;
     if !has_more {
-        delete_function(connection, owner, daily_from).await?;
+        delete_function(connection, owner, limits).await?;
     }
     Ok(has_more)
 }
@@ -207,8 +219,8 @@ async fn merge_hours(
 }
 
 /// Deletes a function that has no measurements left.
-async fn delete_function(connection: &Connection, owner: &Owner, daily_from: u64) -> Result<(), Failure> {
-    let limit = to_ordered_sql(daily_from.saturating_mul(HOUR_US));
+async fn delete_function(connection: &Connection, owner: &Owner, limits: Limits) -> Result<(), Failure> {
+    let limit = to_ordered_sql(limits.functions_from_us());
     let mut parameters = of_function(owner);
     parameters.push(&limit);
     let sql = format!("SELECT 1 FROM {PREFIX}function WHERE {OF_FUNCTION} AND received_at_us < $5");

@@ -11,12 +11,9 @@ use tailor_sizing::units::{Architecture, Megabytes};
 
 use super::connection::{Connection, Parameters};
 use super::errors::Failure;
-use crate::store::damage::DamageLog;
-use crate::store::sqlite::rows::{self, Field, Table, damaged};
+use crate::store::damage::{self, DamageLog};
+use crate::store::rows::{self, Field, Table, damaged};
 use crate::store::{FunctionKey, SeriesKey, StoreError, Tenant};
-
-/// Longest name of a damaged row, characters.
-const MAX_NAME: usize = 200;
 
 /// Begins the names of all tables, which may share a database with others.
 pub(super) const PREFIX: &str = "tailor_";
@@ -134,6 +131,12 @@ pub(super) fn select(table: &Table) -> String {
 pub(super) fn columns_of(table: &Table, short: &str) -> String {
     let columns = all_columns(table);
     columns.iter().map(|column| format!("{short}.\"{column}\"")).collect::<Vec<_>>().join(", ")
+}
+
+/// The condition for one row, with its key as the first parameters.
+fn of_key(table: &Table) -> String {
+    let keys = table.columns.iter().take(table.keys).enumerate();
+    keys.map(|(index, column)| format!("\"{column}\" = ${}", index + 1)).collect::<Vec<_>>().join(" AND ")
 }
 
 fn update(table: &Table) -> String {
@@ -254,8 +257,7 @@ impl<'a> Cells<'a> {
             Field::Integer(integer) => format!("{column}={integer}"),
             Field::Blob(bytes) => format!("{column}={}", hex::encode(bytes)),
         });
-        let name = format!("{} {}", table.name, parts.collect::<Vec<_>>().join(" "));
-        name.chars().filter(|letter| !letter.is_control()).take(MAX_NAME).collect()
+        damage::row_name(table.name, &parts.collect::<Vec<_>>())
     }
 
     /// All values, for the table `damaged`.
@@ -269,12 +271,16 @@ impl<'a> Cells<'a> {
         lines.collect()
     }
 
+    /// The row that has the key now, locked until the end of the transaction.
+    pub(super) async fn lock(&self, connection: &Connection, table: &Table) -> Result<Option<Row>, Failure> {
+        let sql = format!("{} WHERE {} FOR UPDATE", select(table), of_key(table));
+        let rows = connection.query(&sql, &parameters(&self.0[..table.keys])).await?;
+        Ok(rows.into_iter().next())
+    }
+
     /// Deletes the row by its key.
     pub(super) async fn delete(&self, connection: &Connection, table: &Table) -> Result<(), Failure> {
-        let keys = table.columns.iter().enumerate().take(table.keys);
-        let condition: Vec<_> =
-            keys.map(|(index, column)| format!("\"{column}\" = ${}", index + 1)).collect();
-        let sql = format!("DELETE FROM {PREFIX}{} WHERE {}", table.name, condition.join(" AND "));
+        let sql = format!("DELETE FROM {PREFIX}{} WHERE {}", table.name, of_key(table));
         connection.execute(&sql, &parameters(&self.0[..table.keys])).await.map(drop)
     }
 
@@ -341,7 +347,8 @@ pub(super) async fn isolate(
     let sql = format!(
         "INSERT INTO {PREFIX}damaged (noticed_at_us, name, content) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING"
     );
-    connection.execute(&sql, &[&rows::to_ordered_sql(now_us), &name, &content]).await?;
+    let key = damage::isolated_name(&name, &content);
+    connection.execute(&sql, &[&rows::to_ordered_sql(now_us), &key, &content]).await?;
     damage.report(name);
     Ok(())
 }

@@ -5,7 +5,7 @@ use super::connection::Connection;
 use super::errors::Failure;
 use super::rows::{Cells, NewRow, OF_FUNCTION, PREFIX, Writes, select};
 use crate::store::damage::DamageLog;
-use crate::store::sqlite::rows::{
+use crate::store::rows::{
     Field, SUMMARY, SUMMARY_REPORT, damaged, from_sql, function_fields, to_ordered_sql,
 };
 use crate::store::summary::{ChangedFunction, Summary, SummaryKind, SummaryRow};

@@ -17,8 +17,8 @@ use super::rows::{Cells, NewRow, PREFIX, columns_of, insert};
 use super::status::WriteStatus;
 use crate::store::columns;
 use crate::store::damage::DamageLog;
+use crate::store::rows::{ENVIRONMENT, FUNCTION, Field, PENDING, from_sql, to_sql};
 use crate::store::sequences::Sequences;
-use crate::store::sqlite::rows::{ENVIRONMENT, FUNCTION, Field, PENDING, from_sql, to_sql};
 use crate::store::{FunctionKey, NewBatch, Receipt, StoreError, Tenant};
 
 /// Maximum number of batches in one transaction. More would only delay the first of them.

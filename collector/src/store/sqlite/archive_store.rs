@@ -7,6 +7,7 @@ use tokio::sync::oneshot;
 use super::SqliteStore;
 use super::archive;
 use super::write::{Job, Writer};
+use crate::clock::DAY_US;
 use crate::store::StoreError;
 use crate::store::archive::{
     ArchiveComparison, ArchiveRecord, ArchiveStore, Part, SealLimits, SealedFile, Upload,
@@ -43,6 +44,8 @@ impl SqliteStore {
 struct Writing<'a> {
     spool: &'a mut archive::Spool,
     damage: &'a DamageLog,
+    /// The time by which records are old, microseconds since the Unix epoch.
+    limited_now_us: u64,
 }
 
 fn run<T>(
@@ -54,9 +57,11 @@ fn run<T>(
     if sync == Sync::Later {
         connection.execute_batch("PRAGMA synchronous = NORMAL")?;
     }
+    let limited_now_us = maintenance.limited_now_us();
     let result = (|| {
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let result = work(&transaction, &mut Writing { spool: &mut maintenance.spool, damage })?;
+        let mut writing = Writing { spool: &mut maintenance.spool, damage, limited_now_us };
+        let result = work(&transaction, &mut writing)?;
         transaction.commit()?;
         Ok(result)
     })();
@@ -104,8 +109,12 @@ impl ArchiveStore for SqliteStore {
             .await
     }
 
-    async fn delete_record_before(&self, day: u64) -> Result<(), StoreError> {
-        self.archive(Sync::Later, move |connection, _| archive::delete_record_before(connection, day)).await
+    async fn delete_old_records(&self, days: u64) -> Result<(), StoreError> {
+        self.archive(Sync::Later, move |connection, writing| {
+            let day = (writing.limited_now_us / DAY_US).saturating_sub(days);
+            archive::delete_record_before(connection, day)
+        })
+        .await
     }
 
     async fn archive_record(&self) -> Result<ArchiveRecord, StoreError> {

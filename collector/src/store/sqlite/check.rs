@@ -1,6 +1,5 @@
 //! `tailor check`: finds damage, and `--repair` isolates it.
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use rusqlite::types::{ToSqlOutput, Value, ValueRef};
@@ -11,31 +10,13 @@ use super::damage;
 use super::files::{self, FILE_NAME};
 use super::keys;
 use super::log_check;
-use super::rows::{Table, all_tables};
+use super::rows::{SqliteTable, all_tables};
 use super::schema;
 use crate::store::damage::DamageLog;
+use crate::store::rows::from_sql;
 use crate::store::{StoreError, StoredKey};
 
-/// What a check found.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Findings {
-    /// Number of rows whose checksums were compared.
-    pub rows: u64,
-    /// Damaged rows by table and key.
-    pub damaged_rows: Vec<String>,
-    /// What SQLite finds in the structure of the file.
-    pub structure: Vec<String>,
-    /// Rows that were isolated before.
-    pub isolated_rows: u64,
-}
-
-impl Findings {
-    /// Whether nothing is damaged.
-    #[must_use]
-    pub fn is_clean(&self) -> bool {
-        self.damaged_rows.is_empty() && self.structure.is_empty()
-    }
-}
+pub use crate::store::Findings;
 
 /// Reads the whole store in `folder`, whether or not a collector runs on it.
 ///
@@ -95,7 +76,7 @@ fn examine(connection: &Connection) -> Result<Findings, StoreError> {
         findings.structure.extend(unreadable.map(|error| format!("{}: {error}", table.name)));
     }
     let isolated: i64 = connection.query_row("SELECT COUNT(*) FROM damaged", [], |row| row.get(0))?;
-    findings.isolated_rows = super::rows::from_sql(isolated);
+    findings.isolated_rows = from_sql(isolated);
     Ok(findings)
 }
 
@@ -103,7 +84,7 @@ fn examine(connection: &Connection) -> Result<Findings, StoreError> {
 /// if one did.
 fn scan(
     connection: &Connection,
-    table: &Table,
+    table: &SqliteTable,
     mut visit: impl FnMut(bool, &rusqlite::Row<'_>) -> Result<(), StoreError>,
 ) -> Result<Option<String>, StoreError> {
     let mut statement = connection.prepare(&table.select)?;
@@ -210,21 +191,20 @@ fn rebuild(folder: &Path, path: &Path, now_us: u64) -> Result<PathBuf, StoreErro
         let transaction = new.transaction()?;
         copy_meta(&old, &transaction, folder)?;
         for table in all_tables() {
-            let mut seen = BTreeSet::new();
             let insert = format!(
                 "INSERT OR IGNORE INTO {0} ({1}, checksum) VALUES ({2})",
                 table.name,
                 table.columns.join(", "),
                 vec!["?"; table.columns.len() + 1].join(", ")
             );
-            // From both ends, because a damaged page ends a scan.
+            // From both ends, because a damaged page ends a scan. A row that was copied is left as it is.
             for order in ["ASC", "DESC"] {
                 let keys: Vec<String> =
                     table.columns[..table.keys].iter().map(|key| format!("{key} {order}")).collect();
                 let mut statement = old.prepare(&format!("{} ORDER BY {}", table.select, keys.join(", ")))?;
                 let mut rows = statement.query([])?;
                 while let Ok(Some(row)) = rows.next() {
-                    if table.is_valid(row)? && seen.insert(table.row_name(row)?) {
+                    if table.is_valid(row)? {
                         let values = (0..=table.columns.len()).map(|index| row.get(index));
                         let values: Vec<rusqlite::types::Value> = values.collect::<Result<_, _>>()?;
                         transaction.prepare_cached(&insert)?.execute(rusqlite::params_from_iter(values))?;

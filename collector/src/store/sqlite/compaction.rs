@@ -12,14 +12,14 @@ use agent_proto::batch::{BatchHeader, EnvironmentId};
 use agent_proto::rollup;
 use tailor_sizing::telemetry::rollup::Rollup;
 
-use super::archive::{self, Pieces, Spool};
-use super::recent::{self, Body, RECENT_INVOCATIONS};
-use super::rows::{
-    self, ENVIRONMENT, FUNCTION, PENDING, ROLLUP, blob, damaged, decode_rollups, from_sql, put_rollup,
-    to_ordered_sql, to_sql,
-};
+use super::archive::{self, Spool};
+use super::recent;
+use super::rows::{self, ENVIRONMENT, FUNCTION, PENDING, ROLLUP, blob, put_rollup};
+use crate::store::archive::Pieces;
 use crate::store::columns;
 use crate::store::damage::DamageLog;
+use crate::store::recent::{Body, RECENT_INVOCATIONS};
+use crate::store::rows::{damaged, decode_rollups, from_sql, to_ordered_sql, to_sql};
 use crate::store::sequences::Sequences;
 use crate::store::{EnvironmentState, FunctionKey, SeriesKey, StoreError, Tenant};
 

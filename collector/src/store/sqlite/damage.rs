@@ -3,14 +3,15 @@
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Row, params};
 
-use super::rows::Table;
+use super::rows::SqliteTable;
 use crate::store::StoreError;
-use crate::store::damage::DamageLog;
+use crate::store::damage::{DamageLog, isolated_name};
+use crate::store::rows::to_ordered_sql;
 
-/// Copies a row, read with [`Table::select`], to the table `damaged`, and reports it. The caller deletes the row.
+/// Copies a row, read with [`SqliteTable::select`], to the table `damaged`, and reports it. The caller deletes the row.
 pub(super) fn isolate(
     connection: &Connection,
-    table: &Table,
+    table: &SqliteTable,
     row: &Row<'_>,
     now_us: u64,
     damage: &DamageLog,
@@ -30,7 +31,7 @@ pub(super) fn isolate(
         .prepare_cached(
             "INSERT INTO damaged (noticed_at_us, name, content) VALUES (?1,?2,?3) ON CONFLICT DO NOTHING",
         )?
-        .execute(params![super::rows::to_ordered_sql(now_us), name, content])?;
+        .execute(params![to_ordered_sql(now_us), isolated_name(&name, &content), content])?;
     damage.report(name);
     Ok(())
 }

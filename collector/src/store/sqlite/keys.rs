@@ -10,11 +10,12 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, Transactio
 
 use super::connections::BUSY_TIMEOUT;
 use super::files::FILE_NAME;
-use super::rows::{API_KEY, Field, from_sql, to_ordered_sql};
+use super::rows::API_KEY;
 use super::{SqliteStore, schema};
-use crate::store::StoreError;
 use crate::store::damage::DamageLog;
 use crate::store::keys::{FIRST_KEYS, KeyStore, StoredKey};
+use crate::store::rows::from_sql;
+use crate::store::{StoreError, columns};
 
 /// The API keys in the store of a data folder, without the lock of the folder.
 #[derive(Debug, Clone)]
@@ -121,7 +122,7 @@ impl KeyStore for FolderKeys {
                     uses.iter().filter(|(digest, _)| *digest == key.digest).map(|(_, at_s)| *at_s).max();
                 if let Some(last_used_s) = used.filter(|at_s| *at_s > key.last_used_s) {
                     let key = StoredKey { last_used_s, ..key };
-                    fields_of(&key, |fields| API_KEY.replace(transaction, fields))?;
+                    columns::of_api_key(&key, |fields| API_KEY.replace(transaction, fields))?;
                 }
             }
             Ok(())
@@ -170,23 +171,17 @@ impl SqliteStore {
     }
 }
 
-/// Calls `write` with the fields of a key's row.
-pub(in crate::store) fn fields_of<T>(key: &StoredKey, write: impl FnOnce(&[Field<'_>]) -> T) -> T {
-    let last_used_s = to_ordered_sql(key.last_used_s);
-    write(&[Field::Text(&key.digest), Field::Text(&key.text), Field::Integer(last_used_s)])
-}
-
 /// Inserts keys whose digests are not there.
 fn insert(connection: &Connection, keys: &[StoredKey]) -> Result<(), StoreError> {
     for key in keys {
-        fields_of(key, |fields| API_KEY.insert(connection, fields))?;
+        columns::of_api_key(key, |fields| API_KEY.insert(connection, fields))?;
     }
     Ok(())
 }
 
 /// Writes keys, over those with the same digests.
 pub(super) fn put(connection: &Connection, keys: &[StoredKey]) -> Result<(), StoreError> {
-    keys.iter().try_for_each(|key| fields_of(key, |fields| API_KEY.replace(connection, fields)))
+    keys.iter().try_for_each(|key| columns::of_api_key(key, |fields| API_KEY.replace(connection, fields)))
 }
 
 pub(in crate::store) fn read(

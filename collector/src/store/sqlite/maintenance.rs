@@ -6,10 +6,11 @@ use rusqlite::{Connection, TransactionBehavior};
 
 use super::archive::Spool;
 use super::compaction;
-use super::retention::{self, Retention};
+use super::retention;
+use super::time_limit::TimeLimit;
 use crate::clock::Clock;
 use crate::store::damage::DamageLog;
-use crate::store::{FunctionKey, StoreError, Tenant};
+use crate::store::{FunctionKey, NewBatch, Retention, StoreError, Tenant};
 
 /// Time budget of one step. It can be exceeded by one visit of a function, which takes some milliseconds.
 const STEP_BUDGET: Duration = Duration::from_millis(15);
@@ -52,6 +53,7 @@ impl Round {
 /// The state of maintenance. It is not stored: after a restart, the rounds begin again.
 pub(super) struct Maintenance {
     clock: Clock,
+    time_limit: TimeLimit,
     retention: Retention,
     compaction: Round,
     retention_round: Round,
@@ -62,14 +64,20 @@ pub(super) struct Maintenance {
 }
 
 impl Maintenance {
-    pub(super) fn new(clock: Clock, retention: Retention, spool: Spool) -> Self {
+    pub(super) fn new(clock: Clock, time_limit: TimeLimit, retention: Retention, spool: Spool) -> Self {
         let (compaction, retention_round) = (Round::default(), Round::default());
-        Self { clock, retention, compaction, retention_round, pending: 0, spool }
+        Self { clock, time_limit, retention, compaction, retention_round, pending: 0, spool }
     }
 
-    /// Counts batches that were stored.
-    pub(super) fn add_pending(&mut self, batches: u64) {
-        self.pending += batches;
+    /// Takes note of a batch that was stored.
+    pub(super) fn stored(&mut self, batch: &NewBatch) {
+        self.pending += 1;
+        self.time_limit.add(batch, Instant::now());
+    }
+
+    /// The time by which measurements are old, microseconds since the Unix epoch.
+    pub(super) fn limited_now_us(&mut self) -> u64 {
+        self.time_limit.apply(self.clock.now_us(), Instant::now())
     }
 
     /// Begins all rounds again.
@@ -153,8 +161,8 @@ impl Maintenance {
                 self.retention_round.is_finished = true;
                 break;
             };
-            let has_more =
-                retention::visit(connection, (&tenant, &key), self.retention, self.clock.now_us(), damage)?;
+            let limits = self.retention.limits(self.limited_now_us(), self.clock.now_us());
+            let has_more = retention::visit(connection, (&tenant, &key), limits, damage)?;
             if !has_more {
                 self.retention_round.cursor = Some((tenant, key));
             }

@@ -39,15 +39,16 @@ pub(in crate::store) mod rows;
 pub(in crate::store) mod schema;
 mod status;
 mod summaries;
+mod time_limit;
 mod upgrade;
 mod write;
 mod writing;
 
+pub use super::Retention;
 pub(in crate::store) use archive::migration_problem;
 pub use checkpoint::LogLimits;
 pub use files::{is_served, store_id};
 pub use keys::FolderKeys;
-pub use retention::Retention;
 pub use status::free_bytes;
 
 use connections::Readers;
@@ -75,7 +76,7 @@ pub struct SqliteStore {
 /// Returns an error that says what to do when a folder has no store.
 fn require_store(folder: &Path) -> Result<(), StoreError> {
     let exists = folder.join(FILE_NAME).try_exists().map_err(|error| {
-        StoreError::Engine(format!("cannot look into {}: {}", folder.display(), cause(&error)))
+        StoreError::Engine(format!("cannot read the folder {}: {}", folder.display(), cause(&error)))
     })?;
     if exists {
         return Ok(());

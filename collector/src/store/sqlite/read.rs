@@ -11,12 +11,13 @@ use agent_proto::rollup;
 use tailor_sizing::telemetry::rollup::Rollup;
 
 use super::compaction::{Pending, environment_state};
-use super::recent;
 use super::rows::{
-    CHANGE_EVENT, ENDED, ENVIRONMENT, FUNCTION, PENDING, RECENT, ROLLUP, blob, damaged, from_sql,
-    function_key, series_key, to_ordered_sql,
+    CHANGE_EVENT, ENDED, ENVIRONMENT, FUNCTION, PENDING, RECENT, ROLLUP, blob, function_key, series_key,
 };
 use crate::store::damage::DamageLog;
+use crate::store::recent;
+use crate::store::retention::DAY_HOURS;
+use crate::store::rows::{damaged, from_sql, to_ordered_sql};
 use crate::store::{
     ChangeEvent, EndedEnvironments, EnvironmentState, Environments, FunctionKey, HOUR_US, Recent, Series,
     SeriesKey, StoreError, StoredRollup, Tenant, Window,
@@ -174,7 +175,7 @@ fn ended(
     from_us: u64,
     damage: &DamageLog,
 ) -> Result<Vec<EndedEnvironments>, StoreError> {
-    let from_day = to_ordered_sql(from_us / HOUR_US / 24);
+    let from_day = to_ordered_sql(from_us / HOUR_US / DAY_HOURS);
     let mut scope = Scope::new(tenant, function);
     scope.and("day >= ", &from_day);
     let mut statement = connection.prepare_cached(&format!("{} WHERE {}", ENDED.select, scope.condition))?;

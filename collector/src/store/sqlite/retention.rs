@@ -11,35 +11,14 @@ use agent_proto::rollup;
 use tailor_sizing::telemetry::rollup::Rollup;
 
 use super::compaction::{OF_FUNCTION, environment_state, stored_rollup};
-use super::rows::{
-    self, ENDED, ENVIRONMENT, Field, ROLLUP, blob, damaged, from_sql, function_fields, put_rollup,
-    series_key, to_ordered_sql,
-};
+use super::rows::{self, ENDED, ENVIRONMENT, ROLLUP, blob, put_rollup, series_key};
 use crate::store::damage::DamageLog;
+use crate::store::retention::{DAY_HOURS, Limits};
+use crate::store::rows::{Field, damaged, from_sql, function_fields, to_ordered_sql};
 use crate::store::{EndedEnvironments, FunctionKey, HOUR_US, SeriesKey, StoreError, Tenant};
-
-/// How long rollups are kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Retention {
-    /// Days with one rollup per hour.
-    pub hourly_days: u64,
-    /// Days with one rollup per day, counted from today.
-    pub daily_days: u64,
-}
-
-impl Default for Retention {
-    fn default() -> Self {
-        Self { hourly_days: 8, daily_days: 400 }
-    }
-}
 
 /// Maximum number of rows of one table that a visit reads or deletes.
 const MAX_ROWS: usize = 64;
-
-const DAY_HOURS: u64 = 24;
-
-/// Summaries of a function are computed again after this time, because their windows move.
-const SUMMARY_AGE_US: u64 = HOUR_US;
 
 /// The next function after `after`, in the order of the table's key.
 pub(super) fn next_function(
@@ -59,18 +38,12 @@ pub(super) fn next_function(
 pub(super) fn visit(
     connection: &Connection,
     (tenant, key): (&Tenant, &FunctionKey),
-    retention: Retention,
-    now_us: u64,
+    limits: Limits,
     damage: &DamageLog,
 ) -> Result<bool, StoreError> {
-    let now_hour = now_us / HOUR_US;
-    // Whole days only, so that a day is never in both forms.
-    let today = now_hour - now_hour % DAY_HOURS;
-    let hourly_from = today.saturating_sub(retention.hourly_days.saturating_mul(DAY_HOURS));
-    let daily_from = today.saturating_sub(retention.daily_days.saturating_mul(DAY_HOURS));
-    let mut has_more = end_environments(connection, tenant, key, now_us, damage)?;
-    has_more |= merge_hours(connection, tenant, key, hourly_from, damage)?;
-    has_more |= delete_days(connection, tenant, key, daily_from)?;
+    let mut has_more = end_environments(connection, tenant, key, limits.now_us, damage)?;
+    has_more |= merge_hours(connection, tenant, key, limits.hourly_from, damage)?;
+    has_more |= delete_days(connection, tenant, key, limits)?;
     connection
         .prepare_cached(&format!(
             "UPDATE function SET changed_at_us = ?5
@@ -81,11 +54,11 @@ pub(super) fn visit(
             key.account,
             key.region,
             key.name,
-            to_ordered_sql(now_us),
-            to_ordered_sql(now_us.saturating_sub(SUMMARY_AGE_US))
+            to_ordered_sql(limits.clock_us),
+            to_ordered_sql(limits.summaries_from_us)
         ])?;
     if !has_more {
-        delete_function(connection, tenant, key, daily_from)?;
+        delete_function(connection, tenant, key, limits)?;
     }
     Ok(has_more)
 }
@@ -207,18 +180,18 @@ fn merge_hours(
     Ok(merged.len() >= MAX_ROWS)
 }
 
-/// Deletes everything before `until_hour`.
+/// Deletes everything that is old.
 fn delete_days(
     connection: &Connection,
     tenant: &Tenant,
     key: &FunctionKey,
-    until_hour: u64,
+    limits: Limits,
 ) -> Result<bool, StoreError> {
     let mut has_more = false;
     for (table, condition, limit) in [
-        ("rollup", "hours = 24 AND hour", until_hour),
-        ("rollup", "hours = 1 AND hour", until_hour),
-        ("ended", "day", until_hour / DAY_HOURS),
+        ("rollup", "hours = 24 AND hour", limits.daily_from),
+        ("rollup", "hours = 1 AND hour", limits.daily_from),
+        ("ended", "day", limits.ended_from_day()),
     ] {
         let columns = match table {
             "rollup" => "hours, hour, version, memory_mb, architecture",
@@ -240,15 +213,10 @@ fn delete_function(
     connection: &Connection,
     tenant: &Tenant,
     key: &FunctionKey,
-    daily_from: u64,
+    limits: Limits,
 ) -> Result<(), StoreError> {
-    let of_function = params![
-        tenant.0,
-        key.account,
-        key.region,
-        key.name,
-        to_ordered_sql(daily_from.saturating_mul(HOUR_US))
-    ];
+    let of_function =
+        params![tenant.0, key.account, key.region, key.name, to_ordered_sql(limits.functions_from_us())];
     let is_old = connection
         .prepare_cached(&format!("SELECT 1 FROM function WHERE {OF_FUNCTION} AND received_at_us < ?5"))?
         .exists(of_function)?;

@@ -3,8 +3,9 @@
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 
 use super::compaction::OF_FUNCTION;
-use super::rows::{Field, SUMMARY, SUMMARY_REPORT, from_sql, function_fields, function_key, to_ordered_sql};
+use super::rows::{SUMMARY, SUMMARY_REPORT, function_key};
 use crate::store::damage::DamageLog;
+use crate::store::rows::{Field, damaged, from_sql, function_fields, to_ordered_sql};
 use crate::store::summary::{ChangedFunction, Summary, SummaryKind, SummaryRow};
 use crate::store::{FunctionKey, StoreError, Tenant};
 
@@ -72,7 +73,7 @@ fn put_function(
         }
     }
     for Summary { kind, row, report } in summaries {
-        let row = serde_json::to_string(row).map_err(super::rows::damaged)?;
+        let row = serde_json::to_string(row).map_err(damaged)?;
         let hours = Field::Integer(to_ordered_sql(kind.hours));
         let strategy = Field::Text(&kind.strategy);
         let [tenant, account, region, function] = function_fields(&changed.tenant, &changed.function);
@@ -112,7 +113,7 @@ pub(super) fn rows(
     let mut summaries = vec![];
     while let Some(row) = found.next()? {
         if SUMMARY.verify(row, damage)? {
-            let text = row.get_ref(6)?.as_bytes().map_err(super::rows::damaged)?;
+            let text = row.get_ref(6)?.as_bytes().map_err(damaged)?;
             // A summary of another version of the program may have other fields; it is computed again.
             summaries.extend(serde_json::from_slice::<SummaryRow>(text).ok());
         }

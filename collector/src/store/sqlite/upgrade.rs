@@ -10,9 +10,11 @@ use tailor_sizing::telemetry::rollup::Rollup;
 use tailor_sizing::units::{Architecture, Megabytes};
 
 use super::compaction::{add_recent, put_environment, put_function};
-use super::recent::{self, Body};
-use super::rows::{damaged, function_key, insert_change, put_rollup};
+use super::recent;
+use super::rows::{function_key, insert_change, put_rollup};
 use super::schema;
+use crate::store::recent::Body;
+use crate::store::rows::damaged;
 use crate::store::sequences::Sequences;
 use crate::store::{ChangeEvent, EnvironmentState, FunctionKey, HOUR_US, SeriesKey, StoreError, Tenant};
 

@@ -244,7 +244,7 @@ impl Writer {
         self.files.check()?;
         let stored = group.appends.iter().zip(&receipts).filter(|(_, receipt)| **receipt == Receipt::Stored);
         for (Append { batch, .. }, _) in stored {
-            self.maintenance.add_pending(1);
+            self.maintenance.stored(batch);
             if self.known.len() >= MAX_KNOWN_FUNCTIONS {
                 self.known.clear();
             }

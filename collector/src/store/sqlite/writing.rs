@@ -17,13 +17,13 @@ use super::files::{self, FILE_NAME, OpenFiles};
 use super::log_check::{self, LogFault};
 use super::maintenance::Maintenance;
 use super::phases::Phases;
-use super::retention::Retention;
 use super::schema;
 use super::status::{FREE_AGAIN_BYTES, WriteStatus, free_bytes};
+use super::time_limit::{TimeLimit, newest_sent_us};
 use super::write::{Job, Writer};
 use crate::clock::Clock;
-use crate::store::StoreError;
 use crate::store::damage::DamageLog;
+use crate::store::{Retention, StoreError};
 
 /// Maximum number of requests that wait for the writer. The memory budget of the ingest limits their size.
 const QUEUE: usize = 4_096;
@@ -79,7 +79,7 @@ impl Writing {
             log_check::fault(folder)?
         {
             tracing::error!(
-                "{fault}. After a power failure this is normal; else acknowledged batches are missing"
+                "{fault}. After a power failure this is normal. If there was none, acknowledged batches are missing"
             );
         }
         let path = folder.join(FILE_NAME);
@@ -113,12 +113,13 @@ impl Writing {
         let is_behind = Arc::new(AtomicBool::new(false));
         let status = WriteStatus::new(folder);
         let spool = Spool::load(&connection)?;
+        let time_limit = TimeLimit::new(newest_sent_us(&connection), Instant::now());
         let writer = Writer {
             connection,
             files: OpenFiles::of(folder)?,
             status: status.clone(),
             damage: damage.clone(),
-            maintenance: Maintenance::new(settings.clock.clone(), settings.retention, spool),
+            maintenance: Maintenance::new(settings.clock.clone(), time_limit, settings.retention, spool),
             known: HashSet::new(),
             log,
             is_behind: Arc::clone(&is_behind),

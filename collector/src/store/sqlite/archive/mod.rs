@@ -3,22 +3,19 @@
 mod record;
 mod seal;
 mod spool;
-mod state;
 
 pub(in crate::store) use record::migration_problem;
 pub(super) use record::{archive_record, comparison, delete_record_before, record_upload, remove_uploaded};
 pub(super) use seal::{files_to_upload, parts, seal};
-pub(in crate::store) use spool::{Piece, Pieces};
 pub(super) use spool::{Spool, add, copy_settings};
-pub(in crate::store) use state::{Known, Sealing, file_of, missing, with_file_fields};
-
-use std::sync::LazyLock;
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use tailor_archive::Partition;
 
-use super::rows::{Table, from_sql, to_sql};
+use super::rows::{FILE, PARTITION};
+use crate::store::archive::{Known, file_of, with_file_fields};
 use crate::store::damage::DamageLog;
+use crate::store::rows::{from_sql, to_sql};
 use crate::store::{SealedFile, StoreError};
 
 /// The tables of the archive.
@@ -55,78 +52,26 @@ CREATE TABLE archive_file (
 CREATE INDEX archive_file_open ON archive_file (sealed_at_us) WHERE has_parts > 0;
 ";
 
-pub(in crate::store) static PARTITION: LazyLock<Table> = LazyLock::new(|| {
-    Table::new(
-        "archive_partition",
-        3,
-        &[
-            "tenant",
-            "day",
-            "account",
-            "first_waiting",
-            "waiting_bytes",
-            "waiting_invocations",
-            "waiting_since_us",
-            "spooled_invocations",
-            "spooled_billed_ms",
-            "dropped_invocations",
-            "dropped_billed_ms",
-        ],
-    )
-});
-
-pub(in crate::store) static PART: LazyLock<Table> = LazyLock::new(|| {
-    Table::new("archive_part", 4, &["tenant", "day", "account", "number", "invocations", "billed_ms", "body"])
-});
-
-pub(in crate::store) static FILE: LazyLock<Table> = LazyLock::new(|| {
-    Table::new(
-        "archive_file",
-        4,
-        &[
-            "tenant",
-            "day",
-            "account",
-            "first",
-            "last",
-            "digest",
-            "invocations",
-            "billed_ms",
-            "sealed_at_us",
-            "uploaded_at_us",
-            "object",
-            "bytes",
-            "sha256",
-            "uploaded_invocations",
-            "uploaded_billed_ms",
-            "has_parts",
-        ],
-    )
-});
-
 /// The condition for the rows of one partition, with its key as the parameters 1 to 3.
 const OF_PARTITION: &str = "tenant = ?1 AND day = ?2 AND account = ?3";
 
-impl Known {
-    /// Reads a row of [`PARTITION`].
-    fn read(row: &Row<'_>) -> Result<Self, StoreError> {
-        Self::of(partition(row)?, |index| Ok(row.get(index)?))
-    }
+/// Reads a row of [`PARTITION`].
+fn known(row: &Row<'_>) -> Result<Known, StoreError> {
+    Known::of(partition(row)?, |index| Ok(row.get(index)?))
+}
 
-    /// The stored state of a partition, or that of a new one.
-    fn load(connection: &Connection, key: &Partition, damage: &DamageLog) -> Result<Self, StoreError> {
-        let mut statement =
-            connection.prepare_cached(&format!("{} WHERE {OF_PARTITION}", PARTITION.select))?;
-        let mut rows = statement.query(params![key.tenant, to_sql(key.day), key.account])?;
-        match rows.next()? {
-            Some(row) if PARTITION.verify(row, damage)? => Self::read(row),
-            _ => Ok(Self::new(key.clone())),
-        }
+/// The stored state of a partition, or that of a new one.
+fn load(connection: &Connection, key: &Partition, damage: &DamageLog) -> Result<Known, StoreError> {
+    let mut statement = connection.prepare_cached(&format!("{} WHERE {OF_PARTITION}", PARTITION.select))?;
+    let mut rows = statement.query(params![key.tenant, to_sql(key.day), key.account])?;
+    match rows.next()? {
+        Some(row) if PARTITION.verify(row, damage)? => known(row),
+        _ => Ok(Known::new(key.clone())),
     }
+}
 
-    fn put(&self, connection: &Connection) -> Result<(), StoreError> {
-        self.with_fields(|fields| PARTITION.replace(connection, fields))
-    }
+fn put(connection: &Connection, known: &Known) -> Result<(), StoreError> {
+    known.with_fields(|fields| PARTITION.replace(connection, fields))
 }
 
 /// The partition in the first three columns.

@@ -6,13 +6,13 @@ use agent_proto::rollup;
 use rusqlite::{Connection, OptionalExtension, params};
 use tailor_archive::{Partition, Totals};
 
-use super::{FILE, Known, OF_PARTITION, PARTITION, file, missing, partition, put_file, spool};
-use crate::store::archive::{ArchiveComparison, ArchiveRecord, SealedFile, Upload};
+use super::{OF_PARTITION, file, known, load, partition, put, put_file, spool};
+use crate::store::StoreError;
+use crate::store::archive::{ArchiveComparison, ArchiveRecord, SealedFile, Upload, missing};
 use crate::store::damage::DamageLog;
-use crate::store::sqlite::rows::{
-    PENDING, ROLLUP, blob, damaged, decode_rollups, from_sql, to_ordered_sql, to_sql,
-};
-use crate::store::{HOUR_US, StoreError};
+use crate::store::retention::DAY_HOURS;
+use crate::store::rows::{damaged, decode_rollups, from_sql, to_ordered_sql, to_sql};
+use crate::store::sqlite::rows::{FILE, PARTITION, PENDING, ROLLUP, blob};
 
 /// Maximum size of the parts that one step removes, bytes, so that acknowledgements wait only a short time.
 const REMOVE_BYTES: u64 = 1 << 20;
@@ -26,9 +26,9 @@ pub(in crate::store::sqlite) fn record_upload(
 ) -> Result<(), StoreError> {
     let missing = missing(sealed, &upload);
     if missing.invocations > 0 {
-        let mut known = Known::load(connection, &sealed.partition, damage)?;
+        let mut known = load(connection, &sealed.partition, damage)?;
         known.drop_missing(missing);
-        known.put(connection)?;
+        put(connection, &known)?;
     }
     put_file(connection, &SealedFile { upload: Some(upload), ..sealed.clone() }, true)
 }
@@ -115,7 +115,7 @@ pub(in crate::store::sqlite) fn archive_record(
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
         if PARTITION.verify(row, damage)? {
-            record.partitions.push(Known::read(row)?.state);
+            record.partitions.push(known(row)?.state);
         }
     }
     let mut statement = connection.prepare_cached(&format!("{} ORDER BY 1, 2, 3, 4", FILE.select))?;
@@ -133,7 +133,6 @@ pub(in crate::store::sqlite) fn comparison(
     connection: &Connection,
     damage: &DamageLog,
 ) -> Result<ArchiveComparison, StoreError> {
-    const DAY_HOURS: u64 = tailor_archive::DAY_US / HOUR_US;
     let record = archive_record(connection, damage)?;
     let (mut rollups, mut pending) = (BTreeMap::new(), BTreeMap::new());
     let add = |totals: &mut BTreeMap<Partition, Totals>, row: &rusqlite::Row<'_>, hour: u64, of: Totals| {

@@ -3,12 +3,13 @@
 use rusqlite::{Connection, params};
 use tailor_archive::{Partition, Totals};
 
-use super::{FILE, Known, OF_PARTITION, PART, PARTITION, Sealing, file, put_file};
+use super::{OF_PARTITION, file, known, put, put_file};
 use crate::store::StoreError;
-use crate::store::archive::{Part, SealLimits, SealedFile};
+use crate::store::archive::{Known, Part, SealLimits, SealedFile, Sealing};
 use crate::store::damage::DamageLog;
-use crate::store::sqlite::recent;
-use crate::store::sqlite::rows::{blob, from_sql, to_ordered_sql, to_sql};
+use crate::store::recent;
+use crate::store::rows::{from_sql, to_ordered_sql, to_sql};
+use crate::store::sqlite::rows::{FILE, PART, PARTITION, blob};
 
 /// Maximum number of files that are read for one round of uploads.
 const MAX_FILES: usize = 100;
@@ -29,7 +30,7 @@ pub(in crate::store::sqlite) fn seal(
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
             if PARTITION.verify(row, damage)? {
-                let known = Known::read(row)?;
+                let known = known(row)?;
                 let is_old = known.state.waiting_since_us.saturating_add(limits.max_age_us) <= now_us;
                 if is_old || known.state.waiting_bytes >= limits.max_bytes {
                     due.push((known, is_old));
@@ -72,7 +73,7 @@ fn seal_partition(
     for file in sealing.finish(&mut known, takes_rest, now_us) {
         put_file(connection, &file, true)?;
     }
-    known.put(connection)
+    put(connection, &known)
 }
 
 /// The last part of the last file of a partition.
@@ -102,7 +103,7 @@ pub(in crate::store::sqlite) fn files_to_upload(
     Ok(files)
 }
 
-/// The parts of a file from a number on, up to about `max_bytes`.
+/// The parts of a file from a number on, up to about `max_bytes`. One that cannot be read has no batches, and is reported.
 pub(in crate::store::sqlite) fn parts(
     connection: &Connection,
     file: &SealedFile,
@@ -126,8 +127,12 @@ pub(in crate::store::sqlite) fn parts(
     while let Some(row) = rows.next()?.filter(|_| bytes < max_bytes) {
         let body = blob(row, 6)?;
         bytes += body.len() as u64;
-        let batches = if PART.verify(row, damage)? { recent::batches(body)? } else { vec![] };
-        parts.push(Part { number: from_sql(row.get(3)?), checksum: row.get(7)?, batches });
+        let batches = if PART.is_valid(row)? { recent::batches(body).ok() } else { None };
+        if batches.is_none() {
+            damage.report(PART.row_name(row)?);
+        }
+        let (number, checksum) = (from_sql(row.get(3)?), row.get(7)?);
+        parts.push(Part { number, checksum, batches: batches.unwrap_or_default() });
     }
     Ok(parts)
 }

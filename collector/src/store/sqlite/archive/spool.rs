@@ -1,73 +1,21 @@
 //! Writes invocations to the spool, in the transaction that adds them to the rollups.
 
-use std::collections::BTreeMap;
-
-use agent_proto::batch::Batch;
 use rusqlite::Connection;
-use tailor_archive::{DAY_US, Partition, Totals};
-use tailor_sizing::telemetry::rollup::Rollup;
+use tailor_archive::Partition;
 
-use super::{Known, PART, meta, put_meta};
+use super::{load, meta, put, put_meta};
+use crate::store::archive::{Piece, Pieces};
 use crate::store::damage::DamageLog;
-use crate::store::sqlite::recent;
-use crate::store::sqlite::rows::{Field, damaged, to_ordered_sql, to_sql};
-use crate::store::{FunctionKey, HOUR_US, StoreError, Tenant};
+use crate::store::recent;
+use crate::store::rows::{Field, damaged, to_ordered_sql, to_sql};
+use crate::store::sqlite::rows::PART;
+use crate::store::{FunctionKey, StoreError, Tenant};
 
 /// The names in the table `meta`: the next number of a part, the limit of the spool (0 when the archive is off), and when the
 /// archive was switched on first.
 const NEXT: &str = "archive-next";
 const LIMIT: &str = "archive-spool-bytes";
 const SINCE: &str = "archive-since-us";
-
-/// Hours in a day.
-const DAY_HOURS: u64 = DAY_US / HOUR_US;
-
-/// The batches of one function by day, as they are merged into its rollups.
-#[derive(Debug, Default)]
-pub(in crate::store) struct Pieces(pub(in crate::store) BTreeMap<u64, Piece>);
-
-/// The batches of one day.
-#[derive(Debug, Default)]
-pub(in crate::store) struct Piece {
-    /// Encoded batches.
-    pub(in crate::store) batches: Vec<Vec<u8>>,
-    /// What they contain.
-    pub(in crate::store) totals: Totals,
-    /// What cannot be spooled, because the batch has no invocations any more.
-    pub(in crate::store) absent: Totals,
-}
-
-impl Pieces {
-    /// Adds one batch: its rollups by hour, and its encoded invocations.
-    pub(in crate::store) fn add(&mut self, rollups: &[(u64, Rollup)], body: &[u8]) -> Result<(), StoreError> {
-        let mut days: BTreeMap<u64, Totals> = BTreeMap::new();
-        for (hour, rollup) in rollups {
-            let totals = Totals { invocations: rollup.invocations, billed_ms: rollup.billed_ms };
-            days.entry(hour / DAY_HOURS).or_default().add(totals);
-        }
-        // Most batches have one day, and are kept as they are.
-        let is_split = days.len() > 1;
-        let batch =
-            if is_split && !body.is_empty() { Some(Batch::decode(body).map_err(damaged)?) } else { None };
-        for (day, totals) in days {
-            let piece = self.0.entry(day).or_default();
-            if body.is_empty() {
-                piece.absent.add(totals);
-                continue;
-            }
-            piece.totals.add(totals);
-            piece.batches.push(match &batch {
-                None => body.to_vec(),
-                Some(batch) => {
-                    let of_day = batch.invocations.iter().filter(|one| one.started_at_us / DAY_US == day);
-                    let part = Batch { header: batch.header.clone(), invocations: of_day.copied().collect() };
-                    part.encode().map_err(damaged)?
-                }
-            });
-        }
-        Ok(())
-    }
-}
 
 /// Whether the archive is on, and how full its spool is.
 #[derive(Debug, Default)]
@@ -157,7 +105,7 @@ pub(in crate::store::sqlite) fn copy_settings(old: &Connection, new: &Connection
     if after_last > next { put_meta(new, NEXT, after_last) } else { Ok(()) }
 }
 
-/// Writes the batches of one function, one part for each day. What the spool has no space for is counted.
+/// Writes the batches of one function, at least one part for each day. What the spool has no space for is counted.
 pub(in crate::store::sqlite) fn add(
     connection: &Connection,
     spool: &mut Spool,
@@ -166,9 +114,9 @@ pub(in crate::store::sqlite) fn add(
     now_us: u64,
     damage: &DamageLog,
 ) -> Result<(), StoreError> {
-    for (day, Piece { batches, totals, absent }) in pieces.0 {
+    for (day, Piece { batches, totals, absent, .. }) in pieces.into_parts() {
         let partition = Partition { tenant: tenant.0.clone(), day, account: key.account.clone() };
-        let mut known = Known::load(connection, &partition, damage)?;
+        let mut known = load(connection, &partition, damage)?;
         known.state.dropped.add(absent);
         let body = recent::compress(&batches)?;
         let bytes = body.len() as u64;
@@ -198,7 +146,7 @@ pub(in crate::store::sqlite) fn add(
             spool.used_bytes = Some(used_bytes + bytes);
             known.spool(bytes, totals, now_us);
         }
-        known.put(connection)?;
+        put(connection, &known)?;
     }
     Ok(())
 }

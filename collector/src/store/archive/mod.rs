@@ -13,6 +13,12 @@ use tailor_archive::{Partition, Totals};
 
 use super::StoreError;
 
+mod pieces;
+mod state;
+
+pub(super) use pieces::{Piece, Pieces};
+pub(super) use state::{Known, Sealing, file_of, missing, with_file_fields};
+
 /// When the waiting parts of a partition become a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SealLimits {
@@ -188,8 +194,9 @@ pub trait ArchiveStore: Send + Sync {
     /// Removes some of the parts of uploaded files. Returns whether there are more.
     async fn remove_uploaded(&self) -> Result<bool, StoreError>;
 
-    /// Removes what is recorded of days before `day`, days since the Unix epoch, of which everything is uploaded.
-    async fn delete_record_before(&self, day: u64) -> Result<(), StoreError>;
+    /// Removes what is recorded of days more than `days` ago, of which everything is uploaded. As for measurements, a clock that is
+    /// ahead removes nothing that is not old.
+    async fn delete_old_records(&self, days: u64) -> Result<(), StoreError>;
 
     /// Everything that is recorded.
     async fn archive_record(&self) -> Result<ArchiveRecord, StoreError>;

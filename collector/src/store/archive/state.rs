@@ -2,9 +2,9 @@
 
 use tailor_archive::{Partition, Totals};
 
-use crate::store::archive::{PartitionState, PartsDigest};
-use crate::store::sqlite::rows::{Field, from_sql, to_ordered_sql, to_sql};
-use crate::store::{SealedFile, StoreError, Upload};
+use super::{PartitionState, PartsDigest, SealedFile, Upload};
+use crate::store::StoreError;
+use crate::store::rows::{Field, from_sql, to_ordered_sql, to_sql};
 
 /// Maximum number of invocations in a file. More would only make each query read larger objects.
 const MAX_FILE_INVOCATIONS: u64 = 1_000_000;
