@@ -16,10 +16,10 @@ use common::process::CollectorProcess;
 use common::received;
 use serde_json::Value;
 use tailor_collector::clock::now_us;
-use tailor_collector::import::ledger::{Ledger, Waiting};
+use tailor_collector::import::ledger::{self, Ledger, Waiting};
 use tailor_collector::import::{Importer, Settings};
 use tailor_collector::store::sqlite::SqliteStore;
-use tailor_collector::store::{Store, Tenant, Window};
+use tailor_collector::store::{FunctionKey, Store, Tenant, Window};
 use tailor_logs::ImportedInvocation;
 use tailor_sizing::telemetry::invocation::{Invocation, RequestId};
 use tailor_sizing::units::{Architecture, Megabytes};
@@ -43,6 +43,13 @@ fn import(data: &Path, arguments: &[&str], input: &str) -> Output {
 
 fn json(output: &Output) -> Value {
     serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"))
+}
+
+/// The size of the log that imports have counted of a function.
+fn log_bytes(data: &Path, account: &str, name: &str) -> Option<u64> {
+    let [account, region, name] = [account, "eu-west-1", name].map(str::to_owned);
+    let function = FunctionKey { account, region, name };
+    ledger::log_bytes(data, &Tenant::default(), &function, Window::ALL).unwrap()
 }
 
 fn stderr(output: &Output) -> String {
@@ -97,14 +104,14 @@ fn repeated_and_overlapping_imports_count_once() {
     std::fs::write(logs.join("b.log.gz"), gzip.finish().unwrap()).unwrap();
     let again = import(&data, &[folder_of_logs], "");
     assert!(
-        stderr(&again).contains("50 invocations of 1 functions imported, 200 were imported before"),
+        stderr(&again).contains("50 invocations of 1 function imported, 200 imported before"),
         "{again:?}"
     );
     assert_eq!(json(&again)["total"]["invocations"], 250);
     let part: String = text.lines().skip(100).take(400).map(|line| format!("{line}\n")).collect();
     let input = import(&data, &["--function", "pay", "-"], &part);
     assert!(
-        stderr(&input).contains("0 invocations of 1 functions imported, 100 were imported before"),
+        stderr(&input).contains("0 invocations of 1 function imported, 100 imported before"),
         "{input:?}"
     );
     assert_eq!(json(&input)["total"]["invocations"], 250);
@@ -204,15 +211,52 @@ fn functions_of_the_layer_are_not_imported() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(store.append(received(Tenant::default(), &batch, now_us()))).unwrap();
     drop(store);
-    let output = import(folder.path(), &["--function", KINDS[0].name, "-"], &log(5));
-    assert!(
-        stderr(&output).contains("5 invocations not imported, because its layer measures them"),
-        "{output:?}"
-    );
+    // The layer does not measure the log. The log lacks the account, and an invocation counts once.
+    for (count, more) in [(5, "; its log of "), (5, "\n"), (6, "; its log of ")] {
+        let output = import(folder.path(), &["--function", KINDS[0].name, "-"], &log(count));
+        assert!(output.status.success(), "{output:?}");
+        let expected = format!("{count} invocations not imported, because its layer measures them{more}");
+        assert!(stderr(&output).contains(&expected), "{output:?}");
+        // Without the time before each message.
+        let bytes: usize = log(count).lines().map(|line| line.len() - 25 + 26).sum();
+        assert_eq!(log_bytes(folder.path(), "123456789012", KINDS[0].name), Some(bytes as u64));
+    }
     // The same name in another region is another function.
     let other =
         import(folder.path(), &["--function", KINDS[1].name, "-"], &log(5).replace("-2222-", "-3333-"));
     assert_eq!(json(&other)["total"]["invocations"], 5);
+}
+
+/// As `grep REPORT` and filters of CloudWatch Logs write it.
+#[test]
+fn the_size_of_a_log_with_only_lines_of_the_platform_is_not_known() {
+    let folder = tempfile::tempdir().unwrap();
+    let all = log(4);
+    let reports: String =
+        all.lines().filter(|line| line.contains("REPORT")).map(|line| format!("{line}\n")).collect();
+    let output = import(folder.path(), &["--function", "pay", "-"], &reports);
+    assert!(stderr(&output).contains("pay: the size of its log is not counted"), "{output:?}");
+    assert_eq!(log_bytes(folder.path(), "", "pay"), None);
+    let output = import(folder.path(), &["--function", "ship", "-"], &all.replace("-2222-", "-3333-"));
+    assert!(!stderr(&output).contains("is not counted"), "{output:?}");
+    assert!(log_bytes(folder.path(), "", "ship").is_some());
+}
+
+/// Logs do not have the timeout, but the duration of an invocation that ran into it.
+#[test]
+fn the_timeout_is_the_longest_duration_of_an_invocation_that_ran_into_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let timed_out = "2026-01-02T03:30:00.000Z REPORT RequestId: 11111111-2222-4333-8444-555555555555\tDuration: 3000.42 ms\t\
+                     Billed Duration: 3000 ms\tMemory Size: 512 MB\tMax Memory Used: 70 MB\tStatus: timeout\n";
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    // A later import without a timeout keeps it.
+    for (text, expected) in [(log(2), 0), (timed_out.to_owned(), 3_000), (log(5), 3_000)] {
+        let output = import(folder.path(), &["--function", "pay", "-"], &text);
+        assert!(output.status.success(), "{output:?}");
+        let store = SqliteStore::open(folder.path()).unwrap();
+        let found = runtime.block_on(store.environments(&Tenant::default(), None, Window::ALL)).unwrap();
+        assert_eq!(found.newest_header().unwrap().environment.timeout_ms, expected);
+    }
 }
 
 #[test]
@@ -372,7 +416,7 @@ fn an_import_into_a_database_counts_once() {
     assert!(migrated.status.success(), "{migrated:?}");
     for (count, repeated) in [(40, 40), (50, 40), (50, 50)] {
         let output = into_database(&folder, &log(count));
-        assert!(stderr(&output).contains(&format!("{repeated} were imported before")), "{output:?}");
+        assert!(stderr(&output).contains(&format!("{repeated} imported before")), "{output:?}");
     }
     let refused = import(&folder, &["--function", "pay", "-"], &log(5));
     assert!(stderr(&refused).contains("name another folder with --data"), "{refused:?}");

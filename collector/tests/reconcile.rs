@@ -299,6 +299,26 @@ fn exported_focus_rows_reconcile_with_the_store() {
     }
 }
 
+/// The rate of imported logs is that of their time, which ended before now.
+#[test]
+fn the_exported_usage_of_imported_logs_ends_with_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let (log, data) = (folder.path().join("pay.log"), folder.path().join("data"));
+    let line = |minute: u32| {
+        format!(
+            "2026-01-02T03:{minute:02}:00.000Z REPORT RequestId: 11111111-2222-4333-8444-0000000000{minute:02}\t\
+             Duration: 100.00 ms\tBilled Duration: 100 ms\tMemory Size: 128 MB\tMax Memory Used: 60 MB\n"
+        )
+    };
+    std::fs::write(&log, (1..=30).map(line).collect::<String>()).unwrap();
+    let import = ["import", "logs", log.to_str().unwrap(), "--function", "pay", "--region", "eu-west-1"];
+    assert!(tailor(&import, &data).status.success());
+    let output = tailor(&["export", "infracost", "--hours", "100000"], &data);
+    let text = String::from_utf8(output.stdout).unwrap();
+    // 30 requests in an hour.
+    assert!(text.contains("  aws_lambda_function.pay:\n    monthly_requests: 21900\n"), "{text}");
+}
+
 /// Reads what the program exports: YAML with the keys of Infracost's example, well-formed HTML, and Parquet.
 const CHECK: &str = r#"
 import sys, xml.etree.ElementTree as tree

@@ -12,7 +12,7 @@ use tailor_sizing::units::Megabytes;
 
 use crate::origin::Origin;
 use crate::problems::{Problem, Problems};
-use crate::record::{Entry, Init, InitReport, Record, Report, Runtime};
+use crate::record::{Entry, Init, InitReport, LogBytes, Record, Report, Runtime};
 
 /// Requests whose lines are waited for. Each needs a few hundred bytes.
 const MAX_PENDING: usize = 65_536;
@@ -52,9 +52,9 @@ pub struct ImportedInvocation {
     pub memory: Megabytes,
     /// The runtime, such as `python3.13`; empty when unknown.
     pub runtime: String,
-    /// Bytes of the log events since the report before in the same log stream, as CloudWatch Logs counts them; `None` when the
-    /// input does not have all events.
-    pub log_bytes: Option<u64>,
+    /// The size of the log events since the report before in the same log stream; `None` when the input does not have all
+    /// events.
+    pub log_bytes: Option<LogBytes>,
     /// Whether the log has the time. Otherwise it is that of the file.
     pub has_time: bool,
     /// The numbers. CPU time, the peak of the function's processes and other measurements are not in logs.
@@ -67,8 +67,8 @@ pub struct Assembler {
     pending: HashMap<RequestId, Pending>,
     order: VecDeque<RequestId>,
     environments: HashMap<Arc<Origin>, Environment>,
-    /// Log bytes since the latest report, and the origin of their lines.
-    log_bytes: Option<(Arc<Origin>, u64)>,
+    /// The size of the log since the latest report, and the origin of their lines.
+    log_bytes: Option<(Arc<Origin>, LogBytes)>,
     runtimes: HashMap<(String, String), Runtime>,
 }
 
@@ -88,11 +88,13 @@ struct Attempt {
     fallback_us: u64,
     origin: Arc<Origin>,
     report: Report,
-    log_bytes: Option<u64>,
+    log_bytes: Option<LogBytes>,
     /// The Init inside the invocation, microseconds.
     inside_us: Option<u64>,
     initialization_type: String,
     init_started_us: Option<u64>,
+    /// Whether it is the first report after the start of an Init.
+    is_first: bool,
 }
 
 #[derive(Debug)]
@@ -115,6 +117,8 @@ struct Environment {
     started_us: Option<u64>,
     /// The Init inside the invocation that is reported next, microseconds.
     inside_us: Option<u64>,
+    /// Whether nothing was reported since the start of the Init.
+    is_unreported: bool,
 }
 
 impl Assembler {
@@ -152,13 +156,14 @@ impl Assembler {
 
     /// Adds bytes to those of the next report. Streams that are mixed line by line share their bytes: a change of the stream
     /// starts anew only when its function is another one.
-    fn add_log_bytes(&mut self, origin: &Arc<Origin>, log_bytes: Option<u64>) {
-        let Some(bytes) = log_bytes else { return };
-        let before = match self.log_bytes.take() {
+    fn add_log_bytes(&mut self, origin: &Arc<Origin>, log_bytes: Option<LogBytes>) {
+        let Some(log_bytes) = log_bytes else { return };
+        let mut sum = match self.log_bytes.take() {
             Some((before, counted)) if before.function == origin.function => counted,
-            _ => 0,
+            _ => LogBytes::default(),
         };
-        self.log_bytes = Some((Arc::clone(origin), before.saturating_add(bytes)));
+        sum.add(log_bytes);
+        self.log_bytes = Some((Arc::clone(origin), sum));
     }
 
     /// Passes on all requests.
@@ -202,6 +207,7 @@ impl Assembler {
             inside_us: None,
             initialization_type: String::new(),
             init_started_us: None,
+            is_first: false,
             report,
             origin,
         };
@@ -214,6 +220,7 @@ impl Assembler {
             attempt.inside_us = environment.inside_us.take().filter(fits);
             attempt.initialization_type.clone_from(&environment.initialization_type);
             attempt.init_started_us = environment.started_us.take();
+            attempt.is_first = std::mem::take(&mut environment.is_unreported);
         }
         let request = self.request(attempt.report.request_id, problems, sink);
         if !request.reports.iter().any(|known| known.is_same(&attempt)) {
@@ -231,6 +238,7 @@ impl Assembler {
         let environment = self.environment(origin);
         environment.initialization_type = init.initialization_type;
         environment.started_us = at_us;
+        environment.is_unreported = true;
     }
 
     fn init_report(&mut self, origin: Arc<Origin>, report: &InitReport) {
@@ -405,8 +413,11 @@ impl Attempt {
         let was_ready = ready_us.is_some_and(|ready_us| started_us > ready_us.saturating_add(PROACTIVE_US));
         let class = match self.initialization_type.as_str() {
             _ if is_restored => Initialization::SnapStart,
+            // Its reports have no Init duration.
+            "provisioned-concurrency" if self.is_first || init_us.is_some() => {
+                Initialization::ProvisionedConcurrency
+            }
             _ if init_us.is_none() => Initialization::Warm,
-            "provisioned-concurrency" => Initialization::ProvisionedConcurrency,
             "snap-start" => Initialization::SnapStart,
             _ if was_ready => Initialization::Proactive,
             _ => Initialization::OnDemand,

@@ -24,4 +24,4 @@ pub use assemble::{Assembler, ImportedInvocation, SAME_REPORT_US};
 pub use origin::Origin;
 pub use problems::{MAX_EXAMPLE_BYTES, Problem, ProblemCount, Problems};
 pub use reader::{Reader, Source};
-pub use record::{Entry, Init, InitReport, Record, Report, Runtime};
+pub use record::{Entry, Init, InitReport, LogBytes, Record, Report, Runtime};

@@ -40,7 +40,7 @@ impl Origin {
         set(&mut self.function, name.split([':', '/']).next().unwrap_or_default());
     }
 
-    /// Uses a log stream: `2026/01/02/[$LATEST]0123…`, or `2026/01/02/NAME[$LATEST]0123…` in a log group of several functions.
+    /// Uses a log stream: `2026/01/02/[$LATEST]0123…`, or `2026/01/02/NAME[$LATEST]0123…` in a custom log group.
     pub fn set_stream(&mut self, stream: &str) {
         if stream.len() > MAX_NAME_BYTES {
             return;
@@ -67,7 +67,8 @@ impl Origin {
     }
 
     /// Uses the path of a file or of an S3 object: `…/aws/lambda/NAME/…`, the folder of a log stream as CloudWatch Logs
-    /// exports it (`2026-01-02-[$LATEST]0123…`), and `AWSLogs/ACCOUNT/…`.
+    /// exports it (`2026-01-02-[$LATEST]0123…`, or `2026-01-02-NAME[$LATEST]0123…` of a custom log group), and
+    /// `AWSLogs/ACCOUNT/…`.
     pub fn set_path(&mut self, path: &str) {
         let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
         for window in parts.windows(3) {
@@ -87,11 +88,12 @@ impl Origin {
             // A file can have the name of a log stream, with an ending.
             let id = part.rfind(']').unwrap_or(0);
             let stream = part[id..].find('.').map_or(*part, |ending| &part[..id + ending]);
-            if let Some((_, version)) = parse_stream(stream)
+            if let Some((name, version)) = parse_stream(stream)
                 && stream.len() <= MAX_NAME_BYTES
             {
                 stream.clone_into(&mut self.stream);
                 set(&mut self.version, version);
+                set(&mut self.function, name);
             }
         }
     }
@@ -117,7 +119,8 @@ fn is_region(text: &str) -> bool {
     is_form && parts[..parts.len() - 1].iter().all(|part| part.bytes().all(|byte| byte.is_ascii_lowercase()))
 }
 
-/// Function name (may be empty) and version of a log stream's name; `None` when it is not one of Lambda's.
+/// Function name (may be empty) and version of a log stream's name; `None` when it is not one of Lambda's. Lambda's
+/// documentation writes the id of the environment in brackets, too.
 pub(crate) fn parse_stream(stream: &str) -> Option<(&str, &str)> {
     let bytes = stream.as_bytes();
     let is_date = bytes.len() > 13
@@ -130,6 +133,7 @@ pub(crate) fn parse_stream(stream: &str) -> Option<(&str, &str)> {
     }
     let (name, rest) = stream[11..].split_once('[')?;
     let (version, id) = rest.split_once(']')?;
+    let id = id.strip_prefix('[').and_then(|id| id.strip_suffix(']')).unwrap_or(id);
     let is_valid = !version.is_empty()
         && !id.is_empty()
         && !name.contains(char::is_whitespace)
@@ -162,6 +166,7 @@ mod tests {
         let stream = Origin::set_stream;
         assert_eq!(of(stream, "2026/01/02/[$LATEST]0123abcd"), origin("", "", "", "$LATEST"));
         assert_eq!(of(stream, "2026/01/02/pay[7]0123abcd"), origin("", "", "pay", "7"));
+        assert_eq!(of(stream, "2026/01/02/pay[7][0123abcd]"), origin("", "", "pay", "7"));
         let arn = "arn:aws:lambda:eu-west-1:123456789012:function:pay:3";
         assert_eq!(of(Origin::set_arn, arn), origin("123456789012", "eu-west-1", "pay", "3"));
         let path = Origin::set_path;
@@ -169,6 +174,11 @@ mod tests {
             of(path, "logs/aws/lambda/pay/2026-01-02-[$LATEST]0123abcd/000000.gz"),
             origin("", "", "pay", "$LATEST")
         );
+        assert_eq!(
+            of(path, "logs/2026-01-02-pay[$LATEST]0123abcd/000000.gz"),
+            origin("", "", "pay", "$LATEST")
+        );
+        assert_eq!(of(path, "logs/2026-01-02-pay-all[7]0123abcd.log"), origin("", "", "pay-all", "7"));
         assert_eq!(
             of(path, "AWSLogs/123456789012/eu-west-1/x.gz"),
             origin("123456789012", "eu-west-1", "", "")

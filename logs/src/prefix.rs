@@ -14,12 +14,97 @@ pub(crate) struct Line<'a> {
     pub(crate) stream: Option<&'a str>,
     /// The name of a log group, in a row of a table.
     pub(crate) group: Option<&'a str>,
+    /// What stands before the message; `None` in a row of a table.
+    pub(crate) layout: Option<Layout>,
     /// The message, or from the first unknown word on.
     pub(crate) message: &'a [u8],
 }
 
 /// Maximum number of words before a message.
 const MAX_WORDS: usize = 8;
+
+/// The first byte of an escape sequence for colours.
+pub(crate) const ESCAPE: u8 = 0x1b;
+
+/// The words before a message, by their kinds. A program puts words of the same kinds before each message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Layout {
+    words: [Option<Kind>; MAX_WORDS],
+}
+
+/// The kind of a word before a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Time,
+    Stream,
+    Name,
+    Marker,
+}
+
+/// A word before a message.
+enum Word<'a> {
+    /// A timestamp, microseconds since the Unix epoch.
+    Time(u64),
+    /// The name of a log stream.
+    Stream(&'a [u8]),
+    /// The name of a container, and the bar after it.
+    Name,
+    /// See [`is_marker`].
+    Marker(&'a [u8]),
+}
+
+impl Word<'_> {
+    const fn kind(&self) -> Kind {
+        match self {
+            Self::Time(_) => Kind::Time,
+            Self::Stream(_) => Kind::Stream,
+            Self::Name => Kind::Name,
+            Self::Marker(_) => Kind::Marker,
+        }
+    }
+}
+
+impl Layout {
+    /// Whether nothing stands before messages.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.words[0].is_none()
+    }
+
+    /// The message of a line with this layout; `None` when the line has another one.
+    pub(crate) fn message<'a>(&self, line: &'a [u8]) -> Option<&'a [u8]> {
+        let mut rest = line;
+        for kind in self.words.iter().flatten() {
+            let (word, after) = first_word(rest.trim_ascii_start())?;
+            if word.kind() != *kind {
+                return None;
+            }
+            rest = after;
+        }
+        Some(match rest {
+            [b' ' | b'\t', message @ ..] if !self.is_empty() => message,
+            _ => rest,
+        })
+    }
+}
+
+/// The first word of a text, when it stands before a message, and what follows it.
+fn first_word(text: &[u8]) -> Option<(Word<'_>, &[u8])> {
+    if let Some((at_us, length)) = parse_iso(text) {
+        return Some((Word::Time(at_us), &text[length..]));
+    }
+    let end = text.iter().position(u8::is_ascii_whitespace).unwrap_or(text.len());
+    let (word, after) = text.split_at(end);
+    if is_stream(word) {
+        Some((Word::Stream(word), after))
+    } else if let Some(message) = after.trim_ascii_start().strip_prefix(b"|") {
+        // Docker Compose: `name-1  | message`.
+        Some((Word::Name, message))
+    } else if is_marker(word) {
+        Some((Word::Marker(word), after))
+    } else {
+        None
+    }
+}
 
 /// Separates a line. Known are the formats of `sam logs`, `aws logs tail`, exports of CloudWatch Logs, Docker, Docker Compose,
 /// Kubernetes and the Runtime Interface Emulator.
@@ -28,29 +113,22 @@ pub(crate) fn split(line: &[u8]) -> Line<'_> {
         return split_row(row);
     }
     let mut split = Line { message: line.trim_ascii(), ..Line::default() };
-    for _ in 0..MAX_WORDS {
-        let rest = split.message;
-        if let Some((at_us, length)) = parse_iso(rest) {
-            split.at_us.get_or_insert(at_us);
-            split.message = rest[length..].trim_ascii_start();
-            continue;
-        }
-        let end = rest.iter().position(u8::is_ascii_whitespace).unwrap_or(rest.len());
-        let (word, after) = (&rest[..end], rest[end..].trim_ascii_start());
-        if is_stream(word) {
-            split.stream = split.stream.or_else(|| std::str::from_utf8(word).ok());
-            split.message = after;
-        } else if let Some(message) = after.strip_prefix(b"|") {
-            // Docker Compose: `name-1  | message`.
-            split.message = message.trim_ascii_start();
-        } else if is_marker(word) {
+    let mut layout = Layout::default();
+    for place in &mut layout.words {
+        let Some((word, after)) = first_word(split.message) else { break };
+        *place = Some(word.kind());
+        match word {
+            Word::Time(at_us) => {
+                split.at_us.get_or_insert(at_us);
+            }
+            Word::Stream(name) => split.stream = split.stream.or_else(|| std::str::from_utf8(name).ok()),
+            Word::Name => {}
             // A count since the Unix epoch, or the number of the line.
-            split.at_us = split.at_us.or_else(|| timestamp::parse(word));
-            split.message = after;
-        } else {
-            break;
+            Word::Marker(word) => split.at_us = split.at_us.or_else(|| timestamp::parse(word)),
         }
+        split.message = after.trim_ascii_start();
     }
+    split.layout = Some(layout);
     split
 }
 
@@ -91,7 +169,6 @@ fn is_marker(word: &[u8]) -> bool {
 
 /// The text without escape sequences for colours.
 pub(crate) fn without_colours(line: &[u8]) -> Cow<'_, [u8]> {
-    const ESCAPE: u8 = 0x1b;
     if memchr::memchr(ESCAPE, line).is_none() {
         return Cow::Borrowed(line);
     }
@@ -130,6 +207,11 @@ mod tests {
             assert_eq!(split.message, b"REPORT x", "{line}");
             assert_eq!(split.at_us.is_some(), line.contains("03:04:05"), "{line}");
             assert_eq!(split.stream.is_some(), line.contains("LATEST"), "{line}");
+            // Another line of the same program.
+            let layout = split.layout.unwrap();
+            let other = String::from_utf8_lossy(&plain).replace("REPORT x", " a b");
+            assert_eq!(layout.message(other.trim_end_matches('\r').as_bytes()), Some(&b" a b"[..]), "{line}");
+            assert_eq!(layout.message(b"    at f (a.js:1:2)").is_none(), line != "REPORT x", "{line}");
         }
         let forwarded = b"2026-01-02T03:04:05.678Z INFO received REPORT x";
         assert_eq!(split(forwarded).message, b"INFO received REPORT x");

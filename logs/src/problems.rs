@@ -67,7 +67,8 @@ impl Problem {
             }
             Self::UnknownRegion => "invocations in an unknown region: state it with --region",
             Self::ManagedInstances => {
-                "invocations on managed instances, which are billed by instance and not by duration"
+                "invocations on managed instances, which are not imported, because they are billed by instance and not by \
+                 duration: attach the layer, which measures the CPU, memory and concurrency of their environments"
             }
             Self::UnreadableFile => "files that cannot be read",
             Self::FailedRequest => "requests to AWS that failed",

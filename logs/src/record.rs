@@ -13,11 +13,28 @@ pub struct Entry {
     pub origin: Arc<Origin>,
     /// When it was logged, microseconds since the Unix epoch; `None` when the log does not have it.
     pub at_us: Option<u64>,
-    /// Bytes of the log events since the line before in the same input, this one included, as CloudWatch Logs counts them;
-    /// `None` when the input does not have all events.
-    pub log_bytes: Option<u64>,
+    /// The size of the log events since the line before in the same input, this one included; `None` when the input does not
+    /// have all events.
+    pub log_bytes: Option<LogBytes>,
     /// Its content.
     pub record: Record,
+}
+
+/// The size of log events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct LogBytes {
+    /// Bytes as CloudWatch Logs counts them: of each event the message and 26 bytes.
+    pub bytes: u64,
+    /// Whether one of the events is not the platform's. A log that was searched for the platform's lines has none.
+    pub has_function_events: bool,
+}
+
+impl LogBytes {
+    /// Adds other events.
+    pub fn add(&mut self, other: Self) {
+        self.bytes = self.bytes.saturating_add(other.bytes);
+        self.has_function_events |= other.has_function_events;
+    }
 }
 
 /// A line of the platform.

@@ -46,6 +46,33 @@ pub(crate) fn parse(message: &[u8]) -> Parsed {
     }
 }
 
+/// Whether a message begins as the platform's events do, in text or in JSON. Other events of the platform begin with a time or
+/// with a request id.
+pub(crate) fn begins_as_platform(message: &[u8]) -> bool {
+    const WORDS: [&[u8]; 5] =
+        [b"INIT_START", b"INIT_REPORT", b"RESTORE_START", b"RESTORE_REPORT", b"XRAY TraceId:"];
+    const PAIRS: [(&[u8], &[u8]); 6] = [
+        (b"REPORT", b"RequestId:"),
+        (b"START", b"RequestId:"),
+        (b"END", b"RequestId:"),
+        (b"EXTENSION", b"Name:"),
+        (b"LOGS", b"Name:"),
+        (b"TELEMETRY", b"Name:"),
+    ];
+    if message.first() == Some(&b'{') {
+        return memchr::memmem::find(message, b"\"platform.").is_some();
+    }
+    WORDS.iter().any(|word| message.starts_with(word))
+        || PAIRS.iter().any(|(word, next)| after(message, word).is_some_and(|rest| rest.starts_with(next)))
+}
+
+/// Whether a message is an event of the platform.
+pub(crate) fn is_platform(message: &[u8]) -> bool {
+    begins_as_platform(message)
+        || memchr::memmem::find(message, b" Task timed out after ").is_some()
+        || matches!(parse(message), Parsed::Record(_))
+}
+
 fn report_or_exit(message: &[u8]) -> Parsed {
     if let Some(rest) = after(message, b"REPORT").and_then(|rest| after(rest, b"RequestId:")) {
         return report(rest).into();

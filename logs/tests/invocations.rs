@@ -5,7 +5,7 @@
 use std::fmt::Write;
 
 use proptest::prelude::*;
-use tailor_logs::{Assembler, ImportedInvocation, Origin, Problem, Problems, Reader, Source};
+use tailor_logs::{Assembler, ImportedInvocation, LogBytes, Origin, Problem, Problems, Reader, Source};
 use tailor_sizing::telemetry::invocation::{Initialization, Outcome};
 
 const ID: &str = "11111111-2222-4333-8444-555555555555";
@@ -117,6 +117,24 @@ fn inits_are_classified() {
     assert_eq!(one(&restored).invocation.initialization, Initialization::SnapStart);
 }
 
+/// The reports of these environments have no Init duration.
+#[test]
+fn the_first_report_after_an_init_for_provisioned_concurrency_has_its_class() {
+    let init = r#"{"time":"2026-01-02T03:04:00.000Z","type":"platform.initStart","record":{"initializationType":"provisioned-concurrency","functionName":"pay","functionVersion":"7"}}"#;
+    let report = |minute: u32| {
+        format!(
+            r#"{{"time":"2026-01-02T03:{minute:02}:05.000Z","type":"platform.report","record":{{"requestId":"{minute:08}-2222-4333-8444-555555555555","metrics":{{"durationMs":8.5,"billedDurationMs":9,"memorySizeMB":128,"maxMemoryUsedMB":70}}}}}}"#
+        )
+    };
+    let (invocations, _) = import(&[&[init, &report(10), &report(11), init, &report(12)].join("\n")]);
+    let classes: Vec<_> = invocations.iter().map(|found| found.invocation.initialization).collect();
+    let provisioned = Initialization::ProvisionedConcurrency;
+    assert_eq!(classes, [provisioned, Initialization::Warm, provisioned]);
+    assert!(invocations.iter().all(|found| found.invocation.init_us == 0));
+    let on_demand = format!("{}\n{}", init.replace("provisioned-concurrency", "on-demand"), report(10));
+    assert_eq!(one(&on_demand).invocation.initialization, Initialization::Warm);
+}
+
 #[test]
 fn invocations_that_cannot_be_stored_are_counted() {
     let impossible = report("Max Memory Used: 70 MB").replace("128 MB", "64 MB");
@@ -126,6 +144,7 @@ fn invocations_that_cannot_be_stored_are_counted() {
     for (text, problem) in [(impossible, Problem::ImpossibleValue), (managed, Problem::ManagedInstances)] {
         let (invocations, problems) = import(&[&text]);
         assert_eq!((invocations.len(), problems.count(problem)), (0, 1), "{text}");
+        assert!(problem != Problem::ManagedInstances || problem.explanation().contains("attach the layer"));
     }
     for (origin, problem) in [
         (Origin { function: "pay".into(), ..Origin::default() }, Problem::UnknownRegion),
@@ -209,12 +228,17 @@ proptest! {
     }
 }
 
+/// The size of a log with events of the function.
+fn log_bytes(bytes: usize) -> LogBytes {
+    LogBytes { bytes: bytes as u64, has_function_events: true }
+}
+
 /// CloudWatch Logs bills the message of each event and 26 bytes.
 #[test]
 fn log_bytes_are_counted_up_to_each_report() {
     let report = report("Max Memory Used: 70 MB");
     let text = format!("hello\nworld!\n{report}\nafter the last report\n");
-    let expected = (5 + 6 + report.len() + 3 * 26) as u64;
+    let expected = log_bytes(5 + 6 + report.len() + 3 * 26);
     assert_eq!(one(&text).log_bytes, Some(expected));
     // The same events in a document have the same bytes, whatever is around them.
     let events: Vec<String> = ["hello", "world!", &report]
@@ -228,8 +252,63 @@ fn log_bytes_are_counted_up_to_each_report() {
         "{{\"level\":\"INFO\"}}\n{{\"time\":\"2026-01-02T03:04:05.000Z\",\"type\":\"platform.report\",\"record\":{{\"requestId\":\"{ID}\",\
          \"metrics\":{{\"durationMs\":1.0,\"billedDurationMs\":1,\"memorySizeMB\":128,\"maxMemoryUsedMB\":60}}}}}}\n"
     );
-    assert_eq!(one(&lines).log_bytes, Some(lines.trim_end().len() as u64 - 1 + 2 * 26));
+    assert_eq!(one(&lines).log_bytes, Some(log_bytes(lines.trim_end().len() - 1 + 2 * 26)));
     // A row of Insights is not the log.
     let row = format!("@timestamp,@message\n2026-01-02 03:04:05.000,\"{report}\"\n");
     assert_eq!(one(&row).log_bytes, None);
+}
+
+/// Times, log streams and other words that a program put before the messages are no part of the log.
+#[test]
+fn what_stands_before_messages_is_not_counted() {
+    let report = report("Max Memory Used: 70 MB");
+    let start = format!("START RequestId: {ID} Version: 7");
+    // A message of several lines is one event, and its newlines are parts of it.
+    let error = "2026-01-02T03:04:05.678Z\tid\tERROR\tfailed\n    at f (a.js:1:2)\n    at g (a.js:3:4)";
+    let events = [start.as_str(), "hello", error, &report];
+    let expected = log_bytes(events.iter().map(|event| event.len() + 26).sum());
+    for prefix in [
+        "2026-01-02T03:04:05.678Z ",
+        "2026-01-02T03:04:05.678000+00:00 2026/01/02/[$LATEST]0123abcd ",
+        "2026/01/02/[$LATEST]0123abcd 2026-01-02T03:04:05.678000 ",
+        "\x1b[36m2026/01/02/[$LATEST]0123abcd\x1b[0m \x1b[33m2026-01-02T03:04:05.678000\x1b[0m ",
+        "2026-01-02T03:04:05.678123456Z stdout F ",
+        "lambda-1  | ",
+        "",
+    ] {
+        let lines: Vec<String> = events.iter().map(|event| format!("{prefix}{event}")).collect();
+        assert_eq!(one(&lines.join("\n")).log_bytes, Some(expected), "{prefix}");
+        assert_eq!(one(&lines.join("\n").replace('\n', "\r\n")).log_bytes, Some(expected), "{prefix}");
+    }
+    // The console shows the time above each message. The empty lines between count one byte.
+    let lines: Vec<String> = [start.as_str(), "hello", &report]
+        .iter()
+        .map(|event| format!("2026-01-02T03:04:05.678Z\n{event}"))
+        .collect();
+    let expected = log_bytes(start.len() + 5 + report.len() + 3 * 26 + 2);
+    assert_eq!(one(&lines.join("\n\n")).log_bytes, Some(expected));
+    // Docker and log shippers put an object around each message.
+    let document = |message: &str| format!("{{\"log\":{message:?},\"time\":\"2026-01-02T03:04:05.678Z\"}}");
+    let expected = log_bytes(5 + report.len() + 2 * 26);
+    assert_eq!(one(&[document("hello"), document(&report)].join("\n")).log_bytes, Some(expected));
+    let document = |message: &str| format!("{{\"logGroup\":\"/aws/lambda/pay\",\"message\":{message:?}}}");
+    assert_eq!(one(&[document("hello"), document(&report)].join("\n")).log_bytes, Some(expected));
+}
+
+/// As `grep REPORT` and `aws logs filter-log-events --filter-pattern REPORT` write them.
+#[test]
+fn a_log_with_only_lines_of_the_platform_has_no_events_of_the_function() {
+    let report = report("Max Memory Used: 70 MB");
+    let all = format!(
+        "INIT_START Runtime Version: python:3.13.v50\n2026-01-02T03:04:05.678Z {ID} Task timed out after 3.00 seconds\n\
+         EXTENSION\tName: tailor\tState: Ready\tEvents: [INVOKE]\nSTART RequestId: {ID} Version: 7\nEND RequestId: {ID}\n{report}\n"
+    );
+    let event = format!("{{\"timestamp\":1767323045000,\"message\":{report:?}}}");
+    let documents = format!("{{\"events\":[{event}]}}");
+    for text in [&report, &all, &documents] {
+        let found = one(text).log_bytes.unwrap();
+        assert!(found.bytes > 26 && !found.has_function_events, "{text}: {found:?}");
+    }
+    let other = documents.replace("[{", "[{\"timestamp\":1767323045000,\"message\":\"paid\"},{");
+    assert!(one(&other).log_bytes.unwrap().has_function_events);
 }

@@ -26,10 +26,10 @@ use crate::clock::{Clock, now_us};
 use crate::import::ledger::Ledger;
 use crate::import::log_group::LogGroup;
 use crate::import::progress::{Progress, size};
-use crate::import::{Importer, Settings, Totals, files};
+use crate::import::{Importer, NotStored, Settings, Totals, files};
 use crate::query::{DEFAULT_HOURS, Format, ListQuery};
 use crate::render::output::write;
-use crate::render::units::instant;
+use crate::render::units::{exactly, instant};
 use crate::report;
 use crate::s3::objects::{self, Objects};
 use crate::store::postgres::PostgresStore;
@@ -152,7 +152,7 @@ fn logs(args: &LogsArgs) -> anyhow::Result<ExitCode> {
         anyhow::Ok((progress?, problems, totals))
     })?;
     let report = runtime.block_on(fleet(args, store.as_ref(), &totals, &prices));
-    let nothing = totals.functions.is_empty();
+    let nothing = totals.functions.is_empty() && totals.measured_by_layer.is_empty();
     let code = show::print((report?, nothing))?;
     summarize(args, &progress, &totals, &problems);
     Ok(code)
@@ -220,7 +220,7 @@ fn confirmed(
     let group = runtime.block_on(LogGroup::find(name, args.region.as_deref()))?;
     note(format_args!(
         "{name} stores {}. AWS's price list has no charge for the requests (FilterLogEvents). {}. Within the region it is free. \
-         Only the platform's lines are read",
+         Only the platform's lines are read, so that the bytes of the log are not counted",
         size(group.stored_bytes as f64),
         group.transfer_cost(prices)
     ));
@@ -311,9 +311,11 @@ impl Import<'_> {
     /// Imports the events of a log group.
     fn log_group(&mut self, group: &LogGroup, progress: &mut Progress) -> anyhow::Result<()> {
         let from_us = now_us().saturating_sub(self.args.days * 24 * HOUR_US);
+        let origin = files::complete(group.origin.clone(), &self.arguments());
+        let source = Source { name: group.name.clone(), origin };
         let mut page = None;
         while let Some(next) = self.runtime.block_on(group.page(from_us, page.as_ref()))? {
-            self.input(&group.name, now_us(), progress.count(next.document.as_slice()))?;
+            self.read(&source, now_us(), false, progress.count(next.document.as_slice()))?;
             page = Some(next);
         }
         Ok(())
@@ -321,16 +323,32 @@ impl Import<'_> {
 
     /// Imports one input. Its lines without a time get `time_us`, microseconds since the Unix epoch.
     fn input(&mut self, name: &str, time_us: u64, input: impl Read) -> anyhow::Result<()> {
-        let arguments = Origin {
+        let source = Source { name: name.to_owned(), origin: files::origin(name, &self.arguments()) };
+        self.read(&source, time_us, true, input)
+    }
+
+    /// What the arguments state about the functions.
+    fn arguments(&self) -> Origin {
+        Origin {
             account: self.args.account.clone().unwrap_or_default(),
             region: self.args.region.clone().unwrap_or_default(),
             function: self.args.function.clone().unwrap_or_default(),
             ..Origin::default()
-        };
-        let source = Source { name: name.to_owned(), origin: files::origin(name, &arguments) };
-        let Self { chunk, sender, assembler, problems, .. } = self;
+        }
+    }
+
+    /// Imports one input. `has_all_events`: whether the size of the log can be counted.
+    fn read(
+        &mut self,
+        source: &Source,
+        time_us: u64,
+        has_all_events: bool,
+        input: impl Read,
+    ) -> anyhow::Result<()> {
+        let Self { chunk, sender, assembler, problems, reader, .. } = self;
         let mut is_storing = true;
-        self.reader.read(&source, input, &mut |entry| {
+        reader.read(source, input, &mut |mut entry| {
+            entry.log_bytes = entry.log_bytes.filter(|_| has_all_events);
             assembler.add(entry, time_us, problems, &mut |found| {
                 is_storing = is_storing && pass_on(found, chunk, sender);
             });
@@ -356,9 +374,11 @@ async fn fleet(
     prices: &PriceTable,
 ) -> anyhow::Result<String> {
     let Some((first_us, last_us)) = totals.span_us else {
-        tracing::error!(
-            "no invocation was found: import logs with the lines that Lambda writes, such as REPORT"
-        );
+        if totals.measured_by_layer.is_empty() {
+            tracing::error!(
+                "no invocation was found: import logs with the lines that Lambda writes, such as REPORT"
+            );
+        }
         return Ok(String::new());
     };
     let tenant = Tenant(args.tenant.clone());
@@ -377,7 +397,7 @@ async fn fleet(
     };
     let list = ListQuery { strategy: Some(args.strategy.clone()), limit: usize::MAX, ..ListQuery::default() };
     let fleet = report::list::computed_fleet(&request, &list).await?;
-    Ok(write(&fleet, args.format, show::look_with(args.color)))
+    Ok(write(&fleet, args.format, show::style_with(args.color)))
 }
 
 /// What was imported and what not, on standard error.
@@ -389,10 +409,10 @@ fn summarize(args: &LogsArgs, progress: &Progress, totals: &Totals, problems: &P
     };
     let (bytes, elapsed) = (progress.read_bytes(), progress.elapsed().as_secs_f64());
     line(format!(
-        "{} read in {elapsed:.1} s: {} invocations of {} functions imported, {} were imported before",
+        "{} read in {elapsed:.1} s: {} of {} imported, {} imported before",
         size(bytes as f64),
-        totals.stored,
-        totals.functions.len(),
+        exactly(totals.stored, "invocation"),
+        exactly(totals.functions.len() as u64, "function"),
         totals.repeated
     ));
     if totals.stored > 0 {
@@ -419,8 +439,21 @@ fn summarize(args: &LogsArgs, progress: &Progress, totals: &Totals, problems: &P
             DEFAULT_HOURS / 24
         ));
     }
-    for (function, count) in &totals.measured_by_layer {
-        line(format!("{}: {count} invocations not imported, because its layer measures them", function.name));
+    for (function, NotStored { invocations, log_bytes }) in &totals.measured_by_layer {
+        let log = match log_bytes {
+            0 => String::new(),
+            bytes => format!("; its log of {} is counted for `tailor bill`", size(*bytes as f64)),
+        };
+        line(format!(
+            "{}: {invocations} invocations not imported, because its layer measures them{log}",
+            function.name
+        ));
+    }
+    for function in &totals.without_function_events {
+        line(format!(
+            "{}: the size of its log is not counted, because it has only lines of the platform, as after a search for them",
+            function.name
+        ));
     }
     for (problem, count) in problems.iter() {
         line(format!("{}: {}, such as: {}", problem.explanation(), count.count, count.example));

@@ -16,7 +16,7 @@ use tailor_sizing::pricing::money::PicoDollars;
 use tailor_sizing::pricing::prices::{PriceTable, Rates};
 use tailor_sizing::units::Architecture;
 
-use crate::store::{FunctionKey, Store, StoredRollup, Tenant, Window};
+use crate::store::{FunctionKey, HOUR_US, Store, StoredRollup, Tenant, Window};
 use crate::tags::TagTable;
 
 mod rollups;
@@ -121,12 +121,10 @@ pub async fn infracost(source: Source<'_>) -> anyhow::Result<String> {
                 billed_ms + u128::from(stored.rollup.billed_ms),
             )
         });
-        let Some(first) = rollups.iter().map(|stored| stored.from_hour).min().filter(|_| requests > 0) else {
+        if requests == 0 {
             continue;
-        };
-        // A function that is newer than the window has a shorter time.
-        let hours =
-            u128::from(source.window.until_hour.saturating_sub(first.max(source.window.from_hour)).max(1));
+        }
+        let hours = u128::from(source.measured_hours(&key, &rollups).await?);
         let rounded = |amount: u128, by: u128| u64::try_from((amount + by / 2) / by).unwrap_or(u64::MAX);
         functions.push(FunctionUsage {
             name: key.name.clone(),
@@ -143,6 +141,24 @@ pub async fn infracost(source: Source<'_>) -> anyhow::Result<String> {
 impl Source<'_> {
     async fn functions(&self) -> anyhow::Result<Vec<FunctionKey>> {
         Ok(self.store.functions(self.tenant, None, usize::MAX).await?)
+    }
+
+    /// The hours in which a function was measured. One that is newer than the window has a shorter time, and a log ends with its
+    /// last invocation.
+    async fn measured_hours(&self, key: &FunctionKey, rollups: &[StoredRollup]) -> anyhow::Result<u64> {
+        let environments = self.store.environments(self.tenant, Some(key), self.window).await?;
+        let mut headers = environments.headers().map(|(_, header)| header).peekable();
+        let is_log = headers.peek().is_some() && headers.all(|header| header.environment.is_imported());
+        let Window { from_hour, mut until_hour } = self.window;
+        let mut first = rollups.iter().map(|stored| stored.from_hour).min().unwrap_or(from_hour);
+        if is_log {
+            // A rollup can be of a whole day.
+            let first_us = rollups.iter().map(|stored| stored.rollup.first_at_us).min().unwrap_or(0);
+            let last_us = rollups.iter().map(|stored| stored.rollup.last_at_us).max().unwrap_or(0);
+            first = first.max(first_us / HOUR_US);
+            until_hour = until_hour.min(last_us / HOUR_US + 1);
+        }
+        Ok(until_hour.saturating_sub(first.max(from_hour)).max(1))
     }
 
     /// The size of `/tmp`, MB; `None` on managed instances, whose price contains their time.

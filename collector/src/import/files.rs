@@ -73,6 +73,12 @@ pub fn open(input: &Input) -> io::Result<impl Read + use<>> {
 pub fn origin(path: &str, arguments: &Origin) -> Origin {
     let mut origin = Origin::default();
     origin.set_path(path);
+    complete(origin, arguments)
+}
+
+/// An origin with the arguments for what it does not name.
+#[must_use]
+pub fn complete(mut origin: Origin, arguments: &Origin) -> Origin {
     for (own, argument) in [
         (&mut origin.account, &arguments.account),
         (&mut origin.region, &arguments.region),

@@ -19,7 +19,7 @@ use tailor_logs::{ImportedInvocation, SAME_REPORT_US};
 
 use super::filter::Filter;
 use crate::store::sqlite::store_id;
-use crate::store::{FunctionKey, HOUR_US, Tenant, Window};
+use crate::store::{FunctionKey, Tenant, Window};
 
 /// The file in the data folder.
 const FILE_NAME: &str = "imports.sqlite";
@@ -341,7 +341,7 @@ impl Round<'_> {
         Ok(is_new)
     }
 
-    /// Adds the log bytes of invocations of a function that were not known.
+    /// Adds log bytes of invocations of a function that were not known, by hours since the Unix epoch.
     ///
     /// # Errors
     /// When the file cannot be written.
@@ -349,15 +349,8 @@ impl Round<'_> {
         &self,
         tenant: &Tenant,
         function: &FunctionKey,
-        found: &[ImportedInvocation],
+        by_hour: &BTreeMap<u64, u64>,
     ) -> anyhow::Result<()> {
-        let mut by_hour: BTreeMap<u64, u64> = BTreeMap::new();
-        for found in found {
-            if let Some(bytes) = found.log_bytes {
-                let sum = by_hour.entry(found.invocation.started_at_us / HOUR_US).or_default();
-                *sum = sum.saturating_add(bytes);
-            }
-        }
         let mut add = self.transaction.prepare_cached(
             "INSERT INTO log_bytes (tenant, account, region, function, hour, bytes) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
              ON CONFLICT DO UPDATE SET bytes = bytes + excluded.bytes",

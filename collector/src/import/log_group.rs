@@ -3,12 +3,14 @@
 use std::io::Write as _;
 
 use anyhow::{Context, bail};
-use aws_sdk_cloudwatchlogs::Client;
+use aws_sdk_cloudwatchlogs::{Client, types};
 use serde_json::json;
+use tailor_logs::Origin;
 use tailor_sizing::pricing::meters::Meter;
 use tailor_sizing::pricing::prices::PriceTable;
 
-use crate::s3::{causes, shared_config};
+use crate::causes;
+use crate::s3::shared_config;
 
 /// Events that one request returns at most, which is AWS's limit.
 const PAGE: i32 = 10_000;
@@ -16,7 +18,7 @@ const PAGE: i32 = 10_000;
 /// Bytes of a GB of data transfer.
 const GB: f64 = 1_073_741_824.0;
 
-/// Only these lines are read: those of the platform, in text and in JSON logs.
+/// Only these lines are read: those of the platform, in text and in JSON logs. The size of the log is therefore not known.
 const PATTERN: &str =
     "?\"REPORT\" ?\"INIT_START\" ?\"START\" ?\"Task timed out\" ?\"platform.\" ?\"Runtime exited\"";
 
@@ -28,6 +30,8 @@ pub struct LogGroup {
     pub name: String,
     /// Its region; empty when it is not known.
     pub region: String,
+    /// Where its events come from, as its ARN states it: region, account, and the function of `/aws/lambda/NAME`.
+    pub origin: Origin,
     /// What is stored of it, bytes.
     pub stored_bytes: u64,
 }
@@ -50,7 +54,7 @@ impl LogGroup {
         let shared = shared_config(region).await;
         let client = Client::new(&shared);
         let groups = client.describe_log_groups().log_group_name_prefix(name).send().await;
-        let groups = groups.map_err(|error| anyhow::anyhow!(causes(&error)));
+        let groups = groups.map_err(|error| anyhow::anyhow!(causes::of_aws(&error)));
         let groups = groups.with_context(|| {
             format!("cannot read the log group {name}: the credentials need logs:DescribeLogGroups and logs:FilterLogEvents")
         })?;
@@ -60,7 +64,8 @@ impl LogGroup {
         };
         let stored_bytes = u64::try_from(group.stored_bytes().unwrap_or(0)).unwrap_or(0);
         let region = shared.region().map(ToString::to_string).unwrap_or_default();
-        Ok(Self { client, name: name.to_owned(), region, stored_bytes })
+        let origin = origin(group, name, &region);
+        Ok(Self { client, name: name.to_owned(), region, origin, stored_bytes })
     }
 
     /// What it would cost if everything that is stored left the region, as a sentence. The price is that of the first tier of
@@ -103,7 +108,7 @@ impl LogGroup {
             .set_next_token(token)
             .send()
             .await
-            .map_err(|error| anyhow::anyhow!(causes(&error)))
+            .map_err(|error| anyhow::anyhow!(causes::of_aws(&error)))
             .with_context(|| format!("cannot read the log group {}", self.name))?;
         let events: Vec<_> = page
             .events()
@@ -120,5 +125,34 @@ impl LogGroup {
         let mut document = vec![];
         writeln!(document, "{}", json!({ "events": events }))?;
         Ok(Some(Page { document, next: page.next_token().map(str::to_owned) }))
+    }
+}
+
+/// Where the events of a log group come from. Custom log groups name no function, but their log streams do.
+fn origin(group: &types::LogGroup, name: &str, region: &str) -> Origin {
+    let mut origin = Origin::default();
+    origin.set_group(group.log_group_arn().or_else(|| group.arn()).unwrap_or(name));
+    if origin.region.is_empty() {
+        region.clone_into(&mut origin.region);
+    }
+    origin
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_arn_of_a_log_group_states_region_and_account() {
+        let of = |arn: Option<&str>, name: &str| {
+            let group = types::LogGroup::builder().set_arn(arn.map(str::to_owned)).build();
+            let Origin { account, region, function, .. } = origin(&group, name, "us-east-1");
+            [account, region, function]
+        };
+        let arn = "arn:aws:logs:eu-west-1:123456789012:log-group:/aws/lambda/pay:*";
+        assert_eq!(of(Some(arn), "/aws/lambda/pay"), ["123456789012", "eu-west-1", "pay"]);
+        let custom = "arn:aws:logs:eu-west-1:123456789012:log-group:/shop/all:*";
+        assert_eq!(of(Some(custom), "/shop/all"), ["123456789012", "eu-west-1", ""]);
+        assert_eq!(of(None, "/aws/lambda/pay"), ["", "us-east-1", "pay"]);
     }
 }

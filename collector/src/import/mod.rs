@@ -1,7 +1,8 @@
 //! Stores the invocations that logs show.
 //!
 //! They are stored as batches, as those of the layer are. The [`ledger`] records each invocation, so that a repeated import
-//! counts nothing twice. A function that the layer measures is not imported, because its invocations are stored already.
+//! counts nothing twice. Invocations of a function that the layer measures are not stored, because they are stored already. The
+//! size of its log is counted, because the layer does not measure it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,7 +13,7 @@ use agent_proto::limits::{MAX_BATCH_BYTES, MAX_INVOCATIONS};
 use anyhow::Context;
 use bytes::Bytes;
 use tailor_logs::ImportedInvocation;
-use tailor_sizing::telemetry::invocation::Invocation;
+use tailor_sizing::telemetry::invocation::{Invocation, Outcome};
 use tailor_sizing::units::Architecture;
 
 use crate::random;
@@ -22,9 +23,11 @@ pub mod files;
 mod filter;
 pub mod ledger;
 pub mod log_group;
+mod log_size;
 pub mod progress;
 
-use ledger::{Ledger, Waiting};
+use ledger::{Ledger, Round, Waiting};
+use log_size::LogSizes;
 
 /// Invocations that are kept in memory before they are stored.
 const MAX_BUFFERED: usize = 50_000;
@@ -51,11 +54,61 @@ pub struct Totals {
     /// Invocations without a time in the log, among those that were stored.
     pub without_time: u64,
     /// Invocations of functions that the layer measures, which were not stored.
-    pub measured_by_layer: BTreeMap<FunctionKey, u64>,
+    pub measured_by_layer: BTreeMap<FunctionKey, NotStored>,
     /// The functions of all other invocations.
     pub functions: BTreeSet<FunctionKey>,
     /// Start of the earliest and of the latest of these, microseconds since the Unix epoch.
     pub span_us: Option<(u64, u64)>,
+    /// Functions whose log has only lines of the platform, so that its size is not counted.
+    pub without_function_events: BTreeSet<FunctionKey>,
+}
+
+/// Invocations of a function that its layer measures.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct NotStored {
+    /// How many.
+    pub invocations: u64,
+    /// Bytes of their log that were counted.
+    pub log_bytes: u64,
+}
+
+impl Totals {
+    /// Adds the invocations of a function, `count` of them with those that were imported before.
+    fn add(&mut self, function: &FunctionKey, new: &[ImportedInvocation], count: u64) {
+        self.functions.insert(function.clone());
+        self.stored += new.len() as u64;
+        self.repeated += count - new.len() as u64;
+        self.without_time += new.iter().filter(|found| !found.has_time).count() as u64;
+    }
+
+    /// Extends the span to these invocations.
+    fn cover(&mut self, found: &[ImportedInvocation]) {
+        for found in found {
+            let at_us = found.invocation.started_at_us;
+            let (first, last) = self.span_us.unwrap_or((at_us, at_us));
+            self.span_us = Some((first.min(at_us), last.max(at_us)));
+        }
+    }
+}
+
+/// What is known of a function of the log.
+#[derive(Debug, Clone, Default)]
+struct Known {
+    /// The functions of the store with its name and region that their layers measure. The log may lack the account.
+    measured: Vec<FunctionKey>,
+    /// The longest timeout that a log has shown, milliseconds; zero without one.
+    timeout_ms: u64,
+}
+
+impl Known {
+    /// The function that the size of the log belongs to; `None` when several accounts have it, and the log lacks the account.
+    fn owner(&self, key: &FunctionKey) -> Option<FunctionKey> {
+        match self.measured.as_slice() {
+            [] => Some(key.clone()),
+            [one] => Some(one.clone()),
+            several => several.iter().find(|measured| *measured == key).cloned(),
+        }
+    }
 }
 
 /// Stores invocations.
@@ -69,8 +122,8 @@ pub struct Importer<'a> {
     /// The series of the latest invocation, which is not in `buffered`.
     latest: Option<(SeriesKey, Vec<ImportedInvocation>)>,
     buffered_count: usize,
-    /// Whether the layer measures a function.
-    is_measured: BTreeMap<FunctionKey, bool>,
+    known: BTreeMap<FunctionKey, Known>,
+    log_sizes: LogSizes,
     series_ids: BTreeMap<SeriesKey, (u64, u64)>,
     totals: Totals,
 }
@@ -89,7 +142,8 @@ impl<'a> Importer<'a> {
             buffered: BTreeMap::new(),
             latest: None,
             buffered_count: 0,
-            is_measured: BTreeMap::new(),
+            known: BTreeMap::new(),
+            log_sizes: LogSizes::default(),
             series_ids: BTreeMap::new(),
             totals: Totals::default(),
         };
@@ -137,34 +191,33 @@ impl<'a> Importer<'a> {
         self.buffer_latest();
         let mut groups = vec![];
         for (key, found) in std::mem::take(&mut self.buffered) {
-            if self.is_measured_by_layer(&key.function).await? {
-                let count = self.totals.measured_by_layer.entry(key.function).or_default();
-                *count += found.len() as u64;
-            } else {
-                groups.push((key, found));
-            }
+            let known = self.known(&key.function).await?;
+            known.timeout_ms = known.timeout_ms.max(longest_timeout_ms(&found));
+            groups.push((key, found));
         }
         let mut round = self.ledger.begin()?;
         let mut batches = vec![];
         for (key, mut found) in groups {
-            let count = found.len();
-            for found in &found {
-                let at_us = found.invocation.started_at_us;
-                let (first, last) = self.totals.span_us.unwrap_or((at_us, at_us));
-                self.totals.span_us = Some((first.min(at_us), last.max(at_us)));
+            let count = found.len() as u64;
+            let known = self.known.entry(key.function.clone()).or_default();
+            let is_measured = !known.measured.is_empty();
+            if !is_measured {
+                self.totals.cover(&found);
             }
-            self.totals.functions.insert(key.function.clone());
-            let tenant = &self.settings.tenant;
-            let mut is_new = round.add(tenant, &found)?.into_iter();
-            found.retain(|_| is_new.next().unwrap_or(false));
-            round.add_log_bytes(tenant, &key.function, &found)?;
-            self.totals.stored += found.len() as u64;
-            self.totals.repeated += (count - found.len()) as u64;
-            self.totals.without_time += found.iter().filter(|found| !found.has_time).count() as u64;
+            let owner = known.owner(&key.function);
+            let log_bytes =
+                record(&mut round, &self.settings.tenant, owner.as_ref(), &mut self.log_sizes, &mut found)?;
+            if is_measured {
+                let sum = self.totals.measured_by_layer.entry(key.function).or_default();
+                sum.invocations += count;
+                sum.log_bytes = sum.log_bytes.saturating_add(log_bytes);
+                continue;
+            }
+            self.totals.add(&key.function, &found, count);
             let next = self.series_ids.len() as u64;
             let (series, sequence) = self.series_ids.entry(key.clone()).or_insert((next, 0));
             let id = environment_id(self.id, *series);
-            for batch in split(&key, id, sequence, found, now_us)? {
+            for batch in split(&key, id, known.timeout_ms, sequence, found, now_us)? {
                 let (tenant, body) = (self.settings.tenant.clone(), Bytes::from(batch.encode()?));
                 let waiting = Waiting { tenant, received_at_us: now_us, batch, body };
                 round.keep(&waiting)?;
@@ -172,6 +225,7 @@ impl<'a> Importer<'a> {
             }
         }
         round.commit()?;
+        self.totals.without_function_events = self.log_sizes.without_function_events().cloned().collect();
         self.store_batches(batches).await
     }
 
@@ -192,13 +246,19 @@ impl<'a> Importer<'a> {
         Ok(())
     }
 
-    /// Whether the layer of a function sends its invocations. A log may lack the account.
-    async fn is_measured_by_layer(&mut self, key: &FunctionKey) -> Result<bool, StoreError> {
-        if let Some(is_measured) = self.is_measured.get(key) {
-            return Ok(*is_measured);
+    /// What is known of a function, from the store at first.
+    async fn known(&mut self, key: &FunctionKey) -> Result<&mut Known, StoreError> {
+        if !self.known.contains_key(key) {
+            let known = self.look_up(key).await?;
+            self.known.insert(key.clone(), known);
         }
+        Ok(self.known.entry(key.clone()).or_default())
+    }
+
+    /// What the store has of a function. A log may lack the account.
+    async fn look_up(&self, key: &FunctionKey) -> Result<Known, StoreError> {
         let tenant = &self.settings.tenant;
-        let mut is_measured = false;
+        let mut known = Known::default();
         for stored in self.store.functions(tenant, Some(&key.name), usize::MAX).await? {
             let is_same = stored.region == key.region
                 && (stored.account == key.account || stored.account.is_empty() || key.account.is_empty());
@@ -206,12 +266,14 @@ impl<'a> Importer<'a> {
                 continue;
             }
             let environments = self.store.environments(tenant, Some(&stored), Window::ALL).await?;
-            let live = environments.live.iter().map(|state| &state.header.environment);
-            let ended = environments.ended.iter().map(|ended| &ended.header.environment);
-            is_measured |= live.chain(ended).any(|environment| !environment.is_imported());
+            let is_measured = environments.headers().any(|(_, header)| !header.environment.is_imported());
+            let timeouts = environments.headers().map(|(_, header)| header.environment.timeout_ms);
+            known.timeout_ms = timeouts.fold(known.timeout_ms, u64::max);
+            if is_measured {
+                known.measured.push(stored);
+            }
         }
-        self.is_measured.insert(key.clone(), is_measured);
-        Ok(is_measured)
+        Ok(known)
     }
 
     /// What was done so far.
@@ -219,6 +281,36 @@ impl<'a> Importer<'a> {
     pub const fn totals(&self) -> &Totals {
         &self.totals
     }
+}
+
+/// Records invocations, and the size of their log for `owner`. Only new ones stay in `found`. Returns the bytes that were
+/// counted.
+fn record(
+    round: &mut Round<'_>,
+    tenant: &Tenant,
+    owner: Option<&FunctionKey>,
+    log_sizes: &mut LogSizes,
+    found: &mut Vec<ImportedInvocation>,
+) -> anyhow::Result<u64> {
+    if let Some(owner) = owner {
+        log_sizes.note(owner, found);
+    }
+    let mut is_new = round.add(tenant, found)?.into_iter();
+    found.retain(|_| is_new.next().unwrap_or(false));
+    let Some(owner) = owner else { return Ok(0) };
+    log_sizes.add(owner, found);
+    let by_hour = log_sizes.take(owner);
+    round.add_log_bytes(tenant, owner, &by_hour)?;
+    Ok(by_hour.values().fold(0_u64, |sum, bytes| sum.saturating_add(*bytes)))
+}
+
+/// The longest duration of an invocation that ran into the timeout, milliseconds, to the second, as timeouts are; zero without
+/// one. Logs do not have the timeout.
+fn longest_timeout_ms(found: &[ImportedInvocation]) -> u64 {
+    let invocations = found.iter().map(|found| &found.invocation);
+    let timeouts = invocations.filter(|invocation| invocation.outcome == Outcome::Timeout);
+    let longest_us = timeouts.map(|invocation| invocation.duration_us).max().unwrap_or(0);
+    longest_us.saturating_add(500_000) / 1_000_000 * 1_000
 }
 
 /// Whether an invocation belongs to a series. All of an import have the same instruction set.
@@ -262,6 +354,7 @@ fn environment_id(import: [u8; 8], series: u64) -> EnvironmentId {
 fn split(
     key: &SeriesKey,
     id: EnvironmentId,
+    timeout_ms: u64,
     sequence: &mut u64,
     mut found: Vec<ImportedInvocation>,
     now_us: u64,
@@ -280,7 +373,7 @@ fn split(
         initialization_type: InitializationType::Other(String::new()),
         extension_version: Environment::imported_by(env!("CARGO_PKG_VERSION")),
         ephemeral_mb: 0,
-        timeout_ms: 0,
+        timeout_ms,
     };
     let mut batches = vec![];
     let mut rest = found.iter().map(|found| found.invocation).peekable();

@@ -49,7 +49,7 @@ impl Progress {
 
     fn add(&mut self, bytes: usize) {
         self.read_bytes = self.read_bytes.saturating_add(bytes as u64);
-        // The first bytes have no rate yet: they are the begin of a file, by which its form is recognized.
+        // The first bytes have no rate yet: they are the start of a file, by which its form is recognized.
         if self.is_terminal && self.shown.unwrap_or(self.started).elapsed() >= INTERVAL {
             self.shown = Some(Instant::now());
             let text = line(self.read_bytes, self.total_bytes, self.elapsed());

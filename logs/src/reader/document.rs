@@ -199,12 +199,20 @@ impl Scan<'_> {
         Place { at_us, origin }
     }
 
+    /// Counts a document of an input: it is a log event, or what a program has put around the message of one.
+    pub(crate) fn count_document(&mut self, document: &[u8]) {
+        match wrapped_message(document) {
+            Some(message) => self.count_event(message.as_bytes()),
+            None => self.count_event(document),
+        }
+    }
+
     fn elements(&mut self, elements: &[&RawValue], place: &Place, depth: u32) {
         for element in elements {
             let json = element.get().as_bytes();
             if let Ok(Event { message: Some(message), timestamp: Some(_) }) = serde_json::from_slice(json) {
                 let text = string(Some(message));
-                self.count_event(text.map_or_else(|| message.get().len(), |text| text.len()) as u64);
+                self.count_event(text.as_deref().unwrap_or_else(|| message.get()).as_bytes());
             }
             if self.is_candidate(json) && !self.document(json, place, depth + 1) {
                 self.problems.add(Problem::MalformedJson, json);
@@ -287,6 +295,18 @@ impl Scan<'_> {
         }
         let log_bytes = self.log_bytes.take();
         (self.sink)(crate::Entry { origin, at_us: place.at_us, log_bytes, record });
+    }
+}
+
+/// The message in a document of Docker, or in one that names a log group or a log stream; `None` in others.
+fn wrapped_message(document: &[u8]) -> Option<Cow<'_, str>> {
+    memchr::memmem::find(document, b"\"log")?;
+    let document: Document<'_> = serde_json::from_slice(document).ok()?;
+    let names = [document.log_group, document.log_group_name, document.log_stream, document.log_stream_name];
+    if names.into_iter().flatten().next().is_some() {
+        string(document.message)
+    } else {
+        document.time.and_then(|_| string(document.log))
     }
 }
 

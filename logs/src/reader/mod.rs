@@ -3,20 +3,21 @@
 use std::io::{self, Read};
 use std::sync::Arc;
 
-use aho_corasick::{AhoCorasick, Input, MatchKind};
-use memchr::{memchr, memchr2, memrchr};
+use aho_corasick::{AhoCorasick, MatchKind};
+use memchr::{memchr, memchr2};
 
-use crate::decode::{GZIP_IN_BASE64, decompress};
+use crate::decode::decompress;
 use crate::origin::Origin;
-use crate::prefix::{split, without_colours};
+use crate::prefix::{Layout, split};
 use crate::problems::{Problem, Problems};
-use crate::record::{Entry, Init};
+use crate::record::{Entry, Init, LogBytes};
 use crate::text;
-use crate::timestamp::parse_iso;
 
 mod buffer;
 mod document;
+mod lines;
 mod table;
+mod wrapped;
 
 pub(crate) use buffer::Buffer;
 use document::refine;
@@ -57,7 +58,7 @@ const MAX_LINE_BYTES: usize = 16 << 20;
 const MAX_DOCUMENT_BYTES: usize = 256 << 20;
 
 /// Bytes that CloudWatch Logs adds to the message of each event (CloudWatch Logs quotas, `PutLogEvents`).
-pub(crate) const EVENT_BYTES: u64 = 26;
+const EVENT_BYTES: u64 = 26;
 
 /// Where an input comes from.
 #[derive(Debug, Clone, Default)]
@@ -107,6 +108,7 @@ impl Reader {
             refined: None,
             learned: None,
             log_bytes: None,
+            layout: Some(Layout::default()),
             time_before: None,
         };
         scan.stream(Box::new(input), &place, 0);
@@ -139,8 +141,10 @@ pub(crate) struct Scan<'a> {
     refined: Option<Refined>,
     /// The function that an `initStart` named, for lines without any.
     learned: Option<Arc<Origin>>,
-    /// Bytes of log events since the latest line of the platform; `None` before the first event.
-    pub(crate) log_bytes: Option<u64>,
+    /// The size of the log events since the latest line of the platform; `None` before the first event.
+    pub(crate) log_bytes: Option<LogBytes>,
+    /// What stands before the messages of text: it is known from the lines of the platform. `None` in a table.
+    layout: Option<Layout>,
     /// The time in the last line that was read, when that has nothing else.
     time_before: Option<u64>,
 }
@@ -180,75 +184,6 @@ impl Scan<'_> {
             self.lines(&mut input, place, depth);
         }
         input.error
-    }
-
-    /// Reads lines of text.
-    fn lines(&mut self, input: &mut Buffer<'_>, place: &Place, depth: u32) {
-        loop {
-            let is_end = !input.fill();
-            let bytes = input.bytes();
-            let end = match memrchr(b'\n', bytes) {
-                _ if is_end => bytes.len(),
-                Some(newline) => newline + 1,
-                None if bytes.len() > MAX_LINE_BYTES => {
-                    self.problems.add(Problem::TooLarge, bytes);
-                    input.skip_line();
-                    continue;
-                }
-                None => continue,
-            };
-            self.text(&bytes[..end], place, depth);
-            input.consume(end);
-            if is_end {
-                return;
-            }
-        }
-    }
-
-    /// Reads complete lines. Only those with a candidate are examined.
-    fn text(&mut self, text: &[u8], place: &Place, depth: u32) {
-        let mut from = 0;
-        while let Some(found) = self.candidates.find(Input::new(text).span(from..text.len())) {
-            let start = memrchr(b'\n', &text[from..found.start()]).map_or(from, |newline| from + newline + 1);
-            let end = memchr(b'\n', &text[found.end()..]).map_or(text.len(), |newline| found.end() + newline);
-            self.count_lines(&text[from..end]);
-            self.line(&text[start..end], &text[..start], place, depth);
-            from = (end + 1).min(text.len());
-        }
-        self.count_lines(&text[from..]);
-        if !text.is_empty() {
-            self.time_before = time_of_last_line(text);
-        }
-    }
-
-    /// Counts the bytes of lines of text, each of which is a log event.
-    fn count_lines(&mut self, text: &[u8]) {
-        let text = text.strip_suffix(b"\n").unwrap_or(text);
-        if !text.is_empty() {
-            let newlines = memchr::memchr_iter(b'\n', text).count() as u64;
-            self.count_event((text.len() as u64 - newlines).saturating_add(newlines * EVENT_BYTES));
-        }
-    }
-
-    /// Counts the bytes of the message of a log event.
-    pub(crate) fn count_event(&mut self, message_bytes: u64) {
-        let counted = self.log_bytes.get_or_insert(0);
-        *counted = counted.saturating_add(message_bytes).saturating_add(EVENT_BYTES);
-    }
-
-    /// Reads one line with a candidate. `before` is the text before it, which may have its time.
-    fn line(&mut self, line: &[u8], before: &[u8], place: &Place, depth: u32) {
-        let plain = without_colours(line);
-        let split = split(&plain);
-        let origin = self.origin(&place.origin, split.group, split.stream, None);
-        let above = || if before.is_empty() { self.time_before } else { time_of_last_line(before) };
-        let place = Place { at_us: split.at_us.or(place.at_us).or_else(above), origin };
-        let message = split.message;
-        if message.starts_with(GZIP_IN_BASE64) {
-            self.base64(message, &place, depth);
-        } else {
-            self.message(message, &place, depth);
-        }
     }
 
     /// Reads one message.
@@ -310,12 +245,14 @@ impl Scan<'_> {
                 };
                 extent = Extent::default();
                 let document = &bytes[..end];
+                let counted = self.log_bytes;
                 if !self.is_container(document) {
-                    let counted = self.log_bytes.get_or_insert(0);
-                    *counted = counted.saturating_add(document.len() as u64).saturating_add(EVENT_BYTES);
+                    self.count_document(document);
                 }
                 let is_candidate = self.candidates.is_match(document);
                 if is_candidate && !self.document(document, place, depth) {
+                    // The lines in it are counted instead.
+                    self.log_bytes = counted;
                     self.broken(document, place, depth);
                 }
                 input.consume(end);
@@ -396,14 +333,6 @@ impl Scan<'_> {
             _ => Arc::clone(origin),
         }
     }
-}
-
-/// The time in the last line of a text, when that has nothing else: the console shows the time of an event above its message.
-fn time_of_last_line(text: &[u8]) -> Option<u64> {
-    let text = text.strip_suffix(b"\n").unwrap_or(text);
-    let start = memrchr(b'\n', text).map_or(0, |newline| newline + 1);
-    let line = text[start..].trim_ascii();
-    parse_iso(line).filter(|(_, length)| *length == line.len()).map(|(at_us, _)| at_us)
 }
 
 /// Whether a text begins as a JSON object or list does. Lines of text begin with brackets too, such as `[INFO]`.
