@@ -29,10 +29,8 @@ struct Case {
 impl Case {
     fn target(&self) -> Target {
         Target {
-            function: self.function.clone(),
-            deployed: None,
-            memory: Megabytes(self.memory),
             logical_id: self.logical_id.clone(),
+            ..Target::named(&self.function, Megabytes(self.memory))
         }
     }
 
@@ -102,7 +100,7 @@ fn each_style_is_patched_or_listed_with_the_reason() {
     assert!(files.len() >= 40, "{} files", files.len());
     for case in &cases {
         let (_, source) = case.source();
-        let patch = patch(&source, &[case.target()]);
+        let patch = patch(&source, &[case.target()], &[]);
         assert!(patch.unreadable.is_empty(), "{}: {:?}", case.file, patch.unreadable);
         if let Some(reason) = &case.unsure {
             assert!(patch.files.is_empty(), "{case:?}\n{}", patch.diff());
@@ -131,7 +129,7 @@ fn each_style_is_patched_or_listed_with_the_reason() {
 }
 
 fn patch_of(source: &Source, case: &Case) -> Patch {
-    patch(source, &[case.target()])
+    patch(source, &[case.target()], &[])
 }
 
 #[test]
@@ -212,7 +210,7 @@ fn other_parsers_read_the_patched_files() {
         .iter()
         .filter(|case| case.after.is_some())
         .flat_map(|case| {
-            let files = patch(&case.source().1, &[case.target()]).files;
+            let files = patch(&case.source().1, &[case.target()], &[]).files;
             files.into_iter().map(|file| {
                 serde_json::json!({
                     "path": case.file, "before": file.before, "after": file.after, "memory": case.memory
@@ -235,14 +233,8 @@ fn other_parsers_read_the_patched_files() {
 fn what_contradicts_is_not_patched() {
     let text = fs::read_to_string(data().join("sam/named.yaml")).unwrap();
     let source = Source::of_file("template.yaml", &text);
-    let target = |function: &str, deployed, memory| Target {
-        function: function.to_owned(),
-        deployed: Some(Megabytes(deployed)),
-        memory: Megabytes(memory),
-        logical_id: None,
-    };
     let reason = |targets: &[Target]| {
-        let patch = patch(&source, targets);
+        let patch = patch(&source, targets, &[]);
         assert!(patch.files.is_empty());
         patch.unsure[0].reason.clone()
     };
@@ -250,9 +242,112 @@ fn what_contradicts_is_not_patched() {
     let two = [target("prod-orders-worker", 2_048, 512), target("dev-orders-worker", 2_048, 1_024)];
     assert!(reason(&two).contains("several functions with different sizes"));
     let same = [target("prod-orders-worker", 2_048, 512), target("dev-orders-worker", 2_048, 512)];
-    assert_eq!(patch(&source, &same).changed.len(), 2);
+    assert_eq!(patch(&source, &same, &[]).changed.len(), 2);
     // A file that cannot be parsed is not repaired.
     let broken = Source::of_file("template.yaml", &text.replace("Properties:", "Properties: {"));
-    let patch = patch(&broken, &same);
+    let patch = patch(&broken, &same, &[]);
     assert!(patch.files.is_empty() && patch.unreadable.len() == 1, "{patch:?}");
+}
+
+/// A function with the size that it has and the one that it is to have.
+fn target(function: &str, deployed: u32, memory: u32) -> Target {
+    Target { deployed: Some(Megabytes(deployed)), ..Target::named(function, Megabytes(memory)) }
+}
+
+/// `${Stage}-orders-worker` is the name of one function in each stage.
+#[test]
+fn a_setting_of_other_functions_is_not_changed() {
+    let text = fs::read_to_string(data().join("sam/named.yaml")).unwrap();
+    let source = Source::of_file("template.yaml", &text);
+    let production = [target("prod-orders-worker", 2_048, 512)];
+    let others = |dev_mb| {
+        let development = target("dev-orders-worker", dev_mb, dev_mb);
+        [development, target("prod-orders-api", 128, 128), target("mail", 256, 256)]
+    };
+    let kept = patch(&source, &production, &others(2_048));
+    assert!(kept.files.is_empty(), "{}", kept.diff());
+    let reason = &kept.unsure[0].reason;
+    assert!(reason.contains("`prod-orders-worker` 512 MB, `dev-orders-worker` 2048 MB;"), "{reason}");
+    // The others have the size already, or are of another definition.
+    assert_eq!(patch(&source, &production, &others(512)).changed.len(), 1);
+
+    // The same name in another region.
+    let in_region = |region: &str, target: Target| Target { region: region.to_owned(), ..target };
+    let [of_ireland] = production.map(|target| in_region("eu-west-1", target));
+    let of_virginia = in_region("us-east-1", target("prod-orders-worker", 2_048, 2_048));
+    let kept = patch(&source, &[of_ireland], &[of_virginia]);
+    assert!(kept.files.is_empty() && kept.unsure[0].reason.contains("us-east-1) 2048 MB"), "{kept:?}");
+
+    // The command has the other functions from the same advice.
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("template.yaml"), text).unwrap();
+    let advice = folder.path().join("advice.json");
+    let report = |name: &str, verdict: &str| {
+        serde_json::json!({ "name": name, "memory_mb": 2_048, "advice": {
+            "memory_mb": 512, "cost_change_percent": -50.0, "duration_change_percent": 0.0,
+            "full": { "verdict": verdict } } })
+    };
+    let reports =
+        [report("prod-orders-worker", "change"), report("dev-orders-worker", "too-little-evidence")];
+    fs::write(&advice, serde_json::json!({ "functions": reports }).to_string()).unwrap();
+    let (folder, advice) = (folder.path().to_str().unwrap(), advice.to_str().unwrap());
+    for named in [&[] as &[&str], &["prod-orders-worker"]] {
+        let arguments = ["changes", "patch", "--source", folder, "--advice", advice];
+        let run = |more: &[&str]| tailor(&[&arguments[..], named, more].concat());
+        let refused = run(&[]);
+        assert_eq!(stdout(&refused), "", "{refused:?}");
+        assert!(
+            String::from_utf8_lossy(&refused.stderr).contains("`dev-orders-worker` 2048 MB"),
+            "{refused:?}"
+        );
+        let both = run(&["--memory", "prod-orders-worker=512", "--memory", "dev-orders-worker=512"]);
+        assert!(stdout(&both).contains("+      MemorySize: '512'"), "{both:?}");
+    }
+}
+
+/// A template has one name and one stack of a function. Tags that equal those of another template change nothing about that.
+#[test]
+fn a_function_of_another_name_or_stack_is_not_this_definition() {
+    let template = |name: &str| {
+        format!(
+            "Resources:\n  Api:\n    Type: AWS::Serverless::Function\n    Properties:\n{name}      MemorySize: 1024\n"
+        )
+    };
+    let deployed = |function: &str, logical_id: Option<&str>, stack: Option<&str>| Target {
+        logical_id: logical_id.map(str::to_owned),
+        stack: stack.map(str::to_owned),
+        ..target(function, 1_024, 512)
+    };
+    let files = |source: &Source, target: Target| patch(source, &[target], &[]).files.len();
+
+    // The name that is set counts before the logical id.
+    for name in ["      FunctionName: orders-api\n", "      FunctionName: !Sub \"${Stage}-api\"\n"] {
+        let source = Source::of_file("template.yaml", &template(name));
+        assert_eq!(files(&source, deployed("orders-api", Some("Api"), None)), 1, "{name}");
+        assert_eq!(files(&source, deployed("users-Api-AbCdEf123456", Some("Api"), None)), 0, "{name}");
+    }
+
+    // A generated name begins with the stack, where that is known from the tags.
+    let source = Source::of_file("template.yaml", &template(""));
+    assert_eq!(files(&source, deployed("orders-Api-AbCdEf123456", None, Some("orders"))), 1);
+    assert_eq!(files(&source, deployed("orders-Api-AbCdEf123456", None, Some("users"))), 0);
+    assert_eq!(files(&source, deployed("orders-Api-AbCdEf123456", Some("Other"), None)), 0);
+
+    // The configuration of SAM names the stack of the template.
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("template.yaml"), template("")).unwrap();
+    let configuration = "version = 0.1\n[default.deploy.parameters]\nstack_name = \"orders\"\n";
+    fs::write(folder.path().join("samconfig.toml"), configuration).unwrap();
+    let source = Source::read(folder.path()).unwrap();
+    for (function, logical_id, stack, changed) in [
+        ("orders-Api-AbCdEf123456", None, None, 1),
+        ("orders-prod-Api-AbCdEf123456", None, None, 1),
+        ("users-Api-AbCdEf123456", None, None, 0),
+        ("orders-Api-AbCdEf123456", Some("Api"), Some("orders"), 1),
+        ("users-Api-AbCdEf123456", Some("Api"), Some("users"), 0),
+    ] {
+        assert_eq!(files(&source, deployed(function, logical_id, stack)), changed, "{function} {stack:?}");
+    }
+    let unsure = patch(&source, &[deployed("users-Api-AbCdEf123456", None, None)], &[]).unsure;
+    assert!(unsure[0].reason.contains("another stack") && unsure[0].places.len() == 1, "{unsure:?}");
 }

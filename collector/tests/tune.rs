@@ -74,15 +74,14 @@ impl Sandbox {
         self.folder.path().join(name)
     }
 
-    /// `tailor tune` with a payload that takes `seconds`.
-    fn tune(&self, seconds: f64, more: &[&str]) -> Command {
+    /// `tailor tune` with these arguments.
+    fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tailor"));
-        let payload = json!({ "exec": format!("import time; time.sleep({seconds})") }).to_string();
         command
-            .args(["tune", "waits", "--yes", "--power-values", SIZES, "--payload", &payload])
+            .arg("tune")
+            .args(arguments)
             .arg("--state")
             .arg(self.path("state.json"))
-            .args(more)
             .env("AWS_ENDPOINT_URL_LAMBDA", &self.url)
             .env("AWS_ACCESS_KEY_ID", "any")
             .env("AWS_SECRET_ACCESS_KEY", "any")
@@ -91,9 +90,36 @@ impl Sandbox {
         command
     }
 
+    /// `tailor tune` with a payload that takes `seconds`.
+    fn tune(&self, seconds: f64, more: &[&str]) -> Command {
+        let payload = waiting(seconds);
+        let arguments = ["waits", "--yes", "--power-values", SIZES, "--payload", &payload];
+        self.command(&[&arguments[..], more].concat())
+    }
+
+    /// `tailor tune` that sets the alias `live` to the best of two sizes.
+    fn optimize(&self, seconds: f64) -> Command {
+        let payload = waiting(seconds);
+        let arguments = ["waits", "--yes", "--power-values", "128,256", "--num", "5", "--payload", &payload];
+        let alias = ["--auto-optimize", "--auto-optimize-alias", "live"];
+        self.command(&[&arguments[..], &alias[..]].concat())
+    }
+
     fn get(&self, path: &str) -> Value {
         let url = format!("{}/2015-03-31/functions/waits/{path}", self.url);
         ureq::get(url).call().unwrap().body_mut().read_json().unwrap()
+    }
+
+    fn post(&self, path: &str, body: &Value) {
+        let url = format!("{}/2015-03-31/functions/waits/{path}", self.url);
+        assert_eq!(ureq::post(url).send(body.to_string()).unwrap().status(), 201);
+    }
+
+    /// Changes the function or its alias, and waits until the function can be changed again.
+    fn put(&self, path: &str, body: &Value) {
+        let url = format!("{}/2015-03-31/functions/waits/{path}", self.url);
+        assert_eq!(ureq::put(url).send(body.to_string()).unwrap().status(), 200);
+        wait_for("the update", &|| self.get("configuration")["LastUpdateStatus"] == "Successful");
     }
 
     fn versions(&self) -> Vec<String> {
@@ -111,6 +137,26 @@ impl Sandbox {
         assert_eq!(self.versions(), ["$LATEST"]);
         assert!(!self.path("state.json").exists());
     }
+}
+
+/// An event that takes so many seconds.
+fn waiting(seconds: f64) -> String {
+    json!({ "exec": format!("import time; time.sleep({seconds})") }).to_string()
+}
+
+fn wait_for(what: &str, ready: &dyn Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !ready() {
+        assert!(Instant::now() < deadline, "timeout while waiting for {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// What a command that fails writes to standard error.
+fn failure(command: &mut Command) -> String {
+    let output = command.output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    String::from_utf8(output.stderr).unwrap()
 }
 
 fn output(command: &mut Command) -> Output {
@@ -204,7 +250,9 @@ fn power_tunings_inputs_are_used() {
         command
     };
     let unconfirmed = run(&[]).output().unwrap();
-    assert!(String::from_utf8_lossy(&unconfirmed.stderr).contains("add `--yes`"), "{unconfirmed:?}");
+    let shown = String::from_utf8_lossy(&unconfirmed.stderr);
+    assert!(shown.contains("add `--yes`"), "{shown}");
+    assert!(shown.contains("invocations of `$LATEST`") && shown.contains("run at that size"), "{shown}");
     assert_eq!(sandbox.versions(), ["$LATEST", "1"], "nothing is made before the cost is confirmed");
     output(&mut run(&["--dry-run", "--payload", "{}"]));
 
@@ -257,13 +305,6 @@ fn an_interrupted_experiment_is_cleaned_up() {
         let mut command = sandbox.tune(0.3, &["--num", "50", "--exhaustive"]);
         Running(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
     };
-    let wait_for = |what: &str, ready: &dyn Fn() -> bool| {
-        let deadline = Instant::now() + Duration::from_secs(30);
-        while !ready() {
-            assert!(Instant::now() < deadline, "timeout while waiting for {what}");
-            std::thread::sleep(Duration::from_millis(5));
-        }
-    };
     // Killed before the first version, while versions are made, and while they are invoked.
     for versions in [1, 3, 7] {
         let mut run = start();
@@ -274,6 +315,14 @@ fn an_interrupted_experiment_is_cleaned_up() {
         run.0.wait().unwrap();
         let refused = sandbox.tune(0.3, &["--num", "5"]).output().unwrap();
         assert!(String::from_utf8_lossy(&refused.stderr).contains("--cleanup"), "{refused:?}");
+        // The record has the account, although the argument does not.
+        let record = std::fs::read_to_string(sandbox.path("state.json")).unwrap();
+        let made = sandbox.versions();
+        std::fs::write(sandbox.path("state.json"), record.replace("123456789012", "999999999999")).unwrap();
+        let refused = failure(&mut sandbox.tune(0.3, &["--cleanup"]));
+        assert!(refused.contains("in the account 123456789012"), "{refused}");
+        assert_eq!(sandbox.versions(), made);
+        std::fs::write(sandbox.path("state.json"), record).unwrap();
         output(&mut sandbox.tune(0.3, &["--cleanup"]));
         sandbox.assert_restored();
     }
@@ -284,4 +333,85 @@ fn an_interrupted_experiment_is_cleaned_up() {
     output(Command::new("kill").args(["-INT", &pid]));
     assert_eq!(run.0.wait().unwrap().code(), Some(1));
     sandbox.assert_restored();
+}
+
+#[test]
+fn a_function_of_another_account_is_not_changed() {
+    let Some(sandbox) = Sandbox::start() else { return };
+    let run = |function: &str, more: &[&str]| sandbox.command(&[&[function][..], more].concat());
+    for other in ["arn:aws:lambda:eu-west-1:999999999999:function:waits", "999999999999:function:waits"] {
+        for more in [&["--yes"][..], &["--dry-run"]] {
+            let refused = failure(&mut run(other, more));
+            assert!(refused.contains("in the account 123456789012"), "{refused}");
+        }
+    }
+    sandbox.assert_restored();
+    // With its own account, in each form.
+    for own in ["arn:aws:lambda:eu-west-1:123456789012:function:waits", "123456789012:function:waits:$LATEST"]
+    {
+        output(&mut run(own, &["--dry-run"]));
+    }
+}
+
+#[test]
+fn an_alias_gets_only_what_it_serves_at_another_size() {
+    let Some(sandbox) = Sandbox::start() else { return };
+    sandbox.post("versions", &json!({}));
+    sandbox.post("aliases", &json!({ "Name": "live", "FunctionVersion": "1", "Description": "production" }));
+    sandbox.put("configuration", &json!({ "Timeout": 21 }));
+    sandbox.post("versions", &json!({}));
+    let versions = sandbox.versions();
+    assert_eq!(versions, ["$LATEST", "1", "2"]);
+    let refused = |part: &str| {
+        let error = failure(&mut sandbox.optimize(0.05));
+        assert!(error.contains(part), "{error}");
+        assert_eq!(sandbox.versions(), versions, "{part}");
+        assert_eq!(sandbox.get("configuration")["MemorySize"], 640, "{part}");
+        assert_eq!(sandbox.get("aliases/live")["FunctionVersion"], "1", "{part}");
+    };
+    let set_alias = |body: Value| sandbox.put("aliases/live", &body);
+    let weights = |weights: Value| json!({ "RoutingConfig": { "AdditionalVersionWeights": weights } });
+    // Settings that are not released.
+    refused("would release what is not released");
+    set_alias(weights(json!({ "2": 0.1 })));
+    refused("has weights");
+    set_alias(weights(json!({})));
+    sandbox.put("configuration", &json!({ "Timeout": 20 }));
+    set_alias(json!({ "Description": "[tailor change=1 stable=1 canary=2]" }));
+    refused("the mark of an unfinished change");
+    set_alias(json!({ "Description": "production" }));
+
+    // What others change while it is measured stays. The result is shown.
+    let measured_while = |change: &dyn Fn()| {
+        let mut command = sandbox.optimize(0.3);
+        let running = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        wait_for("the versions", &|| {
+            let made = sandbox.versions().len() == versions.len() + 2;
+            made && sandbox.get("configuration")["Description"] == "before"
+        });
+        wait_for("the restored size", &|| {
+            let configuration = sandbox.get("configuration");
+            configuration["MemorySize"] == 640 && configuration["LastUpdateStatus"] == "Successful"
+        });
+        change();
+        let output = running.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        let result: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(result["power"], 128);
+        assert_eq!(sandbox.versions(), versions);
+        assert_eq!(sandbox.get("configuration")["MemorySize"], 640);
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let error = measured_while(&|| set_alias(json!({ "Description": "changed by others" })));
+    assert!(error.contains("alias `live` was changed in the meantime"), "{error}");
+    assert_eq!(sandbox.get("aliases/live")["Description"], "changed by others");
+    let error = measured_while(&|| sandbox.put("configuration", &json!({ "Timeout": 22 })));
+    assert!(error.contains("the code or the settings of the function changed"), "{error}");
+    sandbox.put("configuration", &json!({ "Timeout": 20 }));
+
+    result(&mut sandbox.optimize(0.05));
+    let alias = sandbox.get("aliases/live");
+    assert_eq!(alias["FunctionVersion"], sandbox.versions()[3].as_str());
+    assert_eq!(alias["Description"], "changed by others");
+    assert_eq!(sandbox.get("configuration")["MemorySize"], 128);
 }

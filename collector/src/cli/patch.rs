@@ -10,6 +10,7 @@ use clap::{Args, ValueEnum};
 use tailor_sizing::units::Megabytes;
 
 use super::arguments::ShowArgs;
+use super::list::FilterArgs;
 use super::show;
 use super::streams::{note, output};
 use crate::files::read_text;
@@ -20,8 +21,12 @@ use crate::store::FunctionKey;
 use crate::tags::TagTable;
 use crate::tuner::aws::AwsLambda;
 
-/// The tag with which CloudFormation marks what it made.
+/// The tags with which CloudFormation marks what it made.
 const LOGICAL_ID: &str = "aws:cloudformation:logical-id";
+const STACK: &str = "aws:cloudformation:stack-name";
+
+/// Why reports are not understood.
+const UNREADABLE: &str = "the reports have another form: use a collector of this version";
 
 /// Calls to Lambda a second. GetFunction has a request limit of 100 a second of its own.
 const READS_PER_SECOND: f64 = 20.0;
@@ -37,8 +42,8 @@ pub(super) struct PatchArgs {
     /// Set this size in place of the recommended one. Can be repeated.
     #[arg(long, value_name = "NAME=MB", value_parser = size)]
     memory: Vec<(String, Megabytes)>,
-    /// File with the output of `tailor functions --advice change --limit 1000 --format json`, in place of a data folder or a
-    /// collector.
+    /// File with the output of `tailor functions --all --format json`, in place of a data folder or a collector. It has all
+    /// functions, because a setting can be for several of them.
     #[arg(long, value_name = "FILE", conflicts_with = "server")]
     advice: Option<PathBuf>,
     /// Read the tags of the functions from Lambda, with the credentials of the AWS SDK.
@@ -71,9 +76,16 @@ fn size(text: &str) -> Result<(String, Megabytes), String> {
 pub(super) fn run(args: &PatchArgs) -> anyhow::Result<ExitCode> {
     let advised = advised(args)?;
     let mut targets = targets(args, &advised)?;
-    set_logical_ids(args, &advised, &mut targets)?;
+    let mut others = others(args, &advised, &targets)?;
+    let table = args.show.tags.as_deref().map(TagTable::read).transpose()?.unwrap_or_default();
+    for target in targets.iter_mut().chain(&mut others) {
+        set_tags_of_file(target, &table);
+    }
+    if args.read_tags {
+        read_tags(&advised, &mut targets)?;
+    }
     let source = Source::read(&args.source)?;
-    let patch = patch(&source, &targets);
+    let patch = patch(&source, &targets, &others);
     if args.write {
         for file in &patch.files {
             write(&args.source.join(&file.file), &file.after)?;
@@ -83,7 +95,7 @@ pub(super) fn run(args: &PatchArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The advice for the functions.
+/// The advice for the named functions; without any, for all.
 fn advised(args: &PatchArgs) -> anyhow::Result<Vec<Advised>> {
     if let Some(file) = &args.advice {
         let text = read_text(file).with_context(|| format!("cannot read {}", file.display()))?;
@@ -93,21 +105,62 @@ fn advised(args: &PatchArgs) -> anyhow::Result<Vec<Advised>> {
         })?;
         if args.function.is_empty() && advice::has_more(&text) {
             note(format_args!(
-                "tailor: {} does not have all functions: write it with `tailor functions --advice change --limit 1000 --format json`",
+                "tailor: {} does not have all functions: write it with `tailor functions --all --format json`",
                 file.display()
             ));
         }
         return Ok(advised);
     }
-    // Sizes for every function need no measurements.
-    let has_sizes = |name: &String| args.memory.iter().any(|(other, _)| other == name);
-    if !args.memory.is_empty() && args.function.iter().all(has_sizes) {
-        return Ok(show::reports(&args.show, &names(args))
+    let names = names(args);
+    if names.is_empty() {
+        return every(args);
+    }
+    if has_all_sizes(args) {
+        return Ok(show::reports(&args.show, &names)
             .and_then(|text| Ok(advice::read(&text)?))
             .unwrap_or_default());
     }
     let text = show::reports(&args.show, &args.function)?;
-    advice::read(&text).context("the reports have another form: use a collector of this version")
+    advice::read(&text).context(UNREADABLE)
+}
+
+/// Whether every function has a size as an argument, so that no measurements are needed.
+fn has_all_sizes(args: &PatchArgs) -> bool {
+    let has_size = |name: &String| args.memory.iter().any(|(other, _)| other == name);
+    !args.memory.is_empty() && args.function.iter().all(has_size)
+}
+
+/// The reports of all functions of the store or the collector.
+fn every(args: &PatchArgs) -> anyhow::Result<Vec<Advised>> {
+    let reports = show::selected_reports(&args.show, &FilterArgs::default())?;
+    advice::read(&serde_json::to_string(&reports)?).context(UNREADABLE)
+}
+
+/// The known functions that are not to change, each with the size that it has.
+fn others(args: &PatchArgs, advised: &[Advised], targets: &[Target]) -> anyhow::Result<Vec<Target>> {
+    let present = |all: &[Advised]| -> Vec<Target> {
+        all.iter().map(|advised| target(advised, Megabytes(advised.memory_mb))).collect()
+    };
+    let has_all = args.advice.is_some() || names(args).is_empty();
+    let mut others = match has_all {
+        true => present(advised),
+        false => match every(args) {
+            Ok(all) => present(&all),
+            // There need not be a store.
+            Err(_) if has_all_sizes(args) && args.show.server.is_none() => Vec::new(),
+            Err(error) => return Err(error),
+        },
+    };
+    others.retain(|other| {
+        !targets.iter().any(|target| is_of(target, &other.function, &other.account, &other.region))
+    });
+    Ok(others)
+}
+
+/// Whether a target is this function. One without account and region is every function of its name.
+fn is_of(target: &Target, name: &str, account: &str, region: &str) -> bool {
+    let agrees = |own: &str, other: &str| own.is_empty() || own == other;
+    target.function == name && agrees(&target.account, account) && agrees(&target.region, region)
 }
 
 /// The functions that are named in any argument.
@@ -124,30 +177,20 @@ fn names(args: &PatchArgs) -> Vec<String> {
 /// The functions and the sizes that they are to have.
 fn targets(args: &PatchArgs, advised: &[Advised]) -> anyhow::Result<Vec<Target>> {
     let names = names(args);
-    let target = |name: &str, deployed, memory| Target {
-        function: name.to_owned(),
-        deployed,
-        memory,
-        logical_id: None,
-    };
+    let recommended = |advised: &Advised| target(advised, Megabytes(advised.advice.memory_mb));
     if names.is_empty() {
-        let changes = advised.iter().filter(|advised| advised.is_change());
-        return Ok(changes
-            .map(|a| target(&a.name, Some(Megabytes(a.memory_mb)), Megabytes(a.advice.memory_mb)))
-            .collect());
+        return Ok(advised.iter().filter(|advised| advised.is_change()).map(recommended).collect());
     }
     let mut targets = Vec::new();
     for name in &names {
+        let found: Vec<_> = advised.iter().filter(|advised| advised.name == *name).collect();
         if let Some((_, memory)) = args.memory.iter().rfind(|(other, _)| other == name) {
-            targets.push(target(name, None, *memory));
+            targets.push(with_size(name, *memory, &found));
             continue;
         }
-        let found: Vec<_> = advised.iter().filter(|advised| advised.name == *name).collect();
         match found[..] {
             [] => bail!("no advice for `{name}`: `tailor functions` lists the measured functions"),
-            [a] if a.is_change() => {
-                targets.push(target(name, Some(Megabytes(a.memory_mb)), Megabytes(a.advice.memory_mb)));
-            }
+            [a] if a.is_change() => targets.push(recommended(a)),
             [_] => note(format_args!("tailor: no other size is recommended for `{name}`")),
             _ => bail!("several functions are named `{name}`: set the size with `--memory {name}=MB`"),
         }
@@ -155,28 +198,63 @@ fn targets(args: &PatchArgs, advised: &[Advised]) -> anyhow::Result<Vec<Target>>
     Ok(targets)
 }
 
-/// Sets the logical ids from the file of tags, from the reports and from Lambda.
-fn set_logical_ids(args: &PatchArgs, advised: &[Advised], targets: &mut [Target]) -> anyhow::Result<()> {
-    let table = args.show.tags.as_deref().map(TagTable::read).transpose()?.unwrap_or_default();
-    for target in targets.iter_mut() {
-        let report = advised.iter().find(|advised| advised.name == target.function);
-        let by_name =
-            || FunctionKey { account: String::new(), region: String::new(), name: target.function.clone() };
-        let key = report.map_or_else(by_name, key);
-        let reported = || report.and_then(|report| report.tags.get(LOGICAL_ID)).map(String::as_str);
-        target.logical_id = table.value(&key, LOGICAL_ID).or_else(reported).map(str::to_owned);
+/// A function of a report, with the size that it is to have.
+fn target(advised: &Advised, memory: Megabytes) -> Target {
+    Target {
+        account: advised.account.clone(),
+        region: advised.region.clone(),
+        deployed: Some(Megabytes(advised.memory_mb)),
+        logical_id: advised.tags.get(LOGICAL_ID).cloned(),
+        stack: advised.tags.get(STACK).cloned(),
+        ..Target::named(&advised.name, memory)
     }
-    if !args.read_tags {
-        return Ok(());
+}
+
+/// All functions of a name, with a size from the arguments. The tags are those that all their reports have.
+fn with_size(name: &str, memory: Megabytes, reports: &[&Advised]) -> Target {
+    let common = |tag: &str| {
+        let first = reports.first()?.tags.get(tag)?;
+        reports.iter().all(|report| report.tags.get(tag) == Some(first)).then(|| first.clone())
+    };
+    let place = match reports {
+        [only] => (only.account.clone(), only.region.clone()),
+        _ => (String::new(), String::new()),
+    };
+    Target {
+        account: place.0,
+        region: place.1,
+        logical_id: common(LOGICAL_ID),
+        stack: common(STACK),
+        ..Target::named(name, memory)
     }
+}
+
+/// Sets what the file of tags has. It counts before the reports.
+fn set_tags_of_file(target: &mut Target, table: &TagTable) {
+    let key = FunctionKey {
+        account: target.account.clone(),
+        region: target.region.clone(),
+        name: target.function.clone(),
+    };
+    let Target { logical_id, stack, .. } = target;
+    for (tag, field) in [(LOGICAL_ID, logical_id), (STACK, stack)] {
+        if let Some(value) = table.value(&key, tag) {
+            *field = Some(value.to_owned());
+        }
+    }
+}
+
+/// Sets the tags that are not known yet from Lambda.
+fn read_tags(advised: &[Advised], targets: &mut [Target]) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let lambda = AwsLambda::new(None, None, READS_PER_SECOND).await;
         for target in targets.iter_mut().filter(|target| target.logical_id.is_none()) {
-            let Some(known) = advised.iter().find(|advised| advised.name == target.function) else {
-                continue;
-            };
-            target.logical_id = lambda.tags(&key(known)).await?.get(LOGICAL_ID).cloned();
+            let is_known = |known: &&Advised| is_of(target, &known.name, &known.account, &known.region);
+            let Some(known) = advised.iter().find(is_known) else { continue };
+            let tags = lambda.tags(&key(known)).await?;
+            target.logical_id = tags.get(LOGICAL_ID).cloned();
+            target.stack = target.stack.take().or_else(|| tags.get(STACK).cloned());
         }
         anyhow::Ok(())
     })

@@ -27,6 +27,7 @@ use crate::s3::{Connection, S3};
 use crate::store::FunctionKey;
 use crate::tuner::aws::AwsLambda;
 
+mod alias;
 mod result;
 
 /// What is measured, and how.
@@ -71,7 +72,8 @@ pub(super) struct TuneArgs {
     /// Set the best size at the end.
     #[arg(long)]
     auto_optimize: bool,
-    /// Set this alias to a version with the best size; needs `--auto-optimize`.
+    /// Set this alias to a version with the best size; needs `--auto-optimize`. The alias must serve the code and the settings of
+    /// `$LATEST`, or not exist.
     #[arg(long)]
     auto_optimize_alias: Option<String>,
     /// Function that is invoked before each invocation; what it returns is the event.
@@ -185,20 +187,28 @@ async fn tune(args: &TuneArgs) -> anyhow::Result<ExitCode> {
         return remove_remains(args).await;
     }
     let mut input = input(args)?;
-    let named = Named::parse(&input.function, args.region.as_deref())?;
+    let mut named = Named::parse(&input.function, args.region.as_deref())?;
     let lambda = AwsLambda::new(args.lambda_endpoint.clone(), None, f64::INFINITY).await;
     if let Some(object) = input.payload_s3.take() {
         input.payload = Some(s3::object(&client_of_s3(&args.s3, &named.key.region).await, &object).await?);
     }
     input.check()?;
-    let calls = FunctionCalls::new(lambda.client_in(&named.key.region).await, &named.key.name);
-    let latest = calls.ready(None).await?;
+    let client = lambda.client_in(&named.key.region).await;
+    let latest = FunctionCalls::new(client.clone(), &named.key, None).ready(None).await?;
+    if !latest.account().is_empty() {
+        named.key.account = latest.account().to_owned();
+    }
+    let calls = FunctionCalls::new(client, &named.key, None);
     check_code(&calls, &named, &latest).await?;
     if input.dry_run {
         return dry_run(&calls, &named, &input).await;
     }
     let rates = prices::load(args.prices.as_deref())?.rates(&named.key.region, latest.architecture)?;
-    let curve = curve(args, &named.key.name)?;
+    let alias = match &input.auto_optimize_alias {
+        Some(name) => alias::read(&calls, name, &latest).await?,
+        None => None,
+    };
+    let curve = curve(args, &named.key)?;
     let plan = Plan::new(&input, &latest, &rates, &curve, args.exhaustive)?;
     if !is_confirmed(args, &plan)? {
         return Ok(ExitCode::FAILURE);
@@ -216,6 +226,7 @@ async fn tune(args: &TuneArgs) -> anyhow::Result<ExitCode> {
         plan,
         rates,
         configuration: latest,
+        alias,
         record,
         is_exhaustive: args.exhaustive,
     };
@@ -229,11 +240,14 @@ async fn tune(args: &TuneArgs) -> anyhow::Result<ExitCode> {
     })?;
     state.remove()?;
     let outcome = measured?;
-    if experiment.input.auto_optimize {
-        experiment.optimize(Megabytes(outcome.power)).await?;
-    }
+    let optimized = match experiment.input.auto_optimize {
+        true => experiment.optimize(Megabytes(outcome.power)).await,
+        false => Ok(()),
+    };
+    // What was measured is shown also when the size could not be set.
     result::write(args, &named.key.name, &outcome)?;
     result::keep(args, &named.key, &outcome)?;
+    optimized?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -258,9 +272,8 @@ async fn processor(
 ) -> anyhow::Result<Option<FunctionCalls>> {
     let Some(name) = name else { return Ok(None) };
     let Named { key, qualifier } = Named::parse(name, Some(region))?;
-    let qualified =
-        qualifier.map_or_else(|| key.name.clone(), |qualifier| format!("{}:{qualifier}", key.name));
-    Ok(Some(FunctionCalls::new(lambda.client_in(&key.region).await, &qualified)))
+    let client = lambda.client_in(&key.region).await;
+    Ok(Some(FunctionCalls::new(client, &key, qualifier.as_deref())))
 }
 
 fn record(args: &TuneArgs, key: &FunctionKey, latest: &Configuration) -> Record {
@@ -336,7 +349,7 @@ fn text(file: &Path) -> anyhow::Result<String> {
 }
 
 /// The predictions of the telemetry; none without telemetry.
-fn curve(args: &TuneArgs, function: &str) -> anyhow::Result<Vec<Prediction>> {
+fn curve(args: &TuneArgs, function: &FunctionKey) -> anyhow::Result<Vec<Prediction>> {
     #[derive(Parser)]
     struct Only {
         #[command(flatten)]
@@ -358,7 +371,7 @@ fn curve(args: &TuneArgs, function: &str) -> anyhow::Result<Vec<Prediction>> {
             // It has a runtime of its own.
             tokio::task::block_in_place(|| {
                 std::thread::scope(|scope| {
-                    let function = [function.to_owned()];
+                    let function = [function.name.clone()];
                     scope
                         .spawn(move || show::reports(&show, &function))
                         .join()
@@ -370,9 +383,11 @@ fn curve(args: &TuneArgs, function: &str) -> anyhow::Result<Vec<Prediction>> {
     let advised = advice::read(&reports).context(
         "the advice has another form: use the output of `tailor functions --format json` of this version",
     )?;
+    let agrees = |own: &str, other: &str| own.is_empty() || other.is_empty() || own == other;
     let full = advised
         .iter()
-        .find(|advised| advised.name == function)
+        .filter(|advised| advised.name == function.name)
+        .find(|a| agrees(&a.account, &function.account) && agrees(&a.region, &function.region))
         .and_then(|advised| advised.advice.full.as_ref());
     let points = full.map(|full| full.curve.as_slice()).unwrap_or_default();
     Ok(points
@@ -396,6 +411,9 @@ fn is_confirmed(args: &TuneArgs, plan: &Plan) -> anyhow::Result<bool> {
         sizes.join(", "),
         plan.highest.to_dollars()
     ));
+    note(
+        "tailor: `$LATEST` gets each of these sizes for a short time, while the versions are published: invocations of `$LATEST` (without a version or an alias, or through an alias of it) run at that size then",
+    );
     if args.yes {
         return Ok(true);
     }
@@ -424,7 +442,7 @@ async fn remove_remains(args: &TuneArgs) -> anyhow::Result<ExitCode> {
     let lambda =
         AwsLambda::new(args.lambda_endpoint.clone().or_else(|| record.endpoint.clone()), None, f64::INFINITY)
             .await;
-    let calls = FunctionCalls::new(lambda.client_in(&record.region).await, &record.function);
+    let calls = FunctionCalls::new(lambda.client_in(&record.region).await, &record.key(), None);
     let deleted = clean_up(&calls, &record).await?;
     state.remove()?;
     note(format_args!("tailor: `{}` is restored; {deleted} versions are deleted", record.function));

@@ -3,13 +3,18 @@
 use std::time::Duration;
 
 use aws_sdk_lambda::Client;
-use aws_sdk_lambda::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use aws_sdk_lambda::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_lambda::operation::get_function_configuration::GetFunctionConfigurationOutput;
 use aws_sdk_lambda::primitives::Blob;
 use aws_sdk_lambda::types::{LastUpdateStatus, LogType, State};
 use aws_smithy_types::base64;
 use aws_smithy_types::timeout::TimeoutConfig;
+use sha2::{Digest, Sha256};
 
 use tailor_sizing::units::{Architecture, Megabytes};
+
+use crate::causes;
+use crate::store::FunctionKey;
 
 /// Longest invocation of Lambda, and a minute.
 const INVOKE_TIMEOUT: Duration = Duration::from_secs(960);
@@ -24,6 +29,18 @@ pub enum CallError {
     /// What was named does not exist.
     #[error("{0} does not exist in this account and region")]
     NotFound(String),
+    /// The function that was read is in another account than the one that was named.
+    #[error(
+        "`{function}` is in the account {found}, and the account {named} was named: use credentials of {named}"
+    )]
+    OtherAccount {
+        /// The function.
+        function: String,
+        /// The account that was named.
+        named: String,
+        /// The account of the function.
+        found: String,
+    },
     /// An update or a new version did not become usable.
     #[error("{0}")]
     NotReady(String),
@@ -52,6 +69,8 @@ pub struct Configuration {
     pub version: String,
     /// SHA-256 of the code.
     pub code_sha256: String,
+    /// Digest of the settings that change what an invocation does, without the memory size.
+    pub settings: String,
     /// Changes with each update.
     pub revision_id: String,
     /// Size of `/tmp`, MB.
@@ -60,6 +79,27 @@ pub struct Configuration {
     pub timeout_s: u32,
     is_ready: bool,
     failure: Option<String>,
+}
+
+impl Configuration {
+    /// The account of the function; empty when its ARN does not have it.
+    #[must_use]
+    pub fn account(&self) -> &str {
+        self.arn.split(':').nth(4).unwrap_or_default()
+    }
+}
+
+/// An alias as it was read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Alias {
+    /// The version that it serves.
+    pub version: String,
+    /// Whether a part of its invocations goes to another version.
+    pub has_weights: bool,
+    /// Description.
+    pub description: String,
+    /// Changes with each update.
+    pub revision_id: String,
 }
 
 /// The response of an invocation.
@@ -73,18 +113,36 @@ pub struct Response {
     pub log: String,
 }
 
+/// A function as the calls name it. With its account, where that is known: a name alone means the function of this name in
+/// the account of the credentials.
+#[must_use]
+pub fn function_name(key: &FunctionKey, qualifier: Option<&str>) -> String {
+    let mut name = match key.account.as_str() {
+        "" => key.name.clone(),
+        account => format!("{account}:function:{}", key.name),
+    };
+    if let Some(qualifier) = qualifier {
+        name.push(':');
+        name.push_str(qualifier);
+    }
+    name
+}
+
 /// The calls for one function.
 #[derive(Debug, Clone)]
 pub struct FunctionCalls {
     client: Client,
+    /// The function as the calls name it.
     function: String,
+    /// Its account; empty when not known.
+    account: String,
 }
 
 impl FunctionCalls {
-    /// The calls for a function through a client of its region.
+    /// The calls for a function, or for a version or an alias of it, through a client of its region.
     #[must_use]
-    pub fn new(client: Client, function: &str) -> Self {
-        Self { client, function: function.to_owned() }
+    pub fn new(client: Client, key: &FunctionKey, qualifier: Option<&str>) -> Self {
+        Self { client, function: function_name(key, qualifier), account: key.account.clone() }
     }
 
     /// Reads the configuration of `$LATEST`, or of a version or an alias.
@@ -95,6 +153,20 @@ impl FunctionCalls {
         let call = self.client.get_function_configuration().function_name(&self.function);
         let response = call.set_qualifier(qualifier.map(str::to_owned)).send().await;
         let read = response.map_err(|error| self.error("GetFunctionConfiguration", &error))?;
+        let configuration = self.configuration_of(&read)?;
+        // A server other than AWS may ignore the account in the name.
+        let found = configuration.account();
+        if !self.account.is_empty() && !found.is_empty() && found != self.account {
+            return Err(CallError::OtherAccount {
+                function: self.function.clone(),
+                named: self.account.clone(),
+                found: found.to_owned(),
+            });
+        }
+        Ok(configuration)
+    }
+
+    fn configuration_of(&self, read: &GetFunctionConfigurationOutput) -> Result<Configuration, CallError> {
         let incomplete = || CallError::Other {
             operation: "GetFunctionConfiguration",
             text: format!("the response for `{}` is incomplete", self.function),
@@ -115,6 +187,7 @@ impl FunctionCalls {
             description: read.description().unwrap_or_default().to_owned(),
             version: read.version().unwrap_or_default().to_owned(),
             code_sha256: read.code_sha256().unwrap_or_default().to_owned(),
+            settings: settings_of(read),
             revision_id: read.revision_id().unwrap_or_default().to_owned(),
             ephemeral_mb: read.ephemeral_storage().and_then(|s| u32::try_from(s.size()).ok()).unwrap_or(512),
             timeout_s: read.timeout().and_then(|seconds| u32::try_from(seconds).ok()).unwrap_or(3),
@@ -214,20 +287,44 @@ impl FunctionCalls {
         }
     }
 
-    /// Sets an alias to a version. It is created when it does not exist.
+    /// Reads an alias; `None` when it does not exist.
     ///
     /// # Errors
     /// [`CallError`].
-    pub async fn set_alias(&self, alias: &str, version: &str) -> Result<(), CallError> {
-        let call = self.client.update_alias().function_name(&self.function).name(alias);
-        match call.function_version(version).send().await.map_err(|error| self.error("UpdateAlias", &error)) {
-            Ok(_) => return Ok(()),
-            Err(CallError::NotFound(_)) => {}
+    pub async fn alias(&self, name: &str) -> Result<Option<Alias>, CallError> {
+        let response = self.client.get_alias().function_name(&self.function).name(name).send().await;
+        let read = match response.map_err(|error| self.error("GetAlias", &error)) {
+            Ok(read) => read,
+            Err(CallError::NotFound(_)) => return Ok(None),
             Err(error) => return Err(error),
-        }
-        let call = self.client.create_alias().function_name(&self.function).name(alias);
-        let created = call.function_version(version).send().await;
-        created.map(drop).map_err(|error| self.error("CreateAlias", &error))
+        };
+        let weights = read.routing_config().and_then(|routing| routing.additional_version_weights());
+        Ok(Some(Alias {
+            version: read.function_version().unwrap_or_default().to_owned(),
+            has_weights: weights.is_some_and(|weights| !weights.is_empty()),
+            description: read.description().unwrap_or_default().to_owned(),
+            revision_id: read.revision_id().unwrap_or_default().to_owned(),
+        }))
+    }
+
+    /// Sets an alias to a version, if it still is as it was `before`. An alias that did not exist is created.
+    ///
+    /// # Errors
+    /// [`CallError`], also when the alias was changed or created by others.
+    pub async fn set_alias(
+        &self,
+        name: &str,
+        version: &str,
+        before: Option<&Alias>,
+    ) -> Result<(), CallError> {
+        let Some(before) = before else {
+            let call = self.client.create_alias().function_name(&self.function).name(name);
+            let created = call.function_version(version).send().await;
+            return created.map(drop).map_err(|error| self.error("CreateAlias", &error));
+        };
+        let call = self.client.update_alias().function_name(&self.function).name(name);
+        let updated = call.function_version(version).revision_id(&before.revision_id).send().await;
+        updated.map(drop).map_err(|error| self.error("UpdateAlias", &error))
     }
 
     /// Invokes the function, or another one, and waits for the response.
@@ -260,7 +357,44 @@ impl FunctionCalls {
     {
         match error.as_service_error().and_then(ProvideErrorMetadata::code) {
             Some("ResourceNotFoundException") => CallError::NotFound(format!("`{}`", self.function)),
-            _ => CallError::Other { operation, text: DisplayErrorContext(error).to_string() },
+            _ => CallError::Other { operation, text: causes::of_aws(error) },
         }
+    }
+}
+
+/// A digest of the settings that change what an invocation does, without the memory size.
+fn settings_of(read: &GetFunctionConfigurationOutput) -> String {
+    let environment = read.environment().and_then(|environment| environment.variables());
+    let mut variables: Vec<(&String, &String)> = environment.into_iter().flatten().collect();
+    variables.sort_unstable();
+    let layers: Vec<Option<&str>> = read.layers().iter().map(|layer| layer.arn()).collect();
+    let text = format!(
+        "{:?}",
+        (
+            (read.runtime(), read.handler(), read.role(), read.timeout()),
+            (variables, layers, read.architectures(), read.ephemeral_storage()),
+            (read.vpc_config(), read.dead_letter_config(), read.kms_key_arn()),
+            (read.file_system_configs(), read.tracing_config()),
+            (read.logging_config(), read.image_config_response()),
+        )
+    );
+    hex::encode(Sha256::digest(text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_function_is_named_with_its_account_where_it_is_known() {
+        let key = |account: &str| FunctionKey {
+            account: account.to_owned(),
+            region: "eu-west-1".to_owned(),
+            name: "shop".to_owned(),
+        };
+        assert_eq!(function_name(&key("123456789012"), None), "123456789012:function:shop");
+        assert_eq!(function_name(&key("123456789012"), Some("live")), "123456789012:function:shop:live");
+        assert_eq!(function_name(&key(""), None), "shop");
+        assert_eq!(function_name(&key(""), Some("live")), "shop:live");
     }
 }

@@ -11,7 +11,7 @@ use tailor_sizing::pricing::money::PicoDollars;
 use tailor_sizing::pricing::prices::Rates;
 use tailor_sizing::units::Megabytes;
 
-use super::aws::{CallError, Configuration, FunctionCalls, Response};
+use super::aws::{Alias, CallError, Configuration, FunctionCalls, Response};
 use super::input::{Input, InputError};
 use super::invocation::Measured;
 use super::outcome::{Execution, Outcome, Stat};
@@ -62,6 +62,8 @@ pub struct Experiment {
     pub rates: Rates,
     /// The function before.
     pub configuration: Configuration,
+    /// The alias that gets the best size, before; `None` when there is none or it did not exist.
+    pub alias: Option<Alias>,
     /// What is changed.
     pub record: Record,
     /// Whether all sizes get all invocations.
@@ -327,25 +329,46 @@ impl Experiment {
         })
     }
 
-    /// Sets the best size, and the alias to a version with it.
+    /// Sets the best size, and the alias to a version with it, if function and alias are as they were before.
     ///
     /// # Errors
     /// [`CallError`].
     pub async fn optimize(&self, memory: Megabytes) -> Result<(), CallError> {
         let mut latest = self.calls.ready(None).await?;
-        if latest.code_sha256 != self.configuration.code_sha256 {
-            let text = "the code of the function changed in the meantime: the size is not set".to_owned();
+        self.check_unchanged(&latest, "the size is not set")?;
+        let alias = self.input.auto_optimize_alias.as_deref();
+        if let Some(name) = alias
+            && self.calls.alias(name).await? != self.alias
+        {
+            let text = format!("alias `{name}` was changed in the meantime: the size is not set");
             return Err(CallError::NotReady(text));
         }
         if latest.memory != memory {
             latest = self.calls.update(memory, &latest.description, &latest.revision_id).await?;
         }
-        if let Some(alias) = &self.input.auto_optimize_alias {
-            let version = self.publish_one(&latest).await?;
-            self.calls.ready(Some(&version)).await?;
-            self.calls.set_alias(alias, &version).await?;
+        let Some(name) = alias else { return Ok(()) };
+        // Others may have changed it since the update. The version has exactly this revision.
+        self.check_unchanged(&latest, "the size is set, the alias is not")?;
+        let version = self.publish_one(&latest).await?;
+        self.calls.ready(Some(&version)).await?;
+        let set = self.calls.set_alias(name, &version, self.alias.as_ref()).await;
+        set.map_err(|error| {
+            let size = memory.0;
+            CallError::NotReady(format!(
+                "version {version} has {size} MB, and alias `{name}` is not set to it: {error}"
+            ))
+        })
+    }
+
+    /// Whether the code and the settings of `$LATEST` are those that were read before the experiment. `otherwise` is what
+    /// is true if they are not.
+    fn check_unchanged(&self, latest: &Configuration, otherwise: &str) -> Result<(), CallError> {
+        let before = &self.configuration;
+        if (&latest.code_sha256, &latest.settings) == (&before.code_sha256, &before.settings) {
+            return Ok(());
         }
-        Ok(())
+        let text = format!("the code or the settings of the function changed in the meantime: {otherwise}");
+        Err(CallError::NotReady(text))
     }
 }
 

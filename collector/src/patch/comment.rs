@@ -25,7 +25,7 @@ pub fn markdown(patch: &Patch, advice: &[Advised]) -> String {
              |---|---:|---:|---:|---:|---|\n",
         );
         for found in patch.changed.iter().take(MAX_ROWS) {
-            row(&mut text, found, advice.iter().find(|advised| advised.name == found.function));
+            row(&mut text, found, advised(advice, found));
         }
         rest(&mut text, patch.changed.len());
         text.push_str("\nCosts and durations at the new size are predicted from measured invocations.\n");
@@ -46,6 +46,15 @@ pub fn markdown(patch: &Patch, advice: &[Advised]) -> String {
         text.push_str("\n</details>\n");
     }
     text
+}
+
+/// The advice for a change. Several functions can have the name: the one with the sizes of the change.
+fn advised<'a>(advice: &'a [Advised], found: &Found) -> Option<&'a Advised> {
+    let mut of_name = advice.iter().filter(|advised| advised.name == found.function);
+    let has_sizes = |advised: &&Advised| {
+        advised.memory_mb == found.before_mb && advised.advice.memory_mb == found.after_mb
+    };
+    of_name.clone().find(has_sizes).or_else(|| of_name.next())
 }
 
 fn row(text: &mut String, found: &Found, advised: Option<&Advised>) {

@@ -4,12 +4,9 @@ use md5::{Digest, Md5};
 
 use super::name::{Name, Strength, matches};
 use super::source::Definitions;
+use super::stack::{self, GeneratedName};
 use super::{Definition, Source, Target, Unsure, unsure};
 
-/// Length of the random text that CloudFormation appends to a name.
-const CLOUDFORMATION_RANDOM: usize = 12;
-/// Longest name of a function. CloudFormation shortens the logical id in longer ones.
-const MAX_NAME: usize = 64;
 /// Length of CDK's hash at the end of a logical id.
 const CDK_HASH: usize = 8;
 /// Maximum number of characters of the readable part of CDK's logical ids.
@@ -23,14 +20,16 @@ pub(super) fn definition_of(
     source: &Source,
     definitions: &Definitions,
 ) -> Result<usize, Unsure> {
-    let all = definitions.all.iter().enumerate();
-    let mut candidates: Vec<(Strength, usize)> = all
-        .filter_map(|(index, definition)| Some((strength(definition, target, definitions)?, index)))
-        .collect();
-    let best = candidates.iter().map(|(strength, _)| *strength).max();
-    candidates.retain(|(strength, _)| Some(*strength) == best);
-    match candidates[..] {
-        [(_, index)] => Ok(index),
+    let Candidates { best, of_other_stacks } = Candidates::of(target, definitions);
+    let listed = |indices: &[usize]| -> Vec<&Definition> {
+        indices.iter().map(|index| &definitions.all[*index]).collect()
+    };
+    match best[..] {
+        [index] => Ok(index),
+        [] if !of_other_stacks.is_empty() => {
+            let reason = "the function is of another stack than those that the configuration of SAM names: add its stack as `stack_name`, or choose another folder with `--source`";
+            Err(unsure(target, source, reason.to_owned(), &listed(&of_other_stacks)))
+        }
         [] => {
             let computed: Vec<_> =
                 definitions.all.iter().filter(|definition| definition.name == Name::Computed).collect();
@@ -42,7 +41,7 @@ pub(super) fn definition_of(
             Err(unsure(target, source, reason, &computed))
         }
         _ => {
-            let several: Vec<_> = candidates.iter().map(|(_, index)| &definitions.all[*index]).collect();
+            let several = listed(&best);
             let reason = format!(
                 "{} definitions can be this function: choose a smaller folder with `--source`",
                 several.len()
@@ -52,31 +51,68 @@ pub(super) fn definition_of(
     }
 }
 
+/// Whether a definition is among those that match a function best.
+pub(super) fn can_be(index: usize, target: &Target, definitions: &Definitions) -> bool {
+    // Most functions are of other sources.
+    strength(&definitions.all[index], target, definitions).is_some()
+        && Candidates::of(target, definitions).best.contains(&index)
+}
+
+/// The definitions that a function can have, as indices.
+struct Candidates {
+    /// Those that match best.
+    best: Vec<usize>,
+    /// Those that match and are of other stacks.
+    of_other_stacks: Vec<usize>,
+}
+
+impl Candidates {
+    fn of(target: &Target, definitions: &Definitions) -> Self {
+        let all = definitions.all.iter().enumerate();
+        let matching =
+            all.filter_map(|(index, definition)| Some((strength(definition, target, definitions)?, index)));
+        let (of_other_stacks, mut best): (Vec<_>, Vec<_>) = matching
+            .partition(|(_, index)| stack::is_other(&definitions.all[*index], target, &definitions.stacks));
+        let highest = best.iter().map(|(strength, _)| *strength).max();
+        best.retain(|(strength, _)| Some(*strength) == highest);
+        let indices = |found: Vec<(Strength, usize)>| found.into_iter().map(|(_, index)| index).collect();
+        Self { best: indices(best), of_other_stacks: indices(of_other_stacks) }
+    }
+}
+
 fn strength(definition: &Definition, target: &Target, definitions: &Definitions) -> Option<Strength> {
     let name = target.function.as_str();
+    // A name that the source sets is that of the deployed function, whatever its tags are.
+    let by_name = match &definition.name {
+        Name::Set(parts) => Some(matches(parts, name)?),
+        _ => None,
+    };
     if let Some(logical_id) = &target.logical_id {
         let by_tag = match &definition.name {
             Name::Cdk(path) => is_cdk_id(path, logical_id, definitions),
-            _ => definition.label == *logical_id,
+            Name::Set(_) | Name::CloudFormation(_) | Name::Computed => definition.label == *logical_id,
+            // These tools do not use CloudFormation.
+            Name::Pulumi(_) | Name::Sst(_) => false,
         };
         if by_tag {
             return Some(Strength::Exact);
         }
     }
+    let generated = || GeneratedName::read(name, target.stack.as_deref());
     match &definition.name {
-        Name::Set(parts) => matches(parts, name),
+        Name::Set(_) => by_name,
+        // The tag is the whole logical id.
+        Name::CloudFormation(_) if target.logical_id.is_some() => None,
         Name::CloudFormation(logical_id) => {
-            let (found, is_short) = logical_id_of(name)?;
-            if found == logical_id {
+            let generated = generated()?;
+            if generated.logical_id == logical_id {
                 Some(Strength::Word)
             } else {
-                (is_short && logical_id.starts_with(found)).then_some(Strength::Words)
+                let is_beginning = generated.is_short && logical_id.starts_with(generated.logical_id);
+                is_beginning.then_some(Strength::Words)
             }
         }
-        Name::Cdk(path) => {
-            let (found, _) = logical_id_of(name)?;
-            is_cdk_id(path, found, definitions).then_some(Strength::Exact)
-        }
+        Name::Cdk(path) => is_cdk_id(path, generated()?.logical_id, definitions).then_some(Strength::Exact),
         Name::Pulumi(id) => {
             let random = name.strip_prefix(id.as_str())?.strip_prefix('-')?;
             let is_random = random.len() == 7 && random.bytes().all(|b| b.is_ascii_hexdigit());
@@ -91,17 +127,6 @@ fn strength(definition: &Definition, target: &Target, definitions: &Definitions)
         }
         Name::Computed => None,
     }
-}
-
-/// The logical id in `STACK-LOGICALID-RANDOM`, and whether it may have been shortened.
-fn logical_id_of(name: &str) -> Option<(&str, bool)> {
-    let (rest, random) = name.rsplit_once('-')?;
-    let is_random =
-        random.len() == CLOUDFORMATION_RANDOM && random.bytes().all(|b| b.is_ascii_alphanumeric());
-    let (stack, logical_id) = rest.rsplit_once('-')?;
-    let is_id = is_random && !stack.is_empty() && !logical_id.is_empty();
-    // The last characters of the two texts are cut off.
-    is_id.then_some((logical_id, name.len() >= MAX_NAME - 1))
 }
 
 /// Whether CDK makes this logical id from a path of construct ids of the program that ends with `path`.

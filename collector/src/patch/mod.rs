@@ -25,6 +25,7 @@ mod python;
 mod serverless;
 pub mod source;
 mod sst;
+mod stack;
 mod terraform;
 mod typescript;
 
@@ -38,12 +39,34 @@ use source::Definitions;
 pub struct Target {
     /// Function name.
     pub function: String,
+    /// AWS account; empty when not known.
+    pub account: String,
+    /// AWS region; empty when not known.
+    pub region: String,
     /// The size that the deployed function has; `None` when not known.
     pub deployed: Option<Megabytes>,
-    /// The size to set.
+    /// The size to set; for a function that is not to change, the size that it has.
     pub memory: Megabytes,
     /// The value of its tag `aws:cloudformation:logical-id`, where known.
     pub logical_id: Option<String>,
+    /// The value of its tag `aws:cloudformation:stack-name`, where known.
+    pub stack: Option<String>,
+}
+
+impl Target {
+    /// A function of which only the name is known.
+    #[must_use]
+    pub fn named(function: &str, memory: Megabytes) -> Self {
+        Self {
+            function: function.to_owned(),
+            account: String::new(),
+            region: String::new(),
+            deployed: None,
+            memory,
+            logical_id: None,
+            stack: None,
+        }
+    }
 }
 
 /// A function as a file defines it.
@@ -164,9 +187,13 @@ impl Patch {
 /// Edits of one file: the range to replace and the new text, by the index of the definition.
 type Edits = BTreeMap<usize, (Range<usize>, String, Megabytes)>;
 
-/// Computes the patch that sets the memory of `targets` in the files of `source`.
+/// Maximum number of functions that a reason names.
+const MAX_NAMED: usize = 8;
+
+/// Computes the patch that sets the memory of `targets` in the files of `source`. `others` are all other functions that are
+/// known: a setting that is also theirs is changed only to the size that they have.
 #[must_use]
-pub fn patch(source: &Source, targets: &[Target]) -> Patch {
+pub fn patch(source: &Source, targets: &[Target], others: &[Target]) -> Patch {
     let definitions = source.definitions();
     let mut patch = Patch { unreadable: definitions.unreadable.clone(), ..Patch::default() };
     let mut edits = Edits::new();
@@ -181,18 +208,12 @@ pub fn patch(source: &Source, targets: &[Target]) -> Patch {
             }
         };
         let definition = &definitions.all[index];
-        let others = targets
-            .iter()
-            .zip(&chosen)
-            .filter(|(other, choice)| choice.as_ref() == Ok(&index) && other.memory != target.memory);
-        let others: Vec<_> =
-            others.map(|(other, _)| format!("`{}` {} MB", other.function, other.memory.0)).collect();
-        if !others.is_empty() {
-            let reason = format!(
-                "one setting is for several functions with different sizes: {}; choose one with `--memory`",
-                others.join(", ")
-            );
-            patch.unsure.push(unsure(target, source, reason, &[definition]));
+        let changed = targets.iter().zip(&chosen).filter(|(_, choice)| choice.as_ref() == Ok(&index));
+        let kept = others.iter().filter(|other| matching::can_be(index, other, &definitions));
+        let of_setting = changed.map(|(other, _)| other).chain(kept);
+        let different: Vec<_> = of_setting.filter(|other| other.memory != target.memory).collect();
+        if !different.is_empty() {
+            patch.unsure.push(unsure(target, source, shared(target, &different), &[definition]));
             continue;
         }
         match edit(definition, target) {
@@ -206,6 +227,30 @@ pub fn patch(source: &Source, targets: &[Target]) -> Patch {
     }
     write(source, &definitions, edits, &mut patch);
     patch
+}
+
+/// Why a setting is not changed that is also for other functions, which are to have other sizes.
+fn shared(target: &Target, different: &[&Target]) -> String {
+    // The same name in several accounts or regions.
+    let is_ambiguous = different.iter().any(|other| other.function == target.function);
+    let described = |function: &Target| {
+        let place = format!("{} {}", function.account, function.region);
+        let place = match place.trim() {
+            place if is_ambiguous && !place.is_empty() => format!(" ({place})"),
+            _ => String::new(),
+        };
+        format!("`{}`{place} {} MB", function.function, function.memory.0)
+    };
+    let all = std::iter::once(target).chain(different.iter().copied());
+    let mut named: Vec<_> = all.take(MAX_NAMED).map(described).collect();
+    let rest = (different.len() + 1).saturating_sub(MAX_NAMED);
+    if rest > 0 {
+        named.push(format!("{rest} more"));
+    }
+    format!(
+        "one setting is for several functions with different sizes: {}; choose one size for all of them with `--memory`",
+        named.join(", ")
+    )
 }
 
 enum Change {

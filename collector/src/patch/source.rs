@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use tree_sitter::{Language, Node, Parser, Tree};
 
+use super::stack::{self, Stacks};
 use super::{Definition, Place, cdk, cloudformation, pulumi, python, serverless, sst, terraform, typescript};
 
 /// Largest file that is read. Templates of CloudFormation have at most 1 MB.
@@ -54,6 +55,11 @@ impl File {
         self.path.rsplit('/').next().unwrap_or_default()
     }
 
+    /// Path of its folder.
+    fn folder(&self) -> &str {
+        self.path.rsplit_once('/').map_or("", |(folder, _)| folder)
+    }
+
     /// What follows the last dot of the file name.
     pub(super) fn extension(&self) -> &str {
         self.name().rsplit_once('.').map_or("", |(_, extension)| extension)
@@ -73,6 +79,8 @@ pub(super) struct Definitions {
     pub(super) all: Vec<Definition>,
     /// The ids of all constructs of CDK programs.
     pub(super) construct_ids: BTreeSet<String>,
+    /// The stacks that templates are deployed as.
+    pub(super) stacks: Stacks,
     /// Files that mention functions and cannot be parsed.
     pub(super) unreadable: Vec<Place>,
 }
@@ -131,7 +139,7 @@ impl Source {
 
     /// The functions that the files define.
     pub(super) fn definitions(&self) -> Definitions {
-        let mut definitions = Definitions::default();
+        let mut definitions = Definitions { stacks: self.stacks(), ..Definitions::default() };
         let has_defaults = self.files.iter().any(|file| sst::has_defaults(&file.text));
         let function_files = serverless::function_files(self);
         for (index, file) in self.files.iter().enumerate() {
@@ -142,6 +150,8 @@ impl Source {
                     .and_then(|()| cloudformation::read(file, &mut found))
                     .and_then(|()| pulumi::read_yaml(file, &mut found)),
                 "tf" | "tofu" => terraform::read(text, &mut found),
+                // A configuration of the SAM CLI.
+                "toml" => Ok(()),
                 "py" => python::calls(text).map(|calls| {
                     definitions.construct_ids.extend(cdk::construct_ids(&calls));
                     cdk::read(text, &calls, &cdk::PYTHON, &mut found);
@@ -164,6 +174,18 @@ impl Source {
         definitions
     }
 
+    /// The stacks that the templates beside a configuration of the SAM CLI are deployed as.
+    fn stacks(&self) -> Stacks {
+        let mut of_folders: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+        for file in self.files.iter().filter(|file| stack::is_configuration(file.name())) {
+            of_folders.entry(file.folder()).or_default().extend(stack::configured(&file.text));
+        }
+        of_folders.retain(|_, stacks| !stacks.is_empty());
+        let files = self.files.iter().enumerate();
+        let templates = files.filter(|(_, file)| ["yml", "yaml", "json"].contains(&file.extension()));
+        templates.filter_map(|(index, file)| Some((index, of_folders.get(file.folder())?.clone()))).collect()
+    }
+
     /// The place of an offset.
     pub(super) fn place(&self, file: usize, at: usize) -> Place {
         let file = &self.files[file];
@@ -172,16 +194,16 @@ impl Source {
     }
 }
 
-/// Whether a file can define functions, by its name.
+/// Whether a file can define functions, or name the stack that defines them, by its name.
 fn is_source(name: &str) -> bool {
     let is_generated = ["package-lock.json", "package.json", "tsconfig.json", "composer.json"]
         .contains(&name)
         || name.ends_with(".d.ts")
         || name.ends_with(".min.js");
     let extension = name.rsplit_once('.').map_or("", |(_, extension)| extension);
-    !is_generated
-        && ["yml", "yaml", "json", "tf", "tofu", "py", "ts", "mts", "cts", "js", "mjs", "cjs"]
-            .contains(&extension)
+    let is_known = ["yml", "yaml", "json", "tf", "tofu", "py", "ts", "mts", "cts", "js", "mjs", "cjs"]
+        .contains(&extension);
+    !is_generated && (is_known || stack::is_configuration(name))
 }
 
 /// The text cannot be parsed, at this offset.

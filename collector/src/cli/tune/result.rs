@@ -34,7 +34,7 @@ pub(super) fn keep(args: &TuneArgs, function: &FunctionKey, outcome: &Outcome) -
 pub(super) fn write(args: &TuneArgs, function: &str, outcome: &Outcome) -> anyhow::Result<()> {
     let text = match args.format {
         None => serde_json::to_string_pretty(outcome)? + "\n",
-        Some(format) => output::write(&listing(outcome), format, show::look_with(Colour::Auto)),
+        Some(format) => output::write(&listing(outcome), format, show::style_with(Colour::Auto)),
     };
     if let Some(file) = &args.picture {
         fs::write(file, picture::svg(function, outcome))
@@ -72,7 +72,7 @@ fn listing(outcome: &Outcome) -> Listing<&Outcome> {
 mod tests {
     use super::*;
     use crate::experiment::outcome::Execution;
-    use crate::query::Look;
+    use crate::query::TableStyle;
     use crate::render::output::Output;
 
     #[test]
@@ -87,7 +87,7 @@ mod tests {
             stats: vec![size(128, 0.000_003, 250.0), size(256, 0.000_002, 100.0)],
         };
         let listing = listing(&outcome);
-        let table = listing.table(Look::default());
+        let table = listing.table(TableStyle::default());
         let line = table.lines().find(|line| line.contains("256 MB")).unwrap();
         assert!(line.contains("100.0 ms") && line.contains("$2.0000") && line.contains("best"), "{table}");
         assert!(table.contains("40 invocations, for $0.000300"), "{table}");

@@ -51,6 +51,7 @@ mod tests {
             ("fn", None),
             ("fn:live", Some("live")),
             ("123456789012:function:fn", None),
+            ("123456789012:function:fn:live", Some("live")),
             ("arn:aws:lambda:us-east-1:123456789012:function:fn", None),
             ("arn:aws:lambda:us-east-1:123456789012:function:fn:7", Some("7")),
             ("fn:$LATEST", Some("$LATEST")),
