@@ -168,7 +168,8 @@ pub fn router(app: Arc<App>) -> Router {
         .with_state(app)
 }
 
-/// Adds headers that forbid loading external content, framing, content sniffing and caching.
+/// Adds headers that forbid loading external content, framing, content sniffing, caching and sending addresses of pages to other
+/// sites. With the referrer policy `no-referrer`, browsers would send `Origin: null` with the pages' own forms, which are refused.
 async fn add_security_headers(mut response: axum::response::Response) -> impl IntoResponse {
     const CONTENT_POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; \
                           img-src 'self' data:; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
@@ -176,7 +177,7 @@ async fn add_security_headers(mut response: axum::response::Response) -> impl In
     for (name, value) in [
         (header::CONTENT_SECURITY_POLICY, CONTENT_POLICY),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-        (header::REFERRER_POLICY, "no-referrer"),
+        (header::REFERRER_POLICY, "same-origin"),
         (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
     ] {
         headers.insert(name, HeaderValue::from_static(value));

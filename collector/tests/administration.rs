@@ -6,10 +6,12 @@ mod common;
 
 use std::sync::Arc;
 
+use common::fleet::{KINDS, batch};
 use common::{Collector, KEY, Response};
+use tailor_collector::clock::now_us;
 use tailor_collector::keys::reload::KeyFiles;
 use tailor_collector::keys::sources::{KeySources, NewKey};
-use tailor_collector::keys::{FunctionPattern, Scope};
+use tailor_collector::keys::{FunctionPattern, Key, KeyRing, Scope, SecretDigest};
 use tailor_collector::store::{KeyStore, Tenant};
 
 /// A collector whose keys are `KEY` of its configuration, and those of its folder.
@@ -37,7 +39,10 @@ struct Browser<'a> {
 impl<'a> Browser<'a> {
     fn sign_in(collector: &'a Collector, key: &str) -> Self {
         let browser = Self { collector, cookie: String::new() };
-        let response = browser.post("/login", "", &format!("key={key}"));
+        Self::with_cookie_of(collector, &browser.post("/login", "", &format!("key={key}")))
+    }
+
+    fn with_cookie_of(collector: &'a Collector, response: &Response) -> Self {
         let cookie = response.head.split("set-cookie: ").nth(1).unwrap().split(';').next().unwrap();
         Self { collector, cookie: cookie.to_owned() }
     }
@@ -165,6 +170,49 @@ fn a_key_is_created_shown_once_and_revoked_with_its_sessions() {
     let page = administrator.get("/keys").text();
     assert!(page.contains("in the configuration") && !page.contains(&format!("/keys/{own}/revoke")));
     assert_eq!(administrator.post(&format!("/keys/{own}/revoke"), "", &format!("token={token}")).status, 409);
+}
+
+#[test]
+fn a_session_permits_what_its_key_permits_now() {
+    const SECRET: &str = "changing-key-0123456789";
+    let collector = start();
+    let body = batch(&KINDS[0], 1, 1, 10, now_us()).encode().unwrap();
+    assert_eq!(collector.post_batch(&body).status, 200);
+    let set = |tenant: &str, scopes: &[Scope]| {
+        let mut ring = (*collector.app.keys.get()).clone();
+        let key = Key::without_scopes(SecretDigest::of(SECRET), Tenant(tenant.to_owned()));
+        ring.insert(Key { scopes: scopes.to_vec(), ..key });
+        collector.app.keys.replace(ring);
+    };
+    set("default", &Scope::ALL);
+    let browser = Browser::sign_in(&collector, SECRET);
+    let reads_function = || browser.get("/v1/functions").text().contains(KINDS[0].name);
+    // Without a tuner, an operator gets 404.
+    let operates = || browser.get("/changes/confirm?action=freeze").status == 404;
+    let sees_all_metrics = || browser.get("/metrics").text().contains("tailor_batches_total");
+    let manages_keys = || browser.get("/keys").status == 200;
+    assert!(reads_function() && operates() && sees_all_metrics() && manages_keys());
+    let form = format!("token={}&name=late&read=on", browser.token());
+
+    set("default", &[Scope::Read]);
+    assert!(reads_function() && !operates() && !sees_all_metrics() && !manages_keys());
+    assert_eq!(browser.post("/keys", "", &form).status, 403);
+
+    set("acme", &[Scope::Read, Scope::Admin]);
+    assert!(!reads_function() && operates() && manages_keys());
+    assert!(browser.get("/keys").text().contains("name=\"tenant\" value=\"acme\""));
+
+    set("default", &[Scope::Ingest]);
+    assert_eq!(browser.get("/v1/functions").status, 401);
+    assert!(browser.get("/").head.contains("location: /login"));
+
+    // The session of a link has no key.
+    let ticket = collector.app.sessions.issue_ticket(Tenant::default()).unwrap();
+    let signed_in = collector.get_with(&format!("/login?ticket={ticket}"), "");
+    let by_link = Browser::with_cookie_of(&collector, &signed_in);
+    collector.app.keys.replace(KeyRing::default());
+    assert_eq!(by_link.get("/keys").status, 200);
+    assert_eq!(browser.get("/keys").status, 303);
 }
 
 #[test]

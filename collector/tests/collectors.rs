@@ -20,7 +20,7 @@ use tailor_collector::report::summaries::Summarizer;
 use tailor_collector::store::postgres::{Database, PostgresStore, Secrets};
 use tailor_collector::store::summary::SummaryKind;
 use tailor_collector::store::{Lease, NewBatch, Store, Tenant, Window};
-use tailor_collector::tuner::orders::{Order, Requests};
+use tailor_collector::tuner::requests::{RequestStore, TunerRequest};
 use tailor_sizing::pricing::prices::PriceTable;
 use tailor_test_kit::postgres::{PostgresServer, Shutdown};
 use tailor_test_kit::skip;
@@ -58,14 +58,14 @@ fn a_request_to_the_tuner_reaches_every_collector_and_is_carried_out_once() {
         Arc::new(PostgresStore::open(&database).unwrap()) as Arc<dyn Store>
     };
     let runtime = Runtime::new().unwrap();
-    let requests = Requests::Store(open(), Tenant::default());
+    let requests = RequestStore::Store(open(), Tenant::default());
     let database = Database::new(url, &Secrets::default()).unwrap();
     let reader = Arc::new(PostgresStore::open_to_read(&database).unwrap());
-    let command = Requests::Store(reader, Tenant::default());
-    let freeze = Order::Freeze { reason: "100 % of a test".to_owned() };
+    let command = RequestStore::Store(reader, Tenant::default());
+    let freeze = TunerRequest::Freeze { reason: "100 % of a test".to_owned() };
     runtime.block_on(command.submit(&freeze, 2)).unwrap();
-    runtime.block_on(command.submit(&Order::Unfreeze { reason: String::new() }, 1)).unwrap();
-    let other = Requests::Store(open(), Tenant("other".to_owned()));
+    runtime.block_on(command.submit(&TunerRequest::Unfreeze { reason: String::new() }, 1)).unwrap();
+    let other = RequestStore::Store(open(), Tenant("other".to_owned()));
     assert!(runtime.block_on(other.pending()).is_empty());
     let pending = runtime.block_on(requests.pending());
     assert_eq!(pending.len(), 2);

@@ -12,9 +12,13 @@ mod common {
 }
 mod tuner_policy {
     mod case;
+    mod code;
     mod fleet;
+    mod long_rounds;
     mod pace;
     mod rules;
+    mod times;
+    mod undo;
 }
 
 use std::path::Path;
@@ -27,9 +31,9 @@ use common::tuned::{NAME, Tuned};
 use common::workload::{GOOD, Quality};
 use tailor_collector::changes::fleet::{self, FleetAction};
 use tailor_collector::changes::{Cause, State, Write, audit, ledger};
-use tailor_collector::tuner::limits::{DAY_US, HOUR_US};
+use tailor_collector::clock::{DAY_US, HOUR_US};
 use tailor_collector::tuner::mode::Mode;
-use tailor_collector::tuner::orders::Requests;
+use tailor_collector::tuner::requests::RequestStore;
 use tailor_sizing::units::Megabytes;
 
 /// A function that waits most of the time and has far too much memory.
@@ -357,7 +361,7 @@ fn tailor_changes(data: &Path, arguments: &[&str]) {
 /// A function whose tuner reads requests from this data folder.
 fn with_requests(data: &Path, with_alias: bool) -> Tuned {
     let mut tuned = Tuned::new(IDLE, with_alias);
-    tuned.settings.orders = Some(Requests::in_data_folder(data));
+    tuned.settings.requests = Some(RequestStore::in_data_folder(data));
     tuned
 }
 
@@ -486,4 +490,31 @@ fn the_iam_policies_permit_what_the_tuner_calls_and_nothing_else() {
     }
     let tag = &write["Statement"][0]["Condition"]["StringEquals"]["aws:ResourceTag/tailor:tune"];
     assert_eq!(*tag, serde_json::json!(["apply", "apply-up"]));
+}
+
+#[test]
+fn the_iam_policies_permit_the_collector_to_assume_roles_with_the_external_id() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/iam");
+    let statement = |name: &str| -> serde_json::Value {
+        let text = std::fs::read_to_string(format!("{folder}/{name}")).unwrap();
+        let policy: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(policy["Statement"].as_array().unwrap().len(), 1, "{name}");
+        policy["Statement"][0].clone()
+    };
+    let (assume, trust) = (statement("tuner-assume-role.json"), statement("tuner-trust.json"));
+    for statement in [&assume, &trust] {
+        assert_eq!((&statement["Effect"], &statement["Action"]), (&"Allow".into(), &"sts:AssumeRole".into()));
+    }
+    // The SDK's provider makes this call, with the external id, for the role that the policy names.
+    let source = include_str!("../src/tuner/aws.rs");
+    assert!(source.contains("AssumeRoleProvider::builder(") && source.contains(".external_id(external_id)"));
+    assert_eq!(assume["Resource"], "arn:aws:iam::ACCOUNT:role/NAME");
+    assert_eq!(trust["Principal"]["AWS"], "arn:aws:iam::COLLECTOR_ACCOUNT:role/COLLECTOR_ROLE");
+    assert_eq!(trust["Condition"]["StringEquals"]["sts:ExternalId"], "EXTERNAL_ID");
+    // Each policy is described.
+    let described = std::fs::read_to_string(format!("{folder}/README.md")).unwrap();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        assert!(name == "README.md" || described.contains(&format!("[{name}]({name})")), "{name}");
+    }
 }

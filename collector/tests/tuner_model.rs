@@ -1,5 +1,5 @@
 //! Random operations, faults and other writers against the tuner on the sandbox's control plane in this process. The
-//! invariants I1 to I10 are checked at each write and after each step.
+//! invariants I1 to I11 are checked at each write and after each step.
 //!
 //! `TAILOR_MODEL_SEED` repeats a run, `TAILOR_MODEL_STEPS` sets its length. The ignored test runs a million steps.
 
@@ -23,10 +23,10 @@ use common::workload::{GOOD, Quality};
 use tailor_collector::changes::fleet::FleetAction;
 use tailor_collector::changes::frequency::{self, most_in_30_days};
 use tailor_collector::changes::{self, State, audit};
+use tailor_collector::clock::{DAY_US, HOUR_US};
 use tailor_collector::store::ChangeEvent;
-use tailor_collector::tuner::limits::{DAY_US, HOUR_US};
 use tailor_collector::tuner::machine::Omitted;
-use tailor_collector::tuner::orders::{Order, Requests};
+use tailor_collector::tuner::requests::{RequestStore, TunerRequest};
 use tailor_test_kit::random::Random;
 
 /// A function that waits most of the time and has far too much memory.
@@ -40,8 +40,9 @@ fn foreign(random: &mut Random, focus: Option<Foreign>) -> Foreign {
     if let Some(focus) = focus.filter(|_| random.below(2) == 0) {
         return focus;
     }
-    match random.below(10) {
+    match random.below(12) {
         9 => Foreign::Configuration,
+        10 | 11 => Foreign::Prune,
         0 => Foreign::Memory(random.choice(&[700, 900, 1_100])),
         1 => Foreign::Code,
         2 | 3 => Foreign::Release,
@@ -101,8 +102,13 @@ fn step(tuned: &Tuned, random: &mut Random, focus: Option<Foreign>) -> String {
         }
         18 => {
             let order = match random.below(4) {
-                0 => Order::RevertAll { reason: "test".to_owned() },
-                _ => Order::Rollback { function: NAME.to_owned(), change_id: None },
+                0 => TunerRequest::RevertAll { reason: "test".to_owned() },
+                _ => TunerRequest::Rollback {
+                    function: NAME.to_owned(),
+                    account: None,
+                    region: None,
+                    change_id: None,
+                },
             };
             tuned.submit(&order);
             format!("{order:?}")
@@ -190,7 +196,7 @@ fn run(
         let mut tuned = Tuned::new(IDLE, random.below(4) > 0);
         tuned.settings.omitted = omitted;
         let data = tempfile::tempdir().unwrap();
-        tuned.settings.orders = Some(Requests::in_data_folder(data.path()));
+        tuned.settings.requests = Some(RequestStore::in_data_folder(data.path()));
         let (mut trace, mut checked) = (Vec::new(), 0);
         for _ in 0..STEPS_PER_FUNCTION {
             trace.push(step(&tuned, &mut random, focus));

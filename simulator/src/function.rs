@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, HashMap};
 
 use tailor_collector::changes::Write;
+use tailor_collector::clock::{DAY_US, HOUR_US};
 use tailor_collector::report::{Evaluation, MeasuredBy};
 use tailor_collector::store::FunctionKey;
 use tailor_collector::tuner::lambda::{Alias, Configuration, LambdaError, Live, Update};
-use tailor_collector::tuner::limits::HOUR_US;
 use tailor_collector::tuner::permission::TAG;
 use tailor_sizing::advice::strategy::Strategy;
 use tailor_sizing::advice::{FunctionEvidence, advise};
@@ -18,7 +18,7 @@ use tailor_sizing::units::{Architecture, Megabytes};
 
 use crate::kind::Truth;
 use crate::random::Random;
-use crate::traffic::{DAY_US, Span, measure};
+use crate::traffic::{Span, measure};
 
 /// Start of the simulated time: Monday, 2026-01-05, 00:00 UTC.
 pub const START_US: u64 = 1_767_571_200_000_000;

@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use tailor_collector::changes;
-use tailor_collector::clock::Clock;
+use tailor_collector::clock::{Clock, DAY_US};
 use tailor_collector::tuner::limits::Limits;
 use tailor_collector::tuner::{Settings, Tuner};
 use tailor_sizing::pricing::prices::Rates;
@@ -24,7 +24,6 @@ use tailor_sizing::units::{Architecture, Megabytes};
 use function::{Day, Detail};
 use kind::Kind;
 use strategies::{Costs, Outcome};
-use traffic::DAY_US;
 use world::World;
 
 pub use report::{KindReport, Report, Rollbacks};
@@ -120,8 +119,8 @@ fn add_losses(
     rates: &Rates,
     days: u64,
 ) {
-    let outlook = tuner.outlook();
-    let reasons: BTreeMap<&str, &str> = outlook
+    let latest_round = tuner.latest_round();
+    let reasons: BTreeMap<&str, &str> = latest_round
         .functions
         .iter()
         .filter_map(|planned| Some((planned.function.name.as_str(), planned.refusals.first()?.0.as_str())))

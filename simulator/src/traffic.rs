@@ -1,14 +1,12 @@
 //! The invocations of one function in a span of time at one size, as the extension would measure them.
 
+use tailor_collector::clock::DAY_US;
 use tailor_sizing::telemetry::invocation::{ClassWork, Initialization, Invocation, Outcome, RequestId, Work};
 use tailor_sizing::telemetry::rollup::Rollup;
 use tailor_sizing::units::Megabytes;
 
 use crate::kind::{Kind, Truth};
 use crate::random::{Random, normal_above, normal_quantile};
-
-/// Microseconds in a day.
-pub const DAY_US: u64 = 86_400_000_000;
 
 /// Memory of the environment beside the function's processes, MB.
 const ENVIRONMENT_MB: f64 = 30.0;

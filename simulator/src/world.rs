@@ -13,9 +13,10 @@ use tailor_collector::tuner::lambda::{Lambda, LambdaError, Live};
 use tailor_collector::tuner::telemetry::{Telemetry, sample_of};
 use tailor_sizing::advice::strategy::Strategy;
 use tailor_sizing::pricing::prices::{PriceTable, Rates};
+use tailor_sizing::telemetry::rollup::Rollup;
 use tailor_sizing::units::{Architecture, Megabytes};
 
-use crate::function::{Detail, Function, START_US, key};
+use crate::function::{Block, Detail, Function, START_US, key};
 use crate::kind::Truth;
 
 /// All functions, the clock and the change log.
@@ -137,6 +138,26 @@ impl Telemetry for World {
         let measured =
             blocks.map(|block| (block.version.as_str(), block.memory, Architecture::X86_64, &block.rollup));
         Ok(sample_of(measured, version, memory, |architecture| self.rates(key, architecture)))
+    }
+
+    async fn measured(
+        &self,
+        key: &FunctionKey,
+        version: &str,
+        memory: Megabytes,
+        since_us: u64,
+    ) -> Result<Rollup, StoreError> {
+        let state = &mut *self.lock();
+        let now_us = state.now_us;
+        let mut sum = Rollup::default();
+        if let Some(function) = state.functions.get_mut(&key.name) {
+            function.advance(now_us, &self.prices, &self.detail);
+            let is_meant = |block: &&Block| {
+                block.version == version && block.memory == memory && block.rollup.first_at_us >= since_us
+            };
+            function.blocks.iter().filter(is_meant).for_each(|block| sum.merge(&block.rollup));
+        }
+        Ok(sum)
     }
 
     async fn health(&self, _: &FunctionKey) -> Result<Health, StoreError> {

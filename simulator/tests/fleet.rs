@@ -2,8 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use tailor_collector::clock::DAY_US;
 use tailor_simulator::kind::Kind;
-use tailor_simulator::traffic::DAY_US;
 use tailor_simulator::{Simulation, run};
 
 #[test]

@@ -19,9 +19,11 @@ pub mod comparison;
 pub mod fleet;
 pub mod frequency;
 pub mod ledger;
+pub mod named;
 pub mod refusal_counts;
 pub mod selection;
 mod state;
+pub mod unfinished;
 mod write;
 
 pub use state::State;
@@ -66,6 +68,16 @@ pub struct Intent {
     /// Limit of the 95th percentile of duration, ms; zero when there is none.
     #[serde(default)]
     pub p95_limit_ms: f64,
+}
+
+impl Intent {
+    /// Whether this is the code and the configuration of the plan, whatever the memory size.
+    #[must_use]
+    pub fn is_of_code(&self, code_sha256: &str, configuration_digest: &str) -> bool {
+        self.code_sha256 == code_sha256
+            // Logs of earlier versions have no digest.
+            && (self.configuration_digest.is_empty() || self.configuration_digest == configuration_digest)
+    }
 }
 
 /// The content of every event after `planned`.
@@ -201,6 +213,13 @@ impl Change {
         self.state.is_rolled_back() && self.to > self.from
     }
 
+    /// Whether it was to be undone, and the function has not its previous size nevertheless.
+    #[must_use]
+    pub fn is_not_undone(&self) -> bool {
+        let is_for_others = matches!(self.cause, None | Some(Cause::External | Cause::Permission));
+        self.state == State::ExternalChange && !is_for_others
+    }
+
     /// Whether invocations used the new size at some time.
     #[must_use]
     pub const fn was_in_force(&self) -> bool {
@@ -231,8 +250,11 @@ impl Change {
         if state == State::Soaking && entered {
             self.applied_at_us = Some(at_us);
         }
-        if matches!(state, State::Promoting | State::Soaking) {
-            self.promoted = true;
+        match state {
+            State::Promoting | State::Soaking => self.promoted = true,
+            // The write of the promotion did not take effect.
+            State::Canary => self.promoted = false,
+            _ => {}
         }
         if let Some(confirmed) = detail.confirmed.filter(|confirmed| confirmed.version.is_some()) {
             self.version = confirmed.version;

@@ -14,7 +14,7 @@ pub enum State {
     Published,
     /// The alias sends a part of the invocations to the new version.
     Canary,
-    /// As [`State::Canary`], without enough measurements to continue.
+    /// As [`State::Canary`]; it waits for measurements, or for the window of the function.
     Hold,
     /// The alias gets the new version for all invocations.
     Promoting,
@@ -32,7 +32,7 @@ pub enum State {
     /// The write was refused or did not happen. The function is unchanged.
     #[serde(alias = "abandoned")]
     Blocked,
-    /// The function was changed outside the tuner, which does not change it any more.
+    /// The function was changed outside the tuner, or has not its previous size again. The reason says which, and what to do.
     ExternalChange,
     /// A freeze ended the change. The function has its previous size again.
     Frozen,

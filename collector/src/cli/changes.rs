@@ -20,19 +20,20 @@ use super::streams::{note, output};
 use super::tuner::{TunerArgs, load_policy};
 use super::{serve, show};
 use crate::changes::ledger::{self, Saving};
+use crate::changes::named::NamedFunction;
 use crate::changes::{self, audit, fleet};
 use crate::clock::{Clock, now_us};
 use crate::files::read_text;
 use crate::prices;
-use crate::query::{Format, Look};
+use crate::query::{Format, TableStyle};
 use crate::render::changes::Changes;
 use crate::render::listing::Listing;
 use crate::render::output::{Field, Output, Rows, write};
 use crate::render::units;
 use crate::store::{ChangeEvent, Tenant};
 use crate::tuner::Tuner;
-use crate::tuner::orders::{Order, Requests};
 use crate::tuner::plan::Plan;
+use crate::tuner::requests::{RequestStore, TunerRequest};
 
 /// The commands of the tuner's changes.
 #[derive(Debug, Subcommand)]
@@ -87,6 +88,12 @@ pub(super) enum TunerCommand {
         folder: Folder,
         /// The function.
         function: String,
+        /// Account of the function, when functions of several accounts have the name.
+        #[arg(long)]
+        account: Option<String>,
+        /// Region of the function, when functions of several regions have the name.
+        #[arg(long)]
+        region: Option<String>,
         /// The change, which must be the latest one of the function.
         #[arg(long)]
         change: Option<String>,
@@ -171,7 +178,7 @@ pub(super) fn policy(command: &PolicyCommand) -> anyhow::Result<ExitCode> {
         Err(error) if *format == Format::Table => return Err(error),
         Err(error) => checked.problem = format!("{error:#}"),
     }
-    show::print((write(&checked, *format, show::look_with(Colour::Auto)), false))?;
+    show::print((write(&checked, *format, show::style_with(Colour::Auto)), false))?;
     Ok(if checked.problem.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -205,7 +212,7 @@ impl Output for CheckedPolicy {
         self
     }
 
-    fn table(&self, _look: Look) -> String {
+    fn table(&self, _style: TableStyle) -> String {
         let mode = self.mode.as_deref().unwrap_or_default();
         format!("{}: valid, mode `{mode}`, {} rules of functions\n", self.file, self.rules)
     }
@@ -231,31 +238,40 @@ pub(super) fn run(command: TunerCommand) -> anyhow::Result<ExitCode> {
             let plan: Plan = serde_json::from_str(&text)
                 .context("the file is not a plan: `tailor changes plan --out FILE` writes one")?;
             ensure!(plan.is_intact(), "the plan was altered after it was made: make a new plan");
-            submit(&folder, &Order::Apply { plan })
+            submit(&folder, &TunerRequest::Apply { plan })
         }
         TunerCommand::Explain { folder, function, format } => explain(&folder, &function, format),
-        TunerCommand::Rollback { folder, function, change } => {
-            submit(&folder, &Order::Rollback { function, change_id: change })
+        TunerCommand::Rollback { folder, function, account, region, change } => {
+            check_name(&folder, &NamedFunction::new(&function, account.as_deref(), region.as_deref()))?;
+            submit(&folder, &TunerRequest::Rollback { function, account, region, change_id: change })
         }
-        TunerCommand::Freeze { folder, reason } => submit(&folder, &Order::Freeze { reason }),
-        TunerCommand::Unfreeze { folder, reason } => submit(&folder, &Order::Unfreeze { reason }),
-        TunerCommand::RevertAll { folder, reason } => submit(&folder, &Order::RevertAll { reason }),
+        TunerCommand::Freeze { folder, reason } => submit(&folder, &TunerRequest::Freeze { reason }),
+        TunerCommand::Unfreeze { folder, reason } => submit(&folder, &TunerRequest::Unfreeze { reason }),
+        TunerCommand::RevertAll { folder, reason } => submit(&folder, &TunerRequest::RevertAll { reason }),
         TunerCommand::Log { folder, verify, ledger, format } => log(&folder, verify, ledger, format),
     }
 }
 
+/// Checks that only one function with changes is meant. Without a log that can be read, the tuner checks it alone.
+fn check_name(folder: &Folder, named: &NamedFunction<'_>) -> anyhow::Result<()> {
+    if let Ok(events) = events(folder) {
+        named.find(events.iter().map(|event| &event.function))?;
+    }
+    Ok(())
+}
+
 /// Leaves a request for the collector that runs with the data folder or the database, now or later.
-fn submit(folder: &Folder, order: &Order) -> anyhow::Result<ExitCode> {
+fn submit(folder: &Folder, request: &TunerRequest) -> anyhow::Result<ExitCode> {
     let data = &folder.data;
     if folder.database.is_set() {
         let store = folder.database.open_to_read(data)?;
-        let requests = Requests::Store(store, Tenant(folder.tenant.clone()));
-        block_on(requests.submit(order, now_us()))??;
+        let requests = RequestStore::Store(store, Tenant(folder.tenant.clone()));
+        block_on(requests.submit(request, now_us()))??;
         note("requested from the collector that tunes with this database, now or later");
         return Ok(ExitCode::SUCCESS);
     }
     ensure!(data.is_dir(), "{} is not a data folder: name it with --data", data.display());
-    block_on(Requests::in_data_folder(data).submit(order, now_us()))??;
+    block_on(RequestStore::in_data_folder(data).submit(request, now_us()))??;
     match serve::address_of(data) {
         Some(address) => note(format_args!("requested from the collector at {address}")),
         None => note(format_args!(
@@ -285,7 +301,7 @@ fn plan(
         let json = serde_json::to_string_pretty(&plan)?;
         fs::write(out, format!("{json}\n")).with_context(|| format!("cannot write {}", out.display()))?;
     }
-    show::print((write(&plan, format, show::look_with(Colour::Auto)), false))
+    show::print((write(&plan, format, show::style_with(Colour::Auto)), false))
 }
 
 fn events(folder: &Folder) -> anyhow::Result<Vec<ChangeEvent>> {
@@ -302,7 +318,7 @@ fn explain(folder: &Folder, function: &str, format: Format) -> anyhow::Result<Ex
         bail!("the tuner made no change of `{function}`; `tailor changes plan` shows why");
     }
     if format != Format::Table {
-        return show::print((write(&Changes(&changes), format, show::look_with(Colour::Auto)), false));
+        return show::print((write(&Changes(&changes), format, show::style_with(Colour::Auto)), false));
     }
     let mut text = String::new();
     if let Some((_, reason)) = frozen {
@@ -322,13 +338,13 @@ fn explain(folder: &Folder, function: &str, format: Format) -> anyhow::Result<Ex
 
 fn log(folder: &Folder, verify: bool, show_ledger: bool, format: Option<Format>) -> anyhow::Result<ExitCode> {
     let events = events(folder)?;
-    let look = show::look_with(Colour::Auto);
+    let style = show::style_with(Colour::Auto);
     if show_ledger {
         let listing = ledger_listing(ledger::entries(&changes::fold(events)));
-        return show::print((write(&listing, format.unwrap_or(Format::Json), look), false));
+        return show::print((write(&listing, format.unwrap_or(Format::Json), style), false));
     }
     if let Some(format) = format {
-        return show::print((write(&event_listing(events), format, look), false));
+        return show::print((write(&event_listing(events), format, style), false));
     }
     if !verify {
         for event in &events {

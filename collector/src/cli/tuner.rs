@@ -9,15 +9,16 @@ use clap::Args;
 use tailor_sizing::units::Megabytes;
 
 use super::arguments::strategy;
+use crate::clock::DAY_US;
 use crate::files::read_text;
 use crate::query;
 use crate::store::Tenant;
 use crate::tuner::Settings;
 use crate::tuner::aws::{AwsLambda, Role};
-use crate::tuner::limits::{CanaryStep, DAY_US, Limits, OpenChanges};
+use crate::tuner::limits::{CanaryStep, Limits, OpenChanges};
 use crate::tuner::mode::Mode;
-use crate::tuner::orders::Requests;
 use crate::tuner::policy_file::{self, FilePolicy};
+use crate::tuner::requests::RequestStore;
 
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Tuner")]
@@ -36,7 +37,7 @@ pub(super) struct TunerArgs {
     tuner_evidence: u64,
     /// Minimum number of days with measurements of the present size before a change. Half of it with five times as many
     /// invocations and environments.
-    #[arg(long, default_value_t = 14.0, value_parser = days)]
+    #[arg(long, default_value_t = 14.0, value_parser = number)]
     tuner_evidence_days: f64,
     /// Minimum number of environments at the present size before a change.
     #[arg(long, default_value_t = 20)]
@@ -45,24 +46,24 @@ pub(super) struct TunerArgs {
     #[arg(long, default_value_t = 3_000, value_parser = clap::value_parser!(u64).range(10..))]
     tuner_comparison: u64,
     /// Hours for which the new size serves all invocations before the change is settled.
-    #[arg(long, default_value_t = 24.0, value_parser = days)]
+    #[arg(long, default_value_t = 24.0, value_parser = number)]
     tuner_soak_hours: f64,
     /// Minutes at each weight of a canary.
-    #[arg(long, default_value_t = 10.0, value_parser = days)]
+    #[arg(long, default_value_t = 10.0, value_parser = number)]
     tuner_canary_minutes: f64,
     /// Weights of a canary, percent, in rising order, each with the invocations of the new version that it needs, together
     /// with those at earlier weights.
     #[arg(long, value_name = "PERCENT=INVOCATIONS,...", value_delimiter = ',', value_parser = canary_step, default_value = "1=50,5=150,25=450,50=900")]
     tuner_canary_steps: Vec<CanaryStep>,
-    /// Smallest saving for which a function is changed, dollars a month. When several changes lead to the recommended size, they
-    /// save it together, and each a quarter of it.
-    #[arg(long, default_value_t = 5.0, value_parser = days)]
+    /// Smallest saving for which a function is changed, dollars a month. When several changes lead to the recommended size, all
+    /// together must save this amount, and each at least a quarter of it.
+    #[arg(long, default_value_t = 5.0, value_parser = number)]
     tuner_min_saving: f64,
     /// Largest memory size that the tuner sets, MB.
     #[arg(long, default_value_t = 3008, value_parser = clap::value_parser!(u32).range(128..=10_240))]
     tuner_ceiling: u32,
-    /// Minimum number of minutes between the promotion of a reduction and the next change of the function. After an increase it is
-    /// at most a day.
+    /// Minimum number of minutes between the promotion of a reduction and the next change of the function. After an increase the
+    /// minimum is at most one day.
     #[arg(long, default_value_t = 7 * 1_440)]
     tuner_cooldown: u64,
     /// Minutes after a deployment in which a function is not changed.
@@ -100,7 +101,7 @@ pub(super) struct TunerArgs {
     lambda_endpoint: Option<String>,
 }
 
-fn days(text: &str) -> Result<f64, String> {
+fn number(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(number) if (0.0..=10_000.0).contains(&number) => Ok(number),
         _ => Err("use a number from 0 to 10000".to_owned()),
@@ -170,7 +171,7 @@ impl TunerArgs {
             limits,
             // clap validated the argument.
             strategy: query::strategy(Some(&self.tuner_strategy), None).unwrap_or_default(),
-            orders: Some(Requests::in_data_folder(data)),
+            requests: Some(RequestStore::in_data_folder(data)),
             ..Settings::default()
         })
     }

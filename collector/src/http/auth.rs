@@ -109,12 +109,21 @@ impl App {
 
     /// The tenant and the scopes of a session, or of a local read.
     fn reader_without_key(&self, headers: &HeaderMap) -> Option<(Tenant, Vec<Scope>)> {
-        if let Some(access) = session_cookie(headers).and_then(|secret| self.sessions.access_of(secret)) {
-            let is_valid = access.key.is_none_or(|key| self.keys.get().is_valid(&key, self.now_s()));
-            return is_valid.then_some((access.tenant, access.scopes));
+        if let Some(access) = self.session_access(headers) {
+            return Some((access.tenant, access.scopes));
         }
         let is_local = self.local_reads && is_loopback_host(headers);
         is_local.then(|| (Tenant::default(), vec![Scope::Read, Scope::Admin]))
+    }
+
+    /// What the session of a browser may read now: what its key permits, which may have changed since the sign-in. A session
+    /// without a key keeps what it had. `None` without a session, and when its key is not valid any more.
+    pub(crate) fn session_access(&self, headers: &HeaderMap) -> Option<Access> {
+        let opened = self.sessions.access_of(session_cookie(headers)?)?;
+        let Some(digest) = opened.key else { return Some(opened) };
+        let keys = self.keys.get();
+        let entry = keys.entry(&digest).filter(|entry| !entry.key.has_expired(self.now_s()))?;
+        Some(Access::of(&entry.key))
     }
 
     /// The tenant for which a browser may request changes: with a session of a key with the scope `admin`. Local reads do not
@@ -127,13 +136,8 @@ impl App {
         if is_cross_site(&parts.headers) {
             return refused("the form was sent by another site");
         }
-        match session_cookie(&parts.headers).and_then(|secret| self.sessions.access_of(secret)) {
-            Some(access) if access.scopes.contains(&Scope::Admin) => {
-                if access.key.is_some_and(|key| !self.keys.get().is_valid(&key, self.now_s())) {
-                    return refused("the key of this session is not valid any more: sign in again");
-                }
-                Ok(access.tenant)
-            }
+        match self.session_access(&parts.headers) {
+            Some(access) if access.scopes.contains(&Scope::Admin) => Ok(access.tenant),
             _ => refused("this needs a session with a key with the scope `admin`: sign in with one"),
         }
     }
@@ -142,10 +146,7 @@ impl App {
     pub(super) fn has_known_credentials(&self, headers: &HeaderMap) -> bool {
         match presented_key(headers) {
             Some(secret) => self.keys.get().find(secret).is_some(),
-            None => {
-                self.local_reads
-                    || session_cookie(headers).is_some_and(|secret| self.sessions.access_of(secret).is_some())
-            }
+            None => self.local_reads || self.session_access(headers).is_some(),
         }
     }
 
@@ -247,8 +248,9 @@ fn is_loopback_host(headers: &HeaderMap) -> bool {
     matches!(name, "localhost" | "127.0.0.1" | "[::1]")
 }
 
-/// Whether a page of another site sent this form. Browsers state it in `Sec-Fetch-Site`, or without TLS in `Origin`. A client
-/// that sends neither is not a browser.
+/// Whether a page of another site sent this form. Browsers state it in `Sec-Fetch-Site`, or without TLS in `Origin`. The latter
+/// is `null` when the page's `Referrer-Policy` is `no-referrer`, so the pages have `same-origin`. A client that sends neither is
+/// not a browser.
 pub(crate) fn is_cross_site(headers: &HeaderMap) -> bool {
     let text = |name: &str| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
     match (text("sec-fetch-site"), text("origin")) {

@@ -94,10 +94,16 @@ impl Client {
                 .filter_map(|value| value.to_str().ok())
                 .flat_map(|value| value.rsplit(','))
         };
-        // Each proxy appends the address that it saw. The last one that is not a proxy's is the client's.
+        // Each proxy appends the address that it saw. The last one that is not a proxy's is the client's. When all are in the networks
+        // of proxies, so is the client: it is the first one.
         let forwarded = values("x-forwarded-for").map_while(|address| address.trim().parse().ok());
-        let client =
-            forwarded.map(|address: IpAddr| address.to_canonical()).find(|address| !is_proxy(*address));
+        let mut client = None;
+        for address in forwarded.map(|address: IpAddr| address.to_canonical()) {
+            client = Some(address);
+            if !is_proxy(address) {
+                break;
+            }
+        }
         let uses_tls =
             over_tls || values("x-forwarded-proto").next().is_some_and(|proto| proto.trim() == "https");
         Self { address: client.or(peer), uses_tls, connection }
@@ -126,6 +132,10 @@ mod tests {
         assert_eq!(client("10.1.2.3", "203.0.113.9"), ("203.0.113.9".to_owned(), true));
         assert_eq!(client("10.1.2.3", "1.1.1.1, 203.0.113.9, 192.0.2.1"), ("203.0.113.9".to_owned(), true));
         assert_eq!(client("[fd00::1]", "nonsense"), ("fd00::1".to_owned(), true));
+        // A client in the network of the proxies is not taken for the proxy: the limits of an address are its own.
+        assert_eq!(client("10.1.2.3", "10.0.0.9"), ("10.0.0.9".to_owned(), true));
+        assert_eq!(client("10.1.2.3", "10.0.0.9, 192.0.2.1"), ("10.0.0.9".to_owned(), true));
+        assert_eq!(client("10.1.2.3", "nonsense, 10.0.0.9, 192.0.2.1"), ("10.0.0.9".to_owned(), true));
         assert_eq!(client("203.0.113.5", "1.1.1.1"), ("203.0.113.5".to_owned(), false));
         for invalid in ["10.0.0.0/33", "proxy", "10.0.0.0/", ""] {
             assert!(invalid.parse::<ProxyNetwork>().is_err(), "{invalid}");

@@ -21,8 +21,8 @@ use crate::report::bill::BillBasis;
 use crate::report::bill::usage::UsageTable;
 use crate::store::{Store, Tenant};
 use crate::tags::CurrentTags;
-use crate::tuner::orders::Requests;
-use crate::tuner::outlook::CurrentOutlook;
+use crate::tuner::latest_round::LatestRound;
+use crate::tuner::requests::RequestStore;
 
 pub mod auth;
 pub mod body;
@@ -107,9 +107,9 @@ pub struct TunerView {
     /// The tenant whose functions are tuned.
     pub tenant: Tenant,
     /// What the latest round decided.
-    pub outlook: Arc<CurrentOutlook>,
+    pub latest_round: Arc<LatestRound>,
     /// Where requests to the tuner are kept.
-    pub requests: Requests,
+    pub requests: RequestStore,
 }
 
 impl App {

@@ -22,7 +22,8 @@ const MAX_SESSIONS: usize = 8_192;
 /// Characters of the digest that identify a session in lists and logs.
 const ID_CHARACTERS: usize = 12;
 
-/// What a session may read.
+/// What a session may read. Tenant and scopes of a kept session are those of its key at the sign-in; `App::session_access`
+/// takes the present ones.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Access {
     /// Whose data.
@@ -137,8 +138,8 @@ impl Sessions {
             .map(|session| session.access)
     }
 
-    /// What a session may read. The lookup uses the digest, so its time does not depend on the secret.
-    pub(crate) fn access_of(&self, secret: &str) -> Option<Access> {
+    /// What a session might read when it was opened. The lookup uses the digest, so its time does not depend on the secret.
+    pub(super) fn access_of(&self, secret: &str) -> Option<Access> {
         let now_us = self.clock.now_us();
         let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
         let session = sessions.get_mut(&SecretDigest::of(secret))?;

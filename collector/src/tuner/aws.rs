@@ -9,7 +9,8 @@ use aws_config::meta::region::RegionProviderChain;
 use aws_config::sts::AssumeRoleProvider;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_lambda::Client;
-use aws_sdk_lambda::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use aws_sdk_lambda::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_lambda::operation::get_function::GetFunctionOutput;
 use aws_sdk_lambda::types::{AliasRoutingConfiguration, FunctionConfiguration, LastUpdateStatus, State};
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 use aws_smithy_types::timeout::TimeoutConfig;
@@ -20,6 +21,7 @@ use tokio::time::Instant;
 use tailor_sizing::units::Megabytes;
 
 use super::lambda::{Alias, Configuration, Lambda, LambdaError, Live, Update};
+use crate::causes;
 use crate::changes::Write;
 use crate::store::FunctionKey;
 
@@ -47,17 +49,6 @@ pub struct AwsLambda {
     clients: Mutex<HashMap<(String, String), Client>>,
     /// Minimum time between two calls, and when the next one may start.
     pace: (Duration, Mutex<Instant>),
-}
-
-/// An error with its causes, without their internal form.
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(&format!(": {error}"));
-        cause = error.source();
-    }
-    text
 }
 
 impl AwsLambda {
@@ -143,7 +134,7 @@ impl AwsLambda {
                 Some("AccessDeniedException") => Ok(format!(
                     "Lambda in {region} answers; the credentials do not permit lambda:GetAccountSettings"
                 )),
-                _ => Err(with_causes(&error)),
+                _ => Err(causes::of_aws(&error)),
             },
         }
     }
@@ -154,17 +145,17 @@ impl AwsLambda {
     /// [`LambdaError`] when Lambda does not return the function.
     pub async fn tags(&self, function: &FunctionKey) -> Result<HashMap<String, String>, LambdaError> {
         let client = self.client(function).await;
-        let response = client.get_function().function_name(&function.name).send().await;
+        let response = client.get_function().function_name(reference(function)).send().await;
         let response = response.map_err(|error| failed(&function.name, &error))?;
-        Ok(response.tags().cloned().unwrap_or_default())
+        tags_of(&function.name, &response)
     }
 
     async fn aliases_and_versions(&self, function: &FunctionKey, live: &mut Live) -> Result<(), LambdaError> {
-        let name = &function.name;
+        let (name, reference) = (&function.name, reference(function));
         let mut marker = None;
         for _ in 0..MAX_PAGES {
             let client = self.client(function).await;
-            let call = client.list_aliases().function_name(name).set_marker(marker.take());
+            let call = client.list_aliases().function_name(&reference).set_marker(marker.take());
             let page = call.send().await.map_err(|error| failed(name, &error))?;
             for alias in page.aliases() {
                 live.aliases.insert(alias.name().unwrap_or_default().to_owned(), alias_of(alias));
@@ -179,7 +170,7 @@ impl AwsLambda {
         }
         for _ in 0..MAX_PAGES {
             let client = self.client(function).await;
-            let call = client.list_versions_by_function().function_name(name).set_marker(marker.take());
+            let call = client.list_versions_by_function().function_name(&reference).set_marker(marker.take());
             let page = call.send().await.map_err(|error| failed(name, &error))?;
             for version in page.versions() {
                 let number = version.version().unwrap_or_default();
@@ -193,7 +184,7 @@ impl AwsLambda {
             }
         }
         let client = self.client(function).await;
-        let call = client.list_provisioned_concurrency_configs().function_name(name);
+        let call = client.list_provisioned_concurrency_configs().function_name(reference);
         let page = call.send().await.map_err(|error| failed(name, &error))?;
         let configs = page.provisioned_concurrency_configs().iter();
         let qualifier = |arn: &str| arn.rsplit(':').next().unwrap_or_default().to_owned();
@@ -207,13 +198,17 @@ impl Lambda for AwsLambda {
     async fn read(&self, function: &FunctionKey) -> Result<Live, LambdaError> {
         let client = self.client(function).await;
         // `GetFunction` returns both configuration and tags, and has the highest request quota of the control plane.
-        let response = client.get_function().function_name(&function.name).send().await;
+        let response = client.get_function().function_name(reference(function)).send().await;
         let response = response.map_err(|error| failed(&function.name, &error))?;
         let incomplete = || LambdaError::Other(format!("the response for `{}` is incomplete", function.name));
         let configuration = response.configuration().ok_or_else(incomplete)?;
+        let account = account_of(configuration.function_arn().unwrap_or_default()).to_owned();
+        if !function.account.is_empty() && account != function.account {
+            return Err(LambdaError::OtherAccount { expected: function.account.clone(), found: account });
+        }
         let concurrency = response.concurrency().and_then(|it| it.reserved_concurrent_executions());
         let mut live = Live {
-            account: account_of(configuration.function_arn().unwrap_or_default()).to_owned(),
+            account,
             latest: configuration_of(configuration).ok_or_else(incomplete)?,
             revision_id: configuration.revision_id().ok_or_else(incomplete)?.to_owned(),
             update: match configuration.last_update_status() {
@@ -233,7 +228,7 @@ impl Lambda for AwsLambda {
             provisioned: Vec::new(),
             aliases: HashMap::new(),
             versions: HashMap::new(),
-            tags: response.tags().cloned().unwrap_or_default(),
+            tags: tags_of(&function.name, &response)?,
         };
         self.aliases_and_versions(function, &mut live).await?;
         Ok(live)
@@ -241,16 +236,16 @@ impl Lambda for AwsLambda {
 
     async fn write(&self, function: &FunctionKey, write: &Write) -> Result<(), LambdaError> {
         let client = self.client(function).await;
-        let name = &function.name;
+        let (name, reference) = (&function.name, reference(function));
         match write {
             Write::SetMemory { memory_mb, revision_id } => {
                 let size = i32::try_from(*memory_mb)
                     .map_err(|_| LambdaError::Refused(format!("{memory_mb} is not a valid memory size")))?;
-                let call = client.update_function_configuration().function_name(name).memory_size(size);
+                let call = client.update_function_configuration().function_name(reference).memory_size(size);
                 call.revision_id(revision_id).send().await.map(drop).map_err(|error| failed(name, &error))
             }
             Write::Publish { revision_id, code_sha256, description } => {
-                let call = client.publish_version().function_name(name).revision_id(revision_id);
+                let call = client.publish_version().function_name(reference).revision_id(revision_id);
                 let call = call.code_sha256(code_sha256).description(description);
                 call.send().await.map(drop).map_err(|error| failed(name, &error))
             }
@@ -260,15 +255,36 @@ impl Lambda for AwsLambda {
                 if let Some((version, weight)) = additional {
                     routing = routing.additional_version_weights(version, f64::from(*weight) / 10_000.0);
                 }
-                let call = client.update_alias().function_name(name).name(alias).function_version(version);
+                let call =
+                    client.update_alias().function_name(reference).name(alias).function_version(version);
                 let call = call.routing_config(routing.build()).description(description);
                 call.revision_id(revision_id).send().await.map(drop).map_err(|error| failed(name, &error))
             }
             Write::DeleteVersion { version } => {
-                let call = client.delete_function().function_name(name).qualifier(version);
+                let call = client.delete_function().function_name(reference).qualifier(version);
                 call.send().await.map(drop).map_err(|error| failed(name, &error))
             }
         }
+    }
+}
+
+/// The function as requests name it: its partial ARN, so that credentials of another account are refused in place of finding no
+/// function, or another one of the same name.
+fn reference(function: &FunctionKey) -> String {
+    match function.account.as_str() {
+        "" => function.name.clone(),
+        account => format!("{account}:function:{}", function.name),
+    }
+}
+
+/// The tags of a response. An error is no absence of tags, which would end a change.
+fn tags_of(name: &str, response: &GetFunctionOutput) -> Result<HashMap<String, String>, LambdaError> {
+    let Some(error) = response.tags_error() else { return Ok(response.tags().cloned().unwrap_or_default()) };
+    let (code, message) = (error.error_code(), error.message());
+    let text = format!("the tags of `{name}` cannot be read: {code}: {message}");
+    match code.contains("AccessDenied") {
+        true => Err(LambdaError::Refused(text)),
+        false => Err(LambdaError::Other(text)),
     }
 }
 
@@ -277,7 +293,7 @@ where
     E: ProvideErrorMetadata + std::error::Error + 'static,
     R: std::fmt::Debug + Send + Sync + 'static,
 {
-    let text = DisplayErrorContext(error).to_string();
+    let text = causes::of_aws(error);
     match error.as_service_error().and_then(ProvideErrorMetadata::code) {
         Some("ResourceNotFoundException") => LambdaError::NoFunction(name.to_owned()),
         Some("PreconditionFailedException" | "ResourceConflictException") => LambdaError::Changed(text),
@@ -350,4 +366,108 @@ fn micros(text: &str) -> Option<u64> {
     let time = time::Time::from_hms(part()?, part()?, part()?).ok()?;
     let seconds = time::PrimitiveDateTime::new(date, time).assume_utc().unix_timestamp();
     u64::try_from(seconds).ok()?.checked_mul(1_000_000)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+    use std::net::{TcpListener, TcpStream};
+    use std::sync::{Arc, Mutex as Lock};
+
+    use aws_sdk_lambda::config::Credentials;
+
+    use super::*;
+
+    const ACCOUNT: &str = "123456789012";
+
+    fn key(account: &str) -> FunctionKey {
+        FunctionKey { account: account.to_owned(), region: "eu-west-1".to_owned(), name: "orders".to_owned() }
+    }
+
+    /// Answers each request with this function, and keeps the paths of the requests.
+    fn serve(function: String) -> (String, Arc<Lock<Vec<String>>>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let (url, paths) = (format!("http://{}", listener.local_addr().unwrap()), Arc::default());
+        let kept: Arc<Lock<Vec<String>>> = Arc::clone(&paths);
+        std::thread::spawn(move || {
+            for connection in listener.incoming() {
+                answer(&connection.unwrap(), &function, &kept);
+            }
+        });
+        (url, paths)
+    }
+
+    fn answer(mut connection: &TcpStream, body: &str, paths: &Lock<Vec<String>>) {
+        let mut reader = BufReader::new(connection);
+        let mut head = String::new();
+        while !head.ends_with("\r\n\r\n") {
+            assert!(reader.read_line(&mut head).unwrap() > 0, "{head}");
+        }
+        paths.lock().unwrap().push(head.split(' ').nth(1).unwrap().to_owned());
+        let head = head.to_ascii_lowercase();
+        let length =
+            head.split_once("content-length: ").map_or("0", |(_, rest)| rest.lines().next().unwrap());
+        reader.read_exact(&mut vec![0; length.parse().unwrap()]).unwrap();
+        let length = body.len();
+        write!(connection, "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}")
+            .unwrap();
+    }
+
+    async fn lambda(url: String) -> AwsLambda {
+        let http = aws_smithy_http_client::Builder::new()
+            .tls_provider(Provider::Rustls(CryptoMode::Ring))
+            .build_https();
+        let shared = aws_config::defaults(BehaviorVersion::latest())
+            .region(Region::new("eu-west-1"))
+            .http_client(http)
+            .credentials_provider(Credentials::new("any", "any", None, None, "test"))
+            .load()
+            .await;
+        let pace = (Duration::ZERO, Mutex::new(Instant::now()));
+        AwsLambda { shared, endpoint: Some(url), role: None, clients: Mutex::default(), pace }
+    }
+
+    /// A function of an account, as `GetFunction` returns it, with more members.
+    fn function(account: &str, more: &str) -> String {
+        format!(
+            r#"{{"Configuration":{{"FunctionArn":"arn:aws:lambda:eu-west-1:{account}:function:orders","MemorySize":512,
+               "RevisionId":"r"}}{more}}}"#
+        )
+    }
+
+    #[tokio::test]
+    async fn a_function_of_another_account_is_an_error_and_not_a_deleted_function() {
+        let (url, paths) = serve(function(ACCOUNT, ""));
+        let client_of = lambda(url).await;
+        assert_eq!(client_of.read(&key(ACCOUNT)).await.unwrap().account, ACCOUNT);
+        let first = || std::mem::take(&mut *paths.lock().unwrap()).swap_remove(0);
+        assert_eq!(first(), "/2015-03-31/functions/123456789012%3Afunction%3Aorders");
+        // Earlier logs have no account.
+        assert_eq!(client_of.read(&key("")).await.unwrap().account, ACCOUNT);
+        assert_eq!(first(), "/2015-03-31/functions/orders");
+        let other = client_of.read(&key("999999999999")).await;
+        assert!(matches!(other, Err(LambdaError::OtherAccount { .. })), "{other:?}");
+        let write = Write::SetMemory { memory_mb: 256, revision_id: "r".to_owned() };
+        client_of.write(&key(ACCOUNT), &write).await.unwrap();
+        let last = paths.lock().unwrap().pop().unwrap();
+        assert_eq!(last, "/2015-03-31/functions/123456789012%3Afunction%3Aorders/configuration");
+    }
+
+    #[tokio::test]
+    async fn an_error_of_the_tags_is_no_absence_of_tags() {
+        let error = |code: &str| {
+            function(ACCOUNT, &format!(r#","TagsError":{{"ErrorCode":"{code}","Message":"busy"}}"#))
+        };
+        let read = async |answer: String| lambda(serve(answer).0).await.read(&key(ACCOUNT)).await;
+        let tags = read(function(ACCOUNT, r#","Tags":{"tailor:tune":"apply"}"#)).await.unwrap().tags;
+        assert_eq!(tags["tailor:tune"], "apply");
+        let busy = read(error("InternalServerException")).await;
+        assert!(matches!(&busy, Err(LambdaError::Other(text)) if text.contains("busy")), "{busy:?}");
+        let refused = read(error("AccessDeniedException")).await;
+        assert!(matches!(&refused, Err(LambdaError::Refused(_))), "{refused:?}");
+        let busy = lambda(serve(error("InternalServerException")).0).await.tags(&key(ACCOUNT)).await;
+        assert!(matches!(busy, Err(LambdaError::Other(_))), "{busy:?}");
+    }
 }

@@ -6,7 +6,6 @@ use super::Tuner;
 use super::canary::Sample;
 use super::guards::Evidence;
 use super::known::by_own_goal;
-use crate::changes::Change;
 use crate::report::Evaluation;
 use crate::store::StoreError;
 
@@ -17,21 +16,6 @@ pub(super) struct Candidate {
     pub(super) sample: Sample,
     /// Cost of all functions in the window, dollars.
     pub(super) spend_usd: f64,
-}
-
-impl Candidate {
-    /// Out-of-memory kills at the present size since the last increase was rolled back; all of them when none was.
-    pub(super) async fn recent_kills(&self, tuner: &Tuner, history: &[Change]) -> Result<u64, StoreError> {
-        let all = self.evidence.out_of_memory;
-        match history.iter().rev().find(|change| change.is_undone_increase()) {
-            Some(change) if all > 0 => {
-                let (key, memory) = (&self.evaluation.key, self.evaluation.memory);
-                let (evidence, _) = tuner.telemetry.sample(key, None, memory, change.moved_at_us).await?;
-                Ok(evidence.out_of_memory)
-            }
-            _ => Ok(all),
-        }
-    }
 }
 
 /// The functions for which a change is advised, the next one to change first.

@@ -3,45 +3,64 @@
 use super::Tuner;
 use super::candidates::candidates;
 use super::guards::Refusal;
-use super::orders::Order;
 use super::plan::Plan;
+use super::requests::TunerRequest;
 use super::round::{Log, TunerError, append, log_step, start};
 use crate::changes::fleet::{self, FleetAction};
+use crate::changes::named::NamedFunction;
 use crate::changes::{Cause, Change, State, StepDetail};
 use crate::store::StoreError;
 
-/// Executes the requests of people. A request that needs Lambda stays until Lambda answers.
-pub(super) async fn execute_orders(tuner: &Tuner, log: &mut Log) -> Result<(), StoreError> {
-    let Some(requests) = &tuner.settings.orders else { return Ok(()) };
-    for (name, order) in requests.pending().await {
-        match order {
-            Order::Freeze { reason } => set_frozen(tuner, log, FleetAction::Freeze, &reason).await?,
-            Order::Unfreeze { reason } => set_frozen(tuner, log, FleetAction::Unfreeze, &reason).await?,
-            Order::Rollback { function, change_id } => {
-                let is_meant = |change: &Change| {
-                    change.function.name == function && change_id.as_ref().is_none_or(|id| *id == change.id)
-                };
-                if !roll_back(tuner, log, is_meant).await? {
-                    tracing::warn!(
-                        function,
-                        change_id,
-                        "no rollback: this is not the latest change in force of the function"
-                    );
+/// Executes the requests of people. A request to revert all changes stays until each change has ended or is being rolled back.
+pub(super) async fn execute_requests(tuner: &Tuner, log: &mut Log) -> Result<(), StoreError> {
+    let mut reverts = Vec::new();
+    for (name, request) in tuner.pending_requests().await {
+        match request {
+            TunerRequest::Freeze { reason } => set_frozen(tuner, log, FleetAction::Freeze, &reason).await?,
+            TunerRequest::Unfreeze { reason } => {
+                set_frozen(tuner, log, FleetAction::Unfreeze, &reason).await?;
+                // It would freeze the tuner again.
+                for revert in reverts.drain(..) {
+                    tracing::warn!("the tuner is unfrozen before all changes were reverted: the rest stays");
+                    remove(tuner, revert).await;
                 }
             }
-            Order::RevertAll { reason } => {
+            TunerRequest::Rollback { function, account, region, change_id } => {
+                let named = NamedFunction::new(&function, account.as_deref(), region.as_deref());
+                roll_back_one(tuner, log, &named, change_id.as_deref()).await?;
+            }
+            TunerRequest::RevertAll { reason } => {
                 set_frozen(tuner, log, FleetAction::Freeze, &reason).await?;
-                let left = roll_back(tuner, log, |_| true).await?;
-                // One change of each function at a time; the request stays until none is left.
-                if left {
+                roll_back(tuner, log, |_| true).await?;
+                // One change of each function at a time.
+                if is_any_in_force(log) {
+                    reverts.push(name);
                     continue;
                 }
             }
-            Order::Apply { plan } => apply(tuner, log, &plan).await?,
+            TunerRequest::Apply { plan } => apply(tuner, log, &plan).await?,
         }
-        requests.remove(&name).await;
+        remove(tuner, name).await;
     }
     Ok(())
+}
+
+/// Removes a request that was executed. One that cannot be removed is not executed again.
+async fn remove(tuner: &Tuner, name: String) {
+    if let Some(requests) = &tuner.settings.requests
+        && !requests.remove(&name).await
+    {
+        tuner.executed.insert(name);
+    }
+}
+
+/// Whether a change is neither at its end nor on the way back.
+fn is_any_in_force(log: &Log) -> bool {
+    let is_in_force = |change: &Change| match change.state {
+        State::RollingBack => false,
+        state => state.is_open() || state == State::Settled,
+    };
+    log.histories.values().flatten().any(is_in_force)
 }
 
 async fn set_frozen(
@@ -56,6 +75,33 @@ async fn set_frozen(
     tracing::warn!(action = action.code(), reason, "a person requested to freeze or unfreeze the tuner");
     let event = fleet::next_event(&log.events, action, reason, tuner.clock.now_us());
     append(tuner, log, event).await
+}
+
+/// Starts the rollback of the latest change in force of one function. A name that several functions have changes nothing.
+async fn roll_back_one(
+    tuner: &Tuner,
+    log: &mut Log,
+    named: &NamedFunction<'_>,
+    change_id: Option<&str>,
+) -> Result<(), StoreError> {
+    let found = match named.find(log.histories.keys()) {
+        Ok(found) => found.cloned(),
+        Err(error) => {
+            tracing::warn!(%error, "no rollback: it is not known which function is meant");
+            return Ok(());
+        }
+    };
+    let is_meant = |change: &Change| {
+        found.as_ref() == Some(&change.function) && change_id.is_none_or(|id| id == change.id)
+    };
+    if !roll_back(tuner, log, is_meant).await? {
+        tracing::warn!(
+            function = named.name(),
+            change_id,
+            "no rollback: this is not the latest change in force of the function"
+        );
+    }
+    Ok(())
 }
 
 /// Starts the rollback of the latest change in force of each function that `is_meant`. Returns whether any was started.

@@ -5,16 +5,18 @@ use tailor_sizing::pricing::money::PicoDollars;
 use super::Tuner;
 use super::candidates::Candidate;
 use super::guards::{self, FleetState, Refusal};
-use super::limits::{DAY_US, Limits};
+use super::limits::Limits;
 use super::round::Log;
 use crate::changes::{Cause, Change};
+use crate::clock::DAY_US;
 
 /// The state of the fleet when `candidate` is checked.
 pub(super) fn fleet_state(log: &Log, candidate: &Candidate, limits: &Limits, now_us: u64) -> FleetState {
     let since_us = now_us.saturating_sub(DAY_US);
     let changes = || log.histories.values().flatten();
     let bad = |change: &&Change| {
-        change.state.is_rolled_back() && change.moved_at_us >= since_us && change.cause == Some(Cause::Worse)
+        let is_undone = change.state.is_rolled_back() || change.is_not_undone();
+        is_undone && change.moved_at_us >= since_us && change.cause == Some(Cause::Worse)
     };
     let spend_usd = candidate.spend_usd;
     let share = |change: &Change| if spend_usd > 0.0 { cost_usd(change) / spend_usd } else { 0.0 };

@@ -10,9 +10,9 @@ use std::sync::{Mutex, PoisonError};
 use tailor_sizing::advice::strategy::Strategy;
 
 use super::Tuner;
-use super::limits::DAY_US;
 use super::permission::Permission;
 use super::round::permission;
+use crate::clock::DAY_US;
 use crate::report::Evaluation;
 use crate::store::{FunctionKey, StoreError};
 

@@ -85,6 +85,14 @@ pub enum LambdaError {
     /// The function does not exist.
     #[error("function `{0}` does not exist in this account and region")]
     NoFunction(String),
+    /// The function that Lambda returned is in another account.
+    #[error("the measurements are of account {expected}, the credentials are for account {found}")]
+    OtherAccount {
+        /// The account of the measurements.
+        expected: String,
+        /// The account of the function.
+        found: String,
+    },
     /// The function was updated since the named revision, or is being updated.
     #[error("the function was changed in the meantime: {0}")]
     Changed(String),

@@ -2,23 +2,21 @@
 
 use tailor_sizing::units::Megabytes;
 
-/// Microseconds in an hour.
-pub const HOUR_US: u64 = 3_600_000_000;
-
-/// Microseconds in a day.
-pub const DAY_US: u64 = 24 * HOUR_US;
+use crate::clock::{DAY_US, HOUR_US};
 
 /// The limits of the guard-rails.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Limits {
-    /// Minimum time with measurements of the present code and size, microseconds.
+    /// Minimum time with measurements of the present size, microseconds.
     pub evidence_us: u64,
     /// The same after a change that was settled, because the size before it was measured for the whole time.
     pub evidence_after_change_us: u64,
     /// How many times the minimum numbers of invocations and environments are much. Half of the time suffices then.
     pub evidence_much: u64,
-    /// Minimum number of warm invocations of the present code and size.
+    /// Minimum number of warm invocations of the present size.
     pub evidence_invocations: u64,
+    /// The part of these invocations that must be of the code that is served, as a divisor: 10 is a tenth.
+    pub evidence_code_divisor: u64,
     /// Minimum number of environments.
     pub evidence_environments: u64,
     /// Time after a deployment in which nothing is changed, microseconds.
@@ -137,6 +135,17 @@ impl OpenChanges {
     }
 }
 
+impl Limits {
+    /// Minimum number of warm invocations of the code that is served, at the present size.
+    #[must_use]
+    pub const fn evidence_of_code(&self) -> u64 {
+        match self.evidence_code_divisor {
+            0 => 0,
+            divisor => self.evidence_invocations.div_ceil(divisor),
+        }
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         let step = |weight, invocations| CanaryStep { weight, invocations };
@@ -145,6 +154,7 @@ impl Default for Limits {
             evidence_after_change_us: 7 * DAY_US,
             evidence_much: 5,
             evidence_invocations: 1_000,
+            evidence_code_divisor: 10,
             evidence_environments: 20,
             after_deployment_us: HOUR_US,
             min_size_change: 0.10,

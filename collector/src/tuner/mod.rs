@@ -26,35 +26,42 @@ pub mod canary;
 mod candidates;
 pub mod dates;
 mod execute;
+mod executed;
 mod fleet_state;
 pub mod guards;
 mod known;
 pub mod lambda;
+pub mod latest_round;
 pub mod limits;
 pub mod machine;
 pub mod mode;
-pub mod orders;
-pub mod outlook;
 pub mod permission;
 pub mod plan;
 pub mod policy_file;
 mod queue;
 mod refusals;
+pub mod requests;
+mod resume;
 mod round;
+mod served;
 pub mod telemetry;
+pub mod unfinished;
 
 use guards::Refusal;
 use lambda::Lambda;
+use latest_round::{LatestRound, RoundResult};
 use limits::Limits;
 use machine::Omitted;
 use mode::Mode;
-use orders::Requests;
-use outlook::{CurrentOutlook, Outlook};
 use policy_file::FilePolicy;
+use requests::{RequestStore, TunerRequest};
 use telemetry::{StoreTelemetry, Telemetry};
 
 /// Time between two attempts to take over from another collector.
 const TAKEOVER_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Shortest time between two rounds, if the interval is not shorter, and time between two searches for requests.
+const MIN_PAUSE: Duration = Duration::from_secs(1);
 
 /// Settings of the tuner. The defaults are those of the command line.
 #[derive(Debug, Clone)]
@@ -76,7 +83,7 @@ pub struct Settings {
     /// The optimization goal.
     pub strategy: Strategy,
     /// Where requests of people are; none when absent.
-    pub orders: Option<Requests>,
+    pub requests: Option<RequestStore>,
     /// A check that is left out, for tests that must find it.
     #[doc(hidden)]
     pub omitted: Omitted,
@@ -93,7 +100,7 @@ impl Default for Settings {
             limits: Limits::default(),
             hours: 15 * 24,
             strategy: Strategy::default(),
-            orders: None,
+            requests: None,
             omitted: Omitted::None,
         }
     }
@@ -110,11 +117,13 @@ pub struct Tuner {
     /// Where refusals are counted.
     refusals: Arc<RefusalCounts>,
     /// What the latest round decided.
-    outlook: Arc<CurrentOutlook>,
+    latest_round: Arc<LatestRound>,
     /// What is known of functions that were read.
     known: known::Known,
     /// The functions that wait for others.
     queue: queue::Queue,
+    /// The requests that were executed and could not be removed.
+    executed: executed::Executed,
 }
 
 impl Tuner {
@@ -139,17 +148,17 @@ impl Tuner {
         }
     }
 
-    /// Shows the decisions of each round also to `outlook`.
+    /// Shows the decisions of each round also to `latest_round`.
     #[must_use]
-    pub fn with_outlook(mut self, outlook: Arc<CurrentOutlook>) -> Self {
-        self.outlook = outlook;
+    pub fn with_latest_round(mut self, latest_round: Arc<LatestRound>) -> Self {
+        self.latest_round = latest_round;
         self
     }
 
     /// What the latest round decided for each function whose advice is to change.
     #[must_use]
-    pub fn outlook(&self) -> Arc<Outlook> {
-        self.outlook.get()
+    pub fn latest_round(&self) -> Arc<RoundResult> {
+        self.latest_round.get()
     }
 
     /// Keeps the tags of a function.
@@ -194,9 +203,10 @@ impl Tuner {
             clock,
             tags: None,
             refusals: Arc::default(),
-            outlook: Arc::default(),
+            latest_round: Arc::default(),
             known: known::Known::default(),
             queue: queue::Queue::default(),
+            executed: executed::Executed::default(),
         }
     }
 
@@ -225,17 +235,23 @@ impl Tuner {
         }
     }
 
-    /// Waits for the next round, or for a request of a person.
+    /// Waits for the next round, or for a request of a person. Also a request that stays does not end the pause at once.
     async fn pause(&self, pause: Duration) {
         let end = tokio::time::Instant::now() + pause;
-        while tokio::time::Instant::now() < end {
-            if let Some(requests) = &self.settings.orders
-                && !requests.pending().await.is_empty()
-            {
+        loop {
+            let left = end.saturating_duration_since(tokio::time::Instant::now());
+            tokio::time::sleep(left.min(MIN_PAUSE)).await;
+            if tokio::time::Instant::now() >= end || !self.pending_requests().await.is_empty() {
                 return;
             }
-            let left = end.saturating_duration_since(tokio::time::Instant::now());
-            tokio::time::sleep(left.min(Duration::from_secs(1))).await;
+        }
+    }
+
+    /// The requests of people that were not executed yet, with their names, oldest first.
+    async fn pending_requests(&self) -> Vec<(String, TunerRequest)> {
+        match &self.settings.requests {
+            Some(requests) => self.executed.new_ones(requests.pending().await),
+            None => Vec::new(),
         }
     }
 

@@ -14,6 +14,15 @@ use super::policy_file::{FilePolicy, FunctionLimits, matches};
 /// The tag with the mode of a function. Without it, nothing is written.
 pub const TAG: &str = "tailor:tune";
 
+/// The codes of the guard-rails for times.
+const TIME_CODES: [&str; 2] = ["freeze-date", "outside-window"];
+
+/// Whether this is the code of a guard-rail for times: a window, or dates without changes.
+#[must_use]
+pub fn is_time_code(code: &str) -> bool {
+    TIME_CODES.contains(&code)
+}
+
 /// The effective permission.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Permission {
@@ -87,14 +96,47 @@ impl Permission {
     }
 }
 
+impl Permission {
+    /// Why the size is not changed at a time, microseconds since the Unix epoch: the code of a guard-rail and a sentence without
+    /// its full stop. `None` when it may be changed.
+    #[must_use]
+    pub fn closed(&self, at_us: u64) -> Option<(&'static str, &'static str)> {
+        let [date, window] = TIME_CODES;
+        if self.freeze_dates.iter().any(|dates| dates.contains(at_us)) {
+            return Some((date, "the policy has no changes on this date"));
+        }
+        let is_open = |periods: &Vec<Period>| periods.iter().any(|period| period.contains(at_us));
+        match self.window.as_ref().is_none_or(is_open) {
+            true => None,
+            false => Some((window, "the time is outside of the change window of the function")),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::HOUR_US;
     use crate::tuner::policy_file::Rule;
 
     fn of(tags: &[(&str, &str)], mode: Mode, file: &FilePolicy) -> Permission {
         let tags = tags.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
         Permission::of("orders", &tags, mode, Megabytes(3_008), Strategy::default(), file)
+    }
+
+    #[test]
+    fn windows_and_dates_have_the_codes_of_their_guard_rails() {
+        /// Saturday, 2026-11-28, 12:00 UTC.
+        const NOON_US: u64 = 1_795_867_200_000_000;
+        let mut permission = of(&[(TAG, "apply")], Mode::Apply, &FilePolicy::default());
+        let code = |permission: &Permission, at_us: u64| permission.closed(at_us).map(|(code, _)| code);
+        assert_eq!(code(&permission, NOON_US), None);
+        permission.window = Period::parse_list("Sat,Sun 11:00-13:00").ok();
+        assert_eq!(code(&permission, NOON_US), None);
+        assert_eq!(code(&permission, NOON_US + HOUR_US), Some("outside-window"));
+        permission.freeze_dates = Dates::parse("2026-11-28").into_iter().collect();
+        assert_eq!(code(&permission, NOON_US), Some("freeze-date"));
+        assert!(is_time_code("outside-window") && is_time_code("freeze-date") && !is_time_code("frozen"));
     }
 
     #[test]

@@ -11,8 +11,8 @@ use tailor_sizing::pricing::money::PicoDollars;
 
 use super::candidates::Candidate;
 use super::guards;
-use super::limits::DAY_US;
 use super::plan::PlannedFunction;
+use crate::clock::DAY_US;
 use crate::store::FunctionKey;
 
 /// Time in which the priority of a function that waits doubles, microseconds.

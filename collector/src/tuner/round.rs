@@ -5,37 +5,29 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::Tuner;
-use super::canary::{self, Comparison, Sample};
 use super::candidates::{Candidate, candidates};
-use super::execute::execute_orders;
+use super::execute::execute_requests;
 use super::fleet_state::{fleet_state, full, open_changes};
-use super::guards::{self, Approved, Facts, Refusal, pace, trust};
+use super::guards::{self, Approved, Facts, Refusal};
 use super::known;
-use super::lambda::{LambdaError, Live, Update};
-use super::machine::{self, Decision, Observation, Verdict};
+use super::lambda::{LambdaError, Live};
+use super::latest_round::RoundResult;
 use super::mode::Mode;
-use super::orders::Order;
-use super::outlook::Outlook;
 use super::permission::Permission;
 use super::plan::{Plan, PlannedFunction};
-use super::refusals;
+use super::resume::{resume, resume_all};
+use super::served::served;
 use crate::changes::comparison::Measurements;
 use crate::changes::fleet;
-use crate::changes::{self, Change, Intent, Route, State, StepDetail, Write, audit};
+use crate::changes::{self, Change, Intent, State, StepDetail, audit};
 use crate::report::{self, Evaluation};
 use crate::store::{ChangeEvent, FunctionKey, StoreError};
-
-/// Steps of one change in one round. More are made in the next round.
-const MAX_STEPS: usize = 24;
-
-/// Attempts of one write in one round.
-const MAX_ATTEMPTS: usize = 3;
 
 /// The code of a function that Lambda does not return.
 const LAMBDA: &str = "lambda";
 
-/// Reads of a function that is being updated, in one round.
-const MAX_POLLS: usize = 60;
+/// Time in a round after which open changes are continued again, microseconds.
+const RESUME_US: u64 = 30_000_000;
 
 /// The change log at the start of the round, with the events of this round.
 pub(super) struct Log {
@@ -50,31 +42,29 @@ pub(super) struct Log {
 
 pub(super) async fn round(tuner: &Tuner) -> Result<(), StoreError> {
     let mut log = read_log(tuner).await?;
-    execute_orders(tuner, &mut log).await?;
-    let keys: Vec<FunctionKey> = log.histories.keys().cloned().collect();
-    for key in keys {
-        if let Err(error) = resume(tuner, &mut log, &key).await {
-            tracing::warn!(function = key.name, %error, "cannot resume a change; trying again in the next round");
-        }
-    }
+    execute_requests(tuner, &mut log).await?;
+    resume_all(tuner, &mut log).await;
     if tuner.settings.mode < Mode::Recommend {
         return Ok(());
     }
-    let may_start = log.frozen.is_none() && tuner.settings.mode.may_write();
-    let (mut functions, mut reads) = (Vec::new(), 0);
-    for candidate in candidates(tuner).await? {
-        let refusal = if may_start { full(tuner, &log, &candidate) } else { None };
-        let result = match refusal {
-            // Without a read of the function, which takes several requests.
-            Some(refusal) => {
-                known::learn(tuner, &candidate.evaluation.key, &mut reads).await;
-                Err(TunerError::Refused(vec![refusal]))
-            }
-            None if may_start => start(tuner, &mut log, &candidate, None).await,
-            None => intent_of(tuner, &mut log, &candidate).await.map(|(intent, _)| Some(intent)),
-        };
-        if let Err(TunerError::Refused(refusals)) = &result {
-            tuner.count_refusals(refusals);
+    let mut resumed_us = tuner.clock.now_us();
+    let (mut functions, mut refused, mut reads) = (Vec::new(), Vec::new(), 0);
+    let mut left = candidates(tuner).await?.into_iter();
+    // A request is executed in the next round, which then begins at once.
+    while tuner.pending_requests().await.is_empty()
+        && let Some(candidate) = left.next()
+    {
+        // A large fleet takes long, and a canary that became worse must not wait for it.
+        if tuner.clock.now_us().saturating_sub(resumed_us) > RESUME_US {
+            resume_all(tuner, &mut log).await;
+            resumed_us = tuner.clock.now_us();
+        }
+        let may_start = log.frozen.is_none() && tuner.settings.mode.may_write();
+        let result = consider(tuner, &mut log, &candidate, may_start, &mut reads).await;
+        match &result {
+            Err(TunerError::Refused(refusals)) => tuner.count_refusals(refusals),
+            Err(TunerError::Lambda(LambdaError::Refused(reason))) => refused.push(reason.clone()),
+            _ => {}
         }
         let mut planned = planned(candidate.evaluation.key, result)?;
         if may_start && planned.intent.is_some() {
@@ -83,9 +73,41 @@ pub(super) async fn round(tuner: &Tuner) -> Result<(), StoreError> {
         }
         functions.push(planned);
     }
+    if let Some(reason) = refused.first() {
+        tracing::warn!(functions = refused.len(), reason, "Lambda refuses to return functions");
+    }
+    functions.extend(previous(tuner, left));
     tuner.queue.keep(&functions, tuner.clock.now_us());
-    tuner.outlook.set(outlook(tuner, &log, functions));
+    tuner.latest_round.set(latest_round(tuner, &log, functions));
     Ok(())
+}
+
+/// The change of a candidate: started, or only planned when none may start or it needs an approval.
+async fn consider(
+    tuner: &Tuner,
+    log: &mut Log,
+    candidate: &Candidate,
+    may_start: bool,
+    reads: &mut usize,
+) -> Result<Option<Intent>, TunerError> {
+    if !may_start {
+        return intent_of(tuner, log, candidate).await.map(|(intent, _)| Some(intent));
+    }
+    match full(tuner, log, candidate) {
+        // Without a read of the function, which takes several requests.
+        Some(refusal) => {
+            known::learn(tuner, &candidate.evaluation.key, reads).await;
+            Err(TunerError::Refused(vec![refusal]))
+        }
+        None => start(tuner, log, candidate, None).await,
+    }
+}
+
+/// What the round before decided on functions that this round did not reach.
+fn previous(tuner: &Tuner, left: impl Iterator<Item = Candidate>) -> Vec<PlannedFunction> {
+    let before = tuner.latest_round.get();
+    let of = |key: &FunctionKey| before.functions.iter().find(|planned| planned.function == *key).cloned();
+    left.filter_map(|candidate| of(&candidate.evaluation.key)).collect()
 }
 
 /// The decision on one function. An error of the store ends the round.
@@ -102,7 +124,7 @@ fn planned(
             tracing::debug!(function = name, reason, "not changed");
             (None, refusals.into_iter().map(|refusal| (refusal.code.to_owned(), refusal.reason)).collect())
         }
-        Err(reason @ TunerError::Lambda(LambdaError::NoFunction(_))) => {
+        Err(reason @ TunerError::Lambda(LambdaError::NoFunction(_) | LambdaError::Refused(_))) => {
             tracing::debug!(function = name, %reason, "not changed");
             (None, vec![(LAMBDA.to_owned(), reason.to_string())])
         }
@@ -115,9 +137,9 @@ fn planned(
     Ok(PlannedFunction { function, intent, refusals })
 }
 
-fn outlook(tuner: &Tuner, log: &Log, functions: Vec<PlannedFunction>) -> Outlook {
+fn latest_round(tuner: &Tuner, log: &Log, functions: Vec<PlannedFunction>) -> RoundResult {
     let (mode, frozen) = (tuner.settings.mode, log.frozen.clone());
-    Outlook { at_us: tuner.clock.now_us(), mode, frozen, functions }
+    RoundResult { at_us: tuner.clock.now_us(), mode, frozen, functions }
 }
 
 /// What a round would do, without a write.
@@ -178,7 +200,12 @@ async fn intent_of(
     candidate: &Candidate,
 ) -> Result<(Intent, Live), TunerError> {
     let key = &candidate.evaluation.key;
-    let live = tuner.lambda.read(key).await?;
+    let live = match tuner.lambda.read(key).await {
+        Err(error @ LambdaError::OtherAccount { .. }) => {
+            return Err(TunerError::Refused(vec![guards::refuse("other-account", error.to_string())]));
+        }
+        live => live?,
+    };
     tuner.keep_tags(key, &live);
     let permission = permission(tuner, key, &live);
     tuner.known.keep(key, &permission, tuner.clock.now_us());
@@ -189,7 +216,7 @@ async fn intent_of(
     }
     let history = log.histories.get(key).map(Vec::as_slice).unwrap_or_default();
     let health = tuner.telemetry.health(key).await?;
-    let recent_kills = candidate.recent_kills(tuner, history).await?;
+    let (served, recent_kills) = served(tuner, key, &live, evaluation.memory, history).await?;
     let now_us = tuner.clock.now_us();
     let fleet = fleet_state(log, candidate, &tuner.settings.limits, now_us);
     let facts = Facts {
@@ -197,6 +224,7 @@ async fn intent_of(
         live: &live,
         evaluation: &evaluation,
         evidence: &candidate.evidence,
+        served: &served,
         recent_kills,
         health: &health,
         history,
@@ -282,153 +310,6 @@ pub(super) async fn start(
     Ok(None)
 }
 
-/// Continues the open change of a function, if it has one.
-async fn resume(tuner: &Tuner, log: &mut Log, key: &FunctionKey) -> Result<(), TunerError> {
-    let Some(position) = open_position(log, key) else { return Ok(()) };
-    let mut write_error = None;
-    let (mut attempts, mut polls) = (0, 0);
-    for _ in 0..MAX_STEPS {
-        let Some(change) = log.histories.get(key).and_then(|history| history.get(position)) else { break };
-        if !change.state.is_open() {
-            break;
-        }
-        let change = change.clone();
-        let live = match tuner.lambda.read(key).await {
-            Ok(live) => Some(live),
-            Err(LambdaError::NoFunction(_)) => None,
-            Err(error) => return Err(error.into()),
-        };
-        let verdict = judge(tuner, &change).await?;
-        let decision = decide(tuner, log, &change, live.as_ref(), write_error.as_ref(), &verdict);
-        match decision {
-            Decision::Wait(reason) => {
-                tracing::debug!(function = key.name, reason, "change waits");
-                let updating = live.is_some_and(|live| live.update == Update::InProgress);
-                polls += 1;
-                if !updating || polls > MAX_POLLS {
-                    break;
-                }
-                tokio::time::sleep(tuner.settings.poll).await;
-            }
-            Decision::Retry(write) => {
-                attempts += 1;
-                if attempts > MAX_ATTEMPTS {
-                    break;
-                }
-                write_error = make(tuner, &change, &write, attempts > 1).await;
-            }
-            Decision::Log(state, detail) => {
-                let write = detail.write.clone();
-                let is_refused = detail.refusal.is_some();
-                log_step(tuner, log, &change, state, *detail).await?;
-                // The cause of a refusal does not go away in one round.
-                if is_refused {
-                    break;
-                }
-                write_error = None;
-                attempts = 0;
-                if let Some(write) = write {
-                    let change = log.histories.get(key).and_then(|history| history.get(position)).cloned();
-                    if let Some(change) = change {
-                        write_error = make(tuner, &change, &write, false).await;
-                    }
-                }
-            }
-        }
-    }
-    match log.histories.get(key).and_then(|history| history.get(position)).cloned() {
-        Some(change) => Ok(refusals::freeze(tuner, log, &change).await?),
-        None => Ok(()),
-    }
-}
-
-fn open_position(log: &Log, key: &FunctionKey) -> Option<usize> {
-    log.histories.get(key)?.iter().position(|change| change.state.is_open())
-}
-
-/// Makes a write that is on disk.
-async fn make(tuner: &Tuner, change: &Change, write: &Write, is_repeated: bool) -> Option<LambdaError> {
-    if is_repeated {
-        tokio::time::sleep(tuner.settings.poll).await;
-    }
-    // A freeze that was requested during this round.
-    if change.state != State::RollingBack && is_freeze_requested(tuner).await {
-        return Some(LambdaError::Other("the tuner is being frozen".to_owned()));
-    }
-    let error = tuner.lambda.write(&change.function, write).await.err();
-    if let Some(error) = &error {
-        tracing::warn!(function = change.function.name, %error, "a write failed");
-    }
-    error
-}
-
-async fn is_freeze_requested(tuner: &Tuner) -> bool {
-    let Some(requests) = &tuner.settings.orders else { return false };
-    let is_freeze = |order: &Order| matches!(order, Order::Freeze { .. } | Order::RevertAll { .. });
-    requests.pending().await.iter().any(|(_, order)| is_freeze(order))
-}
-
-fn decide(
-    tuner: &Tuner,
-    log: &Log,
-    change: &Change,
-    live: Option<&Live>,
-    write_error: Option<&LambdaError>,
-    verdict: &Verdict,
-) -> Decision {
-    let settings = &tuner.settings;
-    let now_us = tuner.clock.now_us();
-    let mode = live.map_or(Mode::Off, |live| permission(tuner, &change.function, live).mode);
-    let history = log.histories.get(&change.function).map(Vec::as_slice).unwrap_or_default();
-    let seen = Observation {
-        now_us,
-        live,
-        write_error,
-        frozen: log.frozen.is_some(),
-        may_write: mode.may_write(),
-        may_continue: mode == Mode::Apply || change.to > change.from,
-        rollback_asked: false,
-        quarantine_until_us: pace::quarantine_until_us(history, settings.limits.quarantine_us, now_us),
-        verdict,
-        omitted: settings.omitted,
-    };
-    machine::step(change, &seen, &settings.limits)
-}
-
-/// What the measurements show of a change, in the states that depend on them.
-async fn judge(tuner: &Tuner, change: &Change) -> Result<Verdict, StoreError> {
-    let is_measured = matches!(change.state, State::Canary | State::Hold | State::Soaking);
-    if !is_measured || change.pending.is_some() {
-        return Ok(Verdict::Continue(String::new()));
-    }
-    let key = &change.function;
-    let since_us = match change.state {
-        State::Soaking => change.applied_at_us,
-        _ => change.canary_at_us,
-    };
-    let since_us = since_us.unwrap_or(change.planned_at_us);
-    let telemetry = tuner.telemetry.as_ref();
-    let (evidence, new) = telemetry.sample(key, change.version.as_deref(), change.to, since_us).await?;
-    let old = match (&change.intent.route, change.state) {
-        (Route::Alias(plan), State::Canary | State::Hold) => {
-            telemetry.sample(key, Some(&plan.stable), change.from, since_us).await?.1
-        }
-        _ => Sample::default(),
-    };
-    let health = telemetry.health(key).await?;
-    let unhealthy = trust::healthy(&health, &tuner.settings.limits).err().map(|refusal| refusal.to_string());
-    let rates = telemetry.rates(key, evidence.architecture);
-    let comparison = Comparison {
-        change,
-        new: &new,
-        old: &old,
-        rates: rates.as_ref(),
-        unhealthy: unhealthy.as_deref(),
-        now_us: tuner.clock.now_us(),
-    };
-    Ok(canary::judge(&comparison, &tuner.settings.limits))
-}
-
 /// Appends the next step of a change.
 pub(super) async fn log_step(
     tuner: &Tuner,
@@ -445,6 +326,11 @@ pub(super) async fn log_step(
         reason = detail.reason,
         "change has a new state"
     );
+    let ended = Change { state, cause: detail.cause.or(change.cause), ..change.clone() };
+    if ended.is_not_undone() {
+        let (function, reason) = (&ended.function.name, &detail.reason);
+        tracing::error!(function, reason, "a change was not undone: a person must do it");
+    }
     if state == State::RolledBack && until_us.is_some() {
         let detail = StepDetail { reason: detail.reason, until_us, ..StepDetail::default() };
         let event = event_of(tuner, change, change.next_step + 1, State::Quarantined, &detail)?;

@@ -41,6 +41,16 @@ pub trait Telemetry: Send + Sync {
         since_us: u64,
     ) -> Result<(Evidence, Sample), StoreError>;
 
+    /// The invocations of one version at one size that started at a time (microseconds since the Unix epoch) or later. Stored
+    /// hours that also have earlier ones are left out.
+    async fn measured(
+        &self,
+        key: &FunctionKey,
+        version: &str,
+        memory: Megabytes,
+        since_us: u64,
+    ) -> Result<Rollup, StoreError>;
+
     /// The health of the telemetry of one function.
     async fn health(&self, key: &FunctionKey) -> Result<Health, StoreError>;
 
@@ -91,6 +101,14 @@ impl StoreTelemetry {
     async fn series(&self, key: &FunctionKey, window: Window) -> Result<Vec<Series>, StoreError> {
         self.store.series(&self.tenant, Some(key), window).await
     }
+
+    /// The hours since a time, as far as measurements are used.
+    fn window_since(&self, since_us: u64) -> Window {
+        let now_us = self.clock.now_us();
+        let oldest = last_hours(now_us, self.hours);
+        let window = Window::covering(since_us, now_us.saturating_add(HOUR_US));
+        Window { from_hour: window.from_hour.max(oldest.from_hour), ..window }
+    }
 }
 
 #[async_trait]
@@ -122,16 +140,29 @@ impl Telemetry for StoreTelemetry {
         memory: Megabytes,
         since_us: u64,
     ) -> Result<(Evidence, Sample), StoreError> {
-        let now_us = self.clock.now_us();
-        let oldest = last_hours(now_us, self.hours);
-        let window = Window::covering(since_us, now_us.saturating_add(HOUR_US));
-        let window = Window { from_hour: window.from_hour.max(oldest.from_hour), ..window };
-        let series = self.series(key, window).await?;
+        let series = self.series(key, self.window_since(since_us)).await?;
         let measured = series.iter().map(|series| {
             let SeriesKey { version, memory, architecture, .. } = &series.key;
             (version.as_str(), *memory, *architecture, &series.rollup)
         });
         Ok(sample_of(measured, version, memory, |architecture| self.rates(key, architecture)))
+    }
+
+    async fn measured(
+        &self,
+        key: &FunctionKey,
+        version: &str,
+        memory: Megabytes,
+        since_us: u64,
+    ) -> Result<Rollup, StoreError> {
+        let mut sum = Rollup::default();
+        for stored in self.store.rollups(&self.tenant, key, self.window_since(since_us)).await? {
+            let is_meant = stored.key.version == version && stored.key.memory == memory;
+            if is_meant && stored.rollup.first_at_us >= since_us {
+                sum.merge(&stored.rollup);
+            }
+        }
+        Ok(sum)
     }
 
     async fn health(&self, key: &FunctionKey) -> Result<Health, StoreError> {

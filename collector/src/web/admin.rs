@@ -21,7 +21,7 @@ use crate::keys::{Scope, SecretDigest};
 
 /// A browser whose session has the scope `admin`.
 pub struct PageAdmin {
-    /// What the session may read.
+    /// What the session may read now.
     pub access: Access,
     /// The id of the session.
     pub session: String,
@@ -34,11 +34,7 @@ impl FromRequestParts<Arc<App>> for PageAdmin {
 
     /// Browsers without a session are sent to the sign-in page. A session without the scope gets 403.
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Self::Rejection> {
-        let signed_in = session_cookie(&parts.headers).and_then(|secret| {
-            let access = app.sessions.access_of(secret)?;
-            let is_valid = access.key.is_none_or(|key| app.keys.get().is_valid(&key, app.now_s()));
-            is_valid.then_some((access, secret))
-        });
+        let signed_in = app.session_access(&parts.headers).zip(session_cookie(&parts.headers));
         let Some((access, secret)) = signed_in else {
             return Err(Redirect::to("/login").into_response());
         };

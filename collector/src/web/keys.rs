@@ -136,7 +136,7 @@ pub async fn revoke(
     AdminForm(admin, Nothing {}): AdminForm<Nothing>,
 ) -> Result<Response, Page> {
     let sources = key_sources(&app)?;
-    // The begin of an id and a name are for the command line only.
+    // The prefix of an id and a name are for the command line only.
     if !app.keys.get().entries().any(|entry| entry.key.id() == id) {
         return Err(ApiError::not_found("there is no key with this id").into());
     }
@@ -313,12 +313,15 @@ fn open_sessions(sessions: &[OpenSession], ring: &crate::keys::KeyRing, admin: &
                     } }
                     tbody {
                         @for session in sessions {
+                            // Of the key as it is now: its sessions follow it.
+                            @let entry = session.access.key.and_then(|digest| ring.entry(&digest));
+                            @let tenant = entry.map_or(&session.access.tenant, |entry| &entry.key.tenant);
                             tr {
                                 th scope="row" {
                                     (of_key(session.access.key))
                                     span.sub { code { (session.id) } @if session.id == admin.session { " this browser" } }
                                 }
-                                td data-label="Tenant" { (session.access.tenant.0) }
+                                td data-label="Tenant" { (tenant.0) }
                                 td data-label="Address" {
                                     (session.address.map_or_else(|| "not known".to_owned(), |address| address.to_string()))
                                 }

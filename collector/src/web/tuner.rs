@@ -15,12 +15,13 @@ use crate::changes::{self, Change, State as ChangeState, fleet};
 use crate::http::auth::PageReader;
 use crate::http::error::ApiError;
 use crate::http::{App, TunerView};
+use crate::query::{Query, path_segment};
 use crate::render::units::{change, instant};
-use crate::store::Tenant;
+use crate::store::{FunctionKey, Tenant};
+use crate::tuner::latest_round::RoundResult;
 use crate::tuner::mode::Mode;
-use crate::tuner::orders::Order;
-use crate::tuner::outlook::Outlook;
 use crate::tuner::plan::{Plan, PlannedFunction};
+use crate::tuner::requests::TunerRequest;
 
 /// Changes that are listed: the latest ones.
 const MAX_LISTED: usize = 100;
@@ -62,10 +63,25 @@ pub struct Requested {
     #[serde(default)]
     function: String,
     #[serde(default)]
+    account: String,
+    #[serde(default)]
+    region: String,
+    #[serde(default)]
     change: String,
     /// Digest of what was shown when the action was confirmed.
     #[serde(default)]
     shown: String,
+}
+
+impl Requested {
+    /// The function that is meant. Its name alone may be that of several.
+    fn key(&self) -> FunctionKey {
+        FunctionKey {
+            account: self.account.clone(),
+            region: self.region.clone(),
+            name: self.function.clone(),
+        }
+    }
 }
 
 /// `GET /changes`: the plan and the changes.
@@ -88,12 +104,12 @@ pub async fn changes(
         Some(view) => view.requests.pending().await.len(),
         None => 0,
     };
-    let outlook = view.map(|view| view.outlook.get());
+    let latest_round = view.map(|view| view.latest_round.get());
     let body = html! {
         p.crumb { a href="/" { "Fleet" } }
         h1 { "Changes of memory sizes" }
-        (status(outlook.as_deref(), frozen.as_deref(), waiting, is_operator))
-        @if let Some(outlook) = outlook.filter(|outlook| outlook.at_us > 0) { (plan(&outlook, is_operator)) }
+        (status(latest_round.as_deref(), frozen.as_deref(), waiting, is_operator))
+        @if let Some(latest_round) = latest_round.filter(|latest_round| latest_round.at_us > 0) { (plan(&latest_round, is_operator)) }
         (list(&all, is_operator))
     };
     Ok(page(StatusCode::OK, &document("Changes", &body)))
@@ -103,41 +119,68 @@ fn view_for<'a>(app: &'a App, tenant: &Tenant) -> Option<&'a TunerView> {
     app.tuner.as_ref().filter(|view| view.tenant == *tenant)
 }
 
-fn link(action: Action, function: &str, change: &str) -> String {
-    let escaped = |text: &str| -> String {
-        text.bytes()
-            .map(|byte| match byte {
-                b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' => char::from(byte).to_string(),
-                byte => format!("%{byte:02X}"),
-            })
-            .collect()
-    };
+/// The link to the first step of an action that concerns all functions.
+fn link(action: Action) -> String {
+    format!("/changes/confirm?action={}", action.name())
+}
+
+/// The link to the first step of an action on one function, and on one of its changes.
+fn function_link(action: Action, function: &FunctionKey, change: &str) -> String {
     format!(
-        "/changes/confirm?action={}&function={}&change={}",
-        action.name(),
-        escaped(function),
-        escaped(change)
+        "{}&function={}&account={}&region={}&change={}",
+        link(action),
+        path_segment(&function.name),
+        path_segment(&function.account),
+        path_segment(&function.region),
+        path_segment(change)
     )
 }
 
-fn status(outlook: Option<&Outlook>, frozen: Option<&str>, waiting: usize, is_operator: bool) -> Markup {
-    let mode = outlook.map_or(Mode::Off, |outlook| outlook.mode);
+/// The name of a function with a link to its page, and its region and account: several functions may have the name.
+fn linked_name(function: &FunctionKey) -> Markup {
+    html! {
+        a href=(Query::default().function_link(function)) { (function.name) }
+        span.sub {
+            // Regions do not break at their hyphens.
+            (function.region.replace('-', "\u{2011}"))
+            @if !function.account.is_empty() { " · " (function.account) }
+        }
+    }
+}
+
+/// A function in a sentence.
+fn named(function: &FunctionKey) -> String {
+    match function.region_and_account() {
+        unknown if unknown.is_empty() => format!("`{}`", function.name),
+        region_and_account => format!("`{}` ({region_and_account})", function.name),
+    }
+}
+
+fn status(
+    latest_round: Option<&RoundResult>,
+    frozen: Option<&str>,
+    waiting: usize,
+    is_operator: bool,
+) -> Markup {
+    let mode = latest_round.map_or(Mode::Off, |latest_round| latest_round.mode);
     html! {
         section.card id="tuner" {
             h2 { "Tuner" }
             p {
-                @match (outlook, frozen) {
-                    (None, _) => "No tuner runs in this collector.",
+                @match (latest_round, frozen) {
+                    (None, _) => {
+                        "No tuner runs in this collector. It is started with " code { "tailor serve --tuner MODE" } "."
+                    }
                     (Some(_), Some(reason)) => { span.badge { "frozen" } " " (reason) }
-                    (Some(outlook), None) if outlook.at_us == 0 => "Its first round has not ended.",
-                    (Some(outlook), None) => { "Mode " code { (mode) } ", latest round " (instant(outlook.at_us)) "." }
+                    (Some(latest_round), None) if latest_round.at_us == 0 => "Its first round has not ended.",
+                    (Some(latest_round), None) => { "Mode " code { (mode) } ", latest round " (instant(latest_round.at_us)) "." }
                 }
             }
             @if waiting > 0 { p { (waiting) " requests wait for the next round." } }
             @if is_operator {
                 @let action = if frozen.is_some() { Action::Unfreeze } else { Action::Freeze };
-                p { a.button href=(link(action, "", "")) { (action.heading()) " …" } }
-            } @else if outlook.is_some() {
+                p { a.button href=(link(action)) { (action.heading()) " …" } }
+            } @else if latest_round.is_some() {
                 p.sub { "To freeze, roll back or approve, sign in with a key with the scope " code { "admin" } "." }
             }
         }
@@ -145,11 +188,11 @@ fn status(outlook: Option<&Outlook>, frozen: Option<&str>, waiting: usize, is_op
 }
 
 /// What the latest round would change, and why the rest stays.
-fn plan(outlook: &Outlook, is_operator: bool) -> Markup {
+fn plan(latest_round: &RoundResult, is_operator: bool) -> Markup {
     let row = |planned: &PlannedFunction| {
         html! {
             tr {
-                th scope="row" { a href=(format!("/functions/{}", planned.function.name)) { (planned.function.name) } }
+                th scope="row" { (linked_name(&planned.function)) }
                 td data-label="Change" {
                     @match &planned.intent {
                         Some(intent) => {
@@ -164,7 +207,7 @@ fn plan(outlook: &Outlook, is_operator: bool) -> Markup {
                 td data-label="Reasons" {
                     @for (code, reason) in &planned.refusals { span.sub { code { (code) } " " (reason) } }
                     @if is_operator && is_approvable(planned) {
-                        a href=(link(Action::Approve, &planned.function.name, "")) { "Approve …" }
+                        a href=(function_link(Action::Approve, &planned.function, "")) { "Approve …" }
                     }
                 }
             }
@@ -174,14 +217,14 @@ fn plan(outlook: &Outlook, is_operator: bool) -> Markup {
         section.card id="plan" {
             h2 { "Plan" }
             p.sub {
-                "Decided in the round of " (instant(outlook.at_us)) ". A change that no guard-rail refuses is in the list of changes, or starts in the next round when the mode permits it."
+                "Decided in the round of " (instant(latest_round.at_us)) ". A change that no guard-rail refuses is in the list of changes, or starts in the next round when the mode permits it."
             }
-            @if outlook.functions.is_empty() { p { "No change is advised for any function." } } @else {
+            @if latest_round.functions.is_empty() { p { "No change is advised for any function." } } @else {
                 div.scroll {
                     table {
                         thead { tr { @for name in ["Function", "Change", "Reasons"] { th scope="col" { (name) } } } }
                         tbody {
-                            @for planned in outlook.functions.iter().filter(|it| is_shown(it)).take(MAX_LISTED) { (row(planned)) }
+                            @for planned in latest_round.functions.iter().filter(|it| is_shown(it)).take(MAX_LISTED) { (row(planned)) }
                         }
                     }
                 }
@@ -224,9 +267,7 @@ fn list(all: &[Change], is_operator: bool) -> Markup {
                         tbody {
                             @for one in all.iter().take(MAX_LISTED) {
                                 tr {
-                                    th scope="row" {
-                                        a href=(format!("/functions/{}", one.function.name)) { (one.function.name) }
-                                    }
+                                    th scope="row" { (linked_name(&one.function)) }
                                     td data-label="Change" { (one.id) }
                                     td data-label="When" { (instant(one.planned_at_us)) }
                                     td data-label="From, to" { (unbroken(&format!("{} → {}", one.from, one.to))) }
@@ -234,7 +275,7 @@ fn list(all: &[Change], is_operator: bool) -> Markup {
                                         span.badge { (one.state.code()) }
                                         span.sub { (one.reason) }
                                         @if is_operator && can_roll_back(all, one) {
-                                            a href=(link(Action::Rollback, &one.function.name, &one.id)) { "Roll back …" }
+                                            a href=(function_link(Action::Rollback, &one.function, &one.id)) { "Roll back …" }
                                         }
                                     }
                                 }
@@ -250,72 +291,81 @@ fn list(all: &[Change], is_operator: bool) -> Markup {
 /// What an action would do now: a sentence, the request, and a digest of both.
 struct Prepared {
     sentence: String,
-    order: Order,
+    request: TunerRequest,
     shown: String,
 }
 
 async fn prepare(app: &App, view: &TunerView, requested: &Requested) -> Result<Prepared, ApiError> {
     let reason = "requested on the page".to_owned();
-    let (sentence, order) = match requested.action {
-        Action::Freeze => {
-            ("No change starts any more, and the open ones are undone.".to_owned(), Order::Freeze { reason })
-        }
-        Action::Unfreeze => ("Changes are possible again.".to_owned(), Order::Unfreeze { reason }),
+    let (sentence, request) = match requested.action {
+        Action::Freeze => (
+            "No change starts any more, and the open ones are undone.".to_owned(),
+            TunerRequest::Freeze { reason },
+        ),
+        Action::Unfreeze => ("Changes are possible again.".to_owned(), TunerRequest::Unfreeze { reason }),
         Action::Rollback => {
             let all = changes::fold(app.store.changes(&view.tenant, None).await?);
-            let found = all.iter().find(|change| {
-                change.function.name == requested.function
-                    && change.id == requested.change
-                    && can_roll_back(&all, change)
-            });
-            let Some(change) = found else {
-                return Err(ApiError::not_found(format!(
-                    "change {} of `{}` is not in force any more",
-                    requested.change, requested.function
-                )));
-            };
-            let sentence =
-                format!("`{}` gets {} again in place of {}.", change.function.name, change.from, change.to);
-            let change_id = Some(change.id.clone());
-            (sentence, Order::Rollback { function: requested.function.clone(), change_id })
+            rollback(&all, requested)?
         }
-        Action::Approve => {
-            let outlook = view.outlook.get();
-            let found = outlook
-                .functions
-                .iter()
-                .find(|it| it.function.name == requested.function && is_approvable(it));
-            let Some((planned, intent)) = found.and_then(|it| Some((it, it.intent.as_ref()?))) else {
-                return Err(ApiError::not_found(format!(
-                    "no change of `{}` waits for an approval",
-                    requested.function
-                )));
-            };
-            let sentence = format!(
-                "`{}` is changed from {} MB to {} MB, if it is as it was in the latest round.",
-                requested.function, intent.from_mb, intent.to_mb
-            );
-            let plan =
-                Plan::new(outlook.at_us, vec![PlannedFunction { refusals: Vec::new(), ..planned.clone() }]);
-            (sentence, Order::Apply { plan })
-        }
+        Action::Approve => approval(&view.latest_round.get(), requested)?,
     };
-    let shown = digest(&sentence, &order);
-    Ok(Prepared { sentence, order, shown })
+    let shown = digest(&sentence, &request);
+    Ok(Prepared { sentence, request, shown })
+}
+
+/// The rollback of one change.
+fn rollback(all: &[Change], requested: &Requested) -> Result<(String, TunerRequest), ApiError> {
+    let key = requested.key();
+    let is_meant = |change: &&Change| change.function == key && change.id == requested.change;
+    let Some(change) = all.iter().find(is_meant).filter(|change| can_roll_back(all, change)) else {
+        let message = format!("change {} of {} is not in force any more", requested.change, named(&key));
+        return Err(ApiError::not_found(message));
+    };
+    let sentence = format!("{} gets {} again in place of {}.", named(&key), change.from, change.to);
+    let request = TunerRequest::Rollback {
+        function: key.name,
+        account: Some(key.account),
+        region: Some(key.region),
+        change_id: Some(change.id.clone()),
+    };
+    Ok((sentence, request))
+}
+
+/// The approval of the change that the latest round would make of one function.
+fn approval(latest_round: &RoundResult, requested: &Requested) -> Result<(String, TunerRequest), ApiError> {
+    let key = requested.key();
+    let found =
+        latest_round.functions.iter().find(|planned| planned.function == key && is_approvable(planned));
+    let Some((planned, intent)) = found.and_then(|planned| Some((planned, planned.intent.as_ref()?))) else {
+        return Err(ApiError::not_found(format!("no change of {} waits for an approval", named(&key))));
+    };
+    let sentence = format!(
+        "{} is changed from {} MB to {} MB, if it is as it was in the latest round.",
+        named(&key),
+        intent.from_mb,
+        intent.to_mb
+    );
+    let only = PlannedFunction { refusals: Vec::new(), ..planned.clone() };
+    Ok((sentence, TunerRequest::Apply { plan: Plan::new(latest_round.at_us, vec![only]) }))
 }
 
 /// Binds the second step to what the first one showed. A plan of a later round with the same sizes has another time only.
-fn digest(sentence: &str, order: &Order) -> String {
+fn digest(sentence: &str, request: &TunerRequest) -> String {
     use sha2::{Digest, Sha256};
-    let revision = match order {
-        Order::Apply { plan } => {
-            let intents = plan.functions.iter().filter_map(|planned| planned.intent.as_ref());
-            intents.map(|intent| intent.revision_id.as_str()).collect::<Vec<_>>().join(" ")
+    let what = match request {
+        TunerRequest::Apply { plan } => {
+            let revision = |planned: &PlannedFunction| {
+                let intent = planned.intent.as_ref()?;
+                Some(format!("{:?} {}", planned.function, intent.revision_id))
+            };
+            plan.functions.iter().filter_map(revision).collect::<Vec<_>>().join(" ")
         }
-        Order::Rollback { change_id, .. } => change_id.clone().unwrap_or_default(),
+        TunerRequest::Rollback { function, account, region, change_id } => {
+            format!("{function:?} {account:?} {region:?} {change_id:?}")
+        }
         _ => String::new(),
     };
-    hex::encode(&Sha256::digest(format!("{sentence}\n{revision}"))[..16])
+    hex::encode(&Sha256::digest(format!("{sentence}\n{what}"))[..16])
 }
 
 /// The tuner that the person of a request may operate.
@@ -345,6 +395,8 @@ pub async fn confirm(State(app): State<Arc<App>>, request: Request) -> Result<Re
             form method="post" action="/changes/request" {
                 input type="hidden" name="action" value=(requested.action.name());
                 input type="hidden" name="function" value=(requested.function);
+                input type="hidden" name="account" value=(requested.account);
+                input type="hidden" name="region" value=(requested.region);
                 input type="hidden" name="change" value=(requested.change);
                 input type="hidden" name="shown" value=(prepared.shown);
                 button type="submit" { (heading) }
@@ -373,7 +425,13 @@ pub async fn request(State(app): State<Arc<App>>, request: Request) -> Result<Re
         let message = "this was not confirmed, or its effect has changed since: confirm it again";
         return Err(ApiError::new(StatusCode::PRECONDITION_FAILED, "changed", message).into());
     }
-    tracing::info!(action = requested.action.name(), function = requested.function, "requested on the page");
-    view.requests.submit(&prepared.order, app.clock.now_us()).await.map_err(ApiError::from)?;
+    tracing::info!(
+        action = requested.action.name(),
+        function = requested.function,
+        account = requested.account,
+        region = requested.region,
+        "requested on the page"
+    );
+    view.requests.submit(&prepared.request, app.clock.now_us()).await.map_err(ApiError::from)?;
     Ok(Redirect::to("/changes").into_response())
 }

@@ -12,7 +12,9 @@ const puppeteer = require("puppeteer-core");
 const axe = readFileSync(require.resolve("axe-core/axe.min.js"), "utf8");
 const pictures = process.env.TAILOR_SCREENSHOTS;
 
-const browser = await puppeteer.launch({ executablePath, args: ["--no-sandbox", "--disable-gpu"] });
+// A name that is not that of a browser's own machine, for an address without TLS.
+const args = ["--no-sandbox", "--disable-gpu", "--host-resolver-rules=MAP tailor.test 127.0.0.1"];
+const browser = await puppeteer.launch({ executablePath, args });
 
 // A page that fails the test when it loads something from elsewhere or the content policy blocks something.
 const problems = [];
@@ -163,6 +165,21 @@ async function keysAndSessions() {
   await page.close();
 }
 
+// Without TLS, and not at a loopback address, a browser sends no Sec-Fetch-Site: the Origin of a form must be that of its page.
+async function signInWithoutTls() {
+  const url = new URL("/login", server);
+  url.hostname = "tailor.test";
+  const context = await browser.createBrowserContext();
+  const page = await context.newPage();
+  await page.goto(url.href);
+  assert.ok(!(await page.evaluate(() => isSecureContext)));
+  await page.type("#key", adminKey);
+  const [response] = await Promise.all([page.waitForNavigation(), page.click("main button")]);
+  assert.equal(response.status(), 200);
+  assert.equal(page.url(), new URL("/", url).href);
+  await context.close();
+}
+
 async function accessible(name, path) {
   for (const [scheme, width] of [["light", 1280], ["dark", 1280], ["dark", 390]]) {
     const page = await open(path, { scheme, width });
@@ -192,6 +209,7 @@ try {
   await whereToRun();
   await keyboard();
   await keysAndSessions();
+  await signInWithoutTls();
   const first = await open("/");
   const functionPath = await first.$eval(".steps li a", (link) => link.getAttribute("href"));
   const changed = await first.$$eval("#overview table th a", (links) => links.map((link) => link.getAttribute("href"))[0]);

@@ -52,7 +52,15 @@ pub(crate) struct World {
     ours: BTreeSet<(String, String)>,
     pub(crate) log: Vec<ChangeEvent>,
     codes: u64,
+    /// Time that each read of a function takes.
+    pub(crate) read_us: u64,
+    /// Called at each read, with the name of the function.
+    pub(crate) at_read: Option<AtRead>,
+    /// The sizes that the invocations of each function get, as last read.
+    served: BTreeMap<String, Vec<u32>>,
 }
+
+pub(crate) type AtRead = Box<dyn FnMut(&str) + Send>;
 
 /// The control plane and the change log behind it.
 pub(crate) struct ControlPlane {
@@ -104,6 +112,9 @@ impl ControlPlane {
             ours: BTreeSet::new(),
             log: Vec::new(),
             codes: 0,
+            read_us: 0,
+            at_read: None,
+            served: BTreeMap::new(),
         };
         Arc::new(Self { state: Mutex::new(state) })
     }
@@ -197,6 +208,8 @@ impl World {
                     Revision { code_sha256: format!("code-{}", self.codes), ..before.latest.clone() };
                 self.catalog.replace_latest(name, latest, now, time).unwrap();
                 if write == Foreign::Release && before.aliases.contains_key("live") {
+                    // Deployment tools wait until the update is in force.
+                    self.catalog.record(name, now).unwrap().pending = None;
                     let publication = serde_json::from_value(json!({})).unwrap();
                     let Ok((_, version)) = self.catalog.publish(name, &publication, now, time) else {
                         return;
@@ -223,6 +236,14 @@ impl World {
                 }
             }
             Foreign::NoWeights => self.alias(name, json!({"RoutingConfig": {}}), now),
+            Foreign::Prune => {
+                let used = versions_of(&before);
+                for version in before.versions.keys().map(u64::to_string) {
+                    if !used.contains(&version) {
+                        let _ = self.catalog.delete_version(name, &version, now);
+                    }
+                }
+            }
         }
         let after = self.catalog.record(name, now).unwrap().clone();
         self.operations += 1;
@@ -273,6 +294,7 @@ impl World {
             return Err(());
         }
         self.log.push(event.clone());
+        self.check_end(event);
         if event.kind == State::Planned.code() {
             let (name, last_read) = (event.function.name.clone(), self.last_read);
             self.foreign.retain(|(function, _), at| *function != name || *at > last_read);
@@ -310,6 +332,17 @@ impl World {
     }
 }
 
+/// The versions that the invocations get: those of the alias, or `$LATEST`.
+fn versions_of(record: &Record) -> Vec<String> {
+    match record.aliases.get("live") {
+        Some(alias) => {
+            let additional = alias.additional.iter().map(|(version, _)| version.clone());
+            std::iter::once(alias.version.clone()).chain(additional).collect()
+        }
+        None => vec![LATEST.to_owned()],
+    }
+}
+
 fn configuration(revision: &Revision) -> Configuration {
     Configuration {
         memory: Megabytes(revision.config.memory_mb),
@@ -339,11 +372,19 @@ impl Lambda for ControlPlane {
             Ok(Some(_)) => return Err(LambdaError::Other("TooManyRequestsException".to_owned())),
             Ok(None) => {}
         }
+        let read_us = state.read_us;
+        state.now_us += read_us;
+        if let Some(at_read) = &mut state.at_read {
+            at_read(name);
+        }
         let now = state.instant();
         let Ok(record) = state.catalog.record(name, now).cloned() else {
             return Err(LambdaError::NoFunction(name.clone()));
         };
         state.last_read = state.operations;
+        let size = |version: &String| record.version(version).map(|it| it.config.memory_mb);
+        let sizes = versions_of(&record).iter().filter_map(size).collect();
+        state.served.insert(name.clone(), sizes);
         let alias = |alias: &lambda_sandbox::control::catalog::record::Alias| Alias {
             version: alias.version.clone(),
             additional: alias

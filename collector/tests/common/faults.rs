@@ -33,4 +33,6 @@ pub(crate) enum Foreign {
     Description,
     Weights,
     NoWeights,
+    /// All versions that no alias uses are deleted.
+    Prune,
 }

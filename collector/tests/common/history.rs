@@ -7,7 +7,7 @@
 use bytes::Bytes;
 use serde_json::json;
 use tailor_collector::changes::comparison::Measurements;
-use tailor_collector::changes::{Intent, Route, StepDetail};
+use tailor_collector::changes::{Intent, Route, StepDetail, Write};
 use tailor_collector::store::{ChangeEvent, FunctionKey, HOUR_US, NewBatch, Tenant};
 use tailor_sizing::pricing::money::PicoDollars;
 use tailor_sizing::telemetry::invocation::{Initialization, Outcome};
@@ -35,7 +35,8 @@ pub(crate) fn tags(functions: usize) -> String {
     format!("function,team,env\n{}", lines.collect::<String>())
 }
 
-fn key(number: usize) -> FunctionKey {
+/// A function.
+pub(crate) fn key(number: usize) -> FunctionKey {
     FunctionKey {
         account: ACCOUNTS[usize::from(number.is_multiple_of(5))].to_owned(),
         region: REGIONS[number % REGIONS.len()].to_owned(),
@@ -161,8 +162,12 @@ async fn write_change(store: &AnyStore, number: usize, now_us: u64) {
         p95_limit_ms: 220.0,
     };
     let step = |reason: &str, after| StepDetail { reason: reason.to_owned(), after, ..StepDetail::default() };
-    let mut steps =
-        vec![(60, "planned", json!(intent)), (60, "soaking", json!(step("the new size is in use", None)))];
+    let write = Write::SetMemory { memory_mb: memory / 2, revision_id: "r1".to_owned() };
+    let mut steps = vec![
+        (60, "planned", json!(intent)),
+        (60, "updating", json!(StepDetail { write: Some(write), ..StepDetail::default() })),
+        (60, "soaking", json!(step("the new size is in use", None))),
+    ];
     match number % 24 {
         2 => steps.push((36, "settled", json!(step("as predicted", Some(after))))),
         _ => steps.push((

@@ -1,6 +1,7 @@
-//! The invariants I1 to I10 of the tuner, checked at each of its writes.
+//! The invariants I1 to I11 of the tuner, checked at each of its writes and at the end of a change.
 
-use tailor_collector::changes::{self, Change, Write};
+use tailor_collector::changes::{self, Change, State, Write};
+use tailor_collector::store::ChangeEvent;
 
 use lambda_sandbox::control::catalog::record::{Alias, Record};
 
@@ -83,6 +84,21 @@ impl World {
                 }
             }
             Write::Publish { .. } => {}
+        }
+    }
+
+    /// I11: a change that is logged as undone has its previous size for all invocations, as the function was last read.
+    pub(super) fn check_end(&mut self, event: &ChangeEvent) {
+        let undone = [State::RolledBack, State::Quarantined, State::Frozen];
+        if undone.iter().all(|state| state.code() != event.kind) {
+            return;
+        }
+        let changes = changes::fold(self.log.clone());
+        let change = changes.iter().find(|it| (&it.function, &it.id) == (&event.function, &event.change_id));
+        let (change, served) = (change.unwrap(), &self.served[&event.function.name]);
+        if served.first() != Some(&change.from.0) || served.contains(&change.to.0) {
+            let state = &event.kind;
+            self.violations.push(format!("I11: {state}, but {served:?} MB are served, not {}", change.from));
         }
     }
 

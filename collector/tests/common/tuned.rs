@@ -9,8 +9,9 @@ use std::time::Duration;
 use tailor_collector::changes::fleet::{self, FleetAction};
 use tailor_collector::changes::{Change, State, audit};
 use tailor_collector::clock::Clock;
-use tailor_collector::tuner::limits::{DAY_US, HOUR_US, Limits};
-use tailor_collector::tuner::orders::Order;
+use tailor_collector::clock::{DAY_US, HOUR_US};
+use tailor_collector::tuner::limits::Limits;
+use tailor_collector::tuner::requests::TunerRequest;
 use tailor_collector::tuner::{Settings, Tuner};
 use tailor_sizing::advice::strategy::Strategy;
 use tokio::runtime::{Builder, Runtime};
@@ -79,6 +80,12 @@ impl Tuned {
         self.plane.lock().crashed = false;
     }
 
+    /// Runs a tuner for a time.
+    pub(crate) fn run_for(&self, time: Duration) {
+        let tuner = self.tuner();
+        self.runtime.block_on(async { tuner.run(tokio::time::sleep(time)).await });
+    }
+
     /// What a round would do, as text.
     pub(crate) fn plan(&self) -> String {
         self.runtime.block_on(self.tuner().plan()).unwrap().text()
@@ -122,14 +129,14 @@ impl Tuned {
     }
 
     /// Leaves a request for the tuner.
-    pub(crate) fn submit(&self, order: &Order) {
+    pub(crate) fn submit(&self, request: &TunerRequest) {
         let now_us = self.plane.lock().now_us;
-        self.runtime.block_on(self.settings.orders.as_ref().unwrap().submit(order, now_us)).unwrap();
+        self.runtime.block_on(self.settings.requests.as_ref().unwrap().submit(request, now_us)).unwrap();
     }
 
     /// The requests that were not executed yet.
-    pub(crate) fn requests(&self) -> Vec<(String, Order)> {
-        self.runtime.block_on(self.settings.orders.as_ref().unwrap().pending())
+    pub(crate) fn requests(&self) -> Vec<(String, TunerRequest)> {
+        self.runtime.block_on(self.settings.requests.as_ref().unwrap().pending())
     }
 
     pub(crate) fn assert_no_violations(&self) {

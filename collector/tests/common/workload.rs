@@ -10,11 +10,11 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use lambda_sandbox::control::catalog::record::LATEST;
+use tailor_collector::clock::DAY_US;
 use tailor_collector::report::{Evaluation, MeasuredBy};
 use tailor_collector::store::{ChangeEvent, FunctionKey, StoreError};
 use tailor_collector::tuner::canary::Sample;
 use tailor_collector::tuner::guards::{Evidence, Health};
-use tailor_collector::tuner::limits::DAY_US;
 use tailor_collector::tuner::telemetry::{Telemetry, sample_of};
 use tailor_sizing::advice::strategy::Strategy;
 use tailor_sizing::advice::{FunctionEvidence, advise};
@@ -235,6 +235,23 @@ impl Telemetry for Workload {
         let measured = samples
             .map(|(_, version, size, sum)| (version.as_str(), Megabytes(*size), Architecture::X86_64, sum));
         Ok(sample_of(measured, version, memory, |architecture| self.rates(key, architecture)))
+    }
+
+    async fn measured(
+        &self,
+        key: &FunctionKey,
+        version: &str,
+        memory: Megabytes,
+        since_us: u64,
+    ) -> Result<Rollup, StoreError> {
+        let functions = self.functions.lock().unwrap();
+        let mut sum = Rollup::default();
+        for (at_us, of, size, rollup) in &functions[&key.name].samples {
+            if *at_us >= since_us && of == version && *size == memory.0 {
+                sum.merge(rollup);
+            }
+        }
+        Ok(sum)
     }
 
     async fn health(&self, _: &FunctionKey) -> Result<Health, StoreError> {

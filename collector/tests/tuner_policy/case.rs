@@ -1,10 +1,11 @@
 //! What the guard-rails read of one function, for tests of single rules.
 
 use tailor_collector::changes::Change;
+use tailor_collector::clock::DAY_US;
 use tailor_collector::report::Evaluation;
-use tailor_collector::tuner::guards::{self, Evidence, Facts, FleetState, Health, Proposal};
+use tailor_collector::tuner::guards::{self, Evidence, Facts, FleetState, Health, Proposal, Served};
 use tailor_collector::tuner::lambda::{Lambda, Live};
-use tailor_collector::tuner::limits::{DAY_US, Limits};
+use tailor_collector::tuner::limits::Limits;
 use tailor_collector::tuner::permission::Permission;
 use tailor_collector::tuner::telemetry::Telemetry;
 use tailor_sizing::advice::strategy::Strategy;
@@ -25,6 +26,7 @@ pub(super) struct Case {
     pub(super) live: Live,
     pub(super) evaluation: Evaluation,
     pub(super) evidence: Evidence,
+    pub(super) served: Served,
     pub(super) recent_kills: u64,
     pub(super) history: Vec<Change>,
     pub(super) fleet: FleetState,
@@ -57,9 +59,19 @@ impl Case {
         );
         let now_us = tuned.plane.lock().now_us;
         let (history, fleet) = (Vec::new(), FleetState::default());
-        let recent_kills = 0;
-        let case =
-            Self { now_us, live, evaluation, evidence, recent_kills, history, fleet, permission, limits };
+        let served = Served::of(&evaluation.present);
+        let case = Self {
+            now_us,
+            live,
+            evaluation,
+            evidence,
+            served,
+            recent_kills: 0,
+            history,
+            fleet,
+            permission,
+            limits,
+        };
         assert_eq!(case.codes(), NONE);
         assert_eq!(case.proposal().to, Megabytes(1_536));
         case
@@ -72,6 +84,7 @@ impl Case {
             live: &self.live,
             evaluation: &self.evaluation,
             evidence: &self.evidence,
+            served: &self.served,
             recent_kills: self.recent_kills,
             health: &HEALTHY,
             history: &self.history,

@@ -1,7 +1,8 @@
 //! How many functions are changed at the same time, and in which order.
 
+use tailor_collector::clock::DAY_US;
 use tailor_collector::tuner::guards::FleetState;
-use tailor_collector::tuner::limits::{DAY_US, OpenChanges};
+use tailor_collector::tuner::limits::OpenChanges;
 
 use super::case::{Case, NONE};
 use crate::common::fleet::Kind;
@@ -31,7 +32,7 @@ fn a_repair_does_not_wait_for_the_end_of_other_changes() {
     let fleet = |open: usize| FleetState { open, ..FleetState::default() };
     case.fleet = fleet(5);
     assert_eq!(case.codes(), ["open-changes"], "no invocation ran out of memory");
-    (case.evidence.out_of_memory, case.recent_kills) = (3, 3);
+    (case.served.out_of_memory, case.recent_kills) = (3, 3);
     case.fleet = fleet(9);
     assert_eq!(case.codes(), NONE);
     case.fleet = fleet(10);
@@ -93,7 +94,7 @@ fn the_cost_of_open_changes_is_limited_and_every_function_gets_its_turn() {
 }
 
 /// A function beside that of a [`Tuned`], with two times `count` invocations of `$LATEST` in 15 days.
-fn add_other(tuned: &Tuned, name: &'static str, count: u64) {
+pub(super) fn add_other(tuned: &Tuned, name: &'static str, count: u64) {
     let kind = Kind { name, ..IDLE };
     tuned.plane.add(name, kind.memory, false);
     tuned.workload.add(kind, &["$LATEST"]);

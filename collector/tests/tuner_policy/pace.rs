@@ -1,7 +1,7 @@
 //! How often one function is changed, and what keeps it from being changed again.
 
 use tailor_collector::changes::{Change, State};
-use tailor_collector::tuner::limits::{DAY_US, HOUR_US};
+use tailor_collector::clock::{DAY_US, HOUR_US};
 use tailor_sizing::units::Megabytes;
 
 use super::case::{Case, NONE};
@@ -31,7 +31,7 @@ fn an_increase_that_was_rolled_back_is_repeated_only_after_new_kills() {
     case.needs_memory(700);
     case.history = vec![undone(&case, [512, 700], 3.0)];
     assert_eq!(case.codes(), ["quarantine"]);
-    case.evidence.out_of_memory = 9;
+    case.served.out_of_memory = 9;
     assert_eq!(case.codes(), ["quarantine"], "the kills were before the rollback");
     case.recent_kills = 2;
     assert_eq!(case.codes(), NONE);
@@ -41,7 +41,7 @@ fn an_increase_that_was_rolled_back_is_repeated_only_after_new_kills() {
     case.history = vec![undone(&case, [512, 700], 20.0), undone(&case, [512, 700], 2.5)];
     assert_eq!(case.codes(), NONE);
     // A reduction that was rolled back shows nothing about an increase.
-    (case.evidence.out_of_memory, case.recent_kills) = (0, 0);
+    (case.served.out_of_memory, case.recent_kills) = (0, 0);
     case.history = vec![undone(&case, [512, 400], 8.0)];
     assert_eq!(case.codes(), NONE);
     let mut case = Case::new();
@@ -67,7 +67,7 @@ fn a_function_is_changed_twice_in_30_days_and_repaired_at_any_time() {
     case.needs_memory(700);
     case.history = [29.0, 10.0].map(|days| case.past(&settled, days)).to_vec();
     assert_eq!(case.codes(), ["monthly-changes"]);
-    (case.evidence.out_of_memory, case.recent_kills) = (3, 3);
+    (case.served.out_of_memory, case.recent_kills) = (3, 3);
     assert_eq!(case.codes(), NONE);
 }
 

@@ -1,8 +1,9 @@
 //! The rules that decide when a function is changed, and to which size: each with the case for which it was made.
 
 use tailor_collector::changes::{Change, State};
+use tailor_collector::clock::{DAY_US, HOUR_US};
 use tailor_collector::tuner::guards::{GUARD_RAILS, markdown};
-use tailor_collector::tuner::limits::{DAY_US, HOUR_US, Limits};
+use tailor_collector::tuner::limits::Limits;
 use tailor_sizing::advice::Verdict;
 use tailor_sizing::units::Megabytes;
 

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use tailor_collector::changes::frequency::{self, most_in_30_days};
 use tailor_collector::changes::{Cause, Change, State};
-use tailor_collector::tuner::limits::HOUR_US;
+use tailor_collector::clock::{DAY_US, HOUR_US};
 use tailor_sizing::pricing::money::PicoDollars;
 use tailor_sizing::pricing::prices::Rates;
 use tailor_sizing::units::Megabytes;
@@ -15,7 +15,6 @@ use tailor_sizing::units::Megabytes;
 use crate::function::START_US;
 use crate::kind::Kind;
 use crate::strategies::{Costs, Outcome};
-use crate::traffic::DAY_US;
 use crate::world::World;
 use crate::{Losses, Simulation, share, sizes};
 

@@ -58,10 +58,18 @@ pub fn propose(facts: &Facts<'_>) -> Result<Proposal, Refusal> {
     let advice =
         advice.map_err(|error| refuse("no-advice", format!("there is no advice for it: {error}")))?;
     let from = facts.evaluation.memory;
-    let after_out_of_memory = facts.evidence.out_of_memory > 0 && advice.memory >= from;
+    let after_out_of_memory = facts.served.out_of_memory > 0 && advice.memory >= from;
     let for_memory = advice.verdict == Verdict::RaiseForMemory || after_out_of_memory;
     if !for_memory && advice.verdict != Verdict::Change {
         return Err(refuse("not-advised", "no change is advised"));
+    }
+    if for_memory && is_of_old_code(facts, advice) {
+        let peak_mb = facts.served.peak_mb;
+        let reason = format!(
+            "the invocations that ran out of memory are of code that is not served any more; the code that is served used \
+             {peak_mb:.0} MB"
+        );
+        return Err(refuse("old-code", reason));
     }
     let (floor, ceiling) = (Floor::of(facts, advice), facts.permission.max_memory);
     // Memory was full: the true demand is not known, so the size is doubled at most. Memory that grows needs more than it
@@ -106,6 +114,13 @@ pub fn propose(facts: &Facts<'_>) -> Result<Proposal, Refusal> {
         saving_usd_month: facts.evidence.monthly_usd(saving(&then)),
         saving_at_end_usd_month: facts.evidence.monthly_usd(saving(&last)),
     })
+}
+
+/// Whether only code that is not served any more ran out of memory, and the code that is served uses less than there is.
+fn is_of_old_code(facts: &Facts<'_>, advice: &Advice) -> bool {
+    let (floor, served) = (&advice.floor, facts.served);
+    let needed_mb = served.peak_mb * (1.0 + floor.margin);
+    floor.out_of_memory > 0 && served.out_of_memory == 0 && needed_mb <= f64::from(facts.evaluation.memory.0)
 }
 
 /// Whether the function already got more memory in the last month, and kept it.

@@ -2,7 +2,8 @@
 
 use super::{Evidence, Facts, Proposal, Refusal, refuse};
 use crate::changes::{Route, State};
-use crate::tuner::limits::{DAY_US, HOUR_US, Limits};
+use crate::clock::{DAY_US, HOUR_US};
+use crate::tuner::limits::Limits;
 
 pub(super) fn enough(facts: &Facts<'_>, proposal: &Proposal) -> Result<(), Refusal> {
     // An out-of-memory kill is evidence by itself.
@@ -42,6 +43,19 @@ pub(super) fn enough(facts: &Facts<'_>, proposal: &Proposal) -> Result<(), Refus
     Ok(())
 }
 
+/// Whether the code that is served was measured. What other code needs shows little about it.
+pub(super) fn code(facts: &Facts<'_>, proposal: &Proposal) -> Result<(), Refusal> {
+    let (warm, needed) = (facts.served.warm, facts.limits.evidence_of_code());
+    if proposal.after_out_of_memory || warm >= needed {
+        return Ok(());
+    }
+    let memory = facts.evaluation.memory;
+    let reason = format!(
+        "{warm} warm invocations of the code that is served were measured at {memory}, {needed} are needed"
+    );
+    Err(refuse("new-code", reason))
+}
+
 /// Since when the present size is measured, microseconds.
 fn span_us(facts: &Facts<'_>) -> u64 {
     facts.now_us.saturating_sub(facts.evidence.first_at_us)
@@ -51,8 +65,10 @@ fn span_us(facts: &Facts<'_>) -> u64 {
 fn is_settled(facts: &Facts<'_>) -> bool {
     // A deployment may end the observation of a size that all invocations use.
     facts.written().next_back().is_some_and(|last| {
-        let is_adopted =
-            last.state == State::ExternalChange && last.promoted && last.to == facts.evaluation.memory;
+        let is_adopted = last.state == State::ExternalChange
+            && !last.is_not_undone()
+            && last.promoted
+            && last.to == facts.evaluation.memory;
         last.state == State::Settled || is_adopted
     })
 }

@@ -19,6 +19,7 @@ use std::fmt;
 
 use serde::Serialize;
 
+use tailor_sizing::model::memory_floor::peak_memory_mb;
 use tailor_sizing::pricing::money::PicoDollars;
 use tailor_sizing::pricing::prices::Rates;
 use tailor_sizing::telemetry::rollup::Rollup;
@@ -108,6 +109,29 @@ impl Evidence {
     }
 }
 
+/// What was measured of the code that is served, at the present size.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Served {
+    /// Warm invocations.
+    pub warm: u64,
+    /// Out-of-memory kills.
+    pub out_of_memory: u64,
+    /// Highest memory use, MB.
+    pub peak_mb: f64,
+}
+
+impl Served {
+    /// The measurements of a rollup.
+    #[must_use]
+    pub fn of(rollup: &Rollup) -> Self {
+        Self {
+            warm: rollup.warm_duration_us.count(),
+            out_of_memory: rollup.out_of_memory,
+            peak_mb: peak_memory_mb(rollup),
+        }
+    }
+}
+
 /// How reliable the telemetry is.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Health {
@@ -151,7 +175,9 @@ pub struct Facts<'a> {
     pub evaluation: &'a Evaluation,
     /// What was measured at its present size.
     pub evidence: &'a Evidence,
-    /// Out-of-memory kills at its present size since its last increase was rolled back; all of them when none was.
+    /// What was measured of the code that is served.
+    pub served: &'a Served,
+    /// Its out-of-memory kills since the last increase was rolled back; all of them when none was.
     pub recent_kills: u64,
     /// The telemetry of the function.
     pub health: &'a Health,
@@ -213,6 +239,7 @@ pub fn check(facts: &Facts<'_>) -> Result<Approved, Vec<Refusal>> {
     if let Ok(proposal) = &proposal {
         for rail in [
             evidence::enough,
+            evidence::code,
             benefit::worth_it,
             speed::duration,
             permission::direction,

@@ -3,7 +3,7 @@
 use super::{Facts, Proposal, Refusal, refuse};
 use crate::changes::frequency::{self, DAYS, SPAN_US};
 use crate::changes::{Change, State};
-use crate::tuner::limits::{DAY_US, HOUR_US};
+use crate::clock::{DAY_US, HOUR_US};
 
 /// Largest number of times that the time after a rollback is doubled.
 const MAX_DOUBLINGS: u32 = 6;
@@ -47,7 +47,7 @@ pub(super) fn cooldown(facts: &Facts<'_>, proposal: &Proposal) -> Result<(), Ref
     }
     let Some(last) = facts.written().next_back() else { return Ok(()) };
     // A deployment ended it before all invocations used the new size: the function is as it was.
-    let is_interrupted = last.state == State::ExternalChange && !last.promoted;
+    let is_interrupted = last.state == State::ExternalChange && !last.promoted && !last.is_not_undone();
     let wait_us = match last.to < last.from && !is_interrupted {
         true => facts.limits.cooldown_down_us,
         false => facts.limits.cooldown_up_us,

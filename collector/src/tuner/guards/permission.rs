@@ -2,8 +2,7 @@
 
 use super::{Facts, Proposal, Refusal, preflight::STACK_TAG, refuse, sizes};
 use crate::changes::{Cause, State};
-use crate::tuner::dates::{Dates, Period};
-use crate::tuner::limits::DAY_US;
+use crate::clock::DAY_US;
 use crate::tuner::mode::Mode;
 use crate::tuner::permission::TAG;
 
@@ -72,7 +71,8 @@ pub(super) fn external(facts: &Facts<'_>) -> Result<(), Refusal> {
     };
     let external = (0..history.len()).filter(|index| {
         let change = &history[*index];
-        let is_external = change.state == State::ExternalChange && change.cause != Some(Cause::Permission);
+        let is_external =
+            change.state == State::ExternalChange && matches!(change.cause, None | Some(Cause::External));
         is_external && change.moved_at_us >= since_us && !is_deployment(*index)
     });
     let (count, most) = (external.count(), facts.limits.max_external_changes);
@@ -97,12 +97,8 @@ pub(super) fn window(facts: &Facts<'_>, proposal: &Proposal) -> Result<(), Refus
     if proposal.for_memory {
         return Ok(());
     }
-    if facts.permission.freeze_dates.iter().any(|dates: &Dates| dates.contains(facts.now_us)) {
-        return Err(refuse("freeze-date", "the policy has no changes on this date"));
+    match facts.permission.closed(facts.now_us) {
+        Some((code, reason)) => Err(refuse(code, reason)),
+        None => Ok(()),
     }
-    let open = |periods: &Vec<Period>| periods.iter().any(|period| period.contains(facts.now_us));
-    if facts.permission.window.as_ref().is_none_or(open) {
-        return Ok(());
-    }
-    Err(refuse("outside-window", "its window is closed at this time"))
 }

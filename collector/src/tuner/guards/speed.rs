@@ -6,7 +6,7 @@ use tailor_sizing::units::Megabytes;
 use super::bounds::at;
 use super::{Facts, Proposal, Refusal, refuse};
 use crate::changes::{Change, State};
-use crate::tuner::limits::DAY_US;
+use crate::clock::DAY_US;
 
 /// Distance of the sizes of which the smallest fast one is chosen, MB.
 const SIZE_STEP_MB: usize = 16;

@@ -2,7 +2,8 @@
 
 use tailor_sizing::units::Megabytes;
 
-use crate::tuner::limits::{DAY_US, HOUR_US, Limits, OpenChanges};
+use crate::clock::{DAY_US, HOUR_US};
+use crate::tuner::limits::{Limits, OpenChanges};
 
 /// One guard-rail.
 #[derive(Debug, Clone, Copy)]
@@ -57,8 +58,8 @@ pub const GUARD_RAILS: &[GuardRail] = rails![
     "region-not-listed", "regions that the policy file does not list", on, "ours";
     "managed-by-stack", "functions of CloudFormation, SAM and CDK", on, "a deployment would reset the size";
     "managed-elsewhere", "functions that were changed back outside the tuner", |limits| format!("{} changes in 30 days", limits.max_external_changes), "ours";
-    "outside-window", "reductions outside the window of the function", on, "PerfectScale maintenance windows";
-    "freeze-date", "changes on dates of the policy file", on, "PerfectScale maintenance windows";
+    "outside-window", "changes and higher weights of a canary outside the window of the function, except increases for memory", on, "PerfectScale maintenance windows";
+    "freeze-date", "changes and higher weights of a canary on dates of the policy file, except increases for memory", on, "PerfectScale maintenance windows";
     "not-approved", "changes without approval of functions that need one", |_| "off; `tailor:approval = required`".to_owned(), "Compute Optimizer and StormForge: approved recommendations";
     "frozen", "changes while the tuner is frozen", on, "PerfectScale `stopAllAutomation`";
     "imported", "functions of which only imported logs are known", on, "ours";
@@ -84,6 +85,8 @@ pub const GUARD_RAILS: &[GuardRail] = rails![
     "few-invocations", "functions with few warm invocations at the present size", |limits| limits.evidence_invocations.to_string(), "Compute Optimizer: 50 in 14 days; KRR: 100 points";
     "short-time", "functions measured for a short time at the present size", |limits| format!("{}; {} with {} times as many invocations and environments; {} after a settled change", days(limits.evidence_us), days(limits.evidence_us / 2), limits.evidence_much, days(limits.evidence_after_change_us)), "Compute Optimizer and KRR: 14 days; Goldilocks: 8 days";
     "few-environments", "functions with few environments at the present size", |limits| limits.evidence_environments.to_string(), "ours";
+    "new-code", "functions with few warm invocations of the code that is served, at the present size", |limits| format!("{}, 1/{} of `few-invocations`", limits.evidence_of_code(), limits.evidence_code_divisor), "ours: measurements of other code show little about it";
+    "old-code", "increases after out-of-memory kills of code that is not served any more", on, "ours";
     "little-traffic", "canaries that would not end before their deadline", |limits| format!("{} at one weight", hours(limits.canary_stall_us)), "sequential test";
     "no-advice", "functions without advice", on, "ours";
     "not-advised", "functions whose advice is to stay", on, "VPA: act outside the band only";

@@ -51,12 +51,8 @@ fn latest_before(change: &Change) -> Megabytes {
 }
 
 /// Whether `$LATEST` has the code and the configuration of the plan, whatever its size.
-pub(super) fn same_code(change: &Change, live: &Live, omitted: Omitted) -> bool {
-    let digest = &change.intent.configuration_digest;
-    omitted == Omitted::Code
-        || live.latest.code_sha256 == change.intent.code_sha256
-            // Logs of earlier versions have no digest.
-            && (digest.is_empty() || live.latest.digest == *digest)
+fn same_code(change: &Change, live: &Live, omitted: Omitted) -> bool {
+    omitted == Omitted::Code || change.intent.is_of_code(&live.latest.code_sha256, &live.latest.digest)
 }
 
 /// Whether a write took effect.

@@ -1,9 +1,10 @@
 //! The way of a change to its end: update, publish, canary, promote, soak.
 
 use super::expected::{Effect, alias_description, drift, effect, identical_newest, version_marker};
-use super::{Decision, Observation, Verdict, overdue, undo};
+use super::{Decision, Observation, Verdict, is_for_window, overdue, undo};
 use crate::changes::comparison::Measurements;
 use crate::changes::{AliasPlan, Cause, Change, Confirmed, Route, State, StepDetail, Write};
+use crate::clock::HOUR_US;
 use crate::tuner::lambda::{LambdaError, Live, Update};
 use crate::tuner::limits::Limits;
 
@@ -40,7 +41,9 @@ fn retry(change: &Change, write: &Write, live: &Live, seen: &Observation<'_>, li
                 let confirmed = Confirmed { version: Some(version), version_is_ours: false };
                 advance(change, live, Some(confirmed), seen, limits)
             }
-            _ => overdue(change, seen, limits).unwrap_or_else(|| Decision::Retry(write.clone())),
+            _ => given_up(change, write, live, seen)
+                .or_else(|| overdue(change, seen, limits))
+                .unwrap_or_else(|| Decision::Retry(write.clone())),
         },
     }
 }
@@ -57,8 +60,8 @@ fn moved(change: &Change, write: &Write, live: &Live, seen: &Observation<'_>, li
     if let (Write::Publish { .. }, Some(_)) = (write, identical_newest(change, live)) {
         return retry(change, write, live, seen, limits);
     }
-    if let Some(late) = overdue(change, seen, limits) {
-        return late;
+    if let Some(ended) = given_up(change, write, live, seen).or_else(|| overdue(change, seen, limits)) {
+        return ended;
     }
     // The content is the same: the write is bound to the new revision, and logged again.
     let mut write = write.clone();
@@ -70,6 +73,32 @@ fn moved(change: &Change, write: &Write, live: &Live, seen: &Observation<'_>, li
     }
     let reason = "the revision changed and the content did not".to_owned();
     Decision::log_with(change.state, StepDetail { reason, write: Some(write), ..StepDetail::default() })
+}
+
+/// Outside of the window, a write that did not take effect and gives invocations the new size is not made again. The
+/// change then waits at the weight that the alias has.
+fn given_up(change: &Change, write: &Write, live: &Live, seen: &Observation<'_>) -> Option<Decision> {
+    let closed = seen.closed?;
+    let is_for_invocations = match write {
+        Write::SetMemory { .. } => change.state == State::Updating,
+        Write::SetAlias { .. } => matches!(change.state, State::Canary | State::Promoting),
+        Write::Publish { .. } | Write::DeleteVersion { .. } => false,
+    };
+    if !is_for_invocations {
+        return None;
+    }
+    let weight = match &change.intent.route {
+        Route::Alias(plan) => live.aliases.get(&plan.name).and_then(|alias| alias.additional.as_ref()),
+        Route::Latest => None,
+    };
+    match weight.filter(|(version, _)| change.version.as_ref() == Some(version)) {
+        Some((_, weight)) => {
+            let reason = closed.to_owned();
+            let detail = StepDetail { reason, weight: Some(*weight), ..StepDetail::default() };
+            Some(Decision::log_with(State::Canary, detail))
+        }
+        None => Some(undo::start(change, live, Cause::Permission, closed.to_owned(), seen)),
+    }
 }
 
 fn advance(
@@ -94,6 +123,7 @@ fn advance(
         Route::Alias(plan) => Some(plan),
     };
     match (change.state, plan) {
+        (State::Planned, _) if seen.closed.is_some() => wait_for_window(change, seen, limits),
         (State::Planned, _) => Decision::log_with(
             State::Updating,
             detail(format!("setting the size of `$LATEST` to {to}"), Some(set(to.0))),
@@ -180,7 +210,16 @@ fn published(
     let Some(first) = limits.canary_steps.first() else {
         return Decision::Wait("there are no canary weights".to_owned());
     };
+    if seen.closed.is_some() {
+        return wait_for_window(change, seen, limits);
+    }
     weigh(change, plan, &version, first.weight, live, detail, seen)
+}
+
+/// Waits until more invocations may get the new size.
+fn wait_for_window(change: &Change, seen: &Observation<'_>, limits: &Limits) -> Decision {
+    let reason = seen.closed.unwrap_or_default();
+    overdue(change, seen, limits).unwrap_or_else(|| Decision::Wait(reason.to_owned()))
 }
 
 /// Sets a weight of the canary.
@@ -245,6 +284,12 @@ fn canary(
             failed(change, live, (*cause, reason), (*after, *baseline), seen)
         }
         Verdict::Pass { reason, after, baseline } => {
+            if let Some(closed) = seen.closed {
+                return match change.state == State::Hold && is_for_window(&change.reason) {
+                    true => Decision::Wait(closed.to_owned()),
+                    false => Decision::log_with(State::Hold, detail(closed, Some(*after), *baseline)),
+                };
+            }
             let detail = detail(reason, Some(*after), *baseline);
             let next = limits.canary_steps.iter().find(|step| step.weight > change.weight);
             match next {
@@ -254,15 +299,37 @@ fn canary(
         }
         Verdict::NoData(reason) => match overdue(change, seen, limits) {
             Some(late) => late,
-            None if change.state == State::Hold => Decision::Wait(reason.clone()),
+            None if change.state == State::Hold && !is_for_window(&change.reason) => match seen.closed {
+                Some(_) => unmeasured(change, live, reason, seen, limits),
+                None => Decision::Wait(reason.clone()),
+            },
             None => Decision::log_with(State::Hold, detail(reason, None, None)),
         },
         Verdict::Continue(reason) => match overdue(change, seen, limits) {
             Some(late) => late,
+            // A canary that waits for its window waits for the next one as well.
             None if change.state == State::Canary => Decision::Wait(reason.clone()),
+            None if seen.closed.is_some() && is_for_window(&change.reason) => Decision::Wait(reason.clone()),
             None => Decision::log_with(State::Canary, detail(reason, None, None)),
         },
     }
+}
+
+/// Outside of the window, a canary that is not measured ends after the longest time at one weight, as it does in the window.
+fn unmeasured(
+    change: &Change,
+    live: &Live,
+    reason: &str,
+    seen: &Observation<'_>,
+    limits: &Limits,
+) -> Decision {
+    let since_us = seen.now_us.saturating_sub(change.moved_at_us);
+    if since_us <= limits.canary_stall_us {
+        return Decision::Wait(reason.to_owned());
+    }
+    let hours = since_us as f64 / HOUR_US as f64;
+    let reason = format!("the canary was not measured for {hours:.1} hours: {reason}");
+    undo::start(change, live, Cause::Deadline, reason, seen)
 }
 
 /// Starts the way back after a verdict, with its measurements.

@@ -9,8 +9,10 @@ mod undo;
 
 use crate::changes::comparison::Measurements;
 use crate::changes::{Cause, Change, State, StepDetail, Write};
+use crate::clock::HOUR_US;
 use crate::tuner::lambda::{LambdaError, Live, Update};
-use crate::tuner::limits::{HOUR_US, Limits};
+use crate::tuner::limits::Limits;
+use crate::tuner::permission::is_time_code;
 
 pub use expected::{alias_description, is_marked, version_marker};
 
@@ -32,6 +34,9 @@ pub struct Observation<'a> {
     pub may_write: bool,
     /// Whether they permit this direction.
     pub may_continue: bool,
+    /// Why no more invocations may get the new size now: the window of the function, or a date of the policy. The way back is
+    /// always permitted.
+    pub closed: Option<&'a str>,
     /// Whether a person requested a rollback.
     pub rollback_asked: bool,
     /// End of the quarantine if the change is rolled back now, microseconds since the Unix epoch.
@@ -149,6 +154,19 @@ fn interruption(change: &Change, seen: &Observation<'_>) -> Option<(Cause, Strin
     None
 }
 
+/// Whether a reason is that of a canary that waits for its window, and not for measurements.
+fn is_for_window(reason: &str) -> bool {
+    is_time_code(reason.split(':').next().unwrap_or_default())
+}
+
+/// How long a canary waited for its window since a time, microseconds.
+fn waited_us(change: &Change, from_us: u64, now_us: u64) -> u64 {
+    let ends = change.steps.iter().skip(1).map(|step| step.at_us).chain([now_us]);
+    let waits = change.steps.iter().zip(ends);
+    let waits = waits.filter(|(step, _)| step.state == State::Hold && is_for_window(&step.reason));
+    waits.map(|(step, end_us)| end_us.saturating_sub(step.at_us.max(from_us))).sum()
+}
+
 /// The end of a change that took too long.
 fn overdue(change: &Change, seen: &Observation<'_>, limits: &Limits) -> Option<Decision> {
     let live = seen.live?;
@@ -157,8 +175,10 @@ fn overdue(change: &Change, seen: &Observation<'_>, limits: &Limits) -> Option<D
         State::Planned | State::Updating | State::Published => (since(change.planned_at_us) > PREPARATION_US)
             .then(|| "it could not be prepared within an hour".to_owned()),
         State::Canary | State::Hold => {
-            let total = since(change.canary_at_us.unwrap_or(change.planned_at_us));
-            let stalled = since(change.weighted_at_us);
+            // The time in which a canary waits for its window is no time of the canary.
+            let used = |from_us: u64| since(from_us).saturating_sub(waited_us(change, from_us, seen.now_us));
+            let total = used(change.canary_at_us.unwrap_or(change.planned_at_us));
+            let stalled = used(change.weighted_at_us);
             (total > limits.canary_deadline_us || stalled > limits.canary_stall_us).then(|| {
                 format!(
                     "the canary did not end in time: {:.1} hours in total, {:.1} hours at {} %",

@@ -1,13 +1,20 @@
 //! The way back: from any point of a change to one version and the previous size.
 //!
 //! The next write is always computed from what Lambda returns now, so the order of faults does not matter. Only what the
-//! change itself wrote is undone: what others wrote stays.
+//! change itself wrote is undone: what others wrote stays. A change is only rolled back when the function has its previous
+//! size: otherwise its end says what is different, and what to do.
 
-use super::expected::{alias_description, same_code, version_marker};
+use tailor_sizing::units::Megabytes;
+
+use super::expected::{alias_description, version_marker};
 use super::{Decision, Observation, Omitted};
+use crate::changes::unfinished::instruction;
 use crate::changes::{AliasPlan, Cause, Change, Route, State, StepDetail, Write};
 use crate::tuner::lambda::{Alias, LambdaError, Live, Update};
 use crate::tuner::limits::Limits;
+
+/// What follows a reason while the way back waits for permission.
+const NOT_PERMITTED: &str = "; not undone without permission";
 
 /// Starts the way back, or ends the change when nothing needs to be undone.
 pub(super) fn start(
@@ -21,15 +28,14 @@ pub(super) fn start(
     let may_write = seen.may_write || seen.omitted == Omitted::Tag;
     let detail = StepDetail { reason, cause: Some(cause), weight: Some(0), ..StepDetail::default() };
     match write {
-        None => end(change, cause, detail, seen),
-        Some(_) if !may_write && !needs_alias(change, live) => {
-            let reason = format!("{}; not undone without permission; the size stays", detail.reason);
-            Decision::log_with(State::ExternalChange, StepDetail { reason, ..detail })
-        }
+        None => end(change, live, cause, detail, seen),
+        Some(_) if !may_write && !needs_alias(change, live) => end_without_permission(change, live, detail),
         // The alias is weighted: the change stays open, and the write follows when it is permitted.
-        Some(_) if !may_write || live.update == Update::InProgress => {
-            Decision::log_with(State::RollingBack, detail)
+        Some(_) if !may_write => {
+            let reason = waiting_reason(change, &detail.reason);
+            Decision::log_with(State::RollingBack, StepDetail { reason, ..detail })
         }
+        Some(_) if live.update == Update::InProgress => Decision::log_with(State::RollingBack, detail),
         Some(write) => Decision::log_with(State::RollingBack, StepDetail { write: Some(write), ..detail }),
     }
 }
@@ -40,17 +46,21 @@ pub(super) fn next(change: &Change, live: &Live, seen: &Observation<'_>, limits:
     if live.update == Update::InProgress {
         return Decision::Wait("an update is in progress".to_owned());
     }
-    let detail = StepDetail { reason: change.reason.clone(), ..StepDetail::default() };
+    let reason = change.reason.split(NOT_PERMITTED).next().unwrap_or_default().to_owned();
+    let detail = StepDetail { reason, ..StepDetail::default() };
     let Some(write) = next_write(change, live, cause, seen.omitted) else {
-        return end(change, cause, detail, seen);
+        return end(change, live, cause, detail, seen);
     };
     if !seen.may_write && seen.omitted != Omitted::Tag {
         // However long it takes: a change that ends here leaves its weight in the alias.
         if needs_alias(change, live) {
-            return Decision::Wait("not undone without permission".to_owned());
+            if change.reason.contains(NOT_PERMITTED) {
+                return Decision::Wait(change.reason.clone());
+            }
+            let reason = waiting_reason(change, &detail.reason);
+            return Decision::log_with(State::RollingBack, StepDetail { reason, ..detail });
         }
-        let reason = format!("{}; not undone without permission", change.reason);
-        return Decision::log_with(State::ExternalChange, StepDetail { reason, ..detail });
+        return end_without_permission(change, live, detail);
     }
     match (&change.pending, seen.write_error) {
         (Some(pending), Some(LambdaError::Refused(error))) if *pending == write => {
@@ -65,8 +75,27 @@ pub(super) fn next(change: &Change, live: &Live, seen: &Observation<'_>, limits:
     }
 }
 
+/// The reason of a change that waits for permission, with what a person can do.
+fn waiting_reason(change: &Change, reason: &str) -> String {
+    format!("{reason}{NOT_PERMITTED}: {}", instruction(change))
+}
+
+/// The last event of a change that may not be undone and has no part of the invocations of an alias.
+fn end_without_permission(change: &Change, live: &Live, detail: StepDetail) -> Decision {
+    let is_trial = matches!(change.intent.route, Route::Alias(_)) && !change.promoted;
+    let left = match is_trial && was_written(change) && live.latest.memory == change.to {
+        true => format!(
+            "`$LATEST` has {} for the trial: set its size to {} before it is published",
+            change.to, change.from
+        ),
+        false => "the size stays".to_owned(),
+    };
+    let reason = format!("{}{NOT_PERMITTED}; {left}", detail.reason);
+    Decision::log_with(State::ExternalChange, StepDetail { reason, ..detail })
+}
+
 /// The last event of the change.
-fn end(change: &Change, cause: Cause, detail: StepDetail, seen: &Observation<'_>) -> Decision {
+fn end(change: &Change, live: &Live, cause: Cause, detail: StepDetail, seen: &Observation<'_>) -> Decision {
     let was_in_force = change.weight > 0 || change.promoted || change.canary_at_us.is_some();
     let state = match cause {
         Cause::External | Cause::Permission => State::ExternalChange,
@@ -81,7 +110,91 @@ fn end(change: &Change, cause: Cause, detail: StepDetail, seen: &Observation<'_>
         }
         _ => None,
     };
-    Decision::log_with(state, StepDetail { until_us, ..detail })
+    match left(change, live).filter(|left| is_told(change, cause, left)) {
+        Some(Left { text, .. }) => {
+            let reason = format!("{}; not undone: {text}", detail.reason);
+            Decision::log_with(State::ExternalChange, StepDetail { reason, until_us, ..detail })
+        }
+        None => Decision::log_with(state, StepDetail { until_us, ..detail }),
+    }
+}
+
+/// A size that is not the one before the change.
+struct Left {
+    /// Whether it is the size of the change.
+    is_new_size: bool,
+    /// What there is, and what to do, as a part of a sentence.
+    text: String,
+}
+
+/// Whether the end of a change tells what is left. When others changed the function, their own size needs no explanation.
+fn is_told(change: &Change, cause: Cause, left: &Left) -> bool {
+    match cause {
+        Cause::External | Cause::Permission => left.is_new_size && !keeps_size(change, cause),
+        _ => true,
+    }
+}
+
+/// What the invocations get in place of the previous size; `None` when they get that size.
+fn left(change: &Change, live: &Live) -> Option<Left> {
+    let (from, to, latest) = (change.from, change.to, live.latest.memory);
+    let Route::Alias(plan) = &change.intent.route else {
+        let text = format!("its size is {latest} now, set outside the tuner: set {from} if that is wanted");
+        return (latest != from).then_some(Left { is_new_size: latest == to, text });
+    };
+    let name = &plan.name;
+    let Some(alias) = live.aliases.get(name) else {
+        return Some(Left { is_new_size: false, text: format!("alias `{name}` was deleted") });
+    };
+    let size_of = |version: &String| match version.as_str() {
+        "$LATEST" => Some(latest),
+        _ if *version == plan.stable => Some(from),
+        _ => live.versions.get(version).map(|it| it.memory),
+    };
+    if let Some((version, weight)) =
+        alias.additional.as_ref().filter(|(version, _)| size_of(version) == Some(to))
+    {
+        let percent = f64::from(*weight) / 100.0;
+        let text = format!(
+            "alias `{name}` sends {percent} % of the invocations to version {version} with {to}, a weight that others set: \
+             remove it"
+        );
+        return Some(Left { is_new_size: true, text });
+    }
+    let version = &alias.version;
+    match size_of(version) {
+        Some(size) if size == from => None,
+        Some(size) => {
+            let text = served_text(change, plan, version, size, latest);
+            Some(Left { is_new_size: size == to, text })
+        }
+        None => {
+            let text = format!("alias `{name}` has version {version}, which is not listed: check its size");
+            Some(Left { is_new_size: false, text })
+        }
+    }
+}
+
+/// What an alias serves in place of the previous size, why, and what to do.
+fn served_text(
+    change: &Change,
+    plan: &AliasPlan,
+    version: &str,
+    size: Megabytes,
+    latest: Megabytes,
+) -> String {
+    let (name, from) = (&plan.name, change.from);
+    let why = match change.version.as_deref() == Some(version) {
+        true => format!("because version {} was deleted", plan.stable),
+        false => "which the change did not publish".to_owned(),
+    };
+    let publish = match latest == from {
+        true => format!("publish `$LATEST`, which has {from}"),
+        false => format!("set the size of `$LATEST` to {from}, publish it"),
+    };
+    format!(
+        "alias `{name}` serves {size} with version {version}, {why}: {publish}, and set the alias to the new version"
+    )
 }
 
 /// Whether the alias has a part of the change.
@@ -92,10 +205,14 @@ fn needs_alias(change: &Change, live: &Live) -> bool {
     alias.is_some_and(|alias| alias.additional.as_ref().is_some_and(|(additional, _)| additional == version))
 }
 
+/// Whether the new size stays: a change outside the tuner after the promotion is adopted together with it.
+fn keeps_size(change: &Change, cause: Cause) -> bool {
+    matches!(cause, Cause::External | Cause::Permission) && change.promoted
+}
+
 /// The next write that undoes a part of the change.
 fn next_write(change: &Change, live: &Live, cause: Cause, omitted: Omitted) -> Option<Write> {
-    // A change outside the tuner after the promotion is adopted together with the new size.
-    let keeps_size = matches!(cause, Cause::External | Cause::Permission) && change.promoted;
+    let keeps_size = keeps_size(change, cause);
     let alias = match &change.intent.route {
         Route::Alias(plan) => alias_write(change, plan, live, keeps_size, omitted),
         Route::Latest => None,
@@ -103,21 +220,16 @@ fn next_write(change: &Change, live: &Live, cause: Cause, omitted: Omitted) -> O
     if alias.is_some() {
         return alias;
     }
-    let is_ours = match &change.intent.route {
-        // Set for the publication, and at the promotion.
-        Route::Alias(_) => true,
-        Route::Latest => change.state != State::Planned,
-    };
-    if is_ours && !keeps_size && live.latest.memory == change.to && latest_is_ours(change, live, omitted) {
+    // Whatever the code is now: the write sets the size only, and names the present revision.
+    if !keeps_size && was_written(change) && live.latest.memory == change.to {
         return Some(Write::SetMemory { memory_mb: change.from.0, revision_id: live.revision_id.clone() });
     }
     version_write(change, live, omitted)
 }
 
-/// Whether the size of `$LATEST` was set by this change, and nothing else was changed since.
-fn latest_is_ours(change: &Change, live: &Live, omitted: Omitted) -> bool {
-    let was_written = change.steps.iter().any(|step| step.state == State::Updating);
-    was_written && same_code(change, live, omitted)
+/// Whether the change set the size of `$LATEST`: at once, or for the publication and at the promotion.
+fn was_written(change: &Change) -> bool {
+    change.steps.iter().any(|step| step.state == State::Updating)
 }
 
 fn alias_write(

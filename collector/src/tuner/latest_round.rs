@@ -7,7 +7,7 @@ use super::plan::PlannedFunction;
 
 /// The decisions of one round.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub struct Outlook {
+pub struct RoundResult {
     /// When the round ended, microseconds since the Unix epoch; zero before the first one.
     pub at_us: u64,
     /// The mode of the collector.
@@ -18,18 +18,19 @@ pub struct Outlook {
     pub functions: Vec<PlannedFunction>,
 }
 
-/// The outlook that the tuner replaces after each round.
+/// The latest_round that the tuner replaces after each round.
 #[derive(Debug, Default)]
-pub struct CurrentOutlook(Mutex<Arc<Outlook>>);
+pub struct LatestRound(Mutex<Arc<RoundResult>>);
 
-impl CurrentOutlook {
+impl LatestRound {
     /// The present one.
     #[must_use]
-    pub fn get(&self) -> Arc<Outlook> {
+    pub fn get(&self) -> Arc<RoundResult> {
         Arc::clone(&self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    pub(super) fn set(&self, outlook: Outlook) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(outlook);
+    /// Replaces the present one.
+    pub fn set(&self, latest_round: RoundResult) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(latest_round);
     }
 }

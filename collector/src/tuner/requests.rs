@@ -17,7 +17,7 @@ pub const FOLDER: &str = "tuner-requests";
 /// One request.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "request", rename_all = "kebab-case")]
-pub enum Order {
+pub enum TunerRequest {
     /// Start no change, and undo the open ones.
     Freeze {
         /// The reason.
@@ -30,8 +30,14 @@ pub enum Order {
     },
     /// Undo one change.
     Rollback {
-        /// The function.
+        /// The name of the function.
         function: String,
+        /// Its account; absent when the name is enough.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        account: Option<String>,
+        /// Its region; absent when the name is enough.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        region: Option<String>,
         /// The change; the latest one when absent.
         change_id: Option<String>,
     },
@@ -67,14 +73,14 @@ mod text {
 
 /// Where requests are kept until a tuner executes them.
 #[derive(Clone)]
-pub enum Requests {
+pub enum RequestStore {
     /// Files in a folder, which a running collector and its commands share.
     Folder(PathBuf),
     /// The database that collectors and commands share, for one tenant.
     Store(Arc<dyn Store>, Tenant),
 }
 
-impl fmt::Debug for Requests {
+impl fmt::Debug for RequestStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Folder(folder) => f.debug_tuple("Folder").field(folder).finish(),
@@ -83,7 +89,7 @@ impl fmt::Debug for Requests {
     }
 }
 
-impl Requests {
+impl RequestStore {
     /// The requests in this data folder.
     #[must_use]
     pub fn in_data_folder(data: &Path) -> Self {
@@ -94,10 +100,10 @@ impl Requests {
     ///
     /// # Errors
     /// [`StoreError`] when it cannot be written.
-    pub async fn submit(&self, order: &Order, now_us: u64) -> Result<(), StoreError> {
+    pub async fn submit(&self, request: &TunerRequest, now_us: u64) -> Result<(), StoreError> {
         let name = format!("{now_us:020}-{}.json", std::process::id());
         let failed = |what: &str| StoreError::Engine(format!("cannot keep the request: {what}"));
-        let text = serde_json::to_string_pretty(order).map_err(|error| failed(&error.to_string()))?;
+        let text = serde_json::to_string_pretty(request).map_err(|error| failed(&error.to_string()))?;
         match self {
             Self::Folder(folder) => {
                 write(folder, &name, &text).map_err(|error| failed(&format!("{}: {error}", folder.display())))
@@ -108,7 +114,7 @@ impl Requests {
 
     /// The requests that were not executed yet, with their names, oldest first. One that cannot be read is set aside, so that
     /// it does not block others.
-    pub async fn pending(&self) -> Vec<(String, Order)> {
+    pub async fn pending(&self) -> Vec<(String, TunerRequest)> {
         let texts = match self {
             Self::Folder(folder) => files(folder),
             Self::Store(store, tenant) => store.requests(tenant).await.unwrap_or_else(|error| {
@@ -116,17 +122,17 @@ impl Requests {
                 Vec::new()
             }),
         };
-        let mut orders = Vec::new();
+        let mut requests = Vec::new();
         for (name, text) in texts {
             match serde_json::from_str(&text) {
-                Ok(order) => orders.push((name, order)),
+                Ok(request) => requests.push((name, request)),
                 Err(error) => {
                     tracing::warn!(%error, "cannot read the request {name}");
                     self.set_aside(&name).await;
                 }
             }
         }
-        orders
+        requests
     }
 
     async fn set_aside(&self, name: &str) {
@@ -135,21 +141,24 @@ impl Requests {
                 let path = folder.join(name);
                 let _ = fs::rename(&path, path.with_extension("invalid"));
             }
-            Self::Store(..) => self.remove(name).await,
+            Self::Store(..) => {
+                self.remove(name).await;
+            }
         }
     }
 
-    /// Removes a request that was executed.
-    pub async fn remove(&self, name: &str) {
+    /// Removes a request that was executed. Returns whether that was possible.
+    pub async fn remove(&self, name: &str) -> bool {
         let removed = match self {
             Self::Folder(folder) => fs::remove_file(folder.join(name)).map_err(|error| error.to_string()),
             Self::Store(store, tenant) => {
                 store.remove_request(tenant, name).await.map_err(|error| error.to_string())
             }
         };
-        if let Err(error) = removed {
+        if let Err(error) = &removed {
             tracing::warn!(error, "cannot remove the request {name}");
         }
+        removed.is_ok()
     }
 }
 
