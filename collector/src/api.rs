@@ -46,7 +46,7 @@ pub async fn functions(
 ) -> Result<Response, ApiError> {
     let fleet = report::fleet(&app.report_request(&tenant, &query)?, &list(&query)?).await?;
     let format = query.format.unwrap_or(Format::Json);
-    Ok(list_text(format, write(&fleet, format, query.look()), fleet.functions.is_empty()))
+    Ok(list_text(format, write(&fleet, format, query.style()), fleet.functions.is_empty()))
 }
 
 /// The list that a query selects.
@@ -80,7 +80,7 @@ pub async fn function(
 ) -> Result<Response, ApiError> {
     let report = one_function(&app, &tenant, &name, &query).await?;
     let format = query.format.unwrap_or(Format::Json);
-    Ok(text(format, write(&FunctionsOfOneName(&[report]), format, query.look())))
+    Ok(text(format, write(&FunctionsOfOneName(&[report]), format, query.style())))
 }
 
 /// One invocation.
@@ -214,7 +214,7 @@ pub async fn invocations(
     let key = find(app.store.as_ref(), &tenant, &name, &query).await?;
     let limit = query.limit.unwrap_or(100);
     let recent = recent_invocations(&app, &tenant, &key, limit).await?;
-    Ok(text(Format::Json, json(&serde_json::json!({ "invocations": recent }), query.look())))
+    Ok(text(Format::Json, json(&serde_json::json!({ "invocations": recent }), query.style())))
 }
 
 /// The most recent invocations of a function, newest first.
@@ -240,7 +240,7 @@ pub async fn changes(
     let selection = change_selection(&app, &query)?;
     let changes = selection.of(changes::fold(app.store.changes(&tenant, None).await?));
     let format = query.format.unwrap_or(Format::Json);
-    Ok(text(format, write(&Changes(&changes), format, query.look())))
+    Ok(text(format, write(&Changes(&changes), format, query.style())))
 }
 
 /// The changes that a query selects; all without `hours` and `since`.

@@ -217,7 +217,7 @@ fn tags_that_are_not_valid_change_nothing() {
     assert_eq!(tags_of(&collector, "auth"), serde_json::json!({"team": "a"}));
 }
 
-/// Local reads and keys without the scope `admin` may not write.
+/// Local reads and keys without the scope `admin` may not write. Tags that cannot be stored are refused.
 #[test]
 fn only_a_key_with_the_scope_admin_sends_tags() {
     let reader = "reader-0123456789abcdef";
@@ -233,5 +233,11 @@ fn only_a_key_with_the_scope_admin_sends_tags() {
     let local = "PUT /v1/tags HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json\r\n\
                  Content-Length: 2\r\n\r\n{}";
     assert_eq!(collector.raw(local.as_bytes()).status, 401);
+    // Without a folder they would be lost.
+    let refused = put(&collector, KEY, JSON, r#"{"auth": {"team": "a"}}"#);
+    assert_eq!(refused.status, 501, "{}", refused.text());
+    assert!(refused.text().contains("stores no tags that are sent"), "{}", refused.text());
+    assert_eq!(collector.app.tags.of(&Tenant::default()), CurrentTags::default().of(&Tenant::default()));
+    collector.app.tags.keep_sent(collector.folder.path()).unwrap();
     assert_eq!(put(&collector, KEY, JSON, "{}").status, 200);
 }

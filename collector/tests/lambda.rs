@@ -175,6 +175,13 @@ fn the_collector_runs_as_a_function_with_a_function_url() {
     let page = page["body"].as_str().unwrap();
     assert!(page.contains("203.0.113.9") && page.contains("functions") && !page.contains("Create a key"));
 
+    // Tags cannot be stored.
+    let mut tags = with_key(ADMIN);
+    tags["content-type"] = "application/json".into();
+    let refused = invoke(&event("PUT", "/v1/tags", "", &tags, Some(b"{}".as_slice())));
+    assert_eq!(refused["statusCode"], 501, "{refused}");
+    assert!(refused["body"].as_str().unwrap().contains("stores no tags that are sent"), "{refused}");
+
     // The event of a schedule does the maintenance; a request cannot.
     assert_eq!(get("/events", "", ADMIN)["statusCode"], 404);
     let pending = || server.sql(&database, "SELECT count(*) FROM tailor_pending").unwrap();
@@ -214,5 +221,16 @@ fn the_function_names_what_its_configuration_lacks() {
     assert!(run(&[runtime]).contains("set TAILOR_DATABASE"));
     let otlp = run(&[runtime, ("TAILOR_OTLP_ENDPOINT", "http://localhost:4318")]);
     assert!(otlp.contains("sends no metrics as OTLP"), "{otlp}");
+    // Settings of `tailor serve` that would be ignored.
+    for (name, value, what) in [
+        ("TAILOR_ARCHIVE", "s3://bucket/prefix", "writes no archive of invocations"),
+        ("TAILOR_TAGS", "tags.csv", "has no tags of functions"),
+        ("TAILOR_USAGE", "usage.json", "reads no file with usage"),
+        ("TAILOR_TUNER", "apply", "does not run the tuner"),
+    ] {
+        let refused = run(&[runtime, (name, value)]);
+        assert!(refused.contains(what) && refused.contains(&format!("Remove {name}, and ")), "{refused}");
+    }
+    assert!(run(&[runtime, ("TAILOR_TUNER", "off"), ("TAILOR_TAGS", "")]).contains("set TAILOR_DATABASE"));
     assert!(run(&[runtime, ("TAILOR_WEBHOOK", "https://example.com")]).contains("--webhook-secret-file"));
 }

@@ -55,6 +55,7 @@ fn collector() -> Collector {
     Runtime::new().unwrap().block_on(history::write(&collector.store, 3, 3, 30, now_us()));
     let sent = collector.post_batch(&batch(&KINDS[0], 1, 1, 40, now_us()).encode().unwrap());
     assert_eq!(sent.status, 200);
+    collector.app.tags.keep_sent(collector.folder.path()).unwrap();
     assert_eq!(put_tags(&collector, KEY, r#"{"checkout-price": {"team": "payments"}}"#).status, 200);
     collector
 }

@@ -3,11 +3,11 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use rustls::pki_types::pem::PemObject;
@@ -267,7 +267,7 @@ fn a_reload_uses_what_it_can_and_names_the_rest() {
     fs::write(&config, "listen: 127.0.0.1:0\nhourly-days: 9\ntrusted-proxy: 127.0.0.1\nlog-level: debug\n")
         .unwrap();
     running.hang_up();
-    running.wait_for("2 changed settings are in use");
+    running.wait_for("2 settings were changed");
     running.wait_for("the setting `hourly-days` has changed: restart the collector to use it");
     assert!(cookie().contains("Secure"));
 
@@ -382,6 +382,92 @@ fn the_certificate_is_replaced_without_closing_connections() {
         "{}",
         text(&output.stdout)
     );
+}
+
+/// Commands trust an authority of one's own, and the doctor finds a collector with a certificate on this machine.
+#[test]
+fn commands_read_from_a_collector_with_a_certificate_of_its_own() {
+    let folder = tempfile::tempdir().unwrap();
+    if !certificate(folder.path(), "first", "30") {
+        return skip("needs openssl");
+    }
+    let arguments = ["--listen", "0.0.0.0:0", "--tls-cert", "first.pem", "--tls-key", "first.key"];
+    let running = Running::start(folder.path(), &arguments);
+    let port = running.address().port();
+    let run = |arguments: &[&str]| {
+        let mut command = tailor(folder.path());
+        let key = fs::read_to_string(folder.path().join("tailor-data/api-key")).unwrap();
+        let output = command.args(arguments).env("TAILOR_API_KEY", key.trim()).output().unwrap();
+        (output.status.code().unwrap(), text(&output.stdout) + &text(&output.stderr))
+    };
+    // It listens on all addresses, and nothing on this machine trusts its certificate.
+    let (code, local) = run(&["doctor", "--format", "csv"]);
+    assert_eq!(code, 0, "{local}");
+    let found = format!("ok,server,https://127.0.0.1:{port},the collector is ready; its certificate is not");
+    assert!(local.contains(&found), "{local}");
+
+    let server = format!("https://127.0.0.1:{port}");
+    let (code, refused) = run(&["doctor", "--server", &server, "--format", "csv"]);
+    assert_eq!(code, 4, "{refused}");
+    assert!(refused.contains("cannot be reached") && refused.contains("with --ca-file"), "{refused}");
+    let (code, refused) = run(&["functions", "--server", &server]);
+    assert!(code == 1 && refused.contains("with --ca-file"), "{refused}");
+    let trusted = ["--server", &server, "--ca-file", "first.pem"];
+    let (code, found) = run(&[&["doctor", "--format", "csv"][..], &trusted].concat());
+    assert!(code == 0 && found.contains("the collector is ready") && !found.contains("verified"), "{found}");
+    let (code, found) = run(&[&["functions"][..], &trusted].concat());
+    assert_eq!(code, 3, "nothing is measured: {found}");
+    let wrong = ["--format", "csv", "--server", &server, "--ca-file", "first.key"];
+    let (code, found) = run(&[&["doctor"][..], &wrong].concat());
+    assert!(code == 4 && found.contains("first.key has no certificate"), "{found}");
+}
+
+/// A server with S3's protocol that permits nothing: its address, and the first lines of the requests.
+fn denying_bucket() -> (String, Arc<Mutex<Vec<String>>>) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let requests = Arc::new(Mutex::new(Vec::new()));
+    let received = Arc::clone(&requests);
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = BufReader::new(stream.unwrap());
+            let mut lines = Vec::new();
+            loop {
+                let mut line = String::new();
+                if stream.read_line(&mut line).unwrap_or(0) <= 2 {
+                    break;
+                }
+                lines.push(line);
+            }
+            received.lock().unwrap().extend(lines.into_iter().next());
+            let body = "<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>";
+            let head = "HTTP/1.1 403 Forbidden\r\nContent-Type: application/xml\r\nConnection: close\r\n";
+            let answer = format!("{head}Content-Length: {}\r\n\r\n{body}", body.len());
+            let _ = stream.get_mut().write_all(answer.as_bytes());
+        }
+    });
+    (url, requests)
+}
+
+/// The documented policies permit to list `PREFIX/*`, and for the archive nothing.
+#[test]
+fn the_check_accepts_an_archive_that_can_only_be_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let (endpoint, requests) = denying_bucket();
+    let mut command = tailor(folder.path());
+    command.args(["serve", "--check", "--listen", "127.0.0.1:0"]);
+    command.args(["--archive", "s3://bucket/a", "--profiles", "s3://bucket/p"]);
+    command.args(["--s3-path-style", "--s3-region", "us-east-1", "--s3-endpoint", &endpoint]);
+    command.envs([("AWS_ACCESS_KEY_ID", "id"), ("AWS_SECRET_ACCESS_KEY", "secret")]);
+    let output = command.output().unwrap();
+    let printed = text(&output.stdout);
+    let archive = "warning  archive: s3://bucket/a: the prefix cannot be listed; uploads need only s3:Put";
+    assert!(printed.contains(archive), "{printed}");
+    assert!(printed.contains("error    profiles: cannot list s3://bucket/p: "), "{printed}");
+    let requests = requests.lock().unwrap();
+    for prefix in ["prefix=a%2F", "prefix=p%2F"] {
+        assert!(requests.iter().any(|request| request.contains(prefix)), "{requests:?}");
+    }
 }
 
 /// A client that does not finish its handshake is given up like one that sends no request.

@@ -227,14 +227,79 @@ fn the_image_has_one_program_and_a_user() {
 #[test]
 fn docker_compose_accepts_the_compose_file() {
     let Some(tools) = tools() else { return };
+    let project = project().unwrap();
+    let file = project.join("deploy/compose/compose.yaml");
     let mut config = Command::new(tools.join("bin/docker-compose"));
-    config.arg("-f").arg(project().unwrap().join("deploy/compose/compose.yaml"));
-    config.args(["config", "--format", "json"]).env("DATABASE_PASSWORD_FILE", "/dev/null");
+    config.arg("-f").arg(&file).args(["config", "--format", "json"]).env_remove("DATABASE_PASSWORD_FILE");
     let config: Value = serde_json::from_str(&run(&mut config).unwrap()).unwrap();
     let collector = &config["services"]["collector"];
     assert_eq!(collector["read_only"], true);
     assert_eq!(collector["ports"][0]["host_ip"], "127.0.0.1");
     assert_eq!(collector["depends_on"]["database"]["condition"], "service_healthy");
+    // The S3 server is used, and has the bucket.
+    let environment = &collector["environment"];
+    let bucket = "s3://tailor/";
+    for (name, value) in [
+        ("TAILOR_S3_ENDPOINT", "http://objects:8333"),
+        ("TAILOR_S3_PATH_STYLE", "true"),
+        ("TAILOR_ARCHIVE", bucket),
+        ("TAILOR_PROFILES_LOCATION", bucket),
+    ] {
+        assert!(environment[name].as_str().unwrap().starts_with(value), "{environment:#}");
+    }
+    assert_eq!(collector["depends_on"]["bucket"]["condition"], "service_completed_successfully");
+    let creates = &config["services"]["bucket"]["command"][0];
+    assert!(creates.as_str().unwrap().contains("s3.bucket.create -name tailor"), "{creates}");
+    // The commands at the begin of the file are for the folder of the repository.
+    let password = "deploy/compose/database-password";
+    let secret = config["secrets"]["database-password"]["file"].as_str().unwrap();
+    assert_eq!(Path::new(secret), project.join(password));
+    let text = fs::read_to_string(&file).unwrap();
+    assert!(text.contains(&format!("> {password}")), "{text}");
+    let commands: Vec<_> = text.lines().filter(|line| line.starts_with("#   docker compose ")).collect();
+    assert_eq!(commands.len(), 4, "{commands:?}");
+    for command in commands {
+        assert!(command.contains(" -f deploy/compose/compose.yaml "), "{command}");
+    }
+}
+
+/// An update of the template does not replace the instance while its volume is attached.
+#[test]
+fn a_newer_image_does_not_replace_the_instance() {
+    let deploy = project().unwrap().join("deploy");
+    let template = fs::read_to_string(deploy.join("cloudformation/instance.yaml")).unwrap();
+    assert!(
+        template.contains("Type: AWS::EC2::Image::Id") && !template.contains("AWS::SSM::Parameter::Value")
+    );
+    let module = fs::read_to_string(deploy.join("terraform/instance/main.tf")).unwrap();
+    for line in ["ignore_changes = [ami, user_data]", "stop_instance_before_detaching = true"] {
+        assert!(module.contains(line), "{line}");
+    }
+}
+
+/// The templates of the Lambda function name a file with authorities, which the zip of a release has.
+#[test]
+fn the_released_function_has_the_authorities_of_the_database() {
+    let project = project().unwrap();
+    let read = |name: &str| fs::read_to_string(project.join(name)).unwrap();
+    for template in ["deploy/cloudformation/function.yaml", "deploy/terraform/function/main.tf"] {
+        assert!(read(template).contains("/var/task/database-ca.pem"), "{template}");
+    }
+    assert!(read("xtask/src/package.rs").contains("DATABASE_CA: &str = \"database-ca.pem\""));
+    assert!(read(".github/workflows/release.yml").contains("cargo xtask package --database-ca "));
+}
+
+/// Behind the load balancer, headers of others are not used, and a restart of the database replaces no task.
+#[test]
+fn fargate_trusts_the_load_balancer_and_survives_a_restart_of_the_database() {
+    let deploy = project().unwrap().join("deploy");
+    let template = fs::read_to_string(deploy.join("cloudformation/fargate.yaml")).unwrap();
+    assert!(
+        template.contains("HealthCheckPath: /healthz") && template.contains("!Ref LoadBalancerSubnetCidrs")
+    );
+    let module = fs::read_to_string(deploy.join("terraform/fargate/main.tf")).unwrap();
+    assert!(module.contains("\"/healthz\"") && module.contains("value = local.trusted_proxies"));
+    assert!(!template.contains("VpcCidr") && !module.contains("vpc_cidr"));
 }
 
 #[test]

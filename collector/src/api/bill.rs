@@ -23,7 +23,7 @@ pub async fn fleet(
     let basis = app.bill_basis(&query).await?;
     let fleet = bill::fleet(&app.report_request(&tenant, &query)?, &list(&query)?, &basis).await?;
     let format = query.format.unwrap_or(Format::Json);
-    Ok(list_text(format, render::bill::fleet(&fleet, format, query.look()), fleet.functions.is_empty()))
+    Ok(list_text(format, render::bill::fleet(&fleet, format, query.style()), fleet.functions.is_empty()))
 }
 
 /// `GET /v1/functions/{name}/bill`.
@@ -39,5 +39,5 @@ pub async fn function(
     let report = bill::function(&request, &key, &basis).await?;
     let report = in_window(report, &name)?;
     let format = query.format.unwrap_or(Format::Json);
-    Ok(text(format, render::bill::function(&report, format, query.look())))
+    Ok(text(format, render::bill::function(&report, format, query.style())))
 }

@@ -23,7 +23,7 @@ pub async fn fleet(
     let fleet = placement::fleet::fleet(&app.report_request(&tenant, &query)?, &list(&query)?).await?;
     let format = query.format.unwrap_or(Format::Json);
     let is_empty = fleet.compared_functions == 0;
-    Ok(list_text(format, render::placement::fleet(&fleet, format, query.look()), is_empty))
+    Ok(list_text(format, render::placement::fleet(&fleet, format, query.style()), is_empty))
 }
 
 /// `GET /v1/functions/{name}/placement`.
@@ -38,5 +38,5 @@ pub async fn function(
     let report = placement::function(&request, &key).await?;
     let report = in_window(report, &name)?;
     let format = query.format.unwrap_or(Format::Json);
-    Ok(text(format, render::placement::function(&report, format, query.look())))
+    Ok(text(format, render::placement::function(&report, format, query.style())))
 }

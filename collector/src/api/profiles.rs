@@ -52,7 +52,7 @@ pub async fn list(
 ) -> Result<Response, ApiError> {
     let key = find(app.store.as_ref(), &tenant, &name, &query).await?;
     let profiles = bucket(&app)?.list(&tenant, &key, app.clock.now_us()).await?;
-    Ok(text(Format::Json, json(&serde_json::json!({ "profiles": profiles }), query.look())))
+    Ok(text(Format::Json, json(&serde_json::json!({ "profiles": profiles }), query.style())))
 }
 
 /// `GET /v1/functions/{name}/profiles/{profile}`: a redirect to a URL of S3 that is valid for a minute.

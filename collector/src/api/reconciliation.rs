@@ -50,8 +50,8 @@ pub async fn last(
     let reconciliation = last_reconciliation(&app, &tenant).await?;
     let format = query.format.unwrap_or(Format::Json);
     let body = match reconciliation.as_ref() {
-        reconciliation if format == Format::Json => json(&Last { reconciliation }, query.look()),
-        Some(result) => render::reconciliation::reconciliation(result, format, query.look()),
+        reconciliation if format == Format::Json => json(&Last { reconciliation }, query.style()),
+        Some(result) => render::reconciliation::reconciliation(result, format, query.style()),
         None => "No reconciliation: `tailor reconcile FILE` makes one.\n".to_owned(),
     };
     Ok(text(format, body))

@@ -47,7 +47,7 @@ fn response(mut report: SeriesReport, query: &Query) -> Response {
     }
     let format = query.format.unwrap_or(Format::Json);
     let is_empty = report.total.invocations == 0;
-    list_text(format, write(&TimeSeries(&[report]), format, query.look()), is_empty)
+    list_text(format, write(&TimeSeries(&[report]), format, query.style()), is_empty)
 }
 
 /// `GET /v1/hints`: the hints over the functions that the filters of the list select.
@@ -63,5 +63,5 @@ pub async fn hints(
     sort.sort(&mut hints, query.reverse);
     hints.truncate(query.limit.unwrap_or(usize::MAX));
     let format = query.format.unwrap_or(Format::Json);
-    Ok(list_text(format, write(&Hints(&hints), format, query.look()), is_empty))
+    Ok(list_text(format, write(&Hints(&hints), format, query.style()), is_empty))
 }

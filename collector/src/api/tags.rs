@@ -26,8 +26,8 @@ pub struct TagsStored {
 /// `PUT /v1/tags`: replaces the tags of the functions that the body names.
 ///
 /// # Errors
-/// 400 when the body is not valid, 401 and 403 without a key with the scope `admin`, 413 and 415 for another body, 503 when
-/// the tags cannot be written.
+/// 400 when the body is not valid, 401 and 403 without a key with the scope `admin`, 413 and 415 for another body, 501 when
+/// this collector stores no tags, as in a Lambda function, 503 when the tags cannot be written.
 pub async fn put(State(app): State<Arc<App>>, request: Request) -> Result<Json<TagsStored>, ApiError> {
     // Neither a session nor a local read may write.
     let entry = app.authenticate_key(request.headers(), request.extensions(), Scope::Admin).await?;
@@ -44,6 +44,7 @@ pub async fn put(State(app): State<Arc<App>>, request: Request) -> Result<Json<T
         .map_err(|error| ApiError::unavailable("tags", format!("cannot store the tags: {error}")))?
         .map_err(|error| match error {
             TagError::Io(..) => ApiError::unavailable("tags", error.to_string()),
+            TagError::NotStored => ApiError::new(StatusCode::NOT_IMPLEMENTED, "tags", error.to_string()),
             _ => ApiError::bad_request("tags", error.to_string()),
         })?;
     tracing::info!(key = entry.key.id(), functions, "stored tags of functions");

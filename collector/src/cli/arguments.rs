@@ -19,6 +19,9 @@ pub(super) struct ShowArgs {
     /// File with the key for `--server`; without one `TAILOR_API_KEY` is used.
     #[arg(long, requires = "server")]
     pub(super) api_key_file: Option<PathBuf>,
+    /// PEM file with certificate authorities that are trusted for `--server`, in addition to those of the system.
+    #[arg(long, value_name = "FILE", env = "TAILOR_CA_FILE")]
+    pub(super) ca_file: Option<PathBuf>,
     /// Tenant, when a data folder is read.
     #[arg(long, default_value = "default")]
     pub(super) tenant: String,

@@ -9,7 +9,7 @@ use tailor_sizing::pricing::full_bill::Terms;
 
 use super::arguments::ShowArgs;
 use super::list::ListArgs;
-use super::show::{look, missing, print, read_folder, request};
+use super::show::{missing, print, read_folder, request, style};
 use crate::render;
 use crate::report::bill::usage::UsageTable;
 use crate::report::bill::{self, BillBasis};
@@ -70,7 +70,7 @@ pub(super) fn fleet(args: &ShowArgs, list: &ListArgs, bill_args: &BillArgs) -> a
     let basis = bill_args.basis(args)?;
     print(read_folder(args, |reader| async move {
         let fleet = bill::fleet(&reader.request(), &list.query(args), &basis).await?;
-        Ok((render::bill::fleet(&fleet, args.format, look(args)), fleet.functions.is_empty()))
+        Ok((render::bill::fleet(&fleet, args.format, style(args)), fleet.functions.is_empty()))
     })?)
 }
 
@@ -92,7 +92,7 @@ pub(super) fn function(
         let mut text = String::new();
         for key in keys.iter().filter(|key| list.filters.place.has(key)) {
             if let Some(report) = bill::function(&reader.request(), key, &basis).await? {
-                text.push_str(&render::bill::function(&report, args.format, look(args)));
+                text.push_str(&render::bill::function(&report, args.format, style(args)));
             }
         }
         if text.is_empty() {

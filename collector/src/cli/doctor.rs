@@ -8,18 +8,20 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc2822;
+use ureq::Agent;
 
 use super::arguments::ShowArgs;
-use super::exit;
 use super::list::FilterArgs;
 use super::runtime::block_on;
-use super::show::{look, print, selected_reports};
+use super::show::{print, selected_reports, style};
+use super::{client, exit};
 use crate::clock::now_us;
 use crate::doctor::{Finding, Level, functions, host, keys};
 use crate::prices;
-use crate::query::Look;
+use crate::query::TableStyle;
 use crate::render::output::{Output, Rows, write};
 use crate::render::table::wrap;
+use crate::render::units::exactly;
 use crate::report::FunctionReport;
 use crate::store::sqlite::free_bytes;
 use crate::tuner::aws::AwsLambda;
@@ -77,7 +79,7 @@ impl FailLevel {
 pub(super) fn run(args: &DoctorArgs) -> anyhow::Result<ExitCode> {
     let show = &args.show;
     let mut findings = match &show.server {
-        Some(server) => of_server(server),
+        Some(server) => of_named_server(show, server),
         None => of_folder(show),
     };
     findings.extend(of_aws(args));
@@ -89,7 +91,7 @@ pub(super) fn run(args: &DoctorArgs) -> anyhow::Result<ExitCode> {
     // The order of equal levels is that of the checks.
     findings.sort_by_key(|finding| std::cmp::Reverse(finding.level));
     let fails = findings.iter().any(|finding| finding.level >= args.fail_on.level());
-    print((write(&Findings(&findings), show.format, look(show)), false))?;
+    print((write(&Findings(&findings), show.format, style(show)), false))?;
     Ok(ExitCode::from(if fails { exit::CONDITION } else { exit::SUCCESS }))
 }
 
@@ -118,7 +120,7 @@ fn of_reports(show: &ShowArgs, reports: &[FunctionReport]) -> Vec<Finding> {
         findings.push(Finding::ok(
             "store",
             place(show),
-            format!("the store is readable, {} functions", reports.len()),
+            format!("the store is readable, with {}", exactly(reports.len() as u64, "function")),
         ));
     }
     findings.push(host::clock_of_environments(reports));
@@ -152,7 +154,7 @@ fn of_folder(show: &ShowArgs) -> Vec<Finding> {
         )),
     }
     match show.address() {
-        Some(address) => findings.extend(of_server(&address)),
+        Some(address) => findings.extend(of_local_server(&address)),
         None => findings.push(Finding::new(
             Level::Info,
             "server",
@@ -164,11 +166,35 @@ fn of_folder(show: &ShowArgs) -> Vec<Finding> {
     findings
 }
 
-/// Whether a collector is ready, and its clock.
-fn of_server(address: &str) -> Vec<Finding> {
+/// The collector of `--server`. Its certificate is verified.
+fn of_named_server(show: &ShowArgs, server: &str) -> Vec<Finding> {
+    match client::trusting(server, show.ca_file.as_deref()) {
+        Ok(agent) => of_server(&agent, server, ""),
+        Err(error) => vec![Finding::new(
+            Level::Error,
+            "server",
+            server,
+            format!("{error:#}"),
+            "name another file with --ca-file",
+        )],
+    }
+}
+
+/// The collector that runs with the data folder. Its certificate is for the name by which functions reach it, so it is not verified
+/// here.
+fn of_local_server(address: &str) -> Vec<Finding> {
+    let note = match address.starts_with("https://") {
+        true => "; its certificate is not verified: --server with the name in it does that",
+        false => "",
+    };
+    of_server(&client::unverified(), address, note)
+}
+
+/// Whether a collector is ready, and its clock. `note` is added when it is ready.
+fn of_server(agent: &Agent, address: &str, note: &str) -> Vec<Finding> {
     let url = format!("{}/readyz", address.trim_end_matches('/'));
     let request =
-        ureq::get(&url).config().timeout_global(Some(REACH_TIMEOUT)).http_status_as_error(false).build();
+        agent.get(&url).config().timeout_global(Some(REACH_TIMEOUT)).http_status_as_error(false).build();
     let mut response = match request.call() {
         Ok(response) => response,
         Err(error) => {
@@ -177,7 +203,10 @@ fn of_server(address: &str) -> Vec<Finding> {
                 "server",
                 address,
                 format!("the collector cannot be reached: {error}"),
-                "check that `tailor serve` runs, its --listen address, and the network",
+                format!(
+                    "check that `tailor serve` runs, its --listen address, and the network{}",
+                    client::advice(&error)
+                ),
             )];
         }
     };
@@ -185,7 +214,7 @@ fn of_server(address: &str) -> Vec<Finding> {
     let status = response.status().as_u16();
     let body = response.body_mut().with_config().limit(4_096).read_to_string().unwrap_or_default();
     let mut findings = vec![match status {
-        200 => Finding::ok("server", address, format!("the collector is {}", body.trim())),
+        200 => Finding::ok("server", address, format!("the collector is {}{note}", body.trim())),
         503 => Finding::new(
             Level::Error,
             "server",
@@ -264,19 +293,19 @@ impl Output for Findings<'_> {
         serde_json::json!({ "findings": self.0 })
     }
 
-    fn table(&self, look: Look) -> String {
+    fn table(&self, style: TableStyle) -> String {
         let mut text = String::new();
         let indent = " ".repeat(22);
         for finding in self.0 {
             let level = finding.level.name();
             let head = format!("{level:<8} {:<12} ", finding.check);
             let what = format!("{}: {}", finding.subject, finding.finding);
-            for (index, line) in wrap(&what, look.width.saturating_sub(22).max(20)).iter().enumerate() {
+            for (index, line) in wrap(&what, style.width.saturating_sub(22).max(20)).iter().enumerate() {
                 text.push_str(if index == 0 { &head } else { &indent });
                 text.push_str(&format!("{line}\n"));
             }
             if !finding.action.is_empty() {
-                for line in wrap(&finding.action, look.width.saturating_sub(24).max(20)) {
+                for line in wrap(&finding.action, style.width.saturating_sub(24).max(20)) {
                     text.push_str(&format!("{indent}  {line}\n"));
                 }
             }

@@ -29,7 +29,7 @@ pub(super) enum KeysCommand {
         /// The data folder.
         #[arg(long, env = "TAILOR_DATA", default_value = "tailor-data")]
         data: PathBuf,
-        /// Id, begin of an id (4 characters or more), or name of the key.
+        /// Id, prefix of an id (4 characters or more), or name of the key.
         key: String,
         #[command(flatten)]
         database: DatabaseArgs,
@@ -242,7 +242,7 @@ fn list(args: &ListArgs) -> anyhow::Result<ExitCode> {
         value: serde_json::json!({ "keys": keys }),
         notes: if keys.is_empty() { "no keys\n".to_owned() } else { String::new() },
     };
-    show::print((write(&listing, args.format, show::look_with(Colour::Auto)), false))
+    show::print((write(&listing, args.format, show::style_with(Colour::Auto)), false))
 }
 
 fn instant(at_s: Option<u64>, absent: &str) -> String {

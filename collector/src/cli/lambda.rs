@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, anyhow, bail, ensure};
 use axum::response::IntoResponse;
 use clap::Args;
 use lambda_http::request::RequestContext;
@@ -36,6 +36,7 @@ use crate::report::summaries::Summarizer;
 use crate::store::KeyStore;
 use crate::store::postgres::PostgresStore;
 use crate::store::sqlite::Retention;
+use crate::tuner::mode::Mode;
 use crate::{prices, routes};
 
 /// How long one invocation of the schedule computes summaries. What is left is computed by the next one.
@@ -44,8 +45,37 @@ const SUMMARIES_LIMIT: Duration = Duration::from_secs(20);
 /// How long one invocation of the schedule searches for events and sends them. What is left is sent by the next one.
 const WEBHOOK_LIMIT: Duration = Duration::from_secs(15);
 
-/// A setting of `tailor serve` that does not work here.
-const OTLP_VARIABLE: &str = "TAILOR_OTLP_ENDPOINT";
+/// The setting of the tuner, whose mode `off` is no problem here.
+const TUNER_VARIABLE: &str = "TAILOR_TUNER";
+
+/// Settings of `tailor serve` that do not work here: what is missing, and what to do in place of it.
+const OTHER_SETTINGS: [(&str, &str, &str); 5] = [
+    (
+        "TAILOR_OTLP_ENDPOINT",
+        "sends no metrics as OTLP: their counters are in the memory of each environment, which Lambda ends without notice",
+        "send them with a `tailor serve` that receives the batches",
+    ),
+    (
+        "TAILOR_ARCHIVE",
+        "writes no archive of invocations: nothing runs between two requests that could upload it",
+        "for an archive run `tailor serve`, on Fargate or an instance",
+    ),
+    (
+        "TAILOR_TAGS",
+        "has no tags of functions",
+        "use `tailor functions --database URL --tags FILE`, or run `tailor serve` on Fargate or an instance",
+    ),
+    (
+        "TAILOR_USAGE",
+        "reads no file with usage",
+        "use `tailor bill --database URL --usage FILE`, or run `tailor serve` on Fargate or an instance",
+    ),
+    (
+        TUNER_VARIABLE,
+        "does not run the tuner: its rounds take longer than a request",
+        "run `tailor serve` with the same database, on Fargate or an instance",
+    ),
+];
 
 /// Without it, the program does not run in Lambda.
 const RUNTIME_VARIABLE: &str = "AWS_LAMBDA_RUNTIME_API";
@@ -86,12 +116,7 @@ pub(super) fn run(args: &LambdaArgs) -> anyhow::Result<ExitCode> {
             "`tailor lambda` runs in a Lambda function only ({RUNTIME_VARIABLE} is not set): use `tailor serve` on a machine"
         );
     }
-    if std::env::var(OTLP_VARIABLE).is_ok_and(|value| !value.is_empty()) {
-        bail!(
-            "`tailor lambda` sends no metrics as OTLP: their counters are in the memory of each environment, which Lambda ends \
-             without notice. Remove {OTLP_VARIABLE}, and send them with a `tailor serve` that receives the batches"
-        );
-    }
+    refuse_other_settings()?;
     let webhook = args.webhook.settings()?;
     let Some(database) = args.database.database()? else {
         bail!(
@@ -122,6 +147,16 @@ pub(super) fn run(args: &LambdaArgs) -> anyhow::Result<ExitCode> {
     tracing::info!("measurements in the {database}");
     runtime.block_on(answer(app, store, keys, webhook))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Refuses settings of `tailor serve` that would have no effect.
+fn refuse_other_settings() -> anyhow::Result<()> {
+    for (name, missing, instead) in OTHER_SETTINGS {
+        let value = std::env::var(name).unwrap_or_default();
+        let is_off = name == TUNER_VARIABLE && value == Mode::Off.as_str();
+        ensure!(value.is_empty() || is_off, "`tailor lambda` {missing}. Remove {name}, and {instead}");
+    }
+    Ok(())
 }
 
 impl LambdaArgs {

@@ -13,7 +13,7 @@ use super::show;
 use crate::clock::now_us;
 use crate::keys::sources;
 use crate::push::queue_store;
-use crate::query::{Format, Look};
+use crate::query::{Format, TableStyle};
 use crate::render::output::{Field, Output, Rows, write};
 use crate::store::Tenant;
 use crate::store::postgres::{
@@ -37,7 +37,7 @@ pub(super) fn check(
         (None, false) => (check::check(folder).with_context(about)?, None),
     };
     show::print((
-        write(&Checked { findings: &findings, kept, repairs }, format, show::look_with(Colour::Auto)),
+        write(&Checked { findings: &findings, kept, repairs }, format, show::style_with(Colour::Auto)),
         false,
     ))?;
     Ok(if findings.is_clean() || repairs { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -71,7 +71,7 @@ impl Output for Checked<'_> {
         })
     }
 
-    fn table(&self, _look: Look) -> String {
+    fn table(&self, _style: TableStyle) -> String {
         let Findings { rows, damaged_rows, structure, isolated_rows } = self.findings;
         let mut text = String::new();
         for row in damaged_rows.iter().take(MAX_LISTED) {
@@ -127,7 +127,7 @@ pub(super) fn migrate(
     let migration = block_on(postgres::migrate(folder, &database, from_files, progress))?;
     let migration = migration
         .with_context(|| format!("cannot migrate the store in {} to the {database}", folder.display()))?;
-    show::print((write(&Migrated(&migration), format, show::look_with(Colour::Auto)), false))
+    show::print((write(&Migrated(&migration), format, show::style_with(Colour::Auto)), false))
 }
 
 /// What a migration did.
@@ -157,7 +157,7 @@ impl Output for Migrated<'_> {
         })
     }
 
-    fn table(&self, _look: Look) -> String {
+    fn table(&self, _style: TableStyle) -> String {
         let line = |CopiedTable { name, rows, damaged, .. }: &CopiedTable| {
             format!("{name}: {rows} rows copied and verified, {damaged} damaged rows left out\n")
         };

@@ -21,6 +21,7 @@ mod archive;
 mod arguments;
 mod bill;
 mod changes;
+mod client;
 mod completions;
 mod config;
 mod conflicts;
@@ -152,7 +153,7 @@ enum Command {
     /// Show the prices, or make a table of prices from AWS's price lists.
     #[command(subcommand)]
     Prices(prices::PricesCommand),
-    /// Show cost per hour, invocations per second, errors, durations and memory of the functions, again and again.
+    /// Show cost per hour, invocations per second, errors, durations and memory of the functions, repeatedly.
     ///
     /// On a terminal it is a live view: a key changes the order, `q` ends it. Elsewhere it prints rows. Rates are over the
     /// last three minutes, and in the first minute over the window; the other figures are over the window, by default the

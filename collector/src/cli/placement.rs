@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use super::arguments::ShowArgs;
 use super::list::ListArgs;
-use super::show::{look, missing, print, read_folder, request};
+use super::show::{missing, print, read_folder, request, style};
 use crate::render;
 use crate::report::placement;
 
@@ -15,7 +15,7 @@ pub(super) fn fleet(args: &ShowArgs, list: &ListArgs) -> anyhow::Result<ExitCode
     }
     print(read_folder(args, |reader| async move {
         let fleet = placement::fleet::fleet(&reader.request(), &list.query(args)).await?;
-        Ok((render::placement::fleet(&fleet, args.format, look(args)), fleet.compared_functions == 0))
+        Ok((render::placement::fleet(&fleet, args.format, style(args)), fleet.compared_functions == 0))
     })?)
 }
 
@@ -34,7 +34,7 @@ pub(super) fn function(name: &str, args: &ShowArgs, list: &ListArgs) -> anyhow::
         let mut text = String::new();
         for key in keys.iter().filter(|key| list.filters.place.has(key)) {
             if let Some(report) = placement::function(&reader.request(), key).await? {
-                text.push_str(&render::placement::function(&report, args.format, look(args)));
+                text.push_str(&render::placement::function(&report, args.format, style(args)));
             }
         }
         if text.is_empty() {

@@ -15,9 +15,9 @@ use tailor_sizing::pricing::prices::PriceTable;
 use tailor_sizing::units::Architecture;
 
 use super::arguments::Colour;
-use super::show::{look_with, print};
+use super::show::{print, style_with};
 use crate::prices;
-use crate::query::{Format, Look};
+use crate::query::{Format, TableStyle};
 use crate::render::output::{Output, Rows, write as write_output};
 
 #[derive(Debug, Subcommand)]
@@ -109,13 +109,13 @@ fn show(args: &ShowPricesArgs) -> anyhow::Result<ExitCode> {
         let rows = Rows::new(&["region"], regions.iter().map(|region| [*region]));
         let notes = regions.iter().map(|region| format!("{region}\n")).collect();
         let listing = PriceList { value: serde_json::json!({ "regions": regions }), rows, text: notes };
-        return print((write_output(&listing, args.format, look_with(Colour::Auto)), false));
+        return print((write_output(&listing, args.format, style_with(Colour::Auto)), false));
     };
     if !table.regions().any(|known| known == region) {
         bail!("no prices for region `{region}`: `tailor prices show` lists the regions");
     }
     let listing = price_list(region_prices(&table, region));
-    print((write_output(&listing, args.format, look_with(Colour::Auto)), false))
+    print((write_output(&listing, args.format, style_with(Colour::Auto)), false))
 }
 
 /// Prices in every format.
@@ -130,7 +130,7 @@ impl Output for PriceList {
         &self.value
     }
 
-    fn table(&self, _look: Look) -> String {
+    fn table(&self, _style: TableStyle) -> String {
         self.text.clone()
     }
 

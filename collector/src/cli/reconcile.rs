@@ -84,8 +84,8 @@ pub(super) fn run(args: &ReconcileArgs) -> anyhow::Result<ExitCode> {
     let exports = read(args)?;
     let result = block_on(reconcile(exports, store.as_ref(), &tenant, &prices, now_us()))??;
     let nothing = result.row_count == 0;
-    let look = show::look_with(args.color);
-    let code = show::print((render::reconciliation::reconciliation(&result, args.format, look), nothing))?;
+    let style = show::style_with(args.color);
+    let code = show::print((render::reconciliation::reconciliation(&result, args.format, style), nothing))?;
     if nothing {
         tracing::error!("no usage of a Lambda function in these files: nothing is compared");
         return Ok(code);

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use super::arguments::ShowArgs;
 use super::fail_on::FailOnArgs;
 use super::list::{HintArgs, SeriesArgs};
-use super::show::{look, missing, print, read_folder, request, selected_reports};
+use super::show::{missing, print, read_folder, request, selected_reports, style};
 use crate::query::ListQuery;
 use crate::render::hints::Hints;
 use crate::render::output::write;
@@ -24,7 +24,7 @@ pub(super) fn fleet(args: &ShowArgs, list: &SeriesArgs) -> anyhow::Result<ExitCo
         if list.reverse {
             report.reverse();
         }
-        Ok((write(&TimeSeries(&[report]), args.format, look(args)), nothing))
+        Ok((write(&TimeSeries(&[report]), args.format, style(args)), nothing))
     })?)
 }
 
@@ -47,7 +47,7 @@ pub(super) fn function(name: &str, args: &ShowArgs, list: &SeriesArgs) -> anyhow
         if list.reverse {
             reports.iter_mut().for_each(report::SeriesReport::reverse);
         }
-        Ok((write(&TimeSeries(&reports), args.format, look(args)), false))
+        Ok((write(&TimeSeries(&reports), args.format, style(args)), false))
     })?)
 }
 
@@ -61,7 +61,7 @@ pub(super) fn hints(args: &ShowArgs, list: &HintArgs, fail_on: &FailOnArgs) -> a
             let nothing = hints.is_empty();
             list.sort.sort(&mut hints, list.reverse);
             hints.truncate(list.limit());
-            Ok((write(&Hints(&hints), args.format, look(args)), nothing))
+            Ok((write(&Hints(&hints), args.format, style(args)), nothing))
         })?)?,
     };
     fail_on.check(code, || selected_reports(args, &list.filters))

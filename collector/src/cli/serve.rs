@@ -15,7 +15,7 @@ use tokio::sync::watch;
 
 use super::push::Push;
 use super::serve_arguments::{ConnectionArgs, ServeArgs};
-use super::{runtime, serve_reload};
+use super::{client, runtime, serve_reload};
 use crate::archive::Archiver;
 use crate::clock::{Clock, now_us};
 use crate::http::connections::{ConnectionLimits, Connections};
@@ -34,17 +34,18 @@ use crate::store::sqlite::{Retention, SqliteStore, free_bytes, is_served};
 use crate::store::{ArchiveStore, KeyStore, Store, Tenant};
 use crate::tags::{self, TagTable};
 use crate::tuner::mode::Mode;
-use crate::tuner::orders::Requests;
 use crate::tuner::permission::TAG;
-use crate::tuner::{Settings, Tuner};
+use crate::tuner::requests::RequestStore;
+use crate::tuner::{Settings, Tuner, unfinished};
 use crate::{logging, prices, routes};
 
 /// The file in the data folder to which a running collector writes its address.
 const ADDRESS_FILE: &str = "address";
 
-/// The address of the collector that runs with this data folder, if one does.
+/// The address of the collector that runs with this data folder, if one does, as programs on this machine reach it.
 pub(super) fn address_of(folder: &Path) -> Option<String> {
-    last_address_of(folder).filter(|_| is_served(folder))
+    let address = last_address_of(folder).filter(|_| is_served(folder))?;
+    Some(client::on_this_machine(&address))
 }
 
 /// The address of the last collector that was started with this data folder.
@@ -111,7 +112,7 @@ async fn serve_until_stopped(args: ServeArgs) -> anyhow::Result<ExitCode> {
     let (store, archiver) = open(&args, database.as_ref(), &prices).await?;
     if database.is_some() {
         let tenant = tuner_settings.tenant.clone();
-        tuner_settings.orders = Some(Requests::Store(Arc::clone(&store), tenant));
+        tuner_settings.requests = Some(RequestStore::Store(Arc::clone(&store), tenant));
     }
     let key_sources =
         KeySources { store: Some(Arc::clone(&store) as Arc<dyn KeyStore>), files: args.key_files() };
@@ -359,12 +360,13 @@ async fn until(mut stopped: watch::Receiver<bool>) {
 
 /// What pages see of the tuner; nothing when it does not run.
 fn view_of(settings: &Settings) -> Option<TunerView> {
-    let requests = settings.orders.clone().filter(|_| settings.mode != Mode::Off)?;
-    Some(TunerView { tenant: settings.tenant.clone(), outlook: Arc::default(), requests })
+    let requests = settings.requests.clone().filter(|_| settings.mode != Mode::Off)?;
+    Some(TunerView { tenant: settings.tenant.clone(), latest_round: Arc::default(), requests })
 }
 
-/// The tuner, when it is on.
+/// The tuner, when it is on. Says which open changes its mode may not end.
 async fn tuner(args: &super::tuner::TunerArgs, settings: Settings, app: &App) -> Option<Tuner> {
+    unfinished::report(app.store.as_ref(), &settings.tenant, settings.mode).await;
     if settings.mode == Mode::Off {
         return None;
     }
@@ -377,7 +379,7 @@ async fn tuner(args: &super::tuner::TunerArgs, settings: Settings, app: &App) ->
         .with_tags(Arc::clone(&app.tags))
         .with_refusals(Arc::clone(&app.refusals));
     Some(match &app.tuner {
-        Some(view) => tuner.with_outlook(Arc::clone(&view.outlook)),
+        Some(view) => tuner.with_latest_round(Arc::clone(&view.latest_round)),
         None => tuner,
     })
 }
@@ -449,7 +451,7 @@ fn is_ours(name: &std::ffi::OsStr) -> bool {
             "tailor.sqlite",
             "serve.lock",
             "store-id",
-            crate::tuner::orders::FOLDER,
+            crate::tuner::requests::FOLDER,
             ADDRESS_FILE,
             "sent-tags",
             "keys",

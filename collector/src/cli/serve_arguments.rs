@@ -59,7 +59,7 @@ pub(super) struct ServeArgs {
     /// docs/bill.md. It is read for each bill.
     #[arg(long, value_name = "FILE", env = "TAILOR_USAGE")]
     pub(super) usage: Option<PathBuf>,
-    /// Functions that `GET /metrics` has one by one, of each tenant: the ones with the highest cost. The others are added up.
+    /// Number of functions of each tenant that have their own metrics in `GET /metrics`: those with the highest cost. The others are added up.
     #[arg(long, value_name = "N", env = "TAILOR_METRICS_FUNCTIONS", default_value_t = DEFAULT_METRICS_FUNCTIONS,
           value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(0..=500))]
     pub(super) metrics_functions: usize,

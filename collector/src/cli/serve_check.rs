@@ -20,7 +20,7 @@ use crate::keys::sources::KeySources;
 use crate::keys::{KeyRing, Scope};
 use crate::prices;
 use crate::report::bill::usage::UsageTable;
-use crate::s3::Location;
+use crate::s3::{Location, is_denied};
 use crate::store::postgres::PostgresStore;
 use crate::store::sqlite::{SqliteStore, free_bytes};
 use crate::tags::TagTable;
@@ -31,6 +31,9 @@ const LITTLE_SPACE: u64 = 1 << 30;
 
 /// How long a list of a bucket may take.
 const BUCKET_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The subject of findings about the archive.
+const ARCHIVE: &str = "archive";
 
 /// How long AWS's credentials may take.
 const CREDENTIALS_TIMEOUT: Duration = Duration::from_secs(5);
@@ -249,7 +252,7 @@ fn summarize_keys(ring: &KeyRing, found: &mut Findings) {
     found.ok(
         subject,
         format!(
-            "{} are valid: {sending} may send, {reading} may read, {admin} are for administration",
+            "{} are valid: {sending} may send, {reading} may read, {admin} have the scope `admin`",
             valid.len()
         ),
     );
@@ -350,8 +353,8 @@ fn aws(args: &ServeArgs, found: &mut Findings) -> anyhow::Result<()> {
 
 /// The buckets of the archive and of profiles. Nothing is written to them.
 fn buckets(args: &ServeArgs, found: &mut Findings) -> anyhow::Result<()> {
-    let locations = [("archive", args.archive.location()), ("profiles", args.profiles.location())];
-    let locations: Vec<(&str, &Location)> =
+    let locations = [(ARCHIVE, args.archive.location()), ("profiles", args.profiles.location())];
+    let locations: Vec<(&'static str, &Location)> =
         locations.into_iter().filter_map(|(subject, location)| Some((subject, location?))).collect();
     if locations.is_empty() {
         return Ok(());
@@ -359,12 +362,20 @@ fn buckets(args: &ServeArgs, found: &mut Findings) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let s3 = runtime.block_on(args.archive.s3().client());
     for (subject, location) in locations {
-        let Location { bucket, prefix } = location;
+        // With a slash at its end: that is what a policy for `PREFIX/*` permits.
+        let (bucket, prefix) = (&location.bucket, location.key(""));
         let list = runtime.block_on(async {
-            tokio::time::timeout(BUCKET_TIMEOUT, s3.page(bucket, prefix, None, None)).await
+            tokio::time::timeout(BUCKET_TIMEOUT, s3.page(bucket, &prefix, None, None)).await
         });
         match list {
             Ok(Ok(_)) => found.ok(subject, format!("{location} can be listed")),
+            Ok(Err(error)) if subject == ARCHIVE && is_denied(&error) => found.warning(
+                subject,
+                format!(
+                    "{location}: the prefix cannot be listed; uploads need only s3:PutObject, and `tailor archive \
+                     verify` needs s3:ListBucket"
+                ),
+            ),
             Ok(Err(error)) => found.error(subject, format!("cannot list {location}: {error:#}")),
             Err(_) => {
                 found.error(

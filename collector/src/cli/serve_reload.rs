@@ -58,7 +58,7 @@ fn reload(app: &App, args: &mut ServeArgs) {
     for name in &later {
         tracing::warn!("the setting `{name}` has changed: restart the collector to use it");
     }
-    tracing::info!("reloaded the configuration file: {} changed settings are in use", now.len());
+    tracing::info!("reloaded the configuration file: {} settings were changed", now.len());
     // What needs a restart is reported at each reload until then.
     args.log = new.log;
     args.trusted_proxy = new.trusted_proxy;

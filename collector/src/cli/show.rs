@@ -15,12 +15,12 @@ use super::arguments::{Colour, ShowArgs};
 use super::fail_on::FailOnArgs;
 use super::list::{ChangeArgs, FilterArgs, ListArgs, PlaceArgs};
 use super::serve::address_of;
-use super::{exit, runtime, streams};
+use super::{client, exit, runtime, streams};
 use crate::api::EMPTY_HEADER;
 use crate::changes;
 use crate::clock::Clock;
 use crate::prices;
-use crate::query::{self, DEFAULT_WIDTH, Format, ListQuery, Look, SortKey, path_segment};
+use crate::query::{self, DEFAULT_WIDTH, Format, ListQuery, SortKey, TableStyle, path_segment};
 use crate::recommendations::Recommendations;
 use crate::render::changes::Changes;
 use crate::render::json::indent;
@@ -46,7 +46,7 @@ pub(super) fn functions(
     let (code, address) = match &args.server {
         Some(server) if all => {
             let fleet = all_pages(args, server, list)?;
-            let text = write(&fleet, args.format, look(args));
+            let text = write(&fleet, args.format, style(args));
             (print((text, fleet.functions.is_empty()))?, Some(server.clone()))
         }
         Some(server) => {
@@ -60,7 +60,7 @@ pub(super) fn functions(
                 }
                 let fleet = report::fleet(&reader.request(), &query).await?;
                 let nothing = fleet.functions.is_empty();
-                Ok((write(&fleet, args.format, look(args)), nothing))
+                Ok((write(&fleet, args.format, style(args)), nothing))
             })?;
             (print(text)?, args.address())
         }
@@ -131,7 +131,7 @@ pub(super) fn function(
                     tracing::error!("{}", missing(function));
                     return Ok((String::new(), nothing));
                 }
-                Ok((write(&FunctionsOfOneName(&reports), args.format, look(args)), nothing))
+                Ok((write(&FunctionsOfOneName(&reports), args.format, style(args)), nothing))
             })?)?
         }
     };
@@ -205,7 +205,7 @@ pub(super) fn changes(args: &ShowArgs, list: &ChangeArgs) -> anyhow::Result<Exit
     let text = read_folder(args, |reader| async move {
         let changes = changes::fold(reader.store.changes(&reader.tenant, None).await?);
         let changes = list.selection(args).of(changes);
-        Ok((write(&Changes(&changes), args.format, look(args)), false))
+        Ok((write(&Changes(&changes), args.format, style(args)), false))
     })?;
     print(text)
 }
@@ -283,11 +283,11 @@ where
     runtime::single_threaded()?.block_on(show(reader))
 }
 
-pub(super) fn look(args: &ShowArgs) -> Look {
-    look_with(args.color)
+pub(super) fn style(args: &ShowArgs) -> TableStyle {
+    style_with(args.color)
 }
 
-pub(super) fn look_with(colour: Colour) -> Look {
+pub(super) fn style_with(colour: Colour) -> TableStyle {
     let colour = match colour {
         Colour::Always => true,
         Colour::Never => false,
@@ -299,7 +299,7 @@ pub(super) fn look_with(colour: Colour) -> Look {
     // A pipe gets the default width, because its reader may be a terminal.
     let terminal = comfy_table::Table::new().width().filter(|_| std::io::stdout().is_terminal());
     let width = terminal.map_or(DEFAULT_WIDTH, usize::from).max(DEFAULT_WIDTH);
-    Look { colour, width, indents: true }
+    TableStyle { colour, width, indents: true }
 }
 
 pub(super) fn print((text, nothing): (String, bool)) -> anyhow::Result<ExitCode> {
@@ -324,7 +324,7 @@ pub(super) fn request(
 pub(super) fn reports(args: &ShowArgs, functions: &[String]) -> anyhow::Result<String> {
     if functions.is_empty() {
         let reports = selected_reports(args, &FilterArgs::recommended_changes())?;
-        return Ok(write(&FunctionsOfOneName(&reports), Format::Json, look(args)));
+        return Ok(write(&FunctionsOfOneName(&reports), Format::Json, style(args)));
     }
     if let Some(server) = &args.server {
         let mut text = String::new();
@@ -340,7 +340,7 @@ pub(super) fn reports(args: &ShowArgs, functions: &[String]) -> anyhow::Result<S
         let mut text = String::new();
         for key in &keys {
             if let Some(report) = report::function(&reader.request(), key).await? {
-                text.push_str(&write(&FunctionsOfOneName(&[report]), Format::Json, look(args)));
+                text.push_str(&write(&FunctionsOfOneName(&[report]), Format::Json, style(args)));
             }
         }
         Ok((text, false))
@@ -355,6 +355,14 @@ struct Body {
     is_empty: bool,
 }
 
+/// The key for `--server`.
+fn server_key(args: &ShowArgs) -> anyhow::Result<Option<String>> {
+    let Some(file) = &args.api_key_file else { return Ok(std::env::var("TAILOR_API_KEY").ok()) };
+    let text = std::fs::read_to_string(file);
+    let text = text.with_context(|| format!("cannot read the key in {}", file.display()))?;
+    Ok(Some(text.trim().to_owned()))
+}
+
 /// The body of a response; `None` when there is no such function.
 fn fetch(
     args: &ShowArgs,
@@ -363,16 +371,7 @@ fn fetch(
     more: &[(&str, String)],
     format: Format,
 ) -> anyhow::Result<Option<Body>> {
-    let key = match &args.api_key_file {
-        Some(file) => Some(
-            std::fs::read_to_string(file)
-                .with_context(|| format!("cannot read the key in {}", file.display()))?
-                .trim()
-                .to_owned(),
-        ),
-        None => std::env::var("TAILOR_API_KEY").ok(),
-    };
-    let look = look(args);
+    let style = style(args);
     let mut url = server.trim_end_matches('/').to_owned();
     for part in path {
         url.push('/');
@@ -380,15 +379,17 @@ fn fetch(
     }
     let is_json = format == Format::Json;
     let format = serde_json::to_value(format)?;
-    let mut request = ureq::get(url.as_str())
+    let agent = client::trusting(server, args.ca_file.as_deref())?;
+    let mut request = agent
+        .get(url.as_str())
         .config()
         .timeout_global(Some(RESPONSE_TIMEOUT))
         .http_status_as_error(false)
         .build()
         .query("format", format.as_str().unwrap_or("json"))
         .query("strategy", &args.strategy)
-        .query("width", look.width.to_string())
-        .query("colour", look.colour.to_string());
+        .query("width", style.width.to_string())
+        .query("colour", style.colour.to_string());
     for (name, value) in more {
         request = request.query(*name, value);
     }
@@ -398,10 +399,13 @@ fn fetch(
     if let Some(weight) = args.weight {
         request = request.query("weight", weight.to_string());
     }
-    if let Some(key) = key {
+    if let Some(key) = server_key(args)? {
         request = request.header("Authorization", format!("Bearer {key}"));
     }
-    let mut response = request.call().with_context(|| format!("cannot reach {url}"))?;
+    let mut response = request.call().map_err(|error| {
+        let advice = client::advice(&error);
+        anyhow::Error::new(error).context(format!("cannot reach {url}{advice}"))
+    })?;
     let status = response.status();
     let is_empty = response.headers().contains_key(EMPTY_HEADER);
     let body = response.body_mut().with_config().limit(MAX_RESPONSE_BYTES).read_to_string();

@@ -88,6 +88,20 @@ impl Client {
     }
 }
 
+/// The authorities of the system, and those of a file. Where the system has none: those of the file, or else those of Mozilla.
+///
+/// # Errors
+/// The file cannot be used.
+pub fn roots_with(file: Option<&Path>) -> anyhow::Result<RootCerts> {
+    let system = of_system();
+    let Some(file) = file else { return Ok(system) };
+    let mut trusted = certificates(file)?;
+    if let RootCerts::Specific(found) = system {
+        trusted.extend(found.iter().cloned());
+    }
+    Ok(RootCerts::Specific(Arc::new(trusted)))
+}
+
 /// The authorities of the system; those of Mozilla when there are none.
 fn of_system() -> RootCerts {
     let found = rustls_native_certs::load_native_certs();

@@ -8,7 +8,7 @@ pub mod otlp;
 pub mod queue_store;
 pub mod webhook;
 
-pub use http::{Client, TlsFiles};
+pub use http::{Client, TlsFiles, roots_with};
 pub use otlp::ID_FILE;
 pub use queue_store::{FILE_NAME, QueueStore};
 

@@ -17,6 +17,8 @@ use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 use aws_smithy_types::timeout::TimeoutConfig;
 use bytes::Bytes;
 
+use crate::causes;
+
 pub mod objects;
 pub mod presign;
 mod reader;
@@ -44,7 +46,7 @@ pub struct Connection {
     pub path_style: bool,
 }
 
-/// A bucket and the begin of the names of its objects.
+/// A bucket and the prefix of the names of its objects.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Location {
     /// The bucket.
@@ -297,23 +299,21 @@ impl S3 {
     }
 }
 
-/// An error of the SDK with its causes, which its own text leaves out.
-pub(crate) fn causes(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut texts = vec![error.to_string()];
-    let mut source = error.source();
-    while let Some(error) = source {
-        let text = error.to_string();
-        if !texts.iter().any(|known| known.contains(&text)) {
-            texts.push(text);
-        }
-        source = error.source();
-    }
-    let text = texts.join(": ");
-    if text.contains("loading credentials") || text.contains("no providers in chain provided credentials") {
-        return "there are no AWS credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or a role"
-            .to_owned();
-    }
-    text
+/// The codes of a refusal because of permissions.
+const DENIED: [&str; 2] = ["AccessDenied", "Forbidden"];
+
+/// What S3 refused, and what to do.
+#[derive(Debug, thiserror::Error)]
+#[error("{advice} ({code})")]
+struct Refusal {
+    code: String,
+    advice: String,
+}
+
+/// Whether S3 refused a request because the credentials do not permit it.
+#[must_use]
+pub fn is_denied(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<Refusal>().is_some_and(|refusal| DENIED.contains(&refusal.code.as_str()))
 }
 
 /// What failed and what to do, for the usual errors.
@@ -325,7 +325,7 @@ where
     let advice = match code {
         "NoSuchBucket" => format!("the bucket {bucket} does not exist: create it, or correct the address"),
         "NoSuchKey" => "the object does not exist".to_owned(),
-        "AccessDenied" | "Forbidden" => {
+        denied if DENIED.contains(&denied) => {
             "the credentials do not permit it: docs/archive.md and docs/profiles.md list the permissions"
                 .to_owned()
         }
@@ -335,9 +335,9 @@ where
         "PermanentRedirect" | "AuthorizationHeaderMalformed" | "IllegalLocationConstraintException" => {
             format!("the bucket {bucket} is in another region: set --s3-region")
         }
-        _ => return anyhow::anyhow!(causes(error)),
+        _ => return anyhow::anyhow!(causes::of_aws(error)),
     };
-    anyhow::anyhow!("{advice} ({code})")
+    Refusal { code: code.to_owned(), advice }.into()
 }
 
 #[cfg(test)]

@@ -37,6 +37,11 @@ pub enum TagError {
         "{0}; the body is JSON such as {{\"FUNCTION\": {{\"team\": \"payments\"}}}}, where FUNCTION is a name or an ARN"
     )]
     Body(String),
+    /// There is no data folder to store tags in that were sent.
+    #[error(
+        "this collector stores no tags that are sent, because it has no data folder: send them to a `tailor serve`"
+    )]
+    NotStored,
     /// There are more functions than are kept.
     #[error("at most {0} functions have tags that were sent: remove those of others with `{{}}`")]
     TooMany(usize),

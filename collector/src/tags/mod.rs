@@ -157,7 +157,7 @@ impl CurrentTags {
     /// were sent. They are on disk.
     ///
     /// # Errors
-    /// [`TagError`] when the document is not valid or cannot be stored. Then nothing has changed.
+    /// [`TagError`] when the document is not valid or cannot be stored, as without [`Self::keep_sent`]. Then nothing has changed.
     pub fn put_sent(&self, tenant: &Tenant, text: &str) -> Result<usize, TagError> {
         let mut sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
         let (count, table) = sent.put(tenant, text)?;

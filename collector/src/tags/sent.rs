@@ -30,7 +30,7 @@ struct Stored {
 /// The tags that were sent.
 #[derive(Debug, Default)]
 pub(super) struct SentTags {
-    /// Where they are stored; nowhere when absent.
+    /// Where they are stored. When it is absent, none are accepted.
     path: Option<PathBuf>,
     tenants: ByTenant,
 }
@@ -62,6 +62,7 @@ impl SentTags {
 
     /// Replaces the tags of the functions that `text` names, and stores all; returns the number of functions and the table.
     pub(super) fn put(&mut self, tenant: &Tenant, text: &str) -> Result<(usize, TagTable), TagError> {
+        let path = self.path.clone().ok_or(TagError::NotStored)?;
         let body = Path::new("the body");
         let sent: BTreeMap<String, Tags> =
             serde_json::from_str(text).map_err(|error| TagError::Body(error.to_string()))?;
@@ -75,7 +76,7 @@ impl SentTags {
         }
         let (count, table) = (entries.len(), table(body, entries.clone())?);
         let previous = self.tenants.insert(tenant.0.clone(), entries);
-        if let Err(error) = self.write() {
+        if let Err(error) = self.write(&path) {
             match previous {
                 Some(previous) => self.tenants.insert(tenant.0.clone(), previous),
                 None => self.tenants.remove(&tenant.0),
@@ -86,9 +87,8 @@ impl SentTags {
     }
 
     /// Replaces the file in one step, so that a crash leaves the old or the new content.
-    fn write(&self) -> Result<(), TagError> {
-        let Some(path) = &self.path else { return Ok(()) };
+    fn write(&self, path: &Path) -> Result<(), TagError> {
         let text = serde_json::json!({ "tenants": &self.tenants }).to_string();
-        files::replace(path, &text).map_err(|error| TagError::Io(path.clone(), error))
+        files::replace(path, &text).map_err(|error| TagError::Io(path.to_owned(), error))
     }
 }

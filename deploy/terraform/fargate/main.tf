@@ -11,11 +11,6 @@ variable "vpc_id" {
   type = string
 }
 
-variable "vpc_cidr" {
-  description = "The VPC's network. The load balancer's addresses are in it."
-  type        = string
-}
-
 variable "private_subnet_ids" {
   description = "Two subnets or more, with a route to ECR, CloudWatch Logs and Secrets Manager."
   type        = list(string)
@@ -77,6 +72,17 @@ variable "database_class" {
 data "aws_region" "current" {}
 
 data "aws_partition" "current" {}
+
+data "aws_subnet" "load_balancer" {
+  count = length(var.load_balancer_subnet_ids)
+  id    = var.load_balancer_subnet_ids[count.index]
+}
+
+locals {
+  # X-Forwarded-For is used only from the load balancer's subnets. Functions and people in a trusted network can name another address
+  # in their requests.
+  trusted_proxies = join(",", data.aws_subnet.load_balancer[*].cidr_block)
+}
 
 resource "aws_security_group" "load_balancer" {
   name_prefix = "tailor-load-balancer-"
@@ -223,7 +229,7 @@ resource "aws_ecs_task_definition" "collector" {
       { name = "TAILOR_DATABASE", value = "postgres://tailor@${module.database.endpoint}/tailor?sslmode=require" },
       { name = "TAILOR_DATABASE_CA", value = "/etc/ssl/certs/database-ca.pem" },
       { name = "TAILOR_API_KEYS", value = var.api_keys },
-      { name = "TAILOR_TRUSTED_PROXY", value = var.vpc_cidr },
+      { name = "TAILOR_TRUSTED_PROXY", value = local.trusted_proxies },
       # All connections come from the load balancer.
       { name = "TAILOR_MAX_CONNECTIONS_PER_ADDRESS", value = "8192" },
     ]
@@ -257,7 +263,8 @@ resource "aws_lb_target_group" "collector" {
   deregistration_delay = 30
 
   health_check {
-    path              = "/readyz"
+    # Not /readyz: all collectors have one database. While it restarts none is ready, and ECS would replace all of them.
+    path              = "/healthz"
     interval          = 10
     healthy_threshold = 2
   }

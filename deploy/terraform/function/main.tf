@@ -13,12 +13,12 @@ variable "vpc_id" {
 }
 
 variable "private_subnet_ids" {
-  description = "Two subnets or more. The function needs no route to the internet."
+  description = "Two subnets or more. The function needs no route to the internet, unless egress_cidrs is set."
   type        = list(string)
 }
 
 variable "zip" {
-  description = "Path of tailor-function-ARCHITECTURE.zip (cargo xtask package --database-ca FILE)."
+  description = "Path of tailor-function-ARCHITECTURE.zip: that of a release, or of cargo xtask package --database-ca FILE. Both have the certificate authorities of RDS. In China and GovCloud RDS has others."
   type        = string
 }
 
@@ -57,6 +57,12 @@ variable "database_class" {
   default = "db.t4g.micro"
 }
 
+variable "egress_cidrs" {
+  description = "Networks that the function reaches with HTTPS besides the database, such as 0.0.0.0/0 for a webhook or profiles. A webhook also needs a NAT gateway in the routes of the subnets, and profiles a gateway endpoint of S3."
+  type        = list(string)
+  default     = []
+}
+
 resource "aws_security_group" "function" {
   name_prefix = "tailor-function-"
   description = "The collector of Lambda Tailor"
@@ -70,6 +76,16 @@ resource "aws_vpc_security_group_egress_rule" "function" {
   from_port                    = 5432
   to_port                      = 5432
   referenced_security_group_id = module.database.security_group_id
+}
+
+resource "aws_vpc_security_group_egress_rule" "https" {
+  for_each          = toset(var.egress_cidrs)
+  security_group_id = aws_security_group.function.id
+  description       = "To the webhook and S3"
+  ip_protocol       = "tcp"
+  from_port         = 443
+  to_port           = 443
+  cidr_ipv4         = each.value
 }
 
 module "database" {

@@ -1,5 +1,6 @@
 # Lambda Tailor on one small instance: the collector as a hardened systemd service with its own TLS, the data on a volume of its own
-# that outlives the instance.
+# that outlives the instance. The user data runs at the first start only: another release_url changes nothing on an instance that runs.
+# deploy/README.md has the steps of an upgrade.
 
 terraform {
   required_version = ">= 1.3"
@@ -19,7 +20,7 @@ variable "client_cidr" {
 }
 
 variable "release_url" {
-  description = "HTTPS URL of tailor-VERSION-linux-arm64.tar.gz."
+  description = "HTTPS URL of tailor-VERSION-linux-arm64.tar.gz, for the first start. Another one does not upgrade the program: deploy/README.md has the steps."
   type        = string
 }
 
@@ -163,12 +164,21 @@ resource "aws_instance" "collector" {
     key_parameter         = var.key_parameter
     region                = data.aws_region.current.region
   })
+
+  # A newer image, or another release, would replace the instance in any later apply. Both are used when the instance is replaced on
+  # purpose: terraform apply -replace=ADDRESS of this resource.
+  lifecycle {
+    ignore_changes = [ami, user_data]
+  }
 }
 
 resource "aws_volume_attachment" "data" {
   device_name = "/dev/sdf"
   instance_id = aws_instance.collector.id
   volume_id   = aws_ebs_volume.data.id
+
+  # The file system is unmounted before the volume leaves an instance that is replaced.
+  stop_instance_before_detaching = true
 }
 
 output "address" {

@@ -16,13 +16,13 @@ use serde::Serialize;
 use super::arguments::ShowArgs;
 use super::exit;
 use super::list::FilterArgs;
-use super::show::{look, page};
+use super::show::{page, style};
 use super::streams::output;
 use crate::clock::now_us;
-use crate::query::{self, Format, Look};
+use crate::query::{self, Format, TableStyle};
 use crate::render::output::{Field, Output, Rows, write};
 use crate::render::table::{lines, plain_table};
-use crate::render::units::{duration, instant, shorten};
+use crate::render::units::{duration, exactly, instant, shorten};
 use sample::{Readings, Row, Sums, TopSort, sort};
 
 mod sample;
@@ -101,7 +101,7 @@ pub(super) fn run(mut args: TopArgs) -> anyhow::Result<ExitCode> {
         sort(&mut snapshot.rows, args.sort, args.reverse);
         snapshot.rows.truncate(args.limit());
         found = snapshot.rows.len();
-        if !output(&write(&snapshot, args.show.format, look(&args.show)))? {
+        if !output(&write(&snapshot, args.show.format, style(&args.show)))? {
             break;
         }
     }
@@ -163,10 +163,12 @@ impl Snapshot {
     fn summary(&self) -> String {
         let Sums { functions, cost_per_hour_usd, invocations_per_second, errors } = self.sums;
         format!(
-            "{} UTC: {functions} functions, ${} per hour, {} invocations per second, {errors} errors in the window",
+            "{} UTC: {}, ${} per hour, {} invocations per second, {} in the window",
             instant(self.at_us),
+            exactly(functions, "function"),
             dollars(cost_per_hour_usd),
             rate(invocations_per_second),
+            exactly(errors, "error"),
         )
     }
 }
@@ -195,9 +197,9 @@ impl Output for Snapshot {
         serde_json::json!({ "at_us": self.at_us, "total": self.sums, "functions": self.rows })
     }
 
-    fn table(&self, look: Look) -> String {
-        let columns = self.columns(look.width.saturating_sub(64).max(12));
-        let mut table = plain_table(&columns.header, look);
+    fn table(&self, style: TableStyle) -> String {
+        let columns = self.columns(style.width.saturating_sub(64).max(12));
+        let mut table = plain_table(&columns.header, style);
         for row in columns.rows {
             table.add_row(row.into_iter().map(Field::into_text));
         }

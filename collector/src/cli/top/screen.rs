@@ -21,7 +21,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::sample::{TopSort, sort};
 use super::{Snapshot, TopArgs, read_in_background};
 use crate::cli::runtime::single_threaded;
-use crate::query::Look;
+use crate::query::TableStyle;
 use crate::render::output::Output as _;
 use crate::render::units::shorten;
 
@@ -187,7 +187,7 @@ fn content(
             let mut snapshot = snapshot.clone();
             sort(&mut snapshot.rows, choice.sort, choice.is_reversed);
             snapshot.rows.truncate(args.limit());
-            let table = snapshot.table(Look { colour: false, width, indents: false });
+            let table = snapshot.table(TableStyle { colour: false, width, indents: false });
             text.extend(table.lines().skip(1).map(|line| (line.to_owned(), Attribute::Reset)));
         }
         None => text.push(("reading".to_owned(), Attribute::Reset)),
