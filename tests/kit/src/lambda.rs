@@ -15,6 +15,8 @@ pub struct LambdaClient {
 /// Response to an invocation.
 #[derive(Debug, Clone, PartialEq)]
 pub struct InvokeResponse {
+    /// Value of the header `X-Amzn-RequestId`.
+    pub request_id: String,
     /// The payload.
     pub payload: Value,
     /// Value of the header `X-Amz-Function-Error`; set when the function failed.
@@ -43,12 +45,11 @@ impl LambdaClient {
         if !response.status().is_success() {
             bail!("the request to invoke {function} was rejected: {} {body}", response.status());
         }
-        let function_error = response
-            .headers()
-            .get("x-amz-function-error")
-            .and_then(|value| value.to_str().ok())
-            .map(Into::into);
+        let header =
+            |name| response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let function_error = header("x-amz-function-error");
         Ok(InvokeResponse {
+            request_id: header("x-amzn-requestid").unwrap_or_default(),
             payload: serde_json::from_str(&body).unwrap_or(Value::String(body)),
             function_error,
         })

@@ -1,13 +1,13 @@
 //! One block: the invocations of one environment at one size.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::thread;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use tailor_sizing::telemetry::invocation::Invocation;
+use tailor_sizing::telemetry::invocation::{Invocation, RequestId};
 use tailor_sizing_eval::truth::row;
 use tailor_test_kit::fake::BatchRecorder;
 use tailor_test_kit::lambda::LambdaClient;
@@ -53,11 +53,10 @@ pub(super) struct Measurement<'a> {
     pub(super) invocations: usize,
 }
 
-/// Invocations between two times, in microseconds since the Unix epoch.
-#[derive(Debug, Clone, Copy)]
+/// Invocations that were made one after the other.
+#[derive(Debug)]
 struct Attempt {
-    from_us: u64,
-    to_us: u64,
+    request_ids: BTreeSet<RequestId>,
     disturbance: f64,
 }
 
@@ -78,22 +77,23 @@ impl Measurement<'_> {
         let mut best: Option<Attempt> = None;
         for _ in 0..=REPETITIONS {
             match self.attempt(function)? {
-                Ok(attempt) if best.is_none_or(|best| attempt.disturbance < best.disturbance) => {
-                    best = Some(attempt)
+                Ok(attempt) => {
+                    if best.as_ref().is_none_or(|best| attempt.disturbance < best.disturbance) {
+                        best = Some(attempt);
+                    }
                 }
-                Ok(_) => {}
                 Err(failure) => {
                     block.failure = Some(failure);
                     return Ok(block);
                 }
             }
-            if best.is_some_and(|best| is_undisturbed(best.disturbance)) {
+            if best.as_ref().is_some_and(|best| is_undisturbed(best.disturbance)) {
                 break;
             }
         }
         let attempt = best.context("nothing was measured")?;
         block.is_disturbed = !is_undisturbed(attempt.disturbance);
-        block.rows = self.delivered(function, attempt)?.iter().map(row).collect();
+        block.rows = self.delivered(function, &attempt.request_ids)?.iter().map(row).collect();
         Ok(block)
     }
 
@@ -129,29 +129,34 @@ impl Measurement<'_> {
 
     fn attempt(&mut self, function: &Function) -> Result<Result<Attempt, String>> {
         let start = self.host.start();
-        let from_us = now_us();
+        let mut request_ids = BTreeSet::new();
         for _ in 0..self.invocations {
-            if let Err(failure) = self.call(function)? {
-                return Ok(Err(failure));
-            }
+            match self.call(function)? {
+                Ok(request_id) => request_ids.insert(request_id),
+                Err(failure) => return Ok(Err(failure)),
+            };
         }
-        let to_us = now_us();
-        Ok(Ok(Attempt { from_us, to_us, disturbance: self.host.disturbance(start) }))
+        Ok(Ok(Attempt { request_ids, disturbance: self.host.disturbance(start) }))
     }
 
-    /// One call after a pause. The inner error is the function's.
-    fn call(&mut self, function: &Function) -> Result<Result<(), String>> {
+    /// The request id of one call after a pause. The inner error is the function's.
+    fn call(&mut self, function: &Function) -> Result<Result<RequestId, String>> {
         thread::sleep(Duration::from_millis(PAUSE_MS + self.random.below(PAUSE_MS)));
         let answer = self.lambda.invoke(&function.name, &function.event)?;
-        Ok(match answer.function_error {
-            None => Ok(()),
-            Some(error) => Err(format!("{error}: {}", answer.payload)),
-        })
+        if let Some(error) = answer.function_error {
+            return Ok(Err(format!("{error}: {}", answer.payload)));
+        }
+        let request_id = RequestId::parse(&answer.request_id);
+        request_id.map(Ok).with_context(|| format!("`{}` is not a request id", answer.request_id))
     }
 
-    /// What the extension measured in `attempt`. An invocation is complete at the next one, and is delivered during a later
-    /// one.
-    fn delivered(&mut self, function: &Function, attempt: Attempt) -> Result<Vec<Invocation>> {
+    /// What the extension measured in these invocations. An invocation is complete at the next one, and is delivered during a
+    /// later one. The time at which it started does not identify it: an extension whose CPU is limited may see it late.
+    fn delivered(
+        &mut self,
+        function: &Function,
+        request_ids: &BTreeSet<RequestId>,
+    ) -> Result<Vec<Invocation>> {
         let mut found: BTreeMap<_, Invocation> = BTreeMap::new();
         let began = Instant::now();
         loop {
@@ -161,7 +166,7 @@ impl Measurement<'_> {
             for invocation in
                 self.recorder.take().into_iter().filter(of_function).flat_map(|batch| batch.invocations)
             {
-                if (attempt.from_us..=attempt.to_us).contains(&invocation.started_at_us) {
+                if request_ids.contains(&invocation.request_id) {
                     found.insert(invocation.request_id, invocation);
                 }
             }
@@ -205,9 +210,4 @@ fn environment_of(function: &str, memory_mb: u32) -> Option<PathBuf> {
 /// CPU time of the environment, nanoseconds.
 fn cpu_ns(environment: &Path) -> Result<u64> {
     group_cpu_ns(environment).context("the environment has no control group: CPU is not limited here")
-}
-
-fn now_us() -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(now.as_micros()).unwrap_or(u64::MAX)
 }
