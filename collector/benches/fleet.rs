@@ -12,7 +12,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use fleet::{KINDS, batch};
 use tailor_collector::clock::now_us;
-use tailor_collector::query::{Format, ListQuery, Look};
+use tailor_collector::query::{Format, ListQuery, TableStyle};
 use tailor_collector::render::output::write;
 use tailor_collector::report;
 use tailor_collector::store::sqlite::SqliteStore;
@@ -72,7 +72,7 @@ fn main() {
     let list = ListQuery { limit: 1_000, ..ListQuery::default() };
     let fleet = runtime.block_on(report::fleet(&request, &list)).unwrap();
     let reported = start.elapsed();
-    let text = write(&fleet, Format::Json, Look::default());
+    let text = write(&fleet, Format::Json, TableStyle::default());
     println!(
         "{FUNCTIONS} functions over {HOURS} hours: rollups merged in {read:.0?}, whole report in {reported:.0?}, {} KB as JSON",
         text.len() / 1_024

@@ -7,6 +7,7 @@ use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Mutex, PoisonError};
 
+use crate::clock::DAY_US;
 use crate::store::{FunctionKey, SeriesKey, Tenant};
 
 /// Functions of one tenant that send within a day.
@@ -14,8 +15,6 @@ const MAX_FUNCTIONS: usize = 50_000;
 
 /// Series of one function within a day: versions, memory sizes and architectures.
 const MAX_SERIES: usize = 200;
-
-const DAY_US: u64 = 24 * 3_600 * 1_000_000;
 
 /// Why a series is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

@@ -3,6 +3,12 @@
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+/// Microseconds in an hour.
+pub const HOUR_US: u64 = 3_600_000_000;
+
+/// Microseconds in a day.
+pub const DAY_US: u64 = 24 * HOUR_US;
+
 /// Returns microseconds since the Unix epoch.
 #[derive(Clone)]
 pub struct Clock(Arc<dyn Fn() -> u64 + Send + Sync>);

@@ -13,6 +13,7 @@
 pub mod api;
 pub mod archive;
 pub mod cardinality;
+mod causes;
 pub mod changes;
 pub mod cli;
 pub mod clock;

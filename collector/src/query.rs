@@ -15,7 +15,7 @@ mod links;
 mod since;
 mod strategy;
 
-pub use format::{DEFAULT_WIDTH, Format, Look};
+pub use format::{DEFAULT_WIDTH, Format, TableStyle};
 pub use groups::{Group, TagFilter};
 pub use links::path_segment;
 pub use since::{SINCE, Since};
@@ -402,8 +402,8 @@ impl Query {
         self.advice.is_some() || texts.iter().any(|text| text.as_ref().is_some_and(|text| !text.is_empty()))
     }
 
-    pub(crate) fn look(&self) -> Look {
-        Look { colour: self.colour, width: self.width.unwrap_or(DEFAULT_WIDTH), indents: false }
+    pub(crate) fn style(&self) -> TableStyle {
+        TableStyle { colour: self.colour, width: self.width.unwrap_or(DEFAULT_WIDTH), indents: false }
     }
 
     pub(crate) fn names(&self, key: &FunctionKey) -> bool {

@@ -335,7 +335,7 @@ fn an_unreadable_folder_is_reported_as_unreadable() {
     let error_text = stderr(&output);
     assert_eq!(output.status.code(), Some(1));
     assert!(
-        error_text.contains("cannot look into") && error_text.contains("Not a directory"),
+        error_text.contains("cannot read the folder") && error_text.contains("Not a directory"),
         "{error_text}"
     );
 }

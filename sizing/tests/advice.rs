@@ -14,7 +14,7 @@ use proptest::strategy::Strategy as _;
 use tailor_sizing::advice::explain::explain;
 use tailor_sizing::advice::hints::HintCode;
 use tailor_sizing::advice::strategy::Strategy;
-use tailor_sizing::advice::{Advice, ConfidenceLevel, FunctionEvidence, Verdict, advise, one_more_look};
+use tailor_sizing::advice::{Advice, ConfidenceLevel, FunctionEvidence, Verdict, advise, trial_measurement};
 use tailor_sizing::model::enforcement::Enforcement;
 use tailor_sizing::pricing::money::PicoDollars;
 use tailor_sizing::pricing::prices::PriceTable;
@@ -236,19 +236,23 @@ fn a_latency_target_counts_cold_starts_when_requested() {
 }
 
 #[test]
-fn a_look_at_a_far_size_is_advised_while_it_may_change_the_choice() {
+fn a_trial_measurement_is_advised_while_it_may_change_the_choice() {
     let sizes = [
         (Megabytes(128), rollup(128, 60_000, 10_000, 40)),
         (Megabytes(2_048), rollup(2_048, 60_000, 10_000, 40)),
     ];
     let prices = PriceTable::embedded();
     let strategy = Strategy::Speed;
-    let look = one_more_look(&evidence(&sizes[..1]), &prices, strategy).unwrap();
-    let look = look.expect("the choice is uncertain");
-    assert_eq!((look.memory, look.invocations), (Megabytes(2_048), 30));
-    assert!(look.cost > PicoDollars::ZERO && look.expected_gain_percent >= 3.0, "{look:?}");
-    assert_eq!(advice_of(&evidence(&sizes[..1]), strategy).look, Some(look));
-    assert_eq!(one_more_look(&evidence(&sizes), &prices, strategy).unwrap(), None, "both ends were measured");
+    let trial = trial_measurement(&evidence(&sizes[..1]), &prices, strategy).unwrap();
+    let trial = trial.expect("the choice is uncertain");
+    assert_eq!((trial.memory, trial.invocations), (Megabytes(2_048), 30));
+    assert!(trial.cost > PicoDollars::ZERO && trial.expected_gain_percent >= 3.0, "{trial:?}");
+    assert_eq!(advice_of(&evidence(&sizes[..1]), strategy).trial, Some(trial));
+    assert_eq!(
+        trial_measurement(&evidence(&sizes), &prices, strategy).unwrap(),
+        None,
+        "both ends were measured"
+    );
 }
 
 proptest! {

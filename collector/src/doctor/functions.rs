@@ -5,9 +5,8 @@ use std::collections::BTreeSet;
 use tailor_sizing::model::accounting::MAX_UNACCOUNTED_SHARE;
 
 use super::{Finding, Level};
+use crate::clock::DAY_US;
 use crate::report::{FunctionReport, NotMeasured};
-
-const DAY_US: u64 = 86_400_000_000;
 
 /// A function whose extension sent nothing for so many days is named.
 const SILENT_DAYS: u64 = 2;
@@ -31,7 +30,7 @@ pub fn functions(reports: &[FunctionReport], now_us: u64) -> Vec<Finding> {
         reports.iter().flat_map(|report| of_function(report, newest, now_us)).collect();
     if findings.is_empty() {
         let versions: Vec<&str> = versions.into_iter().collect();
-        let finding = format!("{} functions are measured, extension {}", reports.len(), versions.join(", "));
+        let finding = format!("all {} are measured, extension {}", reports.len(), versions.join(", "));
         findings.push(Finding::ok("functions", "all functions", finding));
     }
     findings

@@ -146,7 +146,7 @@ impl KeySources {
         ]))
     }
 
-    /// Revokes the key with this id, begin of an id, or name. Returns the key.
+    /// Revokes the key with this id, prefix of an id, or name. Returns the key.
     ///
     /// # Errors
     /// [`KeyError::NotOne`] when there is none or several, and as [`Self::load`].

@@ -7,7 +7,7 @@ use tailor_sizing::pricing::money::PicoDollars;
 use crate::changes::Change;
 use crate::query::{Group, ListQuery};
 use crate::reconcile::Reconciliation;
-use crate::render::units::{change, count, instant};
+use crate::render::units::{change, count, exactly, instant};
 use crate::report::overview::{Overview, overview};
 use crate::report::{self, FleetGroup, FleetReport, FleetTotal, Request};
 use crate::store::{FunctionKey, StoreError};
@@ -118,8 +118,8 @@ fn cost(fleet: &FleetReport, overview: &Overview, bill: Option<&Reconciliation>)
     ];
     rows.push(vec!["Potential savings".to_owned(), fleet.total.saving_pico_usd.to_string(), String::new()]);
     let mut texts = vec![format!(
-        "{} functions. Costs are at public prices of {}, without the free tier and discounts.",
-        count(fleet.matching_functions),
+        "{}. Costs are at public prices of {}, without the free tier and discounts.",
+        exactly(fleet.matching_functions, "function"),
         fleet.prices_of
     )];
     texts.extend(bill.map(|bill| format!("AWS's bill: {}.", bill.sentence())));

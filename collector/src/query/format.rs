@@ -21,7 +21,7 @@ pub enum Format {
 
 /// The width and the colours of a table, and the form of JSON.
 #[derive(Debug, Clone, Copy)]
-pub struct Look {
+pub struct TableStyle {
     /// Whether it has colours.
     pub colour: bool,
     /// Maximum number of characters in a line.
@@ -33,7 +33,7 @@ pub struct Look {
 /// Default width of a line, characters.
 pub const DEFAULT_WIDTH: usize = 120;
 
-impl Default for Look {
+impl Default for TableStyle {
     fn default() -> Self {
         Self { colour: false, width: DEFAULT_WIDTH, indents: true }
     }

@@ -8,8 +8,8 @@ use tailor_sizing::pricing::money::PicoDollars;
 
 use super::output::{Field, Output, Rows, write};
 use super::table::{lines, plain_table};
-use super::units::{count, instant, shorten};
-use crate::query::{Format, Look};
+use super::units::{count, counted, instant, shorten};
+use crate::query::{Format, TableStyle};
 use crate::report::bill::{BillReport, FleetBill, FunctionSum, MeterSum};
 use crate::report::hint_code;
 
@@ -36,14 +36,14 @@ const SHOWN_FUNCTIONS: usize = 20;
 
 /// The bill of one function, written in `format`.
 #[must_use]
-pub fn function(report: &BillReport, format: Format, look: Look) -> String {
-    write(report, format, look)
+pub fn function(report: &BillReport, format: Format, style: TableStyle) -> String {
+    write(report, format, style)
 }
 
 /// The bill of many functions, written in `format`.
 #[must_use]
-pub fn fleet(bill: &FleetBill, format: Format, look: Look) -> String {
-    write(bill, format, look)
+pub fn fleet(bill: &FleetBill, format: Format, style: TableStyle) -> String {
+    write(bill, format, style)
 }
 
 impl Output for BillReport {
@@ -51,16 +51,16 @@ impl Output for BillReport {
         self
     }
 
-    fn table(&self, look: Look) -> String {
-        let mut table = plain_table(&HEADER, look);
+    fn table(&self, style: TableStyle) -> String {
+        let mut table = plain_table(&HEADER, style);
         for line in &self.bill.lines {
             table.add_row(row(line));
         }
         let heading = format!(
-            "{} in {}: {} invocations in {} h from {}\n\n",
+            "{} in {}: {} in {} h from {}\n\n",
             shorten(&self.name, 60),
             self.region,
-            count(self.invocations),
+            counted(self.invocations, "invocation"),
             self.hours,
             instant(self.from_us)
         );
@@ -83,21 +83,21 @@ impl Output for FleetBill {
         self
     }
 
-    fn table(&self, look: Look) -> String {
+    fn table(&self, style: TableStyle) -> String {
         if self.functions.is_empty() {
             return "no invocations in this window\n".to_owned();
         }
-        let mut meters = plain_table(&METERS, look);
+        let mut meters = plain_table(&METERS, style);
         for sum in &self.meters {
             meters.add_row(meter_row(sum));
         }
-        let mut functions = plain_table(&["FUNCTION", "REGION", "COST", "NOT KNOWN"], look);
+        let mut functions = plain_table(&["FUNCTION", "REGION", "COST", "NOT KNOWN"], style);
         for function in self.functions.iter().take(SHOWN_FUNCTIONS) {
             functions.add_row([
                 shorten(&function.name, 40),
                 function.region.clone(),
                 function.total_pico_usd.to_string(),
-                shorten(&names(&function.unknown), look.width.saturating_sub(70).max(20)),
+                shorten(&names(&function.unknown), style.width.saturating_sub(70).max(20)),
             ]);
         }
         let mut text = format!("{}\n{}", lines(&meters), lines(&functions));

@@ -7,7 +7,7 @@ use super::output::{Output, Rows};
 use super::table::{lines, plain_table, wrap};
 use super::units::{change, instant, shorten};
 use crate::changes::Change;
-use crate::query::Look;
+use crate::query::TableStyle;
 
 /// The changes of functions.
 pub struct Changes<'a>(pub &'a [Change]);
@@ -19,11 +19,11 @@ impl Output for Changes<'_> {
         serde_json::json!({ "changes": self.0 })
     }
 
-    fn table(&self, look: Look) -> String {
+    fn table(&self, style: TableStyle) -> String {
         if self.0.is_empty() {
             return "no changes\n".to_owned();
         }
-        let mut table = plain_table(&HEADER, look);
+        let mut table = plain_table(&HEADER, style);
         for change in self.0 {
             table.add_row(row(change));
         }
@@ -33,7 +33,7 @@ impl Output for Changes<'_> {
             text.push_str(&format!("\n{name}, change {}\n", change.id));
             for step in &change.steps {
                 let line = format!("{} {}: {}", instant(step.at_us), step.state.code(), step.reason);
-                for (index, line) in wrap(&line, look.width.saturating_sub(4)).iter().enumerate() {
+                for (index, line) in wrap(&line, style.width.saturating_sub(4)).iter().enumerate() {
                     text.push_str(if index == 0 { "  " } else { "    " });
                     text.push_str(line);
                     text.push('\n');

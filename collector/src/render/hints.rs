@@ -7,7 +7,7 @@ use super::csv;
 use super::output::{Output, Rows};
 use super::table::{lines, plain_table};
 use super::units::shorten;
-use crate::query::Look;
+use crate::query::TableStyle;
 use crate::report::hints::FleetHint;
 
 const HEADER: [&str; 4] = ["HINT", "FUNCTIONS", "SAVING $", "EXAMPLES"];
@@ -20,13 +20,13 @@ impl Output for Hints<'_> {
         serde_json::json!({ "hints": self.0 })
     }
 
-    fn table(&self, look: Look) -> String {
+    fn table(&self, style: TableStyle) -> String {
         if self.0.is_empty() {
             return "no hints\n".to_owned();
         }
-        let mut table = plain_table(&HEADER, look);
+        let mut table = plain_table(&HEADER, style);
         for hint in self.0 {
-            table.add_row(row(hint, look.width.saturating_sub(52).max(20)));
+            table.add_row(row(hint, style.width.saturating_sub(52).max(20)));
         }
         let mut text = lines(&table);
         for hint in self.0.iter().filter(|hint| !hint.meaning.is_empty()) {

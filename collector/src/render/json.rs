@@ -2,14 +2,14 @@
 
 use serde::Serialize;
 
-use crate::query::Look;
+use crate::query::TableStyle;
 
 /// A value as JSON with a final newline.
 #[must_use]
-pub fn json(value: &impl Serialize, look: Look) -> String {
+pub fn json(value: &impl Serialize, style: TableStyle) -> String {
     // Reports have no maps with other keys than text, which is all that could fail.
     let text = serde_json::to_string(value).unwrap_or_default() + "\n";
-    if look.indents { indent(&text) } else { text }
+    if style.indents { indent(&text) } else { text }
 }
 
 /// Indents valid JSON by two spaces and keeps the order of fields and the digits of numbers.

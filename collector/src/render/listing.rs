@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::output::{Output, Rows};
 use super::table::{lines, plain_table};
 use super::units::shorten;
-use crate::query::Look;
+use crate::query::TableStyle;
 
 /// Longest cell of a table, characters.
 const MAX_CELL: usize = 300;
@@ -27,11 +27,11 @@ impl<V: Serialize> Output for Listing<V> {
         &self.value
     }
 
-    fn table(&self, look: Look) -> String {
+    fn table(&self, style: TableStyle) -> String {
         if self.columns.rows.is_empty() {
             return self.notes.clone();
         }
-        let mut table = plain_table(&self.columns.header, look);
+        let mut table = plain_table(&self.columns.header, style);
         for row in &self.columns.rows {
             table.add_row(row.iter().map(|field| shorten(&field.clone().into_text(), MAX_CELL)));
         }

@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::text::csv_cell;
 use super::{csv, json, markdown};
-use crate::query::{Format, Look};
+use crate::query::{Format, TableStyle};
 
 /// A field of a row.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -108,7 +108,7 @@ pub trait Output {
     fn value(&self) -> impl Serialize;
 
     /// What people read in a terminal.
-    fn table(&self, look: Look) -> String;
+    fn table(&self, style: TableStyle) -> String;
 
     /// The columns for people, without what stands beside them.
     fn markdown(&self) -> Rows;
@@ -119,10 +119,10 @@ pub trait Output {
 
 /// Writes it in `format`.
 #[must_use]
-pub fn write(output: &impl Output, format: Format, look: Look) -> String {
+pub fn write(output: &impl Output, format: Format, style: TableStyle) -> String {
     match format {
-        Format::Table => output.table(look),
-        Format::Json => json::json(&output.value(), look),
+        Format::Table => output.table(style),
+        Format::Json => json::json(&output.value(), style),
         Format::Yaml => yaml(&output.value()),
         Format::Csv => csv::csv(&output.csv()),
         Format::Markdown => markdown::markdown(&output.markdown()),

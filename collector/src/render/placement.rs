@@ -7,7 +7,7 @@ use tailor_sizing::placement::{ConcurrencyLimit, PlaceReport, PlaceVerdict};
 use super::output::{Field, Output, Rows, write};
 use super::table::{lines, plain_table};
 use super::units::{change, instant, shorten};
-use crate::query::{Format, Look};
+use crate::query::{Format, TableStyle};
 use crate::report::placement::PlacementReport;
 use crate::report::placement::fleet::{FleetPlacement, PlaceSum};
 
@@ -18,8 +18,8 @@ const CSV_HEADER: [&str; 7] =
 
 /// The report of one function, written in `format`.
 #[must_use]
-pub fn function(report: &PlacementReport, format: Format, look: Look) -> String {
-    write(report, format, look)
+pub fn function(report: &PlacementReport, format: Format, style: TableStyle) -> String {
+    write(report, format, style)
 }
 
 impl Output for PlacementReport {
@@ -27,7 +27,7 @@ impl Output for PlacementReport {
         self
     }
 
-    fn table(&self, look: Look) -> String {
+    fn table(&self, style: TableStyle) -> String {
         let mut text = format!(
             "{} in {}: {:.3} invocations at the same time on average, {:.3} in the busiest hour\n\n",
             shorten(&self.name, 60),
@@ -39,7 +39,7 @@ impl Output for PlacementReport {
             text.push_str(&format!("{reason}\n"));
         }
         text.push_str(&managed(self));
-        text.push_str(&details(self, look));
+        text.push_str(&details(self, style));
         text
     }
 
@@ -102,8 +102,8 @@ const FLEET_HEADER: [&str; 8] =
 
 /// The places of the fleet, written in `format`.
 #[must_use]
-pub fn fleet(report: &FleetPlacement, format: Format, look: Look) -> String {
-    write(report, format, look)
+pub fn fleet(report: &FleetPlacement, format: Format, style: TableStyle) -> String {
+    write(report, format, style)
 }
 
 impl Output for FleetPlacement {
@@ -111,10 +111,10 @@ impl Output for FleetPlacement {
         self
     }
 
-    fn table(&self, look: Look) -> String {
+    fn table(&self, style: TableStyle) -> String {
         let mut text = String::new();
         if !self.functions.is_empty() {
-            let mut table = plain_table(&FLEET_HEADER, look);
+            let mut table = plain_table(&FLEET_HEADER, style);
             self.functions.iter().filter_map(fleet_row).for_each(|row| {
                 table.add_row(row);
             });
@@ -199,9 +199,9 @@ fn places(report: &PlacementReport) -> &[PlaceReport] {
     report.placement.as_ref().map_or(&[], |placement| &placement.places)
 }
 
-fn details(report: &PlacementReport, look: Look) -> String {
+fn details(report: &PlacementReport, style: TableStyle) -> String {
     let Some(placement) = &report.placement else { return String::new() };
-    let mut table = plain_table(&HEADER, look);
+    let mut table = plain_table(&HEADER, style);
     for place in &placement.places {
         table.add_row(row(place));
     }

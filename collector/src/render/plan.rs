@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::output::{Field, Output, Rows};
-use crate::query::Look;
+use crate::query::TableStyle;
 use crate::tuner::plan::{Plan, PlannedFunction};
 
 impl Output for Plan {
@@ -11,7 +11,7 @@ impl Output for Plan {
         self
     }
 
-    fn table(&self, _look: Look) -> String {
+    fn table(&self, _style: TableStyle) -> String {
         self.text()
     }
 

@@ -10,7 +10,7 @@ use super::output::{Field, Rows, yaml};
 use super::table::{lines, plain_table};
 use super::text::visible;
 use super::units::{count, shorten};
-use crate::query::{Format, Look};
+use crate::query::{Format, TableStyle};
 use crate::reconcile::{Reconciliation, RowReport};
 
 /// Rows that a table shows.
@@ -40,12 +40,12 @@ const CSV_HEADER: [&str; 14] = [
 
 /// A reconciliation, written in `format`.
 #[must_use]
-pub fn reconciliation(result: &Reconciliation, format: Format, look: Look) -> String {
+pub fn reconciliation(result: &Reconciliation, format: Format, style: TableStyle) -> String {
     match format {
-        Format::Json => json(result, look),
+        Format::Json => json(result, style),
         Format::Yaml => yaml(result),
         Format::Csv => csv(&csv_rows(result)),
-        Format::Table => text(result, |header, rows| aligned(header, rows, look)),
+        Format::Table => text(result, |header, rows| aligned(header, rows, style)),
         Format::Markdown => text(result, |header, rows| markdown(&Rows::new(header, rows))),
     }
 }
@@ -73,8 +73,8 @@ fn csv_rows(result: &Reconciliation) -> Rows {
 }
 
 /// A table with aligned columns.
-fn aligned(header: &[&str], rows: Vec<Vec<String>>, look: Look) -> String {
-    let mut table = plain_table(header, look);
+fn aligned(header: &[&str], rows: Vec<Vec<String>>, style: TableStyle) -> String {
+    let mut table = plain_table(header, style);
     for row in rows {
         table.add_row(row);
     }

@@ -5,8 +5,8 @@ use serde::Serialize;
 use super::csv;
 use super::output::{Output, Rows};
 use super::table::{lines, one_or_more, plain_table};
-use super::units::{count, duration, duration_of, instant, shorten};
-use crate::query::Look;
+use super::units::{count, counted, duration, duration_of, instant, shorten};
+use crate::query::TableStyle;
 use crate::report::SeriesReport;
 use crate::report::series::{SeriesPoint, SeriesTotal};
 
@@ -23,8 +23,8 @@ impl Output for TimeSeries<'_> {
         one_or_more(self.0)
     }
 
-    fn table(&self, look: Look) -> String {
-        self.0.iter().map(|report| table(report, look)).collect()
+    fn table(&self, style: TableStyle) -> String {
+        self.0.iter().map(|report| table(report, style)).collect()
     }
 
     // Points without invocations are left out where people read.
@@ -46,12 +46,12 @@ fn used(report: &SeriesReport) -> impl Iterator<Item = &SeriesPoint> {
     report.points.iter().filter(|point| point.invocations > 0)
 }
 
-fn table(report: &SeriesReport, look: Look) -> String {
+fn table(report: &SeriesReport, style: TableStyle) -> String {
     if report.total.invocations == 0 {
         return "no invocations in this window\n".to_owned();
     }
     let is_wide = has_utilization(report);
-    let mut table = if is_wide { plain_table(&wide_header(), look) } else { plain_table(&HEADER, look) };
+    let mut table = if is_wide { plain_table(&wide_header(), style) } else { plain_table(&HEADER, style) };
     for point in used(report) {
         if is_wide {
             table.add_row(wide_row(point))
@@ -129,11 +129,11 @@ fn row(point: &SeriesPoint) -> [String; 9] {
 
 fn total(name: &str, total: &SeriesTotal) -> String {
     format!(
-        "{name}: {} invocations in {:.0} h, {} errors, {} cold starts, billed {}, {} (compute {}, Init {}, requests {}, storage {})\n",
-        count(total.invocations),
+        "{name}: {} in {:.0} h, {}, {}, billed {}, {} (compute {}, Init {}, requests {}, storage {})\n",
+        counted(total.invocations, "invocation"),
         total.hours,
-        count(total.errors),
-        count(total.cold_starts),
+        counted(total.errors, "error"),
+        counted(total.cold_starts, "cold start"),
         duration_of(total.billed_ms),
         total.cost_pico_usd,
         total.cost_parts.compute_pico_usd,

@@ -11,10 +11,10 @@ use super::columns::{self, FLEET, Style, money};
 use super::csv;
 use super::initializations::initializations;
 use super::output::{Output, Rows};
-use super::units::{change, count, duration, duration_of, instant, kilobytes, shorten};
+use super::units::{change, count, counted, duration, duration_of, exactly, instant, kilobytes, shorten};
 use crate::changes::{Change, State};
 use crate::profiles::Profile;
-use crate::query::Look;
+use crate::query::TableStyle;
 use crate::report::{FleetGroup, FleetReport, FunctionReport, hint_code};
 
 /// The legend below the table.
@@ -29,8 +29,8 @@ impl Output for FleetReport {
         for_list(self)
     }
 
-    fn table(&self, look: Look) -> String {
-        fleet_table(self, look)
+    fn table(&self, style: TableStyle) -> String {
+        fleet_table(self, style)
     }
 
     fn markdown(&self) -> Rows {
@@ -80,8 +80,8 @@ impl Output for FunctionsOfOneName<'_> {
         one_or_more(self.0)
     }
 
-    fn table(&self, look: Look) -> String {
-        self.0.iter().map(|report| function_table(report, look)).collect()
+    fn table(&self, style: TableStyle) -> String {
+        self.0.iter().map(|report| function_table(report, style)).collect()
     }
 
     fn markdown(&self) -> Rows {
@@ -123,8 +123,8 @@ fn curve_rows(report: &FunctionReport) -> Vec<[String; 6]> {
     points.iter().map(row).collect()
 }
 
-fn function_table(report: &FunctionReport, look: Look) -> String {
-    let mut table = plain_table(&CURVE_HEADER, look);
+fn function_table(report: &FunctionReport, style: TableStyle) -> String {
+    let mut table = plain_table(&CURVE_HEADER, style);
     for row in curve_rows(report) {
         table.add_row(row);
     }
@@ -140,11 +140,11 @@ fn function_table(report: &FunctionReport, look: Look) -> String {
         ),
         false => String::new(),
     };
-    let name = shorten(&report.name, look.width);
-    format!("{name}: {from_to}{expected}\n{}\n{}", lines_about(in_full(report), look), lines(&table))
+    let name = shorten(&report.name, style.width);
+    format!("{name}: {from_to}{expected}\n{}\n{}", lines_about(in_full(report), style), lines(&table))
 }
 
-fn fleet_table(report: &FleetReport, look: Look) -> String {
+fn fleet_table(report: &FleetReport, style: TableStyle) -> String {
     if report.functions.is_empty() {
         return match report.summaries {
             // A collector computes them in the background.
@@ -165,26 +165,26 @@ fn fleet_table(report: &FleetReport, look: Look) -> String {
     });
     // One space follows each column.
     let others: usize = widths.map(|width| width + 1).sum();
-    let name_width = look.width.saturating_sub(others + 1).max(MIN_NAME);
+    let name_width = style.width.saturating_sub(others + 1).max(MIN_NAME);
     for row in &mut rows {
         row[0] = shorten(&row[0], name_width);
     }
-    let mut table = plain_table(&columns::titles(), look);
+    let mut table = plain_table(&columns::titles(), style);
     for (row, function) in rows.into_iter().zip(&report.functions) {
         table.add_row(
             row.into_iter()
                 .zip(FLEET)
-                .map(|(text, column)| paint(text, column.is_text, (column.style)(function), look)),
+                .map(|(text, column)| paint(text, column.is_text, (column.style)(function), style)),
         );
     }
     let mut text = lines(&table) + LEGEND;
     let total = &report.total;
     text.push_str(&format!(
-        "\n{} functions, {} invocations, {} errors, {} cold starts; billed {}, {}\nPotential savings: {}. Extra cost for speed: {}.\n",
-        report.matching_functions,
-        count(total.invocations),
-        count(total.errors),
-        count(total.cold_starts),
+        "\n{}, {}, {}, {}; billed {}, {}\nPotential savings: {}. Extra cost for speed: {}.\n",
+        exactly(report.matching_functions, "function"),
+        counted(total.invocations, "invocation"),
+        counted(total.errors, "error"),
+        counted(total.cold_starts, "cold start"),
         duration_of(total.billed_ms),
         total.cost_pico_usd,
         total.saving_pico_usd,
@@ -192,12 +192,12 @@ fn fleet_table(report: &FleetReport, look: Look) -> String {
     ));
     text.push_str(&list_notes(report));
     if let Some(groups) = &report.groups {
-        text.push_str(&group_table(groups, look));
+        text.push_str(&group_table(groups, style));
     }
     for function in &report.functions {
-        let details = lines_about(brief(function), look);
+        let details = lines_about(brief(function), style);
         if !details.is_empty() {
-            text.push_str(&format!("\n{}\n{details}", shorten(&function.name, look.width)));
+            text.push_str(&format!("\n{}\n{details}", shorten(&function.name, style.width)));
         }
     }
     text.push_str(
@@ -231,9 +231,9 @@ fn list_notes(report: &FleetReport) -> String {
     text
 }
 
-fn group_table(groups: &[FleetGroup], look: Look) -> String {
+fn group_table(groups: &[FleetGroup], style: TableStyle) -> String {
     const HEADER: [&str; 6] = ["GROUP", "FUNCTIONS", "CALLS", "ERR", "COST $", "SAVING $"];
-    let mut table = plain_table(&HEADER, look);
+    let mut table = plain_table(&HEADER, style);
     for FleetGroup { value, functions, total } in groups {
         let value = if value.is_empty() { "unknown".to_owned() } else { shorten(value, 40) };
         table.add_row([
@@ -249,12 +249,12 @@ fn group_table(groups: &[FleetGroup], look: Look) -> String {
 }
 
 /// A cell of the table. Colour only repeats what the text contains.
-fn paint(text: String, is_text: bool, style: Style, look: Look) -> Cell {
+fn paint(text: String, is_text: bool, style: Style, table: TableStyle) -> Cell {
     let cell = Cell::new(text);
     let cell = if is_text { cell } else { cell.set_alignment(CellAlignment::Right) };
     match style {
-        Style::Bad if look.colour => cell.fg(Color::Red),
-        Style::Good if look.colour => cell.fg(Color::Green),
+        Style::Bad if table.colour => cell.fg(Color::Red),
+        Style::Good if table.colour => cell.fg(Color::Green),
         _ => cell,
     }
 }
@@ -266,12 +266,12 @@ fn in_full(report: &FunctionReport) -> Vec<Remark> {
     let reasons = report.advice.reasons.iter().map(|reason| ("advice", reason.clone()));
     let trade = report.advice.full.iter().map(|full| ("advice", full.trade.clone()));
     let init = initializations(report.initializations).map(|line| ("init", line));
-    let look = report.advice.full.iter().filter_map(|full| Some(("look", full.look?.sentence())));
+    let trial = report.advice.full.iter().filter_map(|full| Some(("trial", full.trial?.sentence())));
     let others = report.other_recommendations.iter().map(|other| ("others", other.sentence()));
     let profiles = report.profiles.iter().flatten().map(|profile| ("profile", profile_line(profile)));
     reasons
         .chain(trade)
-        .chain(look)
+        .chain(trial)
         .chain(others)
         .chain(init)
         .chain(profiles)
@@ -313,10 +313,10 @@ fn remarks(report: &FunctionReport) -> impl Iterator<Item = Remark> + '_ {
     caveats.chain(report.changes.iter().map(|change| ("change", change_line(change))))
 }
 
-fn lines_about(remarks: Vec<Remark>, look: Look) -> String {
+fn lines_about(remarks: Vec<Remark>, style: TableStyle) -> String {
     let mut text = String::new();
     for (kind, sentence) in remarks {
-        for (index, line) in wrap(&sentence, look.width.saturating_sub(11)).iter().enumerate() {
+        for (index, line) in wrap(&sentence, style.width.saturating_sub(11)).iter().enumerate() {
             let kind = if index == 0 { kind } else { "" };
             text.push_str(&format!("  {kind:<7}  {line}\n"));
         }
@@ -358,10 +358,10 @@ pub fn change_line(change: &Change) -> String {
     )
 }
 
-pub(crate) fn plain_table(header: &[&str], look: Look) -> Table {
+pub(crate) fn plain_table(header: &[&str], style: TableStyle) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
-    if look.colour {
+    if style.colour {
         table.enforce_styling();
     } else {
         table.force_no_tty();
@@ -369,7 +369,7 @@ pub(crate) fn plain_table(header: &[&str], look: Look) -> Table {
     table.set_header(header.iter().enumerate().map(|(column, name)| {
         let cell = Cell::new(name);
         let cell = if column == 0 { cell } else { cell.set_alignment(CellAlignment::Right) };
-        if look.colour { cell.add_attribute(Attribute::Bold) } else { cell }
+        if style.colour { cell.add_attribute(Attribute::Bold) } else { cell }
     }));
     for column in table.column_iter_mut() {
         column.set_padding((0, 1));

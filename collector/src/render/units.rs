@@ -52,6 +52,22 @@ pub fn count(value: u64) -> String {
     }
 }
 
+/// A count with its noun, which forms its plural with an `s`: `1 function`, `12.3k functions`.
+#[must_use]
+pub fn counted(value: u64, noun: &str) -> String {
+    format!("{} {noun}{}", count(value), plural(value))
+}
+
+/// The same without rounding: `12345 functions`.
+#[must_use]
+pub fn exactly(value: u64, noun: &str) -> String {
+    format!("{value} {noun}{}", plural(value))
+}
+
+const fn plural(value: u64) -> &'static str {
+    if value == 1 { "" } else { "s" }
+}
+
 /// A change in percent with its sign: `-23 %`, `+4.1 %`, `0 %`.
 #[must_use]
 pub fn change(percent: f64) -> String {

@@ -1,14 +1,14 @@
 //! Rounds what the model computes to digits that have a meaning: milliseconds, megabytes, hours, percentages and shares to
 //! three decimals. Without it, most numbers have 17 digits in JSON.
 
-use tailor_sizing::advice::{Confidence, CurvePoint, Look};
+use tailor_sizing::advice::{Confidence, CurvePoint, TrialMeasurement};
 use tailor_sizing::model::interval::Prediction;
 use tailor_sizing::model::memory_floor::MemoryFloor;
 
 use super::round_to_micros as rounded;
 
-pub(super) fn look(look: Look) -> Look {
-    Look { expected_gain_percent: rounded(look.expected_gain_percent), ..look }
+pub(super) fn trial(trial: TrialMeasurement) -> TrialMeasurement {
+    TrialMeasurement { expected_gain_percent: rounded(trial.expected_gain_percent), ..trial }
 }
 
 pub(super) fn floor(floor: MemoryFloor) -> MemoryFloor {

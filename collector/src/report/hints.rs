@@ -119,7 +119,7 @@ fn meaning(code: &str) -> &'static str {
             "Threads were ready to run and had no CPU: give more memory, which comes with more CPU."
         }
         "single-threaded" => {
-            "One thread is busy where the size pays for more: give less memory, or use more threads."
+            "One thread is busy where the size gives more CPU: give less memory, or use more threads."
         }
         "idle-dominated" => {
             "Most of the time is waiting: give less memory, or wait for several things at once."

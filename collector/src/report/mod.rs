@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use tailor_sizing::advice::hints::{Hint, HintCode};
-use tailor_sizing::advice::{Advice, AdviceError, Confidence, CurvePoint, Look, Saving, Verdict};
+use tailor_sizing::advice::{Advice, AdviceError, Confidence, CurvePoint, Saving, TrialMeasurement, Verdict};
 use tailor_sizing::model::memory_floor::MemoryFloor;
 use tailor_sizing::pricing::money::PicoDollars;
 use tailor_sizing::telemetry::histogram::LogHistogram;
@@ -393,7 +393,7 @@ pub struct AdviceDetail {
     pub trade: String,
     /// A short measurement at another size that would settle the choice; absent when it would change nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub look: Option<Look>,
+    pub trial: Option<TrialMeasurement>,
     /// Expected saving; zero when no change is recommended.
     pub saving: Saving,
     /// The smallest size judged safe from running out of memory.
@@ -424,7 +424,7 @@ impl AdviceReport {
                     verdict,
                     reasons: _,
                     trade,
-                    look,
+                    trial,
                     hints,
                     confidence,
                     curve,
@@ -436,7 +436,7 @@ impl AdviceReport {
                     reasons,
                     full: Some(AdviceDetail {
                         trade,
-                        look: look.map(digits::look),
+                        trial: trial.map(digits::trial),
                         saving,
                         floor: digits::floor(floor),
                         verdict,

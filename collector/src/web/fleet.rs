@@ -9,7 +9,7 @@ use super::layout::{choices, document, unbroken};
 use super::{chart, list, overview, reconciliation};
 use crate::query::{Query, SortKey};
 use crate::reconcile::Reconciliation;
-use crate::render::units::{change, count, duration};
+use crate::render::units::{change, count, duration, exactly};
 use crate::report::overview::Overview;
 use crate::report::{FleetReport, FunctionReport};
 
@@ -31,7 +31,7 @@ pub(super) fn render(
         h2.list id="functions" { "Functions" }
         (list::filters(query, tag_keys))
         p.sub id="found" role="status" {
-            (report.matching_functions) @if report.matching_functions == 1 { " function" } @else { " functions" }
+            (exactly(report.matching_functions, "function"))
         }
         div id="list" {
             (list::groups(report, query))
@@ -47,7 +47,7 @@ pub(super) fn render(
                 section.card {
                     h2 { "No invocations yet" }
                     p { "Add the layer to a function, set " code { "TAILOR_ENDPOINT" } " to this address and "
-                        code { "TAILOR_API_KEY" } " to a key, and invoke it. It shows up here within a minute." }
+                        code { "TAILOR_API_KEY" } " to a key, and invoke it. It appears here within a minute." }
                 }
             } @else {
                 (table(report, query))
@@ -127,7 +127,7 @@ fn row(index: usize, function: &FunctionReport, query: &Query) -> Markup {
                     }
                     @if !function.caveats.is_empty() {
                         " · " span.warn title=(function.caveats.join("; ")) {
-                            (function.caveats.len()) @if function.caveats.len() == 1 { " caveat" } @else { " caveats" }
+                            (exactly(function.caveats.len() as u64, "caveat"))
                         }
                     }
                 }

@@ -20,7 +20,7 @@ use crate::api::InvocationReport;
 use crate::query::Query;
 use crate::recommendations::MeasuredSize;
 use crate::render::initializations::initializations;
-use crate::render::units::{change, count, duration, duration_of, instant, share, tick};
+use crate::render::units::{change, count, duration, duration_of, exactly, instant, share, tick};
 use crate::report::bill::BillReport;
 use crate::report::placement::PlacementReport;
 use crate::report::{AdviceDetail, FunctionReport, MeasuredBy, SeriesReport, hint_code};
@@ -122,7 +122,7 @@ fn verdict(report: &FunctionReport) -> Markup {
             p.why {
                 @for reason in advice.verdict_reasons() { (reason) ". " }
                 @if !full.trade.is_empty() { (full.trade) ". " }
-                @if let Some(look) = full.look { (look.sentence()) ". " }
+                @if let Some(trial) = full.trial { (trial.sentence()) ". " }
                 @for change in report.changes.iter().filter(|change| change.state.is_open()) {
                     "A change to " (change.to) " is under way: " (change.reason) "."
                 }
@@ -148,8 +148,7 @@ fn tiles(report: &FunctionReport) -> Markup {
         |amount: Option<PicoDollars>| amount.map_or_else(|| "–".to_owned(), |amount| amount.to_string());
     let errors = format!("{} failed, {} cold", count(report.errors), count(report.cold_starts));
     let kills = match report.out_of_memory {
-        0 if report.environments == 1 => "in 1 environment".to_owned(),
-        0 => format!("in {} environments", report.environments),
+        0 => format!("in {}", exactly(report.environments, "environment")),
         kills => format!("{kills} killed for memory"),
     };
     html! {
@@ -374,7 +373,7 @@ fn quality(report: &FunctionReport) -> Markup {
                 p.sub {
                     "The extension used " (per_invocation) " µs of CPU for each invocation and at most "
                     (report.overhead.resident_kib / 1_024) " MB; " (report.lost.failed_deliveries)
-                    " deliveries had to be repeated."
+                    " deliveries failed and were attempted again."
                 }
             }
         }

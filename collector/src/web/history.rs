@@ -8,7 +8,7 @@ use tailor_sizing::telemetry::histogram::LogHistogram;
 
 use super::chart::round;
 use super::time_chart::{TimeChart, Values, dollars, per, whole};
-use crate::render::units::{count, duration};
+use crate::render::units::{count, counted, duration};
 use crate::report::Quantiles;
 use crate::report::series::{CostParts, SeriesPoint, SeriesReport};
 
@@ -40,7 +40,11 @@ pub(super) fn charts(series: &SeriesReport) -> Markup {
     let errors = bars(
         "errors-over-time",
         "Errors over time",
-        format!("{} of {} invocations failed.", count(series.total.errors), count(series.total.invocations)),
+        format!(
+            "{} of {} failed.",
+            count(series.total.errors),
+            counted(series.total.invocations, "invocation")
+        ),
         "errors",
         "failed",
         |point| point.errors as f64,
@@ -89,7 +93,7 @@ pub(super) fn cold_starts(series: &SeriesReport, has_labels: bool) -> Markup {
     let chart = TimeChart {
         id: "cold-starts-over-time",
         title: "Cold starts over time",
-        description: format!("{} cold starts in the window.", count(series.total.cold_starts)),
+        description: format!("{} in the window.", counted(series.total.cold_starts, "cold start")),
         report: series,
         parts: vec![Values { class: "cold", name: "cold starts", values }],
         is_bars: true,

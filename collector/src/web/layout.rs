@@ -107,7 +107,7 @@ pub(super) fn delta(
     };
     html! {
         div.delta.bad[is_more && more_is_bad && percent >= 5.0] {
-            span aria-hidden="true" { (arrow) } (unbroken(&change(percent))) " vs. before"
+            span aria-hidden="true" { (arrow) } (unbroken(&change(percent))) " compared with the time before"
         }
     }
 }

@@ -3,7 +3,7 @@
 use maud::{Markup, html};
 
 use crate::query::{AdviceFilter, Group, Query, SortKey};
-use crate::render::units::{count, instant};
+use crate::render::units::{count, exactly, instant};
 use crate::report::FleetReport;
 
 /// Kinds of advice, for the form.
@@ -77,7 +77,7 @@ pub(super) fn pages(report: &FleetReport, query: &Query) -> Markup {
     html! {
         nav.pages aria-label="Pages" {
             span.sub {
-                (report.functions.len()) " of " (report.matching_functions) " functions"
+                (report.functions.len()) " of " (exactly(report.matching_functions, "function"))
                 @if let Some(summaries) = &report.summaries {
                     "; order and sums are of summaries over " (summaries.hours) " h, the oldest of "
                     (instant(summaries.oldest_at_us))

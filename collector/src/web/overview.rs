@@ -9,7 +9,7 @@ use super::layout::{delta, unbroken};
 use super::time_chart::{TimeChart, Values, dollars, per, whole};
 use crate::changes::Change;
 use crate::query::Query;
-use crate::render::units::{change, count, instant};
+use crate::render::units::{change, count, counted, exactly, instant};
 use crate::report::FleetReport;
 use crate::report::ledger::Ledger;
 use crate::report::overview::Overview;
@@ -63,7 +63,7 @@ fn tiles(series: &SeriesReport, report: &FleetReport, ledger: &Ledger) -> Markup
                 div.name { "Invocations" }
                 div.value { (count(total.invocations)) }
                 (compare(|total| total.invocations as f64, false))
-                div.note { (report.matching_functions) " functions" }
+                div.note { (exactly(report.matching_functions, "function")) }
             }
             div.tile {
                 div.name { "Errors" }
@@ -157,8 +157,8 @@ fn invocations(series: &SeriesReport) -> Markup {
         id: "fleet-invocations",
         title: "Invocations over time",
         description: format!(
-            "{} invocations in the window, of which {} failed.",
-            count(series.total.invocations),
+            "{} in the window, of which {} failed.",
+            counted(series.total.invocations, "invocation"),
             count(series.total.errors)
         ),
         report: series,
@@ -206,7 +206,7 @@ fn first_steps(report: &FleetReport, query: &Query) -> Markup {
         section.card {
             h2 { "What to do first" }
             @if steps.is_empty() {
-                p { "No other memory size is known to save money." }
+                p { "No other memory size has a predicted saving." }
             } @else {
                 p.sub { "The functions with the largest savings in this window, by changing the memory size." }
                 ol.steps { @for step in &steps { (step) } }
@@ -258,7 +258,7 @@ fn hints(report: &FleetReport, query: &Query) -> Markup {
                         }
                         p { (hint.meaning) }
                         p.sub {
-                            (hint.functions) @if hint.functions == 1 { " function: " } @else { " functions: " }
+                            (exactly(hint.functions, "function")) ": "
                             @for (index, example) in hint.examples.iter().take(3).enumerate() {
                                 @if index > 0 { ", " }
                                 (link(&example.function))
@@ -273,7 +273,7 @@ fn hints(report: &FleetReport, query: &Query) -> Markup {
                     summary { "Others: " (report.hints.len() - SHOWN) }
                     ul.plain {
                         @for hint in &report.hints[SHOWN..] {
-                            li { code { (hint.code) } ": " (hint.functions) " functions, " (hint.saving_pico_usd) }
+                            li { code { (hint.code) } ": " (exactly(hint.functions, "function")) ", " (hint.saving_pico_usd) }
                         }
                     }
                 }

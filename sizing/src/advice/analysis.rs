@@ -89,7 +89,7 @@ impl<'a> Analysis<'a> {
             verdict,
             reasons: vec![self.reason(verdict, best, gain, strategy)],
             trade: strategy.trade(),
-            look: self.look(chosen, strategy),
+            trial: self.trial(chosen, strategy),
             hints: self.hints(chosen),
             confidence: self.confidence(chosen),
             curve: self.points(chosen),

@@ -8,13 +8,13 @@ mod choice;
 pub mod evidence;
 pub mod explain;
 pub mod hints;
-pub mod look;
 pub mod recommendation;
 pub mod strategy;
+pub mod trial;
 
 pub use evidence::{AdviceError, FunctionEvidence};
-pub use look::{Look, one_more_look};
 pub use recommendation::{Advice, Confidence, ConfidenceLevel, CurvePoint, Saving, Verdict};
+pub use trial::{TrialMeasurement, trial_measurement};
 
 use crate::pricing::prices::RateTable;
 

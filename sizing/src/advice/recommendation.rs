@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::advice::hints::Hint;
-use crate::advice::look::Look;
+use crate::advice::trial::TrialMeasurement;
 use crate::model::interval::Prediction;
 use crate::model::memory_floor::MemoryFloor;
 use crate::pricing::money::PicoDollars;
@@ -33,7 +33,7 @@ pub struct Advice {
     /// What the strategy trades for what, one sentence.
     pub trade: String,
     /// A short measurement at another size that would settle the choice; `None` when it would change nothing.
-    pub look: Option<Look>,
+    pub trial: Option<TrialMeasurement>,
     /// Findings from the measurements.
     pub hints: Vec<Hint>,
     /// How reliable it is.

@@ -1,4 +1,4 @@
-//! One more look: whether a short measurement at another size would settle the choice, and what it would cost.
+//! Trial measurements: whether a short measurement at another size is expected to change the choice, and what it costs.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,15 +11,15 @@ use crate::pricing::money::PicoDollars;
 use crate::pricing::prices::RateTable;
 use crate::units::Megabytes;
 
-/// Invocations of a look: the mean of so many is known within a few percent.
+/// Invocations of a trial measurement: the mean of so many is known within a few percent.
 const INVOCATIONS: u64 = 30;
 
-/// The size to look at when only small sizes were measured, and when only large ones were. A size far from those measured
+/// The size of a trial measurement when only small sizes were measured, and when only large ones were. A size far from those measured
 /// reduces the error most: on the validation functions 2,048 MB besides 256 MB brings it from 15 to 9 %.
 const LARGE: Megabytes = Megabytes(2_048);
 const SMALL: Megabytes = Megabytes(256);
 
-/// A measured size within this factor of the look would add little.
+/// A measured size within this factor of the trial's would add little.
 const NEAR: f64 = 2.5;
 
 /// Deviations at which the prediction is tried, in widths of the 80 % interval, and their weights.
@@ -27,53 +27,53 @@ const OUTCOMES: [(f64, f64); 5] = [(-1.0, 0.15), (-0.5, 0.2), (0.0, 0.3), (0.5, 
 
 /// A short measurement at another size that is expected to change the choice.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Look {
-    /// The size to set for the look.
+pub struct TrialMeasurement {
+    /// The size to set for it.
     #[serde(rename = "memory_mb")]
     pub memory: Megabytes,
     /// Warm invocations that it takes.
     pub invocations: u64,
     /// What these invocations cost there, pico-dollars.
     pub cost: PicoDollars,
-    /// The gain of the choice after the look over the choice now that is expected, percent of the strategy's objective.
+    /// The expected gain of the choice after the trial over the choice now, percent of the strategy's objective.
     pub expected_gain_percent: f64,
 }
 
-impl Look {
-    /// The look in one sentence without a full stop.
+impl TrialMeasurement {
+    /// It in one sentence without a full stop.
     #[must_use]
     pub fn sentence(&self) -> String {
         format!(
-            "{} invocations at {} would settle the choice: they cost {}, and the expected gain is {:.0} %",
+            "a trial measurement of {} invocations at {} is expected to change the choice: it costs {}, and the expected gain is {:.0} %",
             self.invocations, self.memory, self.cost, self.expected_gain_percent
         )
     }
 }
 
-/// Whether one more look is worth it; `None` when no outcome of it would change the choice by 3 % on average.
+/// The trial measurement that is expected to change the choice; `None` when its outcomes improve the choice by less than 3 % on average.
 ///
 /// # Errors
 /// As [`crate::advice::advise`].
-pub fn one_more_look(
+pub fn trial_measurement(
     evidence: &FunctionEvidence<'_>,
     prices: &dyn RateTable,
     strategy: Strategy,
-) -> Result<Option<Look>, AdviceError> {
+) -> Result<Option<TrialMeasurement>, AdviceError> {
     let analysis = Analysis::new(evidence, prices)?;
-    Ok(analysis.look(analysis.advice(strategy).memory, strategy))
+    Ok(analysis.trial(analysis.advice(strategy).memory, strategy))
 }
 
 impl Analysis<'_> {
-    /// The look that may improve on `chosen`.
-    pub(crate) fn look(&self, chosen: Megabytes, strategy: Strategy) -> Option<Look> {
-        let memory = self.size_of_look()?;
+    /// The trial measurement that may improve on `chosen`.
+    pub(crate) fn trial(&self, chosen: Megabytes, strategy: Strategy) -> Option<TrialMeasurement> {
+        let memory = self.size_of_trial()?;
         // The weighted gain of the best size over the chosen one, over what the true durations may be.
         let expected: f64 = OUTCOMES
             .into_iter()
             .map(|(deviation, weight)| weight * self.gain_if(deviation, chosen, strategy).clamp(0.0, 1.0))
             .sum();
         let cost = self.costs.pico(memory, self.curve.mean_ms(memory)) * INVOCATIONS as f64;
-        (expected >= DEAD_BAND).then(|| Look {
+        (expected >= DEAD_BAND).then(|| TrialMeasurement {
             memory,
             invocations: INVOCATIONS,
             cost: money(cost),
@@ -81,7 +81,7 @@ impl Analysis<'_> {
         })
     }
 
-    fn size_of_look(&self) -> Option<Megabytes> {
+    fn size_of_trial(&self) -> Option<Megabytes> {
         let seen = || {
             let measured = self.evidence.sizes.iter().filter(|(_, rollup)| rollup.invocations > 0);
             measured.map(|(memory, _)| f64::from(memory.0.max(1)))
