@@ -145,7 +145,7 @@ fn what_imported_logs_do_not_show_is_assumed_or_not_known() {
     assert!(lines(&measured, Meter::EphemeralStorage).is_empty());
     for (imported, is_unknown) in [(ImportedPart::Some, false), (ImportedPart::All, true)] {
         let bill = bill_with(imported);
-        for meter in [Meter::Compute, Meter::Init, Meter::Requests] {
+        for meter in [Meter::Compute, Meter::Requests] {
             let line = lines(&bill, meter)[0];
             assert_eq!(line.status, LineStatus::Assumed, "{meter}");
             assert!(line.note.contains("was given at the import"), "{}", line.note);
