@@ -258,6 +258,9 @@ fn a_rollback_by_a_name_of_several_functions_is_refused() {
     assert!(!refused.status.success() && message.contains("2 functions are named"), "{message}");
     let candidates = "eu-central-1, account 123456789012; us-east-1, account 123456789012";
     assert!(message.contains(candidates), "{message}");
+    let unknown = rollback(&["--region", "eu-west-1"]);
+    let message = String::from_utf8_lossy(&unknown.stderr).into_owned();
+    assert!(!unknown.status.success() && message.contains("there is no change of"), "{message}");
     let accepted = rollback(&["--region", "us-east-1", "--account", "123456789012"]);
     assert!(accepted.status.success(), "{}", String::from_utf8_lossy(&accepted.stderr));
     tuned.round();

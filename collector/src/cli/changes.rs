@@ -252,10 +252,15 @@ pub(super) fn run(command: TunerCommand) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// Checks that only one function with changes is meant. Without a log that can be read, the tuner checks it alone.
+/// Checks that exactly one function with changes is meant. Without a log that can be read, the tuner checks it alone.
 fn check_name(folder: &Folder, named: &NamedFunction<'_>) -> anyhow::Result<()> {
     if let Ok(events) = events(folder) {
-        named.find(events.iter().map(|event| &event.function))?;
+        let found = named.find(events.iter().map(|event| &event.function))?;
+        ensure!(
+            found.is_some(),
+            "there is no change of {}: `tailor changes` lists all changes",
+            named.name()
+        );
     }
     Ok(())
 }

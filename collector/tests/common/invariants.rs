@@ -55,14 +55,15 @@ impl World {
                     self.violations.push(format!("I5: {memory_mb} MB"));
                 }
             }
-            Write::SetAlias { version, additional, .. } => {
+            Write::SetAlias { version, additional, revision_id, .. } => {
                 let main = &record.aliases["live"];
                 let code = |version: &str| record.version(version).map(|it| it.code_sha256.clone());
                 let served = code(&main.version);
                 let others = additional.iter().map(|(version, _)| version.as_str());
-                for version in others.chain([version.as_str()]) {
+                // Lambda refuses a write that names an earlier revision, and a version that was deleted in the meantime.
+                let versions = others.chain([version.as_str()]).filter(|_| *revision_id == main.revision_id);
+                for version in versions {
                     let same = additional.is_none() && *version == main.version;
-                    // Lambda refuses a version that was deleted in the meantime.
                     if !same && code(version).is_some_and(|own| Some(own) != served) {
                         self.violations.push(format!(
                             "I10: version {version} has other code than version {}",
