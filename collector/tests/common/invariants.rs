@@ -59,10 +59,14 @@ impl World {
                 let main = &record.aliases["live"];
                 let code = |version: &str| record.version(version).map(|it| it.code_sha256.clone());
                 let served = code(&main.version);
-                let others = additional.iter().map(|(version, _)| version.as_str());
+                // A weight that others set stays as it is.
+                let present =
+                    main.additional.clone().map(|(version, weight)| (version, basis_points(weight)));
                 // Lambda refuses a write that names an earlier revision, and a version that was deleted in the meantime.
-                let versions = others.chain([version.as_str()]).filter(|_| *revision_id == main.revision_id);
-                for version in versions {
+                let is_refused = *revision_id != main.revision_id;
+                let new = additional.as_ref().filter(|_| !is_refused && *additional != present);
+                let others = new.iter().map(|(version, _)| version.as_str());
+                for version in others.chain([version.as_str()]).filter(|_| !is_refused) {
                     let same = additional.is_none() && *version == main.version;
                     if !same && code(version).is_some_and(|own| Some(own) != served) {
                         self.violations.push(format!(
@@ -71,11 +75,7 @@ impl World {
                         ));
                     }
                 }
-                // A weight that others set stays as it is.
-                let present =
-                    main.additional.clone().map(|(version, weight)| (version, basis_points(weight)));
-                let is_new = *additional != present;
-                if is_new && additional.as_ref().is_some_and(|(_, weight)| *weight > change.weight) {
+                if new.is_some_and(|(_, weight)| *weight > change.weight) {
                     self.violations.push(format!("I2: weight {additional:?} above {}", change.weight));
                 }
             }
