@@ -3,7 +3,7 @@
 //! The lines of a request may come in any order and more than once, also from several files. An asynchronous request that
 //! failed is invoked again with the same request id, so that one request can have several reports.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use tailor_sizing::model::memory_floor::FULL;
@@ -11,6 +11,7 @@ use tailor_sizing::telemetry::invocation::{Initialization, Invocation, Outcome, 
 use tailor_sizing::units::Megabytes;
 
 use crate::origin::Origin;
+use crate::pending::PendingRequests;
 use crate::problems::{Problem, Problems};
 use crate::record::{Entry, Init, InitReport, LogBytes, Record, Report, Runtime};
 
@@ -61,15 +62,17 @@ pub struct ImportedInvocation {
     pub invocation: Invocation,
 }
 
+/// The runtimes that Inits have named, by account and function.
+type Runtimes = HashMap<String, HashMap<String, Runtime>>;
+
 /// Joins lines to invocations.
 #[derive(Debug, Default)]
 pub struct Assembler {
-    pending: HashMap<RequestId, Pending>,
-    order: VecDeque<RequestId>,
+    pending: PendingRequests<Pending>,
     environments: HashMap<Arc<Origin>, Environment>,
     /// The size of the log since the latest report, and the origin of their lines.
     log_bytes: Option<(Arc<Origin>, LogBytes)>,
-    runtimes: HashMap<(String, String), Runtime>,
+    runtimes: Runtimes,
 }
 
 /// The lines of one request.
@@ -168,8 +171,8 @@ impl Assembler {
 
     /// Passes on all requests.
     pub fn finish(&mut self, problems: &mut Problems, sink: &mut dyn FnMut(ImportedInvocation)) {
-        while let Some(request_id) = self.order.pop_front() {
-            self.pass_on(request_id, problems, sink);
+        while let Some(request) = self.pending.remove_oldest() {
+            pass_on(&self.runtimes, &request, problems, sink);
         }
         self.environments.clear();
     }
@@ -180,15 +183,8 @@ impl Assembler {
         problems: &mut Problems,
         sink: &mut dyn FnMut(ImportedInvocation),
     ) -> &mut Pending {
-        if !self.pending.contains_key(&request_id) {
-            if self.order.len() >= MAX_PENDING
-                && let Some(oldest) = self.order.pop_front()
-            {
-                self.pass_on(oldest, problems, sink);
-            }
-            self.order.push_back(request_id);
-        }
-        self.pending.entry(request_id).or_default()
+        let runtimes = &self.runtimes;
+        self.pending.entry(request_id, MAX_PENDING, |oldest| pass_on(runtimes, &oldest, problems, sink))
     }
 
     fn report(
@@ -230,10 +226,11 @@ impl Assembler {
 
     fn init_start(&mut self, origin: Arc<Origin>, at_us: Option<u64>, init: Init) {
         if !init.runtime.name.is_empty() || !init.runtime.region.is_empty() {
-            if self.runtimes.len() >= MAX_ENVIRONMENTS {
+            if self.runtimes.values().map(HashMap::len).sum::<usize>() >= MAX_ENVIRONMENTS {
                 self.runtimes.clear();
             }
-            self.runtimes.insert((origin.account.clone(), origin.function.clone()), init.runtime);
+            let of_account = self.runtimes.entry(origin.account.clone()).or_default();
+            of_account.insert(origin.function.clone(), init.runtime);
         }
         let environment = self.environment(origin);
         environment.initialization_type = init.initialization_type;
@@ -253,87 +250,87 @@ impl Assembler {
         }
         self.environments.entry(origin).or_default()
     }
+}
 
-    fn pass_on(
-        &mut self,
-        request_id: RequestId,
-        problems: &mut Problems,
-        sink: &mut dyn FnMut(ImportedInvocation),
-    ) {
-        let Some(request) = self.pending.remove(&request_id) else { return };
-        for (index, attempt) in request.reports.iter().enumerate() {
-            match self.invocation(&request, index, attempt) {
-                Ok(invocation) => sink(invocation),
-                Err(problem) => {
-                    let Report { request_id, duration_us, memory_mb, .. } = &attempt.report;
-                    let memory = memory_mb.map_or_else(String::new, |memory_mb| format!(", {memory_mb} MB"));
-                    let duration_ms = *duration_us as f64 / 1_000.0;
-                    let example = format!("request {request_id}, {duration_ms} ms{memory}");
-                    problems.add(problem, example.as_bytes());
-                }
+/// Passes on the invocations of a request that has left the queue.
+fn pass_on(
+    runtimes: &Runtimes,
+    request: &Pending,
+    problems: &mut Problems,
+    sink: &mut dyn FnMut(ImportedInvocation),
+) {
+    for (index, attempt) in request.reports.iter().enumerate() {
+        match invocation(runtimes, request, index, attempt) {
+            Ok(invocation) => sink(invocation),
+            Err(problem) => {
+                let Report { request_id, duration_us, memory_mb, .. } = &attempt.report;
+                let memory = memory_mb.map_or_else(String::new, |memory_mb| format!(", {memory_mb} MB"));
+                let duration_ms = *duration_us as f64 / 1_000.0;
+                let example = format!("request {request_id}, {duration_ms} ms{memory}");
+                problems.add(problem, example.as_bytes());
             }
         }
     }
+}
 
-    fn invocation(
-        &self,
-        request: &Pending,
-        index: usize,
-        attempt: &Attempt,
-    ) -> Result<ImportedInvocation, Problem> {
-        let Attempt { report, origin, .. } = attempt;
-        let (Some(billed_ms), Some(memory_mb)) = (report.billed_ms, report.memory_mb) else {
-            return Err(Problem::ManagedInstances);
-        };
-        check(report, billed_ms, memory_mb)?;
-        if origin.function.is_empty() {
-            return Err(Problem::UnknownFunction);
-        }
-        let runtime = self.runtimes.get(&(origin.account.clone(), origin.function.clone()));
-        let region = match runtime {
-            Some(runtime) if origin.region.is_empty() => runtime.region.clone(),
-            _ => origin.region.clone(),
-        };
-        if region.is_empty() {
-            return Err(Problem::UnknownRegion);
-        }
-        let start = request.latest(&request.starts, attempt, |start| start.at_us);
-        let handler = request.latest(&request.handlers, attempt, |handler| handler.at_us);
-        let started_us = attempt.started_us(start.and_then(|start| start.at_us));
-        let (initialization, init_us) = attempt.initialization(started_us);
-        let is_of = |at_us: &Option<u64>| request.nearest(*at_us) == Some(index);
-        let exits: Vec<bool> = request
-            .exits
-            .iter()
-            .filter(|(at_us, _)| is_of(at_us))
-            .map(|(_, is_out_of_memory)| *is_out_of_memory)
-            .collect();
-        let version = [start.map(|start| &start.version), Some(&origin.version)];
-        let version = version.into_iter().flatten().find(|version| !version.is_empty());
-        Ok(ImportedInvocation {
-            version: version.cloned().unwrap_or_else(|| "$LATEST".to_owned()),
-            region,
-            memory: Megabytes(memory_mb),
-            runtime: runtime.map(|runtime| runtime.name.clone()).unwrap_or_default(),
-            has_time: attempt.at_us.is_some(),
-            log_bytes: attempt.log_bytes,
-            origin: Arc::clone(origin),
-            invocation: Invocation {
-                request_id: report.request_id,
-                started_at_us: started_us,
-                outcome: outcome(report, memory_mb, request.timeouts.iter().any(is_of), &exits),
-                initialization,
-                duration_us: report.duration_us,
-                runtime_us: handler.and_then(|handler| handler.duration_us).unwrap_or(0),
-                billed_ms,
-                init_us,
-                restore_us: report.restore_us.unwrap_or(0),
-                produced_bytes: handler.and_then(|handler| handler.produced_bytes).unwrap_or(0),
-                max_memory_used_mb: report.max_memory_used_mb.unwrap_or(0),
-                ..Invocation::default()
-            },
-        })
+fn invocation(
+    runtimes: &Runtimes,
+    request: &Pending,
+    index: usize,
+    attempt: &Attempt,
+) -> Result<ImportedInvocation, Problem> {
+    let Attempt { report, origin, .. } = attempt;
+    let (Some(billed_ms), Some(memory_mb)) = (report.billed_ms, report.memory_mb) else {
+        return Err(Problem::ManagedInstances);
+    };
+    check(report, billed_ms, memory_mb)?;
+    if origin.function.is_empty() {
+        return Err(Problem::UnknownFunction);
     }
+    let runtime = runtimes.get(&origin.account).and_then(|of_account| of_account.get(&origin.function));
+    let region = match runtime {
+        Some(runtime) if origin.region.is_empty() => runtime.region.clone(),
+        _ => origin.region.clone(),
+    };
+    if region.is_empty() {
+        return Err(Problem::UnknownRegion);
+    }
+    let start = request.latest(&request.starts, attempt, |start| start.at_us);
+    let handler = request.latest(&request.handlers, attempt, |handler| handler.at_us);
+    let started_us = attempt.started_us(start.and_then(|start| start.at_us));
+    let (initialization, init_us) = attempt.initialization(started_us);
+    let is_of = |at_us: &Option<u64>| request.nearest(*at_us) == Some(index);
+    let exits: Vec<bool> = request
+        .exits
+        .iter()
+        .filter(|(at_us, _)| is_of(at_us))
+        .map(|(_, is_out_of_memory)| *is_out_of_memory)
+        .collect();
+    let version = [start.map(|start| &start.version), Some(&origin.version)];
+    let version = version.into_iter().flatten().find(|version| !version.is_empty());
+    Ok(ImportedInvocation {
+        version: version.cloned().unwrap_or_else(|| "$LATEST".to_owned()),
+        region,
+        memory: Megabytes(memory_mb),
+        runtime: runtime.map(|runtime| runtime.name.clone()).unwrap_or_default(),
+        has_time: attempt.at_us.is_some(),
+        log_bytes: attempt.log_bytes,
+        origin: Arc::clone(origin),
+        invocation: Invocation {
+            request_id: report.request_id,
+            started_at_us: started_us,
+            outcome: outcome(report, memory_mb, request.timeouts.iter().any(is_of), &exits),
+            initialization,
+            duration_us: report.duration_us,
+            runtime_us: handler.and_then(|handler| handler.duration_us).unwrap_or(0),
+            billed_ms,
+            init_us,
+            restore_us: report.restore_us.unwrap_or(0),
+            produced_bytes: handler.and_then(|handler| handler.produced_bytes).unwrap_or(0),
+            max_memory_used_mb: report.max_memory_used_mb.unwrap_or(0),
+            ..Invocation::default()
+        },
+    })
 }
 
 fn push<T>(list: &mut Vec<T>, line: T) {

@@ -12,6 +12,7 @@ mod decode;
 mod event;
 mod numbers;
 mod origin;
+mod pending;
 mod prefix;
 mod problems;
 mod reader;

@@ -73,7 +73,7 @@ impl Layout {
     /// The message of a line with this layout; `None` when the line has another one.
     pub(crate) fn message<'a>(&self, line: &'a [u8]) -> Option<&'a [u8]> {
         let mut rest = line;
-        for kind in self.words.iter().flatten() {
+        for kind in self.words.iter().map_while(Option::as_ref) {
             let (word, after) = first_word(rest.trim_ascii_start())?;
             if word.kind() != *kind {
                 return None;

@@ -1,10 +1,17 @@
 //! The platform's lines in text logs. `END` has nothing that `START` and `REPORT` do not have, and is ignored.
 
+use std::sync::LazyLock;
+
+use memchr::memmem::Finder;
 use tailor_sizing::telemetry::invocation::RequestId;
 
 use crate::numbers::{thousandths, whole};
 use crate::origin::parse_stream;
 use crate::record::{Init, InitReport, Record, Report, Runtime};
+
+// The preparation of a search takes longer than the search of a line.
+static PLATFORM: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("\"platform."));
+static TIMED_OUT: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(" Task timed out after "));
 
 /// What a message is.
 #[derive(Debug, PartialEq, Eq)]
@@ -59,8 +66,11 @@ pub(crate) fn begins_as_platform(message: &[u8]) -> bool {
         (b"LOGS", b"Name:"),
         (b"TELEMETRY", b"Name:"),
     ];
-    if message.first() == Some(&b'{') {
-        return memchr::memmem::find(message, b"\"platform.").is_some();
+    match message.first() {
+        Some(b'{') => return PLATFORM.find(message).is_some(),
+        // The first letters of the words below: most messages have another one.
+        Some(b'E' | b'I' | b'L' | b'R' | b'S' | b'T' | b'X') => {}
+        _ => return false,
     }
     WORDS.iter().any(|word| message.starts_with(word))
         || PAIRS.iter().any(|(word, next)| after(message, word).is_some_and(|rest| rest.starts_with(next)))
@@ -69,7 +79,7 @@ pub(crate) fn begins_as_platform(message: &[u8]) -> bool {
 /// Whether a message is an event of the platform.
 pub(crate) fn is_platform(message: &[u8]) -> bool {
     begins_as_platform(message)
-        || memchr::memmem::find(message, b" Task timed out after ").is_some()
+        || TIMED_OUT.find(message).is_some()
         || matches!(parse(message), Parsed::Record(_))
 }
 
@@ -166,7 +176,8 @@ fn fields<'a>(mut rest: &'a [u8], mut use_field: impl FnMut(Field, &'a [u8]) -> 
         if rest.is_empty() {
             return Some(());
         }
-        match LABELS.iter().find(|(label, _)| rest.starts_with(label)) {
+        let first = rest[0];
+        match LABELS.iter().find(|(label, _)| label[0] == first && rest.starts_with(label)) {
             Some((label, field)) => {
                 let (value, next) = token(&rest[label.len()..]);
                 use_field(*field, value)?;

@@ -6,6 +6,10 @@ const EARLIEST_US: u64 = 1_414_800_000_000_000;
 /// 2100-01-01, microseconds since the Unix epoch.
 const LATEST_US: u64 = 4_102_444_800_000_000;
 
+/// The first and the last byte at each place of a date and a time. Between them are also bytes that are not in timestamps.
+const FIRST_BYTES: &[u8; 19] = b"0000-00-00 00:00:00";
+const LAST_BYTES: &[u8; 19] = b"9999/99/99T99:99:99";
+
 /// Reads a timestamp such as `2026-01-02T03:04:05.678Z` at the start of `text`. Returns microseconds since the Unix epoch
 /// and the number of bytes read; `None` when there is none.
 ///
@@ -13,39 +17,40 @@ const LATEST_US: u64 = 4_102_444_800_000_000;
 /// or absent, which means UTC.
 #[must_use]
 pub fn parse_iso(text: &[u8]) -> Option<(u64, usize)> {
-    let number = |from: usize, digits: usize| -> Option<i64> {
-        text.get(from..from + digits)?
-            .iter()
-            .try_fold(0, |value, byte| byte.is_ascii_digit().then(|| value * 10 + i64::from(byte - b'0')))
-    };
-    let separator = |at: usize, allowed: &[u8]| text.get(at).is_some_and(|byte| allowed.contains(byte));
-    let (year, month, day) = (number(0, 4)?, number(5, 2)?, number(8, 2)?);
-    let (hour, minute, second) = (number(11, 2)?, number(14, 2)?, number(17, 2)?);
-    let is_separated = separator(4, b"-/")
-        && separator(7, b"-/")
-        && separator(10, b"T ")
-        && separator(13, b":")
-        && separator(16, b":");
+    let head: &[u8; 19] = text.first_chunk()?;
+    // All bytes are compared at once, because most lines of a log begin with a timestamp.
+    let in_form = FIRST_BYTES.iter().zip(LAST_BYTES).zip(head);
+    if in_form.fold(false, |other, ((first, last), byte)| other | (byte < first) | (byte > last)) {
+        return None;
+    }
+    let is_separated = head[4] != b'.' && head[7] != b'.' && matches!(head[10], b'T' | b' ');
+    let two = |at: usize| u32::from(head[at] - b'0') * 10 + u32::from(head[at + 1] - b'0');
+    let (year, month, day) = (two(0) * 100 + two(2), two(5), two(8));
+    let (hour, minute, second) = (two(11), two(14), two(17));
     let is_in_range =
         (1..=12).contains(&month) && (1..=31).contains(&day) && hour < 24 && minute < 60 && second <= 60;
     if !is_separated || !is_in_range {
         return None;
     }
-    let mut at = 19;
-    let mut fraction_us = 0;
-    if separator(at, b".,") {
-        let digits = text[at + 1..].iter().take(9).take_while(|byte| byte.is_ascii_digit()).count();
-        for place in 0..6 {
-            let digit = if place < digits { i64::from(text[at + 1 + place] - b'0') } else { 0 };
-            fraction_us = fraction_us * 10 + digit;
-        }
-        at += if digits > 0 { 1 + digits } else { 0 };
+    let (fraction_us, fraction_length) = fraction(&text[19..]);
+    let at = 19 + fraction_length;
+    let (offset_s, offset_length) = offset(&text[at..]);
+    let seconds_of_day = hour * 3_600 + minute * 60 + second;
+    let seconds = days_since_epoch(year, month, day) * 86_400 + i64::from(seconds_of_day) - offset_s;
+    let us = seconds * 1_000_000 + i64::from(fraction_us);
+    in_range(u64::try_from(us).ok()?).map(|us| (us, at + offset_length))
+}
+
+/// The fraction of a second in microseconds, and its length in bytes.
+fn fraction(text: &[u8]) -> (u32, usize) {
+    let [b'.' | b',', digits @ ..] = text else { return (0, 0) };
+    let (mut us, mut unit_us, mut count) = (0, 100_000, 0);
+    for digit in digits.iter().take(9).map(|byte| byte.wrapping_sub(b'0')).take_while(|digit| *digit <= 9) {
+        us += u32::from(digit) * unit_us;
+        unit_us /= 10;
+        count += 1;
     }
-    let (offset_s, length) = offset(&text[at..]);
-    let seconds =
-        days_since_epoch(year, month, day) * 86_400 + hour * 3_600 + minute * 60 + second - offset_s;
-    let us = seconds.checked_mul(1_000_000)?.checked_add(fraction_us)?;
-    in_range(u64::try_from(us).ok()?).map(|us| (us, at + length))
+    (us, if count > 0 { 1 + count } else { 0 })
 }
 
 /// The offset from UTC in seconds, and its length in bytes.
@@ -72,13 +77,12 @@ fn offset(text: &[u8]) -> (i64, usize) {
 
 /// Days from 1970-01-01 to a date of the Gregorian calendar. March is the first month, so that a leap day is the last of
 /// its year.
-const fn days_since_epoch(year: i64, month: i64, day: i64) -> i64 {
-    let year = if month <= 2 { year - 1 } else { year };
-    let era = year.div_euclid(400);
-    let year_of_era = year.rem_euclid(400);
+fn days_since_epoch(year: u32, month: u32, day: u32) -> i64 {
+    // One era of 400 years is added, so that the year before 0 is not negative.
+    let year = if month <= 2 { year + 399 } else { year + 400 };
     let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
-    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
-    era * 146_097 + day_of_era - 719_468
+    let days = year * 365 + year / 4 - year / 100 + year / 400 + day_of_year;
+    i64::from(days) - 719_468 - 146_097
 }
 
 /// Converts a count since the Unix epoch to microseconds. Its unit follows from its size: seconds, milliseconds,
@@ -128,10 +132,34 @@ mod tests {
         }
         assert_eq!(parse(b"1767323045"), Some(1_767_323_045_000_000));
         assert_eq!(parse(b"2024-02-29T00:00:00Z"), Some(1_709_164_800_000_000));
+        // Bytes between the first and the last digit or separator.
+        for text in
+            ["2026.01-02T03:04:05Z", "2026-01-02@03:04:05Z", "2026-01-02T03:04:0:Z", "202/-01-02T03:04:05Z"]
+        {
+            assert_eq!(parse(text.as_bytes()), None, "{text}");
+        }
         for text in
             ["", "2026-13-02T03:04:05Z", "2026-01-02", "12", "1970-01-01T00:00:00Z", "9".repeat(30).as_str()]
         {
             assert_eq!(parse(text.as_bytes()), None, "{text}");
+        }
+    }
+    #[test]
+    fn every_day_follows_the_day_before() {
+        let mut expected_us = parse(b"2015-01-01T00:00:00Z").unwrap();
+        for (year, month) in (2015..2100).flat_map(|year| (1..=12).map(move |month| (year, month))) {
+            let is_leap_year = year % 4 == 0;
+            let days = match month {
+                2 if is_leap_year => 29,
+                2 => 28,
+                4 | 6 | 9 | 11 => 30,
+                _ => 31,
+            };
+            for day in 1..=days {
+                let text = format!("{year}-{month:02}-{day:02}T00:00:00Z");
+                assert_eq!(parse(text.as_bytes()), Some(expected_us), "{text}");
+                expected_us += 86_400_000_000;
+            }
         }
     }
 }

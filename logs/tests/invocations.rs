@@ -60,6 +60,28 @@ fn start_line_gives_version_and_time() {
 }
 
 #[test]
+fn more_requests_than_wait_for_lines_are_kept_apart() {
+    const REQUESTS: usize = 70_000;
+    let id = |index: usize| format!("{index:08x}-2222-4333-8444-555555555555");
+    let mut text = String::new();
+    for index in 0..REQUESTS {
+        writeln!(text, "START RequestId: {} Version: {}", id(index), 1 + index).unwrap();
+    }
+    // The latest requests are reported first.
+    for index in (0..REQUESTS).rev() {
+        writeln!(text, "{}", report("Max Memory Used: 70 MB").replace(ID, &id(index))).unwrap();
+    }
+    let (invocations, problems) = import(&[&text]);
+    assert_eq!((invocations.len(), problems.total()), (REQUESTS, 0));
+    let first_known = REQUESTS - 65_536;
+    for found in invocations {
+        let index = usize::try_from(found.invocation.request_id.0 >> 96).unwrap();
+        let expected = if index < first_known { "$LATEST".to_owned() } else { (1 + index).to_string() };
+        assert_eq!(found.version, expected, "request {index}");
+    }
+}
+
+#[test]
 fn outcome_follows_from_status_error_type_and_other_lines() {
     let timeout = format!("2026-01-02T03:04:05.000Z {ID} Task timed out after 3.00 seconds\n");
     let exit = format!("RequestId: {ID} Error: Runtime exited with error: signal: killed\n");

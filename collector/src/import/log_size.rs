@@ -32,11 +32,17 @@ impl LogSizes {
 
     /// Adds the bytes of new invocations of a function.
     pub(super) fn add(&mut self, function: &FunctionKey, found: &[ImportedInvocation]) {
-        for found in found {
-            let Some(size) = found.log_bytes else { continue };
-            let by_hour = &mut self.functions.entry(function.clone()).or_default().by_hour;
-            let sum = by_hour.entry(found.invocation.started_at_us / HOUR_US).or_default();
-            *sum = sum.saturating_add(size.bytes);
+        let sized = |found: &ImportedInvocation| {
+            Some((found.invocation.started_at_us / HOUR_US, found.log_bytes?.bytes))
+        };
+        let mut sizes = found.iter().filter_map(sized).peekable();
+        if sizes.peek().is_none() {
+            return;
+        }
+        let by_hour = &mut self.functions.entry(function.clone()).or_default().by_hour;
+        for (hour, bytes) in sizes {
+            let sum = by_hour.entry(hour).or_default();
+            *sum = sum.saturating_add(bytes);
         }
     }
 

@@ -1,8 +1,9 @@
 //! JSON documents: what CloudWatch Logs, Firehose, Insights and container runtimes put around messages.
 
 use std::borrow::Cow;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
+use memchr::memmem::Finder;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -300,7 +301,8 @@ impl Scan<'_> {
 
 /// The message in a document of Docker, or in one that names a log group or a log stream; `None` in others.
 fn wrapped_message(document: &[u8]) -> Option<Cow<'_, str>> {
-    memchr::memmem::find(document, b"\"log")?;
+    static LOG: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("\"log"));
+    LOG.find(document)?;
     let document: Document<'_> = serde_json::from_slice(document).ok()?;
     let names = [document.log_group, document.log_group_name, document.log_stream, document.log_stream_name];
     if names.into_iter().flatten().next().is_some() {

@@ -81,7 +81,7 @@ impl Scan<'_> {
         if line.message.starts_with(GZIP_IN_BASE64) {
             self.base64(line.message, &place, depth);
         } else {
-            self.message(line.message, &place, depth);
+            self.candidate(line.message, &place, depth);
         }
     }
 

@@ -188,9 +188,13 @@ impl Scan<'_> {
 
     /// Reads one message.
     pub(crate) fn message(&mut self, message: &[u8], place: &Place, depth: u32) {
-        if !self.is_candidate(message) {
-            return;
+        if self.is_candidate(message) {
+            self.candidate(message, place, depth);
         }
+    }
+
+    /// Reads a message with a candidate, or the message of a line with one.
+    fn candidate(&mut self, message: &[u8], place: &Place, depth: u32) {
         let message = message.trim_ascii();
         if is_json(message) {
             if !self.document(message, place, depth + 1)

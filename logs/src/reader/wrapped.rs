@@ -1,6 +1,8 @@
 //! `REPORT` lines that a terminal or a web console broke into several lines.
 
-use memchr::memmem;
+use std::sync::LazyLock;
+
+use memchr::memmem::{self, Finder};
 
 use crate::prefix::Line;
 use crate::record::{Record, Report};
@@ -83,7 +85,8 @@ fn report_of(text: &[u8]) -> Option<Report> {
 /// Whether a line has the last field that every report has, with its unit.
 fn has_memory(text: &[u8]) -> bool {
     const LABEL: &[u8] = b"Max Memory Used:";
-    memmem::find(text, LABEL).is_some_and(|at| memmem::find(&text[at + LABEL.len()..], b"MB").is_some())
+    static FINDER: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(LABEL));
+    FINDER.find(text).is_some_and(|at| memmem::find(&text[at + LABEL.len()..], b"MB").is_some())
 }
 
 /// Whether the second report has what the first one has, and more.
