@@ -159,7 +159,7 @@ pub struct Overhead {
     #[prost(uint64, tag = "4")]
     pub ticks: u64,
 }
-/// The answer to a batch.
+/// The response to a batch.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Ack {
     /// The highest sequence of this environment that is on disk; all before it are too.
@@ -351,9 +351,7 @@ impl Initialization {
             "INITIALIZATION_WARM" => Some(Self::Warm),
             "INITIALIZATION_ON_DEMAND" => Some(Self::OnDemand),
             "INITIALIZATION_PROACTIVE" => Some(Self::Proactive),
-            "INITIALIZATION_PROVISIONED_CONCURRENCY" => {
-                Some(Self::ProvisionedConcurrency)
-            }
+            "INITIALIZATION_PROVISIONED_CONCURRENCY" => Some(Self::ProvisionedConcurrency),
             "INITIALIZATION_SNAP_START" => Some(Self::SnapStart),
             "INITIALIZATION_INSIDE_INVOCATION" => Some(Self::InsideInvocation),
             _ => None,
