@@ -351,7 +351,9 @@ impl Initialization {
             "INITIALIZATION_WARM" => Some(Self::Warm),
             "INITIALIZATION_ON_DEMAND" => Some(Self::OnDemand),
             "INITIALIZATION_PROACTIVE" => Some(Self::Proactive),
-            "INITIALIZATION_PROVISIONED_CONCURRENCY" => Some(Self::ProvisionedConcurrency),
+            "INITIALIZATION_PROVISIONED_CONCURRENCY" => {
+                Some(Self::ProvisionedConcurrency)
+            }
             "INITIALIZATION_SNAP_START" => Some(Self::SnapStart),
             "INITIALIZATION_INSIDE_INVOCATION" => Some(Self::InsideInvocation),
             _ => None,
