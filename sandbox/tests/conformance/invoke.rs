@@ -27,10 +27,10 @@ fn an_extension_delays_the_report_but_not_the_response() {
     let event = extension.next_later();
     let invocation = environment.runtime.next();
     event.join().unwrap().unwrap();
-    let accepted = environment.runtime.respond(&request_id(&invocation), r#"{"response":42}"#);
+    let accepted = environment.runtime.respond(&request_id(&invocation), r#"{"answer":42}"#);
     assert_eq!((accepted.status, accepted.json()), (202, json!({"status": "OK"})));
     let response = environment.caller.join().unwrap();
-    assert_eq!(response.json(), json!({"response": 42}));
+    assert_eq!(response.json(), json!({"answer": 42}));
     assert_eq!(response.header("x-amz-executed-version"), Some("$LATEST"));
     assert!(response.header("x-amz-function-error").is_none());
     assert!(environment.sandbox.telemetry("platform.runtimeDone").is_empty());
