@@ -83,7 +83,7 @@ pub struct Environment {
 /// The prefix of `extension_version` for invocations that were imported from logs.
 const IMPORT: &str = "log-import/";
 
-/// Why a batch is refused. Sending it again does not help.
+/// Why a batch is rejected. Sending it again does not help.
 #[derive(Debug, thiserror::Error)]
 pub enum BatchError {
     /// Larger than [`MAX_BATCH_BYTES`].
@@ -264,13 +264,13 @@ impl From<String> for InitializationType {
     }
 }
 
-/// The answer that acknowledges everything up to `durable_sequence`.
+/// The response that acknowledges everything up to `durable_sequence`.
 #[must_use]
 pub fn encode_ack(durable_sequence: u64) -> Vec<u8> {
     wire::Ack { durable_sequence }.encode_to_vec()
 }
 
-/// Reads the collector's answer.
+/// Reads the collector's response.
 ///
 /// # Errors
 /// [`BatchError::Malformed`] when it is not an acknowledgement.

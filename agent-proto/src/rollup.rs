@@ -233,7 +233,7 @@ mod tests {
         }
 
         #[test]
-        fn any_bytes_are_refused_or_read_back(bytes in prop::collection::vec(any::<u8>(), 0..500)) {
+        fn any_bytes_are_rejected_or_read_back(bytes in prop::collection::vec(any::<u8>(), 0..500)) {
             if let Ok(rollup) = decode(&bytes) {
                 prop_assert_eq!(decode(&encode(&rollup)).unwrap(), rollup);
             }

@@ -159,7 +159,7 @@ pub struct Overhead {
     #[prost(uint64, tag = "4")]
     pub ticks: u64,
 }
-/// The answer to a batch.
+/// The response to a batch.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Ack {
     /// The highest sequence of this environment that is on disk; all before it are too.

@@ -23,9 +23,10 @@ impl<'a> Row<'a> {
         prices: &PriceTable,
     ) -> impl Iterator<Item = Self> {
         let environment = &header.environment;
-        let rates = match environment.is_managed_instances() {
-            true => None,
-            false => prices.rates(&environment.region, environment.architecture).ok(),
+        let rates = if environment.is_managed_instances() {
+            None
+        } else {
+            prices.rates(&environment.region, environment.architecture).ok()
         };
         invocations.iter().map(move |invocation| {
             let cost_picodollars = rates.as_ref().and_then(|rates| cost(rates, header, invocation));

@@ -151,10 +151,10 @@ pub fn table() -> Vec<Served> {
 pub fn router(app: Arc<App>) -> Router {
     let reports = reports().layered(|router| {
         router
-            .route_layer(from_fn(conditional::answer))
+            .route_layer(from_fn(conditional::respond))
             .route_layer(from_fn_with_state(Arc::clone(&app), body::wait_for_report_turn))
     });
-    let cheap = cheap().layered(|router| router.route_layer(from_fn(conditional::answer)));
+    let cheap = cheap().layered(|router| router.route_layer(from_fn(conditional::respond)));
     let received = reports.merge(cheap).merge(plain()).router;
     received
         .fallback(|| async { error::ApiError::not_found("page not found") })

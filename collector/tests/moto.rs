@@ -31,9 +31,10 @@ fn call(method: &str, url: &str, body: &str) -> Value {
     let request = ureq::http::Request::builder().method(method).uri(url);
     let request = request
         .header("Authorization", "AWS4-HMAC-SHA256 Credential=a/20260101/eu-west-1/lambda/aws4_request");
-    let mut response = match body.is_empty() {
-        true => ureq::run(request.body(()).unwrap()),
-        false => ureq::run(request.body(body.to_owned()).unwrap()),
+    let mut response = if body.is_empty() {
+        ureq::run(request.body(()).unwrap())
+    } else {
+        ureq::run(request.body(body.to_owned()).unwrap())
     }
     .unwrap();
     serde_json::from_str(&response.body_mut().read_to_string().unwrap()).unwrap_or(Value::Null)

@@ -305,9 +305,10 @@ fn settings_that_cannot_be_used_are_named_without_their_secrets() {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tailor"));
         command.args(["serve", "--listen", "127.0.0.1:0", "--data"]).arg(folder.path().join("data"));
         for check in [false, true] {
-            let output = match check {
-                true => command.arg("--check").output().unwrap(),
-                false => command.args(&arguments).output().unwrap(),
+            let output = if check {
+                command.arg("--check").output().unwrap()
+            } else {
+                command.args(&arguments).output().unwrap()
             };
             let text = [output.stdout, output.stderr].concat();
             let text = String::from_utf8_lossy(&text);

@@ -7,8 +7,10 @@ use std::time::{Duration, Instant};
 use agent_proto::batch::{Environment, EnvironmentId, InitializationType, Overhead};
 use agent_proto::limits::max_timeout_ms;
 use nix::sys::resource::{UsageWho, getrusage};
+use tailor_sizing::telemetry::invocation::Invocation;
 use tailor_sizing::telemetry::rollup::Rollup;
 
+use crate::clock::unix_time;
 use crate::deliver::ledger::Ledger;
 use crate::deliver::outbox::{Outbox, SealedBatch};
 use crate::deliver::shipper::DeliveryOutcome;
@@ -241,7 +243,7 @@ impl Agent {
     /// The environment ends: unfinished invocations are delivered with what is known of them.
     pub fn finish(&mut self) {
         let all = self.ledger.take_all();
-        self.keep(all);
+        self.record(all);
     }
 
     /// Whether a `platform.report` is still expected.
@@ -358,12 +360,13 @@ impl Agent {
 
     fn collect_finished(&mut self) {
         let finished = self.ledger.take_finished();
-        self.keep(finished);
+        self.record(finished);
         self.outbox.lost_mut().invocations += self.ledger.take_evicted();
         self.outbox.lost_mut().undecodable_records += self.ledger.take_stale();
     }
 
-    fn keep(&mut self, invocations: Vec<tailor_sizing::telemetry::invocation::Invocation>) {
+    /// Adds invocations to the totals, the lines to print and the outbox.
+    fn record(&mut self, invocations: Vec<Invocation>) {
         for invocation in &invocations {
             self.totals.record(invocation);
             self.lines.extend(self.summaries.finished(invocation, self.outbox.environment_mut()));
@@ -394,8 +397,7 @@ pub fn new_environment_id() -> EnvironmentId {
         .and_then(|mut source| std::io::Read::read_exact(&mut source, &mut id));
     if filled.is_err() {
         // Never observed. The time and the process id are unique enough to recognize repeated batches.
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-        let unique = now.as_nanos() ^ (u128::from(std::process::id()) << 96);
+        let unique = unix_time().as_nanos() ^ (u128::from(std::process::id()) << 96);
         id = unique.to_be_bytes();
     }
     EnvironmentId(id)
@@ -481,8 +483,8 @@ mod tests {
         assert!(silent.awaits_report(), "an invocation whose Init failed has no INVOKE event");
         silent.on_telemetry(b"[]", 1);
         assert!(!silent.awaits_report());
-        let mut refused = agent("on-demand");
-        refused.without_telemetry();
-        assert!(!refused.awaits_report());
+        let mut rejected = agent("on-demand");
+        rejected.without_telemetry();
+        assert!(!rejected.awaits_report());
     }
 }

@@ -8,6 +8,7 @@
 //! The extension adds no billed time, ends only after SHUTDOWN, and counts everything that it loses.
 
 pub mod agent;
+mod clock;
 pub mod deliver;
 pub mod freeze_timeout;
 mod json;

@@ -9,7 +9,7 @@ use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::rc::Rc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use agent_proto::batch::Environment;
 use tailor_sizing::units::{Architecture, Megabytes};
@@ -18,6 +18,7 @@ use tokio::task::{AbortHandle, yield_now};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::agent::{Agent, new_environment_id};
+use crate::clock::unix_us;
 use crate::deliver::shipper::{DeliveryOutcome, Shipper};
 use crate::lambda::extensions_api::{Api, ApiError, Event, Function, Registration};
 use crate::lambda::listener::{self, BUFFER_TIMEOUT_MS, Subscription};
@@ -56,7 +57,7 @@ pub enum StartError {
     /// Lambda did not start this process.
     #[error("AWS_LAMBDA_RUNTIME_API is not set: this program only runs as a Lambda extension")]
     NotLambda,
-    /// Lambda refused to register the extension.
+    /// Lambda rejected the registration.
     #[error("cannot register with the Extensions API: {0}")]
     Register(#[from] ApiError),
 }
@@ -148,7 +149,7 @@ async fn register(api: &Api, managed: bool) -> Result<Registration, StartError> 
     if !managed {
         match api.register(&name, &["INVOKE", "SHUTDOWN"]).await {
             Ok(registration) => return Ok(registration),
-            Err(error @ ApiError::Refused { .. }) => {
+            Err(error @ ApiError::Rejected { .. }) => {
                 tracing::warn!(%error, "cannot register for INVOKE events: registering for SHUTDOWN only");
             }
             Err(error) => return Err(error.into()),
@@ -253,7 +254,7 @@ async fn listen(shared: &Rc<Shared>, api: &Api, extension_id: &str, port: u16) -
     });
     match subscription {
         Subscription::Accepted => Ok(()),
-        Subscription::Refused(status) => Err(format!("the Telemetry API answered {status}")),
+        Subscription::Rejected(status) => Err(format!("the Telemetry API responded with {status}")),
     }
 }
 
@@ -443,7 +444,7 @@ async fn upload_last_profiles(shared: &Shared) {
     }
 }
 
-/// Delivers one batch. `true` when there was one and the collector answered.
+/// Delivers one batch. `true` when there was one and the collector responded.
 async fn deliver_one(shared: &Shared) -> bool {
     let Some(shipper) = &shared.shipper else { return false };
     let mut sealed = None;
@@ -455,7 +456,7 @@ async fn deliver_one(shared: &Shared) -> bool {
 }
 
 /// Delivers everything by `deadline`, or stops at the second failure. A connection that broke during the freeze gives
-/// no answer, so each wait is only a part of the time: a new connection may still succeed in the rest.
+/// no response, so each wait is only a part of the time: a new connection may still succeed in the rest.
 async fn deliver_all(shared: &Shared, deadline: Instant) {
     let Some(shipper) = &shared.shipper else { return };
     let left = || deadline.saturating_duration_since(Instant::now());
@@ -472,12 +473,6 @@ async fn deliver_all(shared: &Shared, deadline: Instant) {
             failures += 1;
         }
     }
-}
-
-/// Microseconds since the Unix epoch; zero when the clock is before it.
-fn unix_us() -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(now.as_micros()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ const SECONDS_A_DAY: i64 = 86_400;
 
 /// An RFC 3339 timestamp as microseconds since the Unix epoch; `None` when it is invalid or before 1970.
 #[must_use]
-pub fn unix_us(timestamp: &str) -> Option<u64> {
+pub fn parse_rfc3339(timestamp: &str) -> Option<u64> {
     let text = timestamp.trim().as_bytes();
     let (date, rest) = text.split_at_checked(19)?;
     let separators_fit = [(4, b'-'), (7, b'-'), (13, b':'), (16, b':')].iter().all(|&(at, c)| date[at] == c);
@@ -115,7 +115,7 @@ mod tests {
             ("2024-03-01T01:29:59.5+01:30", 1_709_251_199_500_000),
             ("2023-12-31T16:00:00-08:00", 1_704_067_200_000_000),
         ] {
-            assert_eq!(unix_us(text), Some(expected), "{text}");
+            assert_eq!(parse_rfc3339(text), Some(expected), "{text}");
         }
         for text in [
             "",
@@ -129,7 +129,7 @@ mod tests {
             "+026-01-02T03:04:05Z",
             "2026-01-02T03:04:05é",
         ] {
-            assert_eq!(unix_us(text), None, "{text}");
+            assert_eq!(parse_rfc3339(text), None, "{text}");
         }
     }
 

@@ -41,7 +41,7 @@ fn exponent(text: &[u8]) -> Option<u64> {
 }
 
 /// Reads a whole number. Decimals are allowed and rounded up, as a billed duration is.
-pub(crate) fn whole(text: &[u8]) -> Option<u64> {
+pub(crate) fn parse_rounded_up(text: &[u8]) -> Option<u64> {
     Some(thousandths(text)?.div_ceil(1_000))
 }
 
@@ -68,6 +68,6 @@ mod tests {
         ] {
             assert_eq!(thousandths(text.as_bytes()), expected, "{text}");
         }
-        assert_eq!(whole(b"3.01"), Some(4));
+        assert_eq!(parse_rounded_up(b"3.01"), Some(4));
     }
 }

@@ -1,6 +1,6 @@
 //! A row of named fields, as CloudWatch Logs Insights returns them: in JSON or in CSV.
 
-use crate::numbers::{thousandths, whole};
+use crate::numbers::{parse_rounded_up, thousandths};
 use crate::record::{Record, Report};
 use crate::timestamp;
 
@@ -96,7 +96,7 @@ impl Row {
                 self.request_id.as_deref()?.trim(),
             )?,
             duration_us: thousandths(&bytes(&self.duration)?)?,
-            billed_ms: Some(whole(&bytes(&self.billed)?)?),
+            billed_ms: Some(parse_rounded_up(&bytes(&self.billed)?)?),
             memory_mb: Some(megabytes(&bytes(&self.memory)?)?),
             max_memory_used_mb,
             init_us,
@@ -108,6 +108,6 @@ impl Row {
 /// Megabytes of a number. Insights has bytes, 1,000,000 for each megabyte.
 fn megabytes(value: &[u8]) -> Option<u32> {
     const BYTES: u64 = 1_000_000;
-    let value = whole(value)?;
+    let value = parse_rounded_up(value)?;
     u32::try_from(if value >= BYTES { value / BYTES } else { value }).ok()
 }

@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use memchr::memmem::Finder;
 use tailor_sizing::telemetry::invocation::RequestId;
 
-use crate::numbers::{thousandths, whole};
+use crate::numbers::{parse_rounded_up, thousandths};
 use crate::origin::parse_stream;
 use crate::record::{Init, InitReport, Record, Report, Runtime};
 
@@ -199,18 +199,18 @@ fn report(rest: &[u8]) -> Option<Record> {
     let mut has_duration = false;
     fields(rest, |field, value| {
         let us = || thousandths(without_unit(value));
-        let megabytes = || u32::try_from(whole(without_unit(value))?).ok();
+        let megabytes = || u32::try_from(parse_rounded_up(without_unit(value))?).ok();
         match field {
             Field::Duration => {
                 report.duration_us = us()?;
                 has_duration = true;
             }
-            Field::Billed => report.billed_ms = Some(whole(without_unit(value))?),
+            Field::Billed => report.billed_ms = Some(parse_rounded_up(without_unit(value))?),
             Field::Memory => report.memory_mb = Some(megabytes()?),
             Field::MaxMemory => report.max_memory_used_mb = Some(megabytes()?),
             Field::Init => report.init_us = Some(us()?),
             Field::Restore => report.restore_us = Some(us()?),
-            Field::BilledRestore => report.billed_restore_ms = Some(whole(without_unit(value))?),
+            Field::BilledRestore => report.billed_restore_ms = Some(parse_rounded_up(without_unit(value))?),
             Field::Status => report.status = name(value, 32),
             Field::ErrorType => report.error_type = name(value, 128),
             Field::Phase => {}

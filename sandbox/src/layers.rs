@@ -38,7 +38,7 @@ pub fn merge(layers: &[PathBuf], target: &Path) -> Result<(), LayerError> {
     Ok(())
 }
 
-/// Unpacks a zip with its Unix modes. Entries outside `target` are refused.
+/// Unpacks a zip with its Unix modes. Entries outside `target` are rejected.
 pub fn unpack(archive: &Path, target: &Path) -> Result<(), LayerError> {
     let failed = |source| LayerError::Unpack { path: archive.to_owned(), source: Box::new(source) };
     let file = File::open(archive).map_err(|error| failed(error.into()))?;

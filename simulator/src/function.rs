@@ -186,13 +186,13 @@ impl Function {
                 today.memory_mb = memory.0;
             }
             if rollup.invocations > 0 {
-                self.keep(Block { until_us, version, memory, rollup });
+                self.append(Block { until_us, version, memory, rollup });
             }
         }
     }
 
-    /// Keeps a block. Blocks of the same day, version and size are one, unless a change is being measured.
-    fn keep(&mut self, block: Block) {
+    /// Appends a block. Blocks of the same day, version and size are one, unless a change is being measured.
+    fn append(&mut self, block: Block) {
         let is_canary = self.alias.as_ref().is_some_and(|alias| alias.additional.is_some());
         if let Some(last) = self.blocks.last_mut().filter(|last| {
             !is_canary

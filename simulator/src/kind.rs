@@ -166,10 +166,7 @@ impl Truth {
             return 1.0 / 24.0;
         }
         let burst = Random::new(self.seed ^ (day << 20)).pick(&[1.0; 24]) as u64;
-        match hour == burst || hour == (burst + 1) % 24 {
-            true => 0.45,
-            false => 0.1 / 22.0,
-        }
+        if hour == burst || hour == (burst + 1) % 24 { 0.45 } else { 0.1 / 22.0 }
     }
 
     /// Median of the memory use on a day, MB. `deployed_day` is that of the present code.

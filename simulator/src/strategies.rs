@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 use tailor_sizing::pricing::prices::Rates;
-use tailor_sizing::units::Megabytes;
+use tailor_sizing::units::{Megabytes, round_to_u64};
 
 use crate::kind::{Kind, Truth};
 use crate::traffic::expected;
@@ -176,15 +176,8 @@ impl Outcome {
                 by_reductions += killed;
             }
         }
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "a number of invocations"
-        )]
-        {
-            self.out_of_memory += kills.round() as u64;
-            self.out_of_memory_by_reductions += by_reductions.round() as u64;
-        }
+        self.out_of_memory += round_to_u64(kills);
+        self.out_of_memory_by_reductions += round_to_u64(by_reductions);
         let last = sizes.last().copied().unwrap_or(start);
         self.slower_functions += u64::from(last < start && costs.is_slower(last, SLOWER));
     }

@@ -3,7 +3,7 @@
 use tailor_collector::clock::DAY_US;
 use tailor_sizing::telemetry::invocation::{ClassWork, Initialization, Invocation, Outcome, RequestId, Work};
 use tailor_sizing::telemetry::rollup::Rollup;
-use tailor_sizing::units::Megabytes;
+use tailor_sizing::units::{Megabytes, round_to_u64};
 
 use crate::kind::{Kind, Truth};
 use crate::random::{Random, normal_above, normal_quantile};
@@ -157,10 +157,11 @@ impl Draw<'_> {
         let step = (samples / 2) | 1;
         for index in 0..samples {
             let place = (index * step) % samples;
-            let quantile = match is_sampled {
+            let quantile = if is_sampled {
                 // Many invocations together have the quantiles of the distribution.
-                true => (place as f64 + random.unit()) / samples as f64,
-                false => random.unit(),
+                (place as f64 + random.unit()) / samples as f64
+            } else {
+                random.unit()
             };
             let one = self.one(index, samples, quantile, outcome, initialization, random);
             common.record(&one);
@@ -194,7 +195,7 @@ impl Draw<'_> {
         };
         let (mean_ms, cpu_ms) = truth.duration_ms(self.memory_mb, day_work * work, self.used_mb * memory);
         let noise = (truth.sigma * normal_quantile(quantile.clamp(1e-9, 1.0 - 1e-9))).exp();
-        let micros = |ms: f64| whole(ms * noise * 1_000.0);
+        let micros = |ms: f64| round_to_u64(ms * noise * 1_000.0);
         let (duration_us, busy_us) = (micros(mean_ms).max(100), micros(cpu_ms));
         let init_us = if initialization == Initialization::OnDemand { 220_000 } else { 0 };
         let length_us = self.span.until_us - self.span.from_us;
@@ -207,19 +208,10 @@ impl Draw<'_> {
             init_us,
             busy_us: busy_us.min(duration_us),
             idle_us: micros(truth.idle_ms * (day_work * work).sqrt()).min(duration_us),
-            peak_kib: whole(peak_mb * 1_024.0),
-            used_mb: whole((peak_mb + ENVIRONMENT_MB).min(self.memory_mb)),
+            peak_kib: round_to_u64(peak_mb * 1_024.0),
+            used_mb: round_to_u64((peak_mb + ENVIRONMENT_MB).min(self.memory_mb)),
         })
     }
-}
-
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "times and sizes are far below 2^63"
-)]
-fn whole(value: f64) -> u64 {
-    value.max(0.0).round() as u64
 }
 
 struct Measured {

@@ -50,6 +50,17 @@ impl fmt::Display for Megabytes {
     }
 }
 
+/// The nearest integer. Zero for NaN and negative numbers, [`u64::MAX`] for numbers above it.
+#[must_use]
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "float to integer casts saturate"
+)]
+pub const fn round_to_u64(number: f64) -> u64 {
+    number.round() as u64
+}
+
 /// Instruction set of a function. It determines the price.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Architecture {
@@ -105,5 +116,14 @@ mod tests {
         assert!((Megabytes(128).share() - 0.0724).abs() < 1e-4);
         assert!((Megabytes(10_240).share() - 5.788).abs() < 1e-3);
         assert!(Megabytes(3_008).share() < 2.0);
+    }
+
+    #[test]
+    fn numbers_are_rounded_to_the_nearest_integer_in_range() {
+        for (number, expected) in
+            [(1.5, 2), (1.49, 1), (-0.6, 0), (f64::NAN, 0), (1e30, u64::MAX), (f64::INFINITY, u64::MAX)]
+        {
+            assert_eq!(round_to_u64(number), expected, "{number}");
+        }
     }
 }

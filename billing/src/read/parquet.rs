@@ -73,7 +73,7 @@ fn cells<'a>(row: &'a Row, layout: &Layout) -> Cells<'a> {
 }
 
 fn cell_of(field: &Field) -> Option<Cell<'_>> {
-    let whole = |number: i128| Cell::Pico(number.saturating_mul(decimal::PICO));
+    let integer = |number: i128| Cell::Pico(number.saturating_mul(decimal::PICO));
     Some(match field {
         Field::Null => return None,
         Field::Str(text) => Cell::Text(Cow::Borrowed(text)),
@@ -81,14 +81,14 @@ fn cell_of(field: &Field) -> Option<Cell<'_>> {
         Field::Float(number) => Cell::Text(Cow::Owned(format!("{number:e}"))),
         Field::Double(number) => Cell::Float(*number),
         Field::Decimal(number) => Cell::Pico(pico_of(number)?),
-        Field::Byte(number) => whole((*number).into()),
-        Field::Short(number) => whole((*number).into()),
-        Field::Int(number) => whole((*number).into()),
-        Field::Long(number) => whole((*number).into()),
-        Field::UByte(number) => whole((*number).into()),
-        Field::UShort(number) => whole((*number).into()),
-        Field::UInt(number) => whole((*number).into()),
-        Field::ULong(number) => whole((*number).into()),
+        Field::Byte(number) => integer((*number).into()),
+        Field::Short(number) => integer((*number).into()),
+        Field::Int(number) => integer((*number).into()),
+        Field::Long(number) => integer((*number).into()),
+        Field::UByte(number) => integer((*number).into()),
+        Field::UShort(number) => integer((*number).into()),
+        Field::UInt(number) => integer((*number).into()),
+        Field::ULong(number) => integer((*number).into()),
         Field::Date(days) => Cell::Time(i64::from(*days) * time::DAY_S),
         Field::TimestampMillis(at) => Cell::Time(at.div_euclid(1_000)),
         Field::TimestampMicros(at) => Cell::Time(at.div_euclid(1_000_000)),

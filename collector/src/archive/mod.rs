@@ -110,10 +110,7 @@ impl Archiver {
         let mut recorded_day = 0;
         for number in 0u64.. {
             let request = request::pending(&self.settings.folder);
-            let result = match request {
-                true => self.flush().await,
-                false => self.round_of_one().await,
-            };
+            let result = if request { self.flush().await } else { self.round_of_one().await };
             match &result {
                 Ok(_) => {
                     if failures > 0 {
@@ -161,9 +158,10 @@ impl Archiver {
 
     /// A round, unless another collector with the same store uploads.
     async fn round_of_one(&self) -> anyhow::Result<Round> {
-        match self.store.may_upload().await? {
-            true => self.round(self.settings.limits).await,
-            false => Ok(Round::default()),
+        if self.store.may_upload().await? {
+            self.round(self.settings.limits).await
+        } else {
+            Ok(Round::default())
         }
     }
 

@@ -266,9 +266,10 @@ pub(super) fn run(command: ArchiveCommand) -> anyhow::Result<ExitCode> {
             ArchiveCommand::Status { folder, format } => status(&folder, format).await,
             ArchiveCommand::Flush { folder, archive, prices, timeout } => {
                 // With a database, this process and collectors may upload at the same time.
-                match !folder.database.is_set() && is_served(&folder.data) {
-                    true => request_flush(&folder.data, Duration::from_secs(timeout)).await,
-                    false => flush(&folder, &archive, prices.as_deref()).await,
+                if !folder.database.is_set() && is_served(&folder.data) {
+                    request_flush(&folder.data, Duration::from_secs(timeout)).await
+                } else {
+                    flush(&folder, &archive, prices.as_deref()).await
                 }
             }
             ArchiveCommand::Verify { folder, archive, read, from } => {

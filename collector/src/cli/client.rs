@@ -29,9 +29,10 @@ pub(super) fn unverified() -> Agent {
 
 /// What to do when a request failed because of the certificate; empty when it failed for another reason.
 pub(super) fn advice(error: &ureq::Error) -> &'static str {
-    match error.to_string().contains("certificate") {
-        true => "; name a certificate authority of your own with --ca-file",
-        false => "",
+    if error.to_string().contains("certificate") {
+        "; name a certificate authority of your own with --ca-file"
+    } else {
+        ""
     }
 }
 
@@ -41,10 +42,8 @@ pub(super) fn on_this_machine(url: &str) -> String {
     let Some((scheme, address)) = url.split_once("://") else { return url.to_owned() };
     match address.parse::<SocketAddr>() {
         Ok(socket) if socket.ip().is_unspecified() => {
-            let ip: IpAddr = match socket.is_ipv4() {
-                true => Ipv4Addr::LOCALHOST.into(),
-                false => Ipv6Addr::LOCALHOST.into(),
-            };
+            let ip: IpAddr =
+                if socket.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() };
             format!("{scheme}://{}", SocketAddr::new(ip, socket.port()))
         }
         _ => url.to_owned(),

@@ -183,9 +183,10 @@ fn of_named_server(show: &ShowArgs, server: &str) -> Vec<Finding> {
 /// The collector that runs with the data folder. Its certificate is for the name by which functions reach it, so it is not verified
 /// here.
 fn of_local_server(address: &str) -> Vec<Finding> {
-    let note = match address.starts_with("https://") {
-        true => "; its certificate is not verified: --server with the name in it does that",
-        false => "",
+    let note = if address.starts_with("https://") {
+        "; its certificate is not verified: --server with the name in it does that"
+    } else {
+        ""
     };
     of_server(&client::unverified(), address, note)
 }

@@ -270,11 +270,10 @@ impl Import<'_> {
             inputs.extend(files::find(Path::new(path), &mut self.problems));
         }
         let addresses: Vec<_> = self.args.paths.iter().filter(is_object).collect();
-        let mut objects = match addresses.is_empty() {
-            true => Objects::default(),
-            false => {
-                self.runtime.block_on(Objects::find(self.args.s3.client(), &addresses, objects::MANY))?
-            }
+        let mut objects = if addresses.is_empty() {
+            Objects::default()
+        } else {
+            self.runtime.block_on(Objects::find(self.args.s3.client(), &addresses, objects::MANY))?
         };
         let has_stdin = reads_stdin(self.args);
         let file_bytes: u64 = inputs.iter().map(|input| input.bytes).sum();

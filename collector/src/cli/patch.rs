@@ -142,14 +142,15 @@ fn others(args: &PatchArgs, advised: &[Advised], targets: &[Target]) -> anyhow::
         all.iter().map(|advised| target(advised, Megabytes(advised.memory_mb))).collect()
     };
     let has_all = args.advice.is_some() || names(args).is_empty();
-    let mut others = match has_all {
-        true => present(advised),
-        false => match every(args) {
+    let mut others = if has_all {
+        present(advised)
+    } else {
+        match every(args) {
             Ok(all) => present(&all),
             // There need not be a store.
             Err(_) if has_all_sizes(args) && args.show.server.is_none() => Vec::new(),
             Err(error) => return Err(error),
-        },
+        }
     };
     others.retain(|other| {
         !targets.iter().any(|target| is_of(target, &other.function, &other.account, &other.region))

@@ -181,9 +181,10 @@ impl Push {
         has_database: bool,
     ) -> anyhow::Result<Option<Webhook>> {
         let Some((settings, metrics)) = &self.webhook else { return Ok(None) };
-        let queue = match has_database {
-            true => QueueStore::Database(Arc::clone(&app.store), settings.tenant.clone()),
-            false => QueueStore::in_folder(folder),
+        let queue = if has_database {
+            QueueStore::Database(Arc::clone(&app.store), settings.tenant.clone())
+        } else {
+            QueueStore::in_folder(folder)
         };
         tracing::info!("events are sent to {}", origin(&settings.url));
         Webhook::new(Arc::clone(app), settings.clone(), queue, metrics.clone()).map(Some)

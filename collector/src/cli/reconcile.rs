@@ -53,9 +53,10 @@ fn read(args: &ReconcileArgs) -> anyhow::Result<ReadExports> {
     let runtime = runtime::multi_threaded()?;
     let (addresses, paths): (Vec<&String>, Vec<&String>) =
         args.paths.iter().partition(|path| path.starts_with("s3://"));
-    let mut objects = match addresses.is_empty() {
-        true => Objects::default(),
-        false => runtime.block_on(Objects::find(args.s3.client(), &addresses, objects::ONE))?,
+    let mut objects = if addresses.is_empty() {
+        Objects::default()
+    } else {
+        runtime.block_on(Objects::find(args.s3.client(), &addresses, objects::ONE))?
     };
     objects.retain(|key| has_name_of_export(Path::new(key)));
     let (mut export, mut bill) = (Export::default(), Bill::default());

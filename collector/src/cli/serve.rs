@@ -371,9 +371,10 @@ async fn tuner(args: &super::tuner::TunerArgs, settings: Settings, app: &App) ->
         return None;
     }
     let lambda = Arc::new(args.lambda().await);
-    match settings.mode.may_write() {
-        true => tracing::info!("the tuner may change functions tagged `{TAG} = apply` or `{TAG} = apply-up`"),
-        false => tracing::info!("the tuner runs in the mode `{}` and changes nothing", settings.mode),
+    if settings.mode.may_write() {
+        tracing::info!("the tuner may change functions tagged `{TAG} = apply` or `{TAG} = apply-up`")
+    } else {
+        tracing::info!("the tuner runs in the mode `{}` and changes nothing", settings.mode)
     }
     let tuner = Tuner::new(Arc::clone(&app.store), lambda, app.prices.clone(), settings, app.clock.clone())
         .with_tags(Arc::clone(&app.tags))

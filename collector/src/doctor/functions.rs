@@ -41,6 +41,27 @@ fn numbers(version: &str) -> Vec<u64> {
     version.split(|c: char| !c.is_ascii_digit()).map(|part| part.parse().unwrap_or(0)).collect()
 }
 
+/// The level, the finding and the action for a function whose CPU time and memory are not measured.
+const fn not_measured(reason: NotMeasured) -> (Level, &'static str, &'static str) {
+    match reason {
+        NotMeasured::Unreadable => (
+            Level::Warning,
+            "CPU time and memory are not measured: the extension cannot read the processes of the function",
+            "read the extension's lines in the log of the function; advice needs these measurements",
+        ),
+        NotMeasured::ManagedInstances => (
+            Level::Info,
+            "CPU and memory of the environments on managed instances are not measured",
+            "attach the newest version of the layer",
+        ),
+        NotMeasured::Logs => (
+            Level::Info,
+            "CPU time and memory are not measured: the invocations were imported from logs",
+            "add the layer to the function to get advice",
+        ),
+    }
+}
+
 fn of_function(report: &FunctionReport, newest: &str, now_us: u64) -> Vec<Finding> {
     let extension = &report.extension;
     let subject = if report.region.is_empty() {
@@ -71,27 +92,9 @@ fn of_function(report: &FunctionReport, newest: &str, now_us: u64) -> Vec<Findin
             "attach the newest version of the layer",
         ));
     }
-    match extension.not_measured {
-        Some(NotMeasured::Unreadable) => findings.push(finding(
-            Level::Warning,
-            "measuring",
-            "CPU time and memory are not measured: the extension cannot read the processes of the function"
-                .to_owned(),
-            "read the extension's lines in the log of the function; advice needs these measurements",
-        )),
-        Some(NotMeasured::ManagedInstances) => findings.push(finding(
-            Level::Info,
-            "measuring",
-            "CPU and memory of the environments on managed instances are not measured".to_owned(),
-            "attach the newest version of the layer",
-        )),
-        Some(NotMeasured::Logs) => findings.push(finding(
-            Level::Info,
-            "measuring",
-            "CPU time and memory are not measured: the invocations were imported from logs".to_owned(),
-            "add the layer to the function to get advice",
-        )),
-        None => {}
+    if let Some(reason) = extension.not_measured {
+        let (level, what, action) = not_measured(reason);
+        findings.push(finding(level, "measuring", what.to_owned(), action));
     }
     if f64::from(extension.unaccounted_percent) > MAX_UNACCOUNTED_SHARE * 100.0 {
         findings.push(finding(

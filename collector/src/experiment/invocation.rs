@@ -1,6 +1,7 @@
 //! What the log of an invocation states about its duration and its bill, in both log formats of Lambda.
 
 use serde_json::Value;
+use tailor_sizing::units::round_to_u64;
 
 /// Measurements of one invocation.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -63,8 +64,7 @@ impl Measured {
     ) -> Option<Self> {
         let billed = billed? + billed_restore.unwrap_or(0.0);
         let is_possible = billed.is_finite() && (0.0..1e9).contains(&billed);
-        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "in range")]
-        let billed_ms = is_possible.then_some(billed.round() as u64)?;
+        let billed_ms = is_possible.then_some(round_to_u64(billed))?;
         Some(Self { duration_ms: duration?, start_ms: init.or(restore), billed_ms })
     }
 }

@@ -64,7 +64,7 @@ pub(super) fn rows(
 
 fn row(prices: &PriceTable, stored: &StoredRollup, ephemeral_mb: Option<u32>) -> Vec<Value> {
     let StoredRollup { key, from_hour, hours, rollup } = stored;
-    let whole = |number: u64| Value::Whole(i64::try_from(number).unwrap_or(i64::MAX));
+    let integer = |number: u64| Value::Whole(i64::try_from(number).unwrap_or(i64::MAX));
     let time = |hour: u64| Value::Time(i64::try_from(hour * 3_600).unwrap_or(i64::MAX));
     let usage = usage(stored, ephemeral_mb);
     let rates = prices.rates(&key.function.region, key.architecture).ok().filter(|_| ephemeral_mb.is_some());
@@ -74,24 +74,24 @@ fn row(prices: &PriceTable, stored: &StoredRollup, ephemeral_mb: Option<u32>) ->
         Value::Text(key.function.region.clone()),
         Value::Text(key.function.name.clone()),
         Value::Text(key.version.clone()),
-        whole(key.memory.0.into()),
+        integer(key.memory.0.into()),
         Value::Text(key.architecture.to_string()),
         time(*from_hour),
         time(from_hour + hours),
-        whole(rollup.invocations),
-        whole(rollup.errors),
-        whole(rollup.timeouts),
-        whole(rollup.out_of_memory),
-        whole(rollup.cold_starts),
-        whole(rollup.billed_ms),
-        whole(rollup.init_us),
+        integer(rollup.invocations),
+        integer(rollup.errors),
+        integer(rollup.timeouts),
+        integer(rollup.out_of_memory),
+        integer(rollup.cold_starts),
+        integer(rollup.billed_ms),
+        integer(rollup.init_us),
         Value::Decimal(gb_seconds_pico(usage.memory_mb_ms)),
         cost,
         quantile(&rollup.duration_us, 0.5),
         quantile(&rollup.duration_us, 0.95),
         quantile(&rollup.duration_us, 0.99),
-        whole(rollup.max_peak_kib),
-        whole(rollup.max_memory_used_mb.into()),
+        integer(rollup.max_peak_kib),
+        integer(rollup.max_memory_used_mb.into()),
     ]
 }
 

@@ -132,13 +132,13 @@ impl App {
     /// # Errors
     /// 403 otherwise.
     pub(crate) fn authenticate_operator(&self, parts: &Parts) -> Result<Tenant, ApiError> {
-        let refused = |message: &str| Err(ApiError::new(StatusCode::FORBIDDEN, "scope", message));
+        let rejected = |message: &str| Err(ApiError::new(StatusCode::FORBIDDEN, "scope", message));
         if is_cross_site(&parts.headers) {
-            return refused("the form was sent by another site");
+            return rejected("the form was sent by another site");
         }
         match self.session_access(&parts.headers) {
             Some(access) if access.scopes.contains(&Scope::Admin) => Ok(access.tenant),
-            _ => refused("this needs a session with a key with the scope `admin`: sign in with one"),
+            _ => rejected("this needs a session with a key with the scope `admin`: sign in with one"),
         }
     }
 
@@ -160,7 +160,7 @@ impl App {
         if is_cross_site(&parts.headers) {
             return Err(SignInError::CrossSite);
         }
-        if client.address.is_some_and(|address| self.unknown_keys.is_refused(address)) {
+        if client.address.is_some_and(|address| self.unknown_keys.is_rejected(address)) {
             return Err(SignInError::TooManyUnknownKeys);
         }
         let now_s = self.now_s();
@@ -184,7 +184,7 @@ impl App {
         parts: &Parts,
     ) -> Result<Response, SignInError> {
         let client = Client::of(&parts.headers, &parts.extensions, &self.trusted_proxies);
-        if client.address.is_some_and(|address| self.unknown_keys.is_refused(address)) {
+        if client.address.is_some_and(|address| self.unknown_keys.is_rejected(address)) {
             return Err(SignInError::TooManyUnknownKeys);
         }
         let Some(access) = self.sessions.redeem_ticket(ticket) else {

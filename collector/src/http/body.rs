@@ -157,7 +157,7 @@ pub async fn wait_for_report_turn(
     request: Request,
     next: Next,
 ) -> Result<Response, ApiError> {
-    // Whoever is refused anyway does not wait.
+    // Whoever is rejected anyway does not wait.
     if !app.has_known_credentials(request.headers()) {
         return Ok(next.run(request).await);
     }

@@ -35,9 +35,9 @@ enum Coding {
     Zstd,
 }
 
-/// Middleware: adds an `ETag`, answers 304 when the client has the response, compresses it when the client accepts that,
-/// and answers HEAD with the headers of GET.
-pub async fn answer(mut request: Request, next: Next) -> Response {
+/// Middleware: adds an `ETag`, responds with 304 when the client has the response, compresses it when the client accepts that,
+/// and responds to HEAD with the headers of GET.
+pub async fn respond(mut request: Request, next: Next) -> Response {
     let is_head = request.method() == Method::HEAD;
     if is_head {
         *request.method_mut() = Method::GET;

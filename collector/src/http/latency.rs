@@ -23,6 +23,6 @@ pub async fn measure(State(app): State<Arc<App>>, request: Request, next: Next) 
         _ => "(other)",
     };
     let response = next.run(request).await;
-    app.metrics.answered(method, route, response.status(), start.elapsed());
+    app.metrics.record_response(method, route, response.status(), start.elapsed());
     response
 }

@@ -26,10 +26,10 @@ const KIB_PER_BATCH_KIB: usize = 6;
 /// Maximum number of reports that are computed at the same time, because each needs memory and CPU.
 const MAX_REPORTS: usize = 8;
 
-/// How long a request waits for memory before it is refused.
+/// How long a request waits for memory before it is rejected.
 const BUDGET_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long a request waits to compute a report before it is refused.
+/// How long a request waits to compute a report before it is rejected.
 const REPORT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Limits the memory of requests and responses.

@@ -39,7 +39,7 @@ pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// clients that read slowly. The limit of connections limits their memory.
 const SMALL_RESPONSE: usize = 4 << 10;
 
-/// How long a response waits for memory before the slowest reader is cut off, and then again before it is refused.
+/// How long a response waits for memory before the slowest reader is cut off, and then again before it is rejected.
 const SEND_MEMORY_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A client that has read for this long may be cut off when memory is needed for other responses.
@@ -173,7 +173,7 @@ async fn handle(
         Ok(Ok(response)) => response,
         Ok(Err(impossible)) => match impossible {},
         Err(_) => {
-            let message = "the request was not answered within 30 s: send again later";
+            let message = "there was no response within 30 s: send again later";
             ApiError::unavailable("timeout", message).into_response()
         }
     };

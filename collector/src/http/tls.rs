@@ -106,7 +106,7 @@ fn provider() -> Arc<CryptoProvider> {
 
 /// When a certificate expires, seconds since the Unix epoch.
 ///
-/// The library does not show the dates of a certificate, but its verifier names them when it refuses one that has expired. So it is
+/// The library does not show the dates of a certificate, but its verifier names them when it rejects one that has expired. So it is
 /// verified for a time that is after the expiry of every certificate (the year 9999).
 fn expiry(certificate: &CertificateDer<'_>) -> Option<u64> {
     const END_S: u64 = 253_402_300_800;
@@ -130,7 +130,7 @@ impl Loaded {
         let expires_at_s = self.expires_at_s?;
         let date = crate::render::units::instant(expires_at_s.saturating_mul(1_000_000));
         if expires_at_s <= now_s {
-            Some(format!("the certificate has expired ({date}): clients refuse it"))
+            Some(format!("the certificate has expired ({date}): clients reject it"))
         } else if expires_at_s - now_s < EXPIRES_SOON_S {
             Some(format!("the certificate expires soon ({date})"))
         } else {

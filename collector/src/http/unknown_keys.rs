@@ -1,7 +1,7 @@
 //! Slows down and logs clients that send unknown keys.
 //!
 //! A client with a known key is never delayed, also when others behind the same address send unknown keys. The sign-in form, which
-//! people use, refuses an address after some unknown keys for the rest of the minute.
+//! people use, rejects an address after some unknown keys for the rest of the minute.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -11,10 +11,10 @@ use std::time::{Duration, Instant};
 /// The time in which unknown keys are counted.
 const INTERVAL: Duration = Duration::from_secs(60);
 
-/// Unknown keys of one address in an interval before answers are delayed.
+/// Unknown keys of one address in an interval before responses are delayed.
 const FREE: u32 = 10;
 
-/// The delay of an answer to an unknown key.
+/// The delay of a response to an unknown key.
 const DELAY: Duration = Duration::from_secs(2);
 
 /// Maximum number of addresses that are counted.
@@ -33,7 +33,7 @@ struct Count {
 }
 
 impl UnknownKeys {
-    /// Counts an unknown key. Returns how long to delay the answer.
+    /// Counts an unknown key. Returns how long to delay the response.
     pub(super) fn failed(&self, address: IpAddr) -> Duration {
         let mut addresses = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
         if addresses.len() >= MAX_ADDRESSES && !addresses.contains_key(&address) {
@@ -52,13 +52,13 @@ impl UnknownKeys {
         }
         count.number = count.number.saturating_add(1);
         if count.number == FREE + 1 {
-            tracing::warn!(%address, "more than {FREE} unknown API keys in one minute: answers are delayed");
+            tracing::warn!(%address, "more than {FREE} unknown API keys in one minute: responses are delayed");
         }
         if count.number > FREE { DELAY } else { Duration::ZERO }
     }
 
     /// Whether an address has sent too many unknown keys to sign in now.
-    pub(super) fn is_refused(&self, address: IpAddr) -> bool {
+    pub(super) fn is_rejected(&self, address: IpAddr) -> bool {
         let addresses = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
         addresses.get(&address).is_some_and(|count| count.number > FREE && count.since.elapsed() < INTERVAL)
     }

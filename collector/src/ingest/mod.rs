@@ -56,7 +56,7 @@ pub async fn post_batch(State(app): State<Arc<App>>, request: Request) -> Respon
                 .into_response()
         }
         Err(error) => {
-            app.metrics.refused(error.status());
+            app.metrics.rejected(error.status());
             error.into_response()
         }
     }

@@ -229,9 +229,10 @@ impl Finder<'_> {
                 measured_cost_change_percent: change.measured_cost_change_percent(),
                 reason: step.reason.clone(),
             };
-            let content = match step.state.is_rolled_back() {
-                true => Content::Rollback(content),
-                false => Content::Change(content),
+            let content = if step.state.is_rolled_back() {
+                Content::Rollback(content)
+            } else {
+                Content::Change(content)
             };
             let unique = [name_of(&change.function), change.id.clone(), number.to_string()];
             let unique = [unique[0].as_str(), &unique[1], &unique[2]];

@@ -107,10 +107,7 @@ fn of_system() -> RootCerts {
     let found = rustls_native_certs::load_native_certs();
     let certificates: Vec<_> =
         found.certs.iter().map(|der| Certificate::from_der(der.as_ref()).to_owned()).collect();
-    match certificates.is_empty() {
-        true => RootCerts::WebPki,
-        false => RootCerts::Specific(Arc::new(certificates)),
-    }
+    if certificates.is_empty() { RootCerts::WebPki } else { RootCerts::Specific(Arc::new(certificates)) }
 }
 
 fn read(file: &Path) -> anyhow::Result<Vec<u8>> {

@@ -12,7 +12,8 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use tailor_push::backoff;
 use tailor_push::otlp::{
-    Answer, Exporter, FleetGauges, FunctionTotals, Resource, Settings, Subject, Temporality, answer, requests,
+    Exporter, FleetGauges, FunctionTotals, Outcome, Resource, Settings, Subject, Temporality, outcome,
+    requests,
 };
 use tokio::time::Instant;
 
@@ -153,14 +154,14 @@ impl OtlpExporter {
         if self.settings.is_compressed {
             headers.push(("content-encoding".to_owned(), "gzip".to_owned()));
         }
-        let answered = self.client.post(&self.settings.url, headers, body, timeout).await;
-        let answer = match answered {
-            Ok(received) => answer(received.status, received.retry_after.as_deref(), &received.body),
-            Err(message) => Answer::Retry { after: None, message },
+        let response = self.client.post(&self.settings.url, headers, body, timeout).await;
+        let outcome = match response {
+            Ok(response) => outcome(response.status, response.retry_after.as_deref(), &response.body),
+            Err(message) => Outcome::Retry { after: None, message },
         };
         let origin = self.settings.origin().to_owned();
-        match answer {
-            Answer::Accepted { rejected, message } => {
+        match outcome {
+            Outcome::Accepted { rejected, message } => {
                 if std::mem::take(&mut self.state.failures) > 0 {
                     tracing::info!("metrics are sent to {origin} again");
                 }
@@ -175,7 +176,7 @@ impl OtlpExporter {
                 self.state.ended.clear();
                 Next::Send
             }
-            Answer::Retry { after, message } => {
+            Outcome::Retry { after, message } => {
                 self.metrics.requested("failed");
                 self.state.failures = self.state.failures.saturating_add(1);
                 if self.state.failures == 1 {
@@ -183,7 +184,7 @@ impl OtlpExporter {
                 }
                 Next::Pause(backoff::pause(self.state.failures, after, random()))
             }
-            Answer::Refused { message } => {
+            Outcome::Rejected { message } => {
                 self.metrics.requested("refused");
                 self.state.logged.log(format!(
                     "{origin} refused metrics, and they are not sent again: {message}. Check the address and the headers"
@@ -208,11 +209,12 @@ impl OtlpExporter {
             fleets.push((tenant, functions, fleet));
         }
         let now_us = self.app.clock.now_us();
-        let ended = match self.is_cumulative() {
+        let ended = if self.is_cumulative() {
             // A counter that continues is in the request with its present value.
-            true => self.state.ended.iter().filter(|ended| !is_continued(ended, &fleets)).cloned().collect(),
+            self.state.ended.iter().filter(|ended| !is_continued(ended, &fleets)).cloned().collect()
+        } else {
             // A delta is in a request that is sent until it is accepted.
-            false => std::mem::take(&mut self.state.ended),
+            std::mem::take(&mut self.state.ended)
         };
         let mut resources = vec![];
         for (tenant, function) in &ended {

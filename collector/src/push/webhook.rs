@@ -241,8 +241,8 @@ impl Webhook {
                 work.not_before = Instant::now() + backoff::pause(self.failures, after, random());
                 self.logged.log(format!("cannot send events to {origin}, trying again: {problem}"));
             }
-            (Attempt::EventRefused, problem) => {
-                work.outbox.refused(&event.id, self.app.clock.now_us(), random());
+            (Attempt::EventRejected, problem) => {
+                work.outbox.rejected(&event.id, self.app.clock.now_us(), random());
                 work.is_changed = true;
                 self.logged
                     .log(format!("{origin} refused an event, trying again: {problem}. Check the address"));

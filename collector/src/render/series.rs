@@ -31,9 +31,10 @@ impl Output for TimeSeries<'_> {
     fn markdown(&self) -> Rows {
         let has_utilization = self.0.iter().any(has_utilization);
         let points = self.0.iter().flat_map(used);
-        match has_utilization {
-            true => Rows::new(&wide_header(), points.map(wide_row)),
-            false => Rows::new(&HEADER, points.map(row)),
+        if has_utilization {
+            Rows::new(&wide_header(), points.map(wide_row))
+        } else {
+            Rows::new(&HEADER, points.map(row))
         }
     }
 

@@ -128,17 +128,19 @@ fn function_table(report: &FunctionReport, style: TableStyle) -> String {
     for row in curve_rows(report) {
         table.add_row(row);
     }
-    let from_to = match report.advice.is_change() {
-        true => format!("{} → {}", report.memory, report.advice.memory),
-        false => format!("stays at {}", report.memory),
+    let from_to = if report.advice.is_change() {
+        format!("{} → {}", report.memory, report.advice.memory)
+    } else {
+        format!("stays at {}", report.memory)
     };
-    let expected = match report.advice.is_change() {
-        true => format!(
+    let expected = if report.advice.is_change() {
+        format!(
             ", cost {}, duration {}",
             self::change(report.advice.cost_change_percent),
             self::change(report.advice.duration_change_percent)
-        ),
-        false => String::new(),
+        )
+    } else {
+        String::new()
     };
     let name = shorten(&report.name, style.width);
     format!("{name}: {from_to}{expected}\n{}\n{}", lines_about(in_full(report), style), lines(&table))

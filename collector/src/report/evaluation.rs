@@ -122,9 +122,10 @@ pub(super) fn evaluate<'a>(
         enforcement: basis.enforcement,
         sizes: &sizes,
     };
-    let advice = match is_managed {
-        true => Err(AdviceError::ManagedInstances),
-        false => advise(&evidence, basis.prices, basis.strategy),
+    let advice = if is_managed {
+        Err(AdviceError::ManagedInstances)
+    } else {
+        advise(&evidence, basis.prices, basis.strategy)
     };
     let mut versions: Vec<String> = material.series.iter().map(|series| series.key.version.clone()).collect();
     versions.sort_unstable();

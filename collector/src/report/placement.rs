@@ -9,7 +9,7 @@ use tailor_sizing::placement::{
     managed_settings, placement,
 };
 use tailor_sizing::telemetry::rollup::Rollup;
-use tailor_sizing::units::Architecture;
+use tailor_sizing::units::{Architecture, round_to_u64};
 
 use super::evaluation::Material;
 use super::load::material;
@@ -104,9 +104,10 @@ pub(super) fn of(
     let settings = is_managed
         .then(|| managed_settings(&rollup.utilization, latest.key.memory, evidence.runtime))
         .transpose();
-    let found = match is_managed {
-        true => Err(MANAGED.to_owned()),
-        false => placement(&evidence, request.prices).map_err(|error: PlacementError| error.to_string()),
+    let found = if is_managed {
+        Err(MANAGED.to_owned())
+    } else {
+        placement(&evidence, request.prices).map_err(|error: PlacementError| error.to_string())
     };
     let (mut places, reason) = match found {
         Ok(places) => (Some(places), None),
@@ -151,12 +152,7 @@ fn load(stored: &[&StoredRollup], from_hour: u64, now_us: Option<u64>) -> (Load,
         }
         let duration_ms =
             rollup.duration_us.mean().unwrap_or(0.0) * rollup.duration_us.count() as f64 / 1_000.0;
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "float to integer casts saturate"
-        )]
-        let duration_ms = duration_ms.round() as u64;
+        let duration_ms = round_to_u64(duration_ms);
         for hour in *from_hour..from_hour + length {
             let entry =
                 hours.entry(hour).or_insert(HourLoad { hour, invocations: 0, duration_ms: 0, inits: 0 });

@@ -46,9 +46,10 @@ impl EnvironmentState {
     /// Whether it has ended at `now_us`, microseconds since the Unix epoch.
     #[must_use]
     pub fn has_ended(&self, now_us: u64) -> bool {
-        let limit_us = match self.header.environment.is_managed_instances() {
-            true => MANAGED_ENDED_AFTER_US,
-            false => ENDED_AFTER_US,
+        let limit_us = if self.header.environment.is_managed_instances() {
+            MANAGED_ENDED_AFTER_US
+        } else {
+            ENDED_AFTER_US
         };
         now_us.saturating_sub(self.received_at_us) >= limit_us
     }

@@ -16,150 +16,60 @@ pub(super) struct Table {
     pub(super) keys: usize,
 }
 
-impl Table {
-    const fn new(name: &'static str, keys: usize, columns: &'static [&'static str]) -> Self {
-        Self { name, columns, keys }
-    }
+/// Defines the tables, each with its key and its other columns, and the position of each column in a row that is read with
+/// all of them.
+macro_rules! tables {
+    ($($table:ident = $name:ident [$($key:ident),+] [$($other:ident),+];)+) => {
+        $(pub(super) static $table: Table = Table {
+            name: stringify!($name),
+            columns: &[$(stringify!($key),)+ $(stringify!($other)),+],
+            keys: [$(stringify!($key)),+].len(),
+        };)+
+
+        /// All tables with checksums.
+        pub(super) fn all_tables() -> [&'static Table; [$(stringify!($name)),+].len()] {
+            [$(&$table),+]
+        }
+
+        /// The positions of columns, by table.
+        #[allow(non_upper_case_globals, dead_code, reason = "the names are those of the columns")]
+        pub(super) mod column {
+            $(pub(in crate::store) mod $name {
+                #[allow(non_camel_case_types)]
+                enum Position { $($key,)+ $($other,)+ checksum }
+                $(pub(in crate::store) const $key: usize = Position::$key as usize;)+
+                $(pub(in crate::store) const $other: usize = Position::$other as usize;)+
+                pub(in crate::store) const checksum: usize = Position::checksum as usize;
+            })+
+        }
+    };
 }
 
-pub(super) static FUNCTION: Table = Table::new(
-    "function",
-    4,
-    &["tenant", "function", "account", "region", "received_at_us", "recent_invocations", "header"],
-);
-
-pub(super) static PENDING: Table = Table::new(
-    "pending",
-    6,
-    &[
-        "tenant",
-        "account",
-        "region",
-        "function",
-        "environment",
-        "sequence",
-        "received_at_us",
-        "last_at_us",
-        "invocations",
-        "header",
-        "rollups",
-        "body",
-    ],
-);
-
-pub(super) static ENVIRONMENT: Table = Table::new(
-    "environment",
-    5,
-    &["tenant", "account", "region", "function", "environment", "received_at_us", "sequences", "header"],
-);
-
-pub(super) static ENDED: Table =
-    Table::new("ended", 5, &["tenant", "account", "region", "function", "day", "body"]);
-
-pub(super) static ROLLUP: Table = Table::new(
-    "rollup",
-    9,
-    &[
-        "tenant",
-        "account",
-        "region",
-        "function",
-        "hours",
-        "hour",
-        "version",
-        "memory_mb",
-        "architecture",
-        "body",
-    ],
-);
-
-pub(super) static RECENT: Table = Table::new(
-    "recent",
-    6,
-    &["tenant", "account", "region", "function", "last_at_us", "part", "invocations", "body"],
-);
-
-pub(super) static CHANGE_EVENT: Table = Table::new(
-    "change_event",
-    6,
-    &["tenant", "account", "region", "function", "change_id", "step", "at_us", "kind", "detail"],
-);
-
-pub(super) static SUMMARY: Table =
-    Table::new("summary", 6, &["tenant", "hours", "strategy", "account", "region", "function", "row"]);
-
-pub(super) static SUMMARY_REPORT: Table = Table::new(
-    "summary_report",
-    6,
-    &["tenant", "account", "region", "function", "hours", "strategy", "report"],
-);
-
-pub(super) static API_KEY: Table = Table::new("api_key", 1, &["digest", "text", "last_used_s"]);
-
-pub(super) static PARTITION: Table = Table::new(
-    "archive_partition",
-    3,
-    &[
-        "tenant",
-        "day",
-        "account",
-        "first_waiting",
-        "waiting_bytes",
-        "waiting_invocations",
-        "waiting_since_us",
-        "spooled_invocations",
-        "spooled_billed_ms",
-        "dropped_invocations",
-        "dropped_billed_ms",
-    ],
-);
-
-pub(super) static PART: Table = Table::new(
-    "archive_part",
-    4,
-    &["tenant", "day", "account", "number", "invocations", "billed_ms", "body"],
-);
-
-pub(super) static FILE: Table = Table::new(
-    "archive_file",
-    4,
-    &[
-        "tenant",
-        "day",
-        "account",
-        "first",
-        "last",
-        "digest",
-        "invocations",
-        "billed_ms",
-        "sealed_at_us",
-        "uploaded_at_us",
-        "object",
-        "bytes",
-        "sha256",
-        "uploaded_invocations",
-        "uploaded_billed_ms",
-        "has_parts",
-    ],
-);
-
-/// All tables with checksums.
-pub(super) fn all_tables() -> [&'static Table; 13] {
-    [
-        &FUNCTION,
-        &PENDING,
-        &ENVIRONMENT,
-        &ENDED,
-        &ROLLUP,
-        &RECENT,
-        &CHANGE_EVENT,
-        &SUMMARY,
-        &SUMMARY_REPORT,
-        &API_KEY,
-        &PARTITION,
-        &PART,
-        &FILE,
-    ]
+tables! {
+    FUNCTION = function [tenant, function, account, region] [received_at_us, recent_invocations, header];
+    PENDING = pending
+        [tenant, account, region, function, environment, sequence]
+        [received_at_us, last_at_us, invocations, header, rollups, body];
+    ENVIRONMENT = environment
+        [tenant, account, region, function, environment] [received_at_us, sequences, header];
+    ENDED = ended [tenant, account, region, function, day] [body];
+    ROLLUP = rollup
+        [tenant, account, region, function, hours, hour, version, memory_mb, architecture] [body];
+    RECENT = recent [tenant, account, region, function, last_at_us, part] [invocations, body];
+    CHANGE_EVENT = change_event
+        [tenant, account, region, function, change_id, step] [at_us, kind, detail];
+    SUMMARY = summary [tenant, hours, strategy, account, region, function] [row];
+    SUMMARY_REPORT = summary_report [tenant, account, region, function, hours, strategy] [report];
+    API_KEY = api_key [digest] [text, last_used_s];
+    PARTITION = archive_partition
+        [tenant, day, account]
+        [first_waiting, waiting_bytes, waiting_invocations, waiting_since_us, spooled_invocations,
+         spooled_billed_ms, dropped_invocations, dropped_billed_ms];
+    PART = archive_part [tenant, day, account, number] [invocations, billed_ms, body];
+    FILE = archive_file
+        [tenant, day, account, first]
+        [last, digest, invocations, billed_ms, sealed_at_us, uploaded_at_us, object, bytes, sha256,
+         uploaded_invocations, uploaded_billed_ms, has_parts];
 }
 
 /// The value of one column.

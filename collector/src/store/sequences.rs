@@ -144,7 +144,7 @@ mod tests {
         }
 
         #[test]
-        fn other_bytes_are_refused(bytes in prop::collection::vec(any::<u8>(), 0..100)) {
+        fn other_bytes_are_rejected(bytes in prop::collection::vec(any::<u8>(), 0..100)) {
             if let Some(sequences) = Sequences::decode(&bytes) {
                 prop_assert_eq!(sequences.encode(), bytes);
             }

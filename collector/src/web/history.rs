@@ -7,7 +7,7 @@ use tailor_sizing::pricing::money::PicoDollars;
 use tailor_sizing::telemetry::histogram::LogHistogram;
 
 use super::chart::round;
-use super::time_chart::{TimeChart, Values, dollars, per, whole};
+use super::time_chart::{TimeChart, Values, axis_count, dollars, per};
 use crate::render::units::{count, counted, duration};
 use crate::report::Quantiles;
 use crate::report::series::{CostParts, SeriesPoint, SeriesReport};
@@ -48,7 +48,7 @@ pub(super) fn charts(series: &SeriesReport) -> Markup {
         "errors",
         "failed",
         |point| point.errors as f64,
-        whole,
+        axis_count,
     );
     let per = per(series);
     html! {
@@ -97,7 +97,7 @@ pub(super) fn cold_starts(series: &SeriesReport, has_labels: bool) -> Markup {
         report: series,
         parts: vec![Values { class: "cold", name: "cold starts", values }],
         is_bars: true,
-        format: whole,
+        format: axis_count,
         has_labels,
     };
     html! { section.card { h2 { "Cold starts " (per(series)) } (chart.render()) } }

@@ -6,7 +6,7 @@ use tailor_sizing::pricing::money::PicoDollars;
 
 use super::history;
 use super::layout::{delta, unbroken};
-use super::time_chart::{TimeChart, Values, dollars, per, whole};
+use super::time_chart::{TimeChart, Values, axis_count, dollars, per};
 use crate::changes::Change;
 use crate::query::Query;
 use crate::render::units::{change, count, counted, exactly, instant};
@@ -171,7 +171,7 @@ fn invocations(series: &SeriesReport) -> Markup {
             },
         ],
         is_bars: true,
-        format: whole,
+        format: axis_count,
         has_labels: false,
     };
     html! {

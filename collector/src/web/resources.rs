@@ -9,7 +9,7 @@ use crate::report::FunctionReport;
 pub(super) fn resources(report: &FunctionReport, recent: &[InvocationReport]) -> Markup {
     // The last invocation of an environment has no counts when its processes ended before they were read.
     let latest = recent.iter().find(|one| one.threads.is_some());
-    let whole = |value: Option<u32>| value.map_or_else(|| "–".to_owned(), |value| value.to_string());
+    let count_or_dash = |value: Option<u32>| value.map_or_else(|| "–".to_owned(), |value| value.to_string());
     let row = |name: &str, value: &str| html! { dt { (name) } dd { (value) } };
     html! {
         @if let Some(means) = report.resources.warm_means {
@@ -24,8 +24,8 @@ pub(super) fn resources(report: &FunctionReport, recent: &[InvocationReport]) ->
                             (row("CPU time of no known process", &duration(means.unaccounted_cpu_ms)))
                         }
                         (row("Highest /tmp use", &bytes(report.resources.max_tmp_used_kib as f64 * 1_024.0)))
-                        (row("Threads, latest invocation", &whole(latest.and_then(|one| one.threads))))
-                        (row("File descriptors, latest invocation", &whole(latest.and_then(|one| one.descriptors))))
+                        (row("Threads, latest invocation", &count_or_dash(latest.and_then(|one| one.threads))))
+                        (row("File descriptors, latest invocation", &count_or_dash(latest.and_then(|one| one.descriptors))))
                     }
                 }
                 section.card {

@@ -2,6 +2,7 @@
 //! and each bar its value.
 
 use maud::{Markup, html};
+use tailor_sizing::units::round_to_u64;
 
 use crate::render::units::{count, instant};
 use crate::report::series::{ChangeMark, SeriesReport};
@@ -267,14 +268,9 @@ pub(super) fn dollars(value: f64) -> String {
     }
 }
 
-/// Whole numbers of an axis.
-pub(super) fn whole(value: f64) -> String {
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "a count, and the cast saturates"
-    )]
-    let text = count(value.round() as u64);
+/// A count on an axis: `20M`.
+pub(super) fn axis_count(value: f64) -> String {
+    let text = count(round_to_u64(value));
     // `20M` for `20.0M`.
     match (text.find('.'), text.find(|letter: char| letter.is_ascii_alphabetic())) {
         (Some(_), Some(unit)) => {

@@ -4,7 +4,7 @@ use maud::{Markup, html};
 
 use super::chart::round;
 use super::layout::tile;
-use super::time_chart::{TimeChart, Values, per, whole};
+use super::time_chart::{TimeChart, Values, axis_count, per};
 use crate::report::utilization::UtilizationReport;
 use crate::report::{FunctionReport, SeriesReport};
 
@@ -63,7 +63,7 @@ fn charts(series: &SeriesReport) -> Markup {
         "memory-over-time",
         "Highest memory of one environment over time, MB",
         vec![Values { class: "p99", name: "peak", values: of(|used| used.peak_memory_mb as f64) }],
-        whole,
+        axis_count,
     );
     let per = per(series);
     html! {

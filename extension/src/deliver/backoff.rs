@@ -38,13 +38,13 @@ impl Backoff {
         self.retry_at.get().is_none_or(|retry_at| Instant::now() >= retry_at)
     }
 
-    /// The collector answered: the next delivery may be tried at once.
+    /// The collector responded: the next delivery may be tried at once.
     pub fn record_success(&self) {
         self.failures.set(0);
         self.retry_at.set(None);
     }
 
-    /// A delivery failed. `retry_after` is what the answer's `Retry-After` header requires.
+    /// A delivery failed. `retry_after` is what the response's `Retry-After` header requires.
     pub fn record_failure(&self, retry_after: Option<Duration>) {
         let failures = self.failures.get();
         self.failures.set(failures.saturating_add(1));

@@ -5,7 +5,7 @@
 
 use std::cell::Cell;
 use std::rc::Rc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::response::Parts;
@@ -15,21 +15,22 @@ use http_body_util::Full;
 use super::backoff::{Backoff, parse_retry_after};
 use super::outbox::SealedBatch;
 use super::stored_key::StoredKey;
+use crate::clock::unix_s;
 use crate::freeze_timeout;
 use crate::json::Object;
-use crate::net::client::{Answer, Client, ClientError};
+use crate::net::client::{Client, ClientError, Response};
 use crate::net::credentials::{CredentialsError, Provider};
 use crate::net::proxy::proxy_for;
 use crate::net::sign::{insert_secret, sign_request};
 use crate::settings::{ApiKey, Auth, ProcessVariables, Settings, Variables, function_url_region};
 
-/// The longest time for one try while the environment runs. Without a route to the collector there is no answer at all.
+/// The longest time for one try while the environment runs. Without a route to the collector there is no response at all.
 const TRY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The header for the collector's key when `Authorization` has a signature.
 const KEY_HEADER: &str = "x-tailor-api-key";
 
-/// The pause after the first time that the collector rejects a stored key, or that AWS refuses to return it. It doubles each
+/// The pause after the first time that the collector rejects a stored key, or that AWS does not return it. It doubles each
 /// time, up to the limit of [`Backoff`]: each read has a price, and a person must act first.
 const FIRST_KEY_PAUSE: Duration = Duration::from_secs(30);
 
@@ -50,7 +51,7 @@ pub struct Shipper {
     /// The longest time for one try.
     try_timeout: Cell<Duration>,
     backoff: Backoff,
-    /// Tries without an answer since the last answer.
+    /// Tries without a response since the last response.
     failed_tries: Cell<u32>,
     /// How often in a row the stored key could not be used.
     key_failures: Cell<u32>,
@@ -64,11 +65,12 @@ enum Key {
     Stored(Box<StoredKey>),
 }
 
-/// The result of one attempt.
-enum AttemptResult {
-    Ended(DeliveryOutcome),
-    /// The connection broke before an answer, as after a freeze.
-    Broken,
+/// The end of one attempt to send a request to the collector.
+enum Attempt<T> {
+    /// There is a result.
+    Ended(T),
+    /// The connection could not be made, or it ended before the response, as after a freeze.
+    NoResponse,
     /// The collector rejected the stored key.
     KeyRejected,
 }
@@ -97,7 +99,7 @@ pub enum ShipperError {
     Credentials(#[from] CredentialsError),
 }
 
-/// Why there is no answer.
+/// Why there is no response.
 #[derive(Debug, thiserror::Error)]
 enum RequestError {
     #[error(transparent)]
@@ -182,18 +184,23 @@ impl Shipper {
         self.try_timeout.set(limit.min(TRY_TIMEOUT));
     }
 
-    /// Delivers one batch. Tries a second time at once when the connection ended before an answer, or when the collector
-    /// rejected a stored key, which may have been replaced.
-    pub async fn deliver(&self, batch: &SealedBatch) -> DeliveryOutcome {
-        let first = self.attempt_once(batch).await;
-        if let (AttemptResult::KeyRejected, Key::Stored(stored)) = (&first, &self.key) {
-            stored.discard();
+    /// Makes an attempt, and a second one at once when there was no response, or when the collector rejected a stored key,
+    /// which may have been replaced.
+    async fn attempt_twice<T>(&self, attempt: impl AsyncFn() -> Attempt<T>) -> Attempt<T> {
+        match (attempt().await, &self.key) {
+            (ended @ Attempt::Ended(_), _) => return ended,
+            (Attempt::KeyRejected, Key::Stored(stored)) => stored.discard(),
+            _ => {}
         }
-        let last = if let AttemptResult::Ended(_) = first { first } else { self.attempt_once(batch).await };
-        let outcome = match last {
-            AttemptResult::Ended(outcome) => outcome,
-            AttemptResult::Broken => DeliveryOutcome::FAILED,
-            AttemptResult::KeyRejected => {
+        attempt().await
+    }
+
+    /// Delivers one batch, in at most two attempts.
+    pub async fn deliver(&self, batch: &SealedBatch) -> DeliveryOutcome {
+        let outcome = match self.attempt_twice(async || self.attempt_delivery(batch).await).await {
+            Attempt::Ended(outcome) => outcome,
+            Attempt::NoResponse => DeliveryOutcome::FAILED,
+            Attempt::KeyRejected => {
                 let error = "the collector rejected the key that the secret or parameter contains: store its key there";
                 self.stored_key_failed(&error)
             }
@@ -208,35 +215,31 @@ impl Shipper {
         outcome
     }
 
-    async fn attempt_once(&self, batch: &SealedBatch) -> AttemptResult {
+    async fn attempt_delivery(&self, batch: &SealedBatch) -> Attempt<DeliveryOutcome> {
         let collector = self.client.host();
         let limit = self.try_timeout.get();
         let key = match self.read_key(limit).await {
             Ok(key) => key,
-            Err(outcome) => return AttemptResult::Ended(outcome),
+            Err(outcome) => return Attempt::Ended(outcome),
         };
         let exchange =
             self.exchange(agent_proto::BATCHES_PATH, agent_proto::CONTENT_TYPE, &batch.bytes, key.as_ref());
         let advice = || self.client.may_lack_route().then_some(ROUTE_ADVICE);
         match freeze_timeout::within(limit, exchange).await {
-            Some(Ok((head, _)))
-                if head.status == StatusCode::UNAUTHORIZED && matches!(self.key, Key::Stored(_)) =>
-            {
-                AttemptResult::KeyRejected
-            }
-            Some(Ok((head, body))) => AttemptResult::Ended(self.outcome(&head, &body, batch.sequence)),
+            Some(Ok((head, _))) if self.rejects_stored_key(&head) => Attempt::KeyRejected,
+            Some(Ok((head, body))) => Attempt::Ended(self.outcome(&head, &body, batch.sequence)),
             Some(Err(RequestError::Client(error))) => {
                 self.log_failure(&error, advice());
-                AttemptResult::Broken
+                Attempt::NoResponse
             }
             Some(Err(error)) => {
                 tracing::error!(collector, %error, "delivery failed");
-                AttemptResult::Ended(DeliveryOutcome::FAILED)
+                Attempt::Ended(DeliveryOutcome::FAILED)
             }
             None => {
-                let missing = if self.client.may_lack_route() { "connection" } else { "answer" };
+                let missing = if self.client.may_lack_route() { "connection" } else { "response" };
                 self.log_failure(&format_args!("no {missing} within {limit:?}"), advice());
-                AttemptResult::Ended(DeliveryOutcome::FAILED)
+                Attempt::Ended(DeliveryOutcome::FAILED)
             }
         }
     }
@@ -259,7 +262,7 @@ impl Shipper {
             None => {
                 let variable = stored.variable();
                 let error =
-                    format_args!("cannot read the key that {variable} names: no answer within {limit:?}");
+                    format_args!("cannot read the key that {variable} names: no response within {limit:?}");
                 self.log_failure(&error, advice());
                 Err(DeliveryOutcome::FAILED)
             }
@@ -278,7 +281,7 @@ impl Shipper {
         DeliveryOutcome::Failed { retry_after: Some(FIRST_KEY_PAUSE.saturating_mul(1 << failures.min(6))) }
     }
 
-    /// Logs a try without an answer. The second in a row is a warning, because then the port, the certificate or the
+    /// Logs a try without a response. The second in a row is a warning, because then the port, the certificate or the
     /// route may be wrong. The first may be a connection that broke during the freeze. The later ones repeat the second.
     fn log_failure(&self, error: &impl std::fmt::Display, advice: Option<&str>) {
         let collector = self.client.host();
@@ -292,25 +295,31 @@ impl Shipper {
         }
     }
 
-    /// Sends JSON to a path of the collector. Tries a second time at once when the connection ended before an answer; `None`
-    /// without an answer.
-    pub(crate) async fn post(&self, path: &str, json: String) -> Option<Answer> {
-        let limit = self.try_timeout.get();
+    /// Whether the head of a response rejects a key that AWS stores.
+    fn rejects_stored_key(&self, head: &Parts) -> bool {
+        head.status == StatusCode::UNAUTHORIZED && matches!(self.key, Key::Stored(_))
+    }
+
+    /// Sends JSON to a path of the collector, in at most two attempts; `None` without a response.
+    pub(crate) async fn post(&self, path: &str, json: String) -> Option<Response> {
         let json = Bytes::from(json);
-        for _ in 0..2 {
-            let key = self.read_key(limit).await.ok()?;
-            let exchange = self.exchange(path, "application/json", &json, key.as_ref());
-            match freeze_timeout::within(limit, exchange).await? {
-                Ok((head, _)) if head.status == StatusCode::UNAUTHORIZED => match &self.key {
-                    Key::Stored(stored) => stored.discard(),
-                    _ => return Some((head, Bytes::new())),
-                },
-                Ok(answer) => return Some(answer),
-                // The connection broke during the freeze.
-                Err(_) => {}
-            }
+        match self.attempt_twice(async || self.attempt_post(path, &json).await).await {
+            Attempt::Ended(response) => response,
+            Attempt::NoResponse | Attempt::KeyRejected => None,
         }
-        None
+    }
+
+    /// The result is `None` when there is no key, or no response in time.
+    async fn attempt_post(&self, path: &str, json: &Bytes) -> Attempt<Option<Response>> {
+        let limit = self.try_timeout.get();
+        let Ok(key) = self.read_key(limit).await else { return Attempt::Ended(None) };
+        let exchange = self.exchange(path, "application/json", json, key.as_ref());
+        match freeze_timeout::within(limit, exchange).await {
+            Some(Ok((head, _))) if self.rejects_stored_key(&head) => Attempt::KeyRejected,
+            Some(Ok(response)) => Attempt::Ended(Some(response)),
+            Some(Err(_)) => Attempt::NoResponse,
+            None => Attempt::Ended(None),
+        }
     }
 
     /// Whether `url`, which the collector sent, is as secure as the collector's own.
@@ -333,7 +342,7 @@ impl Shipper {
         content_type: &'static str,
         body: &Bytes,
         key: Option<&ApiKey>,
-    ) -> Result<Answer, RequestError> {
+    ) -> Result<Response, RequestError> {
         let request = self.request(path, content_type, body, key, unix_s()).await?;
         Ok(self.client.exchange(request).await?)
     }
@@ -363,14 +372,14 @@ impl Shipper {
         Ok(request)
     }
 
-    /// What an answer means for the batch with that sequence.
+    /// What a response means for the batch with that sequence.
     fn outcome(&self, head: &Parts, body: &[u8], sequence: u64) -> DeliveryOutcome {
         if let Some(signer) = &self.signer
             && head.status == StatusCode::FORBIDDEN
         {
             // The credentials may have expired, the clock may be wrong after a thaw, or the permission may be missing.
             signer.provider.discard();
-            // Only the error type: the rest of AWS's answer may quote the signed request with the session token.
+            // Only the error type: the rest of AWS's response may quote the signed request with the session token.
             let error_type = head.headers.get("x-amzn-errortype").and_then(|kind| kind.to_str().ok());
             tracing::error!(
                 error_type,
@@ -389,11 +398,6 @@ fn retry_after(head: &Parts) -> Option<Duration> {
     parse_retry_after(head.headers.get(header::RETRY_AFTER)?.to_str().ok()?, unix_s())
 }
 
-/// Seconds since the Unix epoch.
-fn unix_s() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
-}
-
 /// The message of the collector's error body. `None` for any other body: a proxy may quote the request with the key.
 fn error_message(body: &[u8]) -> Option<String> {
     let message = Object::parse_bytes(body)?.object("error").text("message")?;
@@ -401,7 +405,7 @@ fn error_message(body: &[u8]) -> Option<String> {
 }
 
 /// The outcome by status. Statuses of a collector, or of a server before it, that is overloaded, restarting or faulty are
-/// temporary. Any other refusal is final.
+/// temporary. Any other rejection is final.
 fn outcome_of(status: StatusCode, body: &[u8], sequence: u64) -> DeliveryOutcome {
     match status {
         StatusCode::OK => match agent_proto::batch::decode_ack(body) {
@@ -409,7 +413,9 @@ fn outcome_of(status: StatusCode, body: &[u8], sequence: u64) -> DeliveryOutcome
                 DeliveryOutcome::Acknowledged(ack.durable_sequence)
             }
             _ => {
-                tracing::warn!("the endpoint answered 200 without an acknowledgement: check TAILOR_ENDPOINT");
+                tracing::warn!(
+                    "the endpoint responded with 200 without an acknowledgement: check TAILOR_ENDPOINT"
+                );
                 DeliveryOutcome::FAILED
             }
         },

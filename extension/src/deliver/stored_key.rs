@@ -95,17 +95,17 @@ impl StoredKey {
             }
         };
         let variable = self.variable();
-        let answer =
+        let response =
             self.service.call(target, &Bytes::from(request.to_string()), now_s).await.map_err(|source| {
                 StoredKeyError::Call { variable, advice: advice(*store, &source), source }
             })?;
-        key_in(&answer, member.as_deref()).map_err(|reason| StoredKeyError::Value { variable, reason })
+        key_in(&response, member.as_deref()).map_err(|reason| StoredKeyError::Value { variable, reason })
     }
 }
 
-/// What to do about a refusal, after a separator; empty when the refusal is not a known one.
+/// What to do about a rejection, after a separator; empty when the rejection is not a known one.
 fn advice(store: KeyStore, error: &AwsError) -> String {
-    let AwsError::Refused { status, code } = error else { return String::new() };
+    let AwsError::Rejected { status, code } = error else { return String::new() };
     if code.starts_with("AccessDenied") || *status == StatusCode::FORBIDDEN {
         let action = match store {
             KeyStore::SecretsManager => "secretsmanager:GetSecretValue",
@@ -121,10 +121,10 @@ fn advice(store: KeyStore, error: &AwsError) -> String {
     }
 }
 
-/// The key in the answer of either service. The error is the reason why there is none.
-fn key_in(answer: &[u8], member: Option<&str>) -> Result<ApiKey, &'static str> {
-    let answer = Object::parse_bytes(answer).unwrap_or_default();
-    let text = answer.text("SecretString").or_else(|| answer.object("Parameter").text("Value"));
+/// The key in the response of either service. The error is the reason why there is none.
+fn key_in(response: &[u8], member: Option<&str>) -> Result<ApiKey, &'static str> {
+    let response = Object::parse_bytes(response).unwrap_or_default();
+    let text = response.text("SecretString").or_else(|| response.object("Parameter").text("Value"));
     let text = text.ok_or("it is not text")?;
     let text =
         if member.is_some() || text.trim_start().starts_with('{') { member_of(&text, member)? } else { text };
@@ -150,17 +150,17 @@ mod tests {
         let secret =
             serde_json::json!({ "ARN": "a", "SecretString": value, "VersionStages": ["AWSCURRENT"] });
         let parameter = serde_json::json!({ "Parameter": { "Name": "n", "Value": value, "Version": 1 } });
-        let [one, other] = [secret, parameter].map(|answer| {
-            key_in(answer.to_string().as_bytes(), member).map(|key| key.secret_value().to_owned())
+        let [one, other] = [secret, parameter].map(|response| {
+            key_in(response.to_string().as_bytes(), member).map(|key| key.secret_value().to_owned())
         });
         assert_eq!(one, other);
         one
     }
 
     #[test]
-    fn a_refusal_names_the_missing_permission() {
+    fn a_rejection_names_the_missing_permission() {
         let advice = |status, code: &str| {
-            advice(KeyStore::ParameterStore, &AwsError::Refused { status, code: code.to_owned() })
+            advice(KeyStore::ParameterStore, &AwsError::Rejected { status, code: code.to_owned() })
         };
         assert!(advice(StatusCode::BAD_REQUEST, "AccessDeniedException").contains("ssm:GetParameter"));
         assert!(advice(StatusCode::FORBIDDEN, "").contains("kms:Decrypt"));

@@ -1,7 +1,7 @@
 //! The Extensions API: register, subscribe, next.
 //!
 //! Built on hyper. The crate `lambda-extension` is not used: its event loop ends the process at the first event that it
-//! cannot read, its telemetry listener refuses a whole request because of one unknown record, and it adds 0.4 MB to a
+//! cannot read, its telemetry listener rejects a whole request because of one unknown record, and it adds 0.4 MB to a
 //! layer of 1 MB.
 
 use bytes::Bytes;
@@ -9,7 +9,7 @@ use http::StatusCode;
 use http_body_util::Full;
 
 use crate::json::Object;
-use crate::net::client::{Answer, Client, ClientError};
+use crate::net::client::{Client, ClientError, Response};
 
 /// The longest text that is used, in bytes: the limit of the wire.
 const MAX_TEXT_BYTES: usize = agent_proto::limits::MAX_TEXT_BYTES;
@@ -28,23 +28,23 @@ pub enum ApiError {
     /// The address is invalid.
     #[error("AWS_LAMBDA_RUNTIME_API is not host:port: {0}")]
     Address(#[from] http::uri::InvalidUri),
-    /// No answer.
-    #[error("the Extensions API does not answer: {0}")]
+    /// No response.
+    #[error("the Extensions API does not respond: {0}")]
     Transport(#[from] ClientError),
-    /// A refusal.
-    #[error("the Extensions API answered {status}: {body}")]
-    Refused {
+    /// A rejection.
+    #[error("the Extensions API responded with {status}: {body}")]
+    Rejected {
         /// The HTTP status.
         status: StatusCode,
         /// The start of the body.
         body: String,
     },
-    /// The answer cannot be decoded.
-    #[error("cannot decode the answer of the Extensions API: {0}")]
+    /// The response cannot be decoded.
+    #[error("cannot decode the response of the Extensions API: {0}")]
     Shape(&'static str),
 }
 
-/// The answer to a registration.
+/// The response to a registration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Registration {
     /// The extension's identifier for every further call.
@@ -95,8 +95,8 @@ impl Api {
     /// Registers for `events` under `name`, which must be the name of the executable file.
     ///
     /// # Errors
-    /// When the API does not answer or refuses, for example events that the platform does not have, or when the answer
-    /// has no identifier.
+    /// When the API does not respond or rejects the request, for example events that the platform does not have, or when
+    /// the response has no identifier.
     pub async fn register(&self, name: &str, events: &[&str]) -> Result<Registration, ApiError> {
         let request = self
             .client
@@ -119,52 +119,48 @@ impl Api {
     /// Waits for the next event, without a timeout: the environment may be frozen for hours.
     ///
     /// # Errors
-    /// When the API does not answer or refuses.
+    /// When the API does not respond or rejects the request.
     pub async fn next(&self, identifier: &str) -> Result<Event, ApiError> {
-        let answer =
+        let response =
             self.exchange("GET", "/2020-01-01/extension/event/next", identifier, Bytes::new()).await?;
-        let (_, body) = accepted(answer)?;
+        let (_, body) = accepted(response)?;
         Ok(Event::read(&body))
     }
 
     /// Subscribes to telemetry.
     ///
     /// # Errors
-    /// When the API does not answer. A refusal is returned as a status.
+    /// When the API does not respond. A rejection is returned as a status.
     pub async fn subscribe(&self, identifier: &str, subscription: String) -> Result<StatusCode, ApiError> {
-        let answer = self.exchange("PUT", "/2022-07-01/telemetry", identifier, subscription.into()).await?;
-        Ok(answer.0.status)
+        let response = self.exchange("PUT", "/2022-07-01/telemetry", identifier, subscription.into()).await?;
+        Ok(response.0.status)
     }
 
-    /// Sends a request with `identifier`, and sends it again when the connection is broken.
+    /// Sends a request with `identifier`.
     async fn exchange(
         &self,
         method: &'static str,
         path: &str,
         identifier: &str,
         body: Bytes,
-    ) -> Result<Answer, ClientError> {
-        let request = || {
-            self.client
-                .request(method, path)
-                .header(IDENTIFIER, identifier)
-                .header(http::header::CONTENT_TYPE, "application/json")
-                .body(Full::new(body.clone()))
-        };
-        match self.client.exchange(request()?).await {
-            Err(ClientError::Broken(_)) => self.client.exchange(request()?).await,
-            answer => answer,
-        }
+    ) -> Result<Response, ClientError> {
+        let request = self
+            .client
+            .request(method, path)
+            .header(IDENTIFIER, identifier)
+            .header(http::header::CONTENT_TYPE, "application/json")
+            .body(Full::new(body))?;
+        self.client.exchange_with_resend(request).await
     }
 }
 
-/// The answer, or [`ApiError::Refused`].
-fn accepted((head, body): Answer) -> Result<Answer, ApiError> {
+/// The response, or [`ApiError::Rejected`].
+fn accepted((head, body): Response) -> Result<Response, ApiError> {
     if head.status.is_success() {
         return Ok((head, body));
     }
     let body = String::from_utf8_lossy(&body).chars().take(300).collect();
-    Err(ApiError::Refused { status: head.status, body })
+    Err(ApiError::Rejected { status: head.status, body })
 }
 
 /// The text of a member that is a string or a number; `None` when it is absent, empty or anything else.
@@ -178,15 +174,15 @@ fn text(object: &Object<'_>, name: &str) -> Option<String> {
 }
 
 impl Function {
-    /// Decodes what can be decoded of the answer to a registration. Nothing in it is needed to run, so no answer is an
+    /// Decodes what can be decoded of the response to a registration. Nothing in it is needed to run, so no response is an
     /// error.
     fn read(body: &[u8]) -> Self {
-        let answer = Object::parse_bytes(body).unwrap_or_default();
+        let response = Object::parse_bytes(body).unwrap_or_default();
         // A number has lost the zeros at its beginning.
-        let account = text(&answer, "accountId").map(|account| format!("{account:0>12}"));
+        let account = text(&response, "accountId").map(|account| format!("{account:0>12}"));
         Self {
-            name: text(&answer, "functionName"),
-            version: text(&answer, "functionVersion"),
+            name: text(&response, "functionName"),
+            version: text(&response, "functionVersion"),
             account: account.filter(|id| id.len() == 12 && id.bytes().all(|byte| byte.is_ascii_digit())),
         }
     }

@@ -1,7 +1,7 @@
 //! Subscribes to the Telemetry API and receives its requests.
 //!
-//! Every request is answered 200, whether it can be decoded or not: the platform would send a refused one again. The
-//! body is decoded after the answer.
+//! Every request gets the status 200, whether it can be decoded or not: the platform would send a rejected one again. The
+//! body is decoded after the response.
 
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -19,7 +19,7 @@ use crate::net::connections::count_own_connection;
 /// The largest request body in bytes: twice the buffering limit of the subscription, and room for envelopes.
 const MAX_BODY_BYTES: usize = 1 << 20;
 
-/// The most bodies that wait to be decoded. The platform waits for each answer before it sends the next request, so a full
+/// The most bodies that wait to be decoded. The platform waits for each response before it sends the next request, so a full
 /// queue means that decoding is stuck; then the platform keeps the records.
 const MAX_PENDING_BODIES: usize = 8;
 
@@ -78,13 +78,13 @@ async fn receive(
     Ok(Response::new(Full::default()))
 }
 
-/// The answer to a subscription.
+/// The response to a subscription.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Subscription {
     /// Telemetry will come.
     Accepted,
     /// No telemetry will come, as on an emulator.
-    Refused(http::StatusCode),
+    Rejected(http::StatusCode),
 }
 
 /// How long the platform buffers records, ms of running time; 25 is the minimum. Each delivery interrupts an invocation, so
@@ -97,7 +97,7 @@ const SCHEMAS: [&str; 2] = ["2025-01-29", "2022-07-01"];
 /// Subscribes to platform events only: receiving logs would use the function's CPU.
 ///
 /// # Errors
-/// When the API does not answer. A refusal is [`Subscription::Refused`].
+/// When the API does not respond. A rejection is [`Subscription::Rejected`].
 pub async fn subscribe(
     api: &crate::lambda::extensions_api::Api,
     extension_id: &str,
@@ -119,5 +119,5 @@ pub async fn subscribe(
             _ => break,
         }
     }
-    Ok(Subscription::Refused(status))
+    Ok(Subscription::Rejected(status))
 }

@@ -28,7 +28,7 @@ impl RecordTime {
     /// The time that an RFC 3339 timestamp states; [`RecordTime::UNKNOWN`] if it is not one.
     #[must_use]
     pub fn parse(timestamp: &str) -> Self {
-        let Some(earliest_us) = timestamp::unix_us(timestamp) else { return Self::UNKNOWN };
+        let Some(earliest_us) = timestamp::parse_rfc3339(timestamp) else { return Self::UNKNOWN };
         let open_us = if timestamp.contains('.') { 0 } else { WHOLE_SECOND_US };
         Self { earliest_us, latest_us: earliest_us.saturating_add(open_us) }
     }

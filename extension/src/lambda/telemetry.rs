@@ -1,6 +1,6 @@
 //! Tolerant decoder of the Telemetry API's records.
 //!
-//! Unknown record types are accepted and every field is optional. A request with an unknown record is never refused,
+//! Unknown record types are accepted and every field is optional. A request with an unknown record is never rejected,
 //! because the platform would repeat the whole request or drop it. A part of a record that cannot be read counts as absent.
 //! Records without a readable type, or without the request id that they are about, are counted as undecodable.
 
@@ -9,6 +9,7 @@ use std::fmt;
 use serde::Deserializer as _;
 use serde::de::{SeqAccess, Visitor};
 use serde_json::value::RawValue;
+use tailor_sizing::units::round_to_u64;
 
 use super::record_time::RecordTime;
 use crate::json::Object;
@@ -178,7 +179,9 @@ fn decode_record(envelope: &Object<'_>) -> Option<Event> {
         "platform.runtimeDone" => Event::RuntimeDone { record: end_record(&record)?, time: time() },
         "platform.report" => Event::Report { record: end_record(&record)?, time: time() },
         "platform.restoreStart" => Event::RestoreStart,
-        "platform.logsDropped" => Event::LogsDropped { records: whole(record.number("droppedRecords")?) },
+        "platform.logsDropped" => {
+            Event::LogsDropped { records: round_to_u64(record.number("droppedRecords")?) }
+        }
         _ => Event::Other,
     })
 }
@@ -211,11 +214,6 @@ fn end_record(record: &Object<'_>) -> Option<EndRecord> {
             produced_bytes: metrics.number("producedBytes"),
         },
     })
-}
-
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "float casts saturate")]
-fn whole(value: f64) -> u64 {
-    value.round() as u64
 }
 
 #[cfg(test)]

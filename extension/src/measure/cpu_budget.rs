@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use nix::time::{ClockId, clock_gettime};
+use crate::clock::own_cpu_time;
 
 /// The shortest interval between two samples.
 const MIN_INTERVAL: Duration = Duration::from_millis(5);
@@ -31,7 +31,7 @@ impl CpuBudget {
     /// `percent` of a share of `share` vCPUs.
     #[must_use]
     pub fn new(percent: f64, share: f64) -> Self {
-        let now = own_cpu();
+        let now = own_cpu_time();
         Self {
             rate: percent / 100.0 * share,
             invocation_cpu: now,
@@ -46,7 +46,7 @@ impl CpuBudget {
     /// telemetry, and a delivery.
     pub fn begin(&mut self) {
         self.invocation_cpu = self.last_cpu;
-        self.last_cpu = own_cpu();
+        self.last_cpu = own_cpu_time();
     }
 
     /// How long to wait before the next sample of an invocation that has run for `elapsed`; `None` when samples are
@@ -68,7 +68,7 @@ impl CpuBudget {
     /// Runs `sample` and measures the CPU time since the last one, waking included.
     pub fn spend<T>(&mut self, sample: impl FnOnce() -> T) -> T {
         let result = sample();
-        let now = own_cpu();
+        let now = own_cpu_time();
         self.sample_cost = (self.sample_cost * 3 + now.saturating_sub(self.last_cpu)) / 4;
         self.last_cpu = now;
         self.samples += 1;
@@ -80,11 +80,6 @@ impl CpuBudget {
     pub const fn samples(&self) -> u64 {
         self.samples
     }
-}
-
-/// CPU time of this process.
-fn own_cpu() -> Duration {
-    clock_gettime(ClockId::CLOCK_PROCESS_CPUTIME_ID).map_or(Duration::ZERO, Duration::from)
 }
 
 #[cfg(test)]
@@ -99,8 +94,8 @@ mod tests {
     }
 
     fn spin(duration: Duration) {
-        let until = own_cpu() + duration;
-        while own_cpu() < until {}
+        let until = own_cpu_time() + duration;
+        while own_cpu_time() < until {}
     }
 
     #[test]

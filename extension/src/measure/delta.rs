@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 use tailor_sizing::telemetry::invocation::{ClassWork, ThreadClass, Work};
+use tailor_sizing::units::round_to_u64;
 
 use super::peaks::Peaks;
 use super::{EnvironmentCounters, Reading, Snapshot};
@@ -263,16 +264,11 @@ fn infer_unseen_waits(sums: &mut Sums) -> ThreadCoverage {
 }
 
 /// `(Σ run)² / Σ run²` in thousandths: 1000 for one busy thread, n × 1000 for n equally busy ones.
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "at most the thread count × 1000"
-)]
 fn effective_threads_milli(sums: &Sums) -> u64 {
     if sums.run_squared <= 0.0 {
         return 0;
     }
-    (sums.run_ns as f64 * sums.run_ns as f64 / sums.run_squared * 1_000.0).round() as u64
+    round_to_u64(sums.run_ns as f64 * sums.run_ns as f64 / sums.run_squared * 1_000.0)
 }
 
 #[cfg(test)]

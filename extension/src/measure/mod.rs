@@ -179,7 +179,7 @@ impl Processes {
                 lacks_descriptors |= !probe.is_open();
                 reading.map(|mut reading| {
                     add_ended_threads(&mut reading, sampled_threads);
-                    probe.keep(reading)
+                    probe.set_last(reading)
                 })
             } else if ran {
                 probe.read_clock_only(cpu_ns, may_be_new)
@@ -232,7 +232,7 @@ impl Processes {
             // It began in this invocation, or before the first one.
             probe.is_new = false;
             if let Some(reading) = probe.read(probe.cpu_ns(), true, false, budget) {
-                processes.push(probe.keep(reading));
+                processes.push(probe.set_last(reading));
                 self.probes.push(probe);
             }
         }

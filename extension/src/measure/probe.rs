@@ -221,8 +221,8 @@ impl Probe {
         [disk_read_bytes, disk_written_bytes, descriptors]
     }
 
-    /// Keeps a full reading, which stays valid while the process does not run.
-    pub(super) fn keep(&mut self, reading: Reading) -> Rc<Reading> {
+    /// Sets the last full reading, which stays valid while the process does not run.
+    pub(super) fn set_last(&mut self, reading: Reading) -> Rc<Reading> {
         let reading = Rc::new(reading);
         self.last = Some(Rc::clone(&reading));
         self.reset_is_due = true;

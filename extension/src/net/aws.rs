@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::{StatusCode, Uri, header};
 use http_body_util::Full;
 
-use super::client::{Answer, Client, ClientError};
+use super::client::{Client, ClientError, Response};
 use super::credentials::{CredentialsError, Provider};
 use super::proxy::proxy_for;
 use super::sign::sign_request;
@@ -31,12 +31,12 @@ pub enum AwsError {
     /// No credentials.
     #[error(transparent)]
     Credentials(#[from] CredentialsError),
-    /// No answer.
+    /// No response.
     #[error(transparent)]
     Client(#[from] ClientError),
-    /// A refusal. Of the answer only the code is kept: the rest may quote the request.
-    #[error("AWS answered {status} {code}")]
-    Refused {
+    /// A rejection. Of the response only the code is kept: the rest may quote the request.
+    #[error("AWS responded with {status} {code}")]
+    Rejected {
         /// The HTTP status.
         status: StatusCode,
         /// For example `AccessDeniedException`.
@@ -51,7 +51,7 @@ impl AwsError {
         match self {
             Self::Credentials(_) => false,
             Self::Client(_) => true,
-            Self::Refused { status, code } => {
+            Self::Rejected { status, code } => {
                 status.is_server_error()
                     || *status == StatusCode::TOO_MANY_REQUESTS
                     || code.contains("Throttl")
@@ -87,22 +87,18 @@ impl Service {
         Ok(Self { client, provider, name, region: region.to_owned() })
     }
 
-    /// Calls the operation `target` with a JSON body and returns the JSON answer. `now_s` is seconds since the Unix epoch.
+    /// Calls the operation `target` with a JSON body and returns the JSON response. `now_s` is seconds since the Unix epoch.
     ///
     /// # Errors
     /// [`AwsError`].
     pub async fn call(&self, target: &str, body: &Bytes, now_s: u64) -> Result<Bytes, AwsError> {
-        let (head, body) = match self.send(target, body, now_s).await {
-            // The connection broke during the freeze.
-            Err(AwsError::Client(ClientError::Broken(_))) => self.send(target, body, now_s).await?,
-            answer => answer?,
-        };
+        let (head, body) = self.send(target, body, now_s).await?;
         if head.status.is_success() {
             return Ok(body);
         }
         // The credentials may have expired.
         self.provider.discard();
-        Err(AwsError::Refused { status: head.status, code: error_code(&body) })
+        Err(AwsError::Rejected { status: head.status, code: error_code(&body) })
     }
 
     /// Whether the network may have no route to the service.
@@ -111,7 +107,7 @@ impl Service {
         self.client.may_lack_route()
     }
 
-    async fn send(&self, target: &str, body: &Bytes, now_s: u64) -> Result<Answer, AwsError> {
+    async fn send(&self, target: &str, body: &Bytes, now_s: u64) -> Result<Response, AwsError> {
         let mut request = self
             .client
             .request("POST", "/")
@@ -122,7 +118,7 @@ impl Service {
         let credentials = self.provider.current(now_s.saturating_mul(1_000_000)).await?;
         sign_request(&mut request, body, &self.region, self.name, &credentials, now_s)
             .map_err(ClientError::from)?;
-        Ok(self.client.exchange(request).await?)
+        Ok(self.client.exchange_with_resend(request).await?)
     }
 }
 
@@ -170,9 +166,9 @@ mod tests {
         let body = br#"{"__type":"com.amazonaws.secretsmanager#AccessDeniedException","Message":"s3cret"}"#;
         assert_eq!(error_code(body), "AccessDeniedException");
         assert_eq!(error_code(b"<html>"), "");
-        let refused = |status, code: &str| AwsError::Refused { status, code: code.into() }.is_temporary();
-        assert!(refused(StatusCode::BAD_REQUEST, "ThrottlingException"));
-        assert!(refused(StatusCode::SERVICE_UNAVAILABLE, ""));
-        assert!(!refused(StatusCode::BAD_REQUEST, "AccessDeniedException"));
+        let rejected = |status, code: &str| AwsError::Rejected { status, code: code.into() }.is_temporary();
+        assert!(rejected(StatusCode::BAD_REQUEST, "ThrottlingException"));
+        assert!(rejected(StatusCode::SERVICE_UNAVAILABLE, ""));
+        assert!(!rejected(StatusCode::BAD_REQUEST, "AccessDeniedException"));
     }
 }

@@ -29,8 +29,8 @@ use body::Body;
 
 use tunnel::TunnelError;
 
-/// The largest answer in bytes. Answers of Lambda, the collector and the credentials endpoint have a few hundred.
-const MAX_ANSWER_BYTES: usize = 64 * 1024;
+/// The largest response in bytes. Responses of Lambda, the collector and the credentials endpoint have a few hundred.
+const MAX_RESPONSE_BYTES: usize = 64 * 1024;
 
 /// A client of one server.
 pub struct Client {
@@ -41,7 +41,7 @@ pub struct Client {
     /// Certificate authorities to trust in addition to the public ones.
     ca_file: Option<PathBuf>,
     proxy: Option<Proxy>,
-    /// Whether the server, or the proxy, ever answered at the level of TCP.
+    /// Whether the server, or the proxy, ever accepted or refused a connection.
     is_reachable: Cell<bool>,
     /// Created at the first connection, so that a cold start does not pay for it.
     tls: Rc<OnceCell<TlsConnector>>,
@@ -49,7 +49,7 @@ pub struct Client {
     kept: Cell<Option<SendRequest<Body>>>,
 }
 
-/// Why there is no complete answer.
+/// Why there is no complete response.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// The request is invalid.
@@ -63,8 +63,8 @@ pub enum ClientError {
         /// The cause.
         source: std::io::Error,
     },
-    /// The proxy refused.
-    #[error("the proxy {proxy} refused a connection to {server}: {reason}")]
+    /// The proxy rejected the request.
+    #[error("the proxy {proxy} rejected a connection to {server}: {reason}")]
     Proxy {
         /// Host and port of the proxy, and the variable that names it.
         proxy: String,
@@ -76,16 +76,16 @@ pub enum ClientError {
     /// The connection broke.
     #[error("the connection ended: {0}")]
     Broken(#[from] hyper::Error),
-    /// The answer is incomplete or too long.
-    #[error("cannot read the answer: {0}")]
-    Answer(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The response is incomplete or too long.
+    #[error("cannot read the response: {0}")]
+    Response(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
-/// The server's answer: head and complete body.
-pub type Answer = (http::response::Parts, Bytes);
+/// The server's response: head and complete body.
+pub type Response = (http::response::Parts, Bytes);
 
 /// An exchange in progress. Boxed, because each future that contains its state has a copy of the code that drops it.
-pub type Exchange<'a> = Pin<Box<dyn Future<Output = Result<Answer, ClientError>> + 'a>>;
+pub type Exchange<'a> = Pin<Box<dyn Future<Output = Result<Response, ClientError>> + 'a>>;
 
 /// A connection with or without TLS.
 trait Stream: AsyncRead + AsyncWrite + Unpin {}
@@ -144,7 +144,7 @@ impl Client {
         self.is_https
     }
 
-    /// Whether the network may have no route to the server: neither the server nor a refusal was ever reached, and no
+    /// Whether the network may have no route to the server: no connection was ever made or refused, and no
     /// proxy is set.
     #[must_use]
     pub fn may_lack_route(&self) -> bool {
@@ -170,7 +170,7 @@ impl Client {
         }
     }
 
-    /// Sends a request and reads the complete answer. Uses the kept connection if it is still open.
+    /// Sends a request and reads the complete response. Uses the kept connection if it is still open.
     ///
     /// # Errors
     /// [`ClientError`]. The next exchange then opens a new connection.
@@ -178,7 +178,19 @@ impl Client {
         self.send(request.map(Body::Bytes))
     }
 
-    /// The same with any body.
+    /// As [`Client::exchange`], and sends the request a second time, on a new connection, when the connection ended before
+    /// the response: a freeze ends connections. Only for requests that the server may receive twice.
+    ///
+    /// # Errors
+    /// As [`Client::exchange`].
+    pub async fn exchange_with_resend(&self, request: Request<Full<Bytes>>) -> Result<Response, ClientError> {
+        match self.exchange(request.clone()).await {
+            Err(ClientError::Broken(_)) => self.exchange(request).await,
+            result => result,
+        }
+    }
+
+    /// As [`Client::exchange`], with any body.
     ///
     /// # Errors
     /// As [`Client::exchange`].
@@ -186,7 +198,7 @@ impl Client {
         Box::pin(self.send_and_receive(request))
     }
 
-    async fn send_and_receive(&self, request: Request<Body>) -> Result<Answer, ClientError> {
+    async fn send_and_receive(&self, request: Request<Body>) -> Result<Response, ClientError> {
         let mut connection = match self.reusable_connection().await {
             Some(kept) => kept,
             None => self.connect().await?,
@@ -195,9 +207,9 @@ impl Client {
         if let Some(proxy) = &self.proxy
             && requests_proxy_credentials(&head)
         {
-            return Err(self.refusal(proxy, head.status.as_u16()));
+            return Err(self.rejection(proxy, head.status.as_u16()));
         }
-        let body = Limited::new(body, MAX_ANSWER_BYTES).collect().await.map_err(ClientError::Answer)?;
+        let body = Limited::new(body, MAX_RESPONSE_BYTES).collect().await.map_err(ClientError::Response)?;
         self.kept.set(Some(connection));
         Ok((head, body.to_bytes()))
     }
@@ -231,7 +243,7 @@ impl Client {
                 let server = format!("{}:{port}", self.authority.host());
                 tunnel::open(&mut *stream, proxy, &server).await.map_err(|error| match error {
                     TunnelError::Io(source) => to_proxy()(source),
-                    TunnelError::Refused(status) => self.refusal(proxy, status),
+                    TunnelError::Rejected(status) => self.rejection(proxy, status),
                 })?;
             }
             stream
@@ -265,19 +277,19 @@ impl Client {
         Ok(Box::new(connector.connect(name, stream).await?))
     }
 
-    fn refusal(&self, proxy: &Proxy, status: u16) -> ClientError {
+    fn rejection(&self, proxy: &Proxy, status: u16) -> ClientError {
         let reason = match status {
             401 | 407 if proxy.authorization.is_some() => {
                 format!("wrong user or password in {}", proxy.variable)
             }
             401 | 407 => format!("set {}=http://USER:PASSWORD@HOST:PORT", proxy.variable),
-            _ => format!("it answered {status}: allow the server in the proxy, or name it in NO_PROXY"),
+            _ => format!("it responded with {status}: allow the server in the proxy, or name it in NO_PROXY"),
         };
         ClientError::Proxy { proxy: proxy.to_string(), server: self.host().to_owned(), reason }
     }
 }
 
-/// Whether an answer is a proxy's request for credentials. Some proxies answer 401 to wrong ones. The servers of the
+/// Whether a response is a proxy's request for credentials. Some proxies respond with 401 to wrong ones. The servers of the
 /// extension never request `Basic` authorization.
 fn requests_proxy_credentials(head: &http::response::Parts) -> bool {
     let is_basic = |value: &HeaderValue| value.to_str().is_ok_and(|value| value.starts_with("Basic"));

@@ -84,14 +84,14 @@ pub enum CredentialsError {
         /// The cause.
         source: std::io::Error,
     },
-    /// No answer.
+    /// No response.
     #[error("cannot fetch credentials: {0}")]
     Transport(#[from] ClientError),
-    /// A refusal.
-    #[error("the credentials endpoint answered {0}")]
-    Refused(StatusCode),
-    /// The answer cannot be decoded.
-    #[error("cannot decode the answer of the credentials endpoint")]
+    /// A rejection.
+    #[error("the credentials endpoint responded with {0}")]
+    Rejected(StatusCode),
+    /// The response cannot be decoded.
+    #[error("cannot decode the response of the credentials endpoint")]
     Shape,
 }
 
@@ -212,35 +212,29 @@ async fn fetch(client: &Client, token: &Token) -> Result<Credentials, Credential
                 .map_err(|source| CredentialsError::TokenFile { path: path.clone(), source })?,
         ),
     };
-    let exchange = || {
-        let mut request = client.request("GET", "");
-        if let Some(token) = &token {
-            request = request.header(header::AUTHORIZATION, token.trim());
-        }
-        request.body(Full::default()).map_err(ClientError::from)
-    };
-    let (head, body) = match client.exchange(exchange()?).await {
-        // The connection broke during the freeze.
-        Err(ClientError::Broken(_)) => client.exchange(exchange()?).await?,
-        answer => answer?,
-    };
+    let mut request = client.request("GET", "");
+    if let Some(token) = token {
+        request = request.header(header::AUTHORIZATION, token.trim());
+    }
+    let request = request.body(Full::default()).map_err(ClientError::from)?;
+    let (head, body) = client.exchange_with_resend(request).await?;
     if !head.status.is_success() {
-        return Err(CredentialsError::Refused(head.status));
+        return Err(CredentialsError::Rejected(head.status));
     }
     credentials_in(&body).ok_or(CredentialsError::Shape)
 }
 
-/// The credentials in the answer of the endpoint.
+/// The credentials in the response of the endpoint.
 fn credentials_in(body: &[u8]) -> Option<Credentials> {
-    let answer = Object::parse_bytes(body)?;
-    let expires_us = match answer.text("Expiration") {
-        Some(text) => Some(timestamp::unix_us(&text)?),
+    let response = Object::parse_bytes(body)?;
+    let expires_us = match response.text("Expiration") {
+        Some(text) => Some(timestamp::parse_rfc3339(&text)?),
         None => None,
     };
     Some(Credentials {
-        access_key: answer.text("AccessKeyId")?,
-        secret_key: answer.text("SecretAccessKey")?,
-        session_token: answer.text("Token"),
+        access_key: response.text("AccessKeyId")?,
+        secret_key: response.text("SecretAccessKey")?,
+        session_token: response.text("Token"),
         expires_us,
     })
 }

@@ -3,9 +3,10 @@
 use std::pin::Pin;
 use std::time::Duration;
 
-use nix::time::{ClockId, clock_gettime};
 use tokio::task::yield_now;
 use tokio::time::sleep;
+
+use crate::clock::own_cpu_time;
 
 /// The part of the share's CPU time that an upload may use beside a running handler.
 const CPU_PART: f64 = 0.05;
@@ -18,7 +19,7 @@ const MAX_PART_CPU: Duration = Duration::from_micros(500);
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Pace {
     /// Wall time per CPU time; zero for no pauses.
-    stretch: f64,
+    wall_per_cpu: f64,
     /// CPU time of the process at the last pause.
     cpu: Duration,
 }
@@ -26,12 +27,12 @@ pub(crate) struct Pace {
 impl Pace {
     /// For a memory size with `share` vCPUs.
     pub(crate) fn of_share(share: f64) -> Self {
-        Self { stretch: 1.0 / (CPU_PART * share.max(0.01)), cpu: own_cpu() }
+        Self { wall_per_cpu: 1.0 / (CPU_PART * share.max(0.01)), cpu: own_cpu_time() }
     }
 
     /// As fast as possible: no handler runs.
     pub(crate) const fn unlimited() -> Self {
-        Self { stretch: 0.0, cpu: Duration::ZERO }
+        Self { wall_per_cpu: 0.0, cpu: Duration::ZERO }
     }
 
     /// The pause after what has been done since the last one.
@@ -40,7 +41,7 @@ impl Pace {
     /// time, after a freeze: the next event must be requested before the upload continues, because Lambda bills the time
     /// until then.
     pub(crate) fn pause(&mut self) -> Pause {
-        let now = own_cpu();
+        let now = own_cpu_time();
         let used = now.saturating_sub(self.cpu);
         self.cpu = now;
         let duration = self.after(used);
@@ -51,17 +52,12 @@ impl Pace {
     }
 
     fn after(&self, used: Duration) -> Duration {
-        used.min(MAX_PART_CPU).mul_f64(self.stretch)
+        used.min(MAX_PART_CPU).mul_f64(self.wall_per_cpu)
     }
 }
 
 /// A pause in progress.
 pub(crate) type Pause = Pin<Box<dyn Future<Output = ()>>>;
-
-/// CPU time of this process.
-fn own_cpu() -> Duration {
-    clock_gettime(ClockId::CLOCK_PROCESS_CPUTIME_ID).map_or(Duration::ZERO, Duration::from)
-}
 
 #[cfg(test)]
 mod tests {

@@ -48,7 +48,7 @@ pub(crate) struct Profiles {
     taken: Cell<u32>,
     dropped: Cell<u32>,
     /// The collector takes no profiles of this environment.
-    is_refused: Cell<bool>,
+    is_rejected: Cell<bool>,
     /// The last task that uploads.
     task: RefCell<Option<AbortHandle>>,
     backoff: Backoff,
@@ -88,7 +88,7 @@ impl Profiles {
             request_id: RefCell::default(),
             taken: Cell::new(0),
             dropped: Cell::new(0),
-            is_refused: Cell::new(false),
+            is_rejected: Cell::new(false),
             task: RefCell::default(),
             backoff: Backoff::default(),
         }
@@ -150,7 +150,7 @@ impl Profiles {
     }
 
     fn check(&self, found: &Found) -> Result<(), &'static str> {
-        if self.is_refused.get() {
+        if self.is_rejected.get() {
             Err("the collector takes no profiles")
         } else if found.bytes == 0 || found.bytes > MAX_BYTES {
             Err("its size is not from 1 byte to 16 MB")
@@ -188,10 +188,10 @@ impl Profiles {
                     }
                     break;
                 }
-                Outcome::Gone => drop(self.take_first()),
-                Outcome::Refused(reason) => self.drop_first(&reason),
-                Outcome::AllRefused(reason) => {
-                    self.is_refused.set(true);
+                Outcome::FileChanged => drop(self.take_first()),
+                Outcome::Rejected(reason) => self.drop_first(&reason),
+                Outcome::AllRejected(reason) => {
+                    self.is_rejected.set(true);
                     while !self.waiting.borrow().is_empty() {
                         self.drop_first(&reason);
                     }

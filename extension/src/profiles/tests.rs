@@ -113,7 +113,7 @@ fn what_exceeds_a_limit_is_deleted() {
     let count = usize::try_from(MAX_PROFILES).unwrap();
     assert_eq!((waiting(&profiles).len(), names(folder.path()).len()), (count, count));
 
-    profiles.is_refused.set(true);
+    profiles.is_rejected.set(true);
     fs::write(folder.path().join("late.jfr"), "profile").unwrap();
     profiles.collect_last();
     assert!(!folder.path().join("late.jfr").exists());

@@ -31,11 +31,11 @@ pub(super) enum Outcome {
     /// It can be tried again.
     Failed(String),
     /// The file is no longer what was found.
-    Gone,
+    FileChanged,
     /// The collector does not take this profile.
-    Refused(String),
+    Rejected(String),
     /// The collector takes no profile of this environment.
-    AllRefused(String),
+    AllRejected(String),
 }
 
 /// What a profile belongs to.
@@ -52,49 +52,51 @@ pub(super) async fn upload(
     invocation: &Invocation<'_>,
     mut pace: Pace,
 ) -> Outcome {
-    let Some(file) = folder::open(folder, profile) else { return Outcome::Gone };
-    let Some(sha256) = digest(file, profile.bytes, &mut pace).await else { return Outcome::Gone };
-    let answer = shipper.post(PATH, request(profile, &sha256, invocation)).await;
-    let Some((head, body)) = answer else { return Outcome::Failed("no answer of the collector".to_owned()) };
-    let refusal = || format!("the collector answered {}", head.status);
+    let Some(file) = folder::open(folder, profile) else { return Outcome::FileChanged };
+    let Some(sha256) = digest(file, profile.bytes, &mut pace).await else { return Outcome::FileChanged };
+    let response = shipper.post(PATH, request(profile, &sha256, invocation)).await;
+    let Some((head, body)) = response else {
+        return Outcome::Failed("no response from the collector".to_owned());
+    };
+    let rejection = || format!("the collector responded with {}", head.status);
     match head.status {
         StatusCode::OK => {}
         StatusCode::BAD_REQUEST | StatusCode::CONFLICT | StatusCode::PAYLOAD_TOO_LARGE => {
-            return Outcome::Refused(refusal());
+            return Outcome::Rejected(rejection());
         }
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::NOT_FOUND => {
-            return Outcome::AllRefused(refusal());
+            return Outcome::AllRejected(rejection());
         }
-        _ => return Outcome::Failed(refusal()),
+        _ => return Outcome::Failed(rejection()),
     }
-    let Some(ticket) = Ticket::read(&body).filter(|ticket| shipper.permits(&ticket.url)) else {
-        return Outcome::Failed("the collector answered without a URL that may be used".to_owned());
+    let Some(upload) = PresignedUpload::read(&body).filter(|upload| shipper.permits(&upload.url)) else {
+        return Outcome::Failed("the collector responded without a URL that may be used".to_owned());
     };
     // Opened again: the first pass read it to its end.
-    let Some(file) = folder::open(folder, profile) else { return Outcome::Gone };
-    let transfer = send(shipper, ticket, FileBody::new(file, profile.bytes, pace));
+    let Some(file) = folder::open(folder, profile) else { return Outcome::FileChanged };
+    let transfer = send(shipper, upload, FileBody::new(file, profile.bytes, pace));
     match freeze_timeout::within(TRANSFER_TIMEOUT, transfer).await {
-        // S3 has checked the digest, so that a file that grew was refused.
+        // S3 has checked the digest, so that a file that grew was rejected.
         Some(Ok(status)) if status.is_success() => Outcome::Uploaded,
-        Some(Ok(status)) => Outcome::Failed(format!("S3 answered {status}")),
+        Some(Ok(status)) => Outcome::Failed(format!("S3 responded with {status}")),
         Some(Err(error)) => Outcome::Failed(error.to_string()),
-        None => Outcome::Failed(format!("S3 did not answer within {TRANSFER_TIMEOUT:?}")),
+        None => Outcome::Failed(format!("S3 did not respond within {TRANSFER_TIMEOUT:?}")),
     }
 }
 
-/// Where and how to upload.
-struct Ticket {
+/// A presigned upload: the URL and the headers that its signature contains.
+struct PresignedUpload {
     url: Uri,
     /// The headers that the URL's signature contains.
     headers: Vec<(HeaderName, HeaderValue)>,
 }
 
-impl Ticket {
+impl PresignedUpload {
     fn read(body: &[u8]) -> Option<Self> {
-        let answer = Object::parse_bytes(body)?;
-        let url: Uri = answer.text("url")?.parse().ok()?;
+        let response = Object::parse_bytes(body)?;
+        let url: Uri = response.text("url")?.parse().ok()?;
         url.host()?;
-        let signed = answer.object("headers");
+        let signed = response.object("headers");
         let headers = signed.texts().map(|(name, value)| {
             Some((HeaderName::try_from(name).ok()?, HeaderValue::try_from(value).ok()?))
         });
@@ -104,13 +106,13 @@ impl Ticket {
 
 async fn send(
     shipper: &Shipper,
-    ticket: Ticket,
+    upload: PresignedUpload,
     file: FileBody,
 ) -> Result<StatusCode, crate::net::client::ClientError> {
-    let client = shipper.client_of(&ticket.url);
-    let path = ticket.url.path_and_query().map_or("/", |path| path.as_str());
+    let client = shipper.client_of(&upload.url);
+    let path = upload.url.path_and_query().map_or("/", |path| path.as_str());
     let mut request: Request<Body> = client.request("PUT", path).body(Body::File(file))?;
-    for (name, value) in ticket.headers {
+    for (name, value) in upload.headers {
         request.headers_mut().insert(name, value);
     }
     Ok(client.send(request).await?.0.status)

@@ -198,8 +198,8 @@ fn dollars(amount: PicoDollars) -> Number {
     Number::AsDouble(amount.to_dollars())
 }
 
-/// A whole number.
-fn whole(value: u64) -> Number {
+/// An integer; the largest of OTLP for a number above it.
+fn integer(value: u64) -> Number {
     Number::AsInt(i64::try_from(value).unwrap_or(i64::MAX))
 }
 
@@ -218,13 +218,13 @@ impl Metrics {
         let of_conventions = [
             (
                 ("faas.invocations", "{invocation}", "Number of successful invocations"),
-                whole(totals.successes()),
+                integer(totals.successes()),
             ),
-            (("faas.errors", "{error}", "Number of invocation errors"), whole(totals.errors)),
-            (("faas.timeouts", "{timeout}", "Number of invocation timeouts"), whole(totals.timeouts)),
+            (("faas.errors", "{error}", "Number of invocation errors"), integer(totals.errors)),
+            (("faas.timeouts", "{timeout}", "Number of invocation timeouts"), integer(totals.timeouts)),
             (
                 ("faas.coldstarts", "{coldstart}", "Number of invocation cold starts"),
-                whole(totals.cold_starts),
+                integer(totals.cold_starts),
             ),
         ];
         for (names, value) in of_conventions {
@@ -250,7 +250,7 @@ impl Metrics {
         let own = [
             (
                 ("tailor.function.out_of_memory", "{error}", "Invocations that ran out of memory"),
-                whole(totals.out_of_memory),
+                integer(totals.out_of_memory),
             ),
             (
                 ("tailor.function.billed_duration", "s", "Billed time"),
@@ -270,7 +270,7 @@ impl Metrics {
         let list = [
             (
                 ("tailor.function.memory_size", "By", "Memory size of the latest invocations"),
-                whole(gauges.memory_bytes),
+                integer(gauges.memory_bytes),
             ),
             (
                 (
@@ -278,7 +278,7 @@ impl Metrics {
                     "By",
                     "Recommended memory size; the present one when no other is recommended",
                 ),
-                whole(gauges.recommended_bytes),
+                integer(gauges.recommended_bytes),
             ),
             (
                 (
@@ -296,18 +296,18 @@ impl Metrics {
 
     fn fleet(&mut self, fleet: &FleetGauges) {
         let names = ("tailor.functions", "{function}", "Functions that were invoked in the last 30 days");
-        self.gauge(names, vec![(vec![], whole(fleet.functions))]);
+        self.gauge(names, vec![(vec![], integer(fleet.functions))]);
         let names = ("tailor.tuner.frozen", "1", "Whether the tuner is frozen: 1 or 0");
-        self.gauge(names, vec![(vec![], whole(fleet.is_frozen.into()))]);
+        self.gauge(names, vec![(vec![], integer(fleet.is_frozen.into()))]);
         let names = ("tailor.changes", "{change}", "Changes of the tuner, by their state now");
         let points = fleet
             .changes
             .iter()
-            .map(|(state, count)| (vec![attribute("tailor.change.state", state)], whole(*count)));
+            .map(|(state, count)| (vec![attribute("tailor.change.state", state)], integer(*count)));
         self.gauge(names, points.collect());
         let hint = |hint: &HintGauges| vec![attribute("tailor.hint.code", &hint.code)];
         let names = ("tailor.hint.functions", "{function}", "Functions that have the hint");
-        self.gauge(names, fleet.hints.iter().map(|found| (hint(found), whole(found.functions))).collect());
+        self.gauge(names, fleet.hints.iter().map(|found| (hint(found), integer(found.functions))).collect());
         let names = (
             "tailor.hint.potential_savings",
             "{USD}",

@@ -77,7 +77,7 @@ pub enum OutboxError {
     Damaged(String),
 }
 
-/// What the answer to an event means.
+/// What the response to an event means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Attempt {
     /// The receiver has the event.
@@ -88,10 +88,10 @@ pub enum Attempt {
         after: Option<Duration>,
     },
     /// The receiver does not take this event: only this one waits.
-    EventRefused,
+    EventRejected,
 }
 
-/// Reads the answer of a receiver; `None` without an answer.
+/// Reads the response of a receiver; `None` without a response.
 #[must_use]
 pub fn attempt(status: Option<u16>, retry_after: Option<&str>) -> Attempt {
     match status {
@@ -99,7 +99,7 @@ pub fn attempt(status: Option<u16>, retry_after: Option<&str>) -> Attempt {
         None | Some(408 | 425 | 429 | 500..=599) => {
             Attempt::ReceiverFailed { after: retry_after.and_then(crate::backoff::retry_after) }
         }
-        Some(_) => Attempt::EventRefused,
+        Some(_) => Attempt::EventRejected,
     }
 }
 
@@ -180,7 +180,7 @@ impl Outbox {
     }
 
     /// A receiver does not take an event: it waits, longer each time.
-    pub fn refused(&mut self, id: &str, now_us: u64, random: u32) {
+    pub fn rejected(&mut self, id: &str, now_us: u64, random: u32) {
         if let Some(queued) = self.queue.iter_mut().find(|queued| queued.id == id) {
             queued.failures = queued.failures.saturating_add(1);
             let pause = crate::backoff::pause(queued.failures, None, random).as_micros();
@@ -239,8 +239,8 @@ mod tests {
         );
         assert!(matches!(Outbox::parse("{"), Err(OutboxError::Damaged(_))));
         outbox.accepted(&event(10).id);
-        outbox.refused(&event(11).id, 1_000, 0);
-        assert_eq!(outbox.due(1_000).unwrap().id, event(12).id, "others do not wait for a refused one");
+        outbox.rejected(&event(11).id, 1_000, 0);
+        assert_eq!(outbox.due(1_000).unwrap().id, event(12).id, "others do not wait for a rejected one");
         assert_eq!(outbox.due(1_001_000).unwrap().id, event(11).id);
         assert_eq!(outbox.expire(MAX_EVENT_AGE_US + 100), 101 - 11);
         assert_eq!(outbox.len(), 500 - 1 - 90);
@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_of_receivers_are_classified() {
+    fn responses_of_receivers_are_classified() {
         assert_eq!(attempt(Some(204), None), Attempt::Accepted);
         let after = Some(Duration::from_secs(9));
         assert_eq!(attempt(Some(429), Some("9")), Attempt::ReceiverFailed { after });
@@ -275,7 +275,7 @@ mod tests {
             assert_eq!(attempt(status, None), Attempt::ReceiverFailed { after: None }, "{status:?}");
         }
         for status in [301, 400, 401, 404, 410] {
-            assert_eq!(attempt(Some(status), None), Attempt::EventRefused, "{status}");
+            assert_eq!(attempt(Some(status), None), Attempt::EventRejected, "{status}");
         }
     }
 }

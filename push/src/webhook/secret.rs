@@ -47,10 +47,7 @@ impl Secrets {
             }
             keys.push(key);
         }
-        match keys.is_empty() {
-            true => Err(SecretsError { line: 1, problem: "has no secret" }),
-            false => Ok(Self(keys)),
-        }
+        if keys.is_empty() { Err(SecretsError { line: 1, problem: "has no secret" }) } else { Ok(Self(keys)) }
     }
 
     /// The header `webhook-signature` of a message: a signature over its id, time and body for each secret.

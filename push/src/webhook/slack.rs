@@ -73,9 +73,10 @@ fn function_text(function: &Function) -> String {
 
 fn advice_text(title: &str, advice: &Advice) -> String {
     let dollars = advice.saving_pico_usd.to_dollars();
-    let saving = match dollars < 0.0 {
-        true => format!("would have cost ${:.2} more", -dollars),
-        false => format!("would have saved ${dollars:.2}"),
+    let saving = if dollars < 0.0 {
+        format!("would have cost ${:.2} more", -dollars)
+    } else {
+        format!("would have saved ${dollars:.2}")
     };
     let mut text = format!(
         "*{title}*: {}\n{} MB → {} MB, {saving} in the last 30 days. Cost {:+.0} %, duration {:+.0} %.",

@@ -61,14 +61,14 @@ async fn register(
     let id = environment.change(|state| state.register(name, events))?;
     environment.trace("extension.register", json!({"name": name, "events": registration.events}));
     let function = &environment.function;
-    let mut answer = json!({
+    let mut response = json!({
         "functionName": function.name, "functionVersion": function.version, "handler": function.handler,
     });
     let features = header(&headers, "lambda-extension-accept-feature").unwrap_or_default();
     if features.split(',').any(|feature| feature.trim() == "accountId") {
-        answer["accountId"] = environment.account.clone().into();
+        response["accountId"] = environment.account.clone().into();
     }
-    Ok(([(IDENTIFIER, id)], axum::Json(answer)).into_response())
+    Ok(([(IDENTIFIER, id)], axum::Json(response)).into_response())
 }
 
 async fn next(State(environment): State<Arc<Shared>>, headers: HeaderMap) -> Result<Response, ApiError> {

@@ -38,7 +38,7 @@ pub fn serve(listener: TcpListener, environment: Arc<Shared>) -> JoinHandle<()> 
     })
 }
 
-/// `{"status":"OK"}` with status 202, the answer to reported errors and responses.
+/// `{"status":"OK"}` with status 202, the response to reported errors and responses.
 pub(super) fn accepted() -> Response {
     (http::StatusCode::ACCEPTED, Json(serde_json::json!({"status": "OK"}))).into_response()
 }

@@ -20,7 +20,7 @@ use super::runtime::{BodyError, INVOCATION_ID, MAX_RESPONSE_BYTES, error_type, r
 use crate::environment::Shared;
 use crate::environment::api_error::ApiError;
 use crate::environment::invocation::InvokeResult;
-use crate::environment::state::Answer;
+use crate::environment::state::PostedResponse;
 
 /// Largest streamed response (Lambda quota, 2025).
 const MAX_STREAMED_BYTES: u64 = 200 * 1024 * 1024;
@@ -74,8 +74,11 @@ impl ResponseUpload {
     /// The response starts. Returns the channel for its parts if the caller streams.
     fn begin(&self) -> Result<Option<mpsc::Sender<Bytes>>, ApiError> {
         self.environment.change(|state| {
-            let known =
-                state.invocation(&self.request_id, self.attempt.as_deref(), Answer::InvocationResponse)?;
+            let known = state.invocation(
+                &self.request_id,
+                self.attempt.as_deref(),
+                PostedResponse::InvocationResponse,
+            )?;
             known.on_response_start();
             Ok(known.chunks())
         })
@@ -93,8 +96,11 @@ impl ResponseUpload {
     /// The response has ended after `produced_bytes`.
     fn end(&self, result: InvokeResult, produced_bytes: u64) -> Result<(), ApiError> {
         self.environment.change(|state| {
-            let known =
-                state.invocation(&self.request_id, self.attempt.as_deref(), Answer::InvocationResponse)?;
+            let known = state.invocation(
+                &self.request_id,
+                self.attempt.as_deref(),
+                PostedResponse::InvocationResponse,
+            )?;
             known.on_streamed(result, produced_bytes);
             Ok(())
         })
@@ -112,7 +118,7 @@ impl ResponseUpload {
                 self.end(InvokeResult { payload, error_type: None }, produced_bytes)?;
                 Ok(accepted())
             }
-            Err(BodyError::TooLarge) => Err(self.refuse_size(MAX_RESPONSE_BYTES as u64)?),
+            Err(BodyError::TooLarge) => Err(self.reject_size(MAX_RESPONSE_BYTES as u64)?),
             Err(BodyError::Broken(error)) => Err(ApiError::bad_request("Runtime.TruncatedResponse", error)),
         }
     }
@@ -128,7 +134,7 @@ impl ResponseUpload {
                 Ok(data) => {
                     sent += data.len() as u64;
                     if sent > MAX_STREAMED_BYTES {
-                        return Err(self.refuse_size(MAX_STREAMED_BYTES)?);
+                        return Err(self.reject_size(MAX_STREAMED_BYTES)?);
                     }
                     let pause = allowed_after(sent).saturating_sub(started.elapsed());
                     // Even a sleep of zero takes up to a millisecond.
@@ -156,7 +162,7 @@ impl ResponseUpload {
             let Ok(frame) = frame else { return Err(self.break_off(payload.len() as u64)?) };
             match frame.into_data() {
                 Ok(data) if payload.len() + data.len() > MAX_RESPONSE_BYTES => {
-                    return Err(self.refuse_size(MAX_RESPONSE_BYTES as u64)?);
+                    return Err(self.reject_size(MAX_RESPONSE_BYTES as u64)?);
                 }
                 Ok(data) => payload.extend_from_slice(&data),
                 Err(frame) => trailers = frame.into_trailers().unwrap_or_default(),
@@ -169,7 +175,7 @@ impl ResponseUpload {
     }
 
     /// Ends an invocation whose response is too large. Returns the error for the runtime.
-    fn refuse_size(&self, limit: u64) -> Result<ApiError, ApiError> {
+    fn reject_size(&self, limit: u64) -> Result<ApiError, ApiError> {
         let error = format!("Response payload size exceeded maximum allowed payload size ({limit} bytes).");
         self.end_with_error(TOO_LARGE, &error, limit)?;
         let message = format!("Exceeded maximum allowed payload size ({limit} bytes).");

@@ -17,7 +17,7 @@ use super::response::response;
 use crate::environment::Shared;
 use crate::environment::api_error::ApiError;
 use crate::environment::invocation::NextInvocation;
-use crate::environment::state::Answer;
+use crate::environment::state::PostedResponse;
 
 /// Largest response of a buffered invocation: 6 MiB and 100 bytes.
 pub(super) const MAX_RESPONSE_BYTES: usize = 6 * 1024 * 1024 + 100;
@@ -70,7 +70,7 @@ async fn error(
         read(body).await.map_err(|_| ApiError::bad_request("InvalidErrorShape", "cannot read the error"))?;
     let (error_type, attempt) = (error_type(&headers), header(&headers, INVOCATION_ID));
     environment.change(|state| {
-        let known = state.invocation(&request_id, attempt, Answer::InvocationErrorResponse)?;
+        let known = state.invocation(&request_id, attempt, PostedResponse::InvocationErrorResponse)?;
         known.on_response(payload, Some(error_type));
         Ok::<_, ApiError>(())
     })?;

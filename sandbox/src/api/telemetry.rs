@@ -1,4 +1,4 @@
-//! Telemetry API, version 2022-07-01, and the answer to the Logs API that it replaced.
+//! Telemetry API, version 2022-07-01, and the response to the Logs API that it replaced.
 
 use std::sync::Arc;
 
@@ -48,7 +48,7 @@ async fn subscribe(
     Ok((StatusCode::OK, axum::Json(json!("OK"))).into_response())
 }
 
-/// Replaced by the Telemetry API. The answer is the one of AWS's emulator for unsupported operations.
+/// Replaced by the Telemetry API. The response is the one of AWS's emulator for unsupported operations.
 async fn logs() -> Response {
     let body = json!({"errorType": "Logs.NotSupported", "errorMessage": "Logs API is not supported"});
     (StatusCode::ACCEPTED, axum::Json(body)).into_response()

@@ -21,7 +21,7 @@ pub use owner::Owner;
 /// CFS period on Lambda, microseconds (measured by several third parties; specification sheet section 3.4).
 pub const CPU_PERIOD_US: u64 = 20_000;
 
-/// The kernel refuses quotas under one millisecond.
+/// The kernel rejects quotas under one millisecond.
 const MINIMUM_QUOTA_US: u64 = 1_000;
 
 /// Processes and threads an environment may have (Lambda quotas).

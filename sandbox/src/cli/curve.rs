@@ -37,9 +37,9 @@ impl Point {
         let used_mb = metrics["maxMemoryUsedMB"].as_u64().filter(|used_mb| *used_mb > 0);
         self.max_memory_used_mb = self.max_memory_used_mb.max(used_mb);
         let restarted = std::mem::replace(&mut self.just_failed, error.is_some());
-        if let Some(answer) = error {
+        if let Some(response) = error {
             self.failed += 1;
-            self.first_error.get_or_insert_with(|| describe(answer));
+            self.first_error.get_or_insert_with(|| describe(response));
         } else if let Some(init_ms) =
             metrics["initDurationMs"].as_f64().or_else(|| metrics["restoreDurationMs"].as_f64())
         {
@@ -89,11 +89,11 @@ impl Point {
 }
 
 /// `errorType: errorMessage`, or the start of the response if it has another form.
-fn describe(answer: &[u8]) -> String {
-    let parsed: Value = serde_json::from_slice(answer).unwrap_or_default();
+fn describe(response: &[u8]) -> String {
+    let parsed: Value = serde_json::from_slice(response).unwrap_or_default();
     match (parsed["errorType"].as_str(), parsed["errorMessage"].as_str()) {
         (Some(kind), Some(message)) => format!("{kind}: {message}"),
-        _ => String::from_utf8_lossy(&answer[..answer.len().min(200)]).into_owned(),
+        _ => String::from_utf8_lossy(&response[..response.len().min(200)]).into_owned(),
     }
 }
 

@@ -28,7 +28,7 @@ pub enum FileError {
     GibPerVcpu { path: PathBuf },
 }
 
-/// `function.toml` as written. Unknown keys are refused, so that a misspelt limit is not silently ignored;
+/// `function.toml` as written. Unknown keys are rejected, so that a misspelt limit is not silently ignored;
 /// build notes go under `[build]`, which is not read.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn misspelt_and_out_of_range_settings_are_refused() {
+    fn misspelt_and_out_of_range_settings_are_rejected() {
         assert!(matches!(load("runtime = 'x'\nmemory = 1"), Err(FileError::Parse { .. })));
         assert!(matches!(load("runtime = 'x'\nmemory_mb = 127"), Err(FileError::OutOfRange { .. })));
         let both = "runtime = 'x'\ntenant_isolation = true\ninitialization_type = 'snap-start'";

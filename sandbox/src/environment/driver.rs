@@ -27,7 +27,7 @@ pub(super) struct EnvironmentInput {
     pub(super) id: String,
     pub(super) function: Arc<FunctionConfig>,
     pub(super) opt: PathBuf,
-    pub(super) answered: Arc<AtomicBool>,
+    pub(super) responded: Arc<AtomicBool>,
 }
 
 /// Runs one environment until its shutdown is requested.

@@ -88,7 +88,7 @@ impl Failure {
         json!({"errorType": self.error_type, "errorMessage": message}).to_string().into()
     }
 
-    /// That, as the answer.
+    /// That, as the response.
     pub fn result(&self, request_id: &str) -> InvokeResult {
         InvokeResult { payload: self.response(request_id), error_type: Some(self.error_type.clone()) }
     }

@@ -80,7 +80,7 @@ pub struct Completion {
 pub struct InvokeRequest {
     /// What the caller sent.
     pub invocation: Arc<Invocation>,
-    /// Where the answer goes.
+    /// Where the response goes.
     pub caller: Caller,
     /// Where the rest goes, once every extension is done too.
     pub completion: oneshot::Sender<Completion>,
@@ -99,12 +99,12 @@ pub struct InFlight {
     produced_bytes: u64,
     error_type: Option<String>,
     caller: Option<Caller>,
-    answered: Arc<AtomicBool>,
+    responded: Arc<AtomicBool>,
 }
 
 impl InFlight {
-    /// Released to the runtime now. `answered` becomes true when the caller has its answer.
-    pub fn new(caller: Caller, answered: Arc<AtomicBool>) -> InFlight {
+    /// Released to the runtime now. `responded` becomes true when the caller has its response.
+    pub fn new(caller: Caller, responded: Arc<AtomicBool>) -> InFlight {
         InFlight {
             invocation_id: Uuid::new_v4().to_string(),
             released: Instant::now(),
@@ -115,7 +115,7 @@ impl InFlight {
             produced_bytes: 0,
             error_type: None,
             caller: Some(caller),
-            answered,
+            responded,
         }
     }
 
@@ -137,7 +137,7 @@ impl InFlight {
         self.response_ended = Some(Instant::now());
         self.produced_bytes = produced_bytes;
         self.error_type = result.error_type.clone();
-        self.answer(result);
+        self.respond(result);
     }
 
     /// The number of response bytes received so far.
@@ -151,10 +151,10 @@ impl InFlight {
     }
 
     /// Sends the result to the caller, unless it already has one.
-    pub fn answer(&mut self, result: InvokeResult) {
+    pub fn respond(&mut self, result: InvokeResult) {
         if let Some(caller) = self.caller.take() {
             // Set before the response is sent, so that the caller's next request sees it.
-            self.answered.store(true, Ordering::Release);
+            self.responded.store(true, Ordering::Release);
             // A caller that hung up does not change what the function did.
             let _ = caller.result.send(result);
         }
@@ -168,11 +168,11 @@ impl InFlight {
     }
 
     /// The runtime has posted a response or an error.
-    pub fn is_answered(&self) -> bool {
+    pub fn has_response(&self) -> bool {
         self.response_ended.is_some()
     }
 
-    /// Answered, and the runtime has requested the next.
+    /// Responded, and the runtime has requested the next.
     pub fn is_done(&self) -> bool {
         self.next_called.is_some()
     }
@@ -200,7 +200,7 @@ impl InFlight {
         Some(json!({"name": "extensionOverhead", "start": start, "durationMs": millis(overhead)}))
     }
 
-    /// `spans` of telemetry; empty if the runtime never answered.
+    /// `spans` of telemetry; empty if the runtime never responded.
     pub fn spans(&self, with_overhead: bool) -> Vec<Value> {
         let (Some(started), Some(ended)) = (self.response_started, self.response_ended) else {
             return Vec::new();

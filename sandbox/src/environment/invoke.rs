@@ -41,9 +41,10 @@ impl Driver {
         shared.log.begin();
         let mut released = Instant::now();
         // A suppressed Init is inside the function's timeout and duration.
-        let suppressed = match is_warm {
-            true => Ok(()),
-            false => self.initialize(Phase::Invoke, Some(released + timeout)).await.map(|_| ()),
+        let suppressed = if is_warm {
+            Ok(())
+        } else {
+            self.initialize(Phase::Invoke, Some(released + timeout)).await.map(|_| ())
         };
         if !is_warm {
             self.limit_cpu(true);
@@ -52,7 +53,7 @@ impl Driver {
         if is_warm {
             released = Instant::now();
         }
-        let in_flight = InFlight::new(caller, shared.answered.clone());
+        let in_flight = InFlight::new(caller, shared.responded.clone());
         let invocation_id = in_flight.invocation_id.clone();
         shared.change(|state| state.in_flight.insert(invocation.request_id.clone(), in_flight));
         self.thaw();
@@ -68,7 +69,7 @@ impl Driver {
                 extensions.err().map(|failure| self.explain_kill(failure, &before))
             }
             Err(failure) => {
-                self.answer_with(&invocation, &failure);
+                self.respond_with(&invocation, &failure);
                 self.emit_runtime_done(&invocation, Some(&failure)).await;
                 Some(failure)
             }
@@ -146,13 +147,13 @@ impl Driver {
         }
     }
 
-    fn answer_with(&self, invocation: &Invocation, failure: &Failure) {
+    fn respond_with(&self, invocation: &Invocation, failure: &Failure) {
         let shared = &self.provisioned.shared;
         let id = &invocation.request_id;
         shared.log.line(&format!("RequestId: {id} Error: {}", failure.message));
         shared.change(|state| {
             if let Some(known) = state.in_flight.get_mut(id) {
-                known.answer(failure.result(id));
+                known.respond(failure.result(id));
             }
         });
     }

@@ -61,7 +61,7 @@ async fn failure_of(shared: &Shared) -> Failure {
     failure.unwrap_or_else(|| Failure::sandbox("the environment has ended"))
 }
 
-/// Runs one invocation beside others. A timeout answers the caller and does not stop the code.
+/// Runs one invocation beside others. A timeout responds to the caller and does not stop the code.
 async fn invoke(shared: &Arc<Shared>, request: InvokeRequest) {
     let InvokeRequest { invocation, caller, completion } = request;
     let id = invocation.request_id.clone();
@@ -77,7 +77,7 @@ async fn invoke(shared: &Arc<Shared>, request: InvokeRequest) {
     let released = Instant::now();
     let deadline = released + function.timeout;
     let deadline_ms = epoch_ms(now() + function.timeout);
-    let in_flight = InFlight::new(caller, shared.answered.clone());
+    let in_flight = InFlight::new(caller, shared.responded.clone());
     let invocation_id = in_flight.invocation_id.clone();
     shared.change(|state| state.in_flight.insert(id.clone(), in_flight));
     let mut delivery = Some(NextInvocation { invocation, invocation_id, deadline_ms });
@@ -85,7 +85,7 @@ async fn invoke(shared: &Arc<Shared>, request: InvokeRequest) {
         if let Some(ready) = delivery.take_if(|_| !state.runtime.waiters.is_empty()) {
             state.deliver(ready);
         }
-        if state.in_flight.get(&id).is_some_and(InFlight::is_answered) {
+        if state.in_flight.get(&id).is_some_and(InFlight::has_response) {
             return Some(Ok(()));
         }
         state.failure().map(Err)
@@ -95,7 +95,7 @@ async fn invoke(shared: &Arc<Shared>, request: InvokeRequest) {
     let finished = shared.change(|state| {
         let mut known = state.in_flight.remove(&id)?;
         if let Some(failure) = &failure {
-            known.answer(failure.result(&id));
+            known.respond(failure.result(&id));
         }
         Some((known.spans(false), known.error_type().map(str::to_owned), known.produced_bytes()))
     });

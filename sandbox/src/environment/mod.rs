@@ -102,7 +102,7 @@ impl Platform {
     /// started; the previous faults then stay.
     pub fn set_faults(&self, settings: Settings) -> anyhow::Result<()> {
         settings.check()?;
-        self.neighbours.keep(settings.cpu_contention, &self.helper, &self.hierarchy)?;
+        self.neighbours.set_count(settings.cpu_contention, &self.helper, &self.hierarchy)?;
         let traced = serde_json::to_value(&settings)?;
         self.faults.set(settings);
         self.trace.event("faults", traced);
@@ -127,7 +127,7 @@ pub struct Shared {
     /// Its log file and the tail of the current invocation's log.
     pub log: LogTail,
     /// The caller has its response; runtime or extensions may still work.
-    pub answered: Arc<AtomicBool>,
+    pub responded: Arc<AtomicBool>,
     trace: Trace,
     state: Mutex<State>,
     changed: Notify,
@@ -202,7 +202,7 @@ pub struct Environment {
     /// Its identifier.
     pub id: String,
     orders: mpsc::UnboundedSender<Order>,
-    answered: Arc<AtomicBool>,
+    responded: Arc<AtomicBool>,
     created: Arc<OnceLock<CreatedEnvironment>>,
 }
 
@@ -225,12 +225,17 @@ impl Environment {
     ) -> Environment {
         let id = uuid::Uuid::new_v4().simple().to_string();
         let (orders, incoming) = mpsc::unbounded_channel();
-        let answered = Arc::new(AtomicBool::new(false));
+        let responded = Arc::new(AtomicBool::new(false));
         let created = Arc::new(OnceLock::new());
-        let input =
-            driver::EnvironmentInput { platform, id: id.clone(), function, opt, answered: answered.clone() };
+        let input = driver::EnvironmentInput {
+            platform,
+            id: id.clone(),
+            function,
+            opt,
+            responded: responded.clone(),
+        };
         tokio::spawn(driver::run(input, incoming, on_milestone, created.clone()));
-        Environment { id, orders, answered, created }
+        Environment { id, orders, responded, created }
     }
 
     /// Its address and processes as JSON; `None` before it is created.
@@ -266,7 +271,7 @@ impl Environment {
 
     /// Sends an invocation to the environment. Returns it if the environment has ended.
     pub fn invoke(&self, request: InvokeRequest) -> Result<(), InvokeRequest> {
-        self.answered.store(false, Ordering::Release);
+        self.responded.store(false, Ordering::Release);
         self.orders.send(Order::Invoke(request)).map_err(|error| match error.0 {
             Order::Invoke(request) => request,
             Order::Shutdown => unreachable!("an invocation was sent"),
@@ -275,7 +280,7 @@ impl Environment {
 
     /// Whether the caller has its response, so that the environment is about to become idle.
     pub fn is_settling(&self) -> bool {
-        self.answered.load(Ordering::Acquire)
+        self.responded.load(Ordering::Acquire)
     }
 
     /// CPU time since it was created. Zero without control groups.

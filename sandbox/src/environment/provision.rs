@@ -60,11 +60,11 @@ pub enum ProvisionError {
 
 /// What the environment's APIs, processes and driver share.
 fn shared(input: &EnvironmentInput, log_stream: &str, loopback: Arc<Loopback>) -> Shared {
-    let EnvironmentInput { platform, id, function, answered, .. } = input;
+    let EnvironmentInput { platform, id, function, responded, .. } = input;
     let log_file = platform.log_directory.join(&function.name).join(log_stream.replace('/', "-") + ".log");
     Shared {
         id: id.clone(),
-        answered: answered.clone(),
+        responded: responded.clone(),
         function: function.clone(),
         account: platform.account.clone(),
         token: variables::token(log_stream),
@@ -110,12 +110,11 @@ impl Provisioned {
         let slot = platform.slots.take();
         let (mounts, places) =
             layout(platform, function, &opt_source, &directory, address.to_string(), &log_stream)?;
-        let root = match platform.isolation {
-            Isolation::Namespaces => {
-                let hosts = directory.join("hosts");
-                Some(root::prepare(platform, function, &slot, &opt_source, &directory, &hosts)?)
-            }
-            Isolation::UserNamespaces | Isolation::Processes => None,
+        let root = if platform.isolation == Isolation::Namespaces {
+            let hosts = directory.join("hosts");
+            Some(root::prepare(platform, function, &slot, &opt_source, &directory, &hosts)?)
+        } else {
+            None
         };
         let command = Command::for_function(
             function,
@@ -195,7 +194,7 @@ impl Provisioned {
                 (None, false) => None,
             }
         });
-        ready.await.unwrap_or_else(|| Err(ProvisionError::Setup("no answer from the supervisor".into())))
+        ready.await.unwrap_or_else(|| Err(ProvisionError::Setup("no response from the supervisor".into())))
     }
 
     /// Removes everything. Blocks until the processes have ended.
@@ -230,10 +229,7 @@ fn layout(
     let text = |path: &Path| path.to_string_lossy().into_owned();
     let tmp = directory.join("tmp");
     let log_stream = log_stream.to_owned();
-    let api = match platform.own_network {
-        true => format!("127.0.0.1:{API_PORT}"),
-        false => outer_api.clone(),
-    };
+    let api = if platform.own_network { format!("127.0.0.1:{API_PORT}") } else { outer_api.clone() };
     if !platform.isolation.has_mounts() {
         let (task_root, opt, tmp) = (text(&function.code), text(opt), text(&tmp));
         return Ok((

@@ -37,7 +37,7 @@ pub struct State {
     pub shutting_down: bool,
     /// Processes that were requested and do not run their programs yet.
     pub starting: u32,
-    /// Number of answers to `KillAll`.
+    /// Number of responses to `KillAll`.
     pub times_emptied: u64,
     /// Mounts are made.
     pub supervisor_ready: bool,
@@ -68,7 +68,7 @@ pub struct Runtime {
 
 /// What a runtime posts for an invocation, by the name of the state it leads to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Answer {
+pub enum PostedResponse {
     /// A result.
     InvocationResponse,
     /// The handler's error.
@@ -241,7 +241,7 @@ impl State {
 
     /// The runtime requests its next invocation.
     pub fn runtime_next(&mut self) -> Result<oneshot::Receiver<NextInvocation>, ApiError> {
-        if !self.managed_instances && self.in_flight.values().any(|known| !known.is_answered()) {
+        if !self.managed_instances && self.in_flight.values().any(|known| !known.has_response()) {
             return Err(ApiError::invalid_transition("Running", "Ready"));
         }
         for invocation in self.in_flight.values_mut() {
@@ -263,19 +263,19 @@ impl State {
         Ok(receiver)
     }
 
-    /// The invocation with this id, for an `answer`; unknown or already answered ids are refused, and so is an
-    /// answer to another attempt at the same request, which the runtime may identify by `invocation_id`.
+    /// The invocation with this id, for a `response`; an unknown id and one with a response are rejected, and so is a
+    /// response to another attempt at the same request, which the runtime may identify by `invocation_id`.
     pub fn invocation(
         &mut self,
         request_id: &str,
         invocation_id: Option<&str>,
-        answer: Answer,
+        response: PostedResponse,
     ) -> Result<&mut InFlight, ApiError> {
         let unknown = || ApiError::bad_request("InvalidRequestID", "Invalid request ID");
         let known = self.in_flight.get_mut(request_id).ok_or_else(unknown)?;
-        if known.is_answered() {
-            // With several invocations at a time, an invocation is removed when it is answered.
-            let again = || ApiError::invalid_transition("RuntimeResponseSentState", &format!("{answer:?}"));
+        if known.has_response() {
+            // With several invocations at a time, an invocation is removed when it has its response.
+            let again = || ApiError::invalid_transition("RuntimeResponseSentState", &format!("{response:?}"));
             return Err(if self.managed_instances { unknown() } else { again() });
         }
         if invocation_id.is_some_and(|echoed| echoed != known.invocation_id) {

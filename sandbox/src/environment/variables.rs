@@ -110,7 +110,7 @@ pub fn for_runtime(function: &FunctionConfig, places: &EnvironmentPaths) -> BTre
     if function.is_managed_instances() {
         set("AWS_LAMBDA_MAX_CONCURRENCY", crate::environment::MANAGED_CONCURRENCY.to_string());
     }
-    // Last: the function's own variables replace these. Reserved names were refused before.
+    // Last: the function's own variables replace these. Reserved names were rejected before.
     variables.extend(function.environment.clone());
     variables
 }

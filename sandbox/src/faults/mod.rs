@@ -37,7 +37,7 @@ pub struct Settings {
     /// Add an event of an unknown type to every telemetry batch.
     #[arg(long = "fault-unknown-telemetry")]
     pub unknown_telemetry: bool,
-    /// Answer telemetry subscriptions with this HTTP status: 202 as AWS's emulator does, 400, 403 or 500.
+    /// Respond to telemetry subscriptions with this HTTP status: 202 as AWS's emulator does, 400, 403 or 500.
     #[arg(long = "fault-refuse-subscription", value_name = "STATUS")]
     pub refuse_subscription: Option<u16>,
     /// Send SHUTDOWN late by this many milliseconds; the deadline does not change.

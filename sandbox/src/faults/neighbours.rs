@@ -36,7 +36,7 @@ struct Neighbour {
 
 impl Neighbours {
     /// Starts or ends neighbours until `requested` run. `helper` is the `lambda-sandbox` binary.
-    pub fn keep(&self, requested: usize, helper: &Path, hierarchy: &Hierarchy) -> anyhow::Result<()> {
+    pub fn set_count(&self, requested: usize, helper: &Path, hierarchy: &Hierarchy) -> anyhow::Result<()> {
         anyhow::ensure!(
             requested <= MAX_NEIGHBOURS,
             "cpu_contention is {requested}, the maximum is {MAX_NEIGHBOURS}"

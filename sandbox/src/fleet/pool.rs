@@ -76,7 +76,7 @@ impl Pool {
         Some(member.environment.clone())
     }
 
-    /// The members that have answered their callers, if none has room for an invocation of this tenant.
+    /// The members that have responded to their callers, if none has room for an invocation of this tenant.
     pub(super) fn settling(&self, tenant_id: Option<&str>) -> Vec<Environment> {
         let current = || {
             let members = self.members.iter().filter(|member| member.generation == self.generation);

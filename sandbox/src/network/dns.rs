@@ -13,10 +13,10 @@ use super::HOST_ADDRESS;
 /// Port of name servers.
 pub(super) const PORT: u16 = 53;
 
-/// Longer than resolvers wait for an answer.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longer than resolvers wait for a response.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Largest answer over UDP.
+/// Largest response over UDP.
 const MAX_PACKET_BYTES: usize = 65_535;
 
 /// The machine's resolver configuration.
@@ -40,15 +40,15 @@ pub(super) fn server() -> Option<SocketAddr> {
     Some((address, PORT).into())
 }
 
-/// Sends each query to the name server and its answer back.
+/// Sends each query to the name server and its response back.
 pub(super) async fn forward(socket: Arc<UdpSocket>) {
     let mut query = vec![0; MAX_PACKET_BYTES];
     loop {
         let Ok((length, client)) = socket.recv_from(&mut query).await else { continue };
         let (socket, query) = (socket.clone(), query[..length].to_vec());
         tokio::spawn(async move {
-            if let Some(answer) = query_each_server(&query).await {
-                let _ = socket.send_to(&answer, client).await;
+            if let Some(response) = query_each_server(&query).await {
+                let _ = socket.send_to(&response, client).await;
             }
         });
     }
@@ -60,8 +60,8 @@ async fn query_each_server(query: &[u8]) -> Option<Vec<u8>> {
     let socket = UdpSocket::bind(any).await.ok()?;
     socket.connect(server).await.ok()?;
     socket.send(query).await.ok()?;
-    let mut answer = vec![0; MAX_PACKET_BYTES];
-    let length = timeout(ANSWER_TIMEOUT, socket.recv(&mut answer)).await.ok()?.ok()?;
-    answer.truncate(length);
-    Some(answer)
+    let mut response = vec![0; MAX_PACKET_BYTES];
+    let length = timeout(RESPONSE_TIMEOUT, socket.recv(&mut response)).await.ok()?.ok()?;
+    response.truncate(length);
+    Some(response)
 }

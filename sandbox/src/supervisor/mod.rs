@@ -139,6 +139,6 @@ pub struct BindMount {
     pub source: PathBuf,
     /// Where; must exist.
     pub target: PathBuf,
-    /// Refuse writes through it.
+    /// Reject writes through it.
     pub read_only: bool,
 }

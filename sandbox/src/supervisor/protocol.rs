@@ -36,7 +36,7 @@ pub enum Request {
     Signal { id: ProcessId, signal: i32 },
     /// Signal every process of the environment, including those that the sandbox did not start.
     SignalAll { signal: i32 },
-    /// Kill every process, reap them all, then answer [`Notice::Empty`].
+    /// Kill every process, reap them all, then respond with [`Notice::Empty`].
     KillAll,
 }
 
@@ -56,7 +56,7 @@ pub enum Notice {
     SpawnFailed { id: ProcessId, errno: Option<i32>, message: String },
     /// A started process has ended.
     Exited { id: ProcessId, status: ExitStatus },
-    /// Answer to [`Request::KillAll`].
+    /// Response to [`Request::KillAll`].
     Empty,
 }
 

@@ -24,7 +24,7 @@ use super::subscription::Destination;
 use crate::faults::Faults;
 use crate::network::Loopback;
 
-/// First pause after a refused or failed batch; doubled each time.
+/// First pause after a rejected or failed batch; doubled each time.
 const FIRST_BACKOFF: Duration = Duration::from_millis(25);
 
 /// Attempts before a batch is dropped and counted in `platform.logsDropped`. Lambda's number is not
@@ -143,5 +143,5 @@ async fn post(
     let status = response.status();
     // Read to the end, because otherwise the connection cannot be used again.
     response.into_body().collect().await.map_err(io::Error::other)?;
-    if status.is_success() { Ok(sender) } else { Err(io::Error::other(format!("answered {status}"))) }
+    if status.is_success() { Ok(sender) } else { Err(io::Error::other(format!("responded with {status}"))) }
 }

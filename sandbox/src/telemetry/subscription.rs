@@ -19,7 +19,7 @@ const RESERVED_PORT: u16 = 9001;
 /// Names of the environment's own address, the only allowed destination.
 const SANDBOX_HOSTS: [&str; 2] = ["sandbox.localdomain", "sandbox"];
 
-/// Why a subscription is refused with 400 `ValidationError`.
+/// Why a subscription is rejected with 400 `ValidationError`.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum SubscriptionError {
     #[error("the body is not a subscription: {0}")]
@@ -122,29 +122,29 @@ fn check(field: &'static str, value: u64, low: u64, high: u64) -> Result<(), Sub
 }
 
 fn destination(body: &DestinationBody) -> Result<Destination, SubscriptionError> {
-    let refuse = |message: String| Err(SubscriptionError::Destination(message));
+    let reject = |message: String| Err(SubscriptionError::Destination(message));
     let destination = match body.protocol.as_str() {
         "HTTP" => {
-            let Some(text) = &body.uri else { return refuse("URI is required for HTTP".into()) };
-            let Ok(uri) = text.parse::<Uri>() else { return refuse(format!("{text} is not a URI")) };
+            let Some(text) = &body.uri else { return reject("URI is required for HTTP".into()) };
+            let Ok(uri) = text.parse::<Uri>() else { return reject(format!("{text} is not a URI")) };
             if uri.scheme_str() != Some("http") {
-                return refuse(format!("{text} is not an http URI"));
+                return reject(format!("{text} is not an http URI"));
             }
             if !uri.host().is_some_and(|host| SANDBOX_HOSTS.contains(&host)) {
-                return refuse(format!("the host of {text} must be sandbox.localdomain"));
+                return reject(format!("the host of {text} must be sandbox.localdomain"));
             }
-            let Some(port) = uri.port_u16() else { return refuse(format!("{text} has no port")) };
+            let Some(port) = uri.port_u16() else { return reject(format!("{text} has no port")) };
             Destination::Http { port, path: uri.path().to_owned() }
         }
         "TCP" => match body.port {
             Some(port) => Destination::Tcp { port },
-            None => return refuse("port is required for TCP".into()),
+            None => return reject("port is required for TCP".into()),
         },
-        other => return refuse(format!("protocol {other} is not HTTP or TCP")),
+        other => return reject(format!("protocol {other} is not HTTP or TCP")),
     };
     let (Destination::Http { port, .. } | Destination::Tcp { port }) = &destination;
     if *port == RESERVED_PORT {
-        return refuse(format!("port {RESERVED_PORT} is reserved"));
+        return reject(format!("port {RESERVED_PORT} is reserved"));
     }
     Ok(destination)
 }

@@ -78,7 +78,7 @@ fn aws_cli() {
     // Read as bytes, which both major versions of the CLI send unchanged.
     std::fs::write(sandbox.path().join("event"), r#"{"a":1}"#).unwrap();
     let event = format!("fileb://{}", sandbox.path().join("event").display());
-    let out = sandbox.path().join("answer").display().to_string();
+    let out = sandbox.path().join("response").display().to_string();
     let aws = |arguments: &str| {
         let text = arguments.replace("{zip}", &file).replace("{out}", &out).replace("{event}", &event);
         let mut all = vec!["lambda"];
@@ -92,18 +92,18 @@ fn aws_cli() {
     ));
     aws("wait function-active-v2 --function-name f");
     aws("invoke --function-name f --payload {event} {out}");
-    assert_eq!(sandbox.read("answer").unwrap(), "\"$LATEST 128\"");
+    assert_eq!(sandbox.read("response").unwrap(), "\"$LATEST 128\"");
     aws("update-function-configuration --function-name f --memory-size 256");
     aws("wait function-updated-v2 --function-name f");
     assert!(aws("publish-version --function-name f").contains("\"Version\": \"1\""));
     aws("create-alias --function-name f --name live --function-version 1");
     aws("invoke --function-name f:live {out}");
-    assert_eq!(sandbox.read("answer").unwrap(), "\"1 256\"");
+    assert_eq!(sandbox.read("response").unwrap(), "\"1 256\"");
     aws("delete-function --function-name f");
     assert!(!aws("list-functions").contains("\"FunctionName\": \"f\""));
 }
 
-/// A zip whose bootstrap answers with its version and memory size.
+/// A zip whose bootstrap responds with its version and memory size.
 fn zip_of_bootstrap(folder: &Path) -> std::path::PathBuf {
     use std::io::Write;
     let path = folder.join("code.zip");

@@ -4,7 +4,7 @@ use std::process::{Command, Output};
 
 use crate::sandbox::{Builder, is_root, skip};
 
-/// A runtime that answers every invocation and then uses CPU time before it requests the next one.
+/// A runtime that responds to every invocation and then uses CPU time before it requests the next one.
 const RUNTIME: &str = "#!/usr/bin/env python3\n\
     import os, time, urllib.request\n\
     api = 'http://' + os.environ['AWS_LAMBDA_RUNTIME_API'] + '/2018-06-01/runtime/invocation/'\n\
@@ -51,14 +51,15 @@ fn invoke_shows_the_logs_of_shutdown() {
         def call(path, body, headers):\n  \
           return urllib.request.urlopen(urllib.request.Request(api + path, body, headers))\n\
         events = b'{\"events\":[\"INVOKE\",\"SHUTDOWN\"]}'\n\
-        answer = call('register', events, {'Lambda-Extension-Name': 'a'})\n\
-        own = {'Lambda-Extension-Identifier': answer.headers['Lambda-Extension-Identifier']}\n\
+        response = call('register', events, {'Lambda-Extension-Name': 'a'})\n\
+        own = {'Lambda-Extension-Identifier': response.headers['Lambda-Extension-Identifier']}\n\
         while json.loads(call('event/next', None, own).read())['eventType'] != 'SHUTDOWN': pass\n\
         print('goodbye')\n";
     let builder = Builder::new().function("fn", "memory_mb = 512", RUNTIME).extension("a", extension);
     let output = invoke(&builder, &[]);
-    let (answers, logs) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert_eq!(answers, "1\n", "{logs}");
+    let (responses, logs) =
+        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert_eq!(responses, "1\n", "{logs}");
     let report = logs.find("REPORT RequestId").expect("a report");
     assert!(logs[report..].contains("goodbye"), "{logs}");
 }

@@ -16,8 +16,8 @@ fn log_tail() {
             runtime.respond(&request_id(&invocation), "1");
             runtime.next_later()
         });
-        let (answer, tail) = sandbox.invoke_with_tail("fn", "{}");
-        let id = answer.header("x-amzn-requestid").unwrap();
+        let (response, tail) = sandbox.invoke_with_tail("fn", "{}");
+        let id = response.header("x-amzn-requestid").unwrap();
         assert!(tail.contains(&format!("START RequestId: {id} Version: $LATEST\n")), "{tail}");
         assert!(tail.contains(&format!("END RequestId: {id}\n")), "{tail}");
         assert!(tail.contains("\tBilled Duration: ") && tail.contains("\tInit Duration: "), "{tail}");
@@ -28,9 +28,12 @@ fn log_tail() {
 #[test]
 fn unknown_function() {
     let sandbox = Builder::new().function("fn", "", IDLE_SCRIPT).start();
-    let answer = sandbox.invoke("other", "{}");
-    assert_eq!((answer.status, answer.header("x-amzn-errortype")), (404, Some("ResourceNotFoundException")));
-    let message = answer.json()["Message"].as_str().unwrap().to_owned();
+    let response = sandbox.invoke("other", "{}");
+    assert_eq!(
+        (response.status, response.header("x-amzn-errortype")),
+        (404, Some("ResourceNotFoundException"))
+    );
+    let message = response.json()["Message"].as_str().unwrap().to_owned();
     assert_eq!(message, "Function not found: arn:aws:lambda:us-east-1:123456789012:function:other");
 }
 
@@ -38,9 +41,9 @@ fn unknown_function() {
 #[test]
 fn payload_is_json() {
     let sandbox = Builder::new().function("fn", "", IDLE_SCRIPT).start();
-    let answer = sandbox.invoke("fn", "{no json");
+    let response = sandbox.invoke("fn", "{no json");
     let exception = "InvalidRequestContentException";
-    assert_eq!((answer.status, answer.header("x-amzn-errortype")), (400, Some(exception)));
+    assert_eq!((response.status, response.header("x-amzn-errortype")), (400, Some(exception)));
 }
 
 /// A change is InProgress, then Successful; meanwhile further changes are 409 and invocations go to the old
@@ -84,9 +87,9 @@ fn configuration_limits() {
         r#"{"Environment":{"Variables":{"AWS_REGION":"x"}}}"#,
         large.as_str(),
     ] {
-        let answer = sandbox.call("PUT", path, body);
+        let response = sandbox.call("PUT", path, body);
         let exception = "InvalidParameterValueException";
-        assert_eq!((answer.status, answer.header("x-amzn-errortype")), (400, Some(exception)), "{body}");
+        assert_eq!((response.status, response.header("x-amzn-errortype")), (400, Some(exception)), "{body}");
     }
 }
 
@@ -146,7 +149,7 @@ fn reaping() {
     assert_eq!(sandbox.events("shutdown")[0]["reason"], "spindown");
 }
 
-/// Until every extension has requested its next event an environment is busy, though its caller has the answer: the
+/// Until every extension has requested its next event an environment is busy, though its caller has the response: the
 /// next invocation gets another environment. One that is done is used again, however soon.
 #[test]
 fn busy_until_extensions_are_done() {

@@ -5,7 +5,7 @@ use serde_json::json;
 use crate::fakes::{FakeExtension, TestEnvironment, register, request_id};
 use crate::http::request;
 
-/// `register` answers with the function's name, version and handler, and an identifier.
+/// `register` responds with the function's name, version and handler, and an identifier.
 #[test]
 fn registration_returns_the_function() {
     let environment = TestEnvironment::start(&["a"], "handler = 'app.main'");
@@ -118,7 +118,7 @@ fn identifiers() {
     }
 }
 
-/// A second `next` while one is pending is refused.
+/// A second `next` while one is pending is rejected.
 #[test]
 fn double_next() {
     let (environment, extension) = TestEnvironment::with_extension("");
@@ -128,7 +128,7 @@ fn double_next() {
     assert_eq!((second.status, second.error_type().as_str()), (403, "Extension.InvalidExtensionState"));
 }
 
-/// `init/error` and `exit/error` need an error type, answer 202 and fail the environment.
+/// `init/error` and `exit/error` need an error type, respond with 202 and fail the environment.
 #[test]
 fn reported_init_error() {
     let (environment, extension) = TestEnvironment::with_extension("");
@@ -150,8 +150,8 @@ fn init_error_after_next() {
     let _next = extension.next_later();
     environment.sandbox.await_event("extension.next", 1);
     let headers = [("Lambda-Extension-Function-Error-Type", "Extension.X")];
-    let refused = extension.call("POST", "/2020-01-01/extension/init/error", &headers, "");
-    assert_eq!((refused.status, refused.error_type().as_str()), (403, "Extension.InvalidExtensionState"));
+    let rejected = extension.call("POST", "/2020-01-01/extension/init/error", &headers, "");
+    assert_eq!((rejected.status, rejected.error_type().as_str()), (403, "Extension.InvalidExtensionState"));
 }
 
 /// `exit/error` during an invocation fails it.
@@ -164,9 +164,9 @@ fn reported_exit_error() {
     let headers = [("Lambda-Extension-Function-Error-Type", "Extension.Broken")];
     let accepted = extension.call("POST", "/2020-01-01/extension/exit/error", &headers, "");
     assert_eq!(accepted.status, 202);
-    let answer = environment.caller.join().unwrap();
-    assert_eq!(answer.header("x-amz-function-error"), Some("Unhandled"));
-    assert_eq!(answer.error_type(), "Extension.ExitError");
+    let response = environment.caller.join().unwrap();
+    assert_eq!(response.header("x-amz-function-error"), Some("Unhandled"));
+    assert_eq!(response.error_type(), "Extension.ExitError");
     drop(invocation);
 }
 

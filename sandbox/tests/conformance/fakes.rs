@@ -107,14 +107,14 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Answers the first `refusals` posts with 500.
-    pub fn start(refusals: usize) -> Listener {
+    /// Responds to the first `rejections` posts with 500.
+    pub fn start(rejections: usize) -> Listener {
         let socket = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = socket.local_addr().unwrap().port();
         let batches = Arc::new(Mutex::new(Vec::new()));
         let requests = Arc::new(Mutex::new(Vec::new()));
         let listener = Listener { port, batches: batches.clone(), requests: requests.clone() };
-        let left = Arc::new(Mutex::new(refusals));
+        let left = Arc::new(Mutex::new(rejections));
         thread::spawn(move || {
             for stream in socket.incoming().flatten() {
                 let (batches, requests, left) = (batches.clone(), requests.clone(), left.clone());
@@ -129,8 +129,8 @@ impl Listener {
                             batches.lock().unwrap().push(serde_json::from_slice(&body).unwrap());
                         }
                         *left = left.saturating_sub(1);
-                        let answer = format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n");
-                        if stream.write_all(answer.as_bytes()).is_err() {
+                        let response = format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n");
+                        if stream.write_all(response.as_bytes()).is_err() {
                             return;
                         }
                     }

@@ -64,7 +64,7 @@ fn delays() {
 }
 
 #[test]
-fn refused_subscriptions() {
+fn rejected_subscriptions() {
     for (status, expected) in [("202", 202), ("400", 400), ("403", 403)] {
         let builder = Builder::new().function("fn", "", IDLE_SCRIPT).extension("a", IDLE_SCRIPT);
         let sandbox = builder.arguments(&["--fault-refuse-subscription", status]).start();
@@ -72,8 +72,8 @@ fn refused_subscriptions() {
         let api = sandbox.api(1);
         sandbox.await_event("extension.spawn", 1);
         let extension = FakeExtension::register(&api, "a", &["INVOKE"]);
-        let answer = extension.subscribe(1, &["platform"], "2025-01-29");
-        assert_eq!((answer.status, answer.error_type().as_str()), (expected, "Telemetry.NotSupported"));
+        let response = extension.subscribe(1, &["platform"], "2025-01-29");
+        assert_eq!((response.status, response.error_type().as_str()), (expected, "Telemetry.NotSupported"));
     }
 }
 
@@ -98,7 +98,7 @@ fn slow_shutdown() {
     assert!(deadline_ms - released_ms < 1_350, "{} ms left", deadline_ms - released_ms);
 }
 
-/// Faults can be read and set while the sandbox serves; missing fields are off, unknown fields are refused.
+/// Faults can be read and set while the sandbox serves; missing fields are off, unknown fields are rejected.
 #[test]
 fn faults_at_run_time() {
     let (sandbox, extension, runtime, listener) = subscribed(&["--fault-lose-telemetry", "platform.start"]);
@@ -109,9 +109,9 @@ fn faults_at_run_time() {
     let set = sandbox.call("PUT", path, r#"{"unknown_telemetry":true}"#);
     assert_eq!((set.status, &set.json()["lose_telemetry"]), (200, &json!([])));
     assert!(!listener.has("platform.start"));
-    let refused = sandbox.call("PUT", path, r#"{"unheard_of":true}"#);
-    assert_eq!(refused.status, 400);
-    assert!(refused.json()["Message"].as_str().unwrap().contains("unheard_of"));
+    let rejected = sandbox.call("PUT", path, r#"{"unheard_of":true}"#);
+    assert_eq!(rejected.status, 400);
+    assert!(rejected.json()["Message"].as_str().unwrap().contains("unheard_of"));
     for body in [
         r#"{"refuse_subscription":42}"#,
         r#"{"clock_offset_ms":9223372036854775807}"#,
@@ -186,9 +186,9 @@ fn kill_on_request() {
             404
         );
         assert_eq!(environment.sandbox.call("POST", &path, &body(process)).status, 204);
-        let answer = environment.caller.join().unwrap();
-        assert_eq!(answer.error_type(), error_type);
-        assert!(answer.json()["errorMessage"].as_str().unwrap().ends_with("signal: killed"));
+        let response = environment.caller.join().unwrap();
+        assert_eq!(response.error_type(), error_type);
+        assert!(response.json()["errorMessage"].as_str().unwrap().ends_with("signal: killed"));
         assert_eq!(environment.sandbox.await_event("environment.reset", 1)["error_type"], error_type);
         environment.sandbox.await_event("shutdown.end", 1);
         assert_eq!(

@@ -114,7 +114,7 @@ fn code_that_others_cannot_read_is_an_error() {
     let builder = Builder::new().function("fn", "", "#!/bin/sh\n");
     let code = builder.path().join("functions/fn");
     std::fs::set_permissions(&code, std::fs::Permissions::from_mode(0o700)).unwrap();
-    let answer = builder.start().invoke("fn", "{}");
-    let text = String::from_utf8(answer.body).unwrap();
+    let response = builder.start().invoke("fn", "{}");
+    let text = String::from_utf8(response.body).unwrap();
     assert!(text.contains("chmod -R o+rX") && text.contains("functions/fn"), "{text}");
 }

@@ -9,7 +9,7 @@ use serde_json::Value;
 /// Long enough for the slowest phase under test.
 const EVENT_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// An answer.
+/// A response.
 #[derive(Debug)]
 pub struct Response {
     pub status: u16,
@@ -33,7 +33,7 @@ impl Response {
     }
 }
 
-/// Sends a request and reads the answer; `None` if the server closes without one.
+/// Sends a request and reads the response; `None` if the server closes without one.
 pub fn try_request(
     address: &str,
     method: &str,
@@ -49,7 +49,7 @@ pub fn try_request(
     }
     head += &format!("Content-Length: {}\r\n\r\n", body.len());
     stream.write_all(head.as_bytes()).ok()?;
-    // A server may answer, and close, before it has read all of a body it refuses.
+    // A server may respond, and close, before it has read all of a body it rejects.
     let _ = stream.write_all(body);
     let mut bytes = Vec::new();
     let _ = stream.read_to_end(&mut bytes);
@@ -58,7 +58,7 @@ pub fn try_request(
 
 pub fn request(address: &str, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Response {
     try_request(address, method, path, headers, body)
-        .unwrap_or_else(|| panic!("{method} {path} at {address} got no answer"))
+        .unwrap_or_else(|| panic!("{method} {path} at {address} got no response"))
 }
 
 fn parse(bytes: &[u8]) -> Option<Response> {

@@ -70,9 +70,9 @@ fn events_of_init() {
 #[test]
 fn a_failed_init_is_repeated_in_the_invocation() {
     let sandbox = Builder::new().function("fn", "", "#!/bin/sh\nexit 7\n").start();
-    let answer = sandbox.invoke("fn", "{}");
-    assert_eq!(answer.header("x-amz-function-error"), Some("Unhandled"));
-    let body = answer.json();
+    let response = sandbox.invoke("fn", "{}");
+    assert_eq!(response.header("x-amz-function-error"), Some("Unhandled"));
+    let body = response.json();
     assert_eq!(body["errorType"], "Runtime.ExitError");
     assert!(
         body["errorMessage"].as_str().unwrap().ends_with("Error: Runtime exited with error: exit status 7")
@@ -113,8 +113,8 @@ fn reported_runtime_init_error() {
         let response = crate::http::request(&environment.api, "POST", path, &headers, body.as_bytes());
         assert_eq!((response.status, response.json()), (202, json!({"status": "OK"})));
     }
-    let answer = environment.caller.join().unwrap();
-    assert_eq!(answer.json()["errorMessage"], "no module");
+    let response = environment.caller.join().unwrap();
+    assert_eq!(response.json()["errorMessage"], "no module");
     let report = environment.sandbox.await_telemetry("platform.initReport", 1);
     assert_eq!(report["errorType"], "Runtime.ImportModuleError");
 }
@@ -143,9 +143,9 @@ fn init_times_out_after_ten_seconds() {
 fn launch_errors() {
     let sandbox =
         Builder::new().function("fn", "", IDLE_SCRIPT).extension("bad", "#!/no/such/interpreter\n").start();
-    let answer = sandbox.invoke("fn", "{}").json();
-    assert_eq!(answer["errorType"], "Extension.LaunchError");
-    let message = answer["errorMessage"].as_str().unwrap();
+    let response = sandbox.invoke("fn", "{}").json();
+    assert_eq!(response["errorType"], "Extension.LaunchError");
+    let message = response["errorMessage"].as_str().unwrap();
     assert!(message.contains("fork/exec /opt/extensions/bad: No such file or directory"), "{message}");
 
     let builder = Builder::new().function("fn", "", IDLE_SCRIPT).extension("denied", "");
@@ -153,8 +153,8 @@ fn launch_errors() {
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
     std::fs::set_permissions(denied, mode).unwrap();
     let sandbox = builder.start();
-    let answer = sandbox.invoke("fn", "{}");
-    assert_eq!(answer.error_type(), "Extension.LaunchError");
+    let response = sandbox.invoke("fn", "{}");
+    assert_eq!(response.error_type(), "Extension.LaunchError");
     let extensions = sandbox.telemetry("platform.extension");
     let find = |name: &str| extensions.iter().find(|record| record["name"] == name).unwrap();
     assert_eq!(find("denied")["state"], "LaunchError");
@@ -167,8 +167,8 @@ fn launch_errors() {
 fn an_extension_may_not_exit_during_init() {
     let sandbox =
         Builder::new().function("fn", "", IDLE_SCRIPT).extension("a", "#!/bin/sh\nexit 0\n").start();
-    let answer = sandbox.invoke("fn", "{}");
-    assert_eq!(answer.error_type(), "Extension.Crash");
+    let response = sandbox.invoke("fn", "{}");
+    assert_eq!(response.error_type(), "Extension.Crash");
 }
 
 /// More than ten extension files fail Init.

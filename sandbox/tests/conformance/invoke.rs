@@ -22,17 +22,17 @@ fn runtime_headers() {
 /// The caller gets the response immediately; runtimeDone comes with the runtime's next call; the report and the freeze
 /// only when every INVOKE extension has requested its next event.
 #[test]
-fn an_extension_delays_the_report_but_not_the_answer() {
+fn an_extension_delays_the_report_but_not_the_response() {
     let (environment, extension) = TestEnvironment::with_extension("timeout_s = 30");
     let event = extension.next_later();
     let invocation = environment.runtime.next();
     event.join().unwrap().unwrap();
     let accepted = environment.runtime.respond(&request_id(&invocation), r#"{"answer":42}"#);
     assert_eq!((accepted.status, accepted.json()), (202, json!({"status": "OK"})));
-    let answer = environment.caller.join().unwrap();
-    assert_eq!(answer.json(), json!({"answer": 42}));
-    assert_eq!(answer.header("x-amz-executed-version"), Some("$LATEST"));
-    assert!(answer.header("x-amz-function-error").is_none());
+    let response = environment.caller.join().unwrap();
+    assert_eq!(response.json(), json!({"answer": 42}));
+    assert_eq!(response.header("x-amz-executed-version"), Some("$LATEST"));
+    assert!(response.header("x-amz-function-error").is_none());
     assert!(environment.sandbox.telemetry("platform.runtimeDone").is_empty());
 
     let _next = environment.runtime.next_later();
@@ -97,7 +97,7 @@ fn warm_reports() {
     assert!(billed >= duration && billed < duration + 1.001);
 }
 
-/// A handler's own error is an answer: status error, environment kept.
+/// A handler's own error is a response: status error, environment kept.
 #[test]
 fn function_error() {
     let environment = TestEnvironment::start(&[], "");
@@ -105,17 +105,17 @@ fn function_error() {
     let body = r#"{"errorMessage":"boom","errorType":"ValueError"}"#;
     let accepted = environment.runtime.fail(&request_id(&invocation), "Function.Boom", body);
     assert_eq!(accepted.status, 202);
-    let answer = environment.caller.join().unwrap();
-    assert_eq!(answer.status, 200);
-    assert_eq!(answer.header("x-amz-function-error"), Some("Unhandled"));
-    assert_eq!(answer.json()["errorType"], "ValueError");
+    let response = environment.caller.join().unwrap();
+    assert_eq!(response.status, 200);
+    assert_eq!(response.header("x-amz-function-error"), Some("Unhandled"));
+    assert_eq!(response.json()["errorType"], "ValueError");
     let _next = environment.runtime.next_later();
     let report = environment.sandbox.await_telemetry("platform.report", 1);
     assert_eq!((&report["status"], &report["errorType"]), (&json!("error"), &json!("Function.Boom")));
     assert!(environment.sandbox.events("environment.reset").is_empty());
 }
 
-/// Responses for other invocations, and second responses, are refused.
+/// Responses for other invocations, and second responses, are rejected.
 #[test]
 fn wrong_request_ids() {
     let environment = TestEnvironment::start(&[], "");
@@ -129,7 +129,7 @@ fn wrong_request_ids() {
     assert_eq!(environment.caller.join().unwrap().json(), json!(1));
 }
 
-/// A runtime may not request the next invocation before it has answered.
+/// A runtime may not request the next invocation before it has responded.
 #[test]
 fn next_before_response() {
     let environment = TestEnvironment::start(&[], "");
@@ -138,19 +138,19 @@ fn next_before_response() {
     assert_eq!((early.status, early.error_type().as_str()), (403, "InvalidStateTransition"));
 }
 
-/// A response above 6 MiB and 100 bytes is refused, and the caller gets an error.
+/// A response above 6 MiB and 100 bytes is rejected, and the caller gets an error.
 #[test]
 fn response_too_large() {
     let environment = TestEnvironment::start(&[], "");
     let invocation = environment.runtime.next();
     let body = "x".repeat(6 * 1024 * 1024 + 101);
-    let refused = environment.runtime.respond(&request_id(&invocation), &body);
-    assert_eq!((refused.status, refused.error_type().as_str()), (413, "RequestEntityTooLarge"));
-    let answer = environment.caller.join().unwrap();
-    assert_eq!(answer.error_type(), "Function.ResponseSizeTooLarge");
+    let rejected = environment.runtime.respond(&request_id(&invocation), &body);
+    assert_eq!((rejected.status, rejected.error_type().as_str()), (413, "RequestEntityTooLarge"));
+    let response = environment.caller.join().unwrap();
+    assert_eq!(response.error_type(), "Function.ResponseSizeTooLarge");
 }
 
-/// The timeout answers the caller, ends the environment's processes and is billed as configured.
+/// The timeout responds to the caller, ends the environment's processes and is billed as configured.
 #[test]
 fn timeout() {
     let (environment, extension) = TestEnvironment::with_extension("timeout_s = 1");
@@ -158,9 +158,9 @@ fn timeout() {
     let _invocation = environment.runtime.next();
     event.join().unwrap().unwrap();
     let shutdown = extension.next_later();
-    let answer = environment.caller.join().unwrap();
-    assert_eq!(answer.error_type(), "Sandbox.Timedout");
-    let message = answer.json()["errorMessage"].as_str().unwrap().to_owned();
+    let response = environment.caller.join().unwrap();
+    assert_eq!(response.error_type(), "Sandbox.Timedout");
+    let message = response.json()["errorMessage"].as_str().unwrap().to_owned();
     assert!(message.ends_with("Error: Task timed out after 1.00 seconds"), "{message}");
     assert_eq!(shutdown.join().unwrap().unwrap()["shutdownReason"], "timeout");
     assert_eq!(environment.sandbox.await_telemetry("platform.runtimeDone", 1)["status"], "timeout");
@@ -172,7 +172,7 @@ fn timeout() {
     assert!((billed - 1000.0 - init).abs() <= 1.0);
 }
 
-/// An extension that never requests its next event turns an answered invocation into a timeout.
+/// An extension that never requests its next event turns an invocation with a response into a timeout.
 #[test]
 fn stuck_extension() {
     let (environment, extension) = TestEnvironment::with_extension("timeout_s = 1");
@@ -180,7 +180,7 @@ fn stuck_extension() {
     let invocation = environment.runtime.next();
     event.join().unwrap().unwrap();
     environment.runtime.respond(&request_id(&invocation), "1");
-    assert_eq!(environment.caller.join().unwrap().json(), json!(1), "the caller has its answer");
+    assert_eq!(environment.caller.join().unwrap().json(), json!(1), "the caller has its response");
     let _next = environment.runtime.next_later();
     assert_eq!(environment.sandbox.await_telemetry("platform.runtimeDone", 1)["status"], "success");
     assert_eq!(environment.sandbox.await_telemetry("platform.report", 1)["status"], "timeout");
@@ -195,9 +195,9 @@ fn runtime_exit() {
     let caller = sandbox.invoke_later("fn", "{}");
     let runtime = crate::fakes::FakeRuntime { api: sandbox.api(1) };
     let _invocation = runtime.next();
-    let answer = caller.join().unwrap();
-    assert_eq!(answer.error_type(), "Runtime.ExitError");
-    assert!(answer.json()["errorMessage"].as_str().unwrap().contains("exit status 3"));
+    let response = caller.join().unwrap();
+    assert_eq!(response.error_type(), "Runtime.ExitError");
+    assert!(response.json()["errorMessage"].as_str().unwrap().contains("exit status 3"));
     let done = sandbox.await_telemetry("platform.runtimeDone", 1);
     assert_eq!((&done["status"], &done["errorType"]), (&json!("error"), &json!("Runtime.ExitError")));
     sandbox.invoke_later("fn", "{}");
@@ -219,8 +219,8 @@ fn extension_exit() {
         let extension = FakeExtension::register(&api, "a", &["INVOKE"]);
         let _next = extension.next_later();
         let _invocation = crate::fakes::FakeRuntime { api }.next();
-        let answer = caller.join().unwrap();
-        assert_eq!(answer.error_type(), "Extension.Crash");
+        let response = caller.join().unwrap();
+        assert_eq!(response.error_type(), "Extension.Crash");
         let done = sandbox.await_telemetry("platform.runtimeDone", 1);
         assert_eq!(done["errorType"], "Extension.Crash");
         assert_eq!(sandbox.await_event("environment.reset", 1)["reason"], "failure");
@@ -242,8 +242,8 @@ fn a_reset_removes_registrations() {
     assert_eq!(extension.next().error_type(), "Extension.UnknownExtensionIdentifier");
 }
 
-/// Every attempt at a request has an id of its own, which a runtime may repeat with its answer: an answer to another
-/// attempt is refused.
+/// Every attempt at a request has an id of its own, which a runtime may repeat with its response: a response to another
+/// attempt is rejected.
 #[test]
 fn invocation_ids() {
     let environment = TestEnvironment::start(&[], "");

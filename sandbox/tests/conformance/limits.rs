@@ -185,9 +185,9 @@ fn out_of_memory() {
         let caller = sandbox.invoke_later("fn", "{}");
         let _invocation = FakeRuntime { api: sandbox.api(1) }.next();
         std::fs::write(&go, "").unwrap();
-        let answer = caller.join().unwrap();
-        assert_eq!(answer.error_type(), error_type);
-        assert!(answer.json()["errorMessage"].as_str().unwrap().ends_with("signal: killed"));
+        let response = caller.join().unwrap();
+        assert_eq!(response.error_type(), error_type);
+        assert!(response.json()["errorMessage"].as_str().unwrap().ends_with("signal: killed"));
         let report = sandbox.await_telemetry("platform.report", 1);
         assert_eq!(report["errorType"], error_type);
         assert_eq!(report["metrics"]["maxMemoryUsedMB"], 128);

@@ -25,7 +25,7 @@ fn provisioned_concurrency() {
     let starts = sandbox.telemetry("platform.initStart");
     assert!(starts.iter().all(|start| start["initializationType"] == "provisioned-concurrency"));
     let callers = [sandbox.invoke_later("fn", "{}"), sandbox.invoke_later("fn", "{}")];
-    // Both first: an environment that has answered would take the second as well.
+    // Both first: an environment that has responded would take the second as well.
     let invocations: Vec<_> =
         runtimes.into_iter().map(|(next, runtime)| (next.join().unwrap().unwrap(), runtime)).collect();
     for (invocation, runtime) in invocations {
@@ -88,18 +88,18 @@ fn snap_start_credentials() {
     let token = value("AWS_CONTAINER_AUTHORIZATION_TOKEN");
     let uri = value("AWS_CONTAINER_CREDENTIALS_FULL_URI");
     let path = uri.strip_prefix(&format!("http://{}", sandbox.api(1))).unwrap();
-    let answer = crate::http::request(&sandbox.api(1), "GET", path, &[("Authorization", token)], b"");
-    assert!(answer.json()["AccessKeyId"].is_string());
+    let response = crate::http::request(&sandbox.api(1), "GET", path, &[("Authorization", token)], b"");
+    assert!(response.json()["AccessKeyId"].is_string());
     assert_eq!(crate::http::request(&sandbox.api(1), "GET", path, &[], b"").status, 401);
 }
 
-/// Managed instances refuse INVOKE, run several invocations at once, never freeze, send no runtimeDone and
+/// Managed instances reject INVOKE, run several invocations at once, never freeze, send no runtimeDone and
 /// report nothing but the duration.
 #[test]
 fn managed_instances() {
     let mut environment = TestEnvironment::start(&["a"], MANAGED);
-    let refused = register(&environment.api, "a", &["INVOKE", "SHUTDOWN"]);
-    assert_eq!((refused.status, refused.error_type().as_str()), (403, "Extension.InvalidEventType"));
+    let rejected = register(&environment.api, "a", &["INVOKE", "SHUTDOWN"]);
+    assert_eq!((rejected.status, rejected.error_type().as_str()), (403, "Extension.InvalidEventType"));
     let extension = FakeExtension::register(&environment.api, "a", &["SHUTDOWN"]);
     let event = extension.next_later();
     let second = environment.sandbox.invoke_later("fn", r#"{"n":2}"#);
@@ -125,14 +125,14 @@ fn managed_instances() {
     assert_eq!(event.join().unwrap().unwrap()["shutdownReason"], "spindown");
 }
 
-/// A timeout on managed instances answers the caller and leaves the code running.
+/// A timeout on managed instances responds to the caller and leaves the code running.
 #[test]
 fn managed_timeout() {
     let settings = MANAGED.replace("30", "1");
     let environment = TestEnvironment::start(&[], &settings);
     let invocation = environment.runtime.next();
-    let answer = environment.caller.join().unwrap();
-    assert_eq!(answer.error_type(), "Sandbox.Timedout");
+    let response = environment.caller.join().unwrap();
+    assert_eq!(response.error_type(), "Sandbox.Timedout");
     assert!(environment.sandbox.events("environment.reset").is_empty());
     assert_eq!(environment.runtime.respond(&request_id(&invocation), "1").status, 400, "too late");
     let again = environment.sandbox.invoke_later("fn", "2");
@@ -177,7 +177,7 @@ fn metadata() {
     let (api, token) = (value("AWS_LAMBDA_METADATA_API="), value("AWS_LAMBDA_METADATA_TOKEN="));
     let path = "/2026-01-15/metadata/execution-environment";
     let bearer = format!("Bearer {token}");
-    let answer = crate::http::request(&api, "GET", path, &[("Authorization", &bearer)], b"");
-    assert_eq!((answer.status, answer.json()), (200, json!({"AvailabilityZoneID": "use1-az1"})));
+    let response = crate::http::request(&api, "GET", path, &[("Authorization", &bearer)], b"");
+    assert_eq!((response.status, response.json()), (200, json!({"AvailabilityZoneID": "use1-az1"})));
     assert_eq!(crate::http::request(&api, "GET", path, &[("Authorization", "Bearer x")], b"").status, 401);
 }

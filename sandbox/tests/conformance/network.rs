@@ -101,8 +101,8 @@ fn telemetry_is_delivered_inside_the_environment() {
            headers = {{name.replace('_', '-'): value for name, value in headers.items()}}\n  \
            data = json.dumps(body).encode() if body else None\n  \
            return urllib.request.urlopen(urllib.request.Request(api + path, data, headers, method=method))\n\
-         answer = call('POST', '/2020-01-01/extension/register', {{'events': ['INVOKE']}}, Lambda_Extension_Name='a')\n\
-         own = answer.headers['Lambda-Extension-Identifier']\n\
+         response = call('POST', '/2020-01-01/extension/register', {{'events': ['INVOKE']}}, Lambda_Extension_Name='a')\n\
+         own = response.headers['Lambda-Extension-Identifier']\n\
          call('PUT', '/2022-07-01/telemetry', {{'schemaVersion': '2022-12-13', 'types': ['platform'],\n  \
            'buffering': {{'maxItems': 1000, 'maxBytes': 262144, 'timeoutMs': 25}}, 'destination':\n  \
            {{'protocol': 'HTTP', 'URI': 'http://sandbox.localdomain:4243'}}}}, Lambda_Extension_Identifier=own)\n\

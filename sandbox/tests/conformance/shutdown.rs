@@ -208,9 +208,9 @@ fn a_busy_caller_does_not_delay_the_end() {
         let mut connection = std::net::TcpStream::connect(address).unwrap();
         let request =
             "POST /2015-03-31/functions/fn/invocations HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}";
-        let mut answer = [0; 4096];
+        let mut response = [0; 4096];
         while connection.write_all(request.as_bytes()).is_ok()
-            && connection.read(&mut answer).is_ok_and(|n| n > 0)
+            && connection.read(&mut response).is_ok_and(|n| n > 0)
         {}
     });
     std::thread::sleep(std::time::Duration::from_millis(300));

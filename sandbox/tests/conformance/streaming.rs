@@ -36,7 +36,7 @@ impl Post {
         self.0.write_all(&bytes).unwrap();
     }
 
-    /// Ends with `trailers`; the status line of the answer.
+    /// Ends with `trailers`; the status line of the response.
     fn end(mut self, trailers: &str) -> String {
         self.0.write_all(format!("0\r\n{trailers}\r\n").as_bytes()).unwrap();
         read_head(&mut BufReader::new(&mut self.0)).lines().next().unwrap().to_owned()
@@ -155,9 +155,9 @@ fn more_than_six_megabytes() {
     assert_eq!(done["metrics"]["producedBytes"], 7 * 1024 * 1024);
 }
 
-/// A function that does not stream answers a streaming caller in one chunk; its errors end the stream.
+/// A function that does not stream responds to a streaming caller in one chunk; its errors end the stream.
 #[test]
-fn buffered_answers_to_streaming_callers() {
+fn buffered_responses_to_streaming_callers() {
     let Streamed { sandbox, runtime, request_id: first, events } = invoked("", "");
     runtime.respond(&first, r#"{"a":1}"#);
     let (sent, complete) = events.join().unwrap().rest();
@@ -177,7 +177,7 @@ fn buffered_answers_to_streaming_callers() {
 
 /// A streamed response to an ordinary caller is collected, under the ordinary limit; its error is an error.
 #[test]
-fn streamed_answers_to_buffered_callers() {
+fn streamed_responses_to_buffered_callers() {
     let environment = TestEnvironment::start(&[], "");
     let id = request_id(&environment.runtime.next());
     let mut post = Post::open(&environment.runtime, &id);
@@ -202,14 +202,14 @@ fn unknown_response_mode() {
     let environment = TestEnvironment::start(&[], "");
     let path = format!("/2018-06-01/runtime/invocation/{}/response", request_id(&environment.runtime.next()));
     let headers = [("Lambda-Runtime-Function-Response-Mode", "other")];
-    let refused = crate::http::request(&environment.api, "POST", &path, &headers, b"1");
-    assert_eq!((refused.status, refused.error_type().as_str()), (400, "InvalidFunctionResponseMode"));
+    let rejected = crate::http::request(&environment.api, "POST", &path, &headers, b"1");
+    assert_eq!((rejected.status, rejected.error_type().as_str()), (400, "InvalidFunctionResponseMode"));
     assert_eq!(environment.caller.join().unwrap().error_type(), "Runtime.InvalidResponseModeHeader");
 }
 
-/// Refusals come as ordinary errors, before any stream.
+/// Rejections come as ordinary errors, before any stream.
 #[test]
-fn refusals_and_dry_runs() {
+fn rejections_and_dry_runs() {
     let sandbox = Builder::new().function("fn", "", IDLE_SCRIPT).start();
     let call = |name: &str, kind: &str| {
         let path = format!("/2021-11-15/functions/{name}/response-streaming-invocations");

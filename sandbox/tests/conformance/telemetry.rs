@@ -9,8 +9,8 @@ use crate::fakes::{Listener, TestEnvironment, request_id};
 fn subscription_and_replay() {
     let (environment, extension) = TestEnvironment::with_extension("");
     let listener = Listener::start(0);
-    let answer = extension.subscribe(listener.port, &["platform"], "2025-01-29");
-    assert_eq!((answer.status, answer.json()), (200, json!("OK")));
+    let response = extension.subscribe(listener.port, &["platform"], "2025-01-29");
+    assert_eq!((response.status, response.json()), (200, json!("OK")));
     listener.await_kind("platform.telemetrySubscription");
     let events = listener.events();
     assert_eq!(events[0]["type"], "platform.initStart");
@@ -43,9 +43,9 @@ fn versions() {
     assert_eq!(extension.subscribe(listener.port, &["platform"], "2030-01-01").status, 400);
     assert_eq!(extension.call("PUT", "/2025-01-29/telemetry", &[], "{}").status, 404);
     for (number, schema) in ["2022-07-01", "2022-12-13", "2025-01-29"].into_iter().enumerate() {
-        let answer = extension.subscribe(listener.port, &["platform"], schema);
+        let response = extension.subscribe(listener.port, &["platform"], schema);
         // One subscription an extension.
-        assert_eq!(answer.status, if number == 0 { 200 } else { 400 }, "{schema}");
+        assert_eq!(response.status, if number == 0 { 200 } else { 400 }, "{schema}");
     }
     drop(environment);
 }
@@ -55,9 +55,9 @@ fn versions() {
 fn invalid_subscriptions() {
     let (environment, extension) = TestEnvironment::with_extension("");
     for body in ["", "{}", r#"{"schemaVersion":"2025-01-29","types":[],"destination":{}}"#] {
-        let answer = extension.call("PUT", "/2022-07-01/telemetry", &[], body);
-        assert_eq!((answer.status, answer.error_type().as_str()), (400, "ValidationError"));
-        assert!(answer.json()["errorMessage"].is_string());
+        let response = extension.call("PUT", "/2022-07-01/telemetry", &[], body);
+        assert_eq!((response.status, response.error_type().as_str()), (400, "ValidationError"));
+        assert!(response.json()["errorMessage"].is_string());
     }
     drop(environment);
 }
@@ -69,8 +69,8 @@ fn subscriptions_close() {
     let event = extension.next_later();
     let _invocation = environment.runtime.next();
     event.join().unwrap();
-    let answer = extension.subscribe(1234, &["platform"], "2025-01-29");
-    assert_eq!((answer.status, answer.error_type().as_str()), (403, "Telemetry.SubscriptionClosed"));
+    let response = extension.subscribe(1234, &["platform"], "2025-01-29");
+    assert_eq!((response.status, response.error_type().as_str()), (403, "Telemetry.SubscriptionClosed"));
 }
 
 /// The report of an invocation exists when the environment is frozen, and is delivered after the thaw.
@@ -115,9 +115,9 @@ fn the_last_report_comes_with_shutdown() {
     assert!(listener.has("platform.report"));
 }
 
-/// A batch that is refused is sent again: no event is lost or reordered.
+/// A batch that is rejected is sent again: no event is lost or reordered.
 #[test]
-fn refused_batches_are_repeated() {
+fn rejected_batches_are_repeated() {
     let (environment, extension) = TestEnvironment::with_extension("");
     let listener = Listener::start(2);
     extension.subscribe(listener.port, &["platform"], "2025-01-29");
@@ -201,14 +201,14 @@ fn tcp() {
     assert_eq!(done["record"]["status"], "success");
 }
 
-/// A batch that a listener refuses too often is lost, and the next batch reports how much.
+/// A batch that a listener rejects too often is lost, and the next batch reports how much.
 #[test]
-fn refused_for_good() {
+fn rejected_for_good() {
     let (environment, extension) = TestEnvironment::with_extension("");
     let listener = Listener::start(6);
     extension.subscribe(listener.port, &["platform"], "2025-01-29");
     // The only batch so far contains initStart and the subscription.
-    crate::sandbox::wait_until("six refusals", || (listener.requests().len() >= 6).then_some(()));
+    crate::sandbox::wait_until("six rejections", || (listener.requests().len() >= 6).then_some(()));
     std::thread::sleep(std::time::Duration::from_millis(1_000));
     let _event = extension.next_later();
     let _invocation = environment.runtime.next();
@@ -236,7 +236,7 @@ fn overflow() {
     let api = sandbox.api(1);
     sandbox.await_event("extension.spawn", 1);
     let extension = crate::fakes::FakeExtension::register(&api, "a", &["INVOKE"]);
-    // Refuses for 375 ms: long enough for all lines to be written meanwhile.
+    // Rejects for 375 ms: long enough for all lines to be written meanwhile.
     let listener = Listener::start(4);
     extension.subscribe(listener.port, &["function"], "2025-01-29");
     let dropped = listener.await_kind("platform.logsDropped");

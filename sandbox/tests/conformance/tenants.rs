@@ -41,7 +41,7 @@ fn one_environment_a_tenant() {
     }
 }
 
-/// A tenant id is required with isolation and refused without; configurations show the isolation mode.
+/// A tenant id is required with isolation and rejected without; configurations show the isolation mode.
 #[test]
 fn the_tenant_must_be_named() {
     let sandbox =
@@ -63,10 +63,10 @@ fn the_tenant_must_be_named() {
 fn exclusions() {
     let sandbox = Builder::new().function("fn", ISOLATED, IDLE_SCRIPT).start();
     let configuration = "/2015-03-31/functions/fn/configuration";
-    let answer = sandbox.call("PUT", configuration, r#"{"SnapStart":{"ApplyOn":"PublishedVersions"}}"#);
-    assert_eq!(answer.status, 400);
+    let response = sandbox.call("PUT", configuration, r#"{"SnapStart":{"ApplyOn":"PublishedVersions"}}"#);
+    assert_eq!(response.status, 400);
     assert_eq!(sandbox.call("POST", "/2015-03-31/functions/fn/versions", "{}").status, 201);
     let path = "/2019-09-30/functions/fn/provisioned-concurrency?Qualifier=1";
-    let answer = sandbox.call("PUT", path, r#"{"ProvisionedConcurrentExecutions":1}"#);
-    assert_eq!(answer.status, 400);
+    let response = sandbox.call("PUT", path, r#"{"ProvisionedConcurrentExecutions":1}"#);
+    assert_eq!(response.status, 400);
 }

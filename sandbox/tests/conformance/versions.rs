@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::http::Response;
 use crate::sandbox::{Builder, IDLE_SCRIPT, Sandbox, wait_until};
 
-/// Answers every invocation with the version in its environment variables.
+/// Responds to every invocation with the version in its environment variables.
 const TELLS_VERSION: &str = r#"#!/bin/sh
 api=http://$AWS_LAMBDA_RUNTIME_API/2018-06-01/runtime/invocation
 while :; do
@@ -77,8 +77,8 @@ fn aliases() {
     let path = format!("{FUNCTION}/aliases");
     let created = sandbox.call("POST", &path, r#"{"Name":"live","FunctionVersion":"1"}"#);
     assert_eq!(created.status, 201);
-    let answer = sandbox.invoke("fn:live", "{}");
-    assert_eq!((answer.json(), answer.header("x-amz-executed-version")), (json!("1 128"), Some("1")));
+    let response = sandbox.invoke("fn:live", "{}");
+    assert_eq!((response.json(), response.header("x-amz-executed-version")), (json!("1 128"), Some("1")));
 
     let alias = format!("{path}/live");
     let routing = r#"{"RoutingConfig":{"AdditionalVersionWeights":{"2":1.0}},"RevisionId":"other"}"#;
@@ -86,8 +86,8 @@ fn aliases() {
     assert_eq!(exception(&wrong), (412, "PreconditionFailedException".into()));
     let routing = routing.replace("other", created.json()["RevisionId"].as_str().unwrap());
     assert_eq!(sandbox.call("PUT", &alias, &routing).status, 200);
-    let answer = sandbox.invoke("fn:live", "{}");
-    assert_eq!((answer.json(), answer.header("x-amz-executed-version")), (json!("2 512"), Some("2")));
+    let response = sandbox.invoke("fn:live", "{}");
+    assert_eq!((response.json(), response.header("x-amz-executed-version")), (json!("2 512"), Some("2")));
 
     let weights = r#"{"RoutingConfig":{"AdditionalVersionWeights":{"2":0.5}}}"#;
     sandbox.call("PUT", &alias, weights);
@@ -150,8 +150,8 @@ fn control_plane_throttling() {
     let builder = Builder::new().function("fn", "", IDLE_SCRIPT);
     let sandbox = builder.arguments(&["--control-rate", "2"]).start();
     let path = format!("{FUNCTION}/configuration");
-    let answers: Vec<_> = (0..8).map(|_| sandbox.call("GET", &path, "")).collect();
-    assert!(answers.iter().any(|answer| exception(answer) == (429, "TooManyRequestsException".into())));
+    let responses: Vec<_> = (0..8).map(|_| sandbox.call("GET", &path, "")).collect();
+    assert!(responses.iter().any(|response| exception(response) == (429, "TooManyRequestsException".into())));
     assert!((0..8).all(|_| sandbox.call("GET", FUNCTION, "").status == 200));
 }
 

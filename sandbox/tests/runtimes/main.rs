@@ -63,17 +63,17 @@ fn check(language: Language) {
     };
     for invocations in 1..=2_usize {
         settled(invocations - 1);
-        let answer = sandbox.invoke("fn", r#"{"do":"echo"}"#);
-        assert!(answer.header("x-amz-function-error").is_none(), "{name}: {}", answer.json());
-        let body = answer.json();
+        let response = sandbox.invoke("fn", r#"{"do":"echo"}"#);
+        assert!(response.header("x-amz-function-error").is_none(), "{name}: {}", response.json());
+        let body = response.json();
         assert_eq!(body["invocations"], invocations, "{name}");
-        assert_eq!(body["request_id"], answer.header("x-amzn-requestid").unwrap(), "{name}");
+        assert_eq!(body["request_id"], response.header("x-amzn-requestid").unwrap(), "{name}");
         assert_eq!(body["memory_mb"].to_string().trim_matches('"'), memory_mb.to_string(), "{name}");
     }
     let first = sandbox.await_telemetry("platform.report", 1);
     assert!(first["metrics"]["initDurationMs"].as_f64().unwrap() > 0.0, "{name}");
 
-    // The handler's own failure: answered, environment kept.
+    // The handler's own failure: a response, environment kept.
     settled(2);
     let failed = sandbox.invoke("fn", r#"{"do":"fail"}"#);
     assert_eq!(failed.header("x-amz-function-error"), Some("Unhandled"), "{name}");

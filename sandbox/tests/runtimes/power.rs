@@ -104,9 +104,9 @@ fn power_where_memory_does_not_suffice() {
     assert!(measured.stdout().contains("cheapest: 512 MB"), "{}", measured.stdout());
 }
 
-/// Invalid arguments are refused before the function runs, with an error that names the problem.
+/// Invalid arguments are rejected before the function runs, with an error that names the problem.
 #[test]
-fn power_refuses() {
+fn power_rejects() {
     let cases: [(&str, &str, &[&str], &str); 4] = [
         ("", "{}", &["--sizes", "64"], "64 is not in 128..=10240"),
         ("", "{}", &["--count", "0"], "0 is not in 1.."),

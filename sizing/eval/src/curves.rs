@@ -13,7 +13,7 @@ use tailor_sizing::model::enforcement::Enforcement;
 use tailor_sizing::model::predict::Model;
 use tailor_sizing::telemetry::invocation::{Invocation, Outcome, Work};
 use tailor_sizing::telemetry::rollup::Rollup;
-use tailor_sizing::units::Megabytes;
+use tailor_sizing::units::{Megabytes, round_to_u64};
 
 /// Memory in MB and mean duration in ms, in ascending order of memory.
 pub type Curve = Vec<(u32, f64)>;
@@ -231,9 +231,8 @@ fn durations_only(seen: &Curve) -> Option<Model> {
     Model::fit(&seen.iter().map(size).collect::<Vec<_>>(), Enforcement::default())
 }
 
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "casts of floats saturate")]
 fn us(ms: f64) -> u64 {
-    (ms * 1e3).round() as u64
+    round_to_u64(ms * 1e3)
 }
 
 /// Straight lines between the observed sizes in the logarithms of memory and duration, flat outside.

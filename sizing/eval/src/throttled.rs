@@ -10,7 +10,7 @@ use anyhow::Context;
 use tailor_sizing::model::cfs_simulation::PERIOD_MS;
 use tailor_sizing::telemetry::invocation::{ClassWork, Invocation, Outcome, Work};
 use tailor_sizing::telemetry::rollup::Rollup;
-use tailor_sizing::units::Megabytes;
+use tailor_sizing::units::{Megabytes, round_to_u64};
 
 /// CPU time of the measuring probe in every invocation, µs. It is not in the wall time (see the README of the data set).
 const PROBE_US: u64 = 450;
@@ -141,35 +141,34 @@ fn row(header: &BTreeMap<&str, usize>, line: &str) -> anyhow::Result<Row> {
         let cell = cells.get(*index).with_context(|| format!("no cell for `{name}`"))?;
         cell.parse().with_context(|| format!("`{cell}` in `{name}` is not a number"))
     };
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "casts of floats saturate")]
-    let whole = |name: &str, scale: f64| number(name).map(|value| (value * scale).round() as u64);
-    let wall_us = whole("wall_ms", 1e3)?;
-    let (top_busy_us, top_starved_us) = (whole("ss_top_us", 1.0)?, whole("ss_top_wait_us", 1.0)?);
+    let scaled = |name: &str, scale: f64| number(name).map(|value| round_to_u64(value * scale));
+    let wall_us = scaled("wall_ms", 1e3)?;
+    let (top_busy_us, top_starved_us) = (scaled("ss_top_us", 1.0)?, scaled("ss_top_wait_us", 1.0)?);
     let work = Work {
-        user_us: whole("user_us", 1.0)?,
-        system_us: whole("sys_us", 1.0)?,
-        starved_us: whole("ss_wait_us", 1.0)?,
+        user_us: scaled("user_us", 1.0)?,
+        system_us: scaled("sys_us", 1.0)?,
+        starved_us: scaled("ss_wait_us", 1.0)?,
         idle_us: wall_us.saturating_sub(top_busy_us + top_starved_us),
         top_busy_us,
         top_starved_us,
-        effective_threads_milli: whole("ss_eff", 1e3)?,
-        voluntary_switches: whole("vcs", 1.0)?,
-        involuntary_switches: whole("ivcs", 1.0)?,
-        timeslices: whole("ss_slices", 1.0)?,
-        minor_faults: whole("minflt", 1.0)?,
-        main: main_thread(whole("m_run_us", 1.0).ok(), whole("m_wait_us", 1.0).ok()),
+        effective_threads_milli: scaled("ss_eff", 1e3)?,
+        voluntary_switches: scaled("vcs", 1.0)?,
+        involuntary_switches: scaled("ivcs", 1.0)?,
+        timeslices: scaled("ss_slices", 1.0)?,
+        minor_faults: scaled("minflt", 1.0)?,
+        main: main_thread(scaled("m_run_us", 1.0).ok(), scaled("m_wait_us", 1.0).ok()),
         ..Work::default()
     };
-    let memory = Megabytes(u32::try_from(whole("memory_mb", 1.0)?).context("memory size out of range")?);
+    let memory = Megabytes(u32::try_from(scaled("memory_mb", 1.0)?).context("memory size out of range")?);
     let invocation = Invocation {
         outcome: Outcome::Success,
         duration_us: wall_us,
         billed_ms: wall_us.div_ceil(1_000),
-        peak_kib: whole("rss", 1.0 / 1_024.0)?,
+        peak_kib: scaled("rss", 1.0 / 1_024.0)?,
         work: Some(work),
         ..Invocation::default()
     };
-    Ok(Row { function: whole("fn", 1.0)?, memory, number: whole("inv", 1.0)?, wall_us, invocation })
+    Ok(Row { function: scaled("fn", 1.0)?, memory, number: scaled("inv", 1.0)?, wall_us, invocation })
 }
 
 /// The main thread, where the data set has it.

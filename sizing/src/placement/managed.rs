@@ -106,10 +106,10 @@ pub fn managed_settings(
         gib_per_vcpu,
         gib_per_vcpu_interval: [ratio(vcpus_at(1.0)), ratio(vcpus_at(0.5))],
         vcpus,
-        max_concurrency: whole(concurrency),
+        max_concurrency: concurrency_limit(concurrency),
         max_concurrency_interval: [
-            whole(least(cpu * (1.0 + CPU_SPREAD)).0),
-            whole(least(cpu * (1.0 - CPU_SPREAD)).0),
+            concurrency_limit(least(cpu * (1.0 + CPU_SPREAD)).0),
+            concurrency_limit(least(cpu * (1.0 - CPU_SPREAD)).0),
         ],
         limited_by,
         assumptions: vec![
@@ -141,7 +141,7 @@ fn gib_per_vcpu(needed: f64, memory_gib: f64) -> u64 {
     clippy::cast_sign_loss,
     reason = "float to integer casts saturate"
 )]
-fn whole(concurrency: f64) -> u64 {
+fn concurrency_limit(concurrency: f64) -> u64 {
     concurrency.floor().max(1.0) as u64
 }
 

@@ -10,7 +10,7 @@ use crate::pricing::managed_instances::{
 use crate::pricing::money::PicoDollars;
 use crate::pricing::prices::{PriceSource, ProvisionedRates};
 use crate::telemetry::invocation::Work;
-use crate::units::Architecture;
+use crate::units::{Architecture, round_to_u64};
 
 /// CPU time on arm64 relative to x86_64 in published comparisons: from clearly faster to clearly slower.
 const ARM64_CPU: [f64; 2] = [0.8, 1.2];
@@ -287,12 +287,7 @@ impl Context<'_> {
     }
 
     fn instances_pico(&self, capacity: &Capacity, instance: &InstanceType) -> Option<f64> {
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "a number of invocations"
-        )]
-        let requests = self.month_invocations.round() as u64;
+        let requests = round_to_u64(self.month_invocations);
         let cost = InstancesCost::of(
             capacity.instances,
             instance.hour,

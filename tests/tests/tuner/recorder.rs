@@ -59,9 +59,10 @@ async fn forward(State(state): State<Forward>, request: Request) -> Response<Bod
     let answered = tokio::task::spawn_blocking(move || {
         let uri = format!("{}{}", state.target, parts.uri);
         let request = axum::http::Request::builder().method(parts.method).uri(uri);
-        let mut response = match body.is_empty() {
-            true => state.agent.run(request.body(()).ok()?),
-            false => state.agent.run(request.body(body.to_vec()).ok()?),
+        let mut response = if body.is_empty() {
+            state.agent.run(request.body(()).ok()?)
+        } else {
+            state.agent.run(request.body(body.to_vec()).ok()?)
         }
         .ok()?;
         let bytes = response.body_mut().read_to_vec().ok()?;

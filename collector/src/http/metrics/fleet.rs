@@ -60,7 +60,7 @@ impl Reports {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner).get(tenant).cloned()
     }
 
-    fn keep(&self, tenant: &Tenant, reported: Reported) {
+    fn insert(&self, tenant: &Tenant, reported: Reported) {
         let mut tenants = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         tenants.insert(tenant.clone(), (Instant::now(), Arc::new(reported)));
     }
@@ -72,7 +72,7 @@ pub(super) async fn of(app: &Arc<App>, tenant: &Tenant) -> FleetMetrics {
     let is_old = reports.of(tenant).is_none_or(|(at, _)| at.elapsed() > MAX_AGE);
     if let (true, Ok(_computing)) = (is_old, reports.computing.try_lock()) {
         match compute(app, tenant).await {
-            Ok(reported) => reports.keep(tenant, reported),
+            Ok(reported) => reports.insert(tenant, reported),
             Err(error) => {
                 tracing::warn!(%error, "cannot compute the metrics of the fleet; trying again later")
             }

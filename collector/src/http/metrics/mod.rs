@@ -76,8 +76,8 @@ pub struct Metrics {
     batches_stored: Counter,
     batches_repeated: Counter,
     invocations_stored: Counter,
-    refused_not_retryable: Counter,
-    refused_retryable: Counter,
+    rejected_not_retryable: Counter,
+    rejected_retryable: Counter,
     damaged_rows: Gauge,
     connections: Gauge,
     closed_for_others: Counter,
@@ -95,9 +95,9 @@ impl Default for Metrics {
         let mut registry = Registry::default();
         let batches = Family::<Label, Counter>::default();
         registry.register("tailor_batches", "Batches on disk, by whether they were new", batches.clone());
-        let refused = Family::<Label, Counter>::default();
+        let rejected = Family::<Label, Counter>::default();
         let help = "Batches refused, by whether they may be sent again";
-        registry.register("tailor_batches_refused", help, refused.clone());
+        registry.register("tailor_batches_refused", help, rejected.clone());
         let invocations_stored = Counter::default();
         registry.register("tailor_invocations_stored", "Invocations stored", invocations_stored.clone());
         let damaged_rows = Gauge::default();
@@ -114,8 +114,8 @@ impl Default for Metrics {
             batches_stored: batches.get_or_create_owned(&[("result", "stored")]),
             batches_repeated: batches.get_or_create_owned(&[("result", "repeated")]),
             invocations_stored,
-            refused_not_retryable: refused.get_or_create_owned(&[("retryable", "no")]),
-            refused_retryable: refused.get_or_create_owned(&[("retryable", "yes")]),
+            rejected_not_retryable: rejected.get_or_create_owned(&[("retryable", "no")]),
+            rejected_retryable: rejected.get_or_create_owned(&[("retryable", "yes")]),
             damaged_rows,
             connections,
             closed_for_others: closed.get_or_create_owned(&[("reason", "room")]),
@@ -164,17 +164,23 @@ impl Metrics {
         self.own.auth_failures.get_or_create(&[("reason", failure.name())]).inc();
     }
 
-    /// A request was answered.
-    pub(super) fn answered(&self, method: &'static str, route: String, status: StatusCode, time: Duration) {
+    /// A response was sent.
+    pub(super) fn record_response(
+        &self,
+        method: &'static str,
+        route: String,
+        status: StatusCode,
+        time: Duration,
+    ) {
         let labels =
             [("method", method.to_owned()), ("route", route), ("status", status.as_str().to_owned())];
         self.own.requests.get_or_create(&labels).observe(time.as_secs_f64());
     }
 
-    /// A batch was refused with this status.
-    pub fn refused(&self, status: StatusCode) {
+    /// A batch was rejected with this status.
+    pub fn rejected(&self, status: StatusCode) {
         let is_retryable = status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS;
-        let counter = if is_retryable { &self.refused_retryable } else { &self.refused_not_retryable };
+        let counter = if is_retryable { &self.rejected_retryable } else { &self.rejected_not_retryable };
         counter.inc();
     }
 }
@@ -216,9 +222,10 @@ fn encode<'a>(
 ) -> Result<String, std::fmt::Error> {
     let mut body = String::new();
     for registry in registries {
-        match is_openmetrics {
-            true => text::encode_registry(&mut body, registry)?,
-            false => prometheus_text::encode(&mut body, registry)?,
+        if is_openmetrics {
+            text::encode_registry(&mut body, registry)?
+        } else {
+            prometheus_text::encode(&mut body, registry)?
         }
     }
     if is_openmetrics {

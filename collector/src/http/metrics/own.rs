@@ -13,7 +13,7 @@ use crate::http::App;
 use crate::store::Schema;
 use crate::version::{COMMIT, VERSION};
 
-/// Upper bounds of the histogram of request times, seconds. A request is answered within 30 s.
+/// Upper bounds of the histogram of request times, seconds. A request has its response within 30 s.
 const REQUEST_BUCKETS: [f64; 11] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0];
 
 /// Method, route and status of a request.
@@ -86,25 +86,25 @@ impl Own {
 /// Sets what is read at a scrape.
 pub(super) async fn update(app: &App) {
     let (metrics, own) = (&app.metrics, &app.metrics.own);
-    let whole = |value: usize| i64::try_from(value).unwrap_or(i64::MAX);
+    let saturating_i64 = |value: usize| i64::try_from(value).unwrap_or(i64::MAX);
     metrics.damaged_rows.set(i64::try_from(app.store.damage().rows).unwrap_or(i64::MAX));
     let (open, for_others, overdue) = app.connections.counts();
-    metrics.connections.set(whole(open));
+    metrics.connections.set(saturating_i64(open));
     raise_to(&metrics.closed_for_others, for_others);
     raise_to(&metrics.closed_overdue, overdue);
     for (budget, used, size) in app.memory.used_bytes() {
-        own.budget_used.get_or_create(&[("budget", budget)]).set(whole(used));
-        own.budget_size.get_or_create(&[("budget", budget)]).set(whole(size));
+        own.budget_used.get_or_create(&[("budget", budget)]).set(saturating_i64(used));
+        own.budget_size.get_or_create(&[("budget", budget)]).set(saturating_i64(size));
     }
-    own.reports_running.set(whole(app.memory.running_reports()));
-    own.queued_writes.set(whole(app.store.queued_writes()));
-    // Without an answer in time, the last values stay.
+    own.reports_running.set(saturating_i64(app.memory.running_reports()));
+    own.queued_writes.set(saturating_i64(app.store.queued_writes()));
+    // Without a response in time, the last values stay.
     if let Ok(Ok(pending)) = tokio::time::timeout(BACKLOG_TIMEOUT, app.store.pending_batches()).await {
         own.pending_batches.set(i64::try_from(pending).unwrap_or(i64::MAX));
     }
     let outdated = app.store.changed_functions(MAX_OUTDATED);
     if let Ok(Ok(outdated)) = tokio::time::timeout(BACKLOG_TIMEOUT, outdated).await {
-        own.outdated_summaries.set(whole(outdated.len()));
+        own.outdated_summaries.set(saturating_i64(outdated.len()));
     }
     let Schema { store, version } = app.store.schema();
     let labels: BuildLabels = [

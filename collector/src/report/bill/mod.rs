@@ -196,11 +196,12 @@ pub async fn fleet(
     fleet.matching_functions = fleet.functions.len() as u64;
     fleet.functions.sort_by_key(|function| std::cmp::Reverse(function.total_pico_usd));
     fleet.functions.truncate(list.limit);
-    fleet.assumptions.push(match is_month {
-        true => "The window counts as one month for volume tiers, and other accounts of the organization are not included."
-            .to_owned(),
-        false => "The window is longer than a month: volume tiers are not those of all functions together.".to_owned(),
-    });
+    let tiers = if is_month {
+        "The window counts as one month for volume tiers, and other accounts of the organization are not included."
+    } else {
+        "The window is longer than a month: volume tiers are not those of all functions together."
+    };
+    fleet.assumptions.push(tiers.to_owned());
     fleet.assumptions.push("The free tier of the account is not subtracted.".to_owned());
     Ok(fleet)
 }

@@ -348,13 +348,15 @@ mod tests {
             let environment = Environment {
                 runtime: format!("runtime{id}"),
                 ephemeral_mb: 512 + u32::try_from(hour).unwrap(),
-                initialization_type: match is_managed {
-                    true => InitializationType::ManagedInstances,
-                    false => InitializationType::OnDemand,
+                initialization_type: if is_managed {
+                    InitializationType::ManagedInstances
+                } else {
+                    InitializationType::OnDemand
                 },
-                extension_version: match is_imported {
-                    true => Environment::imported_by("1"),
-                    false => own.extension_version.clone(),
+                extension_version: if is_imported {
+                    Environment::imported_by("1")
+                } else {
+                    own.extension_version.clone()
                 },
                 ..own
             };

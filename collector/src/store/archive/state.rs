@@ -4,6 +4,7 @@ use tailor_archive::{Partition, Totals};
 
 use super::{PartitionState, PartsDigest, SealedFile, Upload};
 use crate::store::StoreError;
+use crate::store::rows::column::{archive_file, archive_partition};
 use crate::store::rows::{Field, from_sql, to_ordered_sql, to_sql};
 
 /// Maximum number of invocations in a file. More would only make each query read larger objects.
@@ -35,18 +36,18 @@ impl Known {
         column: impl Fn(usize) -> Result<i64, StoreError>,
     ) -> Result<Self, StoreError> {
         let number = |index| -> Result<u64, StoreError> { Ok(from_sql(column(index)?)) };
-        let totals = |first| -> Result<Totals, StoreError> {
-            Ok(Totals { invocations: number(first)?, billed_ms: number(first + 1)? })
+        let totals = |invocations, billed_ms| -> Result<Totals, StoreError> {
+            Ok(Totals { invocations: number(invocations)?, billed_ms: number(billed_ms)? })
         };
         let state = PartitionState {
             partition,
-            waiting_bytes: number(4)?,
-            waiting_invocations: number(5)?,
-            waiting_since_us: number(6)?,
-            spooled: totals(7)?,
-            dropped: totals(9)?,
+            waiting_bytes: number(archive_partition::waiting_bytes)?,
+            waiting_invocations: number(archive_partition::waiting_invocations)?,
+            waiting_since_us: number(archive_partition::waiting_since_us)?,
+            spooled: totals(archive_partition::spooled_invocations, archive_partition::spooled_billed_ms)?,
+            dropped: totals(archive_partition::dropped_invocations, archive_partition::dropped_billed_ms)?,
         };
-        Ok(Self { state, first_waiting: number(3)? })
+        Ok(Self { state, first_waiting: number(archive_partition::first_waiting)? })
     }
 
     /// Counts a new part of so many bytes.
@@ -110,22 +111,27 @@ pub(in crate::store) fn file_of(
     text: impl Fn(usize) -> Result<String, StoreError>,
 ) -> Result<(SealedFile, bool), StoreError> {
     let number = |index| -> Result<u64, StoreError> { Ok(from_sql(column(index)?)) };
-    let totals = |first| -> Result<Totals, StoreError> {
-        Ok(Totals { invocations: number(first)?, billed_ms: number(first + 1)? })
+    let totals = |invocations, billed_ms| -> Result<Totals, StoreError> {
+        Ok(Totals { invocations: number(invocations)?, billed_ms: number(billed_ms)? })
     };
-    let at_us = number(9)?;
-    let upload =
-        Upload { at_us, object: text(10)?, bytes: number(11)?, sha256: text(12)?, totals: totals(13)? };
+    let at_us = number(archive_file::uploaded_at_us)?;
+    let upload = Upload {
+        at_us,
+        object: text(archive_file::object)?,
+        bytes: number(archive_file::bytes)?,
+        sha256: text(archive_file::sha256)?,
+        totals: totals(archive_file::uploaded_invocations, archive_file::uploaded_billed_ms)?,
+    };
     let file = SealedFile {
         partition,
-        first: number(3)?,
-        last: number(4)?,
-        digest: text(5)?,
-        totals: totals(6)?,
-        sealed_at_us: number(8)?,
+        first: number(archive_file::first)?,
+        last: number(archive_file::last)?,
+        digest: text(archive_file::digest)?,
+        totals: totals(archive_file::invocations, archive_file::billed_ms)?,
+        sealed_at_us: number(archive_file::sealed_at_us)?,
         upload: Some(upload).filter(|_| at_us > 0),
     };
-    Ok((file, number(15)? > 0))
+    Ok((file, number(archive_file::has_parts)? > 0))
 }
 
 /// Calls `write` with the columns of the row of a file.

@@ -23,7 +23,8 @@ use crate::store::damage::DamageLog;
 use crate::store::recent;
 use crate::store::retention::DAY_HOURS;
 use crate::store::rows::{
-    FILE, Field, PART, PARTITION, PENDING, ROLLUP, damaged, decode_rollups, from_sql, to_ordered_sql, to_sql,
+    FILE, Field, PART, PARTITION, PENDING, ROLLUP, column, damaged, decode_rollups, from_sql, to_ordered_sql,
+    to_sql,
 };
 
 /// The name of the state in the table `meta`.
@@ -106,9 +107,13 @@ fn of_partition<'a>(partition: &'a Partition, day: &'a i64) -> Parameters<'a> {
     vec![&partition.tenant, day, &partition.account]
 }
 
+/// The partition of a row of any of the three tables, which begin with the same columns.
 fn partition(cells: &Cells<'_>) -> Result<Partition, StoreError> {
-    let (tenant, account) = (cells.text(0)?.to_owned(), cells.text(2)?.to_owned());
-    Ok(Partition { tenant, day: from_sql(cells.integer(1)?), account })
+    Ok(Partition {
+        tenant: cells.text(column::archive_partition::tenant)?.to_owned(),
+        day: from_sql(cells.integer(column::archive_partition::day)?),
+        account: cells.text(column::archive_partition::account)?.to_owned(),
+    })
 }
 
 fn known(cells: &Cells<'_>) -> Result<Known, StoreError> {
@@ -242,7 +247,7 @@ async fn seal_partition(
     let last: Option<i64> = rows.first().map(|row| row.try_get(0)).transpose()?.flatten();
     let start = to_ordered_sql(known.first_waiting.max(last.map_or(0, |last| from_sql(last) + 1)));
     let sql = format!(
-        "SELECT number, invocations, billed_ms, octet_length(body)::bigint, checksum FROM {PREFIX}archive_part
+        "SELECT number, invocations, billed_ms, octet_length(body)::bigint AS bytes, checksum FROM {PREFIX}archive_part
          WHERE {OF_PARTITION} AND number >= $4 ORDER BY number"
     );
     let mut parameters = of_partition(&partition, &day);
@@ -250,9 +255,9 @@ async fn seal_partition(
     let mut sealing = Sealing::new(max_bytes);
     connection
         .for_each(&sql, &parameters, |row| {
-            let number = |index: usize| -> Result<u64, Failure> { Ok(from_sql(row.try_get(index)?)) };
-            let totals = Totals { invocations: number(1)?, billed_ms: number(2)? };
-            sealing.add(number(0)?, totals, number(3)?, row.try_get(4)?);
+            let number = |name: &str| -> Result<u64, Failure> { Ok(from_sql(row.try_get(name)?)) };
+            let totals = Totals { invocations: number("invocations")?, billed_ms: number("billed_ms")? };
+            sealing.add(number("number")?, totals, number("bytes")?, row.try_get("checksum")?);
             Ok(true)
         })
         .await?;
@@ -298,13 +303,14 @@ pub(super) async fn parts(
     connection
         .for_each(&sql, &parameters, |row| {
             let cells = Cells::of(row)?;
-            let body = cells.blob(6)?;
+            let body = cells.blob(column::archive_part::body)?;
             bytes += body.len() as u64;
             let batches = if cells.is_valid(&PART) { recent::batches(body).ok() } else { None };
             if batches.is_none() {
                 damage.report(cells.name(&PART));
             }
-            let (number, checksum) = (from_sql(cells.integer(3)?), cells.integer(7)?);
+            let number = from_sql(cells.integer(column::archive_part::number)?);
+            let checksum = cells.integer(column::archive_part::checksum)?;
             parts.push(Part { number, checksum, batches: batches.unwrap_or_default() });
             Ok(bytes < max_bytes)
         })
@@ -365,14 +371,14 @@ pub(super) async fn remove_uploaded(connection: &Connection, damage: &DamageLog)
     parameters.push(&first);
     parameters.push(&last);
     let sql = format!(
-        "SELECT number, octet_length(body)::bigint FROM {PREFIX}archive_part
+        "SELECT number, octet_length(body)::bigint AS bytes FROM {PREFIX}archive_part
          WHERE {OF_PARTITION} AND number BETWEEN $4 AND $5 ORDER BY number"
     );
     let (mut bytes, mut until): (u64, Option<i64>) = (0, None);
     connection
         .for_each(&sql, &parameters, |row| {
-            until = Some(row.try_get(0)?);
-            bytes += from_sql(row.try_get(1)?);
+            until = Some(row.try_get("number")?);
+            bytes += from_sql(row.try_get("bytes")?);
             Ok(bytes < REMOVE_BYTES)
         })
         .await?;
@@ -446,17 +452,18 @@ pub(super) async fn comparison(
     let record = record(connection, damage).await?;
     let (mut rollups, mut pending) = (BTreeMap::new(), BTreeMap::new());
     let add = |totals: &mut BTreeMap<Partition, Totals>, cells: &Cells<'_>, hour: u64, of: Totals| {
-        let (tenant, account) = (cells.text(0)?.to_owned(), cells.text(1)?.to_owned());
-        totals.entry(Partition { tenant, account, day: hour / DAY_HOURS }).or_default().add(of);
+        let (tenant, function) = cells.owner()?;
+        let partition = Partition { tenant: tenant.0, account: function.account, day: hour / DAY_HOURS };
+        totals.entry(partition).or_default().add(of);
         Ok::<_, StoreError>(())
     };
     connection
         .for_each(&select(&ROLLUP), &[], |row| {
             let cells = Cells::of(row)?;
             if cells.verify(&ROLLUP, damage) {
-                let rollup = rollup::decode(cells.blob(9)?).map_err(damaged)?;
+                let rollup = rollup::decode(cells.blob(column::rollup::body)?).map_err(damaged)?;
                 let totals = Totals { invocations: rollup.invocations, billed_ms: rollup.billed_ms };
-                add(&mut rollups, &cells, from_sql(cells.integer(5)?), totals)?;
+                add(&mut rollups, &cells, from_sql(cells.integer(column::rollup::hour)?), totals)?;
             }
             Ok(true)
         })
@@ -465,7 +472,7 @@ pub(super) async fn comparison(
         .for_each(&select(&PENDING), &[], |row| {
             let cells = Cells::of(row)?;
             if cells.verify(&PENDING, damage) {
-                for (hour, rollup) in decode_rollups(cells.blob(10)?)? {
+                for (hour, rollup) in decode_rollups(cells.blob(column::pending::rollups)?)? {
                     let totals = Totals { invocations: rollup.invocations, billed_ms: rollup.billed_ms };
                     add(&mut pending, &cells, hour, totals)?;
                 }

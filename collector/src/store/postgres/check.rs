@@ -26,7 +26,7 @@ impl PostgresStore {
                 findings.rows += rows;
                 for values in &damaged {
                     let is_damaged = match repair_at_us {
-                        Some(now_us) => move_away(&writers, table, values, now_us, &damage).await?,
+                        Some(now_us) => isolate_if_damaged(&writers, table, values, now_us, &damage).await?,
                         None => true,
                     };
                     if is_damaged {
@@ -69,7 +69,7 @@ async fn scan(pool: &Arc<Pool>, table: &'static Table) -> Result<(u64, Vec<Vec<V
 
 /// Isolates a damaged row, unless it is not damaged any more: a collector may have written it since it was read. Returns whether
 /// it was isolated.
-async fn move_away(
+async fn isolate_if_damaged(
     pool: &Arc<Pool>,
     table: &'static Table,
     values: &[Value],

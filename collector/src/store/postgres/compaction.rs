@@ -22,7 +22,7 @@ use crate::store::columns;
 use crate::store::damage::DamageLog;
 use crate::store::recent::{self, RECENT_INVOCATIONS};
 use crate::store::rows::{
-    ENVIRONMENT, FUNCTION, PENDING, RECENT, ROLLUP, damaged, from_sql, to_ordered_sql, to_sql,
+    ENVIRONMENT, FUNCTION, PENDING, RECENT, ROLLUP, column, damaged, from_sql, to_ordered_sql, to_sql,
 };
 use crate::store::sequences::Sequences;
 use crate::store::{EnvironmentState, FunctionKey, SeriesKey, StoreError, Tenant};
@@ -122,7 +122,7 @@ fn first_batches() -> String {
 async fn pending_functions(connection: &Connection, cursor: Option<&Owner>) -> Result<Vec<Owner>, Failure> {
     let [tenant, account, region, function] = after(cursor);
     let sql = format!(
-        "SELECT tenant, account, region, function, octet_length(body)::bigint FROM {PREFIX}pending
+        "SELECT tenant, account, region, function, octet_length(body)::bigint AS bytes FROM {PREFIX}pending
          WHERE (tenant, account, region, function) > ($1, $2, $3, $4)
          ORDER BY tenant, account, region, function, environment, sequence LIMIT {MAX_BATCHES}"
     );
@@ -137,7 +137,7 @@ async fn pending_functions(connection: &Connection, cursor: Option<&Owner>) -> R
             }
             functions.push(owner);
         }
-        bytes += from_sql(cells.integer(4)?);
+        bytes += from_sql(row.try_get("bytes")?);
     }
     Ok(functions)
 }
@@ -204,8 +204,9 @@ impl<'a> Merge<'a> {
         let mut bytes = 0;
         for row in rows {
             let cells = Cells::of(row)?;
-            bytes += cells.blob(11)?.len() as u64;
-            merge.deleted.entry(cells.blob(4)?.to_vec()).or_default().push(cells.integer(5)?);
+            bytes += cells.blob(column::pending::body)?.len() as u64;
+            let environment = cells.blob(column::pending::environment)?.to_vec();
+            merge.deleted.entry(environment).or_default().push(cells.integer(column::pending::sequence)?);
             if cells.is_valid(&PENDING) {
                 merge.batches.push(Pending::read(&cells)?);
             } else {
@@ -220,7 +221,7 @@ impl<'a> Merge<'a> {
     /// Takes over a stored state. Of a damaged one, only the batches that are pending now are taken as new: an environment
     /// sends a batch only after the one before is acknowledged or given up.
     fn add_state(&mut self, cells: &Cells<'_>, damage: &DamageLog) -> Result<(), StoreError> {
-        let id: [u8; 16] = cells.blob(4)?.try_into().map_err(damaged)?;
+        let id: [u8; 16] = cells.blob(column::environment::environment)?.try_into().map_err(damaged)?;
         if cells.verify(&ENVIRONMENT, damage) {
             self.states.insert(id, (environment_state(cells)?, true));
         } else if let Some(first) = self.batches.iter().find(|batch| batch.header.environment.id.0 == id) {
@@ -314,10 +315,13 @@ pub(super) async fn stored_rollups(
         let mut stored = HashMap::new();
         for row in &rows {
             let cells = Cells::of(row)?;
-            let key = (cells.series_key()?, from_sql(cells.integer(5)?));
+            let key = (cells.series_key()?, from_sql(cells.integer(column::rollup::hour)?));
             let is_valid = cells.verify(&ROLLUP, damage);
-            let rollup =
-                if is_valid { rollup::decode(cells.blob(9)?).map_err(damaged)? } else { Rollup::default() };
+            let rollup = if is_valid {
+                rollup::decode(cells.blob(column::rollup::body)?).map_err(damaged)?
+            } else {
+                Rollup::default()
+            };
             stored.insert(key, (rollup, is_valid));
         }
         found.push(stored);
@@ -381,9 +385,9 @@ async fn write_functions(
             let cells = Cells::of(row)?;
             // A damaged row is written again from what is known now.
             if cells.is_valid(&FUNCTION) {
-                (received_at_us, recent_invocations) =
-                    (from_sql(cells.integer(4)?), from_sql(cells.integer(5)?));
-                header = cells.blob(6)?.to_vec();
+                received_at_us = from_sql(cells.integer(column::function::received_at_us)?);
+                recent_invocations = from_sql(cells.integer(column::function::recent_invocations)?);
+                header = cells.blob(column::function::header)?.to_vec();
             }
         }
         if let Some((newest, newest_us)) = &merge.newest
@@ -419,9 +423,10 @@ async fn trim_recent(connection: &Connection, owner: &Owner, damage: &DamageLog)
             let cells = Cells::of(row)?;
             // A damaged row is kept for `tailor check`, and its number of invocations is not trusted.
             if cells.verify(&RECENT, damage) {
-                kept = kept.saturating_add(from_sql(cells.integer(6)?));
+                kept = kept.saturating_add(from_sql(cells.integer(column::recent::invocations)?));
             }
-            oldest = Some((cells.integer(4)?, cells.blob(5)?.to_vec()));
+            let part = cells.blob(column::recent::part)?.to_vec();
+            oldest = Some((cells.integer(column::recent::last_at_us)?, part));
             Ok(kept < RECENT_INVOCATIONS)
         })
         .await?;

@@ -10,7 +10,7 @@ use super::errors::Failure;
 use super::rows::{Cells, NewRow, Writes, insert as insert_rows, select};
 use crate::store::damage::DamageLog;
 use crate::store::keys::{FIRST_KEYS, KeyStore, StoredKey};
-use crate::store::rows::{API_KEY, from_sql};
+use crate::store::rows::{API_KEY, column, from_sql};
 use crate::store::{StoreError, columns};
 
 #[async_trait]
@@ -115,9 +115,9 @@ async fn read(connection: &Connection, lock: &str, damage: &DamageLog) -> Result
         let cells = Cells::of(&row)?;
         if cells.verify(&API_KEY, damage) {
             keys.push(StoredKey {
-                digest: cells.text(0)?.to_owned(),
-                text: cells.text(1)?.to_owned(),
-                last_used_s: from_sql(cells.integer(2)?),
+                digest: cells.text(column::api_key::digest)?.to_owned(),
+                text: cells.text(column::api_key::text)?.to_owned(),
+                last_used_s: from_sql(cells.integer(column::api_key::last_used_s)?),
             });
         }
     }

@@ -70,7 +70,7 @@ impl Leases {
         match is_taken {
             Ok(true) => *known = Some(start),
             Ok(false) => *known = None,
-            // Without an answer, the last one is valid.
+            // Without a response, the last one is valid.
             Err(failure) => return Err(failure),
         }
         Ok(())

@@ -234,29 +234,29 @@ fn stored_keys(file: &File) -> Result<(Vec<StoredKey>, u64), StoreError> {
     Ok((keys, damage.damage().rows))
 }
 
-/// Refuses a database that is not empty and has no unfinished migration of this store. Returns where to begin.
+/// Rejects a database that is not empty and has no unfinished migration of this store. Returns where to begin.
 async fn begin(pool: &Pool, source: &str) -> Result<State, StoreError> {
     let source = Arc::new(source.to_owned());
     pool.transaction(Begin::Write, |connection| {
         let source = Arc::clone(&source);
         async move {
-            let refused = |reason: &str| {
+            let rejected = |reason: &str| {
                 Err(Failure::Store(StoreError::Engine(format!(
                     "{reason}: choose an empty database, or delete its tables `{PREFIX}*`"
                 ))))
             };
             match read_state(&connection).await? {
                 Some(state) if state.is_finished => {
-                    return refused("a store was already migrated into this database");
+                    return rejected("a store was already migrated into this database");
                 }
                 Some(state) if state.source == *source => return Ok(state),
-                Some(_) => return refused("another store is being migrated into this database"),
+                Some(_) => return rejected("another store is being migrated into this database"),
                 None => {}
             }
             for table in tables().into_iter().filter(|table| table.name != KEYS) {
                 let sql = format!("SELECT 1 FROM {PREFIX}{} LIMIT 1", table.name);
                 if !connection.query(&sql, &[]).await?.is_empty() {
-                    return refused("there are measurements in this database");
+                    return rejected("there are measurements in this database");
                 }
             }
             let state =

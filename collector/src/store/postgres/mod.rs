@@ -87,7 +87,7 @@ impl PostgresStore {
     /// Opens the store in `database`, creating the tables as needed.
     ///
     /// # Errors
-    /// [`StoreError::Engine`] when the database cannot be reached or refuses, [`StoreError::NewerSchema`] when a newer
+    /// [`StoreError::Engine`] when the database fails, [`StoreError::NewerSchema`] when a newer
     /// version of the program created the tables.
     pub fn open(database: &Database) -> Result<Self, StoreError> {
         Self::open_with(database, Clock::system(), Retention::default())

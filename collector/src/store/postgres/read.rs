@@ -15,8 +15,8 @@ use crate::store::damage::DamageLog;
 use crate::store::recent::{self, Body};
 use crate::store::retention::DAY_HOURS;
 use crate::store::rows::{
-    CHANGE_EVENT, ENDED, ENVIRONMENT, FUNCTION, PENDING, RECENT, ROLLUP, damaged, decode_rollups, from_sql,
-    to_ordered_sql,
+    CHANGE_EVENT, ENDED, ENVIRONMENT, FUNCTION, PENDING, RECENT, ROLLUP, column, damaged, decode_rollups,
+    from_sql, to_ordered_sql,
 };
 use crate::store::sequences::Sequences;
 use crate::store::{
@@ -35,13 +35,13 @@ pub(super) struct Pending {
 impl Pending {
     pub(super) fn read(cells: &Cells<'_>) -> Result<Self, StoreError> {
         Ok(Self {
-            header: BatchHeader::decode(cells.blob(9)?).map_err(damaged)?,
-            received_at_us: from_sql(cells.integer(6)?),
-            rollups: decode_rollups(cells.blob(10)?)?,
+            header: BatchHeader::decode(cells.blob(column::pending::header)?).map_err(damaged)?,
+            received_at_us: from_sql(cells.integer(column::pending::received_at_us)?),
+            rollups: decode_rollups(cells.blob(column::pending::rollups)?)?,
             body: Body {
-                last_at_us: from_sql(cells.integer(7)?),
-                invocations: from_sql(cells.integer(8)?),
-                bytes: cells.blob(11)?.to_vec(),
+                last_at_us: from_sql(cells.integer(column::pending::last_at_us)?),
+                invocations: from_sql(cells.integer(column::pending::invocations)?),
+                bytes: cells.blob(column::pending::body)?.to_vec(),
             },
         })
     }
@@ -70,9 +70,9 @@ pub(super) async fn functions(
             let cells = Cells::of(row)?;
             if cells.verify(&FUNCTION, damage) {
                 functions.push(FunctionKey {
-                    name: cells.text(1)?.to_owned(),
-                    account: cells.text(2)?.to_owned(),
-                    region: cells.text(3)?.to_owned(),
+                    name: cells.text(column::function::function)?.to_owned(),
+                    account: cells.text(column::function::account)?.to_owned(),
+                    region: cells.text(column::function::region)?.to_owned(),
                 });
             }
             Ok(true)
@@ -132,8 +132,9 @@ async fn visit_rollups(
             .for_each(&sql, &scope.parameters, |row| {
                 let cells = Cells::of(row)?;
                 if cells.verify(&ROLLUP, damage) {
-                    let rollup = rollup::decode(cells.blob(9)?).map_err(damaged)?;
-                    let (key, from_hour) = (cells.series_key()?, from_sql(cells.integer(5)?));
+                    let rollup = rollup::decode(cells.blob(column::rollup::body)?).map_err(damaged)?;
+                    let (key, from_hour) =
+                        (cells.series_key()?, from_sql(cells.integer(column::rollup::hour)?));
                     visit(StoredRollup { key, from_hour, hours, rollup });
                 }
                 Ok(true)
@@ -175,9 +176,10 @@ async fn pending(
         .for_each(&sql, &scope.parameters, |row| {
             let sequences: Option<&[u8]> = row.try_get(state)?;
             let cells = Cells::of_first(row, state)?;
+            let sequence = cells.integer(column::pending::sequence).ok().map(from_sql);
             let is_repetition = sequences
                 .and_then(Sequences::decode)
-                .is_some_and(|sequences| cells.integer(5).is_ok_and(|one| sequences.contains(from_sql(one))));
+                .is_some_and(|sequences| sequence.is_some_and(|one| sequences.contains(one)));
             if !is_repetition && cells.verify(&PENDING, damage) {
                 visit(Pending::read(&cells)?)?;
             }
@@ -189,9 +191,10 @@ async fn pending(
 /// Reads a row of the table `environment`.
 pub(super) fn environment_state(cells: &Cells<'_>) -> Result<EnvironmentState, StoreError> {
     Ok(EnvironmentState {
-        received_at_us: from_sql(cells.integer(5)?),
-        sequences: Sequences::decode(cells.blob(6)?).ok_or_else(|| damaged("sequences cannot be read"))?,
-        header: BatchHeader::decode(cells.blob(7)?).map_err(damaged)?,
+        received_at_us: from_sql(cells.integer(column::environment::received_at_us)?),
+        sequences: Sequences::decode(cells.blob(column::environment::sequences)?)
+            .ok_or_else(|| damaged("sequences cannot be read"))?,
+        header: BatchHeader::decode(cells.blob(column::environment::header)?).map_err(damaged)?,
     })
 }
 
@@ -259,7 +262,8 @@ async fn ended(
 
 /// Reads a row of the table `ended`.
 pub(super) fn ended_totals(cells: &Cells<'_>) -> Result<EndedEnvironments, StoreError> {
-    EndedEnvironments::decode(cells.blob(5)?).ok_or_else(|| damaged("totals of environments cannot be read"))
+    EndedEnvironments::decode(cells.blob(column::ended::body)?)
+        .ok_or_else(|| damaged("totals of environments cannot be read"))
 }
 
 pub(super) async fn recent(
@@ -278,8 +282,11 @@ pub(super) async fn recent(
         .for_each(&sql, &scope.parameters, |row| {
             let cells = Cells::of(row)?;
             if cells.verify(&RECENT, damage) {
-                recent::batches(cells.blob(7)?)?.iter().try_for_each(|batch| newest.add(batch))?;
-                compacted = compacted.saturating_add(usize::try_from(cells.integer(6)?).unwrap_or(0));
+                recent::batches(cells.blob(column::recent::body)?)?
+                    .iter()
+                    .try_for_each(|batch| newest.add(batch))?;
+                let invocations = cells.integer(column::recent::invocations)?;
+                compacted = compacted.saturating_add(usize::try_from(invocations).unwrap_or(0));
             }
             Ok(compacted < limit)
         })
@@ -311,12 +318,12 @@ pub(super) async fn changes(
 /// Reads a row of the table `change_event`.
 pub(super) fn change_event(cells: &Cells<'_>) -> Result<ChangeEvent, StoreError> {
     Ok(ChangeEvent {
-        function: cells.function_key(1)?,
-        change_id: cells.text(4)?.to_owned(),
-        step: from_sql(cells.integer(5)?),
-        at_us: from_sql(cells.integer(6)?),
-        kind: cells.text(7)?.to_owned(),
-        detail: serde_json::from_str(cells.text(8)?).map_err(damaged)?,
+        function: cells.function_key()?,
+        change_id: cells.text(column::change_event::change_id)?.to_owned(),
+        step: from_sql(cells.integer(column::change_event::step)?),
+        at_us: from_sql(cells.integer(column::change_event::at_us)?),
+        kind: cells.text(column::change_event::kind)?.to_owned(),
+        detail: serde_json::from_str(cells.text(column::change_event::detail)?).map_err(damaged)?,
     })
 }
 

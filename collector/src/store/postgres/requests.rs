@@ -32,7 +32,7 @@ pub(super) async fn list(pool: &Pool, tenant: Tenant) -> Result<Vec<(String, Str
         let sql = "SELECT name, value FROM tailor_meta WHERE substr(name, 1, length($1)) = $1 ORDER BY name";
         let mut requests = Vec::new();
         for row in connection.query(sql, &[&prefix]).await? {
-            let (name, text): (&str, &str) = (row.try_get(0)?, row.try_get(1)?);
+            let (name, text): (&str, &str) = (row.try_get("name")?, row.try_get("value")?);
             requests.push((name.trim_start_matches(prefix.as_str()).to_owned(), text.to_owned()));
         }
         Ok(requests)

@@ -15,7 +15,7 @@ use crate::store::damage::DamageLog;
 use crate::store::environments::ENDED_AFTER_US;
 use crate::store::retention::{DAY_HOURS, Limits};
 use crate::store::rows::{
-    ENDED, ENVIRONMENT, Field, ROLLUP, damaged, from_sql, function_fields, to_ordered_sql, to_sql,
+    ENDED, ENVIRONMENT, Field, ROLLUP, column, damaged, from_sql, function_fields, to_ordered_sql, to_sql,
 };
 use crate::store::{EndedEnvironments, HOUR_US, SeriesKey, StoreError};
 
@@ -46,16 +46,15 @@ pub(super) async fn next_functions(
 ) -> Result<Functions, Failure> {
     let [tenant, account, region, function] = after(cursor);
     let sql = format!(
-        "SELECT tenant, account, region, function, {NOW_US} FROM {PREFIX}function
+        "SELECT tenant, account, region, function, {NOW_US} AS now_us FROM {PREFIX}function
          WHERE (tenant, function, account, region) > ($1, $4, $2, $3)
          ORDER BY tenant, function, account, region LIMIT 64"
     );
     let rows = connection.query(&sql, &[&tenant, &account, &region, &function]).await?;
     let mut functions = Functions { owners: vec![], database_us: 0 };
     for row in &rows {
-        let cells = Cells::of(row)?;
-        functions.owners.push(cells.owner()?);
-        functions.database_us = from_sql(cells.integer(4)?);
+        functions.owners.push(Cells::of(row)?.owner()?);
+        functions.database_us = from_sql(row.try_get("now_us")?);
     }
     Ok(functions)
 }
@@ -118,7 +117,7 @@ async fn end_environments(
         if !state.has_ended(now_us) {
             continue;
         }
-        ids.push(cells.blob(4)?.to_vec());
+        ids.push(cells.blob(column::environment::environment)?.to_vec());
         let day = state.received_at_us / HOUR_US / DAY_HOURS;
         match days.get_mut(&day) {
             Some(sum) => sum.merge(EndedEnvironments::of(&state)),
@@ -177,8 +176,8 @@ async fn merge_hours(
         if !cells.verify(&ROLLUP, damage) {
             continue;
         }
-        let (series, hour) = (cells.series_key()?, from_sql(cells.integer(5)?));
-        let part = rollup::decode(cells.blob(9)?).map_err(damaged)?;
+        let (series, hour) = (cells.series_key()?, from_sql(cells.integer(column::rollup::hour)?));
+        let part = rollup::decode(cells.blob(column::rollup::body)?).map_err(damaged)?;
         days.entry((series.clone(), hour - hour % DAY_HOURS)).or_default().merge(&part);
         let memory = i64::from(series.memory.0);
         merged.push((series, to_sql(hour), memory));

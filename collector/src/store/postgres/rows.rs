@@ -12,7 +12,7 @@ use tailor_sizing::units::{Architecture, Megabytes};
 use super::connection::{Connection, Parameters};
 use super::errors::Failure;
 use crate::store::damage::{self, DamageLog};
-use crate::store::rows::{self, Field, Table, damaged};
+use crate::store::rows::{self, Field, Table, column, damaged};
 use crate::store::{FunctionKey, SeriesKey, StoreError, Tenant};
 
 /// Begins the names of all tables, which may share a database with others.
@@ -310,27 +310,28 @@ impl<'a> Cells<'a> {
         }
     }
 
-    /// The function whose account is in column `first`.
-    pub(super) fn function_key(&self, first: usize) -> Result<FunctionKey, StoreError> {
-        Ok(FunctionKey {
-            account: self.text(first)?.to_owned(),
-            region: self.text(first + 1)?.to_owned(),
-            name: self.text(first + 2)?.to_owned(),
-        })
+    /// The tenant and the function of a row that begins with `tenant, account, region, function`, as those of most tables.
+    pub(super) fn owner(&self) -> Result<(Tenant, FunctionKey), StoreError> {
+        Ok((Tenant(self.text(0)?.to_owned()), self.function_key()?))
     }
 
-    /// The tenant in column 0 and the function after it.
-    pub(super) fn owner(&self) -> Result<(Tenant, FunctionKey), StoreError> {
-        Ok((Tenant(self.text(0)?.to_owned()), self.function_key(1)?))
+    /// The function of such a row.
+    pub(super) fn function_key(&self) -> Result<FunctionKey, StoreError> {
+        Ok(FunctionKey {
+            account: self.text(1)?.to_owned(),
+            region: self.text(2)?.to_owned(),
+            name: self.text(3)?.to_owned(),
+        })
     }
 
     /// The series of a row of the table `rollup`.
     pub(super) fn series_key(&self) -> Result<SeriesKey, StoreError> {
         Ok(SeriesKey {
-            function: self.function_key(1)?,
-            version: self.text(6)?.to_owned(),
-            memory: Megabytes(u32::try_from(self.integer(7)?).map_err(damaged)?),
-            architecture: Architecture::from_str(self.text(8)?).map_err(damaged)?,
+            function: self.function_key()?,
+            version: self.text(column::rollup::version)?.to_owned(),
+            memory: Megabytes(u32::try_from(self.integer(column::rollup::memory_mb)?).map_err(damaged)?),
+            architecture: Architecture::from_str(self.text(column::rollup::architecture)?)
+                .map_err(damaged)?,
         })
     }
 }

@@ -91,13 +91,13 @@ const TABLES: &[&str] = &[
     "CREATE INDEX IF NOT EXISTS tailor_archive_file_open ON tailor_archive_file (sealed_at_us) WHERE has_parts > 0",
 ];
 
-/// Creates the tables that are absent; refuses a newer schema, and an unfinished migration.
+/// Creates the tables that are absent; rejects a newer schema, and an unfinished migration.
 pub(super) async fn create(pool: &Pool) -> Result<(), StoreError> {
     create_tables(pool).await?;
     check(pool).await
 }
 
-/// Creates the tables that are absent; refuses a newer schema. Several collectors may do it at once.
+/// Creates the tables that are absent; rejects a newer schema. Several collectors may do it at once.
 pub(super) async fn create_tables(pool: &Pool) -> Result<(), StoreError> {
     let mut attempts = Attempts::new();
     loop {
@@ -125,7 +125,7 @@ pub(super) async fn create_tables(pool: &Pool) -> Result<(), StoreError> {
     }
 }
 
-/// Refuses a database without the current schema, or with an unfinished migration, without changing it.
+/// Rejects a database without the current schema, or with an unfinished migration, without changing it.
 pub(super) async fn check(pool: &Pool) -> Result<(), StoreError> {
     let mut attempts = Attempts::new();
     loop {
@@ -166,7 +166,7 @@ pub(super) async fn exists(pool: &Pool) -> Result<bool, StoreError> {
     }
 }
 
-/// The version of the schema; `None` without tables. A newer one than [`CURRENT`] is refused.
+/// The version of the schema; `None` without tables. A newer one than [`CURRENT`] is rejected.
 async fn version(connection: &Connection) -> Result<Option<i64>, Failure> {
     let exists = "SELECT 1 FROM information_schema.tables
                   WHERE table_name = 'tailor_meta' AND table_schema = ANY (current_schemas(false))";

@@ -23,7 +23,7 @@ impl WriteStatus {
     /// A write succeeded.
     pub(super) fn succeeded(&self) {
         if let Some((_, batches)) = self.0.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            tracing::info!("storing works again; {batches} batches were refused meanwhile");
+            tracing::info!("storing works again; {batches} batches were rejected meanwhile");
         }
     }
 

@@ -6,7 +6,7 @@ use super::errors::Failure;
 use super::rows::{Cells, NewRow, OF_FUNCTION, PREFIX, Writes, select};
 use crate::store::damage::DamageLog;
 use crate::store::rows::{
-    Field, SUMMARY, SUMMARY_REPORT, damaged, from_sql, function_fields, to_ordered_sql,
+    Field, SUMMARY, SUMMARY_REPORT, column, damaged, from_sql, function_fields, to_ordered_sql,
 };
 use crate::store::summary::{ChangedFunction, Summary, SummaryKind, SummaryRow};
 use crate::store::{FunctionKey, Tenant};
@@ -19,10 +19,9 @@ pub(super) async fn changed(connection: &Connection, limit: usize) -> Result<Vec
     );
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let rows = connection.query(&sql, &[&limit]).await?;
-    let function = |row| {
-        let cells = Cells::of(row)?;
-        let (tenant, function) = cells.owner()?;
-        Ok(ChangedFunction { tenant, function, received_at_us: from_sql(cells.integer(4)?) })
+    let function = |row: &tokio_postgres::Row| {
+        let (tenant, function) = Cells::of(row)?.owner()?;
+        Ok(ChangedFunction { tenant, function, received_at_us: from_sql(row.try_get("received_at_us")?) })
     };
     rows.iter().map(function).collect()
 }
@@ -53,8 +52,7 @@ async fn put_function(
     let sql = format!("SELECT hours, strategy FROM {PREFIX}summary_report WHERE {OF_FUNCTION}");
     let mut stored: Vec<(i64, String)> = vec![];
     for row in connection.query(&sql, &of_function(&owner)).await? {
-        let cells = Cells::of(&row)?;
-        stored.push((cells.integer(0)?, cells.text(1)?.to_owned()));
+        stored.push((row.try_get("hours")?, row.try_get("strategy")?));
     }
     let (mut rows, mut reports) = (Writes::default(), Writes::default());
     for Summary { kind, row, report } in summaries {
@@ -110,7 +108,7 @@ pub(super) async fn rows(
             let cells = Cells::of(row)?;
             if cells.verify(&SUMMARY, damage) {
                 // A summary of another version of the program may have other fields; it is computed again.
-                summaries.extend(serde_json::from_str::<SummaryRow>(cells.text(6)?).ok());
+                summaries.extend(serde_json::from_str::<SummaryRow>(cells.text(column::summary::row)?).ok());
             }
             Ok(true)
         })
@@ -139,7 +137,8 @@ pub(super) async fn reports(
     let report = |rows: &Vec<tokio_postgres::Row>| {
         let Some(row) = rows.first() else { return Ok(None) };
         let cells = Cells::of(row)?;
-        Ok(if cells.verify(&SUMMARY_REPORT, damage) { Some(cells.blob(6)?.to_vec()) } else { None })
+        let is_valid = cells.verify(&SUMMARY_REPORT, damage);
+        Ok(if is_valid { Some(cells.blob(column::summary_report::report)?.to_vec()) } else { None })
     };
     found.iter().map(report).collect()
 }

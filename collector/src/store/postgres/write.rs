@@ -17,7 +17,7 @@ use super::rows::{Cells, NewRow, PREFIX, columns_of, insert};
 use super::status::WriteStatus;
 use crate::store::columns;
 use crate::store::damage::DamageLog;
-use crate::store::rows::{ENVIRONMENT, FUNCTION, Field, PENDING, from_sql, to_sql};
+use crate::store::rows::{ENVIRONMENT, FUNCTION, Field, PENDING, column, from_sql, to_sql};
 use crate::store::sequences::Sequences;
 use crate::store::{FunctionKey, NewBatch, Receipt, StoreError, Tenant};
 
@@ -96,7 +96,7 @@ impl Writer {
                     drop(append.reply.send(Ok(receipt)));
                 }
             }
-            // A batch that the database refuses must not fail the others.
+            // A batch that the database rejects must not fail the others.
             Err(StoreError::Engine(_)) if group.len() > 1 && self.is_reachable().await => {
                 for append in group {
                     Box::pin(self.commit_and_reply(vec![append])).await;
@@ -181,11 +181,12 @@ async fn write(
 
 fn batch_key(cells: &Cells<'_>) -> Result<BatchKey, StoreError> {
     let (tenant, key) = cells.owner()?;
-    Ok((tenant, key, environment_id(cells)?, from_sql(cells.integer(5)?)))
+    let environment = environment_id(cells.blob(column::pending::environment)?)?;
+    Ok((tenant, key, environment, from_sql(cells.integer(column::pending::sequence)?)))
 }
 
-fn environment_id(cells: &Cells<'_>) -> Result<[u8; 16], StoreError> {
-    cells.blob(4)?.try_into().map_err(|_| StoreError::Damaged("an environment's id has 16 bytes".to_owned()))
+fn environment_id(bytes: &[u8]) -> Result<[u8; 16], StoreError> {
+    bytes.try_into().map_err(|_| StoreError::Damaged("an environment's id has 16 bytes".to_owned()))
 }
 
 /// The compacted sequences of the environments of these batches. A damaged state counts as absent: the compaction, which
@@ -217,10 +218,11 @@ async fn states(
         .for_each(&sql, &[&tenants, &accounts, &regions, &functions, &ids], |row| {
             let cells = Cells::of(row)?;
             if cells.verify(&ENVIRONMENT, damage)
-                && let Some(sequences) = Sequences::decode(cells.blob(6)?)
+                && let Some(sequences) = Sequences::decode(cells.blob(column::environment::sequences)?)
             {
                 let (tenant, key) = cells.owner()?;
-                states.insert((tenant, key, environment_id(&cells)?), sequences);
+                let environment = environment_id(cells.blob(column::environment::environment)?)?;
+                states.insert((tenant, key, environment), sequences);
             }
             Ok(true)
         })

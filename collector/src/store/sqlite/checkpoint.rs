@@ -190,5 +190,7 @@ impl Passes {
 
 /// Copies what readers permit, without waiting; returns the pages in the log and the pages copied.
 pub(super) fn checkpoint(connection: &Connection) -> Result<(i64, i64), StoreError> {
-    Ok(connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| Ok((row.get(1)?, row.get(2)?)))?)
+    Ok(connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| {
+        Ok((row.get("log")?, row.get("checkpointed")?))
+    })?)
 }

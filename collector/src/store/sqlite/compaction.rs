@@ -19,7 +19,7 @@ use crate::store::archive::Pieces;
 use crate::store::columns;
 use crate::store::damage::DamageLog;
 use crate::store::recent::{Body, RECENT_INVOCATIONS};
-use crate::store::rows::{damaged, decode_rollups, from_sql, to_ordered_sql, to_sql};
+use crate::store::rows::{column, damaged, decode_rollups, from_sql, to_ordered_sql, to_sql};
 use crate::store::sequences::Sequences;
 use crate::store::{EnvironmentState, FunctionKey, SeriesKey, StoreError, Tenant};
 
@@ -44,13 +44,13 @@ impl Pending {
     /// Reads a row of [`PENDING`].
     pub(super) fn read(row: &Row<'_>) -> Result<Self, StoreError> {
         Ok(Self {
-            header: BatchHeader::decode(blob(row, 9)?).map_err(damaged)?,
-            received_at_us: from_sql(row.get(6)?),
-            rollups: decode_rollups(blob(row, 10)?)?,
+            header: BatchHeader::decode(blob(row, column::pending::header)?).map_err(damaged)?,
+            received_at_us: from_sql(row.get(column::pending::received_at_us)?),
+            rollups: decode_rollups(blob(row, column::pending::rollups)?)?,
             body: Body {
-                last_at_us: from_sql(row.get(7)?),
-                invocations: from_sql(row.get(8)?),
-                bytes: row.get(11)?,
+                last_at_us: from_sql(row.get(column::pending::last_at_us)?),
+                invocations: from_sql(row.get(column::pending::invocations)?),
+                bytes: row.get(column::pending::body)?,
             },
         })
     }
@@ -92,7 +92,8 @@ pub(super) fn compact_function(
         ))?;
         let mut rows = statement.query(params![tenant.0, key.account, key.region, key.name])?;
         while let Some(row) = rows.next()? {
-            last = Some((row.get::<_, Vec<u8>>(4)?, row.get::<_, i64>(5)?));
+            let environment: Vec<u8> = row.get(column::pending::environment)?;
+            last = Some((environment, row.get::<_, i64>(column::pending::sequence)?));
             batches += 1;
             if !PENDING.is_valid(row)? {
                 // The copy keeps the row for `tailor check`.
@@ -117,7 +118,7 @@ pub(super) fn compact_function(
             }
         }
     }
-    let Some((environment, sequence)) = last else { return Ok(0) };
+    let Some(last) = last else { return Ok(0) };
     for state in states.values() {
         put_environment(connection, tenant, state)?;
     }
@@ -134,12 +135,23 @@ pub(super) fn compact_function(
     }
     trim_recent(connection, tenant, key, damage)?;
     mark_as_changed(connection, tenant, key, now_us)?;
+    delete_pending(connection, tenant, key, last)?;
+    Ok(batches)
+}
+
+/// Deletes the pending batches of one function up to `last`, an environment and a sequence.
+fn delete_pending(
+    connection: &Connection,
+    tenant: &Tenant,
+    key: &FunctionKey,
+    last: (Vec<u8>, i64),
+) -> Result<(), StoreError> {
     connection
         .prepare_cached(&format!(
             "DELETE FROM pending WHERE {OF_FUNCTION} AND (environment, sequence) <= (?5, ?6)"
         ))?
-        .execute(params![tenant.0, key.account, key.region, key.name, environment, sequence])?;
-    Ok(batches)
+        .execute(params![tenant.0, key.account, key.region, key.name, last.0, last.1])?;
+    Ok(())
 }
 
 /// Marks a function as changed since its summaries were computed, unless it is marked already.
@@ -150,10 +162,9 @@ fn mark_as_changed(
     now_us: u64,
 ) -> Result<(), StoreError> {
     connection
-        .prepare_cached(
-            "UPDATE function SET changed_at_us = ?5
-             WHERE tenant = ?1 AND account = ?2 AND region = ?3 AND function = ?4 AND changed_at_us = 0",
-        )?
+        .prepare_cached(&format!(
+            "UPDATE function SET changed_at_us = ?5 WHERE {OF_FUNCTION} AND changed_at_us = 0"
+        ))?
         .execute(params![tenant.0, key.account, key.region, key.name, to_ordered_sql(now_us)])?;
     Ok(())
 }
@@ -213,9 +224,10 @@ pub(super) fn stored_environment(
 /// Reads a row of [`ENVIRONMENT`].
 pub(super) fn environment_state(row: &Row<'_>) -> Result<EnvironmentState, StoreError> {
     Ok(EnvironmentState {
-        received_at_us: from_sql(row.get(5)?),
-        sequences: Sequences::decode(blob(row, 6)?).ok_or_else(|| damaged("sequences cannot be read"))?,
-        header: BatchHeader::decode(blob(row, 7)?).map_err(damaged)?,
+        received_at_us: from_sql(row.get(column::environment::received_at_us)?),
+        sequences: Sequences::decode(blob(row, column::environment::sequences)?)
+            .ok_or_else(|| damaged("sequences cannot be read"))?,
+        header: BatchHeader::decode(blob(row, column::environment::header)?).map_err(damaged)?,
     })
 }
 
@@ -253,7 +265,9 @@ pub(super) fn stored_rollup(
         series.architecture.as_str()
     ])?;
     match rows.next()? {
-        Some(row) if ROLLUP.verify(row, damage)? => Ok(Some(rollup::decode(blob(row, 9)?).map_err(damaged)?)),
+        Some(row) if ROLLUP.verify(row, damage)? => {
+            Ok(Some(rollup::decode(blob(row, column::rollup::body)?).map_err(damaged)?))
+        }
         _ => Ok(None),
     }
 }
@@ -275,9 +289,9 @@ fn function_row(
     match rows.next()? {
         // A damaged row is written again from what is known now.
         Some(row) if FUNCTION.is_valid(row)? => Ok(Some(FunctionRow {
-            received_at_us: from_sql(row.get(4)?),
-            recent_invocations: from_sql(row.get(5)?),
-            header: row.get(6)?,
+            received_at_us: from_sql(row.get(column::function::received_at_us)?),
+            recent_invocations: from_sql(row.get(column::function::recent_invocations)?),
+            header: row.get(column::function::header)?,
         })),
         _ => Ok(None),
     }

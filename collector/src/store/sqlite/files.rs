@@ -64,11 +64,12 @@ fn identity(path: &Path) -> std::io::Result<(u64, u64)> {
     std::fs::metadata(path).map(|metadata| (metadata.dev(), metadata.ino()))
 }
 
-fn unreadable(path: &Path, error: &std::io::Error) -> StoreError {
+/// The error for a file that cannot be read.
+pub(super) fn unreadable(path: &Path, error: &std::io::Error) -> StoreError {
     StoreError::Engine(format!("cannot read {}: {error}", path.display()))
 }
 
-/// Refuses a database that is missing or empty in a folder that had one. Called before the database is opened.
+/// Rejects a database that is missing or empty in a folder that had one. Called before the database is opened.
 pub(super) fn check_not_emptied(folder: &Path) -> Result<(), StoreError> {
     let Some(id) = read_id(folder)? else { return Ok(()) };
     let path = folder.join(FILE_NAME);

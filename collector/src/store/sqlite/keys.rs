@@ -14,7 +14,7 @@ use super::rows::API_KEY;
 use super::{SqliteStore, schema};
 use crate::store::damage::DamageLog;
 use crate::store::keys::{FIRST_KEYS, KeyStore, StoredKey};
-use crate::store::rows::from_sql;
+use crate::store::rows::{column, from_sql};
 use crate::store::{StoreError, columns};
 
 /// The API keys in the store of a data folder, without the lock of the folder.
@@ -194,9 +194,9 @@ pub(in crate::store) fn read(
     while let Some(row) = rows.next()? {
         if API_KEY.verify(row, damage)? {
             keys.push(StoredKey {
-                digest: row.get(0)?,
-                text: row.get(1)?,
-                last_used_s: from_sql(row.get(2)?),
+                digest: row.get(column::api_key::digest)?,
+                text: row.get(column::api_key::text)?,
+                last_used_s: from_sql(row.get(column::api_key::last_used_s)?),
             });
         }
     }

@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io::{BufReader, ErrorKind, Read};
 use std::path::Path;
 
-use super::files::FILE_NAME;
+use super::files::{FILE_NAME, unreadable};
 use crate::store::StoreError;
 
 const HEADER_BYTES: usize = 32;
@@ -56,10 +56,6 @@ pub(super) fn fault(folder: &Path) -> Result<Option<LogFault>, StoreError> {
         Err(error) => return Err(unreadable(&path, &error)),
     };
     examine(BufReader::new(file)).map_err(|error| unreadable(&path, &error))
-}
-
-fn unreadable(path: &Path, error: &std::io::Error) -> StoreError {
-    StoreError::Engine(format!("cannot read {}: {error}", path.display()))
 }
 
 /// The running checksum of a log.

@@ -134,7 +134,7 @@ impl SqliteStore {
         Self::open_read_only(settings, false, None, read_only)
     }
 
-    /// Opens the store in `folder` for reading after [`Self::open_with`] failed because the disk is full. Writes are refused
+    /// Opens the store in `folder` for reading after [`Self::open_with`] failed because the disk is full. Writes are rejected
     /// with [`StoreError::Full`] until there is space again; then it opens for writing by itself. No other collector can
     /// write to the folder meanwhile.
     ///
@@ -151,10 +151,10 @@ impl SqliteStore {
         settings: Settings,
         is_immutable: bool,
         lock: Option<File>,
-        refusal: StoreError,
+        rejection: StoreError,
     ) -> Result<Self, StoreError> {
         let shared =
-            Shared::new(settings, Err(refusal), is_immutable, DamageLog::default(), Phases::default());
+            Shared::new(settings, Err(rejection), is_immutable, DamageLog::default(), Phases::default());
         schema::check(&shared.readers.open()?)?;
         Ok(Self::new(shared, lock))
     }

@@ -17,7 +17,7 @@ use super::rows::{
 use crate::store::damage::DamageLog;
 use crate::store::recent;
 use crate::store::retention::DAY_HOURS;
-use crate::store::rows::{damaged, from_sql, to_ordered_sql};
+use crate::store::rows::{column, damaged, from_sql, to_ordered_sql};
 use crate::store::{
     ChangeEvent, EndedEnvironments, EnvironmentState, Environments, FunctionKey, HOUR_US, Recent, Series,
     SeriesKey, StoreError, StoredRollup, Tenant, Window,
@@ -41,7 +41,11 @@ pub(super) fn functions(
     let mut functions = vec![];
     while let Some(row) = rows.next()? {
         if FUNCTION.verify(row, damage)? {
-            functions.push(FunctionKey { name: row.get(1)?, account: row.get(2)?, region: row.get(3)? });
+            functions.push(FunctionKey {
+                name: row.get(column::function::function)?,
+                account: row.get(column::function::account)?,
+                region: row.get(column::function::region)?,
+            });
         }
     }
     functions.sort_unstable();
@@ -97,8 +101,8 @@ fn visit_rollups(
         let mut rows = statement.query(scope.parameters.as_slice())?;
         while let Some(row) = rows.next()? {
             if ROLLUP.verify(row, damage)? {
-                let rollup = rollup::decode(blob(row, 9)?).map_err(damaged)?;
-                let (key, from_hour) = (series_key(row)?, from_sql(row.get(5)?));
+                let rollup = rollup::decode(blob(row, column::rollup::body)?).map_err(damaged)?;
+                let (key, from_hour) = (series_key(row)?, from_sql(row.get(column::rollup::hour)?));
                 visit(StoredRollup { key, from_hour, hours, rollup });
             }
         }
@@ -183,7 +187,7 @@ fn ended(
     let mut ended = vec![];
     while let Some(row) = rows.next()? {
         if ENDED.verify(row, damage)? {
-            let totals = EndedEnvironments::decode(blob(row, 5)?);
+            let totals = EndedEnvironments::decode(blob(row, column::ended::body)?);
             ended.push(totals.ok_or_else(|| damaged("totals of environments cannot be read"))?);
         }
     }
@@ -207,10 +211,11 @@ pub(super) fn recent(
     let mut compacted = 0usize;
     while let Some(row) = rows.next()? {
         if RECENT.verify(row, damage)? {
-            for batch in recent::batches(blob(row, 7)?)? {
+            for batch in recent::batches(blob(row, column::recent::body)?)? {
                 newest.add(&batch)?;
             }
-            compacted = compacted.saturating_add(usize::try_from(row.get::<_, i64>(6)?).unwrap_or(0));
+            let invocations: i64 = row.get(column::recent::invocations)?;
+            compacted = compacted.saturating_add(usize::try_from(invocations).unwrap_or(0));
         }
         if compacted >= limit {
             break;
@@ -236,13 +241,13 @@ pub(super) fn changes(
         if !CHANGE_EVENT.verify(row, damage)? {
             continue;
         }
-        let detail: String = row.get(8)?;
+        let detail: String = row.get(column::change_event::detail)?;
         events.push(ChangeEvent {
-            function: function_key(row, 1)?,
-            change_id: row.get(4)?,
-            step: from_sql(row.get(5)?),
-            at_us: from_sql(row.get(6)?),
-            kind: row.get(7)?,
+            function: function_key(row)?,
+            change_id: row.get(column::change_event::change_id)?,
+            step: from_sql(row.get(column::change_event::step)?),
+            at_us: from_sql(row.get(column::change_event::at_us)?),
+            kind: row.get(column::change_event::kind)?,
             detail: serde_json::from_str(&detail).map_err(damaged)?,
         });
     }

@@ -2,11 +2,12 @@
 
 use rusqlite::{Connection, params};
 
+use super::compaction::OF_FUNCTION;
 use super::rows::RECENT;
 use crate::store::columns;
 use crate::store::damage::DamageLog;
 use crate::store::recent::{Body, RECENT_INVOCATIONS, pack};
-use crate::store::rows::from_sql;
+use crate::store::rows::{column, from_sql};
 use crate::store::{FunctionKey, StoreError, Tenant};
 
 /// Stores the newest of these batches, up to [`RECENT_INVOCATIONS`]; returns the number of invocations stored.
@@ -31,22 +32,21 @@ pub(super) fn trim(
     key: &FunctionKey,
     damage: &DamageLog,
 ) -> Result<u64, StoreError> {
-    const FUNCTION: &str = "tenant = ?1 AND account = ?2 AND region = ?3 AND function = ?4";
     let FunctionKey { account, region, name } = key;
     let mut kept = 0u64;
     let mut oldest_kept: Option<(i64, Vec<u8>)> = None;
     {
         let mut statement = connection.prepare_cached(&format!(
-            "{} WHERE {FUNCTION} ORDER BY last_at_us DESC, part DESC",
+            "{} WHERE {OF_FUNCTION} ORDER BY last_at_us DESC, part DESC",
             RECENT.select
         ))?;
         let mut rows = statement.query(params![tenant.0, account, region, name])?;
         while let Some(row) = rows.next()? {
             // A damaged row is kept for `tailor check`, and its number of invocations is not trusted.
             if RECENT.verify(row, damage)? {
-                kept = kept.saturating_add(from_sql(row.get(6)?));
+                kept = kept.saturating_add(from_sql(row.get(column::recent::invocations)?));
             }
-            oldest_kept = Some((row.get(4)?, row.get(5)?));
+            oldest_kept = Some((row.get(column::recent::last_at_us)?, row.get(column::recent::part)?));
             if kept >= RECENT_INVOCATIONS {
                 break;
             }
@@ -55,7 +55,7 @@ pub(super) fn trim(
     if let Some((last_at_us, part)) = oldest_kept {
         connection
             .prepare_cached(&format!(
-                "DELETE FROM recent WHERE {FUNCTION} AND (last_at_us, part) < (?5, ?6)"
+                "DELETE FROM recent WHERE {OF_FUNCTION} AND (last_at_us, part) < (?5, ?6)"
             ))?
             .execute(params![tenant.0, account, region, name, last_at_us, part])?;
     }

@@ -14,7 +14,7 @@ use super::compaction::{OF_FUNCTION, environment_state, stored_rollup};
 use super::rows::{self, ENDED, ENVIRONMENT, ROLLUP, blob, put_rollup, series_key};
 use crate::store::damage::DamageLog;
 use crate::store::retention::{DAY_HOURS, Limits};
-use crate::store::rows::{Field, damaged, from_sql, function_fields, to_ordered_sql};
+use crate::store::rows::{Field, column, damaged, from_sql, function_fields, to_ordered_sql};
 use crate::store::{EndedEnvironments, FunctionKey, HOUR_US, SeriesKey, StoreError, Tenant};
 
 /// Maximum number of rows of one table that a visit reads or deletes.
@@ -108,7 +108,7 @@ fn end_environments(
             && ENDED.verify(row, damage)?
         {
             totals.merge(
-                EndedEnvironments::decode(blob(row, 5)?)
+                EndedEnvironments::decode(blob(row, column::ended::body)?)
                     .ok_or_else(|| damaged("totals of environments cannot be read"))?,
             );
         }
@@ -148,8 +148,8 @@ fn merge_hours(
             if !ROLLUP.verify(row, damage)? {
                 continue;
             }
-            let (series, hour) = (series_key(row)?, from_sql(row.get(5)?));
-            let part = rollup::decode(blob(row, 9)?).map_err(damaged)?;
+            let (series, hour) = (series_key(row)?, from_sql(row.get(column::rollup::hour)?));
+            let part = rollup::decode(blob(row, column::rollup::body)?).map_err(damaged)?;
             days.entry((series.clone(), hour - hour % DAY_HOURS)).or_default().merge(&part);
             merged.push((series, hour));
         }

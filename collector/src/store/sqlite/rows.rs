@@ -12,7 +12,7 @@ use tailor_sizing::units::{Architecture, Megabytes};
 
 use crate::store::columns;
 use crate::store::damage::{self, DamageLog};
-use crate::store::rows::{self, Field, StoredValue, Table, checksum, damaged};
+use crate::store::rows::{self, Field, StoredValue, Table, checksum, column, damaged};
 use crate::store::{ChangeEvent, FunctionKey, SeriesKey, StoreError, Tenant};
 
 /// A table with checksums, and its statements.
@@ -170,9 +170,14 @@ impl SqliteTable {
     }
 }
 
-/// The function whose account is in column `first`.
-pub(super) fn function_key(row: &Row<'_>, first: usize) -> rusqlite::Result<FunctionKey> {
-    Ok(FunctionKey { account: row.get(first)?, region: row.get(first + 1)?, name: row.get(first + 2)? })
+/// The tenant and the function of a row that begins with `tenant, account, region, function`, as those of most tables.
+pub(super) fn owner(row: &Row<'_>) -> rusqlite::Result<(Tenant, FunctionKey)> {
+    Ok((Tenant(row.get(0)?), function_key(row)?))
+}
+
+/// The function of such a row.
+pub(super) fn function_key(row: &Row<'_>) -> rusqlite::Result<FunctionKey> {
+    Ok(FunctionKey { account: row.get(1)?, region: row.get(2)?, name: row.get(3)? })
 }
 
 /// The first function of `query`. Its parameters 1 to 4 are the tenant, account, region and name of `after`, and its columns
@@ -188,22 +193,21 @@ pub(super) fn next_function(
     };
     let next = connection
         .prepare_cached(query)?
-        .query_row(params![tenant, account, region, name], |row| {
-            Ok((Tenant(row.get(0)?), function_key(row, 1)?))
-        })
+        .query_row(params![tenant, account, region, name], owner)
         .optional()?;
     Ok(next)
 }
 
 /// Reads the series key of a row of [`ROLLUP`].
 pub(super) fn series_key(row: &Row<'_>) -> rusqlite::Result<SeriesKey> {
-    let architecture: String = row.get(8)?;
+    let position = column::rollup::architecture;
+    let architecture: String = row.get(position)?;
     Ok(SeriesKey {
-        function: function_key(row, 1)?,
-        version: row.get(6)?,
-        memory: Megabytes(row.get(7)?),
+        function: function_key(row)?,
+        version: row.get(column::rollup::version)?,
+        memory: Megabytes(row.get(column::rollup::memory_mb)?),
         architecture: Architecture::from_str(&architecture).map_err(|error| {
-            rusqlite::Error::FromSqlConversionFailure(8, rusqlite::types::Type::Text, Box::new(error))
+            rusqlite::Error::FromSqlConversionFailure(position, rusqlite::types::Type::Text, Box::new(error))
         })?,
     })
 }

@@ -99,7 +99,7 @@ CREATE TABLE api_key (
 ) WITHOUT ROWID;
 ";
 
-/// Creates the tables, or migrates the file to the current schema; refuses a file with a newer schema. It is one
+/// Creates the tables, or migrates the file to the current schema; rejects a file with a newer schema. It is one
 /// transaction, so a crash leaves the older version.
 pub(super) fn migrate(connection: &mut Connection, now_us: u64) -> Result<(), StoreError> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -131,7 +131,7 @@ fn version(transaction: &Transaction<'_>) -> Result<i64, StoreError> {
     Ok(transaction.query_row("PRAGMA user_version", [], |row| row.get(0))?)
 }
 
-/// Refuses a file that does not have the current schema, without changing it.
+/// Rejects a file that does not have the current schema, without changing it.
 pub(in crate::store) fn check(connection: &Connection) -> Result<(), StoreError> {
     match connection.query_row("PRAGMA user_version", [], |row| row.get(0))? {
         CURRENT => Ok(()),

@@ -43,7 +43,7 @@ impl WriteStatus {
     pub(super) fn succeeded(&self) {
         if let Some(failure) = self.failure.lock().unwrap_or_else(PoisonError::into_inner).take() {
             let requests = failure.requests;
-            tracing::info!("storing works again; {requests} requests were refused meanwhile");
+            tracing::info!("storing works again; {requests} requests were rejected meanwhile");
         }
     }
 

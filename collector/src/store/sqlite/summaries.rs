@@ -3,9 +3,9 @@
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 
 use super::compaction::OF_FUNCTION;
-use super::rows::{SUMMARY, SUMMARY_REPORT, function_key};
+use super::rows::{SUMMARY, SUMMARY_REPORT, owner};
 use crate::store::damage::DamageLog;
-use crate::store::rows::{Field, damaged, from_sql, function_fields, to_ordered_sql};
+use crate::store::rows::{Field, column, damaged, from_sql, function_fields, to_ordered_sql};
 use crate::store::summary::{ChangedFunction, Summary, SummaryKind, SummaryRow};
 use crate::store::{FunctionKey, StoreError, Tenant};
 
@@ -22,11 +22,8 @@ pub(super) fn changed(connection: &Connection, limit: usize) -> Result<Vec<Chang
          WHERE changed_at_us > 0 ORDER BY changed_at_us LIMIT ?1",
     )?;
     let rows = statement.query_map([i64::try_from(limit).unwrap_or(i64::MAX)], |row| {
-        Ok(ChangedFunction {
-            tenant: Tenant(row.get(0)?),
-            function: function_key(row, 1)?,
-            received_at_us: from_sql(row.get(4)?),
-        })
+        let (tenant, function) = owner(row)?;
+        Ok(ChangedFunction { tenant, function, received_at_us: from_sql(row.get("received_at_us")?) })
     })?;
     Ok(rows.collect::<Result<_, _>>()?)
 }
@@ -59,7 +56,7 @@ fn put_function(
     let mut outdated: Vec<SummaryKind> = transaction
         .prepare_cached(&format!("SELECT hours, strategy FROM summary_report WHERE {OF_FUNCTION}"))?
         .query_map(params![tenant, account, region, name], |row| {
-            Ok(SummaryKind { hours: from_sql(row.get(0)?), strategy: row.get(1)? })
+            Ok(SummaryKind { hours: from_sql(row.get("hours")?), strategy: row.get("strategy")? })
         })?
         .collect::<Result<_, _>>()?;
     outdated.retain(|kind| summaries.iter().all(|summary| summary.kind != *kind));
@@ -113,7 +110,7 @@ pub(super) fn rows(
     let mut summaries = vec![];
     while let Some(row) = found.next()? {
         if SUMMARY.verify(row, damage)? {
-            let text = row.get_ref(6)?.as_bytes().map_err(damaged)?;
+            let text = row.get_ref(column::summary::row)?.as_bytes().map_err(damaged)?;
             // A summary of another version of the program may have other fields; it is computed again.
             summaries.extend(serde_json::from_slice::<SummaryRow>(text).ok());
         }
@@ -142,7 +139,9 @@ pub(super) fn report(
         kind.strategy
     ])?;
     match rows.next()? {
-        Some(row) if SUMMARY_REPORT.verify(row, damage)? => Ok(Some(row.get(6)?)),
+        Some(row) if SUMMARY_REPORT.verify(row, damage)? => {
+            Ok(Some(row.get(column::summary_report::report)?))
+        }
         _ => Ok(None),
     }
 }

@@ -11,6 +11,7 @@ use rusqlite::Connection;
 
 use super::rows::{FUNCTION, blob};
 use crate::clock::DAY_US;
+use crate::store::rows::column;
 use crate::store::{HOUR_US, NewBatch, StoreError};
 
 /// How far the clock may be ahead of the newest batch, microseconds.
@@ -89,7 +90,7 @@ fn visit_functions(connection: &Connection, mut visit: impl FnMut(u64)) -> Resul
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
         if FUNCTION.is_valid(row)?
-            && let Ok(header) = BatchHeader::decode(blob(row, 6)?)
+            && let Ok(header) = BatchHeader::decode(blob(row, column::function::header)?)
         {
             visit(header.sent_at_us);
         }

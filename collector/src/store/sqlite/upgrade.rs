@@ -11,7 +11,7 @@ use tailor_sizing::units::{Architecture, Megabytes};
 
 use super::compaction::{add_recent, put_environment, put_function};
 use super::recent;
-use super::rows::{function_key, insert_change, put_rollup};
+use super::rows::{insert_change, owner, put_rollup};
 use super::schema;
 use crate::store::recent::Body;
 use crate::store::rows::damaged;
@@ -135,16 +135,17 @@ fn rollups(transaction: &Transaction<'_>) -> Result<(), StoreError> {
     let mut rows = statement.query([])?;
     let mut current: Option<((Tenant, SeriesKey, u64), Rollup)> = None;
     while let Some(row) = rows.next()? {
-        let architecture: String = row.get(7)?;
+        let (tenant, function) = owner(row)?;
+        let architecture: String = row.get("architecture")?;
         let key = SeriesKey {
-            function: function_key(row, 1)?,
-            version: row.get(5)?,
-            memory: Megabytes(row.get(6)?),
+            function,
+            version: row.get("version")?,
+            memory: Megabytes(row.get("memory_mb")?),
             architecture: Architecture::from_str(&architecture).map_err(damaged)?,
         };
-        let key = (Tenant(row.get(0)?), key, count(row, "hour")?);
+        let key = (tenant, key, count(row, "hour")?);
         // These rows have no checksum. One that cannot be read is left out, so that the others are kept.
-        let part = match row.get_ref(8)?.as_blob().map_err(damaged).map(rollup::decode) {
+        let part = match row.get_ref("body")?.as_blob().map_err(damaged).map(rollup::decode) {
             Ok(Ok(part)) => part,
             Ok(Err(error)) => {
                 tracing::error!(%error, function = key.1.function.name, hour = key.2, "a damaged rollup is left out");
@@ -181,13 +182,13 @@ fn recent_invocations(transaction: &Transaction<'_>) -> Result<(), StoreError> {
         add_recent(transaction, tenant, key, stored)
     };
     while let Some(row) = rows.next()? {
-        let function = (Tenant(row.get(0)?), function_key(row, 1)?);
+        let function = owner(row)?;
         if current.as_ref() != Some(&function) || bytes > MAX_BODIES_BYTES {
             write(&current, std::mem::take(&mut bodies))?;
             bytes = 0;
             current = Some(function);
         }
-        let body: Vec<u8> = row.get(6)?;
+        let body: Vec<u8> = row.get("body")?;
         bytes += body.len();
         bodies.push(Body {
             last_at_us: count(row, "last_at_us")?,
@@ -204,16 +205,17 @@ fn changes(transaction: &Transaction<'_>) -> Result<(), StoreError> {
     )?;
     let mut rows = statement.query(params![])?;
     while let Some(row) = rows.next()? {
-        let detail: String = row.get(8)?;
+        let (tenant, function) = owner(row)?;
+        let detail: String = row.get("detail")?;
         let event = ChangeEvent {
-            function: function_key(row, 1)?,
-            change_id: row.get(4)?,
+            function,
+            change_id: row.get("change_id")?,
             step: count(row, "step")?,
             at_us: count(row, "at_us")?,
-            kind: row.get(7)?,
+            kind: row.get("kind")?,
             detail: serde_json::from_str(&detail).map_err(damaged)?,
         };
-        insert_change(transaction, &Tenant(row.get(0)?), &event)?;
+        insert_change(transaction, &tenant, &event)?;
     }
     Ok(())
 }

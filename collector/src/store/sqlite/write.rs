@@ -212,7 +212,7 @@ impl Writer {
                 self.status.succeeded();
                 group.reply_ok(results);
             }
-            // A request that the database refuses must not fail the others. What concerns the files fails all of them.
+            // A request that the database rejects must not fail the others. What concerns the files fails all of them.
             Err(error)
                 if group.len() > 1 && !matches!(error, StoreError::Full(_) | StoreError::FilesChanged(_)) =>
             {

@@ -176,7 +176,7 @@ pub(super) struct Shared {
     pub(super) damage: DamageLog,
     pub(super) phases: Phases,
     pub(super) readers: Arc<Readers>,
-    /// Or why writes are refused.
+    /// Or why writes are rejected.
     writing: RwLock<Result<Writing, StoreError>>,
     /// The last attempt to open it for writing.
     reopened: Mutex<Option<Instant>>,
@@ -198,7 +198,7 @@ impl Shared {
         Self { damage, phases, readers, writing, reopened: Mutex::default(), settings }
     }
 
-    /// The channel to the writer, or why writes are refused.
+    /// The channel to the writer, or why writes are rejected.
     pub(super) fn jobs(&self) -> Result<mpsc::Sender<Job>, StoreError> {
         let writing = self.writing.read().unwrap_or_else(PoisonError::into_inner);
         writing.as_ref().map_err(Clone::clone)?.jobs.clone().ok_or(StoreError::Stopping)
@@ -221,13 +221,13 @@ pub(super) async fn reopen(shared: &Arc<Shared>) -> Result<mpsc::Sender<Job>, St
     let shared = Arc::clone(shared);
     let task = tokio::spawn(async move {
         let mut reopened = shared.reopened.lock().await;
-        let refusal = match shared.jobs() {
-            Err(refusal @ StoreError::Full(_)) => refusal,
+        let rejection = match shared.jobs() {
+            Err(rejection @ StoreError::Full(_)) => rejection,
             other => return other,
         };
         let is_early = reopened.is_some_and(|last| last.elapsed() < REOPEN_INTERVAL);
         if is_early || free_bytes(&shared.settings.folder)? < FREE_AGAIN_BYTES {
-            return Err(refusal);
+            return Err(rejection);
         }
         *reopened = Some(Instant::now());
         // Connections that expect no changes are closed first.

@@ -2,7 +2,7 @@
 
 use agent_proto::limits::max_time_us;
 use tailor_sizing::telemetry::invocation::{Caveats, Initialization, Invocation, RequestId, Work};
-use tailor_sizing::units::Megabytes;
+use tailor_sizing::units::{Megabytes, round_to_u64};
 
 use super::inits::Init;
 use super::outcome::{MemoryEvidence, outcome};
@@ -113,8 +113,9 @@ impl Entry {
         let least_us = measured.map_or(0, |m| m.work.top_busy_us.saturating_add(m.work.top_starved_us));
         let duration_us = duration_us.unwrap_or_else(|| least_us.min(max_time_us(is_managed_instances)));
         let init_before_us = if is_inside { 0 } else { init_us };
-        let billed_ms =
-            metrics.billed_duration_ms.map_or_else(|| (duration_us + init_before_us).div_ceil(1_000), whole);
+        let billed_ms = metrics
+            .billed_duration_ms
+            .map_or_else(|| (duration_us + init_before_us).div_ceil(1_000), round_to_u64);
         // It is not documented whether it includes an Init inside the invocation.
         let most_runtime_us = if is_inside { duration_us.saturating_sub(init_us) } else { u64::MAX };
         let evidence = self.memory_evidence(memory_mb);
@@ -140,7 +141,7 @@ impl Entry {
             billed_ms,
             init_us,
             restore_us: metrics.restore_duration_ms.map_or(0, microseconds),
-            produced_bytes: runtime.produced_bytes.map_or(0, whole),
+            produced_bytes: runtime.produced_bytes.map_or(0, round_to_u64),
             max_memory_used_mb: evidence.mark_mb,
             peak_kib: measured.map_or(0, |measured| peak_kib(&measured, evidence.mark_mb, memory_mb)),
             start_kib: measured.map_or(0, |measured| measured.start_kib.min(u64::from(memory_mb) * 1_024)),
@@ -281,16 +282,10 @@ fn limit_ended_children(mut measured: Measured, reported_us: Option<u64>, memory
     measured
 }
 
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "float casts saturate")]
 pub(super) fn microseconds(milliseconds: f64) -> u64 {
-    (milliseconds * 1_000.0).round() as u64
-}
-
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "float casts saturate")]
-fn whole(value: f64) -> u64 {
-    value.round() as u64
+    round_to_u64(milliseconds * 1_000.0)
 }
 
 pub(super) fn megabytes(value: f64) -> u32 {
-    u32::try_from(whole(value)).unwrap_or(u32::MAX)
+    u32::try_from(round_to_u64(value)).unwrap_or(u32::MAX)
 }

@@ -6,7 +6,7 @@
 //! - an error type for it;
 //! - the mark grew to the memory size in this invocation, and the invocation failed;
 //! - the kernel counted a kill, and the invocation failed with the mark at the memory size;
-//! - the runtime ended without an answer, and its processes used nearly all of the memory;
+//! - the runtime ended without a response, and its processes used nearly all of the memory;
 //! - a timeout with the mark at the memory size, unless the processes used little: a function without free memory is slow.
 
 use std::ops::RangeInclusive;
@@ -16,7 +16,7 @@ use tailor_sizing::telemetry::invocation::Outcome;
 
 use crate::lambda::telemetry::EndRecord;
 
-/// The error type of a runtime that ended without an answer.
+/// The error type of a runtime that ended without a response.
 const EXIT: &str = "Runtime.ExitError";
 
 /// Names of errors, at the end of the error type, with which Python and Ruby report that an allocation failed. It also
@@ -49,7 +49,7 @@ pub(super) struct MemoryEvidence {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Failure {
     /// The runtime lived on.
-    Answered,
+    Responded,
     /// The runtime ended.
     Exit,
     Timeout,
@@ -61,7 +61,7 @@ impl MemoryEvidence {
         let has_grown = self.mark_before_mb.is_some_and(|before_mb| before_mb < mark_mb);
         let was_killed = has_grown || kills.is_some_and(|kills| kills > 0);
         match failure {
-            Failure::Answered => self.is_full() && was_killed,
+            Failure::Responded => self.is_full() && was_killed,
             Failure::Timeout => self.is_full() && (was_killed || !self.used_less_than(USED_LITTLE)),
             Failure::Exit => {
                 let is_all_that_is_known =
@@ -120,7 +120,7 @@ pub(super) fn outcome(
     let failure = match status {
         Some("timeout") => Failure::Timeout,
         _ if error_is(&|error| error == EXIT) => Failure::Exit,
-        _ => Failure::Answered,
+        _ => Failure::Responded,
     };
     match status {
         _ if failed && memory.is_kill(failure) => Outcome::OutOfMemory,

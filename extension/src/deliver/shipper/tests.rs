@@ -72,23 +72,23 @@ fn a_signed_request_has_the_key_in_its_own_header() {
     assert_eq!(shipper.outcome(&head, b"{}", 1), DeliveryOutcome::Failed { retry_after: None });
 }
 
-/// A shipper to a server that gives each of `answers` on its own connection.
-fn collector(answers: Vec<String>) -> Shipper {
+/// A shipper to a server that gives each of `responses` on its own connection.
+fn collector(responses: Vec<String>) -> Shipper {
     let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     std::thread::spawn(move || {
-        for (stream, answer) in listener.incoming().flatten().zip(answers) {
+        for (stream, response) in listener.incoming().flatten().zip(responses) {
             let mut reader = std::io::BufReader::new(&stream);
             while std::io::BufRead::read_line(&mut reader, &mut String::new()).unwrap() > 2 {}
-            std::io::Write::write_all(&mut (&stream), answer.as_bytes()).unwrap();
+            std::io::Write::write_all(&mut (&stream), response.as_bytes()).unwrap();
         }
     });
     let variables = HashMap::from([("TAILOR_ENDPOINT", url.as_str())]);
     Shipper::new(&Settings::read(&variables).0, &variables).unwrap()
 }
 
-fn pause_after(answer: String) -> Duration {
-    let shipper = collector(vec![answer]);
+fn pause_after(response: String) -> Duration {
+    let shipper = collector(vec![response]);
     on_one_thread(async {
         let outcome = shipper.deliver(&SealedBatch::of(1, vec![1])).await;
         assert!(matches!(outcome, DeliveryOutcome::Failed { .. }), "{outcome:?}");
@@ -146,14 +146,14 @@ fn a_missing_setting_is_named_in_the_error() {
     );
 }
 
-/// A server that gives each of `answers` on its own connection, and the complete requests that it receives.
-fn recorder(answers: Vec<(u16, Vec<u8>)>) -> (String, std::sync::mpsc::Receiver<String>) {
+/// A server that gives each of `responses` on its own connection, and the complete requests that it receives.
+fn recorder(responses: Vec<(u16, Vec<u8>)>) -> (String, std::sync::mpsc::Receiver<String>) {
     use std::io::{BufRead, Read, Write};
     let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let (sender, requests) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
-        for (stream, (status, body)) in listener.incoming().flatten().zip(answers) {
+        for (stream, (status, body)) in listener.incoming().flatten().zip(responses) {
             let mut reader = std::io::BufReader::new(&stream);
             let mut request = String::new();
             while reader.read_line(&mut request).unwrap() > 2 {}
@@ -169,9 +169,50 @@ fn recorder(answers: Vec<(u16, Vec<u8>)>) -> (String, std::sync::mpsc::Receiver<
     (url, requests)
 }
 
+/// A shipper to `collector` with a key in the Secrets Manager at `aws`.
+fn with_stored_key(collector: &str, aws: &str) -> Shipper {
+    let variables = HashMap::from([
+        ("TAILOR_ENDPOINT", collector),
+        ("TAILOR_API_KEY_SECRET", "arn:aws:secretsmanager:eu-west-1:111122223333:secret:tailor"),
+        ("AWS_ENDPOINT_URL_SECRETS_MANAGER", aws),
+        ("AWS_REGION", "us-east-1"),
+        ("AWS_ACCESS_KEY_ID", "AKID"),
+        ("AWS_SECRET_ACCESS_KEY", "s3cret"),
+        ("AWS_SESSION_TOKEN", "t0ken"),
+    ]);
+    Shipper::new(&Settings::read(&variables).0, &variables).unwrap()
+}
+
+/// The response of Secrets Manager with this key.
+fn secret(key: &str) -> (u16, Vec<u8>) {
+    (200, format!(r#"{{"SecretString":"{key}"}}"#).into_bytes())
+}
+
+/// The key of two characters in a request.
+fn key_of(request: &str) -> String {
+    request.split_once("Bearer ").unwrap().1[..2].to_owned()
+}
+
+/// Each read of a stored key has a price.
+#[test]
+fn a_rejected_stored_key_is_read_once_for_each_request_for_an_upload() {
+    let (aws, reads) = recorder(vec![secret("k1"), secret("k2"), secret("k3"), secret("k3")]);
+    let (collector, posts) =
+        recorder(vec![(401, vec![]), (401, vec![]), (401, vec![]), (200, b"ok".to_vec())]);
+    let shipper = with_stored_key(&collector, &aws);
+    on_one_thread(async {
+        assert!(shipper.post("/v1/profiles", "{}".to_owned()).await.is_none());
+        assert_eq!(reads.try_iter().count(), 2);
+        let (head, body) = shipper.post("/v1/profiles", "{}".to_owned()).await.unwrap();
+        assert_eq!((head.status, &body[..]), (StatusCode::OK, &b"ok"[..]));
+        assert_eq!(reads.try_iter().count(), 1, "the first read of the second request is not needed");
+    });
+    let keys: Vec<_> = posts.try_iter().map(|request| key_of(&request)).collect();
+    assert_eq!(keys, ["k1", "k2", "k2", "k3"]);
+}
+
 #[test]
 fn a_rejected_stored_key_is_read_again_and_then_after_a_long_pause() {
-    let secret = |key: &str| (200, format!(r#"{{"SecretString":"{key}"}}"#).into_bytes());
     let (aws, reads) = recorder(vec![secret("k1"), secret("k2"), secret("k2"), secret("k2")]);
     let (collector, deliveries) = recorder(vec![
         (401, vec![]),
@@ -181,20 +222,8 @@ fn a_rejected_stored_key_is_read_again_and_then_after_a_long_pause() {
         (401, vec![]),
         (401, vec![]),
     ]);
-    let variables = HashMap::from([
-        ("TAILOR_ENDPOINT", collector.as_str()),
-        ("TAILOR_API_KEY_SECRET", "arn:aws:secretsmanager:eu-west-1:111122223333:secret:tailor"),
-        ("AWS_ENDPOINT_URL_SECRETS_MANAGER", aws.as_str()),
-        ("AWS_REGION", "us-east-1"),
-        ("AWS_ACCESS_KEY_ID", "AKID"),
-        ("AWS_SECRET_ACCESS_KEY", "s3cret"),
-        ("AWS_SESSION_TOKEN", "t0ken"),
-    ]);
-    let shipper = Shipper::new(&Settings::read(&variables).0, &variables).unwrap();
-    let keys = || -> Vec<_> {
-        let bearer = |request: String| request.split_once("Bearer ").unwrap().1[..2].to_owned();
-        deliveries.try_iter().map(bearer).collect()
-    };
+    let shipper = with_stored_key(&collector, &aws);
+    let keys = || -> Vec<_> { deliveries.try_iter().map(|request| key_of(&request)).collect() };
     on_one_thread(async {
         let deliver = async || shipper.deliver(&SealedBatch::of(1, vec![1])).await;
         assert_eq!(deliver().await, DeliveryOutcome::Acknowledged(1));

@@ -41,7 +41,7 @@ enum AuthorityError {
     #[error("it has no certificate")]
     Empty,
     #[error("a certificate in it is not a certificate authority: {0}")]
-    Refused(#[from] rustls::Error),
+    Rejected(#[from] rustls::Error),
 }
 
 fn add_authorities(roots: &mut RootCertStore, file: &Path) -> Result<(), AuthorityError> {

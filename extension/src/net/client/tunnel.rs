@@ -7,7 +7,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use super::Stream;
 use crate::net::proxy::Proxy;
 
-/// The longest head of a proxy's answer in bytes. Usual ones have less than one thousand.
+/// The longest head of a proxy's response in bytes. Usual ones have less than one thousand.
 const MAX_HEAD_BYTES: usize = 8 * 1024;
 
 /// Why there is no tunnel.
@@ -15,8 +15,8 @@ const MAX_HEAD_BYTES: usize = 8 * 1024;
 pub(super) enum TunnelError {
     /// The connection to the proxy failed.
     Io(Error),
-    /// The proxy refused, with this status.
-    Refused(u16),
+    /// The proxy rejected the request, with this status.
+    Rejected(u16),
 }
 
 impl From<Error> for TunnelError {
@@ -37,23 +37,23 @@ pub(super) async fn open(stream: &mut dyn Stream, proxy: &Proxy, server: &str) -
     // Nothing follows the head in a tunnel for TLS, where the client sends first.
     while !head.ends_with(b"\r\n\r\n") {
         if head.len() >= MAX_HEAD_BYTES {
-            return Err(Error::new(ErrorKind::InvalidData, "the proxy's answer is too long").into());
+            return Err(Error::new(ErrorKind::InvalidData, "the proxy's response is too long").into());
         }
         match stream.read_u8().await {
             Ok(byte) => head.push(byte),
-            // A refusal may end without a complete head.
+            // A rejection may end without a complete head.
             Err(error) if error.kind() == ErrorKind::UnexpectedEof && !head.is_empty() => break,
             Err(error) => return Err(error.into()),
         }
     }
     match status(&head) {
         Some(200..300) => Ok(()),
-        Some(status) => Err(TunnelError::Refused(status)),
-        None => Err(Error::new(ErrorKind::InvalidData, "the proxy's answer is not HTTP").into()),
+        Some(status) => Err(TunnelError::Rejected(status)),
+        None => Err(Error::new(ErrorKind::InvalidData, "the proxy's response is not HTTP").into()),
     }
 }
 
-/// The status in the first line of an answer.
+/// The status in the first line of a response.
 fn status(head: &[u8]) -> Option<u16> {
     let line = head.strip_prefix(b"HTTP/1.")?.get(..8)?;
     std::str::from_utf8(line).ok()?.split(' ').nth(1)?.trim_end().parse().ok()
@@ -64,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_status_of_an_answer_is_read() {
+    fn the_status_of_a_response_is_read() {
         assert_eq!(status(b"HTTP/1.1 200 Connection established\r\n\r\n"), Some(200));
         assert_eq!(status(b"HTTP/1.0 407 Proxy Authentication Required\r\n"), Some(407));
         for head in [&b"HTTP/1.1"[..], b"HTTP/2 200 OK\r\n", b"SSH-2.0-OpenSSH\r\n\r\n", b""] {

@@ -11,13 +11,13 @@ const MINUTE_US: u64 = 60_000_000;
 /// 2026-01-02T03:04:05Z.
 const NOW_US: u64 = 1_767_323_045_000_000;
 
-/// An endpoint that gives each of `answers` once and then answers 500, and the requests that it receives.
-fn endpoint(answers: &'static [&'static str]) -> (String, mpsc::Receiver<String>) {
+/// An endpoint that gives each of `responses` once and then responds with 500, and the requests that it receives.
+fn endpoint(responses: &'static [&'static str]) -> (String, mpsc::Receiver<String>) {
     let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let url = format!("http://{}/2021-04-23/credentials", listener.local_addr().unwrap());
     let (sender, requests) = mpsc::channel();
     std::thread::spawn(move || {
-        let mut answers = answers.iter();
+        let mut responses = responses.iter();
         for stream in listener.incoming().flatten() {
             let mut lines = BufReader::new(&stream).lines().map_while(Result::ok);
             loop {
@@ -25,9 +25,10 @@ fn endpoint(answers: &'static [&'static str]) -> (String, mpsc::Receiver<String>
                 if head.is_empty() || sender.send(head.join("|")).is_err() {
                     break;
                 }
-                let (status, body) = answers.next().map_or(("500 No", ""), |answer| ("200 OK", *answer));
-                let answer = format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\n\r\n{body}", body.len());
-                (&stream).write_all(answer.as_bytes()).unwrap();
+                let (status, body) =
+                    responses.next().map_or(("500 No", ""), |response| ("200 OK", *response));
+                let response = format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+                (&stream).write_all(response.as_bytes()).unwrap();
             }
         }
     });
@@ -89,7 +90,7 @@ fn container_credentials_are_fetched_once_and_renewed_before_they_expire() {
         assert!(request.contains("authorization: Bearer two"), "{request}");
         // From here on the endpoint fails: the present credentials are used until they expire.
         assert_eq!(at(58).await.unwrap(), "A2");
-        assert!(matches!(at(61).await, Err(CredentialsError::Refused(_))));
+        assert!(matches!(at(61).await, Err(CredentialsError::Rejected(_))));
         provider.discard();
         assert!(at(0).await.is_err(), "new ones are fetched after a rejection");
     });

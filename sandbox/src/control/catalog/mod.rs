@@ -179,7 +179,7 @@ impl Catalog {
     }
 }
 
-/// Refuses a change while another is in progress, or when the caller's `RevisionId` is not the current one.
+/// Rejects a change while another is in progress, or when the caller's `RevisionId` is not the current one.
 pub(in crate::control) fn check_change(record: &Record, revision_id: Option<&str>) -> Result<(), AwsError> {
     if record.pending.is_some() {
         let message = format!(

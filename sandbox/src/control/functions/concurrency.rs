@@ -17,7 +17,7 @@ use crate::control::functions::configuration::Qualifier;
 use crate::control::server::error::AwsError;
 use crate::time::last_modified;
 
-type Answer = Result<Json<Value>, AwsError>;
+type JsonResult = Result<Json<Value>, AwsError>;
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
@@ -29,7 +29,7 @@ pub(in crate::control) async fn put_reserved(
     State(plane): State<Arc<ControlPlane>>,
     Path(name): Path<String>,
     body: Bytes,
-) -> Answer {
+) -> JsonResult {
     let function = FunctionRef::parse(&name, None)?;
     let Reserved { reserved_concurrent_executions: reserved } =
         serde_json::from_slice(&body).map_err(|error| AwsError::malformed(error.to_string()))?;
@@ -40,7 +40,7 @@ pub(in crate::control) async fn put_reserved(
 pub(in crate::control) async fn get_reserved(
     State(plane): State<Arc<ControlPlane>>,
     Path(name): Path<String>,
-) -> Answer {
+) -> JsonResult {
     let function = FunctionRef::parse(&name, None)?;
     let reserved = plane.catalog().record(&function.name, Instant::now())?.reserved_concurrency;
     Ok(Json(reserved.map_or_else(|| json!({}), |it| json!({"ReservedConcurrentExecutions": it}))))
@@ -115,7 +115,7 @@ pub(in crate::control) async fn get_provisioned(
     Path(name): Path<String>,
     Query(list): Query<List>,
     Query(query): Query<Qualifier>,
-) -> Answer {
+) -> JsonResult {
     if list.list.as_deref() == Some("ALL") {
         return list_provisioned(&plane, &name);
     }
@@ -138,7 +138,7 @@ pub(in crate::control) async fn get_provisioned(
     })))
 }
 
-fn list_provisioned(plane: &ControlPlane, name: &str) -> Answer {
+fn list_provisioned(plane: &ControlPlane, name: &str) -> JsonResult {
     let function = FunctionRef::parse(name, None)?;
     let mut catalog = plane.catalog();
     let record = catalog.record(&function.name, Instant::now())?;
@@ -167,7 +167,7 @@ pub(in crate::control) async fn delete_provisioned(
     Ok(StatusCode::NO_CONTENT)
 }
 
-pub(in crate::control) async fn account_settings(State(plane): State<Arc<ControlPlane>>) -> Answer {
+pub(in crate::control) async fn account_settings(State(plane): State<Arc<ControlPlane>>) -> JsonResult {
     let mut catalog = plane.catalog();
     let (mut count, mut size, mut reserved) = (0_u64, 0, 0);
     for record in catalog.records(Instant::now()) {

@@ -21,13 +21,13 @@ pub(in crate::control) struct Qualifier {
     pub(in crate::control) qualifier: Option<String>,
 }
 
-type Answer = Result<Json<Value>, AwsError>;
+type JsonResult = Result<Json<Value>, AwsError>;
 
 pub(in crate::control) async fn get_configuration(
     State(plane): State<Arc<ControlPlane>>,
     Path(name): Path<String>,
     Query(query): Query<Qualifier>,
-) -> Answer {
+) -> JsonResult {
     let function = FunctionRef::parse(&name, query.qualifier.as_deref())?;
     let mut catalog = plane.catalog();
     let (record, revision) = catalog.revision(&function, Instant::now())?;
@@ -38,28 +38,28 @@ pub(in crate::control) async fn get(
     State(plane): State<Arc<ControlPlane>>,
     Path(name): Path<String>,
     Query(query): Query<Qualifier>,
-) -> Answer {
+) -> JsonResult {
     let function = FunctionRef::parse(&name, query.qualifier.as_deref())?;
     let mut catalog = plane.catalog();
     let (record, revision) = catalog.revision(&function, Instant::now())?;
-    let mut answer = json!({
+    let mut response = json!({
         "Configuration": record.configuration(&revision, function.qualifier.as_deref()),
         "Code": {"RepositoryType": "S3", "Location": format!("file://{}", revision.config.code.display())},
     });
     if !record.tags.is_empty() {
-        answer["Tags"] = json!(record.tags);
+        response["Tags"] = json!(record.tags);
     }
     if let Some(reserved) = record.reserved_concurrency {
-        answer["Concurrency"] = json!({"ReservedConcurrentExecutions": reserved});
+        response["Concurrency"] = json!({"ReservedConcurrentExecutions": reserved});
     }
-    Ok(Json(answer))
+    Ok(Json(response))
 }
 
 pub(in crate::control) async fn update_configuration(
     State(plane): State<Arc<ControlPlane>>,
     Path(name): Path<String>,
     body: Bytes,
-) -> Answer {
+) -> JsonResult {
     let function = FunctionRef::parse(&name, None)?;
     let update: ConfigurationUpdate =
         serde_json::from_slice(&body).map_err(|error| AwsError::malformed(error.to_string()))?;
@@ -87,7 +87,7 @@ const PAGE: usize = 50;
 pub(in crate::control) async fn list(
     State(plane): State<Arc<ControlPlane>>,
     Query(query): Query<Listing>,
-) -> Answer {
+) -> JsonResult {
     let with_versions = query.function_version.as_deref() == Some("ALL");
     let mut catalog = plane.catalog();
     let mut all = Vec::new();
@@ -104,9 +104,9 @@ pub(in crate::control) async fn list(
     };
     let size = query.max_items.unwrap_or(PAGE).clamp(1, PAGE);
     let page: Vec<Value> = all.iter().skip(start).take(size).cloned().collect();
-    let mut answer = json!({"Functions": page});
+    let mut response = json!({"Functions": page});
     if start + size < all.len() {
-        answer["NextMarker"] = (start + size).to_string().into();
+        response["NextMarker"] = (start + size).to_string().into();
     }
-    Ok(Json(answer))
+    Ok(Json(response))
 }

@@ -44,7 +44,7 @@ pub(in crate::control) async fn invoke(
     let limit = if kind == Some(b"Event") { MAX_EVENT_BYTES } else { MAX_SYNC_BYTES };
     let checked = CheckedRequest::new(&plane, &name, query.qualifier.as_deref(), &headers, payload, limit)?;
     match kind {
-        None | Some(b"RequestResponse") => answer(&plane, &checked).await,
+        None | Some(b"RequestResponse") => invoke_and_respond(&plane, &checked).await,
         Some(b"Event") => {
             let accepted = empty(StatusCode::ACCEPTED, &checked);
             tokio::spawn(run_event(plane, checked));
@@ -122,7 +122,7 @@ impl CheckedRequest {
     }
 }
 
-/// Requires a tenant id for a function with tenant isolation, and refuses one for other functions.
+/// Requires a tenant id for a function with tenant isolation, and rejects one for other functions.
 fn check_tenant(resolved: &Resolved, tenant_id: Option<&str>) -> Result<Option<String>, AwsError> {
     match (resolved.target.config.tenant_isolation, tenant_id) {
         (true, None) => Err(AwsError::invalid(
@@ -137,8 +137,8 @@ fn check_tenant(resolved: &Resolved, tenant_id: Option<&str>) -> Result<Option<S
 
 /// An invocation that the fleet has accepted.
 pub(in crate::control) struct SentInvocation {
-    /// Its answer.
-    pub(in crate::control) answered: oneshot::Receiver<InvokeResult>,
+    /// Its result.
+    pub(in crate::control) result: oneshot::Receiver<InvokeResult>,
     /// Its end.
     pub(in crate::control) completed: oneshot::Receiver<Completion>,
 }
@@ -149,17 +149,17 @@ pub(in crate::control) async fn send(
     checked: &CheckedRequest,
     chunks: Option<mpsc::Sender<Bytes>>,
 ) -> Result<SentInvocation, AwsError> {
-    let (result, answered) = oneshot::channel();
+    let (result_sender, result) = oneshot::channel();
     let (completion, completed) = oneshot::channel();
-    let caller = Caller { result, chunks };
+    let caller = Caller { result: result_sender, chunks };
     let request = InvokeRequest { invocation: checked.invocation.clone(), caller, completion };
     plane.fleet.invoke(&checked.resolved.target, request).await?;
-    Ok(SentInvocation { answered, completed })
+    Ok(SentInvocation { result, completed })
 }
 
-async fn answer(plane: &ControlPlane, checked: &CheckedRequest) -> Result<Response, AwsError> {
-    let SentInvocation { answered, completed } = send(plane, checked, None).await?;
-    let result = answered.await.map_err(|_| AwsError::service("the environment ended"))?;
+async fn invoke_and_respond(plane: &ControlPlane, checked: &CheckedRequest) -> Result<Response, AwsError> {
+    let SentInvocation { result, completed } = send(plane, checked, None).await?;
+    let result = result.await.map_err(|_| AwsError::service("the environment ended"))?;
     let mut response = checked.response(StatusCode::OK).header("content-type", "application/json");
     if result.is_error() {
         response = response.header("x-amz-function-error", "Unhandled");
@@ -180,8 +180,8 @@ pub(in crate::control) fn empty(status: StatusCode, checked: &CheckedRequest) ->
 /// Runs an asynchronous invocation, with retries after function errors and throttling, and the same request id.
 async fn run_event(plane: Arc<ControlPlane>, checked: CheckedRequest) {
     for attempt in 1..=EVENT_ATTEMPTS {
-        if let Ok(SentInvocation { answered, completed }) = send(&plane, &checked, None).await {
-            let failed = answered.await.map_or(true, |result| result.is_error());
+        if let Ok(SentInvocation { result, completed }) = send(&plane, &checked, None).await {
+            let failed = result.await.map_or(true, |result| result.is_error());
             let _ = completed.await;
             if !failed {
                 return;

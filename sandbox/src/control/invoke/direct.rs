@@ -15,7 +15,7 @@ use crate::environment::invocation::{Completion, Invocation, InvokeResult};
 
 /// An invocation that is over.
 pub struct CompletedInvocation {
-    /// The answer.
+    /// The response.
     pub result: InvokeResult,
     /// Report and log.
     pub completion: Completion,
@@ -53,8 +53,8 @@ impl ControlPlane {
             tenant_id: resolved.target.config.tenant_isolation.then(|| "local".to_owned()),
         };
         let checked = CheckedRequest::trusted(resolved, invocation);
-        let SentInvocation { answered, completed } = send(self, &checked, None).await.map_err(failed)?;
-        let result = answered.await?;
+        let SentInvocation { result, completed } = send(self, &checked, None).await.map_err(failed)?;
+        let result = result.await?;
         let completion = completed.await.map_err(|_| {
             anyhow!("the environment could not be used: {}", String::from_utf8_lossy(&result.payload))
         })?;

@@ -44,9 +44,9 @@ pub(in crate::control) async fn invoke_with_response_stream(
         Some(_) => return Err(AwsError::invalid("the invocation type must be RequestResponse or DryRun")),
     }
     let (chunks, parts) = mpsc::channel(PARTS_IN_FLIGHT);
-    let SentInvocation { answered, completed } = send(&plane, &checked, Some(chunks)).await?;
+    let SentInvocation { result, completed } = send(&plane, &checked, Some(chunks)).await?;
     let (events, body) = Channel::new(PARTS_IN_FLIGHT);
-    tokio::spawn(relay(parts, answered, checked.wants_tail.then_some(completed), events));
+    tokio::spawn(relay(parts, result, checked.wants_tail.then_some(completed), events));
     checked
         .response(StatusCode::OK)
         .header("content-type", "application/vnd.amazon.eventstream")
@@ -58,7 +58,7 @@ pub(in crate::control) async fn invoke_with_response_stream(
 /// does not end the function.
 async fn relay(
     mut parts: mpsc::Receiver<Bytes>,
-    mut answered: oneshot::Receiver<InvokeResult>,
+    mut result: oneshot::Receiver<InvokeResult>,
     completed: Option<oneshot::Receiver<Completion>>,
     mut events: Events,
 ) {
@@ -70,7 +70,7 @@ async fn relay(
                     return;
                 }
             }
-            result = &mut answered => break result,
+            result = &mut result => break result,
         }
     };
     // Parts from before a failure may still be in the channel.

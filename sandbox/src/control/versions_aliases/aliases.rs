@@ -35,10 +35,10 @@ struct RoutingConfig {
     additional_version_weights: BTreeMap<String, f64>,
 }
 
-type Answer = Result<Json<Value>, AwsError>;
+type JsonResult = Result<Json<Value>, AwsError>;
 
 /// The JSON of an alias, or why it was not changed.
-type Answered = Result<Value, AwsError>;
+type ValueResult = Result<Value, AwsError>;
 
 fn parse(body: &[u8]) -> Result<AliasUpdate, AwsError> {
     serde_json::from_slice(body).map_err(|error| AwsError::malformed(error.to_string()))
@@ -80,7 +80,7 @@ fn routing(config: RoutingConfig) -> Result<Option<(String, f64)>, AwsError> {
 
 impl Catalog {
     /// Creates an alias, under the rules of `CreateAlias`.
-    pub fn create_alias(&mut self, function: &str, alias: AliasUpdate, now: Instant) -> Answered {
+    pub fn create_alias(&mut self, function: &str, alias: AliasUpdate, now: Instant) -> ValueResult {
         let (Some(name), Some(version)) = (alias.name, alias.function_version) else {
             return Err(AwsError::invalid("Name and FunctionVersion are required"));
         };
@@ -111,7 +111,7 @@ impl Catalog {
         name: &str,
         update: AliasUpdate,
         now: Instant,
-    ) -> Answered {
+    ) -> ValueResult {
         let record = self.record(function, now)?;
         let mut alias = record.aliases.get(name).cloned().ok_or_else(|| missing(record, name))?;
         if update.revision_id.is_some_and(|requested| requested != alias.revision_id) {
@@ -150,7 +150,7 @@ pub(in crate::control) async fn update(
     State(plane): State<Arc<ControlPlane>>,
     Path((name, alias)): Path<(String, String)>,
     body: Bytes,
-) -> Answer {
+) -> JsonResult {
     let function = FunctionRef::parse(&name, None)?;
     let shown = plane.catalog().update_alias(&function.name, &alias, parse(&body)?, Instant::now())?;
     plane.trace("control.update_alias", &shown);
@@ -160,7 +160,7 @@ pub(in crate::control) async fn update(
 pub(in crate::control) async fn get(
     State(plane): State<Arc<ControlPlane>>,
     Path((name, alias)): Path<(String, String)>,
-) -> Answer {
+) -> JsonResult {
     let function = FunctionRef::parse(&name, None)?;
     let mut catalog = plane.catalog();
     let record = catalog.record(&function.name, Instant::now())?;
@@ -189,7 +189,7 @@ pub(in crate::control) async fn list(
     State(plane): State<Arc<ControlPlane>>,
     Path(name): Path<String>,
     Query(filter): Query<Filter>,
-) -> Answer {
+) -> JsonResult {
     let function = FunctionRef::parse(&name, None)?;
     let mut catalog = plane.catalog();
     let record = catalog.record(&function.name, Instant::now())?;

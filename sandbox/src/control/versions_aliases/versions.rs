@@ -106,9 +106,10 @@ pub(in crate::control) async fn publish(
     body: Bytes,
 ) -> Result<(StatusCode, Json<Value>), AwsError> {
     let function = FunctionRef::parse(&name, None)?;
-    let publication = match body.is_empty() {
-        true => Publication::default(),
-        false => serde_json::from_slice(&body).map_err(|error| AwsError::malformed(error.to_string()))?,
+    let publication = if body.is_empty() {
+        Publication::default()
+    } else {
+        serde_json::from_slice(&body).map_err(|error| AwsError::malformed(error.to_string()))?
     };
     let mut catalog = plane.catalog();
     let (record, revision) =

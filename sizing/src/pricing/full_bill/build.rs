@@ -161,11 +161,12 @@ impl Builder<'_> {
         let counts = &self.measured.initializations;
         let (part, whole) = (counts.provisioned_concurrency, counts.total());
         if part > 0 {
-            let note = match part < whole {
-                true => format!(
+            let note = if part < whole {
+                format!(
                     "{part} of {whole} environments were provisioned, and invocations are divided in this ratio"
-                ),
-                false => String::new(),
+                )
+            } else {
+                String::new()
             };
             return Some(ProvisionedShare { part: part.into(), whole: whole.into(), note });
         }

@@ -15,6 +15,7 @@ use tailor_archive::Partition;
 use super::rows::{FILE, PARTITION};
 use crate::store::archive::{Known, file_of, with_file_fields};
 use crate::store::damage::DamageLog;
+use crate::store::rows::column::archive_partition;
 use crate::store::rows::{from_sql, to_sql};
 use crate::store::{SealedFile, StoreError};
 
@@ -74,9 +75,13 @@ fn put(connection: &Connection, known: &Known) -> Result<(), StoreError> {
     known.with_fields(|fields| PARTITION.replace(connection, fields))
 }
 
-/// The partition in the first three columns.
+/// The partition of a row of any of the three tables, which begin with the same columns.
 fn partition(row: &Row<'_>) -> Result<Partition, StoreError> {
-    Ok(Partition { tenant: row.get(0)?, day: from_sql(row.get(1)?), account: row.get(2)? })
+    Ok(Partition {
+        tenant: row.get(archive_partition::tenant)?,
+        day: from_sql(row.get(archive_partition::day)?),
+        account: row.get(archive_partition::account)?,
+    })
 }
 
 /// Reads a row of [`FILE`]. The second value is whether its parts are still there.

@@ -11,8 +11,8 @@ use crate::store::StoreError;
 use crate::store::archive::{ArchiveComparison, ArchiveRecord, SealedFile, Upload, missing};
 use crate::store::damage::DamageLog;
 use crate::store::retention::DAY_HOURS;
-use crate::store::rows::{damaged, decode_rollups, from_sql, to_ordered_sql, to_sql};
-use crate::store::sqlite::rows::{FILE, PARTITION, PENDING, ROLLUP, blob};
+use crate::store::rows::{column, damaged, decode_rollups, from_sql, to_ordered_sql, to_sql};
+use crate::store::sqlite::rows::{FILE, PARTITION, PENDING, ROLLUP, blob, owner};
 
 /// Maximum size of the parts that one step removes, bytes, so that acknowledgements wait only a short time.
 const REMOVE_BYTES: u64 = 1 << 20;
@@ -54,7 +54,7 @@ pub(in crate::store::sqlite) fn remove_uploaded(
     let (mut bytes, mut until) = (0, None);
     {
         let mut statement = connection.prepare_cached(&format!(
-            "SELECT number, LENGTH(body) FROM archive_part
+            "SELECT number, LENGTH(body) AS bytes FROM archive_part
              WHERE {OF_PARTITION} AND number BETWEEN ?4 AND ?5 ORDER BY number"
         ))?;
         let mut rows = statement.query(params![
@@ -65,8 +65,8 @@ pub(in crate::store::sqlite) fn remove_uploaded(
             to_ordered_sql(*last)
         ])?;
         while let Some(row) = rows.next()?.filter(|_| bytes < REMOVE_BYTES) {
-            until = Some(row.get::<_, i64>(0)?);
-            bytes += from_sql(row.get(1)?);
+            until = Some(row.get::<_, i64>("number")?);
+            bytes += from_sql(row.get("bytes")?);
         }
     }
     match until {
@@ -136,7 +136,8 @@ pub(in crate::store::sqlite) fn comparison(
     let record = archive_record(connection, damage)?;
     let (mut rollups, mut pending) = (BTreeMap::new(), BTreeMap::new());
     let add = |totals: &mut BTreeMap<Partition, Totals>, row: &rusqlite::Row<'_>, hour: u64, of: Totals| {
-        let partition = Partition { tenant: row.get(0)?, account: row.get(1)?, day: hour / DAY_HOURS };
+        let (tenant, function) = owner(row)?;
+        let partition = Partition { tenant: tenant.0, account: function.account, day: hour / DAY_HOURS };
         totals.entry(partition).or_default().add(of);
         Ok::<_, StoreError>(())
     };
@@ -145,16 +146,16 @@ pub(in crate::store::sqlite) fn comparison(
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
             if ROLLUP.verify(row, damage)? {
-                let rollup = rollup::decode(blob(row, 9)?).map_err(damaged)?;
+                let rollup = rollup::decode(blob(row, column::rollup::body)?).map_err(damaged)?;
                 let totals = Totals { invocations: rollup.invocations, billed_ms: rollup.billed_ms };
-                add(&mut rollups, row, from_sql(row.get(5)?), totals)?;
+                add(&mut rollups, row, from_sql(row.get(column::rollup::hour)?), totals)?;
             }
         }
         let mut statement = connection.prepare_cached(&PENDING.select)?;
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
             if PENDING.verify(row, damage)? {
-                for (hour, rollup) in decode_rollups(blob(row, 10)?)? {
+                for (hour, rollup) in decode_rollups(blob(row, column::pending::rollups)?)? {
                     let totals = Totals { invocations: rollup.invocations, billed_ms: rollup.billed_ms };
                     add(&mut pending, row, hour, totals)?;
                 }

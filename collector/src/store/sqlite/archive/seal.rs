@@ -8,6 +8,7 @@ use crate::store::StoreError;
 use crate::store::archive::{Known, Part, SealLimits, SealedFile, Sealing};
 use crate::store::damage::DamageLog;
 use crate::store::recent;
+use crate::store::rows::column::archive_part;
 use crate::store::rows::{from_sql, to_ordered_sql, to_sql};
 use crate::store::sqlite::rows::{FILE, PART, PARTITION, blob};
 
@@ -56,7 +57,7 @@ fn seal_partition(
     let mut sealing = Sealing::new(max_bytes);
     {
         let mut statement = connection.prepare_cached(&format!(
-            "SELECT number, invocations, billed_ms, LENGTH(body), checksum FROM archive_part
+            "SELECT number, invocations, billed_ms, LENGTH(body) AS bytes, checksum FROM archive_part
              WHERE {OF_PARTITION} AND number >= ?4 ORDER BY number"
         ))?;
         let mut rows = statement.query(params![
@@ -66,8 +67,9 @@ fn seal_partition(
             to_ordered_sql(start)
         ])?;
         while let Some(row) = rows.next()? {
-            let totals = Totals { invocations: from_sql(row.get(1)?), billed_ms: from_sql(row.get(2)?) };
-            sealing.add(from_sql(row.get(0)?), totals, from_sql(row.get(3)?), row.get(4)?);
+            let number = |name| Ok::<_, StoreError>(from_sql(row.get(name)?));
+            let totals = Totals { invocations: number("invocations")?, billed_ms: number("billed_ms")? };
+            sealing.add(number("number")?, totals, number("bytes")?, row.get("checksum")?);
         }
     }
     for file in sealing.finish(&mut known, takes_rest, now_us) {
@@ -125,13 +127,13 @@ pub(in crate::store::sqlite) fn parts(
     ])?;
     let (mut parts, mut bytes) = (vec![], 0);
     while let Some(row) = rows.next()?.filter(|_| bytes < max_bytes) {
-        let body = blob(row, 6)?;
+        let body = blob(row, archive_part::body)?;
         bytes += body.len() as u64;
         let batches = if PART.is_valid(row)? { recent::batches(body).ok() } else { None };
         if batches.is_none() {
             damage.report(PART.row_name(row)?);
         }
-        let (number, checksum) = (from_sql(row.get(3)?), row.get(7)?);
+        let (number, checksum) = (from_sql(row.get(archive_part::number)?), row.get(archive_part::checksum)?);
         parts.push(Part { number, checksum, batches: batches.unwrap_or_default() });
     }
     Ok(parts)

@@ -1,4 +1,4 @@
-//! What a receiver's answer means: the rules of the OTLP specification for HTTP.
+//! What a receiver's response means: the rules of the OTLP specification for HTTP.
 
 use std::time::Duration;
 
@@ -8,9 +8,9 @@ use prost::Message as _;
 /// Longest text of a receiver that is logged, characters.
 const MAX_TEXT: usize = 300;
 
-/// What to do after an answer.
+/// What to do after a response.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Answer {
+pub enum Outcome {
     /// The request was accepted, except for some data points. They are not sent again.
     Accepted {
         /// Number of data points that were not accepted.
@@ -26,7 +26,7 @@ pub enum Answer {
         message: String,
     },
     /// The request was not accepted, and a repetition would not be.
-    Refused {
+    Rejected {
         /// The reason.
         message: String,
     },
@@ -39,9 +39,9 @@ struct Status {
     message: String,
 }
 
-/// Reads an answer: its status, the `Retry-After` header and the body.
+/// Reads a response: its status, the `Retry-After` header and the body.
 #[must_use]
-pub fn answer(status: u16, retry_after: Option<&str>, body: &[u8]) -> Answer {
+pub fn outcome(status: u16, retry_after: Option<&str>, body: &[u8]) -> Outcome {
     let reason = || {
         let of_status =
             Status::decode(body).ok().map(|status| status.message).filter(|text| !text.is_empty());
@@ -50,19 +50,19 @@ pub fn answer(status: u16, retry_after: Option<&str>, body: &[u8]) -> Answer {
     };
     match status {
         200..=299 => {
-            // Some receivers answer with an empty body or with JSON.
+            // Some receivers respond with an empty body or with JSON.
             let partial =
                 ExportMetricsServiceResponse::decode(body).ok().and_then(|body| body.partial_success);
             let partial = partial.unwrap_or_default();
-            Answer::Accepted {
+            Outcome::Accepted {
                 rejected: u64::try_from(partial.rejected_data_points).unwrap_or(0),
                 message: printable(&partial.error_message),
             }
         }
         429 | 502 | 503 | 504 => {
-            Answer::Retry { after: retry_after.and_then(crate::backoff::retry_after), message: reason() }
+            Outcome::Retry { after: retry_after.and_then(crate::backoff::retry_after), message: reason() }
         }
-        _ => Answer::Refused { message: reason() },
+        _ => Outcome::Rejected { message: reason() },
     }
 }
 
@@ -82,26 +82,26 @@ mod tests {
     use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsPartialSuccess;
 
     #[test]
-    fn answers_are_read_as_the_specification_requires() {
+    fn responses_are_read_as_the_specification_requires() {
         let partial =
             ExportMetricsPartialSuccess { rejected_data_points: 3, error_message: "too\nold".to_owned() };
         let body = ExportMetricsServiceResponse { partial_success: Some(partial) }.encode_to_vec();
-        let accepted = |rejected, message: &str| Answer::Accepted { rejected, message: message.to_owned() };
-        assert_eq!(answer(200, None, &body), accepted(3, "too old"));
-        assert_eq!(answer(200, None, b""), accepted(0, ""));
-        assert_eq!(answer(200, None, b"{}"), accepted(0, ""));
+        let accepted = |rejected, message: &str| Outcome::Accepted { rejected, message: message.to_owned() };
+        assert_eq!(outcome(200, None, &body), accepted(3, "too old"));
+        assert_eq!(outcome(200, None, b""), accepted(0, ""));
+        assert_eq!(outcome(200, None, b"{}"), accepted(0, ""));
         for status in [429, 502, 503, 504] {
-            let Answer::Retry { after, .. } = answer(status, Some("7"), b"busy") else {
+            let Outcome::Retry { after, .. } = outcome(status, Some("7"), b"busy") else {
                 panic!("{status} is not retried")
             };
             assert_eq!(after, Some(Duration::from_secs(7)));
         }
         for status in [301, 400, 401, 404, 413, 500, 501] {
-            assert!(matches!(answer(status, Some("7"), b""), Answer::Refused { .. }), "{status}");
+            assert!(matches!(outcome(status, Some("7"), b""), Outcome::Rejected { .. }), "{status}");
         }
         let body = Status { message: "no such metric".to_owned() }.encode_to_vec();
-        let refused = Answer::Refused { message: "HTTP status 400: no such metric".to_owned() };
-        assert_eq!(answer(400, None, &body), refused);
-        assert_eq!(answer(500, None, b""), Answer::Refused { message: "HTTP status 500".to_owned() });
+        let rejected = Outcome::Rejected { message: "HTTP status 400: no such metric".to_owned() };
+        assert_eq!(outcome(400, None, &body), rejected);
+        assert_eq!(outcome(500, None, b""), Outcome::Rejected { message: "HTTP status 500".to_owned() });
     }
 }
