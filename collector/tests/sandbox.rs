@@ -31,7 +31,7 @@ fn start_sandbox(binary: &Path, folder: &Path) -> (Running, String) {
         std::fs::create_dir_all(&function).unwrap();
         let text = format!(
             "name = \"{name}\"\nruntime = \"provided.al2023\"\nmemory_mb = {}\ncommand = [\"/bin/true\"]\n\
-             [tags]\n\"tailor:tune\" = \"{tag}\"\n",
+             [tags]\n\"tailor:tune\" = \"{tag}\"\n\"tailor:latest-down\" = \"allow\"\n",
             IDLE.memory
         );
         std::fs::write(function.join("function.toml"), text).unwrap();

@@ -14,11 +14,14 @@ mod tuner_policy {
     mod case;
     mod code;
     mod fleet;
+    mod increase;
+    mod latest;
     mod long_rounds;
     mod pace;
     mod rules;
     mod times;
     mod undo;
+    mod versions;
 }
 
 use std::path::Path;
@@ -80,6 +83,7 @@ fn a_function_without_an_alias_is_changed_at_once_and_observed() {
     let tuned = Tuned::new(IDLE, false);
     tuned.rounds(4);
     assert_eq!(tuned.state(), State::Soaking);
+    assert_eq!(tuned.change().unwrap().to, Megabytes(1_741), "at most 15 % less for all invocations at once");
     let settled = tuned.until(&[State::Settled, State::Quarantined], GOOD);
     assert_eq!(settled.state, State::Settled, "{}", settled.reason);
     assert_eq!(tuned.plane.record(NAME).latest.config.memory_mb, settled.to.0);

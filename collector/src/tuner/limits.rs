@@ -21,6 +21,8 @@ pub struct Limits {
     pub evidence_environments: u64,
     /// Time after a deployment in which nothing is changed, microseconds.
     pub after_deployment_us: u64,
+    /// Time without invocations after which a version without an alias does not count, microseconds.
+    pub unused_version_us: u64,
     /// Minimum change of the size, as a share.
     pub min_size_change: f64,
     /// Minimum saving at the size to which the changes of a function lead, dollars a month.
@@ -39,6 +41,8 @@ pub struct Limits {
     pub ceiling: Megabytes,
     /// Largest reduction in one change, as a share of the present size.
     pub max_step_down: f64,
+    /// The same where all invocations get the new size at once, because there is no alias.
+    pub max_step_down_latest: f64,
     /// Largest increase in one change, as a factor.
     pub max_step_up: f64,
     /// Minimum time after an increase, microseconds.
@@ -157,6 +161,7 @@ impl Default for Limits {
             evidence_code_divisor: 10,
             evidence_environments: 20,
             after_deployment_us: HOUR_US,
+            unused_version_us: 7 * DAY_US,
             min_size_change: 0.10,
             min_saving_usd_month: 5.0,
             min_saving_of_one_change: 0.25,
@@ -166,6 +171,7 @@ impl Default for Limits {
             out_of_memory_floor: (1.2, 100),
             ceiling: Megabytes(3_008),
             max_step_down: 0.25,
+            max_step_down_latest: 0.15,
             max_step_up: 2.0,
             cooldown_up_us: DAY_US,
             cooldown_down_us: 7 * DAY_US,

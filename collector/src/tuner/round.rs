@@ -200,12 +200,15 @@ async fn intent_of(
     candidate: &Candidate,
 ) -> Result<(Intent, Live), TunerError> {
     let key = &candidate.evaluation.key;
-    let live = match tuner.lambda.read(key).await {
+    let mut live = match tuner.lambda.read(key).await {
         Err(error @ LambdaError::OtherAccount { .. }) => {
             return Err(TunerError::Refused(vec![guards::refuse("other-account", error.to_string())]));
         }
         live => live?,
     };
+    if guards::needs_list(&candidate.evaluation, &live) {
+        tuner.lambda.list_versions(key, &mut live).await?;
+    }
     tuner.keep_tags(key, &live);
     let permission = permission(tuner, key, &live);
     tuner.known.keep(key, &permission, tuner.clock.now_us());

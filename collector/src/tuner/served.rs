@@ -4,12 +4,9 @@ use tailor_sizing::units::Megabytes;
 
 use super::Tuner;
 use super::guards::Served;
-use super::lambda::Live;
+use super::lambda::{LATEST, Live};
 use crate::changes::{Cause, Change, State};
 use crate::store::{FunctionKey, StoreError};
-
-/// The unpublished version.
-const LATEST: &str = "$LATEST";
 
 /// What was measured of the code that is served at a size, and how many of its invocations ran out of memory since the last
 /// increase was rolled back; all of them when none was.

@@ -97,7 +97,7 @@ fn the_cost_of_open_changes_is_limited_and_every_function_gets_its_turn() {
 pub(super) fn add_other(tuned: &Tuned, name: &'static str, count: u64) {
     let kind = Kind { name, ..IDLE };
     tuned.plane.add(name, kind.memory, false);
-    tuned.workload.add(kind, &["$LATEST"]);
+    tuned.workload.add(kind);
     for back_us in [15 * DAY_US, 0] {
         tuned.plane.lock().now_us -= back_us;
         tuned.workload.invoke(name, "$LATEST", kind.memory, count, GOOD);

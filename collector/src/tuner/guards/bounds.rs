@@ -6,9 +6,9 @@ use tailor_sizing::units::Megabytes;
 
 use super::floor::{Floor, above_out_of_memory, whole};
 use super::speed::fast_enough;
-use super::{Facts, Refusal, refuse};
+use super::{Facts, Refusal, refuse, route};
 use crate::changes::frequency::SPAN_US;
-use crate::changes::{Change, State};
+use crate::changes::{Change, Route, State};
 
 /// A change of size after all limits.
 #[derive(Debug, Clone, PartialEq)]
@@ -180,7 +180,11 @@ fn limited_by(facts: &Facts<'_>, floor: &Floor, sizes: [Megabytes; 4]) -> Option
 /// The size after the largest permitted step in the direction of `to`.
 fn limited(facts: &Facts<'_>, from: Megabytes, to: Megabytes) -> Megabytes {
     let size = f64::from(from.0);
-    let lowest = Megabytes(whole(size * (1.0 - facts.limits.max_step_down)));
+    let max_step_down = match route(facts) {
+        Ok(Route::Latest) => facts.limits.max_step_down_latest.min(facts.limits.max_step_down),
+        _ => facts.limits.max_step_down,
+    };
+    let lowest = Megabytes(whole(size * (1.0 - max_step_down)));
     let highest = Megabytes(whole(size * facts.limits.max_step_up));
     to.max(lowest).min(highest)
 }

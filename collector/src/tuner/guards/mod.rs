@@ -14,6 +14,7 @@ mod preflight;
 mod speed;
 mod table;
 pub(super) mod trust;
+mod versions;
 
 use std::fmt;
 
@@ -35,6 +36,7 @@ pub use bounds::{Proposal, propose};
 pub(super) use fleet::{open_changes, waits_for_others, waits_for_spend};
 pub use preflight::{STACK_TAG, route};
 pub use table::{GUARD_RAILS, GuardRail, markdown};
+pub(super) use versions::needs_list;
 
 /// Hours in a month, as for monthly costs.
 const MONTH_HOURS: f64 = 730.0;
@@ -254,6 +256,7 @@ pub fn check(facts: &Facts<'_>) -> Result<Approved, Vec<Refusal>> {
             keep(rail(facts, proposal));
         }
         if let Ok(route) = &route {
+            keep(permission::direct_reduction(facts, proposal, route));
             keep(evidence::traffic(facts, route));
             keep(preflight::concurrency(facts, route));
         }

@@ -52,6 +52,7 @@ pub const GUARD_RAILS: &[GuardRail] = rails![
     "not-tagged", "functions without the tag `tailor:tune`", on, "Kubernetes VPA and Compute Optimizer are opt-in; Lambda's tag conditions";
     "mode", "functions whose mode is below `apply-up`", on, "VPA update modes";
     "only-up", "reductions in the mode `apply-up`", on, "VPA `EvictionRequirements`";
+    "latest-down", "reductions of functions that are invoked as `$LATEST`, which concern all invocations at once", |limits| format!("on; with `tailor:latest-down = allow` at most {} in one change", percent(limits.max_step_down_latest)), "VPA `EvictionRequirements` for the direction; 15 %: ours, because there is no canary";
     "invalid-tag", "functions with a tag that cannot be read", on, "ours";
     "other-account", "measurements of another account than the credentials", on, "ours";
     "account-not-listed", "accounts that the policy file does not list", on, "ours";
@@ -74,7 +75,7 @@ pub const GUARD_RAILS: &[GuardRail] = rails![
     "managed-instances", "functions on managed instances", on, "their memory is the instance's";
     "lambda-edge", "replicas of Lambda@Edge", on, "they cannot be changed";
     "size-differs", "functions whose size is not the measured one", on, "Argo Rollouts: equal comparison";
-    "several-versions", "functions invoked both as `$LATEST` and as a version", on, "ours";
+    "several-versions", "functions invoked both as `$LATEST` and as a version", |limits| format!("versions with an alias, and others until they are deleted or were not invoked for {}", days(limits.unused_version_us)), "ours: a week has all its days";
     "several-aliases", "functions with several aliases on versions", on, "ours";
     "no-version", "aliases whose version is not listed", on, "ours";
     "weighted-alias", "aliases with weights", on, "CodeDeploy uses the weights";
