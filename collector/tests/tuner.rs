@@ -18,9 +18,9 @@ mod tuner_policy {
     mod latest;
     mod long_rounds;
     mod pace;
+    mod rollback;
     mod rules;
     mod times;
-    mod undo;
     mod versions;
 }
 
@@ -121,7 +121,7 @@ fn a_worse_change_is_rolled_back() {
 
 /// Invocations that take twice as long at both sizes have another reason than the size.
 #[test]
-fn a_workload_that_becomes_slower_does_not_undo_the_new_size() {
+fn a_workload_that_becomes_slower_does_not_roll_the_new_size_back() {
     let tuned = Tuned::new(IDLE, true);
     tuned.rounds(4);
     while tuned.state().is_open() {
@@ -411,7 +411,7 @@ fn a_requested_rollback_restores_the_previous_size() {
 }
 
 #[test]
-fn a_revert_of_all_freezes_and_undoes_every_change_in_force() {
+fn a_revert_of_all_freezes_and_rolls_every_change_in_force_back() {
     for with_alias in [true, false] {
         let data = tempfile::tempdir().unwrap();
         let tuned = with_requests(data.path(), with_alias);

@@ -46,9 +46,10 @@ impl Unfinished {
 
 /// The weight that the alias has, hundredths of a percent. A change that is rolled back has the last one until the alias is set.
 fn weight(change: &Change) -> u32 {
-    match is_for_all(change) {
-        true => 10_000,
-        false => change.weights.iter().rev().copied().find(|weight| *weight > 0).unwrap_or(0),
+    if is_for_all(change) {
+        10_000
+    } else {
+        change.weights.iter().rev().copied().find(|weight| *weight > 0).unwrap_or(0)
     }
 }
 

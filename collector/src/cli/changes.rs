@@ -88,7 +88,7 @@ pub(super) enum TunerCommand {
         #[arg(long, value_enum, default_value_t)]
         format: Format,
     },
-    /// Undo the latest change of a function.
+    /// Roll the latest change of a function back.
     Rollback {
         #[command(flatten)]
         folder: Folder,
@@ -104,7 +104,7 @@ pub(super) enum TunerCommand {
         #[arg(long)]
         change: Option<String>,
     },
-    /// Start no change, and undo the open ones. It works while AWS is not reachable.
+    /// Start no change, and roll the open ones back. It works while AWS is not reachable.
     Freeze {
         #[command(flatten)]
         folder: Folder,

@@ -61,7 +61,7 @@ impl Permission {
         name: &str,
         tags: &HashMap<String, String>,
         mode: Mode,
-        ceiling: Megabytes,
+        max_memory: Megabytes,
         strategy: Strategy,
         file: &FilePolicy,
     ) -> Self {
@@ -81,7 +81,7 @@ impl Permission {
             tagged,
             fault,
             min_memory: limits.min_memory.unwrap_or(Megabytes::MIN),
-            max_memory: limits.max_memory.unwrap_or(ceiling).min(ceiling),
+            max_memory: limits.max_memory.unwrap_or(max_memory).min(max_memory),
             p95_slo_ms: limits.p95_slo_ms,
             strategy: match limits.p95_slo_ms {
                 Some(target_ms) => {

@@ -20,8 +20,8 @@ pub(super) async fn served(
     let (version, since_us) = version_of(live, history);
     let telemetry = tuner.telemetry.as_ref();
     let served = Served::of(&telemetry.measured(key, version, memory, since_us).await?);
-    let undone = history.iter().rev().find(|change| change.is_undone_increase());
-    let recent_kills = match undone {
+    let rolled_back = history.iter().rev().find(|change| change.is_rolled_back_increase());
+    let recent_kills = match rolled_back {
         Some(change) if served.out_of_memory > 0 => {
             let since_us = since_us.max(change.moved_at_us);
             telemetry.measured(key, version, memory, since_us).await?.out_of_memory

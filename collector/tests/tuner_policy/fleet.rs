@@ -44,7 +44,7 @@ fn only_tuned_functions_count_for_the_number_of_open_changes() {
     let mut tuned = Tuned::new(IDLE, true);
     let limits = &mut tuned.settings.limits;
     (limits.evidence_environments, limits.max_open_spend) = (1, 1.0);
-    limits.open_changes = OpenChanges { least: 1, percent: 50, most: 9, repairs: 0 };
+    limits.open_changes = OpenChanges { min: 1, percent: 50, max: 9, repairs: 0 };
     for (name, count) in [("a", 14_000), ("b", 9_000), ("c", 6_000), ("d", 4_000), ("e", 3_000)] {
         add_other(&tuned, name, count);
     }
