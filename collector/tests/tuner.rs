@@ -269,33 +269,6 @@ fn without_measurements_the_canary_holds_and_ends_at_its_deadline() {
 }
 
 #[test]
-fn an_out_of_memory_is_repaired_in_one_round() {
-    let kind = Kind { memory: 512, ..IDLE };
-    let tuned = Tuned::new(kind, false);
-    tuned.workload.invoke(NAME, "$LATEST", 512, 300, KILLED);
-    tuned.rounds(2);
-    let change = tuned.change().unwrap();
-    assert!(
-        change.intent.for_memory && change.to > Megabytes(512) && change.to <= Megabytes(1_024),
-        "{change:?}"
-    );
-    assert_eq!(tuned.plane.record(NAME).latest.config.memory_mb, change.to.0);
-    tuned.assert_no_violations();
-}
-
-#[test]
-fn a_repair_is_kept_when_the_invocations_that_were_killed_take_longer() {
-    for with_alias in [true, false] {
-        let tuned = Tuned::new(Kind { memory: 512, ..IDLE }, with_alias);
-        let version = if with_alias { "1" } else { "$LATEST" };
-        tuned.workload.invoke(NAME, version, 512, 300, KILLED);
-        let change = tuned.until(&[State::Settled, State::Quarantined], SLOW);
-        assert_eq!(change.state, State::Settled, "{}", change.reason);
-        tuned.assert_no_violations();
-    }
-}
-
-#[test]
 fn a_function_with_a_goal_of_its_own_is_changed_when_only_that_advises_it() {
     let tuned = Tuned::new(Kind { memory: 1_769, ..KINDS[0] }, false);
     tuned.rounds(2);

@@ -7,7 +7,7 @@ use tailor_sizing::units::Megabytes;
 use crate::common::fleet::{KINDS, Kind};
 use crate::common::tuned::{NAME, Tuned};
 use crate::common::workload::{GOOD, Quality};
-use crate::{IDLE, KILLED};
+use crate::{IDLE, KILLED, SLOW};
 
 /// A function that needs four times the CPU time at 512 MB that it needs at 1,024 MB, for example to collect garbage: the larger
 /// size is faster and cheaper.
@@ -82,5 +82,32 @@ fn an_out_of_memory_is_repaired_without_waiting_for_evidence() {
         assert!(settled.to >= Megabytes(615) && settled.to <= Megabytes(1_024), "{settled:?}");
         assert_eq!(settled.after.map(|after| after.out_of_memory), Some(0), "{settled:?}");
         assert_serves(&tuned, settled.to.0, with_alias);
+    }
+}
+
+#[test]
+fn an_out_of_memory_is_repaired_in_one_round() {
+    let kind = Kind { memory: 512, ..IDLE };
+    let tuned = Tuned::new(kind, false);
+    tuned.workload.invoke(NAME, "$LATEST", 512, 300, KILLED);
+    tuned.rounds(2);
+    let change = tuned.change().unwrap();
+    assert!(
+        change.intent.for_memory && change.to > Megabytes(512) && change.to <= Megabytes(1_024),
+        "{change:?}"
+    );
+    assert_eq!(tuned.plane.record(NAME).latest.config.memory_mb, change.to.0);
+    tuned.assert_no_violations();
+}
+
+#[test]
+fn a_repair_is_kept_when_the_invocations_that_were_killed_take_longer() {
+    for with_alias in [true, false] {
+        let tuned = Tuned::new(Kind { memory: 512, ..IDLE }, with_alias);
+        let version = if with_alias { "1" } else { "$LATEST" };
+        tuned.workload.invoke(NAME, version, 512, 300, KILLED);
+        let change = tuned.until(&[State::Settled, State::Quarantined], SLOW);
+        assert_eq!(change.state, State::Settled, "{}", change.reason);
+        tuned.assert_no_violations();
     }
 }
