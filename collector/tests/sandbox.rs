@@ -59,7 +59,7 @@ fn start_collector(data: &Path, lambda: &str, mode: &str) -> (Running, String) {
         .args(["serve", "--listen", "127.0.0.1:0", "--local-reads", "--tuner", mode, "--tuner-interval", "1"])
         .args(["--tuner-evidence", "100", "--tuner-comparison", "50", "--tuner-strategy", "cost"])
         .args(["--tuner-evidence-days", "0", "--tuner-evidence-environments", "0", "--tuner-min-saving", "0"])
-        .args(["--tuner-soak-hours", "0", "--tuner-after-deployment", "0", "--tuner-requests", "100"])
+        .args(["--tuner-soak-hours", "0", "--tuner-after-deployment", "0", "--tuner-max-requests", "100"])
         .arg("--data")
         .arg(data)
         .env("AWS_ENDPOINT_URL_LAMBDA", lambda)

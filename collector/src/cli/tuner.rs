@@ -95,7 +95,7 @@ pub(super) struct TunerArgs {
     tuner_external_id: Option<String>,
     /// Largest number of requests to Lambda a second. Lambda permits 15 for an account and region.
     #[arg(long, default_value_t = 2.0, value_parser = rate)]
-    tuner_requests: f64,
+    tuner_max_requests: f64,
     /// URL of the Lambda API, if it is not AWS; `AWS_ENDPOINT_URL_LAMBDA` does the same.
     #[arg(long)]
     lambda_endpoint: Option<String>,
@@ -180,7 +180,7 @@ impl TunerArgs {
     pub(super) async fn lambda(&self) -> AwsLambda {
         let role = self.tuner_role.as_ref();
         let role = role.map(|arn| Role { arn: arn.clone(), external_id: self.tuner_external_id.clone() });
-        AwsLambda::new(self.lambda_endpoint.clone(), role, self.tuner_requests).await
+        AwsLambda::new(self.lambda_endpoint.clone(), role, self.tuner_max_requests).await
     }
 }
 
