@@ -25,6 +25,7 @@ pub mod http;
 pub mod import;
 pub mod ingest;
 pub mod keys;
+mod lambda_functions;
 pub mod logging;
 pub mod monthly;
 pub mod patch;

@@ -170,7 +170,7 @@ fn a_request_on_the_page_needs_an_admin_and_two_steps() {
     let approve = fields("approve", &history::key(WAITING), "");
     assert_eq!(tuned.collector.get(&format!("/changes/confirm?{approve}")).status, 403);
     let (confirmed, form) = tuned.confirm(&session, &approve);
-    assert!(confirmed.contains("2048 MB to 1536 MB"), "{confirmed}");
+    assert!(confirmed.contains("2048 MB to 1741 MB"), "{confirmed}");
     assert_eq!(tuned.post("/changes/request", "", &form).0, 403, "without a session");
     let cross_site = format!("{session}Sec-Fetch-Site: cross-site\r\n");
     assert_eq!(tuned.post("/changes/request", &cross_site, &form).0, 403, "from another site");
@@ -186,7 +186,7 @@ fn a_request_on_the_page_needs_an_admin_and_two_steps() {
     let (_, form) = tuned.confirm(&session, &approve);
     assert_eq!(tuned.post("/changes/request", &session, &form).0, 303);
     tuned.round();
-    assert_eq!(tuned.change(WAITING).map(|change| (change.from.0, change.to.0)), Some((2_048, 1_536)));
+    assert_eq!(tuned.change(WAITING).map(|change| (change.from.0, change.to.0)), Some((2_048, 1_741)));
 }
 
 #[test]
@@ -233,6 +233,38 @@ fn an_approval_concerns_one_account_and_region() {
     assert_eq!(tuned.post("/changes/request", &session, &form).0, 303);
     tuned.round();
     assert_eq!(tuned.change(WAITING).map(|change| change.function), Some(own));
+}
+
+#[test]
+fn commands_show_which_of_several_functions_with_a_name_is_meant() {
+    let tuned = Tuned::start();
+    let (own, twin) = (history::key(CHANGED), tuned.add_twin());
+    let changes = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tailor"));
+        command.arg("changes").args(arguments);
+        let output = command.arg("--data").arg(tuned.collector.folder.path()).env_clear().output().unwrap();
+        let text = if output.status.success() { &output.stdout } else { &output.stderr };
+        (output.status.success(), String::from_utf8_lossy(text).into_owned())
+    };
+    let (is_explained, text) = changes(&["explain", &own.name]);
+    let candidates = "2 functions are named";
+    assert!(!is_explained && text.contains(candidates), "{text}");
+    assert!(text.contains("eu-central-1, account 123456789012; us-east-1, account 123456789012"), "{text}");
+    let (is_explained, text) = changes(&["explain", &own.name, "--region", "us-east-1"]);
+    assert!(is_explained, "{text}");
+    assert!(text.starts_with(&format!("{} (us-east-1, account 123456789012)\n", own.name)), "{text}");
+    assert_eq!(text.matches(&format!("change {CHANGE}:")).count(), 1, "{text}");
+    let (is_explained, text) = changes(&["explain", &own.name, "--account", "999999999999"]);
+    assert!(!is_explained && text.contains("made no change"), "{text}");
+    for arguments in
+        [&["list"][..], &["list", "--format", "markdown"], &["log", "--ledger", "--format", "table"]]
+    {
+        let (is_shown, text) = changes(arguments);
+        for key in [&own, &twin] {
+            let name = format!("{} ({}, account {})", key.name, key.region, key.account);
+            assert!(is_shown && text.contains(&name), "{arguments:?}: {text}");
+        }
+    }
 }
 
 #[test]

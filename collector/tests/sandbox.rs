@@ -31,7 +31,7 @@ fn start_sandbox(binary: &Path, folder: &Path) -> (Running, String) {
         std::fs::create_dir_all(&function).unwrap();
         let text = format!(
             "name = \"{name}\"\nruntime = \"provided.al2023\"\nmemory_mb = {}\ncommand = [\"/bin/true\"]\n\
-             [tags]\n\"tailor:tune\" = \"{tag}\"\n",
+             [tags]\n\"tailor:tune\" = \"{tag}\"\n\"tailor:latest-down\" = \"allow\"\n",
             IDLE.memory
         );
         std::fs::write(function.join("function.toml"), text).unwrap();
@@ -59,7 +59,7 @@ fn start_collector(data: &Path, lambda: &str, mode: &str) -> (Running, String) {
         .args(["serve", "--listen", "127.0.0.1:0", "--local-reads", "--tuner", mode, "--tuner-interval", "1"])
         .args(["--tuner-evidence", "100", "--tuner-comparison", "50", "--tuner-strategy", "cost"])
         .args(["--tuner-evidence-days", "0", "--tuner-evidence-environments", "0", "--tuner-min-saving", "0"])
-        .args(["--tuner-soak-hours", "0", "--tuner-after-deployment", "0", "--tuner-requests", "100"])
+        .args(["--tuner-soak-hours", "0", "--tuner-after-deployment", "0", "--tuner-max-requests", "100"])
         .arg("--data")
         .arg(data)
         .env("AWS_ENDPOINT_URL_LAMBDA", lambda)

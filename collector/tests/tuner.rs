@@ -14,11 +14,14 @@ mod tuner_policy {
     mod case;
     mod code;
     mod fleet;
+    mod increase;
+    mod latest;
     mod long_rounds;
     mod pace;
+    mod rollback;
     mod rules;
     mod times;
-    mod undo;
+    mod versions;
 }
 
 use std::path::Path;
@@ -80,6 +83,7 @@ fn a_function_without_an_alias_is_changed_at_once_and_observed() {
     let tuned = Tuned::new(IDLE, false);
     tuned.rounds(4);
     assert_eq!(tuned.state(), State::Soaking);
+    assert_eq!(tuned.change().unwrap().to, Megabytes(1_741), "at most 15 % less for all invocations at once");
     let settled = tuned.until(&[State::Settled, State::Quarantined], GOOD);
     assert_eq!(settled.state, State::Settled, "{}", settled.reason);
     assert_eq!(tuned.plane.record(NAME).latest.config.memory_mb, settled.to.0);
@@ -117,7 +121,7 @@ fn a_worse_change_is_rolled_back() {
 
 /// Invocations that take twice as long at both sizes have another reason than the size.
 #[test]
-fn a_workload_that_becomes_slower_does_not_undo_the_new_size() {
+fn a_workload_that_becomes_slower_does_not_roll_the_new_size_back() {
     let tuned = Tuned::new(IDLE, true);
     tuned.rounds(4);
     while tuned.state().is_open() {
@@ -265,33 +269,6 @@ fn without_measurements_the_canary_holds_and_ends_at_its_deadline() {
 }
 
 #[test]
-fn an_out_of_memory_is_repaired_in_one_round() {
-    let kind = Kind { memory: 512, ..IDLE };
-    let tuned = Tuned::new(kind, false);
-    tuned.workload.invoke(NAME, "$LATEST", 512, 300, KILLED);
-    tuned.rounds(2);
-    let change = tuned.change().unwrap();
-    assert!(
-        change.intent.for_memory && change.to > Megabytes(512) && change.to <= Megabytes(1_024),
-        "{change:?}"
-    );
-    assert_eq!(tuned.plane.record(NAME).latest.config.memory_mb, change.to.0);
-    tuned.assert_no_violations();
-}
-
-#[test]
-fn a_repair_is_kept_when_the_invocations_that_were_killed_take_longer() {
-    for with_alias in [true, false] {
-        let tuned = Tuned::new(Kind { memory: 512, ..IDLE }, with_alias);
-        let version = if with_alias { "1" } else { "$LATEST" };
-        tuned.workload.invoke(NAME, version, 512, 300, KILLED);
-        let change = tuned.until(&[State::Settled, State::Quarantined], SLOW);
-        assert_eq!(change.state, State::Settled, "{}", change.reason);
-        tuned.assert_no_violations();
-    }
-}
-
-#[test]
 fn a_function_with_a_goal_of_its_own_is_changed_when_only_that_advises_it() {
     let tuned = Tuned::new(Kind { memory: 1_769, ..KINDS[0] }, false);
     tuned.rounds(2);
@@ -407,7 +384,7 @@ fn a_requested_rollback_restores_the_previous_size() {
 }
 
 #[test]
-fn a_revert_of_all_freezes_and_undoes_every_change_in_force() {
+fn a_revert_of_all_freezes_and_rolls_every_change_in_force_back() {
     for with_alias in [true, false] {
         let data = tempfile::tempdir().unwrap();
         let tuned = with_requests(data.path(), with_alias);

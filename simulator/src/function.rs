@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, HashMap};
 
 use tailor_collector::changes::Write;
 use tailor_collector::clock::{DAY_US, HOUR_US};
-use tailor_collector::report::{Evaluation, MeasuredBy};
+use tailor_collector::report::{Evaluation, MeasuredBy, MeasuredVersion};
 use tailor_collector::store::FunctionKey;
-use tailor_collector::tuner::lambda::{Alias, Configuration, LambdaError, Live, Update};
+use tailor_collector::tuner::lambda::{Alias, Configuration, LambdaError, ListedVersions, Live, Update};
 use tailor_collector::tuner::permission::TAG;
 use tailor_sizing::advice::strategy::Strategy;
 use tailor_sizing::advice::{FunctionEvidence, advise};
@@ -240,12 +240,8 @@ impl Function {
         // The old version has most invocations of a canary.
         let memory = self.routes().first().map_or(last.memory, |(_, memory, _)| *memory);
         let mut by_size: BTreeMap<Megabytes, Rollup> = BTreeMap::new();
-        let mut versions: Vec<String> = Vec::new();
         for block in &self.blocks {
             by_size.entry(block.memory).or_default().merge(&block.rollup);
-            if !versions.contains(&block.version) {
-                versions.push(block.version.clone());
-            }
         }
         let present = by_size.get(&memory)?.clone();
         let sizes: Vec<(Megabytes, Rollup)> = by_size.into_iter().collect();
@@ -263,7 +259,9 @@ impl Function {
             key,
             memory,
             architecture: Architecture::X86_64,
-            versions,
+            versions: MeasuredVersion::of(
+                self.blocks.iter().map(|block| (block.version.as_str(), block.rollup.last_at_us)),
+            ),
             measured_by: MeasuredBy::Layer,
             unaccounted: Unaccounted::of(&sizes),
             present,
@@ -296,7 +294,11 @@ impl Function {
                 .iter()
                 .map(|(number, it)| (number.to_string(), configuration(it)))
                 .collect(),
-            tags: HashMap::from([(TAG.to_owned(), "apply".to_owned())]),
+            listed_versions: ListedVersions::All,
+            tags: HashMap::from([
+                (TAG.to_owned(), "apply".to_owned()),
+                ("tailor:latest-down".to_owned(), "allow".to_owned()),
+            ]),
         }
     }
 

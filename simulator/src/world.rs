@@ -186,6 +186,11 @@ impl Lambda for World {
         found.map(Function::live).ok_or_else(|| LambdaError::NoFunction(function.name.clone()))
     }
 
+    async fn list_versions(&self, _: &FunctionKey, _: &mut Live) -> Result<(), LambdaError> {
+        // They are always read with the function.
+        Ok(())
+    }
+
     async fn write(&self, key: &FunctionKey, write: &Write) -> Result<(), LambdaError> {
         let state = &mut *self.lock();
         let now_us = state.now_us;

@@ -19,6 +19,10 @@ use tailor_test_kit::skip;
 /// Waits 50 ms, at any size.
 const WAIT: &str = "import time; time.sleep(0.05)";
 
+/// Waits 500 ms, at any size. The tuner rolls a change back when durations are 10 % above the prediction: a busy machine delays
+/// an invocation by more than 5 ms at times, and by more than 50 ms rarely.
+const LONG_WAIT: &str = "import time; time.sleep(0.5)";
+
 /// Waits 50 ms at the present size, and 150 ms at each smaller one, which no measurement predicts.
 const SLOWER_WHEN_SMALL: &str = "import os, time\n\
     time.sleep(0.05 if int(os.environ['AWS_LAMBDA_FUNCTION_MEMORY_SIZE']) >= 1024 else 0.15)";
@@ -43,8 +47,9 @@ fn has_limits() -> bool {
     has_limits
 }
 
+/// A function with a size that it does not need. Its senders together invoke it twelve times a second.
 const fn waiting(name: &'static str) -> Function {
-    Function { name, memory_mb: 1_024, strategy: "cost", events: &[WAIT], senders: 3 }
+    Function { name, memory_mb: 1_024, strategy: "cost", events: &[LONG_WAIT], senders: 6 }
 }
 
 #[test]

@@ -39,7 +39,7 @@ const TUNER: &[&str] = &[
     "--tuner-after-deployment=0",
     "--tuner-comparison=20",
     "--tuner-soak-hours=0",
-    "--tuner-requests=100",
+    "--tuner-max-requests=100",
 ];
 
 /// Options of `cargo xtask demo`.

@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+use super::named::ListedNames;
 use crate::store::{ChangeEvent, FunctionKey};
 
 /// The member of an event's details that has the digests.
@@ -79,24 +80,26 @@ pub fn verify(log: &[ChangeEvent]) -> Verification {
     let mut events: Vec<&ChangeEvent> = log.iter().collect();
     events.sort_by_key(|event| (&event.function, order(event)));
     let mut result = Verification::default();
+    let names = ListedNames::of(log.iter().map(|event| &event.function));
     for of_function in events.chunk_by(|one, next| one.function == next.function) {
-        verify_function(of_function, &mut result);
+        verify_function(of_function, &names, &mut result);
     }
     result
 }
 
 /// Verifies the chain of one function. Each event must follow another one, and two must not follow the same one.
-fn verify_function(events: &[&ChangeEvent], result: &mut Verification) {
+fn verify_function(events: &[&ChangeEvent], names: &ListedNames<'_>, result: &mut Verification) {
     let digests: BTreeSet<String> = events.iter().filter_map(|event| digest_of(event)).collect();
     let mut followed = BTreeSet::new();
     let mut has_digests = false;
     for event in events {
-        let name = format!("{} change {} step {}", event.function.name, event.change_id, event.step);
+        let function = names.text(&event.function);
+        let name = format!("{function} change {} step {}", event.change_id, event.step);
         let Some(stored) = digest_of(event) else {
             if has_digests {
-                result.faults.push(format!("{name} has no digest"))
+                result.faults.push(format!("{name} has no digest"));
             } else {
-                result.without_digest += 1
+                result.without_digest += 1;
             }
             continue;
         };

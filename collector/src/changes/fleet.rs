@@ -22,7 +22,7 @@ pub fn is_fleet(key: &FunctionKey) -> bool {
 /// What was requested for all functions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FleetAction {
-    /// No function is changed, and open changes are undone.
+    /// No function is changed, and open changes are rolled back.
     Freeze,
     /// Functions may be changed again.
     Unfreeze,

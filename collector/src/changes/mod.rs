@@ -209,13 +209,13 @@ impl Change {
 
     /// Whether it was an increase that was rolled back.
     #[must_use]
-    pub fn is_undone_increase(&self) -> bool {
+    pub fn is_rolled_back_increase(&self) -> bool {
         self.state.is_rolled_back() && self.to > self.from
     }
 
-    /// Whether it was to be undone, and the function has not its previous size nevertheless.
+    /// Whether it was to be rolled back, and the function has not its previous size nevertheless.
     #[must_use]
-    pub fn is_not_undone(&self) -> bool {
+    pub fn is_not_rolled_back(&self) -> bool {
         let is_for_others = matches!(self.cause, None | Some(Cause::External | Cause::Permission));
         self.state == State::ExternalChange && !is_for_others
     }

@@ -1,4 +1,6 @@
-//! Functions as people name them: a name, with account and region where several functions have it.
+//! Functions as people name them and as lists show them: a name, with account and region where several functions have it.
+
+use std::collections::BTreeSet;
 
 use crate::store::FunctionKey;
 
@@ -65,6 +67,41 @@ impl<'a> NamedFunction<'a> {
     }
 }
 
+/// How a list names its functions.
+#[derive(Debug, Clone, Default)]
+pub struct ListedNames<'a> {
+    /// Names that several functions of the list have.
+    repeated: BTreeSet<&'a str>,
+}
+
+impl<'a> ListedNames<'a> {
+    /// The names of a list. A function may be in it several times.
+    #[must_use]
+    pub fn of(functions: impl IntoIterator<Item = &'a FunctionKey>) -> Self {
+        let functions: BTreeSet<&FunctionKey> = functions.into_iter().collect();
+        let mut seen = BTreeSet::new();
+        let names = functions.into_iter().map(|key| key.name.as_str());
+        Self { repeated: names.filter(|name| !seen.insert(*name)).collect() }
+    }
+
+    /// The name of a function, with region and account where another function of the list has it.
+    #[must_use]
+    pub fn text(&self, function: &FunctionKey) -> String {
+        self.text_as(&function.name, function)
+    }
+
+    /// The same with another form of its name.
+    #[must_use]
+    pub fn text_as(&self, name: &str, function: &FunctionKey) -> String {
+        match function.region_and_account() {
+            place if self.repeated.contains(function.name.as_str()) && !place.is_empty() => {
+                format!("{name} ({place})")
+            }
+            _ => name.to_owned(),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -100,5 +137,20 @@ mod tests {
              eu-west-1, account 1; eu-west-1, account 2"
         );
         assert!(ambiguous(None).starts_with("3 functions"));
+    }
+
+    #[test]
+    fn a_list_shows_region_and_account_of_names_that_repeat() {
+        let keys = [
+            key("1", "eu-west-1", "orders"),
+            key("", "us-east-1", "orders"),
+            key("2", "eu-west-1", "stock"),
+            key("2", "eu-west-1", "stock"),
+        ];
+        let names = ListedNames::of(&keys);
+        let texts: Vec<String> = keys.iter().map(|key| names.text(key)).collect();
+        assert_eq!(texts, ["orders (eu-west-1, account 1)", "orders (us-east-1)", "stock", "stock"]);
+        assert_eq!(names.text_as("ord…", &keys[0]), "ord… (eu-west-1, account 1)");
+        assert_eq!(names.text(&key("", "", "orders")), "orders", "nothing more is known");
     }
 }

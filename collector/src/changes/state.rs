@@ -73,7 +73,7 @@ impl State {
         )
     }
 
-    /// Whether the change was undone because its result was worse than predicted.
+    /// Whether the change was rolled back because its result was worse than predicted.
     #[must_use]
     pub const fn is_rolled_back(self) -> bool {
         matches!(self, Self::RollingBack | Self::RolledBack | Self::Quarantined)

@@ -20,7 +20,7 @@ use super::streams::{note, output};
 use super::tuner::{TunerArgs, load_policy};
 use super::{serve, show};
 use crate::changes::ledger::{self, Saving};
-use crate::changes::named::NamedFunction;
+use crate::changes::named::{ListedNames, NamedFunction};
 use crate::changes::{self, audit, fleet};
 use crate::clock::{Clock, now_us};
 use crate::files::read_text;
@@ -30,7 +30,7 @@ use crate::render::changes::Changes;
 use crate::render::listing::Listing;
 use crate::render::output::{Field, Output, Rows, write};
 use crate::render::units;
-use crate::store::{ChangeEvent, Tenant};
+use crate::store::{ChangeEvent, FunctionKey, Tenant};
 use crate::tuner::Tuner;
 use crate::tuner::plan::Plan;
 use crate::tuner::requests::{RequestStore, TunerRequest};
@@ -78,11 +78,17 @@ pub(super) enum TunerCommand {
         /// The function.
         #[arg(add = ArgValueCompleter::new(function_names))]
         function: String,
+        /// Account of the function, when functions of several accounts have the name.
+        #[arg(long)]
+        account: Option<String>,
+        /// Region of the function, when functions of several regions have the name.
+        #[arg(long)]
+        region: Option<String>,
         /// Output format.
         #[arg(long, value_enum, default_value_t)]
         format: Format,
     },
-    /// Undo the latest change of a function.
+    /// Roll the latest change of a function back.
     Rollback {
         #[command(flatten)]
         folder: Folder,
@@ -98,7 +104,7 @@ pub(super) enum TunerCommand {
         #[arg(long)]
         change: Option<String>,
     },
-    /// Start no change, and undo the open ones. It works while AWS is not reachable.
+    /// Start no change, and roll the open ones back. It works while AWS is not reachable.
     Freeze {
         #[command(flatten)]
         folder: Folder,
@@ -240,7 +246,9 @@ pub(super) fn run(command: TunerCommand) -> anyhow::Result<ExitCode> {
             ensure!(plan.is_intact(), "the plan was altered after it was made: make a new plan");
             submit(&folder, &TunerRequest::Apply { plan })
         }
-        TunerCommand::Explain { folder, function, format } => explain(&folder, &function, format),
+        TunerCommand::Explain { folder, function, account, region, format } => {
+            explain(&folder, &NamedFunction::new(&function, account.as_deref(), region.as_deref()), format)
+        }
         TunerCommand::Rollback { folder, function, account, region, change } => {
             check_name(&folder, &NamedFunction::new(&function, account.as_deref(), region.as_deref()))?;
             submit(&folder, &TunerRequest::Rollback { function, account, region, change_id: change })
@@ -314,14 +322,14 @@ fn events(folder: &Folder) -> anyhow::Result<Vec<ChangeEvent>> {
     Ok(block_on(store.changes(&Tenant(folder.tenant.clone()), None))??)
 }
 
-fn explain(folder: &Folder, function: &str, format: Format) -> anyhow::Result<ExitCode> {
+fn explain(folder: &Folder, named: &NamedFunction<'_>, format: Format) -> anyhow::Result<ExitCode> {
     let events = events(folder)?;
     let frozen = fleet::frozen(&events);
     let mut changes = changes::fold(events);
-    changes.retain(|change| change.function.name == function);
-    if changes.is_empty() {
-        bail!("the tuner made no change of `{function}`; `tailor changes plan` shows why");
-    }
+    let Some(function) = named.find(changes.iter().map(|change| &change.function))?.cloned() else {
+        bail!("the tuner made no change of `{}`; `tailor changes plan` shows why", named.name());
+    };
+    changes.retain(|change| change.function == function);
     if format != Format::Table {
         return show::print((write(&Changes(&changes), format, show::style_with(Colour::Auto)), false));
     }
@@ -329,6 +337,10 @@ fn explain(folder: &Folder, function: &str, format: Format) -> anyhow::Result<Ex
     if let Some((_, reason)) = frozen {
         text += &format!("the tuner is frozen: {reason}\n");
     }
+    text += &match function.region_and_account() {
+        unknown if unknown.is_empty() => format!("{}\n", function.name),
+        region_and_account => format!("{} ({region_and_account})\n", function.name),
+    };
     for change in changes {
         text += &format!("change {}: {} to {}, {}\n", change.id, change.from, change.to, change.state.code());
         if change.intent.uncapped_mb > 0 && change.intent.uncapped_mb != change.to.0 {
@@ -360,9 +372,11 @@ fn log(folder: &Folder, verify: bool, show_ledger: bool, format: Option<Format>)
         return Ok(ExitCode::SUCCESS);
     }
     let result = audit::verify(&events);
+    let names = ListedNames::of(result.heads.keys());
     let mut text = String::new();
     for (function, head) in &result.heads {
-        let name = if function.name.is_empty() { "(all functions)" } else { &function.name };
+        let name =
+            if fleet::is_fleet(function) { "(all functions)".to_owned() } else { names.text(function) };
         text += &format!("{name} {head}\n");
     }
     text += &format!("{} events are intact, {} have no digest\n", result.correct, result.without_digest);
@@ -378,9 +392,10 @@ fn ledger_listing(entries: Vec<Saving>) -> Listing<Vec<Saving>> {
     let saving = |saving: Option<PicoDollars>| {
         saving.map_or_else(|| "not measured".to_owned(), |saving| saving.to_string())
     };
+    let names = ListedNames::of(entries.iter().map(|entry| &entry.function));
     let people = entries.iter().map(|entry| {
         [
-            entry.function.name.clone(),
+            names.text(&entry.function),
             entry.change_id.clone(),
             entry.state.code().to_owned(),
             saving(Some(entry.predicted_per_million)),
@@ -390,6 +405,8 @@ fn ledger_listing(entries: Vec<Saving>) -> Listing<Vec<Saving>> {
     let exact = entries.iter().map(|entry| {
         [
             Field::from(&entry.function.name),
+            Field::from(&entry.function.account),
+            Field::from(&entry.function.region),
             Field::from(&entry.change_id),
             Field::from(entry.state.code()),
             Field::from(entry.predicted_per_million.0),
@@ -401,6 +418,8 @@ fn ledger_listing(entries: Vec<Saving>) -> Listing<Vec<Saving>> {
         exact: Rows::new(
             &[
                 "function",
+                "account",
+                "region",
                 "change",
                 "state",
                 "predicted_per_million_pico_usd",
@@ -415,21 +434,31 @@ fn ledger_listing(entries: Vec<Saving>) -> Listing<Vec<Saving>> {
 
 /// The change log.
 fn event_listing(events: Vec<ChangeEvent>) -> Listing<Vec<ChangeEvent>> {
-    let row = |event: &ChangeEvent, at: Field| {
+    let names = ListedNames::of(events.iter().map(|event| &event.function));
+    let step = |event: &ChangeEvent| {
         [
-            at,
-            Field::from(&event.function.name),
             Field::from(&event.change_id),
             Field::from(event.step),
             Field::from(&event.kind),
             Field::from(event.detail.to_string()),
         ]
     };
-    let people = events.iter().map(|event| row(event, units::instant(event.at_us).into()));
-    let exact = events.iter().map(|event| row(event, event.at_us.into()));
+    let people = events.iter().map(|event| {
+        let [change, step, kind, detail] = step(event);
+        [units::instant(event.at_us).into(), names.text(&event.function).into(), change, step, kind, detail]
+    });
+    let exact = events.iter().map(|event| {
+        let FunctionKey { account, region, name } = &event.function;
+        let [change, step, kind, detail] = step(event);
+        let [name, account, region] = [name, account, region].map(Field::from);
+        [event.at_us.into(), name, account, region, change, step, kind, detail]
+    });
     Listing {
         columns: Rows::new(&["TIME (UTC)", "FUNCTION", "CHANGE", "STEP", "KIND", "DETAIL"], people),
-        exact: Rows::new(&["at_us", "function", "change", "step", "kind", "detail"], exact),
+        exact: Rows::new(
+            &["at_us", "function", "account", "region", "change", "step", "kind", "detail"],
+            exact,
+        ),
         notes: if events.is_empty() { "no changes\n".to_owned() } else { String::new() },
         value: events,
     }

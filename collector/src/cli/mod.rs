@@ -199,7 +199,7 @@ enum Command {
         /// The new file.
         file: PathBuf,
     },
-    /// Show the changes of the tuner, with predicted and measured values; plan, stop and undo them.
+    /// Show the changes of the tuner, with predicted and measured values; plan, stop and roll them back.
     #[command(args_conflicts_with_subcommands = true)]
     Changes {
         #[command(flatten)]

@@ -240,13 +240,14 @@ async fn tune(args: &TuneArgs) -> anyhow::Result<ExitCode> {
     })?;
     state.remove()?;
     let outcome = measured?;
-    let optimized = match experiment.input.auto_optimize {
-        true => experiment.optimize(Megabytes(outcome.power)).await,
-        false => Ok(()),
+    let optimized = if experiment.input.auto_optimize {
+        experiment.optimize(Megabytes(outcome.power)).await
+    } else {
+        Ok(())
     };
     // What was measured is shown also when the size could not be set.
     result::write(args, &named.key.name, &outcome)?;
-    result::keep(args, &named.key, &outcome)?;
+    result::store_beside_advice(args, &named.key, &outcome)?;
     optimized?;
     Ok(ExitCode::SUCCESS)
 }

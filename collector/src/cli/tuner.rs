@@ -61,7 +61,7 @@ pub(super) struct TunerArgs {
     tuner_min_saving: f64,
     /// Largest memory size that the tuner sets, MB.
     #[arg(long, default_value_t = 3008, value_parser = clap::value_parser!(u32).range(128..=10_240))]
-    tuner_ceiling: u32,
+    tuner_max_memory: u32,
     /// Minimum number of minutes between the promotion of a reduction and the next change of the function. After an increase the
     /// minimum is at most one day.
     #[arg(long, default_value_t = 7 * 1_440)]
@@ -72,10 +72,10 @@ pub(super) struct TunerArgs {
     /// Maximum number of changes that are open at the same time. Without it: 2 % of the functions that the tuner may change, at
     /// least 5 and at most 50, and 5 more for increases after out-of-memory.
     #[arg(long)]
-    tuner_most_open: Option<usize>,
+    tuner_max_open_changes: Option<usize>,
     /// Maximum number of changes of one function in 30 days. Increases after out-of-memory do not count.
     #[arg(long, default_value_t = 2)]
-    tuner_most_changes: usize,
+    tuner_max_changes: usize,
     /// Largest share of the fleet's cost that open changes may concern, percent. Functions with a larger share are changed one at
     /// a time, beside the others.
     #[arg(long, default_value_t = 5.0, value_parser = percent)]
@@ -95,7 +95,7 @@ pub(super) struct TunerArgs {
     tuner_external_id: Option<String>,
     /// Largest number of requests to Lambda a second. Lambda permits 15 for an account and region.
     #[arg(long, default_value_t = 2.0, value_parser = rate)]
-    tuner_requests: f64,
+    tuner_max_requests: f64,
     /// URL of the Lambda API, if it is not AWS; `AWS_ENDPOINT_URL_LAMBDA` does the same.
     #[arg(long)]
     lambda_endpoint: Option<String>,
@@ -155,12 +155,12 @@ impl TunerArgs {
             canary_steps: steps.clone(),
             max_open_spend: self.tuner_max_open_spend / 100.0,
             min_saving_usd_month: self.tuner_min_saving,
-            ceiling: Megabytes(self.tuner_ceiling),
+            max_memory: Megabytes(self.tuner_max_memory),
             cooldown_down_us: cooldown_us,
             cooldown_up_us: cooldown_us.min(defaults.cooldown_up_us),
             after_deployment_us: minutes(self.tuner_after_deployment),
-            open_changes: self.tuner_most_open.map_or(defaults.open_changes, OpenChanges::fixed),
-            max_changes_per_month: self.tuner_most_changes,
+            open_changes: self.tuner_max_open_changes.map_or(defaults.open_changes, OpenChanges::fixed),
+            max_changes_per_month: self.tuner_max_changes,
             ..defaults
         };
         Ok(Settings {
@@ -180,7 +180,7 @@ impl TunerArgs {
     pub(super) async fn lambda(&self) -> AwsLambda {
         let role = self.tuner_role.as_ref();
         let role = role.map(|arn| Role { arn: arn.clone(), external_id: self.tuner_external_id.clone() });
-        AwsLambda::new(self.lambda_endpoint.clone(), role, self.tuner_requests).await
+        AwsLambda::new(self.lambda_endpoint.clone(), role, self.tuner_max_requests).await
     }
 }
 

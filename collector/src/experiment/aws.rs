@@ -9,11 +9,11 @@ use aws_sdk_lambda::primitives::Blob;
 use aws_sdk_lambda::types::{LastUpdateStatus, LogType, State};
 use aws_smithy_types::base64;
 use aws_smithy_types::timeout::TimeoutConfig;
-use sha2::{Digest, Sha256};
 
 use tailor_sizing::units::{Architecture, Megabytes};
 
 use crate::causes;
+use crate::lambda_functions::{account_of, function_name, settings_digest};
 use crate::store::FunctionKey;
 
 /// Longest invocation of Lambda, and a minute.
@@ -85,7 +85,7 @@ impl Configuration {
     /// The account of the function; empty when its ARN does not have it.
     #[must_use]
     pub fn account(&self) -> &str {
-        self.arn.split(':').nth(4).unwrap_or_default()
+        account_of(&self.arn)
     }
 }
 
@@ -111,21 +111,6 @@ pub struct Response {
     pub is_error: bool,
     /// The end of the log, at most 4 KB.
     pub log: String,
-}
-
-/// A function as the calls name it. With its account, where that is known: a name alone means the function of this name in
-/// the account of the credentials.
-#[must_use]
-pub fn function_name(key: &FunctionKey, qualifier: Option<&str>) -> String {
-    let mut name = match key.account.as_str() {
-        "" => key.name.clone(),
-        account => format!("{account}:function:{}", key.name),
-    };
-    if let Some(qualifier) = qualifier {
-        name.push(':');
-        name.push_str(qualifier);
-    }
-    name
 }
 
 /// The calls for one function.
@@ -187,7 +172,7 @@ impl FunctionCalls {
             description: read.description().unwrap_or_default().to_owned(),
             version: read.version().unwrap_or_default().to_owned(),
             code_sha256: read.code_sha256().unwrap_or_default().to_owned(),
-            settings: settings_of(read),
+            settings: hex::encode(settings_digest!(read)),
             revision_id: read.revision_id().unwrap_or_default().to_owned(),
             ephemeral_mb: read.ephemeral_storage().and_then(|s| u32::try_from(s.size()).ok()).unwrap_or(512),
             timeout_s: read.timeout().and_then(|seconds| u32::try_from(seconds).ok()).unwrap_or(3),
@@ -359,42 +344,5 @@ impl FunctionCalls {
             Some("ResourceNotFoundException") => CallError::NotFound(format!("`{}`", self.function)),
             _ => CallError::Other { operation, text: causes::of_aws(error) },
         }
-    }
-}
-
-/// A digest of the settings that change what an invocation does, without the memory size.
-fn settings_of(read: &GetFunctionConfigurationOutput) -> String {
-    let environment = read.environment().and_then(|environment| environment.variables());
-    let mut variables: Vec<(&String, &String)> = environment.into_iter().flatten().collect();
-    variables.sort_unstable();
-    let layers: Vec<Option<&str>> = read.layers().iter().map(|layer| layer.arn()).collect();
-    let text = format!(
-        "{:?}",
-        (
-            (read.runtime(), read.handler(), read.role(), read.timeout()),
-            (variables, layers, read.architectures(), read.ephemeral_storage()),
-            (read.vpc_config(), read.dead_letter_config(), read.kms_key_arn()),
-            (read.file_system_configs(), read.tracing_config()),
-            (read.logging_config(), read.image_config_response()),
-        )
-    );
-    hex::encode(Sha256::digest(text))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_function_is_named_with_its_account_where_it_is_known() {
-        let key = |account: &str| FunctionKey {
-            account: account.to_owned(),
-            region: "eu-west-1".to_owned(),
-            name: "shop".to_owned(),
-        };
-        assert_eq!(function_name(&key("123456789012"), None), "123456789012:function:shop");
-        assert_eq!(function_name(&key("123456789012"), Some("live")), "123456789012:function:shop:live");
-        assert_eq!(function_name(&key(""), None), "shop");
-        assert_eq!(function_name(&key(""), Some("live")), "shop:live");
     }
 }

@@ -7,6 +7,7 @@ use super::output::{Output, Rows};
 use super::table::{lines, plain_table, wrap};
 use super::units::{change, instant, shorten};
 use crate::changes::Change;
+use crate::changes::named::ListedNames;
 use crate::query::TableStyle;
 
 /// The changes of functions.
@@ -23,13 +24,14 @@ impl Output for Changes<'_> {
         if self.0.is_empty() {
             return "no changes\n".to_owned();
         }
+        let names = self.names();
         let mut table = plain_table(&HEADER, style);
         for change in self.0 {
-            table.add_row(row(change));
+            table.add_row(row(change, &names));
         }
         let mut text = lines(&table) + "COST and TIME: predicted → measured change.\n";
         for change in self.0 {
-            let name = shorten(&change.function.name, 40);
+            let name = name(change, &names);
             text.push_str(&format!("\n{name}, change {}\n", change.id));
             for step in &change.steps {
                 let line = format!("{} {}: {}", instant(step.at_us), step.state.code(), step.reason);
@@ -44,7 +46,8 @@ impl Output for Changes<'_> {
     }
 
     fn markdown(&self) -> Rows {
-        Rows::new(&HEADER, self.0.iter().map(row))
+        let names = self.names();
+        Rows::new(&HEADER, self.0.iter().map(|change| row(change, &names)))
     }
 
     fn csv(&self) -> Rows {
@@ -52,13 +55,23 @@ impl Output for Changes<'_> {
     }
 }
 
-fn row(change: &Change) -> [String; 7] {
+impl Changes<'_> {
+    fn names(&self) -> ListedNames<'_> {
+        ListedNames::of(self.0.iter().map(|change| &change.function))
+    }
+}
+
+fn name(change: &Change, names: &ListedNames<'_>) -> String {
+    names.text_as(&shorten(&change.function.name, 40), &change.function)
+}
+
+fn row(change: &Change, names: &ListedNames<'_>) -> [String; 7] {
     let pair = |predicted: f64, measured: Option<f64>| {
         format!("{} → {}", self::change(predicted), measured.map_or_else(|| "?".to_owned(), self::change))
     };
     [
         instant(change.planned_at_us),
-        shorten(&change.function.name, 40),
+        name(change, names),
         change.from.to_string(),
         change.to.to_string(),
         change.state.code().to_owned(),

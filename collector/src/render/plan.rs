@@ -16,6 +16,7 @@ impl Output for Plan {
     }
 
     fn markdown(&self) -> Rows {
+        let names = self.names();
         Rows::new(
             &["FUNCTION", "FROM", "TO", "REFUSED BY"],
             self.functions.iter().map(|planned| {
@@ -26,7 +27,7 @@ impl Output for Plan {
                         .map_or_else(|| "-".to_owned(), |intent| format!("{} MB", of(intent)))
                 };
                 let (from, to) = (size(|intent| intent.from_mb), size(|intent| intent.to_mb));
-                [planned.function.name.clone(), from, to, refusals(planned)]
+                [names.text(&planned.function), from, to, refusals(planned)]
             }),
         )
     }

@@ -39,7 +39,7 @@ pub(super) fn report(
         runtime: newest.map(|header| header.environment.runtime.clone()).unwrap_or_default(),
         architecture,
         tags: crate::tags::Tags::new(),
-        versions,
+        versions: versions.into_iter().map(|version| version.name).collect(),
         memory,
         invocations: whole.invocations,
         errors: whole.errors,

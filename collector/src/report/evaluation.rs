@@ -56,6 +56,28 @@ pub(super) struct Basis<'a> {
     pub(super) enforcement: Enforcement,
 }
 
+/// A version of which invocations were measured.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MeasuredVersion {
+    /// Its number, or `$LATEST`.
+    pub name: String,
+    /// Its latest invocation, microseconds since the Unix epoch.
+    pub last_at_us: u64,
+}
+
+impl MeasuredVersion {
+    /// The versions of these measurements, each once, by name. A measurement is a version and its latest invocation.
+    #[must_use]
+    pub fn of<'a>(measured: impl IntoIterator<Item = (&'a str, u64)>) -> Vec<Self> {
+        let mut versions: BTreeMap<&str, u64> = BTreeMap::new();
+        for (name, last_at_us) in measured {
+            let last = versions.entry(name).or_default();
+            *last = last_at_us.max(*last);
+        }
+        versions.into_iter().map(|(name, last_at_us)| Self { name: name.to_owned(), last_at_us }).collect()
+    }
+}
+
 /// The latest facts of one function, and the advice for it.
 #[derive(Debug, Clone)]
 pub struct Evaluation {
@@ -65,8 +87,8 @@ pub struct Evaluation {
     pub memory: Megabytes,
     /// Instruction set of the latest invocations.
     pub architecture: Architecture,
-    /// Versions seen.
-    pub versions: Vec<String>,
+    /// The versions with invocations, by name.
+    pub versions: Vec<MeasuredVersion>,
     /// How the invocations were measured.
     pub measured_by: MeasuredBy,
     /// CPU time that no known process accounts for.
@@ -127,9 +149,9 @@ pub(super) fn evaluate<'a>(
     } else {
         advise(&evidence, basis.prices, basis.strategy)
     };
-    let mut versions: Vec<String> = material.series.iter().map(|series| series.key.version.clone()).collect();
-    versions.sort_unstable();
-    versions.dedup();
+    let measured = material.series.iter();
+    let versions =
+        MeasuredVersion::of(measured.map(|series| (series.key.version.as_str(), series.rollup.last_at_us)));
     let unaccounted = Unaccounted::of(&sizes);
     let measured_by = material.measured_by();
     let present = sizes.iter().find(|(size, _)| *size == memory).map(|(_, rollup)| rollup.clone());

@@ -41,7 +41,7 @@ mod varint;
 
 pub use build::per_million;
 pub use cost_change::of_function as cost_change;
-pub use evaluation::{Evaluation, hint_code, reasons};
+pub use evaluation::{Evaluation, MeasuredVersion, hint_code, reasons};
 pub use list::fleet;
 pub use load::{EnforcementCache, Request, evaluations, function};
 pub use losses::Losses;

@@ -14,15 +14,15 @@ use aws_sdk_lambda::operation::get_function::GetFunctionOutput;
 use aws_sdk_lambda::types::{AliasRoutingConfiguration, FunctionConfiguration, LastUpdateStatus, State};
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 use aws_smithy_types::timeout::TimeoutConfig;
-use sha2::{Digest, Sha256};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use tailor_sizing::units::Megabytes;
 
-use super::lambda::{Alias, Configuration, Lambda, LambdaError, Live, Update};
+use super::lambda::{Alias, Configuration, LATEST, Lambda, LambdaError, ListedVersions, Live, Update};
 use crate::causes;
 use crate::changes::Write;
+use crate::lambda_functions::{account_of, function_name, settings_digest};
 use crate::store::FunctionKey;
 
 /// Timeout of one call, including its retries.
@@ -145,51 +145,41 @@ impl AwsLambda {
     /// [`LambdaError`] when Lambda does not return the function.
     pub async fn tags(&self, function: &FunctionKey) -> Result<HashMap<String, String>, LambdaError> {
         let client = self.client(function).await;
-        let response = client.get_function().function_name(reference(function)).send().await;
+        let response = client.get_function().function_name(function_name(function, None)).send().await;
         let response = response.map_err(|error| failed(&function.name, &error))?;
         tags_of(&function.name, &response)
     }
 
-    async fn aliases_and_versions(&self, function: &FunctionKey, live: &mut Live) -> Result<(), LambdaError> {
-        let (name, reference) = (&function.name, reference(function));
+    async fn aliases(
+        &self,
+        function: &FunctionKey,
+        aliases: &mut HashMap<String, Alias>,
+    ) -> Result<(), LambdaError> {
         let mut marker = None;
         for _ in 0..MAX_PAGES {
             let client = self.client(function).await;
-            let call = client.list_aliases().function_name(&reference).set_marker(marker.take());
-            let page = call.send().await.map_err(|error| failed(name, &error))?;
+            let call = client.list_aliases().function_name(function_name(function, None));
+            let page = call.set_marker(marker.take()).send().await;
+            let page = page.map_err(|error| failed(&function.name, &error))?;
             for alias in page.aliases() {
-                live.aliases.insert(alias.name().unwrap_or_default().to_owned(), alias_of(alias));
+                aliases.insert(alias.name().unwrap_or_default().to_owned(), alias_of(alias));
             }
             marker = page.next_marker().map(str::to_owned);
             if marker.is_none() {
                 break;
             }
         }
-        if live.aliases.is_empty() {
-            return Ok(());
-        }
-        for _ in 0..MAX_PAGES {
-            let client = self.client(function).await;
-            let call = client.list_versions_by_function().function_name(&reference).set_marker(marker.take());
-            let page = call.send().await.map_err(|error| failed(name, &error))?;
-            for version in page.versions() {
-                let number = version.version().unwrap_or_default();
-                if let (true, Some(configuration)) = (number != "$LATEST", configuration_of(version)) {
-                    live.versions.insert(number.to_owned(), configuration);
-                }
-            }
-            marker = page.next_marker().map(str::to_owned);
-            if marker.is_none() {
-                break;
-            }
-        }
+        Ok(())
+    }
+
+    /// The versions and aliases with provisioned concurrency.
+    async fn provisioned(&self, function: &FunctionKey) -> Result<Vec<String>, LambdaError> {
         let client = self.client(function).await;
-        let call = client.list_provisioned_concurrency_configs().function_name(reference);
-        let page = call.send().await.map_err(|error| failed(name, &error))?;
+        let call = client.list_provisioned_concurrency_configs().function_name(function_name(function, None));
+        let page = call.send().await.map_err(|error| failed(&function.name, &error))?;
         let configs = page.provisioned_concurrency_configs().iter();
         let qualifier = |arn: &str| arn.rsplit(':').next().unwrap_or_default().to_owned();
-        live.provisioned = configs.filter_map(|config| config.function_arn().map(qualifier)).collect();
-        Ok(())
+        Ok(configs.filter_map(|config| config.function_arn().map(qualifier)).collect())
     }
 }
 
@@ -198,7 +188,7 @@ impl Lambda for AwsLambda {
     async fn read(&self, function: &FunctionKey) -> Result<Live, LambdaError> {
         let client = self.client(function).await;
         // `GetFunction` returns both configuration and tags, and has the highest request quota of the control plane.
-        let response = client.get_function().function_name(reference(function)).send().await;
+        let response = client.get_function().function_name(function_name(function, None)).send().await;
         let response = response.map_err(|error| failed(&function.name, &error))?;
         let incomplete = || LambdaError::Other(format!("the response for `{}` is incomplete", function.name));
         let configuration = response.configuration().ok_or_else(incomplete)?;
@@ -228,15 +218,44 @@ impl Lambda for AwsLambda {
             provisioned: Vec::new(),
             aliases: HashMap::new(),
             versions: HashMap::new(),
+            listed_versions: ListedVersions::None,
             tags: tags_of(&function.name, &response)?,
         };
-        self.aliases_and_versions(function, &mut live).await?;
+        self.aliases(function, &mut live.aliases).await?;
+        // Of a function without an alias, both are rarely needed.
+        if !live.aliases.is_empty() {
+            self.list_versions(function, &mut live).await?;
+            live.provisioned = self.provisioned(function).await?;
+        }
         Ok(live)
+    }
+
+    async fn list_versions(&self, function: &FunctionKey, live: &mut Live) -> Result<(), LambdaError> {
+        live.listed_versions = ListedVersions::Part;
+        let mut marker = None;
+        for _ in 0..MAX_PAGES {
+            let client = self.client(function).await;
+            let call = client.list_versions_by_function().function_name(function_name(function, None));
+            let page = call.set_marker(marker.take()).send().await;
+            let page = page.map_err(|error| failed(&function.name, &error))?;
+            for version in page.versions() {
+                let number = version.version().unwrap_or_default();
+                if let (true, Some(configuration)) = (number != LATEST, configuration_of(version)) {
+                    live.versions.insert(number.to_owned(), configuration);
+                }
+            }
+            marker = page.next_marker().map(str::to_owned);
+            if marker.is_none() {
+                live.listed_versions = ListedVersions::All;
+                break;
+            }
+        }
+        Ok(())
     }
 
     async fn write(&self, function: &FunctionKey, write: &Write) -> Result<(), LambdaError> {
         let client = self.client(function).await;
-        let (name, reference) = (&function.name, reference(function));
+        let (name, reference) = (&function.name, function_name(function, None));
         match write {
             Write::SetMemory { memory_mb, revision_id } => {
                 let size = i32::try_from(*memory_mb)
@@ -268,23 +287,15 @@ impl Lambda for AwsLambda {
     }
 }
 
-/// The function as requests name it: its partial ARN, so that credentials of another account are refused in place of finding no
-/// function, or another one of the same name.
-fn reference(function: &FunctionKey) -> String {
-    match function.account.as_str() {
-        "" => function.name.clone(),
-        account => format!("{account}:function:{}", function.name),
-    }
-}
-
 /// The tags of a response. An error is no absence of tags, which would end a change.
 fn tags_of(name: &str, response: &GetFunctionOutput) -> Result<HashMap<String, String>, LambdaError> {
     let Some(error) = response.tags_error() else { return Ok(response.tags().cloned().unwrap_or_default()) };
     let (code, message) = (error.error_code(), error.message());
     let text = format!("the tags of `{name}` cannot be read: {code}: {message}");
-    match code.contains("AccessDenied") {
-        true => Err(LambdaError::Refused(text)),
-        false => Err(LambdaError::Other(text)),
+    if code.contains("AccessDenied") {
+        Err(LambdaError::Refused(text))
+    } else {
+        Err(LambdaError::Other(text))
     }
 }
 
@@ -327,34 +338,10 @@ fn configuration_of(configuration: &FunctionConfiguration) -> Option<Configurati
     Some(Configuration {
         memory: Megabytes(memory),
         code_sha256: configuration.code_sha256().unwrap_or_default().to_owned(),
-        digest: digest_of(configuration),
+        digest: hex::encode(&settings_digest!(configuration)[..16]),
         description: configuration.description().unwrap_or_default().to_owned(),
         active: matches!(configuration.state(), None | Some(State::Active | State::Inactive)),
     })
-}
-
-/// A digest of the settings that change what an invocation does, without the memory size.
-fn digest_of(configuration: &FunctionConfiguration) -> String {
-    let environment = configuration.environment().and_then(|environment| environment.variables());
-    let mut variables: Vec<(&String, &String)> = environment.into_iter().flatten().collect();
-    variables.sort_unstable();
-    let layers: Vec<Option<&str>> = configuration.layers().iter().map(|layer| layer.arn()).collect();
-    let text = format!(
-        "{:?}",
-        (
-            (configuration.runtime(), configuration.handler(), configuration.role(), configuration.timeout()),
-            (variables, layers, configuration.architectures(), configuration.ephemeral_storage()),
-            (configuration.vpc_config(), configuration.dead_letter_config(), configuration.kms_key_arn()),
-            (configuration.file_system_configs(), configuration.tracing_config()),
-            (configuration.logging_config(), configuration.image_config_response()),
-        )
-    );
-    hex::encode(&Sha256::digest(text)[..16])
-}
-
-/// The account in `arn:aws:lambda:REGION:ACCOUNT:function:NAME`.
-fn account_of(arn: &str) -> &str {
-    arn.split(':').nth(4).unwrap_or_default()
 }
 
 /// `2026-11-28T12:00:00.000+0000` in microseconds since the Unix epoch.

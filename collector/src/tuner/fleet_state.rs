@@ -15,8 +15,8 @@ pub(super) fn fleet_state(log: &Log, candidate: &Candidate, limits: &Limits, now
     let since_us = now_us.saturating_sub(DAY_US);
     let changes = || log.histories.values().flatten();
     let bad = |change: &&Change| {
-        let is_undone = change.state.is_rolled_back() || change.is_not_undone();
-        is_undone && change.moved_at_us >= since_us && change.cause == Some(Cause::Worse)
+        let is_rolled_back = change.state.is_rolled_back() || change.is_not_rolled_back();
+        is_rolled_back && change.moved_at_us >= since_us && change.cause == Some(Cause::Worse)
     };
     let spend_usd = candidate.spend_usd;
     let share = |change: &Change| if spend_usd > 0.0 { cost_usd(change) / spend_usd } else { 0.0 };

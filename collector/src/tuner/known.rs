@@ -39,8 +39,8 @@ struct Entry {
 pub(super) struct Known(Mutex<HashMap<FunctionKey, Entry>>);
 
 impl Known {
-    /// Keeps what is permitted for a function that was read.
-    pub(super) fn keep(&self, function: &FunctionKey, permission: &Permission, now_us: u64) {
+    /// Sets what is permitted for a function that was read.
+    pub(super) fn set_permission(&self, function: &FunctionKey, permission: &Permission, now_us: u64) {
         let Permission { strategy, mode, .. } = permission;
         self.insert(function, Entry { at_us: now_us, strategy: *strategy, is_tuned: mode.may_write() });
     }
@@ -90,7 +90,7 @@ async fn read(tuner: &Tuner, key: &FunctionKey, now_us: u64) -> Strategy {
         Ok(live) => {
             tuner.keep_tags(key, &live);
             let permission = permission(tuner, key, &live);
-            tuner.known.keep(key, &permission, now_us);
+            tuner.known.set_permission(key, &permission, now_us);
             permission.strategy
         }
         // A deleted function, or one of another account: it is read again after a day.

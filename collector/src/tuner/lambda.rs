@@ -9,6 +9,9 @@ use tailor_sizing::units::Megabytes;
 use crate::changes::Write;
 use crate::store::FunctionKey;
 
+/// The unpublished version.
+pub const LATEST: &str = "$LATEST";
+
 /// The status of the last update of a function (`LastUpdateStatus`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Update {
@@ -48,6 +51,17 @@ pub struct Alias {
     pub revision_id: String,
 }
 
+/// Which of a function's published versions were listed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ListedVersions {
+    /// None: a function without an alias is read without its versions.
+    None,
+    /// A part: there are more than are read.
+    Part,
+    /// All.
+    All,
+}
+
 /// A function, as Lambda returns it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Live {
@@ -73,8 +87,10 @@ pub struct Live {
     pub provisioned: Vec<String>,
     /// Aliases by name.
     pub aliases: HashMap<String, Alias>,
-    /// Published versions by number.
+    /// Published versions by number, as far as they were listed.
     pub versions: HashMap<String, Configuration>,
+    /// Which of the published versions were listed.
+    pub listed_versions: ListedVersions,
     /// Its tags.
     pub tags: HashMap<String, String>,
 }
@@ -107,8 +123,11 @@ pub enum LambdaError {
 /// The calls that the tuner makes.
 #[async_trait]
 pub trait Lambda: Send + Sync {
-    /// Reads a function: configuration, tags, aliases and versions.
+    /// Reads a function: configuration, tags and aliases, and the versions of a function with aliases.
     async fn read(&self, function: &FunctionKey) -> Result<Live, LambdaError>;
+
+    /// Lists the versions of a function that was read without them.
+    async fn list_versions(&self, function: &FunctionKey, live: &mut Live) -> Result<(), LambdaError>;
 
     /// Makes one write, if the function still has the revision that the write names.
     async fn write(&self, function: &FunctionKey, write: &Write) -> Result<(), LambdaError>;

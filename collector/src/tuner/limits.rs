@@ -12,7 +12,7 @@ pub struct Limits {
     /// The same after a change that was settled, because the size before it was measured for the whole time.
     pub evidence_after_change_us: u64,
     /// How many times the minimum numbers of invocations and environments are much. Half of the time suffices then.
-    pub evidence_much: u64,
+    pub half_time_factor: u64,
     /// Minimum number of warm invocations of the present size.
     pub evidence_invocations: u64,
     /// The part of these invocations that must be of the code that is served, as a divisor: 10 is a tenth.
@@ -21,6 +21,8 @@ pub struct Limits {
     pub evidence_environments: u64,
     /// Time after a deployment in which nothing is changed, microseconds.
     pub after_deployment_us: u64,
+    /// Time without invocations after which a version without an alias does not count, microseconds.
+    pub unused_version_us: u64,
     /// Minimum change of the size, as a share.
     pub min_size_change: f64,
     /// Minimum saving at the size to which the changes of a function lead, dollars a month.
@@ -36,9 +38,11 @@ pub struct Limits {
     /// Factor and MB above a size that ran out of memory; the larger one counts.
     pub out_of_memory_floor: (f64, u32),
     /// Largest size that is set.
-    pub ceiling: Megabytes,
+    pub max_memory: Megabytes,
     /// Largest reduction in one change, as a share of the present size.
     pub max_step_down: f64,
+    /// The same where all invocations get the new size at once, because there is no alias.
+    pub max_step_down_latest: f64,
     /// Largest increase in one change, as a factor.
     pub max_step_up: f64,
     /// Minimum time after an increase, microseconds.
@@ -108,11 +112,11 @@ pub struct CanaryStep {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OpenChanges {
     /// The number in a small fleet.
-    pub least: usize,
+    pub min: usize,
     /// The number in a larger fleet, as a percentage of the tuned functions.
     pub percent: usize,
     /// The largest number.
-    pub most: usize,
+    pub max: usize,
     /// How many repairs may be open beyond that number.
     pub repairs: usize,
 }
@@ -120,18 +124,18 @@ pub struct OpenChanges {
 impl OpenChanges {
     /// The default. Each round reads every open change from Lambda with at least four requests: those of 50 changes take about
     /// two of the five minutes of a round, at two requests a second.
-    pub const DEFAULT: Self = Self { least: 5, percent: 2, most: 50, repairs: 5 };
+    pub const DEFAULT: Self = Self { min: 5, percent: 2, max: 50, repairs: 5 };
 
     /// The same number in any fleet, repairs included.
     #[must_use]
     pub const fn fixed(number: usize) -> Self {
-        Self { least: number, percent: 0, most: number, repairs: 0 }
+        Self { min: number, percent: 0, max: number, repairs: 0 }
     }
 
     /// How many changes may be open with this number of tuned functions.
     #[must_use]
     pub fn limit(&self, tuned: usize) -> usize {
-        (tuned.saturating_mul(self.percent) / 100).min(self.most).max(self.least)
+        (tuned.saturating_mul(self.percent) / 100).min(self.max).max(self.min)
     }
 }
 
@@ -152,11 +156,12 @@ impl Default for Limits {
         Self {
             evidence_us: 14 * DAY_US,
             evidence_after_change_us: 7 * DAY_US,
-            evidence_much: 5,
+            half_time_factor: 5,
             evidence_invocations: 1_000,
             evidence_code_divisor: 10,
             evidence_environments: 20,
             after_deployment_us: HOUR_US,
+            unused_version_us: 7 * DAY_US,
             min_size_change: 0.10,
             min_saving_usd_month: 5.0,
             min_saving_of_one_change: 0.25,
@@ -164,8 +169,9 @@ impl Default for Limits {
             headroom: 0.25,
             headroom_early: 0.40,
             out_of_memory_floor: (1.2, 100),
-            ceiling: Megabytes(3_008),
+            max_memory: Megabytes(3_008),
             max_step_down: 0.25,
+            max_step_down_latest: 0.15,
             max_step_up: 2.0,
             cooldown_up_us: DAY_US,
             cooldown_down_us: 7 * DAY_US,

@@ -44,6 +44,8 @@ pub struct Permission {
     pub window: Option<Vec<Period>>,
     /// Whether a person must approve each change. An increase for memory needs no approval.
     pub needs_approval: bool,
+    /// Whether the size may be reduced for all invocations at once, where there is no alias.
+    pub latest_down: bool,
     /// Dates without changes.
     pub freeze_dates: Vec<Dates>,
     /// Accounts; all when empty.
@@ -59,7 +61,7 @@ impl Permission {
         name: &str,
         tags: &HashMap<String, String>,
         mode: Mode,
-        ceiling: Megabytes,
+        max_memory: Megabytes,
         strategy: Strategy,
         file: &FilePolicy,
     ) -> Self {
@@ -79,7 +81,7 @@ impl Permission {
             tagged,
             fault,
             min_memory: limits.min_memory.unwrap_or(Megabytes::MIN),
-            max_memory: limits.max_memory.unwrap_or(ceiling).min(ceiling),
+            max_memory: limits.max_memory.unwrap_or(max_memory).min(max_memory),
             p95_slo_ms: limits.p95_slo_ms,
             strategy: match limits.p95_slo_ms {
                 Some(target_ms) => {
@@ -89,6 +91,7 @@ impl Permission {
             },
             window: limits.window,
             needs_approval: limits.needs_approval,
+            latest_down: limits.latest_down.unwrap_or(false),
             freeze_dates: file.freeze_dates.clone(),
             accounts: file.accounts.clone(),
             regions: file.regions.clone(),
@@ -106,10 +109,10 @@ impl Permission {
             return Some((date, "the policy has no changes on this date"));
         }
         let is_open = |periods: &Vec<Period>| periods.iter().any(|period| period.contains(at_us));
-        match self.window.as_ref().is_none_or(is_open) {
-            true => None,
-            false => Some((window, "the time is outside of the change window of the function")),
+        if self.window.as_ref().is_none_or(is_open) {
+            return None;
         }
+        Some((window, "the time is outside of the change window of the function"))
     }
 }
 
@@ -159,6 +162,23 @@ mod tests {
             let wrong = of(&[(TAG, "apply"), ("tailor:max-memory", "lots")], mode, &open);
             assert!(!wrong.mode.may_write() && wrong.fault.is_some());
         }
+        let rule = |latest_down| {
+            let limits = FunctionLimits { latest_down, ..FunctionLimits::default() };
+            FilePolicy { rules: vec![Rule { pattern: "*".to_owned(), limits }], ..FilePolicy::default() }
+        };
+        for (tag, file, expected) in [
+            ("refuse", None, false),
+            ("allow", None, true),
+            ("allow", Some(true), true),
+            ("allow", Some(false), false),
+            ("refuse", Some(true), false),
+        ] {
+            let permission = of(&[("tailor:latest-down", tag)], Mode::Apply, &rule(file));
+            assert_eq!(permission.latest_down, expected, "{tag} {file:?}");
+        }
+        assert!(
+            !of(&[], Mode::Apply, &open).latest_down && of(&[], Mode::Apply, &rule(Some(true))).latest_down
+        );
         let bounds = of(&[(TAG, "apply"), ("tailor:max-memory", "9000")], Mode::Apply, &open);
         assert_eq!(bounds.max_memory, Megabytes(3_008), "a tag does not raise the ceiling");
     }

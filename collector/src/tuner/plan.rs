@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::changes::Intent;
+use crate::changes::named::ListedNames;
 use crate::store::FunctionKey;
 
 /// A plan. It is bound to the revisions of the functions: it does nothing to a function that was changed since.
@@ -49,12 +50,19 @@ impl Plan {
         hex::encode(Sha256::digest(text))
     }
 
+    /// How the plan names its functions.
+    #[must_use]
+    pub fn names(&self) -> ListedNames<'_> {
+        ListedNames::of(self.functions.iter().map(|planned| &planned.function))
+    }
+
     /// The plan as text for people.
     #[must_use]
     pub fn text(&self) -> String {
         let mut text = String::new();
+        let names = self.names();
         for planned in &self.functions {
-            let name = &planned.function.name;
+            let name = names.text(&planned.function);
             match &planned.intent {
                 Some(intent) => {
                     text.push_str(&format!(

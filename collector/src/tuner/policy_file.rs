@@ -43,6 +43,7 @@ struct RuleFile {
     strategy: Option<String>,
     window: Option<String>,
     approval: Option<String>,
+    latest_down: Option<String>,
 }
 
 /// The checked content of a policy file.
@@ -98,6 +99,8 @@ pub struct FunctionLimits {
     pub window: Option<Vec<Period>>,
     /// Whether a person must approve each change.
     pub needs_approval: bool,
+    /// Whether the size may be reduced for all invocations at once, where there is no alias.
+    pub latest_down: Option<bool>,
 }
 
 /// Parses and checks the text of a policy file.
@@ -144,13 +147,14 @@ fn limits_of(rule: &RuleFile) -> Result<FunctionLimits, Vec<String>> {
         "p95-slo-ms" => number(rule.p95_slo_ms),
         "strategy" => rule.strategy.clone(),
         "approval" => rule.approval.clone(),
+        "latest-down" => rule.latest_down.clone(),
         _ => rule.window.clone(),
     })
 }
 
 impl FunctionLimits {
     /// The limits that `value` returns for the names `tune`, `min-memory`, `max-memory`, `p95-slo-ms`, `strategy`,
-    /// `approval` and `window`.
+    /// `approval`, `latest-down` and `window`.
     ///
     /// # Errors
     /// All faults, one sentence each.
@@ -169,11 +173,14 @@ impl FunctionLimits {
         });
         let window = get("window").and_then(|text| take(&mut faults, "window", Period::parse_list(&text)));
         let approval = get("approval").and_then(|text| take(&mut faults, "approval", parse_approval(&text)));
+        let latest_down =
+            get("latest-down").and_then(|text| take(&mut faults, "latest-down", parse_latest_down(&text)));
         if min_memory.zip(max_memory).is_some_and(|(min, max)| min > max) {
             faults.push("`min-memory` is larger than `max-memory`".to_owned());
         }
         let needs_approval = approval.unwrap_or(false);
-        let limits = Self { mode, min_memory, max_memory, p95_slo_ms, strategy, window, needs_approval };
+        let limits =
+            Self { mode, min_memory, max_memory, p95_slo_ms, strategy, window, needs_approval, latest_down };
         if faults.is_empty() { Ok(limits) } else { Err(faults) }
     }
 
@@ -202,6 +209,10 @@ impl FunctionLimits {
                 (one, other) => one.or(other),
             },
             needs_approval: self.needs_approval || other.needs_approval,
+            latest_down: match (self.latest_down, other.latest_down) {
+                (Some(one), Some(other)) => Some(one && other),
+                (one, other) => one.or(other),
+            },
         }
     }
 }
@@ -220,6 +231,14 @@ fn parse_approval(text: &str) -> Result<bool, String> {
         "required" => Ok(true),
         "none" => Ok(false),
         _ => Err(format!("`{text}` is not known; use required or none")),
+    }
+}
+
+fn parse_latest_down(text: &str) -> Result<bool, String> {
+    match text {
+        "allow" => Ok(true),
+        "refuse" => Ok(false),
+        _ => Err(format!("`{text}` is not known; use allow or refuse")),
     }
 }
 
@@ -258,14 +277,15 @@ mod tests {
     #[test]
     fn a_policy_file_is_checked_as_a_whole() {
         let good = "version: 1\nmode: apply-up\naccounts: [\"123456789012\"]\nfreeze-dates: [2026-12-20..2027-01-05]\n\
-                    functions:\n  - name: \"checkout-*\"\n    mode: recommend\n    min-memory: 256\n    window: Sat,Sun 00:00-06:00\n    approval: required\n";
+                    functions:\n  - name: \"checkout-*\"\n    mode: recommend\n    min-memory: 256\n    window: Sat,Sun 00:00-06:00\n    approval: required\n    latest-down: allow\n";
         let policy = parse(good).unwrap();
         assert_eq!(policy.mode, Mode::ApplyUp);
         assert_eq!(policy.rules[0].limits.min_memory, Some(Megabytes(256)));
         assert!(policy.rules[0].limits.needs_approval);
-        let bad = "version: 2\nmode: all\naccounts: [12]\nfunctions:\n  - name: a\n    min-memory: 100\n    window: never\n";
+        assert_eq!(policy.rules[0].limits.latest_down, Some(true));
+        let bad = "version: 2\nmode: all\naccounts: [12]\nfunctions:\n  - name: a\n    min-memory: 100\n    window: never\n    latest-down: yes\n";
         let faults = parse(bad).unwrap_err();
-        assert_eq!(faults.len(), 5, "{faults:?}");
+        assert_eq!(faults.len(), 6, "{faults:?}");
         assert!(parse("version: 1\nmodes: apply\n").unwrap_err()[0].contains("modes"));
         for (pattern, name, expected) in [
             ("a*", "abc", true),

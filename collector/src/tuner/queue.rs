@@ -45,8 +45,8 @@ impl Queue {
         });
     }
 
-    /// Keeps which functions wait for others, by the decisions of a round.
-    pub(super) fn keep(&self, decisions: &[PlannedFunction], now_us: u64) {
+    /// Sets which functions wait for others, by the decisions of a round.
+    pub(super) fn set_waiting(&self, decisions: &[PlannedFunction], now_us: u64) {
         let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let codes = |planned: &&PlannedFunction| {
             guards::waits_for_others(planned.refusals.iter().map(|(code, _)| code.as_str()))
@@ -91,9 +91,12 @@ mod tests {
         };
         let waits = |name: &str| decision(name, &["open-changes"]);
         let others = [decision("other-reason", &["open-spend", "cool-down"]), decision("changed", &[])];
-        queue.keep(&[vec![waits("small"), decision("large", &["open-spend"])], others.to_vec()].concat(), 5);
+        queue.set_waiting(
+            &[vec![waits("small"), decision("large", &["open-spend"])], others.to_vec()].concat(),
+            5,
+        );
         assert_eq!(since(), [("large".to_owned(), 5), ("small".to_owned(), 5)]);
-        queue.keep(&[waits("small"), waits("changed")], 9);
+        queue.set_waiting(&[waits("small"), waits("changed")], 9);
         assert_eq!(since(), [("changed".to_owned(), 9), ("small".to_owned(), 5)]);
         // After ten weeks, it is before a saving that is 1,000 times as large.
         assert!(priority(1.0, 10 * DOUBLING_US) > priority(1_000.0, 0));

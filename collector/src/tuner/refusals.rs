@@ -6,7 +6,7 @@ use crate::changes::Change;
 use crate::changes::fleet::{self, FleetAction};
 use crate::store::StoreError;
 
-/// Freezes the tuner when Lambda refused the rollback of `change` several times: while a change cannot be undone, no other
+/// Freezes the tuner when Lambda refused the rollback of `change` several times: while a change cannot be rolled back, no other
 /// one may start. The rollback itself is attempted in each round.
 pub(super) async fn freeze(tuner: &Tuner, log: &mut Log, change: &Change) -> Result<(), StoreError> {
     let count = change.refusals.len();
@@ -27,7 +27,7 @@ pub(super) async fn freeze(tuner: &Tuner, log: &mut Log, change: &Change) -> Res
     );
     tracing::error!(
         reason,
-        "the tuner is frozen: permit the rollback or undo the change, then unfreeze the tuner"
+        "the tuner is frozen: permit the rollback or roll the change back yourself, then unfreeze the tuner"
     );
     let event = fleet::next_event(&log.events, FleetAction::Freeze, &reason, tuner.clock.now_us());
     append(tuner, log, event).await

@@ -18,7 +18,7 @@ pub const FOLDER: &str = "tuner-requests";
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "request", rename_all = "kebab-case")]
 pub enum TunerRequest {
-    /// Start no change, and undo the open ones.
+    /// Start no change, and roll the open ones back.
     Freeze {
         /// The reason.
         reason: String,
@@ -28,7 +28,7 @@ pub enum TunerRequest {
         /// The reason.
         reason: String,
     },
-    /// Undo one change.
+    /// Roll one change back.
     Rollback {
         /// The name of the function.
         function: String,
@@ -41,7 +41,7 @@ pub enum TunerRequest {
         /// The change; the latest one when absent.
         change_id: Option<String>,
     },
-    /// Freeze, and undo all changes that are in force.
+    /// Freeze, and roll all changes back that are in force.
     RevertAll {
         /// The reason.
         reason: String,

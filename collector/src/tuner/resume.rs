@@ -143,7 +143,7 @@ fn decide(
         may_write: mode.may_write(),
         may_continue: mode == Mode::Apply || change.to > change.from,
         closed: closed.as_deref(),
-        rollback_asked: false,
+        rollback_requested: false,
         quarantine_until_us: pace::quarantine_until_us(history, settings.limits.quarantine_us, now_us),
         verdict,
         omitted: settings.omitted,
@@ -172,7 +172,9 @@ async fn judge(tuner: &Tuner, change: &Change) -> Result<Verdict, StoreError> {
         _ => Sample::default(),
     };
     let health = telemetry.health(key).await?;
-    let unhealthy = trust::healthy(&health, &tuner.settings.limits).err().map(|refusal| refusal.to_string());
+    let unhealthy = trust::telemetry_within_limits(&health, &tuner.settings.limits)
+        .err()
+        .map(|refusal| refusal.to_string());
     let rates = telemetry.rates(key, evidence.architecture);
     let comparison = Comparison {
         change,

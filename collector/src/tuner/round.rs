@@ -77,7 +77,7 @@ pub(super) async fn round(tuner: &Tuner) -> Result<(), StoreError> {
         tracing::warn!(functions = refused.len(), reason, "Lambda refuses to return functions");
     }
     functions.extend(previous(tuner, left));
-    tuner.queue.keep(&functions, tuner.clock.now_us());
+    tuner.queue.set_waiting(&functions, tuner.clock.now_us());
     tuner.latest_round.set(latest_round(tuner, &log, functions));
     Ok(())
 }
@@ -146,7 +146,7 @@ fn latest_round(tuner: &Tuner, log: &Log, functions: Vec<PlannedFunction>) -> Ro
 pub(super) async fn plan(tuner: &Tuner) -> Result<Plan, StoreError> {
     let mut log = read_log(tuner).await?;
     let candidates = candidates(tuner).await?;
-    if open_changes(&log) >= tuner.settings.limits.open_changes.least {
+    if open_changes(&log) >= tuner.settings.limits.open_changes.min {
         // A command knows no tuned functions yet, and the number of open changes is limited by their number.
         known::learn_all(tuner, candidates.iter().map(|candidate| &candidate.evaluation.key)).await;
         log.tuned = tuner.known.tuned(tuner.clock.now_us());
@@ -187,7 +187,7 @@ pub(super) fn permission(tuner: &Tuner, key: &FunctionKey, live: &Live) -> Permi
         &key.name,
         &live.tags,
         settings.mode,
-        settings.limits.ceiling,
+        settings.limits.max_memory,
         settings.strategy,
         &settings.policy,
     )
@@ -200,15 +200,18 @@ async fn intent_of(
     candidate: &Candidate,
 ) -> Result<(Intent, Live), TunerError> {
     let key = &candidate.evaluation.key;
-    let live = match tuner.lambda.read(key).await {
+    let mut live = match tuner.lambda.read(key).await {
         Err(error @ LambdaError::OtherAccount { .. }) => {
             return Err(TunerError::Refused(vec![guards::refuse("other-account", error.to_string())]));
         }
         live => live?,
     };
+    if guards::needs_list(&candidate.evaluation, &live) {
+        tuner.lambda.list_versions(key, &mut live).await?;
+    }
     tuner.keep_tags(key, &live);
     let permission = permission(tuner, key, &live);
-    tuner.known.keep(key, &permission, tuner.clock.now_us());
+    tuner.known.set_permission(key, &permission, tuner.clock.now_us());
     let mut evaluation = candidate.evaluation.clone();
     if permission.strategy != tuner.settings.strategy {
         let own = tuner.telemetry.evaluations(Some(key), permission.strategy).await?;
@@ -327,9 +330,9 @@ pub(super) async fn log_step(
         "change has a new state"
     );
     let ended = Change { state, cause: detail.cause.or(change.cause), ..change.clone() };
-    if ended.is_not_undone() {
+    if ended.is_not_rolled_back() {
         let (function, reason) = (&ended.function.name, &detail.reason);
-        tracing::error!(function, reason, "a change was not undone: a person must do it");
+        tracing::error!(function, reason, "a change was not rolled back: a person must do it");
     }
     if state == State::RolledBack && until_us.is_some() {
         let detail = StepDetail { reason: detail.reason, until_us, ..StepDetail::default() };

@@ -4,12 +4,9 @@ use tailor_sizing::units::Megabytes;
 
 use super::Tuner;
 use super::guards::Served;
-use super::lambda::Live;
+use super::lambda::{LATEST, Live};
 use crate::changes::{Cause, Change, State};
 use crate::store::{FunctionKey, StoreError};
-
-/// The unpublished version.
-const LATEST: &str = "$LATEST";
 
 /// What was measured of the code that is served at a size, and how many of its invocations ran out of memory since the last
 /// increase was rolled back; all of them when none was.
@@ -23,8 +20,8 @@ pub(super) async fn served(
     let (version, since_us) = version_of(live, history);
     let telemetry = tuner.telemetry.as_ref();
     let served = Served::of(&telemetry.measured(key, version, memory, since_us).await?);
-    let undone = history.iter().rev().find(|change| change.is_undone_increase());
-    let recent_kills = match undone {
+    let rolled_back = history.iter().rev().find(|change| change.is_rolled_back_increase());
+    let recent_kills = match rolled_back {
         Some(change) if served.out_of_memory > 0 => {
             let since_us = since_us.max(change.moved_at_us);
             telemetry.measured(key, version, memory, since_us).await?.out_of_memory

@@ -299,7 +299,7 @@ async fn prepare(app: &App, view: &TunerView, requested: &Requested) -> Result<P
     let reason = "requested on the page".to_owned();
     let (sentence, request) = match requested.action {
         Action::Freeze => (
-            "No change starts any more, and the open ones are undone.".to_owned(),
+            "No change starts any more, and the open ones are rolled back.".to_owned(),
             TunerRequest::Freeze { reason },
         ),
         Action::Unfreeze => ("Changes are possible again.".to_owned(), TunerRequest::Unfreeze { reason }),

@@ -17,7 +17,9 @@ use lambda_sandbox::control::server::error::AwsError;
 use serde_json::json;
 use tailor_collector::changes::{self, Change, State, Write};
 use tailor_collector::store::{ChangeEvent, FunctionKey};
-use tailor_collector::tuner::lambda::{Alias, Configuration, Lambda, LambdaError, Live, Update};
+use tailor_collector::tuner::lambda::{
+    Alias, Configuration, Lambda, LambdaError, ListedVersions, Live, Update,
+};
 use tailor_sizing::units::Megabytes;
 
 pub(crate) use super::faults::{Fault, Foreign};
@@ -135,6 +137,7 @@ impl ControlPlane {
         };
         let mut record = Record::new(name, arn, revision);
         record.tags.insert("tailor:tune".to_owned(), "apply".to_owned());
+        record.tags.insert("tailor:latest-down".to_owned(), "allow".to_owned());
         state.catalog.insert(record);
         if with_alias {
             let now = state.instant();
@@ -361,6 +364,11 @@ fn basis_points(weight: f64) -> u32 {
     (weight * 10_000.0).round() as u32
 }
 
+/// The published versions by number.
+fn configurations(record: &Record) -> HashMap<String, Configuration> {
+    record.versions.iter().map(|(number, it)| (number.to_string(), configuration(it))).collect()
+}
+
 #[async_trait]
 impl Lambda for ControlPlane {
     async fn read(&self, function: &FunctionKey) -> Result<Live, LambdaError> {
@@ -394,6 +402,7 @@ impl Lambda for ControlPlane {
             description: alias.description.clone(),
             revision_id: alias.revision_id.clone(),
         };
+        let has_alias = !record.aliases.is_empty();
         let modified = record.latest.last_modified.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         Ok(Live {
             account: ACCOUNT.to_owned(),
@@ -407,13 +416,16 @@ impl Lambda for ControlPlane {
             reserved_concurrency: record.reserved_concurrency,
             provisioned: record.provisioned_concurrency.keys().cloned().collect(),
             aliases: record.aliases.iter().map(|(name, it)| (name.clone(), alias(it))).collect(),
-            versions: record
-                .versions
-                .iter()
-                .map(|(number, it)| (number.to_string(), configuration(it)))
-                .collect(),
+            listed_versions: if has_alias { ListedVersions::All } else { ListedVersions::None },
+            versions: if has_alias { configurations(&record) } else { HashMap::new() },
             tags: record.tags.into_iter().collect::<HashMap<_, _>>(),
         })
+    }
+
+    async fn list_versions(&self, function: &FunctionKey, live: &mut Live) -> Result<(), LambdaError> {
+        live.versions = configurations(&self.record(&function.name));
+        live.listed_versions = ListedVersions::All;
+        Ok(())
     }
 
     async fn write(&self, function: &FunctionKey, write: &Write) -> Result<(), LambdaError> {

@@ -89,10 +89,10 @@ impl World {
         }
     }
 
-    /// I11: a change that is logged as undone has its previous size for all invocations, as the function was last read.
+    /// I11: a change that is logged as rolled back has its previous size for all invocations, as the function was last read.
     pub(super) fn check_end(&mut self, event: &ChangeEvent) {
-        let undone = [State::RolledBack, State::Quarantined, State::Frozen];
-        if undone.iter().all(|state| state.code() != event.kind) {
+        let rolled_back = [State::RolledBack, State::Quarantined, State::Frozen];
+        if rolled_back.iter().all(|state| state.code() != event.kind) {
             return;
         }
         let changes = changes::fold(self.log.clone());

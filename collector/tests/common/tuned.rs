@@ -33,11 +33,16 @@ pub(crate) struct Tuned {
 impl Tuned {
     /// A function of this kind that was measured for 15 days.
     pub(crate) fn new(kind: Kind, with_alias: bool) -> Self {
+        Self::with_sizes(kind, with_alias, &[])
+    }
+
+    /// The same, of which invocations at these sizes were measured before, each with the factor of their CPU time.
+    pub(crate) fn with_sizes(kind: Kind, with_alias: bool, cpu_factors: &[(u32, u64)]) -> Self {
         let plane = ControlPlane::new(Duration::from_secs(2));
         let kind = Kind { name: NAME, ..kind };
         plane.add(NAME, kind.memory, with_alias);
         let workload = Workload::new(Arc::clone(&plane));
-        workload.add(kind, &[if with_alias { "1" } else { "$LATEST" }]);
+        workload.add_with(kind, cpu_factors);
         let limits = Limits { min_saving_usd_month: 0.0, ..Limits::default() };
         let settings =
             Settings { limits, poll: Duration::ZERO, strategy: Strategy::default(), ..Settings::default() };

@@ -4,14 +4,14 @@
 #![allow(dead_code, reason = "each test file uses a part")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use lambda_sandbox::control::catalog::record::LATEST;
 use tailor_collector::clock::DAY_US;
-use tailor_collector::report::{Evaluation, MeasuredBy};
+use tailor_collector::report::{Evaluation, MeasuredBy, MeasuredVersion};
 use tailor_collector::store::{ChangeEvent, FunctionKey, StoreError};
 use tailor_collector::tuner::canary::Sample;
 use tailor_collector::tuner::guards::{Evidence, Health};
@@ -46,7 +46,16 @@ struct Measured {
     kind: Kind,
     /// Time, version, size, and what was measured of both.
     samples: Vec<(u64, String, u32, Rollup)>,
-    versions: Vec<String>,
+    /// Sizes that were measured before, each with the factor of the CPU time that an invocation needs there.
+    cpu_factors: BTreeMap<u32, u64>,
+}
+
+impl Measured {
+    /// The function at a size.
+    fn kind_at(&self, memory: u32) -> Kind {
+        let factor = self.cpu_factors.get(&memory).copied().unwrap_or(1);
+        Kind { memory, cpu_us: self.kind.cpu_us * factor, ..self.kind }
+    }
 }
 
 pub(crate) struct Workload {
@@ -71,9 +80,14 @@ impl Workload {
         })
     }
 
-    pub(crate) fn add(&self, kind: Kind, versions: &[&str]) {
-        let versions = versions.iter().map(|version| (*version).to_owned()).collect();
-        let measured = Measured { kind, samples: Vec::new(), versions };
+    pub(crate) fn add(&self, kind: Kind) {
+        self.add_with(kind, &[]);
+    }
+
+    /// A function of which invocations at these sizes were measured before, each with the factor of their CPU time.
+    pub(crate) fn add_with(&self, kind: Kind, cpu_factors: &[(u32, u64)]) {
+        let cpu_factors = cpu_factors.iter().copied().collect();
+        let measured = Measured { kind, samples: Vec::new(), cpu_factors };
         self.functions.lock().unwrap().insert(kind.name.to_owned(), measured);
     }
 
@@ -82,7 +96,7 @@ impl Workload {
         let now_us = self.plane.lock().now_us;
         let mut functions = self.functions.lock().unwrap();
         let measured = functions.get_mut(name).unwrap();
-        let kind = Kind { memory: memory_mb, ..measured.kind };
+        let kind = measured.kind_at(memory_mb);
         // A large number is a multiple of a small one.
         let (mut count, mut doublings) = (count, 0);
         while count > 800 {
@@ -152,11 +166,14 @@ impl Workload {
 
     /// The evaluation at the size of the latest invocations.
     fn evaluation(&self, name: &str, strategy: Strategy) -> Option<Evaluation> {
-        let (kind, memory, versions) = {
+        let (memory, versions, kinds) = {
             let functions = self.functions.lock().unwrap();
             let measured = &functions[name];
             let last = measured.samples.last()?;
-            (measured.kind, last.2, measured.versions.clone())
+            let versions = measured.samples.iter().map(|(at_us, version, ..)| (version.as_str(), *at_us));
+            let sizes: BTreeSet<u32> = measured.cpu_factors.keys().copied().chain([last.2]).collect();
+            let kinds: Vec<Kind> = sizes.into_iter().map(|size| measured.kind_at(size)).collect();
+            (last.2, MeasuredVersion::of(versions), kinds)
         };
         let sum = self.sum(name, memory);
         let present = sum.clone();
@@ -164,24 +181,12 @@ impl Workload {
         let is_imported = self.is_imported.load(Ordering::Relaxed);
         let cached = (name.to_owned(), memory, killed, is_imported);
         if let Some(evaluation) = self.advice.lock().unwrap().get(&cached) {
-            return Some(Evaluation { present, ..evaluation.clone() });
+            return Some(Evaluation { present, versions, ..evaluation.clone() });
         }
-        let kind = Kind { memory, ..kind };
-        let mut rollup = Rollup::default();
-        let start_us = super::control_plane::START_US - 14 * DAY_US;
-        for index in 0..600 {
-            let mut one = invocation(&kind, index, start_us + index * 14 * DAY_US / 600);
-            if index % 20 == 0 {
-                one.initialization = Initialization::OnDemand;
-            }
-            if killed && index % 100 == 0 {
-                one.outcome = Outcome::OutOfMemory;
-                one.peak_kib = u64::from(memory) * 1_000;
-                one.max_memory_used_mb = memory;
-            }
-            rollup.record(&one);
-        }
-        let sizes = [(Megabytes(memory), rollup)];
+        let sizes: Vec<(Megabytes, Rollup)> = kinds
+            .iter()
+            .map(|kind| (Megabytes(kind.memory), two_weeks(kind, killed && kind.memory == memory)))
+            .collect();
         let evidence = FunctionEvidence {
             region: super::control_plane::REGION,
             architecture: Architecture::X86_64,
@@ -205,6 +210,25 @@ impl Workload {
         self.advice.lock().unwrap().insert(cached, evaluation.clone());
         Some(evaluation)
     }
+}
+
+/// The invocations of two weeks; some ran out of memory if they are `killed`.
+fn two_weeks(kind: &Kind, killed: bool) -> Rollup {
+    let mut rollup = Rollup::default();
+    let start_us = super::control_plane::START_US - 14 * DAY_US;
+    for index in 0..600 {
+        let mut one = invocation(kind, index, start_us + index * 14 * DAY_US / 600);
+        if index % 20 == 0 {
+            one.initialization = Initialization::OnDemand;
+        }
+        if killed && index % 100 == 0 {
+            one.outcome = Outcome::OutOfMemory;
+            one.peak_kib = u64::from(kind.memory) * 1_000;
+            one.max_memory_used_mb = kind.memory;
+        }
+        rollup.record(&one);
+    }
+    rollup
 }
 
 fn lost() -> StoreError {

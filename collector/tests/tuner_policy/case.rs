@@ -53,7 +53,7 @@ impl Case {
             NAME,
             &live.tags,
             settings.mode,
-            limits.ceiling,
+            limits.max_memory,
             settings.strategy,
             &settings.policy,
         );

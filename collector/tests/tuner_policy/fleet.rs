@@ -44,7 +44,7 @@ fn only_tuned_functions_count_for_the_number_of_open_changes() {
     let mut tuned = Tuned::new(IDLE, true);
     let limits = &mut tuned.settings.limits;
     (limits.evidence_environments, limits.max_open_spend) = (1, 1.0);
-    limits.open_changes = OpenChanges { least: 1, percent: 50, most: 9, repairs: 0 };
+    limits.open_changes = OpenChanges { min: 1, percent: 50, max: 9, repairs: 0 };
     for (name, count) in [("a", 14_000), ("b", 9_000), ("c", 6_000), ("d", 4_000), ("e", 3_000)] {
         add_other(&tuned, name, count);
     }
@@ -97,7 +97,7 @@ fn the_cost_of_open_changes_is_limited_and_every_function_gets_its_turn() {
 pub(super) fn add_other(tuned: &Tuned, name: &'static str, count: u64) {
     let kind = Kind { name, ..IDLE };
     tuned.plane.add(name, kind.memory, false);
-    tuned.workload.add(kind, &["$LATEST"]);
+    tuned.workload.add(kind);
     for back_us in [15 * DAY_US, 0] {
         tuned.plane.lock().now_us -= back_us;
         tuned.workload.invoke(name, "$LATEST", kind.memory, count, GOOD);

@@ -17,7 +17,7 @@ fn settled() -> Change {
 }
 
 /// A change to this size that was rolled back so many days ago, with a quarantine of 30 days.
-fn undone(case: &Case, sizes_mb: [u32; 2], days: f64) -> Change {
+fn rolled_back(case: &Case, sizes_mb: [u32; 2], days: f64) -> Change {
     let [from, to] = sizes_mb.map(Megabytes);
     let mut change = Change { state: State::Quarantined, from, to, ..case.past(&settled(), days) };
     change.intent.for_memory = to > from;
@@ -29,23 +29,23 @@ fn undone(case: &Case, sizes_mb: [u32; 2], days: f64) -> Change {
 fn an_increase_that_was_rolled_back_is_repeated_only_after_new_kills() {
     let mut case = Case::new();
     case.needs_memory(700);
-    case.history = vec![undone(&case, [512, 700], 3.0)];
+    case.history = vec![rolled_back(&case, [512, 700], 3.0)];
     assert_eq!(case.codes(), ["quarantine"]);
     case.served.out_of_memory = 9;
     assert_eq!(case.codes(), ["quarantine"], "the kills were before the rollback");
     case.recent_kills = 2;
     assert_eq!(case.codes(), NONE);
     // The time between two attempts doubles.
-    case.history = vec![undone(&case, [512, 700], 20.0), undone(&case, [512, 700], 1.5)];
+    case.history = vec![rolled_back(&case, [512, 700], 20.0), rolled_back(&case, [512, 700], 1.5)];
     assert_eq!(case.codes(), ["cool-down"]);
-    case.history = vec![undone(&case, [512, 700], 20.0), undone(&case, [512, 700], 2.5)];
+    case.history = vec![rolled_back(&case, [512, 700], 20.0), rolled_back(&case, [512, 700], 2.5)];
     assert_eq!(case.codes(), NONE);
     // A reduction that was rolled back shows nothing about an increase.
     (case.served.out_of_memory, case.recent_kills) = (0, 0);
-    case.history = vec![undone(&case, [512, 400], 8.0)];
+    case.history = vec![rolled_back(&case, [512, 400], 8.0)];
     assert_eq!(case.codes(), NONE);
     let mut case = Case::new();
-    case.history = vec![undone(&case, [2_048, 1_536], 8.0)];
+    case.history = vec![rolled_back(&case, [2_048, 1_536], 8.0)];
     assert_eq!(case.codes(), ["quarantine"]);
 }
 
@@ -82,8 +82,8 @@ fn memory_that_grows_again_in_a_month_gets_more_than_it_uses() {
     assert_eq!(case.proposal().to, Megabytes(615), "1.2 times the size, or 100 MB more");
 }
 
-/// Passes time until a change of a function with kills is undone, and measures the previous size again.
-fn undo_repair(tuned: &Tuned) {
+/// Passes time until a change of a function with kills is rolled back, and measures the previous size again.
+fn roll_back_repair(tuned: &Tuned) {
     tuned.until(&[State::Quarantined], FAILING);
     tuned.traffic(2_000, GOOD);
 }
@@ -94,14 +94,14 @@ fn a_repair_that_is_worse_is_attempted_again_later_each_time() {
     let kill = || tuned.workload.invoke(NAME, "$LATEST", 512, 300, KILLED);
     let count = || tuned.plane.changes().len();
     kill();
-    undo_repair(&tuned);
+    roll_back_repair(&tuned);
     tuned.pass(2 * DAY_US);
     tuned.rounds(3);
     assert_eq!(count(), 1, "no invocation ran out of memory since then");
     kill();
     tuned.rounds(3);
     assert_eq!(count(), 2, "{}", tuned.plan());
-    undo_repair(&tuned);
+    roll_back_repair(&tuned);
     kill();
     tuned.pass(DAY_US + HOUR_US);
     tuned.rounds(3);

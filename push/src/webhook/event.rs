@@ -133,7 +133,7 @@ pub enum Content {
     Lost(Losses),
     /// A change of the tuner.
     Change(SizeChange),
-    /// A change of the tuner is undone because its result was worse than predicted.
+    /// A change of the tuner is rolled back because its result was worse than predicted.
     Rollback(SizeChange),
     /// The tuner was frozen.
     Freeze(Freeze),

@@ -18,12 +18,12 @@ use crate::strategies::{Costs, Outcome};
 use crate::world::World;
 use crate::{Losses, Simulation, share, sizes};
 
-/// Changes that were undone because they were worse, or saved too little.
+/// Changes that were rolled back because they were worse, or saved too little.
 #[derive(Debug, Clone, Copy, Default, Serialize)]
 pub struct Rollbacks {
     /// Their number.
     pub count: u64,
-    /// Of these, how many were undone before the new size served all invocations.
+    /// Of these, how many were rolled back before the new size served all invocations.
     pub in_canary: u64,
     /// Mean time for which the new size was in use, hours.
     pub mean_hours: f64,
@@ -87,7 +87,7 @@ pub struct Report {
     pub share_without_left_percent: f64,
     /// Changes by their last state.
     pub states: BTreeMap<&'static str, u64>,
-    /// Changes that were undone.
+    /// Changes that were rolled back.
     pub rollbacks: Rollbacks,
     /// Settled changes that are worse by what is true of the function: more expensive, slower than the limit, or with kills.
     pub bad_settled: u64,

@@ -271,7 +271,8 @@ impl Assembly<'_> {
             settings.insert("initialization_type".into(), "lambda-managed-instances".into());
         }
         if example.tunable {
-            let tags = toml::Table::from_iter([("tailor:tune".to_owned(), "apply".into())]);
+            let tags = ["tailor:tune", "tailor:latest-down"].map(str::to_owned);
+            let tags = toml::Table::from_iter(tags.into_iter().zip(["apply".into(), "allow".into()]));
             settings.insert("tags".into(), tags.into());
         }
         Ok(toml::to_string(&settings)?)

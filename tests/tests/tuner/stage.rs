@@ -38,7 +38,7 @@ const SETTINGS: &[&str] = &[
     "--tuner-min-saving=0",
     "--tuner-after-deployment=0",
     "--tuner-max-open-spend=100",
-    "--tuner-requests=1000",
+    "--tuner-max-requests=1000",
 ];
 
 /// One function: each invocation runs the next of its events, which are Python text.

@@ -17,8 +17,12 @@ use crate::render::listing::Listing;
 use crate::render::output::{self, Field, Rows};
 use crate::store::{FunctionKey, Tenant};
 
-/// Keeps the result in the data folder, as `tailor import power-tuning` does.
-pub(super) fn keep(args: &TuneArgs, function: &FunctionKey, outcome: &Outcome) -> anyhow::Result<()> {
+/// Stores the result in the data folder, as `tailor import power-tuning` does.
+pub(super) fn store_beside_advice(
+    args: &TuneArgs,
+    function: &FunctionKey,
+    outcome: &Outcome,
+) -> anyhow::Result<()> {
     let Some(data) = &args.data else { return Ok(()) };
     let recommendation = power_tuning::read(&serde_json::to_string(outcome)?, "", now_us())?;
     let entry = Entry { tenant: Tenant::default().0, function: function.clone(), recommendation };

@@ -217,9 +217,10 @@ fn tests(comparison: &Comparison<'_>) -> [(Decision, String); 4] {
     let slowness = Sprt { healthy: 0.05, faulty: 0.10, alpha: ALPHA, beta: BETA };
     // Killed invocations have no duration, and the ones with the most memory often take the longest: durations and costs of both
     // sizes cannot be compared after a repair.
-    let slow_decision = match limit_ms.is_finite() && !change.is_repair() {
-        true => slowness.decide(slow, new.warm_us.count()),
-        false => Decision::Same,
+    let slow_decision = if limit_ms.is_finite() && !change.is_repair() {
+        slowness.decide(slow, new.warm_us.count())
+    } else {
+        Decision::Same
     };
     [
         (kills, format!("{} invocations of the new version ran out of memory", new.out_of_memory)),

@@ -38,7 +38,7 @@ impl Sprt {
         } else {
             // A healthy version drifts towards the lower bound.
             let drift = self.healthy * self.bad_step() + (1.0 - self.healthy) * self.good_step();
-            Decision::Continue(whole((lower - ratio) / drift))
+            Decision::Continue(invocations_rounded_up((lower - ratio) / drift))
         }
     }
 
@@ -47,7 +47,7 @@ impl Sprt {
     pub fn expected_healthy(&self) -> u64 {
         let (upper, lower) = self.bounds();
         let drift = self.healthy * self.bad_step() + (1.0 - self.healthy) * self.good_step();
-        whole(((1.0 - self.alpha) * lower + self.alpha * upper) / drift)
+        invocations_rounded_up(((1.0 - self.alpha) * lower + self.alpha * upper) / drift)
     }
 
     /// Expected number of invocations until a worse version fails.
@@ -55,7 +55,7 @@ impl Sprt {
     pub fn expected_faulty(&self) -> u64 {
         let (upper, lower) = self.bounds();
         let drift = self.faulty * self.bad_step() + (1.0 - self.faulty) * self.good_step();
-        whole((self.beta * lower + (1.0 - self.beta) * upper) / drift)
+        invocations_rounded_up((self.beta * lower + (1.0 - self.beta) * upper) / drift)
     }
 
     fn bounds(&self) -> (f64, f64) {
@@ -76,7 +76,7 @@ impl Sprt {
     clippy::cast_sign_loss,
     reason = "the value is clamped before the cast"
 )]
-fn whole(count: f64) -> u64 {
+fn invocations_rounded_up(count: f64) -> u64 {
     count.ceil().clamp(1.0, 1e12) as u64
 }
 

@@ -11,7 +11,7 @@ const Z_80: f64 = 1.281_55;
 /// Standard deviations below the mean with 95 % of the probability above.
 const Z_95: f64 = 1.644_85;
 
-pub(super) fn worth_it(facts: &Facts<'_>, proposal: &Proposal) -> Result<(), Refusal> {
+pub(super) fn outside_dead_band(facts: &Facts<'_>, proposal: &Proposal) -> Result<(), Refusal> {
     if proposal.for_memory {
         return Ok(());
     }
@@ -51,11 +51,11 @@ pub(super) fn worth_it(facts: &Facts<'_>, proposal: &Proposal) -> Result<(), Ref
         );
         return Err(refuse("unsure-saving", reason));
     }
-    large_enough(proposal, limits.min_saving_usd_month, limits.min_saving_of_one_change)
+    saving_above_threshold(proposal, limits.min_saving_usd_month, limits.min_saving_of_one_change)
 }
 
 /// Whether the changes to the last size save enough together, and this one its part of it. A single change must save all of it.
-fn large_enough(proposal: &Proposal, least_usd: f64, part: f64) -> Result<(), Refusal> {
+fn saving_above_threshold(proposal: &Proposal, least_usd: f64, part: f64) -> Result<(), Refusal> {
     if least_usd <= 0.0 {
         return Ok(());
     }

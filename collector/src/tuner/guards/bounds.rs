@@ -4,11 +4,11 @@ use tailor_sizing::advice::{Advice, CurvePoint, Verdict};
 use tailor_sizing::pricing::money::PicoDollars;
 use tailor_sizing::units::Megabytes;
 
-use super::floor::{Floor, above_out_of_memory, whole};
-use super::speed::fast_enough;
-use super::{Facts, Refusal, refuse};
+use super::floor::{Floor, above_out_of_memory, megabytes_rounded_up};
+use super::speed::smallest_within_p95_limit;
+use super::{Facts, Refusal, refuse, route};
 use crate::changes::frequency::SPAN_US;
-use crate::changes::{Change, State};
+use crate::changes::{Change, Route, State};
 
 /// A change of size after all limits.
 #[derive(Debug, Clone, PartialEq)]
@@ -74,24 +74,26 @@ pub fn propose(facts: &Facts<'_>) -> Result<Proposal, Refusal> {
     let (floor, ceiling) = (Floor::of(facts, advice), facts.permission.max_memory);
     // Memory was full: the true demand is not known, so the size is doubled at most. Memory that grows needs more than it
     // uses now, or the function would be changed again and again.
-    let uncapped = match after_out_of_memory || (for_memory && grew_lately(facts)) {
-        true => advice.memory.max(above_out_of_memory(facts, from)),
-        false => advice.memory,
+    let uncapped = if after_out_of_memory || (for_memory && grew_lately(facts)) {
+        advice.memory.max(above_out_of_memory(facts, from))
+    } else {
+        advice.memory
     };
     let within = uncapped.max(floor.memory).min(ceiling);
     keeps_direction([from, uncapped, within], &floor, ceiling)?;
-    let end = if within < from && !for_memory { fast_enough(facts, advice, within) } else { within };
-    let to = limited(facts, from, end);
+    let end =
+        if within < from && !for_memory { smallest_within_p95_limit(facts, advice, within) } else { within };
+    let to = after_largest_step(facts, from, end);
     if to > ceiling {
         let reason = format!(
             "{uncapped} is advised; one change gives {to}, which is above the largest permitted size {ceiling}"
         );
         return Err(refuse("out-of-bounds", reason));
     }
-    let (Some(now), Some(then)) = (at(advice, from), at(advice, to)) else {
+    let (Some(now), Some(then)) = (prediction_at(advice, from), prediction_at(advice, to)) else {
         return Err(refuse("no-advice", format!("there is no prediction for {to}")));
     };
-    let last = at(advice, end).unwrap_or(then);
+    let last = prediction_at(advice, end).unwrap_or(then);
     let percent = |new: f64, old: f64| if old > 0.0 { 100.0 * (new / old - 1.0) } else { 0.0 };
     let saving =
         |point: &CurvePoint| PicoDollars(now.cost_per_million.0.saturating_sub(point.cost_per_million.0));
@@ -178,15 +180,19 @@ fn limited_by(facts: &Facts<'_>, floor: &Floor, sizes: [Megabytes; 4]) -> Option
 }
 
 /// The size after the largest permitted step in the direction of `to`.
-fn limited(facts: &Facts<'_>, from: Megabytes, to: Megabytes) -> Megabytes {
+fn after_largest_step(facts: &Facts<'_>, from: Megabytes, to: Megabytes) -> Megabytes {
     let size = f64::from(from.0);
-    let lowest = Megabytes(whole(size * (1.0 - facts.limits.max_step_down)));
-    let highest = Megabytes(whole(size * facts.limits.max_step_up));
+    let max_step_down = match route(facts) {
+        Ok(Route::Latest) => facts.limits.max_step_down_latest.min(facts.limits.max_step_down),
+        _ => facts.limits.max_step_down,
+    };
+    let lowest = Megabytes(megabytes_rounded_up(size * (1.0 - max_step_down)));
+    let highest = Megabytes(megabytes_rounded_up(size * facts.limits.max_step_up));
     to.max(lowest).min(highest)
 }
 
 /// The prediction at one size, between two sizes of the curve if it is not one of them.
-pub(super) fn at(advice: &Advice, memory: Megabytes) -> Option<CurvePoint> {
+pub(super) fn prediction_at(advice: &Advice, memory: Megabytes) -> Option<CurvePoint> {
     let above = advice.curve.iter().find(|point| point.memory >= memory)?;
     if above.memory == memory {
         return Some(*above);

@@ -5,7 +5,7 @@ use crate::changes::{Route, State};
 use crate::clock::{DAY_US, HOUR_US};
 use crate::tuner::limits::Limits;
 
-pub(super) fn enough(facts: &Facts<'_>, proposal: &Proposal) -> Result<(), Refusal> {
+pub(super) fn minimum_evidence(facts: &Facts<'_>, proposal: &Proposal) -> Result<(), Refusal> {
     // An out-of-memory kill is evidence by itself.
     if proposal.after_out_of_memory {
         return Ok(());
@@ -22,7 +22,7 @@ pub(super) fn enough(facts: &Facts<'_>, proposal: &Proposal) -> Result<(), Refus
     let span_us = span_us(facts);
     let needed_us = if is_settled(facts) {
         limits.evidence_us.min(limits.evidence_after_change_us)
-    } else if is_much(evidence, limits) {
+    } else if half_time_suffices(evidence, limits) {
         limits.evidence_us / 2
     } else {
         limits.evidence_us
@@ -44,7 +44,7 @@ pub(super) fn enough(facts: &Facts<'_>, proposal: &Proposal) -> Result<(), Refus
 }
 
 /// Whether the code that is served was measured. What other code needs shows little about it.
-pub(super) fn code(facts: &Facts<'_>, proposal: &Proposal) -> Result<(), Refusal> {
+pub(super) fn minimum_evidence_of_served_code(facts: &Facts<'_>, proposal: &Proposal) -> Result<(), Refusal> {
     let (warm, needed) = (facts.served.warm, facts.limits.evidence_of_code());
     if proposal.after_out_of_memory || warm >= needed {
         return Ok(());
@@ -66,7 +66,7 @@ fn is_settled(facts: &Facts<'_>) -> bool {
     // A deployment may end the observation of a size that all invocations use.
     facts.written().next_back().is_some_and(|last| {
         let is_adopted = last.state == State::ExternalChange
-            && !last.is_not_undone()
+            && !last.is_not_rolled_back()
             && last.promoted
             && last.to == facts.evaluation.memory;
         last.state == State::Settled || is_adopted
@@ -74,18 +74,18 @@ fn is_settled(facts: &Facts<'_>) -> bool {
 }
 
 /// Whether the function was measured for a shorter time than functions with less traffic need.
-pub(super) fn is_early(facts: &Facts<'_>) -> bool {
+pub(super) fn is_before_evidence_time(facts: &Facts<'_>) -> bool {
     !is_settled(facts) && span_us(facts) < facts.limits.evidence_us
 }
 
 /// Whether so much was measured that half of the time suffices: by default a week, which has all its days.
-fn is_much(evidence: &Evidence, limits: &Limits) -> bool {
-    let is_much = |measured: u64, least: u64| measured >= least.saturating_mul(limits.evidence_much);
-    is_much(evidence.warm, limits.evidence_invocations)
-        && is_much(evidence.environments, limits.evidence_environments)
+fn half_time_suffices(evidence: &Evidence, limits: &Limits) -> bool {
+    let is_reached = |measured: u64, least: u64| measured >= least.saturating_mul(limits.half_time_factor);
+    is_reached(evidence.warm, limits.evidence_invocations)
+        && is_reached(evidence.environments, limits.evidence_environments)
 }
 
-pub(super) fn traffic(facts: &Facts<'_>, route: &Route) -> Result<(), Refusal> {
+pub(super) fn traffic_for_canary(facts: &Facts<'_>, route: &Route) -> Result<(), Refusal> {
     if *route == Route::Latest {
         return Ok(());
     }

@@ -42,24 +42,22 @@ pub(super) fn blast_radius(facts: &Facts<'_>, proposal: &Proposal) -> Result<(),
     if proposal.for_memory || fleet.open == 0 {
         return Ok(());
     }
-    spend(fleet, share(facts), limits.max_open_spend)
+    open_spend_within_limit(fleet, share_of_fleet_cost(facts), limits.max_open_spend)
 }
 
 /// Whether a function with this share of the fleet's cost may be changed beside the open changes.
-fn spend(fleet: &FleetState, own: f64, limit: f64) -> Result<(), Refusal> {
+fn open_spend_within_limit(fleet: &FleetState, own: f64, limit: f64) -> Result<(), Refusal> {
     // One such function at a time, and beside the others: it would otherwise wait until no change is open, which may be never
     // in a large fleet.
     if own > limit {
-        return match fleet.is_large_open {
-            false => Ok(()),
-            true => {
-                let reason = format!(
-                    "another function with more than {:.0} % of the fleet's cost is being changed",
-                    100.0 * limit
-                );
-                Err(refuse(OPEN_SPEND, reason))
-            }
-        };
+        if !fleet.is_large_open {
+            return Ok(());
+        }
+        let reason = format!(
+            "another function with more than {:.0} % of the fleet's cost is being changed",
+            100.0 * limit
+        );
+        return Err(refuse(OPEN_SPEND, reason));
     }
     if let Some(other) = &fleet.waiting {
         return Err(refuse(
@@ -79,12 +77,13 @@ fn spend(fleet: &FleetState, own: f64, limit: f64) -> Result<(), Refusal> {
 /// it, because each new change of them would delay it again.
 pub(in crate::tuner) fn waits_for_spend(facts: &Facts<'_>, refusals: &[Refusal]) -> bool {
     // A change that waits for an approval must not delay others.
-    let is_next = share(facts) <= facts.limits.max_open_spend && !facts.permission.needs_approval;
+    let is_next =
+        share_of_fleet_cost(facts) <= facts.limits.max_open_spend && !facts.permission.needs_approval;
     is_next && !refusals.is_empty() && refusals.iter().all(|refusal| refusal.code == OPEN_SPEND)
 }
 
 /// The share of the function in the fleet's cost.
-fn share(facts: &Facts<'_>) -> f64 {
+fn share_of_fleet_cost(facts: &Facts<'_>) -> f64 {
     let spend_usd = facts.fleet.spend_usd;
     if spend_usd > 0.0 { facts.evidence.cost_usd / spend_usd } else { 0.0 }
 }

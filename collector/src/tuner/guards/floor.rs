@@ -4,7 +4,7 @@ use tailor_sizing::advice::Advice;
 use tailor_sizing::units::Megabytes;
 
 use super::Facts;
-use super::evidence::is_early;
+use super::evidence::is_before_evidence_time;
 use crate::tuner::limits::Limits;
 
 /// The smallest size that is permitted.
@@ -23,7 +23,7 @@ impl Floor {
     pub(super) fn of(facts: &Facts<'_>, advice: &Advice) -> Self {
         let (own, headroom) = (&advice.floor, headroom(facts));
         let peak_mb = own.peak_mb.max(own.environment_peak_mb);
-        let seen = Megabytes(whole(peak_mb * (1.0 + headroom)));
+        let seen = Megabytes(megabytes_rounded_up(peak_mb * (1.0 + headroom)));
         let killed =
             facts.history.iter().filter(|change| change.after.is_some_and(|after| after.out_of_memory > 0));
         let killed =
@@ -49,22 +49,22 @@ impl Floor {
 /// The headroom above the highest memory use. Memory use that grows is seen less in a week than in two.
 fn headroom(facts: &Facts<'_>) -> f64 {
     let Limits { headroom, headroom_early, .. } = *facts.limits;
-    if is_early(facts) { headroom.max(headroom_early) } else { headroom }
+    if is_before_evidence_time(facts) { headroom.max(headroom_early) } else { headroom }
 }
 
 /// The smallest size above one that ran out of memory.
 pub(super) fn above_out_of_memory(facts: &Facts<'_>, size: Megabytes) -> Megabytes {
     let (factor, extra) = facts.limits.out_of_memory_floor;
     let size = f64::from(size.0);
-    Megabytes(whole((size * factor).max(size + f64::from(extra)))).min(Megabytes::MAX)
+    Megabytes(megabytes_rounded_up((size * factor).max(size + f64::from(extra)))).min(Megabytes::MAX)
 }
 
-/// A size in whole megabytes, rounded up.
+/// A size in megabytes, rounded up.
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
     reason = "the value is clamped to the range of sizes before the cast"
 )]
-pub(super) fn whole(mb: f64) -> u32 {
+pub(super) fn megabytes_rounded_up(mb: f64) -> u32 {
     mb.ceil().clamp(0.0, f64::from(Megabytes::MAX.0)) as u32
 }

@@ -14,6 +14,7 @@ mod preflight;
 mod speed;
 mod table;
 pub(super) mod trust;
+mod versions;
 
 use std::fmt;
 
@@ -35,6 +36,7 @@ pub use bounds::{Proposal, propose};
 pub(super) use fleet::{open_changes, waits_for_others, waits_for_spend};
 pub use preflight::{STACK_TAG, route};
 pub use table::{GUARD_RAILS, GuardRail, markdown};
+pub(super) use versions::needs_list;
 
 /// Hours in a month, as for monthly costs.
 const MONTH_HOURS: f64 = 730.0;
@@ -214,7 +216,7 @@ pub struct Approved {
 /// All refusals, the most fundamental one first.
 pub fn check(facts: &Facts<'_>) -> Result<Approved, Vec<Refusal>> {
     let mut refusals = Vec::new();
-    let mut keep = |result: Result<(), Refusal>| refusals.extend(result.err());
+    let mut add = |result: Result<(), Refusal>| refusals.extend(result.err());
     for rail in [
         permission::may_write,
         permission::account,
@@ -222,7 +224,7 @@ pub fn check(facts: &Facts<'_>) -> Result<Approved, Vec<Refusal>> {
         permission::stack,
         permission::external,
         fleet::frozen,
-        trust::measured,
+        trust::measured_by_layer,
         trust::telemetry,
         trust::prices,
         trust::unaccounted,
@@ -232,16 +234,16 @@ pub fn check(facts: &Facts<'_>) -> Result<Approved, Vec<Refusal>> {
         pace::open_change,
         pace::deployment,
     ] {
-        keep(rail(facts));
+        add(rail(facts));
     }
-    let route = route(facts).map_err(|refusal| keep(Err(refusal)));
-    let proposal = propose(facts).map_err(|refusal| keep(Err(refusal)));
+    let route = route(facts).map_err(|refusal| add(Err(refusal)));
+    let proposal = propose(facts).map_err(|refusal| add(Err(refusal)));
     if let Ok(proposal) = &proposal {
         for rail in [
-            evidence::enough,
-            evidence::code,
-            benefit::worth_it,
-            speed::duration,
+            evidence::minimum_evidence,
+            evidence::minimum_evidence_of_served_code,
+            benefit::outside_dead_band,
+            speed::duration_within_limits,
             permission::direction,
             pace::cooldown,
             pace::quarantine,
@@ -251,11 +253,12 @@ pub fn check(facts: &Facts<'_>) -> Result<Approved, Vec<Refusal>> {
             fleet::blast_radius,
             fleet::rollbacks,
         ] {
-            keep(rail(facts, proposal));
+            add(rail(facts, proposal));
         }
         if let Ok(route) = &route {
-            keep(evidence::traffic(facts, route));
-            keep(preflight::concurrency(facts, route));
+            add(permission::direct_reduction(facts, proposal, route));
+            add(evidence::traffic_for_canary(facts, route));
+            add(preflight::concurrency(facts, route));
         }
     }
     match (route, proposal) {

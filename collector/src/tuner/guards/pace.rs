@@ -43,14 +43,15 @@ pub(super) fn cooldown(facts: &Facts<'_>, proposal: &Proposal) -> Result<(), Ref
         }
     }
     if is_repair(facts, proposal) {
-        return after_undone_increases(facts);
+        return after_rolled_back_increases(facts);
     }
     let Some(last) = facts.written().next_back() else { return Ok(()) };
     // A deployment ended it before all invocations used the new size: the function is as it was.
-    let is_interrupted = last.state == State::ExternalChange && !last.promoted && !last.is_not_undone();
-    let wait_us = match last.to < last.from && !is_interrupted {
-        true => facts.limits.cooldown_down_us,
-        false => facts.limits.cooldown_up_us,
+    let is_interrupted = last.state == State::ExternalChange && !last.promoted && !last.is_not_rolled_back();
+    let wait_us = if last.to < last.from && !is_interrupted {
+        facts.limits.cooldown_down_us
+    } else {
+        facts.limits.cooldown_up_us
     };
     // A reduction that was kept serves all invocations since its promotion: its soak is a part of the cool-down.
     let from_us = match last.state {
@@ -66,18 +67,18 @@ pub(super) fn cooldown(facts: &Facts<'_>, proposal: &Proposal) -> Result<(), Ref
 }
 
 /// A repair is attempted again a day after the rollback of an increase, then two days, then four.
-fn after_undone_increases(facts: &Facts<'_>) -> Result<(), Refusal> {
-    let undone: Vec<&Change> =
-        facts.written().rev().take_while(|change| change.is_undone_increase()).collect();
-    let Some(last) = undone.first() else { return Ok(()) };
-    let doublings = u32::try_from(undone.len() - 1).unwrap_or(u32::MAX).min(MAX_DOUBLINGS);
+fn after_rolled_back_increases(facts: &Facts<'_>) -> Result<(), Refusal> {
+    let rolled_back: Vec<&Change> =
+        facts.written().rev().take_while(|change| change.is_rolled_back_increase()).collect();
+    let Some(last) = rolled_back.first() else { return Ok(()) };
+    let doublings = u32::try_from(rolled_back.len() - 1).unwrap_or(u32::MAX).min(MAX_DOUBLINGS);
     let wait_us = facts.limits.cooldown_up_us.saturating_mul(1 << doublings);
     let since_us = facts.now_us.saturating_sub(last.moved_at_us);
     if since_us >= wait_us {
         return Ok(());
     }
     let hours = (wait_us - since_us) as f64 / HOUR_US as f64;
-    let count = undone.len();
+    let count = rolled_back.len();
     Err(refuse(
         "cool-down",
         format!(

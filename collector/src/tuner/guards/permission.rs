@@ -1,7 +1,7 @@
 //! Who permits the change: mode, tags, accounts, regions, templates and times.
 
 use super::{Facts, Proposal, Refusal, preflight::STACK_TAG, refuse, sizes};
-use crate::changes::{Cause, State};
+use crate::changes::{Cause, Route, State};
 use crate::clock::DAY_US;
 use crate::tuner::mode::Mode;
 use crate::tuner::permission::TAG;
@@ -64,9 +64,10 @@ pub(super) fn external(facts: &Facts<'_>) -> Result<(), Refusal> {
         let next = history.get(index + 1);
         let size = next.map_or(latest.memory, |next| next.from);
         let code = next.map_or(latest.code_sha256.as_str(), |next| next.intent.code_sha256.as_str());
-        match change.promoted {
-            true => size == change.to,
-            false => size == change.from && code != change.intent.code_sha256,
+        if change.promoted {
+            size == change.to
+        } else {
+            size == change.from && code != change.intent.code_sha256
         }
     };
     let external = (0..history.len()).filter(|index| {
@@ -91,6 +92,16 @@ pub(super) fn direction(facts: &Facts<'_>, proposal: &Proposal) -> Result<(), Re
         return Err(refuse("only-up", reason));
     }
     Ok(())
+}
+
+/// Without an alias, a reduction concerns all invocations at once: there is no canary that finds a wrong prediction.
+pub(super) fn direct_reduction(facts: &Facts<'_>, proposal: &Proposal, route: &Route) -> Result<(), Refusal> {
+    if *route != Route::Latest || proposal.to >= proposal.from || facts.permission.latest_down {
+        return Ok(());
+    }
+    let reason = "without an alias, all invocations would get the smaller size at once: invoke it through an alias, or permit \
+                  it with the tag `tailor:latest-down = allow`";
+    Err(refuse("latest-down", reason))
 }
 
 pub(super) fn window(facts: &Facts<'_>, proposal: &Proposal) -> Result<(), Refusal> {

@@ -1,15 +1,13 @@
 //! Whether the function is of a kind, and in a state, that can be changed safely.
 
+use super::versions::InvokedVersions;
 use super::{Facts, Refusal, refuse};
 use crate::changes::{AliasPlan, Route};
-use crate::tuner::lambda::{Alias, Live, Update};
+use crate::tuner::lambda::{Alias, LATEST, Live, Update};
 use crate::tuner::machine::is_marked;
 
 /// The tag of functions that CloudFormation manages: the next deployment of the stack would reset the size.
 pub const STACK_TAG: &str = "aws:cloudformation:stack-name";
-
-/// The unpublished version.
-const LATEST: &str = "$LATEST";
 
 pub(super) fn update(facts: &Facts<'_>) -> Result<(), Refusal> {
     match facts.live.update {
@@ -51,17 +49,20 @@ pub(super) fn size(facts: &Facts<'_>) -> Result<(), Refusal> {
 /// Why neither can be changed.
 pub fn route(facts: &Facts<'_>) -> Result<Route, Refusal> {
     let live = facts.live;
-    let versions: Vec<&str> = facts.evaluation.versions.iter().map(String::as_str).collect();
-    let published = || versions.iter().any(|version| *version != LATEST);
-    if !published() && live.aliases.values().all(|alias| alias.version == LATEST) {
-        return match live.provisioned.is_empty() {
-            true => Ok(Route::Latest),
-            false => Err(refuse("provisioned", "it has provisioned concurrency")),
+    let versions = InvokedVersions::of(facts);
+    if versions.published.is_empty() {
+        return if live.provisioned.is_empty() {
+            Ok(Route::Latest)
+        } else {
+            Err(refuse("provisioned", "it has provisioned concurrency"))
         };
     }
-    if versions.contains(&LATEST) && published() {
-        let reason =
-            "both `$LATEST` and published versions are invoked, so a change would act on one of them only";
+    if versions.latest {
+        let reason = format!(
+            "`$LATEST` is invoked, and published versions ({}) are invoked or have an alias, so a change would act on one of \
+             them only",
+            versions.published.join(", ")
+        );
         return Err(refuse("several-versions", reason));
     }
     let mut invoked: Vec<(&String, &Alias)> =

@@ -3,7 +3,7 @@
 use tailor_sizing::advice::Advice;
 use tailor_sizing::units::Megabytes;
 
-use super::bounds::at;
+use super::bounds::prediction_at;
 use super::{Facts, Proposal, Refusal, refuse};
 use crate::changes::{Change, State};
 use crate::clock::DAY_US;
@@ -12,14 +12,15 @@ use crate::clock::DAY_US;
 const SIZE_STEP_MB: usize = 16;
 
 /// The smallest size from `lowest` on at which the 95th percentile is permitted. It is `lowest` when no size is fast enough that
-/// is smaller than the present one by the smallest change; [`duration`] refuses the reduction then.
-pub(super) fn fast_enough(facts: &Facts<'_>, advice: &Advice, lowest: Megabytes) -> Megabytes {
+/// is smaller than the present one by the smallest change; [`duration_within_limits`] refuses the reduction then.
+pub(super) fn smallest_within_p95_limit(facts: &Facts<'_>, advice: &Advice, lowest: Megabytes) -> Megabytes {
     let from = facts.evaluation.memory;
-    let Some(now) = at(advice, from) else { return lowest };
+    let Some(now) = prediction_at(advice, from) else { return lowest };
     let limit_ms = p95_limit_ms(facts, now.p95.mean_ms);
     let highest = f64::from(from.0) * (1.0 - facts.limits.min_size_change);
     let sizes = (lowest.0..from.0).step_by(SIZE_STEP_MB).take_while(|size| f64::from(*size) <= highest);
-    let is_fast = |size: &Megabytes| at(advice, *size).is_some_and(|point| point.p95.mean_ms <= limit_ms);
+    let is_fast =
+        |size: &Megabytes| prediction_at(advice, *size).is_some_and(|point| point.p95.mean_ms <= limit_ms);
     sizes.map(Megabytes).find(is_fast).unwrap_or(lowest)
 }
 
@@ -53,7 +54,7 @@ fn p95_before_reductions_ms(facts: &Facts<'_>) -> Option<f64> {
     Some(first.intent.before.p95_ms).filter(|ms| *ms > 0.0)
 }
 
-pub(super) fn duration(facts: &Facts<'_>, proposal: &Proposal) -> Result<(), Refusal> {
+pub(super) fn duration_within_limits(facts: &Facts<'_>, proposal: &Proposal) -> Result<(), Refusal> {
     let limits = facts.limits;
     let timeout_ms = facts.live.timeout_ms as f64;
     if timeout_ms > 0.0

@@ -35,9 +35,9 @@ fn hours(us: u64) -> String {
 }
 
 fn open_changes(limits: &Limits) -> String {
-    let OpenChanges { least, percent, most, repairs } = limits.open_changes;
+    let OpenChanges { min, percent, max, repairs } = limits.open_changes;
     format!(
-        "{percent} % of the tuned functions, at least {least} and at most {most}; {repairs} more after out-of-memory"
+        "{percent} % of the tuned functions, at least {min} and at most {max}; {repairs} more after out-of-memory"
     )
 }
 
@@ -52,6 +52,7 @@ pub const GUARD_RAILS: &[GuardRail] = rails![
     "not-tagged", "functions without the tag `tailor:tune`", on, "Kubernetes VPA and Compute Optimizer are opt-in; Lambda's tag conditions";
     "mode", "functions whose mode is below `apply-up`", on, "VPA update modes";
     "only-up", "reductions in the mode `apply-up`", on, "VPA `EvictionRequirements`";
+    "latest-down", "reductions of functions that are invoked as `$LATEST`, which concern all invocations at once", |limits| format!("on; with `tailor:latest-down = allow` at most {} in one change", percent(limits.max_step_down_latest)), "VPA `EvictionRequirements` for the direction; 15 %: ours, because there is no canary";
     "invalid-tag", "functions with a tag that cannot be read", on, "ours";
     "other-account", "measurements of another account than the credentials", on, "ours";
     "account-not-listed", "accounts that the policy file does not list", on, "ours";
@@ -74,7 +75,7 @@ pub const GUARD_RAILS: &[GuardRail] = rails![
     "managed-instances", "functions on managed instances", on, "their memory is the instance's";
     "lambda-edge", "replicas of Lambda@Edge", on, "they cannot be changed";
     "size-differs", "functions whose size is not the measured one", on, "Argo Rollouts: equal comparison";
-    "several-versions", "functions invoked both as `$LATEST` and as a version", on, "ours";
+    "several-versions", "functions invoked both as `$LATEST` and as a version", |limits| format!("versions with an alias, and others until they are deleted or were not invoked for {}", days(limits.unused_version_us)), "ours: a week has all its days";
     "several-aliases", "functions with several aliases on versions", on, "ours";
     "no-version", "aliases whose version is not listed", on, "ours";
     "weighted-alias", "aliases with weights", on, "CodeDeploy uses the weights";
@@ -83,7 +84,7 @@ pub const GUARD_RAILS: &[GuardRail] = rails![
     "latest-differs", "functions whose `$LATEST` is not what the alias serves", on, "PublishVersion publishes `$LATEST`";
     "concurrency", "canaries near the reserved concurrency", |limits| percent(limits.max_concurrency_share), "old and new environments exist together";
     "few-invocations", "functions with few warm invocations at the present size", |limits| limits.evidence_invocations.to_string(), "Compute Optimizer: 50 in 14 days; KRR: 100 points";
-    "short-time", "functions measured for a short time at the present size", |limits| format!("{}; {} with {} times as many invocations and environments; {} after a settled change", days(limits.evidence_us), days(limits.evidence_us / 2), limits.evidence_much, days(limits.evidence_after_change_us)), "Compute Optimizer and KRR: 14 days; Goldilocks: 8 days";
+    "short-time", "functions measured for a short time at the present size", |limits| format!("{}; {} with {} times as many invocations and environments; {} after a settled change", days(limits.evidence_us), days(limits.evidence_us / 2), limits.half_time_factor, days(limits.evidence_after_change_us)), "Compute Optimizer and KRR: 14 days; Goldilocks: 8 days";
     "few-environments", "functions with few environments at the present size", |limits| limits.evidence_environments.to_string(), "ours";
     "new-code", "functions with few warm invocations of the code that is served, at the present size", |limits| format!("{}, 1/{} of `few-invocations`", limits.evidence_of_code(), limits.evidence_code_divisor), "ours: measurements of other code show little about it";
     "old-code", "increases after out-of-memory kills of code that is not served any more", on, "ours";
@@ -91,7 +92,7 @@ pub const GUARD_RAILS: &[GuardRail] = rails![
     "no-advice", "functions without advice", on, "ours";
     "not-advised", "functions whose advice is to stay", on, "VPA: act outside the band only";
     "memory-floor", "reductions below the highest memory use, or near a size that ran out of memory", |limits| format!("use + {}, + {} before 14 days; after a kill × {} or + {} MB", percent(limits.headroom), percent(limits.headroom_early), limits.out_of_memory_floor.0, limits.out_of_memory_floor.1), "VPA and KRR: 15 %; VPA bump 1.2 or 100 MB after a kill";
-    "out-of-bounds", "sizes outside the limits of the owner", |limits| format!("{} to {}", Megabytes::MIN, limits.ceiling), "VPA `minAllowed` and `maxAllowed`";
+    "out-of-bounds", "sizes outside the limits of the owner", |limits| format!("{} to {}", Megabytes::MIN, limits.max_memory), "VPA `minAllowed` and `maxAllowed`";
     "small-step", "changes of less than this share", |limits| percent(limits.min_size_change), "VPA: 10 %";
     "small-saving", "savings of less than this a month", |limits| format!("${:.0} after all changes, ${:.2} by one of several", limits.min_saving_usd_month, limits.min_saving_usd_month * limits.min_saving_of_one_change), "PerfectScale `workloadMinWasteUSDPerMonth`; the part of one change: ours";
     "unsure-saving", "savings with a lower probability", |_| "95 %".to_owned(), "VPA lower and upper bound";

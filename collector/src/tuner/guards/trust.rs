@@ -6,11 +6,11 @@ use super::{Facts, Refusal, refuse};
 use crate::report::MeasuredBy;
 
 pub(super) fn telemetry(facts: &Facts<'_>) -> Result<(), Refusal> {
-    healthy(facts.health, facts.limits)
+    telemetry_within_limits(facts.health, facts.limits)
 }
 
 /// Whether the telemetry is healthy.
-pub(in crate::tuner) fn healthy(
+pub(in crate::tuner) fn telemetry_within_limits(
     health: &super::Health,
     limits: &crate::tuner::limits::Limits,
 ) -> Result<(), Refusal> {
@@ -28,7 +28,7 @@ pub(in crate::tuner) fn healthy(
     Ok(())
 }
 
-pub(super) fn measured(facts: &Facts<'_>) -> Result<(), Refusal> {
+pub(super) fn measured_by_layer(facts: &Facts<'_>) -> Result<(), Refusal> {
     if facts.evaluation.measured_by == MeasuredBy::Logs {
         return Err(refuse("imported", "its invocations were imported from logs: attach the layer"));
     }

@@ -16,10 +16,10 @@ const MARK: &str = "[tailor ";
 #[must_use]
 pub fn alias_description(plan: &AliasPlan, change_id: &str, version: &str) -> String {
     let mark = format!("{MARK}change={change_id} stable={} canary={version}]", plan.stable);
-    let whole =
+    let with_mark =
         if plan.description.is_empty() { mark.clone() } else { format!("{} {mark}", plan.description) };
     // The original is in the log.
-    if whole.chars().count() <= MAX_DESCRIPTION { whole } else { mark }
+    if with_mark.chars().count() <= MAX_DESCRIPTION { with_mark } else { mark }
 }
 
 /// The description of a version that a change publishes.
@@ -85,10 +85,8 @@ pub(super) fn effect(change: &Change, write: &Write, live: &Live, omitted: Omitt
             }
             if now.revision_id == *revision_id { Effect::NotDone } else { Effect::Moved }
         }
-        Write::DeleteVersion { version } => match live.versions.contains_key(version) {
-            true => Effect::NotDone,
-            false => Effect::Done(Confirmed::default()),
-        },
+        Write::DeleteVersion { version } if live.versions.contains_key(version) => Effect::NotDone,
+        Write::DeleteVersion { .. } => Effect::Done(Confirmed::default()),
     }
 }
 

@@ -1,7 +1,7 @@
 //! The way of a change to its end: update, publish, canary, promote, soak.
 
 use super::expected::{Effect, alias_description, drift, effect, identical_newest, version_marker};
-use super::{Decision, Observation, Verdict, is_for_window, overdue, undo};
+use super::{Decision, Observation, Verdict, is_for_window, overdue, rollback};
 use crate::changes::comparison::Measurements;
 use crate::changes::{AliasPlan, Cause, Change, Confirmed, Route, State, StepDetail, Write};
 use crate::clock::HOUR_US;
@@ -14,19 +14,19 @@ pub(super) fn next(change: &Change, live: &Live, seen: &Observation<'_>, limits:
         None => None,
         Some(write) => match effect(change, write, live, seen.omitted) {
             Effect::Done(confirmed) => Some(confirmed),
-            Effect::Foreign(reason) => return undo::start(change, live, Cause::External, reason, seen),
+            Effect::Foreign(reason) => return rollback::start(change, live, Cause::External, reason, seen),
             Effect::NotDone => return retry(change, write, live, seen, limits),
             Effect::Moved => return moved(change, write, live, seen, limits),
         },
     };
     if live.update == Update::Failed && change.pending.is_some() {
         let reason = "Lambda could not update the function".to_owned();
-        return undo::start(change, live, Cause::Refused, reason, seen);
+        return rollback::start(change, live, Cause::Refused, reason, seen);
     }
     // After a confirmed write, the event that follows sets the state that this write leads to.
     let foreign = if confirmed.is_none() { drift(change, live, seen.omitted) } else { None };
     if let Some(reason) = foreign {
-        return undo::start(change, live, Cause::External, reason, seen);
+        return rollback::start(change, live, Cause::External, reason, seen);
     }
     advance(change, live, confirmed, seen, limits)
 }
@@ -34,14 +34,16 @@ pub(super) fn next(change: &Change, live: &Live, seen: &Observation<'_>, limits:
 /// The write did not take effect: make it again, unless Lambda refused it.
 fn retry(change: &Change, write: &Write, live: &Live, seen: &Observation<'_>, limits: &Limits) -> Decision {
     match seen.write_error {
-        Some(LambdaError::Refused(reason)) => undo::start(change, live, Cause::Refused, reason.clone(), seen),
+        Some(LambdaError::Refused(reason)) => {
+            rollback::start(change, live, Cause::Refused, reason.clone(), seen)
+        }
         // The publication returned an existing version: it is not ours.
         Some(_) | None => match (write, identical_newest(change, live)) {
             (Write::Publish { .. }, Some(version)) => {
                 let confirmed = Confirmed { version: Some(version), version_is_ours: false };
                 advance(change, live, Some(confirmed), seen, limits)
             }
-            _ => given_up(change, write, live, seen)
+            _ => abandoned_outside_window(change, write, live, seen)
                 .or_else(|| overdue(change, seen, limits))
                 .unwrap_or_else(|| Decision::Retry(write.clone())),
         },
@@ -50,7 +52,7 @@ fn retry(change: &Change, write: &Write, live: &Live, seen: &Observation<'_>, li
 
 /// The function has another revision. Its content decides whether it was changed outside the tuner.
 fn moved(change: &Change, write: &Write, live: &Live, seen: &Observation<'_>, limits: &Limits) -> Decision {
-    let external = |reason: String| undo::start(change, live, Cause::External, reason, seen);
+    let external = |reason: String| rollback::start(change, live, Cause::External, reason, seen);
     if let (Write::SetAlias { .. }, Route::Alias(plan)) = (write, &change.intent.route) {
         let Some(alias) = live.aliases.get(&plan.name) else {
             return external(format!("alias `{}` was deleted", plan.name));
@@ -60,7 +62,9 @@ fn moved(change: &Change, write: &Write, live: &Live, seen: &Observation<'_>, li
     if let (Write::Publish { .. }, Some(_)) = (write, identical_newest(change, live)) {
         return retry(change, write, live, seen, limits);
     }
-    if let Some(ended) = given_up(change, write, live, seen).or_else(|| overdue(change, seen, limits)) {
+    if let Some(ended) =
+        abandoned_outside_window(change, write, live, seen).or_else(|| overdue(change, seen, limits))
+    {
         return ended;
     }
     // The content is the same: the write is bound to the new revision, and logged again.
@@ -77,7 +81,12 @@ fn moved(change: &Change, write: &Write, live: &Live, seen: &Observation<'_>, li
 
 /// Outside of the window, a write that did not take effect and gives invocations the new size is not made again. The
 /// change then waits at the weight that the alias has.
-fn given_up(change: &Change, write: &Write, live: &Live, seen: &Observation<'_>) -> Option<Decision> {
+fn abandoned_outside_window(
+    change: &Change,
+    write: &Write,
+    live: &Live,
+    seen: &Observation<'_>,
+) -> Option<Decision> {
     let closed = seen.closed?;
     let is_for_invocations = match write {
         Write::SetMemory { .. } => change.state == State::Updating,
@@ -97,7 +106,7 @@ fn given_up(change: &Change, write: &Write, live: &Live, seen: &Observation<'_>)
             let detail = StepDetail { reason, weight: Some(*weight), ..StepDetail::default() };
             Some(Decision::log_with(State::Canary, detail))
         }
-        None => Some(undo::start(change, live, Cause::Permission, closed.to_owned(), seen)),
+        None => Some(rollback::start(change, live, Cause::Permission, closed.to_owned(), seen)),
     }
 }
 
@@ -160,7 +169,7 @@ fn advance(
             State::Promoting,
             detail(format!("setting the size of `$LATEST` to {to}, for later versions"), Some(set(to.0))),
         ),
-        (State::Promoting, _) => undo::start(
+        (State::Promoting, _) => rollback::start(
             change,
             live,
             Cause::External,
@@ -190,7 +199,7 @@ fn published(
         .is_some_and(|served| served.memory == change.to && served.code_sha256 == change.intent.code_sha256);
     if !is_right && seen.omitted != super::Omitted::Code {
         let reason = format!("version {version} is not the planned code and size");
-        return undo::start(change, live, Cause::External, reason, seen);
+        return rollback::start(change, live, Cause::External, reason, seen);
     }
     let mut detail = StepDetail { confirmed: confirmed.clone(), ..StepDetail::default() };
     if live.latest.memory == change.to {
@@ -201,7 +210,7 @@ fn published(
     }
     if live.latest.memory != change.from {
         let reason = format!("the size of `$LATEST` is {} now", live.latest.memory);
-        return undo::start(change, live, Cause::External, reason, seen);
+        return rollback::start(change, live, Cause::External, reason, seen);
     }
     if !served.is_some_and(|served| served.active) {
         return overdue(change, seen, limits)
@@ -213,7 +222,7 @@ fn published(
     if seen.closed.is_some() {
         return wait_for_window(change, seen, limits);
     }
-    weigh(change, plan, &version, first.weight, live, detail, seen)
+    set_weight(change, plan, &version, first.weight, live, detail, seen)
 }
 
 /// Waits until more invocations may get the new size.
@@ -223,7 +232,7 @@ fn wait_for_window(change: &Change, seen: &Observation<'_>, limits: &Limits) -> 
 }
 
 /// Sets a weight of the canary.
-fn weigh(
+fn set_weight(
     change: &Change,
     plan: &AliasPlan,
     version: &str,
@@ -233,7 +242,7 @@ fn weigh(
     seen: &Observation<'_>,
 ) -> Decision {
     let Some(alias) = live.aliases.get(&plan.name) else {
-        return undo::start(
+        return rollback::start(
             change,
             live,
             Cause::External,
@@ -248,7 +257,7 @@ fn weigh(
             && alias.description == plan.description;
         if !is_as_planned {
             let reason = format!("alias `{}` was changed", plan.name);
-            return undo::start(change, live, Cause::External, reason, seen);
+            return rollback::start(change, live, Cause::External, reason, seen);
         }
     }
     let share = f64::from(weight) / 100.0;
@@ -285,15 +294,16 @@ fn canary(
         }
         Verdict::Pass { reason, after, baseline } => {
             if let Some(closed) = seen.closed {
-                return match change.state == State::Hold && is_for_window(&change.reason) {
-                    true => Decision::Wait(closed.to_owned()),
-                    false => Decision::log_with(State::Hold, detail(closed, Some(*after), *baseline)),
+                return if change.state == State::Hold && is_for_window(&change.reason) {
+                    Decision::Wait(closed.to_owned())
+                } else {
+                    Decision::log_with(State::Hold, detail(closed, Some(*after), *baseline))
                 };
             }
             let detail = detail(reason, Some(*after), *baseline);
             let next = limits.canary_steps.iter().find(|step| step.weight > change.weight);
             match next {
-                Some(next) => weigh(change, plan, &version, next.weight, live, detail, seen),
+                Some(next) => set_weight(change, plan, &version, next.weight, live, detail, seen),
                 None => promote(change, plan, &version, live, detail),
             }
         }
@@ -329,7 +339,7 @@ fn unmeasured(
     }
     let hours = since_us as f64 / HOUR_US as f64;
     let reason = format!("the canary was not measured for {hours:.1} hours: {reason}");
-    undo::start(change, live, Cause::Deadline, reason, seen)
+    rollback::start(change, live, Cause::Deadline, reason, seen)
 }
 
 /// Starts the way back after a verdict, with its measurements.
@@ -340,7 +350,7 @@ fn failed(
     (after, baseline): (Measurements, Option<Measurements>),
     seen: &Observation<'_>,
 ) -> Decision {
-    let mut decision = undo::start(change, live, cause, reason.to_owned(), seen);
+    let mut decision = rollback::start(change, live, cause, reason.to_owned(), seen);
     if let Decision::Log(_, detail) = &mut decision {
         (detail.after, detail.baseline) = (Some(after), baseline);
     }

@@ -5,7 +5,7 @@
 
 mod expected;
 mod forward;
-mod undo;
+mod rollback;
 
 use crate::changes::comparison::Measurements;
 use crate::changes::{Cause, Change, State, StepDetail, Write};
@@ -38,7 +38,7 @@ pub struct Observation<'a> {
     /// always permitted.
     pub closed: Option<&'a str>,
     /// Whether a person requested a rollback.
-    pub rollback_asked: bool,
+    pub rollback_requested: bool,
     /// End of the quarantine if the change is rolled back now, microseconds since the Unix epoch.
     pub quarantine_until_us: u64,
     /// What the measurements show.
@@ -125,14 +125,14 @@ pub fn step(change: &Change, seen: &Observation<'_>, limits: &Limits) -> Decisio
         return Decision::log(State::ExternalChange, "the function was deleted");
     };
     if change.state.is_rolled_back() {
-        return undo::next(change, live, seen, limits);
+        return rollback::next(change, live, seen, limits);
     }
     if live.update == Update::InProgress {
         return overdue(change, seen, limits)
             .unwrap_or_else(|| Decision::Wait("an update is in progress".to_owned()));
     }
     if let Some((cause, reason)) = interruption(change, seen) {
-        return undo::start(change, live, cause, reason, seen);
+        return rollback::start(change, live, cause, reason, seen);
     }
     forward::next(change, live, seen, limits)
 }
@@ -142,7 +142,7 @@ fn interruption(change: &Change, seen: &Observation<'_>) -> Option<(Cause, Strin
     if seen.frozen && seen.omitted != Omitted::Freeze {
         return Some((Cause::Frozen, "the tuner was frozen".to_owned()));
     }
-    if seen.rollback_asked {
+    if seen.rollback_requested {
         return Some((Cause::Operator, "a rollback was requested".to_owned()));
     }
     if !seen.may_write && seen.omitted != Omitted::Tag {
@@ -193,5 +193,5 @@ fn overdue(change: &Change, seen: &Observation<'_>, limits: &Limits) -> Option<D
             .then(|| "there were too few invocations to judge the new size".to_owned()),
         _ => None,
     }?;
-    Some(undo::start(change, live, Cause::Deadline, reason, seen))
+    Some(rollback::start(change, live, Cause::Deadline, reason, seen))
 }

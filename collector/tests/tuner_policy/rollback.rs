@@ -1,4 +1,4 @@
-//! The end of a change that cannot be undone, or not by the tuner: its state is never that of a rollback.
+//! The end of a change that cannot be rolled back, or not by the tuner: its state is never that of a rollback.
 
 use std::fs;
 
@@ -30,7 +30,7 @@ fn a_rollback_after_a_deployment_restores_the_size_or_says_what_is_left() {
         assert_eq!(change.cause, Some(Cause::Operator));
         if with_alias {
             assert_eq!(change.state, State::ExternalChange, "{}", change.reason);
-            assert!(change.is_not_undone());
+            assert!(change.is_not_rolled_back());
             let left = "alias `live` serves 1536 MB with version 3, which the change did not publish: publish `$LATEST`";
             assert!(change.reason.contains(left), "{}", change.reason);
             assert_eq!(record.aliases["live"].version, "3", "what others released stays");
@@ -54,7 +54,7 @@ fn without_the_previous_version_a_change_is_not_rolled_back() {
         "{}",
         change.reason
     );
-    assert!(change.is_not_undone());
+    assert!(change.is_not_rolled_back());
     assert!(change.reason.contains("with version 2, because version 1 was deleted"), "{}", change.reason);
     assert!(change.quarantined_until_us.is_some(), "it is not reduced again");
     let record = tuned.plane.record(NAME);

@@ -1,7 +1,7 @@
 //! The way back: from any point of a change to one version and the previous size.
 //!
 //! The next write is always computed from what Lambda returns now, so the order of faults does not matter. Only what the
-//! change itself wrote is undone: what others wrote stays. A change is only rolled back when the function has its previous
+//! change itself wrote is taken back: what others wrote stays. A change is only rolled back when the function has its previous
 //! size: otherwise its end says what is different, and what to do.
 
 use tailor_sizing::units::Megabytes;
@@ -14,9 +14,9 @@ use crate::tuner::lambda::{Alias, LambdaError, Live, Update};
 use crate::tuner::limits::Limits;
 
 /// What follows a reason while the way back waits for permission.
-const NOT_PERMITTED: &str = "; not undone without permission";
+const NOT_PERMITTED: &str = "; not rolled back without permission";
 
-/// Starts the way back, or ends the change when nothing needs to be undone.
+/// Starts the way back, or ends the change when nothing is left of it.
 pub(super) fn start(
     change: &Change,
     live: &Live,
@@ -80,15 +80,16 @@ fn waiting_reason(change: &Change, reason: &str) -> String {
     format!("{reason}{NOT_PERMITTED}: {}", instruction(change))
 }
 
-/// The last event of a change that may not be undone and has no part of the invocations of an alias.
+/// The last event of a change that may not be rolled back and has no part of the invocations of an alias.
 fn end_without_permission(change: &Change, live: &Live, detail: StepDetail) -> Decision {
     let is_trial = matches!(change.intent.route, Route::Alias(_)) && !change.promoted;
-    let left = match is_trial && was_written(change) && live.latest.memory == change.to {
-        true => format!(
+    let left = if is_trial && was_written(change) && live.latest.memory == change.to {
+        format!(
             "`$LATEST` has {} for the trial: set its size to {} before it is published",
             change.to, change.from
-        ),
-        false => "the size stays".to_owned(),
+        )
+    } else {
+        "the size stays".to_owned()
     };
     let reason = format!("{}{NOT_PERMITTED}; {left}", detail.reason);
     Decision::log_with(State::ExternalChange, StepDetail { reason, ..detail })
@@ -112,7 +113,7 @@ fn end(change: &Change, live: &Live, cause: Cause, detail: StepDetail, seen: &Ob
     };
     match left(change, live).filter(|left| is_told(change, cause, left)) {
         Some(Left { text, .. }) => {
-            let reason = format!("{}; not undone: {text}", detail.reason);
+            let reason = format!("{}; not rolled back: {text}", detail.reason);
             Decision::log_with(State::ExternalChange, StepDetail { reason, until_us, ..detail })
         }
         None => Decision::log_with(state, StepDetail { until_us, ..detail }),
@@ -184,13 +185,15 @@ fn served_text(
     latest: Megabytes,
 ) -> String {
     let (name, from) = (&plan.name, change.from);
-    let why = match change.version.as_deref() == Some(version) {
-        true => format!("because version {} was deleted", plan.stable),
-        false => "which the change did not publish".to_owned(),
+    let why = if change.version.as_deref() == Some(version) {
+        format!("because version {} was deleted", plan.stable)
+    } else {
+        "which the change did not publish".to_owned()
     };
-    let publish = match latest == from {
-        true => format!("publish `$LATEST`, which has {from}"),
-        false => format!("set the size of `$LATEST` to {from}, publish it"),
+    let publish = if latest == from {
+        format!("publish `$LATEST`, which has {from}")
+    } else {
+        format!("set the size of `$LATEST` to {from}, publish it")
     };
     format!(
         "alias `{name}` serves {size} with version {version}, {why}: {publish}, and set the alias to the new version"
@@ -210,7 +213,7 @@ fn keeps_size(change: &Change, cause: Cause) -> bool {
     matches!(cause, Cause::External | Cause::Permission) && change.promoted
 }
 
-/// The next write that undoes a part of the change.
+/// The next write of the way back.
 fn next_write(change: &Change, live: &Live, cause: Cause, omitted: Omitted) -> Option<Write> {
     let keeps_size = keeps_size(change, cause);
     let alias = match &change.intent.route {
