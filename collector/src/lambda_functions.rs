@@ -2,6 +2,9 @@
 
 use crate::store::FunctionKey;
 
+/// The unpublished version.
+pub(crate) const LATEST: &str = "$LATEST";
+
 /// A function as the calls name it, or a version or an alias of it. With its account, where that is known: it is a partial ARN
 /// then, so that credentials of another account are refused. A name alone means the function of this name in the account of the
 /// credentials.

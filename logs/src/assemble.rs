@@ -63,7 +63,7 @@ pub struct ImportedInvocation {
 }
 
 /// The runtimes that Inits have named, by account and function.
-type Runtimes = HashMap<String, HashMap<String, Runtime>>;
+type Runtimes = HashMap<(String, String), Runtime>;
 
 /// Joins lines to invocations.
 #[derive(Debug, Default)]
@@ -226,11 +226,10 @@ impl Assembler {
 
     fn init_start(&mut self, origin: Arc<Origin>, at_us: Option<u64>, init: Init) {
         if !init.runtime.name.is_empty() || !init.runtime.region.is_empty() {
-            if self.runtimes.values().map(HashMap::len).sum::<usize>() >= MAX_ENVIRONMENTS {
+            if self.runtimes.len() >= MAX_ENVIRONMENTS {
                 self.runtimes.clear();
             }
-            let of_account = self.runtimes.entry(origin.account.clone()).or_default();
-            of_account.insert(origin.function.clone(), init.runtime);
+            self.runtimes.insert((origin.account.clone(), origin.function.clone()), init.runtime);
         }
         let environment = self.environment(origin);
         environment.initialization_type = init.initialization_type;
@@ -287,7 +286,7 @@ fn invocation(
     if origin.function.is_empty() {
         return Err(Problem::UnknownFunction);
     }
-    let runtime = runtimes.get(&origin.account).and_then(|of_account| of_account.get(&origin.function));
+    let runtime = runtimes.get(&(origin.account.clone(), origin.function.clone()));
     let region = match runtime {
         Some(runtime) if origin.region.is_empty() => runtime.region.clone(),
         _ => origin.region.clone(),

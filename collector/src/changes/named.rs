@@ -93,11 +93,10 @@ impl<'a> ListedNames<'a> {
     /// The same with another form of its name.
     #[must_use]
     pub fn text_as(&self, name: &str, function: &FunctionKey) -> String {
-        match function.region_and_account() {
-            place if self.repeated.contains(function.name.as_str()) && !place.is_empty() => {
-                format!("{name} ({place})")
-            }
-            _ => name.to_owned(),
+        if self.repeated.contains(function.name.as_str()) {
+            function.with_region_and_account(name)
+        } else {
+            name.to_owned()
         }
     }
 }

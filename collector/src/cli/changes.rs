@@ -337,10 +337,7 @@ fn explain(folder: &Folder, named: &NamedFunction<'_>, format: Format) -> anyhow
     if let Some((_, reason)) = frozen {
         text += &format!("the tuner is frozen: {reason}\n");
     }
-    text += &match function.region_and_account() {
-        unknown if unknown.is_empty() => format!("{}\n", function.name),
-        region_and_account => format!("{} ({region_and_account})\n", function.name),
-    };
+    text += &format!("{}\n", function.with_region_and_account(&function.name));
     for change in changes {
         text += &format!("change {}: {} to {}, {}\n", change.id, change.from, change.to, change.state.code());
         if change.intent.uncapped_mb > 0 && change.intent.uncapped_mb != change.to.0 {

@@ -19,6 +19,7 @@ use super::plan::{FIRST_ROUND, NEXT_ROUND, Plan};
 use super::state::Record;
 use super::statistics::{Average, best, open, trimmed};
 use super::visualization;
+use crate::lambda_functions::LATEST;
 
 /// Measured and predicted durations that differ by more than this factor contradict each other.
 const CONTRADICTION: f64 = 1.5;
@@ -417,7 +418,7 @@ pub async fn clean_up(calls: &FunctionCalls, record: &Record) -> Result<usize, C
     restore(calls, record).await?;
     let mut deleted = 0;
     for (version, description) in calls.versions().await? {
-        if version != "$LATEST" && description.starts_with(&record.marker) {
+        if version != LATEST && description.starts_with(&record.marker) {
             calls.delete(&version).await?;
             deleted += 1;
         }

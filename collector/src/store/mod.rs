@@ -87,6 +87,13 @@ impl FunctionKey {
             (region, account) => format!("{region}, account {account}"),
         }
     }
+
+    /// A form of its name, with region and account in parentheses where they are known.
+    #[must_use]
+    pub fn with_region_and_account(&self, name: &str) -> String {
+        let region_and_account = self.region_and_account();
+        if region_and_account.is_empty() { name.to_owned() } else { format!("{name} ({region_and_account})") }
+    }
 }
 
 /// Identifies a series.

@@ -19,10 +19,10 @@ use tokio::time::Instant;
 
 use tailor_sizing::units::Megabytes;
 
-use super::lambda::{Alias, Configuration, LATEST, Lambda, LambdaError, ListedVersions, Live, Update};
+use super::lambda::{Alias, Configuration, Lambda, LambdaError, ListedVersions, Live, Update};
 use crate::causes;
 use crate::changes::Write;
-use crate::lambda_functions::{account_of, function_name, settings_digest};
+use crate::lambda_functions::{LATEST, account_of, function_name, settings_digest};
 use crate::store::FunctionKey;
 
 /// Timeout of one call, including its retries.

@@ -9,9 +9,6 @@ use tailor_sizing::units::Megabytes;
 use crate::changes::Write;
 use crate::store::FunctionKey;
 
-/// The unpublished version.
-pub const LATEST: &str = "$LATEST";
-
 /// The status of the last update of a function (`LastUpdateStatus`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Update {

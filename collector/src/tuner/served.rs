@@ -4,8 +4,9 @@ use tailor_sizing::units::Megabytes;
 
 use super::Tuner;
 use super::guards::Served;
-use super::lambda::{LATEST, Live};
+use super::lambda::Live;
 use crate::changes::{Cause, Change, State};
+use crate::lambda_functions::LATEST;
 use crate::store::{FunctionKey, StoreError};
 
 /// What was measured of the code that is served at a size, and how many of its invocations ran out of memory since the last

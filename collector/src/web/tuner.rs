@@ -150,10 +150,7 @@ fn linked_name(function: &FunctionKey) -> Markup {
 
 /// A function in a sentence.
 fn named(function: &FunctionKey) -> String {
-    match function.region_and_account() {
-        unknown if unknown.is_empty() => format!("`{}`", function.name),
-        region_and_account => format!("`{}` ({region_and_account})", function.name),
-    }
+    function.with_region_and_account(&format!("`{}`", function.name))
 }
 
 fn status(

@@ -36,9 +36,7 @@ impl Known {
         column: impl Fn(usize) -> Result<i64, StoreError>,
     ) -> Result<Self, StoreError> {
         let number = |index| -> Result<u64, StoreError> { Ok(from_sql(column(index)?)) };
-        let totals = |invocations, billed_ms| -> Result<Totals, StoreError> {
-            Ok(Totals { invocations: number(invocations)?, billed_ms: number(billed_ms)? })
-        };
+        let totals = |invocations, billed_ms| totals_of(&column, invocations, billed_ms);
         let state = PartitionState {
             partition,
             waiting_bytes: number(archive_partition::waiting_bytes)?,
@@ -104,6 +102,15 @@ pub(in crate::store) fn missing(sealed: &SealedFile, upload: &Upload) -> Totals 
     }
 }
 
+/// The totals in two columns of a row.
+fn totals_of(
+    column: impl Fn(usize) -> Result<i64, StoreError>,
+    invocations: usize,
+    billed_ms: usize,
+) -> Result<Totals, StoreError> {
+    Ok(Totals { invocations: from_sql(column(invocations)?), billed_ms: from_sql(column(billed_ms)?) })
+}
+
 /// The file in the columns of a row, and whether its parts are still there.
 pub(in crate::store) fn file_of(
     partition: Partition,
@@ -111,9 +118,7 @@ pub(in crate::store) fn file_of(
     text: impl Fn(usize) -> Result<String, StoreError>,
 ) -> Result<(SealedFile, bool), StoreError> {
     let number = |index| -> Result<u64, StoreError> { Ok(from_sql(column(index)?)) };
-    let totals = |invocations, billed_ms| -> Result<Totals, StoreError> {
-        Ok(Totals { invocations: number(invocations)?, billed_ms: number(billed_ms)? })
-    };
+    let totals = |invocations, billed_ms| totals_of(&column, invocations, billed_ms);
     let at_us = number(archive_file::uploaded_at_us)?;
     let upload = Upload {
         at_us,

@@ -3,7 +3,8 @@
 use super::versions::InvokedVersions;
 use super::{Facts, Refusal, refuse};
 use crate::changes::{AliasPlan, Route};
-use crate::tuner::lambda::{Alias, LATEST, Live, Update};
+use crate::lambda_functions::LATEST;
+use crate::tuner::lambda::{Alias, Live, Update};
 use crate::tuner::machine::is_marked;
 
 /// The tag of functions that CloudFormation manages: the next deployment of the stack would reset the size.

@@ -4,8 +4,9 @@
 //! serves always counts.
 
 use super::Facts;
+use crate::lambda_functions::LATEST;
 use crate::report::{Evaluation, MeasuredVersion};
-use crate::tuner::lambda::{Alias, LATEST, ListedVersions, Live};
+use crate::tuner::lambda::{Alias, ListedVersions, Live};
 
 /// Whether the versions must be listed before [`InvokedVersions::of`]: the function was read without them, and measurements of
 /// published versions may be of deleted ones.

@@ -10,6 +10,7 @@ use super::expected::{alias_description, version_marker};
 use super::{Decision, Observation, Omitted};
 use crate::changes::unfinished::instruction;
 use crate::changes::{AliasPlan, Cause, Change, Route, State, StepDetail, Write};
+use crate::lambda_functions::LATEST;
 use crate::tuner::lambda::{Alias, LambdaError, Live, Update};
 use crate::tuner::limits::Limits;
 
@@ -148,7 +149,7 @@ fn left(change: &Change, live: &Live) -> Option<Left> {
         return Some(Left { is_new_size: false, text: format!("alias `{name}` was deleted") });
     };
     let size_of = |version: &String| match version.as_str() {
-        "$LATEST" => Some(latest),
+        LATEST => Some(latest),
         _ if *version == plan.stable => Some(from),
         _ => live.versions.get(version).map(|it| it.memory),
     };
